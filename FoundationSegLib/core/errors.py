@@ -1,0 +1,49 @@
+"""The one hierarchy of errors. A message says what happened and what the user can do about it."""
+
+
+class FoundationSegError(Exception):
+    """Base of every error that FoundationSeg raises on purpose."""
+
+
+class InputError(FoundationSegError):
+    """Something handed in cannot be used: a file, a volume, an option."""
+
+
+class GeometryError(FoundationSegError):
+    """An image's place in space cannot be used: singular, non-linear, unevenly spaced."""
+
+
+class PromptError(FoundationSegError):
+    """A prompt is malformed, misplaced, or of a kind the model does not understand.
+
+    ``place`` names the offending value as a path into the prompts document, for example
+    ``segments[2].prompts[0].corners``; it is empty where the document as a whole is meant.
+    """
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(f"{place}: {message}" if place else message)
+        self.place = place
+
+
+class OutputError(FoundationSegError):
+    """A result cannot be written where it should go."""
+
+
+class CardError(FoundationSegError):
+    """A model card does not follow the schema."""
+
+
+class UnknownModelError(FoundationSegError):
+    """No model card has the wanted id."""
+
+
+class CheckpointError(FoundationSegError):
+    """A checkpoint is missing, damaged, not accepted, or cannot be fetched."""
+
+
+class InferenceError(FoundationSegError):
+    """The model could not answer."""
+
+
+class Cancelled(FoundationSegError):
+    """The user asked to stop."""

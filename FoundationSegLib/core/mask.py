@@ -1,0 +1,174 @@
+"""Masks and edits: bit-packed, boxed, and exact in both directions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GeometryError
+from .geometry import EMPTY_BOX, Box, Shape, bounding_box
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMask:
+    """The voxels of one segment: a box and one bit per voxel in it, in KJI order.
+
+    Attributes:
+        box: where the bits lie; the tight bounding box if made by :func:`pack_mask`.
+        bits: ``ceil(voxels of the box / 8)`` bytes; the first voxel is the highest bit of the first byte.
+
+    Raises:
+        GeometryError: the number of bytes does not fit the box.
+    """
+
+    box: Box
+    bits: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.bits) != (self._count + 7) // 8:
+            raise GeometryError(f"a mask of {len(self.bits)} bytes does not fit its box {self.box}")
+        if self.box.is_empty:
+            object.__setattr__(self, "box", EMPTY_BOX)  # empty masks are equal, and fit every image
+
+    @property
+    def _count(self) -> int:
+        return math.prod(self.box.shape_kji)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the bits, in bytes."""
+        return len(self.bits)
+
+    @property
+    def voxels(self) -> int:
+        """The number of voxels that are set."""
+        return int(np.bitwise_count(np.frombuffer(self.bits, np.uint8)).sum())
+
+    def unpack(self) -> NDArray[np.bool_]:
+        """A new boolean array of the shape of the box, (K, J, I)."""
+        flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self._count)
+        return flat.view(np.bool_).reshape(self.box.shape_kji)
+
+    def expand(self, shape_kji: Shape) -> NDArray[np.bool_]:
+        """A new boolean array of a whole image, (K, J, I), with the voxels in place.
+
+        Raises:
+            GeometryError: the box does not lie inside an image of that shape.
+        """
+        mask = np.zeros(shape_kji, np.bool_)
+        _cut(mask, self.box)[...] = self.unpack()
+        return mask
+
+
+EMPTY_MASK = PackedMask(EMPTY_BOX, b"")
+
+
+def pack_mask(mask_kji: NDArray[np.generic], start_kji: Shape = (0, 0, 0)) -> PackedMask:
+    """Pack the non-zero voxels of a (K, J, I) array into their tight bounding box.
+
+    ``start_kji`` is the place of the array's first voxel in the image.
+    """
+    tight = bounding_box(mask_kji)
+    if tight.is_empty:
+        return EMPTY_MASK
+    bits = np.packbits(mask_kji[tight.slices] != 0).tobytes()
+    return PackedMask(_moved(tight, start_kji), bits)
+
+
+def _moved(box: Box, by_kji: Shape) -> Box:
+    k, j, i = by_kji
+    (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
+    return Box((k0 + k, j0 + j, i0 + i), (k1 + k, j1 + j, i1 + i))
+
+
+def _cut(array_kji: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
+    if min(box.start_kji) < 0 or any(np.greater(box.stop_kji, array_kji.shape)):
+        raise GeometryError(f"the mask's box {box} does not fit an image of shape {array_kji.shape}")
+    return array_kji[box.slices]
+
+
+def merge_masks(masks: Sequence[PackedMask]) -> PackedMask:
+    """The voxels that are set in any of the masks."""
+    masks = [mask for mask in masks if not mask.box.is_empty]
+    if len(masks) == 1:
+        return masks[0]
+    box = EMPTY_BOX
+    for mask in masks:
+        box = box.union(mask.box)
+    merged = np.zeros(box.shape_kji, np.bool_)
+    for mask in masks:
+        start = np.subtract(mask.box.start_kji, box.start_kji)
+        k, j, i = (slice(a, a + n) for a, n in zip(start, mask.box.shape_kji, strict=True))
+        merged[k, j, i] |= mask.unpack()
+    return pack_mask(merged, box.start_kji)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentChange:
+    """What an edit did to one segment: the voxels it gained and those it lost, each in its own tight box."""
+
+    gained: PackedMask = EMPTY_MASK
+    lost: PackedMask = EMPTY_MASK
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the bits, in bytes."""
+        return self.gained.nbytes + self.lost.nbytes
+
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing changed."""
+        return self.gained.box.is_empty and self.lost.box.is_empty
+
+    def inverse(self) -> "SegmentChange":
+        """The change that takes this one back."""
+        return SegmentChange(self.lost, self.gained)
+
+    def apply(self, mask_kji: NDArray[np.bool_]) -> None:
+        """Make the change in a (K, J, I) boolean array of the whole image, in place.
+
+        Raises:
+            GeometryError: a box does not lie inside the array; nothing is changed then.
+        """
+        lost, gained = _cut(mask_kji, self.lost.box), _cut(mask_kji, self.gained.box)
+        np.copyto(lost, False, where=self.lost.unpack())
+        np.copyto(gained, True, where=self.gained.unpack())
+
+
+def change_between(
+    before_kji: NDArray[np.generic], after_kji: NDArray[np.generic], start_kji: Shape = (0, 0, 0)
+) -> SegmentChange:
+    """The change that turns one (K, J, I) array into another of the same shape; what is not zero is in the segment.
+
+    ``start_kji`` is the place of the arrays' first voxel in the image.
+
+    Raises:
+        GeometryError: the shapes differ.
+    """
+    if before_kji.shape != after_kji.shape:
+        raise GeometryError(f"masks of shapes {before_kji.shape} and {after_kji.shape} cannot be compared")
+    before, after = before_kji.astype(np.bool_, copy=False), after_kji.astype(np.bool_, copy=False)
+    return SegmentChange(gained=pack_mask(after > before, start_kji), lost=pack_mask(before > after, start_kji))
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One step of the history: the change of every segment it touched, by segment id."""
+
+    changes: Mapping[str, SegmentChange]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the bits, in bytes; what the history's budget counts."""
+        return sum(change.nbytes for change in self.changes.values())
+
+    def inverse(self) -> "Edit":
+        """The edit that takes this one back."""
+        return Edit({segment_id: change.inverse() for segment_id, change in self.changes.items()})
+
+    def apply(self, masks_kji: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Make every change in place; ``masks_kji`` holds a boolean array of the whole image for each segment id."""
+        for segment_id, change in self.changes.items():
+            change.apply(masks_kji[segment_id])

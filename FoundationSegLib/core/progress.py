@@ -1,0 +1,64 @@
+"""Progress and cancel: the two things a long computation owes its caller."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .errors import Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """How far a computation is: ``done`` of ``total`` steps of ``stage`` (``"download"``, ``"encode"``, ...).
+
+    ``total`` is 0 while it is unknown.
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+class CancelToken:
+    """A flag that one thread sets and the computing thread looks at between steps."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the computation to stop at its next step."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """True once somebody asked to stop."""
+        return self._event.is_set()
+
+
+def _discard(report: ProgressReport) -> None:
+    del report
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a computation reports to, and asks whether to go on.
+
+    ``report`` receives each :class:`ProgressReport`; ``token`` is the flag that stops the computation.
+    """
+
+    report: Callable[[ProgressReport], None] = _discard
+    token: CancelToken = field(default_factory=CancelToken)
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """Report one step, after making sure that the computation may go on.
+
+        Raises:
+            Cancelled: the token was set.
+        """
+        self.check()
+        self.report(ProgressReport(stage, done, total))
+
+    def check(self) -> None:
+        """Raise :class:`Cancelled` once the token is set."""
+        if self.token.cancelled:
+            raise Cancelled("stopped on request; nothing was changed")

@@ -1,0 +1,132 @@
+"""Prompts: what a user says about a segment. Seven kinds, one value type each; positions are RAS in mm."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from .geometry import Axis, Vector
+
+
+class Polarity(StrEnum):
+    """Whether a prompt says "this belongs to the segment" or "this does not"."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
+@dataclass(frozen=True, slots=True)
+class ObliquePlane:
+    """The plane of an oblique slice view: ``origin`` in mm, ``normal`` across it, ``up`` towards its top edge.
+
+    ``normal`` and ``up`` need no unit length; ``up`` is taken without its part along ``normal``.
+    """
+
+    origin: Vector
+    normal: Vector
+    up: Vector
+
+
+Plane = Axis | ObliquePlane
+
+
+@dataclass(frozen=True, slots=True)
+class PointPrompt:
+    """A click."""
+
+    position: Vector
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPrompt:
+    """A box along the voxel axes, given by two opposite corners, both inside."""
+
+    corners: tuple[Vector, Vector]
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScribblePrompt:
+    """A stroke through ``points``; ``radius_mm`` None means half the smallest in-plane spacing."""
+
+    points: tuple[Vector, ...]
+    radius_mm: float | None = None
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LassoPrompt:
+    """A closed, planar outline through ``points``; the last is joined to the first."""
+
+    points: tuple[Vector, ...]
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPrompt:
+    """A segment of a file: ``file`` is relative to the prompts file, ``segment`` its name there."""
+
+    file: str
+    segment: str
+    polarity: Polarity = Polarity.POSITIVE
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """Free words."""
+
+    text: str
+    polarity: Polarity = Polarity.POSITIVE
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPrompt:
+    """One of the names that the model was trained on."""
+
+    name: str
+    polarity: Polarity = Polarity.POSITIVE
+
+
+Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | TextPrompt | ClassPrompt
+PromptKind = Literal["point", "box", "scribble", "lasso", "mask", "text", "class"]
+
+PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {
+    "point": PointPrompt,
+    "box": BoxPrompt,
+    "scribble": ScribblePrompt,
+    "lasso": LassoPrompt,
+    "mask": MaskPrompt,
+    "text": TextPrompt,
+    "class": ClassPrompt,
+}
+
+
+def prompt_kind(prompt: Prompt) -> PromptKind:
+    """The name of a prompt's kind, as in the prompts file and on model cards."""
+    return next(kind for kind, prompt_type in PROMPT_TYPES.items() if type(prompt) is prompt_type)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPrompts:
+    """All prompts of one segment, in the order in which they were given; never empty."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+
+
+Space = Literal["ras", "ijk"]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """A whole prompts file: at least one segment, each name once.
+
+    ``space`` says what the positions are: ``"ras"`` in mm, or ``"ijk"`` voxel indices (i, j, k) as written.
+    """
+
+    segments: tuple[SegmentPrompts, ...]
+    space: Space = "ras"

@@ -1,0 +1,64 @@
+"""What every test shares: `--full`, how many examples hypothesis tries, real images, and the table of bars."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("reduced", max_examples=60, deadline=None, derandomize=True)
+settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+_BARS = pytest.StashKey[list[tuple[str, float, str]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="the full counts instead of the reduced ones")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_BARS] = []
+    settings.load_profile("full" if config.getoption("--full") else "reduced")
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """Real images with ground truth, read in place beside the project; a test that lacks one skips."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"shared test data not present: {name}")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """True for the full counts."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def bar(request: pytest.FixtureRequest) -> Callable[[str, float, str], None]:
+    """Note a measured value beside the bar it is held against, for the table at the end."""
+
+    def note(name: str, value: float, wanted: str) -> None:
+        request.config.stash[_BARS].append((name, value, wanted))
+
+    return note
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    yield
+    rows = config.stash[_BARS]
+    if not rows:
+        return
+    terminalreporter.section("bars")
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, wanted in rows:
+        terminalreporter.write_line(f"{name.ljust(width)}  {value:9.4f}  bar {wanted}")
