@@ -1,0 +1,120 @@
+"""Files and DICOM folders to volumes: one image, grey or colour, in RAS."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.core.volume import Volume
+
+from .dicom import read_file, read_folder
+from .dicom_display import display_window, is_inverted
+from .label_maps import is_segmentation, looks_like_label_map
+from .raw import MODALITY, PIXEL_SPACING, RawImage
+
+_ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)
+
+
+def read_volume(path: Path, *, series: str | None = None, frame: int | None = None) -> Volume:
+    """The image in a file that SimpleITK reads, or in a DICOM folder.
+
+    Voxels keep their type; DICOM's rescaling is applied and MONOCHROME1 inverted, so that high is bright. A picture
+    becomes one slice. The notes of the volume tell what was changed or assumed.
+
+    Args:
+        path: the file or folder.
+        series: in a DICOM folder with several series, which one: a number of the list in the error message (from 1),
+            a series UID, or an end of one.
+        frame: of an image with several frames (4-D), which one, from 0.
+
+    Raises:
+        InputError: no such file, unreadable, damaged, a label map or segmentation, several series or frames and no
+            choice, a choice where there is nothing to choose.
+        GeometryError: no regular grid: uneven slices, a sheared NIfTI matrix.
+    """
+    raw = _read(path, series)
+    name = image_name(path) if path.is_file() else raw.tags.get(MODALITY) or "dicom"
+    shown = path.name if path.is_file() else "the series"
+    if is_segmentation(raw.tags):
+        raise InputError(f"{shown} is a segmentation, not an image; give the image that it was drawn on")
+    voxels, frame_notes = _choose_frame(raw.voxels, frame, shown)
+    array, colour_notes = grey_or_colour(voxels, shown)
+    if not raw.is_dicom and array.ndim == 3 and looks_like_label_map(array):
+        raise InputError(
+            f"{shown} is a label map, not an image: whole numbers from 0 up, in patches of equal value; "
+            "give the image that it was drawn on"
+        )
+    notes = (*raw.notes, *frame_notes, *colour_notes, *_inversion_notes(raw.tags), *_spacing_notes(raw))
+    return Volume(array, raw.geometry, raw.tags.get(MODALITY) or None, display_window(raw.tags), name, notes)
+
+
+def image_name(path: Path) -> str:
+    """The file's name without folders and endings: ``"example_ct_sm"`` for ``example_ct_sm.nii.gz``."""
+    return _ENDINGS.sub("", path.name) or path.name
+
+
+def _read(path: Path, series: str | None) -> RawImage:
+    if path.is_dir():
+        return read_folder(path, series)
+    if series is not None:
+        raise InputError(f"{path.name} is not a folder: a series can only be chosen in a DICOM folder")
+    return read_file(path)
+
+
+def _choose_frame(
+    voxels: NDArray[np.generic], frame: int | None, shown: str
+) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """One frame, (K, J, I, C), of (F, K, J, I, C) voxels, and the note that says which."""
+    count = voxels.shape[0]
+    if count == 1 and frame is None:
+        return voxels[0], ()
+    if count == 1:
+        raise InputError(f"{shown} has a single frame (3-D): leave out --frame")
+    if frame is None:
+        raise InputError(f"{shown} has {count} frames (4-D); choose one with --frame N, from 0 to {count - 1}")
+    if not 0 <= frame < count:
+        raise InputError(f"{shown} has {count} frames: --frame must be from 0 to {count - 1}, not {frame}")
+    return np.ascontiguousarray(voxels[frame]), (f"frame {frame} of {count} was taken, counted from 0",)
+
+
+def grey_or_colour(voxels: NDArray[np.generic], shown: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """Grey values (K, J, I) or colours (K, J, I, 3) of (K, J, I, C) voxels, and notes.
+
+    Transparency is dropped; colours whose channels are equal everywhere become grey.
+
+    Raises:
+        InputError: the values of a voxel are neither one grey value nor a colour.
+    """
+    channels = voxels.shape[3]
+    if channels == 1:
+        return voxels[..., 0], ()
+    if channels not in (3, 4) or not _can_be_colour(voxels):
+        raise InputError(
+            f"{shown} has {channels} values of type {voxels.dtype} for each voxel, which are no colours; "
+            "save one image of them as grey"
+        )
+    notes = ("transparency was dropped",) if channels == 4 else ()
+    if all(np.array_equal(voxels[..., 0], voxels[..., n]) for n in (1, 2)):
+        return np.ascontiguousarray(voxels[..., 0]), (*notes, "the colour channels are equal: read as grey")
+    return np.ascontiguousarray(voxels[..., :3]), notes
+
+
+def _can_be_colour(voxels: NDArray[np.generic]) -> bool:
+    """True for unsigned whole numbers and for real numbers in 0..1; displacement fields have three values, too."""
+    return voxels.dtype.kind == "u" or (voxels.dtype.kind == "f" and bool(voxels.min() >= 0 and voxels.max() <= 1))
+
+
+def _inversion_notes(tags: Mapping[str, str]) -> tuple[str, ...]:
+    return ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(tags) else ()
+
+
+def _spacing_notes(raw: RawImage) -> tuple[str, ...]:
+    """Pictures and ultrasound often do not say how large they are; sizes in mm mean nothing then."""
+    flat = raw.voxels.shape[1] == 1
+    silent = PIXEL_SPACING not in raw.tags if raw.is_dicom else flat
+    if silent and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1)):
+        return ("the file names no voxel size: 1 mm was assumed",)
+    return ()

@@ -1,0 +1,83 @@
+"""Label maps to files."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from FoundationSegLib.core.errors import FoundationSegError, InputError, OutputError
+from FoundationSegLib.core.geometry import Geometry
+
+from .atomic import replace_atomically
+from .label_maps import read_label_map
+from .nifti import is_sheared
+from .quiet import quiet
+from .raw import swap_lps_ras
+
+OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
+
+
+def output_format(path: Path) -> OutputFormat:
+    """The format that a file name asks for by its ending; capitals do not matter.
+
+    Raises:
+        OutputError: another ending; the message lists those there are.
+    """
+    for ending in get_args(OutputFormat):
+        if path.name.lower().endswith(f".{ending}"):
+            return ending
+    known = ", ".join(f".{ending}" for ending in get_args(OutputFormat))
+    raise OutputError(f"{path.name}: the name of a result must end in one of {known}")
+
+
+def write_label_map(path: Path, labels_kji: NDArray[np.generic], geometry: Geometry) -> None:
+    """Write labels to a .nii.gz or .nrrd file, replacing it atomically, in the smallest unsigned type that fits.
+
+    Args:
+        path: the file.
+        labels_kji: (K, J, I) whole numbers from 0 up.
+        geometry: their grid; NIfTI stores it in single precision.
+
+    Raises:
+        OutputError: the ending is another one, the grid is sheared and the format is NIfTI, or the file cannot be
+            written. Nothing is written then; what was written has been read back and compared.
+        InputError: the labels are not whole numbers from 0 to 4294967295, or do not fit the grid.
+    """
+    kind = output_format(path)
+    if kind == "seg.nrrd":
+        raise OutputError(f"{path.name}: this is the ending of a segmentation; a label map is .nii.gz or .nrrd")
+    if kind == "nii.gz" and is_sheared(geometry.ijk_to_ras):
+        raise OutputError(f"{path.name}: the image's grid is sheared, which NIfTI cannot hold; write .nrrd instead")
+    image = _image(labels_kji, geometry)
+    with replace_atomically(path) as temporary, quiet():
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            written, grid = read_label_map(temporary)
+        except (RuntimeError, FoundationSegError) as error:
+            raise OutputError(f"{path.name} cannot be written; is there space left?") from error
+        # ITK reports no full disk for NIfTI, and turns axes that are not quite orthogonal.
+        if not (np.array_equal(written, labels_kji) and grid.almost_equals(geometry)):
+            raise OutputError(f"{path.name}: this format cannot hold the label map exactly; write .nrrd instead")
+
+
+def _image(labels_kji: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
+    if labels_kji.dtype.kind not in "iu" or labels_kji.shape != geometry.shape_kji:
+        raise InputError(
+            f"labels must be whole numbers on the grid {geometry.shape_kji}, not {labels_kji.dtype} {labels_kji.shape}"
+        )
+    matrix = swap_lps_ras(geometry.ijk_to_ras)
+    image = sitk.GetImageFromArray(labels_kji.astype(_smallest_type(labels_kji)))
+    image.SetSpacing(geometry.spacing_mm)
+    image.SetDirection((matrix[:3, :3] / geometry.spacing_mm).ravel().tolist())
+    image.SetOrigin(matrix[:3, 3].tolist())
+    return image
+
+
+def _smallest_type(labels: NDArray[np.generic]) -> np.dtype[np.unsignedinteger]:
+    low, high = int(labels.min()), int(labels.max())
+    for kind in (np.uint8, np.uint16, np.uint32):
+        if low >= 0 and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    raise InputError(f"labels must be from 0 to 4294967295, not from {low} to {high}")

@@ -1,0 +1,169 @@
+"""What a file holds, as ITK reads it: voxels, matrix and the few header fields that matter. No meaning yet."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from FoundationSegLib.core.errors import FoundationSegError, GeometryError, InputError
+from FoundationSegLib.core.geometry import Geometry
+
+from . import nifti
+from .completeness import check_complete, check_readable, check_stored_voxels, damaged
+from .quiet import quiet
+
+_LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
+
+MODALITY = "0008|0060"
+SERIES_UID = "0020|000e"
+POSITION = "0020|0032"
+ORIENTATION = "0020|0037"
+PHOTOMETRIC = "0028|0004"
+PIXEL_SPACING = "0028|0030"
+BITS_STORED = "0028|0101"
+IS_SIGNED = "0028|0103"
+WINDOW_CENTRE = "0028|1050"
+WINDOW_WIDTH = "0028|1051"
+RESCALE_INTERCEPT = "0028|1052"
+RESCALE_SLOPE = "0028|1053"
+NRRD_PIXEL_KIND = "NRRD_kinds[pixel]"
+# The only fields that leave this file, apart from Slicer's `Segment...`: nothing of a patient can (design D9).
+_KEPT = frozenset((
+    MODALITY, SERIES_UID, POSITION, ORIENTATION, PHOTOMETRIC, PIXEL_SPACING, BITS_STORED, IS_SIGNED, WINDOW_CENTRE,
+    WINDOW_WIDTH, RESCALE_INTERCEPT, RESCALE_SLOPE, NRRD_PIXEL_KIND,
+))  # fmt: skip
+_SEGMENT_FIELD = re.compile(r"Segment\w+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawImage:
+    """An image before anybody has said what its axes mean.
+
+    Attributes:
+        voxels: (F, K, J, I, C): frames, the grid, values per voxel; any number type.
+        ijk_to_ras: (4, 4) float64 in mm.
+        reader: ITK's name of the format, for example ``"GDCMImageIO"``.
+        tags: DICOM elements by ``"gggg|eeee"`` and NRRD fields by name; no patient data.
+        notes: what had to be done.
+    """
+
+    voxels: NDArray[np.generic]
+    ijk_to_ras: NDArray[np.float64]
+    reader: str
+    tags: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_dicom(self) -> bool:
+        """True for DICOM."""
+        return self.reader == "GDCMImageIO"
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of one frame."""
+        k, j, i = self.voxels.shape[1:4]
+        return Geometry(self.ijk_to_ras, (k, j, i))
+
+
+def read_raw(path: Path) -> RawImage:
+    """The content of one file of any format that ITK reads.
+
+    Raises:
+        InputError: missing, empty, damaged, unknown format, not numbers.
+        GeometryError: a NIfTI matrix that is sheared or contradicts itself, axes that do not span space.
+    """
+    check_readable(path)
+    header = nifti.read_header(path)
+    if header is not None:
+        nifti.check_header(header, path)
+    image, reader = _execute(path)
+    raw = to_raw(image, reader)
+    if raw.voxels.dtype.kind not in "iuf":
+        raise InputError(f"{path.name}: its voxels are {raw.voxels.dtype} and not whole or real numbers")
+    if header is not None:
+        check_stored_voxels(header.voxels_path, header.offset, raw.voxels, header.end_of_voxels)
+    if header is None or header.matrix is None:
+        return raw
+    if image.GetDimension() == 2:  # ITK keeps two axes and loses where a single slice lies
+        has_normal = bool(header.matrix[:3, 2].any())
+        return replace(raw, ijk_to_ras=header.matrix) if has_normal else raw
+    return replace(raw, notes=nifti.check_placement(header, raw.geometry, path))
+
+
+def _execute(path: Path) -> tuple[sitk.Image, str]:
+    """Read a file; the image and the name of the format."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with quiet() as complaints:
+        try:
+            reader.SetImageIO(sitk.ImageFileReader.GetImageIOFromFileName(str(path)))
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise _explained(path, str(error)) from error
+    size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+    check_complete(path, reader.GetImageIO(), size, complaints)
+    return image, reader.GetImageIO()
+
+
+def _explained(path: Path, message: str) -> FoundationSegError:
+    """One sentence for ITK's many lines."""
+    if "orthonormal" in message:
+        return nifti.sheared(path)
+    if "Bad direction" in message:
+        return GeometryError(
+            f"{path.name}: the image's axes do not span space, or it is a single slice at an angle; save it as 3-D"
+        )
+    if "size is zero" in message:
+        return InputError(f"{path.name} holds no voxels: its header gives an axis of length 0")
+    if "determine ImageIO" in message:
+        known = "NRRD, NIfTI, MHA, DICOM, PNG, JPEG and TIFF"
+        return InputError(f"{path.name} is no image that can be read, or it is damaged; {known} are understood")
+    if "domain axes" in message:
+        return InputError(f"{path.name} has axes that are not in space; save its time points as a NRRD list or alone")
+    if "PixelType" in message:
+        return InputError(f"{path.name} has voxels of a kind that is not understood; save it as grey or RGB")
+    return damaged(path)
+
+
+def to_raw(image: sitk.Image, reader: str) -> RawImage:
+    """An ITK image as arrays: axes in numpy order, space as RAS."""
+    tags = kept_tags(image)
+    voxels = _voxels(image)
+    if tags.get(NRRD_PIXEL_KIND) == "list":  # what Slicer calls a sequence: frames, not colours
+        voxels = np.moveaxis(voxels[0], -1, 0)[..., np.newaxis]
+    return RawImage(voxels, _ijk_to_ras(image), reader, tags)
+
+
+def _voxels(image: sitk.Image) -> NDArray[np.generic]:
+    i, j, k = (*image.GetSize(), 1)[:3]
+    return sitk.GetArrayFromImage(image).reshape(-1, k, j, i, image.GetNumberOfComponentsPerPixel())
+
+
+def _ijk_to_ras(image: sitk.Image) -> NDArray[np.float64]:
+    axes = image.GetDimension()
+    kept = min(axes, 3)
+    direction = np.array(image.GetDirection()).reshape(axes, axes)
+    matrix = np.eye(4)
+    matrix[:kept, :kept] = (direction * image.GetSpacing())[:kept, :kept]
+    matrix[:kept, 3] = image.GetOrigin()[:kept]
+    return swap_lps_ras(matrix)
+
+
+def kept_tags(source: sitk.Image | sitk.ImageFileReader) -> dict[str, str]:
+    """The header fields that matter, stripped of padding."""
+    names = (name for name in source.GetMetaDataKeys() if name in _KEPT or _SEGMENT_FIELD.fullmatch(name))
+    return {name: _printable(source.GetMetaData(name).strip()) for name in names}
+
+
+def _printable(text: str) -> str:
+    """The text with a question mark for bytes that are no UTF-8, which would fail wherever it is written next."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def swap_lps_ras(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A (4, 4) matrix to LPS, as DICOM and ITK have it, as one to RAS; and the other way round."""
+    return _LPS_TO_RAS @ matrix

@@ -1,0 +1,126 @@
+"""Label maps are written exactly, in the smallest type, or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from FoundationSegLib.core.errors import InputError, OutputError
+from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
+from FoundationSegLib.io.label_maps import read_label_map
+from FoundationSegLib.io.outputs import output_format, write_label_map
+
+SHAPE = (4, 6, 5)
+OBLIQUE = np.array(
+    [[-0.8, 0.36, 1.44, 12.5], [0.6, 0.48, 1.92, -130.25], [0, 0.8, -1.8, 900.125], [0, 0, 0, 1]], np.float64
+)
+PERMUTED = np.array([[0, 0, -3, 7], [0.5, 0, 0, 8], [0, -0.5, 0, 9], [0, 0, 0, 1]], np.float64)
+TILTED = np.array([[-1, 0, 0, 1], [0, -1, -0.7, 2], [0, 0, 2, 3], [0, 0, 0, 1]], np.float64)
+GRIDS = {"oblique": OBLIQUE, "permuted": PERMUTED, "left-handed": np.diag((1.0, 1.0, -2.0, 1.0))}
+
+
+def labels(highest: int, kind: type = np.int64) -> NDArray[np.generic]:
+    array = np.random.default_rng(5).integers(0, 3, SHAPE).astype(kind)
+    array[1, 2, 3] = highest
+    return array
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "nrrd"])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_voxels_and_grid_come_back(tmp_path: Path, ending: str, grid: str) -> None:
+    path, geometry = tmp_path / f"a.{ending}", Geometry(GRIDS[grid], SHAPE)
+    write_label_map(path, labels(9), geometry)
+    array, read = read_label_map(path)
+    assert np.array_equal(array, labels(9))
+    assert np.allclose(read.ijk_to_ras, geometry.ijk_to_ras, atol=1e-4)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("highest", "kind"), [(255, "u1"), (256, "u2"), (65535, "u2"), (65536, "u4"), (2**32 - 1, "u4")]
+)
+@pytest.mark.parametrize("ending", ["nii.gz", "nrrd"])
+def test_smallest_type_that_fits(tmp_path: Path, highest: int, kind: str, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    write_label_map(path, labels(highest), geometry_from_spacing(SHAPE))
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    assert array.dtype == kind
+    assert array.max() == highest
+
+
+def test_sheared_grid_goes_to_nrrd_only(tmp_path: Path) -> None:
+    geometry = Geometry(TILTED, SHAPE)
+    with pytest.raises(OutputError, match=r"a\.nii\.gz: the image's grid is sheared"):
+        write_label_map(tmp_path / "a.nii.gz", labels(1), geometry)
+    assert not list(tmp_path.iterdir())
+    write_label_map(tmp_path / "a.nrrd", labels(1), geometry)
+    array, read = read_label_map(tmp_path / "a.nrrd")
+    assert np.array_equal(array, labels(1))
+    assert np.allclose(read.ijk_to_ras, TILTED, atol=1e-12)
+
+
+def test_grid_of_a_real_image_comes_back(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
+    array, geometry = read_label_map(shared_data("pyradiomics/breast1_label.nrrd"))
+    for name in ("a.nrrd", "a.nii.gz"):
+        write_label_map(tmp_path / name, array, geometry)
+        again, read = read_label_map(tmp_path / name)
+        assert np.array_equal(again, array)
+        assert read.almost_equals(geometry)
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (labels(1) * 0.5, "whole numbers"),
+        (labels(1)[:3], "on the grid"),
+        (labels(-1), "not from -1 to"),
+        (labels(2**32), "to 4294967296"),
+    ],
+)
+def test_labels_that_do_not_fit(tmp_path: Path, array: NDArray[np.generic], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        write_label_map(tmp_path / "a.nrrd", array, geometry_from_spacing(SHAPE))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("a.seg.nrrd", "ending of a segmentation"),
+        ("a.nii", "must end in one of .seg.nrrd, .nii.gz, .nrrd"),
+        ("missing/a.nrrd", "cannot be written"),
+    ],
+)
+def test_places_that_do_not_work(tmp_path: Path, path: str, problem: str) -> None:
+    with pytest.raises(OutputError, match=problem):
+        write_label_map(tmp_path / path, labels(1), geometry_from_spacing(SHAPE))
+
+
+def test_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.nrrd"
+    path.write_text("old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("ITK has no space left")
+
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    with pytest.raises(OutputError, match=r"a\.nrrd cannot be written; is there space left"):
+        write_label_map(path, labels(1), geometry_from_spacing(SHAPE))
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.seg.nrrd", "seg.nrrd"), ("a.NII.GZ", "nii.gz"), ("a.nrrd", "nrrd"), ("x.y.nii.gz", "nii.gz")],
+)
+def test_output_format(name: str, expected: str) -> None:
+    assert output_format(Path(name)) == expected
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.mha", "a", "nrrd", "a.nrrd.txt"])
+def test_other_formats(name: str) -> None:
+    with pytest.raises(OutputError, match=r"\.seg\.nrrd, \.nii\.gz, \.nrrd"):
+        output_format(Path(name))
