@@ -1,0 +1,1 @@
+"""The boundary between whoever asks and the engine that answers."""

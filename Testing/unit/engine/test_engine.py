@@ -1,0 +1,271 @@
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.errors import (
+    Cancelled,
+    CheckpointError,
+    InferenceError,
+    InputError,
+    PromptError,
+    UnknownModelError,
+)
+from FoundationSegLib.core.mask import EMPTY_MASK
+from FoundationSegLib.core.progress import CancelToken, Progress
+from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity, SegmentPrompts
+from FoundationSegLib.core.requests import PredictRequest
+from FoundationSegLib.engine import engine as engine_module
+from FoundationSegLib.engine.cache import EmbeddingCache
+from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.hub.store import Store
+from Testing.unit.fakes import SHA256, FakeModel, fake_card, fill_store, volume_of
+
+SHAPE = (6, 10, 12)
+BRIGHT = (slice(1, 5), slice(3, 7), slice(4, 9))
+AROUND = BoxPrompt(((3.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
+
+
+def ct():
+    """-1000 with a block of 200 in it, as a scanner would give it."""
+    array = np.full(SHAPE, -1000, np.int16)
+    array[BRIGHT] = 200
+    return volume_of(array)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """The fake model, instead of whatever adapter a card asks for."""
+    fake = FakeModel()
+    monkeypatch.setattr(engine_module, "load_slice_model", lambda card, files, device: fake)
+    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
+    return fake
+
+
+@pytest.fixture
+def engine(model, tmp_path):
+    return new_engine(tmp_path / "store")
+
+
+def new_engine(folder, **fields):
+    card, store = fake_card(), Store(folder)
+    return Engine({card.id: card}, fill_store(folder) if store.status(card) == "absent" else store, **fields)
+
+
+def request(volume, *prompts, **fields):
+    segment = SegmentPrompts("Block", prompts or (AROUND,))
+    return PredictRequest(7, "fake", volume.key, segment, **({"place": "segments[3]"} | fields))
+
+
+def predict(engine, volume, *prompts, **fields):
+    engine.add_volume(volume)
+    return engine.predict(request(volume, *prompts, **fields), Progress())
+
+
+def test_an_answer_says_what_was_found_and_how(engine, model):
+    prediction = predict(engine, ct())
+    wanted = np.zeros(SHAPE, np.bool_)
+    wanted[BRIGHT] = True
+    assert np.array_equal(prediction.mask.expand(SHAPE), wanted)
+    assert prediction.request_id == 7
+    assert prediction.score == 0.75
+    assert prediction.intensity["rule"] == "ct-soft-tissue"
+    assert prediction.checkpoint.to_document() == {
+        "id": "fake",
+        "source": "fake-wheel",
+        "revision": "1.0",
+        "sha256": SHA256,
+    }
+    assert (prediction.device, prediction.precision) == ("cpu", "float32")
+    assert prediction.counts == {"encodes": 4, "decodes": 4}
+    assert set(prediction.timings_s) == {"load", "encode", "decode"}
+    assert min(prediction.timings_s.values()) >= 0
+    assert prediction.notes == ()
+
+
+def test_a_second_prompt_on_a_slice_never_encodes_again(engine, model):
+    first = predict(engine, ct())
+    second = predict(engine, ct(), BoxPrompt(((3.0, 2.0, 2.0), (9.0, 7.0, 3.0))))
+    assert (first.counts["encodes"], second.counts["encodes"]) == (4, 0)
+    assert second.counts["decodes"] == 2
+    assert len(model.encoded) == 4
+
+
+def test_another_intensity_encodes_again(engine):
+    assert predict(engine, ct()).counts["encodes"] == 4
+    assert predict(engine, ct(), intensity="ct-lung").counts["encodes"] == 4
+    assert predict(engine, ct(), intensity="400,40").counts["encodes"] == 0, "the same window by another name"
+
+
+def test_a_new_engine_gives_the_same_answer(model, tmp_path):
+    prompts = (AROUND, BoxPrompt(((4.0, 3.0, 0.0), (6.0, 6.0, 0.0))))
+    answers = [predict(new_engine(tmp_path), ct(), *prompts, propagate=True) for _ in range(2)]
+    warm = new_engine(tmp_path)
+    predict(warm, ct(), BoxPrompt(((0.0, 0.0, 0.0), (5.0, 5.0, 5.0))))
+    answers += [predict(warm, ct(), *prompts, propagate=True) for _ in range(2)]
+    tight = new_engine(tmp_path, cache=EmbeddingCache(1500))
+    answers.append(predict(tight, ct(), *prompts, propagate=True))
+    assert len({answer.mask for answer in answers}) == 1
+    assert len({answer.score for answer in answers}) == 1
+
+
+def test_a_flat_box_changes_its_slice_and_is_carried_on_when_asked(engine):
+    box = BoxPrompt(((3.0, 2.0, 2.0), (9.0, 7.0, 2.0)))
+    alone, carried = predict(engine, ct(), box), predict(engine, ct(), box, propagate=True)
+    assert (alone.mask.box.start_kji[0], alone.mask.box.stop_kji[0]) == (2, 3)
+    assert (carried.mask.box.start_kji[0], carried.mask.box.stop_kji[0]) == (1, 5)
+
+
+def test_clipping_and_empty_answers_are_noted(engine):
+    outside = BoxPrompt(((-5.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
+    assert predict(engine, ct(), AROUND, outside).notes == ("segments[3].prompts[1].corners: clipped to the image",)
+    empty = predict(engine, ct(), BoxPrompt(((0.0, 0.0, 1.0), (2.0, 2.0, 4.0))))
+    assert empty.mask == EMPTY_MASK
+    assert empty.score is None
+    assert empty.notes == ("segments[3]: the model found nothing",)
+
+
+def test_the_modality_decides_what_auto_means_whatever_was_asked_before(engine):
+    unknown, mr = ct(), replace(ct(), modality="MR")
+    assert unknown.key == mr.key
+    assert predict(engine, unknown).intensity["rule"] == "ct-soft-tissue"
+    assert predict(engine, mr).intensity["rule"] == "percentile"
+
+
+def test_the_display_window_may_change_between_requests(engine):
+    lows = [
+        predict(engine, replace(ct(), window_level=window), intensity="display").intensity["low"]
+        for window in ((400.0, 40.0), (200.0, 0.0))
+    ]
+    assert lows == [-160.0, -100.0]
+    with pytest.raises(InputError, match="display window"):
+        predict(engine, ct(), intensity="display")
+
+
+def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(engine, monkeypatch):
+    monkeypatch.setattr(engine_module, "load_slice_model", lambda *arguments: pytest.fail("loaded"))
+    volume = ct()
+    engine.add_volume(volume)
+    point, negative = PointPrompt((4.0, 4.0, 4.0)), replace(AROUND, polarity=Polarity.NEGATIVE)
+    far = BoxPrompt(((100.0, 0.0, 0.0), (110.0, 5.0, 5.0)))
+    for asked, error, message in (
+        (replace(request(volume), model_id="other"), UnknownModelError, "no model is called 'other'; there are: fake"),
+        (replace(request(volume), volume_key="0"), InputError, "an image that was not sent"),
+        (request(volume, point), PromptError, r"segments\[3\].prompts\[0\].type: .* does not understand points"),
+        (request(volume, negative), PromptError, "negative boxes"),
+        (request(volume, AROUND, far), PromptError, r"segments\[3\].prompts\[1\].corners: lies wholly outside"),
+        (request(volume, intensity="nonsense"), InputError, "unknown intensity policy"),
+        (request(volume, intensity="display"), InputError, "display window"),
+    ):
+        with pytest.raises(error, match=message):
+            engine.predict(asked, Progress())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_with_holes_is_not_taken_in(engine, value):
+    array = np.random.default_rng(1).normal(size=SHAPE)
+    array[3, 3, 3] = value
+    with pytest.raises(InputError, match="1 values that are not a number or infinite"):
+        engine.add_volume(volume_of(array))
+
+
+def test_a_constant_image_is_not_taken_in(engine):
+    with pytest.raises(InputError, match="constant"):
+        engine.add_volume(volume_of(np.full(SHAPE, 3, np.int16)))
+
+
+def test_a_removed_volume_is_gone(engine):
+    volume = ct()
+    predict(engine, volume)
+    engine.remove_volume(volume.key)
+    engine.remove_volume(volume.key)
+    with pytest.raises(InputError, match="was not sent"):
+        engine.predict(request(volume), Progress())
+    assert predict(engine, volume).counts["encodes"] == 0, "its embeddings were kept"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (RuntimeError("CUDA out of memory.\nTried to allocate"), "the model could not answer: CUDA out of memory."),
+        (RuntimeError("\n\n"), "the model could not answer: RuntimeError"),
+        (MemoryError(), "the model could not answer: MemoryError"),
+    ],
+)
+@pytest.mark.parametrize("step", ["load", "encode", "decode"])
+def test_a_fault_of_the_framework_is_an_inference_error(tmp_path, model, monkeypatch, step, fault, message):
+    def fail(*arguments):
+        raise fault
+
+    if step == "load":
+        monkeypatch.setattr(engine_module, "load_slice_model", fail)
+    else:
+        monkeypatch.setattr(FakeModel, step, fail)
+    engine = new_engine(tmp_path)
+    with pytest.raises(InferenceError) as caught:
+        predict(engine, ct())
+    assert str(caught.value) == message
+
+
+def test_after_a_fault_the_engine_goes_on(engine, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch, pytest.raises(InferenceError):
+        patch.setattr(FakeModel, "decode", fail)
+        predict(engine, ct())
+    assert predict(engine, ct()).mask.voxels == 4 * 4 * 5
+
+
+def test_a_missing_package_is_named(tmp_path, model, monkeypatch):
+    def load(*arguments):
+        raise ModuleNotFoundError("No module named 'fakelib'", name="fakelib")
+
+    monkeypatch.setattr(engine_module, "load_slice_model", load)
+    with pytest.raises(InferenceError, match="Fake Model needs the Python package fakelib; install fakelib with pip"):
+        predict(new_engine(tmp_path), ct())
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InferenceError, match="needs the Python package torch"):
+        predict(new_engine(tmp_path), ct())
+
+
+def test_a_missing_device_is_found_before_a_download(tmp_path, monkeypatch):
+    def refuse(choice):
+        raise InferenceError(f"no {choice}")
+
+    monkeypatch.setattr(engine_module, "choose_device", refuse)
+    monkeypatch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: pytest.fail("downloaded"))
+    with pytest.raises(InferenceError, match="no cuda"):
+        predict(new_engine(tmp_path, device="cuda"), ct())
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path, model):
+    store = fill_store(tmp_path)
+    store.file_path(fake_card(), fake_card().source.files[0]).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="damaged"):
+        predict(new_engine(tmp_path), ct())
+
+
+def test_the_model_is_loaded_once_with_the_files_and_device(tmp_path, monkeypatch):
+    calls, fake = [], FakeModel()
+
+    def load(card, files, device):
+        calls.append((card.id, files["fake/fake.pth"].name, device))
+        return fake
+
+    monkeypatch.setattr(engine_module, "load_slice_model", load)
+    engine = new_engine(tmp_path, device="cpu")
+    predict(engine, ct())
+    predict(engine, ct())
+    assert calls == [("fake", "fake.pth", "cpu")]
+
+
+def test_a_request_that_was_stopped_before_it_began_does_nothing(engine, model):
+    token, volume = CancelToken(), ct()
+    engine.add_volume(volume)
+    token.cancel()
+    with pytest.raises(Cancelled):
+        engine.predict(request(volume), Progress(token=token))
+    assert model.encoded == []

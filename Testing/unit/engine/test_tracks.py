@@ -1,0 +1,102 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from FoundationSegLib.core.geometry import AXES, Box, array_axis
+from FoundationSegLib.core.placement import PlacedBox
+from FoundationSegLib.engine.tracks import plan_tracks, slice_prompt
+
+SHAPE = (12, 20, 30)
+
+
+def placed(start_kji, stop_kji, axis="k", is_2d=False):
+    return PlacedBox(Box(start_kji, stop_kji), axis, is_2d, clipped=False)
+
+
+def flat(*indices, axis="k"):
+    """2-D boxes on these slices of an axis."""
+    boxes = []
+    for index in indices:
+        start, stop = [2, 3, 4], [6, 8, 9]
+        start[array_axis(axis)], stop[array_axis(axis)] = index, index + 1
+        boxes.append(placed(tuple(start), tuple(stop), axis, is_2d=True))
+    return boxes
+
+
+def plan(boxes, propagate=False):
+    return [(t.axis, t.key, t.span, t.reach) for t in plan_tracks(boxes, SHAPE, propagate)]
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_prompt_has_both_corners_inside(axis):
+    prompt = slice_prompt(placed((1, 2, 4), (6, 9, 15), axis))
+    x, y = {"k": ((4, 14), (2, 8)), "j": ((4, 14), (1, 5)), "i": ((2, 8), (1, 5))}[axis]
+    assert prompt.box == (x[0], y[0], x[1], y[1])
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.sampled_from(AXES))
+def test_a_box_starts_at_the_middle_slice_of_the_official_script(first, more, axis):
+    start, stop = [0, 0, 0], [1, 1, 1]
+    z_min, z_max = first, first + more
+    start[array_axis(axis)], stop[array_axis(axis)] = z_min, z_max + 1
+    (track,) = plan_tracks([placed(tuple(start), tuple(stop), axis)], (1001,) * 3, propagate=False)
+    assert track.key == int((z_max - z_min) / 2 + z_min)
+    assert track.span == track.reach == range(z_min, z_max + 1)
+    assert track.axis == axis
+
+
+def test_a_3d_box_never_goes_on():
+    boxes = [placed((2, 3, 4), (6, 9, 12))]
+    assert plan(boxes, propagate=True) == plan(boxes) == [("k", 3, range(2, 6), range(2, 6))]
+
+
+def test_one_flat_box_stays_on_its_slice_unless_it_is_carried_on():
+    assert plan(flat(5)) == [("k", 5, range(5, 6), range(5, 6))]
+    assert plan(flat(5), propagate=True) == [("k", 5, range(5, 6), range(12))]
+    assert plan(flat(5, axis="j"), propagate=True) == [("j", 5, range(5, 6), range(20))]
+    assert plan(flat(5, axis="i"), propagate=True) == [("i", 5, range(5, 6), range(30))]
+
+
+def test_slices_between_follow_the_nearest_and_at_a_tie_the_earlier():
+    spans = [(key, span) for _, key, span, _ in plan(flat(2, 6, 9))]
+    assert spans == [(2, range(2, 5)), (6, range(5, 8)), (9, range(8, 10))], "slice 4 is as near to 2 as to 6"
+
+
+def test_the_outermost_reach_the_ends():
+    reaches = [(key, reach) for _, key, _, reach in plan(flat(6, 2, 9), propagate=True)]
+    assert reaches == [(2, range(5)), (6, range(5, 8)), (9, range(8, 12))]
+
+
+def test_several_boxes_on_one_slice_share_their_slices():
+    boxes = [*flat(2), *flat(6), placed((6, 10, 10), (7, 12, 12), is_2d=True)]
+    tracks = plan_tracks(boxes, SHAPE, propagate=True)
+    assert [(t.key, t.span, t.reach) for t in tracks[1:]] == [(6, range(5, 7), range(5, 12))] * 2
+    assert len({t.prompt for t in tracks[1:]}) == 2
+
+
+def test_axes_do_not_meet():
+    boxes = [*flat(2), *flat(7, axis="j"), *flat(3, axis="i"), placed((0, 0, 0), (4, 4, 4))]
+    assert plan(boxes) == [
+        ("k", 1, range(4), range(4)),
+        ("i", 3, range(3, 4), range(3, 4)),
+        ("j", 7, range(7, 8), range(7, 8)),
+        ("k", 2, range(2, 3), range(2, 3)),
+    ]
+
+
+def test_no_box_no_track():
+    assert plan([], propagate=True) == []
+
+
+@given(st.lists(st.integers(0, 19), min_size=1, max_size=8), st.booleans())
+def test_every_slice_belongs_to_the_nearest_box_and_to_no_other(keys, propagate):
+    tracks = plan_tracks(flat(*keys, axis="j"), SHAPE, propagate)
+    assert sorted(track.key for track in tracks) == sorted(keys)
+    everywhere = range(20) if propagate else range(min(keys), max(keys) + 1)
+    for index in everywhere:
+        governing = {track.key for track in tracks if index in track.reach}
+        assert governing == {min(keys, key=lambda key: (abs(key - index), key))}
+    for track in tracks:
+        assert track.key in track.span
+        assert set(track.span) == set(track.reach) & set(range(min(keys), max(keys) + 1))
+        assert set(track.reach) <= set(everywhere)

@@ -1,0 +1,133 @@
+import pytest
+
+from FoundationSegLib.core.errors import Cancelled, InferenceError, InputError
+from FoundationSegLib.core.mask import EMPTY_MASK
+from FoundationSegLib.core.progress import ProgressReport
+from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest
+from FoundationSegLib.worker.client import InlineClient, ask
+from FoundationSegLib.worker.messages import Answered, Failed, Progressed
+
+
+class ThreeSteps:
+    """Answers in three steps, unless told to fail; remembers what it was sent."""
+
+    def __init__(self, fault=None):
+        self.fault = fault
+        self.volumes = []
+        self.steps = 0
+
+    def add_volume(self, volume):
+        if volume is None:
+            raise InputError("nothing in it")
+        self.volumes.append(volume)
+
+    def predict(self, request, progress):
+        for done in (1, 2, 3):
+            progress.step("slices", done, 3)
+            self.steps += 1
+        if self.fault:
+            raise self.fault
+        return answer_to(request)
+
+
+def answer_to(request):
+    checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
+    return Prediction(request.request_id, EMPTY_MASK, None, {}, checkpoint, "cpu", "float32")
+
+
+def request(number=1):
+    return PredictRequest(number, "fake", "0", SegmentPrompts("Liver", (TextPrompt("liver"),)))
+
+
+def test_a_request_is_reported_and_answered_in_order():
+    client = InlineClient(ThreeSteps())
+    client.submit(request(5))
+    reports = [Progressed(5, ProgressReport("slices", done, 3)) for done in (1, 2, 3)]
+    assert client.poll() == (*reports, Answered(5, answer_to(request(5))))
+    assert client.poll() == ()
+
+
+def test_progress_is_told_at_once():
+    seen = []
+    client = InlineClient(ThreeSteps(), lambda report: seen.append(report.done))
+    client.submit(request())
+    assert seen == [1, 2, 3]
+
+
+def test_a_failure_is_an_event():
+    fault = InferenceError("out of memory")
+    client = InlineClient(ThreeSteps(fault))
+    client.submit(request(5))
+    assert client.poll()[-1] == Failed(5, fault)
+
+
+def test_what_nobody_foresaw_comes_through_and_spoils_nothing():
+    engine = ThreeSteps(ZeroDivisionError())
+    client = InlineClient(engine)
+    with pytest.raises(ZeroDivisionError):
+        client.submit(request(5))
+    engine.fault = None
+    assert ask(client, request(5)) == answer_to(request(5))
+
+
+def test_volumes_are_handed_over_or_refused_at_once():
+    client = InlineClient(ThreeSteps())
+    client.send_volume("volume")
+    assert client.engine.volumes == ["volume"]
+    with pytest.raises(InputError):
+        client.send_volume(None)
+
+
+def test_a_callback_can_cancel():
+    engine = ThreeSteps()
+    client = InlineClient(engine, lambda report: client.cancel(5) if report.done == 2 else None)
+    client.submit(request(5))
+    events = client.poll()
+    assert [event.report.done for event in events[:-1]] == [1, 2]
+    assert isinstance(events[-1].error, Cancelled)
+    assert engine.steps == 2
+    client.on_progress = None
+    assert ask(client, request(5)) == answer_to(request(5)), "the same number can be used again"
+
+
+def test_a_request_can_be_cancelled_before_it_is_submitted():
+    engine = ThreeSteps()
+    client = InlineClient(engine)
+    client.cancel(5)
+    client.submit(request(5))
+    assert [type(event.error) for event in client.poll()] == [Cancelled]
+    assert engine.steps == 0
+    client.submit(request(6))
+    assert isinstance(client.poll()[-1], Answered), "others go on"
+
+
+def test_a_callback_may_close_the_client():
+    client = InlineClient(ThreeSteps(), lambda report: client.close() if report.done == 2 else None)
+    client.submit(request())
+    client.close()
+    client.close()
+    assert client.poll() == ()
+
+
+def test_ask_waits_for_its_own_answer():
+    client = InlineClient(ThreeSteps())
+    client.submit(request(1))
+    assert ask(client, request(2)).request_id == 2
+    assert client.poll() == (), "events of others are dropped"
+
+
+def test_ask_raises_what_the_request_failed_with():
+    fault = InferenceError("out of memory")
+    with pytest.raises(InferenceError) as caught:
+        ask(InlineClient(ThreeSteps(fault)), request())
+    assert caught.value is fault
+
+
+def test_ask_does_not_wait_for_a_client_that_was_closed():
+    class Silent(InlineClient):
+        def submit(self, request):
+            self.close()
+
+    with pytest.raises(Cancelled, match="closed"):
+        ask(Silent(ThreeSteps()), request())
