@@ -1,0 +1,178 @@
+"""Binary label maps of segments as arrays in a volume's voxels, and masks as images that Slicer can merge.
+
+A label map covers only its own extent, counts its voxels from where it likes, and may hold several segments (a
+"layer"), each with its own label value. Here all of that is turned into boxes of the volume.
+"""
+
+from typing import Any
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+from numpy.typing import NDArray
+from vtk.util import numpy_support
+
+from ..core.errors import GeometryError
+from ..core.geometry import EMPTY_BOX, Box, Geometry, Shape
+from ..core.mask import PackedMask
+
+BINARY_LABELMAP = "Binary labelmap"
+
+# The part of a voxel by which two grids may differ and still be the same. Files round: a NIfTI's single precision
+# moves a voxel 300 mm away from the origin by 3e-5 mm.
+_SAME_VOXEL = 1e-3
+
+
+def read_labels(labelmap: Any, geometry: Geometry, box: Box) -> NDArray[np.integer]:
+    """The label values of a label map in a box of the volume, whatever the label map's own extent and grid.
+
+    Returns:
+        (K, J, I) of the shape of ``box``, zero where the label map does not reach; on another grid than the volume's
+        the label of the nearest voxel. May be a view of the label map: not to be written to, not to be kept.
+    """
+    if is_empty(labelmap):
+        return np.zeros(box.shape_kji, np.uint8)
+    offset = grid_offset(labelmap, geometry)
+    if offset is None:
+        return read_labels(_resampled(labelmap, geometry, box), geometry, box)
+    return _cut_out(_array(labelmap), shifted(_extent_box(labelmap), offset), box)
+
+
+def occupied_box(labelmap: Any, geometry: Geometry) -> Box:
+    """The part of the volume that the label map may reach into; the whole volume if it lies on another grid."""
+    if is_empty(labelmap):
+        return EMPTY_BOX
+    offset = grid_offset(labelmap, geometry)
+    if offset is None:
+        return geometry.box
+    return shifted(_extent_box(labelmap), offset).intersection(geometry.box)
+
+
+def grid_offset(labelmap: Any, geometry: Geometry) -> Shape | None:
+    """What to add to a voxel index (k, j, i) of the label map to get the volume's; None if the grids differ.
+
+    The grids are the same where every voxel centre of the label map falls on one of the (continued) volume grid,
+    axis by axis. An empty label map has the volume's grid.
+    """
+    if is_empty(labelmap):
+        return 0, 0, 0
+    start, stop = _extent_box(labelmap).start_kji, _extent_box(labelmap).stop_kji
+    corners = [(i, j, k) for k in (start[0], stop[0]) for j in (start[1], stop[1]) for i in (start[2], stop[2])]
+    to_ras = image_to_world(labelmap)
+    moved = geometry.to_ijk(np.asarray(corners) @ to_ras[:3, :3].T + to_ras[:3, 3]) - corners
+    shift = np.rint(moved.mean(axis=0))
+    if np.abs(moved - shift).max() > _SAME_VOXEL:
+        return None
+    i, j, k = (int(n) for n in shift)
+    return k, j, i
+
+
+def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
+    """The mask as an oriented image that Slicer merges into the label map without resampling it.
+
+    Slicer compares matrices to within 1e-4 and resamples the *existing* label map where they differ more: the image
+    therefore takes the label map's own matrix and voxel numbers, and the volume's only where it is still empty.
+
+    Raises:
+        GeometryError: the label map lies on another grid than the volume.
+    """
+    offset = grid_offset(labelmap, geometry)
+    if offset is None:
+        raise GeometryError("the segment was drawn on another grid than the volume: resample it in the Segment Editor")
+    matrix = geometry.ijk_to_ras if is_empty(labelmap) else image_to_world(labelmap)
+    image = oriented_image(shifted(mask.box, _negative(offset)), matrix)
+    voxels = mask.unpack().reshape(-1).view(np.uint8)
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(voxels, deep=True))
+    return image
+
+
+def place_empty_labelmaps(segmentation: Any, ijk_to_ras: NDArray[np.float64]) -> None:
+    """Give the label maps without voxels that grid and a byte a voxel; segments that share one share the new one.
+
+    Both matter when Slicer saves. It resamples all segments to the grid of the first layer, and an empty label map
+    fresh from Slicer has the grid of the identity: segments behind it would come out of the file maimed
+    (`vtkSegmentation::CollapseBinaryLabelmaps`; 132 of 177 voxels in a test). And without a type it counts as double
+    precision, which then becomes the type of the file. They are replaced and not changed in place, because changing
+    one makes Slicer drop the surfaces of all segments.
+    """
+    placed: dict[Any, Any] = {}
+    for segment_id in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segment_id)
+        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+        if labelmap is not None and is_empty(labelmap) and not _is_placed(labelmap, ijk_to_ras):
+            if labelmap not in placed:
+                placed[labelmap] = oriented_image(EMPTY_BOX, ijk_to_ras)
+                placed[labelmap].AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+            segment.AddRepresentation(BINARY_LABELMAP, placed[labelmap])
+
+
+def _is_placed(labelmap: Any, ijk_to_ras: NDArray[np.float64]) -> bool:
+    has_type = labelmap.GetPointData().GetScalars() is not None
+    return has_type and np.allclose(image_to_world(labelmap), ijk_to_ras, rtol=0, atol=1e-9)
+
+
+def is_empty(labelmap: Any) -> bool:
+    """True where the label map has no voxels at all, as a new segment's has not."""
+    return labelmap is None or labelmap.IsEmpty() or labelmap.GetPointData().GetScalars() is None
+
+
+def _array(labelmap: Any) -> NDArray[np.integer]:
+    scalars = numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
+    return scalars.reshape(labelmap.GetDimensions()[::-1])
+
+
+def _cut_out(array: NDArray[np.integer], place: Box, box: Box) -> NDArray[np.integer]:
+    """The part of an array that lies at ``place`` which falls into ``box``, filled up with zeros."""
+    common = place.intersection(box)
+    if common == box:
+        return array[relative(box, place).slices]
+    labels = np.zeros(box.shape_kji, array.dtype)
+    if not common.is_empty:
+        labels[relative(common, box).slices] = array[relative(common, place).slices]
+    return labels
+
+
+def _resampled(labelmap: Any, geometry: Geometry, box: Box) -> Any:
+    target = slicer.vtkOrientedImageData()
+    reference = oriented_image(box, geometry.ijk_to_ras)
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(labelmap, reference, target)
+    return target
+
+
+def oriented_image(box: Box, image_to_world: NDArray[np.float64]) -> Any:
+    """A `vtkOrientedImageData` without voxels yet: its extent is the box, its matrix (4, 4) that from IJK to RAS."""
+    image = slicer.vtkOrientedImageData()
+    (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
+    image.SetExtent(i0, i1 - 1, j0, j1 - 1, k0, k1 - 1)
+    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(image_to_world))
+    return image
+
+
+def image_to_world(labelmap: Any) -> NDArray[np.float64]:
+    """The (4, 4) matrix from voxel indices (i, j, k) of a label map to RAS in mm."""
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _extent_box(labelmap: Any) -> Box:
+    i0, i1, j0, j1, k0, k1 = labelmap.GetExtent()
+    return Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1))
+
+
+def shifted(box: Box, by_kji: Shape) -> Box:
+    """The box moved by whole voxels."""
+    k, j, i = by_kji
+    (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
+    return Box((k0 + k, j0 + j, i0 + i), (k1 + k, j1 + j, i1 + i))
+
+
+def relative(box: Box, region: Box) -> Box:
+    """The box as counted from the first voxel of a region."""
+    return shifted(box, _negative(region.start_kji))
+
+
+def _negative(offset: Shape) -> Shape:
+    k, j, i = offset
+    return -k, -j, -i

@@ -1,0 +1,171 @@
+"""The picture: three slice views and the surfaces, side by side as in Slicer's four-up layout."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from numpy.typing import NDArray
+
+from ...core.errors import InputError
+from .labels import Colour, Pen, direction_letters
+from .legend import draw_legend
+from .slice_panel import AXIAL, CORONAL, SAGITTAL, Orientation, SlicePanel, style_segments
+from .stage import Stage, dimensions_ijk, ijk_to_world, set_stage
+from .subjects import Subject, choose_offset, list_subjects
+from .surface_panel import SurfacePanel, label_sides, style_surfaces
+from .surfaces import make_surfaces, surface_points
+from .window import Frame, draw, open_frame, shrink, write_png
+
+Pixels = NDArray[np.uint8]
+
+# Everything is drawn this much larger and averaged: smooth edges for text, outlines and surfaces alike.
+_OVERSAMPLING = 2
+_SMALLEST = 200
+_FONT_PART = 1 / 52
+_GAP_PART = 1 / 300
+_GAP_GREY = 40
+_BAR_TEXT: Colour = (0.08, 0.08, 0.08)
+
+
+def render_overview(
+    volume_node: Any,
+    segmentation_node: Any,
+    path: Path,
+    *,
+    size: tuple[int, int] = (1600, 1200),
+    low: float | None = None,
+    high: float | None = None,
+    centre_ras: tuple[float, float, float] | None = None,
+) -> None:
+    """Write one PNG of a volume with its segments, drawn by Slicer's own views in a scene of their own.
+
+    A volume of several slices is shown in an axial, a coronal and a sagittal view along the patient's axes,
+    patient's right on image left, and as surfaces seen from the front, with the segments' volumes. A single slice
+    is shown once, in its own plane. Segments that hold others are see-through in 3-D (:func:`~.subjects.see_through`).
+    Neither node is changed, and the user's scene gets no others.
+
+    Args:
+        volume_node: a ``vtkMRMLScalarVolumeNode`` or ``vtkMRMLVectorVolumeNode`` (red, green, blue).
+        segmentation_node: a ``vtkMRMLSegmentationNode``; both may have linear parent transforms.
+        path: where the PNG goes; overwritten.
+        size: width and height of the picture in pixels, each at least 200.
+        low, high: the values drawn black and white; without them, the window of the volume's display.
+        centre_ras: the slices go through this point of the world in mm; without it, each goes where most segments
+            show (:func:`~.subjects.choose_offset`), and through the middle of the volume if there are none.
+
+    Raises:
+        InputError: the picture would be too small, the volume is empty, or the segmentation cannot be drawn.
+        GeometryError: a parent transform is not linear.
+        OutputError: this machine offers no OpenGL, or the file cannot be written.
+    """
+    if min(size) < _SMALLEST:
+        raise InputError(f"a picture of {size[0]} x {size[1]} pixels is too small; each side needs {_SMALLEST}")
+    stage = set_stage(volume_node, segmentation_node, low, high)
+    overview = _Overview(stage, list_subjects(stage.segmentation_node), size, centre_ras)
+    write_png(path, overview.flat() if min(dimensions_ijk(stage)) == 1 else overview.four_up())
+
+
+@dataclass(frozen=True)
+class _Overview:
+    stage: Stage
+    subjects: tuple[Subject, ...]
+    size: tuple[int, int]
+    centre_ras: tuple[float, float, float] | None
+
+    @cached_property
+    def font_px(self) -> int:
+        """In the final picture; follows the smaller side of a 4:3 picture."""
+        return max(8, round(min(self.size[1], self.size[0] * 0.75) * _FONT_PART))
+
+    def four_up(self) -> Pixels:
+        """Axial and 3-D above coronal and sagittal."""
+        style_segments(self.stage, line_px=max(2, round(self.font_px / 7)))
+        width, height = self.size
+        gap = max(2, round(height * _GAP_PART))
+        left = (width - gap) // 2
+        top = round((height - gap) * self._top_part())
+        right, bottom = width - gap - left, height - gap - top
+        canvas = np.full((height, width, 3), _GAP_GREY, np.uint8)
+        canvas[:top, :left] = self._slice(AXIAL, (left, top))
+        canvas[:top, -right:] = self._surfaces((right, top))
+        canvas[-bottom:, :left] = self._slice(CORONAL, (left, bottom))
+        canvas[-bottom:, -right:] = self._slice(SAGITTAL, (right, bottom))
+        return canvas
+
+    def flat(self) -> Pixels:
+        """One view in the plane of the slice, with the legend in it."""
+        style_segments(self.stage, line_px=max(2, round(self.font_px / 5)))
+        thin = int(np.argmin(dimensions_ijk(self.stage)))
+        normal = np.abs(np.cross(*np.delete(ijk_to_world(self.stage)[:3, :3], thin, axis=1).T))
+        orientation = (SAGITTAL, CORONAL, AXIAL)[int(np.argmax(normal))]
+        frame = self._open(self.size, orientation.colour)
+        panel = SlicePanel(self.stage, frame.view, orientation)
+        panel.turn_to_volume()
+        self._finish(panel, frame, orientation, float(self._middle() @ panel.slice_to_ras[:3, 2]))
+        draw_legend(self._pen(frame.view), self.subjects, with_volumes=False)
+        return shrink(draw(frame.window), _OVERSAMPLING)
+
+    def _top_part(self) -> float:
+        """How much of the height the axial view needs, compared with the two below it."""
+        corners = np.array(list(product(*((-0.5, n - 0.5) for n in dimensions_ijk(self.stage)))))
+        matrix = ijk_to_world(self.stage)
+        _, front_to_back, foot_to_head = np.ptp(corners @ matrix[:3, :3].T, axis=0)
+        return float(np.clip(front_to_back / (front_to_back + foot_to_head), 0.4, 0.6))
+
+    def _slice(self, orientation: Orientation, size: tuple[int, int]) -> Pixels:
+        frame = self._open(size, orientation.colour)
+        panel = SlicePanel(self.stage, frame.view, orientation)
+        self._finish(panel, frame, orientation, self._offset(panel.slice_to_ras[:3, 2]))
+        return shrink(draw(frame.window), _OVERSAMPLING)
+
+    def _finish(self, panel: SlicePanel, frame: Frame, orientation: Orientation, offset: float) -> None:
+        panel.move_to(offset)
+        panel.label(self._pen(frame.view))
+        self._title(frame, orientation.preset, _position(panel.slice_to_ras[:3, 2], offset))
+
+    def _surfaces(self, size: tuple[int, int]) -> Pixels:
+        frame = self._open(size, slicer.vtkMRMLViewNode.GetThreeDViewBlueColor())
+        make_surfaces(self.stage, self.subjects)
+        style_surfaces(self.stage, self.subjects)
+        panel = SurfacePanel(self.stage, frame.view)
+        legend = draw_legend(self._pen(frame.view), self.subjects)
+        if self.subjects:
+            panel.fit(surface_points(self.stage, self.subjects), legend)
+        label_sides(self._pen(frame.view))
+        self._title(frame, "3D", "")
+        return shrink(draw(frame.window), _OVERSAMPLING)
+
+    def _offset(self, normal: NDArray[np.float64]) -> float:
+        """Where a slice view cuts: at the wanted centre, where most segments show, or through the middle."""
+        if self.centre_ras is not None:
+            return float(np.asarray(self.centre_ras) @ normal)
+        offset = choose_offset(self.subjects, normal, ijk_to_world(self.stage))
+        return float(self._middle() @ normal) if offset is None else offset
+
+    def _middle(self) -> NDArray[np.float64]:
+        """The centre of the volume in the world, (3,)."""
+        matrix = ijk_to_world(self.stage)
+        return matrix[:3, :3] @ ((np.array(dimensions_ijk(self.stage)) - 1) / 2) + matrix[:3, 3]
+
+    def _open(self, size: tuple[int, int], colour: Colour) -> Frame:
+        bar = round(self.font_px * 1.5)
+        return open_frame(size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING, bar * _OVERSAMPLING, colour)
+
+    def _pen(self, renderer: Any) -> Pen:
+        return Pen(renderer, self.font_px * _OVERSAMPLING)
+
+    def _title(self, frame: Frame, left: str, right: str) -> None:
+        pen = self._pen(frame.bar)
+        width, height = frame.bar.GetSize()
+        margin, middle = pen.font_px * 0.6, height * 0.46
+        pen.write(left, (margin, middle), ("left", "centre"), _BAR_TEXT)
+        pen.write(right, (width - margin, middle), ("right", "centre"), _BAR_TEXT)
+
+
+def _position(normal: NDArray[np.float64], offset: float) -> str:
+    """Where a slice is: ``"S 12.5 mm"``; as on Slicer's slider, the letter is that of the side it lies on."""
+    return f"{direction_letters(normal if offset >= 0 else -normal)} {abs(offset):.1f} mm"

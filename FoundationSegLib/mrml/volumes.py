@@ -1,0 +1,205 @@
+"""Volume nodes to volumes and back, and the parent transform that volume, segmentation and prompts share."""
+
+from typing import Any
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+from numpy.typing import NDArray
+from vtk.util import numpy_support
+
+from ..core.errors import GeometryError, InputError
+from ..core.geometry import Geometry
+from ..core.volume import Volume
+
+_MODALITY = "DICOM.Modality"
+
+# What a volume without a DICOM modality says about itself in its quantity and unit; the codes are those that Slicer's
+# DICOM import sets (DICOMPlugin.mapSOPClassUIDToDICOMQuantityAndUnits).
+_MODALITY_OF_UNIT = {"[hnsf'U]": "CT"}
+_MODALITY_OF_QUANTITY = {"110852": "MR"}
+
+_STORABLE = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
+
+
+def geometry_from_node(volume_node: Any) -> Geometry:
+    """The grid of a volume node in its own RAS, that is, before its parent transforms.
+
+    Raises:
+        InputError: there is no image in the node.
+        GeometryError: the node's matrix cannot be inverted.
+    """
+    image = _image(volume_node)
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
+    first_ijk = image.GetExtent()[::2]
+    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ first_ijk
+    return Geometry(ijk_to_ras, image.GetDimensions()[::-1])
+
+
+def volume_from_node(volume_node: Any) -> Volume:
+    """The image of a scalar or a colour volume node; alpha is left out.
+
+    The voxels are a read-only view of the node's memory, not a copy: the view keeps that memory alive after the node
+    is gone, and shows what others change in the node. Ask again after such a change, because ``Volume.key`` is kept.
+
+    Raises:
+        InputError: the node holds no image, labels, a vector field, or a number of components other than 1, 3 and 4.
+        GeometryError: the node's matrix cannot be inverted.
+    """
+    geometry = geometry_from_node(volume_node)
+    return Volume(
+        _voxels(volume_node, geometry),
+        geometry,
+        modality=_modality(volume_node),
+        window_level=_window_level(volume_node),
+        name=volume_node.GetName() or "",
+    )
+
+
+def add_volume_node(scene: Any, volume: Volume, name: str | None = None) -> Any:
+    """A new volume node that holds a copy of the image, with a display node; vector for colour, otherwise scalar.
+
+    Slicer cannot show 64-bit integers or 16-bit floats: they become the next type that holds every value exactly.
+
+    Raises:
+        InputError: no type that Slicer knows holds every value exactly; no node is left behind.
+    """
+    image = _image_from_array(_storable(volume.array_kji), volume.is_colour)
+    node = slicer.vtkMRMLVectorVolumeNode() if volume.is_colour else slicer.vtkMRMLScalarVolumeNode()
+    node.SetName(name or volume.name or "Volume")
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.geometry.ijk_to_ras))
+    if volume.is_colour:
+        node.SetVoxelVectorType(slicer.vtkMRMLVolumeNode.VoxelVectorTypeColorRGB)
+    if volume.modality:
+        node.SetAttribute(_MODALITY, volume.modality)
+    scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    if volume.window_level:
+        _show(node.GetDisplayNode(), *volume.window_level)
+    # The image comes last: without a window to show it in, Slicer looks for one, which takes a second for 157 MB.
+    node.SetAndObserveImageData(image)
+    return node
+
+
+def parent_to_world(node: Any) -> NDArray[np.float64]:
+    """The (4, 4) matrix from a node's own RAS to the world's, in mm; the identity without a parent transform.
+
+    Raises:
+        GeometryError: a parent transform is not linear.
+    """
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4)
+    if not parent.IsTransformToWorldLinear():
+        raise GeometryError(f"'{node.GetName()}' has a parent transform that is not linear: harden the transform first")
+    matrix = vtk.vtkMatrix4x4()
+    parent.GetMatrixTransformToWorld(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def share_parent_transform(volume_node: Any, *other_nodes: Any) -> None:
+    """Put the other nodes under the volume's parent transform, or under none, as the volume is.
+
+    Raises:
+        GeometryError: a parent transform of the volume is not linear; nothing is moved then.
+    """
+    parent_to_world(volume_node)
+    parent = volume_node.GetParentTransformNode()
+    for node in other_nodes:
+        if node.GetParentTransformNode() is not parent:
+            node.SetAndObserveTransformNodeID(parent.GetID() if parent else None)
+
+
+def _image(volume_node: Any) -> Any:
+    image = volume_node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) < 1:
+        raise InputError(f"the volume '{volume_node.GetName()}' holds no image: load or choose another one")
+    return image
+
+
+def _voxels(volume_node: Any, geometry: Geometry) -> NDArray[np.generic]:
+    scalars = volume_node.GetImageData().GetPointData().GetScalars()
+    components = scalars.GetNumberOfComponents()
+    _require_image(volume_node, components)
+    voxels = numpy_support.vtk_to_numpy(scalars)
+    shape = geometry.shape_kji
+    voxels = voxels.reshape(shape) if components == 1 else voxels.reshape(*shape, components)[..., :3]
+    voxels.setflags(write=False)
+    return voxels
+
+
+def _require_image(volume_node: Any, components: int) -> None:
+    name = volume_node.GetName()
+    if volume_node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise InputError(f"'{name}' holds labels, not an image: choose the image that they belong to")
+    vectors = (
+        slicer.vtkMRMLVolumeNode.VoxelVectorTypeSpatial,
+        slicer.vtkMRMLVolumeNode.VoxelVectorTypeSpatialCovariant,
+    )
+    if components not in (1, 3, 4) or volume_node.GetVoxelVectorType() in vectors:
+        raise InputError(f"'{name}' has {components} numbers a voxel that are no colours: choose a grey or RGB volume")
+
+
+def _modality(volume_node: Any) -> str | None:
+    return volume_node.GetAttribute(_MODALITY) or _modality_of_series(volume_node) or _modality_of_unit(volume_node)
+
+
+def _modality_of_series(volume_node: Any) -> str | None:
+    """What Slicer's DICOM import wrote into the subject hierarchy, if there is one; none is made."""
+    scene = volume_node.GetScene()
+    hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene else None
+    item = hierarchy.GetItemByDataNode(volume_node) if hierarchy else 0
+    return (hierarchy.GetItemAttribute(item, _MODALITY) or None) if item else None
+
+
+def _modality_of_unit(volume_node: Any) -> str | None:
+    unit, quantity = volume_node.GetVoxelValueUnits(), volume_node.GetVoxelValueQuantity()
+    return (_MODALITY_OF_UNIT.get(unit.GetCodeValue()) if unit else None) or (
+        _MODALITY_OF_QUANTITY.get(quantity.GetCodeValue()) if quantity else None
+    )
+
+
+def _window_level(volume_node: Any) -> tuple[float, float] | None:
+    display = volume_node.GetDisplayNode()
+    if not isinstance(display, slicer.vtkMRMLScalarVolumeDisplayNode) or not display.GetWindow() > 0:
+        return None
+    return display.GetWindow(), display.GetLevel()
+
+
+def _show(display_node: Any, window: float, level: float) -> None:
+    display_node.AutoWindowLevelOff()
+    display_node.SetWindowLevel(window, level)
+
+
+def _image_from_array(array: NDArray[np.generic], is_colour: bool) -> Any:
+    image = vtk.vtkImageData()
+    image.SetDimensions(*array.shape[2::-1])
+    flat = array.reshape(-1, 3) if is_colour else array.reshape(-1)
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(flat, deep=True))
+    return image
+
+
+def _storable(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The same values, C-ordered, native, in the first type of Slicer's that holds them all exactly."""
+    native = array.dtype.newbyteorder("=")
+    candidates = [native] if native.str[1:] in _STORABLE else _wider(native)
+    for dtype in candidates:
+        if dtype == native or _fits(array, dtype):
+            return np.ascontiguousarray(array, dtype)
+    raise InputError(f"voxels of type {array.dtype} hold values that Slicer cannot store exactly")
+
+
+def _wider(dtype: np.dtype) -> list[np.dtype]:
+    return [np.dtype(name) for name in (("i4", "u4", "f8") if dtype.kind in "iu" else ("f4", "f8"))]
+
+
+def _fits(array: NDArray[np.generic], dtype: np.dtype) -> bool:
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return bool(limits.min <= array.min() and array.max() <= limits.max)
+    if array.dtype.kind in "iu":  # a double holds every whole number up to 2^53, though NumPy calls any cast safe
+        return bool(array.min() >= -(2**53) and array.max() <= 2**53)
+    return bool(np.array_equal(array.astype(dtype), array, equal_nan=True))

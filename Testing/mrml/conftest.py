@@ -1,0 +1,33 @@
+"""A fresh scene for every test, and what the tests put into it."""
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.geometry import Geometry
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.mrml.volumes import add_volume_node
+
+# Oblique, sheared, flipped and anisotropic at once.
+AWKWARD = Geometry([[-0.7, 0.1, 0.3, 10], [-0.2, 0.9, 0.05, -20], [0.1, 0.02, 3, 5], [0, 0, 0, 1]], (6, 7, 8))
+
+
+@pytest.fixture
+def headless():
+    return boot_scene()
+
+
+@pytest.fixture
+def scene(headless):
+    return headless.scene
+
+
+@pytest.fixture
+def volume_node(scene):
+    voxels = np.arange(6 * 7 * 8, dtype=np.int16).reshape(AWKWARD.shape_kji)
+    return add_volume_node(scene, Volume(voxels, AWKWARD, name="CT"))
+
+
+@pytest.fixture
+def segmentation_node(scene):
+    return scene.AddNewNodeByClass("vtkMRMLSegmentationNode")

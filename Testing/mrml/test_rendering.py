@@ -1,0 +1,260 @@
+"""Pictures drawn by Slicer's own views: where things are, what is left behind, and what cannot be drawn."""
+
+import ctypes.util
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer")
+vtk = pytest.importorskip("vtk")
+
+from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
+
+from FoundationSegLib.core.errors import GeometryError, InputError, OutputError  # noqa: E402
+from FoundationSegLib.mrml.headless import boot_scene  # noqa: E402
+from FoundationSegLib.mrml.rendering import render_overview  # noqa: E402
+from FoundationSegLib.mrml.rendering.stage import set_stage  # noqa: E402
+from FoundationSegLib.mrml.rendering.subjects import list_subjects  # noqa: E402
+from FoundationSegLib.mrml.rendering.surfaces import make_surfaces, surface_points  # noqa: E402
+from FoundationSegLib.mrml.rendering.window import open_window  # noqa: E402
+from Testing.mrml.picture_phantom import (  # noqa: E402
+    BLOB_RAS,
+    MAGENTA,
+    MATRICES,
+    RADIUS_MM,
+    SHAPE,
+    YELLOW,
+    add_segmentation,
+    add_volume,
+    ball,
+    centred,
+    phantom,
+    turn,
+)
+
+SIZE = (480, 360)
+
+
+@pytest.fixture(scope="module")
+def headless():
+    booted = boot_scene()
+    try:
+        open_window(64, 64)
+    except OutputError as error:
+        pytest.skip(str(error))
+    return booted
+
+
+def picture(volume, segmentation, path, **options):
+    """The rendered PNG, (height, width, 3), first row at the top."""
+    render_overview(volume, segmentation, path, **{"size": SIZE, "low": 0, "high": 255, **options})
+    reader = vtk.vtkPNGReader()
+    reader.SetFileName(str(path))
+    reader.Update()
+    width, height, _ = reader.GetOutput().GetDimensions()
+    pixels = vtk_to_numpy(reader.GetOutput().GetPointData().GetScalars())
+    return pixels.reshape(height, width, -1)[::-1].astype(int)
+
+
+def panels(pixels):
+    """The four views without their bars: axial, 3-D, coronal, sagittal."""
+    gap = np.flatnonzero((pixels[:, :20] == 40).all(axis=(1, 2)))
+    column = pixels.shape[1] // 2
+    bar = 12
+    top, bottom = slice(bar, gap[0]), slice(gap[-1] + 1 + bar, None)
+    left, right = slice(0, column - 1), slice(column + 1, None)
+    return pixels[top, left], pixels[top, right], pixels[bottom, left], pixels[bottom, right]
+
+
+def is_magenta(pixels):
+    return (pixels[..., 0] - pixels[..., 1] > 50) & (pixels[..., 2] - pixels[..., 1] > 50)
+
+
+def from_middle(mask):
+    """Where a mask is, in pixels right of and above the middle of its panel."""
+    rows, columns = np.nonzero(mask)
+    height, width = mask.shape
+    return columns.mean() - (width - 1) / 2, (height - 1) / 2 - rows.mean()
+
+
+def check_sides(pixels):
+    """The blob is left, anterior and superior of the middle, at the right distances."""
+    axial, _, coronal, sagittal = (from_middle(is_magenta(panel)) for panel in panels(pixels))
+    left, anterior, superior = -BLOB_RAS[0], BLOB_RAS[1], BLOB_RAS[2]
+    for (right, up), expected in (
+        (axial, (left, anterior)),
+        (coronal, (left, superior)),
+        (sagittal, (-anterior, superior)),
+    ):
+        assert np.sign([right, up]).tolist() == np.sign(expected).tolist()
+        assert right / up == pytest.approx(expected[0] / expected[1], rel=0.2)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_nothing_is_mirrored(headless, tmp_path, name):
+    check_sides(picture(*phantom(MATRICES[name]), tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("name", ["along LPS", "oblique", "sheared"])
+def test_the_segment_lies_on_the_blob(headless, tmp_path, name):
+    volume, segmentation = phantom(MATRICES[name])
+    middle = tuple(centred(np.eye(4), (1, 1, 1))[:3, 3] + BLOB_RAS)
+    bare = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    with_segment = panels(picture(volume, segmentation, tmp_path / "a.png", centre_ras=middle))
+    without = panels(picture(volume, bare, tmp_path / "b.png", centre_ras=middle))
+    inner = np.s_[16:-32, 16:-16]  # without the letters and the ruler
+    for number in (0, 2, 3):
+        overlay, blob = is_magenta(with_segment[number][inner]), without[number][inner].min(axis=-1) > 160
+        # Voxels against interpolated grey: edges differ by half a voxel, places do not.
+        assert (overlay & blob).sum() / (overlay | blob).sum() > 0.7
+        assert from_middle(overlay) == pytest.approx(from_middle(blob), abs=0.6)
+
+
+def test_a_parent_transform_moves_both(headless, tmp_path):
+    volume, segmentation = phantom(np.linalg.inv(turn(2, -25)) @ MATRICES["along LPS"])
+    middle = np.array([30.0, -40.0, 500.0])
+    matrix = turn(2, -25)
+    matrix[:3, 3] = middle - matrix[:3, :3] @ middle
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    to_parent = vtk.vtkMatrix4x4()
+    to_parent.DeepCopy(matrix.ravel())
+    transform.SetMatrixTransformToParent(to_parent)
+    for node in (volume, segmentation):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    moved = matrix[:3, :3] @ BLOB_RAS
+    right, up = from_middle(is_magenta(panels(picture(volume, segmentation, tmp_path / "a.png"))[0]))
+    assert right / up == pytest.approx(-moved[0] / moved[1], rel=0.2)
+    assert right > 0 and up > 0
+
+
+def test_the_surfaces_are_seen_from_the_front(headless, tmp_path):
+    matrix = centred(MATRICES["oblique"], SHAPE)
+    middle = np.array([30.0, -40.0, 500.0])
+    left, right = (ball(matrix, SHAPE, middle + side) for side in ([-20, 0, 10], [20, 0, -10]))
+    volume = add_volume(np.zeros(SHAPE), matrix)
+    segmentation = add_segmentation(volume, {"left": (left, MAGENTA), "right": (right, YELLOW)})
+    view = panels(picture(volume, segmentation, tmp_path / "a.png"))[1][40:]  # below the legend
+    magenta = from_middle(is_magenta(view))
+    yellow = from_middle((view[..., 0] - view[..., 2] > 60) & (view[..., 1] - view[..., 2] > 60))
+    assert magenta[0] > yellow[0] + 20
+    assert magenta[1] > yellow[1] + 10
+
+
+def test_grey_values_follow_the_limits(headless, tmp_path):
+    matrix = centred(np.eye(4), (40, 40, 40))
+    volume = add_volume(np.full((40, 40, 40), 100), matrix)
+    axial = panels(picture(volume, add_segmentation(volume, {}), tmp_path / "a.png", low=50, high=250))[0]
+    height, width, _ = axial.shape
+    assert axial[height // 2, width // 2].tolist() == pytest.approx([64] * 3, abs=2)
+
+
+@pytest.mark.parametrize("slices", [1, 40])
+def test_colours_stay(headless, tmp_path, slices):
+    array = np.broadcast_to(np.array([200, 100, 20]), (slices, 40, 40, 3))
+    volume = add_volume(array, centred(np.eye(4), array.shape[:3]))
+    pixels = picture(volume, add_segmentation(volume, {}), tmp_path / "a.png")
+    shown = pixels if slices == 1 else panels(pixels)[0]
+    height, width, _ = shown.shape
+    assert shown[height // 2, width // 2].tolist() == pytest.approx([200, 100, 20], abs=2)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_fills_the_picture(headless, tmp_path, axis):
+    shape = [60, 80, 70]
+    shape[axis] = 1
+    matrix = centred(turn(0, 20) @ np.diag([-1, -1, 1, 1.0]), shape)
+    corner = np.zeros(shape, bool)
+    corner[tuple(slice(0, max(1, n // 4)) for n in shape)] = True
+    volume = add_volume(np.full(shape, 120), matrix)
+    pixels = picture(volume, add_segmentation(volume, {"corner": (corner, MAGENTA)}), tmp_path / "a.png")
+    right, up = from_middle(is_magenta(pixels[12:]))
+    # The first voxel is at right, anterior, inferior.
+    expected = {0: (-1, 1), 1: (-1, -1), 2: (-1, -1)}[axis]
+    assert np.sign([right, up]).tolist() == list(expected)
+    assert is_magenta(pixels).mean() > 0.02
+
+
+def test_nothing_is_left_behind(headless, tmp_path, capfd):
+    volume, segmentation = phantom(MATRICES["oblique"])
+    volume.CreateDefaultDisplayNodes()
+    volume.GetDisplayNode().AutoWindowLevelOff()
+    volume.GetDisplayNode().SetWindowLevel(30, 10)
+    scene = slicer.mrmlScene
+    before = [scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())]
+    capfd.readouterr()
+    picture(volume, segmentation, tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
+    assert slicer.mrmlScene is scene
+    assert [scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())] == before
+    assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert (volume.GetDisplayNode().GetWindow(), volume.GetDisplayNode().GetLevel()) == (30, 10)
+
+
+def test_many_oddly_named_segments(headless, tmp_path, capfd):
+    matrix = centred(np.eye(4), (30, 30, 30))
+    volume = add_volume(np.zeros((30, 30, 30)), matrix)
+    names = ["$a$ b", "a|b", "a\nb", "肝臓", "", "long " * 30, *map(str, range(20))]
+    masks = {}
+    for number, name in enumerate(names):
+        mask = np.zeros((30, 30, 30), bool)
+        mask[number] = True
+        masks[name] = (mask, MAGENTA)
+    segmentation = add_segmentation(volume, masks)
+    capfd.readouterr()
+    picture(volume, segmentation, tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("voxels", [1, 2, 3, 5])
+def test_small_segments_keep_a_surface(headless, voxels):
+    mask = np.zeros((20, 20, 20), bool)
+    mask[8 : 8 + voxels, 8 : 8 + voxels, 8 : 8 + voxels] = True
+    volume = add_volume(np.zeros((20, 20, 20)), np.eye(4))
+    stage = set_stage(volume, add_segmentation(volume, {"small": (mask, YELLOW)}), 0, 1)
+    subjects = list_subjects(stage.segmentation_node)
+    make_surfaces(stage, subjects)
+    assert np.ptp(surface_points(stage, subjects), axis=0).min() > voxels * 0.6
+    assert subjects[0].volume_mm3 == pytest.approx(voxels**3)
+
+
+@pytest.mark.parametrize("most_voxels", [1_000_000, 300])
+@pytest.mark.parametrize("name", ["oblique", "sheared", "permuted"])
+def test_surfaces_lie_on_the_voxels(headless, monkeypatch, name, most_voxels):
+    monkeypatch.setattr("FoundationSegLib.mrml.rendering.surfaces._MOST_VOXELS", most_voxels)
+    volume, segmentation = phantom(MATRICES[name])
+    stage = set_stage(volume, segmentation, 0, 1)
+    subjects = list_subjects(stage.segmentation_node)
+    make_surfaces(stage, subjects)
+    points = surface_points(stage, subjects)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    assert middle == pytest.approx(np.array([30.0, -40.0, 500.0]) + BLOB_RAS, abs=1.5)
+    assert np.ptp(points, axis=0) == pytest.approx(2 * RADIUS_MM, abs=4)
+
+
+def test_a_warped_volume_is_refused(headless, tmp_path):
+    volume, segmentation = phantom(np.eye(4))
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    warp = vtk.vtkThinPlateSplineTransform()
+    transform.SetAndObserveTransformToParent(warp)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(GeometryError, match="harden"):
+        render_overview(volume, segmentation, tmp_path / "a.png")
+
+
+def test_what_cannot_be_drawn_is_refused(headless, tmp_path):
+    volume, segmentation = phantom(np.eye(4))
+    with pytest.raises(InputError, match="too small"):
+        render_overview(volume, segmentation, tmp_path / "a.png", size=(100, 400))
+    with pytest.raises(OutputError, match=r"a\.png"):
+        render_overview(volume, segmentation, tmp_path / "missing" / "a.png", size=(200, 200))
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    with pytest.raises(InputError, match="empty"):
+        render_overview(empty, segmentation, tmp_path / "a.png")
+
+
+def test_without_opengl_the_error_says_what_to_install(monkeypatch, capfd):
+    monkeypatch.setenv("VTK_DEFAULT_OPENGL_WINDOW", "vtkOSOpenGLRenderWindow")
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+    with pytest.raises(OutputError, match="libegl1"):
+        open_window(64, 64)
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,136 @@
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+import slicer
+
+from FoundationSegLib.mrml.terminology import find_term, generic_colour
+
+TABLE = tomllib.loads((Path(__file__).parents[2] / "Resources" / "Terminology.toml").read_text(encoding="utf-8"))
+TERMS = TABLE["terms"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning", "side"),
+    [
+        ("liver", "Liver", None),
+        ("Liver", "Liver", None),
+        (" LIVER_", "Liver", None),
+        ("Left kidney", "Kidney", "Left"),
+        ("left_kidney", "Kidney", "Left"),
+        ("kidney_left", "Kidney", "Left"),
+        ("Kidney L", "Kidney", "Left"),
+        ("RightKidney", "Kidney", "Right"),
+        ("kidneys", "Kidney", None),
+        ("lung_upper_lobe_right", "Upper lobe of lung", "Right"),
+        ("middle lobe of the right lung", "Middle lobe of right lung", None),
+        ("Left Ventricle", "Left Ventricle", None),
+        ("heart_ventricle_right", "Right Ventricle", None),
+        ("lateral ventricle (left)", "Lateral ventricle", "Left"),
+        ("inferior_vena_cava", "Inferior vena cava", None),
+        ("tumour", "Neoplasm", None),
+        ("lung nodule", "Nodule", None),
+        ("mass", "Mass", None),
+    ],
+)
+def test_names_people_use(name, meaning, side):
+    term = find_term(name)
+    assert term.type.meaning == meaning
+    assert (term.modifier and term.modifier.meaning) == side
+
+
+@pytest.mark.parametrize("name", ["", "Segment_1", "liver segment 4", "aorta left", "left", "not a liver", "L4", "キ"])
+def test_other_names_are_not_guessed_at(name):
+    assert find_term(name) is None
+
+
+def test_slicer_reads_what_we_serialise():
+    logic = slicer.vtkSlicerTerminologiesModuleLogic
+    for entry in TERMS:
+        term = find_term(f"{entry['name']} left" if entry.get("paired") else entry["name"])
+        read = slicer.vtkSlicerTerminologyEntry()
+        assert logic.DeserializeTerminologyEntry(term.serialized, read)
+        assert logic.SerializeTerminologyEntry(read) == term.serialized
+        assert read.GetTerminologyContextName() == term.context
+        assert read.GetCategoryObject().GetCodeValue() == term.category.value
+        assert read.GetTypeObject().GetCodeMeaning() == entry["name"]
+        assert (read.GetTypeModifierObject().GetCodeMeaning() or None) == ("Left" if entry.get("paired") else None)
+
+
+def test_the_form_is_that_of_a_new_segment():
+    ours, slicers = find_term("liver").serialized, slicer.vtkSegment().GetTerminology()
+    assert ours.split("~")[4:] == slicers.split("~")[4:]
+    assert ours.split("~")[0] == slicers.split("~")[0]
+
+
+def test_every_name_and_alias_finds_its_own_entry():
+    for entry in TERMS:
+        for name in (entry["name"], *entry.get("aliases", ())):
+            assert find_term(name).type.value == entry["code"], name
+
+
+def test_the_table_is_consistent():
+    allowed = {"name", "code", "category", "context", "paired", "rgb", "aliases"}
+    assert all(set(entry) <= allowed for entry in TERMS)
+    assert len({entry["code"] for entry in TERMS}) == len(TERMS) > 40
+    assert all(entry["code"].isdigit() for entry in TERMS)
+    assert all(
+        len(entry["rgb"]) == 3 and 0 <= min(entry["rgb"]) <= max(entry["rgb"]) <= 255
+        for entry in TERMS
+        if "rgb" in entry
+    )
+
+
+def slicer_list(name):
+    """One of Slicer's lists, from the sources that SLICER_PYTHON_SOURCE (their Base/Python) belongs to."""
+    folder = os.environ.get("SLICER_PYTHON_SOURCE")
+    lists = Path(folder or "").resolve().parents[1] / "Modules" / "Loadable" / "Terminologies" / "Resources"
+    path = lists / f"SegmentationCategoryTypeModifier-{name}.json"
+    if not folder or not path.is_file():
+        pytest.skip("SLICER_PYTHON_SOURCE does not name Base/Python of Slicer's sources")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_slicers(entry, codes):
+    """True where one type of Slicer's list has the same category, code, meaning, sides and colour."""
+    category = TABLE["categories"][entry.get("category", "structure")]
+    types = [
+        kind
+        for group in codes["SegmentationCodes"]["Category"]
+        if (group["CodeValue"], group["CodeMeaning"]) == (category["code"], category["meaning"])
+        for kind in group["Type"]
+        if (kind["CodeValue"], kind["CodeMeaning"]) == (entry["code"], entry["name"])
+    ]
+    return any(same_sides(entry, kind) and same_colour(entry, kind) for kind in types)
+
+
+def same_sides(entry, kind):
+    sides = {(side["CodeValue"], side["CodeMeaning"]) for side in kind.get("Modifier", ())}
+    ours = {(side["code"], side["meaning"]) for side in TABLE["modifiers"].values()}
+    return kind["CodingSchemeDesignator"] == "SCT" and (ours <= sides) == entry.get("paired", False)
+
+
+def same_colour(entry, kind):
+    colours = [kind.get("recommendedDisplayRGBValue")]
+    colours += [side.get("recommendedDisplayRGBValue") for side in kind.get("Modifier", ())]
+    return entry.get("rgb") in [colour for colour in colours if colour] if "rgb" in entry else not any(colours)
+
+
+@pytest.mark.parametrize(("context", "file"), [("general", "SlicerGeneralAnatomy"), ("dicom", "DICOM-Master")])
+def test_codes_agree_with_slicers(context, file):
+    codes = slicer_list(file)
+    assert codes["SegmentationCategoryTypeContextName"] == TABLE["contexts"][context]
+    entries = [entry for entry in TERMS if entry.get("context", "general") == context]
+    assert entries
+    assert [entry["name"] for entry in entries if not is_slicers(entry, codes)] == []
+
+
+def test_generic_colours_are_valid_and_differ():
+    colours = [generic_colour(index) for index in range(12)]
+    assert all(0 <= level <= 1 for colour in colours for level in colour)
+    apart = [
+        sum(abs(a - b) for a, b in zip(one, two, strict=True)) for n, one in enumerate(colours) for two in colours[:n]
+    ]
+    assert min(apart) > 0.15

@@ -1,0 +1,283 @@
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+import vtk
+from hypothesis import HealthCheck, given, settings
+
+from FoundationSegLib.core.errors import GeometryError, InputError
+from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.mrml.volumes import (
+    add_volume_node,
+    geometry_from_node,
+    parent_to_world,
+    share_parent_transform,
+    volume_from_node,
+)
+from Testing.mrml.random_geometries import add_parent, geometries, parent_matrices
+
+in_one_scene = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+GRID = geometry_from_spacing((2, 3, 4), (1.0, 2.0, 3.0))
+
+
+def grey(dtype, fill=1):
+    return Volume(np.full(GRID.shape_kji, fill, dtype), GRID)
+
+
+def count_volumes(scene):
+    return scene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
+
+
+@in_one_scene
+@given(geometry=geometries())
+def test_any_geometry_survives_node_and_back(scene, geometry):
+    voxels = np.arange(np.prod(geometry.shape_kji), dtype=np.int32).reshape(geometry.shape_kji)
+    node = add_volume_node(scene, Volume(voxels, geometry))
+    back = volume_from_node(node)
+    assert np.array_equal(back.array_kji, voxels)
+    # Slicer keeps spacing and unit vectors, and ignores changes below 2.3e-16: right to the last digits of a double.
+    assert np.allclose(back.geometry.ijk_to_ras, geometry.ijk_to_ras, rtol=0, atol=1e-15 * max(1, *geometry.spacing_mm))
+    again = add_volume_node(scene, back)
+    assert geometry_from_node(again).almost_equals(geometry, 1e-9)
+    scene.RemoveNode(node)
+    scene.RemoveNode(again)
+
+
+@in_one_scene
+@given(geometry=geometries(), parent=parent_matrices())
+def test_voxels_lie_where_slicer_puts_them(scene, geometry, parent):
+    node = add_volume_node(scene, Volume(np.zeros(geometry.shape_kji, np.uint8), geometry))
+    transform = add_parent(scene, parent, node)
+    to_ras, to_world = vtk.vtkMatrix4x4(), vtk.vtkGeneralTransform()
+    node.GetIJKToRASMatrix(to_ras)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(transform, None, to_world)
+    k, j, i = (n - 1 for n in geometry.shape_kji)
+    for index in ((0, 0, 0), (i, j, k), (i, 0, k), (0.5, -1, k + 2)):
+        own = to_ras.MultiplyPoint((*index, 1))[:3]
+        assert np.allclose(geometry_from_node(node).to_ras(index), own, rtol=0, atol=1e-9)
+        world = parent_to_world(node) @ (*geometry_from_node(node).to_ras(index), 1)
+        assert np.allclose(world[:3], to_world.TransformDoublePoint(own), rtol=0, atol=1e-9)
+    scene.RemoveNode(node)
+
+
+def test_a_sheared_matrix_is_kept_as_it_is(volume_node):
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    columns = slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
+    assert abs(columns[:, 0] @ columns[:, 2]) > 0.01
+    assert np.allclose(columns, [[-0.7, 0.1, 0.3], [-0.2, 0.9, 0.05], [0.1, 0.02, 3]], rtol=0, atol=1e-15)
+
+
+def test_an_image_that_does_not_start_at_voxel_zero(scene):
+    node = add_volume_node(scene, Volume(np.zeros((2, 3, 4), np.int16), GRID))
+    node.GetImageData().SetExtent(10, 13, 20, 22, 5, 6)
+    assert np.array_equal(geometry_from_node(node).to_ras((0, 0, 0)), [10, 40, 15])
+
+
+def test_voxels_are_a_read_only_view(volume_node):
+    view = volume_from_node(volume_node).array_kji
+    assert np.shares_memory(view, slicer.util.arrayFromVolume(volume_node))
+    with pytest.raises(ValueError, match="read-only"):
+        view[0, 0, 0] = 1
+    slicer.util.arrayFromVolume(volume_node)[0, 0, 0] = 99
+    assert view[0, 0, 0] == 99
+
+
+def test_the_view_outlives_the_node(scene, volume_node):
+    view = volume_from_node(volume_node).array_kji
+    scene.RemoveNode(volume_node)
+    assert view[0, 0, 1] == 1
+
+
+def test_the_node_has_a_copy_of_its_own(scene):
+    voxels = np.zeros(GRID.shape_kji, np.int16)
+    node = add_volume_node(scene, Volume(voxels, GRID))
+    voxels[...] = 7
+    assert not volume_from_node(node).array_kji.any()
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"])
+def test_types_that_slicer_has_are_kept(scene, dtype):
+    assert volume_from_node(add_volume_node(scene, grey(dtype))).array_kji.dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "stored"),
+    [
+        ("i8", -5, "i4"),
+        ("u8", 5, "i4"),
+        ("i8", 2**31, "u4"),
+        ("i8", 2**40, "f8"),
+        ("u8", 2**53, "f8"),
+        ("f2", 0.1, "f4"),
+        (">i2", 300, "i2"),
+        (np.longdouble, 0.5, "f4"),
+        (np.longdouble, np.nan, "f4"),
+    ],
+)
+def test_other_types_become_one_that_holds_every_value(scene, dtype, fill, stored):
+    volume = grey(dtype, fill)
+    back = volume_from_node(add_volume_node(scene, volume)).array_kji
+    assert back.dtype == np.dtype(stored)
+    assert np.array_equal(back, volume.array_kji, equal_nan=True)
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [("i8", 2**53 + 1), ("u8", 2**64 - 1), ("i8", -(2**60))])
+def test_values_that_cannot_be_stored_leave_no_node_behind(scene, dtype, fill):
+    with pytest.raises(InputError, match="exactly"):
+        add_volume_node(scene, grey(dtype, fill))
+    assert count_volumes(scene) == 0
+
+
+def test_arrays_of_any_memory_order(scene):
+    voxels = np.arange(24, dtype=np.int16).reshape(4, 3, 2).T
+    assert np.array_equal(volume_from_node(add_volume_node(scene, Volume(voxels, GRID))).array_kji, voxels)
+
+
+def test_colour(scene):
+    voxels = np.arange(72, dtype=np.uint8).reshape(2, 3, 4, 3)
+    node = add_volume_node(scene, Volume(voxels, GRID))
+    assert node.IsA("vtkMRMLVectorVolumeNode")
+    assert np.array_equal(volume_from_node(node).array_kji, voxels)
+
+
+def vectors(scene, components, node_class="vtkMRMLVectorVolumeNode"):
+    voxels = np.arange(24 * components, dtype=np.uint8).reshape(2, 3, 4, components)
+    return slicer.util.addVolumeFromArray(voxels, nodeClassName=node_class), voxels
+
+
+def test_alpha_is_left_out(scene):
+    node, voxels = vectors(scene, 4)
+    assert np.array_equal(volume_from_node(node).array_kji, voxels[..., :3])
+
+
+@pytest.mark.parametrize("components", [2, 6, 9])
+def test_other_components_are_refused(scene, components):
+    with pytest.raises(InputError, match=f"{components} numbers"):
+        volume_from_node(vectors(scene, components)[0])
+
+
+def test_a_vector_field_is_no_colour(scene):
+    node, _ = vectors(scene, 3)
+    node.SetVoxelVectorType(slicer.vtkMRMLVolumeNode.VoxelVectorTypeSpatial)
+    with pytest.raises(InputError, match="no colours"):
+        volume_from_node(node)
+
+
+def test_labels_are_refused(scene):
+    node = slicer.util.addVolumeFromArray(np.zeros((2, 3, 4), np.int16), nodeClassName="vtkMRMLLabelMapVolumeNode")
+    with pytest.raises(InputError, match="holds labels"):
+        volume_from_node(node)
+
+
+def test_an_empty_node_is_refused(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    for read in (geometry_from_node, volume_from_node):
+        with pytest.raises(InputError, match="holds no image"):
+            read(node)
+
+
+def test_a_matrix_that_cannot_be_inverted_is_refused(volume_node):
+    volume_node.SetIJKToRASDirections(1, 1, 0, 0, 0, 0, 0, 0, 1)
+    with pytest.raises(GeometryError):
+        geometry_from_node(volume_node)
+
+
+def test_what_the_source_said_is_kept(scene):
+    volume = Volume(np.zeros(GRID.shape_kji, np.int16), GRID, "CT", (400.0, 40.0), "Chest")
+    back = volume_from_node(add_volume_node(scene, volume))
+    assert (back.modality, back.window_level, back.name) == ("CT", (400.0, 40.0), "Chest")
+    assert add_volume_node(scene, volume, "Other").GetName() == "Other"
+
+
+def test_window_and_level_are_those_of_the_display(volume_node):
+    volume_node.GetDisplayNode().AutoWindowLevelOff()
+    volume_node.GetDisplayNode().SetWindowLevel(350, 50)
+    assert volume_from_node(volume_node).window_level == (350, 50)
+    volume_node.RemoveAllDisplayNodeIDs()
+    assert volume_from_node(volume_node).window_level is None
+
+
+def test_modality_from_the_subject_hierarchy(scene, volume_node):
+    assert volume_from_node(volume_node).modality is None
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), volume_node)
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", "MR")
+    assert volume_from_node(volume_node).modality == "MR"
+
+
+@pytest.mark.parametrize(("unit", "modality"), [("[hnsf'U]", "CT"), ("1", None)])
+def test_modality_from_the_unit(volume_node, unit, modality):
+    entry = slicer.vtkCodedEntry()
+    entry.SetValueSchemeMeaning(unit, "UCUM", "unit")
+    volume_node.SetVoxelValueUnits(entry)
+    assert volume_from_node(volume_node).modality == modality
+
+
+def test_modality_from_the_quantity(volume_node):
+    entry = slicer.vtkCodedEntry()
+    entry.SetValueSchemeMeaning("110852", "DCM", "MR signal intensity")
+    volume_node.SetVoxelValueQuantity(entry)
+    assert volume_from_node(volume_node).modality == "MR"
+
+
+def bend(scene, *nodes):
+    parent = scene.AddNewNodeByClass("vtkMRMLTransformNode")
+    spline = vtk.vtkThinPlateSplineTransform()
+    ends = []
+    for lift in (0, 5):
+        points = vtk.vtkPoints()
+        for corner in ((0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (50, 50, 50 + lift)):
+            points.InsertNextPoint(corner)
+        ends.append(points)
+    spline.SetSourceLandmarks(ends[0])
+    spline.SetTargetLandmarks(ends[1])
+    spline.SetBasisToR()
+    parent.SetAndObserveTransformToParent(spline)
+    for node in nodes:
+        node.SetAndObserveTransformNodeID(parent.GetID())
+    return parent
+
+
+def test_without_a_parent_transform_own_and_world_are_the_same(volume_node):
+    assert np.array_equal(parent_to_world(volume_node), np.eye(4))
+
+
+def test_a_bent_parent_transform_is_refused(scene, volume_node):
+    bend(scene, volume_node)
+    with pytest.raises(GeometryError, match="harden the transform first"):
+        parent_to_world(volume_node)
+
+
+def test_parents_of_parents_count(scene, volume_node):
+    inner = add_parent(scene, np.diag([2.0, 1, 1, 1]), volume_node)
+    add_parent(scene, np.diag([1.0, 3, 1, 1]), inner)
+    assert np.allclose(parent_to_world(volume_node), np.diag([2.0, 3, 1, 1]))
+    bend(scene, inner.GetParentTransformNode())
+    with pytest.raises(GeometryError):
+        parent_to_world(volume_node)
+
+
+def test_others_follow_the_volume(scene, volume_node, segmentation_node):
+    markups = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    parent = add_parent(scene, np.diag([2.0, 1, 1, 1]), volume_node)
+    share_parent_transform(volume_node, segmentation_node, markups)
+    assert segmentation_node.GetParentTransformNode() is parent
+    assert markups.GetParentTransformNode() is parent
+    volume_node.SetAndObserveTransformNodeID(None)
+    share_parent_transform(volume_node, segmentation_node, markups)
+    assert segmentation_node.GetParentTransformNode() is None
+
+
+def test_nobody_follows_into_a_bend(scene, volume_node, segmentation_node):
+    bend(scene, volume_node)
+    with pytest.raises(GeometryError):
+        share_parent_transform(volume_node, segmentation_node)
+    assert segmentation_node.GetParentTransformNode() is None
+
+
+def test_a_single_slice(scene):
+    geometry = Geometry(np.diag([0.5, 0.5, 5, 1]), (1, 4, 5))
+    node = add_volume_node(scene, Volume(np.ones((1, 4, 5), np.float32), geometry))
+    assert geometry_from_node(node) == geometry
