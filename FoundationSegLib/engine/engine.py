@@ -22,7 +22,7 @@ from ..models.base import SliceModel, load_slice_model
 from .cache import EmbeddingCache
 from .device import choose_device
 from .slice_inference import SliceInference
-from .tracks import plan_tracks
+from .tracks import BoxRule, plan_tracks
 
 # A LiteMedSAM embedding takes 4 MB: this is a chest CT of 128 slices, wholly encoded.
 CACHE_BYTES = 512 * 2**20
@@ -47,12 +47,14 @@ class Engine:
         store: where the checkpoints are.
         device: what to compute on; ``"auto"`` picks the best that is there.
         cache: the embeddings, within their budget.
+        box_rule: how 3-D boxes are followed; ``"official"`` is there for parity with LiteMedSAM's own script.
     """
 
     catalogue: Mapping[str, ModelCard]
     store: Store
     device: DeviceChoice = "auto"
     cache: EmbeddingCache[Any] = field(default_factory=partial(EmbeddingCache, CACHE_BYTES))
+    box_rule: BoxRule = "confined"
     _volumes: dict[str, Volume] = field(default_factory=dict)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
     _models: dict[str, LoadedModel] = field(default_factory=dict)
@@ -93,7 +95,7 @@ class Engine:
         loaded = self._load(card, progress)
         load_s = time.perf_counter() - start
         inference = SliceInference(loaded.model, loaded.checkpoint, volume, mapping, self.cache)
-        tracks = plan_tracks(boxes, volume.geometry.shape_kji, request.propagate)
+        tracks = plan_tracks(boxes, volume.geometry.shape_kji, request.propagate, self.box_rule)
         mask = _guarded(lambda: inference.segment(tracks, progress))
         return _prediction(request, mask, boxes, inference, loaded.checkpoint, load_s)
 

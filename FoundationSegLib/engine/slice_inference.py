@@ -16,7 +16,7 @@ from ..core.requests import CheckpointRecord
 from ..core.volume import Volume
 from ..models.base import SliceAnswer, SliceModel, SlicePrompt
 from .cache import EmbeddingCache, EmbeddingKey
-from .tracks import Track
+from .tracks import Track, confined
 
 # An object that is followed beyond the slices that were asked for has ended where less than this part of two
 # neighbouring masks (their intersection over union) agrees: what follows is another object.
@@ -78,6 +78,7 @@ class SliceInference:
         before = first
         for index in indices:
             prompt = self.model.hand_over(before.mask)
+            prompt = prompt and confined(prompt, track.limit)
             if prompt is None and index not in track.span:
                 return
             answer = self._decode(track.axis, index, prompt or track.prompt)

@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..core.geometry import Axis, Shape, array_axis
 from ..core.placement import PlacedBox
-from ..models.base import SlicePrompt
+from ..models.base import BoxXyxy, SlicePrompt
+
+# How a 3-D box is followed from slice to slice. "official": the box around the neighbour's mask, wherever that leads
+# (CVPR24_LiteMedSAM_infer.py). "confined": the same, cut to the prompt: the object was said to lie inside it.
+BoxRule = Literal["confined", "official"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,7 @@ class Track:
         prompt: the prompt, in the pixels of the slice.
         span: the slices that are wanted in any case: where the mask was lost, the prompt itself is asked again.
         reach: the slices that may follow beyond the span, as long as the object goes on.
+        limit: the box that the object cannot leave on any slice, where the prompt says so.
     """
 
     axis: Axis
@@ -25,6 +31,7 @@ class Track:
     prompt: SlicePrompt
     span: range
     reach: range
+    limit: BoxXyxy | None = None
 
 
 def slice_prompt(placed: PlacedBox) -> SlicePrompt:
@@ -34,14 +41,17 @@ def slice_prompt(placed: PlacedBox) -> SlicePrompt:
     return SlicePrompt((start[columns], start[rows], stop[columns] - 1, stop[rows] - 1))
 
 
-def plan_tracks(boxes: Sequence[PlacedBox], shape_kji: Shape, propagate: bool) -> list[Track]:
+def plan_tracks(
+    boxes: Sequence[PlacedBox], shape_kji: Shape, propagate: bool, rule: BoxRule = "confined"
+) -> list[Track]:
     """The tracks of one segment's boxes.
 
-    A 3-D box starts at its middle slice and covers its slices. 2-D boxes along one axis share the slices between
+    A 3-D box starts at its middle slice and covers its slices; by the rule ``"confined"`` it is also the limit on each
+    of them. 2-D boxes along one axis share the slices between
     them: each slice follows the nearest box, the earlier one at a tie. With ``propagate`` the outermost of them go on
     towards the ends of the volume.
     """
-    tracks = [_volume_track(placed) for placed in boxes if not placed.is_2d]
+    tracks = [_volume_track(placed, rule) for placed in boxes if not placed.is_2d]
     for axis in ("i", "j", "k"):
         flat = [placed for placed in boxes if placed.is_2d and placed.axis == axis]
         length = shape_kji[array_axis(axis)]
@@ -49,11 +59,11 @@ def plan_tracks(boxes: Sequence[PlacedBox], shape_kji: Shape, propagate: bool) -
     return tracks
 
 
-def _volume_track(placed: PlacedBox) -> Track:
-    slices = placed.slices
+def _volume_track(placed: PlacedBox, rule: BoxRule) -> Track:
+    slices, prompt = placed.slices, slice_prompt(placed)
     # int((z_max - z_min) / 2 + z_min) of the official script, with z_max inside the box
     middle = slices.start + (len(slices) - 1) // 2
-    return Track(placed.axis, middle, slice_prompt(placed), slices, slices)
+    return Track(placed.axis, middle, prompt, slices, slices, prompt.box if rule == "confined" else None)
 
 
 def _flat_tracks(boxes: Iterable[PlacedBox], reach: range) -> list[Track]:
@@ -74,3 +84,13 @@ def _territory(key: int, keys: Sequence[int]) -> range:
     start = key if place == 0 else (keys[place - 1] + key) // 2 + 1
     stop = key + 1 if place == len(keys) - 1 else (key + keys[place + 1]) // 2 + 1
     return range(start, stop)
+
+
+def confined(prompt: SlicePrompt, limit: BoxXyxy | None) -> SlicePrompt | None:
+    """A prompt cut to the limit; None if nothing of it lies inside."""
+    if limit is None:
+        return prompt
+    low = (max(a, b) for a, b in zip(prompt.box[:2], limit[:2], strict=True))
+    high = (min(a, b) for a, b in zip(prompt.box[2:], limit[2:], strict=True))
+    x0, y0, x1, y1 = (*low, *high)
+    return SlicePrompt((x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else None

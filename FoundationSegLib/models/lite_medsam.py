@@ -21,8 +21,8 @@ from transformers.models.sam.configuration_sam import SamPromptEncoderConfig, Sa
 
 from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
-from .resize import longest_side_shape, resize_longest_side
 from .base import BoxXyxy, SliceAnswer, SlicePrompt
+from .resize import longest_side_shape, resize_longest_side
 
 SIZE = 256  # side of the image and of the masks that the network works on, in pixels
 HAND_OVER_MARGIN = 3  # by how much the next slice's box exceeds this slice's mask, in pixels of the resized image

@@ -17,19 +17,6 @@ AXIAL = (1, 0, 0, 0, 1, 0)
 SERIES = "1.2.826.0.1.3680043.8.498.1"
 
 
-@pytest.fixture(scope="session")
-def shared_data() -> Callable[[str], Path]:
-    """The path of a shared test file or folder; skips the test where it is absent."""
-    root = Path(__file__).resolve().parents[3].parent / "shared" / "data"
-
-    def find(name: str) -> Path:
-        if not (root / name).exists():
-            pytest.skip(f"shared test data not present: {name}")
-        return root / name
-
-    return find
-
-
 @pytest.fixture
 def noise() -> NDArray[np.int16]:
     """(4, 6, 5) values that no two neighbours share."""

@@ -1,0 +1,89 @@
+"""The command line's frame: arguments, exit codes, and one clear line for every error."""
+
+import argparse
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NoReturn
+
+from .. import __version__
+from ..core.errors import (
+    Cancelled,
+    CheckpointError,
+    FoundationSegError,
+    GeometryError,
+    InputError,
+    OutputError,
+    PromptError,
+    UnknownModelError,
+)
+from . import models, segment
+from .terminal import one_line, say
+
+PROGRAM = "foundationseg"
+SUCCESS, FAILED, BAD_INPUT, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
+
+_EXIT_CODES: tuple[tuple[type[FoundationSegError], int], ...] = (
+    (Cancelled, INTERRUPTED),
+    (CheckpointError, NO_MODEL),
+    (InputError, BAD_INPUT),
+    (GeometryError, BAD_INPUT),
+    (PromptError, BAD_INPUT),
+    (OutputError, BAD_INPUT),
+    (UnknownModelError, BAD_INPUT),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, one_line(f"{PROGRAM}: {message} (see '{self.prog} --help')") + "\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command; each command's function is in ``run``."""
+    parser = _Parser(prog="python -m FoundationSegLib", description="Segment medical images with foundation models.")
+    parser.add_argument("--version", action="version", version=f"FoundationSeg {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    segment.add_arguments(commands.add_parser("segment", help="segment an image from prompts"))
+    models.add_arguments(commands.add_parser("models", help="list and download models"))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code of ``interfaces``: 0 success, 1 failed, 2 bad usage or input, 3 no model,
+    130 interrupted.
+    """
+    options = build_parser().parse_args(arguments)
+    if not options.debug:
+        sys.excepthook = _report_unexpected
+        warnings.simplefilter("ignore")  # what libraries tell their developers is not for the user
+    run: Callable[[argparse.Namespace], None] = options.run
+    try:
+        run(options)
+    except FoundationSegError as error:
+        return _fail(options, error, str(error), _exit_code(error))
+    except OSError as error:
+        return _fail(options, error, error.strerror or type(error).__name__, FAILED)
+    except KeyboardInterrupt as error:
+        return _fail(options, error, "interrupted; nothing was written", INTERRUPTED)
+    return SUCCESS
+
+
+def _exit_code(error: FoundationSegError) -> int:
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), FAILED)
+
+
+def _fail(options: argparse.Namespace, error: BaseException, message: str, code: int) -> int:
+    if options.debug:
+        traceback.print_exception(error)
+    say(f"{PROGRAM}: {message}")
+    return code
+
+
+def _report_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    del trace
+    say(f"{PROGRAM}: unexpected {kind.__name__}: {error}; run again with --debug to see where")

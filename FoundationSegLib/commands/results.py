@@ -1,0 +1,122 @@
+"""From predictions to a segmentation node, and from there to files."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..core.errors import OutputError
+from ..core.overlap import OverlapPolicy
+from ..core.prompts import PromptSet
+from ..core.prompts_document import prompts_to_document
+from ..core.requests import Prediction
+from ..core.volume import Volume
+from ..io.outputs import output_format, write_label_map
+from ..mrml import segment_tags
+from ..mrml.files import write_segmentation
+from ..mrml.headless import HeadlessScene, boot_scene
+from ..mrml.rendering import render_overview
+from ..mrml.segments import SegmentWriter
+from ..mrml.volumes import add_volume_node
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A segmentation in a scene of its own.
+
+    Attributes:
+        headless: the scene; it must live as long as its nodes are used.
+        volume_node, segmentation_node: the image and the result.
+        segment_writer: reads and writes the segments.
+        segments: name, voxels, volume in ml and score of each segment, for the report.
+        low, high: the intensities that the model saw as black and white.
+    """
+
+    headless: HeadlessScene
+    volume_node: Any
+    segmentation_node: Any
+    segment_writer: SegmentWriter
+    segments: list[dict[str, object]]
+    low: float
+    high: float
+
+    def writer(self, path: Path) -> Callable[[Path], None]:
+        """Who writes the segments in the format of that path's ending, to the path it is given.
+
+        Raises:
+            OutputError: the format is a label map, and segments overlap.
+        """
+        if output_format(path) == "seg.nrrd":
+            return lambda target: write_segmentation(self.segmentation_node, target)
+        labels = self._labels()
+        return lambda target: write_label_map(target, labels, self.segment_writer.geometry)
+
+    def render(self, path: Path) -> None:
+        """Draw the overview."""
+        render_overview(self.volume_node, self.segmentation_node, path, low=self.low, high=self.high)
+
+    def _labels(self) -> np.ndarray:
+        """Every voxel's segment, by the segment's number from 1; (K, J, I)."""
+        shape = self.segment_writer.geometry.shape_kji
+        labels = np.zeros(shape, np.uint16)
+        for number, segment_id in enumerate(self.segment_writer.segment_ids, start=1):
+            mask = self.segment_writer.read_mask(segment_id)
+            shared = np.unique(labels[mask & (labels > 0)])
+            if shared.size:
+                first, second = (self.segments[n - 1]["name"] for n in (int(shared[0]), number))
+                remedy = "write a .seg.nrrd, or use --overlap protect"
+                raise OutputError(f"{first!r} and {second!r} overlap, which a label map cannot hold: {remedy}")
+            labels[mask] = number
+        return labels
+
+
+def build_segmentation(volume: Volume, prompts: PromptSet, predictions: Sequence[Prediction], overlap: str) -> Result:
+    """A new scene with the image and one segment for each prediction, in the order of the prompts.
+
+    Args:
+        volume: the image.
+        prompts: the prompts as they were given, for the segments' provenance.
+        predictions: the engine's answers, one for each segment of ``prompts``.
+        overlap: ``"allow"``, or ``"protect"``: no segment takes a voxel of an earlier one.
+    """
+    headless = boot_scene()
+    volume_node = add_volume_node(headless.scene, volume)
+    node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    node.CreateDefaultDisplayNodes()
+    writer = SegmentWriter(node, volume_node)
+    rows = []
+    for segment, prediction in zip(prompts.segments, predictions, strict=True):
+        segment_id = writer.add_segment(segment.name)
+        writer.write(segment_id, prediction.mask, policy=OverlapPolicy(overlap))
+        document = prompts_to_document(PromptSet((segment,), prompts.space))
+        segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, document))
+        rows.append(_row(segment.name, writer, segment_id, prediction))
+    low, high = (float(predictions[0].intensity[name]) for name in ("low", "high"))
+    return Result(headless, volume_node, node, writer, rows, low, high)
+
+
+def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, str]:
+    checkpoint = prediction.checkpoint
+    return {
+        "Model": checkpoint.model_id,
+        "Repository": checkpoint.source,
+        "Revision": checkpoint.revision,
+        "SHA256": checkpoint.sha256,
+        "Prompts": json.dumps(prompts, ensure_ascii=False),
+        "Intensity": json.dumps(dict(prediction.intensity)),
+        "Version": __version__,
+    }
+
+
+def _row(name: str, writer: SegmentWriter, segment_id: str, prediction: Prediction) -> dict[str, object]:
+    voxels = int(np.count_nonzero(writer.read_mask(segment_id)))
+    return {
+        "name": name,
+        "voxels": voxels,
+        "volume_ml": round(voxels * writer.geometry.voxel_volume_mm3 / 1000, 4),
+        "score": None if prediction.score is None else round(prediction.score, 4),
+    }

@@ -1,0 +1,203 @@
+"""`segment`: an image and a prompts file in; a segmentation, a report and a picture out."""
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.capabilities import require_understood
+from ..core.cards import ModelCard, find_card, read_catalogue
+from ..core.errors import InputError, OutputError
+from ..core.intensity import check_policy
+from ..core.placement import prompts_in_ras, require_inside
+from ..core.prompts import PromptSet
+from ..core.prompts_document import prompts_to_document
+from ..core.requests import Prediction, PredictRequest
+from ..core.volume import Volume, require_image
+from ..hub.fetch import require_fetchable
+from ..hub.store import Store, default_store_folder
+from ..io.atomic import check_writable, replace_atomically
+from ..io.outputs import output_format
+from ..worker.client import InlineClient, ask
+from .prompts_file import read_prompts
+from .report import segment_report
+from .terminal import ProgressLine, announce_download, say
+
+
+def _path(text: str) -> Path:
+    """An empty one, as an unset shell variable gives it, would mean the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("volume", metavar="VOLUME", type=_path, help="an image file, or a folder with one DICOM series")
+    parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
+    parser.add_argument("--prompts", metavar="FILE", type=_path, required=True, help="what to segment (JSON)")
+    parser.add_argument("--output", metavar="OUT", type=_path, required=True, help=".seg.nrrd, .nii.gz or .nrrd")
+    parser.add_argument("--report", metavar="FILE", type=_path, help="write what was done, as JSON")
+    parser.add_argument("--overview", metavar="FILE", type=_path, help="write a picture of the result (.png)")
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
+    parser.add_argument("--intensity", metavar="POLICY", default="auto", help="a policy's name, or width,centre")
+    parser.add_argument("--propagate", action="store_true", help="carry 2-D prompts on until the object ends")
+    parser.add_argument("--overlap", choices=("allow", "protect"), default="allow", help="whether segments may overlap")
+    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
+    parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Everything that was asked for, checked as far as it can be before the image is read."""
+
+    card: ModelCard
+    prompts: PromptSet
+    options: argparse.Namespace
+
+
+def run(options: argparse.Namespace) -> None:
+    """Segment, then write; nothing is written unless everything went well."""
+    begin = time.perf_counter()
+    job = _check(options)
+    volume = _read(job)
+    start_s = time.perf_counter() - begin
+    predictions = _predict(job, volume)
+    write_begin = time.perf_counter()
+    segments, notes, writers = _results(job, volume, predictions)
+
+    def write_report(path: Path) -> None:
+        now = time.perf_counter()  # the other files have been written by now
+        timings_s = {"start": start_s, "write": now - write_begin, "total": now - begin}
+        document = segment_report(predictions, prompts_to_document(job.prompts), segments, notes, timings_s)
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    if options.report:
+        writers.append((options.report, write_report))
+    _commit(writers)
+    for note in (*notes, *(note for prediction in predictions for note in prediction.notes)):
+        say(f"note: {note}")
+    for segment in segments:
+        say(f"{segment['name']}: {segment['volume_ml']:.2f} ml")
+
+
+def _check(options: argparse.Namespace) -> _Job:
+    """What can be found wrong without the image is found before it is read."""
+    card = find_card(read_catalogue(), options.model)
+    if card.task != "segment":
+        raise InputError(f"{card.id} is a model to {card.task} with, not to segment with; see 'models list'")
+    check_policy(options.intensity)
+    _check_targets(options)
+    prompts = read_prompts(options.prompts)
+    for n, segment in enumerate(prompts.segments):
+        require_understood(card, segment, f"segments[{n}]")
+    return _Job(card, prompts, options)
+
+
+def _check_targets(options: argparse.Namespace) -> None:
+    """Every file to be written can be, and is neither one that is read nor written twice."""
+    output_format(options.output)
+    if options.overview and options.overview.suffix.lower() != ".png":
+        raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
+    taken = {_identity(options.volume): "the image", _identity(options.prompts): "the prompts file"}
+    for name in ("output", "report", "overview"):
+        path: Path | None = getattr(options, name)
+        if path is None:
+            continue
+        check_writable(path)
+        if _identity(path) in taken:
+            raise OutputError(f"--{name} {path.name} would replace {taken[_identity(path)]}; choose another name")
+        taken[_identity(path)] = f"--{name}"
+
+
+def _identity(path: Path) -> object:
+    """The same for two paths to one file, through links too, whether it exists yet or not."""
+    try:
+        status = path.stat()
+    except OSError:
+        whole = path.absolute()
+        return _identity(whole.parent), whole.name
+    return status.st_dev, status.st_ino
+
+
+def _read(job: _Job) -> Volume:
+    from ..io.images import read_volume
+    from ..io.nifti import is_sheared
+
+    volume = read_volume(job.options.volume, series=job.options.series, frame=job.options.frame)
+    require_image(volume)
+    if output_format(job.options.output) == "nii.gz" and is_sheared(volume.geometry.ijk_to_ras):
+        name = job.options.output.name
+        raise OutputError(f"{name}: the image's grid is sheared, which NIfTI cannot hold; write .seg.nrrd or .nrrd")
+    for n, segment in enumerate(prompts_in_ras(job.prompts, volume.geometry).segments):
+        for m, prompt in enumerate(segment.prompts):
+            require_inside(prompt, volume.geometry, f"segments[{n}].prompts[{m}]")
+    return volume
+
+
+def _predict(job: _Job, volume: Volume) -> list[Prediction]:
+    # torch is imported here, once everything that can be refused has been.
+    from ..engine.engine import Engine
+
+    store = Store(default_store_folder())
+    if store.status(job.card) in ("absent", "partial"):
+        require_fetchable(job.card)
+        announce_download(job.card)
+    line = ProgressLine()
+    client = InlineClient(Engine({job.card.id: job.card}, store, job.options.device), line.show)
+    try:
+        client.send_volume(volume)
+        return [ask(client, request) for request in _requests(job, volume)]
+    finally:
+        line.clear()
+        client.close()
+
+
+def _requests(job: _Job, volume: Volume) -> list[PredictRequest]:
+    return [
+        PredictRequest(
+            request_id=n,
+            model_id=job.card.id,
+            volume_key=volume.key,
+            segment=segment,
+            intensity=job.options.intensity,
+            propagate=job.options.propagate,
+            place=f"segments[{n}]",
+        )
+        for n, segment in enumerate(prompts_in_ras(job.prompts, volume.geometry).segments)
+    ]
+
+
+_Writer = tuple[Path, Callable[[Path], None]]
+
+
+def _results(
+    job: _Job, volume: Volume, predictions: list[Prediction]
+) -> tuple[list[dict[str, object]], list[str], list[_Writer]]:
+    """The segments as they will be written, notes on the image, and who writes which file.
+
+    The writers hold the scene, so that it lives until the files are written.
+    """
+    from .results import build_segmentation
+
+    result = build_segmentation(volume, job.prompts, predictions, job.options.overlap)
+    writers: list[_Writer] = [(job.options.output, result.writer(job.options.output))]
+    if job.options.overview:
+        writers.append((job.options.overview, result.render))
+    return result.segments, list(volume.notes), writers
+
+
+def _commit(writers: list[_Writer]) -> None:
+    """Write every file beside its target, and only when all are whole put them in place."""
+    with contextlib.ExitStack() as stack:
+        for target, write in writers:
+            temporary = stack.enter_context(replace_atomically(target))
+            try:
+                write(temporary)
+            except OutputError as error:  # the user knows the file by its own name
+                raise OutputError(str(error).replace(temporary.name, target.name)) from error

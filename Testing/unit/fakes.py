@@ -1,0 +1,102 @@
+"""A model without weights, its card, and a store that has its checkpoint: everything but the network is real."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from FoundationSegLib.core.cards import ModelCard, parse_card
+from FoundationSegLib.core.geometry import geometry_from_spacing
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.hub.store import Store
+from FoundationSegLib.models.base import SliceAnswer, SlicePrompt
+
+WEIGHTS = b"weights " * 50
+SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+CARD_TOML = f"""
+id = "fake"
+title = "Fake Model"
+task = "segment"
+family = "fake"
+prompts = ["box"]
+dimensions = [2]
+channels = [1, 3]
+good_at = "tests"
+bad_at = "images"
+citation = "none"
+packages = ["fakelib"]
+
+[source]
+kind = "pypi-wheel"
+repository = "fake-wheel"
+revision = "1.0"
+files = [{{path = "fake/fake.pth", bytes = {len(WEIGHTS)}, sha256 = "{SHA256}"}}]
+
+[license]
+name = "MIT"
+commercial_use = "yes"
+"""
+
+
+def fake_document(**changes: Any) -> dict[str, Any]:
+    """The fake card's values, some of them changed."""
+    import tomllib
+
+    return tomllib.loads(CARD_TOML) | changes
+
+
+def fake_card(**changes: Any) -> ModelCard:
+    return parse_card(fake_document(**changes))
+
+
+def fill_store(folder: Path, card: ModelCard | None = None) -> Store:
+    """A store that has the fake checkpoint, ready to use."""
+    card, store = card or fake_card(), Store(folder)
+    store.model_folder(card).mkdir(parents=True)
+    for file in card.source.files:
+        store.file_path(card, file).write_bytes(WEIGHTS)
+    store.verify(card)
+    return store
+
+
+@dataclass(frozen=True, slots=True)
+class FakeEmbedding:
+    image: np.ndarray
+    nbytes: int = 1000
+
+
+@dataclass(slots=True)
+class FakeModel:
+    """Finds what is at least middle grey inside the box, and remembers all that it was asked.
+
+    The next slice's box is the mask's, one pixel wider. ``encoded`` holds the slices, ``decoded`` slices and boxes.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+    encoded: list[np.ndarray] = field(default_factory=list)
+    decoded: list[tuple[np.ndarray, tuple[float, ...]]] = field(default_factory=list)
+
+    def encode(self, image: np.ndarray) -> FakeEmbedding:
+        self.encoded.append(image)
+        return FakeEmbedding(image)
+
+    def decode(self, embedding: FakeEmbedding, prompt: SlicePrompt) -> SliceAnswer:
+        self.decoded.append((embedding.image, prompt.box))
+        x0, y0, x1, y1 = (int(n) for n in prompt.box)
+        inside = np.zeros(embedding.image.shape[:2], np.bool_)
+        inside[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = True
+        grey = embedding.image if embedding.image.ndim == 2 else embedding.image.max(axis=2)
+        return SliceAnswer(inside & (grey >= 128), 0.75)
+
+    def hand_over(self, mask: np.ndarray) -> SlicePrompt | None:
+        rows, columns = np.nonzero(mask)
+        if not rows.size:
+            return None
+        return SlicePrompt((columns.min() - 1, rows.min() - 1, columns.max() + 1, rows.max() + 1))
+
+
+def volume_of(array_kji: np.ndarray, **fields: Any) -> Volume:
+    return Volume(array_kji, geometry_from_spacing(array_kji.shape[:3]), **fields)

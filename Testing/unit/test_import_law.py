@@ -1,0 +1,171 @@
+"""Who may import whom: the table below is the law, and every file of the library and of the module keeps it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = "FoundationSegLib"
+CORE, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
+    f"{LIBRARY}.{name}" for name in ("core", "hub", "models", "engine", "worker", "io", "mrml")
+)
+TORCH = ("torch", "torchvision", "transformers", "monai", "timm", "open_clip", "safetensors", "nnInteractive")
+ANYTHING = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What files may import beside the standard library: at any place, and in functions alone."""
+
+    always: tuple[str, ...]
+    lazily: tuple[str, ...] = ()
+
+
+# The longest name that fits a file decides.
+LAW = {
+    LIBRARY: Rule(()),
+    CORE: Rule((CORE, "numpy")),
+    HUB: Rule((HUB, CORE), lazily=("huggingface_hub",)),
+    MODELS: Rule((MODELS, CORE, "numpy", *TORCH)),
+    ENGINE: Rule((ENGINE, CORE, HUB, MODELS, "numpy", "torch")),
+    f"{WORKER}.messages": Rule((CORE, "numpy")),
+    f"{WORKER}.client": Rule((f"{WORKER}.messages", CORE, "numpy")),
+    WORKER: Rule((WORKER, CORE, HUB, "numpy"), lazily=(MODELS, ENGINE)),
+    IO: Rule((IO, CORE, "numpy", "SimpleITK")),
+    MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk")),
+    f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "monai", "torch")),
+    f"{LIBRARY}.commands": Rule((ANYTHING,)),
+    f"{LIBRARY}.__main__": Rule((ANYTHING,)),
+    "FoundationSeg": Rule((CORE, f"{WORKER}.client", MRML, "slicer", "qt", "ctk")),
+}
+# What importing these modules may load beside the standard library and numpy, however many steps away.
+LIGHT = {
+    CORE: {LIBRARY},
+    HUB: {LIBRARY},
+    f"{WORKER}.client": {LIBRARY},
+    f"{ENGINE}.engine": {LIBRARY},
+    f"{LIBRARY}.commands.cli": {LIBRARY, "SimpleITK"},
+}
+
+
+def is_under(name: str, prefix: str) -> bool:
+    return prefix == ANYTHING or name == prefix or name.startswith(f"{prefix}.")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(tree: ast.AST, package: str, lazy: bool = False) -> Iterator[tuple[int, str, bool]]:
+    """Line, absolute name, and whether it happens in a function, of every import; relative ones resolved."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (start, node.module) if part)
+            yield from ((node.lineno, f"{base}.{alias.name}", lazy) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+            yield from ((node.lineno, name.value, lazy) for name in node.args[:1] if isinstance(name, ast.Constant))
+        is_later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        is_for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        yield from imports_of(node, package, lazy or is_later or is_for_types)
+
+
+def violations(source: str, module: str, is_package: bool = False) -> list[str]:
+    """What a module's source imports against the law, one line each."""
+    key = max((key for key in LAW if is_under(module, key)), key=len)
+    rule = LAW[key]
+    found = []
+    for line, name, lazy in imports_of(ast.parse(source), module if is_package else module.rpartition(".")[0]):
+        allowed = rule.always + (rule.lazily if lazy else ())
+        lawful = name.split(".")[0] in sys.stdlib_module_names or name == f"{LIBRARY}.__version__"
+        if not lawful and not any(is_under(name, prefix) for prefix in allowed):
+            where = "in functions, " if not lazy and any(is_under(name, prefix) for prefix in rule.lazily) else ""
+            found.append(f"{module}:{line} imports {name}; {key} may import it only {where}of: {', '.join(allowed)}")
+    return found
+
+
+def test_every_import_keeps_the_law():
+    paths = [*ROOT.glob(f"{LIBRARY}/**/*.py"), *ROOT.glob("FoundationSeg/FoundationSeg.py")]
+    assert {module_name(path) for path in paths} >= {LIBRARY, f"{CORE}.geometry", f"{WORKER}.client"}
+    found = [
+        line
+        for path in sorted(paths)
+        for line in violations(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "culprit"),
+    [
+        ("core.mask", "import torch", "torch"),
+        ("core.mask", "def f():\n    from torch.nn import functional", "torch.nn.functional"),
+        ("core.mask", "class C:\n    import SimpleITK as sitk", "SimpleITK"),
+        ("core.mask", "from ..hub.store import Store", f"{HUB}.store.Store"),
+        ("core.mask", "from .. import hub", HUB),
+        ("core.mask", "import FoundationSegLib.engine", ENGINE),
+        ("core.mask", "import importlib\nimportlib.import_module('torch')", "torch"),
+        (
+            "core.mask",
+            "if True:\n    try:\n        import scipy.ndimage\n    except ImportError:\n        pass",
+            "scipy",
+        ),
+        ("core.mask", "import math, numpy as np\nfrom .geometry import Box\nfrom .. import __version__", None),
+        ("hub.fetch", "import huggingface_hub", "huggingface_hub"),
+        ("hub.fetch", "async def f():\n    from huggingface_hub import HfApi", None),
+        ("hub.fetch", "def f():\n    import torch", "torch"),
+        ("models.sam", "import slicer", "slicer"),
+        ("models.sam", "from ..engine.device import choose_device", ENGINE),
+        ("engine.engine", "import transformers", "transformers"),
+        ("worker.client", "from .main import serve", f"{WORKER}.main"),
+        ("worker.client", "from ..engine.engine import Engine", ENGINE),
+        ("worker.messages", "from . import client", f"{WORKER}.client"),
+        ("worker.main", "from ..engine.engine import Engine", "only in functions"),
+        ("worker.main", "def f():\n    from ..engine.engine import Engine", None),
+        ("io.images", "from ..mrml import volumes", MRML),
+        ("mrml.volumes", "import torch", "torch"),
+        ("mrml.volumes", "def f():\n    import qt", "qt"),
+        ("mrml.volumes", "import vtk.util.numpy_support\nimport slicer", None),
+        ("mrml.rendering.window", "from ...io import images", IO),
+        ("novel.thing", "import numpy", "numpy"),
+        ("commands.segment", "def f():\n    import torch", None),
+    ],
+)
+def test_a_planted_import_is_caught(tmp_path, module, source, culprit):
+    path = tmp_path / "planted.py"
+    path.write_text(source, encoding="utf-8")
+    found = violations(path.read_text(encoding="utf-8"), f"{LIBRARY}.{module}")
+    assert len(found) == (culprit is not None)
+    assert culprit is None or culprit in found[0]
+
+
+def test_a_package_counts_its_dots_from_itself():
+    assert violations("from .mask import Edit", CORE, is_package=True) == []
+    assert violations("from ..hub import store", CORE, is_package=True) != []
+
+
+@pytest.mark.parametrize("package", LIGHT)
+def test_importing_the_light_parts_loads_nothing_heavy(package):
+    """In a Python of its own; the time beyond numpy is printed (`pytest -s`), not judged."""
+    files = sorted((ROOT / package.replace(".", "/")).glob("*.py")) or [ROOT / f"{package.replace('.', '/')}.py"]
+    code = f"""
+import sys, time, numpy
+before, start = set(sys.modules), time.perf_counter()
+import {", ".join(map(module_name, files))}
+print(f"{{(time.perf_counter() - start) * 1000:.0f}} ms", *set(sys.modules) - before)
+"""
+    run = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True, check=True)
+    taken, unit, *loaded = run.stdout.split()
+    print(f"{package}: {taken} {unit} beyond numpy")  # noqa: T201
+    # SimpleITK's wrapper leaves swig_runtime_data behind
+    top = {name.split(".")[0] for name in loaded if not name.startswith("swig_runtime_data")}
+    heavy = top - sys.stdlib_module_names - {"numpy"} - LIGHT[package]
+    assert not heavy, f"importing {package} loads {', '.join(sorted(heavy))}"
