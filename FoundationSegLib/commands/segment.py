@@ -17,7 +17,7 @@ from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
 from ..core.requests import Prediction, PredictRequest
 from ..core.volume import Volume, require_image
-from ..hub.fetch import require_fetchable
+from ..hub.fetch import needs_download, require_fetchable
 from ..hub.store import Store, default_store_folder
 from ..io.atomic import check_writable, replace_atomically
 from ..io.outputs import output_format
@@ -145,7 +145,7 @@ def _predict(job: _Job, volume: Volume) -> list[Prediction]:
     from ..engine.engine import Engine
 
     store = Store(default_store_folder())
-    if store.status(job.card) in ("absent", "partial"):
+    if needs_download(store, job.card):
         require_fetchable(job.card)
         announce_download(job.card)
     line = ProgressLine()

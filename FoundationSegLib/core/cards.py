@@ -148,7 +148,7 @@ def _check_source(source: Source, place: str) -> None:
         _check(bool(_SHA256.fullmatch(file.sha256)), f"{at}: sha256: must be 64 hexadecimal digits or empty")
         _check(file.bytes > 0, f"{at}: bytes: must be above 0")
         _check(_stays_inside(file.path), f"{at}: path: {file.path!r} leaves its folder or names no file")
-        _check(file.path not in {other.path for other in source.files[:n]}, f"{at}: path: is named twice")
+        _check(file.name not in {other.name for other in source.files[:n]}, f"{at}: path: the name stands twice")
 
 
 def _stays_inside(path: str) -> bool:

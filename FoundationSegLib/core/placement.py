@@ -159,7 +159,7 @@ def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
     the image. Other kinds always fit.
 
     Raises:
-        PromptError: it lies wholly outside.
+        PromptError: it lies wholly outside, or is a lasso that is not planar.
     """
     if isinstance(prompt, BoxPrompt):
         return place_box(prompt, geometry, place).clipped
@@ -167,5 +167,17 @@ def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
     if not positions:
         return False
     at = join_place(place, "position" if isinstance(prompt, PointPrompt) else "points")
+    if isinstance(prompt, LassoPrompt):
+        _require_planar(prompt, geometry, at)
     asked = _box_around(positions, geometry, at)
     return _require_inside(asked, geometry, at) != asked
+
+
+def _require_planar(lasso: LassoPrompt, geometry: Geometry, place: str) -> None:
+    """No point of a lasso may be further from the plane through all of them than half the smallest spacing."""
+    points = np.asarray(lasso.points)
+    points = points - points.mean(axis=0)
+    normal = np.linalg.svd(points, full_matrices=False)[2][-1]
+    furthest = float(np.abs(points @ normal).max())
+    if furthest > min(geometry.spacing_mm) / 2:
+        raise PromptError(f"a lasso must be planar; a point lies {furthest:.1f} mm out of its plane", place)

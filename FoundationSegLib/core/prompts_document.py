@@ -118,6 +118,8 @@ def _text(value: object, place: str) -> str:
         raise PromptError(f"must be text, not {_kind_of(value)}", place)
     if not value.strip():
         raise PromptError("is empty", place)
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise PromptError("holds a character that no file can hold", place)
     return value
 
 

@@ -1,6 +1,6 @@
 """Which device computes: CUDA first, then Apple's MPS, then the CPU."""
 
-from ..core.errors import InferenceError
+from ..core.errors import InputError
 from ..core.requests import DeviceChoice
 
 
@@ -8,7 +8,7 @@ def choose_device(choice: DeviceChoice) -> str:
     """The device to compute on, ``"cuda"``, ``"mps"`` or ``"cpu"``; ``"auto"`` takes the first that is there.
 
     Raises:
-        InferenceError: the wanted device is not there.
+        InputError: the wanted device is not there.
     """
     import torch
 
@@ -17,5 +17,5 @@ def choose_device(choice: DeviceChoice) -> str:
         return next(device for device, is_there in there.items() if is_there)
     if not there[choice]:
         usable = ", ".join(device for device, is_there in there.items() if is_there)
-        raise InferenceError(f"the device {choice} is not available here; available: {usable}")
+        raise InputError(f"the device {choice} is not available here; available: {usable}")
     return choice

@@ -1,5 +1,6 @@
 """From a card's source to the one way of fetching it."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def download_checkpoint(store: Store, card: ModelCard, progress: Progress, *, ac
     store.fetch(card, _FETCHERS[card.source.kind], progress)
 
 
+def needs_download(store: Store, card: ModelCard) -> bool:
+    """True where a checkpoint has to be downloaded before it can be used.
+
+    Files that somebody put in their place by hand, or whose record was lost, are taken if the card knows their hashes
+    and they are right.
+    """
+    if store.status(card) == "partial" and all(file.sha256 for file in card.source.files):
+        with contextlib.suppress(CheckpointError):
+            store.verify(card)
+    return store.status(card) in ("absent", "partial")
+
+
 def ensure_checkpoint(store: Store, card: ModelCard, progress: Progress) -> dict[str, Path]:
     """The files of a card's checkpoint, downloaded first if they are not all there.
 
@@ -44,6 +57,6 @@ def ensure_checkpoint(store: Store, card: ModelCard, progress: Progress) -> dict
             is not replaced silently: somebody changed it, and the user should know.
         Cancelled: the user stopped the download.
     """
-    if store.status(card) in ("absent", "partial"):
+    if needs_download(store, card):
         download_checkpoint(store, card, progress)
     return store.checkpoint_files(card)

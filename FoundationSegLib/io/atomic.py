@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from FoundationSegLib.core.errors import OutputError
+from ..core.errors import OutputError
 
 # Endings of two parts, which decide the format that a writer chooses.
 _DOUBLE_ENDINGS = (".seg.nrrd", ".nii.gz")
@@ -40,9 +40,9 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A new name in the same folder: a rename is atomic within a file system only."""
+    """A new name in the same folder: a rename is atomic within a file system only. Writers know small endings only."""
     ending = next((ending for ending in _DOUBLE_ENDINGS if path.name.lower().endswith(ending)), path.suffix)
-    return path.with_name(f".fseg-{secrets.token_hex(6)}{path.name[len(path.name) - len(ending) :]}")
+    return path.with_name(f".fseg-{secrets.token_hex(6)}{ending.lower()}")
 
 
 def _flush(path: Path) -> None:
@@ -70,3 +70,5 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{path.name} cannot be written there: {reason}; choose another place") from error
+    except RuntimeError as error:  # a loop of links, before Python 3.13
+        raise OutputError(f"{path.name} is a link that leads to itself; choose another name") from error

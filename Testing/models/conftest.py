@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,12 @@ def store(card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def engine(card: ModelCard, store: Store) -> Engine:
     return Engine({card.id: card}, store, "cpu")
+
+
+@pytest.fixture(scope="session")
+def official_engine(engine: Engine) -> Engine:
+    """The same engine by the rule of the official script; it shares the embeddings."""
+    return replace(engine, box_rule="official")
 
 
 @pytest.fixture(scope="session")

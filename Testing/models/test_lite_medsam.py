@@ -32,6 +32,22 @@ SLICES = {
     "lung nodule": (LUNG, 1, 25, False),
     "brain tumour": (BRAIN, 1, 14, False),
 }
+# What the official script reaches with one 3-D box around the reference label.
+OFFICIAL_DICE = {
+    "spleen": 0.81,
+    "right kidney": 0.91,
+    "left kidney": 0.95,
+    "gallbladder": 0.90,
+    "liver": 0.91,
+    "stomach": 0.68,
+    "pancreas": 0.32,
+    "aorta": 0.86,
+    "MR organs 1 to 6, mean": 0.60,
+    "left ventricle": 0.97,
+    "lesion": 0.83,
+    "nodule": 0.65,
+    "tumour": 0.53,
+}
 AS_IS = "255,127.5"  # the window that leaves 8 bits alone
 POLYP = "cju0qkwl35piu0993l0dewei2.jpg"
 
@@ -87,22 +103,39 @@ REDUCED = [(HEART, (1,)), (CT, (4,))]
 FULL = [(case, tuple(case.labels)) for case in CASES]
 
 
-def test_3d_boxes_follow_the_official_script(engine, official, shared_data, full, bar):
-    worst = 1.0
+def test_the_official_rule_is_followed_slice_by_slice(official_engine, official, shared_data, full, bar):
+    """The same script, the same enlarging: only float noise is between the two, as far as it does not tip a slice."""
+    agreements = {}
     for case, values in FULL if full else REDUCED:
         volume, labels = case.read(shared_data)
-        masks = [labels == value for value in values]
-        boxes = np.array([box_of(mask) for mask in masks])
+        boxes = np.array([box_of(labels == value) for value in values])
         images = resolve_intensity(case.intensity, volume).to_uint8(volume.array_kji)
-        for value, box, mask, theirs in zip(values, boxes, masks, official(images, boxes), strict=True):
-            _, ours = predict(engine, volume, box_prompt(volume, box), case.intensity)
-            bar(
-                f"{case.labels[value]}: 3-D Dice",
-                dice(ours, mask),
-                f">= {dice(theirs, mask) - 0.01:.4f} (official - 0.01)",
-            )
-            worst = min(worst, dice(ours, mask) - dice(theirs, mask))
-    assert worst >= -0.01
+        for value, box, theirs in zip(values, boxes, official(images, boxes), strict=True):
+            _, ours = predict(official_engine, volume, box_prompt(volume, box), case.intensity)
+            agreements[case.labels[value]] = dice(ours, theirs)
+    median = float(np.median(list(agreements.values())))
+    bar("median Dice between ours and the official script, 3-D", median, ">= 0.99")
+    assert median >= 0.99, agreements
+
+
+def test_3d_boxes_reach_the_official_script_or_better(engine, shared_data, full, bar):
+    """Dice against the reference labels, by the default rule; the bars are the official script's figures less 0.01."""
+    short = {}
+    for case, values in FULL if full else REDUCED:
+        volume, labels = case.read(shared_data)
+        reached = {}
+        for value in values:
+            mask = labels == value
+            _, ours = predict(engine, volume, box_prompt(volume, box_of(mask)), case.intensity)
+            reached[case.labels[value]] = dice(ours, mask)
+        if case is MR:
+            reached["MR organs 1 to 6, mean"] = float(np.mean(list(reached.values())))
+        for name, wanted in OFFICIAL_DICE.items():
+            if name in reached:
+                bar(f"{name}: 3-D Dice", reached[name], f">= {wanted:.2f} - 0.01")
+                if reached[name] < wanted - 0.01:
+                    short[name] = reached[name]
+    assert not short
 
 
 def test_a_second_prompt_on_a_slice_never_encodes_again(engine, shared_data):

@@ -1,6 +1,7 @@
 """A model without weights, its card, and a store that has its checkpoint: everything but the network is real."""
 
 import hashlib
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,6 @@ commercial_use = "yes"
 
 def fake_document(**changes: Any) -> dict[str, Any]:
     """The fake card's values, some of them changed."""
-    import tomllib
-
     return tomllib.loads(CARD_TOML) | changes
 
 

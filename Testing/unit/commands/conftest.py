@@ -18,6 +18,7 @@ from Testing.unit.fakes import CARD_TOML, FakeModel, fill_store
 
 SHAPE = (6, 10, 12)
 BLOCKS = {"Left": (slice(1, 5), slice(2, 6), slice(1, 5)), "Right": (slice(2, 4), slice(3, 8), slice(7, 11))}
+START = {"ct.nrrd", "prompts.json"}  # the files of a fresh desk
 BOXES = {"Left": [[0, 1, 1], [5, 6, 4]], "Right": [[6, 2, 2], [11, 8, 3]]}
 
 
@@ -44,7 +45,8 @@ def in_ras(corners_ijk: list[list[float]]) -> list[list[float]]:
 class Desk:
     """A folder with an image and prompts; :meth:`segment` runs the command on them.
 
-    ``devices`` are those that a model was loaded for; ``out`` and ``err`` what the last run printed.
+    ``devices`` are those that a model was loaded for; ``out`` and ``err`` what the last run printed, ``code`` how it
+    ended.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Desk:
     devices: list[str] = field(default_factory=list)
     out: str = ""
     err: str = ""
+    code: int = 0
 
     def __post_init__(self) -> None:
         self.image = self.write_image("ct.nrrd", ct_array())
@@ -96,11 +99,24 @@ class Desk:
         """The exit code of the command line."""
         self.capture.readouterr()
         try:
-            code = main(arguments)
+            self.code = main(arguments)
         except SystemExit as error:
-            code = int(error.code or 0)
+            self.code = int(error.code or 0)
         self.out, self.err = self.capture.readouterr()
-        return code
+        return self.code
+
+    def assert_refused(self, code: int, *told: str, files: set[str] = START) -> None:
+        """The last run ended with this code, said these words on its one line, and left nothing behind."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("foundationseg: ")
+        for words in told:
+            assert words in lines[0]
+        assert self.code == code
+        assert str(self.folder) not in self.err, "a message names files, not folders"
+        assert len(lines[0]) < 500
+        assert self.out == ""
+        assert self.files() == set(files)
 
     def files(self) -> set[str]:
         return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}

@@ -160,7 +160,7 @@ WRONG = [
     (["source", "files", 1], "config.json", "files[1]: must be a table"),
     (["source", "files", 1, "path"], ..., "files[1]: path is missing"),
     (["source", "files", 1, "path"], "", "files[1]: path: is empty"),
-    (["source", "files", 1, "path"], "weights/model.safetensors", "files[1]: path: is named twice"),
+    (["source", "files", 1, "path"], "weights/model.safetensors", "files[1]: path: the name stands twice"),
     (["source", "files", 1, "bytes"], ..., "files[1]: bytes is missing"),
     (["source", "files", 1, "bytes"], 0, "files[1]: bytes: must be above 0"),
     (["source", "files", 1, "bytes"], -5, "files[1]: bytes: must be above 0"),

@@ -265,3 +265,15 @@ def test_what_is_no_position_is_kept(plane):
 )
 def test_positions_come_in_the_order_they_were_given(prompt, positions):
     assert prompt_positions(prompt) == positions
+
+
+def test_a_lasso_must_be_planar():
+    geometry = geometry_from_spacing((10, 20, 30), (1.0, 2.0, 3.0))
+    flat = ((1.0, 1.0, 4.0), (9.0, 1.0, 4.0), (9.0, 9.0, 4.4), (1.0, 9.0, 4.0))
+    assert require_inside(LassoPrompt(flat), geometry) is False
+    tilted = tuple((x, y, x + 2 * y) for x, y, _ in flat)
+    assert require_inside(LassoPrompt(tilted[:3]), geometry) is False
+    bent = (*flat[:3], (1.0, 9.0, 8.0))
+    with pytest.raises(PromptError, match="planar") as caught:
+        require_inside(LassoPrompt(bent), geometry, "segments[0].prompts[1]")
+    assert caught.value.place == "segments[0].prompts[1].points"

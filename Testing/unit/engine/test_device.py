@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import InferenceError
+from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.engine.device import choose_device
 
 
@@ -33,5 +33,5 @@ def test_auto_takes_the_best_that_is_there(machine, devices, chosen):
 )
 def test_a_device_that_is_not_there_is_refused_and_the_others_named(machine, devices, wanted, usable):
     machine(*devices)
-    with pytest.raises(InferenceError, match=rf"the device {wanted} is not available here; available: {usable}$"):
+    with pytest.raises(InputError, match=rf"the device {wanted} is not available here; available: {usable}$"):
         choose_device(wanted)

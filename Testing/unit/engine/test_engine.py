@@ -117,6 +117,16 @@ def test_a_flat_box_changes_its_slice_and_is_carried_on_when_asked(engine):
     assert (carried.mask.box.start_kji[0], carried.mask.box.stop_kji[0]) == (1, 5)
 
 
+def test_a_3d_box_is_not_left_unless_the_official_rule_is_wanted(tmp_path, model):
+    array = np.full(SHAPE, -1000, np.int16)
+    array[1:5, 3:7, 2:12] = 200
+    box = BoxPrompt(((2.0, 3.0, 1.0), (5.0, 6.0, 4.0)))
+    stays = predict(new_engine(tmp_path), volume_of(array), box)
+    leaves = predict(new_engine(tmp_path, box_rule="official"), volume_of(array), box)
+    assert stays.mask.box.stop_kji == (5, 7, 6)
+    assert leaves.mask.box.stop_kji == (5, 7, 8), "one pixel more with every slice away from the middle"
+
+
 def test_clipping_and_empty_answers_are_noted(engine):
     outside = BoxPrompt(((-5.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
     assert predict(engine, ct(), AROUND, outside).notes == ("segments[3].prompts[1].corners: clipped to the image",)

@@ -36,8 +36,8 @@ def numbered(axis="k", shape=SHAPE):
     return array
 
 
-def track(key, span, reach=None, prompt=WHOLE, axis="k"):
-    return Track(axis, key, prompt, span, reach or span)
+def track(key, span, reach=None, prompt=WHOLE, axis="k", limit=None):
+    return Track(axis, key, prompt, span, reach or span, limit)
 
 
 def visits(model):
@@ -104,6 +104,13 @@ def test_where_the_mask_is_lost_inside_the_span_the_prompt_is_asked_again():
     model = Scripted({4: HERE, 6: HERE, 7: HERE})
     inference_on(numbered(), model).segment([track(4, range(4, 8))], Progress())
     assert [box for _, box in model.decoded] == [WHOLE.box, (2, 1, 8, 6), WHOLE.box, (2, 1, 8, 6)]
+
+
+def test_the_box_of_the_last_mask_is_cut_to_the_limit():
+    model = Scripted({4: HERE, 5: THERE, 6: HERE})
+    inference_on(numbered(), model).segment([track(4, range(4, 8), limit=(3, 2, 6, 5))], Progress())
+    boxes = [box for _, box in model.decoded]
+    assert boxes == [WHOLE.box, (3, 2, 6, 5), WHOLE.box, (3, 2, 6, 5)], "what left the limit altogether is lost"
 
 
 def test_where_nothing_is_found_the_prompt_is_asked_everywhere():
@@ -193,6 +200,7 @@ def test_another_axis_intensity_or_image_is_encoded_anew():
         (numbered(), "k", AS_IT_IS),
         (numbered(), "j", AS_IT_IS),
         (numbered(), "k", IntensityMapping("raw", "raw", 0.0, 254.0)),
+        (numbered(), "k", IntensityMapping("raw", "raw", 1.0, 255.0)),
         (other, "k", AS_IT_IS),
     ):
         inference = inference_on(array, model, cache, mapping)

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.core.geometry import AXES, Box, array_axis
 from FoundationSegLib.core.placement import PlacedBox
-from FoundationSegLib.engine.tracks import plan_tracks, slice_prompt
+from FoundationSegLib.engine.tracks import confined, plan_tracks, slice_prompt
+from FoundationSegLib.models.base import SlicePrompt
 
 SHAPE = (12, 20, 30)
 
@@ -48,6 +49,30 @@ def test_a_box_starts_at_the_middle_slice_of_the_official_script(first, more, ax
 def test_a_3d_box_never_goes_on():
     boxes = [placed((2, 3, 4), (6, 9, 12))]
     assert plan(boxes, propagate=True) == plan(boxes) == [("k", 3, range(2, 6), range(2, 6))]
+
+
+def test_a_3d_box_is_the_limit_unless_the_official_rule_is_wanted():
+    box, flat_box = placed((2, 3, 4), (6, 9, 12)), flat(5)[0]
+    limits = [track.limit for track in plan_tracks([box, flat_box], SHAPE, propagate=True)]
+    assert limits == [(4, 3, 11, 8), None], "a flat box says nothing of the slices beside its own"
+    limits = [track.limit for track in plan_tracks([box, flat_box], SHAPE, propagate=True, rule="official")]
+    assert limits == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("box", "limit", "left"),
+    [
+        ((3, 4, 9, 8), None, (3, 4, 9, 8)),
+        ((3, 4, 9, 8), (0, 0, 20, 20), (3, 4, 9, 8)),
+        ((3, 4, 9, 8), (5, 0, 20, 6), (5, 4, 9, 6)),
+        ((3.5, 4.5, 9.5, 8.5), (5, 0, 7, 20), (5, 4.5, 7, 8.5)),
+        ((3, 4, 9, 8), (9, 0, 20, 20), None),
+        ((3, 4, 9, 8), (0, 8, 20, 20), None),
+        ((3, 4, 9, 8), (10, 10, 20, 20), None),
+    ],
+)
+def test_a_box_is_cut_to_the_limit_and_no_line_is_left(box, limit, left):
+    assert confined(SlicePrompt(box), limit) == (left and SlicePrompt(left))
 
 
 def test_one_flat_box_stays_on_its_slice_unless_it_is_carried_on():

@@ -3,7 +3,7 @@ import pytest
 from FoundationSegLib.core.errors import CheckpointError
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.hub import fetch
-from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint, require_fetchable
+from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint, needs_download, require_fetchable
 from FoundationSegLib.hub.store import Store
 from Testing.unit.fakes import WEIGHTS, fake_card, fake_document, fill_store
 
@@ -73,3 +73,15 @@ def test_a_source_that_nothing_fetches(tmp_path):
     with pytest.raises(CheckpointError):
         require_fetchable(card, accept_license=True)
     require_fetchable(CARD)
+
+
+def test_files_put_in_place_by_hand_are_taken_if_their_hashes_are_right(tmp_path):
+    card, store = fake_card(), fill_store(tmp_path)
+    record = store.model_folder(card) / "complete.json"
+    record.unlink()
+    assert store.status(card) == "partial"
+    assert not needs_download(store, card)
+    assert store.status(card) == "ready"
+    record.unlink()
+    store.file_path(card, card.source.files[0]).write_bytes(b"something else")
+    assert needs_download(store, card)

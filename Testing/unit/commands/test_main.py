@@ -1,0 +1,70 @@
+"""The program in a process of its own: exit codes, what is printed, Ctrl-C, and no network."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from FoundationSegLib.core import cards
+from Testing.unit.commands.conftest import START
+
+ROOT = Path(__file__).parents[3]
+
+
+def program(*arguments, module="FoundationSegLib"):
+    environment = os.environ | {"PYTHONWARNINGS": "default"}
+    command = (sys.executable, "-m", module, *map(str, arguments))
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+
+
+def fake_program(desk, *arguments, marker=""):
+    return program(cards.card_folder(), marker, *arguments, module="Testing.unit.commands.fake_program")
+
+
+def finish(desk, process):
+    """Take what a program printed for what the desk printed; its exit code."""
+    desk.out, desk.err = process.communicate(timeout=60)
+    desk.code = process.returncode
+    return desk.code
+
+
+def test_the_program_refuses_with_one_line(desk):
+    finish(desk, program("segment", "--model"))
+    desk.assert_refused(2, "--model")
+    finish(desk, program(*desk.arguments(model="nothing")))
+    desk.assert_refused(2, "no model is called 'nothing'")
+    finish(desk, program(*desk.arguments(model="lite-medsam", image=desk.folder / "none.nii.gz")))
+    desk.assert_refused(2, "none.nii.gz does not exist")
+
+
+def test_the_program_lists_models_without_the_network(desk):
+    assert finish(desk, fake_program(desk, "models", "list", "--json")) == 0
+    assert [line["id"] for line in json.loads(desk.out)] == ["fake"]
+    assert desk.err == ""
+
+
+def test_the_program_segments_without_the_network(desk):
+    arguments = desk.arguments(report=desk.folder / "report.json")
+    assert finish(desk, fake_program(desk, *arguments)) == 0, desk.err
+    assert desk.out == ""
+    assert desk.err.splitlines() == ["Left: 0.13 ml", "Right: 0.08 ml"]
+    assert desk.files() == {*START, "report.json", "result.seg.nrrd"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal between processes")
+def test_ctrl_c_ends_the_program_and_writes_nothing(desk):
+    marker = desk.folder.parent / "decoding"
+    report = desk.folder / "report.json"
+    process = fake_program(desk, *desk.arguments(report=report), marker=marker)
+    while not marker.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    finish(desk, process)
+    desk.assert_refused(130, "interrupted; nothing was written")

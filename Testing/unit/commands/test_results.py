@@ -1,0 +1,141 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from FoundationSegLib import __version__
+from FoundationSegLib.commands import results
+from FoundationSegLib.commands.results import build_segmentation
+from FoundationSegLib.core.errors import OutputError
+from FoundationSegLib.core.geometry import Geometry
+from FoundationSegLib.core.mask import EMPTY_MASK, pack_mask
+from FoundationSegLib.core.prompts import BoxPrompt, PromptSet, SegmentPrompts
+from FoundationSegLib.core.prompts_document import parse_prompts
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.io.label_maps import read_label_map
+from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.mrml import segment_tags
+from FoundationSegLib.mrml.files import read_segmentation
+from FoundationSegLib.mrml.headless import boot_scene
+from Testing.unit.commands.conftest import BLOCKS, SHAPE, block_mask, ct_array
+
+OBLIQUE = np.array([[0.0, -2.0, 0.0, 5.0], [0.8, 0.0, 1.8, -7.0], [0.6, 0.0, -2.4, 9.0], [0.0, 0.0, 0.0, 1.0]])
+PREDICTION = Prediction(
+    request_id=0,
+    mask=EMPTY_MASK,
+    score=0.66666,
+    intensity={"policy": "auto", "rule": "percentile", "low": -160.0, "high": 240.0},
+    checkpoint=CheckpointRecord("fake", "fake-wheel", "1.0", "ab" * 32),
+    device="cpu",
+    precision="float32",
+)
+
+
+def build(masks, overlap="allow"):
+    """The result for segments with these names and masks, and the prompts that it says they came from."""
+    volume = Volume(ct_array(), Geometry(OBLIQUE, SHAPE), name="ct")
+    box = BoxPrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    prompts = PromptSet(tuple(SegmentPrompts(name, (box,)) for name in masks), "ijk")
+    predictions = [replace(PREDICTION, mask=pack_mask(mask)) for mask in masks.values()]
+    return build_segmentation(volume, prompts, predictions, overlap), prompts
+
+
+def blocks(*more):
+    return {name: block_mask(name) for name in BLOCKS} | dict(more)
+
+
+def test_every_segment_is_counted_in_order():
+    result, _ = build(blocks(("Nothing", np.zeros(SHAPE, bool))))
+    voxel_ml = abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
+    assert [(row["name"], row["voxels"]) for row in result.segments] == [("Left", 64), ("Right", 40), ("Nothing", 0)]
+    for row in result.segments:
+        assert row["volume_ml"] == pytest.approx(row["voxels"] * voxel_ml, abs=1e-4)
+        assert row["score"] == 0.6667
+    assert (result.low, result.high) == (-160.0, 240.0)
+
+
+def test_a_score_that_was_not_given_is_none():
+    volume = Volume(ct_array(), Geometry(OBLIQUE, SHAPE))
+    prompts = PromptSet((SegmentPrompts("A", (BoxPrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),)),))
+    result = build_segmentation(volume, prompts, [replace(PREDICTION, score=None)], "allow")
+    assert result.segments[0]["score"] is None
+
+
+def test_every_segment_says_where_it_came_from(tmp_path):
+    result, prompts = build(blocks(('Körper | a:b\\n"c" 影', np.ones(SHAPE, bool))))
+    result.writer(tmp_path / "a.seg.nrrd")(tmp_path / "a.seg.nrrd")
+    headless = boot_scene()
+    segmentation = read_segmentation(headless.scene, tmp_path / "a.seg.nrrd").GetSegmentation()
+    assert segmentation.GetNumberOfSegments() == 3
+    for n, segment in enumerate(prompts.segments):
+        stored = segmentation.GetNthSegment(n)
+        assert stored.GetName() == segment.name
+        provenance = segment_tags.provenance(stored)
+        assert parse_prompts(json.loads(provenance.pop("Prompts"))) == PromptSet((segment,), "ijk")
+        assert json.loads(provenance.pop("Intensity")) == PREDICTION.intensity
+        assert provenance == {
+            "Model": "fake",
+            "Repository": "fake-wheel",
+            "Revision": "1.0",
+            "SHA256": "ab" * 32,
+            "Version": __version__,
+        }
+
+
+def test_a_segmentation_keeps_masks_and_place(tmp_path):
+    result, _ = build(blocks(("All", np.ones(SHAPE, bool))))
+    path = tmp_path / "a.seg.nrrd"
+    result.writer(path)(path)
+    for name, mask in blocks(("All", np.ones(SHAPE, bool))).items():
+        written, geometry = read_mask_prompt(path, name)
+        assert np.array_equal(written, mask)
+        assert geometry.almost_equals(Geometry(OBLIQUE, SHAPE))
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "nii.gz"])
+def test_a_label_map_is_small_and_in_place(tmp_path, ending):
+    result, _ = build(blocks())
+    path = tmp_path / f"a.{ending}"
+    result.writer(path)(path)
+    labels, geometry = read_label_map(path)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, block_mask("Left") + 2 * block_mask("Right"))
+    assert geometry.almost_equals(Geometry(OBLIQUE, SHAPE))
+
+
+def test_an_empty_segment_keeps_its_number(tmp_path):
+    result, _ = build({"Nothing": np.zeros(SHAPE, bool)} | blocks())
+    path = tmp_path / "a.nrrd"
+    result.writer(path)(path)
+    assert np.array_equal(read_label_map(path)[0], 2 * block_mask("Left") + 3 * block_mask("Right"))
+
+
+def test_an_overlap_is_found_before_anything_is_written(tmp_path):
+    touching = np.zeros(SHAPE, bool)
+    touching[4, 5, 4] = True
+    result, _ = build(blocks(("Corner", touching)))
+    assert result.writer(tmp_path / "a.seg.nrrd")
+    with pytest.raises(OutputError, match=r"'Left' and 'Corner' overlap.*--overlap protect"):
+        result.writer(tmp_path / "a.nrrd")
+    assert not list(tmp_path.iterdir())
+
+
+def test_protect_keeps_earlier_segments_whole():
+    result, _ = build(blocks(("All", np.ones(SHAPE, bool))), overlap="protect")
+    left, right, everything = (result.segment_writer.read_mask(key) for key in result.segment_writer.segment_ids)
+    assert np.array_equal(left, block_mask("Left"))
+    assert np.array_equal(right, block_mask("Right"))
+    assert np.array_equal(everything, ~(left | right))
+    assert result.segments[2]["voxels"] == everything.sum()
+
+
+def test_the_overview_gets_the_intensities_that_the_model_saw(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(results, "render_overview", lambda *arguments, **options: calls.append((arguments, options)))
+    result, _ = build(blocks())
+    result.render(tmp_path / "a.png")
+    assert calls == [
+        ((result.volume_node, result.segmentation_node, tmp_path / "a.png"), {"low": -160.0, "high": 240.0})
+    ]
