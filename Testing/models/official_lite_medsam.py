@@ -38,8 +38,8 @@ def shrink(image):
     height, width = image.shape[:2]
     scale = SIZE / max(height, width)
     # The script says INTER_AREA throughout. Where an image is enlarged that means nearly the nearest pixel; both sides
-    # enlarge cubically instead (why: resize_weights).
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    # enlarge smoothly instead (why: resize_weights).
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR if scale < 1.5 else cv2.INTER_CUBIC
     return cv2.resize(image, (int(width * scale + 0.5), int(height * scale + 0.5)), interpolation=how)
 
 

@@ -65,7 +65,7 @@ def boxes(draw: st.DrawFn, low: int = -3, high: int = 9) -> Box:
 coordinates = finite(-1e4, 1e4) | st.integers(-500, 500).map(float)
 vectors = st.tuples(coordinates, coordinates, coordinates)
 polarities = st.sampled_from(Polarity)
-names = st.text(min_size=1, max_size=12).filter(str.strip)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12).filter(str.strip)
 oblique_planes = st.builds(
     lambda origin, angles, length: ObliquePlane(
         origin, *(tuple((length * column).tolist()) for column in rotation(angles)[:, :2].T)

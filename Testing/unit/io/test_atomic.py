@@ -17,7 +17,7 @@ from FoundationSegLib.io.atomic import check_writable, replace_atomically
         ("a.seg.nrrd", ".seg.nrrd"),
         ("1.2.3.nii.gz", ".nii.gz"),
         ("a.b.json", ".json"),
-        ("A.NII.GZ", ".NII.GZ"),
+        ("A.NII.GZ", ".nii.gz"),
         ("a", ""),
     ],
 )

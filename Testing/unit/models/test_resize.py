@@ -4,15 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.models.resize import longest_side_shape, resize_longest_side, resize_weights
+from FoundationSegLib.models.resize import CUBIC_FROM, longest_side_shape, resize_longest_side, resize_weights
 
 sides = st.integers(1, 700)
-SHAPES = [(512, 512), (512, 300), (300, 512), (257, 256), (256, 100), (100, 122), (122, 101), (30, 7), (1, 40), (2, 2)]
+SHAPES = [
+    (512, 512),
+    (512, 300),
+    (300, 512),
+    (257, 256),
+    (208, 192),
+    (256, 100),
+    (100, 122),
+    (122, 101),
+    (30, 7),
+    (1, 40),
+    (2, 2),
+]
 
 
 def opencv(image, length):
     rows, columns = longest_side_shape(image.shape[:2], length)
-    how = cv2.INTER_AREA if length < max(image.shape[:2]) else cv2.INTER_CUBIC
+    factor = length / max(image.shape[:2])
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR if factor < CUBIC_FROM else cv2.INTER_CUBIC
     return cv2.resize(image, (columns, rows), interpolation=how)
 
 
