@@ -138,6 +138,13 @@ def _fold_batch_norms(module: nn.Module) -> None:
             _fold_batch_norms(child)
 
 
+def _unfuse_attention(module: nn.Module) -> None:
+    """On the CPU, torch's fused attention with a bias is slower than its plain form: 0.84 against 0.70 s a slice."""
+    for child in module.modules():
+        if hasattr(child, "fused_attn"):
+            child.fused_attn = False
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, without running any code that it may hold.
 
@@ -178,6 +185,8 @@ class LiteMedSam:
 
     def __init__(self, encoder: LiteMedSamEncoder, decoder: SamModel, device: str) -> None:
         self.device = device
+        if device == "cpu":
+            _unfuse_attention(encoder)
         self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
         self.decoder = decoder.eval().to(device)
 

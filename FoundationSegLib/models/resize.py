@@ -1,6 +1,7 @@
 """Resizing as the authors of MedSAM do it: the longest side to a length, in 8 bits."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ def longest_side_shape(shape: tuple[int, int], length: int) -> tuple[int, int]:
 CUBIC_FROM = 1.5
 
 
+@lru_cache(maxsize=16)
 def resize_weights(size: int, new_size: int) -> NDArray[np.float32]:
     """How much each of ``size`` pixels gives to each of ``new_size``, along one axis; (new_size, size), rows sum to 1.
 
