@@ -30,6 +30,8 @@ def main() -> int:
         return 1
     target = OUTPUT / "segmentation.seg.nrrd"
     arguments = ["segment", volume, "--model", "lite-medsam", "--prompts", prompts, "--output", target]
+    if options.volume is None:
+        arguments += ["--intensity", "ct-lung"]
     arguments += ["--overview", OUTPUT / "overview.png", "--report", OUTPUT / "report.json"]
     code = foundationseg([str(argument) for argument in arguments])
     if code:
