@@ -8,7 +8,7 @@
 Everything is installed into `.venv` in the project's folder, once: only changed requirement files install again.
 """
 
-import ctypes.util
+import ctypes
 import hashlib
 import os
 import subprocess
@@ -22,8 +22,8 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = (ROOT / "Resources" / "requirements.txt", ROOT / "Testing" / "requirements.txt")
 STAMP = VENV / "foundationseg-requirements.sha256"
 OLDEST = (3, 11)
-# What VTK's off-screen windows load at run time on Linux: library, and Debian's package that has it.
-SYSTEM_LIBRARIES = {"EGL": "libegl1", "GL": "libgl1", "X11": "libx11-6", "Xrender": "libxrender1"}
+# What VTK's off-screen windows load on Linux: the library, and Debian's packages that bring it and a driver.
+SYSTEM_LIBRARIES = {"libEGL.so.1": "libegl1 libgl1-mesa-dri"}
 COMMANDS = {
     "demo": ("-m", "Testing.demo"),
     "test": ("-m", "pytest"),
@@ -57,10 +57,18 @@ def check_machine() -> str | None:
         return f"run.py: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed; this is {sys.version.split()[0]}"
     if sys.platform != "linux":
         return None
-    missing = [package for library, package in SYSTEM_LIBRARIES.items() if not ctypes.util.find_library(library)]
+    missing = [packages for library, packages in SYSTEM_LIBRARIES.items() if not can_be_loaded(library)]
     if missing:
         return f"run.py: VTK needs system libraries; install them: apt-get install -y {' '.join(missing)}"
     return None
+
+
+def can_be_loaded(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def set_up() -> None:

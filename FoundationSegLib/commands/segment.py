@@ -20,7 +20,7 @@ from ..core.volume import Volume, require_image
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.store import Store, default_store_folder
 from ..io.atomic import check_writable, replace_atomically
-from ..io.outputs import output_format
+from ..io.formats import output_format
 from ..worker.client import InlineClient, ask
 from .prompts_file import read_prompts
 from .report import segment_report

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import InputError
+from ..core.errors import InputError
 
 _CHUNK = 1 << 20
 _BEST_COMPRESSION = 1032  # of deflate, https://zlib.net/zlib_tech.html

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-
+from ..core.errors import GeometryError, InputError
 from .completeness import damaged
 from .dicom_frames import place_frames
 from .quiet import quiet

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-
+from ..core.errors import GeometryError, InputError
 from .raw import RawImage, swap_lps_ras
 from .stack import place_slices
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.volume import Volume
-
+from ..core.errors import InputError
+from ..core.volume import Volume
 from .dicom import read_file, read_folder
 from .dicom_display import display_window, is_inverted
 from .label_maps import is_segmentation, looks_like_label_map

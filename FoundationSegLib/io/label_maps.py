@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.geometry import Geometry
-
+from ..core.errors import InputError
+from ..core.geometry import Geometry
 from .raw import MODALITY, RawImage, read_raw
 
 _SEGMENT_ID = re.compile(r"Segment\d+_ID")

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.core.geometry import Geometry
-
+from ..core.errors import GeometryError, InputError
+from ..core.geometry import Geometry
 from .completeness import check_plausible, first_bytes
 
 _HEADER_BYTES = 348

@@ -1,35 +1,19 @@
 """Label maps to files."""
 
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import FoundationSegError, InputError, OutputError
-from FoundationSegLib.core.geometry import Geometry
-
+from ..core.errors import FoundationSegError, InputError, OutputError
+from ..core.geometry import Geometry
 from .atomic import replace_atomically
+from .formats import output_format
 from .label_maps import read_label_map
 from .nifti import is_sheared
 from .quiet import quiet
 from .raw import swap_lps_ras
-
-OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
-
-
-def output_format(path: Path) -> OutputFormat:
-    """The format that a file name asks for by its ending; capitals do not matter.
-
-    Raises:
-        OutputError: another ending; the message lists those there are.
-    """
-    for ending in get_args(OutputFormat):
-        if path.name.lower().endswith(f".{ending}"):
-            return ending
-    known = ", ".join(f".{ending}" for ending in get_args(OutputFormat))
-    raise OutputError(f"{path.name}: the name of a result must end in one of {known}")
 
 
 def write_label_map(path: Path, labels_kji: NDArray[np.generic], geometry: Geometry) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import FoundationSegError, GeometryError, InputError
-from FoundationSegLib.core.geometry import Geometry
-
+from ..core.errors import FoundationSegError, GeometryError, InputError
+from ..core.geometry import Geometry
 from . import nifti
 from .completeness import check_complete, check_readable, check_stored_voxels, damaged
 from .quiet import quiet

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.geometry import Geometry
-
+from ..core.errors import InputError
+from ..core.geometry import Geometry
 from .label_maps import is_segmentation, labels_of, refuse_dicom_segmentation, single_layer
 from .raw import RawImage, read_raw
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from FoundationSegLib.core.errors import GeometryError
+from ..core.errors import GeometryError
 
 # Steps between slices count as equal up to this part of the usual step, or up to this length where it is more: two
 # positions rounded to hundredths, as some scanners write them, make a step wrong by 0.01 mm.

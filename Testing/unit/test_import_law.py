@@ -49,7 +49,7 @@ LIGHT = {
     HUB: {LIBRARY},
     f"{WORKER}.client": {LIBRARY},
     f"{ENGINE}.engine": {LIBRARY},
-    f"{LIBRARY}.commands.cli": {LIBRARY, "SimpleITK"},
+    f"{LIBRARY}.commands.cli": {LIBRARY},
 }
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from FoundationSegLib.core.errors import InputError, OutputError
 from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.outputs import output_format, write_label_map
+from FoundationSegLib.io.outputs import write_label_map
 
 SHAPE = (4, 6, 5)
 OBLIQUE = np.array(
@@ -110,17 +110,3 @@ def test_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match=r"a\.nrrd cannot be written; is there space left"):
         write_label_map(path, labels(1), geometry_from_spacing(SHAPE))
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("a.seg.nrrd", "seg.nrrd"), ("a.NII.GZ", "nii.gz"), ("a.nrrd", "nrrd"), ("x.y.nii.gz", "nii.gz")],
-)
-def test_output_format(name: str, expected: str) -> None:
-    assert output_format(Path(name)) == expected
-
-
-@pytest.mark.parametrize("name", ["a.nii", "a.mha", "a", "nrrd", "a.nrrd.txt"])
-def test_other_formats(name: str) -> None:
-    with pytest.raises(OutputError, match=r"\.seg\.nrrd, \.nii\.gz, \.nrrd"):
-        output_format(Path(name))
