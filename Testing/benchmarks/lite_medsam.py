@@ -91,14 +91,16 @@ def organ() -> list[Comparison]:
     """The heart in the demo's image, 14 slices from one 3-D box, nothing encoded before; once each."""
     torch.set_num_threads(THREADS)
     volume = read_volume(demo_image()[0])
-    first, second = (tuple(volume.geometry.to_ras(corner)) for corner in HEART)
     engine = Engine({CARD.id: CARD}, STORE, "cpu")
     engine.add_volume(volume)
-    request = PredictRequest(
-        1, CARD.id, volume.key, SegmentPrompts("Heart", (BoxPrompt((first, second)),)), "ct-soft-tissue"
-    )
-    load_slice_model(CARD, ensure_checkpoint(STORE, CARD, Progress()), "cpu")
-    ours = timed_s(lambda: engine.predict(request, Progress()))
+
+    def segment(*corners: tuple[int, int, int]) -> None:
+        first, second = (tuple(float(n) for n in volume.geometry.to_ras(corner)) for corner in corners)
+        prompts = SegmentPrompts("Heart", (BoxPrompt((first, second)),))
+        engine.predict(PredictRequest(1, CARD.id, volume.key, prompts, "ct-soft-tissue"), Progress())
+
+    segment((225, 232, 40), (402, 400, 40))  # loads the model, on a slice that the heart does not reach
+    ours = timed_s(lambda: segment(*HEART))
     images = resolve_intensity("ct-soft-tissue", volume).to_uint8(volume.array_kji)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
