@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from FoundationSegLib.commands.cli import main as foundationseg
+from FoundationSegLib.core.errors import FoundationSegError, InputError
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.label_maps import read_label_map
 from FoundationSegLib.io.segmentations import read_mask_prompt
@@ -22,10 +23,10 @@ PROMPTS = Path(__file__).with_name("demo_prompts.json")
 def main() -> int:
     options = parse()
     begin = time.perf_counter()
-    OUTPUT.mkdir(exist_ok=True)
     try:
+        OUTPUT.mkdir(exist_ok=True)
         volume, prompts, labels = choose(options)
-    except DemoImageError as error:
+    except (DemoImageError, FoundationSegError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     target = OUTPUT / "segmentation.seg.nrrd"
@@ -60,10 +61,14 @@ def choose(options: argparse.Namespace) -> tuple[Path, Path, dict[str, np.ndarra
         image, label = demo_image()
         return image, PROMPTS, {"Nodule": read_label_map(label)[0] > 0}
     if options.label is None:
-        print("No label: one box over the middle of the middle slice", file=sys.stderr)
         shape = read_volume(options.volume).geometry.shape_kji
+        print("No label: one box over the middle of the middle slice", file=sys.stderr)
         return options.volume, write_prompts({"Middle": middle_box(shape)}), {}
-    labels = read_label_map(options.label)[0]
+    labels, grid = read_label_map(options.label)
+    if not grid.almost_equals(read_volume(options.volume).geometry):
+        raise InputError(f"{options.label.name} lies on another grid than {options.volume.name}; they must share one")
+    if not labels.any():
+        raise InputError(f"{options.label.name} holds no label")
     masks = {f"Label {value}": labels == value for value in np.unique(labels[labels != 0])}
     return options.volume, write_prompts({name: box_around(mask) for name, mask in masks.items()}), masks
 

@@ -1,4 +1,4 @@
-"""Set up and run: `demo` (the main job on a real image), `test`, `bench`, `lint`. Needs Python 3.11 or newer, and pip.
+"""Set up and run: `demo` (the main job on a real image), `test`, `bench`, `lint`. Needs Python 3.11 to 3.13.
 
     python3 Testing/run.py demo [--volume FILE [--label FILE]]
     python3 Testing/run.py test [--full] [pytest arguments]
@@ -8,8 +8,11 @@
 Everything is installed into `.venv` in the project's folder, once: only changed requirement files install again.
 """
 
+from __future__ import annotations  # an older Python must get as far as being refused
+
 import ctypes
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -21,7 +24,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = (ROOT / "Resources" / "requirements.txt", ROOT / "Testing" / "requirements.txt")
 STAMP = VENV / "foundationseg-requirements.sha256"
-OLDEST = (3, 11)
+OLDEST, NEWEST = (3, 11), (3, 13)  # slicer-core 5.12 has no packages for later ones
 # What VTK's off-screen windows load on Linux: the library, and Debian's packages that bring it and a driver.
 SYSTEM_LIBRARIES = {"libEGL.so.1": "libegl1 libgl1-mesa-dri"}
 COMMANDS = {
@@ -41,11 +44,13 @@ def main(arguments: list[str]) -> int:
         print(problem, file=sys.stderr)
         return 1
     command, rest = arguments[0], arguments[1:]
+    if command == "demo":  # it runs in the project's folder, but files are named from where the user is
+        rest = [str(Path(part).absolute()) if Path(part).exists() else part for part in rest]
     try:
         set_up()
         return lint() if command == "lint" else run(*COMMANDS[command], *rest)
     except subprocess.CalledProcessError as error:
-        print(f"run.py: the set-up failed: {' '.join(map(str, error.cmd[-4:]))}", file=sys.stderr)
+        print(f"run.py: the set-up failed with exit code {error.returncode}; the reason is above", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -53,8 +58,11 @@ def main(arguments: list[str]) -> int:
 
 def check_machine() -> str | None:
     """What is missing on this machine, in a sentence, or None."""
-    if sys.version_info < OLDEST:
-        return f"run.py: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed; this is {sys.version.split()[0]}"
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        oldest, newest = (".".join(map(str, version)) for version in (OLDEST, NEWEST))
+        return f"run.py: Python {oldest} to {newest} is needed; this is {sys.version.split()[0]}"
+    if importlib.util.find_spec("ensurepip") is None and not has_pip():
+        return "run.py: Python's venv module is not complete; install it: apt-get install -y python3-venv"
     if sys.platform != "linux":
         return None
     missing = [packages for library, packages in SYSTEM_LIBRARIES.items() if not can_be_loaded(library)]
@@ -83,12 +91,20 @@ def set_up() -> None:
     STAMP.unlink(missing_ok=True)
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)
+    elif not has_pip():
+        subprocess.run((PYTHON, "-m", "ensurepip", "--upgrade"), check=True)
     options = ("--quiet", "--disable-pip-version-check")
     subprocess.run(
         (PYTHON, "-m", "pip", "install", *options, *(part for path in REQUIREMENTS for part in ("-r", path))),
         check=True,
     )
     STAMP.write_text(wanted.hexdigest())
+
+
+def has_pip() -> bool:
+    """True for an environment that can install; one whose making was interrupted has a Python and no pip."""
+    command = (PYTHON, "-m", "pip", "--version")
+    return PYTHON.exists() and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def lint() -> int:

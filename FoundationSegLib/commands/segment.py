@@ -195,8 +195,10 @@ def _results(
 def _commit(writers: list[_Writer]) -> None:
     """Write every file beside its target, and only when all are whole put them in place."""
     with contextlib.ExitStack() as stack:
-        for target, write in writers:
-            temporary = stack.enter_context(replace_atomically(target))
+        # The stack ends with what it began with: the first file comes into its place first, and if it cannot (another
+        # program holds it open), no other file is touched.
+        places = [stack.enter_context(replace_atomically(target)) for target, _ in reversed(writers)][::-1]
+        for (target, write), temporary in zip(writers, places, strict=True):
             try:
                 write(temporary)
             except OutputError as error:  # the user knows the file by its own name

@@ -23,7 +23,8 @@ class Track:
         prompt: the prompt, in the pixels of the slice.
         span: the slices that are wanted in any case: where the mask was lost, the prompt itself is asked again.
         reach: the slices that may follow beyond the span, as long as the object goes on.
-        limit: the box that the object cannot leave on any slice, where the prompt says so.
+        limit: what the boxes of later slices are cut to, where the prompt says where the object is; a mask may still
+            go beyond its box.
     """
 
     axis: Axis
@@ -47,9 +48,8 @@ def plan_tracks(
     """The tracks of one segment's boxes.
 
     A 3-D box starts at its middle slice and covers its slices; by the rule ``"confined"`` it is also the limit on each
-    of them. 2-D boxes along one axis share the slices between
-    them: each slice follows the nearest box, the earlier one at a tie. With ``propagate`` the outermost of them go on
-    towards the ends of the volume.
+    of them. 2-D boxes along one axis share the slices between them: each slice follows the nearest box, the earlier one
+    at a tie. With ``propagate`` the outermost of them go on towards the ends of the volume.
     """
     tracks = [_volume_track(placed, rule) for placed in boxes if not placed.is_2d]
     for axis in ("i", "j", "k"):

@@ -1,7 +1,8 @@
 """LiteMedSAM: a TinyViT encoder and SAM's decoder, distilled from MedSAM; boxes on slices.
 
 The network is put together from timm's TinyViT and transformers' SAM; preparation and the hand-over between slices
-follow CVPR24_LiteMedSAM_infer.py of bowang-lab/MedSAM, branch LiteMedSAM.
+follow CVPR24_LiteMedSAM_infer.py of bowang-lab/MedSAM, branch LiteMedSAM, but for slices below 256 pixels, which are
+enlarged smoothly (:func:`~.resize.resize_weights`).
 """
 
 import pickle

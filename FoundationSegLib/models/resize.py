@@ -1,4 +1,4 @@
-"""Resizing as the authors of MedSAM do it: the longest side to a length, in 8 bits."""
+"""Resizing to a longest side, in 8 bits: as the authors of MedSAM shrink, and smoother where they enlarge."""
 
 from collections.abc import Callable
 from functools import lru_cache

@@ -6,7 +6,8 @@ Runs as a process of its own, so that nothing of the wheel is imported where the
 
 IN holds ``images`` (D, H, W) or (D, H, W, 3) uint8 and ``boxes`` (N, 6) int: x0, y0, z0, x1, y1, z1, all inside.
 OUT holds ``masks`` (N, D, H, W) bool and ``seconds``, the time per box; the first box pays for the encoding. A box
-on one slice (z0 == z1) is the script's 2-D case. Resizing is OpenCV's, as in the script, not ours.
+on one slice (z0 == z1) is the script's 2-D case. Resizing is OpenCV's, not ours: INTER_AREA where a slice is shrunk, as
+in the script; where it is enlarged, this plain form differs from the script as the product does (:func:`shrink`).
 """
 
 import sys

@@ -152,20 +152,41 @@ def test_a_package_counts_its_dots_from_itself():
     assert violations("from ..hub import store", CORE, is_package=True) != []
 
 
-@pytest.mark.parametrize("package", LIGHT)
-def test_importing_the_light_parts_loads_nothing_heavy(package):
-    """In a Python of its own; the time beyond numpy is printed (`pytest -s`), not judged."""
-    files = sorted((ROOT / package.replace(".", "/")).glob("*.py")) or [ROOT / f"{package.replace('.', '/')}.py"]
+def modules_of(package: str) -> list[str]:
+    """The modules of a package, or the module of that name."""
+    place = ROOT / package.replace(".", "/")
+    return [module_name(path) for path in sorted(place.rglob("*.py")) or [place.with_suffix(".py")]]
+
+
+def load(*modules: str) -> tuple[float, set[str]]:
+    """Import modules in a Python of its own: the milliseconds beyond numpy, and the packages that came with them."""
     code = f"""
 import sys, time, numpy
 before, start = set(sys.modules), time.perf_counter()
-import {", ".join(map(module_name, files))}
-print(f"{{(time.perf_counter() - start) * 1000:.0f}} ms", *set(sys.modules) - before)
+import {", ".join(modules)}
+print((time.perf_counter() - start) * 1000, *set(sys.modules) - before)
 """
     run = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True, check=True)
-    taken, unit, *loaded = run.stdout.split()
-    print(f"{package}: {taken} {unit} beyond numpy")  # noqa: T201
+    taken, *loaded = run.stdout.split()
     # SimpleITK's wrapper leaves swig_runtime_data behind
-    top = {name.split(".")[0] for name in loaded if not name.startswith("swig_runtime_data")}
-    heavy = top - sys.stdlib_module_names - {"numpy"} - LIGHT[package]
+    return float(taken), {name.split(".")[0] for name in loaded if not name.startswith("swig_runtime_data")}
+
+
+@pytest.mark.parametrize("package", LIGHT)
+def test_importing_the_light_parts_loads_nothing_heavy(package):
+    _, loaded = load(*modules_of(package))
+    heavy = loaded - sys.stdlib_module_names - {"numpy"} - LIGHT[package]
     assert not heavy, f"importing {package} loads {', '.join(sorted(heavy))}"
+
+
+def test_nothing_on_slicers_side_loads_torch():
+    _, loaded = load(*modules_of(CORE), *modules_of(MRML), *modules_of(f"{WORKER}.client"))
+    assert {"slicer", LIBRARY} <= loaded
+    assert not loaded & set(TORCH)
+
+
+def test_importing_the_core_takes_no_time(bar):
+    """The best of a few: another process may be at work."""
+    taken = min(load(LIBRARY, *modules_of(CORE))[0] for _ in range(5))
+    bar("import of the core beyond numpy, ms", taken, "< 100")
+    assert taken < 100

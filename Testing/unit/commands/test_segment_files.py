@@ -103,6 +103,26 @@ def test_old_files_survive_a_failure(desk, monkeypatch, where, fault):
     assert desk.files() == {*START, *old}
 
 
+def test_where_the_result_cannot_be_put_in_place_no_other_file_is(desk, monkeypatch):
+    """As on Windows, while another program has the old result open."""
+    wanted = {"report": desk.folder / "report.json", "overview": desk.folder / "overview.png"}
+    for path in (desk.output, *wanted.values()):
+        path.write_bytes(b"old")
+    replace = Path.replace
+
+    def held_open(path, target):
+        if target.name == desk.output.name:
+            raise PermissionError(13, "Permission denied")
+        return replace(path, target)
+
+    monkeypatch.setattr(results, "render_overview", lambda *arguments, **options: arguments[2].write_bytes(b"new"))
+    monkeypatch.setattr(Path, "replace", held_open)
+    assert desk.segment(**wanted) == 2
+    assert desk.err == "foundationseg: result.seg.nrrd cannot be written: Permission denied\n"
+    assert {path.read_bytes() for path in (desk.output, *wanted.values())} == {b"old"}
+    assert desk.files() == {*START, "result.seg.nrrd", "report.json", "overview.png"}
+
+
 def test_old_files_are_replaced(desk):
     desk.output.write_bytes(b"old")
     report = desk.folder / "report.json"
