@@ -185,11 +185,6 @@ class Geometry:
         """The nearest voxel (i, j, k) of RAS positions in mm, inside the image or not; (..., 3)."""
         return round_index(self.to_ijk(position_ras))
 
-    def in_plane_spacing_mm(self, axis: Axis) -> tuple[float, float]:
-        """The spacings, in mm, along the rows' axis and along the columns' axis of a slice across ``axis``."""
-        rest = [n for n, name in zip(self.spacing_mm, AXES, strict=True) if name != axis]
-        return rest[1], rest[0]
-
     def almost_equals(self, other: "Geometry", tolerance_voxels: float = 1e-3) -> bool:
         """True where no voxel of ``other`` lies further from its twin here than that part of a voxel."""
         if self.shape_kji != other.shape_kji:

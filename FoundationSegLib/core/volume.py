@@ -1,7 +1,7 @@
 """A loaded image: its voxels, its place in space, and what its source said about the intensities."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -61,10 +61,6 @@ class Volume:
         for plane in self.array_kji:
             digest.update(np.ascontiguousarray(plane).data)
         return digest.hexdigest()
-
-    def with_notes(self, *notes: str) -> "Volume":
-        """The same image with more notes; nothing is copied."""
-        return replace(self, notes=(*self.notes, *notes))
 
 
 def require_image(volume: Volume) -> None:

@@ -4,16 +4,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card
-from ..core.errors import InferenceError, InputError
+from ..core.errors import InferenceError, InputError, PromptError
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.mask import PackedMask
 from ..core.placement import PlacedBox, place_box
 from ..core.progress import Progress
-from ..core.prompts import BoxPrompt
+from ..core.prompts import BoxPrompt, Prompt, prompt_kind
 from ..core.requests import CheckpointRecord, DeviceChoice, Prediction, PredictRequest
 from ..core.volume import Volume, require_image
 from ..hub.fetch import ensure_checkpoint
@@ -86,9 +86,10 @@ class Engine:
         card = find_card(self.catalogue, request.model_id)
         require_understood(card, request.segment, request.place)
         volume = self._volume(request.volume_key)
+        if volume.is_colour and 3 not in card.channels:
+            raise InputError(f"{card.title} does not understand colour; give it a grey image")
         boxes = [
-            place_box(cast("BoxPrompt", prompt), volume.geometry, f"{request.place}.prompts[{n}]")
-            for n, prompt in enumerate(request.segment.prompts)
+            _place(prompt, volume, f"{request.place}.prompts[{n}]") for n, prompt in enumerate(request.segment.prompts)
         ]
         mapping = self._mapping(request.intensity, volume)
         start = time.perf_counter()
@@ -138,6 +139,13 @@ def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InferenceError(f"the model could not answer: {reason}") from error
+
+
+def _place(prompt: Prompt, volume: Volume, place: str) -> PlacedBox:
+    """A prompt in voxels; what a card may promise beyond boxes, this engine cannot carry out yet."""
+    if not isinstance(prompt, BoxPrompt):
+        raise PromptError(f"this version segments from boxes only, not from a {prompt_kind(prompt)}", f"{place}.type")
+    return place_box(prompt, volume.geometry, place)
 
 
 def _prediction(

@@ -9,7 +9,7 @@ import vtk
 from numpy.typing import NDArray
 
 from .labels import BLACK, WHITE, Colour, Pen, direction_letters
-from .stage import Stage, show_with, to_array
+from .stage import Stage, show_with
 
 _FILL_OPACITY = 0.35
 _RULER_PART = 0.3
@@ -63,7 +63,7 @@ class SlicePanel:
     @property
     def slice_to_ras(self) -> NDArray[np.float64]:
         """(4, 4): columns are image right, image up, normal and centre, in the world."""
-        return to_array(self._logic.GetSliceNode().GetSliceToRAS())
+        return slicer.util.arrayFromVTKMatrix(self._logic.GetSliceNode().GetSliceToRAS())
 
     def turn_to_volume(self) -> None:
         """Lay the view into the slices of the volume instead of the patient's axes."""

@@ -8,7 +8,8 @@ import slicer
 import vtk
 from numpy.typing import NDArray
 
-from ...core.errors import GeometryError, InputError
+from ...core.errors import InputError
+from ..volumes import parent_to_world
 
 BINARY_LABELMAP = "Binary labelmap"
 # Above so many voxels, bringing two layers together takes longer than drawing both.
@@ -71,32 +72,12 @@ def ijk_to_world(stage: Stage) -> NDArray[np.float64]:
     """From the volume's voxel indices to the world's RAS, (4, 4) float64."""
     matrix = vtk.vtkMatrix4x4()
     stage.volume_node.GetIJKToRASMatrix(matrix)
-    return world_matrix(stage.volume_node) @ to_array(matrix)
+    return parent_to_world(stage.volume_node) @ slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def dimensions_ijk(stage: Stage) -> tuple[int, int, int]:
     """The number of voxels of the volume along i, j, k."""
     return stage.volume_node.GetImageData().GetDimensions()
-
-
-def world_matrix(node: Any) -> NDArray[np.float64]:
-    """From a node's own RAS to the world's: the (4, 4) matrix of its parent transforms.
-
-    Raises:
-        GeometryError: one of them is not linear.
-    """
-    parent = node.GetParentTransformNode()
-    matrix = vtk.vtkMatrix4x4()
-    if parent is not None:
-        if not parent.IsTransformToWorldLinear():
-            raise GeometryError(f"{node.GetName()} has a non-linear transform; harden the transform first")
-        parent.GetMatrixTransformToWorld(matrix)
-    return to_array(matrix)
-
-
-def to_array(matrix: Any) -> NDArray[np.float64]:
-    """The (4, 4) float64 array of a ``vtkMatrix4x4``."""
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 
 def _copy_volume(scene: Any, source: Any, low: float | None, high: float | None) -> Any:
@@ -152,7 +133,7 @@ def _prepare(segmentation: Any) -> None:
 def _follow(scene: Any, node: Any, source: Any) -> None:
     """Put a copy where its source is in the world."""
     matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(world_matrix(source).ravel())
+    matrix.DeepCopy(parent_to_world(source).ravel())
     transform = scene.AddNode(slicer.vtkMRMLLinearTransformNode())
     transform.SetMatrixTransformToParent(matrix)
     node.SetAndObserveTransformNodeID(transform.GetID())

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 from numpy.typing import NDArray
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .stage import BINARY_LABELMAP, to_array, world_matrix
+from ..volumes import parent_to_world
+from .stage import BINARY_LABELMAP
 
 # Enough to find where a segment is largest: all voxels of a small one, a sample of a large one.
 _MOST_POINTS = 50_000
@@ -42,7 +44,7 @@ class Subject:
 def list_subjects(segmentation_node: Any) -> tuple[Subject, ...]:
     """The segments with at least one voxel, in Slicer's order."""
     segmentation = segmentation_node.GetSegmentation()
-    to_world = world_matrix(segmentation_node)
+    to_world = parent_to_world(segmentation_node)
     found = (_measure(segmentation, segment_id, to_world) for segment_id in segmentation.GetSegmentIDs())
     return tuple(subject for subject in found if subject is not None)
 
@@ -57,7 +59,7 @@ def _measure(segmentation: Any, segment_id: str, to_world: NDArray[np.float64]) 
         return None
     matrix = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(matrix)
-    to_ras = to_world @ to_array(matrix)
+    to_ras = to_world @ slicer.util.arrayFromVTKMatrix(matrix)
     points = _indices_ijk(sample(inside, _MOST_POINTS), labelmap) @ to_ras[:3, :3].T + to_ras[:3, 3]
     volume_mm3 = inside.size * float(abs(np.linalg.det(to_ras[:3, :3])))
     return Subject(segment_id, segment.GetName() or segment_id, segment.GetColor(), volume_mm3, points)

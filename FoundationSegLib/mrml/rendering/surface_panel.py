@@ -10,7 +10,7 @@ import vtk
 from numpy.typing import NDArray
 
 from .labels import Pen, direction_letters
-from .stage import Stage, show_with, to_array
+from .stage import Stage, show_with
 from .subjects import Subject, sample, see_through
 from .surfaces import CLOSED_SURFACE
 
@@ -79,7 +79,7 @@ class SurfacePanel:
         """Where points are drawn: (N, 3) in the world to (N, 2) in -1..1 across the panel."""
         aspect = self._renderer.GetTiledAspectRatio()
         camera = self._renderer.GetActiveCamera()
-        matrix = to_array(camera.GetCompositeProjectionTransformMatrix(aspect, -1, 1))
+        matrix = slicer.util.arrayFromVTKMatrix(camera.GetCompositeProjectionTransformMatrix(aspect, -1, 1))
         drawn = points @ matrix[:, :3].T + matrix[:, 3]
         return drawn[:, :2] / drawn[:, 3:]
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ...core.geometry import bounding_box
-from .stage import BINARY_LABELMAP, Stage, to_array, world_matrix
+from ..volumes import parent_to_world
+from .stage import BINARY_LABELMAP, Stage
 from .subjects import Subject
 
 CLOSED_SURFACE = "Closed surface"
@@ -33,7 +34,7 @@ def make_surfaces(stage: Stage, subjects: Sequence[Subject]) -> None:
 def surface_points(stage: Stage, subjects: Sequence[Subject]) -> NDArray[np.float64]:
     """(N, 3) float64: the corners of all surfaces in the world; for a segment without any, its voxels."""
     segmentation = stage.segmentation_node.GetSegmentation()
-    to_world = world_matrix(stage.segmentation_node)
+    to_world = parent_to_world(stage.segmentation_node)
     found = []
     for subject in subjects:
         surface = segmentation.GetSegment(subject.segment_id).GetRepresentation(CLOSED_SURFACE)
@@ -54,7 +55,7 @@ def _coarse_labelmap(segment: Any) -> Any:
     box = bounding_box(mask)
     matrix = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(matrix)
-    to_ras = to_array(matrix)
+    to_ras = slicer.util.arrayFromVTKMatrix(matrix)
     steps = _steps(box.shape_kji[::-1], np.linalg.norm(to_ras[:3, :3], axis=0))
     start = np.array(labelmap.GetExtent()[::2]) + box.start_kji[::-1]
     to_ras[:3, 3] += to_ras[:3, :3] @ start

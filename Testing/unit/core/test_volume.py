@@ -51,15 +51,6 @@ def test_everything_that_makes_another_image_makes_another_key():
     assert all(first.key != second.key for first, second in itertools.combinations(volumes, 2))
 
 
-def test_notes_change_nothing_but_the_notes():
-    volume = Volume(RAMP, GRID, modality="CT", window_level=(400.0, 40.0), name="abdomen", notes=("first",))
-    noted = volume.with_notes("second", "third")
-    assert noted.notes == ("first", "second", "third")
-    assert volume.notes == ("first",)
-    assert noted.array_kji is volume.array_kji
-    assert (noted.key, noted.modality, noted.window_level, noted.name) == (volume.key, "CT", (400.0, 40.0), "abdomen")
-
-
 @pytest.mark.parametrize(("shape", "colour"), [((3, 4, 5), False), ((3, 4, 5, 3), True), ((1, 4, 3), False)])
 def test_colour_is_a_fourth_axis_of_three(shape, colour):
     assert Volume(np.zeros(shape, np.uint8), geometry_from_spacing(shape[:3])).is_colour is colour

@@ -279,3 +279,16 @@ def test_a_request_that_was_stopped_before_it_began_does_nothing(engine, model):
     with pytest.raises(Cancelled):
         engine.predict(request(volume), Progress(token=token))
     assert model.encoded == []
+
+
+def test_colour_and_prompts_beyond_boxes_are_refused_where_nothing_understands_them(model, tmp_path):
+    card = fake_card(channels=[1], prompts=["box", "point"])
+    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    colour = replace(ct(), array_kji=np.repeat(ct().array_kji[..., None], 3, axis=3))
+    for volume in (ct(), colour):
+        engine.add_volume(volume)
+    with pytest.raises(InputError, match="colour"):
+        engine.predict(request(colour), Progress())
+    with pytest.raises(PromptError, match="boxes only") as caught:
+        engine.predict(request(ct(), AROUND, PointPrompt((5.0, 4.0, 2.0))), Progress())
+    assert caught.value.place == "segments[3].prompts[1].type"
