@@ -142,11 +142,13 @@ def _read(job: _Job) -> Volume:
 
 def _predict(job: _Job, volume: Volume) -> list[Prediction]:
     # torch is imported here, once everything that can be refused has been.
+    from ..engine.device import choose_device
     from ..engine.engine import Engine
 
     store = Store(default_store_folder())
     if needs_download(store, job.card):
         require_fetchable(job.card)
+        choose_device(job.options.device)  # what cannot compute need not download
         announce_download(job.card)
     line = ProgressLine()
     client = InlineClient(Engine({job.card.id: job.card}, store, job.options.device), line.show)
