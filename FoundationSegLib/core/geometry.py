@@ -68,6 +68,17 @@ class Box:
             return self
         return Box(_shape(map(min, self.start_kji, other.start_kji)), _shape(map(max, self.stop_kji, other.stop_kji)))
 
+    def shifted(self, by_kji: Shape) -> "Box":
+        """The box moved by whole voxels along k, j, i."""
+        k, j, i = by_kji
+        (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
+        return Box((k0 + k, j0 + j, i0 + i), (k1 + k, j1 + j, i1 + i))
+
+    def relative_to(self, region: "Box") -> "Box":
+        """The box as counted from the first voxel of a region."""
+        k, j, i = region.start_kji
+        return self.shifted((-k, -j, -i))
+
     def contains(self, other: "Box") -> bool:
         """True where every voxel of ``other`` is in this box."""
         return self.intersection(other) == other or other.is_empty

@@ -74,13 +74,7 @@ def pack_mask(mask_kji: NDArray[np.generic], start_kji: Shape = (0, 0, 0)) -> Pa
     if tight.is_empty:
         return EMPTY_MASK
     bits = np.packbits(mask_kji[tight.slices] != 0).tobytes()
-    return PackedMask(_moved(tight, start_kji), bits)
-
-
-def _moved(box: Box, by_kji: Shape) -> Box:
-    k, j, i = by_kji
-    (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
-    return Box((k0 + k, j0 + j, i0 + i), (k1 + k, j1 + j, i1 + i))
+    return PackedMask(tight.shifted(start_kji), bits)
 
 
 def _cut(array_kji: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
@@ -99,9 +93,7 @@ def merge_masks(masks: Sequence[PackedMask]) -> PackedMask:
         box = box.union(mask.box)
     merged = np.zeros(box.shape_kji, np.bool_)
     for mask in masks:
-        start = np.subtract(mask.box.start_kji, box.start_kji)
-        k, j, i = (slice(a, a + n) for a, n in zip(start, mask.box.shape_kji, strict=True))
-        merged[k, j, i] |= mask.unpack()
+        merged[mask.box.relative_to(box).slices] |= mask.unpack()
     return pack_mask(merged, box.start_kji)
 
 

@@ -36,7 +36,7 @@ def read_labels(labelmap: Any, geometry: Geometry, box: Box) -> NDArray[np.integ
     offset = grid_offset(labelmap, geometry)
     if offset is None:
         return read_labels(_resampled(labelmap, geometry, box), geometry, box)
-    return _cut_out(_array(labelmap), shifted(_extent_box(labelmap), offset), box)
+    return _cut_out(_array(labelmap), _extent_box(labelmap).shifted(offset), box)
 
 
 def occupied_box(labelmap: Any, geometry: Geometry) -> Box:
@@ -46,7 +46,7 @@ def occupied_box(labelmap: Any, geometry: Geometry) -> Box:
     offset = grid_offset(labelmap, geometry)
     if offset is None:
         return geometry.box
-    return shifted(_extent_box(labelmap), offset).intersection(geometry.box)
+    return _extent_box(labelmap).shifted(offset).intersection(geometry.box)
 
 
 def grid_offset(labelmap: Any, geometry: Geometry) -> Shape | None:
@@ -81,7 +81,7 @@ def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
     if offset is None:
         raise GeometryError("the segment was drawn on another grid than the volume: resample it in the Segment Editor")
     matrix = geometry.ijk_to_ras if is_empty(labelmap) else image_to_world(labelmap)
-    image = oriented_image(shifted(mask.box, _negative(offset)), matrix)
+    image = oriented_image(mask.box.shifted((-offset[0], -offset[1], -offset[2])), matrix)
     voxels = mask.unpack().reshape(-1).view(np.uint8)
     image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(voxels, deep=True))
     return image
@@ -126,10 +126,10 @@ def _cut_out(array: NDArray[np.integer], place: Box, box: Box) -> NDArray[np.int
     """The part of an array that lies at ``place`` which falls into ``box``, filled up with zeros."""
     common = place.intersection(box)
     if common == box:
-        return array[relative(box, place).slices]
+        return array[box.relative_to(place).slices]
     labels = np.zeros(box.shape_kji, array.dtype)
     if not common.is_empty:
-        labels[relative(common, box).slices] = array[relative(common, place).slices]
+        labels[common.relative_to(box).slices] = array[common.relative_to(place).slices]
     return labels
 
 
@@ -159,20 +159,3 @@ def image_to_world(labelmap: Any) -> NDArray[np.float64]:
 def _extent_box(labelmap: Any) -> Box:
     i0, i1, j0, j1, k0, k1 = labelmap.GetExtent()
     return Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1))
-
-
-def shifted(box: Box, by_kji: Shape) -> Box:
-    """The box moved by whole voxels."""
-    k, j, i = by_kji
-    (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
-    return Box((k0 + k, j0 + j, i0 + i), (k1 + k, j1 + j, i1 + i))
-
-
-def relative(box: Box, region: Box) -> Box:
-    """The box as counted from the first voxel of a region."""
-    return shifted(box, _negative(region.start_kji))
-
-
-def _negative(offset: Shape) -> Shape:
-    k, j, i = offset
-    return -k, -j, -i

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError, InputError
 from ..core.geometry import Box, Geometry
 from ..core.mask import EMPTY_MASK, PackedMask, SegmentChange, change_between, pack_mask
-from .labelmaps import BINARY_LABELMAP, grid_offset, occupied_box, read_labels, relative
+from .labelmaps import BINARY_LABELMAP, grid_offset, occupied_box, read_labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,14 +81,14 @@ class SegmentReader:
         region = wanted.box.union(occupied.intersection(box))
         before = self.read_mask(segment_id, region)
         after = np.zeros_like(before)
-        after[relative(wanted.box, region).slices] = wanted.unpack()
+        after[wanted.box.relative_to(region).slices] = wanted.unpack()
         return change_between(before, after, region.start_kji)
 
     def without(self, mask: PackedMask, segment_ids: Iterable[str]) -> PackedMask:
         """The mask without the voxels of those segments."""
         voxels = mask.unpack()
         for layer in self._layers(segment_ids, mask.box):
-            part = voxels[relative(layer.box, mask.box).slices]
+            part = voxels[layer.box.relative_to(mask.box).slices]
             part &= ~np.isin(layer.labels, list(layer.segment_ids))
         return pack_mask(voxels, mask.box.start_kji)
 
@@ -96,7 +96,7 @@ class SegmentReader:
         """What each of those segments loses if the mask takes its voxels; segments that lose nothing are left out."""
         voxels, changes = mask.unpack(), {}
         for layer in self._layers(segment_ids, mask.box):
-            part = voxels[relative(layer.box, mask.box).slices]
+            part = voxels[layer.box.relative_to(mask.box).slices]
             for value in set(np.unique(layer.labels[part]).tolist()) & set(layer.segment_ids):
                 lost = pack_mask((layer.labels == value) & part, layer.box.start_kji)
                 changes[layer.segment_ids[value]] = SegmentChange(EMPTY_MASK, lost)

@@ -6,6 +6,7 @@ import pytest
 from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
 
 # Oblique, sheared, flipped and anisotropic at once.
@@ -31,3 +32,8 @@ def volume_node(scene):
 @pytest.fixture
 def segmentation_node(scene):
     return scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+
+
+@pytest.fixture
+def writer(segmentation_node, volume_node):
+    return SegmentWriter(segmentation_node, volume_node)

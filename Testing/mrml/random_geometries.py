@@ -64,3 +64,9 @@ def add_parent(scene, matrix, *nodes):
     for node in nodes:
         node.SetAndObserveTransformNodeID(parent.GetID())
     return parent
+
+
+def solid(writer, box):
+    mask = np.zeros(writer.geometry.shape_kji, bool)
+    mask[box.slices] = True
+    return mask

@@ -15,15 +15,13 @@ from FoundationSegLib.mrml.labelmaps import (
     occupied_box,
     oriented_image,
     read_labels,
-    relative,
-    shifted,
 )
 
 GRID = Geometry([[-0.7, 0.1, 0.3, 10], [-0.2, 0.9, 0.05, -20], [0.1, 0.02, 3, 5], [0, 0, 0, 1]], (6, 7, 8))
 
 
 def labelmap(labels, start_kji=(0, 0, 0), matrix=GRID.ijk_to_ras):
-    image = oriented_image(shifted(Box((0, 0, 0), labels.shape), start_kji), matrix)
+    image = oriented_image(Box((0, 0, 0), labels.shape).shifted(start_kji), matrix)
     image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(labels.reshape(-1), deep=True))
     return image
 
@@ -58,7 +56,7 @@ def test_a_label_map_that_counts_from_another_voxel(offset_ijk):
     image = labelmap(LABELS, (0, 0, 0), moved(GRID.ijk_to_ras, offset_ijk))
     assert grid_offset(image, GRID) == offset_ijk[::-1]
     assert np.array_equal(read_labels(image, GRID, GRID.box), whole(offset_ijk[::-1]))
-    assert occupied_box(image, GRID) == shifted(Box((0, 0, 0), (2, 3, 4)), offset_ijk[::-1]).intersection(GRID.box)
+    assert occupied_box(image, GRID) == Box((0, 0, 0), (2, 3, 4)).shifted(offset_ijk[::-1]).intersection(GRID.box)
 
 
 def test_a_box_inside_is_read_without_copying():
@@ -117,7 +115,3 @@ def test_a_mask_takes_the_matrix_and_the_voxel_numbers_of_its_label_map():
 
 def test_an_empty_box_reads_nothing():
     assert read_labels(labelmap(LABELS), GRID, EMPTY_BOX).shape == (0, 0, 0)
-
-
-def test_relative_boxes():
-    assert relative(Box((5, 6, 7), (8, 9, 9)), Box((4, 4, 4), (9, 9, 9))) == Box((1, 2, 3), (4, 5, 5))

@@ -9,9 +9,9 @@ import vtk
 from numpy.typing import NDArray
 
 from ...core.errors import InputError
+from ..labelmaps import BINARY_LABELMAP
 from ..volumes import parent_to_world
 
-BINARY_LABELMAP = "Binary labelmap"
 # Above so many voxels, bringing two layers together takes longer than drawing both.
 _WORTH_COLLAPSING = 20_000_000
 

@@ -10,8 +10,8 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util.numpy_support import vtk_to_numpy
 
+from ..labelmaps import BINARY_LABELMAP
 from ..volumes import parent_to_world
-from .stage import BINARY_LABELMAP
 
 # Enough to find where a segment is largest: all voxels of a small one, a sample of a large one.
 _MOST_POINTS = 50_000

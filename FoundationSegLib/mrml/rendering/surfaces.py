@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ...core.geometry import bounding_box
+from ..labelmaps import BINARY_LABELMAP
 from ..volumes import parent_to_world
-from .stage import BINARY_LABELMAP, Stage
+from .stage import Stage
 from .subjects import Subject
 
 CLOSED_SURFACE = "Closed surface"

@@ -65,6 +65,17 @@ def boxes(draw: st.DrawFn, low: int = -3, high: int = 9) -> Box:
 coordinates = finite(-1e4, 1e4) | st.integers(-500, 500).map(float)
 vectors = st.tuples(coordinates, coordinates, coordinates)
 polarities = st.sampled_from(Polarity)
+ORIGIN = (0.0, 0.0, 0.0)
+ONE_OF_EACH = {
+    "point": PointPrompt(ORIGIN),
+    "box": BoxPrompt((ORIGIN, ORIGIN)),
+    "scribble": ScribblePrompt((ORIGIN,)),
+    "lasso": LassoPrompt((ORIGIN, ORIGIN, ORIGIN)),
+    "mask": MaskPrompt("seed.seg.nrrd", "Liver"),
+    "text": TextPrompt("liver"),
+    "class": ClassPrompt("liver"),
+}
+
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12).filter(str.strip)
 oblique_planes = st.builds(
     lambda origin, angles, length: ObliquePlane(

@@ -7,27 +7,11 @@ from FoundationSegLib.core.cards import CheckpointFile, License, ModelCard, Sour
 from FoundationSegLib.core.errors import PromptError
 from FoundationSegLib.core.prompts import (
     PROMPT_TYPES,
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    PointPrompt,
     Polarity,
-    ScribblePrompt,
     SegmentPrompts,
-    TextPrompt,
 )
+from Testing.unit.core.strategies import ONE_OF_EACH
 
-ORIGIN = (0.0, 0.0, 0.0)
-PROMPTS = {
-    "point": PointPrompt(ORIGIN),
-    "box": BoxPrompt((ORIGIN, ORIGIN)),
-    "scribble": ScribblePrompt((ORIGIN,)),
-    "lasso": LassoPrompt((ORIGIN, ORIGIN, ORIGIN)),
-    "mask": MaskPrompt("seed.seg.nrrd", "Liver"),
-    "text": TextPrompt("liver"),
-    "class": ClassPrompt("liver"),
-}
 CARD = ModelCard(
     id="lite",
     title="Lite Model",
@@ -56,9 +40,9 @@ def failure(*prompts, card=CARD):
 
 @pytest.mark.parametrize("kind", PROMPT_TYPES)
 def test_a_kind_is_understood_where_the_card_lists_it(kind):
-    prompt = PROMPTS[kind]
+    prompt = ONE_OF_EACH[kind]
     assert failure(prompt, card=replace(CARD, prompts=(kind,), negative=())) is None
-    error = failure(PROMPTS["box"], prompt)
+    error = failure(ONE_OF_EACH["box"], prompt)
     if kind in CARD.prompts:
         assert error is None
     else:
@@ -68,9 +52,9 @@ def test_a_kind_is_understood_where_the_card_lists_it(kind):
 
 
 def test_negative_is_understood_where_the_card_lists_it():
-    point, box = (replace(PROMPTS[kind], polarity=Polarity.NEGATIVE) for kind in ("point", "box"))
+    point, box = (replace(ONE_OF_EACH[kind], polarity=Polarity.NEGATIVE) for kind in ("point", "box"))
     assert failure(point) is None
-    error = failure(PROMPTS["box"], point, box)
+    error = failure(ONE_OF_EACH["box"], point, box)
     assert error.place == "segments[1].prompts[2].polarity"
     assert str(error).endswith("negative kinds it understands: points")
     assert str(failure(point, card=replace(CARD, negative=()))).endswith("negative kinds it understands: none")

@@ -4,29 +4,12 @@ import pytest
 
 from FoundationSegLib.core.prompts import (
     PROMPT_TYPES,
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    PointPrompt,
     Polarity,
     Prompt,
     PromptKind,
-    ScribblePrompt,
-    TextPrompt,
     prompt_kind,
 )
-
-ORIGIN = (0.0, 0.0, 0.0)
-ONE_OF_EACH = {
-    "point": PointPrompt(ORIGIN),
-    "box": BoxPrompt((ORIGIN, ORIGIN)),
-    "scribble": ScribblePrompt((ORIGIN,)),
-    "lasso": LassoPrompt((ORIGIN, ORIGIN, ORIGIN)),
-    "mask": MaskPrompt("seed.seg.nrrd", "Liver"),
-    "text": TextPrompt("liver"),
-    "class": ClassPrompt("liver"),
-}
+from Testing.unit.core.strategies import ONE_OF_EACH
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
