@@ -15,13 +15,15 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.requests import Prediction, PredictRequest
+from ..core.requests import DeviceChoice, Prediction, PredictRequest
 from ..core.volume import Volume, require_image
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.store import Store, default_store_folder
 from ..io.atomic import check_writable, replace_atomically
 from ..io.formats import output_format
-from ..worker.client import InlineClient, ask
+from ..worker.client import Client, ask
+from ..worker.process_client import ProcessClient
+from ..worker.settings import WorkerSettings
 from .prompts_file import read_prompts
 from .report import segment_report
 from .terminal import ProgressLine, announce_download, say
@@ -65,9 +67,11 @@ def run(options: argparse.Namespace) -> None:
     """Segment, then write; nothing is written unless everything went well."""
     begin = time.perf_counter()
     job = _check(options)
-    volume = _read(job)
-    start_s = time.perf_counter() - begin
-    predictions = _predict(job, volume)
+    with contextlib.closing(open_client(options)) as client:
+        client.prepare(job.card.id)  # the model is loaded while the image is read
+        volume = _read(job)
+        start_s = time.perf_counter() - begin
+        predictions = _predict(job, volume, client)
     write_begin = time.perf_counter()
     segments, notes, writers = _results(job, volume, predictions)
 
@@ -140,24 +144,31 @@ def _read(job: _Job) -> Volume:
     return volume
 
 
-def _predict(job: _Job, volume: Volume) -> list[Prediction]:
-    # torch is imported here, once everything that can be refused has been.
-    from ..engine.device import choose_device
-    from ..engine.engine import Engine
+def open_client(options: argparse.Namespace) -> Client:
+    """The client that does the work: a worker process of its own."""
+    return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False))
 
+
+def _predict(job: _Job, volume: Volume, client: Client) -> list[Prediction]:
     store = Store(default_store_folder())
     if needs_download(store, job.card):
         require_fetchable(job.card)
-        choose_device(job.options.device)  # what cannot compute need not download
+        _require_device(job.options.device)
         announce_download(job.card)
     line = ProgressLine()
-    client = InlineClient(Engine({job.card.id: job.card}, store, job.options.device), line.show)
     try:
         client.send_volume(volume)
-        return [ask(client, request) for request in _requests(job, volume)]
+        return [ask(client, request, line.show) for request in _requests(job, volume)]
     finally:
         line.clear()
-        client.close()
+
+
+def _require_device(choice: DeviceChoice) -> None:
+    """What cannot compute need not download; the other devices are there in any case, and torch is slow to import."""
+    if choice in ("cuda", "mps"):
+        from ..engine.device import choose_device
+
+        choose_device(choice)
 
 
 def _requests(job: _Job, volume: Volume) -> list[PredictRequest]:

@@ -5,7 +5,7 @@ import sys
 from ..core.cards import ModelCard
 from ..core.progress import ProgressReport
 
-_STAGES = {"download": "Downloading", "slices": "Segmenting"}
+_STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
 
 
 def say(line: str) -> None:

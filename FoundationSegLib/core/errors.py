@@ -9,6 +9,13 @@ class InputError(FoundationSegError):
     """Something handed in cannot be used: a file, a volume, an option."""
 
 
+class VolumeMissingError(InputError):
+    """A request names an image that was not sent, or that had to make room for others."""
+
+    def __init__(self, message: str = "the request names an image that was not sent") -> None:
+        super().__init__(message)
+
+
 class GeometryError(FoundationSegError):
     """An image's place in space cannot be used: singular, non-linear, unevenly spaced."""
 

@@ -9,6 +9,22 @@ from .prompts import SegmentPrompts
 
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 
+# How a 3-D box is followed from slice to slice. "official": the box around the neighbour's mask, wherever that leads
+# (CVPR24_LiteMedSAM_infer.py). "confined": the same, cut to the prompt: the object was said to lie inside it.
+BoxRule = Literal["confined", "official"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """What an engine may keep, in bytes. What was not used the longest goes first; the newest stays in any case.
+
+    A LiteMedSAM embedding takes 4 MB: half a gigabyte is a chest CT of 128 slices, wholly encoded.
+    """
+
+    volumes: int = 2 * 2**30
+    embeddings: int = 512 * 2**20
+    models: int = 6 * 2**30
+
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:

@@ -1,12 +1,12 @@
 """The embedding cache: a slice is encoded once, however many prompts it gets."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from ..core.geometry import Axis
 from ..core.requests import CheckpointRecord
 from ..models.base import SliceEmbedding
+from .budget import Budgeted
 
 EmbeddingT = TypeVar("EmbeddingT", bound=SliceEmbedding)
 
@@ -28,40 +28,14 @@ class EmbeddingKey:
     high: float
 
 
-class EmbeddingCache(Generic[EmbeddingT]):
-    """Embeddings within a budget of bytes; the one that was not asked for the longest goes first."""
+class EmbeddingCache(Budgeted[EmbeddingKey, EmbeddingT]):
+    """Embeddings within a budget of bytes."""
 
     def __init__(self, budget_bytes: int) -> None:
-        self._budget_bytes = budget_bytes
-        self._entries: OrderedDict[EmbeddingKey, EmbeddingT] = OrderedDict()
-        self._nbytes = 0
+        super().__init__(budget_bytes, lambda embedding: embedding.nbytes)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory taken by the embeddings, in bytes; never above the budget."""
-        return self._nbytes
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, key: EmbeddingKey) -> EmbeddingT | None:
-        """The embedding, or None if it is not there (any more)."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-        return entry
-
-    def put(self, key: EmbeddingKey, embedding: EmbeddingT) -> None:
-        """Keep an embedding, and let go of the oldest ones as needed; one above the whole budget is not kept."""
-        self._drop(key)
-        if embedding.nbytes > self._budget_bytes:
-            return
-        self._entries[key] = embedding
-        self._nbytes += embedding.nbytes
-        while self._nbytes > self._budget_bytes:
-            self._drop(next(iter(self._entries)))
-
-    def _drop(self, key: EmbeddingKey) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._nbytes -= entry.nbytes
+    def drop_volume(self, volume_key: str) -> None:
+        """Let go of what was seen of an image."""
+        for key in self:
+            if key.volume_key == volume_key:
+                self.drop(key)

@@ -1,31 +1,35 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card
-from ..core.errors import InferenceError, InputError, PromptError
+from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
+from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.mask import PackedMask
 from ..core.placement import PlacedBox, place_box
 from ..core.progress import Progress
 from ..core.prompts import BoxPrompt, Prompt, prompt_kind
-from ..core.requests import CheckpointRecord, DeviceChoice, Prediction, PredictRequest
+from ..core.requests import BoxRule, CheckpointRecord, DeviceChoice, MemoryBudget, Prediction, PredictRequest
 from ..core.volume import Volume, require_image
-from ..hub.fetch import ensure_checkpoint
+from ..hub.fetch import ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..models.base import SliceModel, load_slice_model
+from .budget import Budgeted
 from .cache import EmbeddingCache
 from .device import choose_device
 from .slice_inference import SliceInference
-from .tracks import BoxRule, plan_tracks
+from .tracks import plan_tracks
 
-# A LiteMedSAM embedding takes 4 MB: this is a chest CT of 128 slices, wholly encoded.
-CACHE_BYTES = 512 * 2**20
+# How far from the last prompt slices are encoded while nothing else is to be done: where a user scrolls next.
+SLICES_AHEAD = 5
+
+_BUDGET = MemoryBudget()
 
 AnswerT = TypeVar("AnswerT")
 
@@ -39,25 +43,42 @@ class LoadedModel:
 
 
 @dataclass(slots=True)
+class _Outlook:
+    """What may be asked next: the slices around the last prompt, the nearest first."""
+
+    inference: SliceInference
+    slices: deque[tuple[Axis, int]]
+
+
+def _volume_memory(budget_bytes: int = _BUDGET.volumes) -> Budgeted[str, Volume]:
+    return Budgeted(budget_bytes, lambda volume: volume.array_kji.nbytes)
+
+
+def _model_memory(budget_bytes: int = _BUDGET.models) -> Budgeted[str, LoadedModel]:
+    return Budgeted(budget_bytes, lambda loaded: loaded.model.nbytes)
+
+
+@dataclass(slots=True)
 class Engine:
-    """Answers requests, one at a time.
+    """Answers requests, one at a time. :func:`engine_within` makes one with a budget of memory.
 
     Attributes:
         catalogue: the cards by id.
         store: where the checkpoints are.
         device: what to compute on; ``"auto"`` picks the best that is there.
-        cache: the embeddings, within their budget.
+        cache, volumes, models: the embeddings, the images by key and the loaded models by id, each within its budget.
         box_rule: how 3-D boxes are followed; ``"official"`` is there for parity with LiteMedSAM's own script.
     """
 
     catalogue: Mapping[str, ModelCard]
     store: Store
     device: DeviceChoice = "auto"
-    cache: EmbeddingCache[Any] = field(default_factory=partial(EmbeddingCache, CACHE_BYTES))
+    cache: EmbeddingCache[Any] = field(default_factory=lambda: EmbeddingCache(_BUDGET.embeddings))
     box_rule: BoxRule = "confined"
-    _volumes: dict[str, Volume] = field(default_factory=dict)
+    volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
+    models: Budgeted[str, LoadedModel] = field(default_factory=_model_memory)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
-    _models: dict[str, LoadedModel] = field(default_factory=dict)
+    _outlook: _Outlook | None = None
 
     def add_volume(self, volume: Volume) -> None:
         """Take in an image; requests name it by its key.
@@ -66,22 +87,38 @@ class Engine:
             InputError: there is nothing to segment in it: NaN, infinite or constant.
         """
         require_image(volume)
-        self._volumes[volume.key] = volume
+        self.volumes.put(volume.key, volume)
 
     def remove_volume(self, volume_key: str) -> None:
-        """Let go of an image; it is no error if it is not there."""
-        self._volumes.pop(volume_key, None)
+        """Let go of an image and of all that was seen of it; it is no error if it is not there."""
+        self.volumes.drop(volume_key)
+        self.cache.drop_volume(volume_key)
+        self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
+        if self._outlook is not None and self._outlook.inference.volume.key == volume_key:
+            self._outlook = None
+
+    def prepare(self, model_id: str, progress: Progress) -> None:
+        """Load a model that will be asked for; one that would have to be downloaded first is left alone.
+
+        Raises:
+            UnknownModelError, CheckpointError, InferenceError: the model cannot be used.
+        """
+        card = find_card(self.catalogue, model_id)
+        if not needs_download(self.store, card):
+            self._load(card, progress)
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
         """Answer a request.
 
         Raises:
             UnknownModelError, CheckpointError: the model cannot be used.
-            InputError: the volume was not added, or the intensity policy does not fit it.
+            VolumeMissingError: the volume was not added, or made room for others.
+            InputError: the intensity policy does not fit the volume.
             PromptError: a prompt is outside the volume or not understood by the model.
             InferenceError: the model failed.
             Cancelled: the user stopped it.
         """
+        self._outlook = None
         progress.check()
         card = find_card(self.catalogue, request.model_id)
         require_understood(card, request.segment, request.place)
@@ -98,12 +135,29 @@ class Engine:
         inference = SliceInference(loaded.model, loaded.checkpoint, volume, mapping, self.cache)
         tracks = plan_tracks(boxes, volume.geometry.shape_kji, request.propagate, self.box_rule)
         mask = _guarded(lambda: inference.segment(tracks, progress))
+        self._outlook = _Outlook(inference, deque(_around(boxes[-1], volume)))
         return _prediction(request, mask, boxes, inference, loaded.checkpoint, load_s)
 
+    def encode_ahead(self, progress: Progress) -> bool:
+        """Encode one more of the slices around the last prompt; False where there is none left.
+
+        Raises:
+            Cancelled: something that was asked for has come.
+        """
+        while self._outlook is not None and self._outlook.slices:
+            axis, index = self._outlook.slices[0]
+            inference = self._outlook.inference
+            is_new = _guarded(lambda: inference.encode_ahead(axis, index, progress))  # noqa: B023 - called at once
+            self._outlook.slices.popleft()
+            if is_new:
+                return True
+        return False
+
     def _volume(self, key: str) -> Volume:
-        if key not in self._volumes:
-            raise InputError("the request names an image that was not sent")
-        return self._volumes[key]
+        volume = self.volumes.get(key)
+        if volume is None:
+            raise VolumeMissingError()
+        return volume
 
     def _mapping(self, policy: str, volume: Volume) -> IntensityMapping:
         # Percentiles of a large volume take seconds, and a click asks for the same ones again.
@@ -116,20 +170,41 @@ class Engine:
         return self._mappings[key]
 
     def _load(self, card: ModelCard, progress: Progress) -> LoadedModel:
-        if card.id not in self._models:
+        loaded = self.models.get(card.id)
+        if loaded is None:
             try:
-                self._models[card.id] = self._load_anew(card, progress)
+                loaded = self._load_anew(card, progress)
             except ModuleNotFoundError as error:
                 remedy = f"install {', '.join(card.packages) or error.name} with pip"
                 raise InferenceError(f"{card.title} needs the Python package {error.name}; {remedy}") from error
-        return self._models[card.id]
+            self.models.put(card.id, loaded)
+        return loaded
 
     def _load_anew(self, card: ModelCard, progress: Progress) -> LoadedModel:
+        progress.step("load", 0, 1)
         device = choose_device(self.device)  # before anything is downloaded in vain
         files = ensure_checkpoint(self.store, card, progress)
         model = _guarded(lambda: load_slice_model(card, files, device))
         record = CheckpointRecord(card.id, card.source.repository, card.source.revision, self.store.sha256(card))
         return LoadedModel(model, record)
+
+
+def engine_within(
+    budget: MemoryBudget, catalogue: Mapping[str, ModelCard], store: Store, device: DeviceChoice, box_rule: BoxRule
+) -> Engine:
+    """An engine that keeps no more than a budget of memory."""
+    cache: EmbeddingCache[Any] = EmbeddingCache(budget.embeddings)
+    volumes, models = _volume_memory(budget.volumes), _model_memory(budget.models)
+    return Engine(catalogue, store, device, cache, box_rule, volumes, models)
+
+
+def _around(placed: PlacedBox, volume: Volume) -> Iterator[tuple[Axis, int]]:
+    """The slices next to a prompt, along its axis, the nearest first."""
+    length = volume.geometry.shape_kji[array_axis(placed.axis)]
+    for distance in range(1, SLICES_AHEAD + 1):
+        for index in (placed.slices.stop - 1 + distance, placed.slices.start - distance):
+            if 0 <= index < length:
+                yield placed.axis, index
 
 
 def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:

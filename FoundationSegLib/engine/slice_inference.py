@@ -67,6 +67,17 @@ class SliceInference:
                     self.tally.scores.append(answer.score)
         return merge_masks([stack_slices(axis, found, self.volume.geometry.shape_kji) for axis, found in masks.items()])
 
+    def encode_ahead(self, axis: Axis, index: int, progress: Progress) -> bool:
+        """Encode a slice that may be asked for; False where that was done before.
+
+        Raises:
+            Cancelled: something that was asked for has come.
+        """
+        progress.check()
+        before = self.tally.encodes
+        self._embedding(axis, index)
+        return self.tally.encodes > before
+
     def _follow(self, track: Track) -> Iterator[tuple[int, SliceAnswer]]:
         """Every slice of a track: the key first, then upwards, then downwards, as in the official script."""
         first = self._decode(track.axis, track.key, track.prompt)

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ..core.geometry import Axis, Shape, array_axis
 from ..core.placement import PlacedBox
+from ..core.requests import BoxRule
 from ..models.base import BoxXyxy, SlicePrompt
-
-# How a 3-D box is followed from slice to slice. "official": the box around the neighbour's mask, wherever that leads
-# (CVPR24_LiteMedSAM_infer.py). "confined": the same, cut to the prompt: the object was said to lie inside it.
-BoxRule = Literal["confined", "official"]
 
 
 @dataclass(frozen=True, slots=True)

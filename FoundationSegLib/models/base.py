@@ -48,6 +48,11 @@ class SliceModel(Protocol):
     device: str
     precision: str
 
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        ...
+
     def encode(self, image: NDArray[np.uint8]) -> Any:
         """The embedding of a slice, (rows, columns) grey or (rows, columns, 3) colour, uint8."""
         ...

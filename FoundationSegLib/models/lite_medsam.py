@@ -191,6 +191,11 @@ class LiteMedSam:
         self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
         self.decoder = decoder.eval().to(device)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        return sum(p.nbytes for module in (self._encoder, self.decoder) for p in module.parameters())
+
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> LiteMedSamEmbedding:
         """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8."""

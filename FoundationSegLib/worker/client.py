@@ -1,5 +1,6 @@
-"""The client: one interface, whoever does the work. Here: the one that works in line, for scripts and tests."""
+"""The client: one interface, whoever does the work. Here: the one that works in line, for tests and simple scripts."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,16 @@ from .messages import Answered, Event, Failed, Progressed
 
 
 class Client(Protocol):
-    """What a session, a panel or a command talks to."""
+    """What a session, a panel or a command talks to. One request is under way at a time: the newest."""
+
+    @property
+    def is_busy(self) -> bool:
+        """True while there is, or may come, something to poll for."""
+        ...
+
+    def prepare(self, model_id: str) -> None:
+        """Say which model will be asked for, so that it is loaded meanwhile. Nothing is downloaded for it."""
+        ...
 
     def send_volume(self, volume: Volume) -> None:
         """Hand over an image once; requests name it by its key.
@@ -23,16 +33,33 @@ class Client(Protocol):
         """
         ...
 
+    def remove_volume(self, volume_key: str) -> None:
+        """Let go of an image; it is no error if it was never sent."""
+        ...
+
     def submit(self, request: PredictRequest) -> None:
-        """Ask. A later request makes an earlier one that was not begun yet pointless: it fails as cancelled."""
+        """Ask. Whatever was asked before and is not answered yet fails as cancelled."""
         ...
 
     def cancel(self, request_id: int) -> None:
-        """Stop a request; its last event is a failure by :class:`~FoundationSegLib.core.errors.Cancelled`."""
+        """Stop the request that is under way: its last event is a failure by
+        :class:`~FoundationSegLib.core.errors.Cancelled`. Any other number is left alone.
+        """
         ...
 
     def poll(self) -> tuple[Event, ...]:
-        """What happened since the last call, oldest first. Never blocks."""
+        """What happened since the last call, oldest first. Never waits."""
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there may be something to poll for, or the time is over. For scripts, not for panels."""
+        ...
+
+    def stop(self) -> None:
+        """End the process that works, if there is one, for example before packages are installed.
+
+        Images stay registered, and the next request starts a new one.
+        """
         ...
 
     def close(self) -> None:
@@ -45,6 +72,14 @@ class Answering(Protocol):
 
     def add_volume(self, volume: Volume) -> None:
         """Take in an image."""
+        ...
+
+    def remove_volume(self, volume_key: str) -> None:
+        """Let go of an image."""
+        ...
+
+    def prepare(self, model_id: str, progress: Progress) -> None:
+        """Load a model that will be asked for."""
         ...
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
@@ -65,15 +100,33 @@ class InlineClient:
     engine: Answering
     on_progress: Callable[[ProgressReport], None] | None = None
     _events: deque[Event] = field(default_factory=deque)
-    _tokens: dict[int, CancelToken] = field(default_factory=dict)
+    _work: tuple[int, CancelToken] | None = None
+    _volume_keys: set[str] = field(default_factory=set)
+
+    @property
+    def is_busy(self) -> bool:
+        """See :attr:`Client.is_busy`."""
+        return bool(self._events)
+
+    def prepare(self, model_id: str) -> None:
+        """See :meth:`Client.prepare`; a model that cannot be loaded fails the request that needs it."""
+        with contextlib.suppress(FoundationSegError):
+            self.engine.prepare(model_id, Progress())
 
     def send_volume(self, volume: Volume) -> None:
         """See :meth:`Client.send_volume`."""
         self.engine.add_volume(volume)
+        self._volume_keys.add(volume.key)
+
+    def remove_volume(self, volume_key: str) -> None:
+        """See :meth:`Client.remove_volume`."""
+        self._volume_keys.discard(volume_key)
+        self.engine.remove_volume(volume_key)
 
     def submit(self, request: PredictRequest) -> None:
         """See :meth:`Client.submit`; returns when the request is answered or has failed."""
-        token = self._tokens.setdefault(request.request_id, CancelToken())
+        token = CancelToken()
+        self._work = request.request_id, token
 
         def report(progress: ProgressReport) -> None:
             self._events.append(Progressed(request.request_id, progress))
@@ -87,11 +140,12 @@ class InlineClient:
         else:
             self._events.append(Answered(request.request_id, prediction))
         finally:
-            self._tokens.pop(request.request_id, None)  # a callback may have closed the client
+            self._work = None
 
     def cancel(self, request_id: int) -> None:
-        """See :meth:`Client.cancel`; to be called from a progress callback, or before :meth:`submit`."""
-        self._tokens.setdefault(request_id, CancelToken()).cancel()
+        """See :meth:`Client.cancel`; to be called from a progress callback."""
+        if self._work is not None and self._work[0] == request_id:
+            self._work[1].cancel()
 
     def poll(self) -> tuple[Event, ...]:
         """See :meth:`Client.poll`."""
@@ -99,24 +153,42 @@ class InlineClient:
         self._events.clear()
         return events
 
+    def wait(self, timeout_s: float) -> None:
+        """See :meth:`Client.wait`: there is nobody to wait for."""
+
+    def stop(self) -> None:
+        """See :meth:`Client.stop`: there is no process."""
+
     def close(self) -> None:
         """See :meth:`Client.close`."""
+        for volume_key in list(self._volume_keys):
+            self.remove_volume(volume_key)
         self._events.clear()
-        self._tokens.clear()
 
 
-def ask(client: Client, request: PredictRequest) -> Prediction:
+_WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them
+
+
+def ask(
+    client: Client, request: PredictRequest, on_progress: Callable[[ProgressReport], None] | None = None
+) -> Prediction:
     """Submit a request and wait for its answer; events of other requests are dropped. For scripts, not for panels.
+
+    ``on_progress`` is told of each report as it comes; of a client that works in line, all of them at the end.
 
     Raises:
         FoundationSegError: whatever the request failed with.
     """
     client.submit(request)
-    for event in client.poll():
-        if event.request_id != request.request_id:
-            continue
-        if isinstance(event, Answered):
-            return event.prediction
-        if isinstance(event, Failed):
-            raise event.error
+    while client.is_busy:
+        for event in client.poll():
+            if event.request_id != request.request_id:
+                continue
+            if isinstance(event, Answered):
+                return event.prediction
+            if isinstance(event, Failed):
+                raise event.error
+            if on_progress is not None:
+                on_progress(event.report)
+        client.wait(_WAIT_S)
     raise Cancelled("the client was closed before the answer came")

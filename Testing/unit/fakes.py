@@ -75,6 +75,7 @@ class FakeModel:
 
     device: str = "cpu"
     precision: str = "float32"
+    nbytes: int = 1000
     encoded: list[np.ndarray] = field(default_factory=list)
     decoded: list[tuple[np.ndarray, tuple[float, ...]]] = field(default_factory=list)
 

@@ -16,6 +16,7 @@ CORE, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
 )
 TORCH = ("torch", "torchvision", "transformers", "monai", "timm", "open_clip", "safetensors", "nnInteractive")
 ANYTHING = ""
+CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", "pump", "messages", "settings"))
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,20 @@ LAW = {
     HUB: Rule((HUB, CORE), lazily=("huggingface_hub",)),
     MODELS: Rule((MODELS, CORE, "numpy", *TORCH)),
     ENGINE: Rule((ENGINE, CORE, HUB, MODELS, "numpy", "torch")),
-    f"{WORKER}.messages": Rule((CORE, "numpy")),
-    f"{WORKER}.client": Rule((f"{WORKER}.messages", CORE, "numpy")),
-    WORKER: Rule((WORKER, CORE, HUB, "numpy"), lazily=(MODELS, ENGINE)),
+    WORKER: Rule((WORKER, CORE, "numpy")),
+    f"{WORKER}.main": Rule((WORKER, CORE, "numpy"), lazily=(HUB, MODELS, ENGINE)),
     IO: Rule((IO, CORE, "numpy", "SimpleITK")),
     MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "monai", "torch")),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
-    "FoundationSeg": Rule((CORE, f"{WORKER}.client", MRML, "slicer", "qt", "ctk")),
+    "FoundationSeg": Rule((CORE, *CLIENT_SIDE, MRML, "slicer", "qt", "ctk")),
 }
 # What importing these modules may load beside the standard library and numpy, however many steps away.
 LIGHT = {
     CORE: {LIBRARY},
     HUB: {LIBRARY},
-    f"{WORKER}.client": {LIBRARY},
+    WORKER: {LIBRARY},
     f"{ENGINE}.engine": {LIBRARY},
     f"{LIBRARY}.commands.cli": {LIBRARY},
 }
@@ -125,9 +125,8 @@ def test_every_import_keeps_the_law():
         ("models.sam", "import slicer", "slicer"),
         ("models.sam", "from ..engine.device import choose_device", ENGINE),
         ("engine.engine", "import transformers", "transformers"),
-        ("worker.client", "from .main import serve", f"{WORKER}.main"),
-        ("worker.client", "from ..engine.engine import Engine", ENGINE),
-        ("worker.messages", "from . import client", f"{WORKER}.client"),
+        ("worker.client", "def f():\n    from ..engine.engine import Engine", ENGINE),
+        ("worker.process_client", "from ..hub.store import Store", HUB),
         ("worker.main", "from ..engine.engine import Engine", "only in functions"),
         ("worker.main", "def f():\n    from ..engine.engine import Engine", None),
         ("io.images", "from ..mrml import volumes", MRML),
@@ -180,7 +179,7 @@ def test_importing_the_light_parts_loads_nothing_heavy(package):
 
 
 def test_nothing_on_slicers_side_loads_torch():
-    _, loaded = load(*modules_of(CORE), *modules_of(MRML), *modules_of(f"{WORKER}.client"))
+    _, loaded = load(*modules_of(CORE), *modules_of(MRML), *modules_of(WORKER))
     assert {"slicer", LIBRARY} <= loaded
     assert not loaded & set(TORCH)
 

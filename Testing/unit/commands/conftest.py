@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from FoundationSegLib.commands import segment
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.core import cards
 from FoundationSegLib.engine import engine
-from FoundationSegLib.hub.store import STORE_VARIABLE
+from FoundationSegLib.hub.store import STORE_VARIABLE, Store
+from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.fakes import CARD_TOML, FakeModel, fill_store
 
 SHAPE = (6, 10, 12)
@@ -138,5 +140,11 @@ def desk(tmp_path, monkeypatch, capfd):
         return made.model
 
     monkeypatch.setattr(engine, "load_slice_model", load)
+
+    def open_client(options):
+        """In line, where the fake model is: the worker has tests of its own."""
+        return InlineClient(engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), options.device))
+
     monkeypatch.setattr(engine, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
+    monkeypatch.setattr(segment, "open_client", open_client)
     return made

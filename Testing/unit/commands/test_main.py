@@ -8,11 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from FoundationSegLib.core import cards
 from Testing.unit.commands.conftest import START
+from Testing.unit.worker.conftest import has_ended, until
 
+on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
 ROOT = Path(__file__).parents[3]
 
 
@@ -25,7 +29,7 @@ def program(*arguments, module="FoundationSegLib"):
 
 
 def fake_program(desk, *arguments, marker=""):
-    return program(cards.card_folder(), marker, *arguments, module="Testing.unit.commands.fake_program")
+    return program("program", cards.card_folder(), marker, *arguments, module="Testing.unit.commands.fake_program")
 
 
 def finish(desk, process):
@@ -58,13 +62,38 @@ def test_the_program_segments_without_the_network(desk):
     assert desk.files() == {*START, "report.json", "result.seg.nrrd"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal between processes")
-def test_ctrl_c_ends_the_program_and_writes_nothing(desk):
+def stuck_program(desk, **options):
+    """A program whose worker is in the middle of its first decoding, and the number of that worker."""
     marker = desk.folder.parent / "decoding"
-    report = desk.folder / "report.json"
-    process = fake_program(desk, *desk.arguments(report=report), marker=marker)
-    while not marker.exists() and process.poll() is None:
+    process = fake_program(desk, *desk.arguments(**options), marker=marker)
+    while not (marker.exists() and marker.read_text()) and process.poll() is None:
         time.sleep(0.02)
+    return process, int(marker.read_text())
+
+
+@on_posix
+def test_ctrl_c_ends_the_program_and_writes_nothing(desk):
+    process, worker = stuck_program(desk, report=desk.folder / "report.json")
     process.send_signal(signal.SIGINT)
     finish(desk, process)
     desk.assert_refused(130, "interrupted; nothing was written")
+    assert has_ended(worker)
+
+
+@on_posix
+def test_a_worker_that_is_killed_changes_nothing(desk):
+    assert desk.segment() == 0
+    process, worker = stuck_program(desk, output=desk.folder / "again.seg.nrrd")
+    os.kill(worker, signal.SIGKILL)
+    assert finish(desk, process) == 0, desk.err
+    first, again = (sitk.ReadImage(str(path)) for path in (desk.output, desk.folder / "again.seg.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(first), sitk.GetArrayFromImage(again))
+
+
+@on_posix
+def test_a_program_that_is_killed_leaves_no_worker(desk):
+    process, worker = stuck_program(desk)
+    process.kill()
+    process.communicate()
+    until(lambda: has_ended(worker), 5)
+    assert desk.files() == START

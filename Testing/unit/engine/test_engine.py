@@ -11,14 +11,15 @@ from FoundationSegLib.core.errors import (
     InputError,
     PromptError,
     UnknownModelError,
+    VolumeMissingError,
 )
 from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest
+from FoundationSegLib.core.requests import MemoryBudget, PredictRequest
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.cache import EmbeddingCache
-from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.engine.engine import Engine, engine_within
 from FoundationSegLib.hub.store import Store
 from Testing.unit.fakes import SHA256, FakeModel, fake_card, fill_store, volume_of
 
@@ -172,6 +173,62 @@ def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(engine, mon
             engine.predict(asked, Progress())
 
 
+def test_an_engine_keeps_no_more_than_its_budget(model, tmp_path):
+    card, store = fake_card(), fill_store(tmp_path)
+    first, second = ct(), volume_of(ct().array_kji + 1)
+    engine = engine_within(MemoryBudget(first.array_kji.nbytes, 3000, 10), {card.id: card}, store, "cpu", "confined")
+    predict(engine, first)
+    assert (list(engine.volumes), engine.cache.nbytes) == ([first.key], 3000)
+    predict(engine, second)
+    assert list(engine.volumes) == [second.key]
+    with pytest.raises(VolumeMissingError):
+        engine.predict(request(first), Progress())
+    assert list(engine.models) == ["fake"], "the newest stays, however large"
+
+
+def test_slices_around_a_prompt_are_encoded_ahead(engine, model):
+    volume = volume_of(np.repeat(ct().array_kji, 4, axis=0))
+    box = BoxPrompt(((3.0, 2.0, 10.0), (9.0, 7.0, 10.0)))
+    assert not engine.encode_ahead(Progress())
+    predict(engine, volume, box)
+    steps = 0
+    while engine.encode_ahead(Progress()):
+        steps += 1
+        assert len(model.encoded) == 1 + steps, "one at a time, so that a request need not wait for more"
+    assert steps == 2 * engine_module.SLICES_AHEAD
+    assert sorted(key.index for key in engine.cache) == list(range(5, 16))
+    for index in (5, 15):
+        near = BoxPrompt(((3.0, 2.0, index), (9.0, 7.0, index)))
+        assert predict(engine, volume, near).counts["encodes"] == 0
+
+
+def test_encoding_ahead_ends_at_the_edge_and_stops_when_told(engine, model):
+    predict(engine, ct(), BoxPrompt(((3.0, 2.0, 1.0), (9.0, 7.0, 1.0))))
+    token = CancelToken()
+    assert engine.encode_ahead(Progress(token=token))
+    token.cancel()
+    with pytest.raises(Cancelled):
+        engine.encode_ahead(Progress(token=token))
+    while engine.encode_ahead(Progress()):
+        pass
+    assert sorted(key.index for key in engine.cache) == list(range(SHAPE[0])), "none was left out by the stop"
+
+
+def test_a_model_is_prepared_but_not_downloaded_for_it(model, tmp_path, monkeypatch):
+    loads = []
+    monkeypatch.setattr(engine_module, "load_slice_model", lambda *arguments: loads.append(arguments) or model)
+    engine = new_engine(tmp_path / "store")
+    engine.prepare("fake", Progress())
+    engine.prepare("fake", Progress())
+    predict(engine, ct())
+    assert len(loads) == 1
+    with pytest.raises(UnknownModelError):
+        engine.prepare("other", Progress())
+    monkeypatch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: pytest.fail("downloaded"))
+    card = fake_card()
+    Engine({card.id: card}, Store(tmp_path / "empty")).prepare("fake", Progress())
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_image_with_holes_is_not_taken_in(engine, value):
     array = np.random.default_rng(1).normal(size=SHAPE)
@@ -192,7 +249,9 @@ def test_a_removed_volume_is_gone(engine):
     engine.remove_volume(volume.key)
     with pytest.raises(InputError, match="was not sent"):
         engine.predict(request(volume), Progress())
-    assert predict(engine, volume).counts["encodes"] == 0, "its embeddings were kept"
+    assert len(engine.cache) == 0, "and what was seen of it"
+    assert not engine.encode_ahead(Progress())
+    assert predict(engine, volume).counts["encodes"] == 4
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, InferenceError, InputError
+from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceError, InputError
 from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
@@ -15,12 +15,21 @@ class ThreeSteps:
     def __init__(self, fault=None):
         self.fault = fault
         self.volumes = []
+        self.prepared = []
         self.steps = 0
 
     def add_volume(self, volume):
         if volume is None:
             raise InputError("nothing in it")
         self.volumes.append(volume)
+
+    def remove_volume(self, volume_key):
+        self.volumes = [volume for volume in self.volumes if volume.key != volume_key]
+
+    def prepare(self, model_id, progress):
+        if model_id == "missing":
+            raise CheckpointError("not here")
+        self.prepared.append(model_id)
 
     def predict(self, request, progress):
         for done in (1, 2, 3):
@@ -71,12 +80,31 @@ def test_what_nobody_foresaw_comes_through_and_spoils_nothing():
     assert ask(client, request(5)) == answer_to(request(5))
 
 
-def test_volumes_are_handed_over_or_refused_at_once():
+def test_volumes_are_handed_over_or_refused_at_once(volume):
     client = InlineClient(ThreeSteps())
-    client.send_volume("volume")
-    assert client.engine.volumes == ["volume"]
+    client.send_volume(volume)
+    assert client.engine.volumes == [volume]
     with pytest.raises(InputError):
         client.send_volume(None)
+
+
+def test_a_closed_client_lets_go_of_its_volumes(volume):
+    client = InlineClient(ThreeSteps())
+    client.send_volume(volume)
+    client.remove_volume(volume.key)
+    assert client.engine.volumes == []
+    client.send_volume(volume)
+    client.close()
+    client.close()
+    assert client.engine.volumes == []
+
+
+def test_a_model_is_prepared_or_fails_later():
+    client = InlineClient(ThreeSteps())
+    client.prepare("fake")
+    assert client.engine.prepared == ["fake"]
+    client.prepare("missing")
+    assert isinstance(ask(client, request()), Prediction)
 
 
 def test_a_callback_can_cancel():
@@ -91,23 +119,24 @@ def test_a_callback_can_cancel():
     assert ask(client, request(5)) == answer_to(request(5)), "the same number can be used again"
 
 
-def test_a_request_can_be_cancelled_before_it_is_submitted():
-    engine = ThreeSteps()
-    client = InlineClient(engine)
+def test_a_cancel_of_what_is_not_under_way_is_left_alone():
+    client = InlineClient(ThreeSteps())
     client.cancel(5)
     client.submit(request(5))
-    assert [type(event.error) for event in client.poll()] == [Cancelled]
-    assert engine.steps == 0
-    client.submit(request(6))
-    assert isinstance(client.poll()[-1], Answered), "others go on"
+    assert isinstance(client.poll()[-1], Answered)
+    client.on_progress = lambda report: client.cancel(6)
+    client.submit(request(5))
+    assert isinstance(client.poll()[-1], Answered)
 
 
 def test_a_callback_may_close_the_client():
+    """What comes after it is of no interest to anybody, and no failure."""
     client = InlineClient(ThreeSteps(), lambda report: client.close() if report.done == 2 else None)
     client.submit(request())
     client.close()
     client.close()
     assert client.poll() == ()
+    assert not client.is_busy
 
 
 def test_ask_waits_for_its_own_answer():
@@ -131,3 +160,16 @@ def test_ask_does_not_wait_for_a_client_that_was_closed():
 
     with pytest.raises(Cancelled, match="closed"):
         ask(Silent(ThreeSteps()), request())
+
+
+def test_ask_tells_of_progress():
+    seen = []
+    ask(InlineClient(ThreeSteps()), request(), seen.append)
+    assert [report.done for report in seen] == [1, 2, 3]
+
+
+def test_there_is_nothing_to_wait_for_or_to_stop():
+    client = InlineClient(ThreeSteps())
+    client.wait(100)
+    client.stop()
+    assert isinstance(ask(client, request()), Prediction)

@@ -1,0 +1,104 @@
+"""Frames: how a message travels over a stream of bytes. A JSON header and raw bytes; nothing is ever unpickled."""
+
+import json
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# "FSW" and the version of the frames; length of the header, length of the payload.
+_PREFIX = struct.Struct("<4sIQ")
+_MAGIC = b"FSW1"
+
+Payload = bytes | bytearray | memoryview
+
+
+class FrameError(Exception):
+    """What came is not a frame, or one beyond the limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message: ``header`` is plain JSON values, ``payload`` raw bytes."""
+
+    header: Mapping[str, Any]
+    payload: Payload = b""
+
+
+def encode_frame(frame: Frame) -> tuple[bytes, memoryview]:
+    """The bytes to send: what describes the frame, and its payload, which is not copied."""
+    header = json.dumps(frame.header, ensure_ascii=False, allow_nan=False).encode()
+    payload = memoryview(frame.payload)
+    return _PREFIX.pack(_MAGIC, len(header), payload.nbytes) + header, payload
+
+
+@dataclass(slots=True)
+class FrameReader:
+    """Puts frames together from whatever arrives.
+
+    ``max_payload`` and ``max_header`` are the largest that are accepted, in bytes: memory is set aside before the
+    bytes come.
+    """
+
+    max_payload: int
+    max_header: int = 64 * 2**20  # a lasso of a million points
+    _target: bytearray = field(default_factory=lambda: bytearray(_PREFIX.size))
+    _filled: int = 0
+    _header: dict[str, Any] | None = None
+    _lengths: tuple[int, int] | None = None
+
+    def read(self, connection: socket.socket) -> Frame | None:
+        """The next frame; None where a connection that does not wait has no more for now.
+
+        Raises:
+            EOFError: the other side has ended.
+            FrameError: the other side does not speak this protocol.
+            OSError: the connection is broken.
+        """
+        while True:
+            while self._filled < len(self._target):
+                try:
+                    count = connection.recv_into(memoryview(self._target)[self._filled :])
+                except (BlockingIOError, InterruptedError):
+                    return None
+                if count == 0:
+                    raise EOFError("the connection was closed")
+                self._filled += count
+            frame = self._next_part()
+            if frame is not None:
+                return frame
+
+    def _next_part(self) -> Frame | None:
+        """Go on from a part that is complete; the frame, if that was its last."""
+        if self._lengths is None:
+            self._lengths = self._read_prefix()
+            self._expect(self._lengths[0])
+        elif self._header is None:
+            self._header = _read_header(self._target)
+            self._expect(self._lengths[1])
+        else:
+            frame = Frame(self._header, self._target)
+            self._lengths = self._header = None
+            self._expect(_PREFIX.size)
+            return frame
+        return None
+
+    def _read_prefix(self) -> tuple[int, int]:
+        magic, header, payload = _PREFIX.unpack(self._target)
+        if magic != _MAGIC or header > self.max_header or payload > self.max_payload:
+            raise FrameError("the other side does not speak this protocol")
+        return header, payload
+
+    def _expect(self, length: int) -> None:
+        self._target, self._filled = bytearray(length), 0
+
+
+def _read_header(raw: bytearray) -> dict[str, Any]:
+    try:
+        header = json.loads(raw)
+    except ValueError as error:
+        raise FrameError("a header is not JSON") from error
+    if not isinstance(header, dict):
+        raise FrameError("a header is not a JSON object")
+    return header

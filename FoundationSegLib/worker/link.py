@@ -1,0 +1,241 @@
+"""A link: one worker process and the connection to it, seen from the side that never waits.
+
+The worker calls back on the loopback interface and proves by a secret, which it got through its standard input, that
+it is the process that was started. Nothing here waits for it; :meth:`Link.wait` does, and :meth:`Link.end` for as long
+as it is told.
+"""
+
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from .frames import Frame, FrameError, FrameReader, encode_frame
+
+_HELLO = 2**12  # of a stranger, no more than this is read
+_FLUSH = 2**23  # what one call sends at most: some milliseconds
+_MAX_PAYLOAD = 2**31  # of the worker: the bits of a mask, eight voxels a byte
+_LOG_TAIL = 4000
+_LIBRARY_PLACE = Path(__file__).resolve().parents[2]
+# Nothing is reported to anybody, and nothing looked up in the network, but for downloads the user asked for.
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "PYTHONUTF8": "1",
+}
+
+
+class LinkLost(Exception):
+    """The worker has ended, hangs, or does not speak the protocol. The message says which, for the user.
+
+    ``log`` is the end of what the worker had printed, for developers; ``has_ended`` is true where it ended by itself or
+    by the hand of somebody else.
+    """
+
+    def __init__(self, message: str, log: str = "", *, has_ended: bool = False) -> None:
+        super().__init__(message)
+        self.log = log
+        self.has_ended = has_ended
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(_LIBRARY_PLACE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _spawn(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a process with a group of its own: the terminal's Ctrl-C is not for it, and it ends with its children."""
+    if sys.platform == "win32":
+        # Without the first, a console would open before the user.
+        apart: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+    else:
+        apart = {"start_new_session": True}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(), **apart)
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its children; PythonSlicer may be a launcher, and the worker its child."""
+    if sys.platform == "win32":
+        if process.poll() is None:
+            command = ("taskkill", "/T", "/F", "/PID", str(process.pid))
+            no_window = subprocess.CREATE_NO_WINDOW
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(command, capture_output=True, creationflags=no_window, check=False, timeout=2)
+    else:
+        # Also where it has ended: the group lives as long as one of its children does.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+@dataclass(slots=True)
+class Link:
+    """A worker that was started. Made by :meth:`start`; ended by :meth:`end`.
+
+    Attributes:
+        process: the process that was started.
+        started: when, on the monotonic clock, in seconds.
+        heard: when it last gave a sign of life.
+    """
+
+    process: subprocess.Popen[bytes]
+    started: float
+    heard: float
+    _log: IO[bytes]
+    _listener: socket.socket
+    _secret: str
+    _connection: socket.socket | None = None
+    _reader: FrameReader = field(default_factory=lambda: FrameReader(0))
+    _callers: list[tuple[socket.socket, FrameReader]] = field(default_factory=list)
+    _outgoing: deque[memoryview] = field(default_factory=deque)
+
+    @staticmethod
+    def start(command: Sequence[str], settings: Mapping[str, Any]) -> "Link":
+        """Start a worker; returns at once.
+
+        Raises:
+            LinkLost: the process cannot be started.
+        """
+        with contextlib.ExitStack() as undo:
+            log = undo.enter_context(tempfile.TemporaryFile())
+            listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listener.setblocking(False)
+            secret = secrets.token_hex(32)
+            try:
+                process = _spawn(command, log)
+            except OSError as error:
+                raise LinkLost(f"the worker cannot be started: {error.strerror or type(error).__name__}") from error
+            undo.pop_all()
+        told = {"port": listener.getsockname()[1], "secret": secret, "settings": dict(settings)}
+        assert process.stdin is not None  # it was asked for
+        with contextlib.suppress(OSError), process.stdin:  # it may have ended already, which is found out soon
+            process.stdin.write(json.dumps(told).encode())
+        now = time.monotonic()
+        return Link(process, now, now, log, listener, secret)
+
+    @property
+    def is_connected(self) -> bool:
+        """True once the worker has called back."""
+        return self._connection is not None
+
+    @property
+    def is_sending(self) -> bool:
+        """True while bytes are on their way out."""
+        return bool(self._outgoing)
+
+    def send(self, frame: Frame) -> None:
+        """Send a message as soon as the worker takes it; its payload must stay as it is until then."""
+        self._outgoing.extend(memoryview(part) for part in encode_frame(frame) if len(part))
+
+    def receive(self) -> Iterator[Frame]:
+        """What has arrived, after sending what can be sent. Never waits.
+
+        Raises:
+            LinkLost: there will be nothing more.
+        """
+        if self._connection is None:
+            self._accept()
+            self._require_alive()
+        if self._connection is None:
+            return
+        try:
+            self._flush(self._connection)
+            while (frame := self._reader.read(self._connection)) is not None:
+                self.heard = time.monotonic()
+                yield frame
+        except (OSError, EOFError) as error:
+            raise LinkLost("the worker has ended", self.log_tail(), has_ended=True) from error
+        except FrameError as error:
+            raise LinkLost(str(error), self.log_tail()) from error
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there may be something to receive, or the time is over."""
+        if self._connection is None:
+            select.select([self._listener, *(caller for caller, _ in self._callers)], [], [], min(timeout_s, 0.05))
+        else:
+            select.select([self._connection], [self._connection] if self._outgoing else [], [], timeout_s)
+
+    def end(self, stop_s: float) -> int | None:
+        """Tell the worker to end, and after ``stop_s`` seconds kill it, with all its children.
+
+        Returns its exit code, negative for a signal; None only where the system itself is stuck.
+        """
+        for connection in (self._connection, self._listener, *(caller for caller, _ in self._callers)):
+            if connection is not None:
+                connection.close()  # the worker ends where its connection ends
+        if stop_s:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(stop_s)
+        kill_tree(self.process)
+        self._log.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(1)
+        return None
+
+    def log_tail(self) -> str:
+        """The end of what the worker has printed."""
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_TAIL))
+        return self._log.read().decode(errors="replace")
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            self._callers.append((connection, FrameReader(0, _HELLO)))
+        for caller in list(self._callers):
+            if self._is_our_worker(caller):
+                return
+
+    def _is_our_worker(self, caller: tuple[socket.socket, FrameReader]) -> bool:
+        """Whether a caller has proved to be the worker; one that is somebody else is shown out."""
+        connection, reader = caller
+        try:
+            hello = reader.read(connection)
+        except (OSError, EOFError, FrameError):
+            hello = Frame({})
+        if hello is None:
+            return False
+        self._callers.remove(caller)
+        if not hmac.compare_digest(str(hello.header.get("secret", "")).encode(), self._secret.encode()):
+            connection.close()
+            return False
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection, self._reader, self.heard = connection, FrameReader(_MAX_PAYLOAD), time.monotonic()
+        self._listener.close()
+        for stranger, _ in self._callers:
+            stranger.close()
+        self._callers.clear()
+        return True
+
+    def _flush(self, connection: socket.socket) -> None:
+        sent = 0
+        while self._outgoing and sent < _FLUSH:
+            part = self._outgoing[0]
+            try:
+                count = connection.send(part[:_FLUSH])
+            except (BlockingIOError, InterruptedError):
+                return
+            sent += count
+            if count == len(part):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = part[count:]
+
+    def _require_alive(self) -> None:
+        if self._connection is None and self.process.poll() is not None:
+            raise LinkLost("the worker has ended", self.log_tail(), has_ended=True)

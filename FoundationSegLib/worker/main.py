@@ -1,0 +1,278 @@
+"""The worker: one process that owns the device and the models, and answers one client.
+
+It starts with the standard library and numpy alone; torch is imported by the first request that needs it. It ends where
+its connection ends, whatever it is doing.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..core.errors import FoundationSegError, InferenceError
+from ..core.progress import CancelToken, Progress, ProgressReport
+from ..core.requests import Prediction, PredictRequest
+from ..core.volume import Volume
+from .documents import error_to_frame, prediction_to_frame, progress_to_frame, request_from_frame, volume_from_frame
+from .frames import Frame, FrameError, FrameReader, encode_frame
+from .settings import WorkerSettings
+
+_CONNECT_S = 10.0
+_MAX_VOLUME = 2**36
+_SIGN_OF_LIFE_S = 2.0
+_REPORT_S = 0.03  # more reports a second than a screen shows pictures are of no use
+_LAST_BREATH_S = 1.0
+
+
+class Answering(Protocol):
+    """What the worker needs of an engine."""
+
+    def add_volume(self, volume: Volume) -> None:
+        """Take in an image."""
+        ...
+
+    def remove_volume(self, volume_key: str) -> None:
+        """Let go of an image."""
+        ...
+
+    def prepare(self, model_id: str, progress: Progress) -> None:
+        """Load a model that will be asked for."""
+        ...
+
+    def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
+        """Answer a request."""
+        ...
+
+    def encode_ahead(self, progress: Progress) -> bool:
+        """Do a little of what the next request may need; False where there is nothing to do."""
+        ...
+
+
+MakeEngine = Callable[[WorkerSettings], Answering]
+
+
+@dataclass(slots=True)
+class Channel:
+    """The connection to the client, as the worker sees it: it waits, and several threads may send."""
+
+    connection: socket.socket
+    _reader: FrameReader = field(default_factory=lambda: FrameReader(_MAX_VOLUME))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, frame: Frame) -> None:
+        """Send a message; a client that is gone is found out by :meth:`receive`."""
+        with self._lock, contextlib.suppress(OSError):
+            for part in encode_frame(frame):
+                self.connection.sendall(part)
+
+    def receive(self) -> Frame | None:
+        """The next message; None where the client is gone."""
+        with contextlib.suppress(OSError, EOFError):
+            return self._reader.read(self.connection)
+        return None
+
+
+@dataclass(slots=True)
+class Inbox:
+    """Reads in a thread of its own, so that a cancel is seen while the main thread computes.
+
+    Attributes:
+        frames: what the main thread is to do, in order; None at the end.
+        idle_token: cancelled by whatever comes, for work that nobody has asked for.
+    """
+
+    channel: Channel
+    frames: "queue.SimpleQueue[Frame | None]" = field(default_factory=queue.SimpleQueue)
+    idle_token: CancelToken = field(default_factory=CancelToken)
+    _tokens: dict[int, CancelToken] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def token(self, ticket: int) -> CancelToken:
+        """The token of a request."""
+        with self._lock:
+            return self._tokens.setdefault(ticket, CancelToken())
+
+    def forget(self, ticket: int) -> None:
+        """Let go of the token of a request that is done."""
+        with self._lock:
+            self._tokens.pop(ticket, None)
+
+    def read(self) -> None:
+        """Read until the client is gone; then stop everything, the process included."""
+        try:
+            while (frame := self.channel.receive()) is not None:
+                self._take(frame)
+        except (FrameError, KeyError, TypeError) as error:
+            traceback.print_exception(error)
+        finally:
+            self._end()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.header["type"] == "cancel":
+            with self._lock:
+                token = self._tokens.get(frame.header["ticket"])
+            if token is not None:
+                token.cancel()
+            return
+        if frame.header["type"] == "predict":
+            self.token(frame.header["ticket"])
+        self.frames.put(frame)
+        self.idle_token.cancel()
+
+    def _end(self) -> None:
+        self.frames.put(None)
+        self.idle_token.cancel()
+        with self._lock:
+            for token in self._tokens.values():
+                token.cancel()
+        time.sleep(_LAST_BREATH_S)  # for what has to be put away, such as half a download
+        os._exit(1)
+
+
+@dataclass(slots=True)
+class Worker:
+    """Does what the inbox holds, one thing after the other."""
+
+    channel: Channel
+    inbox: Inbox
+    make_engine: Callable[[], Answering]
+    encode_ahead: bool
+    _engine: Answering | None = None
+    _refused: dict[str, FoundationSegError] = field(default_factory=dict)
+    _is_at_work: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Work until the client is gone."""
+        threading.Thread(target=self._give_signs_of_life, daemon=True).start()
+        while (frame := self._next()) is not None:
+            self._is_at_work.set()
+            try:
+                self._do(frame)
+            except Exception as error:  # whatever went wrong, the worker goes on
+                self._report_unexpected(frame, error)
+            finally:
+                self._is_at_work.clear()
+
+    def _next(self) -> Frame | None:
+        """The next thing to do; until there is one, what may be wanted later."""
+        while self.encode_ahead and self._engine is not None and self.inbox.frames.empty():
+            self.inbox.idle_token = token = CancelToken()
+            if not self.inbox.frames.empty():
+                break  # it came between the two lines above, and cancelled the token before
+            try:
+                if not self._engine.encode_ahead(Progress(token=token)):
+                    break
+            except Exception:  # nobody asked for it; a request that needs it will fail by itself
+                break
+        return self.inbox.frames.get()
+
+    def _do(self, frame: Frame) -> None:
+        if self._engine is None:
+            self._engine = self.make_engine()
+        kind = frame.header["type"]
+        if kind == "predict":
+            self._predict(self._engine, frame)
+        elif kind == "volume":
+            self._add_volume(self._engine, frame)
+        elif kind == "remove_volume":
+            self._engine.remove_volume(frame.header["key"])
+        elif kind == "prepare":
+            with contextlib.suppress(FoundationSegError):  # a request that needs it will fail by itself
+                self._engine.prepare(frame.header["model"], Progress())
+
+    def _add_volume(self, engine: Answering, frame: Frame) -> None:
+        """Keep an image; one that cannot be kept fails the requests that name it."""
+        key = frame.header["key"]
+        self._refused.pop(key, None)
+        try:
+            engine.add_volume(volume_from_frame(frame))
+        except FoundationSegError as error:
+            self._refused[key] = error
+        except (FrameError, MemoryError) as error:
+            self._refused[key] = InferenceError(f"the worker could not take in the image: {error or 'out of memory'}")
+
+    def _predict(self, engine: Answering, frame: Frame) -> None:
+        ticket = frame.header["ticket"]
+        progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
+        try:
+            if frame.header["volume"] in self._refused:
+                raise self._refused[frame.header["volume"]]
+            answer = prediction_to_frame(engine.predict(request_from_frame(frame), progress), ticket)
+        except FoundationSegError as error:
+            answer = error_to_frame(error, ticket, traceback.format_exc())
+        finally:
+            self.inbox.forget(ticket)
+        self.channel.send(answer)
+
+    def _report_unexpected(self, frame: Frame, error: Exception) -> None:
+        traceback.print_exception(error)
+        if frame.header["type"] == "predict":
+            kind = type(error).__name__
+            failure = InferenceError(f"the model failed in a way that was not foreseen ({kind}: {error})")
+            self.channel.send(error_to_frame(failure, frame.header["ticket"], traceback.format_exc()))
+
+    def _give_signs_of_life(self) -> None:
+        while True:
+            self._is_at_work.wait()
+            self.channel.send(Frame({"type": "alive"}))
+            time.sleep(_SIGN_OF_LIFE_S)
+
+
+@dataclass(slots=True)
+class _Reports:
+    """Sends reports of progress, but not more than can be seen; the first and the last of a stage in any case."""
+
+    channel: Channel
+    ticket: int
+    _stage: str = ""
+    _sent: float = 0.0
+
+    def send(self, report: ProgressReport) -> None:
+        now = time.monotonic()
+        if report.stage != self._stage or report.done == report.total or now > self._sent + _REPORT_S:
+            self._stage, self._sent = report.stage, now
+            self.channel.send(progress_to_frame(report, self.ticket))
+
+
+def _engine(settings: WorkerSettings) -> Answering:
+    from ..core.cards import read_catalogue
+    from ..engine.engine import engine_within
+    from ..hub.store import Store, default_store_folder
+
+    store = Store(settings.store_folder or default_store_folder())
+    return engine_within(settings.budget, read_catalogue(), store, settings.device, settings.box_rule)
+
+
+def _connect(told: Mapping[str, Any]) -> Channel:
+    connection = socket.create_connection(("127.0.0.1", told["port"]), timeout=_CONNECT_S)
+    connection.settimeout(None)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    channel = Channel(connection)
+    channel.send(Frame({"type": "hello", "secret": told["secret"]}))
+    return channel
+
+
+def main(make_engine: MakeEngine = _engine) -> None:
+    """Serve the client that started this process: what it has to know comes through its standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which ends this process in its own way
+    told = json.load(sys.stdin)
+    channel = _connect(told)
+    settings = WorkerSettings.from_document(told["settings"])
+    inbox = Inbox(channel)
+    threading.Thread(target=inbox.read, daemon=True).start()
+    Worker(channel, inbox, lambda: make_engine(settings), settings.encode_ahead).run()
+    sys.stderr.flush()
+    os._exit(0)  # at once: the frameworks' own ways of ending take their time, and sometimes crash
+
+
+if __name__ == "__main__":
+    main()

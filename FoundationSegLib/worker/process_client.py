@@ -1,0 +1,259 @@
+"""The client whose work is done by a process of its own: it can be killed and restarted, and loses nothing."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..core.errors import Cancelled, FoundationSegError, InferenceError, VolumeMissingError
+from ..core.progress import ProgressReport
+from ..core.requests import PredictRequest
+from ..core.volume import Volume, require_image
+from .documents import error_from_frame, prediction_from_frame, progress_from_frame, request_to_frame, volume_to_frame
+from .frames import Frame
+from .link import Link, LinkLost
+from .messages import Answered, Event, Failed, Progressed
+from .settings import Patience, WorkerSettings, worker_command
+
+# A worker that ends this often in a row at the same step has a reason that a restart does not remove.
+_MAX_DEATHS = 5
+# One that is killed may have been in somebody's way; by whom cannot be told: for want of memory, Linux does it too.
+_MAX_KILLS = 25
+_SIGKILL = 9
+
+
+@dataclass(slots=True)
+class _Work:
+    """The request that is under way. ``ticket`` names it to the worker: numbers of requests may come again."""
+
+    request: PredictRequest
+    ticket: int
+    stirred: float = field(default_factory=time.monotonic)
+    point: ProgressReport | None = None
+    died_at: ProgressReport | None = None
+    deaths: int = 0
+    has_asked_twice: bool = False
+
+
+@dataclass(slots=True)
+class ProcessClient:
+    """A client with one worker process, which starts when it is first needed. See :class:`~.client.Client`.
+
+    No method waits for the worker but :meth:`wait`, :meth:`stop` and :meth:`close`; what happens between calls of
+    :meth:`poll` waits in the sockets. One request is under way at a time: the newest.
+
+    Attributes:
+        settings: what the worker is told.
+        command: how it is started.
+        patience: how long to wait for what.
+    """
+
+    settings: WorkerSettings = field(default_factory=WorkerSettings)
+    command: Sequence[str] = field(default_factory=worker_command)
+    patience: Patience = field(default_factory=Patience)
+    _link: Link | None = None
+    _events: deque[Event] = field(default_factory=deque)
+    _volumes: dict[str, Volume] = field(default_factory=dict)
+    _sent: set[str] = field(default_factory=set)
+    _work: _Work | None = None
+    _model_id: str | None = None
+    _tickets: int = 0
+    _ending: tuple[int, float] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """See :attr:`Client.is_busy`."""
+        link = self._link
+        under_way = link is not None and (not link.is_connected or link.is_sending)
+        return bool(self._events) or self._work is not None or self._ending is not None or under_way
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The number of the worker's process; None while there is none."""
+        return None if self._link is None else self._link.process.pid
+
+    def prepare(self, model_id: str) -> None:
+        """See :meth:`Client.prepare`."""
+        self._model_id = model_id
+        self._ask_link(Frame({"type": "prepare", "model": model_id}))
+
+    def send_volume(self, volume: Volume) -> None:
+        """See :meth:`Client.send_volume`. The voxels must stay as they are until the image is removed."""
+        require_image(volume)
+        self._volumes[volume.key] = volume
+        if self._ensure_link() is not None:
+            self._transfer(volume.key)
+
+    def remove_volume(self, volume_key: str) -> None:
+        """See :meth:`Client.remove_volume`."""
+        self._volumes.pop(volume_key, None)
+        if volume_key in self._sent and self._link is not None:
+            self._sent.discard(volume_key)
+            self._link.send(Frame({"type": "remove_volume", "key": volume_key}))
+
+    def submit(self, request: PredictRequest) -> None:
+        """See :meth:`Client.submit`; returns at once."""
+        self._drop("a newer request took its place")
+        self._model_id = request.model_id
+        if request.volume_key not in self._volumes:
+            self._events.append(Failed(request.request_id, VolumeMissingError()))
+            return
+        self._tickets += 1
+        self._work = _Work(request, self._tickets)
+        if self._ensure_link() is not None:
+            self._send_work()
+
+    def cancel(self, request_id: int) -> None:
+        """See :meth:`Client.cancel`. A worker that does not stop in time is killed."""
+        work = self._work
+        if work is not None and work.request.request_id == request_id:
+            self._drop("stopped on request; nothing was changed")
+            if self._link is not None:
+                self._ending = (work.ticket, time.monotonic() + self.patience.cancel_s)
+
+    def poll(self) -> tuple[Event, ...]:
+        """See :meth:`Client.poll`."""
+        if self._link is not None:
+            try:
+                for frame in self._link.receive():
+                    self._take(frame)
+                self._check_clocks(self._link)
+            except LinkLost as loss:
+                self._recover(loss)
+        events = tuple(self._events)
+        self._events.clear()
+        return events
+
+    def wait(self, timeout_s: float) -> None:
+        """See :meth:`Client.wait`."""
+        if self._link is not None and not self._events:
+            self._link.wait(timeout_s)
+
+    def stop(self) -> None:
+        """See :meth:`Client.stop`. Waits for at most as long as the patience allows."""
+        self._drop("the worker was stopped")
+        link, self._link, self._ending = self._link, None, None
+        self._sent.clear()
+        if link is not None:
+            link.end(self.patience.stop_s)
+
+    def close(self) -> None:
+        """See :meth:`Client.close`."""
+        self.stop()
+        self._volumes.clear()
+        self._events.clear()
+        self._model_id = None
+
+    def _drop(self, why: str) -> None:
+        """Give up the request that is under way: it has failed from now on, whatever the worker still says."""
+        work, self._work = self._work, None
+        if work is not None:
+            self._events.append(Failed(work.request.request_id, Cancelled(why)))
+            if self._link is not None:
+                self._link.send(Frame({"type": "cancel", "ticket": work.ticket}))
+
+    def _ensure_link(self) -> Link | None:
+        """The running worker, started if need be; None if it cannot be, and the request has failed by that."""
+        if self._link is None:
+            self._sent.clear()
+            try:
+                self._link = Link.start(self.command, self.settings.to_document())
+            except LinkLost as loss:
+                self._fail(InferenceError(str(loss)))
+        return self._link
+
+    def _ask_link(self, frame: Frame) -> None:
+        link = self._ensure_link()
+        if link is not None:
+            link.send(frame)
+
+    def _transfer(self, volume_key: str) -> None:
+        if volume_key not in self._sent and self._link is not None:
+            self._sent.add(volume_key)
+            self._link.send(volume_to_frame(self._volumes[volume_key]))
+
+    def _send_work(self) -> None:
+        if self._work is not None and self._link is not None:
+            self._transfer(self._work.request.volume_key)
+            self._link.send(request_to_frame(self._work.request, self._work.ticket))
+
+    def _take(self, frame: Frame) -> None:
+        try:
+            self._take_known(frame)
+        except (FoundationSegError, KeyError, TypeError, ValueError) as error:
+            raise LinkLost("the worker sent something that cannot be understood") from error
+
+    def _take_known(self, frame: Frame) -> None:
+        kind, ticket = frame.header["type"], frame.header.get("ticket")
+        has_ended = kind in ("answered", "failed")
+        if has_ended and self._ending is not None and self._ending[0] == ticket:
+            self._ending = None
+        work = self._work
+        if work is None or ticket != work.ticket:
+            return  # of a request that was dropped, or a mere sign of life
+        if kind == "progress":
+            work.point, work.stirred = progress_from_frame(frame), time.monotonic()
+            self._events.append(Progressed(work.request.request_id, work.point))
+        elif kind == "answered":
+            self._events.append(Answered(work.request.request_id, prediction_from_frame(frame)))
+            self._work = None
+        else:
+            self._take_failure(work, error_from_frame(frame))
+
+    def _take_failure(self, work: _Work, error: FoundationSegError) -> None:
+        if isinstance(error, VolumeMissingError) and not work.has_asked_twice:
+            # The worker let go of the image for want of memory.
+            work.has_asked_twice = True
+            self._sent.discard(work.request.volume_key)
+            self._send_work()
+        else:
+            self._fail(error)
+
+    def _fail(self, error: FoundationSegError) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            self._events.append(Failed(work.request.request_id, error))
+
+    def _check_clocks(self, link: Link) -> None:
+        """Find out what hangs.
+
+        Raises:
+            LinkLost: the worker does.
+        """
+        now, patience = time.monotonic(), self.patience
+        if not link.is_connected and now > link.started + patience.start_s:
+            raise LinkLost(f"the worker did not start within {patience.start_s:.0f} s", link.log_tail())
+        if self._ending is not None and now > self._ending[1]:
+            raise LinkLost("the worker did not stop in time")
+        if self._work is None or not link.is_connected:
+            return
+        if now > max(link.heard, self._work.stirred) + patience.silence_s:
+            raise LinkLost(f"the worker gave no sign of life for {patience.silence_s:.0f} s", link.log_tail())
+        if now > self._work.stirred + patience.stall_s:
+            raise LinkLost(f"the worker made no progress for {patience.stall_s:.0f} s", link.log_tail())
+
+    def _recover(self, loss: LinkLost) -> None:
+        """Put a new worker in the place of a lost one, and ask it again what the lost one was asked."""
+        lost, self._link = self._link, None
+        was_deaf, self._ending = self._ending is not None, None
+        code = None if lost is None else lost.end(0)
+        if self._work is not None and self._goes_on(self._work, loss, code):
+            if self._ensure_link() is not None:
+                self._send_work()
+        elif was_deaf and self._model_id is not None:
+            self.prepare(self._model_id)  # the next request should not have to wait for it
+
+    def _goes_on(self, work: _Work, loss: LinkLost, code: int | None) -> bool:
+        """Whether a request is asked again; otherwise it has failed."""
+        work.deaths = work.deaths + 1 if work.point == work.died_at else 1
+        work.died_at, work.point, work.stirred = work.point, None, time.monotonic()
+        if work.deaths < (_MAX_KILLS if loss.has_ended and code == -_SIGKILL else _MAX_DEATHS):
+            self._events.append(Progressed(work.request.request_id, ProgressReport("restart", work.deaths, 0)))
+            return True
+        how = f" with code {code}" if loss.has_ended else ""
+        step = "at the same step" if work.died_at else "before its first step"
+        error = InferenceError(f"the worker failed {work.deaths} times {step} ({loss}{how}); is there enough memory?")
+        if loss.log:
+            error.add_note(loss.log)
+        self._fail(error)
+        return False

@@ -1,0 +1,81 @@
+"""Clients of real worker processes with a scripted engine, and what a test asks of them."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.geometry import geometry_from_spacing
+from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
+from FoundationSegLib.core.requests import PredictRequest
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.worker.process_client import ProcessClient
+from FoundationSegLib.worker.settings import Patience, WorkerSettings
+from Testing.unit.worker.fake_worker import COMMAND
+
+
+def scripted(volume: Volume, script: str = "answer", number: int = 1) -> PredictRequest:
+    return PredictRequest(
+        number, "fake", volume.key, SegmentPrompts(script, (TextPrompt("liver"),)), place="segments[0]"
+    )
+
+
+def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait for a condition, and fail if it does not come."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie that nobody has waited for yet."""
+    if sys.platform.startswith("linux"):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return True
+    return False
+
+
+def events_until(client: ProcessClient, kind: type, timeout_s: float = 20.0) -> list[object]:
+    """Everything up to the first event of a kind."""
+    seen: list[object] = []
+    end = time.monotonic() + timeout_s
+    while not any(isinstance(event, kind) for event in seen):
+        assert time.monotonic() < end, f"waited in vain; so far: {seen}"
+        seen += client.poll()
+        client.wait(0.02)
+    return seen
+
+
+@pytest.fixture
+def volume() -> Volume:
+    voxels = np.random.default_rng(3).integers(-100, 100, (4, 6, 8), dtype=np.int16)
+    return Volume(voxels, geometry_from_spacing(voxels.shape, (0.5, 0.7, 2.0)), "CT", (400.0, 40.0))
+
+
+@pytest.fixture
+def make_client() -> Iterator[Callable[..., ProcessClient]]:
+    made: list[ProcessClient] = []
+
+    def make(settings: WorkerSettings | None = None, command=COMMAND, **patience: float) -> ProcessClient:
+        made.append(ProcessClient(settings or WorkerSettings(), command, Patience(**patience)))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(make_client) -> ProcessClient:
+    return make_client()

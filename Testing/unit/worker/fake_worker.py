@@ -1,0 +1,116 @@
+"""A real worker process around an engine without weights; run as a module, or imported for its engine.
+
+The name of a segment is a script: words such as ``steps=5 pause=0.01`` that are done in order before the answer.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from FoundationSegLib.core.errors import InferenceError, PromptError, VolumeMissingError
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.worker import main
+
+COMMAND = (sys.executable, "-P", "-m", "Testing.unit.worker.fake_worker")
+
+
+class ScriptedEngine:
+    """Answers with the voxels above zero, after doing what the segment's name says."""
+
+    def __init__(self, keep: int = 100) -> None:
+        self.keep = keep
+        self.volumes: dict[str, Volume] = {}
+        self.ahead = 0
+        self.prepared = ""
+        self.pause_s = 0.01
+
+    def add_volume(self, volume: Volume) -> None:
+        self.volumes[volume.key] = volume
+        while len(self.volumes) > self.keep:
+            self.volumes.pop(next(iter(self.volumes)))
+
+    def remove_volume(self, volume_key: str) -> None:
+        self.volumes.pop(volume_key, None)
+
+    def prepare(self, model_id: str, progress: Progress) -> None:
+        self.prepared = model_id
+
+    def encode_ahead(self, progress: Progress) -> bool:
+        if self.ahead <= 0:
+            return False
+        self.ahead -= 1
+        for _ in range(100):
+            time.sleep(0.01)
+            progress.check()
+        return True
+
+    def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
+        if request.volume_key not in self.volumes:
+            raise VolumeMissingError()
+        volume = self.volumes[request.volume_key]
+        for word in request.segment.name.split():
+            name, _, value = word.partition("=")
+            getattr(self, f"do_{name}")(value, request, progress)
+        checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
+        mask = pack_mask(volume.array_kji > 0)
+        counts = {"pid": os.getpid(), "volumes": len(self.volumes), "ahead": self.ahead}
+        return Prediction(
+            request.request_id, mask, 0.5, {"rule": "none"}, checkpoint, "cpu", self.prepared, ("a note",), {}, counts
+        )
+
+    def do_answer(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        """Nothing more."""
+
+    def do_pause(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        self.pause_s = float(value)
+
+    def do_steps(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        for done in range(int(value)):
+            progress.step("slices", done, int(value))
+            time.sleep(self.pause_s)
+
+    def do_hang(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        """Deaf to cancel."""
+        time.sleep(float(value))
+
+    def do_freeze(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        """The whole process, threads included."""
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def do_die(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        sys.stderr.write("last words")
+        sys.stderr.flush()
+        os._exit(int(value))
+
+    def do_die_once(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        if not Path(value).exists():
+            Path(value).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def do_ahead(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        self.ahead = int(value)
+
+    def do_fail(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        raise InferenceError(value)
+
+    def do_refuse(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        raise PromptError(value, f"{request.place}.prompts[0]")
+
+    def do_stumble(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        raise ZeroDivisionError(value)
+
+
+def positive_mask(volume: Volume) -> NDArray[np.bool_]:
+    return volume.array_kji > 0
+
+
+if __name__ == "__main__":
+    main.main(lambda settings: ScriptedEngine(keep=settings.budget.volumes))

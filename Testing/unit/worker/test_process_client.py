@@ -1,0 +1,329 @@
+import os
+import signal
+import socket
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.errors import (
+    Cancelled,
+    InferenceError,
+    InputError,
+    PromptError,
+    VolumeMissingError,
+)
+from FoundationSegLib.core.geometry import geometry_from_spacing
+from FoundationSegLib.core.requests import MemoryBudget
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.worker import process_client
+from FoundationSegLib.worker.client import ask
+from FoundationSegLib.worker.messages import Answered, Failed, Progressed
+from FoundationSegLib.worker.settings import WorkerSettings
+from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
+from Testing.unit.worker.fake_worker import positive_mask
+
+
+def test_nothing_is_started_before_it_is_needed(client):
+    assert client.worker_pid is None
+    assert not client.is_busy
+    assert client.poll() == ()
+    client.wait(0)
+    client.cancel(1)
+    client.remove_volume("12")
+    client.stop()
+    assert client.worker_pid is None
+
+
+def test_an_answer_is_the_one_of_the_engine(client, volume):
+    client.send_volume(volume)
+    reports = []
+    prediction = ask(client, scripted(volume, "steps=3 pause=0", 7), reports.append)
+    assert np.array_equal(prediction.mask.expand(volume.geometry.shape_kji), positive_mask(volume))
+    assert (prediction.request_id, prediction.score, prediction.notes) == (7, 0.5, ("a note",))
+    assert [(report.stage, report.total) for report in reports][:1] == [("slices", 3)]
+    assert prediction.counts["pid"] == client.worker_pid != os.getpid()
+    assert not client.is_busy
+
+
+def test_a_volume_is_sent_once(client, volume):
+    client.send_volume(volume)
+    ask(client, scripted(volume))
+    client.send_volume(volume)
+    assert not client._link.is_sending
+    again = Volume(volume.array_kji.copy(), volume.geometry)
+    client.send_volume(again)
+    assert not client._link.is_sending, "the key tells them apart, not the object"
+
+
+def test_a_volume_with_nothing_in_it_is_refused_at_once(client):
+    with pytest.raises(InputError, match="constant"):
+        client.send_volume(Volume(np.zeros((2, 2, 2)), geometry_from_spacing((2, 2, 2))))
+    assert client.worker_pid is None
+
+
+def test_a_volume_that_was_not_sent_is_missing(client, volume):
+    with pytest.raises(VolumeMissingError):
+        ask(client, scripted(volume))
+    client.send_volume(volume)
+    ask(client, scripted(volume))
+    client.remove_volume(volume.key)
+    with pytest.raises(VolumeMissingError):
+        ask(client, scripted(volume))
+
+
+def test_a_volume_that_had_to_make_room_is_sent_again(make_client, volume):
+    other = Volume(volume.array_kji + 1, volume.geometry)
+    client = make_client(WorkerSettings(budget=MemoryBudget(volumes=1)))
+    client.send_volume(volume)
+    client.send_volume(other)
+    for image in (volume, other, volume):
+        prediction = ask(client, scripted(image))
+        assert prediction.counts["volumes"] == 1
+        assert np.array_equal(prediction.mask.expand((4, 6, 8)), positive_mask(image))
+
+
+def test_a_volume_that_lies_scattered_arrives_whole(client):
+    voxels = np.random.default_rng(3).integers(-9, 9, (8, 6, 9), dtype=np.int16).T[::-1, :, ::2]
+    scattered = Volume(voxels, geometry_from_spacing(voxels.shape))
+    client.send_volume(scattered)
+    mask = ask(client, scripted(scattered)).mask
+    assert np.array_equal(mask.expand(voxels.shape), voxels > 0)
+
+
+def test_voxels_that_change_on_their_way_are_found_out(client):
+    voxels = np.random.default_rng(3).integers(-9, 9, (4, 6, 8), dtype=np.int16)
+    torn = Volume(voxels, geometry_from_spacing(voxels.shape))
+    client.send_volume(torn)
+    voxels[0, 0, 0] += 1
+    with pytest.raises(InferenceError, match="changed on its way"):
+        ask(client, scripted(torn))
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "message"),
+    [
+        ("fail=out-of-memory", InferenceError, "^out-of-memory"),
+        ("refuse=nowhere", PromptError, r"^segments\[0\]\.prompts\[0\]: nowhere"),
+        ("stumble=what", InferenceError, "not foreseen.*ZeroDivisionError: what"),
+        ("unheard-of", InferenceError, "AttributeError"),
+    ],
+)
+def test_a_failure_comes_through_and_spoils_nothing(client, volume, script, kind, message):
+    client.send_volume(volume)
+    with pytest.raises(kind, match=message) as caught:
+        ask(client, scripted(volume, script))
+    assert "Traceback" in caught.value.__notes__[0], "for developers"
+    pid = client.worker_pid
+    assert ask(client, scripted(volume)).counts["pid"] == pid
+    if kind is PromptError:
+        assert caught.value.place == "segments[0].prompts[0]"
+
+
+def test_the_newest_request_wins(client, volume):
+    client.send_volume(volume)
+    client.submit(scripted(volume, "steps=1000", 1))
+    events_until(client, Progressed)
+    for number in (2, 3, 4):
+        client.submit(scripted(volume, "steps=2", number))
+    events = events_until(client, Answered)
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [event.request_id for event in failed] == [1, 2, 3]
+    assert all(isinstance(event.error, Cancelled) for event in failed)
+    assert events[-1].request_id == 4
+    assert not {event.request_id for event in events if isinstance(event, Progressed)} - {1, 4}
+
+
+def test_the_same_number_may_come_again(client, volume):
+    client.send_volume(volume)
+    for script in ("steps=1000", "answer"):
+        client.submit(scripted(volume, script, 5))
+    assert isinstance(events_until(client, Answered)[-1], Answered)
+
+
+def test_cancel_is_acknowledged_at_once_and_the_worker_lives(client, volume, bar):
+    client.send_volume(volume)
+    client.submit(scripted(volume, "steps=1000", 5))
+    events_until(client, Progressed)
+    pid, start = client.worker_pid, time.perf_counter()
+    client.cancel(6)
+    assert client._work is not None, "another number is left alone"
+    client.cancel(5)
+    (event,) = (event for event in client.poll() if isinstance(event, Failed))
+    acknowledged = time.perf_counter() - start
+    assert isinstance(event.error, Cancelled)
+    assert ask(client, scripted(volume)).counts["pid"] == pid
+    bar("cancel acknowledged, ms", acknowledged * 1000, "<= 200")
+    bar("worker usable after a cancel, s", time.perf_counter() - start, "<= 3")
+    assert client._ending is None
+
+
+def test_a_worker_that_is_deaf_to_cancel_is_replaced(make_client, volume, bar):
+    client = make_client(cancel_s=0.3)
+    client.send_volume(volume)
+    client.submit(scripted(volume, "steps=1 hang=60", 5))
+    events_until(client, Progressed)
+    pid, start = client.worker_pid, time.perf_counter()
+    client.cancel(5)
+    assert isinstance(client.poll()[-1].error, Cancelled)
+    while client.is_busy:
+        assert client.poll() == ()
+        client.wait(0.02)
+    assert client.worker_pid not in (None, pid), "it is there before it is needed"
+    prediction = ask(client, scripted(volume))
+    bar("worker usable after a cancel it was deaf to, s", time.perf_counter() - start, "<= 3")
+    assert prediction.counts["pid"] == client.worker_pid
+    assert prediction.precision == "fake", "the model was loaded meanwhile"
+    assert has_ended(pid)
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, volume, tmp_path):
+    client.send_volume(volume)
+    client.submit(scripted(volume, f"die_once={tmp_path / 'died'} steps=2", 5))
+    events = events_until(client, Answered)
+    assert [event.report.stage for event in events[:-1]].count("restart") == 1
+    assert np.array_equal(events[-1].prediction.mask.expand((4, 6, 8)), positive_mask(volume))
+
+
+def test_a_worker_that_dies_while_idle_is_replaced(client, volume):
+    client.send_volume(volume)
+    pid = ask(client, scripted(volume)).counts["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert ask(client, scripted(volume)).counts["pid"] != pid
+    os.kill(client.worker_pid, signal.SIGKILL)
+    until(lambda: not client.poll() and client.worker_pid is None)
+    assert not client.is_busy
+    assert ask(client, scripted(volume)).counts["pid"] == client.worker_pid
+
+
+def test_a_worker_that_dies_at_the_same_step_again_and_again_is_given_up(client, volume):
+    client.send_volume(volume)
+    with pytest.raises(
+        InferenceError, match=r"5 times at the same step \(the worker has ended with code 3\).*memory"
+    ) as caught:
+        ask(client, scripted(volume, "steps=3 pause=0.04 steps=2 die=3"))
+    assert "last words" in caught.value.__notes__[0]
+    assert np.any(ask(client, scripted(volume)).mask.unpack()), "the next request is a new one"
+
+
+def test_a_python_that_cannot_start_is_named(make_client, volume):
+    client = make_client(command=("no-such-python",))
+    client.send_volume(volume)
+    with pytest.raises(InferenceError, match="cannot be started: No such file"):
+        ask(client, scripted(volume))
+    client.prepare("fake")
+    assert not client.is_busy
+
+
+def test_a_program_that_is_no_worker_is_given_up(make_client, volume):
+    client = make_client(command=(sys.executable, "-c", "raise SystemExit('no module named numpy')"))
+    client.send_volume(volume)
+    with pytest.raises(InferenceError, match=r"5 times before its first step.*code 1") as caught:
+        ask(client, scripted(volume))
+    assert "no module named numpy" in caught.value.__notes__[0]
+
+
+def test_a_worker_that_never_calls_back_is_given_up(make_client, volume, monkeypatch):
+    monkeypatch.setattr(process_client, "_MAX_DEATHS", 2)
+    client = make_client(command=(sys.executable, "-c", "import time; time.sleep(60)"), start_s=0.2)
+    client.send_volume(volume)
+    with pytest.raises(InferenceError, match="did not start within"):
+        ask(client, scripted(volume))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+def test_a_frozen_worker_is_given_up(make_client, volume, monkeypatch):
+    monkeypatch.setattr(process_client, "_MAX_DEATHS", 2)
+    client = make_client(silence_s=0.3)
+    client.send_volume(volume)
+    with pytest.raises(InferenceError, match="no sign of life"):
+        ask(client, scripted(volume, "freeze"))
+
+
+def test_a_worker_without_progress_is_given_up(make_client, volume, monkeypatch):
+    monkeypatch.setattr(process_client, "_MAX_DEATHS", 2)
+    client = make_client(stall_s=0.3)
+    client.send_volume(volume)
+    with pytest.raises(InferenceError, match="no progress"):
+        ask(client, scripted(volume, "hang=60"))
+
+
+def test_a_long_answer_with_signs_of_life_is_waited_for(make_client, volume, monkeypatch):
+    client = make_client(silence_s=3)
+    client.send_volume(volume)
+    assert ask(client, scripted(volume, "hang=4")).score == 0.5
+
+
+@pytest.mark.parametrize("answer", [{"type": "answered"}, {}, {"type": "progress", "stage": "s"}])
+def test_a_worker_that_talks_nonsense_is_given_up(client, volume, monkeypatch, answer):
+    monkeypatch.setattr(process_client, "_MAX_DEATHS", 1)
+    client.send_volume(volume)
+    client.submit(scripted(volume, "steps=1000"))
+    events_until(client, Progressed)
+    take = client._take
+    monkeypatch.setattr(
+        process_client.ProcessClient,
+        "_take",
+        lambda self, frame: take(process_client.Frame({**answer, "ticket": client._tickets})),
+    )
+    (failed,) = (event for event in events_until(client, Failed) if isinstance(event, Failed))
+    assert "cannot be understood" in str(failed.error)
+
+
+def test_stop_ends_the_process_and_the_next_request_starts_another(client, volume):
+    client.send_volume(volume)
+    pid = ask(client, scripted(volume)).counts["pid"]
+    client.submit(scripted(volume, "steps=1000", 5))
+    client.stop()
+    assert has_ended(pid)
+    (event,) = client.poll()
+    assert isinstance(event.error, Cancelled)
+    assert not client.is_busy
+    assert ask(client, scripted(volume)).counts["pid"] != pid, "the image is still known"
+
+
+def test_a_model_can_be_prepared(client, volume):
+    client.prepare("fake")
+    client.send_volume(volume)
+    assert ask(client, scripted(volume)).precision == "fake"
+
+
+def test_encoding_ahead_is_dropped_the_moment_a_request_comes(client, volume):
+    client.send_volume(volume)
+    assert ask(client, scripted(volume, "ahead=50")).counts["ahead"] == 50
+    time.sleep(0.3)
+    start = time.perf_counter()
+    assert ask(client, scripted(volume)).counts["ahead"] == 49, "it has begun"
+    assert time.perf_counter() - start < 0.9, "one piece of it takes a second"
+
+
+def test_encoding_ahead_can_be_turned_off(make_client, volume):
+    client = make_client(WorkerSettings(encode_ahead=False))
+    client.send_volume(volume)
+    ask(client, scripted(volume, "ahead=50"))
+    time.sleep(0.1)
+    assert ask(client, scripted(volume)).counts["ahead"] == 50
+
+
+def test_a_stranger_who_calls_is_shown_out(client, volume):
+    """Somebody else on this computer finds the port before the worker does."""
+    client.prepare("fake")
+    port = client._link._listener.getsockname()[1]
+    strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+    strangers[0].sendall(b"GET / HTTP/1.1\r\n\r\n" * 10)
+    strangers[1].close()
+    client.send_volume(volume)
+    prediction = ask(client, scripted(volume))
+    assert np.array_equal(prediction.mask.expand((4, 6, 8)), positive_mask(volume))
+    for stranger in (strangers[0], strangers[2]):
+        stranger.settimeout(5)
+        assert learned(stranger) == b""
+        stranger.close()
+
+
+def learned(stranger):
+    try:
+        return stranger.recv(1)
+    except ConnectionResetError:
+        return b""

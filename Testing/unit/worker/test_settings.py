@@ -1,0 +1,20 @@
+import json
+import sys
+from pathlib import Path
+
+from FoundationSegLib.core.requests import MemoryBudget
+from FoundationSegLib.worker.settings import WorkerSettings, worker_command
+
+
+def test_settings_cross_as_json():
+    for settings in (
+        WorkerSettings(),
+        WorkerSettings("cuda", Path("models") / "é", "official", False, MemoryBudget(1, 2, 3)),
+    ):
+        assert WorkerSettings.from_document(json.loads(json.dumps(settings.to_document()))) == settings
+
+
+def test_the_worker_runs_with_the_python_that_is_wanted():
+    assert worker_command()[0] == sys.executable
+    assert worker_command(Path("PythonSlicer"))[0] == "PythonSlicer"
+    assert worker_command()[-1] == "FoundationSegLib.worker.main"
