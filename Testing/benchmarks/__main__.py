@@ -2,13 +2,16 @@
 
 import argparse
 
-from . import lite_medsam, segments
+from . import lite_medsam, segments, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
-    "prompt": lite_medsam.prompt,
+    "prompt": worker.prompt,
     "organ": lite_medsam.organ,
     "write": segments.write,
+    "boundary": worker.boundary,
+    "start": worker.start,
+    "memory": worker.memory,
 }
 
 
@@ -17,9 +20,8 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="only this one")
     name = parser.parse_args().name
     for benchmark in [BENCHMARKS[name]] if name else BENCHMARKS.values():
-        for c in benchmark():
-            ratio = c.yardstick_s / c.ours_s
-            print(f"{c.what}: {c.ours_s * 1000:.1f} ms; {c.yardstick}: {c.yardstick_s * 1000:.1f} ms; {ratio:.2f} x")
+        for line in benchmark():
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

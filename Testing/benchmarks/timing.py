@@ -18,6 +18,11 @@ class Comparison:
     yardstick: str
     yardstick_s: float
 
+    def __str__(self) -> str:
+        ratio = self.yardstick_s / self.ours_s
+        ours, theirs = self.ours_s * 1000, self.yardstick_s * 1000
+        return f"{self.what}: {ours:.1f} ms; {self.yardstick}: {theirs:.1f} ms; {ratio:.2f} x"
+
 
 def median_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
     """The median time of a piece of work, in seconds, after one run that does not count."""

