@@ -24,6 +24,7 @@ from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
 from .base import BoxXyxy, SliceAnswer, SlicePrompt
 from .resize import longest_side_shape, resize_longest_side
+from .tiny_vit_strips import StripEncoder, has_fused_convolutions
 
 SIZE = 256  # side of the image and of the masks that the network works on, in pixels
 HAND_OVER_MARGIN = 3  # by how much the next slice's box exceeds this slice's mask, in pixels of the resized image
@@ -130,13 +131,13 @@ def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
     return encoder, decoder
 
 
-def _fold_batch_norms(module: nn.Module) -> None:
+def fold_batch_norms(module: nn.Module) -> None:
     """Multiply every batch norm into the convolution before it: the same numbers with less work."""
     for name, child in module.named_children():
         if hasattr(child, "fuse") and hasattr(child, "bn"):
             setattr(module, name, child.fuse())
         else:
-            _fold_batch_norms(child)
+            fold_batch_norms(child)
 
 
 def _unfuse_attention(module: nn.Module) -> None:
@@ -189,6 +190,8 @@ class LiteMedSam:
         if device == "cpu":
             _unfuse_attention(encoder)
         self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
+        in_strips = device == "cpu" and has_fused_convolutions()
+        self._strips = StripEncoder(encoder, SIZE) if in_strips else None
         self.decoder = decoder.eval().to(device)
 
     @property
@@ -199,9 +202,15 @@ class LiteMedSam:
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> LiteMedSamEmbedding:
         """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8."""
+        return LiteMedSamEmbedding(self._features(image), image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
+
+    def _features(self, image: NDArray[np.uint8]) -> Tensor:
+        if self._strips and image.ndim == 2:
+            return self._strips.grey(*map(torch.from_numpy, prepare_grey(image)))
         pixels = torch.from_numpy(prepare(image))
-        features = self._encoder(pixels.to(self.device, memory_format=torch.channels_last))
-        return LiteMedSamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
+        if self._strips:
+            return self._strips.colour(pixels[0].permute(1, 2, 0).contiguous())
+        return self._encoder(pixels.to(self.device, memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def decode(self, embedding: LiteMedSamEmbedding, prompt: SlicePrompt) -> SliceAnswer:
@@ -230,13 +239,24 @@ def prepare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Longest side to 256 in 8 bits, darkest to 0 and brightest to 1, zeros at the bottom and right.
     """
-    colour = image if image.ndim == 3 else image[:, :, None]
-    small = resize_longest_side(colour, SIZE).astype(np.float32)
-    small -= small.min()
-    small /= max(float(small.max()), 1e-8)
+    small = resize_longest_side(image if image.ndim == 3 else image[:, :, None], SIZE)
     padded = np.zeros((1, 3, SIZE, SIZE), np.float32)
-    padded[0, :, : small.shape[0], : small.shape[1]] = np.moveaxis(small, 2, 0)
+    padded[0, :, : small.shape[0], : small.shape[1]] = np.moveaxis(_stretch(small, small), 2, 0)
     return padded
+
+
+def prepare_grey(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The same of a grey slice, as (256,) float32, what each level means, and (256, 256), the level of every pixel."""
+    small = resize_longest_side(image, SIZE)
+    padded = np.full((SIZE, SIZE), small.min(), np.int32)
+    padded[: small.shape[0], : small.shape[1]] = small
+    return _stretch(np.arange(256), small), padded
+
+
+def _stretch(levels: NDArray[np.integer], image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Levels on the scale where the image's darkest is 0 and its brightest 1."""
+    low, high = float(image.min()), float(image.max())
+    return (levels.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-8))
 
 
 def box_to_network(box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
@@ -258,7 +278,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> LiteMedSam:
     encoder, decoder = LiteMedSamEncoder(), _build_decoder()
     _load_strictly(encoder, encoder_state, card)
     _load_strictly(decoder, decoder_state, card)
-    _fold_batch_norms(encoder.eval())
+    fold_batch_norms(encoder.eval())
     return LiteMedSam(encoder, decoder, device)
 
 
