@@ -58,9 +58,33 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget):
         self.layout.addWidget(self.table)
         self.layout.addStretch(1)
 
+    def cleanup(self) -> None:
+        """End the worker when the module is closed or reloaded."""
+        self.logic.cleanup()
+
 
 class FoundationSegLogic(ScriptedLoadableModuleLogic):
     """The library for scripts in Slicer's Python console, on Slicer's nodes."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._client: Any = None
+
+    def client(self) -> Any:
+        """The client of this logic's worker, which starts with the first request and runs beside Slicer.
+
+        ``client.stop()`` ends it, for example before packages are installed; the next request starts another.
+        """
+        if self._client is None:
+            from FoundationSegLib.worker.process_client import ProcessClient
+
+            self._client = ProcessClient()
+        return self._client
+
+    def cleanup(self) -> None:
+        """End the worker, if one was started, and let go of its images."""
+        if self._client is not None:
+            self._client.close()
 
     def catalogue(self) -> dict[str, Any]:
         """Every model's card by its id."""
@@ -105,6 +129,8 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
         """Run every test."""
         self.setUp()
         self.test_WriteAndUndo()
+        self.setUp()
+        self.test_WorkerStartsAndStops()
 
     def test_WriteAndUndo(self) -> None:
         """A segment is written into a volume's voxels, read back, and undone."""
@@ -125,3 +151,19 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
         self.assertEqual(int(writer.read_mask(segmentId).sum()), 6)
         writer.apply(edit.inverse())
         self.assertFalse(writer.read_mask(segmentId).any())
+
+    def test_WorkerStartsAndStops(self) -> None:
+        """A worker calls back, with the Python that runs Slicer, and is gone after the end."""
+        logic = FoundationSegLogic()
+        client = logic.client()
+        client.prepare("no such model")
+        self.assertIsNotNone(client.worker_pid)
+        for _attempt in range(600):
+            if not client.is_busy:
+                break
+            client.poll()
+            client.wait(0.1)
+        self.assertFalse(client.is_busy)
+        self.assertIsNotNone(client.worker_pid)
+        logic.cleanup()
+        self.assertIsNone(client.worker_pid)
