@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
-from transformers.models.sam.configuration_sam import SamPromptEncoderConfig, SamVisionConfig
+from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
 from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
@@ -80,6 +80,8 @@ def build_decoder() -> SamModel:
     config = SamConfig(
         vision_config=SamVisionConfig(image_size=SIZE, patch_size=4, num_hidden_layers=1, global_attn_indexes=[0]),
         prompt_encoder_config=SamPromptEncoderConfig(image_size=SIZE, patch_size=4),
+        # As in the original SAM; transformers' own 1e-6 moves the logits by 0.02, and with them a pixel here and there.
+        mask_decoder_config=SamMaskDecoderConfig(layer_norm_eps=1e-5),
     )
     model = SamModel(config)
     model.vision_encoder = nn.Identity()

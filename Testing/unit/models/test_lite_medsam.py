@@ -57,3 +57,10 @@ def test_a_decoded_box_is_what_transformers_says(networks, image):
     answer = model.decode(embedding, SlicePrompt(BOX))
     np.testing.assert_array_equal(answer.mask, full[0, 0].numpy() > 0)
     assert answer.score == pytest.approx(float(expected.iou_scores), abs=1e-6)
+
+
+def test_the_decoder_normalises_as_the_original(networks):
+    """Another epsilon would move the logits by 0.02."""
+    norms = [child for child in networks[1].mask_decoder.transformer.modules() if type(child) is torch.nn.LayerNorm]
+    assert len(norms) == 9
+    assert {norm.eps for norm in norms} == {1e-5}
