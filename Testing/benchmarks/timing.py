@@ -11,12 +11,13 @@ THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two ways of doing the same thing, in seconds."""
+    """Two ways of doing the same thing, in seconds; ``note`` is what else was measured."""
 
     what: str
     ours_s: float
     yardstick: str
     yardstick_s: float
+    note: str = ""
 
 
 def median_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
