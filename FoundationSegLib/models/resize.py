@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
@@ -78,6 +79,8 @@ def resize_longest_side(image: NDArray[np.uint8], length: int) -> NDArray[np.uin
         return image
     down, across = resize_weights(rows, new_rows), resize_weights(columns, new_columns)
     values = np.moveaxis(image.astype(np.float32), (0, 1), (-2, -1))
+    # By torch: numpy's own threads would go on spinning for a while, and slow the encoder that comes next.
+    product = torch.from_numpy(down) @ torch.from_numpy(values) @ torch.from_numpy(across).T
     # Cubic weights overshoot at edges.
-    resized = np.clip(np.floor(down @ values @ across.T + 0.5), 0, 255)
+    resized = np.clip(np.floor(product.numpy() + 0.5), 0, 255)
     return np.ascontiguousarray(np.moveaxis(resized, (-2, -1), (0, 1)).astype(np.uint8))

@@ -11,17 +11,18 @@ THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two ways of doing the same thing, in seconds."""
+    """Two ways of doing the same thing, in seconds; ``note`` is what else was measured."""
 
     what: str
     ours_s: float
     yardstick: str
     yardstick_s: float
+    note: str = ""
 
     def __str__(self) -> str:
         ratio = self.yardstick_s / self.ours_s
         ours, theirs = self.ours_s * 1000, self.yardstick_s * 1000
-        return f"{self.what}: {ours:.1f} ms; {self.yardstick}: {theirs:.1f} ms; {ratio:.2f} x"
+        return f"{self.what}: {ours:.1f} ms; {self.yardstick}: {theirs:.1f} ms; {ratio:.2f} x{self.note}"
 
 
 def median_s(work: Callable[[], object], repeats: int = REPEATS) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from FoundationSegLib.core.geometry import bounding_box
+from FoundationSegLib.core.intensity import resolve_intensity
 from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.io.images import read_volume
@@ -63,6 +64,21 @@ BRAIN = Case("pyradiomics/brain1_image.nrrd", "pyradiomics/brain1_label.nrrd", "
 CASES = (CT, MR, HEART, PELVIS, LUNG, BRAIN)
 
 
+# Slices of every modality and shape: case, label, slice; "turned" makes a landscape slice a portrait one.
+SLICES = {
+    "CT liver": (CT, 5, 14, False),
+    "CT liver, portrait": (CT, 5, 14, True),
+    "CT left kidney": (CT, 3, 12, False),
+    "CT spleen, portrait": (CT, 1, 18, True),
+    "MR liver": (MR, 5, 10, False),
+    "MR liver, portrait": (MR, 5, 10, True),
+    "heart": (HEART, 1, 4, False),
+    "pelvis": (PELVIS, 1, 6, False),
+    "lung nodule": (LUNG, 1, 25, False),
+    "brain tumour": (BRAIN, 1, 14, False),
+}
+
+
 def box_of(mask_kji: np.ndarray) -> np.ndarray:
     """The box that the bars are measured with: around the label, one voxel wider in the slices, within the image.
 
@@ -81,3 +97,16 @@ def box_prompt(volume: Volume, box: np.ndarray, name: str = "segment") -> Segmen
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * np.count_nonzero(first & second) / max(1, np.count_nonzero(first) + np.count_nonzero(second))
+
+
+def one_slice(find: Find, case: Case, value: int, index: int, turned: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A slice as the network is given it, and its label: (1, rows, columns), uint8 and bool."""
+    volume, labels = case.read(find)
+    wanted = labels == value
+    image, mask = volume.array_kji[index], wanted[index]
+    assert mask.any()
+    if turned:
+        image, mask = image.T, mask.T
+    # The intensities are those of the whole volume: the slice alone would have others.
+    seen = resolve_intensity(case.intensity, volume).to_uint8(np.ascontiguousarray(image))
+    return seen[None], mask[None]

@@ -16,22 +16,9 @@ from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models import lite_medsam
 from FoundationSegLib.models.base import SlicePrompt, load_slice_model
-from Testing.models.cases import BRAIN, CASES, CT, HEART, LUNG, MR, PELVIS, box_of, box_prompt, dice
+from Testing.models.cases import CASES, CT, HEART, MR, SLICES, box_of, box_prompt, dice, one_slice
 from Testing.models.official_lite_medsam import shrink
 
-# Slices of every modality and shape: case, label, slice; "turned" makes a landscape slice a portrait one.
-SLICES = {
-    "CT liver": (CT, 5, 14, False),
-    "CT liver, portrait": (CT, 5, 14, True),
-    "CT left kidney": (CT, 3, 12, False),
-    "CT spleen, portrait": (CT, 1, 18, True),
-    "MR liver": (MR, 5, 10, False),
-    "MR liver, portrait": (MR, 5, 10, True),
-    "heart": (HEART, 1, 4, False),
-    "pelvis": (PELVIS, 1, 6, False),
-    "lung nodule": (LUNG, 1, 25, False),
-    "brain tumour": (BRAIN, 1, 14, False),
-}
 # What the official script reaches with one 3-D box around the reference label.
 OFFICIAL_DICE = {
     "spleen": 0.81,
@@ -57,18 +44,6 @@ def predict(engine, volume, segment, intensity):
     request = PredictRequest(1, "lite-medsam", volume.key, segment, intensity)
     prediction = engine.predict(request, Progress())
     return prediction, prediction.mask.expand(volume.geometry.shape_kji)
-
-
-def one_slice(shared_data, case, value, index, turned):
-    volume, labels = case.read(shared_data)
-    wanted = labels == value
-    image, mask = volume.array_kji[index], wanted[index]
-    assert mask.any()
-    if turned:
-        image, mask = image.T, mask.T
-    # The intensities are those of the whole volume: the slice alone would have others.
-    seen = resolve_intensity(case.intensity, volume).to_uint8(np.ascontiguousarray(image))
-    return seen[None], mask[None]
 
 
 def compare(engine, official, images, mask):

@@ -1,0 +1,66 @@
+"""The adapter with random weights: what it is made of does what the plain modules do."""
+
+import numpy as np
+import pytest
+import torch
+
+from FoundationSegLib.models import lite_medsam
+from FoundationSegLib.models.base import SlicePrompt
+from FoundationSegLib.models.lite_medsam import LiteMedSam, LiteMedSamEncoder, build_decoder, fold_batch_norms
+
+BOX = (20.0, 30.0, 90.0, 70.0)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    encoder, decoder = LiteMedSamEncoder().eval().requires_grad_(False), build_decoder()
+    fold_batch_norms(encoder)
+    return encoder, decoder
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, (120, 150), dtype=np.uint8)
+
+
+def test_without_fused_convolutions_the_modules_encode(networks, image, monkeypatch):
+    fast = LiteMedSam(*networks, "cpu").encode(image)
+    monkeypatch.setattr(lite_medsam, "has_fused_convolutions", lambda: False)
+    plain = LiteMedSam(*networks, "cpu").encode(image)
+    assert (fast.shape, fast.resized) == (plain.shape, plain.resized) == ((120, 150), (205, 256))
+    torch.testing.assert_close(fast.features, plain.features, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_an_embedding_is_float32_in_the_decoders_layout(networks, image, colour):
+    seen = np.stack([image] * 3, axis=-1) if colour else image
+    features = LiteMedSam(*networks, "cpu").encode(seen).features
+    assert (features.shape, features.dtype) == ((1, 256, 64, 64), torch.float32)
+    assert features.is_contiguous()
+
+
+def test_grey_is_the_same_as_colour_with_equal_channels(networks, image):
+    model = LiteMedSam(*networks, "cpu")
+    grey, colour = (model.encode(seen).features for seen in (image, np.stack([image] * 3, axis=-1)))
+    torch.testing.assert_close(grey, colour, rtol=0, atol=2e-4)
+
+
+def test_a_decoded_box_is_what_transformers_says(networks, image):
+    model = LiteMedSam(*networks, "cpu")
+    embedding = model.encode(image)
+    with torch.inference_mode():
+        boxes = torch.tensor([[lite_medsam.box_to_network(BOX, image.shape)]])
+        expected = model.decoder(image_embeddings=embedding.features, input_boxes=boxes, multimask_output=False)
+        logits = expected.pred_masks[0, :, :, :205, :]
+        full = torch.nn.functional.interpolate(logits, size=image.shape, mode="bilinear", align_corners=False)
+    answer = model.decode(embedding, SlicePrompt(BOX))
+    np.testing.assert_array_equal(answer.mask, full[0, 0].numpy() > 0)
+    assert answer.score == pytest.approx(float(expected.iou_scores), abs=1e-6)
+
+
+def test_the_decoder_normalises_as_the_original(networks):
+    """Another epsilon would move the logits by 0.02."""
+    norms = [child for child in networks[1].mask_decoder.transformer.modules() if type(child) is torch.nn.LayerNorm]
+    assert len(norms) == 9
+    assert {norm.eps for norm in norms} == {1e-5}
