@@ -1,7 +1,7 @@
 """What an adapter for a 2-D model offers to the engine, and how a card finds its adapter."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from ..core.cards import ModelCard
 from ..core.errors import CardError
+
+# Called in the midst of long work; raises where the work is to end.
+Check = Callable[[], None]
 
 BoxXyxy = tuple[float, float, float, float]
 
@@ -42,6 +45,10 @@ class SliceEmbedding(Protocol):
         ...
 
 
+def unstoppable() -> None:
+    """The check of work that nobody will stop."""
+
+
 class SliceModel(Protocol):
     """A promptable 2-D model: encode a slice once, then decode as many prompts as wanted."""
 
@@ -53,8 +60,11 @@ class SliceModel(Protocol):
         """Memory taken by the weights, in bytes."""
         ...
 
-    def encode(self, image: NDArray[np.uint8]) -> Any:
-        """The embedding of a slice, (rows, columns) grey or (rows, columns, 3) colour, uint8."""
+    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Any:
+        """The embedding of a slice, (rows, columns) grey or (rows, columns, 3) colour, uint8.
+
+        ``check`` is called now and then, as often as the framework lets it; what it raises ends the work.
+        """
         ...
 
     def decode(self, embedding: Any, prompt: SlicePrompt) -> SliceAnswer:

@@ -22,7 +22,7 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamP
 
 from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
-from .base import BoxXyxy, SliceAnswer, SlicePrompt
+from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 from .resize import longest_side_shape, resize_longest_side
 from .tiny_vit_strips import StripEncoder, has_fused_convolutions
 
@@ -204,18 +204,19 @@ class LiteMedSam:
         return sum(p.nbytes for module in (self._encoder, self.decoder) for p in module.parameters())
 
     @torch.inference_mode()
-    def encode(self, image: NDArray[np.uint8]) -> LiteMedSamEmbedding:
-        """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8."""
+    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> LiteMedSamEmbedding:
+        """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped on the CPU only."""
         # The decoder is slower on any other layout, and there is one encoding to many prompts.
-        features = self._features(image).contiguous()
+        features = self._features(image, check).contiguous()
         return LiteMedSamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
 
-    def _features(self, image: NDArray[np.uint8]) -> Tensor:
+    def _features(self, image: NDArray[np.uint8], check: Check) -> Tensor:
         if self._strips and image.ndim == 2:
-            return self._strips.grey(*map(torch.from_numpy, prepare_grey(image)))
+            levels, pixels = map(torch.from_numpy, prepare_grey(image))
+            return self._strips.grey(levels, pixels, check)
         pixels = torch.from_numpy(prepare(image))
         if self._strips:
-            return self._strips.colour(pixels[0].permute(1, 2, 0).contiguous())
+            return self._strips.colour(pixels[0].permute(1, 2, 0).contiguous(), check)
         return self._encoder(pixels.to(self.device, memory_format=torch.channels_last))
 
     @torch.inference_mode()

@@ -16,6 +16,8 @@ from timm.models.tiny_vit import MBConv, PatchMerging, TinyVitBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .base import Check, unstoppable
+
 if TYPE_CHECKING:
     from .lite_medsam import LiteMedSamEncoder
 
@@ -122,10 +124,11 @@ class _Expanding:
             out[first // self.stride : last // self.stride] = self._project(self._depthwise(hidden))
         return out
 
-    def convolve(self, x: Tensor, expanded: Callable[[int, int], Tensor]) -> Tensor:
+    def convolve(self, x: Tensor, expanded: Callable[[int, int], Tensor], check: Check) -> Tensor:
         """MBConv: the same shape as x; ``expanded`` gives x after the first GELU, for a range of rows."""
         out = torch.empty_like(x)
         for first, last in _strips(x.shape[0], x.shape[1]):
+            check()
             hidden = _with_neighbours(expanded, first, last, x.shape[0])
             total = self._project.add_to(x[first:last].clone(), self._depthwise(hidden))
             out[first:last] = functional.gelu(total)
@@ -188,7 +191,7 @@ class StripEncoder:
         reduce, self._norm, mix, self._last_norm = modules.neck
         self._reduce, self._mix = (PackedConv(conv, (columns, columns)) for conv in (reduce, mix))
 
-    def grey(self, levels: Tensor, pixels: Tensor) -> Tensor:
+    def grey(self, levels: Tensor, pixels: Tensor, check: Check = unstoppable) -> Tensor:
         """The embedding of a grey image, (1, 256, size / 4, size / 4).
 
         What comes before the first 3x3 convolution sees single pixels: worked out once for every grey level, and
@@ -197,6 +200,7 @@ class StripEncoder:
         Args:
             levels: (levels,) float32, what each grey level means, 0..1.
             pixels: (size, size) int32, the level of every pixel.
+            check: called every few milliseconds; what it raises ends the work.
         """
         embedded = self._embed_pixels(levels[None, :, None].expand(1, -1, 3).contiguous())
         expanded = self._convs[0].expand(embedded)[0]
@@ -205,26 +209,28 @@ class StripEncoder:
             return table.index_select(0, pixels[low:high].flatten()).view(high - low, pixels.shape[1], -1)
 
         x = rows_of(embedded[0], 0, len(pixels))
-        return self._encode(x, lambda low, high: rows_of(expanded, low, high))
+        return self._encode(x, lambda low, high: rows_of(expanded, low, high), check)
 
-    def colour(self, pixels: Tensor) -> Tensor:
-        """The embedding of an image (size, size, 3), float32, 0..1."""
+    def colour(self, pixels: Tensor, check: Check = unstoppable) -> Tensor:
+        """The embedding of an image (size, size, 3), float32, 0..1; ``check`` as above."""
         x = self._embed_pixels(pixels)
-        return self._encode(x, lambda low, high: self._convs[0].expand(x[low:high]))
+        return self._encode(x, lambda low, high: self._convs[0].expand(x[low:high]), check)
 
     def _embed_pixels(self, x: Tensor) -> Tensor:
         for conv in self._embed:
             x = conv(x)
         return x
 
-    def _encode(self, x: Tensor, expanded: Callable[[int, int], Tensor]) -> Tensor:
+    def _encode(self, x: Tensor, expanded: Callable[[int, int], Tensor], check: Check) -> Tensor:
         first, *others = self._convs
-        x = first.convolve(x, expanded)
+        x = first.convolve(x, expanded, check)
         for conv in others:
-            x = conv.convolve(x, lambda low, high, x=x, conv=conv: conv.expand(x[low:high]))
+            x = conv.convolve(x, lambda low, high, x=x, conv=conv: conv.expand(x[low:high]), check)
         for merge, blocks in self._stages:
+            check()
             x = merge.merge(x)
             for block in blocks:
+                check()
                 x = block(x)
         return self._through_neck(x)
 

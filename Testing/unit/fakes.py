@@ -12,7 +12,7 @@ from FoundationSegLib.core.cards import ModelCard, parse_card
 from FoundationSegLib.core.geometry import geometry_from_spacing
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.models.base import SliceAnswer, SlicePrompt
+from FoundationSegLib.models.base import Check, SliceAnswer, SlicePrompt, unstoppable
 
 WEIGHTS = b"weights " * 50
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -79,7 +79,8 @@ class FakeModel:
     encoded: list[np.ndarray] = field(default_factory=list)
     decoded: list[tuple[np.ndarray, tuple[float, ...]]] = field(default_factory=list)
 
-    def encode(self, image: np.ndarray) -> FakeEmbedding:
+    def encode(self, image: np.ndarray, check: Check = unstoppable) -> FakeEmbedding:
+        check()
         self.encoded.append(image)
         return FakeEmbedding(image)
 

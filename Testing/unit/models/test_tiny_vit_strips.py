@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from FoundationSegLib.core.errors import Cancelled
 from FoundationSegLib.models import tiny_vit_strips
 from FoundationSegLib.models.lite_medsam import LiteMedSamEncoder, fold_batch_norms, prepare, prepare_grey
 from FoundationSegLib.models.tiny_vit_strips import StripEncoder, has_fused_convolutions
@@ -65,6 +66,25 @@ def test_the_same_image_gives_the_same_bits_whatever_came_before(modules, image)
         first, between, again = (encoder.grey(*parts) for parts in (grey, other, grey))
     assert not torch.equal(first, between)
     assert torch.equal(first, again)
+
+
+@needs_fused
+def test_an_encoding_can_be_stopped_in_its_midst_and_spoils_nothing(modules, image):
+    encoder, calls = StripEncoder(modules, 256), []
+    grey = [torch.from_numpy(part) for part in prepare_grey(image)]
+
+    def stop_at_the_tenth():
+        calls.append(None)
+        if len(calls) == 10:
+            raise Cancelled
+
+    with torch.inference_mode():
+        first = encoder.grey(*grey, lambda: calls.append(None))
+        assert len(calls) > 20, "often enough for a request not to notice"
+        calls.clear()
+        with pytest.raises(Cancelled):
+            encoder.grey(*grey, stop_at_the_tenth)
+        assert torch.equal(first, encoder.grey(*grey))
 
 
 @pytest.mark.parametrize("shape", [(150, 201), (256, 256), (70, 1000)])
