@@ -1,7 +1,8 @@
 """The pump: what a timer of the panel calls while something is under way, and how it finds its end."""
 
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .client import Client
 from .messages import Event
@@ -21,19 +22,29 @@ class Pump:
     client: Client
     apply: Callable[[Event], None]
     stop_timer: Callable[[], None]
+    _waiting: deque[Event] = field(default_factory=deque)
+    _is_applying: bool = False
 
     def tick(self) -> None:
         """Apply what is ready; never waits.
 
+        Whoever applies an event may let the timer run meanwhile (a dialog does): such a tick does nothing, so that
+        events are applied one after the other.
+
         Raises:
             Exception: whatever ``apply`` raised. The events after it are applied at the next tick.
         """
-        waiting = list(self.client.poll())
+        self._waiting.extend(self.client.poll())
+        if self._is_applying:
+            return
+        self._is_applying = True
         try:
-            while waiting:
-                self.apply(waiting.pop(0))
+            while self._waiting:
+                self.apply(self._waiting.popleft())
         except BaseException:
             self.stop_timer()
             raise
+        finally:
+            self._is_applying = False
         if not self.client.is_busy:
             self.stop_timer()

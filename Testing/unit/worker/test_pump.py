@@ -59,6 +59,47 @@ def test_what_applies_an_event_and_fails_stops_the_timer(client, volume):
     assert not timer.runs
 
 
+class ThreeEvents:
+    """A client with three events, and nothing more to come."""
+
+    def __init__(self):
+        self.events = [1, 2, 3]
+        self.is_busy = False
+
+    def poll(self):
+        events, self.events = self.events, []
+        return tuple(events)
+
+
+def test_a_tick_inside_an_event_waits_for_its_turn():
+    """A dialog runs the event loop, and with it the timer."""
+    begun, done = [], []
+
+    def apply(event):
+        begun.append(event)
+        pump.tick()
+        done.append(event)
+
+    pump = Pump(ThreeEvents(), apply, lambda: None)
+    pump.tick()
+    assert begun == done == [1, 2, 3]
+
+
+def test_no_event_is_lost_by_one_that_fails():
+    applied = []
+
+    def apply(event):
+        applied.append(event)
+        if event == 1:
+            raise ZeroDivisionError
+
+    pump = Pump(ThreeEvents(), apply, lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        pump.tick()
+    pump.tick()
+    assert applied == [1, 2, 3]
+
+
 def test_the_end_of_the_connection_stops_the_timer(client, volume):
     timer, events = Timer(), []
     pump = Pump(client, events.append, timer.stop)
