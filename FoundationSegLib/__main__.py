@@ -1,8 +1,17 @@
 """`python -m FoundationSegLib`: the command line."""
 
+import signal
 import sys
 
-from .commands.cli import main
+# Until the command line can say it better, Ctrl-C ends the program without a word; unless it is to be ignored, as in
+# the background of a script.
+_INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _INTERRUPTIBLE:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from .commands.cli import main  # noqa: E402 - after the line above, since it takes its time
 
 if __name__ == "__main__":
+    if _INTERRUPTIBLE:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

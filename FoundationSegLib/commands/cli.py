@@ -57,12 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code of ``interfaces``: 0 success, 1 failed, 2 bad usage or input, 3 no model,
     130 interrupted.
     """
-    options = build_parser().parse_args(arguments)
-    if not options.debug:
-        sys.excepthook = _report_unexpected
-        warnings.simplefilter("ignore")  # what libraries tell their developers is not for the user
-    run: Callable[[argparse.Namespace], None] = options.run
+    options = argparse.Namespace(debug=False)
     try:
+        build_parser().parse_args(arguments, options)
+        if not options.debug:
+            sys.excepthook = _report_unexpected
+            warnings.simplefilter("ignore")  # what libraries tell their developers is not for the user
+        run: Callable[[argparse.Namespace], None] = options.run
         run(options)
     except FoundationSegError as error:
         return _fail(options, error, str(error), _exit_code(error))

@@ -24,6 +24,7 @@ from ..io.formats import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
+from .interrupts import interrupts_wait
 from .prompts_file import read_prompts
 from .report import segment_report
 from .terminal import ProgressLine, announce_download, say
@@ -130,8 +131,9 @@ def _identity(path: Path) -> object:
 
 
 def _read(job: _Job) -> Volume:
-    from ..io.images import read_volume
-    from ..io.nifti import is_sheared
+    with interrupts_wait():
+        from ..io.images import read_volume
+        from ..io.nifti import is_sheared
 
     volume = read_volume(job.options.volume, series=job.options.series, frame=job.options.frame)
     require_image(volume)
@@ -196,7 +198,8 @@ def _results(
 
     The writers hold the scene, so that it lives until the files are written.
     """
-    from .results import build_segmentation
+    with interrupts_wait():
+        from .results import build_segmentation
 
     result = build_segmentation(volume, job.prompts, predictions, job.options.overlap)
     writers: list[_Writer] = [(job.options.output, result.writer(job.options.output))]

@@ -10,7 +10,8 @@ _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting"
 
 def say(line: str) -> None:
     """One line for the user, on stderr: stdout is for results."""
-    print(one_line(line), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed by whoever started the program
+        print(one_line(line), file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:
@@ -44,7 +45,7 @@ class ProgressLine:
 
     def show(self, report: ProgressReport) -> None:
         """Show a report."""
-        if not sys.stderr.isatty():
+        if sys.stderr is None or not sys.stderr.isatty():
             return
         text = f"{_STAGES.get(report.stage, report.stage)}{_count(report)}"
         print(f"\r{text.ljust(self._shown)}", end="", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """A loaded image: its voxels, its place in space, and what its source said about the intensities."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +42,8 @@ class Volume:
             raise InputError(f"an image needs three axes, and three colours if any, not the shape {array.shape}")
         if array.dtype.kind not in "iuf":
             raise InputError(f"voxels must be whole or real numbers, not {array.dtype}")
+        if self.window_level is not None and not all(map(math.isfinite, self.window_level)):
+            raise InputError(f"the display window {self.window_level} is not made of numbers")
         if array.shape[:3] != self.geometry.shape_kji:
             raise InputError(f"voxels {array.shape[:3]} and geometry {self.geometry.shape_kji} do not agree")
 

@@ -179,16 +179,20 @@ def ask(
     Raises:
         FoundationSegError: whatever the request failed with.
     """
-    client.submit(request)
-    while client.is_busy:
-        for event in client.poll():
-            if event.request_id != request.request_id:
-                continue
-            if isinstance(event, Answered):
-                return event.prediction
-            if isinstance(event, Failed):
-                raise event.error
-            if on_progress is not None:
-                on_progress(event.report)
-        client.wait(_WAIT_S)
+    try:
+        client.submit(request)
+        while client.is_busy:
+            for event in client.poll():
+                if event.request_id != request.request_id:
+                    continue
+                if isinstance(event, Answered):
+                    return event.prediction
+                if isinstance(event, Failed):
+                    raise event.error
+                if on_progress is not None:
+                    on_progress(event.report)
+            client.wait(_WAIT_S)
+    finally:  # where it was interrupted, nobody waits for the answer any more, and the number may come again
+        client.cancel(request.request_id)
+        client.poll()
     raise Cancelled("the client was closed before the answer came")

@@ -102,7 +102,7 @@ def prediction_to_frame(prediction: Prediction, ticket: int) -> Frame:
         "ticket": ticket,
         "id": prediction.request_id,
         "box": (prediction.mask.box.start_kji, prediction.mask.box.stop_kji),
-        "score": prediction.score,
+        "score": prediction.score if prediction.score is not None and math.isfinite(prediction.score) else None,
         "intensity": dict(prediction.intensity),
         "checkpoint": asdict(prediction.checkpoint),
         "device": prediction.device,

@@ -27,10 +27,21 @@ class Frame:
 
 
 def encode_frame(frame: Frame) -> tuple[bytes, memoryview]:
-    """The bytes to send: what describes the frame, and its payload, which is not copied."""
-    header = json.dumps(frame.header, ensure_ascii=False, allow_nan=False).encode()
+    """The bytes to send: what describes the frame, and its payload, which is not copied.
+
+    Raises:
+        ValueError, TypeError: the header holds what JSON does not know, such as NaN.
+    """
+    header = json.dumps(frame.header, allow_nan=False, default=_plain).encode()
     payload = memoryview(frame.payload)
     return _PREFIX.pack(_MAGIC, len(header), payload.nbytes) + header, payload
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as one of Python's."""
+    if hasattr(value, "dtype") and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not for a header")
 
 
 @dataclass(slots=True)
@@ -97,7 +108,7 @@ class FrameReader:
 def _read_header(raw: bytearray) -> dict[str, Any]:
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FrameError("a header is not JSON") from error
     if not isinstance(header, dict):
         raise FrameError("a header is not a JSON object")

@@ -10,7 +10,7 @@ import hmac
 import json
 import os
 import secrets
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -29,6 +29,7 @@ _HELLO = 2**12  # of a stranger, no more than this is read
 _FLUSH = 2**23  # what one call sends at most: some milliseconds
 _MAX_PAYLOAD = 2**31  # of the worker: the bits of a mask, eight voxels a byte
 _LOG_TAIL = 4000
+_MAX_LOG = 2**24
 _LIBRARY_PLACE = Path(__file__).resolve().parents[2]
 # Nothing is reported to anybody, and nothing looked up in the network, but for downloads the user asked for.
 _ENVIRONMENT = {
@@ -72,7 +73,8 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and its children; PythonSlicer may be a launcher, and the worker its child."""
     if sys.platform == "win32":
         if process.poll() is None:
-            command = ("taskkill", "/T", "/F", "/PID", str(process.pid))
+            taskkill = Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "taskkill.exe")
+            command = (str(taskkill), "/T", "/F", "/PID", str(process.pid))
             no_window = subprocess.CREATE_NO_WINDOW
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(command, capture_output=True, creationflags=no_window, check=False, timeout=2)
@@ -111,17 +113,18 @@ class Link:
         Raises:
             LinkLost: the process cannot be started.
         """
-        with contextlib.ExitStack() as undo:
-            log = undo.enter_context(tempfile.TemporaryFile())
-            listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
-            listener.setblocking(False)
-            secret = secrets.token_hex(32)
-            try:
+        secret = secrets.token_hex(32)
+        try:
+            with contextlib.ExitStack() as undo:
+                log = undo.enter_context(tempfile.TemporaryFile())
+                listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
+                listener.setblocking(False)
                 process = _spawn(command, log)
-            except OSError as error:
-                raise LinkLost(f"the worker cannot be started: {error.strerror or type(error).__name__}") from error
-            undo.pop_all()
-        told = {"port": listener.getsockname()[1], "secret": secret, "settings": dict(settings)}
+                undo.pop_all()
+        except OSError as error:
+            raise LinkLost(f"the worker cannot be started: {error.strerror or type(error).__name__}") from error
+        port = listener.getsockname()[1]
+        told = {"port": port, "secret": secret, "parent": os.getpid(), "settings": dict(settings)}
         assert process.stdin is not None  # it was asked for
         with contextlib.suppress(OSError), process.stdin:  # it may have ended already, which is found out soon
             process.stdin.write(json.dumps(told).encode())
@@ -140,10 +143,12 @@ class Link:
 
     def send(self, frame: Frame) -> None:
         """Send a message as soon as the worker takes it; its payload must stay as it is until then."""
+        if not self._outgoing:
+            self.heard = time.monotonic()  # from now on, it has something to say
         self._outgoing.extend(memoryview(part) for part in encode_frame(frame) if len(part))
 
     def receive(self) -> Iterator[Frame]:
-        """What has arrived, after sending what can be sent. Never waits.
+        """What has arrived; then what can be sent is sent. Never waits.
 
         Raises:
             LinkLost: there will be nothing more.
@@ -153,11 +158,12 @@ class Link:
             self._require_alive()
         if self._connection is None:
             return
+        self._trim_log()
         try:
-            self._flush(self._connection)
             while (frame := self._reader.read(self._connection)) is not None:
                 self.heard = time.monotonic()
                 yield frame
+            self._flush(self._connection)
         except (OSError, EOFError) as error:
             raise LinkLost("the worker has ended", self.log_tail(), has_ended=True) from error
         except FrameError as error:
@@ -165,38 +171,56 @@ class Link:
 
     def wait(self, timeout_s: float) -> None:
         """Wait until there may be something to receive, or the time is over."""
-        if self._connection is None:
-            select.select([self._listener, *(caller for caller, _ in self._callers)], [], [], min(timeout_s, 0.05))
-        else:
-            select.select([self._connection], [self._connection] if self._outgoing else [], [], timeout_s)
+        with selectors.DefaultSelector() as waiting:
+            if self._connection is None:
+                for caller in (self._listener, *(caller for caller, _ in self._callers)):
+                    waiting.register(caller, selectors.EVENT_READ)
+                waiting.select(min(timeout_s, 0.05))
+            else:
+                writes = selectors.EVENT_WRITE if self._outgoing else 0
+                waiting.register(self._connection, selectors.EVENT_READ | writes)
+                waiting.select(timeout_s)
 
     def end(self, stop_s: float) -> int | None:
         """Tell the worker to end, and after ``stop_s`` seconds kill it, with all its children.
 
-        Returns its exit code, negative for a signal; None only where the system itself is stuck.
+        Returns the exit code, negative for a signal, of one that ended before it was killed here; otherwise None.
         """
-        for connection in (self._connection, self._listener, *(caller for caller, _ in self._callers)):
-            if connection is not None:
-                connection.close()  # the worker ends where its connection ends
-        if stop_s:
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                # Closing alone would not do where a fork of this process still has the connection.
+                self._connection.shutdown(socket.SHUT_RDWR)
+            self._connection.close()
+        for connection in (self._listener, *(caller for caller, _ in self._callers)):
+            connection.close()
+        code = None
+        try:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(stop_s)
-        kill_tree(self.process)
-        self._log.close()
+                code = self.process.wait(stop_s)
+        finally:  # a second Ctrl-C does not leave it behind
+            kill_tree(self.process)
+            self._log.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(1)
-        return None
+            self.process.wait(1)
+        return code
 
     def log_tail(self) -> str:
         """The end of what the worker has printed."""
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_TAIL))
         return self._log.read().decode(errors="replace")
 
+    def _trim_log(self) -> None:
+        """Start the log again where a library has filled it: it shares its place with the worker's output."""
+        if os.fstat(self._log.fileno()).st_size > _MAX_LOG:
+            self._log.seek(0)
+            self._log.truncate()
+
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            self._callers.append((connection, FrameReader(0, _HELLO)))
+        with contextlib.suppress(OSError):  # nobody more, or one who hung up before
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setblocking(False)
+                self._callers.append((connection, FrameReader(0, _HELLO)))
         for caller in list(self._callers):
             if self._is_our_worker(caller):
                 return
@@ -211,10 +235,12 @@ class Link:
         if hello is None:
             return False
         self._callers.remove(caller)
-        if not hmac.compare_digest(str(hello.header.get("secret", "")).encode(), self._secret.encode()):
+        offered = str(hello.header.get("secret", "")).encode(errors="replace")
+        if not hmac.compare_digest(offered, self._secret.encode()):
             connection.close()
             return False
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # macOS, where it has ended already: found out by the next read
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection, self._reader, self.heard = connection, FrameReader(_MAX_PAYLOAD), time.monotonic()
         self._listener.close()
         for stranger, _ in self._callers:
@@ -231,6 +257,7 @@ class Link:
             except (BlockingIOError, InterruptedError):
                 return
             sent += count
+            self.heard = time.monotonic()
             if count == len(part):
                 self._outgoing.popleft()
             else:

@@ -16,12 +16,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..core.errors import FoundationSegError, InferenceError
 from ..core.progress import CancelToken, Progress, ProgressReport
-from ..core.requests import Prediction, PredictRequest
-from ..core.volume import Volume
+from .client import Answering
 from .documents import error_to_frame, prediction_to_frame, progress_to_frame, request_from_frame, volume_from_frame
 from .frames import Frame, FrameError, FrameReader, encode_frame
 from .settings import WorkerSettings
@@ -33,31 +32,15 @@ _REPORT_S = 0.03  # more reports a second than a screen shows pictures are of no
 _LAST_BREATH_S = 1.0
 
 
-class Answering(Protocol):
+class AnsweringAhead(Answering, Protocol):
     """What the worker needs of an engine."""
-
-    def add_volume(self, volume: Volume) -> None:
-        """Take in an image."""
-        ...
-
-    def remove_volume(self, volume_key: str) -> None:
-        """Let go of an image."""
-        ...
-
-    def prepare(self, model_id: str, progress: Progress) -> None:
-        """Load a model that will be asked for."""
-        ...
-
-    def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
-        """Answer a request."""
-        ...
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Do a little of what the next request may need; False where there is nothing to do."""
         ...
 
 
-MakeEngine = Callable[[WorkerSettings], Answering]
+MakeEngine = Callable[[WorkerSettings], AnsweringAhead]
 
 
 @dataclass(slots=True)
@@ -111,7 +94,7 @@ class Inbox:
         try:
             while (frame := self.channel.receive()) is not None:
                 self._take(frame)
-        except (FrameError, KeyError, TypeError) as error:
+        except (FrameError, KeyError, TypeError, MemoryError) as error:
             traceback.print_exception(error)
         finally:
             self._end()
@@ -135,18 +118,36 @@ class Inbox:
             for token in self._tokens.values():
                 token.cancel()
         time.sleep(_LAST_BREATH_S)  # for what has to be put away, such as half a download
-        os._exit(1)
+        leave()
+
+
+def leave() -> NoReturn:
+    """End this process at once, and whatever it has started.
+
+    The frameworks' own ways of ending take their time, and sometimes crash.
+    """
+    sys.stderr.flush()
+    if sys.platform != "win32" and os.getpgrp() == os.getsid(0):  # the group is the worker's own
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 @dataclass(slots=True)
 class Worker:
-    """Does what the inbox holds, one thing after the other."""
+    """Does what the inbox holds, one thing after the other.
+
+    Attributes:
+        make_engine: makes what answers, when the first message comes.
+        encode_ahead: whether to do, while idle, what may be wanted later.
+        parent: the number of the process that is not to be outlived, if any.
+    """
 
     channel: Channel
     inbox: Inbox
-    make_engine: Callable[[], Answering]
+    make_engine: Callable[[], AnsweringAhead]
     encode_ahead: bool
-    _engine: Answering | None = None
+    parent: int | None = None
+    _engine: AnsweringAhead | None = None
     _refused: dict[str, FoundationSegError] = field(default_factory=dict)
     _is_at_work: threading.Event = field(default_factory=threading.Event)
 
@@ -176,37 +177,41 @@ class Worker:
         return self.inbox.frames.get()
 
     def _do(self, frame: Frame) -> None:
-        if self._engine is None:
-            self._engine = self.make_engine()
         kind = frame.header["type"]
         if kind == "predict":
-            self._predict(self._engine, frame)
+            self._predict(frame)
         elif kind == "volume":
-            self._add_volume(self._engine, frame)
+            self._add_volume(frame)
         elif kind == "remove_volume":
-            self._engine.remove_volume(frame.header["key"])
+            self._need_engine().remove_volume(frame.header["key"])
         elif kind == "prepare":
             with contextlib.suppress(FoundationSegError):  # a request that needs it will fail by itself
-                self._engine.prepare(frame.header["model"], Progress())
+                self._need_engine().prepare(frame.header["model"], Progress())
 
-    def _add_volume(self, engine: Answering, frame: Frame) -> None:
+    def _need_engine(self) -> AnsweringAhead:
+        if self._engine is None:
+            self._engine = self.make_engine()
+        return self._engine
+
+    def _add_volume(self, frame: Frame) -> None:
         """Keep an image; one that cannot be kept fails the requests that name it."""
         key = frame.header["key"]
         self._refused.pop(key, None)
         try:
-            engine.add_volume(volume_from_frame(frame))
+            self._need_engine().add_volume(volume_from_frame(frame))
         except FoundationSegError as error:
             self._refused[key] = error
         except (FrameError, MemoryError) as error:
             self._refused[key] = InferenceError(f"the worker could not take in the image: {error or 'out of memory'}")
 
-    def _predict(self, engine: Answering, frame: Frame) -> None:
+    def _predict(self, frame: Frame) -> None:
         ticket = frame.header["ticket"]
         progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
         try:
             if frame.header["volume"] in self._refused:
                 raise self._refused[frame.header["volume"]]
-            answer = prediction_to_frame(engine.predict(request_from_frame(frame), progress), ticket)
+            prediction = self._need_engine().predict(request_from_frame(frame), progress)
+            answer = prediction_to_frame(prediction, ticket)
         except FoundationSegError as error:
             answer = error_to_frame(error, ticket, traceback.format_exc())
         finally:
@@ -222,9 +227,24 @@ class Worker:
 
     def _give_signs_of_life(self) -> None:
         while True:
-            self._is_at_work.wait()
-            self.channel.send(Frame({"type": "alive"}))
+            if self._is_at_work.is_set():
+                self.channel.send(Frame({"type": "alive"}))
+            if self.parent is not None and _is_gone(self.parent):
+                leave()  # a fork of it still holds the connection, or it would have been found out by that
             time.sleep(_SIGN_OF_LIFE_S)
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process of the same user has ended; always False on Windows, where a fork does not exist."""
+    if sys.platform == "win32":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 @dataclass(slots=True)
@@ -243,7 +263,7 @@ class _Reports:
             self.channel.send(progress_to_frame(report, self.ticket))
 
 
-def _engine(settings: WorkerSettings) -> Answering:
+def _engine(settings: WorkerSettings) -> AnsweringAhead:
     from ..core.cards import read_catalogue
     from ..engine.engine import engine_within
     from ..hub.store import Store, default_store_folder
@@ -261,7 +281,7 @@ def _connect(told: Mapping[str, Any]) -> Channel:
     return channel
 
 
-def main(make_engine: MakeEngine = _engine) -> None:
+def main(make_engine: MakeEngine = _engine) -> NoReturn:
     """Serve the client that started this process: what it has to know comes through its standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which ends this process in its own way
     told = json.load(sys.stdin)
@@ -269,9 +289,8 @@ def main(make_engine: MakeEngine = _engine) -> None:
     settings = WorkerSettings.from_document(told["settings"])
     inbox = Inbox(channel)
     threading.Thread(target=inbox.read, daemon=True).start()
-    Worker(channel, inbox, lambda: make_engine(settings), settings.encode_ahead).run()
-    sys.stderr.flush()
-    os._exit(0)  # at once: the frameworks' own ways of ending take their time, and sometimes crash
+    Worker(channel, inbox, lambda: make_engine(settings), settings.encode_ahead, told["parent"]).run()
+    leave()
 
 
 if __name__ == "__main__":

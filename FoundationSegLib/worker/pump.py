@@ -25,6 +25,11 @@ class Pump:
     _waiting: deque[Event] = field(default_factory=deque)
     _is_applying: bool = False
 
+    def stop(self) -> None:
+        """Forget what is waiting, for example because the scene was closed."""
+        self._waiting.clear()
+        self.stop_timer()
+
     def tick(self) -> None:
         """Apply what is ready; never waits.
 
@@ -34,11 +39,11 @@ class Pump:
         Raises:
             Exception: whatever ``apply`` raised. The events after it are applied at the next tick.
         """
-        self._waiting.extend(self.client.poll())
         if self._is_applying:
             return
         self._is_applying = True
         try:
+            self._waiting.extend(self.client.poll())
             while self._waiting:
                 self.apply(self._waiting.popleft())
         except BaseException:

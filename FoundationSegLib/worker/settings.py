@@ -54,13 +54,15 @@ class Patience:
         silence_s: without a sign of life while it works; importing torch from a cold disk is one long silence.
         stall_s: without any progress on a request.
         cancel_s: from cancelling to the end of the computation.
+        supersede_s: from a newer request to the end of the computation of the older one.
         stop_s: from being told to end to the end of the process.
     """
 
     start_s: float = 60.0
     silence_s: float = 120.0
     stall_s: float = 900.0
-    cancel_s: float = 1.0
+    cancel_s: float = 2.0
+    supersede_s: float = 30.0
     stop_s: float = 1.0
 
 

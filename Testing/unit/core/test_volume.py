@@ -101,3 +101,10 @@ def test_an_image_of_nothing_but_nan_is_refused_for_that():
 def test_a_constant_colour_image_is_refused():
     with pytest.raises(InputError, match="constant"):
         require_image(Volume(np.full((*SHAPE, 3), 9, np.uint8), GRID))
+
+
+@pytest.mark.parametrize("window", [(float("nan"), 40.0), (400.0, float("inf"))])
+def test_a_display_window_that_is_no_number_is_refused(window):
+    array = np.zeros((2, 3, 4), np.int16)
+    with pytest.raises(InputError, match="display window"):
+        Volume(array, geometry_from_spacing(array.shape), window_level=window)

@@ -39,6 +39,8 @@ def has_ended(pid: int) -> bool:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         except OSError:
             return True
+    if sys.platform == "win32":
+        pytest.skip("there is no signal that only asks")
     try:
         os.kill(pid, 0)
     except OSError:

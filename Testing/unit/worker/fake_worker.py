@@ -4,7 +4,9 @@ The name of a segment is a script: words such as ``steps=5 pause=0.01`` that are
 """
 
 import os
+import random
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +33,7 @@ class ScriptedEngine:
         self.ahead = 0
         self.prepared = ""
         self.pause_s = 0.01
+        self.shift = (0, 0, 0)
 
     def add_volume(self, volume: Volume) -> None:
         self.volumes[volume.key] = volume
@@ -60,7 +63,7 @@ class ScriptedEngine:
             name, _, value = word.partition("=")
             getattr(self, f"do_{name}")(value, request, progress)
         checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
-        mask = pack_mask(volume.array_kji > 0)
+        mask = pack_mask(volume.array_kji > 0, self.shift)
         counts = {"pid": os.getpid(), "volumes": len(self.volumes), "ahead": self.ahead}
         return Prediction(
             request.request_id, mask, 0.5, {"rule": "none"}, checkpoint, "cpu", self.prepared, ("a note",), {}, counts
@@ -94,6 +97,25 @@ class ScriptedEngine:
         if not Path(value).exists():
             Path(value).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def do_jitter(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        """So many steps in unequal times."""
+        for done in range(int(value)):
+            progress.step("slices", done, 999)
+            time.sleep(random.uniform(0, 0.01))
+
+    def do_spam(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        """What a library may print that warns in a loop."""
+        sys.stderr.write("x" * int(value))
+
+    def do_beyond(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        """Answer beyond the image."""
+        self.shift = (0, 0, 5)
+
+    def do_spawn(self, value: str, request: PredictRequest, progress: Progress) -> None:
+        """A child that would live for a minute; its number goes to a file."""
+        child = subprocess.Popen((sys.executable, "-c", "import time; time.sleep(60)"))
+        Path(value).write_text(str(child.pid))
 
     def do_ahead(self, value: str, request: PredictRequest, progress: Progress) -> None:
         self.ahead = int(value)

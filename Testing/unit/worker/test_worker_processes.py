@@ -122,6 +122,46 @@ time.sleep(60)
             bar(f"the worker ends after its parent was killed ({script}), s", time.perf_counter() - start, "<= 5")
 
 
+@on_linux
+def test_a_fork_of_the_parent_does_not_keep_the_worker_alive(volume):
+    """It still holds the connection, so the worker has to find out in another way."""
+    code = """
+import os, sys, time
+from Testing.unit.worker.conftest import *
+import numpy as np
+voxels = np.arange(24).reshape(2, 3, 4)
+volume = Volume(voxels, geometry_from_spacing(voxels.shape))
+client = ProcessClient(command=COMMAND)
+client.send_volume(volume)
+client.submit(scripted(volume))
+from FoundationSegLib.worker.messages import Answered
+events_until(client, Answered)
+if os.fork() == 0:
+    time.sleep(60)
+print(client.worker_pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen((sys.executable, "-c", code), cwd=ROOT, stdout=subprocess.PIPE, process_group=0) as parent:
+        pid = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        until(lambda: has_ended(pid), 5)
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+@on_linux
+def test_what_a_worker_has_started_ends_with_it(client, volume, tmp_path):
+    for n, end in enumerate((lambda pid: client.close(), lambda pid: os.kill(pid, signal.SIGKILL))):
+        client.send_volume(volume)
+        note = tmp_path / str(n)
+        pid = ask(client, scripted(volume, f"spawn={note}")).counts["pid"]
+        child = int(note.read_text())
+        assert not has_ended(child)
+        end(pid)
+        client.poll()
+        until(lambda child=child: client.poll() or has_ended(child), 5)
+
+
 def test_nothing_but_loopback_is_opened(make_client, volume, tmp_path, monkeypatch):
     """In the client and in the worker, which takes the trap from its path."""
     trap = tmp_path / "sitecustomize.py"
