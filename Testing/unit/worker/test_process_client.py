@@ -1,8 +1,5 @@
 import os
-import shlex
 import signal
-import sys
-import tempfile
 import time
 
 import numpy as np
@@ -18,12 +15,11 @@ from FoundationSegLib.core.errors import (
 from FoundationSegLib.core.geometry import geometry_from_spacing
 from FoundationSegLib.core.requests import MemoryBudget
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.worker import link, process_client
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.messages import Answered, Failed, Progressed
 from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
-from Testing.unit.worker.fake_worker import COMMAND, positive_mask
+from Testing.unit.worker.fake_worker import positive_mask
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
@@ -181,108 +177,10 @@ def test_the_newest_request_does_not_wait_for_ever_for_a_deaf_one(make_client, v
     assert ask(client, scripted(volume, "answer", 2)).counts["pid"] != pid
 
 
-def test_a_worker_that_is_deaf_to_cancel_is_replaced(make_client, volume, bar):
-    client = make_client(cancel_s=0.3)
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1 hang=60", 5))
-    events_until(client, Progressed)
-    pid, start = client.worker_pid, time.perf_counter()
-    client.cancel(5)
-    assert isinstance(client.poll()[-1].error, Cancelled)
-    while client.is_busy:
-        assert client.poll() == ()
-        client.wait(0.02)
-    assert client.worker_pid not in (None, pid), "it is there before it is needed"
-    prediction = ask(client, scripted(volume))
-    bar("worker usable after a cancel it was deaf to, s", time.perf_counter() - start, "<= 3")
-    assert prediction.counts["pid"] == client.worker_pid
-    assert prediction.precision == "fake", "the model was loaded meanwhile"
-    assert has_ended(pid)
-
-
-def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, volume, tmp_path):
-    client.send_volume(volume)
-    client.submit(scripted(volume, f"die_once={tmp_path / 'died'} steps=2", 5))
-    events = events_until(client, Answered)
-    assert [event.report.stage for event in events[:-1]].count("restart") == 1
-    assert np.array_equal(events[-1].prediction.mask.expand((4, 6, 8)), positive_mask(volume))
-
-
-def test_a_worker_that_dies_while_idle_is_replaced(client, volume):
-    client.send_volume(volume)
-    pid = ask(client, scripted(volume)).counts["pid"]
-    os.kill(pid, KILL)
-    assert ask(client, scripted(volume)).counts["pid"] != pid
-    os.kill(client.worker_pid, KILL)
-    until(lambda: not client.poll() and client.worker_pid is None)
-    assert not client.is_busy
-    assert ask(client, scripted(volume)).counts["pid"] == client.worker_pid
-
-
-def test_a_worker_that_dies_at_the_same_step_again_and_again_is_given_up(client, volume):
-    client.send_volume(volume)
-    with pytest.raises(
-        InferenceError, match=r"5 times at the same step \(the worker has ended with code 3\).*memory"
-    ) as caught:
-        ask(client, scripted(volume, "steps=3 pause=0.04 steps=2 die=3"))
-    assert "last words" in caught.value.__notes__[0]
-    assert np.any(ask(client, scripted(volume)).mask.unpack()), "the next request is a new one"
-
-
-def test_a_crash_at_one_step_ends_though_the_reports_differ(client, volume):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "jitter=20 die=3"))
-    restarts = [event for event in events_until(client, Failed, 60) if isinstance(event, Progressed)]
-    assert len([event for event in restarts if event.report.stage == "restart"]) < process_client._MAX_KILLS
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
-def test_a_launcher_passes_the_exit_code_on(make_client, volume):
-    """PythonSlicer may be one: the worker is its child."""
-    client = make_client(command=("/bin/sh", "-c", f"{shlex.join(COMMAND)}; exit $?"))
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match=r"5 times.*code 3"):
-        ask(client, scripted(volume, "die=3"))
-
-
-def test_an_image_that_was_removed_is_missing_after_a_crash(client, volume):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000"))
-    events_until(client, Progressed)
-    client.remove_volume(volume.key)
-    os.kill(client.worker_pid, KILL)
-    assert isinstance(events_until(client, Failed)[-1].error, VolumeMissingError)
-
-
-def test_an_image_may_be_removed_while_its_answer_is_on_its_way(client, volume):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=3"))
-    client.remove_volume(volume.key)
-    assert isinstance(events_until(client, Answered)[-1], Answered)
-
-
-def test_a_worker_that_cannot_be_replaced_fails_the_request(client, volume, monkeypatch):
-    """There is no room for its log, or no more files may be opened."""
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000"))
-    events_until(client, Progressed)
-    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
-    os.kill(client.worker_pid, KILL)
-    assert "cannot be started" in str(events_until(client, Failed)[-1].error)
-    assert not client.is_busy
-
-
 def test_numbers_of_numpy_cross(client, volume):
     odd = Volume(volume.array_kji, volume.geometry, "CT", (np.float32(400), np.float32(40)))
     client.send_volume(odd)
     assert ask(client, scripted(odd, "answer", np.int64(3))).request_id == 3
-
-
-def test_a_mask_beyond_the_image_is_not_believed(client, volume, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match="cannot be understood"):
-        ask(client, scripted(volume, "beyond"))
 
 
 def test_asking_again_after_an_interrupt(client, volume, monkeypatch):
@@ -308,91 +206,6 @@ def test_more_files_may_be_open_than_select_knows(client, volume):
         for number in opened:
             os.close(number)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
-def test_a_frozen_worker_that_is_sent_an_image_is_found_out(make_client, volume):
-    client = make_client(silence_s=0.3)
-    client.send_volume(volume)
-    pid = ask(client, scripted(volume)).counts["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    voxels = np.random.default_rng(0).integers(0, 99, (40, 512, 512), dtype=np.int16)
-    client.send_volume(Volume(voxels, geometry_from_spacing(voxels.shape)))
-    until(lambda: (client.poll() and False) or client.worker_pid != pid)
-    assert not client.is_busy
-
-
-def test_a_log_does_not_grow_without_bound(client, volume, monkeypatch):
-    monkeypatch.setattr(link, "_MAX_LOG", 10**6)
-    client.send_volume(volume)
-    ask(client, scripted(volume, "spam=5000000"))
-    ask(client, scripted(volume))
-    ask(client, scripted(volume, "spam=1000"))
-    assert os.fstat(client._link._log.fileno()).st_size < 10**6
-
-
-def test_a_python_that_cannot_start_is_named(make_client, volume):
-    client = make_client(command=("no-such-python",))
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match="cannot be started: No such file"):
-        ask(client, scripted(volume))
-    client.prepare("fake")
-    assert not client.is_busy
-
-
-def test_a_program_that_is_no_worker_is_given_up(make_client, volume):
-    client = make_client(command=(sys.executable, "-c", "raise SystemExit('no module named numpy')"))
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match=r"5 times before its first step.*code 1") as caught:
-        ask(client, scripted(volume))
-    assert "no module named numpy" in caught.value.__notes__[0]
-
-
-def test_a_worker_that_never_calls_back_is_given_up(make_client, volume, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client = make_client(command=(sys.executable, "-c", "import time; time.sleep(60)"), start_s=0.2)
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match="did not start within"):
-        ask(client, scripted(volume))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
-def test_a_frozen_worker_is_given_up(make_client, volume, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client = make_client(silence_s=0.3)
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match="no sign of life"):
-        ask(client, scripted(volume, "freeze"))
-
-
-def test_a_worker_without_progress_is_given_up(make_client, volume, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client = make_client(stall_s=0.3)
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match="no progress"):
-        ask(client, scripted(volume, "hang=60"))
-
-
-def test_a_long_answer_with_signs_of_life_is_waited_for(make_client, volume, monkeypatch):
-    client = make_client(silence_s=3)
-    client.send_volume(volume)
-    assert ask(client, scripted(volume, "hang=4")).score == 0.5
-
-
-@pytest.mark.parametrize("answer", [{"type": "answered"}, {}, {"type": "progress", "stage": "s"}])
-def test_a_worker_that_talks_nonsense_is_given_up(client, volume, monkeypatch, answer):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000"))
-    events_until(client, Progressed)
-    take = client._take
-    monkeypatch.setattr(
-        process_client.ProcessClient,
-        "_take",
-        lambda self, frame: take(process_client.Frame({**answer, "ticket": client._tickets})),
-    )
-    (failed,) = (event for event in events_until(client, Failed) if isinstance(event, Failed))
-    assert "cannot be understood" in str(failed.error)
 
 
 def test_stop_ends_the_process_and_the_next_request_starts_another(client, volume):
