@@ -9,9 +9,10 @@ from .prompts import SegmentPrompts
 
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 
-# How a 3-D box is followed from slice to slice. "official": the box around the neighbour's mask, wherever that leads
-# (CVPR24_LiteMedSAM_infer.py). "confined": the same, cut to the prompt: the object was said to lie inside it.
-BoxRule = Literal["confined", "official"]
+# How a 3-D box is followed from slice to slice. "official": from the middle slice as it is stored, the box around the
+# neighbour's mask, wherever that leads (CVPR24_LiteMedSAM_infer.py). "surest": from several slices, turned the way a
+# radiologist sees them, with boxes cut to the prompt; each slice keeps the answer that the model is surest of.
+BoxRule = Literal["surest", "official"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ from ..core.geometry import Axis
 from ..core.requests import CheckpointRecord
 from ..models.base import SliceEmbedding
 from .budget import Budgeted
+from .orientation import Orientation
 
 EmbeddingT = TypeVar("EmbeddingT", bound=SliceEmbedding)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingKey:
-    """Everything that changes a slice's embedding: weights, device, numbers, image, slice, intensities.
+    """Everything that changes a slice's embedding: weights, device, numbers, image, slice, orientation, intensities.
 
     The whole record stands for the weights: its sha256 is that of the first of several files only.
     """
@@ -24,6 +25,7 @@ class EmbeddingKey:
     volume_key: str
     axis: Axis
     index: int
+    orientation: Orientation
     low: float
     high: float
 

@@ -67,14 +67,15 @@ class Engine:
         store: where the checkpoints are.
         device: what to compute on; ``"auto"`` picks the best that is there.
         cache, volumes, models: the embeddings, the images by key and the loaded models by id, each within its budget.
-        box_rule: how 3-D boxes are followed; ``"official"`` is there for parity with LiteMedSAM's own script.
+        box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
+            ``"official"`` is there for parity with LiteMedSAM's own script.
     """
 
     catalogue: Mapping[str, ModelCard]
     store: Store
     device: DeviceChoice = "auto"
     cache: EmbeddingCache[Any] = field(default_factory=lambda: EmbeddingCache(_BUDGET.embeddings))
-    box_rule: BoxRule = "confined"
+    box_rule: BoxRule = "surest"
     volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
     models: Budgeted[str, LoadedModel] = field(default_factory=_model_memory)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
@@ -132,7 +133,8 @@ class Engine:
         start = time.perf_counter()
         loaded = self._load(card, progress)
         load_s = time.perf_counter() - start
-        inference = SliceInference(loaded.model, loaded.checkpoint, volume, mapping, self.cache)
+        as_stored = self.box_rule == "official"
+        inference = SliceInference(loaded.model, loaded.checkpoint, volume, mapping, self.cache, as_stored)
         tracks = plan_tracks(boxes, volume.geometry.shape_kji, request.propagate, self.box_rule)
         mask = _guarded(lambda: inference.segment(tracks, progress))
         self._outlook = _Outlook(inference, deque(_around(boxes[-1], volume)))

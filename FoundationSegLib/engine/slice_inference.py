@@ -16,6 +16,7 @@ from ..core.requests import CheckpointRecord
 from ..core.volume import Volume
 from ..models.base import SliceAnswer, SliceModel, SlicePrompt
 from .cache import EmbeddingCache, EmbeddingKey
+from .orientation import AS_STORED, Orientation, radiological
 from .tracks import Track, confined
 
 # An object that is followed beyond the slices that were asked for has ended where less than this part of two
@@ -38,7 +39,8 @@ class Tally:
 class SliceInference:
     """One volume seen by one model through one intensity mapping.
 
-    ``checkpoint`` is part of the cache's key; ``tally`` is filled as the model runs.
+    ``checkpoint`` is part of the cache's key; ``as_stored`` keeps slices from being turned the way a radiologist sees
+    them; ``tally`` is filled as the model runs.
     """
 
     model: SliceModel
@@ -46,6 +48,7 @@ class SliceInference:
     volume: Volume
     mapping: IntensityMapping
     cache: EmbeddingCache[Any]
+    as_stored: bool = False
     tally: Tally = field(default_factory=Tally)
 
     def segment(self, tracks: Sequence[Track], progress: Progress) -> PackedMask:
@@ -54,18 +57,27 @@ class SliceInference:
         Raises:
             Cancelled: the user asked to stop.
         """
-        total = sum(len(track.reach) for track in tracks)
+        total = sum(track.steps for track in tracks)
         masks: dict[Axis, dict[int, NDArray[np.bool_]]] = {}
         done = 0
         for track in tracks:
-            found = masks.setdefault(track.axis, {})
-            for index, answer in self._follow(track):
-                done += 1
-                progress.step("slices", done, total)
-                found[index] = found[index] | answer.mask if index in found else answer.mask
-                if answer.mask.any():
-                    self.tally.scores.append(answer.score)
+            surest: dict[int, SliceAnswer] = {}
+            for step, index, answer in self._sweep(track):
+                progress.step("slices", done + step, total)
+                if index not in surest or _sureness(answer) > _sureness(surest[index]):
+                    surest[index] = answer
+            done += track.steps
+            self._take(surest, track.axis, masks.setdefault(track.axis, {}))
         return merge_masks([stack_slices(axis, found, self.volume.geometry.shape_kji) for axis, found in masks.items()])
+
+    def _take(self, answers: Mapping[int, SliceAnswer], axis: Axis, found: dict[int, NDArray[np.bool_]]) -> None:
+        """Join answers to the masks of an axis, as they are stored."""
+        orientation = self._orientation(axis)
+        for index, answer in answers.items():
+            mask = orientation.turn_back(answer.mask)
+            found[index] = found[index] | mask if index in found else mask
+            if mask.any():
+                self.tally.scores.append(answer.score)
 
     def encode_ahead(self, axis: Axis, index: int, progress: Progress) -> bool:
         """Encode a slice that may be asked for; False where that was done before.
@@ -78,25 +90,50 @@ class SliceInference:
         self._embedding(axis, index)
         return self.tally.encodes > before
 
-    def _follow(self, track: Track) -> Iterator[tuple[int, SliceAnswer]]:
-        """Every slice of a track: the key first, then upwards, then downwards, as in the official script."""
-        first = self._decode(track.axis, track.key, track.prompt)
-        yield track.key, first
-        for indices in (range(track.key + 1, track.reach.stop), range(track.key - 1, track.reach.start - 1, -1)):
-            yield from self._walk(track, first, indices)
+    def _sweep(self, track: Track) -> Iterator[tuple[int, int, SliceAnswer]]:
+        """What is found from each start of a track: upwards first, then downwards, as in the official script.
 
-    def _walk(self, track: Track, first: SliceAnswer, indices: range) -> Iterator[tuple[int, SliceAnswer]]:
-        before = first
-        for index in indices:
-            prompt = self.model.hand_over(before.mask)
+        All walks pass a slice together, so that it is encoded once for each way even where the cache cannot hold them
+        all, and walks whose boxes have become the same go on as one. Yields how many slices were come to, the slice,
+        and an answer.
+        """
+        rows, columns = slice_of(self.volume, track.axis, 0).shape[:2]
+        track = track.turned(self._orientation(track.axis), (rows, columns))
+        firsts: dict[int, SliceAnswer] = {}
+        step = 0
+        for way in track.ways:
+            before: list[SliceAnswer] = []
+            for index in way:
+                known = firsts.get(index)
+                step += known is None
+                here = []
+                for answer in self._answers(track, index, before, firsts):
+                    if answer is not known:
+                        yield step, index, answer
+                    here.append(answer)
+                before = here
+
+    def _answers(
+        self, track: Track, index: int, before: Sequence[SliceAnswer], firsts: dict[int, SliceAnswer]
+    ) -> Iterator[SliceAnswer]:
+        """The answers on a slice: the prompt's own where it is a start, kept in ``firsts``, then those handed over."""
+        if index in track.starts:
+            if index not in firsts:
+                firsts[index] = self._decode(track.axis, index, track.prompt)
+            yield firsts[index]
+        asked = {track.prompt} if index in track.starts else set()
+        for neighbour in before:
+            prompt = self.model.hand_over(neighbour.mask, track.wider)
             prompt = prompt and confined(prompt, track.limit)
             if prompt is None and index not in track.span:
-                return
-            answer = self._decode(track.axis, index, prompt or track.prompt)
-            if index not in track.span and _agreement(before.mask, answer.mask) < SMALLEST_AGREEMENT:
-                return
-            yield index, answer
-            before = answer
+                continue
+            prompt = prompt or track.prompt
+            if prompt in asked:
+                continue
+            asked.add(prompt)
+            answer = self._decode(track.axis, index, prompt)
+            if index in track.span or _agreement(neighbour.mask, answer.mask) >= SMALLEST_AGREEMENT:
+                yield answer
 
     def _decode(self, axis: Axis, index: int, prompt: SlicePrompt) -> SliceAnswer:
         embedding = self._embedding(axis, index)
@@ -107,6 +144,7 @@ class SliceInference:
         return answer
 
     def _embedding(self, axis: Axis, index: int) -> Any:
+        orientation = self._orientation(axis)
         key = EmbeddingKey(
             self.checkpoint,
             self.model.device,
@@ -114,17 +152,22 @@ class SliceInference:
             self.volume.key,
             axis,
             index,
+            orientation,
             self.mapping.low,
             self.mapping.high,
         )
         embedding = self.cache.get(key)
         if embedding is None:
             start = time.perf_counter()
-            embedding = self.model.encode(self.mapping.to_uint8(slice_of(self.volume, axis, index)))
+            seen = orientation.turn(self.mapping.to_uint8(slice_of(self.volume, axis, index)))
+            embedding = self.model.encode(seen)
             self.tally.encode_s += time.perf_counter() - start
             self.tally.encodes += 1
             self.cache.put(key, embedding)
         return embedding
+
+    def _orientation(self, axis: Axis) -> Orientation:
+        return AS_STORED if self.as_stored else radiological(self.volume.geometry, axis)
 
 
 def slice_of(volume: Volume, axis: Axis, index: int) -> NDArray[np.generic]:
@@ -149,3 +192,8 @@ def stack_slices(axis: Axis, slices: Mapping[int, NDArray[np.bool_]], shape_kji:
 def _agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     union = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / union if union else 0.0
+
+
+def _sureness(answer: SliceAnswer) -> tuple[bool, float]:
+    """What decides between answers about a slice: that something was found, then the model's own estimate."""
+    return bool(answer.mask.any()), answer.score

@@ -1,12 +1,18 @@
 """From the boxes of a segment to tracks: which slice starts, how far it is carried on, and what happens at the end."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core.geometry import Axis, Shape, array_axis
 from ..core.placement import PlacedBox
 from ..core.requests import BoxRule
 from ..models.base import BoxXyxy, SlicePrompt
+from .orientation import Orientation
+
+# By how many of the model's pixels the boxes of the rule "surest" are wider than those of the official script (3).
+# Where several walks compete, room for an object that grows is worth more than a box that fits closely: mean Dice over
+# 19 labels of an MR was 0.581 with 1, 0.583 with 2 and 0.584 with 3, of a brain tumour 0.79, 0.86 and 0.86.
+WIDER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,20 +21,39 @@ class Track:
 
     Attributes:
         axis: the volume axis across which the slices lie.
-        key: the slice that the prompt was given on.
+        starts: the slices to start from with the prompt, in order; from each, the whole reach is walked.
         prompt: the prompt, in the pixels of the slice.
         span: the slices that are wanted in any case: where the mask was lost, the prompt itself is asked again.
         reach: the slices that may follow beyond the span, as long as the object goes on.
         limit: what the boxes of later slices are cut to, where the prompt says where the object is; a mask may still
             go beyond its box.
+        wider: by how much the boxes of later slices exceed those of the model's authors, in the model's pixels.
     """
 
     axis: Axis
-    key: int
+    starts: tuple[int, ...]
     prompt: SlicePrompt
     span: range
     reach: range
     limit: BoxXyxy | None = None
+    wider: int = 0
+
+    @property
+    def ways(self) -> tuple[range, range]:
+        """The slices to come to, upwards from the lowest start and downwards from the highest."""
+        return range(self.starts[0], self.reach.stop), range(self.starts[-1], self.reach.start - 1, -1)
+
+    @property
+    def steps(self) -> int:
+        """How many slices are come to at most; a start that was passed on the way up is no new one on the way down."""
+        up, down = self.ways
+        return len(up) + len(down) - len(self.starts)
+
+    def turned(self, orientation: Orientation, shape: tuple[int, int]) -> "Track":
+        """The same track where the slices, (rows, columns) as stored, are seen turned."""
+        prompt = SlicePrompt(orientation.turn_box(self.prompt.box, shape))
+        limit = self.limit and orientation.turn_box(self.limit, shape)
+        return replace(self, prompt=prompt, limit=limit)
 
 
 def slice_prompt(placed: PlacedBox) -> SlicePrompt:
@@ -38,14 +63,13 @@ def slice_prompt(placed: PlacedBox) -> SlicePrompt:
     return SlicePrompt((start[columns], start[rows], stop[columns] - 1, stop[rows] - 1))
 
 
-def plan_tracks(
-    boxes: Sequence[PlacedBox], shape_kji: Shape, propagate: bool, rule: BoxRule = "confined"
-) -> list[Track]:
+def plan_tracks(boxes: Sequence[PlacedBox], shape_kji: Shape, propagate: bool, rule: BoxRule = "surest") -> list[Track]:
     """The tracks of one segment's boxes.
 
-    A 3-D box starts at its middle slice and covers its slices; by the rule ``"confined"`` it is also the limit on each
-    of them. 2-D boxes along one axis share the slices between them: each slice follows the nearest box, the earlier one
-    at a tie. With ``propagate`` the outermost of them go on towards the ends of the volume.
+    A 3-D box covers its slices. By the rule ``"official"`` it starts at its middle slice; by the rule ``"surest"`` at
+    several, and is the limit on each of them. 2-D boxes along one axis share the slices between them: each slice
+    follows the nearest box, the earlier one at a tie. With ``propagate`` the outermost of them go on towards the ends
+    of the volume.
     """
     tracks = [_volume_track(placed, rule) for placed in boxes if not placed.is_2d]
     for axis in ("i", "j", "k"):
@@ -57,9 +81,20 @@ def plan_tracks(
 
 def _volume_track(placed: PlacedBox, rule: BoxRule) -> Track:
     slices, prompt = placed.slices, slice_prompt(placed)
-    # int((z_max - z_min) / 2 + z_min) of the official script, with z_max inside the box
-    middle = slices.start + (len(slices) - 1) // 2
-    return Track(placed.axis, middle, prompt, slices, slices, prompt.box if rule == "confined" else None)
+    if rule == "official":
+        # int((z_max - z_min) / 2 + z_min) of the official script, with z_max inside the box
+        return Track(placed.axis, (slices.start + (len(slices) - 1) // 2,), prompt, slices, slices)
+    return Track(placed.axis, inner_starts(slices), prompt, slices, slices, prompt.box, WIDER)
+
+
+def inner_starts(slices: range) -> tuple[int, ...]:
+    """The middles of the three inner fifths of a range, those that are the same once.
+
+    In the outer fifths the box of the whole object fits its cross-section worst: with starts there, too, the mean Dice
+    over 29 labels of CT and MR fell from 0.621 to 0.616; closer together (at 0.4, 0.5 and 0.6) or wider apart (at 0.25,
+    0.5 and 0.75), that over 19 labels of the MR fell from 0.583 to 0.570 and 0.580.
+    """
+    return tuple(dict.fromkeys(slices.start + tenths * len(slices) // 10 for tenths in (3, 5, 7)))
 
 
 def _flat_tracks(boxes: Iterable[PlacedBox], reach: range) -> list[Track]:
@@ -70,7 +105,7 @@ def _flat_tracks(boxes: Iterable[PlacedBox], reach: range) -> list[Track]:
         span = _territory(placed.slices.start, keys)
         start = reach.start if reach and span.start == keys[0] else span.start
         stop = reach.stop if reach and span.stop == keys[-1] + 1 else span.stop
-        tracks.append(Track(placed.axis, placed.slices.start, slice_prompt(placed), span, range(start, stop)))
+        tracks.append(Track(placed.axis, (placed.slices.start,), slice_prompt(placed), span, range(start, stop)))
     return tracks
 
 

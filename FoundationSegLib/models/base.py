@@ -71,8 +71,11 @@ class SliceModel(Protocol):
         """The mask that a prompt means on an encoded slice."""
         ...
 
-    def hand_over(self, mask: NDArray[np.bool_]) -> SlicePrompt | None:
-        """The prompt for a neighbouring slice that follows from this slice's mask; None if the mask says nothing."""
+    def hand_over(self, mask: NDArray[np.bool_], wider: int = 0) -> SlicePrompt | None:
+        """The prompt for a neighbouring slice that follows from this slice's mask; None if the mask says nothing.
+
+        ``wider``: by how many pixels of the model's own grid its margin exceeds the one that the authors chose.
+        """
         ...
 
 

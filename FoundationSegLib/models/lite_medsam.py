@@ -243,13 +243,14 @@ class LiteMedSam:
             multimask_output=False,
         )
 
-    def hand_over(self, mask: NDArray[np.bool_]) -> SlicePrompt | None:
-        """The box for the next slice: around this mask once resized, and three of the network's pixels more."""
+    def hand_over(self, mask: NDArray[np.bool_], wider: int = 0) -> SlicePrompt | None:
+        """The box for the next slice: around this mask once resized, and three of the network's pixels or more."""
         rows, columns = np.nonzero(resize_longest_side(mask.astype(np.uint8), SIZE))
         if not rows.size:
             return None
-        low = (max(0, int(n.min()) - HAND_OVER_MARGIN) for n in (columns, rows))
-        high = (min(SIZE, int(n.max()) + HAND_OVER_MARGIN) for n in (columns, rows))
+        margin = HAND_OVER_MARGIN + wider
+        low = (max(0, int(n.min()) - margin) for n in (columns, rows))
+        high = (min(SIZE, int(n.max()) + margin) for n in (columns, rows))
         x0, y0, x1, y1 = (n * max(mask.shape) / SIZE for n in (*low, *high))
         return SlicePrompt((x0, y0, x1, y1))
 

@@ -23,7 +23,7 @@ class WorkerSettings:
 
     device: DeviceChoice = "auto"
     store_folder: Path | None = None
-    box_rule: BoxRule = "confined"
+    box_rule: BoxRule = "surest"
     encode_ahead: bool = True
     budget: MemoryBudget = field(default_factory=MemoryBudget)
 

@@ -92,11 +92,12 @@ class FakeModel:
         grey = embedding.image if embedding.image.ndim == 2 else embedding.image.max(axis=2)
         return SliceAnswer(inside & (grey >= 128), 0.75)
 
-    def hand_over(self, mask: np.ndarray) -> SlicePrompt | None:
+    def hand_over(self, mask: np.ndarray, wider: int = 0) -> SlicePrompt | None:
         rows, columns = np.nonzero(mask)
         if not rows.size:
             return None
-        return SlicePrompt((columns.min() - 1, rows.min() - 1, columns.max() + 1, rows.max() + 1))
+        margin = 1 + wider
+        return SlicePrompt((columns.min() - margin, rows.min() - margin, columns.max() + margin, rows.max() + margin))
 
 
 def volume_of(array_kji: np.ndarray, **fields: Any) -> Volume:

@@ -5,6 +5,7 @@ import pytest
 
 from FoundationSegLib.core.requests import CheckpointRecord
 from FoundationSegLib.engine.cache import EmbeddingCache, EmbeddingKey
+from FoundationSegLib.engine.orientation import AS_STORED, Orientation
 
 KEY = EmbeddingKey(
     checkpoint=CheckpointRecord("fake", "fake-wheel", "1.0", "ab"),
@@ -13,6 +14,7 @@ KEY = EmbeddingKey(
     volume_key="12",
     axis="k",
     index=3,
+    orientation=AS_STORED,
     low=-160.0,
     high=240.0,
 )
@@ -23,6 +25,7 @@ CHANGES = {
     "volume_key": "34",
     "axis": "j",
     "index": 4,
+    "orientation": Orientation(rows_reversed=True),
     "low": -161.0,
     "high": 241.0,
 }

@@ -176,7 +176,7 @@ def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(engine, mon
 def test_an_engine_keeps_no_more_than_its_budget(model, tmp_path):
     card, store = fake_card(), fill_store(tmp_path)
     first, second = ct(), volume_of(ct().array_kji + 1)
-    engine = engine_within(MemoryBudget(first.array_kji.nbytes, 3000, 10), {card.id: card}, store, "cpu", "confined")
+    engine = engine_within(MemoryBudget(first.array_kji.nbytes, 3000, 10), {card.id: card}, store, "cpu", "surest")
     predict(engine, first)
     assert (list(engine.volumes), engine.cache.nbytes) == ([first.key], 3000)
     predict(engine, second)

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.core.errors import Cancelled
-from FoundationSegLib.core.geometry import AXES, array_axis
+from FoundationSegLib.core.geometry import AXES, Geometry, array_axis
 from FoundationSegLib.core.intensity import IntensityMapping
 from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.core.requests import CheckpointRecord
+from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.slice_inference import SliceInference, slice_of, stack_slices
 from FoundationSegLib.engine.tracks import Track
@@ -23,9 +24,9 @@ CHECKPOINT = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
 AS_IT_IS = IntensityMapping("raw", "raw", 0.0, 255.0)
 
 
-def inference_on(array, model=None, cache=None, mapping=AS_IT_IS):
+def inference_on(array, model=None, cache=None, mapping=AS_IT_IS, as_stored=True):
     cache = EmbeddingCache(10**6) if cache is None else cache
-    return SliceInference(model or FakeModel(), CHECKPOINT, volume_of(array), mapping, cache)
+    return SliceInference(model or FakeModel(), CHECKPOINT, volume_of(array), mapping, cache, as_stored)
 
 
 def numbered(axis="k", shape=SHAPE):
@@ -37,7 +38,12 @@ def numbered(axis="k", shape=SHAPE):
 
 
 def track(key, span, reach=None, prompt=WHOLE, axis="k", limit=None):
-    return Track(axis, key, prompt, span, reach or span, limit)
+    return Track(axis, (key,), prompt, span, reach or span, limit)
+
+
+def rivals(*starts, span=range(9), wider=0):
+    """A track with several starts."""
+    return Track("k", starts, WHOLE, span, span, wider=wider)
 
 
 def visits(model):
@@ -85,7 +91,7 @@ def test_every_slice_of_a_span_is_visited_once_for_each_track(data, axis):
     seen = visits(model)
     for one in tracks:
         part, seen = seen[: len(one.span)], seen[len(one.span) :]
-        assert part[0] == one.key
+        assert part[0] == one.starts[0]
         assert Counter(part) == Counter(one.span)
     assert seen == []
     assert inference.tally.encodes == len({index for one in tracks for index in one.span})
@@ -98,6 +104,100 @@ def test_the_next_slice_gets_the_box_of_the_last_mask():
     around_here, around_there = (2, 1, 8, 6), (8, 6, 11, 9)
     assert visits(model) == [4, 5, 6, 3]
     assert boxes == [WHOLE.box, around_here, around_there, around_here], "downwards starts from the key's mask again"
+
+
+class Moody(FakeModel):
+    """Answers every box with that box; the larger, the surer. What the prompt finds may be told for some slices."""
+
+    def __init__(self, found=None):
+        super().__init__()
+        self.found = found or {}
+
+    def decode(self, embedding, prompt):
+        answer = FakeModel.decode(self, embedding, prompt)
+        index = int(embedding.image.flat[0]) - 200
+        if prompt == WHOLE and index in self.found:
+            mask = np.zeros_like(answer.mask)
+            mask[self.found[index]] = True
+            return SliceAnswer(mask, 0.0)
+        return SliceAnswer(answer.mask, np.count_nonzero(answer.mask) / 1000)
+
+
+def bright():
+    return numbered() + np.uint8(200)
+
+
+SMALL, LARGE = (slice(4, 6), slice(5, 7)), (slice(2, 8), slice(2, 9))
+
+
+def test_every_slice_keeps_the_answer_that_the_model_is_surest_of():
+    found = {2: SMALL, 6: LARGE}
+    low, high, both = (
+        inference_on(bright(), Moody(found)).segment([rivals(*starts)], Progress()).expand(SHAPE).sum(axis=(1, 2))
+        for starts in ((2,), (6,), (2, 6))
+    )
+    beside = [0, 1, 3, 4, 5, 7, 8]
+    assert (low[beside] != high[beside]).all()
+    assert np.array_equal(both[beside], np.maximum(low, high)[beside])
+    assert (both[2], both[6]) == (high[2], low[6]), "also where a walk started, another may be surer"
+
+
+def test_an_answer_with_a_mask_wins_over_a_surer_one_without():
+    class Unsure(Scripted):
+        def decode(self, embedding, prompt):
+            mask = Scripted.decode(self, embedding, prompt).mask & (prompt != WHOLE)
+            return SliceAnswer(mask, 0.1 if mask.any() else 0.9)
+
+    model = Unsure(dict.fromkeys(range(9), HERE))
+    model.hand_over = lambda mask, wider: SlicePrompt((1, 1, 9, 9))
+    mask = inference_on(numbered(), model).segment([rivals(2, 6)], Progress()).expand(SHAPE)
+    assert set(np.nonzero(mask)[0]) == set(range(9))
+
+
+def test_walks_whose_boxes_are_the_same_go_on_as_one():
+    model = Scripted(dict.fromkeys(range(9), HERE))
+    inference_on(numbered(), model).segment([rivals(2, 4, 6)], Progress())
+    assert visits(model) == [2, 3, 4, 4, 5, 6, 6, 7, 8, 5, 4, 3, 2, 1, 0]
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=4, unique=True).map(sorted), st.integers(0, 5))
+def test_each_way_passes_a_slice_once_so_that_a_small_cache_does(starts, seed):
+    random = np.random.default_rng(seed)
+    found = {index: (slice(y, y + 3), slice(x, x + 3)) for index, (y, x) in enumerate(random.integers(0, 6, (9, 2)))}
+    kept, lost = Moody(found), Moody(found)
+    wanted = inference_on(bright(), kept).segment([rivals(*starts)], Progress())
+    assert len(kept.encoded) == 9
+    assert inference_on(bright(), lost, EmbeddingCache(1000)).segment([rivals(*starts)], Progress()) == wanted
+    assert len(lost.encoded) <= 2 * 9
+
+
+def test_boxes_are_handed_over_as_wide_as_the_track_says():
+    model = Scripted({4: HERE, 5: HERE})
+    inference_on(numbered(), model).segment([rivals(4, span=range(4, 6), wider=2)], Progress())
+    assert [box for _, box in model.decoded] == [WHOLE.box, (0, -1, 10, 8)]
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
+def test_turned_slices_give_the_same_mask_where_the_model_does_not_care(axis, signs):
+    array = np.random.default_rng(3).integers(0, 255, SHAPE).astype(np.uint8)
+    volume = Volume(array, Geometry(np.diag((*signs, 1.0)), SHAPE))
+    box = SlicePrompt((1, 2, 7, 6))
+    masks = []
+    for as_stored in (True, False):
+        inference = SliceInference(FakeModel(), CHECKPOINT, volume, AS_IT_IS, EmbeddingCache(10**6), as_stored)
+        one = Track(axis, (3,), box, range(2, 6), range(2, 6), (1, 2, 8, 7))
+        masks.append(inference.segment([one], Progress()))
+    assert masks[0] == masks[1]
+    assert masks[0].voxels > 0
+
+
+def test_the_model_sees_left_on_the_right():
+    array = np.zeros(SHAPE, np.uint8)
+    array[4, 2, 1] = 200  # in a volume stored towards right, anterior and superior
+    model = FakeModel()
+    inference_on(array, model, as_stored=False).segment([track(4, range(4, 5))], Progress())
+    assert np.argwhere(model.encoded[0]).tolist() == [[9 - 2, 11 - 1]]
 
 
 def test_where_the_mask_is_lost_inside_the_span_the_prompt_is_asked_again():
@@ -261,6 +361,17 @@ def test_it_stops_between_slices():
     with pytest.raises(Cancelled):
         inference_on(numbered(), model).segment([track(4, range(9))], Progress(stop_at_two, token))
     assert len(model.decoded) == 3
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=4, unique=True).map(sorted), st.integers(0, 5))
+def test_progress_never_goes_back_and_ends_at_its_total(starts, seed):
+    random, seen = np.random.default_rng(seed), []
+    found = {index: (slice(y, y + 3), slice(x, x + 3)) for index, (y, x) in enumerate(random.integers(0, 6, (9, 2)))}
+    inference_on(bright(), Moody(found)).segment([rivals(*starts), track(2, range(2, 3))], Progress(seen.append))
+    done = [report.done for report in seen]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (1, seen[-1].total)
+    assert len({report.total for report in seen}) == 1
 
 
 def test_stacked_slices_leave_the_others_empty():

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.core.geometry import AXES, Box, array_axis
 from FoundationSegLib.core.placement import PlacedBox
-from FoundationSegLib.engine.tracks import confined, plan_tracks, slice_prompt
+from FoundationSegLib.engine.tracks import WIDER, Track, confined, inner_starts, plan_tracks, slice_prompt
 from FoundationSegLib.models.base import SlicePrompt
 
 SHAPE = (12, 20, 30)
@@ -25,7 +25,7 @@ def flat(*indices, axis="k"):
 
 
 def plan(boxes, propagate=False):
-    return [(t.axis, t.key, t.span, t.reach) for t in plan_tracks(boxes, SHAPE, propagate)]
+    return [(t.axis, t.starts[0], t.span, t.reach) for t in plan_tracks(boxes, SHAPE, propagate)]
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -40,8 +40,8 @@ def test_a_box_starts_at_the_middle_slice_of_the_official_script(first, more, ax
     start, stop = [0, 0, 0], [1, 1, 1]
     z_min, z_max = first, first + more
     start[array_axis(axis)], stop[array_axis(axis)] = z_min, z_max + 1
-    (track,) = plan_tracks([placed(tuple(start), tuple(stop), axis)], (1001,) * 3, propagate=False)
-    assert track.key == int((z_max - z_min) / 2 + z_min)
+    (track,) = plan_tracks([placed(tuple(start), tuple(stop), axis)], (1001,) * 3, propagate=False, rule="official")
+    assert track.starts == (int((z_max - z_min) / 2 + z_min),)
     assert track.span == track.reach == range(z_min, z_max + 1)
     assert track.axis == axis
 
@@ -53,10 +53,32 @@ def test_a_3d_box_never_goes_on():
 
 def test_a_3d_box_is_the_limit_unless_the_official_rule_is_wanted():
     box, flat_box = placed((2, 3, 4), (6, 9, 12)), flat(5)[0]
-    limits = [track.limit for track in plan_tracks([box, flat_box], SHAPE, propagate=True)]
-    assert limits == [(4, 3, 11, 8), None], "a flat box says nothing of the slices beside its own"
-    limits = [track.limit for track in plan_tracks([box, flat_box], SHAPE, propagate=True, rule="official")]
-    assert limits == [None, None]
+    limits = [(track.limit, track.wider) for track in plan_tracks([box, flat_box], SHAPE, propagate=True)]
+    assert limits == [((4, 3, 11, 8), WIDER), (None, 0)], "a flat box says nothing of the slices beside its own"
+    tracks = plan_tracks([box, flat_box], SHAPE, propagate=True, rule="official")
+    assert [(track.limit, track.wider) for track in tracks] == [(None, 0), (None, 0)]
+
+
+@given(st.integers(0, 50), st.integers(1, 60))
+def test_starts_lie_in_the_inner_part_and_no_end_is_preferred(first, length):
+    slices = range(first, first + length)
+    starts = inner_starts(slices)
+    assert list(starts) == sorted(set(starts))
+    assert set(starts) <= set(slices)
+    assert len(starts) == min(length, 3) or length == 4
+    mirrored = [slices.start + slices.stop - 1 - start for start in reversed(starts)]
+    assert max(abs(a - b) for a, b in zip(starts, mirrored, strict=True)) <= 1
+    if length > 4:
+        assert starts[0] - first >= length // 4
+        assert slices.stop - 1 - starts[-1] >= length // 4
+
+
+@given(st.lists(st.integers(0, 19), min_size=1, max_size=4, unique=True).map(sorted))
+def test_every_slice_is_come_to_on_the_way_up_or_down(starts):
+    track = Track("k", tuple(starts), SlicePrompt((0, 0, 1, 1)), range(20), range(20))
+    up, down = track.ways
+    assert set(up) | set(down) == set(track.reach)
+    assert track.steps == 20 + starts[-1] - starts[0] - (len(starts) - 1)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +117,7 @@ def test_the_outermost_reach_the_ends():
 def test_several_boxes_on_one_slice_share_their_slices():
     boxes = [*flat(2), *flat(6), placed((6, 10, 10), (7, 12, 12), is_2d=True)]
     tracks = plan_tracks(boxes, SHAPE, propagate=True)
-    assert [(t.key, t.span, t.reach) for t in tracks[1:]] == [(6, range(5, 7), range(5, 12))] * 2
+    assert [(t.starts[0], t.span, t.reach) for t in tracks[1:]] == [(6, range(5, 7), range(5, 12))] * 2
     assert len({t.prompt for t in tracks[1:]}) == 2
 
 
@@ -116,12 +138,12 @@ def test_no_box_no_track():
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=8), st.booleans())
 def test_every_slice_belongs_to_the_nearest_box_and_to_no_other(keys, propagate):
     tracks = plan_tracks(flat(*keys, axis="j"), SHAPE, propagate)
-    assert sorted(track.key for track in tracks) == sorted(keys)
+    assert sorted(track.starts[0] for track in tracks) == sorted(keys)
     everywhere = range(20) if propagate else range(min(keys), max(keys) + 1)
     for index in everywhere:
-        governing = {track.key for track in tracks if index in track.reach}
+        governing = {track.starts[0] for track in tracks if index in track.reach}
         assert governing == {min(keys, key=lambda key: (abs(key - index), key))}
     for track in tracks:
-        assert track.key in track.span
+        assert track.starts[0] in track.span
         assert set(track.span) == set(track.reach) & set(range(min(keys), max(keys) + 1))
         assert set(track.reach) <= set(everywhere)
