@@ -134,7 +134,9 @@ class Engine:
         loaded = self._load(card, progress)
         load_s = time.perf_counter() - start
         as_stored = self.box_rule == "official"
-        inference = SliceInference(loaded.model, loaded.checkpoint, volume, mapping, self.cache, as_stored)
+        inference = SliceInference(
+            loaded.model, loaded.checkpoint, volume, mapping, self.cache, as_stored, progress.check
+        )
         tracks = plan_tracks(boxes, volume.geometry.shape_kji, request.propagate, self.box_rule)
         mask = _guarded(lambda: inference.segment(tracks, progress))
         self._outlook = _Outlook(inference, deque(_around(boxes[-1], volume)))

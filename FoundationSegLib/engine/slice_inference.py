@@ -14,7 +14,7 @@ from ..core.mask import EMPTY_MASK, PackedMask, merge_masks, pack_mask
 from ..core.progress import Progress
 from ..core.requests import CheckpointRecord
 from ..core.volume import Volume
-from ..models.base import SliceAnswer, SliceModel, SlicePrompt
+from ..models.base import Check, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 from .cache import EmbeddingCache, EmbeddingKey
 from .orientation import AS_STORED, Orientation, radiological
 from .tracks import Track, confined
@@ -40,7 +40,8 @@ class SliceInference:
     """One volume seen by one model through one intensity mapping.
 
     ``checkpoint`` is part of the cache's key; ``as_stored`` keeps slices from being turned the way a radiologist sees
-    them; ``tally`` is filled as the model runs.
+    them; ``check`` is called in the midst of an encoding, and ends it by raising; ``tally`` is filled as the model
+    runs.
     """
 
     model: SliceModel
@@ -49,6 +50,7 @@ class SliceInference:
     mapping: IntensityMapping
     cache: EmbeddingCache[Any]
     as_stored: bool = False
+    check: Check = unstoppable
     tally: Tally = field(default_factory=Tally)
 
     def segment(self, tracks: Sequence[Track], progress: Progress) -> PackedMask:
@@ -87,7 +89,7 @@ class SliceInference:
         """
         progress.check()
         before = self.tally.encodes
-        self._embedding(axis, index)
+        self._embedding(axis, index, progress.check)
         return self.tally.encodes > before
 
     def _sweep(self, track: Track) -> Iterator[tuple[int, int, SliceAnswer]]:
@@ -136,14 +138,14 @@ class SliceInference:
                 yield answer
 
     def _decode(self, axis: Axis, index: int, prompt: SlicePrompt) -> SliceAnswer:
-        embedding = self._embedding(axis, index)
+        embedding = self._embedding(axis, index, self.check)
         start = time.perf_counter()
         answer = self.model.decode(embedding, prompt)
         self.tally.decode_s += time.perf_counter() - start
         self.tally.decodes += 1
         return answer
 
-    def _embedding(self, axis: Axis, index: int) -> Any:
+    def _embedding(self, axis: Axis, index: int, check: Check) -> Any:
         orientation = self._orientation(axis)
         key = EmbeddingKey(
             self.checkpoint,
@@ -160,7 +162,7 @@ class SliceInference:
         if embedding is None:
             start = time.perf_counter()
             seen = orientation.turn(self.mapping.to_uint8(slice_of(self.volume, axis, index)))
-            embedding = self.model.encode(seen)
+            embedding = self.model.encode(seen, check)
             self.tally.encode_s += time.perf_counter() - start
             self.tally.encodes += 1
             self.cache.put(key, embedding)

@@ -351,3 +351,19 @@ def test_colour_and_prompts_beyond_boxes_are_refused_where_nothing_understands_t
     with pytest.raises(PromptError, match="boxes only") as caught:
         engine.predict(request(ct(), AROUND, PointPrompt((5.0, 4.0, 2.0))), Progress())
     assert caught.value.place == "segments[3].prompts[1].type"
+
+
+def test_an_encoding_is_ended_in_its_midst_and_not_kept(engine, monkeypatch):
+    token, volume = CancelToken(), ct()
+    engine.add_volume(volume)
+
+    def encode(self, image, check):
+        token.cancel()
+        check()
+        pytest.fail("went on")
+
+    with monkeypatch.context() as patch, pytest.raises(Cancelled):
+        patch.setattr(FakeModel, "encode", encode)
+        engine.predict(request(volume), Progress(token=token))
+    assert len(engine.cache) == 0
+    assert predict(engine, volume).mask.voxels == 4 * 4 * 5
