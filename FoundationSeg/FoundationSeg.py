@@ -45,7 +45,7 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget):
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = FoundationSegLogic()
-        headings = (_("Model"), _("Prompts"), _("Good at"), _("Licence"), _("Download"))
+        headings = (_("Model"), _("Prompts"), _("Good at"), _("Licence"), _("Download"), _("Runs here"))
         rows = self.logic.catalogueRows()
         self.table = qt.QTableWidget(len(rows), len(headings))
         self.table.setHorizontalHeaderLabels(headings)
@@ -93,14 +93,17 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         return read_catalogue()
 
     def catalogueRows(self) -> list[tuple[str, ...]]:
-        """Title, prompts, strength, licence and size of every model, as texts."""
+        """Title, prompts, strength, licence and size of every model, and whether this version runs it, as texts."""
+        from FoundationSegLib.core.adapters import has_adapter
+
         return [
             (
                 card.title,
                 ", ".join(card.prompts),
                 card.good_at,
                 card.license.name,
-                _("{size} MB").format(size=round(card.source.bytes / 1e6)),
+                _("{size} MB").format(size=round(card.source.bytes / 1e6)) if card.source.bytes else _("unknown"),
+                _("yes") if has_adapter(card) else _("not yet"),
             )
             for card in self.catalogue().values()
         ]

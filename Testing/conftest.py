@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from FoundationSegLib.core.cards import CARDS_VARIABLE
+
 settings.register_profile("reduced", max_examples=60, deadline=None, derandomize=True)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
 
@@ -21,6 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_BARS] = []
     settings.load_profile("full" if config.getoption("--full") else "reduced")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cards_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests see the cards that come along; a process that a test starts does so too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CARDS_VARIABLE, str(tmp_path_factory.mktemp("cards")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"FoundationSeg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     segment.add_arguments(commands.add_parser("segment", help="segment an image from prompts"))
-    models.add_arguments(commands.add_parser("models", help="list and download models"))
+    models.add_arguments(commands.add_parser("models", help="list, explain and download models"))
     return parser
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.adapters import require_adapter
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import InputError, OutputError
@@ -96,6 +97,7 @@ def _check(options: argparse.Namespace) -> _Job:
     card = find_card(read_catalogue(), options.model)
     if card.task != "segment":
         raise InputError(f"{card.id} is a model to {card.task} with, not to segment with; see 'models list'")
+    require_adapter(card)
     check_policy(options.intensity)
     _check_targets(options)
     prompts = read_prompts(options.prompts)

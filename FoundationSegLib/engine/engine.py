@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..core.adapters import require_adapter
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card
 from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
@@ -102,7 +103,7 @@ class Engine:
         """Load a model that will be asked for; one that would have to be downloaded first is left alone.
 
         Raises:
-            UnknownModelError, CheckpointError, InferenceError: the model cannot be used.
+            UnknownModelError, CardError, CheckpointError, InferenceError: the model cannot be used.
         """
         card = find_card(self.catalogue, model_id)
         if not needs_download(self.store, card):
@@ -112,7 +113,7 @@ class Engine:
         """Answer a request.
 
         Raises:
-            UnknownModelError, CheckpointError: the model cannot be used.
+            UnknownModelError, CardError, CheckpointError: the model cannot be used.
             VolumeMissingError: the volume was not added, or made room for others.
             InputError: the intensity policy does not fit the volume.
             PromptError: a prompt is outside the volume or not understood by the model.
@@ -185,6 +186,7 @@ class Engine:
         return loaded
 
     def _load_anew(self, card: ModelCard, progress: Progress) -> LoadedModel:
+        require_adapter(card)
         progress.step("load", 0, 1)
         device = choose_device(self.device)  # before anything is downloaded in vain
         files = ensure_checkpoint(self.store, card, progress)

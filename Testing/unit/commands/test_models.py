@@ -4,24 +4,8 @@ import shutil
 import pytest
 
 from FoundationSegLib.core import cards
-from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.hub import fetch
-from FoundationSegLib.hub.store import STORE_VARIABLE
 from Testing.unit.fakes import CARD_TOML, WEIGHTS
-
-KEYS = [
-    "id",
-    "title",
-    "task",
-    "family",
-    "prompts",
-    "dimensions",
-    "license",
-    "commercial_use",
-    "gated",
-    "status",
-    "bytes",
-]
 
 
 @pytest.fixture
@@ -45,47 +29,6 @@ def add_card(desk, name, *replacements):
     for old, new in replacements:
         text = text.replace(old, new)
     (cards.card_folder() / f"{name}.toml").write_text(text)
-
-
-def test_the_table_shows_every_model_and_lines_up(desk):
-    add_card(desk, "a-second-model", ('commercial_use = "yes"', 'commercial_use = "unclear"'))
-    assert desk.run("models", "list") == 0
-    header, first, second = desk.out.splitlines()
-    assert desk.err == ""
-    assert header.split() == ["ID", "PROMPTS", "LICENCE", "COMMERCIAL", "SIZE", "STATUS"]
-    assert first.split() == ["a-second-model", "box", "MIT", "unclear", "0", "MB", "absent"]
-    assert second.split() == ["fake", "box", "MIT", "yes", "0", "MB", "ready"]
-    assert first.index("absent") == second.index("ready") == header.index("STATUS")
-
-
-def test_the_json_has_the_keys_of_the_interface(desk):
-    assert desk.run("models", "list", "--json") == 0
-    (line,) = json.loads(desk.out)
-    assert list(line) == KEYS
-    assert line == {
-        "id": "fake",
-        "title": "Fake Model",
-        "task": "segment",
-        "family": "fake",
-        "prompts": ["box"],
-        "dimensions": [2],
-        "license": "MIT",
-        "commercial_use": "yes",
-        "gated": False,
-        "status": "ready",
-        "bytes": len(WEIGHTS),
-    }
-
-
-def test_the_real_catalogue_is_listed(desk, monkeypatch, tmp_path):
-    monkeypatch.undo()
-    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "none"))
-    assert desk.run("models", "list", "--json") == 0
-    lines = json.loads(desk.out)
-    assert [line["id"] for line in lines] == list(read_catalogue())
-    assert {line["status"] for line in lines} == {"absent"}
-    assert desk.run("models", "list") == 0
-    assert "lite-medsam" in desk.out
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,10 @@ def test_nothing_but_a_line_of_text_comes_through(text, line):
 
 def test_a_download_is_announced_with_its_size_and_origin(capsys):
     announce_download(fake_card(source=fake_document()["source"] | {"download_bytes": 36_580_895}))
-    announce_download(fake_card(source=fake_document()["source"] | {"kind": "hub"}))
+    announce_download(fake_card(source=fake_document()["source"] | {"kind": "hub", "repository": "fake/wheel"}))
     wheel, hub = capsys.readouterr().err.splitlines()
     assert wheel == "Downloading Fake Model (37 MB, MIT) from fake-wheel 1.0 on the Python Package Index"
-    assert hub.endswith("from fake-wheel 1.0 on the Hugging Face Hub")
+    assert hub.endswith("from fake/wheel 1.0 on the Hugging Face Hub")
 
 
 def test_progress_is_silent_where_nobody_looks(capsys):

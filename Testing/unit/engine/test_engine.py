@@ -6,6 +6,7 @@ import pytest
 
 from FoundationSegLib.core.errors import (
     Cancelled,
+    CardError,
     CheckpointError,
     InferenceError,
     InputError,
@@ -308,6 +309,14 @@ def test_a_missing_device_is_found_before_a_download(tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: pytest.fail("downloaded"))
     with pytest.raises(InferenceError, match="no cuda"):
         predict(new_engine(tmp_path, device="cuda"), ct())
+
+
+def test_a_model_without_an_adapter_is_refused_before_a_download(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: pytest.fail("downloaded"))
+    engine = new_engine(tmp_path)
+    engine.catalogue = {"fake": fake_card(family="not-yet")}
+    with pytest.raises(CardError, match="fake: this version cannot run it"):
+        predict(engine, ct())
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path, model):

@@ -67,7 +67,7 @@ def test_terms_are_accepted_explicitly(tmp_path, asked, changes):
 
 
 def test_a_source_that_nothing_fetches(tmp_path):
-    card = fake_card(source=fake_document()["source"] | {"kind": "hub"})
+    card = fake_card(source=fake_document()["source"] | {"kind": "hub", "repository": "fake/wheel"})
     with pytest.raises(CheckpointError, match="from hub cannot be fetched"):
         ensure_checkpoint(Store(tmp_path), card, Progress())
     with pytest.raises(CheckpointError):
