@@ -34,11 +34,11 @@ def gains(rules, find, cases):
 def test_3d_boxes_around_named_labels(engine, official_engine, shared_data, full, bar):
     table = gains((engine, official_engine), shared_data, FULL if full else REDUCED)
     for (_, name), (ours, theirs) in table.items():
-        bar(f"{name}: 3-D Dice, official rule {theirs:.2f}", ours, f">= {theirs:.2f} - 0.04")
+        bar(f"{name}: 3-D Dice, official rule {theirs:.2f}", ours, f">= {theirs:.2f} - 0.02")
     gain = float(np.mean([ours - theirs for ours, theirs in table.values()]))
     wanted = 0.03 if full else -0.01
     bar("3-D Dice above the official rule, mean of the named labels", gain, f">= {wanted}")
-    assert all(ours >= theirs - 0.04 for ours, theirs in table.values()), table
+    assert all(ours >= theirs - 0.02 for ours, theirs in table.values()), table
     assert gain >= wanted
 
 
@@ -51,6 +51,6 @@ def test_3d_boxes_around_every_label(engine, official_engine, shared_data, full,
     bar("3-D Dice above the official rule, mean of all labels", gain, ">= 0.01")
     # What a box describes: above 0.5 by either rule.
     clear = [ours - theirs for ours, theirs in table.values() if max(ours, theirs) > 0.5]
-    bar("3-D Dice above the official rule, mean of labels above 0.5", float(np.mean(clear)), ">= 0.02")
+    bar("3-D Dice above the official rule, mean of labels above 0.5", float(np.mean(clear)), ">= 0.01")
     assert gain >= 0.01
-    assert np.mean(clear) >= 0.02
+    assert np.mean(clear) >= 0.01
