@@ -62,6 +62,11 @@ PELVIS = Case(
 LUNG = Case("pyradiomics/lung1_crop_image.nrrd", "pyradiomics/lung1_crop_label.nrrd", "ct-soft-tissue", {1: "nodule"})
 BRAIN = Case("pyradiomics/brain1_image.nrrd", "pyradiomics/brain1_label.nrrd", "percentile", {1: "tumour"})
 CASES = (CT, MR, HEART, PELVIS, LUNG, BRAIN)
+END_SYSTOLE = Case(
+    "SegNetCMR/SC-HF-I-10_ES_image.nii.gz", "SegNetCMR/SC-HF-I-10_ES_lv.nii.gz", "percentile", {1: "left ventricle, ES"}
+)
+BREAST = Case("pyradiomics/breast1_image.nrrd", "pyradiomics/breast1_label.nrrd", "percentile", {1: "breast lesion"})
+ALL_CASES = (*CASES, END_SYSTOLE, BREAST)
 
 
 # Slices of every modality and shape: case, label, slice; "turned" makes a landscape slice a portrait one.
@@ -88,6 +93,17 @@ def box_of(mask_kji: np.ndarray) -> np.ndarray:
     low = np.maximum(np.subtract(tight.start_kji, (0, 1, 1)), 0)
     high = np.minimum(np.add(tight.stop_kji, (-1, 0, 0)), np.subtract(mask_kji.shape, 1))
     return np.array([*low[::-1], *high[::-1]])
+
+
+def values_of(labels_kji: np.ndarray) -> list[int]:
+    """The values that a 3-D box can be put around: at least 100 voxels on at least 3 slices, no line or plane."""
+    values = []
+    for value in map(int, np.unique(labels_kji[labels_kji > 0])):
+        mask = labels_kji == value
+        i0, j0, k0, i1, j1, k1 = box_of(mask)
+        if np.count_nonzero(mask) >= 100 and k1 - k0 >= 2 and i1 > i0 and j1 > j0:
+            values.append(value)
+    return values
 
 
 def box_prompt(volume: Volume, box: np.ndarray, name: str = "segment") -> SegmentPrompts:
