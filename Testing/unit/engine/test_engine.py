@@ -221,7 +221,7 @@ def test_a_model_is_prepared_but_not_downloaded_for_it(model, tmp_path, monkeypa
     engine = new_engine(tmp_path / "store")
     engine.prepare("fake", Progress())
     engine.prepare("fake", Progress())
-    predict(engine, ct())
+    assert [predict(engine, ct()).timings_s["load"] > 0 for _ in range(2)] == [True, False], "told once"
     assert len(loads) == 1
     with pytest.raises(UnknownModelError):
         engine.prepare("other", Progress())
