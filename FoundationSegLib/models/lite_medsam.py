@@ -5,8 +5,6 @@ follow CVPR24_LiteMedSAM_infer.py of bowang-lab/MedSAM, branch LiteMedSAM, but f
 enlarged smoothly (:func:`~.resize.resize_weights`).
 """
 
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,9 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamP
 from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
 from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
+from .lite_medsam_checkpoint import read_state, split_checkpoint
 from .resize import longest_side_shape, resize_longest_side
+from .sam_decoder_cpu import SamCpuDecoder
 from .tiny_vit_strips import StripEncoder, has_fused_convolutions
 
 SIZE = 256  # side of the image and of the masks that the network works on, in pixels
@@ -88,51 +88,6 @@ def build_decoder() -> SamModel:
     return model
 
 
-_ENCODER_KEYS = (
-    (r"patch_embed\.seq\.0", "patch_embed.conv1"),
-    (r"patch_embed\.seq\.2", "patch_embed.conv2"),
-    (r"layers\.0\.downsample", "stages.1.downsample"),
-    (r"layers\.1\.downsample", "stages.2.downsample"),
-    (r"layers\.2\.downsample", "stages.3.downsample"),
-    (r"layers\.(\d)\.blocks", r"stages.\1.blocks"),
-    (r"\.c\.weight", ".conv.weight"),
-)
-# From the names of the original SAM to those of transformers (its convert_sam_to_hf.py); order matters.
-_DECODER_KEYS = (
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.0", r"\1.proj_in"),
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.1", r"\1.layers.0"),
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.2", r"\1.proj_out"),
-    (r"mask_downscaling\.0", "mask_embed.conv1"),
-    (r"mask_downscaling\.1", "mask_embed.layer_norm1"),
-    (r"mask_downscaling\.3", "mask_embed.conv2"),
-    (r"mask_downscaling\.4", "mask_embed.layer_norm2"),
-    (r"mask_downscaling\.6", "mask_embed.conv3"),
-    (r"output_upscaling\.0", "upscale_conv1"),
-    (r"output_upscaling\.1", "upscale_layer_norm"),
-    (r"output_upscaling\.3", "upscale_conv2"),
-    (r"point_embeddings", "point_embed"),
-    (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
-    (r"\.norm", ".layer_norm"),
-)
-
-
-def _renamed(key: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of the encoder and of the decoder, under the names of the modules here."""
-    prefix = "image_encoder."
-    encoder = {_renamed(k.removeprefix(prefix), _ENCODER_KEYS): v for k, v in state.items() if k.startswith(prefix)}
-    decoder = {_renamed(k, _DECODER_KEYS): v for k, v in state.items() if not k.startswith(prefix)}
-    shared = decoder.get("prompt_encoder.shared_embedding.positional_embedding")
-    if shared is not None:
-        decoder["shared_image_embedding.positional_embedding"] = shared
-    return encoder, decoder
-
-
 def fold_batch_norms(module: nn.Module) -> None:
     """Multiply every batch norm into the convolution before it: the same numbers with less work."""
     for name, child in module.named_children():
@@ -149,27 +104,12 @@ def _unfuse_attention(module: nn.Module) -> None:
             child.fused_attn = False
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, without running any code that it may hold.
-
-    Raises:
-        CheckpointError: the file is not a plain dictionary of tensors.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"the checkpoint {path.name} cannot be read; download it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"the checkpoint {path.name} is not a plain dictionary of weights")
-    return state
-
-
 @dataclass(frozen=True, slots=True)
 class LiteMedSamEmbedding:
     """An encoded slice.
 
-    ``features`` is (1, 256, 64, 64) float32 on the model's device; ``shape`` is that of the slice (rows, columns),
-    ``resized`` what it was resized to before padding.
+    ``features`` is (1, 256, 64, 64) float32 on the model's device, in memory as the model's decoder likes it best;
+    ``shape`` is that of the slice (rows, columns), ``resized`` what it was resized to before padding.
     """
 
     features: Tensor
@@ -192,9 +132,10 @@ class LiteMedSam:
         if device == "cpu":
             _unfuse_attention(encoder)
         self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
-        in_strips = device == "cpu" and has_fused_convolutions()
-        self._strips = StripEncoder(encoder, SIZE) if in_strips else None
         self.decoder = decoder.eval().to(device)
+        fused = device == "cpu" and has_fused_convolutions()
+        self._strips = StripEncoder(encoder, SIZE) if fused else None
+        self._decode_box = SamCpuDecoder(decoder) if fused else None
         # transformers works this out for every prompt, and in a layout that slows what follows: 61 against 50 ms.
         self._positions = decoder.get_image_wide_positional_embeddings().detach().contiguous()
 
@@ -206,8 +147,10 @@ class LiteMedSam:
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> LiteMedSamEmbedding:
         """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped on the CPU only."""
-        # The decoder is slower on any other layout, and there is one encoding to many prompts.
-        features = self._features(image, check).contiguous()
+        features = self._features(image, check)
+        if not self._decode_box:
+            # transformers' decoder is slower on any other layout, and there is one encoding to many prompts.
+            features = features.contiguous()
         return LiteMedSamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
 
     def _features(self, image: NDArray[np.uint8], check: Check) -> Tensor:
@@ -232,6 +175,9 @@ class LiteMedSam:
 
     def _logits(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Of (1, n, 4) boxes, masks of (1, n, 1, 256, 256) and predicted IoUs (1, n, 1): what ``decoder`` would say."""
+        if self._decode_box:
+            masks, scores = zip(*(self._decode_box(features, box) for box in boxes[0]), strict=True)
+            return torch.stack(masks)[None, :, None], torch.stack(scores)[None, :, None]
         sparse, dense = self.decoder.prompt_encoder(
             input_points=None, input_labels=None, input_boxes=boxes, input_masks=None
         )

@@ -72,7 +72,7 @@ def prompt() -> list[Comparison]:
         finish_ahead(client, volume)
         ours = median_s(lambda: writer.write(organ, ask(client, box_request(volume, next(grown))).mask, edited))
     model = load_slice_model(CARD, ensure_checkpoint(STORE, CARD, Progress()), "cpu")
-    features = model.encode(np.zeros(SHAPE[1:], np.uint8)).features
+    features = model.encode(np.zeros(SHAPE[1:], np.uint8)).features.contiguous()  # the layout that transformers likes
     boxes = torch.tensor([[[75.0, 80.0, 145.0, 150.0]]])
 
     def bare() -> None:

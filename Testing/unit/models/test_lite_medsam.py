@@ -7,6 +7,7 @@ import torch
 from FoundationSegLib.models import lite_medsam
 from FoundationSegLib.models.base import SlicePrompt
 from FoundationSegLib.models.lite_medsam import LiteMedSam, LiteMedSamEncoder, build_decoder, fold_batch_norms
+from FoundationSegLib.models.tiny_vit_strips import has_fused_convolutions
 
 BOX = (20.0, 30.0, 90.0, 70.0)
 
@@ -37,7 +38,9 @@ def test_an_embedding_is_float32_in_the_decoders_layout(networks, image, colour)
     seen = np.stack([image] * 3, axis=-1) if colour else image
     features = LiteMedSam(*networks, "cpu").encode(seen).features
     assert (features.shape, features.dtype) == ((1, 256, 64, 64), torch.float32)
-    assert features.is_contiguous()
+    assert features.is_contiguous(
+        memory_format=torch.channels_last if has_fused_convolutions() else torch.contiguous_format
+    )
 
 
 def test_grey_is_the_same_as_colour_with_equal_channels(networks, image):
@@ -46,7 +49,10 @@ def test_grey_is_the_same_as_colour_with_equal_channels(networks, image):
     torch.testing.assert_close(grey, colour, rtol=0, atol=2e-4)
 
 
-def test_a_decoded_box_is_what_transformers_says(networks, image):
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_decoded_box_is_what_transformers_says(networks, image, fused, monkeypatch):
+    if not fused:
+        monkeypatch.setattr(lite_medsam, "has_fused_convolutions", lambda: False)
     model = LiteMedSam(*networks, "cpu")
     embedding = model.encode(image)
     with torch.inference_mode():
@@ -57,6 +63,20 @@ def test_a_decoded_box_is_what_transformers_says(networks, image):
     answer = model.decode(embedding, SlicePrompt(BOX))
     np.testing.assert_array_equal(answer.mask, full[0, 0].numpy() > 0)
     assert answer.score == pytest.approx(float(expected.iou_scores), abs=1e-6)
+
+
+def test_several_boxes_on_one_slice_give_what_each_gives_alone(networks, image):
+    model = LiteMedSam(*networks, "cpu")
+    features, boxes = (
+        model.encode(image).features,
+        torch.tensor([[BOX, (1.0, 2.0, 250.0, 190.0), (5.0, 6.0, 7.0, 9.0)]]),
+    )
+    with torch.inference_mode():
+        masks, scores = model._logits(features, boxes)
+        expected = model.decoder(image_embeddings=features, input_boxes=boxes, multimask_output=False)
+    assert (masks.shape, scores.shape) == ((1, 3, 1, 256, 256), (1, 3, 1))
+    torch.testing.assert_close(masks, expected.pred_masks, rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores, expected.iou_scores, rtol=0, atol=1e-5)
 
 
 def test_the_decoder_normalises_as_the_original(networks):
