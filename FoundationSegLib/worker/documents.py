@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def progress_to_frame(report: ProgressReport, ticket: int) -> Frame:
 
 def progress_from_frame(frame: Frame) -> ProgressReport:
     """The report of progress."""
-    return ProgressReport(*(frame.header[name] for name in ("stage", "done", "total")))
+    return ProgressReport(**{field.name: frame.header[field.name] for field in fields(ProgressReport)})
 
 
 def prediction_to_frame(prediction: Prediction, ticket: int) -> Frame:
