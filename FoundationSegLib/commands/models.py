@@ -1,14 +1,12 @@
-"""`models list` and `models download`."""
+"""`models list`, and where the other sub-commands of `models` are."""
 
 import argparse
 import json
 from typing import Any
 
-from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.progress import Progress
-from ..hub.fetch import download_checkpoint, require_fetchable
+from ..core.cards import ModelCard, read_catalogue
 from ..hub.store import Store, default_store_folder
-from .terminal import ProgressLine, announce_download, say
+from . import models_download, models_exchange, models_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="show every model, and whether it is downloaded")
     listing.add_argument("--json", action="store_true", help="as JSON")
     listing.set_defaults(run=_list)
-    download = actions.add_parser("download", help="download a model's checkpoint, or replace a damaged one")
-    download.add_argument("model", metavar="ID")
-    download.add_argument("--accept-license", action="store_true", help="accept the terms that the model asks for")
-    download.set_defaults(run=_download)
-    for action in (listing, download):
-        action.add_argument("--debug", action="store_true", help="show tracebacks")
+    listing.add_argument("--debug", action="store_true", help="show tracebacks")
+    models_download.add_arguments(actions)
+    models_store.add_arguments(actions)
+    models_exchange.add_arguments(actions)
 
 
 def describe(card: ModelCard, store: Store) -> dict[str, Any]:
@@ -57,17 +53,3 @@ def _list(options: argparse.Namespace) -> None:
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
     size = f"{line['bytes'] / 1e6:.0f} MB"
     return line["id"], ", ".join(line["prompts"]), line["license"], line["commercial_use"], size, line["status"]
-
-
-def _download(options: argparse.Namespace) -> None:
-    card = find_card(read_catalogue(), options.model)
-    require_fetchable(card, accept_license=options.accept_license)
-    announce_download(card)
-    line = ProgressLine()
-    try:
-        download_checkpoint(
-            Store(default_store_folder()), card, Progress(line.show), accept_license=options.accept_license
-        )
-    finally:
-        line.clear()
-    say(f"{card.title} is ready")

@@ -6,6 +6,7 @@ from ..core.cards import ModelCard
 from ..core.progress import ProgressReport
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
+_STAGES |= {"verify": "Verifying", "import": "Importing", "export": "Exporting"}
 
 
 def say(line: str) -> None:
@@ -32,7 +33,7 @@ def _count(report: ProgressReport) -> str:
     if not report.total:
         return ""
     if report.stage == "download":
-        return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB"
+        return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB" + (f" ({report.item})" if report.item else "")
     return f" {report.done}/{report.total}"
 
 

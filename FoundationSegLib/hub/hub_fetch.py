@@ -56,7 +56,7 @@ class _Fetching:
         records = {file.path: self._record_of_present(file, wanted) for file, wanted in checkpoint.wanted}
         missing = [(file, wanted) for file, wanted in checkpoint.wanted if records[file.path] is None]
         self.here = self.total - sum(wanted.remote.bytes for _, wanted in missing)
-        require_room(self.store.folder, sum(_lacking(incoming, wanted) for _, wanted in missing), self.card.id)
+        require_room(self.store.folder, sum(lacking_bytes(incoming, wanted) for _, wanted in missing), self.card.id)
         for file, wanted in missing:
             records[file.path] = self._fetch(file, wanted, incoming)
             self.here += wanted.remote.bytes
@@ -118,7 +118,7 @@ def _has_bytes(partial: Path) -> bool:
     return False
 
 
-def _lacking(incoming: Path, wanted: Wanted) -> int:
+def lacking_bytes(incoming: Path, wanted: Wanted) -> int:
     """How much of a file has still to come, in bytes."""
     with contextlib.suppress(OSError):
         return max(0, wanted.remote.bytes - (incoming / wanted.partial_name).stat().st_size)
