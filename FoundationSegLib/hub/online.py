@@ -81,7 +81,7 @@ def online() -> Iterator[None]:
     Raises:
         CheckpointError: the user wants no network, or there is no client.
     """
-    constants = hub_client().constants
+    constants = hub_constants()
     was = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
     if was[0] and os.environ.get(ALLOW_VARIABLE, "").upper() not in ("1", "ON", "YES", "TRUE"):
         remedy = "unset it, or bring the files with 'models import'"
@@ -106,6 +106,18 @@ def hub_client() -> Any:
     return huggingface_hub
 
 
+def hub_constants() -> Any:
+    """The client's settings: endpoint, cache folder, offline mode, timeouts.
+
+    Raises:
+        CheckpointError: the client is not installed.
+    """
+    hub_client()
+    from huggingface_hub import constants
+
+    return constants
+
+
 def http_package() -> Any:
     """The HTTP package that the Hub's client is built on: httpx in its first version, httpx2 in its second."""
     from huggingface_hub.errors import HfHubHTTPError
@@ -127,7 +139,7 @@ def timeout_s(patience: Patience) -> float:
     """How long a server may be silent, in seconds."""
     if patience.timeout_s is not None:
         return patience.timeout_s
-    return float(hub_client().constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    return float(hub_constants().HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def in_background(work: Callable[[], _T], progress: Progress) -> _T:

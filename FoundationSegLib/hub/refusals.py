@@ -4,15 +4,14 @@ import re
 from typing import Any
 
 from ..core.errors import CheckpointError
+from .online import hub_constants
 
 _URL = re.compile(r"\S*://\S*")
 
 
 def model_page(repository: str) -> str:
     """The address of a model's page, where its terms are."""
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/{repository}"
+    return f"{hub_constants().ENDPOINT}/{repository}"
 
 
 def refusal(status: int, code: str, repository: str, what: str) -> CheckpointError:

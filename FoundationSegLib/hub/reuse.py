@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core.progress import Progress
 from .digests import Digest, digest_file
-from .online import hub_client
+from .online import hub_constants
 from .transfer import Wanted
 
 _CHUNK = 1 << 22
@@ -38,7 +38,7 @@ def adopt(wanted: Wanted, target: Path, progress: Progress) -> Digest | None:
 
 
 def _candidates(wanted: Wanted) -> Iterator[Path]:
-    constants = hub_client().constants
+    constants = hub_constants()
     folder = Path(constants.HF_HUB_CACHE) / f"models--{wanted.repository.replace('/', '--')}"
     for name in filter(None, (wanted.remote.sha256, wanted.remote.git_oid)):
         yield folder / "blobs" / name

@@ -95,6 +95,7 @@ class LoopbackHub:
     slow_s: float = 0.0  # between blocks
     endpoint: str = ""
     storage: str = ""
+    sending: set[int] = field(default_factory=set)  # the threads that send a body now
 
     def add(self, name: str, files: dict[str, bytes | Path], revision: str = "main", **fields: Any) -> str:
         """Add a commit; returns it."""
@@ -115,6 +116,13 @@ class LoopbackHub:
                     if file.sha256 == sha256:
                         return file
         return None
+
+    def start_count(self) -> None:
+        """Count ``sent`` from here, once no answer to somebody who has gone is under way any more."""
+        until = time.monotonic() + 2
+        while self.sending and time.monotonic() < until:
+            time.sleep(0.005)
+        self.sent = 0
 
     def asked(self, part: str) -> list[tuple[str, str, str, str]]:
         return [request for request in self.requests if part in request[1]]
@@ -214,7 +222,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if self.command != "HEAD":
-            self.send_body(file, start, length, fault)
+            self.hub.sending.add(threading.get_ident())
+            try:
+                self.send_body(file, start, length, fault)
+            finally:
+                self.hub.sending.discard(threading.get_ident())
 
     def send_body(self, file: File, start: int, length: int, fault: Fault) -> None:
         if isinstance(file.content, Path) and fault.kind == "none":
@@ -236,6 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.kind == "overrun":
             self.wfile.write(b"x" * 100)
         if fault.kind == "stall":
+            self.hub.sending.discard(threading.get_ident())
             self.hub.released.wait(20)
         if fault.kind in ("cut", "stall", "overrun"):
             self.close_connection = True

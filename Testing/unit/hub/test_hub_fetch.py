@@ -154,7 +154,7 @@ def test_a_resumed_download_transfers_what_was_missing(hub, store, commit, after
     assert store.status(card) == "partial"
     assert partial_bytes(store, card) == after
     hub.faults.clear()
-    hub.sent = 0
+    hub.start_count()
     fetch(Store(store.folder), card)
     assert hub.sent == len(WEIGHTS) - after + len(CONFIG)
     assert content_of(store, card) == FILES
@@ -184,7 +184,7 @@ def test_a_cancel_is_quick_whatever_the_server_does(hub, store, commit, where):
         fetch(store, hub_card(), cancel_in(0.4), slow)
     assert time.monotonic() - begin < 0.4 + 0.2
     hub.released.set()
-    hub.sent = 0
+    hub.start_count()
     kept = partial_bytes(store, hub_card())
     assert kept == (100_000 if where == "body" else 0)
     fetch(store, hub_card())
@@ -264,7 +264,7 @@ def test_only_the_damaged_file_is_fetched_again(hub, store, commit):
     path.write_bytes(b"y" * len(CONFIG))
     with pytest.raises(CheckpointError, match="damaged"):
         store.verify(card)
-    hub.sent = 0
+    hub.start_count()
     fetch(store, card)
     assert hub.sent == len(CONFIG)
     assert content_of(store, card) == FILES
@@ -289,7 +289,7 @@ def test_a_touched_file_is_not_fetched_again(hub, store, commit):
     card = hub_card()
     fetch(store, card)
     os.utime(store.file_path(card, card.source.files[0]), (1, 1))
-    hub.sent = 0
+    hub.start_count()
     fetch(store, card)
     assert hub.sent == 0
     assert store.status(card) == "ready"
@@ -341,7 +341,7 @@ def test_a_full_disk_midway_is_told_and_the_next_download_goes_on(hub, store, co
     assert store.status(card) == "partial"
     kept = partial_bytes(store, card)
     assert kept == 150_000
-    hub.sent = 0
+    hub.start_count()
     fetch(store, card)
     assert hub.sent == len(WEIGHTS) + len(CONFIG) - kept
     assert content_of(store, card) == FILES
