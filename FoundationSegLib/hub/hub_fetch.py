@@ -78,8 +78,6 @@ class _Fetching:
 
     def _fetch(self, file: CheckpointFile, wanted: Wanted, incoming: Path) -> FileRecord:
         target, partial = self.store.file_path(self.card, file), incoming / wanted.partial_name
-        require_inside(self.store.folder, target.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
         require_inside(self.store.folder, target)
         with self._counting(file, wanted) as meter:
             meter(0)
@@ -87,6 +85,7 @@ class _Fetching:
             digest = adopt(wanted, arrived, self.progress) if not _has_bytes(partial) else None
             if digest is None:
                 digest, arrived = download(wanted, partial, self.patience, self.progress, meter), partial
+        target.parent.mkdir(parents=True, exist_ok=True)
         arrived.replace(target)
         return _record(file, target, digest)
 

@@ -37,8 +37,14 @@ def plan_removal(store: Store, card: ModelCard) -> RemovalPlan:
 
 def plan_partial_removal(store: Store, card: ModelCard) -> RemovalPlan:
     """The removal of a model's half downloads; what is whole stays."""
-    folders = [path for path in store.all_of(card).glob(f"*/{INCOMING}*") if path.is_dir() and not path.is_symlink()]
+    halves = [path for path in store.all_of(card).glob(f"*/{INCOMING}*") if path.is_dir() and not path.is_symlink()]
+    folders = {path if _holds_more(path.parent) else path.parent for path in halves}
     return _plan(card.id, tuple(sorted(folders)))
+
+
+def _holds_more(folder: Path) -> bool:
+    """True for a folder with anything beside half downloads in it."""
+    return any(not path.name.startswith(INCOMING) for path in folder.iterdir())
 
 
 def remove(store: Store, card: ModelCard, plan: RemovalPlan) -> None:

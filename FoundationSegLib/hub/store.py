@@ -242,9 +242,7 @@ class Store:
                 try:
                     has_waited = stack.enter_context(locked(place.with_name(f"{place.name}.lock"), progress))
                 except Locked:
-                    raise CheckpointError(
-                        f"{card.id} is being downloaded by another program; try again later"
-                    ) from None
+                    raise CheckpointError(f"{card.id} is in use by another download; try again later") from None
             yield has_waited
 
 

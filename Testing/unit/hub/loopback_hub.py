@@ -95,6 +95,7 @@ class LoopbackHub:
     slow_s: float = 0.0  # between blocks
     endpoint: str = ""
     storage: str = ""
+    sent_to: dict[str, int] = field(default_factory=dict)  # of bodies, by the client's user-agent
     sending: set[int] = field(default_factory=set)  # the threads that send a body now
 
     def add(self, name: str, files: dict[str, bytes | Path], revision: str = "main", **fields: Any) -> str:
@@ -232,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(file.content, Path) and fault.kind == "none":
             self.wfile.flush()
             with file.content.open("rb") as stream:
-                self.hub.sent += self.connection.sendfile(stream, start) or 0
+                self.count(self.connection.sendfile(stream, start) or 0)
             return
         content = _bytes(file, start)
         content = (content + b"1234567")[:length]
@@ -242,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         for at in range(0, min(stop, len(content)), BLOCK):
             block = content[at : min(at + BLOCK, stop)]
             self.wfile.write(block)
-            self.hub.sent += len(block)
+            self.count(len(block))
             if self.hub.slow_s:
                 time.sleep(self.hub.slow_s)
         if fault.kind == "overrun":
@@ -252,6 +253,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.released.wait(20)
         if fault.kind in ("cut", "stall", "overrun"):
             self.close_connection = True
+
+    def count(self, bytes_: int) -> None:
+        self.hub.sent += bytes_
+        agent = self.headers.get("user-agent", "")
+        self.hub.sent_to[agent] = self.hub.sent_to.get(agent, 0) + bytes_
 
 
 def _bytes(file: File, start: int) -> bytes:
