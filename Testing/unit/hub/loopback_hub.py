@@ -150,6 +150,27 @@ def run_hub() -> Iterator[LoopbackHub]:
             server.server_close()
 
 
+@contextlib.contextmanager
+def hub_of_the_client(monkeypatch: Any, cache: Path) -> Iterator[LoopbackHub]:
+    """A Hub that the real client talks to, with the user's login, cache and proxies out of its reach."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "FOUNDATIONSEG_ALLOW_DOWNLOAD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()
+    with run_hub() as hub:
+        url = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        yield hub
+    close_session()
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
