@@ -3,9 +3,11 @@
 import argparse
 import json
 from dataclasses import asdict
+from typing import Any
 
 from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import Cancelled
+from ..core.packages import PackagePlan, PipTool, PlannedPackage, install_packages, missing_packages, plan_packages
 from ..core.progress import Progress
 from ..hub.fetch import download_checkpoint, require_fetchable
 from ..hub.plan import DownloadPlan, plan_download
@@ -19,19 +21,55 @@ def add_arguments(actions: Actions) -> None:
     plan = add_action(actions, "plan", _plan, "show what a download would take, and on what terms")
     plan.add_argument("model", metavar="ID")
     plan.add_argument("--json", action="store_true", help="as JSON")
+    plan.add_argument("--packages", action="store_true", help="also ask pip what the model's packages would bring")
     download = add_action(actions, "download", _download, "download a model's checkpoint, or what is damaged of it")
     download.add_argument("model", metavar="ID")
     download.add_argument("--accept-license", action="store_true", help="accept the terms that the model asks for")
+    download.add_argument("--with-packages", action="store_true", help="also install the model's Python packages")
 
 
 def _plan(options: argparse.Namespace) -> None:
     card = find_card(read_catalogue(), options.model)
     plan = plan_download(Store(default_store_folder()), card, Progress())
+    packages = plan_packages(card.packages, PipTool(), Progress()) if options.packages else None
     if options.json:
-        print(json.dumps(asdict(plan), indent=1))
+        print(json.dumps(asdict(plan) | _package_document(card, packages), indent=1))
         return
-    for line in _lines(card, plan):
+    for line in [*_lines(card, plan), *_package_lines(card, packages)]:
         print(line)
+
+
+def _package_document(card: ModelCard, packages: PackagePlan | None) -> dict[str, Any]:
+    planned = None if packages is None else [asdict(package) for package in packages.packages]
+    harms = None if packages is None else [package.name for package in packages.harms]
+    missing = missing_packages(card.packages)
+    return {"packages_missing": missing, "packages_to_install": planned, "packages_that_would_harm": harms}
+
+
+def _package_lines(card: ModelCard, packages: PackagePlan | None) -> list[str]:
+    if packages is None:
+        missing = missing_packages(card.packages)
+        hint = f"{', '.join(missing)} missing; 'models plan {card.id} --packages' shows what they would bring"
+        return [f"  packages {hint}"] if missing else []
+    lines = [f"  package  {_package(package)}" for package in packages.packages] or ["  packages all are here"]
+    if packages.harms:
+        names = ", ".join(package.name for package in packages.harms)
+        lines.append(f"  note     these would replace the installed {names}, so they will not be installed")
+    return lines
+
+
+def _package(package: PlannedPackage) -> str:
+    size = f"{package.bytes / 1e6:.1f} MB" if package.bytes else "unknown size"
+    return f"{package.name} {package.version} ({size})" + (f", replaces {package.installed}" * bool(package.installed))
+
+
+def _install_packages(card: ModelCard, line: ProgressLine) -> None:
+    progress = Progress(line.show)
+    plan = plan_packages(card.packages, PipTool(), progress)
+    line.clear()
+    for package in plan.packages:
+        say(f"Installing {_package(package)}")
+    install_packages(plan, PipTool(), progress)
 
 
 def _lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
@@ -59,9 +97,11 @@ def _lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
 def _download(options: argparse.Namespace) -> None:
     card, store = find_card(read_catalogue(), options.model), Store(default_store_folder())
     require_fetchable(card, accept_license=options.accept_license, store=store)
+    line = ProgressLine()
+    if options.with_packages:
+        _install_packages(card, line)
     if store.status(card) != "ready":
         announce_download(card)
-    line = ProgressLine()
     try:
         download_checkpoint(store, card, Progress(line.show), accept_license=options.accept_license)
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from ..core.cards import ModelCard
 from ..core.progress import ProgressReport
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
-_STAGES |= {"verify": "Verifying", "import": "Importing", "export": "Exporting"}
+_STAGES |= {"verify": "Verifying", "import": "Importing", "export": "Exporting", "packages": "Asking pip"}
 
 
 def say(line: str) -> None:

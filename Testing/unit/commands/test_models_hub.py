@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from FoundationSegLib.commands import models_download
 from FoundationSegLib.core import cards
 from FoundationSegLib.hub import hub_fetch
 from Testing.unit.fakes import CARD_TOML, WEIGHTS
@@ -179,3 +180,44 @@ def test_ctrl_c_keeps_what_has_come(hub, store, tmp_path):
 def test_the_fake_wheel_is_as_it_was(desk, store):
     assert desk.run("models", "verify", "fake") == 0
     assert (store / "models" / "fake" / "1.0" / "fake.pth").read_bytes() == WEIGHTS
+
+
+class Pip:
+    """pip, with a plan of its own."""
+
+    def __init__(self, *packages):
+        self.entries = [
+            {"metadata": {"name": name, "version": version}, "download_info": {"url": "file:///x"}}
+            for name, version in packages
+        ]
+        self.installed = []
+
+    def report(self, requirements, constraints, progress):
+        return {"install": self.entries}
+
+    def install(self, requirements, constraints, progress):
+        self.installed.append(requirements)
+
+
+def test_packages_are_shown_before_they_are_installed(desk, hub, monkeypatch):
+    pip = Pip(("fakelib", "2.0"))
+    monkeypatch.setattr(models_download, "PipTool", lambda: pip)
+    assert desk.run("models", "plan", "far") == 0
+    assert "packages fakelib missing; 'models plan far --packages'" in desk.out
+    assert desk.run("models", "plan", "far", "--packages") == 0
+    assert "package  fakelib 2.0 (unknown size)" in desk.out
+    assert pip.installed == []
+    assert desk.run("models", "download", "far", "--with-packages") == 0
+    assert desk.err.splitlines()[0] == "Installing fakelib 2.0 (unknown size)"
+    assert pip.installed == [("fakelib",)]
+
+
+def test_packages_that_would_replace_numpy_are_refused_before_the_download(desk, hub, monkeypatch):
+    pip = Pip(("fakelib", "2.0"), ("numpy", "0.1"))
+    monkeypatch.setattr(models_download, "PipTool", lambda: pip)
+    assert desk.run("models", "plan", "far", "--packages", "--json") == 0
+    assert json.loads(desk.out)["packages_that_would_harm"] == ["numpy"]
+    assert desk.run("models", "download", "far", "--with-packages") == 1
+    assert "would replace what is installed (numpy" in desk.err.splitlines()[-1]
+    assert pip.installed == []
+    assert hub.sent == 0
