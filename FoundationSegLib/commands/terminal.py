@@ -6,7 +6,13 @@ from ..core.cards import ModelCard
 from ..core.progress import ProgressReport
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
-_STAGES |= {"verify": "Verifying", "import": "Importing", "export": "Exporting", "packages": "Asking pip"}
+_STAGES |= {
+    "verify": "Verifying",
+    "import": "Importing",
+    "export": "Exporting",
+    "packages": "Asking pip",
+    "wait": "Waiting for another program",
+}
 
 
 def say(line: str) -> None:

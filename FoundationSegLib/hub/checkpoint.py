@@ -80,6 +80,8 @@ def _agreed(card: ModelCard, file: CheckpointFile, remote: RemoteFile, record: F
             "update FoundationSeg, or correct the card"
         )
     known = file.sha256 or (record.sha256 if record else "")
+    if not (known or remote.sha256 or remote.git_oid):
+        raise CheckpointError(f"neither the Hub nor the card says what the hash of {what} is, so it is not downloaded")
     if record and not file.sha256 and (record.bytes != remote.bytes or remote.sha256 not in ("", record.sha256)):
         raise CheckpointError(
             f"{what} is not what the Hub had when it was first downloaded; if you trust the new one, "

@@ -22,12 +22,17 @@ class Digest:
 
 
 class Hasher:
-    """Hashes that grow with a file whose final length, in bytes, is known before."""
+    """Hashes that grow with a file.
 
-    def __init__(self, length: int) -> None:
+    Args:
+        git_length: the file's final length in bytes, where its git id is wanted too; it goes into that id first.
+    """
+
+    def __init__(self, git_length: int | None = None) -> None:
         self.bytes = 0
         self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % length, usedforsecurity=False) if length <= _GIT_LIMIT else None
+        is_wanted = git_length is not None
+        self._git = hashlib.sha1(b"blob %d\0" % git_length, usedforsecurity=False) if is_wanted else None
 
     def update(self, chunk: bytes) -> None:
         """Take in what comes next."""
@@ -37,23 +42,19 @@ class Hasher:
             self._git.update(chunk)
 
     def digest(self) -> Digest:
-        """Of everything so far. The git id is empty for large files, which the Hub knows by their sha256."""
+        """Of everything so far. The git id is empty where it is not wanted."""
         return Digest(self.bytes, self._sha256.hexdigest(), self._git.hexdigest() if self._git is not None else "")
 
 
-# Git on the Hub holds files of up to 10 MB; larger ones are held elsewhere: https://huggingface.co/docs/hub/repositories-recommendations
-_GIT_LIMIT = 16 << 20
-
-
-def digest_file(path: Path, progress: Progress | None = None) -> Digest:
-    """The digest of a file.
+def digest_file(path: Path, progress: Progress | None = None, *, git: bool = False) -> Digest:
+    """The digest of a file, with its git id if that is wanted.
 
     Raises:
         OSError: it cannot be read.
         Cancelled: the user stopped it.
     """
     with path.open("rb") as stream:
-        hasher = Hasher(path.stat().st_size)
+        hasher = Hasher(path.stat().st_size if git else None)
         while chunk := stream.read(_CHUNK):
             if progress is not None:
                 progress.check()
@@ -61,7 +62,11 @@ def digest_file(path: Path, progress: Progress | None = None) -> Digest:
     return hasher.digest()
 
 
-def hash_file(path: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def hash_file(path: Path, progress: Progress | None = None) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+        Cancelled: the user stopped it.
+    """
+    return digest_file(path, progress).sha256

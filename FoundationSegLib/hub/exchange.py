@@ -74,7 +74,7 @@ class _Import:
         if member is None:
             raise CheckpointError(f"{file.path} of {self.card.id} is not in {self.source.name}")
         length = known_bytes(self.card, file)
-        hasher = Hasher(_UNKNOWN)
+        hasher = Hasher()
         with member() as reading, store_errors(self.card), target.open("xb") as writing:
             while chunk := reading.read(_CHUNK):
                 hasher.update(chunk)

@@ -16,7 +16,7 @@ from .online import Patience, online
 from .records import FileRecord
 from .reuse import adopt
 from .room import require_room
-from .store import INCOMING, Store, store_errors
+from .store import INCOMING, Store, clear_left_behind, store_errors
 from .transfer import Meter, Wanted, download
 
 
@@ -62,6 +62,7 @@ class _Fetching:
             self.here += wanted.remote.bytes
         self.store.write_record(self.card, [record for record in records.values() if record is not None])
         shutil.rmtree(incoming, ignore_errors=True)
+        clear_left_behind(self.store.all_of(self.card))
         self.progress.report(ProgressReport("download", self.total, self.total))
 
     def _record_of_present(self, file: CheckpointFile, wanted: Wanted) -> FileRecord | None:
@@ -72,7 +73,7 @@ class _Fetching:
             return records[file.path]
         with contextlib.suppress(FileNotFoundError):
             if not path.is_symlink() and path.stat().st_size == wanted.remote.bytes:
-                digest = digest_file(path, self.progress)
+                digest = digest_file(path, self.progress, git=not wanted.remote.sha256)
                 return _record(file, path, digest) if wanted.is_met_by(digest) else None
         return None
 

@@ -57,7 +57,7 @@ def _acquire(path: Path, progress: Progress | None) -> tuple[int, bool]:
         if progress is None:
             raise Locked
         has_waited = True
-        progress.check()
+        progress.step("wait", 0, 0)
         time.sleep(_POLL_S)
 
 

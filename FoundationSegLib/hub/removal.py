@@ -37,7 +37,8 @@ def plan_removal(store: Store, card: ModelCard) -> RemovalPlan:
 
 def plan_partial_removal(store: Store, card: ModelCard) -> RemovalPlan:
     """The removal of a model's half downloads; what is whole stays."""
-    halves = [path for path in store.all_of(card).glob(f"*/{INCOMING}*") if path.is_dir() and not path.is_symlink()]
+    found = [*store.all_of(card).glob(f"{INCOMING}-*"), *store.all_of(card).glob(f"[!i]*/{INCOMING}*")]
+    halves = [path for path in found if path.is_dir() and not path.is_symlink()]
     folders = {path if _holds_more(path.parent) else path.parent for path in halves}
     return _plan(card.id, tuple(sorted(folders)))
 

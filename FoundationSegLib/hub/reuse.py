@@ -56,7 +56,7 @@ def _bring(source: Path, target: Path, wanted: Wanted, progress: Progress) -> Di
         finally:
             if target.exists() and target.stat().st_size != wanted.remote.bytes:
                 target.unlink()
-    digest = digest_file(target, progress)
+    digest = digest_file(target, progress, git=not wanted.remote.sha256)
     if wanted.is_met_by(digest):
         return digest
     target.unlink()

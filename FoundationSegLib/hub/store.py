@@ -178,7 +178,7 @@ class Store:
                 progress.step("verify", n, len(card.source.files))
             expected = file.sha256 or (records[file.path].sha256 if file.path in records else "")
             try:
-                checked.append(_check_file(self.file_path(card, file), card, file, expected))
+                checked.append(_check_file(self.file_path(card, file), card, file, expected, progress))
             except CheckpointError:
                 self._mark_damaged(card, file, records)
                 raise
@@ -202,10 +202,10 @@ class Store:
         with store_errors(card):
             folder.mkdir(parents=True, exist_ok=True)
             require_inside(self.folder, folder / RECORD)
-            _clear_left_behind(folder)
+            clear_left_behind(folder)
             with tempfile.TemporaryDirectory(prefix=f"{INCOMING}-", dir=folder) as incoming:
                 fetch(card, Path(incoming), progress)
-                records = [_check_file(Path(incoming) / f.name, card, f, f.sha256) for f in card.source.files]
+                records = [_check_file(Path(incoming) / f.name, card, f, f.sha256, progress) for f in card.source.files]
                 for file in card.source.files:  # a rename leaves the time of last change alone
                     (Path(incoming) / file.name).replace(self.file_path(card, file))
             self.write_record(card, records)
@@ -257,17 +257,19 @@ def store_errors(card: ModelCard) -> Iterator[None]:
         raise CheckpointError(f"the checkpoint of {card.id} cannot be stored: {reason}; {remedy}") from error
 
 
-def _clear_left_behind(folder: Path) -> None:
+def clear_left_behind(folder: Path) -> None:
     """Remove what downloads left that were killed; those of the last day may still be under way elsewhere."""
     for path in folder.glob(f"{INCOMING}-*"):
         if time.time() - path.lstat().st_mtime > _LEFT_BEHIND_S:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _check_file(path: Path, card: ModelCard, file: CheckpointFile, expected: str) -> FileRecord:
+def _check_file(
+    path: Path, card: ModelCard, file: CheckpointFile, expected: str, progress: Progress | None = None
+) -> FileRecord:
     remedy = f"run 'models download {card.id}' to get it again"
     try:
-        present, sha256 = path.stat(), hash_file(path)
+        present, sha256 = path.stat(), hash_file(path, progress)
     except FileNotFoundError:
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is missing; {remedy}") from None
     except OSError as error:

@@ -24,7 +24,10 @@ Meter = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A file to fetch: where it is, and what it has to be; ``remote.sha256`` is also the card's, where that has one."""
+    """A file to fetch: where it is, and what it has to be.
+
+    ``remote`` has one of the two hashes at least; its sha256 is also the card's, where that has one.
+    """
 
     repository: str
     path: str
@@ -35,13 +38,13 @@ class Wanted:
     @property
     def partial_name(self) -> str:
         """The name that it grows under, the same in every process and for these bytes alone."""
-        return f"{self.remote.sha256 or f'{self.remote.git_oid}-{self.commit[:12]}'}.partial"
+        return f"{self.remote.sha256 or self.remote.git_oid}.partial"
 
     def is_met_by(self, digest: Digest) -> bool:
         """True for the file's bytes."""
-        if digest.bytes != self.remote.bytes or (self.remote.sha256 and digest.sha256 != self.remote.sha256):
-            return False
-        return bool(self.remote.sha256) or not self.remote.git_oid or digest.git_oid in ("", self.remote.git_oid)
+        if self.remote.sha256:
+            return (digest.bytes, digest.sha256) == (self.remote.bytes, self.remote.sha256)
+        return (digest.bytes, digest.git_oid) == (self.remote.bytes, self.remote.git_oid)
 
 
 class _StartAgain(Exception):
@@ -64,12 +67,15 @@ class _Growing:
     """
 
     descriptor: int
-    length: int
+    remote: RemoteFile
     hasher: Hasher = field(init=False)
     is_patchwork: bool = False
 
     def __post_init__(self) -> None:
-        self.hasher = Hasher(self.length)
+        self.hasher = self._fresh()
+
+    def _fresh(self) -> Hasher:
+        return Hasher(None if self.remote.sha256 else self.remote.bytes)
 
     @property
     def bytes(self) -> int:
@@ -77,7 +83,7 @@ class _Growing:
 
     def take_up(self, progress: Progress, meter: Meter) -> None:
         """Hash what an earlier try left. More than the file can have is not the file."""
-        if os.fstat(self.descriptor).st_size > self.length:
+        if os.fstat(self.descriptor).st_size > self.remote.bytes:
             self.clear()
         os.lseek(self.descriptor, 0, os.SEEK_SET)
         while chunk := os.read(self.descriptor, CHUNK):
@@ -89,7 +95,7 @@ class _Growing:
     def clear(self) -> None:
         os.ftruncate(self.descriptor, 0)
         os.lseek(self.descriptor, 0, os.SEEK_SET)
-        self.hasher = Hasher(self.length)
+        self.hasher = self._fresh()
         self.is_patchwork = False
 
     def write(self, chunk: bytes) -> None:
@@ -111,7 +117,7 @@ def download(wanted: Wanted, partial: Path, patience: Patience, progress: Progre
         OSError: they cannot be written.
         Cancelled: the user stopped it.
     """
-    with _open(partial, wanted.remote.bytes) as growing:
+    with _open(partial, wanted.remote) as growing:
         growing.take_up(progress, meter)
         _complete(wanted, growing, patience, progress, meter)
         if growing.is_patchwork and not wanted.is_met_by(growing.hasher.digest()):
@@ -130,11 +136,11 @@ def download(wanted: Wanted, partial: Path, patience: Patience, progress: Progre
 
 
 @contextlib.contextmanager
-def _open(partial: Path, length: int) -> Iterator[_Growing]:
+def _open(partial: Path, remote: RemoteFile) -> Iterator[_Growing]:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(partial, flags, 0o666)
     try:
-        yield _Growing(descriptor, length)
+        yield _Growing(descriptor, remote)
     finally:
         os.close(descriptor)
 
@@ -195,18 +201,20 @@ def _judge(head: Head, wanted: Wanted, growing: _Growing) -> None:
     if head.status == 416:
         raise _StartAgain
     if head.status not in (200, 206):
+        if "location" in head.hub_headers:  # the Hub's storage, whose addresses expire; the next try gets a new one
+            raise _Broken(status=head.status)
         raise refusal(head.status, head.headers.get("x-error-code", ""), wanted.repository, wanted.path)
     _require_same_bytes(head, wanted)
+    is_encoded = head.headers.get("content-encoding", "identity") != "identity"
     if head.status == 200:
         if growing.bytes:
             growing.clear()  # the server knows no ranges: this is the whole file
         told = head.headers.get("content-length", "")
-        is_encoded = head.headers.get("content-encoding", "identity") != "identity"
         if told and not is_encoded and told != str(wanted.remote.bytes):
             raise _wrong_length(wanted)
         return
     span = _RANGE.fullmatch(head.headers.get("content-range", ""))
-    if span is None or int(span[1]) != growing.bytes or span[3] not in ("*", str(wanted.remote.bytes)):
+    if is_encoded or span is None or int(span[1]) != growing.bytes or span[3] not in ("*", str(wanted.remote.bytes)):
         raise _StartAgain
 
 
