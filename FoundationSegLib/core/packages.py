@@ -17,17 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import FoundationSegError
+from .errors import PackageError
 from .progress import Progress
 
 KEPT = ("torch", "torchvision", "numpy", "SimpleITK", "requests")
 _POLL_S = 0.1
 _SIZE_TIMEOUT_S = 5.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class PackageError(FoundationSegError):
-    """Packages cannot be installed, or must not be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What a checkpoint is on the Hub: each file with its commit, length and hash, the card's and the Hub's agreed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -80,6 +81,8 @@ def _agreed(card: ModelCard, file: CheckpointFile, remote: RemoteFile, record: F
             "update FoundationSeg, or correct the card"
         )
     known = file.sha256 or (record.sha256 if record else "")
+    if known and not re.fullmatch("[0-9a-f]{64}", known):
+        raise CheckpointError(f"the card's hash of {what} is none; it needs 64 hexadecimal digits")
     if not (known or remote.sha256 or remote.git_oid):
         raise CheckpointError(f"neither the Hub nor the card says what the hash of {what} is, so it is not downloaded")
     if record and not file.sha256 and (record.bytes != remote.bytes or remote.sha256 not in ("", record.sha256)):

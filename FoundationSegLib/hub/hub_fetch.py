@@ -62,7 +62,8 @@ class _Fetching:
             self.here += wanted.remote.bytes
         self.store.write_record(self.card, [record for record in records.values() if record is not None])
         shutil.rmtree(incoming, ignore_errors=True)
-        clear_left_behind(self.store.all_of(self.card))
+        for folder in (incoming.parent, self.store.all_of(self.card)):  # whatever writes there holds the lock
+            clear_left_behind(folder, older_than_s=-1e9)
         self.progress.report(ProgressReport("download", self.total, self.total))
 
     def _record_of_present(self, file: CheckpointFile, wanted: Wanted) -> FileRecord | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ PINS = "pins.json"
 LICENSES = "licenses.json"
 _SIZE_LIMIT = 1 << 24  # what the store wrote itself is far smaller
 _DAMAGED = -1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,9 @@ def read_record(folder: Path) -> dict[str, FileRecord] | None:
 
 
 def _is_sound(record: FileRecord) -> bool:
-    texts = isinstance(record.path, str) and isinstance(record.sha256, str)
-    return texts and type(record.bytes) is int and type(record.changed_ns) is int
+    """Half downloads are named by their hash: a record must not name something else."""
+    texts = isinstance(record.path, str) and isinstance(record.sha256, str) and _SHA256.fullmatch(record.sha256)
+    return bool(texts) and type(record.bytes) is int and type(record.changed_ns) is int
 
 
 def write_record(folder: Path, about: Mapping[str, Any], records: Sequence[FileRecord]) -> None:

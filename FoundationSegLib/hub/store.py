@@ -182,14 +182,18 @@ class Store:
             except CheckpointError:
                 self._mark_damaged(card, file, records)
                 raise
-        # A store that cannot be written is still good to read: the next start hashes again.
-        with contextlib.suppress(OSError):
-            self.write_record(card, checked)
+        self._note(card, checked)
 
     def _mark_damaged(self, card: ModelCard, file: CheckpointFile, records: Mapping[str, FileRecord]) -> None:
         if file.path in records:
-            with contextlib.suppress(OSError):
-                self.write_record(card, [r.damaged() if r.path == file.path else r for r in records.values()])
+            self._note(card, [r.damaged() if r.path == file.path else r for r in records.values()])
+
+    def _note(self, card: ModelCard, records: Sequence[FileRecord]) -> None:
+        """Write the record if that is possible. A store that cannot be written, or that a download is changing, is
+        still good to read: the next start hashes again.
+        """
+        with contextlib.suppress(OSError, CheckpointError), self.lock(card):
+            self.write_record(card, records)
 
     def fetch(self, card: ModelCard, fetch: Fetch, progress: Progress) -> None:
         """Download a checkpoint. It counts as ready only once every hash was checked; until then what was there stays.
@@ -257,10 +261,10 @@ def store_errors(card: ModelCard) -> Iterator[None]:
         raise CheckpointError(f"the checkpoint of {card.id} cannot be stored: {reason}; {remedy}") from error
 
 
-def clear_left_behind(folder: Path) -> None:
-    """Remove what downloads left that were killed; those of the last day may still be under way elsewhere."""
+def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> None:
+    """Remove what was left by processes that were killed; what is younger may still be somebody's, but for a lock."""
     for path in folder.glob(f"{INCOMING}-*"):
-        if time.time() - path.lstat().st_mtime > _LEFT_BEHIND_S:
+        if time.time() - path.lstat().st_mtime > older_than_s:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.packages import PackageError, PackageTool, PipTool, canonical, constraints_file, requirement_name
+from ..core.errors import PackageError
+from ..core.packages import PackageTool, PipTool, canonical, constraints_file, requirement_name
 from ..core.progress import Progress
 
 _TORCH = {"torch", "torchvision"}

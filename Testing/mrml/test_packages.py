@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.packages import PackageError
+from FoundationSegLib.core.errors import PackageError
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.mrml.packages import SlicerTool
 

@@ -4,9 +4,8 @@ import zipfile
 
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled
+from FoundationSegLib.core.errors import Cancelled, PackageError
 from FoundationSegLib.core.packages import (
-    PackageError,
     PipTool,
     file_bytes,
     install_packages,

@@ -404,3 +404,27 @@ def test_a_file_without_any_hash_is_not_downloaded(hub, store, commit, monkeypat
     assert hub.sent == 0
     fetch(store, hub_card(hashes=True))
     assert content_of(store, hub_card()) == FILES
+
+
+@pytest.mark.parametrize("odd", ["../../evil", "con", "", "A" * 64, "0" * 63])
+def test_a_record_cannot_name_a_half_download(hub, store, commit, odd):
+    card = hub_card()
+    fetch(store, card)
+    record = store.model_folder(card) / "complete.json"
+    document = json.loads(record.read_text())
+    document["files"][0]["sha256"] = odd
+    record.write_text(json.dumps(document))
+    store.file_path(card, card.source.files[0]).unlink()
+    assert store.status(card) == "partial"
+    fetch(store, card)
+    assert content_of(store, card) == FILES
+    assert strays(store, card) == []
+
+
+def test_what_killed_processes_left_goes_with_the_next_download(hub, store, commit):
+    card = hub_card()
+    for folder in (store.all_of(card), store.model_folder(card), store.all_of(card) / commit):
+        (folder / "incoming-dead").mkdir(parents=True, exist_ok=True)
+        (folder / "incoming-dead" / "pins.json").write_text("{")
+    fetch(store, card)
+    assert strays(store, card) == [str(store.all_of(card) / "main" / "incoming-dead" / "pins.json")]
