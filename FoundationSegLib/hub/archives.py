@@ -19,7 +19,6 @@ BAD_ARCHIVE = (
     zlib.error,
     EOFError,
     RuntimeError,
-    NotImplementedError,
     ValueError,
     LookupError,
     OverflowError,
