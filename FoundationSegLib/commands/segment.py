@@ -156,7 +156,7 @@ def open_client(options: argparse.Namespace) -> Client:
 def _predict(job: _Job, volume: Volume, client: Client) -> list[Prediction]:
     store = Store(default_store_folder())
     if needs_download(store, job.card):
-        require_fetchable(job.card)
+        require_fetchable(job.card, store=store)
         _require_device(job.options.device)
         announce_download(job.card)
     line = ProgressLine()

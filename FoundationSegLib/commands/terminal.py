@@ -4,8 +4,16 @@ import sys
 
 from ..core.cards import ModelCard
 from ..core.progress import ProgressReport
+from .card_texts import size_text
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
+_STAGES |= {
+    "verify": "Verifying",
+    "import": "Importing",
+    "export": "Exporting",
+    "packages": "Asking pip",
+    "wait": "Waiting for another program",
+}
 
 
 def say(line: str) -> None:
@@ -21,7 +29,7 @@ def one_line(text: str) -> str:
 
 def announce_download(card: ModelCard) -> None:
     """Say what is about to be downloaded, and how much, before the first byte travels."""
-    say(f"Downloading {card.title} ({card.source.bytes / 1e6:.0f} MB, {card.license.name}) from {_origin(card)}")
+    say(f"Downloading {card.title} ({size_text(card)}, {card.license.name}) from {_origin(card)}")
 
 
 def _origin(card: ModelCard) -> str:
@@ -33,7 +41,7 @@ def _count(report: ProgressReport) -> str:
     if not report.total:
         return ""
     if report.stage == "download":
-        return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB"
+        return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB" + (f" ({report.item})" if report.item else "")
     return f" {report.done}/{report.total}"
 
 

@@ -48,6 +48,10 @@ class CheckpointError(FoundationSegError):
     """A checkpoint is missing, damaged, not accepted, or cannot be fetched."""
 
 
+class PackageError(FoundationSegError):
+    """A model's Python packages cannot be installed, or must not be."""
+
+
 class InferenceError(FoundationSegError):
     """The model could not answer."""
 

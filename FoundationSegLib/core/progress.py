@@ -11,12 +11,16 @@ from .errors import Cancelled
 class ProgressReport:
     """How far a computation is: ``done`` of ``total`` steps of ``stage`` (``"download"``, ``"encode"``, ...).
 
-    ``total`` is 0 while it is unknown.
+    ``total`` is 0 while it is unknown. Where a step has parts, ``item`` names the one in work, ``item_done`` of
+    ``item_total``: the file of a download, with its bytes.
     """
 
     stage: str
     done: int
     total: int
+    item: str = ""
+    item_done: int = 0
+    item_total: int = 0
 
 
 class CancelToken:

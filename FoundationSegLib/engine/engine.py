@@ -193,7 +193,8 @@ class Engine:
         device = choose_device(self.device)  # before anything is downloaded in vain
         files = ensure_checkpoint(self.store, card, progress)
         model = _guarded(lambda: load_slice_model(card, files, device))
-        record = CheckpointRecord(card.id, card.source.repository, card.source.revision, self.store.sha256(card))
+        revision = self.store.commit(card) or card.source.revision
+        record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
         return LoadedModel(model, record)
 
 

@@ -1,14 +1,13 @@
-"""The store: one folder per model and revision, and a record, written last, that says the checkpoint is whole."""
+"""The store: one folder per model and commit, and a record, written last, that says the checkpoint is whole."""
 
 import contextlib
-import hashlib
-import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,13 +15,17 @@ from typing import Literal
 from ..core.cards import CheckpointFile, ModelCard
 from ..core.errors import CheckpointError
 from ..core.progress import Progress
+from .digests import hash_file
+from .locks import Locked, locked
+from .names import folder_name, require_inside, safe_path
+from .records import RECORD, FileRecord, read_pins, read_record, write_pins, write_record
 
 Status = Literal["absent", "partial", "ready", "damaged"]
 
 STORE_VARIABLE = "FOUNDATIONSEG_STORE"
-RECORD = "complete.json"
-_INCOMING = "incoming-"  # the folder that a download grows in
-_LEFT_BEHIND_S = 24 * 3600.0  # from this age on, such a folder belongs to a process that was killed
+INCOMING = "incoming"  # the folder that a checkpoint's files grow in
+_LEFT_BEHIND_S = 24 * 3600.0  # from this age on, a folder of a wheel's download belongs to a process that was killed
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # Puts every file of the card into a folder, each under its own name. The folder is empty and its own; what it holds
 # is checked, moved to its place if all is right, and thrown away otherwise.
@@ -43,14 +46,10 @@ def default_store_folder() -> Path:
     return base / "FoundationSeg"
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file as it was when its hash was last checked; ``changed_ns`` is its time of last change."""
-
-    path: str
-    bytes: int
-    sha256: str
-    changed_ns: int
+def known_bytes(card: ModelCard, file: CheckpointFile) -> int | None:
+    """A file's length in bytes, where the card is sure of it; None where the Hub has to say it."""
+    place = f"source.files[{card.source.files.index(file)}].bytes"
+    return None if card.is_unverified(place) else file.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +58,79 @@ class Store:
 
     folder: Path
 
+    def all_of(self, card: ModelCard) -> Path:
+        """The folder of everything that the store has of a model, whatever the commit."""
+        return self.folder / "models" / folder_name(card.id)
+
+    def commit(self, card: ModelCard, repository: str = "", revision: str = "") -> str:
+        """The commit that a card's revision means in this store; empty where that was never asked."""
+        repository, revision = repository or card.source.repository, revision or card.source.revision
+        if card.source.kind != "hub" or _COMMIT.fullmatch(revision):
+            return revision
+        commit = read_pins(self.all_of(card)).get(f"{repository}@{revision}", "")
+        return commit if _COMMIT.fullmatch(commit) else ""
+
+    def pin(self, card: ModelCard, commits: Mapping[tuple[str, str], str]) -> None:
+        """Write down which commits repositories and revisions mean from now on.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        named = {f"{repository}@{revision}": commit for (repository, revision), commit in commits.items()}
+        folder = self.all_of(card)
+        if (pins := read_pins(folder)) != pins | named:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_pins(folder, pins | named)
+
     def model_folder(self, card: ModelCard) -> Path:
-        """Where the files of a card's revision lie, whether they are there or not."""
-        return self.folder / "models" / card.id / card.source.revision
+        """Where the files of a card's commit lie, whether they are there or not."""
+        return self.all_of(card) / folder_name(self.commit(card) or card.source.revision)
 
     def file_path(self, card: ModelCard, file: CheckpointFile) -> Path:
-        """Where one file of the checkpoint lies, whether it is there or not."""
-        return self.model_folder(card) / file.name
+        """Where one file of the checkpoint lies, whether it is there or not.
+
+        A file of the Hub keeps its path, below a folder of its own if it comes from a second repository.
+        """
+        if card.source.kind != "hub":
+            return self.model_folder(card) / safe_path(file.name)
+        repository = card.source.origin(file)[0]
+        folder = self.model_folder(card)
+        if repository != card.source.repository:
+            folder /= folder_name(repository.replace("/", "--"))
+        return folder / safe_path(file.path)
 
     def status(self, card: ModelCard) -> Status:
         """Whether the checkpoint can be used. Reads the record and the files' sizes and times, not their bytes.
 
         ``damaged`` is a checkpoint that was whole once: a file has gone, or changed since its hash was checked.
         """
-        records = self._read_record(card)
+        records = self.records(card)
         if records is None:
             folder = self.model_folder(card)
             return "partial" if folder.is_dir() and any(folder.iterdir()) else "absent"
-        whole = all(_unchanged(self.file_path(card, file), file, records.get(file.path)) for file in card.source.files)
-        return "ready" if whole else "damaged"
+        return "ready" if all(self.is_unchanged(card, file, records) for file in card.source.files) else "damaged"
+
+    def bytes_here(self, card: ModelCard) -> int:
+        """How much of a card's commit the store has, half files included, in bytes."""
+        folder = self.model_folder(card)
+        return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+
+    def records(self, card: ModelCard) -> dict[str, FileRecord] | None:
+        """What is known of the files, by the card's path; None where the checkpoint was never whole."""
+        return read_record(self.model_folder(card))
+
+    def is_unchanged(self, card: ModelCard, file: CheckpointFile, records: Mapping[str, FileRecord]) -> bool:
+        """True for a file that is what the card wants, and was not touched since its hash was checked."""
+        record = records.get(file.path)
+        if record is None or file.sha256 not in ("", record.sha256):
+            return False
+        if known_bytes(card, file) not in (None, record.bytes):
+            return False
+        try:
+            present = self.file_path(card, file).stat()
+        except OSError:
+            return False
+        return (present.st_size, present.st_mtime_ns) == (record.bytes, record.changed_ns)
 
     def checkpoint_files(self, card: ModelCard) -> dict[str, Path]:
         """Every file of a usable checkpoint, by the path that the card gives it.
@@ -97,25 +150,41 @@ class Store:
 
     def sha256(self, card: ModelCard) -> str:
         """The sha256 of the checkpoint's first file, from the record; empty if there is no record."""
-        records = self._read_record(card) or {}
-        record = records.get(card.source.files[0].path)
+        record = (self.records(card) or {}).get(card.source.files[0].path)
         return record.sha256 if record else ""
 
-    def verify(self, card: ModelCard) -> None:
+    def verify(self, card: ModelCard, progress: Progress | None = None) -> None:
         """Hash every file, and write the record if all are what they should be.
+
+        A file that is not is marked in the record, so that the next download gets it again, and it alone.
 
         Raises:
             CheckpointError: a file is missing or damaged; the message names it and how to get it again.
+            Cancelled: the user stopped it.
         """
-        records = self._read_record(card) or {}
+        records = self.records(card) or {}
         checked = []
-        for file in card.source.files:
-            path = self.file_path(card, file)
+        for n, file in enumerate(card.source.files):
+            if progress is not None:
+                progress.step("verify", n, len(card.source.files))
             expected = file.sha256 or (records[file.path].sha256 if file.path in records else "")
-            checked.append(_check_file(path, file, expected, card.id))
-        # A store that cannot be written is still good to read: the next start hashes again.
-        with contextlib.suppress(OSError):
-            self._write_record(card, checked)
+            try:
+                checked.append(_check_file(self.file_path(card, file), card, file, expected, progress))
+            except CheckpointError:
+                self._mark_damaged(card, file, records)
+                raise
+        self._note(card, checked)
+
+    def _mark_damaged(self, card: ModelCard, file: CheckpointFile, records: Mapping[str, FileRecord]) -> None:
+        if file.path in records:
+            self._note(card, [r.damaged() if r.path == file.path else r for r in records.values()])
+
+    def _note(self, card: ModelCard, records: Sequence[FileRecord]) -> None:
+        """Write the record if that is possible. A store that cannot be written, or that a download is changing, is
+        still good to read: the next start hashes again.
+        """
+        with contextlib.suppress(OSError, CheckpointError), self.lock(card):
+            self.write_record(card, records)
 
     def fetch(self, card: ModelCard, fetch: Fetch, progress: Progress) -> None:
         """Download a checkpoint. It counts as ready only once every hash was checked; until then what was there stays.
@@ -125,69 +194,82 @@ class Store:
             Cancelled: the user stopped it.
         """
         folder = self.model_folder(card)
-        try:
+        with store_errors(card):
             folder.mkdir(parents=True, exist_ok=True)
-            _clear_left_behind(folder)
-            with tempfile.TemporaryDirectory(prefix=_INCOMING, dir=folder) as incoming:
+            require_inside(self.folder, folder / RECORD)
+            clear_left_behind(folder)
+            with tempfile.TemporaryDirectory(prefix=f"{INCOMING}-", dir=folder) as incoming:
                 fetch(card, Path(incoming), progress)
-                records = [_check_file(Path(incoming) / f.name, f, f.sha256, card.id) for f in card.source.files]
+                records = [_check_file(Path(incoming) / f.name, card, f, f.sha256, progress) for f in card.source.files]
                 for file in card.source.files:  # a rename leaves the time of last change alone
                     (Path(incoming) / file.name).replace(self.file_path(card, file))
-            self._write_record(card, records)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            remedy = f"make room, or choose another folder with {STORE_VARIABLE}"
-            raise CheckpointError(f"the checkpoint of {card.id} cannot be stored: {reason}; {remedy}") from error
+            self.write_record(card, records)
 
-    def _read_record(self, card: ModelCard) -> dict[str, FileRecord] | None:
-        try:
-            document = json.loads((self.model_folder(card) / RECORD).read_text(encoding="utf-8"))
-            return {entry["path"]: FileRecord(**entry) for entry in document["files"]}
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+    def write_record(self, card: ModelCard, records: Sequence[FileRecord]) -> None:
+        """Write the record that makes a checkpoint whole.
 
-    def _write_record(self, card: ModelCard, records: list[FileRecord]) -> None:
-        document = {"version": 1, "model": card.id, "source": card.source.repository, "revision": card.source.revision}
-        document["files"] = [{name: getattr(r, name) for name in FileRecord.__slots__} for r in records]
-        target = self.model_folder(card) / RECORD
-        with tempfile.TemporaryDirectory(prefix=_INCOMING, dir=target.parent) as incoming:
-            temporary = Path(incoming) / RECORD
-            temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
-            temporary.replace(target)
+        Raises:
+            OSError: it cannot be written.
+        """
+        about = {"model": card.id, "source": card.source.repository, "revision": card.source.revision}
+        write_record(self.model_folder(card), {**about, "commit": self.commit(card)}, records)
+
+    @contextlib.contextmanager
+    def lock(self, card: ModelCard, progress: Progress | None = None) -> Iterator[bool]:
+        """Keep other processes from changing what the store has of a model, once none does.
+
+        Args:
+            card: the model.
+            progress: waits until it may be changed, or until this is cancelled; without it, nothing is waited for.
+
+        Yields:
+            True where another process was at it before.
+
+        Raises:
+            CheckpointError: another process changes it right now, or the store cannot be written.
+            Cancelled: the user stopped the waiting.
+        """
+        place = self.all_of(card)
+        with contextlib.ExitStack() as stack:
+            with store_errors(card):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                require_inside(self.folder, place)
+                try:
+                    has_waited = stack.enter_context(locked(place.with_name(f"{place.name}.lock"), progress))
+                except Locked:
+                    raise CheckpointError(f"{card.id} is in use by another download; try again later") from None
+            yield has_waited
 
 
-def _clear_left_behind(folder: Path) -> None:
-    """Remove what downloads left that were killed; those of the last day may still be under way elsewhere."""
-    for path in folder.glob(f"{_INCOMING}*"):
-        if time.time() - path.stat().st_mtime > _LEFT_BEHIND_S:
+@contextlib.contextmanager
+def store_errors(card: ModelCard) -> Iterator[None]:
+    """Say what the user can do where the disk says no."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        remedy = f"make room, or choose another folder with {STORE_VARIABLE}"
+        raise CheckpointError(f"the checkpoint of {card.id} cannot be stored: {reason}; {remedy}") from error
+
+
+def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> None:
+    """Remove what was left by processes that were killed; what is younger may still be somebody's, but for a lock."""
+    for path in folder.glob(f"{INCOMING}-*"):
+        if time.time() - path.lstat().st_mtime > older_than_s:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _unchanged(path: Path, file: CheckpointFile, record: FileRecord | None) -> bool:
-    if record is None or record.bytes != file.bytes or file.sha256 not in ("", record.sha256):
-        return False
+def _check_file(
+    path: Path, card: ModelCard, file: CheckpointFile, expected: str, progress: Progress | None = None
+) -> FileRecord:
+    remedy = f"run 'models download {card.id}' to get it again"
     try:
-        present = path.stat()
-    except OSError:
-        return False
-    return (present.st_size, present.st_mtime_ns) == (record.bytes, record.changed_ns)
-
-
-def _check_file(path: Path, file: CheckpointFile, expected: str, model_id: str) -> FileRecord:
-    remedy = f"run 'models download {model_id}' to get it again"
-    try:
-        present, sha256 = path.stat(), hash_file(path)
+        present, sha256 = path.stat(), hash_file(path, progress)
     except FileNotFoundError:
-        raise CheckpointError(f"the checkpoint file {file.name} of {model_id} is missing; {remedy}") from None
+        raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is missing; {remedy}") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise CheckpointError(f"the checkpoint file {file.name} of {model_id} cannot be read: {reason}") from error
-    if present.st_size != file.bytes or (expected and sha256 != expected):
-        raise CheckpointError(f"the checkpoint file {file.name} of {model_id} is damaged: its hash is wrong; {remedy}")
+        raise CheckpointError(f"the checkpoint file {file.name} of {card.id} cannot be read: {reason}") from error
+    if known_bytes(card, file) not in (None, present.st_size) or (expected and sha256 != expected):
+        raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is damaged: its hash is wrong; {remedy}")
     return FileRecord(file.path, present.st_size, sha256, present.st_mtime_ns)
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -87,12 +87,15 @@ def request_from_frame(frame: Frame) -> PredictRequest:
 
 def progress_to_frame(report: ProgressReport, ticket: int) -> Frame:
     """A report of progress."""
-    return Frame({"type": "progress", "ticket": ticket, **asdict(report)})
+    told = {name: value for name, value in asdict(report).items() if report.item or not name.startswith("item")}
+    return Frame({"type": "progress", "ticket": ticket, **told})
 
 
 def progress_from_frame(frame: Frame) -> ProgressReport:
     """The report of progress."""
-    return ProgressReport(*(frame.header[name] for name in ("stage", "done", "total")))
+    header = frame.header
+    item = (header.get("item", ""), header.get("item_done", 0), header.get("item_total", 0))
+    return ProgressReport(header["stage"], header["done"], header["total"], *item)
 
 
 def prediction_to_frame(prediction: Prediction, ticket: int) -> Frame:

@@ -32,10 +32,11 @@ _LOG_TAIL = 4000
 _MAX_LOG = 2**24
 _LIBRARY_PLACE = Path(__file__).resolve().parents[2]
 # Nothing is reported to anybody, and nothing looked up in the network, but for downloads the user asked for.
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_TRUE = ("1", "ON", "YES", "TRUE")  # as the Hub's client reads it
 _ENVIRONMENT = {
+    **dict.fromkeys(_OFFLINE, "1"),
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
     "PYTHONUTF8": "1",
 }
@@ -55,8 +56,11 @@ class LinkLost(Exception):
 
 
 def _environment() -> dict[str, str]:
+    wants_offline = any(os.environ.get(name, "").upper() in _TRUE for name in _OFFLINE)
     paths = [str(_LIBRARY_PLACE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+    # What the user asks to be downloaded may be, unless the user's own offline mode is on.
+    allowed = {"FOUNDATIONSEG_ALLOW_DOWNLOAD": "0" if wants_offline else "1"}
+    return {**os.environ, **_ENVIRONMENT, **allowed, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _spawn(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from . import lite_medsam, segments, worker
+from . import hub, lite_medsam, segments, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "boundary": worker.boundary,
     "start": worker.start,
     "memory": worker.memory,
+    "download": hub.download,
 }
 
 

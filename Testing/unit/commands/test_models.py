@@ -58,7 +58,7 @@ def test_a_download_is_announced_and_done(desk, store, online):
     assert desk.run("models", "download", "fake") == 0
     assert desk.out == ""
     announcement, done = desk.err.splitlines()
-    assert announcement.startswith("Downloading Fake Model (0 MB, MIT)")
+    assert announcement.startswith("Downloading Fake Model (400 B, MIT)")
     assert done == "Fake Model is ready"
     desk.run("models", "list", "--json")
     assert json.loads(desk.out)[0]["status"] == "ready"

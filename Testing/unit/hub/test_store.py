@@ -252,7 +252,7 @@ def test_a_touched_or_copied_checkpoint_is_still_good(ready, tmp_path):
 
 
 def test_a_ready_checkpoint_is_not_hashed_again(ready, monkeypatch):
-    monkeypatch.setattr(store_module, "hash_file", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr(store_module, "hash_file", lambda path, progress: pytest.fail("hashed"))
     assert ready.checkpoint_files(CARD)[FILE.path].is_file()
 
 
@@ -270,7 +270,7 @@ def test_a_store_that_cannot_be_written_is_still_read(ready, monkeypatch):
 def test_a_file_that_cannot_be_read_is_told(ready, monkeypatch):
     os.utime(ready.file_path(CARD, FILE), (1, 1))
 
-    def refuse(path):
+    def refuse(path, progress):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(store_module, "hash_file", refuse)

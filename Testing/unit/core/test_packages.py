@@ -1,0 +1,151 @@
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from FoundationSegLib.core.errors import Cancelled, PackageError
+from FoundationSegLib.core.packages import (
+    PipTool,
+    file_bytes,
+    install_packages,
+    missing_packages,
+    plan_packages,
+)
+from FoundationSegLib.core.progress import CancelToken, Progress
+
+INSTALLED = {"torch": "2.13.0+cpu", "numpy": "2.4.6", "SimpleITK": "2.5.3", "timm": "1.0.17"}
+
+
+def version_of(name):
+    return INSTALLED.get(name, "")
+
+
+def entry(name, version, url="https://example.org/x.whl"):
+    return {"metadata": {"name": name, "version": version}, "download_info": {"url": url}}
+
+
+class Recorded:
+    """A tool that says what it is told to, and remembers what it is asked."""
+
+    def __init__(self, *entries):
+        self.document, self.asked, self.installed = {"install": list(entries)}, [], []
+
+    def report(self, requirements, constraints, progress):
+        self.asked.append((tuple(requirements), tuple(constraints)))
+        return self.document
+
+    def install(self, requirements, constraints, progress):
+        self.installed.append((tuple(requirements), tuple(constraints)))
+
+
+def plan(tool, *requirements):
+    return plan_packages(requirements, tool, Progress(), version_of, lambda url: 5_000_000)
+
+
+def test_what_is_installed_is_held_and_the_plan_says_what_comes():
+    tool = Recorded(entry("open_clip_torch", "3.3.0"), entry("timm", "1.0.22"))
+    made = plan(tool, "open_clip_torch>=3.0", "timm")
+    constraints = ("torch==2.13.0+cpu", "numpy==2.4.6", "SimpleITK==2.5.3")
+    assert tool.asked == [(("open_clip_torch>=3.0", "timm"), constraints)]
+    assert [(p.name, p.version, p.installed, p.bytes) for p in made.packages] == [
+        ("open_clip_torch", "3.3.0", "", 5_000_000),
+        ("timm", "1.0.22", "1.0.17", 5_000_000),
+    ]
+    assert made.harms == ()
+    install_packages(made, tool, Progress())
+    assert tool.installed == [(("open_clip_torch>=3.0", "timm"), constraints)]
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "SimpleITK", "simpleitk"])
+def test_a_plan_that_would_replace_what_has_to_stay_is_refused(name):
+    INSTALLED["simpleitk"] = "2.5.3"
+    tool = Recorded(entry(name, "9.9"), entry("voxtell", "0.1.2"))
+    made = plan(tool, "voxtell")
+    assert [package.name for package in made.harms] == [name]
+    with pytest.raises(PackageError, match=f"would replace what is installed \\({name} .* -> 9.9"):
+        install_packages(made, tool, Progress())
+    assert tool.installed == []
+
+
+def test_nothing_to_do_asks_nobody():
+    tool = Recorded()
+    install_packages(plan(tool, "timm"), tool, Progress())
+    assert tool.installed == []
+
+
+@pytest.mark.parametrize(
+    "document", [None, [], {}, {"install": [3]}, {"install": None}, {"install": [{"metadata": {}}]}]
+)
+def test_a_report_that_makes_no_sense(document):
+    tool = Recorded()
+    tool.document = document
+    with pytest.raises(PackageError, match="update pip"):
+        plan(tool, "timm")
+
+
+@pytest.mark.parametrize("requirement", ["--index-url=http://evil", "-r file", "", " ", "../here"])
+def test_an_option_in_a_card_is_no_package(requirement):
+    tool = Recorded()
+    with pytest.raises(PackageError, match="names no package"):
+        plan(tool, requirement)
+    assert tool.asked == []
+
+
+def test_missing_packages_are_found_without_asking():
+    assert missing_packages(["timm>=1.0", "torch", "voxtell<1"], version_of) == ["voxtell<1"]
+
+
+def wheel(folder, name, version, requires=()):
+    info = f"{name}-{version}.dist-info"
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {r}" for r in requires),
+    ]
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", "")
+        archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def local_index(tmp_path, monkeypatch):
+    """pip finds packages in a folder alone."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    return tmp_path
+
+
+def test_the_real_pip_reports_and_changes_nothing(local_index):
+    wheel(local_index, "foundationseg_sample", "1.0", ["foundationseg_needed"])
+    wheel(local_index, "foundationseg_needed", "2.0")
+    made = plan_packages(("foundationseg_sample",), PipTool(), Progress())
+    found = {(package.name, package.version) for package in made.packages}
+    assert found == {("foundationseg_sample", "1.0"), ("foundationseg_needed", "2.0")}
+    command = (sys.executable, "-m", "pip", "show", "foundationseg_sample")
+    check = subprocess.run(command, capture_output=True, check=False)
+    assert check.returncode != 0
+
+
+def test_the_real_pip_finds_no_way_around_what_has_to_stay(local_index):
+    wheel(local_index, "foundationseg_sample", "1.0", ["numpy<0.1"])
+    wheel(local_index, "numpy", "0.0.1")
+    with pytest.raises(PackageError, match="cannot be installed"):
+        plan_packages(("foundationseg_sample",), PipTool(), Progress())
+
+
+def test_pip_can_be_stopped():
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        PipTool().report(("x",), (), Progress(token=token))
+
+
+def test_sizes_of_files_that_nobody_serves():
+    assert file_bytes("file:///etc/passwd") == 0
+    assert file_bytes("http://127.0.0.1:1/x.whl") == 0

@@ -1,0 +1,70 @@
+"""Cards, stores and patience for downloads from the Hub on loopback."""
+
+import dataclasses
+import hashlib
+import random
+import threading
+
+from FoundationSegLib.core.cards import CheckpointFile
+from FoundationSegLib.core.progress import CancelToken, Progress
+from FoundationSegLib.hub import hub_fetch
+from FoundationSegLib.hub.online import Patience
+from Testing.unit.fakes import fake_card
+
+REPOSITORY = "org/model"
+WEIGHTS = random.Random(1).randbytes(300_000)
+CONFIG = b'{"layers": 2}'
+FILES = {"weights/model.safetensors": WEIGHTS, "config.json": CONFIG}
+QUICK = Patience(attempts=4, first_wait_s=0.01, longest_wait_s=0.05, timeout_s=0.5)
+
+
+def hub_card(files=FILES, *, hashes=False, sizes=True, repository=REPOSITORY, revision="main", **changes):
+    """A card of files on the Hub, which knows their hashes or not."""
+    listed = tuple(
+        CheckpointFile(path, len(content) if sizes else None, hashlib.sha256(content).hexdigest() if hashes else "")
+        for path, content in files.items()
+    )
+    card = fake_card(**changes)
+    source = dataclasses.replace(card.source, kind="hub", repository=repository, revision=revision, files=listed)
+    return dataclasses.replace(card, source=source)
+
+
+def fetch(store, card, progress=None, patience=QUICK):
+    """What download_checkpoint does for a card of the Hub, with the patience of a test."""
+    progress = progress or Progress()
+    with store.lock(card, progress):
+        if store.status(card) != "ready":
+            hub_fetch.fetch_from_hub(store, card, progress, patience)
+
+
+def cancel_after(count):
+    """A progress that is cancelled once so many bytes have been reported."""
+    token = CancelToken()
+    return Progress(lambda report: token.cancel() if report.done >= count else None, token)
+
+
+def cancel_in(seconds):
+    """A progress that another thread cancels."""
+    token = CancelToken()
+    timer = threading.Timer(seconds, token.cancel)
+    timer.daemon = True
+    timer.start()
+    return Progress(token=token)
+
+
+def content_of(store, card):
+    """The bytes of a ready checkpoint."""
+    return {path: file.read_bytes() for path, file in store.checkpoint_files(card).items()}
+
+
+def partial_bytes(store, card):
+    """The bytes of every half file."""
+    return sum(path.stat().st_size for path in store.model_folder(card).glob("incoming/*.partial"))
+
+
+def strays(store, card):
+    """What a finished download should not have left."""
+    expected = {store.file_path(card, file) for file in card.source.files}
+    expected |= {store.model_folder(card) / "complete.json", store.all_of(card) / "pins.json"}
+    expected |= {store.folder / "licenses.json"}
+    return sorted(str(path) for path in store.folder.rglob("*") if path.is_file() and path not in expected)

