@@ -36,6 +36,11 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")  # as the Hub's client reads it
 _ENVIRONMENT = {
     **dict.fromkeys(_OFFLINE, "1"),
+    # glibc would give the memory of every activation back to the system, and get it anew: an organ of 14 slices takes
+    # 6.2 s instead of 6.8. Images, larger than the first number of bytes, are given back.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**29),
+    "MALLOC_TOP_PAD_": str(2**26),
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "PYTHONUTF8": "1",
