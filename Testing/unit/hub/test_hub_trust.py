@@ -8,7 +8,6 @@ import pytest
 
 from FoundationSegLib.core.cards import CheckpointFile
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import (
     CONFIG,
     FILES,
@@ -20,16 +19,6 @@ from Testing.unit.hub.hub_cases import (
     strays,
 )
 from Testing.unit.hub.loopback_hub import Fault, File
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def commit(hub):
-    return hub.add(REPOSITORY, FILES)
 
 
 def test_a_branch_that_moves_does_not_mix_two_versions(hub, store, commit):

@@ -1,5 +1,4 @@
 import os
-import signal
 import time
 
 import numpy as np
@@ -20,8 +19,6 @@ from FoundationSegLib.worker.messages import Answered, Failed, Progressed
 from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import positive_mask
-
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def test_nothing_is_started_before_it_is_needed(client):

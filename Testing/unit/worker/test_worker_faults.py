@@ -24,6 +24,7 @@ from Testing.unit.worker.conftest import events_until, has_ended, scripted, unti
 from Testing.unit.worker.fake_worker import COMMAND, positive_mask
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+has_sigstop = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
 
 
 def test_a_worker_that_is_deaf_to_cancel_is_replaced(make_client, volume, bar):
@@ -124,7 +125,7 @@ def test_a_mask_beyond_the_image_is_not_believed(client, volume, monkeypatch):
         ask(client, scripted(volume, "beyond"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+@has_sigstop
 def test_a_frozen_worker_that_is_sent_an_image_is_found_out(make_client, volume):
     client = make_client(silence_s=0.3)
     client.send_volume(volume)
@@ -170,21 +171,19 @@ def test_a_worker_that_never_calls_back_is_given_up(make_client, volume, monkeyp
         ask(client, scripted(volume))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
-def test_a_frozen_worker_is_given_up(make_client, volume, monkeypatch):
+@pytest.mark.parametrize(
+    ("patience", "script", "message"),
+    [
+        pytest.param({"silence_s": 0.3}, "freeze", "no sign of life", marks=has_sigstop, id="frozen"),
+        pytest.param({"stall_s": 0.3}, "hang=60", "no progress", id="without progress"),
+    ],
+)
+def test_a_worker_that_hangs_is_given_up(make_client, volume, monkeypatch, patience, script, message):
     monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client = make_client(silence_s=0.3)
+    client = make_client(**patience)
     client.send_volume(volume)
-    with pytest.raises(InferenceError, match="no sign of life"):
-        ask(client, scripted(volume, "freeze"))
-
-
-def test_a_worker_without_progress_is_given_up(make_client, volume, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client = make_client(stall_s=0.3)
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match="no progress"):
-        ask(client, scripted(volume, "hang=60"))
+    with pytest.raises(InferenceError, match=message):
+        ask(client, scripted(volume, script))
 
 
 def test_a_long_answer_with_signs_of_life_is_waited_for(make_client, volume, monkeypatch):
