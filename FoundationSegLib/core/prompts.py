@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 from .geometry import Axis, Vector
+from .mask import PackedMask
 
 
 class Polarity(StrEnum):
@@ -68,11 +69,16 @@ class LassoPrompt:
 
 @dataclass(frozen=True, slots=True)
 class MaskPrompt:
-    """A segment of a file: ``file`` is relative to the prompts file, ``segment`` its name there."""
+    """A segment of a file: ``file`` is relative to the prompts file, ``segment`` its name there.
+
+    ``voxels`` are those of the segment, on the grid of the image; None until somebody has read the file. They are no
+    part of a prompts file.
+    """
 
     file: str
     segment: str
     polarity: Polarity = Polarity.POSITIVE
+    voxels: PackedMask | None = None
 
 
 @dataclass(frozen=True, slots=True)

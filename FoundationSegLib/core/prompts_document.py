@@ -66,7 +66,7 @@ def _prompt(value: object, place: str) -> Prompt:
         found = f"{_shown(kind)} is unknown" if "type" in value else "missing"
         raise PromptError(f"{found}; must be one of {', '.join(PROMPT_TYPES)}", f"{place}.type")
     prompt_type = PROMPT_TYPES[cast("PromptKind", kind)]
-    readers = {field.name: _READERS[field.name] for field in fields(prompt_type)}
+    readers = {field.name: _READERS[field.name] for field in fields(prompt_type) if field.name in _READERS}
     required = tuple(name for name in readers if name not in _OPTIONAL)
     given = _mapping(value, place, required=("type", *required), optional=tuple(_OPTIONAL & readers.keys()))
     arguments = {name: read(given[name], f"{place}.{name}") for name, read in readers.items() if name in given}
@@ -216,7 +216,7 @@ def _prompt_to_document(prompt: Prompt) -> dict[str, Any]:
     document: dict[str, Any] = {"type": prompt_kind(prompt)}
     for field in fields(prompt):
         value = getattr(prompt, field.name)
-        if field.name in _OPTIONAL and value == field.default:
+        if field.name not in _READERS or (field.name in _OPTIONAL and value == field.default):
             continue
         document[field.name] = _plain(value)
     return document

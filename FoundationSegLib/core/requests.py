@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .errors import InputError
 from .mask import PackedMask
 from .prompts import SegmentPrompts
 
@@ -27,27 +28,60 @@ class MemoryBudget:
     models: int = 6 * 2**30
 
 
+Direction = Literal["both", "up", "down"]
+HandOver = Literal["auto", "box", "mask", "points"]
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """How 2-D prompts are carried on through the volume, along the axis whose slices they lie on.
+
+    Attributes:
+        start, stop: the first slice that may be reached, and the first that may not; None means the volume's end.
+        direction: towards higher slice numbers, lower ones, or both.
+        hand_over: what a 2-D model is asked with on the next slice: the box around this slice's mask, the mask, or
+            points inside it; ``"auto"`` takes the first of these that it understands. A model with a memory of its own
+            needs none of them.
+        least_agreement: the object has ended where less than this part of two neighbouring masks (their intersection
+            over union, 0..1) agrees: what follows is another object. Of a model with a memory, its own word for
+            "not here" decides instead.
+
+    Raises:
+        InputError: the range holds no slice, or the agreement is not within 0..1.
+    """
+
+    start: int | None = None
+    stop: int | None = None
+    direction: Direction = "both"
+    hand_over: HandOver = "auto"
+    least_agreement: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.stop is not None and self.stop <= (self.start or 0):
+            raise InputError(f"there is no slice from {self.start or 0} to before {self.stop} to propagate to")
+        if not 0 <= self.least_agreement <= 1:
+            raise InputError(f"an agreement lies within 0 and 1, not at {self.least_agreement}")
+
+
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """One segment to predict.
+    """Segments to predict, together: a slice that several of them need is encoded once.
 
     Attributes:
         request_id: a number that the answer repeats; the caller makes it unique.
         model_id: the model's card.
         volume_key: :attr:`FoundationSegLib.core.volume.Volume.key` of an image that was sent before.
-        segment: all prompts of the segment, in RAS.
+        segments: each segment with all its prompts, in RAS. Messages say ``segments[n]`` for the one at place n.
         intensity: the policy, :mod:`FoundationSegLib.core.intensity`.
-        propagate: carry 2-D prompts on through the volume until the object ends.
-        place: where the segment stands in its document (``"segments[0]"``), for messages.
+        propagation: how 2-D prompts are carried on; None where each changes its own slice only.
     """
 
     request_id: int
     model_id: str
     volume_key: str
-    segment: SegmentPrompts
+    segments: tuple[SegmentPrompts, ...]
     intensity: str = "auto"
-    propagate: bool = False
-    place: str = "segment"
+    propagation: Propagation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +99,36 @@ class CheckpointRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer to a request: the whole segment as it should be now.
+class SegmentPrediction:
+    """One segment as it should be now.
 
     Attributes:
-        request_id: that of the request.
         mask: the segment's voxels.
         score: the model's own estimate of the overlap (IoU) with the object, 0..1, averaged over the slices that
             it decoded; None where it gave none.
+    """
+
+    mask: PackedMask
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to a request.
+
+    Attributes:
+        request_id: that of the request.
+        segments: what was found, in the request's order.
         intensity: the mapping that was used, in the report's form.
         checkpoint: which weights answered.
         device, precision: where and with what numbers, e.g. ``"cpu"``, ``"float32"``.
-        notes: what was clipped, translated or stopped early.
+        notes: what was clipped, translated, stopped early or encoded again.
         timings_s: seconds by stage: ``load``, ``encode``, ``decode``.
         counts: how often the model ran: ``encodes``, ``decodes``.
     """
 
     request_id: int
-    mask: PackedMask
-    score: float | None
+    segments: tuple[SegmentPrediction, ...]
     intensity: Mapping[str, Any]
     checkpoint: CheckpointRecord
     device: str

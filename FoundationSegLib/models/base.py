@@ -19,21 +19,70 @@ BoxXyxy = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class SlicePrompt:
-    """What is asked about one slice, in its pixels: x along the columns, y along the rows, centres at whole numbers.
+class SlicePoint:
+    """A click on a slice: ``x`` along the columns, ``y`` along the rows, in pixels, centres at whole numbers."""
 
-    ``box`` is (x0, y0, x1, y1), both corners inside the box.
+    x: float
+    y: float
+    positive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SliceMask:
+    """What is known of an object on a slice of (rows, columns) = ``shape``: a bit per pixel, rows first.
+
+    Two of them are equal where they say the same, so that an answer can be remembered by its prompt.
     """
 
-    box: BoxXyxy
+    shape: tuple[int, int]
+    bits: bytes
+
+    @classmethod
+    def pack(cls, mask: NDArray[np.generic]) -> "SliceMask":
+        """Of (rows, columns), where what is not zero is in the object."""
+        return cls((mask.shape[0], mask.shape[1]), np.packbits(mask != 0).tobytes())
+
+    def unpack(self) -> NDArray[np.bool_]:
+        """A new boolean array (rows, columns)."""
+        rows, columns = self.shape
+        flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=rows * columns)
+        return flat.view(np.bool_).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePrompt:
+    """What is asked about one object on one slice, in its pixels: x along the columns, y along the rows.
+
+    Centres of pixels are at whole numbers. All parts speak of the same object; a model is given only those kinds that
+    its card names.
+
+    Attributes:
+        box: (x0, y0, x1, y1) around the object, both corners inside the box.
+        points: in the order in which they were set.
+        mask: what the object is known to be, roughly or exactly.
+    """
+
+    box: BoxXyxy | None = None
+    points: tuple[SlicePoint, ...] = ()
+    mask: SliceMask | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SliceAnswer:
-    """What the model said about one slice: ``mask`` (rows, columns) boolean, ``score`` its predicted IoU, 0..1."""
+    """What the model said about one object on one slice.
+
+    Attributes:
+        mask: (rows, columns) boolean.
+        score: its predicted IoU, 0..1.
+        logits: its own coarse logits, for :meth:`SliceModel.decode` to refine; nobody else looks inside. None where
+            the model cannot refine.
+        absent: True where the model says that the object is not on this slice; the mask is empty then.
+    """
 
     mask: NDArray[np.bool_]
     score: float
+    logits: Any = None
+    absent: bool = False
 
 
 class SliceEmbedding(Protocol):
@@ -67,15 +116,57 @@ class SliceModel(Protocol):
         """
         ...
 
-    def decode(self, embedding: Any, prompt: SlicePrompt) -> SliceAnswer:
-        """The mask that a prompt means on an encoded slice."""
+    def decode(self, embedding: Any, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
+        """The mask that a prompt means on an encoded slice.
+
+        ``previous`` is the answer to the same prompt without its latest part, which a model that can refine starts
+        from; others ignore it. The same arguments give the same answer, whatever was asked before.
+        """
         ...
 
-    def hand_over(self, mask: NDArray[np.bool_], wider: int = 0) -> SlicePrompt | None:
-        """The prompt for a neighbouring slice that follows from this slice's mask; None if the mask says nothing.
+    def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
+        """The box to ask a neighbouring slice with, where this slice's mask is the best guess; None for an empty mask.
 
-        ``wider``: by how many pixels of the model's own grid its margin exceeds the one that the authors chose.
+        ``wider``: by how many pixels of the model's own grid its margin exceeds the one that is usual for the model.
         """
+        ...
+
+
+class ObjectMemory(Protocol):
+    """What a model remembers of one object while it is followed through the slices of a volume.
+
+    Slices with prompts of their own come first, all of them; then the others, each next to one that is known.
+    """
+
+    def prompt(self, index: int, embedding: Any, prompt: SlicePrompt) -> SliceAnswer:
+        """The answer on a slice with a prompt, and remember it.
+
+        On a slice that was followed before, the prompt corrects what was found there.
+        """
+        ...
+
+    def follow(self, index: int, embedding: Any, upwards: bool) -> SliceAnswer:
+        """The answer on a slice without a prompt, from what is remembered, and remember it, too.
+
+        ``upwards``: True where slice numbers rise. A slice that was prompted before gives the answer it gave then.
+        """
+        ...
+
+
+class MemoryModel(SliceModel, Protocol):
+    """A model that follows an object through slices by a memory of its own, as through the frames of a video.
+
+    Attributes:
+        fresh_each_way: True where the way down starts with a new memory, which has the prompted slices only; False
+            where it remembers the way up.
+        largest_part_only: True where its authors keep the largest connected part of an object alone.
+    """
+
+    fresh_each_way: bool
+    largest_part_only: bool
+
+    def remember(self, slices: int) -> ObjectMemory:
+        """A new memory of one object in a volume of that many slices."""
         ...
 
 

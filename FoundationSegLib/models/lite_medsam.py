@@ -163,8 +163,10 @@ class LiteMedSam:
         return self._encoder(pixels.to(self.device, memory_format=torch.channels_last))
 
     @torch.inference_mode()
-    def decode(self, embedding: LiteMedSamEmbedding, prompt: SlicePrompt) -> SliceAnswer:
-        """The mask in a box of the slice's pixels."""
+    def decode(
+        self, embedding: LiteMedSamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None
+    ) -> SliceAnswer:
+        """The mask in the prompt's box, all that this model understands."""
         box = torch.tensor([[box_to_network(prompt.box, embedding.shape)]], dtype=torch.float32, device=self.device)
         logits, scores = self._logits(embedding.features, box)
         logits = logits[0, :, :, : embedding.resized[0], : embedding.resized[1]]
@@ -189,7 +191,7 @@ class LiteMedSam:
             multimask_output=False,
         )
 
-    def hand_over(self, mask: NDArray[np.bool_], wider: int = 0) -> SlicePrompt | None:
+    def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
         """The box for the next slice: around this mask once resized, and three of the network's pixels or more."""
         rows, columns = np.nonzero(resize_longest_side(mask.astype(np.uint8), SIZE))
         if not rows.size:
@@ -198,7 +200,7 @@ class LiteMedSam:
         low = (max(0, int(n.min()) - margin) for n in (columns, rows))
         high = (min(SIZE, int(n.max()) + margin) for n in (columns, rows))
         x0, y0, x1, y1 = (n * max(mask.shape) / SIZE for n in (*low, *high))
-        return SlicePrompt((x0, y0, x1, y1))
+        return x0, y0, x1, y1
 
 
 def prepare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -229,7 +231,7 @@ def _stretch(levels: NDArray[np.integer], image: NDArray[np.uint8]) -> NDArray[n
 def box_to_network(box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
     """A box of a slice's pixels in those of the network: scaled and cut to whole numbers, as the official script does.
 
-    The tiny addend keeps boxes that :meth:`LiteMedSam.hand_over` scaled up whole on the way back.
+    The tiny addend keeps boxes that :meth:`LiteMedSam.box_around` scaled up whole on the way back.
     """
     x0, y0, x1, y1 = (float(int(n * SIZE / max(shape) + 1e-6)) for n in box)
     return x0, y0, x1, y1
