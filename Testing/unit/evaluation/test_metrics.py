@@ -1,0 +1,137 @@
+"""Dice and NSD against cases done by hand and against plain surfaces of blocks; the area under a curve."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.metrics import compute_surface_dice
+from scipy import integrate
+
+from FoundationSegLib.evaluation.metrics import area_under_curve, dice, surface_dice
+from Testing.unit.evaluation.masks import block, pairs, spacings
+
+SHAPE = (12, 12, 12)
+ranges = st.tuples(st.integers(0, 11), st.integers(1, 12)).filter(lambda ends: ends[0] < ends[1])
+blocks = st.tuples(ranges, ranges, ranges)
+tolerances = st.floats(0, 8)
+
+
+def patches(ends, spacing_ijk):
+    """The surface of a block, cut where eight voxels meet: by place in mm (k, j, i) its area in mm^2.
+
+    Within a face a patch is a rectangle, along an edge a plane at a slant, at a corner a triangle.
+    """
+    steps = spacing_ijk[::-1]
+    found = {}
+    for place in itertools.product(*(range(start - 1, stop) for start, stop in ends)):
+        at_end = [p in (start - 1, stop - 1) for p, (start, stop) in zip(place, ends, strict=True)]
+        across = [step for step, is_end in zip(steps, at_end, strict=True) if is_end]
+        along = [step for step, is_end in zip(steps, at_end, strict=True) if not is_end]
+        if len(across) == 1:
+            area = along[0] * along[1]
+        elif len(across) == 2:
+            area = math.hypot(across[0] / 2, across[1] / 2) * along[0]
+        elif len(across) == 3:
+            a, b, c = (step / 2 for step in across)
+            area = np.linalg.norm(np.cross((-a, b, 0), (-a, 0, c))) / 2
+        else:
+            continue
+        found[tuple(p * step for p, step in zip(place, steps, strict=True))] = area
+    return np.array(list(found)), np.array(list(found.values()))
+
+
+def surface_dice_of_blocks(first, second, spacing, tolerance):
+    (places, areas), (others, other_areas) = patches(first, spacing), patches(second, spacing)
+    distances = np.linalg.norm(places[:, None] - others[None], axis=2)
+    near = areas[distances.min(axis=1) <= tolerance].sum() + other_areas[distances.min(axis=0) <= tolerance].sum()
+    return near / (areas.sum() + other_areas.sum())
+
+
+def test_dice_by_hand():
+    truth = block((1, 1, 8), (0, 1), (0, 1), (0, 4))
+    mask = block((1, 1, 8), (0, 1), (0, 1), (2, 8))
+    assert dice(truth, mask) == pytest.approx(2 * 2 / (4 + 6))
+    assert dice(truth, truth) == 1
+    assert dice(truth, ~truth) == 0
+
+
+def test_nsd_by_hand():
+    """Two cubes of 3 voxels, one voxel apart: the layers in which both have a surface, of the surface of both."""
+    first, second = (block((5, 5, 7), (1, 4), (1, 4), (i, i + 3)) for i in (1, 2))
+    edge, corner = math.sqrt(0.5), math.sqrt(3) / 8
+    whole = 6 * 4 + 12 * 2 * edge + 8 * corner
+    shared = 2 * (8 + 4 * edge) + 8 * edge + 4 * corner
+    assert surface_dice(first, second, (1, 1, 1), 0.5) == pytest.approx(shared / whole)
+    assert surface_dice(first, second, (1, 1, 1), 1) == 1
+    assert surface_dice(first, second, (1.5, 1, 1), 1) == pytest.approx(
+        surface_dice_of_blocks(((1, 4), (1, 4), (1, 4)), ((1, 4), (1, 4), (2, 5)), (1.5, 1, 1), 1)
+    )
+
+
+@given(blocks, blocks, spacings, tolerances)
+def test_nsd_of_blocks_is_that_of_their_plain_surfaces(first, second, spacing, tolerance):
+    if any(b - a == 1 for ends in (first, second) for a, b in ends):
+        return  # in a sheet, eight voxels meet at two surfaces at once
+    plain = surface_dice_of_blocks(first, second, spacing, tolerance)
+    # A distance of exactly the tolerance may fall on either side.
+    low, high = (surface_dice_of_blocks(first, second, spacing, tolerance + n) for n in (-1e-4, 1e-4))
+    ours = surface_dice(block(SHAPE, *first), block(SHAPE, *second), spacing, tolerance)
+    assert low - 1e-5 <= ours <= high + 1e-5
+    assert low != high or ours == pytest.approx(plain, abs=1e-5)
+
+
+def test_empty_masks():
+    empty, full = np.zeros((3, 4, 5), np.bool_), np.ones((3, 4, 5), np.bool_)
+    assert (dice(empty, empty), surface_dice(empty, empty, (1, 1, 1), 2)) == (1, 1)
+    for truth, mask in ((empty, full), (full, empty)):
+        assert (dice(truth, mask), surface_dice(truth, mask, (1, 1, 1), 2)) == (0, 0)
+
+
+@given(pairs, spacings, tolerances)
+def test_both_are_symmetric_and_within_0_and_1(pair, spacing, tolerance):
+    first, second = pair
+    for score in (dice, lambda a, b: surface_dice(a, b, spacing, tolerance)):
+        there, back = score(first, second), score(second, first)
+        assert 0 <= there <= 1
+        assert there == pytest.approx(back, abs=1e-6)
+        assert score(first, first) == 1
+    if first.any() and second.any():
+        overlap = np.count_nonzero(first & second)
+        assert dice(first, second) == pytest.approx(2 * overlap / (first.sum() + second.sum()), abs=1e-6)
+
+
+@given(pairs, spacings, tolerances, st.tuples(*[st.integers(0, 9)] * 6))
+def test_what_lies_around_changes_nothing(pair, spacing, tolerance, margins):
+    around = list(zip(margins[::2], margins[1::2], strict=True))
+    first, second = (np.pad(mask, around) for mask in pair)
+    assert dice(first, second) == dice(*pair)
+    assert surface_dice(first, second, spacing, tolerance) == surface_dice(*pair, spacing, tolerance)
+
+
+@given(pairs, spacings, tolerances)
+def test_cropping_changes_nothing(pair, spacing, tolerance):
+    if not (pair[0].any() and pair[1].any()):
+        return
+    truth, mask = (torch.from_numpy(np.pad(one, 4))[None, None] for one in pair)
+    whole = compute_surface_dice(
+        mask, truth, [tolerance], include_background=True, spacing=spacing[::-1], use_subvoxels=True
+    )
+    assert surface_dice(*pair, spacing, tolerance) == pytest.approx(float(whole), abs=1e-6)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_the_area_is_the_challenges_and_bounded(values):
+    area = area_under_curve(values)
+    assert area == pytest.approx(integrate.cumulative_trapezoid(np.array(values), np.arange(len(values)))[-1])
+    assert (len(values) - 1) * min(values) - 1e-9 <= area <= (len(values) - 1) * max(values) + 1e-9
+
+
+def test_the_area_of_five_perfect_clicks_is_4_and_of_one_click_unknown():
+    assert area_under_curve([1.0] * 5) == 4
+    assert area_under_curve([0.5, 1.0]) == 0.75
+    assert area_under_curve([1.0]) is None
+    assert area_under_curve([]) is None
