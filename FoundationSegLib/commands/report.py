@@ -11,10 +11,10 @@ from ..core.requests import Prediction
 _PACKAGES = ("numpy", "torch", "transformers", "timm", "SimpleITK", "slicer-core", "vtk")
 
 
-def software_versions() -> dict[str, str]:
-    """FoundationSeg, Python, the system, and every package that had a part in the result."""
+def software_versions(*more: str) -> dict[str, str]:
+    """FoundationSeg, Python, the system, and every package that had a part in the result; ``more`` names further."""
     versions = {"FoundationSeg": __version__, "python": platform.python_version(), "system": platform.system()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

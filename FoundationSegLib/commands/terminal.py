@@ -8,6 +8,7 @@ from .card_texts import size_text, source_text
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
 _STAGES |= {
+    "evaluate": "Evaluating",
     "verify": "Verifying",
     "import": "Importing",
     "export": "Exporting",

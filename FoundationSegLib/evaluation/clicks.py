@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from ..core.geometry import Box, Vector, bounding_box
 from ..core.prompts import Polarity
+from .settings import CHALLENGE_SEED
 
-CHALLENGE_SEED = 42
 # 26 neighbours, as the challenge has it: errors that touch at a corner are one to the eye, and one click is for them.
 _NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
 # Depths that differ by less are equal: the same distance, summed up in another order.

@@ -9,72 +9,24 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.cards import ModelCard
-from ..core.errors import InferenceError, InputError, PromptError
+from ..core.errors import InferenceError, PromptError
 from ..core.geometry import Geometry, Vector, bounding_box
 from ..core.prompts import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
 from ..core.requests import Prediction, PredictRequest, Propagation
 from ..core.volume import Volume
-from .clicks import CHALLENGE_SEED, Click, next_click
+from .clicks import Click, next_click
 from .metrics import dice, surface_dice
 from .scores import ObjectScores, Origin, PromptGiven, Step
+from .settings import ProtocolSettings
 
-Protocol = Literal["box", "clicks", "box+clicks"]
 Ask = Callable[[PredictRequest], Prediction]
 # Tight boxes cut off what a person would leave room for. The challenge's boxes are wider by a random part; one voxel is
 # what this project's other figures are measured with.
 _BOX_MARGIN = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ProtocolSettings:
-    """How every model and every object is treated alike.
-
-    Attributes:
-        protocol: what is given: a box, clicks alone, or a box and clicks.
-        clicks: how many; at least 1.
-        nsd_tolerance_mm: see :func:`~.metrics.surface_dice`.
-        intensity: the policy, :mod:`FoundationSegLib.core.intensity`.
-        seed: see :func:`~.clicks.next_click`.
-    """
-
-    protocol: Protocol
-    clicks: int = 5
-    nsd_tolerance_mm: float = 2.0
-    intensity: str = "auto"
-    seed: int = CHALLENGE_SEED
-
-    @property
-    def has_box(self) -> bool:
-        """True where a box comes first."""
-        return self.protocol != "clicks"
-
-    @property
-    def steps(self) -> int:
-        """How many predictions are made of each object."""
-        return self.has_box + (0 if self.protocol == "box" else self.clicks)
-
-
-def require_protocol(card: ModelCard, protocol: Protocol) -> None:
-    """Make sure that a model understands what a protocol gives it.
-
-    Raises:
-        InputError: it does not; the message names the protocol that it can be evaluated with, if there is one.
-    """
-    takes_boxes = card.understands("box")
-    takes_clicks = card.understands("point") and "point" in card.negative
-    needs_clicks, needs_box = protocol != "box", protocol != "clicks"
-    if (takes_clicks or not needs_clicks) and (takes_boxes or not needs_box):
-        return
-    remedy = "--protocol box" if takes_boxes else "--protocol clicks" if takes_clicks else ""
-    what = "boxes" if takes_boxes else "clicks" if takes_clicks else "neither boxes nor clicks"
-    hint = f": use {remedy}" if remedy else ", and cannot be evaluated"
-    raise InputError(f"{card.title} understands {what}{' alone' if remedy else ''}{hint}")
 
 
 def evaluate_object(
@@ -132,7 +84,7 @@ class _Run:
         if settings.has_box:
             self.prompts.append(box_around(self.truth_kji, geometry))
             yield self._asked("box")
-        for _ in range(settings.steps - settings.has_box):
+        for _ in range(settings.click_steps):
             click = next_click(self.truth_kji, self.mask_kji, geometry.spacing_mm, settings.seed)
             if click is None:
                 yield Step("none", 1.0, 1.0)

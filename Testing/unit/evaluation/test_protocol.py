@@ -13,10 +13,11 @@ from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity
 from FoundationSegLib.core.requests import CheckpointRecord, Prediction, Propagation, SegmentPrediction
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.evaluation.protocol import ProtocolSettings, box_around, evaluate_object, require_protocol
+from FoundationSegLib.evaluation.protocol import box_around, evaluate_object
+from FoundationSegLib.evaluation.settings import ProtocolSettings
 from FoundationSegLib.worker.client import InlineClient, ask
 from Testing.unit.evaluation.masks import block
-from Testing.unit.fakes import fake_card, volume_of
+from Testing.unit.fakes import volume_of
 
 SHAPE = (8, 10, 12)
 TRUTH = block(SHAPE, (2, 6), (3, 8), (4, 9))
@@ -187,28 +188,3 @@ def test_a_client_answers():
 
     client = InlineClient(Engine())
     assert kinds(run(lambda request: ask(client, request), clicks=1)) == ["box", "negative click"]
-
-
-CLICKABLE = {"prompts": ["point", "box"], "negative": ["point"]}
-
-
-@pytest.mark.parametrize(
-    ("card", "protocol", "told"),
-    [
-        ({"prompts": ["box"]}, "clicks", "understands boxes alone: use --protocol box"),
-        ({"prompts": ["box"]}, "box+clicks", "understands boxes alone: use --protocol box"),
-        ({"prompts": ["box", "point"]}, "clicks", "boxes alone"),  # not what is no part of it
-        ({"prompts": ["point"], "negative": ["point"]}, "box", "understands clicks alone: use --protocol clicks"),
-        ({"prompts": ["text"]}, "box", "neither boxes nor clicks, and cannot be evaluated"),
-        ({"prompts": ["box"]}, "box", None),
-        ({"prompts": ["point"], "negative": ["point"]}, "clicks", None),
-        (CLICKABLE, "clicks", None),
-        (CLICKABLE, "box+clicks", None),
-    ],
-)
-def test_a_model_must_understand_what_a_protocol_gives(card, protocol, told):
-    if told is None:
-        require_protocol(fake_card(**card), protocol)
-        return
-    with pytest.raises(InputError, match=told):
-        require_protocol(fake_card(**card), protocol)

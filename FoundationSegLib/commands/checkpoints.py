@@ -1,0 +1,30 @@
+"""Before a model is used: what has to be downloaded for it."""
+
+from ..core.cards import ModelCard
+from ..core.requests import DeviceChoice
+from ..hub.fetch import needs_download, require_fetchable
+from ..hub.store import Store, default_store_folder
+from .terminal import announce_download
+
+
+def announce_missing(card: ModelCard, device: DeviceChoice) -> None:
+    """Say what will be downloaded before a model can be used, if anything will be.
+
+    Raises:
+        CheckpointError: its terms have to be accepted first, or it cannot be fetched.
+        InferenceError: there is no such device; what cannot compute need not download.
+    """
+    store = Store(default_store_folder())
+    if not needs_download(store, card):
+        return
+    require_fetchable(card, store=store)
+    _require_device(device)
+    announce_download(card)
+
+
+def _require_device(device: DeviceChoice) -> None:
+    """The devices that are asked for by name; the others are there in any case, and torch is slow to import."""
+    if device in ("cuda", "mps"):
+        from ..engine.device import choose_device
+
+        choose_device(device)

@@ -1,0 +1,49 @@
+"""Files on the command line: those that are read, and those that are written."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..core.errors import OutputError
+from ..io.atomic import check_writable
+
+
+def path_argument(text: str) -> Path:
+    """A path from the command line. An empty one, as an unset shell variable gives it, would mean the working folder.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(text)
+
+
+def require_targets(targets: Mapping[str, Path | None], sources: Mapping[str, Path]) -> None:
+    """Make sure that every file to be written can be, and is neither one that is read nor written twice.
+
+    Args:
+        targets: by option (without dashes), the file that is written; None where none is wanted.
+        sources: by name, the files that are read.
+
+    Raises:
+        OutputError: one cannot be written, or would replace another.
+    """
+    taken = {_identity(path): name for name, path in sources.items()}
+    for option, path in targets.items():
+        if path is None:
+            continue
+        check_writable(path)
+        if _identity(path) in taken:
+            raise OutputError(f"--{option} {path.name} would replace {taken[_identity(path)]}; choose another name")
+        taken[_identity(path)] = f"--{option}"
+
+
+def _identity(path: Path) -> object:
+    """The same for two paths to one file, through links too, whether it exists yet or not."""
+    try:
+        status = path.stat()
+    except OSError:
+        whole = path.absolute()
+        return _identity(whole.parent), whole.name
+    return status.st_dev, status.st_ino
