@@ -37,8 +37,12 @@ def _model_table(models: Sequence[ModelScores], settings: ProtocolSettings) -> s
     header = ["model", *box, *clicks, "NSD", "Dice AUC", "NSD AUC", "s/answer", "peak MB"]
     able = [model for model in models if model.error is None]
     lines = _aligned([header, *map(_model_row, able)])
-    failed = [f"{model.model_id}: not evaluated: {one_line(str(model.error))}" for model in models if model.error]
+    failed = [f"{model.model_id}: not evaluated: {_reason(model)}" for model in models if model.error is not None]
     return "\n".join([*(lines if able else []), *failed])
+
+
+def _reason(model: ModelScores) -> str:
+    return one_line(str(model.error)).removeprefix(f"{model.model_id}: ")
 
 
 def _model_row(model: ModelScores) -> list[str]:

@@ -189,7 +189,7 @@ def test_of_several_models_one_that_cannot_be_evaluated_has_a_row_that_says_why(
     assert bench.evaluate(model=("fake", "clicker", "closed", "strange"), protocol="clicks") == 0, bench.err
     assert "fake: not evaluated: fake understands boxes, but no clicks for and against: use --protocol box" in bench.out
     assert "closed: not evaluated: closed has a licence to accept" in bench.out
-    assert "strange: not evaluated: strange: this version cannot run it" in bench.out
+    assert "strange: not evaluated: this version cannot run it" in bench.out
     assert len(bench.engines) == 1
     document = report_of(bench, model=("fake", "clicker"), protocol="clicks")
     fake, clicker = document["models"]
