@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import InputError, PromptError
-from ..core.prompts import PromptSet
+from ..core.errors import GeometryError, InputError, PromptError
+from ..core.geometry import Geometry
+from ..core.mask import pack_mask
+from ..core.prompts import MaskPrompt, PromptSet
 from ..core.prompts_document import parse_prompts
 
 _MOST_DIGITS = 400  # more than any finite number has
@@ -29,6 +32,46 @@ def read_prompts(path: Path) -> PromptSet:
         return parse_prompts(_decode(text))
     except PromptError as error:
         raise PromptError(f"{path.name}: {error}") from error
+
+
+def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSet:
+    """The same prompts with the voxels of each mask prompt.
+
+    Args:
+        prompts: the prompts.
+        folder: that of the prompts file, which the mask files are relative to.
+        geometry: the image; a mask must be on its grid.
+
+    Raises:
+        PromptError: a mask file cannot be read, has no such segment, or is on another grid.
+    """
+    return replace(
+        prompts,
+        segments=tuple(
+            replace(
+                segment,
+                prompts=tuple(
+                    _with_voxels(prompt, folder, geometry, f"segments[{n}].prompts[{m}]")
+                    if isinstance(prompt, MaskPrompt)
+                    else prompt
+                    for m, prompt in enumerate(segment.prompts)
+                ),
+            )
+            for n, segment in enumerate(prompts.segments)
+        ),
+    )
+
+
+def _with_voxels(prompt: MaskPrompt, folder: Path, geometry: Geometry, place: str) -> MaskPrompt:
+    from ..io.segmentations import read_mask_prompt
+
+    try:
+        mask, grid = read_mask_prompt(folder / prompt.file, prompt.segment)
+    except (InputError, GeometryError) as error:
+        raise PromptError(str(error), f"{place}.file") from error
+    if not grid.almost_equals(geometry):
+        raise PromptError("the mask is not on the grid of the image; resample it to the image first", f"{place}.file")
+    return replace(prompt, voxels=pack_mask(mask))
 
 
 def _decode(text: str) -> object:

@@ -23,7 +23,7 @@ def software_versions(*more: str) -> dict[str, str]:
 
 
 def segment_report(
-    predictions: Sequence[Prediction],
+    prediction: Prediction,
     prompts: Mapping[str, Any],
     segments: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
@@ -32,26 +32,24 @@ def segment_report(
     """The report of ``segment``, as the README describes it.
 
     Args:
-        predictions: the engine's answers, one for each segment; at least one.
+        prediction: the engine's answer.
         prompts: the prompts file's document.
         segments: name, voxels, volume and score of each segment as written.
-        notes: what was done to the image, in addition to what the predictions note.
+        notes: what was done to the image, in addition to what the prediction notes.
         timings_s: seconds of the command's own stages: ``start``, ``write``, ``total``.
     """
-    first = predictions[0]
-    own = {stage: sum(p.timings_s[stage] for p in predictions) for stage in ("load", "encode", "decode")}
-    stages = {**timings_s, **own}
+    stages = {**timings_s, **prediction.timings_s}
     return {
         "version": 1,
         "command": "segment",
-        "model": first.checkpoint.to_document(),
-        "device": first.device,
-        "precision": first.precision,
-        "intensity": dict(first.intensity),
+        "model": prediction.checkpoint.to_document(),
+        "device": prediction.device,
+        "precision": prediction.precision,
+        "intensity": dict(prediction.intensity),
         "prompts": dict(prompts),
         "segments": [dict(segment) for segment in segments],
-        "notes": [*notes, *(note for prediction in predictions for note in prediction.notes)],
+        "notes": [*notes, *prediction.notes],
         "timings_s": {name: round(stages[name], 3) for name in ("start", "load", "encode", "decode", "write", "total")},
-        "counts": {name: sum(p.counts[name] for p in predictions) for name in ("encodes", "decodes")},
+        "counts": {name: prediction.counts[name] for name in ("encodes", "decodes")},
         "software": software_versions(),
     }

@@ -1,7 +1,7 @@
 """From predictions to a segmentation node, and from there to files."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..core.errors import OutputError
 from ..core.overlap import OverlapPolicy
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.requests import Prediction
+from ..core.requests import Prediction, SegmentPrediction
 from ..core.volume import Volume
 from ..io.formats import output_format
 from ..io.outputs import write_label_map
@@ -75,13 +75,13 @@ class Result:
         return labels
 
 
-def build_segmentation(volume: Volume, prompts: PromptSet, predictions: Sequence[Prediction], overlap: str) -> Result:
-    """A new scene with the image and one segment for each prediction, in the order of the prompts.
+def build_segmentation(volume: Volume, prompts: PromptSet, prediction: Prediction, overlap: str) -> Result:
+    """A new scene with the image and the segments of a prediction, in the order of the prompts.
 
     Args:
         volume: the image.
         prompts: the prompts as they were given, for the segments' provenance.
-        predictions: the engine's answers, one for each segment of ``prompts``.
+        prediction: the engine's answer to ``prompts``.
         overlap: ``"allow"``, or ``"protect"``: no segment takes a voxel of an earlier one.
     """
     headless = boot_scene()
@@ -90,13 +90,13 @@ def build_segmentation(volume: Volume, prompts: PromptSet, predictions: Sequence
     node.CreateDefaultDisplayNodes()
     writer = SegmentWriter(node, volume_node)
     rows = []
-    for segment, prediction in zip(prompts.segments, predictions, strict=True):
+    for segment, found in zip(prompts.segments, prediction.segments, strict=True):
         segment_id = writer.add_segment(segment.name)
-        writer.write(segment_id, prediction.mask, policy=OverlapPolicy(overlap))
+        writer.write(segment_id, found.mask, policy=OverlapPolicy(overlap))
         document = prompts_to_document(PromptSet((segment,), prompts.space))
         segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, document))
-        rows.append(_row(segment.name, writer, segment_id, prediction))
-    low, high = (float(predictions[0].intensity[name]) for name in ("low", "high"))
+        rows.append(_row(segment.name, writer, segment_id, found))
+    low, high = (float(prediction.intensity[name]) for name in ("low", "high"))
     return Result(headless, volume_node, node, writer, rows, low, high)
 
 
@@ -113,11 +113,11 @@ def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, st
     }
 
 
-def _row(name: str, writer: SegmentWriter, segment_id: str, prediction: Prediction) -> dict[str, object]:
+def _row(name: str, writer: SegmentWriter, segment_id: str, found: SegmentPrediction) -> dict[str, object]:
     voxels = int(np.count_nonzero(writer.read_mask(segment_id)))
     return {
         "name": name,
         "voxels": voxels,
         "volume_ml": round(voxels * writer.geometry.voxel_volume_mm3 / 1000, 4),
-        "score": None if prediction.score is None else round(prediction.score, 4),
+        "score": None if found.score is None else round(found.score, 4),
     }

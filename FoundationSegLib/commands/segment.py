@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from ..core.adapters import require_adapter
 from ..core.capabilities import require_understood
@@ -16,7 +17,7 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.requests import DeviceChoice, Prediction, PredictRequest
+from ..core.requests import DeviceChoice, Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..core.volume import Volume, require_image
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.store import Store, default_store_folder
@@ -26,7 +27,7 @@ from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
 from .interrupts import interrupts_wait
-from .prompts_file import read_prompts
+from .prompts_file import read_masks, read_prompts
 from .report import segment_report
 from .terminal import ProgressLine, announce_download, say
 
@@ -36,6 +37,22 @@ def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("is empty")
     return Path(text)
+
+
+def _slice_range(text: str) -> tuple[int | None, int | None]:
+    """Slice numbers as in Python: the first, and the first that is none of them; either may be left out."""
+    start, colon, stop = text.partition(":")
+    if not colon or not all(part.isdecimal() or not part for part in (start, stop)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form START:STOP")
+    return (int(start) if start else None), (int(stop) if stop else None)
+
+
+def _propagation(options: argparse.Namespace) -> Propagation | None:
+    """How 2-D prompts are carried on; saying how means that they are."""
+    if not (options.propagate or options.propagate_range or options.propagate_direction or options.hand_over):
+        return None
+    start, stop = options.propagate_range or (None, None)
+    return Propagation(start, stop, options.propagate_direction or "both", options.hand_over or "auto")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
     parser.add_argument("--intensity", metavar="POLICY", default="auto", help="a policy's name, or width,centre")
     parser.add_argument("--propagate", action="store_true", help="carry 2-D prompts on until the object ends")
+    parser.add_argument(
+        "--propagate-range", metavar="START:STOP", type=_slice_range, help="the slices that may be reached, from 0"
+    )
+    parser.add_argument("--propagate-direction", choices=get_args(Direction), help="towards which slice numbers")
+    parser.add_argument("--hand-over", choices=get_args(HandOver), help="what a slice's mask becomes for the next one")
     parser.add_argument("--overlap", choices=("allow", "protect"), default="allow", help="whether segments may overlap")
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
     parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
@@ -73,20 +95,20 @@ def run(options: argparse.Namespace) -> None:
         client.prepare(job.card.id)  # the model is loaded while the image is read
         volume = _read(job)
         start_s = time.perf_counter() - begin
-        predictions = _predict(job, volume, client)
+        prediction = _predict(job, volume, client)
     write_begin = time.perf_counter()
-    segments, notes, writers = _results(job, volume, predictions)
+    segments, notes, writers = _results(job, volume, prediction)
 
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
         timings_s = {"start": start_s, "write": now - write_begin, "total": now - begin}
-        document = segment_report(predictions, prompts_to_document(job.prompts), segments, notes, timings_s)
+        document = segment_report(prediction, prompts_to_document(job.prompts), segments, notes, timings_s)
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     if options.report:
         writers.append((options.report, write_report))
     _commit(writers)
-    for note in (*notes, *(note for prediction in predictions for note in prediction.notes)):
+    for note in (*notes, *prediction.notes):
         say(f"note: {note}")
     for segment in segments:
         say(f"{segment['name']}: {segment['volume_ml']:.2f} ml")
@@ -99,6 +121,7 @@ def _check(options: argparse.Namespace) -> _Job:
         raise InputError(f"{card.id} is a model to {card.task} with, not to segment with; see 'models list'")
     require_adapter(card)
     check_policy(options.intensity)
+    _propagation(options)
     _check_targets(options)
     prompts = read_prompts(options.prompts)
     for n, segment in enumerate(prompts.segments):
@@ -153,7 +176,7 @@ def open_client(options: argparse.Namespace) -> Client:
     return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False))
 
 
-def _predict(job: _Job, volume: Volume, client: Client) -> list[Prediction]:
+def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
     store = Store(default_store_folder())
     if needs_download(store, job.card):
         require_fetchable(job.card, store=store)
@@ -162,7 +185,7 @@ def _predict(job: _Job, volume: Volume, client: Client) -> list[Prediction]:
     line = ProgressLine()
     try:
         client.send_volume(volume)
-        return [ask(client, request, line.show) for request in _requests(job, volume)]
+        return ask(client, _request(job, volume), line.show)
     finally:
         line.clear()
 
@@ -175,26 +198,23 @@ def _require_device(choice: DeviceChoice) -> None:
         choose_device(choice)
 
 
-def _requests(job: _Job, volume: Volume) -> list[PredictRequest]:
-    return [
-        PredictRequest(
-            request_id=n,
-            model_id=job.card.id,
-            volume_key=volume.key,
-            segment=segment,
-            intensity=job.options.intensity,
-            propagate=job.options.propagate,
-            place=f"segments[{n}]",
-        )
-        for n, segment in enumerate(prompts_in_ras(job.prompts, volume.geometry).segments)
-    ]
+def _request(job: _Job, volume: Volume) -> PredictRequest:
+    prompts = prompts_in_ras(job.prompts, volume.geometry)
+    return PredictRequest(
+        request_id=0,
+        model_id=job.card.id,
+        volume_key=volume.key,
+        segments=read_masks(prompts, job.options.prompts.parent, volume.geometry).segments,
+        intensity=job.options.intensity,
+        propagation=_propagation(job.options),
+    )
 
 
 _Writer = tuple[Path, Callable[[Path], None]]
 
 
 def _results(
-    job: _Job, volume: Volume, predictions: list[Prediction]
+    job: _Job, volume: Volume, prediction: Prediction
 ) -> tuple[list[dict[str, object]], list[str], list[_Writer]]:
     """The segments as they will be written, notes on the image, and who writes which file.
 
@@ -203,7 +223,7 @@ def _results(
     with interrupts_wait():
         from .results import build_segmentation
 
-    result = build_segmentation(volume, job.prompts, predictions, job.options.overlap)
+    result = build_segmentation(volume, job.prompts, prediction, job.options.overlap)
     writers: list[_Writer] = [(job.options.output, result.writer(job.options.output))]
     if job.options.overview:
         writers.append((job.options.overview, result.render))

@@ -3,6 +3,7 @@
 from .cards import ModelCard
 from .errors import PromptError
 from .prompts import Polarity, Prompt, SegmentPrompts, prompt_kind
+from .translation import TRANSLATIONS
 
 _PLURALS = {
     "point": "points",
@@ -16,10 +17,10 @@ _PLURALS = {
 
 
 def require_understood(card: ModelCard, segment: SegmentPrompts, place: str = "segment") -> None:
-    """Make sure that a model understands every prompt of a segment, polarity included.
+    """Make sure that a model takes every prompt of a segment, itself or translated, polarity included.
 
     Raises:
-        PromptError: it does not; the message names the kinds it does understand.
+        PromptError: it does not; the message names the kinds that can be given.
     """
     for n, prompt in enumerate(segment.prompts):
         _require_one(card, prompt, f"{place}.prompts[{n}]")
@@ -27,11 +28,25 @@ def require_understood(card: ModelCard, segment: SegmentPrompts, place: str = "s
 
 def _require_one(card: ModelCard, prompt: Prompt, place: str) -> None:
     kind = prompt_kind(prompt)
-    if not card.understands(kind):
-        known = ", ".join(_PLURALS[name] for name in card.prompts)
+    if not card.takes(kind):
+        known = ", ".join(_PLURALS[name] for name in (*card.prompts, *card.translations))
         message = f"{card.title} does not understand {_PLURALS[kind]}; it understands: {known}"
         raise PromptError(message, f"{place}.type")
-    if prompt.polarity is Polarity.NEGATIVE and kind not in card.negative:
-        known = ", ".join(_PLURALS[name] for name in card.negative) or "none"
+    negative = negative_kinds(card)
+    if prompt.polarity is Polarity.NEGATIVE and kind not in negative:
+        known = ", ".join(_PLURALS[name] for name in negative) or "none"
         message = f"{card.title} does not understand negative {_PLURALS[kind]}; negative kinds it understands: {known}"
         raise PromptError(message, f"{place}.polarity")
+
+
+def negative_kinds(card: ModelCard) -> tuple[str, ...]:
+    """The kinds that may say "not this": the model's own, and those that come to one of these.
+
+    Two clicks that make a box cannot, since nobody could tell a corner from a correction.
+    """
+    translated = (
+        kind
+        for kind, words in card.translations.items()
+        if kind != "point" and set(TRANSLATIONS[kind][words]) & set(card.negative)
+    )
+    return (*card.negative, *translated)

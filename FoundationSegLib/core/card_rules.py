@@ -9,6 +9,7 @@ from .errors import CardError, InputError
 from .intensity import check_policy
 from .names import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path
 from .prompts import PROMPT_TYPES
+from .translation import TRANSLATIONS
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _FAMILY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -55,6 +56,7 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
     check(not unknown, f"{origin}: prompts: unknown kinds {sorted(unknown)}")
     check(bool(card.prompts) or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
     check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")
+    _check_translations(card, origin)
     check(bool(card.dimensions) and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
     check(bool(card.channels) and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
     for name in ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified"):
@@ -63,6 +65,15 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
         check_policy(card.intensity)
     except InputError as error:
         raise CardError(f"{origin}: intensity: {error}") from error
+
+
+def _check_translations(card: ModelCard, origin: str) -> None:
+    for kind, target in card.translations.items():
+        place = f"{origin}: translations.{kind}"
+        check(kind not in card.prompts, f"{place}: is a kind that prompts names")
+        known = TRANSLATIONS.get(kind, {})
+        check(target in known, f"{place}: must be one of {', '.join(known) or 'nothing at all'}, not {target!a}")
+        check(set(known.get(target, ())) <= set(card.prompts), f"{place}: leads to kinds that prompts does not name")
 
 
 def _check_distinct(values: Sequence[object], place: str) -> None:

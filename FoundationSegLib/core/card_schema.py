@@ -73,7 +73,7 @@ def _build_record(wanted: Any, value: Any, place: str) -> Any:
     for name in value:
         check(name in hints, f"{place}: unknown field {_shown(name)}")
     for field in fields(wanted):
-        if field.default is MISSING:
+        if field.default is MISSING and field.default_factory is MISSING:
             check(field.name in value, f"{place}: {field.name} is missing")
             check(value[field.name] != "", f"{place}: {field.name}: is empty")
     return wanted(**{name: build(hints[name], item, f"{place}: {name}") for name, item in value.items()})

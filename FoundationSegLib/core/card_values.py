@@ -1,7 +1,7 @@
 """The values of a model card. Their fields are the schema of the TOML files; see :mod:`.cards` for reading them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .prompts import PromptKind
@@ -93,6 +93,8 @@ class ModelCard:
         id: the name used everywhere, e.g. ``"lite-medsam"``.
         family: the adapter: ``models/<family>.py`` with dashes as underscores.
         prompts: the kinds it understands; ``negative`` names those that it also understands as "not this".
+        translations: kinds that it does not understand but that honestly come to others that it does, and to which, for
+            example ``lasso = "box+points"``; see :mod:`.translation`.
         dimensions: 2 for slices, 3 for volumes, or both.
         channels: 1 for grey, 3 where colour is understood (grey is then repeated).
         good_at, bad_at: one sentence each.
@@ -123,6 +125,7 @@ class ModelCard:
     bad_at: str
     citation: str
     negative: tuple[str, ...] = ()
+    translations: Mapping[str, str] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     intensity: str = "auto"
     input_8bit: bool = False
@@ -136,8 +139,12 @@ class ModelCard:
     replaces: str = ""
 
     def understands(self, kind: PromptKind) -> bool:
-        """True where prompts of this kind can be given."""
+        """True where the model itself has prompts of this kind."""
         return kind in self.prompts
+
+    def takes(self, kind: PromptKind) -> bool:
+        """True where prompts of this kind can be given, be it that they are translated."""
+        return self.understands(kind) or kind in self.translations
 
     def is_unverified(self, field: str) -> bool:
         """True where a field, or one that it is inside of, stands in :attr:`unverified`."""

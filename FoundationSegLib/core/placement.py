@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from .errors import PromptError
 from .geometry import AXES, Axis, Box, Geometry, Vector, array_axis, round_index
+from .mask import PackedMask
 from .prompts import (
     BoxPrompt,
     LassoPrompt,
+    MaskPrompt,
     ObliquePlane,
     PointPrompt,
     Prompt,
@@ -134,6 +136,46 @@ def _box_axis(prompt: BoxPrompt, thin: list[Axis], place: str) -> Axis:
         message = f"the box is thin along {thin[0]}, so it is on no slice of {prompt.plane}"
         raise PromptError(message, join_place(place, "plane"))
     return thin[0] if thin else prompt.plane or "k"
+
+
+def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, place: str = "") -> Axis:
+    """The axis across which the slice of a 2-D prompt lies: k, unless its plane says otherwise.
+
+    Raises:
+        PromptError: the plane is oblique, and so no slice of the volume.
+    """
+    if isinstance(prompt.plane, ObliquePlane):
+        message = "this version looks at the slices of the volume only, not at oblique planes; name an axis"
+        raise PromptError(message, join_place(place, "plane"))
+    return prompt.plane or "k"
+
+
+def slice_number(positions: Sequence[Vector], axis: Axis, geometry: Geometry, place: str = "") -> int:
+    """The slice across an axis that all these RAS positions lie on, inside the image or not.
+
+    Raises:
+        PromptError: they lie on several.
+    """
+    numbers = geometry.nearest_voxel(positions)[:, AXES.index(axis)]
+    if (numbers != numbers[0]).any():
+        message = f"lies on the slices {numbers.min()} to {numbers.max()} of {axis}; a prompt belongs to one slice"
+        raise PromptError(f"{message} (say which axis by 'plane')", place)
+    return int(numbers[0])
+
+
+def require_voxels(prompt: MaskPrompt, geometry: Geometry, place: str = "") -> PackedMask:
+    """The voxels of a mask prompt.
+
+    Raises:
+        PromptError: its file was not read, it is empty, or it does not fit the image.
+    """
+    if prompt.voxels is None:
+        raise PromptError("the file was not read", join_place(place, "file"))
+    if prompt.voxels.box.is_empty:
+        raise PromptError(f"the segment {prompt.segment!r} is empty", join_place(place, "segment"))
+    if not geometry.box.contains(prompt.voxels.box):
+        raise PromptError("the mask does not fit the image", join_place(place, "file"))
+    return prompt.voxels
 
 
 def _outside_message(geometry: Geometry) -> str:

@@ -3,32 +3,44 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..core.adapters import require_adapter
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card
-from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
+from ..core.errors import InferenceError, InputError, VolumeMissingError
 from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
-from ..core.mask import PackedMask
-from ..core.placement import PlacedBox, place_box
 from ..core.progress import Progress
-from ..core.prompts import BoxPrompt, Prompt, prompt_kind
-from ..core.requests import BoxRule, CheckpointRecord, DeviceChoice, MemoryBudget, Prediction, PredictRequest
+from ..core.requests import (
+    BoxRule,
+    CheckpointRecord,
+    DeviceChoice,
+    MemoryBudget,
+    Prediction,
+    PredictRequest,
+    Propagation,
+    SegmentPrediction,
+)
+from ..core.translation import translate
 from ..core.volume import Volume, require_image
 from ..hub.fetch import ensure_checkpoint, needs_download
 from ..hub.store import Store
-from ..models.base import SliceModel, load_slice_model
+from ..models.base import SliceModel, has_memory, load_slice_model
 from .budget import Budgeted
-from .cache import EmbeddingCache
+from .cache import AnswerCache, EmbeddingCache
 from .device import choose_device
+from .hand_over import choose_hand_over
+from .segmenting import segment
 from .slice_inference import SliceInference
+from .slice_parts import Placed, place_prompts
 from .tracks import plan_tracks
 
 # How far from the last prompt slices are encoded while nothing else is to be done: where a user scrolls next.
 SLICES_AHEAD = 5
+# What of the budget for embeddings is for answers: they are small, and a correction asks for most of them again.
+_ANSWERS_SHARE = 1 / 8
 
 _BUDGET = MemoryBudget()
 
@@ -67,7 +79,8 @@ class Engine:
         catalogue: the cards by id.
         store: where the checkpoints are.
         device: what to compute on; ``"auto"`` picks the best that is there.
-        cache, volumes, models: the embeddings, the images by key and the loaded models by id, each within its budget.
+        cache, answers, volumes, models: the embeddings, what was answered on them, the images by key and the loaded
+            models by id, each within its budget.
         box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
             ``"official"`` is there for parity with LiteMedSAM's own script.
     """
@@ -77,6 +90,7 @@ class Engine:
     device: DeviceChoice = "auto"
     cache: EmbeddingCache[Any] = field(default_factory=lambda: EmbeddingCache(_BUDGET.embeddings))
     box_rule: BoxRule = "surest"
+    answers: AnswerCache = field(default_factory=lambda: AnswerCache(int(_BUDGET.embeddings * _ANSWERS_SHARE)))
     volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
     models: Budgeted[str, LoadedModel] = field(default_factory=_model_memory)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
@@ -96,6 +110,7 @@ class Engine:
         """Let go of an image and of all that was seen of it; it is no error if it is not there."""
         self.volumes.drop(volume_key)
         self.cache.drop_volume(volume_key)
+        self.answers.drop_volume(volume_key)
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
         if self._outlook is not None and self._outlook.inference.volume.key == volume_key:
             self._outlook = None
@@ -124,24 +139,34 @@ class Engine:
         self._outlook = None
         progress.check()
         card = find_card(self.catalogue, request.model_id)
-        require_understood(card, request.segment, request.place)
+        for n, prompts in enumerate(request.segments):
+            require_understood(card, prompts, f"segments[{n}]")
+        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
         volume = self._volume(request.volume_key)
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
-        boxes = [
-            _place(prompt, volume, f"{request.place}.prompts[{n}]") for n, prompt in enumerate(request.segment.prompts)
-        ]
+        placed = _place(card, request, volume)
         mapping = self._mapping(request.intensity, volume)
         loaded = self._load(card, progress)
         load_s, self._load_s = self._load_s, 0.0
-        as_stored = self.box_rule == "official"
         inference = SliceInference(
-            loaded.model, loaded.checkpoint, volume, mapping, self.cache, as_stored, progress.check
+            loaded.model,
+            loaded.checkpoint,
+            volume,
+            mapping,
+            self.cache,
+            self.answers,
+            hand_over,
+            as_stored=self.box_rule == "official",
+            check=progress.check,
         )
-        tracks = plan_tracks(boxes, volume.geometry.shape_kji, request.propagate, self.box_rule)
-        mask = _guarded(lambda: inference.segment(tracks, progress))
-        self._outlook = _Outlook(inference, deque(_around(boxes[-1], volume)))
-        return _prediction(request, mask, boxes, inference, loaded.checkpoint, load_s)
+        # A model with a memory starts in the middle of a 3-D box, as its authors do, and is sure of itself.
+        rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
+        tracks = [plan_tracks(one, volume.geometry.shape_kji, request.propagation, rule) for one in placed]
+        segments = _guarded(lambda: segment(inference, tracks, request.propagation or Propagation(), progress))
+        self._outlook = _Outlook(inference, deque(_around(*placed[-1].last, volume)))
+        notes = [note for one in placed for note in one.notes]
+        return _prediction(request, segments, notes, inference, load_s)
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Encode one more of the slices around the last prompt; False where there is none left.
@@ -203,17 +228,18 @@ def engine_within(
 ) -> Engine:
     """An engine that keeps no more than a budget of memory."""
     cache: EmbeddingCache[Any] = EmbeddingCache(budget.embeddings)
+    answers = AnswerCache(int(budget.embeddings * _ANSWERS_SHARE))
     volumes, models = _volume_memory(budget.volumes), _model_memory(budget.models)
-    return Engine(catalogue, store, device, cache, box_rule, volumes, models)
+    return Engine(catalogue, store, device, cache, box_rule, answers, volumes, models)
 
 
-def _around(placed: PlacedBox, volume: Volume) -> Iterator[tuple[Axis, int]]:
-    """The slices next to a prompt, along its axis, the nearest first."""
-    length = volume.geometry.shape_kji[array_axis(placed.axis)]
+def _around(axis: Axis, slices: range, volume: Volume) -> Iterator[tuple[Axis, int]]:
+    """The slices next to some slices of an axis, the nearest first."""
+    length = volume.geometry.shape_kji[array_axis(axis)]
     for distance in range(1, SLICES_AHEAD + 1):
-        for index in (placed.slices.stop - 1 + distance, placed.slices.start - distance):
+        for index in (slices.stop - 1 + distance, slices.start - distance):
             if 0 <= index < length:
-                yield placed.axis, index
+                yield axis, index
 
 
 def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
@@ -225,35 +251,34 @@ def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
         raise InferenceError(f"the model could not answer: {reason}") from error
 
 
-def _place(prompt: Prompt, volume: Volume, place: str) -> PlacedBox:
-    """A prompt in voxels; what a card may promise beyond boxes, this engine cannot carry out yet."""
-    if not isinstance(prompt, BoxPrompt):
-        raise PromptError(f"this version segments from boxes only, not from a {prompt_kind(prompt)}", f"{place}.type")
-    return place_box(prompt, volume.geometry, place)
+def _place(card: ModelCard, request: PredictRequest, volume: Volume) -> list[Placed]:
+    """The prompts of each segment, in the model's own kinds and in voxels."""
+    placed = []
+    for n, prompts in enumerate(request.segments):
+        translated = translate(card, prompts, volume.geometry, f"segments[{n}]")
+        places = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
+        one = place_prompts(translated.segment.prompts, places, volume.geometry)
+        placed.append(replace(one, notes=(*translated.notes, *one.notes)))
+    return placed
 
 
 def _prediction(
     request: PredictRequest,
-    mask: PackedMask,
-    boxes: list[PlacedBox],
+    segments: list[SegmentPrediction],
+    notes: list[str],
     inference: SliceInference,
-    checkpoint: CheckpointRecord,
     load_s: float,
 ) -> Prediction:
     tally = inference.tally
-    notes = [
-        f"{request.place}.prompts[{n}].corners: clipped to the image"
-        for n, placed in enumerate(boxes)
-        if placed.clipped
-    ]
-    if mask.box.is_empty:
-        notes.append(f"{request.place}: the model found nothing")
+    empty = [n for n, found in enumerate(segments) if found.mask.box.is_empty]
+    notes = [*notes, *(f"segments[{n}]: the model found nothing" for n in empty)]
+    if tally.reencodes:
+        notes.append(f"encoded again, for want of memory: {tally.reencodes} of {tally.encodes} slices")
     return Prediction(
         request_id=request.request_id,
-        mask=mask,
-        score=sum(tally.scores) / len(tally.scores) if tally.scores else None,
+        segments=tuple(segments),
         intensity=inference.mapping.to_document(),
-        checkpoint=checkpoint,
+        checkpoint=inference.checkpoint,
         device=inference.model.device,
         precision=inference.model.precision,
         notes=tuple(notes),

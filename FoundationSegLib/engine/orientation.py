@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.geometry import AXES, Axis, Geometry
-from ..models.base import BoxXyxy
+from ..models.base import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 
 # Where columns and rows lead in RAS, by the direction that the slice faces: left is to the right of the image,
 # posterior or inferior is below; a sagittal slice has anterior to its left.
@@ -47,6 +47,19 @@ class Orientation:
         if self.columns_reversed:
             x0, x1 = columns - 1 - x1, columns - 1 - x0
         return x0, y0, x1, y1
+
+    def turn_point(self, point: SlicePoint, shape: tuple[int, int]) -> SlicePoint:
+        """A point of a stored slice of (rows, columns) voxels, as it is seen."""
+        x, y, _, _ = self.turn_box((point.x, point.y, point.x, point.y), shape)
+        return SlicePoint(x, y, point.positive)
+
+    def turn_prompt(self, prompt: SlicePrompt, shape: tuple[int, int]) -> SlicePrompt:
+        """A prompt on a stored slice of (rows, columns) voxels, as it is seen."""
+        return SlicePrompt(
+            prompt.box and self.turn_box(prompt.box, shape),
+            tuple(self.turn_point(point, shape) for point in prompt.points),
+            prompt.mask and SliceMask.pack(self.turn(prompt.mask.unpack())),
+        )
 
     def _reversed(self, seen: NDArray[Any]) -> NDArray[Any]:
         return seen[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]

@@ -1,13 +1,18 @@
-"""From the boxes of a segment to tracks: which slice starts, how far it is carried on, and what happens at the end."""
+"""Tracks: which slices start, how far they are carried on, and what is asked where.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+A box governs the slices that it covers, and those between two flat boxes; with propagation also those beyond. A point
+on a slice that is governed refines what is found there; elsewhere it stands for itself.
+"""
 
-from ..core.geometry import Axis, Shape, array_axis
-from ..core.placement import PlacedBox
-from ..core.requests import BoxRule
-from ..models.base import BoxXyxy, SlicePrompt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..core.errors import PromptError
+from ..core.geometry import AXES, Axis, Shape, array_axis
+from ..core.requests import BoxRule, Direction, Propagation
+from ..models.base import BoxXyxy, SlicePoint, SlicePrompt
 from .orientation import Orientation
+from .slice_parts import PartOfPrompt, Placed, SlicePart, VolumeBox, grown
 
 # By how many of the model's pixels the boxes of the rule "surest" are wider than those of the official script (3).
 # Where several walks compete, room for an object that grows is worth more than a box that fits closely: mean Dice over
@@ -17,26 +22,36 @@ WIDER = 2
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One prompt carried from slice to slice.
+    """One object carried from slice to slice.
 
     Attributes:
         axis: the volume axis across which the slices lie.
         starts: the slices to start from with the prompt, in order; from each, the whole reach is walked.
-        prompt: the prompt, in the pixels of the slice.
+        asks: the prompt as it grew, in the pixels of the slice; the last has all of it. A model that can refine is
+            asked with one after the other.
         span: the slices that are wanted in any case: where the mask was lost, the prompt itself is asked again.
         reach: the slices that may follow beyond the span, as long as the object goes on.
         limit: what the boxes of later slices are cut to, where the prompt says where the object is; a mask may still
             go beyond its box.
         wider: by how much the boxes of later slices exceed those of the model's authors, in the model's pixels.
+        points: on slices that are come to, what refines the answer there.
+        is_flat: True where the prompt lies on the one slice that starts, False for a 3-D box.
     """
 
     axis: Axis
     starts: tuple[int, ...]
-    prompt: SlicePrompt
+    asks: tuple[SlicePrompt, ...]
     span: range
     reach: range
     limit: BoxXyxy | None = None
     wider: int = 0
+    points: Mapping[int, tuple[SlicePoint, ...]] = field(default_factory=dict)
+    is_flat: bool = True
+
+    @property
+    def prompt(self) -> SlicePrompt:
+        """The whole prompt."""
+        return self.asks[-1]
 
     @property
     def ways(self) -> tuple[range, range]:
@@ -49,42 +64,87 @@ class Track:
         up, down = self.ways
         return len(up) + len(down) - len(self.starts)
 
+    def asks_on(self, index: int) -> tuple[SlicePrompt, ...]:
+        """The prompt as it grows on a slice that is asked with it."""
+        return (*self.asks, *refined(self.prompt, self.points.get(index, ()))[1:])
+
     def turned(self, orientation: Orientation, shape: tuple[int, int]) -> "Track":
         """The same track where the slices, (rows, columns) as stored, are seen turned."""
-        prompt = SlicePrompt(orientation.turn_box(self.prompt.box, shape))
-        limit = self.limit and orientation.turn_box(self.limit, shape)
-        return replace(self, prompt=prompt, limit=limit)
+        return replace(
+            self,
+            asks=tuple(orientation.turn_prompt(prompt, shape) for prompt in self.asks),
+            limit=self.limit and orientation.turn_box(self.limit, shape),
+            points={
+                index: tuple(orientation.turn_point(point, shape) for point in points)
+                for index, points in self.points.items()
+            },
+        )
 
 
-def slice_prompt(placed: PlacedBox) -> SlicePrompt:
-    """A box in the pixels of its slices: x along the later array axis, y along the earlier; corners inside."""
-    rows, columns = (axis for axis in range(3) if axis != array_axis(placed.axis))
-    start, stop = placed.box.start_kji, placed.box.stop_kji
-    return SlicePrompt((start[columns], start[rows], stop[columns] - 1, stop[rows] - 1))
-
-
-def plan_tracks(boxes: Sequence[PlacedBox], shape_kji: Shape, propagate: bool, rule: BoxRule = "surest") -> list[Track]:
-    """The tracks of one segment's boxes.
+def plan_tracks(
+    placed: Placed, shape_kji: Shape, propagation: Propagation | None, rule: BoxRule = "surest"
+) -> list[Track]:
+    """The tracks of one segment's prompts.
 
     A 3-D box covers its slices. By the rule ``"official"`` it starts at its middle slice; by the rule ``"surest"`` at
     several, and is the limit on each of them. 2-D boxes along one axis share the slices between them: each slice
-    follows the nearest box, the earlier one at a tie. With ``propagate`` the outermost of them go on towards the ends
-    of the volume.
+    follows the nearest box, the earlier one at a tie. With ``propagation`` the outermost of them go on, as do masks,
+    and points where there is neither.
+
+    Raises:
+        PromptError: a slice has nothing but negative points, or no slice may be reached.
     """
-    tracks = [_volume_track(placed, rule) for placed in boxes if not placed.is_2d]
-    for axis in ("i", "j", "k"):
-        flat = [placed for placed in boxes if placed.is_2d and placed.axis == axis]
+    tracks: list[Track] = []
+    for axis in AXES:
+        boxes = [box for box in placed.volume_boxes if box.axis == axis]
+        parts = [part for part in placed.parts if part.axis == axis]
         length = shape_kji[array_axis(axis)]
-        tracks += _flat_tracks(flat, range(length) if propagate else range(0))
+        if parts and propagation is not None and (propagation.start or 0) >= length:
+            raise PromptError(f"no slice may be reached: across {axis} the image has 0 to {length - 1}")
+        drafts = [_volume_draft(box, rule) for box in boxes]
+        drafts += _flat_drafts(parts, drafts, length, propagation)
+        for click in parts:
+            if isinstance(click.part, SlicePoint):
+                _give(click.part, click, drafts)
+        tracks += [draft.track(axis) for draft in drafts]
     return tracks
 
 
-def _volume_track(placed: PlacedBox, rule: BoxRule) -> Track:
-    slices, prompt = placed.slices, slice_prompt(placed)
+@dataclass(slots=True)
+class _Draft:
+    """A track as it is put together; ``box`` is where the object is, if a box says so."""
+
+    starts: tuple[int, ...]
+    parts: list[PartOfPrompt]
+    span: range
+    reach: range
+    box: BoxXyxy | None = None
+    limit: BoxXyxy | None = None
+    wider: int = 0
+    is_flat: bool = True
+    points: dict[int, list[SlicePoint]] = field(default_factory=dict)
+
+    def take(self, point: SlicePoint, index: int) -> None:
+        """Have a point refine the prompt itself, or what is found on another slice."""
+        if self.is_flat and index in self.starts:
+            self.parts.append(point)
+        else:
+            self.points.setdefault(index, []).append(point)
+
+    def track(self, axis: Axis) -> Track:
+        """What came of it."""
+        points = {index: tuple(given) for index, given in self.points.items()}
+        asks = grown(self.parts)
+        return Track(axis, self.starts, asks, self.span, self.reach, self.limit, self.wider, points, self.is_flat)
+
+
+def _volume_draft(box: VolumeBox, rule: BoxRule) -> _Draft:
+    slices = box.slices
     if rule == "official":
         # int((z_max - z_min) / 2 + z_min) of the official script, with z_max inside the box
-        return Track(placed.axis, (slices.start + (len(slices) - 1) // 2,), prompt, slices, slices)
-    return Track(placed.axis, inner_starts(slices), prompt, slices, slices, prompt.box, WIDER)
+        middle = (slices.start + (len(slices) - 1) // 2,)
+        return _Draft(middle, [box.box], slices, slices, box.box, is_flat=False)
+    return _Draft(inner_starts(slices), [box.box], slices, slices, box.box, box.box, WIDER, is_flat=False)
 
 
 def inner_starts(slices: range) -> tuple[int, ...]:
@@ -97,31 +157,108 @@ def inner_starts(slices: range) -> tuple[int, ...]:
     return tuple(dict.fromkeys(slices.start + tenths * len(slices) // 10 for tenths in (3, 5, 7)))
 
 
-def _flat_tracks(boxes: Iterable[PlacedBox], reach: range) -> list[Track]:
-    ordered = sorted(boxes, key=lambda placed: placed.slices.start)
-    keys = sorted({placed.slices.start for placed in ordered})
-    tracks = []
-    for placed in ordered:
-        span = _territory(placed.slices.start, keys)
-        start = reach.start if reach and span.start == keys[0] else span.start
-        stop = reach.stop if reach and span.stop == keys[-1] + 1 else span.stop
-        tracks.append(Track(placed.axis, (placed.slices.start,), slice_prompt(placed), span, range(start, stop)))
-    return tracks
+def _flat_drafts(
+    parts: Sequence[SlicePart], volumes: Sequence[_Draft], length: int, propagation: Propagation | None
+) -> list[_Draft]:
+    """One draft for each box or mask on a slice; and for each slice that has a positive point but is not reached."""
+    anchors = [part for part in parts if not isinstance(part.part, SlicePoint)]
+    boxed = sorted({part.index for part in anchors if isinstance(part.part, tuple)})
+    clicked = {
+        part.index
+        for part in parts
+        if isinstance(part.part, SlicePoint) and part.part.positive and not _reaching(volumes, part.index)
+    }
+    keys = sorted({part.index for part in anchors} or clicked)
+    ranges = {key: _ranges(key, keys, boxed, length, propagation) for key in keys}
+    drafts: list[_Draft] = []
+    for part in sorted(anchors, key=lambda part: part.index):
+        here = [draft for draft in drafts if draft.starts == (part.index,)]
+        if isinstance(part.part, tuple):
+            drafts.append(_Draft((part.index,), [part.part], *ranges[part.index], box=part.part))
+        elif here:  # a mask says more of the object that there is a box around already
+            here[0].parts.append(part.part)
+        else:
+            drafts.append(_Draft((part.index,), [part.part], *ranges[part.index]))
+    for key in sorted(clicked):
+        if not _reaching(drafts, key):
+            own = range(key, key + 1)
+            drafts.append(_Draft((key,), [], *ranges.get(key, (own, own))))
+    return drafts
+
+
+def _ranges(
+    key: int, keys: Sequence[int], boxed: Sequence[int], length: int, propagation: Propagation | None
+) -> tuple[range, range]:
+    """The span and the reach of what starts on a key slice.
+
+    ``keys`` are all key slices in order; ``boxed`` those with a box, between which every slice is wanted.
+    """
+    span = _territory(key, boxed) if key in boxed else range(key, key + 1)
+    if propagation is None:
+        return span, span
+    first, end = propagation.start or 0, min(length, length if propagation.stop is None else propagation.stop)
+    before = [other for other in keys if other < key]
+    after = [other for other in keys if other > key]
+    start = max(first, _halfway(before[-1], key, propagation.direction) if before else 0)
+    stop = min(end, _halfway(key, after[0], propagation.direction) if after else length)
+    # Nothing is reached through a slice that may not be.
+    if propagation.direction == "up" or end < key:
+        start = key
+    if propagation.direction == "down" or first > key + 1:
+        stop = key + 1
+    return span, range(min(span.start, start), max(span.stop, stop))
+
+
+def _halfway(low: int, high: int, direction: Direction) -> int:
+    """The first slice above ``low`` that belongs to ``high``: the nearer one has it, unless only one may go there."""
+    return {"up": high, "down": low + 1, "both": (low + high) // 2 + 1}[direction]
 
 
 def _territory(key: int, keys: Sequence[int]) -> range:
     """The slices between the first and the last key that are nearer to this key than to any other."""
     place = keys.index(key)
-    start = key if place == 0 else (keys[place - 1] + key) // 2 + 1
-    stop = key + 1 if place == len(keys) - 1 else (key + keys[place + 1]) // 2 + 1
+    start = key if place == 0 else _halfway(keys[place - 1], key, "both")
+    stop = key + 1 if place == len(keys) - 1 else _halfway(key, keys[place + 1], "both")
     return range(start, stop)
 
 
+def _reaching(drafts: Sequence[_Draft], index: int) -> list[_Draft]:
+    return [draft for draft in drafts if index in draft.reach]
+
+
+def _give(point: SlicePoint, click: SlicePart, drafts: Sequence[_Draft]) -> None:
+    """A positive point goes to the nearest object that reaches its slice, a negative one to all of them."""
+    there = _reaching(drafts, click.index)
+    if not there:
+        message = "a negative point alone does not say where the object is; add a positive prompt on its slice"
+        raise PromptError(message, click.place)
+    if point.positive:
+        there = [min(there, key=lambda draft: _distance(point, draft.box))]
+    for draft in there:
+        draft.take(point, click.index)
+
+
+def _distance(point: SlicePoint, box: BoxXyxy | None) -> tuple[float, float]:
+    """How far a point lies outside a box, in pixels, then how large the box is; nothing is nearer than no box."""
+    if box is None:
+        return 0.0, 0.0
+    x0, y0, x1, y1 = box
+    across, down = max(x0 - point.x, 0.0, point.x - x1), max(y0 - point.y, 0.0, point.y - y1)
+    return across + down, (x1 - x0) * (y1 - y0)
+
+
 def confined(prompt: SlicePrompt, limit: BoxXyxy | None) -> SlicePrompt | None:
-    """A prompt cut to the limit; None if nothing of it lies inside."""
-    if limit is None:
+    """A prompt with its box cut to the limit; None if nothing of the box lies inside."""
+    if limit is None or prompt.box is None:
         return prompt
     low = (max(a, b) for a, b in zip(prompt.box[:2], limit[:2], strict=True))
     high = (min(a, b) for a, b in zip(prompt.box[2:], limit[2:], strict=True))
     x0, y0, x1, y1 = (*low, *high)
-    return SlicePrompt((x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else None
+    return replace(prompt, box=(x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else None
+
+
+def refined(prompt: SlicePrompt, points: Sequence[SlicePoint]) -> tuple[SlicePrompt, ...]:
+    """A prompt, and the same with points; asked one after the other."""
+    if not points:
+        return (prompt,)
+    return prompt, replace(prompt, points=(*prompt.points, *points))

@@ -1,20 +1,20 @@
 """What crosses the boundary, as frames: volumes, requests, answers, errors. Plain values in both directions."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from ..core import errors
 from ..core.errors import FoundationSegError, InferenceError, PromptError
-from ..core.geometry import Box, Geometry
+from ..core.geometry import Box, Geometry, Shape
 from ..core.mask import PackedMask
 from ..core.progress import ProgressReport
-from ..core.prompts import PromptSet
+from ..core.prompts import MaskPrompt, PromptSet, SegmentPrompts
 from ..core.prompts_document import parse_prompts, prompts_to_document
-from ..core.requests import CheckpointRecord, Prediction, PredictRequest
+from ..core.requests import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
 from ..core.volume import Volume
 from .frames import Frame, FrameError
 
@@ -56,33 +56,66 @@ def volume_from_frame(frame: Frame) -> Volume:
 
 
 def request_to_frame(request: PredictRequest, ticket: int) -> Frame:
-    """A request; ``ticket`` is what answers to it will carry."""
+    """A request, with the bits of its mask prompts as raw bytes; ``ticket`` is what answers to it will carry."""
+    masks = [(n, m, mask) for n, m, mask in _masks(request.segments) if mask is not None]
     header = {
         "type": "predict",
         "ticket": ticket,
         "id": request.request_id,
         "model": request.model_id,
         "volume": request.volume_key,
-        "prompts": prompts_to_document(PromptSet((request.segment,))),
+        "prompts": prompts_to_document(PromptSet(request.segments)),
+        "masks": [(n, m, *_box_to_header(mask)) for n, m, mask in masks],
         "intensity": request.intensity,
-        "propagate": request.propagate,
-        "place": request.place,
+        "propagation": request.propagation and asdict(request.propagation),
     }
-    return Frame(header)
+    return Frame(header, b"".join(mask.bits for _, _, mask in masks))
 
 
 def request_from_frame(frame: Frame) -> PredictRequest:
-    """The request."""
+    """The request.
+
+    Raises:
+        GeometryError: there are more or fewer bits than the boxes of the masks have voxels.
+    """
     header = frame.header
+    segments = list(parse_prompts(header["prompts"]).segments)
+    for (n, m, *_), mask in zip(
+        header["masks"], _unpacked([box for _, _, *box in header["masks"]], frame), strict=True
+    ):
+        prompts = list(segments[n].prompts)
+        prompts[m] = replace(prompts[m], voxels=mask)
+        segments[n] = SegmentPrompts(segments[n].name, tuple(prompts))
     return PredictRequest(
         request_id=header["id"],
         model_id=header["model"],
         volume_key=header["volume"],
-        segment=parse_prompts(header["prompts"]).segments[0],
+        segments=tuple(segments),
         intensity=header["intensity"],
-        propagate=header["propagate"],
-        place=header["place"],
+        propagation=header["propagation"] and Propagation(**header["propagation"]),
     )
+
+
+def _masks(segments: Sequence[SegmentPrompts]) -> Iterator[tuple[int, int, PackedMask | None]]:
+    """Every mask prompt: the number of its segment, its own number there, and its voxels."""
+    for n, segment in enumerate(segments):
+        for m, prompt in enumerate(segment.prompts):
+            if isinstance(prompt, MaskPrompt):
+                yield n, m, prompt.voxels
+
+
+def _box_to_header(mask: PackedMask) -> tuple[Shape, Shape]:
+    return mask.box.start_kji, mask.box.stop_kji
+
+
+def _unpacked(boxes: Sequence[Sequence[Sequence[int]]], frame: Frame) -> Iterator[PackedMask]:
+    """The masks whose bits lie one after another in a frame's payload."""
+    bits, at = bytes(frame.payload), 0
+    for n, ((k0, j0, i0), (k1, j1, i1)) in enumerate(boxes, start=1):
+        box = Box((k0, j0, i0), (k1, j1, i1))
+        end = len(bits) if n == len(boxes) else at + (math.prod(box.shape_kji) + 7) // 8
+        yield PackedMask(box, bits[at:end])
+        at = end
 
 
 def progress_to_frame(report: ProgressReport, ticket: int) -> Frame:
@@ -99,13 +132,13 @@ def progress_from_frame(frame: Frame) -> ProgressReport:
 
 
 def prediction_to_frame(prediction: Prediction, ticket: int) -> Frame:
-    """An answer, with the mask's bits as raw bytes."""
+    """An answer, with the masks' bits as raw bytes."""
     header = {
         "type": "answered",
         "ticket": ticket,
         "id": prediction.request_id,
-        "box": (prediction.mask.box.start_kji, prediction.mask.box.stop_kji),
-        "score": prediction.score if prediction.score is not None and math.isfinite(prediction.score) else None,
+        "boxes": [_box_to_header(segment.mask) for segment in prediction.segments],
+        "scores": [_finite(segment.score) for segment in prediction.segments],
         "intensity": dict(prediction.intensity),
         "checkpoint": asdict(prediction.checkpoint),
         "device": prediction.device,
@@ -114,21 +147,24 @@ def prediction_to_frame(prediction: Prediction, ticket: int) -> Frame:
         "timings_s": dict(prediction.timings_s),
         "counts": dict(prediction.counts),
     }
-    return Frame(header, prediction.mask.bits)
+    return Frame(header, b"".join(segment.mask.bits for segment in prediction.segments))
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
 
 
 def prediction_from_frame(frame: Frame) -> Prediction:
     """The answer.
 
     Raises:
-        GeometryError: there are more or fewer bits than the box has voxels.
+        GeometryError: there are more or fewer bits than the boxes have voxels.
     """
     header = frame.header
-    (k0, j0, i0), (k1, j1, i1) = header["box"]
+    masks = _unpacked(header["boxes"], frame)
     return Prediction(
         request_id=header["id"],
-        mask=PackedMask(Box((k0, j0, i0), (k1, j1, i1)), bytes(frame.payload)),
-        score=header["score"],
+        segments=tuple(SegmentPrediction(mask, score) for mask, score in zip(masks, header["scores"], strict=True)),
         intensity=header["intensity"],
         checkpoint=CheckpointRecord(**header["checkpoint"]),
         device=header["device"],

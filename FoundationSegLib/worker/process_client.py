@@ -214,8 +214,8 @@ class ProcessClient:
             self._events.append(Progressed(work.request.request_id, work.point))
         elif kind == "answered":
             prediction = prediction_from_frame(frame)
-            if not work.extent.contains(prediction.mask.box):
-                raise GeometryError("the mask reaches out of the image")
+            if not all(work.extent.contains(segment.mask.box) for segment in prediction.segments):
+                raise GeometryError("a mask reaches out of the image")
             self._events.append(Answered(work.request.request_id, prediction))
             self._work = None
         else:

@@ -69,7 +69,7 @@ def organ() -> list[Comparison]:
     def segment(client: Client, *corners: tuple[int, int, int]) -> None:
         first, second = (tuple(float(n) for n in volume.geometry.to_ras(corner)) for corner in corners)
         prompts = SegmentPrompts("Heart", (BoxPrompt((first, second)),))
-        ask(client, PredictRequest(1, CARD.id, volume.key, prompts, "ct-soft-tissue"))
+        ask(client, PredictRequest(1, CARD.id, volume.key, (prompts,), "ct-soft-tissue"))
 
     settings = WorkerSettings("cpu", STORE.folder, encode_ahead=False)
     with contextlib.closing(ProcessClient(settings)) as client:

@@ -25,9 +25,9 @@ POLYP = "cju0qkwl35piu0993l0dewei2.jpg"
 
 def predict(engine, volume, segment, intensity):
     engine.add_volume(volume)
-    request = PredictRequest(1, "lite-medsam", volume.key, segment, intensity)
+    request = PredictRequest(1, "lite-medsam", volume.key, (segment,), intensity)
     prediction = engine.predict(request, Progress())
-    return prediction, prediction.mask.expand(volume.geometry.shape_kji)
+    return prediction, prediction.segments[0].mask.expand(volume.geometry.shape_kji)
 
 
 def compare(engine, official, images, mask):
@@ -110,9 +110,9 @@ def test_handing_over_gives_whole_pixels_of_the_network(card, store):
         small = shrink(mask.astype(np.uint8))
         rows, columns = np.nonzero(small)
         expected = (columns.min() - 3, rows.min() - 3, columns.max() + 3, rows.max() + 3)
-        box = lite_medsam.box_to_network(model.hand_over(mask).box, shape)
+        box = lite_medsam.box_to_network(model.box_around(mask), shape)
         assert box == tuple(float(min(256, max(0, n))) for n in expected)
-    assert model.hand_over(np.zeros((9, 9), bool)) is None
+    assert model.box_around(np.zeros((9, 9), bool)) is None
 
 
 def test_other_weights_are_refused(card, tmp_path):

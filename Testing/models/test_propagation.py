@@ -16,8 +16,8 @@ def reached(engine, volume, labels, case, value):
     """The Dice with one 3-D box around a label."""
     engine.add_volume(volume)
     mask = labels == value
-    request = PredictRequest(1, "lite-medsam", volume.key, box_prompt(volume, box_of(mask)), case.intensity)
-    return dice(engine.predict(request, Progress()).mask.expand(labels.shape), mask)
+    request = PredictRequest(1, "lite-medsam", volume.key, (box_prompt(volume, box_of(mask)),), case.intensity)
+    return dice(engine.predict(request, Progress()).segments[0].mask.expand(labels.shape), mask)
 
 
 def gains(rules, find, cases):

@@ -34,15 +34,15 @@ def run(store, request, volume, kill_after_s=None):
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_worker_changes_no_voxel(store, shared_data, full, bar):
     volume, labels = CT.read(shared_data)
-    request = PredictRequest(1, "lite-medsam", volume.key, box_prompt(volume, box_of(labels == 4)), CT.intensity)
+    request = PredictRequest(1, "lite-medsam", volume.key, (box_prompt(volume, box_of(labels == 4)),), CT.intensity)
     begin = time.perf_counter()
     wanted, _ = run(store, request, volume)
     took_s = time.perf_counter() - begin
-    assert wanted.mask.voxels > 100
+    assert wanted.segments[0].mask.voxels > 100
     chance, times, same, restarts = random.Random(4), 20 if full else 3, 0, 0
     for _ in range(times):
         prediction, died = run(store, request, volume, chance.uniform(0.05, 0.9) * took_s)
-        same += prediction.mask == wanted.mask
+        same += prediction.segments == wanted.segments
         restarts += died
     bar(f"real model killed at {times} random moments: the same mask", same, f"{times}")
     assert same == times

@@ -12,7 +12,7 @@ from FoundationSegLib.core.cards import ModelCard, parse_card
 from FoundationSegLib.core.geometry import geometry_from_spacing
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.models.base import Check, SliceAnswer, SlicePrompt, unstoppable
+from FoundationSegLib.models.base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 
 WEIGHTS = b"weights " * 50
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -71,34 +71,49 @@ class FakeEmbedding:
 class FakeModel:
     """Finds what is at least middle grey inside the box, and remembers all that it was asked.
 
-    The next slice's box is the mask's, one pixel wider. ``encoded`` holds the slices, ``decoded`` slices and boxes.
+    Of a prompt without a box it finds all that is, around each positive point, two pixels far or less; a mask is its
+    own answer. Negative points take away what is two pixels far or less. The next slice's box is the mask's, one pixel
+    wider. ``encoded`` holds the slices, ``decoded`` slices and boxes, ``asked`` the prompts and what came before them.
     """
 
     device: str = "cpu"
     precision: str = "float32"
     nbytes: int = 1000
     encoded: list[np.ndarray] = field(default_factory=list)
-    decoded: list[tuple[np.ndarray, tuple[float, ...]]] = field(default_factory=list)
+    decoded: list[tuple[np.ndarray, BoxXyxy | None]] = field(default_factory=list)
+    asked: list[tuple[SlicePrompt, SliceAnswer | None]] = field(default_factory=list)
 
     def encode(self, image: np.ndarray, check: Check = unstoppable) -> FakeEmbedding:
         check()
         self.encoded.append(image)
         return FakeEmbedding(image)
 
-    def decode(self, embedding: FakeEmbedding, prompt: SlicePrompt) -> SliceAnswer:
+    def decode(self, embedding: FakeEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
         self.decoded.append((embedding.image, prompt.box))
-        x0, y0, x1, y1 = (int(n) for n in prompt.box)
-        inside = np.zeros(embedding.image.shape[:2], np.bool_)
-        inside[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = True
+        self.asked.append((prompt, previous))
+        inside = prompted(prompt, embedding.image.shape[:2])
         grey = embedding.image if embedding.image.ndim == 2 else embedding.image.max(axis=2)
         return SliceAnswer(inside & (grey >= 128), 0.75)
 
-    def hand_over(self, mask: np.ndarray, wider: int = 0) -> SlicePrompt | None:
+    def box_around(self, mask: np.ndarray, wider: int = 0) -> BoxXyxy | None:
         rows, columns = np.nonzero(mask)
         if not rows.size:
             return None
         margin = 1 + wider
-        return SlicePrompt((columns.min() - margin, rows.min() - margin, columns.max() + margin, rows.max() + margin))
+        return columns.min() - margin, rows.min() - margin, columns.max() + margin, rows.max() + margin
+
+
+def prompted(prompt: SlicePrompt, shape: tuple[int, int]) -> np.ndarray:
+    """The pixels that a prompt speaks of."""
+    inside = np.zeros(shape, np.bool_) if prompt.mask is None else prompt.mask.unpack()
+    if prompt.box is not None:
+        x0, y0, x1, y1 = (int(n) for n in prompt.box)
+        inside[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = True
+    rows, columns = np.indices(shape)
+    for point in prompt.points:
+        near = (abs(rows - point.y) <= 2) & (abs(columns - point.x) <= 2)
+        inside = inside | near if point.positive else inside & ~near
+    return inside
 
 
 def volume_of(array_kji: np.ndarray, **fields: Any) -> Volume:

@@ -33,7 +33,7 @@ LAW = {
     CORE: Rule((CORE, "numpy")),
     HUB: Rule((HUB, CORE), lazily=("huggingface_hub",)),
     MODELS: Rule((MODELS, CORE, "numpy", *TORCH)),
-    ENGINE: Rule((ENGINE, CORE, HUB, MODELS, "numpy", "torch")),
+    ENGINE: Rule((ENGINE, CORE, HUB, MODELS, "numpy", "torch"), lazily=("scipy",)),
     WORKER: Rule((WORKER, CORE, "numpy")),
     f"{WORKER}.main": Rule((WORKER, CORE, "numpy"), lazily=(HUB, MODELS, ENGINE)),
     IO: Rule((IO, CORE, "numpy", "SimpleITK")),

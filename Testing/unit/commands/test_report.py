@@ -9,7 +9,7 @@ from FoundationSegLib import __version__
 from FoundationSegLib.commands import report as report_module
 from FoundationSegLib.commands.report import segment_report, software_versions
 from FoundationSegLib.core.mask import EMPTY_MASK
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
 from Testing.unit.commands.conftest import BOXES
 from Testing.unit.fakes import SHA256
 
@@ -29,28 +29,27 @@ FIELDS = [
 ]
 
 
-def prediction(number, notes=()):
+def prediction(notes=()):
     return Prediction(
-        request_id=number,
-        mask=EMPTY_MASK,
-        score=0.5,
+        request_id=1,
+        segments=(SegmentPrediction(EMPTY_MASK, 0.5),),
         intensity={"policy": "auto", "rule": "percentile", "low": 1.0, "high": 2.0},
         checkpoint=CheckpointRecord("fake", "fake-wheel", "1.0", "ab"),
         device="cpu",
         precision="float32",
         notes=notes,
         timings_s={"load": 1.0, "encode": 0.25, "decode": 0.1234},
-        counts={"encodes": 3, "decodes": number},
+        counts={"encodes": 3, "decodes": 1},
     )
 
 
-def report(*predictions, notes=()):
+def report(prediction, notes=()):
     timings_s = {"start": 0.5, "write": 0.25, "total": 4.0}
-    return segment_report(predictions, {"version": 1}, [{"name": "Liver"}], notes, timings_s)
+    return segment_report(prediction, {"version": 1}, [{"name": "Liver"}], notes, timings_s)
 
 
 def test_it_has_the_fields_of_the_interface_in_their_order():
-    document = report(prediction(1))
+    document = report(prediction())
     assert list(document) == FIELDS
     assert document["version"] == 1
     assert document["command"] == "segment"
@@ -60,21 +59,21 @@ def test_it_has_the_fields_of_the_interface_in_their_order():
     assert list(document["timings_s"]) == ["start", "load", "encode", "decode", "write", "total"]
 
 
-def test_counts_and_times_are_those_of_all_segments():
-    document = report(prediction(1), prediction(2))
-    assert document["counts"] == {"encodes": 6, "decodes": 3}
+def test_counts_and_times_are_those_of_the_answer():
+    document = report(prediction())
+    assert document["counts"] == {"encodes": 3, "decodes": 1}
     assert document["timings_s"] == {
         "start": 0.5,
-        "load": 2.0,
-        "encode": 0.5,
-        "decode": 0.247,
+        "load": 1.0,
+        "encode": 0.25,
+        "decode": 0.123,
         "write": 0.25,
         "total": 4.0,
     }
 
 
 def test_notes_on_the_image_come_before_those_on_segments():
-    document = report(prediction(1, ("clipped",)), prediction(2, ("empty",)), notes=("transparency was dropped",))
+    document = report(prediction(("clipped", "empty")), notes=("transparency was dropped",))
     assert document["notes"] == ["transparency was dropped", "clipped", "empty"]
 
 

@@ -12,7 +12,7 @@ from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.mask import EMPTY_MASK, pack_mask
 from FoundationSegLib.core.prompts import BoxPrompt, PromptSet, SegmentPrompts
 from FoundationSegLib.core.prompts_document import parse_prompts
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.io.label_maps import read_label_map
 from FoundationSegLib.io.segmentations import read_mask_prompt
@@ -24,8 +24,7 @@ from Testing.unit.commands.conftest import BLOCKS, SHAPE, block_mask, ct_array
 OBLIQUE = np.array([[0.0, -2.0, 0.0, 5.0], [0.8, 0.0, 1.8, -7.0], [0.6, 0.0, -2.4, 9.0], [0.0, 0.0, 0.0, 1.0]])
 PREDICTION = Prediction(
     request_id=0,
-    mask=EMPTY_MASK,
-    score=0.66666,
+    segments=(SegmentPrediction(EMPTY_MASK, 0.66666),),
     intensity={"policy": "auto", "rule": "percentile", "low": -160.0, "high": 240.0},
     checkpoint=CheckpointRecord("fake", "fake-wheel", "1.0", "ab" * 32),
     device="cpu",
@@ -38,8 +37,8 @@ def build(masks, overlap="allow"):
     volume = Volume(ct_array(), Geometry(OBLIQUE, SHAPE), name="ct")
     box = BoxPrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     prompts = PromptSet(tuple(SegmentPrompts(name, (box,)) for name in masks), "ijk")
-    predictions = [replace(PREDICTION, mask=pack_mask(mask)) for mask in masks.values()]
-    return build_segmentation(volume, prompts, predictions, overlap), prompts
+    found = tuple(SegmentPrediction(pack_mask(mask), 0.66666) for mask in masks.values())
+    return build_segmentation(volume, prompts, replace(PREDICTION, segments=found), overlap), prompts
 
 
 def blocks(*more):
@@ -59,7 +58,9 @@ def test_every_segment_is_counted_in_order():
 def test_a_score_that_was_not_given_is_none():
     volume = Volume(ct_array(), Geometry(OBLIQUE, SHAPE))
     prompts = PromptSet((SegmentPrompts("A", (BoxPrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),)),))
-    result = build_segmentation(volume, prompts, [replace(PREDICTION, score=None)], "allow")
+    result = build_segmentation(
+        volume, prompts, replace(PREDICTION, segments=(SegmentPrediction(EMPTY_MASK, None),)), "allow"
+    )
     assert result.segments[0]["score"] is None
 
 

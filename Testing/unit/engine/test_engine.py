@@ -14,10 +14,10 @@ from FoundationSegLib.core.errors import (
     UnknownModelError,
     VolumeMissingError,
 )
-from FoundationSegLib.core.mask import EMPTY_MASK
+from FoundationSegLib.core.mask import EMPTY_MASK, pack_mask
 from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity, SegmentPrompts
-from FoundationSegLib.core.requests import MemoryBudget, PredictRequest
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
+from FoundationSegLib.core.requests import MemoryBudget, PredictRequest, Propagation
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine, engine_within
@@ -57,7 +57,7 @@ def new_engine(folder, **fields):
 
 def request(volume, *prompts, **fields):
     segment = SegmentPrompts("Block", prompts or (AROUND,))
-    return PredictRequest(7, "fake", volume.key, segment, **({"place": "segments[3]"} | fields))
+    return PredictRequest(7, "fake", volume.key, (segment,), **fields)
 
 
 def predict(engine, volume, *prompts, **fields):
@@ -69,9 +69,9 @@ def test_an_answer_says_what_was_found_and_how(engine, model):
     prediction = predict(engine, ct())
     wanted = np.zeros(SHAPE, np.bool_)
     wanted[BRIGHT] = True
-    assert np.array_equal(prediction.mask.expand(SHAPE), wanted)
+    assert np.array_equal(prediction.segments[0].mask.expand(SHAPE), wanted)
     assert prediction.request_id == 7
-    assert prediction.score == 0.75
+    assert prediction.segments[0].score == 0.75
     assert prediction.intensity["rule"] == "ct-soft-tissue"
     assert prediction.checkpoint.to_document() == {
         "id": "fake",
@@ -88,7 +88,7 @@ def test_an_answer_says_what_was_found_and_how(engine, model):
 
 def test_a_second_prompt_on_a_slice_never_encodes_again(engine, model):
     first = predict(engine, ct())
-    second = predict(engine, ct(), BoxPrompt(((3.0, 2.0, 2.0), (9.0, 7.0, 3.0))))
+    second = predict(engine, ct(), BoxPrompt(((2.0, 2.0, 2.0), (9.0, 7.0, 3.0))))
     assert (first.counts["encodes"], second.counts["encodes"]) == (4, 0)
     assert second.counts["decodes"] == 2
     assert len(model.encoded) == 4
@@ -102,21 +102,21 @@ def test_another_intensity_encodes_again(engine):
 
 def test_a_new_engine_gives_the_same_answer(model, tmp_path):
     prompts = (AROUND, BoxPrompt(((4.0, 3.0, 0.0), (6.0, 6.0, 0.0))))
-    answers = [predict(new_engine(tmp_path), ct(), *prompts, propagate=True) for _ in range(2)]
+    answers = [predict(new_engine(tmp_path), ct(), *prompts, propagation=Propagation()) for _ in range(2)]
     warm = new_engine(tmp_path)
     predict(warm, ct(), BoxPrompt(((0.0, 0.0, 0.0), (5.0, 5.0, 5.0))))
-    answers += [predict(warm, ct(), *prompts, propagate=True) for _ in range(2)]
+    answers += [predict(warm, ct(), *prompts, propagation=Propagation()) for _ in range(2)]
     tight = new_engine(tmp_path, cache=EmbeddingCache(1500))
-    answers.append(predict(tight, ct(), *prompts, propagate=True))
-    assert len({answer.mask for answer in answers}) == 1
-    assert len({answer.score for answer in answers}) == 1
+    answers.append(predict(tight, ct(), *prompts, propagation=Propagation()))
+    assert len({answer.segments[0].mask for answer in answers}) == 1
+    assert len({answer.segments[0].score for answer in answers}) == 1
 
 
 def test_a_flat_box_changes_its_slice_and_is_carried_on_when_asked(engine):
     box = BoxPrompt(((3.0, 2.0, 2.0), (9.0, 7.0, 2.0)))
-    alone, carried = predict(engine, ct(), box), predict(engine, ct(), box, propagate=True)
-    assert (alone.mask.box.start_kji[0], alone.mask.box.stop_kji[0]) == (2, 3)
-    assert (carried.mask.box.start_kji[0], carried.mask.box.stop_kji[0]) == (1, 5)
+    alone, carried = predict(engine, ct(), box), predict(engine, ct(), box, propagation=Propagation())
+    assert (alone.segments[0].mask.box.start_kji[0], alone.segments[0].mask.box.stop_kji[0]) == (2, 3)
+    assert (carried.segments[0].mask.box.start_kji[0], carried.segments[0].mask.box.stop_kji[0]) == (1, 5)
 
 
 def test_a_3d_box_is_not_left_unless_the_official_rule_is_wanted(tmp_path, model):
@@ -125,17 +125,17 @@ def test_a_3d_box_is_not_left_unless_the_official_rule_is_wanted(tmp_path, model
     box = BoxPrompt(((2.0, 3.0, 1.0), (5.0, 6.0, 4.0)))
     stays = predict(new_engine(tmp_path), volume_of(array), box)
     leaves = predict(new_engine(tmp_path, box_rule="official"), volume_of(array), box)
-    assert stays.mask.box.stop_kji == (5, 7, 6)
-    assert leaves.mask.box.stop_kji == (5, 7, 8), "one pixel more with every slice away from the middle"
+    assert stays.segments[0].mask.box.stop_kji == (5, 7, 6)
+    assert leaves.segments[0].mask.box.stop_kji == (5, 7, 8), "one pixel more with every slice away from the middle"
 
 
 def test_clipping_and_empty_answers_are_noted(engine):
     outside = BoxPrompt(((-5.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
-    assert predict(engine, ct(), AROUND, outside).notes == ("segments[3].prompts[1].corners: clipped to the image",)
+    assert predict(engine, ct(), AROUND, outside).notes == ("segments[0].prompts[1].corners: clipped to the image",)
     empty = predict(engine, ct(), BoxPrompt(((0.0, 0.0, 1.0), (2.0, 2.0, 4.0))))
-    assert empty.mask == EMPTY_MASK
-    assert empty.score is None
-    assert empty.notes == ("segments[3]: the model found nothing",)
+    assert empty.segments[0].mask == EMPTY_MASK
+    assert empty.segments[0].score is None
+    assert empty.notes == ("segments[0]: the model found nothing",)
 
 
 def test_the_modality_decides_what_auto_means_whatever_was_asked_before(engine):
@@ -164,9 +164,9 @@ def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(engine, mon
     for asked, error, message in (
         (replace(request(volume), model_id="other"), UnknownModelError, "no model is called 'other'; there are: fake"),
         (replace(request(volume), volume_key="0"), InputError, "an image that was not sent"),
-        (request(volume, point), PromptError, r"segments\[3\].prompts\[0\].type: .* does not understand points"),
+        (request(volume, point), PromptError, r"segments\[0\].prompts\[0\].type: .* does not understand points"),
         (request(volume, negative), PromptError, "negative boxes"),
-        (request(volume, AROUND, far), PromptError, r"segments\[3\].prompts\[1\].corners: lies wholly outside"),
+        (request(volume, AROUND, far), PromptError, r"segments\[0\].prompts\[1\].corners: lies wholly outside"),
         (request(volume, intensity="nonsense"), InputError, "unknown intensity policy"),
         (request(volume, intensity="display"), InputError, "display window"),
     ):
@@ -285,7 +285,7 @@ def test_after_a_fault_the_engine_goes_on(engine, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(InferenceError):
         patch.setattr(FakeModel, "decode", fail)
         predict(engine, ct())
-    assert predict(engine, ct()).mask.voxels == 4 * 4 * 5
+    assert predict(engine, ct()).segments[0].mask.voxels == 4 * 4 * 5
 
 
 def test_a_missing_package_is_named(tmp_path, model, monkeypatch):
@@ -349,17 +349,134 @@ def test_a_request_that_was_stopped_before_it_began_does_nothing(engine, model):
     assert model.encoded == []
 
 
-def test_colour_and_prompts_beyond_boxes_are_refused_where_nothing_understands_them(model, tmp_path):
-    card = fake_card(channels=[1], prompts=["box", "point"])
+def test_colour_is_refused_where_the_model_does_not_understand_it(model, tmp_path):
+    card = fake_card(channels=[1])
     engine = Engine({card.id: card}, fill_store(tmp_path, card))
     colour = replace(ct(), array_kji=np.repeat(ct().array_kji[..., None], 3, axis=3))
-    for volume in (ct(), colour):
-        engine.add_volume(volume)
+    engine.add_volume(colour)
     with pytest.raises(InputError, match="colour"):
         engine.predict(request(colour), Progress())
-    with pytest.raises(PromptError, match="boxes only") as caught:
-        engine.predict(request(ct(), AROUND, PointPrompt((5.0, 4.0, 2.0))), Progress())
-    assert caught.value.place == "segments[3].prompts[1].type"
+
+
+EVERYTHING = {"prompts": ["box", "point", "mask"], "negative": ["point"], "translations": {"scribble": "points"}}
+
+
+@pytest.fixture
+def open_engine(model, tmp_path):
+    """An engine whose model understands points and masks, too."""
+    card = fake_card(**EVERYTHING)
+    return Engine({card.id: card}, fill_store(tmp_path, card))
+
+
+def click(x, y, z, polarity="positive", plane=None):
+    return PointPrompt((float(x), float(y), float(z)), Polarity(polarity), plane)
+
+
+def found(prediction, number=0):
+    return prediction.segments[number].mask.expand(SHAPE)
+
+
+def test_a_click_finds_what_is_under_it_on_its_slice(open_engine, model):
+    mask = found(predict(open_engine, ct(), click(5, 4, 2)))
+    wanted = np.zeros(SHAPE, np.bool_)
+    wanted[2, 3:7, 4:8] = True
+    assert np.array_equal(mask, wanted), "two pixels around (5, 4), inside the block"
+
+
+@pytest.mark.parametrize(("axis", "place"), [("i", (5, 4, 2)), ("j", (5, 4, 2)), ("k", (5, 4, 2))])
+def test_a_click_lies_on_the_slice_of_its_plane(open_engine, axis, place):
+    mask = found(predict(open_engine, ct(), click(*place, plane=axis)))
+    n = {"i": 2, "j": 1, "k": 0}[axis]
+    assert set(np.nonzero(mask)[n]) == {place[2 - n]}
+    assert mask[2, 4, 5]
+
+
+def test_a_click_is_carried_on_and_a_negative_one_corrects_on_the_way(open_engine):
+    alone = found(predict(open_engine, ct(), click(5, 4, 2)))
+    carried = found(predict(open_engine, ct(), click(5, 4, 2), propagation=Propagation()))
+    corrected = predict(open_engine, ct(), click(5, 4, 2), click(4, 6, 3, "negative"), propagation=Propagation())
+    assert set(np.nonzero(alone)[0]) == {2}
+    assert set(np.nonzero(carried)[0]) == {1, 2, 3, 4}
+    assert carried[3, 6, 4] and not found(corrected)[3, 6, 4]
+    assert np.array_equal(carried[:3], found(corrected)[:3]), "below the correction nothing changes"
+    assert corrected.counts["decodes"] < 4, "and is not asked again"
+
+
+@pytest.mark.parametrize(
+    ("fields", "slices"),
+    [
+        ({"direction": "up"}, {2, 3, 4}),
+        ({"direction": "down"}, {1, 2}),
+        ({"start": 2, "stop": 4}, {2, 3}),
+        ({"start": 3}, {2, 3, 4}),
+        ({"start": 4}, {2}),
+        ({"stop": 1}, {2}),
+        ({"stop": 2}, {1, 2}),
+        ({"stop": 100}, {1, 2, 3, 4}),
+    ],
+)
+def test_propagation_keeps_to_its_range_and_direction(open_engine, fields, slices):
+    answer = predict(open_engine, ct(), click(5, 4, 2), propagation=Propagation(**fields))
+    assert set(np.nonzero(found(answer))[0]) == slices, "and nothing is reached through what may not be"
+
+
+@pytest.mark.parametrize("way", ["box", "mask", "points"])
+def test_a_mask_is_handed_over_as_what_was_asked_for(open_engine, model, way):
+    predict(open_engine, ct(), click(5, 4, 2), propagation=Propagation(hand_over=way, direction="up"))
+    prompt, _ = model.asked[1]
+    assert [prompt.box is not None, prompt.mask is not None, bool(prompt.points)] == [
+        way == "box",
+        way == "mask",
+        way == "points",
+    ]
+
+
+def test_a_way_to_hand_over_that_the_model_lacks_is_refused(engine):
+    with pytest.raises(InputError, match="mask"):
+        predict(engine, ct(), propagation=Propagation(hand_over="mask"))
+    with pytest.raises(PromptError, match="no slice may be reached"):
+        flat = BoxPrompt(((3.0, 2.0, 2.0), (9.0, 7.0, 2.0)))
+        predict(engine, ct(), flat, propagation=Propagation(start=6))
+
+
+def test_a_negative_click_alone_is_refused_with_its_place(open_engine):
+    with pytest.raises(PromptError, match="negative point alone") as caught:
+        predict(open_engine, ct(), click(5, 4, 2), click(5, 4, 3, "negative"))
+    assert caught.value.place == "segments[0].prompts[1]"
+
+
+def test_a_mask_prompt_is_asked_on_each_of_its_slices(open_engine, model):
+    seed = np.zeros(SHAPE, np.bool_)
+    seed[2:4, 4:6, 5:8] = True
+    prompt = MaskPrompt("seed.seg.nrrd", "Block", voxels=pack_mask(seed))
+    assert np.array_equal(found(predict(open_engine, ct(), prompt)), seed)
+    with pytest.raises(PromptError, match="was not read"):
+        predict(open_engine, ct(), replace(prompt, voxels=None))
+
+
+def test_a_translated_prompt_is_noted(open_engine, model):
+    stroke = ScribblePrompt(((4.0, 4.0, 2.0), (8.0, 5.0, 2.0)))
+    answer = predict(open_engine, ct(), stroke)
+    assert answer.notes == ("segments[0].prompts[0]: the scribble became 5 points, which Fake Model understands",)
+    assert len(model.asked) == 5, "as it grew"
+    assert found(answer)[2, 3:7, 4:9].all()
+
+
+def test_segments_are_found_together_and_each_slice_is_encoded_once(open_engine, model):
+    volume = ct()
+    open_engine.add_volume(volume)
+    open_engine.cache = EmbeddingCache(0)
+    right, left = SegmentPrompts("Right", (click(4, 4, 2),)), SegmentPrompts("Left", (click(8, 6, 4),))
+    asked = PredictRequest(7, "fake", volume.key, (right, left), propagation=Propagation())
+    together = open_engine.predict(asked, Progress())
+    encodes = list(model.encoded)
+    for number, segment in enumerate((right, left)):
+        alone = open_engine.predict(replace(asked, segments=(segment,)), Progress())
+        assert alone.segments[0] == together.segments[number]
+    # The model's memory holds a single slice: each is passed once upwards and once downwards by both.
+    assert len(encodes) == together.counts["encodes"] <= 2 * SHAPE[0]
+    (note,) = (note for note in together.notes if "encoded again" in note)
+    assert note == f"encoded again, for want of memory: {len(encodes) - SHAPE[0]} of {len(encodes)} slices"
 
 
 def test_an_encoding_is_ended_in_its_midst_and_not_kept(engine, monkeypatch):
@@ -375,4 +492,4 @@ def test_an_encoding_is_ended_in_its_midst_and_not_kept(engine, monkeypatch):
         patch.setattr(FakeModel, "encode", encode)
         engine.predict(request(volume), Progress(token=token))
     assert len(engine.cache) == 0
-    assert predict(engine, volume).mask.voxels == 4 * 4 * 5
+    assert predict(engine, volume).segments[0].mask.voxels == 4 * 4 * 5

@@ -4,7 +4,10 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.core.geometry import AXES, Box, array_axis
 from FoundationSegLib.core.placement import PlacedBox
-from FoundationSegLib.engine.tracks import WIDER, Track, confined, inner_starts, plan_tracks, slice_prompt
+from FoundationSegLib.core.requests import Propagation
+from FoundationSegLib.engine import tracks as tracks_module
+from FoundationSegLib.engine.slice_parts import Placed, SlicePart, VolumeBox, rectangle
+from FoundationSegLib.engine.tracks import WIDER, Track, confined, inner_starts
 from FoundationSegLib.models.base import SlicePrompt
 
 SHAPE = (12, 20, 30)
@@ -12,6 +15,17 @@ SHAPE = (12, 20, 30)
 
 def placed(start_kji, stop_kji, axis="k", is_2d=False):
     return PlacedBox(Box(start_kji, stop_kji), axis, is_2d, clipped=False)
+
+
+def plan_tracks(boxes, shape_kji, propagation, rule="surest"):
+    """The tracks of boxes, and of parts on slices."""
+    volumes = [VolumeBox(b.axis, b.slices, rectangle(b)) for b in boxes if isinstance(b, PlacedBox) and not b.is_2d]
+    parts = [
+        SlicePart(b.axis, b.slices.start, rectangle(b), "") if isinstance(b, PlacedBox) else b
+        for b in boxes
+        if not isinstance(b, PlacedBox) or b.is_2d
+    ]
+    return tracks_module.plan_tracks(Placed(tuple(volumes), tuple(parts), ()), shape_kji, propagation, rule)
 
 
 def flat(*indices, axis="k"):
@@ -24,15 +38,8 @@ def flat(*indices, axis="k"):
     return boxes
 
 
-def plan(boxes, propagate=False):
-    return [(t.axis, t.starts[0], t.span, t.reach) for t in plan_tracks(boxes, SHAPE, propagate)]
-
-
-@pytest.mark.parametrize("axis", AXES)
-def test_a_prompt_has_both_corners_inside(axis):
-    prompt = slice_prompt(placed((1, 2, 4), (6, 9, 15), axis))
-    x, y = {"k": ((4, 14), (2, 8)), "j": ((4, 14), (1, 5)), "i": ((2, 8), (1, 5))}[axis]
-    assert prompt.box == (x[0], y[0], x[1], y[1])
+def plan(boxes, propagation=None):
+    return [(t.axis, t.starts[0], t.span, t.reach) for t in plan_tracks(boxes, SHAPE, propagation)]
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.sampled_from(AXES))
@@ -40,7 +47,7 @@ def test_a_box_starts_at_the_middle_slice_of_the_official_script(first, more, ax
     start, stop = [0, 0, 0], [1, 1, 1]
     z_min, z_max = first, first + more
     start[array_axis(axis)], stop[array_axis(axis)] = z_min, z_max + 1
-    (track,) = plan_tracks([placed(tuple(start), tuple(stop), axis)], (1001,) * 3, propagate=False, rule="official")
+    (track,) = plan_tracks([placed(tuple(start), tuple(stop), axis)], (1001,) * 3, None, rule="official")
     assert track.starts == (int((z_max - z_min) / 2 + z_min),)
     assert track.span == track.reach == range(z_min, z_max + 1)
     assert track.axis == axis
@@ -48,14 +55,14 @@ def test_a_box_starts_at_the_middle_slice_of_the_official_script(first, more, ax
 
 def test_a_3d_box_never_goes_on():
     boxes = [placed((2, 3, 4), (6, 9, 12))]
-    assert plan(boxes, propagate=True) == plan(boxes) == [("k", 3, range(2, 6), range(2, 6))]
+    assert plan(boxes, propagation=Propagation()) == plan(boxes) == [("k", 3, range(2, 6), range(2, 6))]
 
 
 def test_a_3d_box_is_the_limit_unless_the_official_rule_is_wanted():
     box, flat_box = placed((2, 3, 4), (6, 9, 12)), flat(5)[0]
-    limits = [(track.limit, track.wider) for track in plan_tracks([box, flat_box], SHAPE, propagate=True)]
+    limits = [(track.limit, track.wider) for track in plan_tracks([box, flat_box], SHAPE, propagation=Propagation())]
     assert limits == [((4, 3, 11, 8), WIDER), (None, 0)], "a flat box says nothing of the slices beside its own"
-    tracks = plan_tracks([box, flat_box], SHAPE, propagate=True, rule="official")
+    tracks = plan_tracks([box, flat_box], SHAPE, propagation=Propagation(), rule="official")
     assert [(track.limit, track.wider) for track in tracks] == [(None, 0), (None, 0)]
 
 
@@ -75,7 +82,7 @@ def test_starts_lie_in_the_inner_part_and_no_end_is_preferred(first, length):
 
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=4, unique=True).map(sorted))
 def test_every_slice_is_come_to_on_the_way_up_or_down(starts):
-    track = Track("k", tuple(starts), SlicePrompt((0, 0, 1, 1)), range(20), range(20))
+    track = Track("k", tuple(starts), (SlicePrompt((0, 0, 1, 1)),), range(20), range(20))
     up, down = track.ways
     assert set(up) | set(down) == set(track.reach)
     assert track.steps == 20 + starts[-1] - starts[0] - (len(starts) - 1)
@@ -99,9 +106,9 @@ def test_a_box_is_cut_to_the_limit_and_no_line_is_left(box, limit, left):
 
 def test_one_flat_box_stays_on_its_slice_unless_it_is_carried_on():
     assert plan(flat(5)) == [("k", 5, range(5, 6), range(5, 6))]
-    assert plan(flat(5), propagate=True) == [("k", 5, range(5, 6), range(12))]
-    assert plan(flat(5, axis="j"), propagate=True) == [("j", 5, range(5, 6), range(20))]
-    assert plan(flat(5, axis="i"), propagate=True) == [("i", 5, range(5, 6), range(30))]
+    assert plan(flat(5), propagation=Propagation()) == [("k", 5, range(5, 6), range(12))]
+    assert plan(flat(5, axis="j"), propagation=Propagation()) == [("j", 5, range(5, 6), range(20))]
+    assert plan(flat(5, axis="i"), propagation=Propagation()) == [("i", 5, range(5, 6), range(30))]
 
 
 def test_slices_between_follow_the_nearest_and_at_a_tie_the_earlier():
@@ -110,13 +117,13 @@ def test_slices_between_follow_the_nearest_and_at_a_tie_the_earlier():
 
 
 def test_the_outermost_reach_the_ends():
-    reaches = [(key, reach) for _, key, _, reach in plan(flat(6, 2, 9), propagate=True)]
+    reaches = [(key, reach) for _, key, _, reach in plan(flat(6, 2, 9), propagation=Propagation())]
     assert reaches == [(2, range(5)), (6, range(5, 8)), (9, range(8, 12))]
 
 
 def test_several_boxes_on_one_slice_share_their_slices():
     boxes = [*flat(2), *flat(6), placed((6, 10, 10), (7, 12, 12), is_2d=True)]
-    tracks = plan_tracks(boxes, SHAPE, propagate=True)
+    tracks = plan_tracks(boxes, SHAPE, propagation=Propagation())
     assert [(t.starts[0], t.span, t.reach) for t in tracks[1:]] == [(6, range(5, 7), range(5, 12))] * 2
     assert len({t.prompt for t in tracks[1:]}) == 2
 
@@ -124,20 +131,20 @@ def test_several_boxes_on_one_slice_share_their_slices():
 def test_axes_do_not_meet():
     boxes = [*flat(2), *flat(7, axis="j"), *flat(3, axis="i"), placed((0, 0, 0), (4, 4, 4))]
     assert plan(boxes) == [
-        ("k", 1, range(4), range(4)),
         ("i", 3, range(3, 4), range(3, 4)),
         ("j", 7, range(7, 8), range(7, 8)),
+        ("k", 1, range(4), range(4)),
         ("k", 2, range(2, 3), range(2, 3)),
     ]
 
 
 def test_no_box_no_track():
-    assert plan([], propagate=True) == []
+    assert plan([], propagation=Propagation()) == []
 
 
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=8), st.booleans())
 def test_every_slice_belongs_to_the_nearest_box_and_to_no_other(keys, propagate):
-    tracks = plan_tracks(flat(*keys, axis="j"), SHAPE, propagate)
+    tracks = plan_tracks(flat(*keys, axis="j"), SHAPE, Propagation() if propagate else None)
     assert sorted(track.starts[0] for track in tracks) == sorted(keys)
     everywhere = range(20) if propagate else range(min(keys), max(keys) + 1)
     for index in everywhere:

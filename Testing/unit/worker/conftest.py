@@ -19,9 +19,7 @@ from Testing.unit.worker.fake_worker import COMMAND
 
 
 def scripted(volume: Volume, script: str = "answer", number: int = 1) -> PredictRequest:
-    return PredictRequest(
-        number, "fake", volume.key, SegmentPrompts(script, (TextPrompt("liver"),)), place="segments[0]"
-    )
+    return PredictRequest(number, "fake", volume.key, (SegmentPrompts(script, (TextPrompt("liver"),)),))
 
 
 def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

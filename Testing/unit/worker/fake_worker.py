@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from FoundationSegLib.core.errors import InferenceError, PromptError, VolumeMissingError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker import main
 
@@ -59,14 +59,14 @@ class ScriptedEngine:
         if request.volume_key not in self.volumes:
             raise VolumeMissingError()
         volume = self.volumes[request.volume_key]
-        for word in request.segment.name.split():
+        for word in request.segments[0].name.split():
             name, _, value = word.partition("=")
             getattr(self, f"do_{name}")(value, request, progress)
         checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
-        mask = pack_mask(volume.array_kji > 0, self.shift)
+        found = (SegmentPrediction(pack_mask(volume.array_kji > 0, self.shift), 0.5),) * len(request.segments)
         counts = {"pid": os.getpid(), "volumes": len(self.volumes), "ahead": self.ahead}
         return Prediction(
-            request.request_id, mask, 0.5, {"rule": "none"}, checkpoint, "cpu", self.prepared, ("a note",), {}, counts
+            request.request_id, found, {"rule": "none"}, checkpoint, "cpu", self.prepared, ("a note",), {}, counts
         )
 
     def do_answer(self, value: str, request: PredictRequest, progress: Progress) -> None:
@@ -124,7 +124,7 @@ class ScriptedEngine:
         raise InferenceError(value)
 
     def do_refuse(self, value: str, request: PredictRequest, progress: Progress) -> None:
-        raise PromptError(value, f"{request.place}.prompts[0]")
+        raise PromptError(value, "segments[0].prompts[0]")
 
     def do_stumble(self, value: str, request: PredictRequest, progress: Progress) -> None:
         raise ZeroDivisionError(value)

@@ -4,7 +4,7 @@ from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceEr
 from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from FoundationSegLib.worker.client import InlineClient, ask
 from FoundationSegLib.worker.messages import Answered, Failed, Progressed
 
@@ -42,11 +42,11 @@ class ThreeSteps:
 
 def answer_to(request):
     checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
-    return Prediction(request.request_id, EMPTY_MASK, None, {}, checkpoint, "cpu", "float32")
+    return Prediction(request.request_id, (SegmentPrediction(EMPTY_MASK, None),), {}, checkpoint, "cpu", "float32")
 
 
 def request(number=1):
-    return PredictRequest(number, "fake", "0", SegmentPrompts("Liver", (TextPrompt("liver"),)))
+    return PredictRequest(number, "fake", "0", (SegmentPrompts("Liver", (TextPrompt("liver"),)),))
 
 
 def test_a_request_is_reported_and_answered_in_order():

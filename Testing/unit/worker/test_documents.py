@@ -11,8 +11,8 @@ from FoundationSegLib.core.errors import FoundationSegError, InferenceError, Inp
 from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.mask import EMPTY_MASK, pack_mask
 from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.prompts import SegmentPrompts
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest
+from FoundationSegLib.core.prompts import MaskPrompt, SegmentPrompts
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker import documents
 from FoundationSegLib.worker.frames import Frame, FrameError
@@ -53,10 +53,21 @@ def test_a_volume_that_is_not_the_one_it_says_is_refused(change):
         documents.volume_from_frame(Frame({**frame.header, **change}, frame.payload))
 
 
-@given(st.lists(prompts, min_size=1, max_size=4), st.booleans())
-def test_a_request_arrives_as_it_was(given_prompts, propagate):
-    segment = SegmentPrompts("Leber é", tuple(given_prompts))
-    request = PredictRequest(7, "fake", "ab", segment, "400,40", propagate, "segments[3]")
+@st.composite
+def masks(draw):
+    mask = np.random.default_rng(draw(st.integers(0, 99))).random((2, 3, 4)) > draw(st.floats(0, 1))
+    return MaskPrompt("seed.seg.nrrd", "Leber", voxels=draw(st.none() | st.just(pack_mask(mask, (5, 6, 7)))))
+
+
+PROPAGATIONS = st.none() | st.builds(
+    Propagation, st.none() | st.integers(0, 3), st.none() | st.integers(4, 9), st.sampled_from(["both", "up", "down"])
+)
+
+
+@given(st.lists(st.lists(prompts | masks(), min_size=1, max_size=4), min_size=1, max_size=3), PROPAGATIONS)
+def test_a_request_arrives_as_it_was(given_prompts, propagation):
+    segments = tuple(SegmentPrompts(f"Leber é {n}", tuple(some)) for n, some in enumerate(given_prompts))
+    request = PredictRequest(7, "fake", "ab", segments, "400,40", propagation)
     frame = documents.request_to_frame(request, 12)
     assert documents.request_from_frame(crossed(frame)) == request
     assert frame.header["ticket"] == 12
@@ -64,17 +75,17 @@ def test_a_request_arrives_as_it_was(given_prompts, propagate):
 
 def test_every_field_of_a_request_crosses():
     fields = {field.name for field in dataclasses.fields(PredictRequest)}
-    assert fields == {"request_id", "model_id", "volume_key", "segment", "intensity", "propagate", "place"}
+    assert fields == {"request_id", "model_id", "volume_key", "segments", "intensity", "propagation"}
 
 
 @given(st.integers(0, 2**32 - 1), st.none() | st.floats(0, 1))
 def test_an_answer_arrives_as_it_was(seed, score):
-    mask = pack_mask(np.random.default_rng(seed).random((3, 4, 5)) > 0.7, (10, 20, 30))
+    random = np.random.default_rng(seed)
+    found = [pack_mask(random.random((3, 4, 5)) > random.random(), (10, 20, 30)) for _ in range(random.integers(1, 4))]
     checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
     prediction = Prediction(
         7,
-        mask,
-        score,
+        tuple(SegmentPrediction(mask, score) for mask in found),
         {"policy": "auto", "low": -160.0},
         checkpoint,
         "cpu",
@@ -88,16 +99,19 @@ def test_an_answer_arrives_as_it_was(seed, score):
     assert frame.header["ticket"] == 3
 
 
+EMPTY_ANSWER = Prediction(
+    7, (SegmentPrediction(EMPTY_MASK, None),), {}, CheckpointRecord("a", "b", "c", "d"), "cpu", "float32"
+)
+
+
 def test_an_empty_answer_arrives_as_it_was():
-    prediction = Prediction(7, EMPTY_MASK, None, {}, CheckpointRecord("a", "b", "c", "d"), "cpu", "float32")
-    assert documents.prediction_from_frame(crossed(documents.prediction_to_frame(prediction, 3))) == prediction
+    assert documents.prediction_from_frame(crossed(documents.prediction_to_frame(EMPTY_ANSWER, 3))) == EMPTY_ANSWER
 
 
 def test_an_answer_with_bits_missing_is_refused():
-    prediction = Prediction(7, EMPTY_MASK, None, {}, CheckpointRecord("a", "b", "c", "d"), "cpu", "float32")
-    frame = documents.prediction_to_frame(prediction, 3)
+    frame = documents.prediction_to_frame(EMPTY_ANSWER, 3)
     with pytest.raises(FoundationSegError):
-        documents.prediction_from_frame(Frame({**frame.header, "box": [[0, 0, 0], [2, 2, 2]]}, b""))
+        documents.prediction_from_frame(Frame({**frame.header, "boxes": [[[0, 0, 0], [2, 2, 2]]]}, b""))
 
 
 @pytest.mark.parametrize("item", [(), ("model.safetensors", 1, 5)])

@@ -24,7 +24,7 @@ def test_a_stranger_who_calls_is_shown_out(client, volume):
     strangers[1].close()
     client.send_volume(volume)
     prediction = ask(client, scripted(volume))
-    assert np.array_equal(prediction.mask.expand((4, 6, 8)), positive_mask(volume))
+    assert np.array_equal(prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
     for stranger in (strangers[0], strangers[2]):
         stranger.settimeout(5)
         assert learned(stranger) == b""
@@ -45,7 +45,7 @@ def test_what_a_stranger_says_harms_nobody(client, volume, hello):
         stranger.sendall(struct.pack("<4sIQ", b"FSW1", len(hello), 0) + hello)
         time.sleep(0.05)
         client.send_volume(volume)
-        assert ask(client, scripted(volume)).score == 0.5
+        assert ask(client, scripted(volume)).segments[0].score == 0.5
 
 
 def test_a_client_that_polls_late_still_finds_its_worker(make_client, volume):

@@ -4,12 +4,11 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from FoundationSegLib.core.errors import InputError, PromptError
-from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.requests import CheckpointRecord, Prediction
 from FoundationSegLib.worker.messages import Answered, Failed, Progressed
 
-PREDICTION = Prediction(1, EMPTY_MASK, None, {}, CheckpointRecord("fake", "fake-wheel", "1.0", "ab"), "cpu", "float32")
+PREDICTION = Prediction(1, (), {}, CheckpointRecord("fake", "fake-wheel", "1.0", "ab"), "cpu", "float32")
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ def test_an_answer_is_the_one_of_the_engine(client, volume):
     client.send_volume(volume)
     reports = []
     prediction = ask(client, scripted(volume, "steps=3 pause=0", 7), reports.append)
-    assert np.array_equal(prediction.mask.expand(volume.geometry.shape_kji), positive_mask(volume))
-    assert (prediction.request_id, prediction.score, prediction.notes) == (7, 0.5, ("a note",))
+    assert np.array_equal(prediction.segments[0].mask.expand(volume.geometry.shape_kji), positive_mask(volume))
+    assert (prediction.request_id, prediction.segments[0].score, prediction.notes) == (7, 0.5, ("a note",))
     assert [(report.stage, report.total) for report in reports][:1] == [("slices", 3)]
     assert prediction.counts["pid"] == client.worker_pid != os.getpid()
     assert not client.is_busy
@@ -77,14 +77,14 @@ def test_a_volume_that_had_to_make_room_is_sent_again(make_client, volume):
     for image in (volume, other, volume):
         prediction = ask(client, scripted(image))
         assert prediction.counts["volumes"] == 1
-        assert np.array_equal(prediction.mask.expand((4, 6, 8)), positive_mask(image))
+        assert np.array_equal(prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(image))
 
 
 def test_a_volume_that_lies_scattered_arrives_whole(client):
     voxels = np.random.default_rng(3).integers(-9, 9, (8, 6, 9), dtype=np.int16).T[::-1, :, ::2]
     scattered = Volume(voxels, geometry_from_spacing(voxels.shape))
     client.send_volume(scattered)
-    mask = ask(client, scripted(scattered)).mask
+    mask = ask(client, scripted(scattered)).segments[0].mask
     assert np.array_equal(mask.expand(voxels.shape), voxels > 0)
 
 
@@ -188,7 +188,7 @@ def test_asking_again_after_an_interrupt(client, volume, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         ask(client, scripted(volume, "steps=1000"), interrupt)
-    assert ask(client, scripted(volume)).score == 0.5
+    assert ask(client, scripted(volume)).segments[0].score == 0.5
 
 
 def test_more_files_may_be_open_than_select_knows(client, volume):
@@ -198,7 +198,7 @@ def test_more_files_may_be_open_than_select_knows(client, volume):
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
         client.send_volume(volume)
-        assert ask(client, scripted(volume)).score == 0.5
+        assert ask(client, scripted(volume)).segments[0].score == 0.5
     finally:
         for number in opened:
             os.close(number)

@@ -51,7 +51,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, volume, tmp_
     client.submit(scripted(volume, f"die_once={tmp_path / 'died'} steps=2", 5))
     events = events_until(client, Answered)
     assert [event.report.stage for event in events[:-1]].count("restart") == 1
-    assert np.array_equal(events[-1].prediction.mask.expand((4, 6, 8)), positive_mask(volume))
+    assert np.array_equal(events[-1].prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
 
 
 def test_a_worker_that_dies_while_idle_is_replaced(client, volume):
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_at_the_same_step_again_and_again_is_given_up(client,
     ) as caught:
         ask(client, scripted(volume, "steps=3 pause=0.04 steps=2 die=3"))
     assert "last words" in caught.value.__notes__[0]
-    assert np.any(ask(client, scripted(volume)).mask.unpack()), "the next request is a new one"
+    assert np.any(ask(client, scripted(volume)).segments[0].mask.unpack()), "the next request is a new one"
 
 
 def test_a_crash_at_one_step_ends_though_the_reports_differ(client, volume):
@@ -189,7 +189,7 @@ def test_a_worker_that_hangs_is_given_up(make_client, volume, monkeypatch, patie
 def test_a_long_answer_with_signs_of_life_is_waited_for(make_client, volume, monkeypatch):
     client = make_client(silence_s=3)
     client.send_volume(volume)
-    assert ask(client, scripted(volume, "hang=4")).score == 0.5
+    assert ask(client, scripted(volume, "hang=4")).segments[0].score == 0.5
 
 
 @pytest.mark.parametrize("answer", [{"type": "answered"}, {}, {"type": "progress", "stage": "s"}])

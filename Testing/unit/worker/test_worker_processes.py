@@ -47,7 +47,7 @@ def test_killed_at_random_moments_the_run_ends_in_the_same_mask(make_client, vol
         timer = threading.Timer(chance.uniform(0.0, 0.5), lambda c=client: os.kill(c.worker_pid, signal.SIGKILL))
         client.send_volume(volume)
         timer.start()
-        mask = ask(client, scripted(volume, "steps=20 pause=0.01")).mask
+        mask = ask(client, scripted(volume, "steps=20 pause=0.01")).segments[0].mask
         timer.join()
         same += np.array_equal(mask.expand((4, 6, 8)), positive_mask(volume))
         client.close()
@@ -69,7 +69,7 @@ def test_many_kills_in_one_run_do_not_end_it(client, volume):
         until(lambda pid=client.worker_pid: events.extend(client.poll()) or client.worker_pid != pid)
     events += events_until(client, Answered)
     assert not any(isinstance(event, Failed) for event in events)
-    assert np.array_equal(events[-1].prediction.mask.expand((4, 6, 8)), positive_mask(volume))
+    assert np.array_equal(events[-1].prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
 
 
 @on_linux

@@ -1,0 +1,170 @@
+"""From slice to slice with a model that remembers the object, as it would follow it through the frames of a video."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..core.geometry import Axis
+from ..models.base import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
+from .orientation import Orientation
+from .tracks import Track
+from .walks import Asking, Visit, visit
+
+# Beyond the outermost prompts an object has ended where the model says so on this many slices one after another: on a
+# single one it may only be blurred.
+ABSENT_SLICES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One object, and where it is followed.
+
+    Attributes:
+        axis: the axis across which the slices lie.
+        prompts: by slice, what is asked there, in the pixels of the slice; never empty.
+        points: by slice, what corrects the answer where the object was followed to.
+        reach: the slices that may be come to; the prompted ones are among them.
+    """
+
+    axis: Axis
+    prompts: Mapping[int, SlicePrompt]
+    points: Mapping[int, tuple[SlicePoint, ...]]
+    reach: range
+
+    def turned(self, orientation: Orientation, shape: tuple[int, int]) -> "Followed":
+        """The same where the slices, (rows, columns) as stored, are seen turned."""
+        return Followed(
+            self.axis,
+            {index: orientation.turn_prompt(prompt, shape) for index, prompt in self.prompts.items()},
+            {
+                index: tuple(orientation.turn_point(point, shape) for point in points)
+                for index, points in self.points.items()
+            },
+            self.reach,
+        )
+
+
+def join_tracks(tracks: Sequence[Track]) -> tuple[list[Followed], list[Track]]:
+    """What a model with a memory follows, and what remains for single slices.
+
+    Prompts on several slices of an axis speak of one object. Where a slice has several boxes there are as many objects,
+    and the boxes of the next slice go to those that they overlap most.
+    """
+    followed = [_of_volume(track) for track in tracks if not track.is_flat]
+    alone = [track for track in tracks if track.is_flat]
+    for axis in dict.fromkeys(track.axis for track in alone):
+        across = [track for track in alone if track.axis == axis]
+        carried = [track for track in across if len(track.reach) > 1]
+        if not carried:
+            continue
+        reach = range(min(t.reach.start for t in carried), max(t.reach.stop for t in carried))
+        within = [track for track in across if track.starts[0] in reach]
+        followed += [_of_flat(group, reach) for group in _objects(within)]
+        alone = [track for track in alone if track not in within]
+    return followed, alone
+
+
+def _of_volume(track: Track) -> Followed:
+    start = track.starts[len(track.starts) // 2]
+    points = {index: given for index, given in track.points.items() if index != start}
+    return Followed(track.axis, {start: track.asks_on(start)[-1]}, points, track.reach)
+
+
+def _of_flat(tracks: Sequence[Track], reach: range) -> Followed:
+    prompts = {track.starts[0]: track.prompt for track in tracks}
+    points: dict[int, tuple[SlicePoint, ...]] = {}
+    for track in tracks:
+        points.update({index: given for index, given in track.points.items() if index not in prompts})
+    return Followed(tracks[0].axis, prompts, points, reach)
+
+
+def _objects(tracks: Sequence[Track]) -> list[list[Track]]:
+    """Tracks that speak of the same object, in the order of their slices."""
+    objects: list[list[Track]] = []
+    for index in sorted({track.starts[0] for track in tracks}):
+        free = list(objects)
+        for track in (track for track in tracks if track.starts[0] == index):
+            if free:
+                home = max(free, key=lambda known: _overlap(_extent(known[-1].prompt), _extent(track.prompt)))
+                free = [known for known in free if known is not home]
+                home.append(track)
+            else:
+                objects.append([track])
+    return objects
+
+
+def _extent(prompt: SlicePrompt) -> BoxXyxy:
+    """The box of a prompt or, where it has none, that around its positive points, or the whole slice."""
+    if prompt.box is not None:
+        return prompt.box
+    positive = [(point.x, point.y) for point in prompt.points if point.positive]
+    if not positive:
+        return 0.0, 0.0, float("inf"), float("inf")
+    xs, ys = zip(*positive, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _overlap(first: BoxXyxy, second: BoxXyxy) -> float:
+    """The area that two boxes share, in pixels; both corners are inside."""
+    across = min(first[2], second[2]) - max(first[0], second[0]) + 1
+    down = min(first[3], second[3]) - max(first[1], second[1]) + 1
+    return max(0.0, across) * max(0.0, down)
+
+
+@dataclass(slots=True)
+class MemoryWalk:
+    """The prompted slices first, then up from the lowest of them, then down from it.
+
+    Attributes:
+        followed: in the pixels that the model sees.
+        asking: who runs the model.
+        fresh_each_way, largest_part_only: see :class:`~FoundationSegLib.models.base.MemoryModel`.
+    """
+
+    followed: Followed
+    asking: Asking
+    fresh_each_way: bool
+    largest_part_only: bool
+    axis: Axis = field(init=False)
+    found: dict[int, SliceAnswer] = field(default_factory=dict)
+    steps: int = field(init=False)
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.axis, self.steps = self.followed.axis, len(self.followed.reach)
+
+    def visits(self) -> Iterator[Visit]:
+        """See :meth:`~.walks.Walk.visits`."""
+        reach, first = self.followed.reach, min(self.followed.prompts)
+        memory = self.asking.remember(self.axis)
+        yield from self._prompted(memory, 0)
+        yield from self._follow(memory, range(first, reach.stop), 1)
+        down = range(first, reach.start - 1, -1)
+        if self.fresh_each_way and len(down) > 1:
+            memory = self.asking.remember(self.axis)
+            for index, prompt in sorted(self.followed.prompts.items()):
+                self.asking.recall(memory, self.axis, index, prompt, upwards=False)
+        yield from self._follow(memory, down, 2)
+
+    def _prompted(self, memory: ObjectMemory, way: int) -> Iterator[Visit]:
+        for index, prompt in sorted(self.followed.prompts.items()):
+            yield visit(self.axis, way, index)
+            self.found[index] = self.asking.recall(memory, self.axis, index, prompt, upwards=True)
+            self.done += 1
+
+    def _follow(self, memory: ObjectMemory, way: range, number: int) -> Iterator[Visit]:
+        """Along a way, to where the object has ended or the way does."""
+        upwards, absent = number == 1, 0
+        prompted = self.followed.prompts
+        for index in way:
+            if index in prompted:
+                continue
+            yield visit(self.axis, number, index)
+            answer = self.asking.recall(memory, self.axis, index, None, upwards)
+            if index in self.followed.points:
+                correction = SlicePrompt(points=self.followed.points[index])
+                answer = self.asking.recall(memory, self.axis, index, correction, upwards)
+            self.found[index] = answer
+            self.done += 1
+            absent = absent + 1 if answer.absent else 0
+            if absent >= ABSENT_SLICES and not min(prompted) < index < max(prompted):
+                return
