@@ -12,7 +12,7 @@ def announce_missing(card: ModelCard, device: DeviceChoice) -> None:
 
     Raises:
         CheckpointError: its terms have to be accepted first, or it cannot be fetched.
-        InferenceError: there is no such device; what cannot compute need not download.
+        InputError: there is no such device; what cannot compute need not download.
     """
     store = Store(default_store_folder())
     if not needs_download(store, card):

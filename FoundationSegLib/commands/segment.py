@@ -17,26 +17,20 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.requests import DeviceChoice, Direction, HandOver, Prediction, PredictRequest, Propagation
+from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..core.volume import Volume, require_image
-from ..hub.fetch import needs_download, require_fetchable
-from ..hub.store import Store, default_store_folder
-from ..io.atomic import check_writable, replace_atomically
+from ..hub.store import default_store_folder
+from ..io.atomic import replace_atomically
 from ..io.formats import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
+from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
 from .prompts_file import read_masks, read_prompts
 from .report import segment_report
-from .terminal import ProgressLine, announce_download, say
-
-
-def _path(text: str) -> Path:
-    """An empty one, as an unset shell variable gives it, would mean the working folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty")
-    return Path(text)
+from .targets import path_argument, require_targets
+from .terminal import ProgressLine, say
 
 
 def _slice_range(text: str) -> tuple[int | None, int | None]:
@@ -57,12 +51,16 @@ def _propagation(options: argparse.Namespace) -> Propagation | None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("volume", metavar="VOLUME", type=_path, help="an image file, or a folder with one DICOM series")
+    parser.add_argument(
+        "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
+    )
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
-    parser.add_argument("--prompts", metavar="FILE", type=_path, required=True, help="what to segment (JSON)")
-    parser.add_argument("--output", metavar="OUT", type=_path, required=True, help=".seg.nrrd, .nii.gz or .nrrd")
-    parser.add_argument("--report", metavar="FILE", type=_path, help="write what was done, as JSON")
-    parser.add_argument("--overview", metavar="FILE", type=_path, help="write a picture of the result (.png)")
+    parser.add_argument("--prompts", metavar="FILE", type=path_argument, required=True, help="what to segment (JSON)")
+    parser.add_argument(
+        "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"
+    )
+    parser.add_argument("--report", metavar="FILE", type=path_argument, help="write what was done, as JSON")
+    parser.add_argument("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
     parser.add_argument("--intensity", metavar="POLICY", default="auto", help="a policy's name, or width,centre")
     parser.add_argument("--propagate", action="store_true", help="carry 2-D prompts on until the object ends")
@@ -130,29 +128,12 @@ def _check(options: argparse.Namespace) -> _Job:
 
 
 def _check_targets(options: argparse.Namespace) -> None:
-    """Every file to be written can be, and is neither one that is read nor written twice."""
+    """Every file to be written is of a kind that can be, and in nothing's way."""
     output_format(options.output)
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
-    taken = {_identity(options.volume): "the image", _identity(options.prompts): "the prompts file"}
-    for name in ("output", "report", "overview"):
-        path: Path | None = getattr(options, name)
-        if path is None:
-            continue
-        check_writable(path)
-        if _identity(path) in taken:
-            raise OutputError(f"--{name} {path.name} would replace {taken[_identity(path)]}; choose another name")
-        taken[_identity(path)] = f"--{name}"
-
-
-def _identity(path: Path) -> object:
-    """The same for two paths to one file, through links too, whether it exists yet or not."""
-    try:
-        status = path.stat()
-    except OSError:
-        whole = path.absolute()
-        return _identity(whole.parent), whole.name
-    return status.st_dev, status.st_ino
+    targets = {name: getattr(options, name) for name in ("output", "report", "overview")}
+    require_targets(targets, {"the image": options.volume, "the prompts file": options.prompts})
 
 
 def _read(job: _Job) -> Volume:
@@ -177,25 +158,13 @@ def open_client(options: argparse.Namespace) -> Client:
 
 
 def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
-    store = Store(default_store_folder())
-    if needs_download(store, job.card):
-        require_fetchable(job.card, store=store)
-        _require_device(job.options.device)
-        announce_download(job.card)
+    announce_missing(job.card, job.options.device)
     line = ProgressLine()
     try:
         client.send_volume(volume)
         return ask(client, _request(job, volume), line.show)
     finally:
         line.clear()
-
-
-def _require_device(choice: DeviceChoice) -> None:
-    """What cannot compute need not download; the other devices are there in any case, and torch is slow to import."""
-    if choice in ("cuda", "mps"):
-        from ..engine.device import choose_device
-
-        choose_device(choice)
 
 
 def _request(job: _Job, volume: Volume) -> PredictRequest:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands import results, segment
+from FoundationSegLib.commands import checkpoints, results, segment
 from FoundationSegLib.core.errors import OutputError
 from FoundationSegLib.io import images
 from FoundationSegLib.io.segmentations import read_mask_prompt
@@ -23,7 +23,7 @@ def test_an_unwritable_output_is_found_before_anything_is_read_or_downloaded(des
 
     monkeypatch.setattr(images, "read_volume", touched)
     monkeypatch.setattr(segment, "read_prompts", touched)
-    monkeypatch.setattr(segment, "Store", touched)
+    monkeypatch.setattr(checkpoints, "Store", touched)
     missing = desk.folder / "missing"
     for options in (
         {"output": missing / "a.seg.nrrd"},
