@@ -56,6 +56,8 @@ def facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:
     yield "Task", f"{card.task}, on {' and '.join({2: 'slices', 3: 'volumes'}[n] for n in card.dimensions)}"
     negative = f"; also as 'not this': {', '.join(card.negative)}" if card.negative else ""
     yield "Prompts", f"{', '.join(card.prompts) or 'none'}{negative}"
+    if card.translations:
+        yield "Translated", ", ".join(f"{kind} to {words}" for kind, words in card.translations.items())
     yield "Trained on", ", ".join(card.modalities) or "no medical images"
     yield "Sees", _input(card)
     yield "Memory", _memory(card)

@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,45 @@ class FakeModel:
             return None
         margin = 1 + wider
         return columns.min() - margin, rows.min() - margin, columns.max() + margin, rows.max() + margin
+
+
+@dataclass(slots=True)
+class FakeMemory:
+    """Finds what touches what it found next door; remembers in which order it was asked what."""
+
+    story: list[tuple[str, int]]
+    known: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def prompt(self, index: int, embedding: FakeEmbedding, prompt: SlicePrompt) -> SliceAnswer:
+        self.story.append(("prompt", index))
+        before = self.known.get(index)
+        mask = prompted(prompt, embedding.image.shape[:2])
+        if before is not None:
+            taken = prompted(SlicePrompt(points=tuple(replace(p, positive=True) for p in prompt.points)), mask.shape)
+            mask = before & ~taken
+        return self._answer(index, mask & (embedding.image >= 128))
+
+    def follow(self, index: int, embedding: FakeEmbedding, upwards: bool) -> SliceAnswer:
+        self.story.append(("up" if upwards else "down", index))
+        near = self.known[index - 1 if upwards else index + 1]
+        return self._answer(index, near & (embedding.image >= 128))
+
+    def _answer(self, index: int, mask: np.ndarray) -> SliceAnswer:
+        self.known[index] = mask
+        return SliceAnswer(mask, 0.5, absent=not mask.any())
+
+
+@dataclass(slots=True)
+class FakeMemoryModel(FakeModel):
+    """The fake model with a memory; ``stories`` has what each memory was asked."""
+
+    fresh_each_way: bool = False
+    largest_part_only: bool = False
+    stories: list[list[tuple[str, int]]] = field(default_factory=list)
+
+    def remember(self, slices: int) -> FakeMemory:
+        self.stories.append([])
+        return FakeMemory(self.stories[-1])
 
 
 def prompted(prompt: SlicePrompt, shape: tuple[int, int]) -> np.ndarray:

@@ -2,13 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from FoundationSegLib.core.errors import PromptError
 from FoundationSegLib.core.geometry import AXES, Box, array_axis
 from FoundationSegLib.core.placement import PlacedBox
 from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.engine import tracks as tracks_module
 from FoundationSegLib.engine.slice_parts import Placed, SlicePart, VolumeBox, rectangle
 from FoundationSegLib.engine.tracks import WIDER, Track, confined, inner_starts
-from FoundationSegLib.models.base import SlicePrompt
+from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
 
 SHAPE = (12, 20, 30)
 
@@ -154,3 +155,106 @@ def test_every_slice_belongs_to_the_nearest_box_and_to_no_other(keys, propagate)
         assert track.starts[0] in track.span
         assert set(track.span) == set(track.reach) & set(range(min(keys), max(keys) + 1))
         assert set(track.reach) <= set(everywhere)
+
+
+YES, NO = SlicePoint(5.0, 5.0), SlicePoint(6.0, 4.0, positive=False)
+
+
+def click(index, point=YES, axis="k"):
+    return SlicePart(axis, index, point, f"click on {index}")
+
+
+def seed(index, axis="k"):
+    return SlicePart(axis, index, SliceMask((2, 2), b"\xf0"), "seed")
+
+
+def by_start(tracks):
+    return {track.starts[0]: track for track in tracks}
+
+
+def test_a_click_changes_its_slice_and_with_propagation_reaches_on():
+    (alone,) = plan_tracks([click(4), click(4, NO)], SHAPE, None)
+    assert (alone.asks, alone.reach) == ((SlicePrompt(points=(YES,)), SlicePrompt(points=(YES, NO))), range(4, 5))
+    (carried,) = plan_tracks([click(4)], SHAPE, Propagation())
+    assert (carried.span, carried.reach) == (range(4, 5), range(12))
+    low, high = plan_tracks([click(4), click(9)], SHAPE, Propagation())
+    assert (low.reach, high.reach) == (range(7), range(7, 12))
+
+
+def test_a_click_on_the_slice_of_a_box_refines_it_whichever_came_first():
+    (box,) = flat(5)
+    (track,) = plan_tracks([click(5), box, click(5, NO)], SHAPE, None)
+    around = (4, 3, 8, 7)
+    assert track.asks == (SlicePrompt(around), SlicePrompt(around, (YES,)), SlicePrompt(around, (YES, NO)))
+
+
+def test_a_click_between_two_boxes_refines_what_is_found_there():
+    tracks = plan_tracks([*flat(2, 9), click(4), click(8, NO)], SHAPE, None)
+    assert [track.points for track in tracks] == [{4: (YES,)}, {8: (NO,)}]
+    assert tracks[0].asks_on(4) == (tracks[0].prompt, SlicePrompt(tracks[0].prompt.box, (YES,)))
+    assert tracks[0].asks_on(3) == (tracks[0].prompt,)
+
+
+def test_a_click_beyond_the_boxes_stands_for_itself_unless_they_are_carried_on():
+    tracks = by_start(plan_tracks([*flat(2, 5), click(9)], SHAPE, None))
+    assert (tracks[9].prompt, tracks[9].reach) == (SlicePrompt(points=(YES,)), range(9, 10))
+    tracks = by_start(plan_tracks([*flat(2, 5), click(9)], SHAPE, Propagation()))
+    assert sorted(tracks) == [2, 5]
+    assert tracks[5].points == {9: (YES,)}
+
+
+def test_a_positive_click_goes_to_the_nearest_box_and_a_negative_one_to_all():
+    near, far = placed((5, 2, 4), (6, 8, 9), is_2d=True), placed((5, 12, 20), (6, 15, 25), is_2d=True)
+    tracks = plan_tracks([near, far, click(5, YES), click(5, NO)], SHAPE, None)
+    assert [track.prompt.points for track in tracks] == [(YES, NO), (NO,)]
+    inner = placed((5, 4, 4), (6, 7, 7), is_2d=True)
+    tracks = plan_tracks([near, inner, click(5, YES)], SHAPE, None)
+    assert [track.prompt.points for track in tracks] == [(), (YES,)], "of two that hold it, the smaller"
+
+
+def test_clicks_inside_a_3d_box_refine_its_slices():
+    (track,) = plan_tracks([placed((2, 3, 4), (6, 9, 12)), click(3), click(4, NO)], SHAPE, None)
+    assert track.points == {3: (YES,), 4: (NO,)}
+    assert not track.is_flat
+    box, beyond = plan_tracks([placed((2, 3, 4), (6, 9, 12)), click(9)], SHAPE, None)
+    assert (box.points, beyond.starts) == ({}, (9,))
+
+
+@pytest.mark.parametrize("parts", [[click(3, NO)], [click(3, NO), click(4)], [*flat(2), click(3, NO)]])
+def test_a_negative_click_on_a_slice_that_nothing_reaches_is_refused(parts):
+    with pytest.raises(PromptError, match="negative point alone") as caught:
+        plan_tracks(parts, SHAPE, None)
+    assert caught.value.place == "click on 3"
+    if len(parts) > 1:
+        assert plan_tracks(parts, SHAPE, Propagation())
+
+
+def test_a_mask_is_asked_on_its_slices_and_joins_a_box_there():
+    tracks = by_start(plan_tracks([seed(3), seed(4), *flat(4)], SHAPE, None))
+    assert sorted(tracks) == [3, 4]
+    assert tracks[3].prompt.box is None and tracks[3].prompt.mask is not None
+    carried = by_start(plan_tracks([seed(3), seed(6)], SHAPE, Propagation()))
+    assert (carried[3].span, carried[3].reach) == (range(3, 4), range(5))
+
+
+@given(
+    st.lists(st.integers(0, 19), min_size=1, max_size=5, unique=True),
+    st.sampled_from(["both", "up", "down"]),
+    st.none() | st.integers(0, 19),
+    st.none() | st.integers(1, 25),
+)
+def test_reaches_never_meet_and_stay_in_their_range_and_direction(keys, direction, start, stop):
+    if stop is not None and stop <= (start or 0):
+        return
+    propagation = Propagation(start, stop, direction)
+    tracks = plan_tracks([click(key, axis="j") for key in keys], SHAPE, propagation)
+    assert sorted(track.starts[0] for track in tracks) == sorted(keys)
+    passed = [index for track in tracks for index in track.reach]
+    assert len(passed) == len(set(passed))
+    for track in tracks:
+        (key,) = track.starts
+        beside = [index for index in track.reach if index != key]
+        assert all((start or 0) <= index < (20 if stop is None else stop) for index in beside)
+        assert direction == "both" or all((index > key) == (direction == "up") for index in beside)
+    if direction == "both" and start is None and stop is None:
+        assert sorted(passed) == list(range(20)), "none is left out"

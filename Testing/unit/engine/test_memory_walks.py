@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.progress import Cancelled, CancelToken, Progress
+from FoundationSegLib.core.requests import Propagation
+from FoundationSegLib.engine.cache import EmbeddingCache
+from FoundationSegLib.engine.memory_walks import ABSENT_SLICES, join_tracks
+from FoundationSegLib.engine.segmenting import segment
+from FoundationSegLib.models.base import SlicePoint, SlicePrompt
+from Testing.unit.engine.walk_cases import SHAPE, find, inference_on, track
+from Testing.unit.fakes import FakeMemoryModel
+
+LEFT, RIGHT = SlicePrompt((1, 1, 4, 4)), SlicePrompt((7, 1, 10, 4))
+
+
+def blocks(*slices, both=False):
+    """Bright blocks on these slices: one at the left, and one at the right."""
+    array = np.zeros(SHAPE, np.uint8)
+    array[list(slices), 2:4, 2:4] = 200
+    if both:
+        array[list(slices), 2:4, 8:10] = 200
+    return array
+
+
+def test_the_prompted_slices_come_first_then_up_then_down():
+    model = FakeMemoryModel()
+    tracks = [track(3, range(3, 4), range(1, 5), LEFT), track(6, range(6, 7), range(5, 9), LEFT)]
+    mask = find(inference_on(blocks(*range(9)), model), tracks)
+    assert model.stories == [
+        [("prompt", 3), ("prompt", 6), ("up", 4), ("up", 5), ("up", 7), ("up", 8), ("down", 2), ("down", 1)]
+    ]
+    assert set(np.nonzero(mask.expand(SHAPE))[0]) == set(range(1, 9))
+
+
+def test_a_way_with_a_fresh_memory_has_the_prompts_again():
+    model = FakeMemoryModel(fresh_each_way=True)
+    find(inference_on(blocks(*range(9)), model), [track(3, range(3, 4), range(2, 5), LEFT)])
+    assert model.stories == [[("prompt", 3), ("up", 4)], [("prompt", 3), ("down", 2)]]
+
+
+def test_beyond_the_prompts_it_stops_where_the_object_is_absent_and_between_them_it_does_not():
+    model = FakeMemoryModel()
+    find(inference_on(blocks(0, 1, 3, 4, 5), model), [track(4, range(4, 5), range(9), LEFT)])
+    assert [index for _, index in model.stories[0]] == [4, 5, 6, 7, 3, 2, 1]
+    assert ABSENT_SLICES == 2
+    between = FakeMemoryModel()
+    tracks = [track(1, range(1, 2), range(4), LEFT), track(7, range(7, 8), range(4, 8), LEFT)]
+    find(inference_on(blocks(1, 7), between), tracks)
+    assert [index for _, index in between.stories[0]] == [1, 7, 2, 3, 4, 5, 6, 0]
+
+
+def test_a_point_on_the_way_corrects_what_was_followed_there():
+    model = FakeMemoryModel()
+    corrected = track(3, range(3, 4), range(3, 7), LEFT, points={5: (SlicePoint(3.0, 3.0, positive=False),)})
+    mask = find(inference_on(blocks(*range(9)), model), [corrected]).expand(SHAPE)
+    assert model.stories[0] == [("prompt", 3), ("up", 4), ("up", 5), ("prompt", 5), ("up", 6)]
+    assert mask[4].any() and not mask[5].any()
+
+
+def test_a_3d_box_starts_at_its_middle_and_is_not_left():
+    model = FakeMemoryModel()
+    box = track(4, range(2, 7), prompt=LEFT, is_flat=False, points={4: (SlicePoint(2.0, 2.0),), 5: ()})
+    mask = find(inference_on(blocks(*range(9)), model), [box])
+    assert model.stories[0][0] == ("prompt", 4)
+    assert set(np.nonzero(mask.expand(SHAPE))[0]) == set(range(2, 7))
+
+
+def test_two_boxes_on_a_slice_are_two_objects_and_meet_theirs_on_the_next():
+    first = [track(2, range(2, 3), range(5), box) for box in (LEFT, RIGHT)]
+    then = [track(7, range(7, 8), range(5, 9), box) for box in (RIGHT, LEFT)]
+    followed, alone = join_tracks([*first, *then])
+    assert alone == []
+    assert [list(one.prompts.values()) for one in followed] == [[LEFT, LEFT], [RIGHT, RIGHT]]
+
+
+def test_what_is_not_carried_on_is_asked_on_its_slice_alone():
+    model = FakeMemoryModel()
+    far = track(8, range(8, 9), prompt=LEFT)
+    followed, alone = join_tracks([track(2, range(2, 3), range(5), LEFT), far])
+    assert ([sorted(one.prompts) for one in followed], alone) == ([[2]], [far])
+    find(inference_on(blocks(8), model), [far])
+    assert (model.stories, len(model.asked)) == ([], 1)
+
+
+def test_objects_pass_a_slice_together_and_it_is_encoded_once():
+    model = FakeMemoryModel()
+    inference = inference_on(blocks(*range(9), both=True), model, EmbeddingCache(0))
+    tracks = [[track(4, range(4, 5), range(9), box)] for box in (LEFT, RIGHT)]
+    found = segment(inference, tracks, Propagation(), Progress())
+    assert [one.mask.voxels for one in found] == [9 * 4, 9 * 4]
+    assert inference.tally.encodes == 9
+    assert (
+        found[0]
+        == segment(
+            inference_on(blocks(*range(9), both=True), FakeMemoryModel()), tracks[:1], Propagation(), Progress()
+        )[0]
+    )
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_the_largest_part_alone_is_kept_where_the_authors_do_so(largest):
+    array = blocks(*range(9))
+    array[:, 8, 8] = 200
+    model = FakeMemoryModel(largest_part_only=largest)
+    wide = SlicePrompt((0, 0, 11, 9))
+    mask = find(inference_on(array, model), [track(4, range(4, 5), range(9), wide)])
+    assert mask.voxels == 9 * 4 + (0 if largest else 9)
+
+
+def test_it_stops_between_slices():
+    model, token = FakeMemoryModel(), CancelToken()
+
+    def stop(report):
+        if report.done == 3:
+            token.cancel()
+
+    with pytest.raises(Cancelled):
+        find(inference_on(blocks(*range(9)), model), [track(4, range(4, 5), range(9), LEFT)], Progress(stop, token))
+    assert len(model.stories[0]) == 3

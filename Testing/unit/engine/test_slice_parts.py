@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from FoundationSegLib.core.errors import PromptError
+from FoundationSegLib.core.geometry import AXES, Geometry, array_axis, geometry_from_spacing
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.placement import place_box
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, ObliquePlane, PointPrompt, Polarity, TextPrompt
+from FoundationSegLib.engine.slice_parts import (
+    SlicePart,
+    VolumeBox,
+    grown,
+    is_answerable,
+    place_prompts,
+    rectangle,
+    with_part,
+)
+from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from Testing.unit.core.strategies import geometries
+
+GRID = geometry_from_spacing((12, 20, 30))
+NOT_HERE = Polarity.NEGATIVE
+
+
+def place(*prompts, geometry=GRID):
+    return place_prompts(prompts, [f"p[{n}]" for n in range(len(prompts))], geometry)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_box_has_both_corners_inside_and_x_along_the_later_axis(axis):
+    placed = place(BoxPrompt(((4.0, 2.0, 1.0), (14.0, 8.0, 5.0)), plane=axis))
+    x, y = {"k": ((4, 14), (2, 8)), "j": ((4, 14), (1, 5)), "i": ((2, 8), (1, 5))}[axis]
+    slices = {"k": range(1, 6), "j": range(2, 9), "i": range(4, 15)}[axis]
+    assert placed.volume_boxes == (VolumeBox(axis, slices, (x[0], y[0], x[1], y[1])),)
+    assert placed.last == (axis, slices)
+
+
+@given(geometries(), st.data())
+def test_a_click_is_the_voxel_that_it_lies_in_on_every_grid(geometry, data):
+    index = tuple(data.draw(st.integers(0, n - 1)) for n in geometry.shape_kji[::-1])
+    axis = data.draw(st.sampled_from(AXES))
+    position = tuple(geometry.to_ras(index).tolist())
+    (part,) = place(PointPrompt(position, plane=axis), geometry=geometry).parts
+    seen = np.zeros(geometry.shape_kji)
+    seen[index[::-1]] = 1
+    a_slice = np.take(seen, part.index, axis=array_axis(axis))
+    assert a_slice[int(part.part.y), int(part.part.x)] == 1, "rows by y, columns by x"
+
+
+def test_a_flat_box_a_click_and_a_mask_are_parts_of_their_slices_in_order():
+    seed = np.zeros(GRID.shape_kji, bool)
+    seed[3, 4:6, 7:9] = seed[5, 1, 1] = True
+    placed = place(
+        BoxPrompt(((4.0, 2.0, 3.0), (14.0, 8.0, 3.0))),
+        PointPrompt((5.2, 6.4, 7.0), NOT_HERE),
+        MaskPrompt("a", "b", voxels=pack_mask(seed)),
+    )
+    box, point, first, second = placed.parts
+    assert box == SlicePart("k", 3, (4, 2, 14, 8), "p[0]")
+    assert point == SlicePart("k", 7, SlicePoint(5.0, 6.0, positive=False), "p[1]")
+    assert [(part.index, part.place) for part in (first, second)] == [(3, "p[2]"), (5, "p[2]")]
+    assert np.array_equal(first.part.unpack(), seed[3])
+    assert placed.last == ("k", range(5, 6))
+
+
+def test_clipping_is_noted_and_outside_is_refused():
+    assert place(BoxPrompt(((-4.0, 2.0, 3.0), (14.0, 8.0, 6.0)))).notes == ("p[0].corners: clipped to the image",)
+    for prompt in (PointPrompt((50.0, 2.0, 3.0)), BoxPrompt(((50.0, 2.0, 3.0), (60.0, 8.0, 6.0)))):
+        with pytest.raises(PromptError, match="wholly outside"):
+            place(prompt)
+
+
+def test_what_says_nothing_on_a_slice_is_refused():
+    with pytest.raises(PromptError, match="says nothing on a slice"):
+        place(TextPrompt("liver"))
+    with pytest.raises(PromptError, match="oblique"):
+        place(PointPrompt((5.0, 6.0, 7.0), plane=ObliquePlane((0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (0.0, 0.0, 1.0))))
+    small = geometry_from_spacing((2, 2, 2))
+    with pytest.raises(PromptError, match="does not fit"):
+        place(MaskPrompt("a", "b", voxels=pack_mask(np.ones((3, 3, 3), bool))), geometry=small)
+    with pytest.raises(PromptError, match="is empty"):
+        place(MaskPrompt("a", "b", voxels=pack_mask(np.zeros((2, 2, 2), bool))), geometry=small)
+
+
+def test_a_prompt_grows_part_by_part_from_where_it_can_be_answered():
+    yes, no, box = SlicePoint(1.0, 2.0), SlicePoint(3.0, 4.0, positive=False), (0, 0, 5, 5)
+    assert grown([no]) == ()
+    assert grown([no, yes]) == (SlicePrompt(points=(no, yes)),)
+    assert grown([yes, box, no]) == (
+        SlicePrompt(points=(yes,)),
+        SlicePrompt(box, (yes,)),
+        SlicePrompt(box, (yes, no)),
+    )
+    mask = SliceMask.pack(np.eye(3))
+    assert with_part(SlicePrompt(box), mask) == SlicePrompt(box, mask=mask)
+    assert is_answerable(SlicePrompt(mask=mask))
+    assert not is_answerable(SlicePrompt(points=(no,)))
+
+
+def test_a_rectangle_is_that_of_the_voxels():
+    sheared = Geometry(np.array([[0, -2, 0, 5], [0.8, 0, 1.8, -7], [0.6, 0, -2.4, 9], [0, 0, 0, 1.0]]), (6, 7, 8))
+    corners = tuple(tuple(sheared.to_ras(corner).tolist()) for corner in ((1, 2, 3), (6, 5, 3)))
+    assert rectangle(place_box(BoxPrompt(corners), sheared)) == (1, 2, 6, 5)
