@@ -14,6 +14,7 @@ from .interrupts import interrupts_wait
 # Smaller labels are left out unless they are named: they are what a brush leaves behind, and no object.
 FEWEST_VOXELS = 27
 _MOST_NAMED = 20
+_SHEARED = "the grid is sheared: distances in mm are measured along its axes, as if they were at right angles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ def read_truth(options: argparse.Namespace) -> Truth:
     with interrupts_wait():
         from ..io.images import read_volume
         from ..io.label_maps import read_label_map
+        from ..io.nifti import is_sheared
 
     volume = read_volume(options.image, series=options.series, frame=options.frame)
     require_image(volume)
@@ -46,7 +48,8 @@ def read_truth(options: argparse.Namespace) -> Truth:
             "resample the label map to the image"
         )
     voxels, notes = choose_labels(labels, options.values, options.label.name)
-    return Truth(volume, labels, voxels, (*volume.notes, *notes))
+    sheared = (_SHEARED,) if is_sheared(geometry.ijk_to_ras) else ()
+    return Truth(volume, labels, voxels, (*volume.notes, *sheared, *notes))
 
 
 def _grid(shape_kji: Sequence[int]) -> str:

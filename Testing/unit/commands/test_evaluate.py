@@ -15,9 +15,10 @@ from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.prompts import BoxPrompt, Polarity
 from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.hub.store import STORE_VARIABLE
+from FoundationSegLib.io import nifti
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import SHAPE, START, block_mask
-from Testing.unit.fakes import CARD_TOML, fake_card, fill_store
+from Testing.unit.fakes import CARD_TOML, SHA256, fake_card, fill_store
 
 FILES = {*START, "truth.nrrd"}
 CLICKABLE = CARD_TOML.replace('prompts = ["box"]', 'prompts = ["box", "point"]\nnegative = ["point"]')
@@ -85,7 +86,7 @@ def bench(desk, monkeypatch, tmp_path):
         where = (str(image or desk.image), str(label or desk.truth))
         return desk.run("evaluate", *where, *models, "--protocol", protocol, *map(str, more))
 
-    desk.card, desk.evaluate = card, evaluate
+    desk.card, desk.evaluate, desk.open_engine = card, evaluate, segment.open_client
     monkeypatch.setattr(segment, "open_client", open_client)
     return desk
 
@@ -138,6 +139,18 @@ def test_a_box_with_clicks_has_columns_for_both(bench, tmp_path):
     assert bench.evaluate("--clicks", 2, model="clicker", protocol="box+clicks") == 0, bench.err
     assert "AUC: area under the curve of the 2 clicks, 1 at most" in bench.out
     assert bench.out.splitlines()[3].split()[:6] == ["model", "box", "click", "1", "click", "2"]
+
+
+@pytest.mark.parametrize("protocol", ["clicks", "box+clicks"])
+def test_clicks_go_through_the_real_engine(bench, monkeypatch, tmp_path, protocol):
+    """The click on one slice becomes a volume; further clicks do no harm where the model does as it is told."""
+    monkeypatch.setattr(segment, "open_client", bench.open_engine)
+    ready(bench, tmp_path, "clicker", CLICKABLE)
+    (model,) = report_of(bench, model="clicker", protocol=protocol)["models"]
+    assert model["model"]["sha256"] == SHA256
+    for scores in model["objects"]:
+        assert [step["error"] for step in scores["steps"]] == [None] * len(scores["steps"])
+        assert scores["steps"][-1]["dice"] > 0.85, scores
 
 
 def test_the_report_says_what_was_done_with_what(bench, tmp_path):
@@ -274,6 +287,12 @@ def test_another_grid_is_refused(bench):
         bench.assert_refused(
             2, "lies on another grid than ct.nrrd", told, files={*FILES, "shifted.nrrd", "smaller.nrrd"}
         )
+
+
+def test_a_sheared_grid_is_told(bench, monkeypatch):
+    monkeypatch.setattr(nifti, "is_sheared", lambda matrix: True)
+    assert bench.evaluate("--label", 1) == 0
+    assert bench.err.startswith("note: the grid is sheared")
 
 
 @pytest.mark.parametrize(
