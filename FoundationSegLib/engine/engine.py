@@ -13,6 +13,7 @@ from ..core.errors import InferenceError, InputError, PromptError, VolumeMissing
 from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.mask import PackedMask
+from ..core.packages import pip_command
 from ..core.placement import PlacedBox, place_box
 from ..core.progress import Progress
 from ..core.prompts import BoxPrompt, Prompt, prompt_kind
@@ -181,7 +182,7 @@ class Engine:
             try:
                 loaded = self._load_anew(card, progress)
             except ModuleNotFoundError as error:
-                remedy = f"install {', '.join(card.packages) or error.name} with pip"
+                remedy = f"install it with: {pip_command(card.packages or (str(error.name),))}"
                 raise InferenceError(f"{card.title} needs the Python package {error.name}; {remedy}") from error
             self.models.put(card.id, loaded)
             self._load_s += time.perf_counter() - start

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from FoundationSegLib.core.packages import (
     file_bytes,
     install_packages,
     missing_packages,
+    pip_command,
     plan_packages,
 )
 from FoundationSegLib.core.progress import CancelToken, Progress
@@ -41,6 +43,12 @@ class Recorded:
 
 def plan(tool, *requirements):
     return plan_packages(requirements, tool, Progress(), version_of, lambda url: 5_000_000)
+
+
+def test_what_is_typed_by_hand_keeps_its_version_ranges():
+    command = pip_command(("transformers>=4.57,<6", "torch>=2.4,!=2.9.*", "timm"))
+    assert shlex.split(command) == ["pip", "install", "transformers>=4.57,<6", "torch>=2.4,!=2.9.*", "timm"]
+    assert '"transformers>=4.57,<6"' in command, "Windows knows no other quotes"
 
 
 def test_what_is_installed_is_held_and_the_plan_says_what_comes():
