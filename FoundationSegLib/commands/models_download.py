@@ -9,6 +9,7 @@ from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import Cancelled
 from ..core.packages import PackagePlan, PipTool, PlannedPackage, install_packages, missing_packages, plan_packages
 from ..core.progress import Progress
+from ..core.sizes import bytes_text
 from ..hub.fetch import download_checkpoint, require_fetchable
 from ..hub.plan import DownloadPlan, plan_download
 from ..hub.store import Store, default_store_folder
@@ -59,8 +60,13 @@ def _package_lines(card: ModelCard, packages: PackagePlan | None) -> list[str]:
 
 
 def _package(package: PlannedPackage) -> str:
-    size = f"{package.bytes / 1e6:.1f} MB" if package.bytes else "unknown size"
-    return f"{package.name} {package.version} ({size})" + (f", replaces {package.installed}" * bool(package.installed))
+    return f"{package.name} {package.version} ({_size(package.bytes)})" + (
+        f", replaces {package.installed}" * bool(package.installed)
+    )
+
+
+def _size(count: int) -> str:
+    return bytes_text(count) if count else "unknown size"
 
 
 def _install_packages(card: ModelCard, line: ProgressLine) -> None:
@@ -86,11 +92,11 @@ def _lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
             if plan.gated
             else []
         ),
-        f"  fetch    {plan.bytes_to_fetch / 1e6:.1f} of {plan.bytes / 1e6:.1f} MB; {plan.free_bytes / 1e9:.1f} GB free",
+        f"  fetch    {bytes_text(plan.bytes_to_fetch)} of {bytes_text(plan.bytes)}; {bytes_text(plan.free_bytes)} free",
     ]
     for file in plan.files:
-        size = f"{file.bytes / 1e6:.1f} MB" if file.bytes else "unknown size"
-        lines.append(f"  file     {file.path} ({size}{', here' if not file.bytes_to_fetch and file.bytes else ''})")
+        here = ", here" if not file.bytes_to_fetch and file.bytes else ""
+        lines.append(f"  file     {file.path} ({_size(file.bytes)}{here})")
     return [*lines, *(f"  note     {note}" for note in plan.notes)]
 
 

@@ -47,9 +47,15 @@ def store(desk):
 def test_the_plan_is_shown_before_anything_travels(desk, hub):
     assert desk.run("models", "plan", "far") == 0
     text = desk.out
-    for part in ("Fake Model (far): absent", hub.commit[:12], "MIT; commercial use: yes", "0.3 of 0.3 MB", "GB free"):
+    for part in (
+        "Fake Model (far): absent",
+        hub.commit[:12],
+        "MIT; commercial use: yes",
+        "300 kB of 300 kB",
+        "GB free",
+    ):
         assert part in text
-    assert "weights/model.safetensors (0.3 MB)" in text
+    assert "weights/model.safetensors (300 kB)" in text
     assert desk.err == ""
     assert hub.sent == 0
 
@@ -90,7 +96,7 @@ def test_download_verify_and_remove(desk, hub, store):
     assert desk.run("models", "download", "far") == 0
     assert hub.sent == len(FILES["config.json"])
     assert desk.run("models", "remove", "far") == 0
-    assert desk.out == "far: frees 0.3 MB\n"
+    assert desk.out == "far: frees 301 kB\n"
     assert "--yes" in desk.err
     assert path.exists()
     assert desk.run("models", "remove", "far", "--yes", "--json") == 0
@@ -113,7 +119,7 @@ def test_half_downloads_are_listed_and_removed(desk, hub, store):
     assert len(desk.err.splitlines()) == 2, "the announcement and the error"
     assert "what has arrived is kept" in desk.err
     assert desk.run("models", "remove", "--partial") == 0
-    assert desk.out == "far: frees 0.2 MB\n"
+    assert desk.out == "far: frees 200 kB\n"
     assert desk.run("models", "remove", "--partial", "--yes") == 0
     assert desk.run("models", "remove", "--partial") == 0
     assert desk.out == ""
