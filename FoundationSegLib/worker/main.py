@@ -7,7 +7,6 @@ its connection ends, whatever it is doing.
 import contextlib
 import json
 import os
-import queue
 import signal
 import socket
 import sys
@@ -22,14 +21,13 @@ from ..core.errors import FoundationSegError, InferenceError
 from ..core.progress import CancelToken, Progress, ProgressReport
 from .client import Answering
 from .documents import error_to_frame, prediction_to_frame, progress_to_frame, request_from_frame, volume_from_frame
-from .frames import Frame, FrameError, FrameReader, encode_frame
+from .frames import Frame, FrameError
+from .inbox import Channel, Inbox, leave
 from .settings import WorkerSettings
 
 _CONNECT_S = 10.0
-_MAX_VOLUME = 2**36
 _SIGN_OF_LIFE_S = 2.0
 _REPORT_S = 0.03  # more reports a second than a screen shows pictures are of no use
-_LAST_BREATH_S = 1.0
 
 
 class AnsweringAhead(Answering, Protocol):
@@ -41,95 +39,6 @@ class AnsweringAhead(Answering, Protocol):
 
 
 MakeEngine = Callable[[WorkerSettings], AnsweringAhead]
-
-
-@dataclass(slots=True)
-class Channel:
-    """The connection to the client, as the worker sees it: it waits, and several threads may send."""
-
-    connection: socket.socket
-    _reader: FrameReader = field(default_factory=lambda: FrameReader(_MAX_VOLUME))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def send(self, frame: Frame) -> None:
-        """Send a message; a client that is gone is found out by :meth:`receive`."""
-        with self._lock, contextlib.suppress(OSError):
-            for part in encode_frame(frame):
-                self.connection.sendall(part)
-
-    def receive(self) -> Frame | None:
-        """The next message; None where the client is gone."""
-        with contextlib.suppress(OSError, EOFError):
-            return self._reader.read(self.connection)
-        return None
-
-
-@dataclass(slots=True)
-class Inbox:
-    """Reads in a thread of its own, so that a cancel is seen while the main thread computes.
-
-    Attributes:
-        frames: what the main thread is to do, in order; None at the end.
-        idle_token: cancelled by whatever comes, for work that nobody has asked for.
-    """
-
-    channel: Channel
-    frames: "queue.SimpleQueue[Frame | None]" = field(default_factory=queue.SimpleQueue)
-    idle_token: CancelToken = field(default_factory=CancelToken)
-    _tokens: dict[int, CancelToken] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def token(self, ticket: int) -> CancelToken:
-        """The token of a request."""
-        with self._lock:
-            return self._tokens.setdefault(ticket, CancelToken())
-
-    def forget(self, ticket: int) -> None:
-        """Let go of the token of a request that is done."""
-        with self._lock:
-            self._tokens.pop(ticket, None)
-
-    def read(self) -> None:
-        """Read until the client is gone; then stop everything, the process included."""
-        try:
-            while (frame := self.channel.receive()) is not None:
-                self._take(frame)
-        except (FrameError, KeyError, TypeError, MemoryError) as error:
-            traceback.print_exception(error)
-        finally:
-            self._end()
-
-    def _take(self, frame: Frame) -> None:
-        if frame.header["type"] == "cancel":
-            with self._lock:
-                token = self._tokens.get(frame.header["ticket"])
-            if token is not None:
-                token.cancel()
-            return
-        if frame.header["type"] == "predict":
-            self.token(frame.header["ticket"])
-        self.frames.put(frame)
-        self.idle_token.cancel()
-
-    def _end(self) -> None:
-        self.frames.put(None)
-        self.idle_token.cancel()
-        with self._lock:
-            for token in self._tokens.values():
-                token.cancel()
-        time.sleep(_LAST_BREATH_S)  # for what has to be put away, such as half a download
-        leave()
-
-
-def leave() -> NoReturn:
-    """End this process at once, and whatever it has started.
-
-    The frameworks' own ways of ending take their time, and sometimes crash.
-    """
-    sys.stderr.flush()
-    if sys.platform != "win32" and os.getpgrp() == os.getsid(0):  # the group is the worker's own
-        os.killpg(0, signal.SIGKILL)
-    os._exit(0)
 
 
 @dataclass(slots=True)
