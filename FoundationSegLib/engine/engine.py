@@ -17,9 +17,17 @@ from ..core.packages import pip_command
 from ..core.placement import PlacedBox, place_box
 from ..core.progress import Progress
 from ..core.prompts import BoxPrompt, Prompt, prompt_kind
-from ..core.requests import BoxRule, CheckpointRecord, DeviceChoice, MemoryBudget, Prediction, PredictRequest
+from ..core.requests import (
+    BoxRule,
+    CheckpointRecord,
+    DeviceChoice,
+    DownloadRequest,
+    MemoryBudget,
+    Prediction,
+    PredictRequest,
+)
 from ..core.volume import Volume, require_image
-from ..hub.fetch import ensure_checkpoint, needs_download
+from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..models.base import SliceModel, load_slice_model
 from .budget import Budgeted
@@ -110,6 +118,20 @@ class Engine:
         card = find_card(self.catalogue, model_id)
         if not needs_download(self.store, card):
             self._load(card, progress)
+
+    def download(self, request: DownloadRequest, progress: Progress) -> None:
+        """Download what the store lacks of a model's checkpoint; the next prediction is made with what is there then.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            CheckpointError: its licence has to be accepted first, or the download fails; what has arrived is kept.
+            Cancelled: the user stopped it; what has arrived is kept.
+        """
+        progress.check()
+        card = find_card(self.catalogue, request.model_id)
+        download_checkpoint(self.store, card, progress, accept_license=request.accept_license)
+        self.models.drop(card.id)  # it may have been loaded from other files
+        self._outlook = None  # which holds it, too
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
         """Answer a request.

@@ -82,7 +82,7 @@ class Inbox:
             if token is not None:
                 token.cancel()
             return
-        if frame.header["type"] == "predict":
+        if "ticket" in frame.header:  # a request: it can be cancelled before its turn comes
             self.token(frame.header["ticket"])
         self.frames.put(frame)
         self.idle_token.cancel()

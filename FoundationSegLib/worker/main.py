@@ -1,7 +1,7 @@
 """The worker: one process that owns the device and the models, and answers one client.
 
-It starts with the standard library and numpy alone; torch is imported by the first request that needs it. It ends where
-its connection ends, whatever it is doing.
+It starts with the standard library and numpy alone; torch is imported by the first request that needs it, which a
+download does not. It ends where its connection ends, whatever it is doing.
 """
 
 import contextlib
@@ -20,7 +20,15 @@ from typing import Any, NoReturn, Protocol
 from ..core.errors import FoundationSegError, InferenceError
 from ..core.progress import CancelToken, Progress, ProgressReport
 from .client import Answering
-from .documents import error_to_frame, prediction_to_frame, progress_to_frame, request_from_frame, volume_from_frame
+from .documents import (
+    download_from_frame,
+    downloaded_to_frame,
+    error_to_frame,
+    prediction_to_frame,
+    progress_to_frame,
+    request_from_frame,
+    volume_from_frame,
+)
 from .frames import Frame, FrameError
 from .inbox import Channel, Inbox, leave
 from .settings import WorkerSettings
@@ -87,8 +95,8 @@ class Worker:
 
     def _do(self, frame: Frame) -> None:
         kind = frame.header["type"]
-        if kind == "predict":
-            self._predict(frame)
+        if kind in ("predict", "download"):
+            self._answer(frame)
         elif kind == "volume":
             self._add_volume(frame)
         elif kind == "remove_volume":
@@ -113,25 +121,34 @@ class Worker:
         except (FrameError, MemoryError) as error:
             self._refused[key] = InferenceError(f"the worker could not take in the image: {error or 'out of memory'}")
 
-    def _predict(self, frame: Frame) -> None:
+    def _answer(self, frame: Frame) -> None:
         ticket = frame.header["ticket"]
         progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
+        answer_to = self._predict if frame.header["type"] == "predict" else self._download
         try:
-            if frame.header["volume"] in self._refused:
-                raise self._refused[frame.header["volume"]]
-            prediction = self._need_engine().predict(request_from_frame(frame), progress)
-            answer = prediction_to_frame(prediction, ticket)
+            answer = answer_to(frame, progress)
         except FoundationSegError as error:
             answer = error_to_frame(error, ticket, traceback.format_exc())
         finally:
             self.inbox.forget(ticket)
         self.channel.send(answer)
 
+    def _predict(self, frame: Frame, progress: Progress) -> Frame:
+        if frame.header["volume"] in self._refused:
+            raise self._refused[frame.header["volume"]]
+        prediction = self._need_engine().predict(request_from_frame(frame), progress)
+        return prediction_to_frame(prediction, frame.header["ticket"])
+
+    def _download(self, frame: Frame, progress: Progress) -> Frame:
+        self._need_engine().download(download_from_frame(frame), progress)
+        return downloaded_to_frame(frame.header["ticket"])
+
     def _report_unexpected(self, frame: Frame, error: Exception) -> None:
         traceback.print_exception(error)
-        if frame.header["type"] == "predict":
-            kind = type(error).__name__
-            failure = InferenceError(f"the model failed in a way that was not foreseen ({kind}: {error})")
+        if "ticket" in frame.header:
+            what = "the download" if frame.header["type"] == "download" else "the model"
+            reason = f"{type(error).__name__}: {error}"
+            failure = InferenceError(f"{what} failed in a way that was not foreseen ({reason})")
             self.channel.send(error_to_frame(failure, frame.header["ticket"], traceback.format_exc()))
 
     def _give_signs_of_life(self) -> None:

@@ -1,5 +1,7 @@
 import socket
 
+import pytest
+
 from FoundationSegLib.worker.frames import Frame
 from FoundationSegLib.worker.inbox import Channel, Inbox
 
@@ -14,11 +16,12 @@ def test_a_client_that_is_gone_is_no_error():
         assert channel.receive() is None
 
 
-def test_a_cancel_reaches_the_request_it_names_before_its_turn_comes():
+@pytest.mark.parametrize("kind", ["predict", "download"])
+def test_a_cancel_reaches_the_request_it_names_before_its_turn_comes(kind):
     near, far = socket.socketpair()
     with near, far:
         inbox, client = Inbox(Channel(near)), Channel(far)
-        inbox._take(Frame({"type": "predict", "ticket": 5}))
+        inbox._take(Frame({"type": kind, "ticket": 5}))
         inbox._take(Frame({"type": "cancel", "ticket": 5}))
         inbox._take(Frame({"type": "cancel", "ticket": 6}))
         assert inbox.token(5).cancelled
