@@ -104,7 +104,7 @@ def test_missing_packages_are_found_without_asking():
     assert missing_packages(["timm>=1.0", "torch", "voxtell<1"], version_of) == ["voxtell<1"]
 
 
-def wheel(folder, name, version, requires=()):
+def wheel(folder, name, version, requires=(), members=None):
     info = f"{name}-{version}.dist-info"
     lines = [
         "Metadata-Version: 2.1",
@@ -114,6 +114,8 @@ def wheel(folder, name, version, requires=()):
     ]
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr(f"{name}.py", "")
+        for path, content in (members or {}).items():
+            archive.writestr(path, content)
         archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
