@@ -4,6 +4,7 @@ from typing import Any
 
 from ..core.adapters import has_adapter
 from ..core.card_values import CheckpointFile, ModelCard
+from ..core.sizes import bytes_text
 from ..hub.store import Store
 
 COLUMNS = 100  # what human output keeps to
@@ -41,15 +42,6 @@ def size_text(card: ModelCard) -> str:
     doubtful = [card.is_unverified(f"source.files[{n}].bytes") for n in range(len(card.source.files))]
     is_certain = card.source.download_bytes is not None or (card.source.bytes_known and not any(doubtful))
     return f"{'' if is_certain else '~'}{bytes_text(card.source.bytes)}"
-
-
-def bytes_text(count: int) -> str:
-    """A number of bytes, short: ``812 B``, ``6 kB``, ``37 MB``, ``1.2 GB``."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    if count >= 1e6:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} B"
 
 
 def source_text(card: ModelCard) -> str:

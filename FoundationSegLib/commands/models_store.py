@@ -7,6 +7,7 @@ from typing import Any
 from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import CheckpointError, InputError
 from ..core.progress import Progress
+from ..core.sizes import bytes_text
 from ..hub.removal import RemovalPlan, plan_partial_removal, plan_removal, remove
 from ..hub.store import Store, default_store_folder
 from .model_actions import Actions, add_action
@@ -84,7 +85,7 @@ def _document(plan: RemovalPlan, *, done: bool) -> dict[str, Any]:
 
 
 def _line(plan: RemovalPlan, *, done: bool) -> str:
-    shared = (
-        f"; {plan.bytes_shared / 1e6:.1f} MB stay, as the Hugging Face cache has them too" if plan.bytes_shared else ""
+    stays = f"; {bytes_text(plan.bytes_shared)} stay, as the Hugging Face cache has them too"
+    return (
+        f"{plan.model}: {'freed' if done else 'frees'} {bytes_text(plan.bytes_freed)}{stays * bool(plan.bytes_shared)}"
     )
-    return f"{plan.model}: {'freed' if done else 'frees'} {plan.bytes_freed / 1e6:.1f} MB{shared}"

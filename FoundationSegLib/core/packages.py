@@ -100,6 +100,14 @@ def requirement_name(requirement: str) -> str:
     return found[0]
 
 
+def pip_command(requirements: Sequence[str]) -> str:
+    """What to type to install packages by hand.
+
+    In quotes that POSIX's shells and Windows's both know: the ``>`` of a version range would be a redirection.
+    """
+    return " ".join(("pip install", *(f'"{requirement}"' for requirement in requirements)))
+
+
 def plan_packages(
     requirements: Sequence[str],
     tool: PackageTool,

@@ -85,6 +85,24 @@ class PredictRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadRequest:
+    """A model's checkpoint to download, or what is damaged of it; one that is whole is left alone.
+
+    Attributes:
+        request_id: a number that the answer repeats; the caller makes it unique, also among predictions.
+        model_id: the model's card.
+        accept_license: the user accepts the model's terms now.
+    """
+
+    request_id: int
+    model_id: str
+    accept_license: bool = False
+
+
+Request = PredictRequest | DownloadRequest
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointRecord:
     """Which weights answered: model id, where they came from, revision, and the sha256 of the first file."""
 

@@ -10,6 +10,8 @@ def choose_device(choice: DeviceChoice) -> str:
     Raises:
         InputError: the wanted device is not there.
     """
+    if choice == "cpu":
+        return choice  # always there, and a model may do without torch
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

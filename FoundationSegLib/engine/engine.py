@@ -12,11 +12,13 @@ from ..core.cards import ModelCard, find_card
 from ..core.errors import InferenceError, InputError, VolumeMissingError
 from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
+from ..core.packages import pip_command
 from ..core.progress import Progress
 from ..core.requests import (
     BoxRule,
     CheckpointRecord,
     DeviceChoice,
+    DownloadRequest,
     MemoryBudget,
     Prediction,
     PredictRequest,
@@ -25,7 +27,7 @@ from ..core.requests import (
 )
 from ..core.translation import translate
 from ..core.volume import Volume, require_image
-from ..hub.fetch import ensure_checkpoint, needs_download
+from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..models.base import SliceModel, has_memory, load_slice_model
 from .budget import Budgeted
@@ -125,6 +127,20 @@ class Engine:
         if not needs_download(self.store, card):
             self._load(card, progress)
 
+    def download(self, request: DownloadRequest, progress: Progress) -> None:
+        """Download what the store lacks of a model's checkpoint; the next prediction is made with what is there then.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            CheckpointError: its licence has to be accepted first, or the download fails; what has arrived is kept.
+            Cancelled: the user stopped it; what has arrived is kept.
+        """
+        progress.check()
+        card = find_card(self.catalogue, request.model_id)
+        download_checkpoint(self.store, card, progress, accept_license=request.accept_license)
+        self.models.drop(card.id)  # it may have been loaded from other files
+        self._outlook = None  # which holds it, too
+
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
         """Answer a request.
 
@@ -206,7 +222,7 @@ class Engine:
             try:
                 loaded = self._load_anew(card, progress)
             except ModuleNotFoundError as error:
-                remedy = f"install {', '.join(card.packages) or error.name} with pip"
+                remedy = f"install it with: {pip_command(card.packages or (str(error.name),))}"
                 raise InferenceError(f"{card.title} needs the Python package {error.name}; {remedy}") from error
             self.models.put(card.id, loaded)
             self._load_s += time.perf_counter() - start

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from ..core.errors import CheckpointError
+from ..core.sizes import bytes_text
 
 _RESERVE = 64 << 20  # a disk that is full to the last byte stops every other program too
 
@@ -25,6 +26,6 @@ def require_room(folder: Path, wanted: int, model_id: str) -> None:
     free = free_bytes(folder)
     if wanted and wanted + _RESERVE > free:
         raise CheckpointError(
-            f"{model_id} needs {wanted / 1e6:.0f} MB more, and the disk has {free / 1e6:.0f} MB free; make room, or "
+            f"{model_id} needs {bytes_text(wanted)} more, and the disk has {bytes_text(free)} free; make room, or "
             "choose another folder with FOUNDATIONSEG_STORE"
         )

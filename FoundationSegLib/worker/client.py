@@ -4,17 +4,21 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, overload
 
 from ..core.errors import Cancelled, FoundationSegError
 from ..core.progress import CancelToken, Progress, ProgressReport
-from ..core.requests import Prediction, PredictRequest
+from ..core.requests import DownloadRequest, Prediction, PredictRequest, Request
 from ..core.volume import Volume
-from .messages import Answered, Event, Failed, Progressed
+from .messages import Answered, Downloaded, Event, Failed, Progressed
 
 
 class Client(Protocol):
-    """What a session, a panel or a command talks to. One request is under way at a time: the newest."""
+    """What a session, a panel or a command talks to. One request is under way at a time: the newest.
+
+    That holds for downloads, too: a prediction ends one that is under way, and what has arrived of it is kept. Who
+    wants to predict meanwhile has another client download.
+    """
 
     @property
     def is_busy(self) -> bool:
@@ -37,8 +41,8 @@ class Client(Protocol):
         """Let go of an image; it is no error if it was never sent."""
         ...
 
-    def submit(self, request: PredictRequest) -> None:
-        """Ask. Whatever was asked before and is not answered yet fails as cancelled."""
+    def submit(self, request: Request) -> None:
+        """Ask for a prediction or a download. Whatever was asked before and is not answered yet fails as cancelled."""
         ...
 
     def cancel(self, request_id: int) -> None:
@@ -86,6 +90,10 @@ class Answering(Protocol):
         """Answer a request."""
         ...
 
+    def download(self, request: DownloadRequest, progress: Progress) -> None:
+        """Download a model's checkpoint; what has arrived is kept where it is stopped."""
+        ...
+
 
 @dataclass(slots=True)
 class InlineClient:
@@ -123,7 +131,7 @@ class InlineClient:
         self._volume_keys.discard(volume_key)
         self.engine.remove_volume(volume_key)
 
-    def submit(self, request: PredictRequest) -> None:
+    def submit(self, request: Request) -> None:
         """See :meth:`Client.submit`; returns when the request is answered or has failed."""
         token = CancelToken()
         self._work = request.request_id, token
@@ -134,13 +142,17 @@ class InlineClient:
                 self.on_progress(progress)
 
         try:
-            prediction = self.engine.predict(request, Progress(report, token))
+            self._events.append(self._answer(request, Progress(report, token)))
         except FoundationSegError as error:
             self._events.append(Failed(request.request_id, error))
-        else:
-            self._events.append(Answered(request.request_id, prediction))
         finally:
             self._work = None
+
+    def _answer(self, request: Request, progress: Progress) -> Event:
+        if isinstance(request, DownloadRequest):
+            self.engine.download(request, progress)
+            return Downloaded(request.request_id)
+        return Answered(request.request_id, self.engine.predict(request, progress))
 
     def cancel(self, request_id: int) -> None:
         """See :meth:`Client.cancel`; to be called from a progress callback."""
@@ -169,12 +181,18 @@ class InlineClient:
 _WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them
 
 
-def ask(
-    client: Client, request: PredictRequest, on_progress: Callable[[ProgressReport], None] | None = None
-) -> Prediction:
+OnProgress = Callable[[ProgressReport], None]
+
+
+@overload
+def ask(client: Client, request: PredictRequest, on_progress: OnProgress | None = None) -> Prediction: ...
+@overload
+def ask(client: Client, request: DownloadRequest, on_progress: OnProgress | None = None) -> None: ...
+def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Prediction | None:
     """Submit a request and wait for its answer; events of other requests are dropped. For scripts, not for panels.
 
-    ``on_progress`` is told of each report as it comes; of a client that works in line, all of them at the end.
+    Returns the prediction; None once a download is done. ``on_progress`` is told of each report as it comes; of a
+    client that works in line, all of them at the end.
 
     Raises:
         FoundationSegError: whatever the request failed with.
@@ -189,6 +207,8 @@ def ask(
                     return event.prediction
                 if isinstance(event, Failed):
                     raise event.error
+                if isinstance(event, Downloaded):
+                    return None
                 if on_progress is not None:
                     on_progress(event.report)
             client.wait(_WAIT_S)

@@ -14,7 +14,14 @@ from ..core.mask import PackedMask
 from ..core.progress import ProgressReport
 from ..core.prompts import MaskPrompt, PromptSet, SegmentPrompts
 from ..core.prompts_document import parse_prompts, prompts_to_document
-from ..core.requests import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
+from ..core.requests import (
+    CheckpointRecord,
+    DownloadRequest,
+    Prediction,
+    PredictRequest,
+    Propagation,
+    SegmentPrediction,
+)
 from ..core.volume import Volume
 from .frames import Frame, FrameError
 
@@ -116,6 +123,23 @@ def _unpacked(boxes: Sequence[Sequence[Sequence[int]]], frame: Frame) -> Iterato
         end = len(bits) if n == len(boxes) else at + (math.prod(box.shape_kji) + 7) // 8
         yield PackedMask(box, bits[at:end])
         at = end
+
+
+def download_to_frame(request: DownloadRequest, ticket: int) -> Frame:
+    """A request to download; ``ticket`` is what answers to it will carry."""
+    header = {"type": "download", "ticket": ticket, "id": request.request_id}
+    return Frame(header | {"model": request.model_id, "accept_license": request.accept_license})
+
+
+def download_from_frame(frame: Frame) -> DownloadRequest:
+    """The request to download."""
+    header = frame.header
+    return DownloadRequest(header["id"], header["model"], header["accept_license"])
+
+
+def downloaded_to_frame(ticket: int) -> Frame:
+    """The answer to a request to download: the checkpoint is there."""
+    return Frame({"type": "downloaded", "ticket": ticket})
 
 
 def progress_to_frame(report: ProgressReport, ticket: int) -> Frame:

@@ -1,13 +1,12 @@
 """The worker: one process that owns the device and the models, and answers one client.
 
-It starts with the standard library and numpy alone; torch is imported by the first request that needs it. It ends where
-its connection ends, whatever it is doing.
+It starts with the standard library and numpy alone; torch is imported by the first request that needs it, which a
+download does not. It ends where its connection ends, whatever it is doing.
 """
 
 import contextlib
 import json
 import os
-import queue
 import signal
 import socket
 import sys
@@ -21,15 +20,22 @@ from typing import Any, NoReturn, Protocol
 from ..core.errors import FoundationSegError, InferenceError
 from ..core.progress import CancelToken, Progress, ProgressReport
 from .client import Answering
-from .documents import error_to_frame, prediction_to_frame, progress_to_frame, request_from_frame, volume_from_frame
-from .frames import Frame, FrameError, FrameReader, encode_frame
+from .documents import (
+    download_from_frame,
+    downloaded_to_frame,
+    error_to_frame,
+    prediction_to_frame,
+    progress_to_frame,
+    request_from_frame,
+    volume_from_frame,
+)
+from .frames import Frame, FrameError
+from .inbox import Channel, Inbox, leave
 from .settings import WorkerSettings
 
 _CONNECT_S = 10.0
-_MAX_VOLUME = 2**36
 _SIGN_OF_LIFE_S = 2.0
 _REPORT_S = 0.03  # more reports a second than a screen shows pictures are of no use
-_LAST_BREATH_S = 1.0
 
 
 class AnsweringAhead(Answering, Protocol):
@@ -41,95 +47,6 @@ class AnsweringAhead(Answering, Protocol):
 
 
 MakeEngine = Callable[[WorkerSettings], AnsweringAhead]
-
-
-@dataclass(slots=True)
-class Channel:
-    """The connection to the client, as the worker sees it: it waits, and several threads may send."""
-
-    connection: socket.socket
-    _reader: FrameReader = field(default_factory=lambda: FrameReader(_MAX_VOLUME))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def send(self, frame: Frame) -> None:
-        """Send a message; a client that is gone is found out by :meth:`receive`."""
-        with self._lock, contextlib.suppress(OSError):
-            for part in encode_frame(frame):
-                self.connection.sendall(part)
-
-    def receive(self) -> Frame | None:
-        """The next message; None where the client is gone."""
-        with contextlib.suppress(OSError, EOFError):
-            return self._reader.read(self.connection)
-        return None
-
-
-@dataclass(slots=True)
-class Inbox:
-    """Reads in a thread of its own, so that a cancel is seen while the main thread computes.
-
-    Attributes:
-        frames: what the main thread is to do, in order; None at the end.
-        idle_token: cancelled by whatever comes, for work that nobody has asked for.
-    """
-
-    channel: Channel
-    frames: "queue.SimpleQueue[Frame | None]" = field(default_factory=queue.SimpleQueue)
-    idle_token: CancelToken = field(default_factory=CancelToken)
-    _tokens: dict[int, CancelToken] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def token(self, ticket: int) -> CancelToken:
-        """The token of a request."""
-        with self._lock:
-            return self._tokens.setdefault(ticket, CancelToken())
-
-    def forget(self, ticket: int) -> None:
-        """Let go of the token of a request that is done."""
-        with self._lock:
-            self._tokens.pop(ticket, None)
-
-    def read(self) -> None:
-        """Read until the client is gone; then stop everything, the process included."""
-        try:
-            while (frame := self.channel.receive()) is not None:
-                self._take(frame)
-        except (FrameError, KeyError, TypeError, MemoryError) as error:
-            traceback.print_exception(error)
-        finally:
-            self._end()
-
-    def _take(self, frame: Frame) -> None:
-        if frame.header["type"] == "cancel":
-            with self._lock:
-                token = self._tokens.get(frame.header["ticket"])
-            if token is not None:
-                token.cancel()
-            return
-        if frame.header["type"] == "predict":
-            self.token(frame.header["ticket"])
-        self.frames.put(frame)
-        self.idle_token.cancel()
-
-    def _end(self) -> None:
-        self.frames.put(None)
-        self.idle_token.cancel()
-        with self._lock:
-            for token in self._tokens.values():
-                token.cancel()
-        time.sleep(_LAST_BREATH_S)  # for what has to be put away, such as half a download
-        leave()
-
-
-def leave() -> NoReturn:
-    """End this process at once, and whatever it has started.
-
-    The frameworks' own ways of ending take their time, and sometimes crash.
-    """
-    sys.stderr.flush()
-    if sys.platform != "win32" and os.getpgrp() == os.getsid(0):  # the group is the worker's own
-        os.killpg(0, signal.SIGKILL)
-    os._exit(0)
 
 
 @dataclass(slots=True)
@@ -178,8 +95,8 @@ class Worker:
 
     def _do(self, frame: Frame) -> None:
         kind = frame.header["type"]
-        if kind == "predict":
-            self._predict(frame)
+        if kind in ("predict", "download"):
+            self._answer(frame)
         elif kind == "volume":
             self._add_volume(frame)
         elif kind == "remove_volume":
@@ -204,25 +121,34 @@ class Worker:
         except (FrameError, MemoryError) as error:
             self._refused[key] = InferenceError(f"the worker could not take in the image: {error or 'out of memory'}")
 
-    def _predict(self, frame: Frame) -> None:
+    def _answer(self, frame: Frame) -> None:
         ticket = frame.header["ticket"]
         progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
+        answer_to = self._predict if frame.header["type"] == "predict" else self._download
         try:
-            if frame.header["volume"] in self._refused:
-                raise self._refused[frame.header["volume"]]
-            prediction = self._need_engine().predict(request_from_frame(frame), progress)
-            answer = prediction_to_frame(prediction, ticket)
+            answer = answer_to(frame, progress)
         except FoundationSegError as error:
             answer = error_to_frame(error, ticket, traceback.format_exc())
         finally:
             self.inbox.forget(ticket)
         self.channel.send(answer)
 
+    def _predict(self, frame: Frame, progress: Progress) -> Frame:
+        if frame.header["volume"] in self._refused:
+            raise self._refused[frame.header["volume"]]
+        prediction = self._need_engine().predict(request_from_frame(frame), progress)
+        return prediction_to_frame(prediction, frame.header["ticket"])
+
+    def _download(self, frame: Frame, progress: Progress) -> Frame:
+        self._need_engine().download(download_from_frame(frame), progress)
+        return downloaded_to_frame(frame.header["ticket"])
+
     def _report_unexpected(self, frame: Frame, error: Exception) -> None:
         traceback.print_exception(error)
-        if frame.header["type"] == "predict":
-            kind = type(error).__name__
-            failure = InferenceError(f"the model failed in a way that was not foreseen ({kind}: {error})")
+        if "ticket" in frame.header:
+            what = "the download" if frame.header["type"] == "download" else "the model"
+            reason = f"{type(error).__name__}: {error}"
+            failure = InferenceError(f"{what} failed in a way that was not foreseen ({reason})")
             self.channel.send(error_to_frame(failure, frame.header["ticket"], traceback.format_exc()))
 
     def _give_signs_of_life(self) -> None:

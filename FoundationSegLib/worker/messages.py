@@ -24,6 +24,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Downloaded:
+    """The checkpoint that a request asked for is there, whole and right."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A request could not be answered, or was stopped (:class:`~FoundationSegLib.core.errors.Cancelled`)."""
 
@@ -31,4 +38,4 @@ class Failed:
     error: FoundationSegError
 
 
-Event = Progressed | Answered | Failed
+Event = Progressed | Answered | Downloaded | Failed

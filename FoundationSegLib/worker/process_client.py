@@ -5,16 +5,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..core.errors import Cancelled, FoundationSegError, GeometryError, InferenceError, VolumeMissingError
-from ..core.geometry import Box
+from ..core.errors import Cancelled, FoundationSegError, InferenceError, VolumeMissingError
 from ..core.progress import ProgressReport
-from ..core.requests import PredictRequest
+from ..core.requests import DownloadRequest, PredictRequest, Request
 from ..core.volume import Volume, require_image
-from .documents import error_from_frame, prediction_from_frame, progress_from_frame, request_to_frame, volume_to_frame
+from .documents import download_to_frame, error_from_frame, progress_from_frame, request_to_frame, volume_to_frame
 from .frames import Frame
 from .link import Link, LinkLost
-from .messages import Answered, Event, Failed, Progressed
+from .messages import Event, Failed, Progressed
 from .settings import Patience, WorkerSettings, worker_command
+from .work import Work
 
 # A worker that ends this often in a row at the same step has a reason that a restart does not remove.
 _MAX_DEATHS = 5
@@ -24,21 +24,6 @@ _SIGKILL = 9
 # To find out that one hangs takes minutes.
 _MAX_HANGS = 2
 _REAP_S = 0.2  # a launcher passes on the exit code of the worker, if it is let
-
-
-@dataclass(slots=True)
-class _Work:
-    """The request that is under way. ``ticket`` names it to the worker: numbers of requests may come again."""
-
-    request: PredictRequest
-    ticket: int
-    extent: Box
-    stirred: float = field(default_factory=time.monotonic)
-    point: ProgressReport | None = None
-    died_at: ProgressReport | None = None
-    deaths: int = 0
-    restarts: int = 0
-    has_asked_twice: bool = False
 
 
 @dataclass(slots=True)
@@ -61,7 +46,7 @@ class ProcessClient:
     _events: deque[Event] = field(default_factory=deque)
     _volumes: dict[str, Volume] = field(default_factory=dict)
     _sent: set[str] = field(default_factory=set)
-    _work: _Work | None = None
+    _work: Work | None = None
     _model_id: str | None = None
     _tickets: int = 0
     _ending: tuple[int, float] | None = None
@@ -102,15 +87,18 @@ class ProcessClient:
             self._sent.discard(volume_key)
             self._link.send(Frame({"type": "remove_volume", "key": volume_key}))
 
-    def submit(self, request: PredictRequest) -> None:
-        """See :meth:`Client.submit`; returns at once."""
+    def submit(self, request: Request) -> None:
+        """See :meth:`Client.submit`; returns at once. A worker that dies over a request is replaced and asked again."""
         self._drop("a newer request took its place", self.patience.supersede_s)
-        self._model_id = request.model_id
-        if request.volume_key not in self._volumes:
-            self._events.append(Failed(request.request_id, VolumeMissingError()))
-            return
+        extent = None
+        if isinstance(request, PredictRequest):
+            self._model_id = request.model_id
+            if request.volume_key not in self._volumes:
+                self._events.append(Failed(request.request_id, VolumeMissingError()))
+                return
+            extent = self._volumes[request.volume_key].geometry.box
         self._tickets += 1
-        self._work = _Work(request, self._tickets, self._volumes[request.volume_key].geometry.box)
+        self._work = Work(request, self._tickets, extent)
         if self._ensure_link() is not None:
             self._send_work()
 
@@ -118,7 +106,9 @@ class ProcessClient:
         """See :meth:`Client.cancel`. A worker that does not stop in time is killed."""
         work = self._work
         if work is not None and work.request.request_id == request_id:
-            self._drop("stopped on request; nothing was changed", self.patience.cancel_s)
+            is_download = isinstance(work.request, DownloadRequest)
+            why = "the download was stopped on request" if is_download else "stopped on request; nothing was changed"
+            self._drop(why, self.patience.cancel_s)
 
     def poll(self) -> tuple[Event, ...]:
         """See :meth:`Client.poll`."""
@@ -189,11 +179,16 @@ class ProcessClient:
             self._sent.add(volume_key)
 
     def _send_work(self) -> None:
-        if self._work is not None and self._work.request.volume_key not in self._volumes:
+        work, link = self._work, self._link
+        if work is None or link is None:
+            return
+        if isinstance(work.request, DownloadRequest):
+            link.send(download_to_frame(work.request, work.ticket))
+        elif work.request.volume_key not in self._volumes:
             self._fail(VolumeMissingError())  # removed meanwhile
-        if self._work is not None and self._link is not None:
-            self._transfer(self._work.request.volume_key)
-            self._link.send(request_to_frame(self._work.request, self._work.ticket))
+        else:
+            self._transfer(work.request.volume_key)
+            link.send(request_to_frame(work.request, work.ticket))
 
     def _take(self, frame: Frame) -> None:
         try:
@@ -203,7 +198,7 @@ class ProcessClient:
 
     def _take_known(self, frame: Frame) -> None:
         kind, ticket = frame.header["type"], frame.header.get("ticket")
-        has_ended = kind in ("answered", "failed")
+        has_ended = kind in ("answered", "downloaded", "failed")
         if has_ended and self._ending is not None and self._ending[0] == ticket:
             self._ending = None
         work = self._work
@@ -212,20 +207,18 @@ class ProcessClient:
         if kind == "progress":
             work.point, work.stirred = progress_from_frame(frame), time.monotonic()
             self._events.append(Progressed(work.request.request_id, work.point))
-        elif kind == "answered":
-            prediction = prediction_from_frame(frame)
-            if not all(work.extent.contains(segment.mask.box) for segment in prediction.segments):
-                raise GeometryError("a mask reaches out of the image")
-            self._events.append(Answered(work.request.request_id, prediction))
-            self._work = None
-        else:
+        elif kind == "failed":
             self._take_failure(work, error_from_frame(frame))
+        else:
+            self._events.append(work.answer(frame))
+            self._work = None
 
-    def _take_failure(self, work: _Work, error: FoundationSegError) -> None:
-        if isinstance(error, VolumeMissingError) and not work.has_asked_twice:
+    def _take_failure(self, work: Work, error: FoundationSegError) -> None:
+        request, is_missing = work.request, isinstance(error, VolumeMissingError)
+        if isinstance(request, PredictRequest) and is_missing and not work.has_asked_twice:
             # The worker let go of the image for want of memory.
             work.has_asked_twice = True
-            self._sent.discard(work.request.volume_key)
+            self._sent.discard(request.volume_key)
             self._send_work()
         else:
             self._fail(error)
@@ -263,7 +256,7 @@ class ProcessClient:
         elif was_deaf and self._model_id is not None:
             self.prepare(self._model_id)  # the next request should not have to wait for it
 
-    def _goes_on(self, work: _Work, loss: LinkLost, code: int | None) -> bool:
+    def _goes_on(self, work: Work, loss: LinkLost, code: int | None) -> bool:
         """Whether a request is asked again; otherwise it has failed."""
         work.deaths = work.deaths + 1 if work.point == work.died_at else 1
         work.died_at, work.point, work.stirred = work.point, None, time.monotonic()

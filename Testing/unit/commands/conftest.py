@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands import segment
+from FoundationSegLib.commands import models_download, segment
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.core import cards
 from FoundationSegLib.engine import engine
@@ -147,4 +148,5 @@ def desk(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(engine, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
     monkeypatch.setattr(segment, "open_client", open_client)
+    monkeypatch.setattr(models_download, "open_client", lambda: open_client(Namespace(device="auto")))
     return made

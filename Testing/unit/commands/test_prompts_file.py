@@ -1,10 +1,14 @@
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from FoundationSegLib.commands.prompts_file import read_prompts
+from FoundationSegLib.commands.prompts_file import read_masks, read_prompts
 from FoundationSegLib.core.errors import InputError, PromptError
-from FoundationSegLib.core.prompts import BoxPrompt
+from FoundationSegLib.core.geometry import Geometry
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, PromptSet, SegmentPrompts
 from FoundationSegLib.core.prompts_document import parse_prompts
 
 DOCUMENT = {
@@ -78,3 +82,36 @@ def test_numbers_without_end_are_named_as_such(write, number):
 def test_a_very_long_object_takes_no_time(write):
     text = "{" + ",".join(f'"{n}": 0' for n in range(100_000)) + "}"
     assert "unknown field" in complaint(write(text))
+
+
+def seeded(folder, mask, name="Left", spacing=(1.0, 1.0, 2.0)):
+    """Prompts with one mask prompt, whose file is a label map in the folder."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(folder / "seed.nrrd"))
+    return PromptSet((SegmentPrompts("Liver", (MaskPrompt("seed.nrrd", name),)),))
+
+
+def test_a_mask_prompt_gets_the_voxels_of_its_file(tmp_path):
+    mask = np.zeros((4, 5, 6), bool)
+    mask[1:3, 2:4, 1:5] = True
+    geometry = Geometry(np.diag([-1.0, -1.0, 2.0, 1.0]), mask.shape)
+    (segment,) = read_masks(seeded(tmp_path, mask), tmp_path, geometry).segments
+    assert np.array_equal(segment.prompts[0].voxels.expand(mask.shape), mask)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "name", "file", "told"),
+    [
+        ((1.0, 1.0, 2.5), "Left", "seed.nrrd", "not on the grid of the image"),
+        ((1.0, 1.0, 2.0), "7", "seed.nrrd", "no label '7'"),
+        ((1.0, 1.0, 2.0), "Left", "other.nrrd", "other.nrrd"),
+    ],
+)
+def test_a_mask_that_cannot_be_had_is_refused_with_its_place(tmp_path, spacing, name, file, told):
+    mask = np.ones((4, 5, 6), bool)
+    prompts = seeded(tmp_path, mask, name, spacing)
+    prompts = replace(prompts, segments=(SegmentPrompts("Liver", (MaskPrompt(file, name),)),))
+    with pytest.raises(PromptError, match=told) as caught:
+        read_masks(prompts, tmp_path, Geometry(np.diag([-1.0, -1.0, 2.0, 1.0]), mask.shape))
+    assert caught.value.place == "segments[0].prompts[0].file"

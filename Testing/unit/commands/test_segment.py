@@ -14,6 +14,7 @@ from FoundationSegLib.engine import engine
 from FoundationSegLib.io.label_maps import read_label_map
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.unit.commands.conftest import BOXES, START, block_mask
+from Testing.unit.fakes import CARD_TOML
 
 
 def labels_of(path):
@@ -105,6 +106,51 @@ def test_a_flat_box_is_carried_on_when_asked(desk, propagate):
     assert desk.segment(prompts=desk.write_prompts(document), propagate=propagate) == 0
     slices = set(np.nonzero(read_mask_prompt(desk.output, "Left")[0])[0].tolist())
     assert slices == ({1, 2, 3, 4} if propagate else {2})
+
+
+@pytest.mark.parametrize(
+    ("options", "slices"),
+    [
+        ({"propagate-direction": "up"}, {2, 3, 4}),
+        ({"propagate-range": "2:4"}, {2, 3}),
+        ({"propagate-range": ":3"}, {1, 2}),
+        ({"propagate-range": "3:", "hand-over": "box"}, {2, 3, 4}),
+    ],
+)
+def test_saying_how_to_carry_on_means_that_it_is_done(desk, options, slices):
+    document = desk.document("Left")
+    document["segments"][0]["prompts"] = [desk.box([[0, 1, 2], [5, 6, 2]])]
+    assert desk.segment(prompts=desk.write_prompts(document), **options) == 0
+    assert set(np.nonzero(read_mask_prompt(desk.output, "Left")[0])[0].tolist()) == slices
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"propagate-range": "4"}, "START:STOP"),
+        ({"propagate-range": "4:2"}, "no slice from 4 to before 2"),
+        ({"propagate-direction": "sideways"}, "sideways"),
+        ({"hand-over": "points"}, "cannot be asked with the points"),
+    ],
+)
+def test_carrying_on_in_an_impossible_way_is_bad_usage(desk, options, told):
+    assert desk.segment(**options) == 2
+    assert told in desk.err
+
+
+def test_a_mask_prompt_is_read_from_beside_the_prompts_file(desk):
+    """The box-only model is asked with the box around it, as its card says."""
+    card = CARD_TOML.replace("dimensions", 'translations = { mask = "box" }\ndimensions')
+    (desk.folder.parent / "cards" / "fake.toml").write_text(card)
+    assert desk.segment(prompts=desk.write_prompts(desk.document("Left"))) == 0
+    seed = desk.output.rename(desk.folder / "seed.seg.nrrd")
+    document = desk.document("Left")
+    document["segments"][0]["prompts"] = [{"type": "mask", "file": seed.name, "segment": "Left"}]
+    report = desk.folder / "report.json"
+    assert desk.segment(prompts=desk.write_prompts(document), report=report) == 0, desk.err
+    assert np.array_equal(read_mask_prompt(desk.output, "Left")[0], block_mask("Left"))
+    assert report_of(report)["notes"] == ["segments[0].prompts[0]: the mask became a box, which Fake Model understands"]
+    assert report_of(report)["prompts"]["segments"] == document["segments"], "without the voxels"
 
 
 def test_the_report_counts_encodes_and_decodes(desk):

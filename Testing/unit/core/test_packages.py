@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from FoundationSegLib.core.packages import (
     file_bytes,
     install_packages,
     missing_packages,
+    pip_command,
     plan_packages,
 )
 from FoundationSegLib.core.progress import CancelToken, Progress
@@ -41,6 +43,12 @@ class Recorded:
 
 def plan(tool, *requirements):
     return plan_packages(requirements, tool, Progress(), version_of, lambda url: 5_000_000)
+
+
+def test_what_is_typed_by_hand_keeps_its_version_ranges():
+    command = pip_command(("transformers>=4.57,<6", "torch>=2.4,!=2.9.*", "timm"))
+    assert shlex.split(command) == ["pip", "install", "transformers>=4.57,<6", "torch>=2.4,!=2.9.*", "timm"]
+    assert '"transformers>=4.57,<6"' in command, "Windows knows no other quotes"
 
 
 def test_what_is_installed_is_held_and_the_plan_says_what_comes():
@@ -96,7 +104,7 @@ def test_missing_packages_are_found_without_asking():
     assert missing_packages(["timm>=1.0", "torch", "voxtell<1"], version_of) == ["voxtell<1"]
 
 
-def wheel(folder, name, version, requires=()):
+def wheel(folder, name, version, requires=(), members=None):
     info = f"{name}-{version}.dist-info"
     lines = [
         "Metadata-Version: 2.1",
@@ -106,6 +114,8 @@ def wheel(folder, name, version, requires=()):
     ]
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr(f"{name}.py", "")
+        for path, content in (members or {}).items():
+            archive.writestr(path, content)
         archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

@@ -293,7 +293,9 @@ def test_a_missing_package_is_named(tmp_path, model, monkeypatch):
         raise ModuleNotFoundError("No module named 'fakelib'", name="fakelib")
 
     monkeypatch.setattr(engine_module, "load_slice_model", load)
-    with pytest.raises(InferenceError, match="Fake Model needs the Python package fakelib; install fakelib with pip"):
+    with pytest.raises(
+        InferenceError, match='needs the Python package fakelib; install it with: pip install "fakelib"'
+    ):
         predict(new_engine(tmp_path), ct())
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -8,8 +8,8 @@ import threading
 from FoundationSegLib.core.cards import CheckpointFile
 from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.hub import hub_fetch
-from FoundationSegLib.hub.online import Patience
-from Testing.unit.fakes import fake_card
+from FoundationSegLib.hub.online import ALLOW_VARIABLE, Patience
+from Testing.unit.fakes import CARD_TOML, fake_card
 
 REPOSITORY = "org/model"
 WEIGHTS = random.Random(1).randbytes(300_000)
@@ -27,6 +27,25 @@ def hub_card(files=FILES, *, hashes=False, sizes=True, repository=REPOSITORY, re
     card = fake_card(**changes)
     source = dataclasses.replace(card.source, kind="hub", repository=repository, revision=revision, files=listed)
     return dataclasses.replace(card, source=source)
+
+
+def card_text(*replacements, files=FILES, name="far", repository=REPOSITORY):
+    """Such a card as a file, some of its words replaced."""
+    listed = ", ".join(f'{{path = "{path}", bytes = {len(content)}}}' for path, content in files.items())
+    head, tail = CARD_TOML.split("[source]")
+    source = f'kind = "hub"\nrepository = "{repository}"\nrevision = "main"\nfiles = [{listed}]\n\n'
+    text = f"{head}[source]\n{source}{tail[tail.index('[license]') :]}".replace('id = "fake"', f'id = "{name}"')
+    for old, new in replacements:
+        text = text.replace(old, new)
+    return text
+
+
+def tell_processes(monkeypatch, hub, cache):
+    """Have processes that are started from now on talk to a Hub, with the user's login and cache out of their reach."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", ALLOW_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache), "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
 
 
 def fetch(store, card, progress=None, patience=QUICK):

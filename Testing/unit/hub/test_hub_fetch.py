@@ -220,7 +220,7 @@ def test_room_is_looked_for_before_a_byte_travels(hub, store, commit, monkeypatc
     from FoundationSegLib.hub import room
 
     monkeypatch.setattr(room, "free_bytes", lambda folder: 1000)
-    with pytest.raises(CheckpointError, match=r"needs 0 MB more, and the disk has 0 MB free"):
+    with pytest.raises(CheckpointError, match=r"needs 300 kB more, and the disk has 1 kB free"):
         fetch(store, hub_card())
     assert hub.sent == 0
 

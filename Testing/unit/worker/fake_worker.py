@@ -1,6 +1,7 @@
 """A real worker process around an engine without weights; run as a module, or imported for its engine.
 
-The name of a segment is a script: words such as ``steps=5 pause=0.01`` that are done in order before the answer.
+The name of a segment, or of a model to download, is a script: words such as ``steps=5 pause=0.01`` that are done in
+order before the answer.
 """
 
 import os
@@ -17,7 +18,14 @@ from numpy.typing import NDArray
 from FoundationSegLib.core.errors import InferenceError, PromptError, VolumeMissingError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
+from FoundationSegLib.core.requests import (
+    CheckpointRecord,
+    DownloadRequest,
+    Prediction,
+    PredictRequest,
+    Request,
+    SegmentPrediction,
+)
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker import main
 
@@ -59,9 +67,7 @@ class ScriptedEngine:
         if request.volume_key not in self.volumes:
             raise VolumeMissingError()
         volume = self.volumes[request.volume_key]
-        for word in request.segments[0].name.split():
-            name, _, value = word.partition("=")
-            getattr(self, f"do_{name}")(value, request, progress)
+        self.follow(request.segments[0].name, request, progress)
         checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
         found = (SegmentPrediction(pack_mask(volume.array_kji > 0, self.shift), 0.5),) * len(request.segments)
         counts = {"pid": os.getpid(), "volumes": len(self.volumes), "ahead": self.ahead}
@@ -69,64 +75,72 @@ class ScriptedEngine:
             request.request_id, found, {"rule": "none"}, checkpoint, "cpu", self.prepared, ("a note",), {}, counts
         )
 
-    def do_answer(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def download(self, request: DownloadRequest, progress: Progress) -> None:
+        self.follow(request.model_id, request, progress)
+
+    def follow(self, script: str, request: Request, progress: Progress) -> None:
+        for word in script.split():
+            name, _, value = word.partition("=")
+            getattr(self, f"do_{name}")(value, request, progress)
+
+    def do_answer(self, value: str, request: Request, progress: Progress) -> None:
         """Nothing more."""
 
-    def do_pause(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_pause(self, value: str, request: Request, progress: Progress) -> None:
         self.pause_s = float(value)
 
-    def do_steps(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_steps(self, value: str, request: Request, progress: Progress) -> None:
         for done in range(int(value)):
             progress.step("slices", done, int(value))
             time.sleep(self.pause_s)
 
-    def do_hang(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_hang(self, value: str, request: Request, progress: Progress) -> None:
         """Deaf to cancel."""
         time.sleep(float(value))
 
-    def do_freeze(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_freeze(self, value: str, request: Request, progress: Progress) -> None:
         """The whole process, threads included."""
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def do_die(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_die(self, value: str, request: Request, progress: Progress) -> None:
         sys.stderr.write("last words")
         sys.stderr.flush()
         os._exit(int(value))
 
-    def do_die_once(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_die_once(self, value: str, request: Request, progress: Progress) -> None:
         if not Path(value).exists():
             Path(value).touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def do_jitter(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_jitter(self, value: str, request: Request, progress: Progress) -> None:
         """So many steps in unequal times."""
         for done in range(int(value)):
             progress.step("slices", done, 999)
             time.sleep(random.uniform(0, 0.01))
 
-    def do_spam(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_spam(self, value: str, request: Request, progress: Progress) -> None:
         """What a library may print that warns in a loop."""
         sys.stderr.write("x" * int(value))
 
-    def do_beyond(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_beyond(self, value: str, request: Request, progress: Progress) -> None:
         """Answer beyond the image."""
         self.shift = (0, 0, 5)
 
-    def do_spawn(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_spawn(self, value: str, request: Request, progress: Progress) -> None:
         """A child that would live for a minute; its number goes to a file."""
         child = subprocess.Popen((sys.executable, "-c", "import time; time.sleep(60)"))
         Path(value).write_text(str(child.pid))
 
-    def do_ahead(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_ahead(self, value: str, request: Request, progress: Progress) -> None:
         self.ahead = int(value)
 
-    def do_fail(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_fail(self, value: str, request: Request, progress: Progress) -> None:
         raise InferenceError(value)
 
-    def do_refuse(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_refuse(self, value: str, request: Request, progress: Progress) -> None:
         raise PromptError(value, "segments[0].prompts[0]")
 
-    def do_stumble(self, value: str, request: PredictRequest, progress: Progress) -> None:
+    def do_stumble(self, value: str, request: Request, progress: Progress) -> None:
         raise ZeroDivisionError(value)
 
 

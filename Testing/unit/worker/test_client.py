@@ -4,9 +4,15 @@ from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceEr
 from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
+from FoundationSegLib.core.requests import (
+    CheckpointRecord,
+    DownloadRequest,
+    Prediction,
+    PredictRequest,
+    SegmentPrediction,
+)
 from FoundationSegLib.worker.client import InlineClient, ask
-from FoundationSegLib.worker.messages import Answered, Failed, Progressed
+from FoundationSegLib.worker.messages import Answered, Downloaded, Failed, Progressed
 
 
 class ThreeSteps:
@@ -16,6 +22,7 @@ class ThreeSteps:
         self.fault = fault
         self.volumes = []
         self.prepared = []
+        self.downloads = []
         self.steps = 0
 
     def add_volume(self, volume):
@@ -38,6 +45,14 @@ class ThreeSteps:
         if self.fault:
             raise self.fault
         return answer_to(request)
+
+    def download(self, request, progress):
+        for done in (1, 2, 3):
+            progress.step("download", done, 3)
+            self.steps += 1
+        if self.fault:
+            raise self.fault
+        self.downloads.append(request)
 
 
 def answer_to(request):
@@ -166,6 +181,29 @@ def test_ask_tells_of_progress():
     seen = []
     ask(InlineClient(ThreeSteps()), request(), seen.append)
     assert [report.done for report in seen] == [1, 2, 3]
+
+
+def test_a_download_is_reported_and_ends_like_every_request():
+    client, request = InlineClient(ThreeSteps()), DownloadRequest(5, "fake", accept_license=True)
+    client.submit(request)
+    reports = [Progressed(5, ProgressReport("download", done, 3)) for done in (1, 2, 3)]
+    assert client.poll() == (*reports, Downloaded(5))
+    assert client.engine.downloads == [request]
+    seen = []
+    assert ask(client, request, seen.append) is None
+    assert [report.done for report in seen] == [1, 2, 3]
+
+
+def test_a_download_fails_and_is_cancelled_like_every_request():
+    fault = CheckpointError("no network")
+    client, request = InlineClient(ThreeSteps(fault)), DownloadRequest(5, "fake")
+    with pytest.raises(CheckpointError) as caught:
+        ask(client, request)
+    assert caught.value is fault
+    client.on_progress = lambda report: client.cancel(5)
+    client.submit(request)
+    assert isinstance(client.poll()[-1].error, Cancelled)
+    assert client.engine.downloads == []
 
 
 def test_there_is_nothing_to_wait_for_or_to_stop():

@@ -12,7 +12,14 @@ from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.mask import EMPTY_MASK, pack_mask
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.prompts import MaskPrompt, SegmentPrompts
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
+from FoundationSegLib.core.requests import (
+    CheckpointRecord,
+    DownloadRequest,
+    Prediction,
+    PredictRequest,
+    Propagation,
+    SegmentPrediction,
+)
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker import documents
 from FoundationSegLib.worker.frames import Frame, FrameError
@@ -76,6 +83,16 @@ def test_a_request_arrives_as_it_was(given_prompts, propagation):
 def test_every_field_of_a_request_crosses():
     fields = {field.name for field in dataclasses.fields(PredictRequest)}
     assert fields == {"request_id", "model_id", "volume_key", "segments", "intensity", "propagation"}
+
+
+@pytest.mark.parametrize("accept_license", [False, True])
+def test_a_request_to_download_arrives_as_it_was(accept_license):
+    request = DownloadRequest(7, "fake", accept_license)
+    frame = documents.download_to_frame(request, 12)
+    assert documents.download_from_frame(crossed(frame)) == request
+    assert frame.header["ticket"] == 12
+    assert {field.name for field in dataclasses.fields(request)} == {"request_id", "model_id", "accept_license"}
+    assert documents.downloaded_to_frame(12).header == {"type": "downloaded", "ticket": 12}
 
 
 @given(st.integers(0, 2**32 - 1), st.none() | st.floats(0, 1))

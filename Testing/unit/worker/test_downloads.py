@@ -1,0 +1,307 @@
+"""Downloads in real workers with their own engine, against a Hub on loopback: cancelled, killed, refused, resumed."""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from FoundationSegLib.core.cards import CARDS_VARIABLE, read_catalogue
+from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceError, UnknownModelError
+from FoundationSegLib.core.requests import DownloadRequest
+from FoundationSegLib.hub.store import Store
+from FoundationSegLib.worker import process_client
+from FoundationSegLib.worker.client import ask
+from FoundationSegLib.worker.messages import Downloaded, Failed, Progressed
+from FoundationSegLib.worker.settings import WorkerSettings
+from Testing.unit.hub.hub_cases import REPOSITORY, card_text, content_of, partial_bytes, strays, tell_processes
+from Testing.unit.hub.loopback_hub import Fault, run_hub
+from Testing.unit.worker import hub_worker
+from Testing.unit.worker.conftest import events_until, has_ended, until
+
+FILES = {"weights/model.safetensors": random.Random(3).randbytes(3_000_000), "config.json": b'{"layers": 2}'}
+TOTAL = sum(map(len, FILES.values()))
+MUST_ACCEPT = ('commercial_use = "yes"', 'commercial_use = "no"\nmust_accept = true')
+on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
+
+
+@pytest.fixture
+def cards(tmp_path, monkeypatch):
+    """The folder of the user's own cards, with one of the Hub in it."""
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "far.toml").write_text(card_text(files=FILES))
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path / "cards"))
+    return tmp_path / "cards"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, cards):
+    with run_hub() as hub:
+        hub.add(REPOSITORY, FILES)
+        tell_processes(monkeypatch, hub, tmp_path / "hf")
+        yield hub
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    return tmp_path / "full"
+
+
+@pytest.fixture
+def new_client(make_client, store, full_disk):
+    settings = WorkerSettings(store_folder=store.folder)
+    return lambda **patience: make_client(settings, hub_worker.command(full_disk), **patience)
+
+
+@pytest.fixture
+def client(new_client):
+    return new_client()
+
+
+def far(number=1, model="far", **fields):
+    return DownloadRequest(number, model, **fields)
+
+
+def card(name="far"):
+    return read_catalogue()[name]
+
+
+def begun(client, request=None):
+    """Ask for a slow download, and wait until bytes have come."""
+    client.submit(request or far())
+    until(lambda: any(isinstance(e, Progressed) and e.report.item_done > 0 for e in client.poll()))
+
+
+def byte_requests(hub):
+    """The ranges in which the weights were asked of the storage; empty for all of them."""
+    return [range_ for _, _, range_, _ in hub.asked("/lfs/")]
+
+
+def test_a_worker_downloads_and_tells_how_far_it_is(client, hub, store):
+    hub.slow_s = 0.002
+    reports = []
+    assert ask(client, far(), reports.append) is None
+    assert content_of(store, card()) == FILES
+    assert strays(store, card()) == []
+    downloads = [report for report in reports if report.stage == "download"]
+    assert {report.total for report in downloads} == {TOTAL}
+    assert downloads[-1].done == TOTAL
+    items = [report for report in downloads if report.item == "model.safetensors"]
+    assert {report.item_total for report in items} == {3_000_000}
+    assert [report.item_done for report in items] == sorted(report.item_done for report in items)
+    assert len(items) > 2
+    hub.start_count()
+    ask(client, far(2))
+    assert hub.sent == 0, "one that is whole is left alone"
+    assert not client.is_busy
+
+
+def test_a_download_that_is_cancelled_is_kept_and_the_worker_goes_on(client, hub, store, bar):
+    hub.slow_s = 0.01
+    begun(client)
+    pid, start = client.worker_pid, time.perf_counter()
+    client.cancel(1)
+    (failed,) = (event for event in client.poll() if isinstance(event, Failed))
+    bar("cancel of a download acknowledged, ms", (time.perf_counter() - start) * 1000, "<= 200")
+    assert isinstance(failed.error, Cancelled)
+    until(lambda: (client.poll() and False) or not client.is_busy)
+    bar("worker free after a download was cancelled, s", time.perf_counter() - start, "<= 3")
+    kept = partial_bytes(store, card())
+    assert 0 < kept < TOTAL
+    hub.slow_s = 0
+    ask(client, far(2))
+    assert client.worker_pid == pid
+    assert byte_requests(hub)[-1] == f"bytes={kept}-"
+    assert content_of(store, card()) == FILES
+
+
+def test_a_silent_hub_holds_up_no_cancel(client, hub):
+    hub.api_faults.extend([Fault("stall")] * 3)
+    client.submit(far())
+    until(lambda: (client.poll() and False) or hub.asked("/api/"))
+    client.cancel(1)
+    hub.api_faults.clear()
+    start = time.perf_counter()
+    ask(client, far(2))
+    assert time.perf_counter() - start < 3
+
+
+@on_posix
+def test_a_worker_that_is_killed_is_replaced_and_goes_on_from_there(client, hub, store):
+    hub.slow_s = 0.01
+    begun(client)
+    pid = client.worker_pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: has_ended(pid))
+    kept = partial_bytes(store, card())
+    hub.slow_s = 0
+    events = events_until(client, Downloaded)
+    assert [event.report.stage for event in events if isinstance(event, Progressed)].count("restart") == 1
+    assert client.worker_pid != pid
+    assert kept > 0
+    assert byte_requests(hub)[-1] == f"bytes={kept}-"
+    assert content_of(store, card()) == FILES
+    assert strays(store, card()) == []
+
+
+@on_posix
+def test_a_worker_that_is_killed_again_and_again_is_given_up_and_another_goes_on(client, hub, store, monkeypatch):
+    monkeypatch.setattr(process_client, "_MAX_KILLS", 3)
+    hub.slow_s = 0.05
+    begun(client)
+    for _ in range(2):
+        pid = client.worker_pid
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: has_ended(pid))
+        until(lambda: any(isinstance(e, Progressed) and e.report.item_done > 0 for e in client.poll()))
+        assert client.worker_pid != pid
+    os.kill(client.worker_pid, signal.SIGKILL)
+    error = events_until(client, Failed)[-1].error
+    assert isinstance(error, InferenceError)
+    assert "the worker failed 3 times" in str(error)
+    assert partial_bytes(store, card()) > 0
+    hub.slow_s = 0
+    ask(client, far(2))
+    assert content_of(store, card()) == FILES
+
+
+def test_a_full_disk_is_told_and_the_same_worker_goes_on_when_there_is_room(client, hub, store, full_disk):
+    hub.slow_s = 0.01
+    begun(client)
+    full_disk.touch()
+    error = events_until(client, Failed)[-1].error
+    assert isinstance(error, CheckpointError)
+    assert "cannot be stored: No space left on device; make room" in str(error)
+    kept, pid = partial_bytes(store, card()), client.worker_pid
+    assert kept > 0
+    full_disk.unlink()
+    hub.slow_s = 0
+    ask(client, far(2))
+    assert (client.worker_pid, byte_requests(hub)[-1]) == (pid, f"bytes={kept}-")
+    assert content_of(store, card()) == FILES
+
+
+def test_terms_are_accepted_by_the_request(client, hub, store, cards):
+    (cards / "far.toml").write_text(card_text(MUST_ACCEPT, files=FILES))
+    with pytest.raises(CheckpointError, match=r"a licence to accept.*models download far --accept-license"):
+        ask(client, far())
+    assert hub.requests == []
+    ask(client, far(accept_license=True))
+    assert store.status(card()) == "ready"
+    assert (store.folder / "licenses.json").exists()
+
+
+def test_a_gate_says_what_to_do(client, hub, store):
+    hub.repositories[REPOSITORY].gated = "manual"
+    with pytest.raises(CheckpointError, match="hf auth login"):
+        ask(client, far())
+    hub.repositories[REPOSITORY].gated = False
+    ask(client, far())
+    assert store.status(card()) == "ready"
+
+
+def test_without_a_network_it_is_said(client, hub, store, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded .*ConnectError"):
+        ask(client, far())
+    client.stop()
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    ask(client, far())
+    assert store.status(card()) == "ready"
+
+
+def test_the_users_own_offline_mode_holds_in_the_worker(client, hub, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="offline mode is on"):
+        ask(client, far())
+    assert hub.requests == []
+
+
+def test_a_model_that_nobody_knows(client):
+    with pytest.raises(UnknownModelError, match="no model is called 'nothing'"):
+        ask(client, far(model="nothing"))
+
+
+def test_a_second_download_takes_the_place_of_the_first_which_can_go_on(client, hub, store, cards):
+    hub.add("org/other", FILES)
+    (cards / "other.toml").write_text(card_text(files=FILES, name="other", repository="org/other"))
+    hub.slow_s = 0.005
+    begun(client)
+    pid = client.worker_pid
+    client.submit(far(2, "other"))
+    events = events_until(client, Downloaded)
+    (failed,) = (event for event in events if isinstance(event, Failed))
+    assert (failed.request_id, type(failed.error), events[-1]) == (1, Cancelled, Downloaded(2))
+    assert client.worker_pid == pid
+    kept = partial_bytes(store, card())
+    assert (store.status(card()), store.status(card("other"))) == ("partial", "ready")
+    assert 0 < kept < TOTAL
+    hub.requests.clear()
+    ask(client, far(3))
+    assert byte_requests(hub) == [f"bytes={kept}-"]
+
+
+def test_the_same_model_asked_for_twice_goes_on_where_it_was(client, hub, store):
+    hub.slow_s = 0.005
+    begun(client)
+    client.submit(far(2))
+    assert events_until(client, Downloaded)[-1] == Downloaded(2)
+    assert byte_requests(hub)[-1].startswith("bytes="), "the second went on from the first"
+    assert content_of(store, card()) == FILES
+
+
+def test_two_workers_download_the_same_model_once(new_client, hub, store):
+    hub.slow_s = 0.1
+    first, second = new_client(), new_client()
+    begun(first)
+    second.submit(far())
+    assert events_until(second, Progressed)[-1].report.stage == "wait"
+    hub.slow_s = 0
+    events_until(first, Downloaded)
+    events_until(second, Downloaded)
+    assert hub.sent == TOTAL
+    assert content_of(store, card()) == FILES
+
+
+@on_posix
+def test_a_closed_client_leaves_half_a_file_and_no_process(client, hub, store):
+    hub.slow_s = 0.01
+    begun(client)
+    pid = client.worker_pid
+    client.close()
+    assert has_ended(pid)
+    kept = partial_bytes(store, card())
+    assert 0 < kept < TOTAL
+    hub.slow_s = 0
+    ask(client, far(2))
+    assert byte_requests(hub)[-1] == f"bytes={kept}-"
+
+
+@on_posix
+def test_killed_and_cancelled_at_random_moments_it_ends_right(client, hub, store, full):
+    chance = random.Random(4)
+    hub.slow_s = 0.002
+    for number in range(40 if full else 8):
+        client.submit(far(number))
+        timer = threading.Timer(chance.uniform(0, 0.4), os.kill, (client.worker_pid, signal.SIGKILL))
+        if number % 2:
+            timer.start()
+        else:
+            time.sleep(chance.uniform(0, 0.3))
+            client.cancel(number)
+        until(lambda: (client.poll() and False) or not client.is_busy)
+        timer.cancel()
+        assert store.status(card()) in ("absent", "partial", "ready")
+        if store.status(card()) == "ready":
+            assert content_of(store, card()) == FILES
+            (store.folder / "models" / "far").rename(store.folder / f"done{number}")
+    ask(client, far(99))
+    assert content_of(store, card()) == FILES
