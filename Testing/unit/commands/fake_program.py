@@ -40,11 +40,11 @@ def trap(event: str, arguments: tuple[object, ...]) -> None:
 class SlowModel(FakeModel):
     marker = ""
 
-    def decode(self, embedding, prompt):
+    def decode(self, embedding, prompt, previous=None):
         if self.marker and not Path(self.marker).exists():
             Path(self.marker).write_text(str(os.getpid()))
             time.sleep(60)
-        return super().decode(embedding, prompt)
+        return super().decode(embedding, prompt, previous)
 
 
 def open_client(options: Namespace) -> ProcessClient:
