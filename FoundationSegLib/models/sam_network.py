@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from .base import Check
+from .sam_attention_cpu import AttentionStrip, attend_in_strips
 from .sam_decoder_cpu import SamCpuDecoder
 from .tiny_vit_strips import has_fused_convolutions
 
@@ -57,6 +58,8 @@ class SamNetwork:
         self.mask_size: int = 4 * model.config.prompt_encoder_config.image_embedding_size
         # transformers works this out for every prompt.
         self._positions = model.get_image_wide_positional_embeddings().detach().contiguous()
+        if device == "cpu":
+            attend_in_strips(model.vision_encoder.layers)
         fast = device == "cpu" and has_fused_convolutions()
         self._cpu_decoder = SamCpuDecoder(model) if fast else None
 
@@ -66,7 +69,7 @@ class SamNetwork:
         return sum(p.nbytes for p in self.model.parameters())
 
     def encode(self, pixels: Tensor, check: Check) -> Tensor:
-        """The features of (1, 3, size, size) float32; ``check`` is called twice for every layer of the encoder."""
+        """The features of (1, 3, size, size) float32; ``check`` is called many times in every layer of the encoder."""
         encoder = self.model.vision_encoder
         with _checked(encoder.layers, check):
             features = encoder(pixels.to(self.device))[0]
@@ -96,12 +99,13 @@ class SamNetwork:
 
 @contextmanager
 def _checked(layers: nn.ModuleList, check: Check) -> Iterator[None]:
-    """Call ``check`` before every layer, and between its attention and its perceptron."""
+    """Call ``check`` before every linear layer, and before every strip of an attention."""
 
     def before(*_: object) -> None:
         check()
 
-    hooks = [part.register_forward_pre_hook(before) for layer in layers for part in (layer, layer.mlp)]
+    steps = [module for module in layers.modules() if isinstance(module, nn.Linear | AttentionStrip)]
+    hooks = [step.register_forward_pre_hook(before) for step in steps]
     try:
         yield
     finally:
