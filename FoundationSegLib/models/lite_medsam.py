@@ -8,7 +8,6 @@ enlarged smoothly (:func:`~.resize.resize_weights`).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +18,12 @@ from transformers import SamConfig, SamModel
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
 from ..core.cards import ModelCard
-from ..core.errors import CheckpointError
 from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 from .lite_medsam_checkpoint import read_state, split_checkpoint
 from .resize import longest_side_shape, resize_longest_side
+from .safetensors_checkpoint import load_strictly
 from .sam_decoder_cpu import SamCpuDecoder
+from .sam_prompts import box_around, scaled_box
 from .tiny_vit_strips import StripEncoder, has_fused_convolutions
 
 SIZE = 256  # side of the image and of the masks that the network works on, in pixels
@@ -193,14 +193,9 @@ class LiteMedSam:
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
         """The box for the next slice: around this mask once resized, and three of the network's pixels or more."""
-        rows, columns = np.nonzero(resize_longest_side(mask.astype(np.uint8), SIZE))
-        if not rows.size:
-            return None
         margin = HAND_OVER_MARGIN + wider
-        low = (max(0, int(n.min()) - margin) for n in (columns, rows))
-        high = (min(SIZE, int(n.max()) + margin) for n in (columns, rows))
-        x0, y0, x1, y1 = (n * max(mask.shape) / SIZE for n in (*low, *high))
-        return x0, y0, x1, y1
+        box = box_around(resize_longest_side(mask.astype(np.uint8), SIZE), (margin, margin), (SIZE, SIZE))
+        return box and scaled_box(box, (max(mask.shape) / SIZE,) * 2)
 
 
 def prepare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -245,14 +240,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> LiteMedSam:
     """
     encoder_state, decoder_state = split_checkpoint(read_state(files[card.source.files[0].path]))
     encoder, decoder = LiteMedSamEncoder(), build_decoder()
-    _load_strictly(encoder, encoder_state, card)
-    _load_strictly(decoder, decoder_state, card)
+    load_strictly(encoder, encoder_state, card)
+    load_strictly(decoder, decoder_state, card)
     fold_batch_norms(encoder.eval())
     return LiteMedSam(encoder, decoder, device)
-
-
-def _load_strictly(module: nn.Module, state: dict[str, Any], card: ModelCard) -> None:
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint does not hold the weights of {card.title}") from error

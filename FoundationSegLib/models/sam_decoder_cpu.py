@@ -1,6 +1,6 @@
-"""SAM's prompt encoder and mask decoder on a CPU: the arithmetic of transformers' modules, float32, for one box.
+"""SAM's mask decoder on a CPU: the arithmetic of transformers' modules, float32, for one prompt.
 
-A prompt has 7 tokens, the image has 4096 places. So the image is never projected to keys, queries and values: what
+A box has 7 tokens, the image has 4096 places. So the image is never projected to keys, queries and values: what
 would project it is multiplied into the tokens' side first, which takes 0.4 times the work, for 7 tokens in 8 heads are
 56 columns, and the projections have 128. Biases and positions go the same way. The image is kept as (places, channels)
 throughout, never transposed. On two cores a box takes 23 ms, where the modules take 57; of 327 masks of organs on real
@@ -8,6 +8,8 @@ slices none differs in a pixel. What depends on positions alone is kept: 2 MB fo
 """
 
 import math
+from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +109,7 @@ class _Layer:
 
 
 class SamCpuDecoder:
-    """What ``model`` says to one box without a mask prompt, and its first mask only."""
+    """What ``model`` says to one prompt: its mask for a plain one, or its three for an ambiguous one."""
 
     def __init__(self, model: SamModel) -> None:
         prompts, decoder = model.prompt_encoder, model.mask_decoder
@@ -117,32 +119,53 @@ class SamCpuDecoder:
         self._tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
         with torch.no_grad():
             positions = model.get_image_wide_positional_embeddings()[0].flatten(1).t().contiguous()
-            no_mask = prompts.no_mask_embed.weight[0]
-            nothing = torch.zeros_like(no_mask)
+            self._no_mask = prompts.no_mask_embed.weight[0]
+            nothing = torch.zeros_like(self._no_mask)
             transformer = decoder.transformer
             # The embedding of "no mask" belongs to the image that the first layer sees.
-            self._layers = [_Layer(m, positions, nothing if n else no_mask) for n, m in enumerate(transformer.layers)]
+            offsets = [self._no_mask, *[nothing] * (len(transformer.layers) - 1)]
+            self._layers = [_Layer(*parts) for parts in zip(transformer.layers, repeat(positions), offsets)]
             self._last = _FromImage(transformer.final_attn_token_to_image, positions, nothing)
         self._last_norm = transformer.layer_norm_final_attn
-        self._hyper, self._quality = decoder.output_hypernetworks_mlps[0], decoder.iou_prediction_head
+        self._hypers, self._quality = decoder.output_hypernetworks_mlps, decoder.iou_prediction_head
         self._enlarge = _Enlarging(decoder, len(positions))
 
     def __call__(self, features: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        """The mask's logits, (size, size), and its predicted IoU, ().
+        """The mask's logits, (size, size), and its predicted IoU, (), for a box without a mask prompt.
 
         Args:
             features: (1, channels, size / 4, size / 4), channels last in memory.
             box: (4,), x0, y0, x1, y1 in pixels of the network.
         """
+        masks, scores = self.decode(features, self._embed(box))
+        return masks[0], scores[0]
+
+    def decode(
+        self, features: Tensor, prompt: Tensor, mask: Tensor | None = None, several: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The logits, (masks, size, size), and predicted IoUs, (masks,), for any prompt.
+
+        Args:
+            features: as above.
+            prompt: (tokens, channels), what the model's prompt encoder makes of points and boxes.
+            mask: (1, channels, size / 4, size / 4), what it makes of a mask prompt; None without one.
+            several: whether to give the masks for an ambiguous prompt instead of the one.
+        """
         image = features[0].permute(1, 2, 0).flatten(0, 1)
-        prompt = torch.cat([self._tokens, self._embed(box)])
+        if mask is not None:
+            # The first layer adds "no mask" of its own.
+            image = image + (mask[0].permute(1, 2, 0).flatten(0, 1) - self._no_mask)
+        prompt = torch.cat([self._tokens, prompt])
         tokens = prompt
         for layer in self._layers:
             tokens, image = layer(tokens, prompt, image)
-        # Of the tokens after this, only those of the quality and of the first mask are asked for.
-        tokens, prompt = tokens[:2], prompt[:2]
-        quality, mask = self._last_norm(tokens + self._last(tokens + prompt, image))
-        return self._enlarge(image, self._hyper(mask)), self._quality(quality)[0]
+        wanted = range(1, len(self._hypers)) if several else range(1)
+        # Of the tokens after this, only those of the quality and of the masks are asked for.
+        asked = wanted.stop + 1
+        tokens, prompt = tokens[:asked], prompt[:asked]
+        quality, *masks = self._last_norm(tokens + self._last(tokens + prompt, image))
+        vectors = [self._hypers[n](masks[n]) for n in wanted]
+        return self._enlarge(image, vectors), self._quality(quality)[wanted.start : wanted.stop]
 
     def _embed(self, box: Tensor) -> Tensor:
         """The two corners' tokens, (2, channels)."""
@@ -152,7 +175,7 @@ class SamCpuDecoder:
 
 
 class _Enlarging:
-    """The image four times as large, and its products with a mask's vector."""
+    """The image four times as large, and its products with masks' vectors."""
 
     def __init__(self, decoder: SamMaskDecoder, places: int) -> None:
         self._first = PackedConv(_as_linear(decoder.upscale_conv1), (1, places))
@@ -163,13 +186,15 @@ class _Enlarging:
         self._second = PackedConv(_as_linear(decoder.upscale_conv2), (4, places), gelu=True)
         self._channels = decoder.upscale_conv2.out_channels
 
-    def __call__(self, image: Tensor, vector: Tensor) -> Tensor:
-        """(places, channels) and (fewer channels,) to (4 * rows, 4 * columns)."""
+    def __call__(self, image: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+        """(places, channels) and a (fewer channels,) for every mask to (masks, 4 * rows, 4 * columns)."""
         side = math.isqrt(len(image))
         once = functional.gelu(self._norm(self._first(image[None]).view(4, len(image), -1)))
-        products = self._second(once).view(-1, self._channels) @ vector
-        # (row, column, then row and column within the place of the first enlarging, and of the second)
-        return products.view(side, side, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * side, 4 * side)
+        twice = self._second(once).view(-1, self._channels)
+        products = torch.stack([twice @ vector for vector in vectors])
+        # (mask, row, column, then row and column within the place of the first enlarging, and of the second)
+        products = products.view(-1, side, side, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        return products.reshape(-1, 4 * side, 4 * side)
 
 
 def _as_linear(conv: nn.ConvTranspose2d) -> nn.Linear:

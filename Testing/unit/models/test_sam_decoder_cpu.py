@@ -69,3 +69,30 @@ def test_the_same_box_gives_the_same_bits_and_leaves_the_features_alone(decoder)
     assert torch.equal(features, before)
     assert torch.equal(one, again)
     assert not torch.equal(one, between)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["point", "points", "box and point"])
+def test_every_prompt_is_what_transformers_says(model, decoder, kind, masked, several):
+    features, places = random_features(7), torch.tensor([[[[20.0, 30.0], [200.0, 90.0], [77.5, 3.25]]]])
+    count = 1 if kind.endswith("point") else 3
+    points, labels = places[:, :, :count], torch.tensor([[[1, 0, 1]]])[:, :, :count]
+    boxes = torch.tensor([[BOXES[0]]]) if "box" in kind else None
+    masks = 5 * torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(8)) if masked else None
+    with torch.inference_mode():
+        sparse, dense = model.prompt_encoder(
+            input_points=points, input_labels=labels, input_boxes=boxes, input_masks=masks
+        )
+        said = model(
+            image_embeddings=features.contiguous(),
+            input_points=points,
+            input_labels=labels,
+            input_boxes=boxes,
+            input_masks=masks,
+            multimask_output=several,
+        )
+        logits, scores = decoder.decode(features, sparse[0, 0], dense if masked else None, several)
+    assert (logits.shape, scores.shape) == ((3 if several else 1, 256, 256), (3 if several else 1,))
+    torch.testing.assert_close(logits, said.pred_masks[0, 0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores, said.iou_scores[0, 0], rtol=0, atol=1e-5)

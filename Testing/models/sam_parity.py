@@ -1,0 +1,130 @@
+"""What transformers and the authors of MedSAM say to a prompt, and whether an adapter says the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import SamModel, SamProcessor
+
+from FoundationSegLib.models.base import SliceAnswer, SlicePrompt
+
+TOLERANCE = 1e-4  # of features and logits
+
+
+@dataclass(frozen=True)
+class Expected:
+    """``features`` (1, C, h, w), the chosen mask's ``logits`` (1, 1, s, s), and ``surface``: above 0 in the mask."""
+
+    features: torch.Tensor
+    logits: torch.Tensor
+    surface: np.ndarray
+    score: float
+
+    @property
+    def mask(self) -> np.ndarray:
+        return self.surface > 0
+
+
+class Reference(Protocol):
+    def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None) -> Expected: ...
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+
+
+class TransformersSam:
+    """SamProcessor and SamModel on the checkpoint's folder; ``known`` are logits that go in as a mask."""
+
+    def __init__(self, folder: Path) -> None:
+        self.processor = SamProcessor.from_pretrained(folder, local_files_only=True)
+        self.model = SamModel.from_pretrained(folder, local_files_only=True).eval()
+
+    @torch.inference_mode()
+    def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None = None) -> Expected:
+        points = [[[[p.x, p.y] for p in prompt.points]]] if prompt.points else None
+        labels = [[[int(p.positive) for p in prompt.points]]] if prompt.points else None
+        asked = self.processor(
+            images=as_rgb(image),
+            input_points=points,
+            input_labels=labels,
+            input_boxes=[[list(prompt.box)]] if prompt.box else None,
+            input_data_format="channels_last",
+            return_tensors="pt",
+        )
+        single = prompt.box is None and len(prompt.points) == 1 and prompt.points[0].positive and known is None
+        features = self.model.get_image_embeddings(asked["pixel_values"])
+        said = self.model(
+            image_embeddings=features,
+            input_points=asked["input_points"].float() if points else None,
+            input_labels=asked["input_labels"] if points else None,
+            input_boxes=asked["input_boxes"].float() if prompt.box else None,
+            input_masks=known,
+            multimask_output=single,
+        )
+        best = int(said.iou_scores[0, 0].argmax())
+        surfaces = self.processor.post_process_masks(
+            said.pred_masks, asked["original_sizes"], asked["reshaped_input_sizes"], binarize=False
+        )
+        logits = said.pred_masks[:, :, best]
+        return Expected(features, logits, surfaces[0][0, best].numpy(), float(said.iou_scores[0, 0, best]))
+
+
+class AuthorsMedSam:
+    """MedSAM_Inference.py of bowang-lab/MedSAM, line by line, with transformers' network and a given ``resize``."""
+
+    def __init__(self, folder: Path, resize: Any) -> None:
+        self.model = SamModel.from_pretrained(folder, local_files_only=True).eval()
+        self.size, self.resize = self.model.config.vision_config.image_size, resize
+
+    @torch.inference_mode()
+    def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None = None) -> Expected:
+        rows, columns = image.shape[:2]
+        square = self.resize(as_rgb(image), self.size).astype(np.uint8)
+        square = (square - square.min()) / np.clip(float(square.max() - square.min()), a_min=1e-8, a_max=None)
+        features = self.model.get_image_embeddings(torch.tensor(square).float().permute(2, 0, 1).unsqueeze(0))
+        box = np.array([prompt.box]) / np.array([columns, rows, columns, rows]) * self.size
+        boxes = torch.as_tensor(box, dtype=torch.float)[:, None, :]
+        said = self.model(image_embeddings=features, input_boxes=boxes, multimask_output=False)
+        probabilities = functional.interpolate(
+            torch.sigmoid(said.pred_masks[:, 0]), size=(rows, columns), mode="bilinear", align_corners=False
+        )
+        surface = probabilities[0, 0].numpy() - 0.5
+        return Expected(features, said.pred_masks[:, 0], surface, float(said.iou_scores[0, 0, 0]))
+
+
+def assert_parity(
+    adapter: Any,
+    reference: Reference,
+    image: np.ndarray,
+    prompt: SlicePrompt,
+    previous: SliceAnswer | None = None,
+    known: torch.Tensor | None = None,
+    asked: SlicePrompt | None = None,
+) -> SliceAnswer:
+    """The adapter's answer, if features, logits, mask and score are the reference's.
+
+    ``asked`` is what the reference is given instead of the prompt, and ``known`` the logits that go with it.
+    """
+    expected = reference.answer(image, asked or prompt, known)
+    embedding = adapter.encode(image)
+    said = []
+    decode = adapter.network.decode
+    adapter.network.decode = lambda *arguments: said.append(decode(*arguments)) or said[-1]
+    try:
+        answer = adapter.decode(embedding, prompt, previous)
+    finally:
+        del adapter.network.decode
+    logits, scores = said[0]
+    torch.testing.assert_close(embedding.features, expected.features, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(logits[None, scores.argmax()][None], expected.logits, rtol=0, atol=TOLERANCE)
+    assert answer.score == min(1, max(0, answer.score))
+    np.testing.assert_allclose(answer.score, min(1, max(0, expected.score)), rtol=0, atol=1e-5)
+    assert (answer.mask.shape, answer.mask.dtype) == (image.shape[:2], bool)
+    # What is nearer to the border than rounding errors may be on either side.
+    differs = (answer.mask != expected.mask) & (np.abs(expected.surface) > 1e-5)
+    assert not differs.any(), f"{np.count_nonzero(differs)} pixels differ"
+    return answer

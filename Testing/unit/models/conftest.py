@@ -1,0 +1,48 @@
+"""A small checkpoint of SAM's family, and its card."""
+
+import pytest
+
+from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.models import sam
+from Testing.models.sam_parity import TransformersSam
+from Testing.models.small_sam import small_config, write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def sam_card():
+    return read_catalogue()["sam-vit-base"]
+
+
+@pytest.fixture(scope="session")
+def medsam_card():
+    return read_catalogue()["medsam"]
+
+
+@pytest.fixture(scope="session")
+def sam_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sam")
+    write_checkpoint(folder, small_config(256))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sam_files(sam_folder):
+    return {path.name: path for path in sam_folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def large_folder(tmp_path_factory):
+    """The true side of 1024 pixels."""
+    folder = tmp_path_factory.mktemp("sam-1024")
+    write_checkpoint(folder, small_config(1024, heads=1), seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sam_model(sam_card, sam_files):
+    return sam.load(sam_card, sam_files, "cpu")
+
+
+@pytest.fixture(scope="session")
+def sam_reference(sam_folder):
+    return TransformersSam(sam_folder)

@@ -1,0 +1,224 @@
+"""MedSAM with small random weights against its authors' script, and what the comparison would catch."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import SamImageProcessor
+
+from FoundationSegLib.core.errors import CheckpointError, PromptError
+from FoundationSegLib.models import medsam
+from FoundationSegLib.models.base import SlicePoint, SlicePrompt
+from Testing.models.sam_cases import SHAPES, image_of, prompt_of
+from Testing.models.sam_parity import AuthorsMedSam, as_rgb, assert_parity
+from Testing.unit.models.test_spline_resize import resize_by_the_book
+
+BOX = prompt_of("box", (120, 150))
+
+
+@pytest.fixture(scope="module")
+def model(medsam_card, sam_files):
+    return medsam.load(medsam_card, sam_files, "cpu")
+
+
+def whole(image, side):
+    """scikit-image's result without the rounding errors below whole numbers."""
+    return resize_by_the_book(image, side) + 1e-6
+
+
+@pytest.fixture(scope="module")
+def reference(sam_folder):
+    return AuthorsMedSam(sam_folder, whole)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_says_what_the_authors_script_says(model, reference, shape):
+    answer = assert_parity(model, reference, image_of(shape), prompt_of("box", shape))
+    assert answer.logits is None
+
+
+def test_says_what_the_authors_script_says_at_1024_pixels(medsam_card, large_folder):
+    """Their library's own resizing where scipy is installed; it is one level off here and there."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+
+    def resize(image, side):
+        factors = (side / image.shape[0], side / image.shape[1])
+        planes = [
+            ndimage.zoom(image[:, :, n].astype(float), factors, order=3, mode="mirror", grid_mode=True)
+            for n in range(3)
+        ]
+        return np.clip(np.stack(planes, axis=2), image.min(), image.max()) + 1e-6
+
+    files = {path.name: path for path in large_folder.iterdir()}
+    adapter = medsam.load(medsam_card, files, "cpu")
+    assert_parity(adapter, AuthorsMedSam(large_folder, resize), image_of((120, 150)), BOX)
+
+
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_a_constant_slice_is_black(model, reference, level):
+    image = np.full((120, 150), level, np.uint8)
+    assert not medsam.prepare(image, 256).any()
+    assert_parity(model, reference, image, BOX)
+
+
+def test_the_darkest_is_zero_and_the_brightest_one():
+    image = image_of((120, 150)) // 4 + 50
+    pixels = medsam.prepare(image, 256)
+    assert (pixels.shape, pixels.dtype) == ((1, 3, 256, 256), torch.float32)
+    assert (pixels.min(), pixels.max()) == (0, 1)
+
+
+def test_grey_is_colour_with_equal_channels():
+    grey = image_of((37, 501))
+    assert torch.equal(medsam.prepare(grey, 256), medsam.prepare(as_rgb(grey), 256))
+
+
+def test_the_hubs_preprocessor_config_is_never_read(medsam_card, sam_files, tmp_path, model):
+    """It is plain SAM's."""
+    damaged = tmp_path / "preprocessor_config.json"
+    damaged.write_text("{")
+    adapter = medsam.load(medsam_card, {**sam_files, damaged.name: damaged}, "cpu")
+    image = image_of((120, 150))
+    assert torch.equal(adapter.encode(image).features, model.encode(image).features)
+
+
+def test_a_prompt_without_a_box_is_refused(model):
+    embedding = model.encode(image_of((120, 150)))
+    with pytest.raises(PromptError, match="needs a box"):
+        model.decode(embedding, SlicePrompt(points=(SlicePoint(1, 2),)))
+
+
+def test_the_same_box_gives_the_same_and_never_encodes_again(model):
+    calls = []
+    hook = model.network.model.vision_encoder.register_forward_hook(lambda *_: calls.append(1))
+    embedding = model.encode(image_of((120, 150)))
+    other = SlicePrompt((1, 2, 100, 90))
+    first, between, again = (model.decode(embedding, prompt) for prompt in (BOX, other, BOX))
+    hook.remove()
+    assert (first.mask == again.mask).all() and first.score == again.score
+    assert (first.mask != between.mask).any()
+    assert len(calls) == 1
+    assert (embedding.shape, embedding.resized, embedding.nbytes) == ((120, 150), (256, 256), 32 * 16 * 16 * 4)
+
+
+def test_an_encoding_can_be_stopped(model):
+    def check():
+        raise KeyboardInterrupt
+
+    image = image_of((120, 150))
+    before = model.encode(image).features
+    with pytest.raises(KeyboardInterrupt):
+        model.encode(image, check)
+    assert torch.equal(model.encode(image).features, before)
+
+
+def test_the_box_for_a_neighbour_is_wider_by_the_same_part_of_each_axis(model):
+    mask = np.zeros((100, 200), bool)
+    mask[40:61, 90:131] = True
+    x, y = 200 * 3 / 256, 100 * 3 / 256
+    assert model.box_around(mask) == pytest.approx((90 - x, 40 - y, 130 + x, 60 + y))
+    x, y = 200 * 5 / 256, 100 * 5 / 256
+    assert model.box_around(mask, 2) == pytest.approx((90 - x, 40 - y, 130 + x, 60 + y))
+    assert model.box_around(np.zeros((100, 200), bool)) is None
+
+
+def test_another_checkpoint_is_refused_by_its_title(medsam_card, sam_files, tmp_path):
+    wrong = tmp_path / "model.safetensors"
+    wrong.write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match="MedSAM: "):
+        medsam.load(medsam_card, {**sam_files, wrong.name: wrong}, "cpu")
+
+
+def with_image(change):
+    def plant(patch):
+        prepare = medsam.prepare
+        patch.setattr(medsam, "prepare", lambda image, size: prepare(change(image), size))
+
+    return plant
+
+
+def with_pixels(change):
+    def plant(patch):
+        prepare = medsam.prepare
+        patch.setattr(medsam, "prepare", lambda image, size: change(prepare(image, size)))
+
+    return plant
+
+
+def with_box(change):
+    def plant(patch):
+        tensor = medsam.box_tensor
+        patch.setattr(medsam, "box_tensor", lambda box, *rest: tensor(change(*box), *rest))
+
+    return plant
+
+
+def with_probabilities(change):
+    def plant(patch):
+        stretched = medsam.stretched
+        patch.setattr(medsam, "stretched", lambda *arguments: change(stretched(*arguments)))
+
+    return plant
+
+
+def with_scale(change):
+    def plant(patch):
+        scale = medsam.scale_to
+        patch.setattr(medsam, "scale_to", lambda *arguments: change(*scale(*arguments)))
+
+    return plant
+
+
+def prepared_as_sam(patch):
+    """By the preprocessor_config.json that lies beside MedSAM's weights on the Hub."""
+    processor = SamImageProcessor(size={"longest_edge": 256}, pad_size={"height": 256, "width": 256})
+
+    def prepare(image, size):
+        return processor(as_rgb(image), return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+
+    patch.setattr(medsam, "prepare", prepare)
+
+
+def resized_linearly(patch):
+    def resize(image, shape):
+        values = torch.from_numpy(image)[None, None].float()
+        return torch.nn.functional.interpolate(values, shape, mode="bilinear")[0, 0].to(torch.uint8).numpy()
+
+    patch.setattr(medsam, "resize_by_splines", resize)
+
+
+MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+DEFECTS = {
+    "x and y swapped": with_box(lambda x0, y0, x1, y1: (y0, x0, y1, x1)),
+    "half a pixel to the right": with_box(lambda x0, y0, x1, y1: (x0 + 0.5, y0, x1 + 0.5, y1)),
+    "half a pixel up": with_box(lambda x0, y0, x1, y1: (x0, y0 - 0.5, x1, y1 - 0.5)),
+    "box from the right": with_box(lambda x0, y0, x1, y1: (149 - x1, y0, 149 - x0, y1)),
+    "box from below": with_box(lambda x0, y0, x1, y1: (x0, 119 - y1, x1, 119 - y0)),
+    "box cut to whole pixels": with_box(lambda *box: tuple(int(n) + 0.25 for n in box)),
+    "axes' scales swapped": with_scale(lambda x, y: (y, x)),
+    "one scale for both axes": with_scale(lambda x, y: (min(x, y), min(x, y))),
+    "image mirrored left and right": with_image(lambda image: image[:, ::-1]),
+    "image upside down": with_image(lambda image: image[::-1]),
+    "image transposed": with_image(lambda image: image.T),
+    "mean and standard deviation": with_pixels(lambda pixels: (pixels - MEAN) / STD),
+    "0..255": with_pixels(lambda pixels: pixels * 255),
+    "prepared as SAM": prepared_as_sam,
+    "resized linearly": resized_linearly,
+    "mask mirrored left and right": with_probabilities(lambda surface: surface.flip(1)),
+    "mask upside down": with_probabilities(lambda surface: surface.flip(0)),
+    "mask one pixel to the side": with_probabilities(lambda surface: surface.roll(1, 1)),
+    "other threshold": with_probabilities(lambda surface: surface - 0.02),
+    "logits resized before the sigmoid": lambda patch: patch.setattr(
+        medsam,
+        "stretched",
+        lambda logits, shape: torch.nn.functional.interpolate(logits, shape, mode="bilinear")[0, 0].sigmoid(),
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_caught(model, reference, plant, monkeypatch):
+    image = image_of((120, 150))
+    assert_parity(model, reference, image, BOX)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        assert_parity(model, reference, image, BOX)
