@@ -4,10 +4,10 @@ The network is transformers' ``Sam2VideoModel``. A slice by itself is decoded as
 of it that has no memory; a volume is followed as by transformers' own video session (:mod:`.sam2_memory`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,14 +29,10 @@ from .sam2_slices import (
     point_tensors,
 )
 
+# What turns a slice, uint8, into the network's image, (1, 3, S, S) float32.
+Prepare = Callable[[NDArray[np.uint8]], Tensor]
 # By how much the next slice's box exceeds this slice's mask: LiteMedSAM's three pixels of 256.
 HAND_OVER_MARGIN = 3 / 256
-
-
-class Prepare(Protocol):
-    """What turns a slice, uint8, into the network's image, (1, 3, S, S) float32."""
-
-    def __call__(self, image: NDArray[np.uint8]) -> Tensor: ...  # noqa: D102
 
 
 class Sam2:
@@ -86,8 +82,8 @@ class Sam2:
         """
         coarse = None if previous is None else previous.logits
         if coarse is None and prompt.mask is not None:
-            stretched = mask_tensor(prompt.mask, self._size).to(self.device)
-            coarse = mask_as_logits(stretched, self.network.prompt_encoder.mask_input_size)
+            stretched = mask_tensor(prompt.mask, self._size)
+            coarse = mask_as_logits(stretched, self.network.prompt_encoder.mask_input_size).to(self.device)
         ambiguous = len(prompt.points) == 1 and prompt.box is None and coarse is None
         logits, scores = self._decoded(embedding, self._prompt_tensors(prompt, embedding.shape), coarse, ambiguous)
         best = int(scores[0, 0].argmax())

@@ -96,8 +96,8 @@ class Sam2Memory:
         self._session.cache.cache_vision_features(index, features)
         with _predicted_iou(self._network) as scores:
             output = self._network(self._session, frame_idx=index, reverse=reverse)
+        absent = not float(self._stored(index)["object_score_logits"]) > 0
         self._forget(index)
-        absent = not float(output.object_score_logits) > 0
         return SliceAnswer(
             mask_of(output.pred_masks, embedding.shape), scores[-1] if score is None else score, absent=absent
         )
@@ -110,10 +110,10 @@ class Sam2Memory:
         outputs = self._session.output_dict_per_obj[_OBJECT]
         # In the order of the slices, so that answers do not depend on the order in which prompts were given.
         outputs["cond_frame_outputs"] = dict(sorted(outputs["cond_frame_outputs"].items()))
-        self._keep_little(next(kind[index] for kind in outputs.values() if index in kind))
+        self._keep_little(self._stored(index))
         wanted = (index, *outputs["cond_frame_outputs"], *self._prompted)
         for other, output in outputs["non_cond_frame_outputs"].items():
-            if all(abs(other - near) > self._reach for near in wanted):
+            if output["maskmem_features"].numel() and all(abs(other - near) > self._reach for near in wanted):
                 for name in ("maskmem_features", "maskmem_pos_enc"):
                     # Empty and not away: the session reads it of every slice that it knows, and joins them.
                     output[name] = output[name].new_empty((0, *output[name].shape[1:]))
@@ -129,6 +129,9 @@ class Sam2Memory:
             # What is a view would keep alive what it is a view of.
             if value is not self._memory_positions:
                 output[name] = value.clone()
+
+    def _stored(self, index: int) -> dict[str, Any]:
+        return next(kind[index] for kind in self._session.output_dict_per_obj[_OBJECT].values() if index in kind)
 
     def _outputs(self) -> Iterator[dict[str, Any]]:
         for kind in self._session.output_dict_per_obj[_OBJECT].values():

@@ -14,7 +14,7 @@ from FoundationSegLib.models.medsam2 import MedSam2Preparation
 from FoundationSegLib.models.sam2_slices import Preparation
 from Testing.models.meta_sam2 import as_meta, write_medsam2
 from Testing.models.reference_sam2 import Video, colour
-from Testing.models.small_sam2 import slice_of, small_config, small_network, volume_of_slices
+from Testing.models.small_sam2 import enliven, slice_of, small_config, small_network, volume_of_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = read_catalogue(card_folder())["medsam2"]
@@ -159,6 +159,7 @@ def test_the_true_size_is_loaded_strictly(full, tmp_path, bar):
     if not full:
         pytest.skip("a checkpoint of 156 MB is written with --full")
     network = Sam2VideoModel(medsam2.configuration())
+    enliven(network, SEED)
     write_medsam2(tmp_path / FILE, network)
     model = load_slice_model(CARD, {FILE: tmp_path / FILE}, "cpu")
     loaded, expected = model.network.state_dict(), network.state_dict()

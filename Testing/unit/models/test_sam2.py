@@ -93,13 +93,9 @@ def test_a_mask_is_what_sam2model_says(model, reference, shape):
 
 def test_the_cases_are_not_trivial(model, reference):
     """Both present and absent for SAM 2, masks neither empty nor everything, and single masks of both kinds."""
-    image = slice_of((48, 64))
+    image, other = slice_of((48, 64)), image_part(small_network(10))
     said = [image_said(reference, SIZE, image, prompt) for prompt in prompts_on(image.shape).values()]
-    said += [
-        image_said(image_part(small_network(seed)), SIZE, image, prompt)
-        for seed in (0, 10)
-        for prompt in prompts_on(image.shape).values()
-    ]
+    said += [image_said(other, SIZE, image, prompt) for prompt in prompts_on(image.shape).values()]
     assert {one.present for one in said} == {True, False}
     assert sum(0.05 < one.mask.mean() < 0.95 for one in said) > len(said) / 2
 
@@ -183,11 +179,10 @@ DEFECTS = {
 
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
 def test_a_planted_defect_is_found(model, reference, monkeypatch, defect):
-    image = slice_of((48, 64))
-    check_slice(model, reference, image)
+    """Without it, the same check is passed: that is the landscape above."""
     defect(model, monkeypatch)
     with pytest.raises(AssertionError):
-        check_slice(model, reference, image)
+        check_slice(model, reference, slice_of((48, 64)))
 
 
 def test_a_flipped_mask_prompt_is_found(model, reference, monkeypatch):

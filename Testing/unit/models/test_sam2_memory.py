@@ -79,18 +79,16 @@ def check_following(model, reference, frames, prompt):
     memory, video = model.remember(len(frames)), Video(reference, frames, SIZE)
     answers, said = {START: memory.prompt(START, embeddings[START], prompt)}, {START: video.prompt(START, prompt)}
     check_answers(answers, said)
-    check_answers(both_ways(memory, embeddings), both_ways_said(video))
+    said |= both_ways_said(video)
+    check_answers(both_ways(memory, embeddings), said)
+    return said
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_following_is_what_transformers_session_says(model, reference, embeddings, frames, prompt, logits):
-    memory, video = model.remember(SLICES), Video(reference, frames, SIZE)
-    answers, said = {START: memory.prompt(START, embeddings[START], prompt)}, {}
-    said[START] = video.prompt(START, prompt)
-    check_answers(answers, said)
-    answers, said = both_ways(memory, embeddings), both_ways_said(video)
-    check_answers(answers, said)
-    for index, coarse in zip([START, *answers], logits, strict=True):
+def test_following_is_what_transformers_session_says(model, reference, frames, prompt, logits):
+    said = check_following(model, reference, frames, prompt)
+    order = (START, *range(START + 1, SLICES), *range(START - 1, -1, -1))
+    for index, coarse in zip(order, logits, strict=True):
         torch.testing.assert_close(coarse, said[index][0].coarse, rtol=0, atol=1e-4)
 
 
@@ -234,20 +232,19 @@ def spatial_memories(memory):
 
 def test_a_long_way_needs_no_more_memory_and_changes_no_answer(model, reference):
     """More slices than the network looks back at, with two prompts; transformers' session keeps everything."""
-    frames = volume_of_slices(32)
+    frames = volume_of_slices(26)
     embeddings = [model.encode(frame) for frame in frames]
     memory, video = model.remember(len(frames)), Video(reference, frames, SIZE)
-    for index in (14, 22):
+    for index in (9, 12):
         memory.prompt(index, embeddings[index], BOX)
         video.prompt(index, BOX)
-    said, most, largest = both_ways_said(video, 14), 0, 0
-    for upwards, steps in ((True, range(15, 32)), (False, range(13, -1, -1))):
+    said, most, largest = both_ways_said(video, 9), 0, 0
+    for upwards, steps in ((True, range(10, 26)), (False, range(8, -1, -1))):
         for index in steps:
             check_answers({index: memory.follow(index, embeddings[index], upwards)}, said)
             most, largest = max(most, spatial_memories(memory)), max(largest, memory.nbytes)
-    # Two prompted slices, six on both sides of each, and six beside the latest.
-    assert most <= 2 * 13 + 7
-    assert spatial_memories(memory) < len(frames)
+    # From six below the first prompt to six above the second, and six beside the latest.
+    assert most <= 16 + 7 < len(frames)
     tokens = (SIZE // 16) ** 2 * 64
     assert largest < 2 * most * tokens + 4 * tokens + len(frames) * (128 * 4 + 64)
     kept = {name for output in memory._outputs() for name in output}
@@ -257,14 +254,13 @@ def test_a_long_way_needs_no_more_memory_and_changes_no_answer(model, reference)
     assert not memory._session.point_inputs_per_obj[0]
 
 
-def test_a_hundred_slices_take_what_fifteen_take(model, embeddings):
-    sizes = {}
-    memory = model.remember(120)
+def test_fifty_slices_take_what_fifteen_take(model, embeddings):
+    memory, sizes = model.remember(50), {}
     memory.prompt(0, embeddings[0], BOX)
-    for index in range(1, 100):
+    for index in range(1, 50):
         memory.follow(index, embeddings[index % SLICES], True)
         sizes[index] = spatial_memories(memory)
-    assert max(sizes.values()) == sizes[99] == 1 + 6 + 7
+    assert max(sizes.values()) == sizes[49] == 1 + 6 + 7
 
 
 def patch_network(patch, change):
@@ -298,7 +294,7 @@ DEFECTS = {
 
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
 def test_a_planted_defect_is_found(model, reference, frames, monkeypatch, defect):
-    check_following(model, reference, frames, POINTS)
+    """Without it, the same check is passed: that is a case of the first test."""
     defect(monkeypatch)
     with pytest.raises(AssertionError):
         check_following(model, reference, frames, POINTS)
