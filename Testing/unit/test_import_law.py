@@ -32,7 +32,7 @@ LAW = {
     LIBRARY: Rule(()),
     CORE: Rule((CORE, "numpy")),
     HUB: Rule((HUB, CORE), lazily=("huggingface_hub",)),
-    MODELS: Rule((MODELS, CORE, "numpy", *TORCH)),
+    MODELS: Rule((MODELS, CORE, "numpy", "PIL", *TORCH), lazily=("huggingface_hub",)),
     ENGINE: Rule((ENGINE, CORE, HUB, MODELS, "numpy", "torch"), lazily=("scipy",)),
     WORKER: Rule((WORKER, CORE, "numpy")),
     f"{WORKER}.main": Rule((WORKER, CORE, "numpy"), lazily=(HUB, MODELS, ENGINE)),

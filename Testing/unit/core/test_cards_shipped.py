@@ -23,7 +23,7 @@ FACTS = {
     "sam2.1-hiera-small": ("sam2", "facebook/sam2.1-hiera-small", "Apache-2.0", "yes", False, POINTS, (2, 3)),
     "sam2.1-hiera-base-plus": ("sam2", "facebook/sam2.1-hiera-base-plus", "Apache-2.0", "yes", False, POINTS, (2, 3)),
     "sam2.1-hiera-large": ("sam2", "facebook/sam2.1-hiera-large", "Apache-2.0", "yes", False, POINTS, (2, 3)),
-    "medsam2": ("medsam2", "wanglab/MedSAM2", "CC-BY-SA-4.0", "unclear", False, "box", (2, 3)),
+    "medsam2": ("medsam2", "wanglab/MedSAM2", "CC-BY-SA-4.0", "unclear", False, "box mask", (2, 3)),
     "nninteractive": (
         *("nninteractive", "MIC-DKFZ/nnInteractive", CC_NC, "no", False),
         *("point box scribble lasso mask", (3,)),

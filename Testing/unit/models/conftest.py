@@ -1,6 +1,9 @@
-"""A small checkpoint of SAM's family, and its card."""
+"""What the adapters' tests share: a small checkpoint of SAM's family with its card, and a single thread."""
+
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.models import sam
@@ -46,3 +49,12 @@ def sam_model(sam_card, sam_files):
 @pytest.fixture(scope="session")
 def sam_reference(sam_folder):
     return TransformersSam(sam_folder)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks are slowed down by a second thread; and the last bit of a sum depends on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

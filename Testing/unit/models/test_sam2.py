@@ -1,0 +1,275 @@
+"""Slices by themselves: the adapter against transformers' Sam2Model, from raw pixels to the mask."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import Sam2VideoConfig, Sam2VideoModel
+
+from FoundationSegLib.core.errors import Cancelled
+from FoundationSegLib.models import sam2, sam2_slices
+from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.sam2 import Sam2
+from FoundationSegLib.models.sam2_slices import Preparation
+from Testing.models.reference_sam2 import image_said
+from Testing.models.small_sam2 import SIZE, enliven, image_part, slice_of, small_network
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SEED = 6
+SHAPES = {
+    "landscape": (48, 64),
+    "portrait": (150, 90),
+    "square": (256, 256),
+    "one row": (1, 61),
+    "one column": (53, 1),
+    "odd": (37, 501),
+    "colour": (60, 44, 3),
+    "large": (700, 640),
+}
+
+
+def prompts_on(shape):
+    """One of each kind, in fractions of the slice, so that they are inside it whatever its shape."""
+    rows, columns = shape[0] - 1, shape[1] - 1
+    box = (0.3 * columns, 0.1 * rows, 0.9 * columns, 0.7 * rows)
+    inside, outside = SlicePoint(0.6 * columns, 0.4 * rows), SlicePoint(0.1 * columns, 0.9 * rows, False)
+    return {
+        "box": SlicePrompt(box),
+        "point": SlicePrompt(points=(inside,)),
+        "negative": SlicePrompt(points=(outside,)),
+        "points": SlicePrompt(points=(inside, outside)),
+        "box and point": SlicePrompt(box, (outside,)),
+        "box and points": SlicePrompt(box, (inside, outside)),
+    }
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Sam2(small_network(SEED), Preparation(SIZE), "cpu")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return image_part(small_network(SEED))
+
+
+def check_answer(answer, said):
+    torch.testing.assert_close(answer.logits, said.coarse, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(answer.mask, said.mask)
+    assert answer.score == pytest.approx(min(max(said.score, 0), 1), abs=1e-5)
+    assert answer.mask.dtype == bool
+
+
+def check_slice(model, reference, image):
+    embedding = model.encode(image)
+    for prompt in prompts_on(image.shape).values():
+        check_answer(model.decode(embedding, prompt), image_said(reference, SIZE, image, prompt))
+
+
+def check_masks(model, reference, image):
+    """A mask alone and with points, as logits of -10 to 10 in the size that the prompt encoder wants."""
+    mask = np.zeros(image.shape[:2], bool)
+    mask[: mask.shape[0] // 2, mask.shape[1] // 3 :] = True
+    stretched = torch.nn.functional.interpolate(
+        torch.from_numpy(mask)[None, None].float(), size=(SIZE, SIZE), mode="bilinear", antialias=True
+    )
+    coarse = torch.nn.functional.interpolate(
+        torch.where(stretched >= 0.5, 10.0, -10.0), size=(SIZE // 4, SIZE // 4), mode="bilinear", antialias=True
+    )
+    embedding = model.encode(image)
+    for prompt in (SlicePrompt(), prompts_on(image.shape)["point"], prompts_on(image.shape)["box and points"]):
+        answer = model.decode(embedding, SlicePrompt(prompt.box, prompt.points, SliceMask.pack(mask)))
+        check_answer(answer, image_said(reference, SIZE, image, prompt, coarse))
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_slice_by_itself_is_what_sam2model_says(model, reference, shape):
+    check_slice(model, reference, slice_of(shape))
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (150, 90)])
+def test_a_mask_is_what_sam2model_says(model, reference, shape):
+    check_masks(model, reference, slice_of(shape))
+
+
+def test_the_cases_are_not_trivial(model, reference):
+    """Both present and absent for SAM 2, masks neither empty nor everything, and single masks of both kinds."""
+    image, other = slice_of((48, 64)), image_part(small_network(10))
+    said = [image_said(reference, SIZE, image, prompt) for prompt in prompts_on(image.shape).values()]
+    said += [image_said(other, SIZE, image, prompt) for prompt in prompts_on(image.shape).values()]
+    assert {one.present for one in said} == {True, False}
+    assert sum(0.05 < one.mask.mean() < 0.95 for one in said) > len(said) / 2
+
+
+def test_a_refinement_starts_from_the_answer_before(model, reference):
+    image = slice_of((60, 80))
+    embedding = model.encode(image)
+    one, two = prompts_on(image.shape)["point"], prompts_on(image.shape)["points"]
+    first = model.decode(embedding, one)
+    second = model.decode(embedding, two, first)
+    coarse = image_said(reference, SIZE, image, one).coarse
+    check_answer(second, image_said(reference, SIZE, image, two, coarse))
+    assert (second.mask != model.decode(embedding, two).mask).any()
+    # A refinement of a refinement, and of an answer that came from a mask: what came before is in the logits.
+    check_answer(model.decode(embedding, two, second), image_said(reference, SIZE, image, two, second.logits))
+    masked = SlicePrompt(points=two.points, mask=SliceMask.pack(first.mask))
+    check_answer(model.decode(embedding, masked, second), image_said(reference, SIZE, image, two, second.logits))
+
+
+def test_an_unstable_single_mask_gives_way_to_the_best_of_three():
+    """The rule is transformers'; here it has something to do."""
+    networks = small_network(SEED), small_network(SEED)
+    for network in networks:
+        # A single mask about zero: 0.05 more or less, and its area changes by more than 2 %.
+        network.mask_decoder.output_hypernetworks_mlps[0].proj_out.weight.mul_(0.005)
+    model, reference = Sam2(networks[0], Preparation(SIZE), "cpu"), image_part(networks[1])
+    image = slice_of((48, 64))
+    check_slice(model, reference, image)
+    prompt = prompts_on(image.shape)["box"]
+    unruly = model.decode(model.encode(image), prompt)
+    model.network.mask_decoder.dynamic_multimask_via_stability = False
+    assert not torch.equal(unruly.logits, model.decode(model.encode(image), prompt).logits)
+
+
+def test_a_slice_by_itself_is_never_absent(model):
+    """As SAM 2's image predictor, which does not ask for the object score."""
+    image = slice_of((48, 64))
+    answers = [model.decode(model.encode(image), prompt) for prompt in prompts_on(image.shape).values()]
+    assert not any(answer.absent for answer in answers)
+
+
+def swapped(original):
+    return lambda xy, shape, size: original(xy.flip(-1), shape, size)
+
+
+def shifted(original):
+    return lambda xy, shape, size: original(xy + 0.5, shape, size)
+
+
+def upside_down(original):
+    return lambda image: original(np.ascontiguousarray(image[::-1]))
+
+
+def mirrored(original):
+    return lambda logits, shape: original(logits, shape)[:, ::-1]
+
+
+DEFECTS = {
+    "x and y of prompts swapped": lambda model, patch: patch.setattr(
+        sam2_slices, "to_network", swapped(sam2_slices.to_network)
+    ),
+    "prompts half a pixel off": lambda model, patch: patch.setattr(
+        sam2_slices, "to_network", shifted(sam2_slices.to_network)
+    ),
+    "one scale for both axes": lambda model, patch: patch.setattr(
+        sam2_slices, "to_network", lambda xy, shape, size: xy * (size / max(shape))
+    ),
+    "rows of the image flipped": lambda model, patch: patch.setattr(model, "_prepare", upside_down(model._prepare)),
+    "left and right of the mask swapped": lambda model, patch: patch.setattr(sam2, "mask_of", mirrored(sam2.mask_of)),
+    "wrong mean": lambda model, patch: patch.setattr(model, "_prepare", Preparation(SIZE, mean=(0.5, 0.5, 0.5))),
+    "wrong deviation": lambda model, patch: patch.setattr(model, "_prepare", Preparation(SIZE, std=(0.5, 0.5, 0.5))),
+    "not divided by 255": lambda model, patch: patch.setattr(model, "_prepare", Preparation(SIZE, scale=1.0)),
+    "polarity swapped": lambda model, patch: patch.setattr(
+        sam2, "point_tensors", lambda *a: (t := sam2_slices.point_tensors(*a)) and (t[0], 1 - t[1])
+    ),
+    "memory's embedding of nothing left out": lambda model, patch: patch.setattr(
+        model.network.no_memory_embedding, "data", torch.zeros_like(model.network.no_memory_embedding)
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_found(model, reference, monkeypatch, defect):
+    """Without it, the same check is passed: that is the landscape above."""
+    defect(model, monkeypatch)
+    with pytest.raises(AssertionError):
+        check_slice(model, reference, slice_of((48, 64)))
+
+
+def test_a_flipped_mask_prompt_is_found(model, reference, monkeypatch):
+    original = sam2.mask_tensor
+    monkeypatch.setattr(sam2, "mask_tensor", lambda mask, size: original(mask, size).flip(-1))
+    with pytest.raises(AssertionError):
+        check_masks(model, reference, slice_of((48, 64)))
+
+
+def test_an_embedding_has_three_levels_and_counts_its_bytes(model):
+    embedding = model.encode(slice_of((48, 64)))
+    assert [tuple(level.shape) for level in embedding.maps] == [(4096, 1, 16), (1024, 1, 32), (256, 1, 128)]
+    assert embedding.nbytes == 4 * (4096 * 16 + 1024 * 32 + 256 * 128)
+    assert embedding.shape == (48, 64)
+
+
+def test_the_weights_are_counted(model):
+    numbers = sum(weight.numel() for weight in small_network(SEED).state_dict().values())
+    assert numbers * 4 <= model.nbytes < numbers * 4 + 10_000
+
+
+def test_grey_is_the_same_as_colour_with_equal_channels(model):
+    image = slice_of((48, 64))
+    grey, colour = model.encode(image), model.encode(np.stack([image] * 3, axis=-1))
+    assert all(torch.equal(one, other) for one, other in zip(grey.maps, colour.maps, strict=True))
+
+
+def test_the_image_is_left_alone_and_may_be_a_view(model):
+    image = slice_of((64, 48)).T[::-1]
+    before = image.copy()
+    one, other = model.encode(image), model.encode(before)
+    np.testing.assert_array_equal(image, before)
+    assert all(torch.equal(*levels) for levels in zip(one.maps, other.maps, strict=True))
+
+
+def test_the_same_arguments_give_the_same_answer_whatever_was_asked_before(model):
+    embedding = model.encode(slice_of((48, 64)))
+    prompts = list(prompts_on((48, 64)).values())
+    forwards = [model.decode(embedding, prompt) for prompt in prompts]
+    backwards = [model.decode(embedding, prompt) for prompt in reversed(prompts)]
+    for one, other in zip(forwards, reversed(backwards), strict=True):
+        assert torch.equal(one.logits, other.logits)
+        assert one.score == other.score
+
+
+def test_encoding_can_be_stopped_in_its_midst(model):
+    calls = []
+
+    def check():
+        calls.append(None)
+        if len(calls) == 3:
+            raise Cancelled("stop")
+
+    blocks = model.network.vision_encoder.backbone.blocks
+    with pytest.raises(Cancelled):
+        model.encode(slice_of((48, 64)), check)
+    assert len(calls) == 3 < len(blocks)
+    assert not any(block._forward_pre_hooks for block in blocks)
+    model.encode(slice_of((48, 64)), lambda: calls.append(None))
+    assert len(calls) == 3 + len(blocks)
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (100, 400)])
+def test_a_box_around_a_mask_has_three_pixels_of_256_to_spare(model, shape):
+    mask = np.zeros(shape, bool)
+    mask[40:61, 50:91] = True
+    for wider in (0, 2):
+        down, across = ((3 + wider) * n / 256 for n in shape)
+        expected = (50 - across, 40 - down, 90 + across, 60 + down)
+        assert model.box_around(mask, wider) == pytest.approx(expected)
+        assert sam2_slices.margin_box(mask, 1024, 4 * (3 + wider)) == pytest.approx(expected)
+    assert model.box_around(np.ones(shape, bool)) == (0, 0, shape[1] - 1, shape[0] - 1)
+    assert model.box_around(np.zeros(shape, bool)) is None
+
+
+def test_a_slice_at_the_true_size_is_what_sam2model_says(full):
+    """The usual 1024 pixels, at the reduced width; with --full, SAM 2.1 tiny itself."""
+    networks = [small_network(SEED, 1024) for _ in range(2)]
+    if full:
+        networks = [Sam2VideoModel(Sam2VideoConfig()).eval().requires_grad_(False) for _ in range(2)]
+        for network in networks:
+            enliven(network, SEED)
+    image = slice_of((37, 501))
+    model, reference = Sam2(networks[0], Preparation(1024), "cpu"), image_part(networks[1])
+    embedding = model.encode(image)
+    for name in ("box", "point"):
+        prompt = prompts_on(image.shape)[name]
+        answer, said = model.decode(embedding, prompt), image_said(reference, 1024, image, prompt)
+        torch.testing.assert_close(answer.logits, said.coarse, rtol=1e-6, atol=1e-4)
+        np.testing.assert_array_equal(answer.mask, said.mask)

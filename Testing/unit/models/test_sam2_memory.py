@@ -1,0 +1,300 @@
+"""A memory of one object against transformers' own video session on raw frames."""
+
+import numpy as np
+import pytest
+import torch
+
+from FoundationSegLib.core.errors import InferenceError
+from FoundationSegLib.models import sam2_memory, sam2_slices
+from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.sam2 import Sam2
+from FoundationSegLib.models.sam2_slices import Preparation
+from Testing.models.reference_sam2 import Video
+from Testing.models.small_sam2 import small_network, volume_of_slices
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIZE, SEED = 128, 0
+SHAPE = (48, 64)
+START, SLICES = 3, 7
+BOX = SlicePrompt((20.0, 10.0, 50.0, 40.0))
+POINT = SlicePrompt(points=(SlicePoint(38, 20),))
+POINTS = SlicePrompt(points=(SlicePoint(38, 20), SlicePoint(5, 40, False)))
+BOTH = SlicePrompt(BOX.box, POINTS.points)
+_DISC = (np.mgrid[:48, :64][0] - 20) ** 2 + (np.mgrid[:48, :64][1] - 38) ** 2 < 150
+MASK = SlicePrompt(mask=SliceMask.pack(_DISC))
+PROMPTS = {"box": BOX, "point": POINT, "points": POINTS, "box and points": BOTH, "mask": MASK}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Sam2(small_network(SEED, SIZE), Preparation(SIZE), "cpu")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return small_network(SEED, SIZE)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return volume_of_slices(SLICES, SHAPE)
+
+
+@pytest.fixture(scope="module")
+def embeddings(model, frames):
+    return [model.encode(frame) for frame in frames]
+
+
+@pytest.fixture
+def logits(monkeypatch):
+    """What a memory's masks are made of, in the order of its answers."""
+    seen, original = [], sam2_memory.mask_of
+    monkeypatch.setattr(sam2_memory, "mask_of", lambda coarse, shape: seen.append(coarse) or original(coarse, shape))
+    return seen
+
+
+def both_ways(memory, embeddings, start=START):
+    """Up to the end, then down to the beginning: answers by slice."""
+    answers = {i: memory.follow(i, embeddings[i], True) for i in range(start + 1, len(embeddings))}
+    return answers | {i: memory.follow(i, embeddings[i], False) for i in range(start - 1, -1, -1)}
+
+
+def both_ways_said(video, start=START):
+    return {**video.propagate(start, True), **video.propagate(start, False)}
+
+
+def check_answers(answers, said, atol=1e-5):
+    assert set(answers) <= set(said)
+    for index, answer in answers.items():
+        one = said[index][0] if isinstance(said[index], list) else said[index]
+        np.testing.assert_array_equal(answer.mask, one.mask, err_msg=f"slice {index}")
+        assert answer.absent == (not one.present)
+        assert not (answer.absent and answer.mask.any())
+        if one.score is not None:
+            assert answer.score == pytest.approx(min(max(one.score, 0), 1), abs=atol)
+
+
+def check_following(model, reference, frames, prompt):
+    embeddings = [model.encode(frame) for frame in frames]
+    memory, video = model.remember(len(frames)), Video(reference, frames, SIZE)
+    answers, said = {START: memory.prompt(START, embeddings[START], prompt)}, {START: video.prompt(START, prompt)}
+    check_answers(answers, said)
+    said |= both_ways_said(video)
+    check_answers(both_ways(memory, embeddings), said)
+    return said
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_following_is_what_transformers_session_says(model, reference, frames, prompt, logits):
+    said = check_following(model, reference, frames, prompt)
+    order = (START, *range(START + 1, SLICES), *range(START - 1, -1, -1))
+    for index, coarse in zip(order, logits, strict=True):
+        torch.testing.assert_close(coarse, said[index][0].coarse, rtol=0, atol=1e-4)
+
+
+def test_the_cases_have_present_and_absent_objects_and_masks_of_all_sizes(model, embeddings):
+    answers = []
+    for prompt in PROMPTS.values():
+        memory = model.remember(SLICES)
+        answers += [memory.prompt(START, embeddings[START], prompt), *both_ways(memory, embeddings).values()]
+    assert {answer.absent for answer in answers} == {True, False}
+    assert sum(0.02 < answer.mask.mean() < 0.98 for answer in answers) > len(answers) / 3
+
+
+def test_prompts_on_several_slices_are_what_transformers_session_says(model, reference, embeddings, frames):
+    memory, video = model.remember(SLICES), Video(reference, frames, SIZE)
+    prompts = {1: BOX, 4: POINTS, 5: MASK}
+    answers = {i: memory.prompt(i, embeddings[i], prompt) for i, prompt in prompts.items()}
+    said = {i: video.prompt(i, prompt) for i, prompt in prompts.items()}
+    check_answers(answers, said)
+    again = both_ways(memory, embeddings, 1)
+    check_answers(again, both_ways_said(video, 1))
+    assert all(again[i] is answers[i] for i in (4, 5))
+
+
+def test_the_order_of_prompts_does_not_matter(model, embeddings):
+    answers = []
+    for order in ((1, 4, 5), (5, 1, 4)):
+        memory = model.remember(SLICES)
+        for index in order:
+            memory.prompt(index, embeddings[index], {1: BOX, 4: POINTS, 5: MASK}[index])
+        answers.append(both_ways(memory, embeddings, 1))
+    for index, answer in answers[0].items():
+        np.testing.assert_array_equal(answer.mask, answers[1][index].mask)
+        assert answer.score == answers[1][index].score
+
+
+def test_several_objects_are_what_one_session_with_all_of_them_says(model, reference, embeddings, frames):
+    prompts = (POINT, SlicePrompt(points=(SlicePoint(10, 30),)), SlicePrompt(points=(SlicePoint(50, 8, False),)))
+    video = Video(reference, frames, SIZE)
+    first = video.prompt(START, *prompts)
+    said = both_ways_said(video)
+    memories = [model.remember(SLICES) for _ in prompts]
+    for number, (memory, prompt) in enumerate(zip(memories, prompts, strict=True)):
+        check_answers({START: memory.prompt(START, embeddings[START], prompt)}, {START: first[number]})
+    # Slice by slice, as an engine may: what one memory does is nothing to the others.
+    steps = [(i, True) for i in range(START + 1, SLICES)] + [(i, False) for i in range(START - 1, -1, -1)]
+    for index, upwards in steps:
+        for number, memory in enumerate(memories):
+            answer = memory.follow(index, embeddings[index], upwards)
+            check_answers({index: answer}, {index: said[index][number]})
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_a_correction_sees_what_is_remembered(model, reference, embeddings, frames, upwards):
+    memory, video = model.remember(SLICES), Video(reference, frames, SIZE)
+    memory.prompt(START, embeddings[START], BOX)
+    video.prompt(START, BOX)
+    both_ways(memory, embeddings)
+    both_ways_said(video)
+    index = START + 2 if upwards else START - 2
+    corrected = memory.prompt(index, embeddings[index], POINTS)
+    check_answers({index: corrected}, {index: video.prompt(index, POINTS, reverse=not upwards)})
+    fresh = model.remember(SLICES).prompt(index, embeddings[index], POINTS)
+    assert (corrected.mask != fresh.mask).any() or corrected.score != fresh.score
+    beyond = index + 1 if upwards else index - 1
+    said = video.propagate(beyond, upwards) or {0: video.said(lambda: video.network(video.session, 0, reverse=True))}
+    steps = range(beyond, SLICES) if upwards else range(beyond, -1, -1)
+    check_answers({i: memory.follow(i, embeddings[i], upwards) for i in steps}, said)
+    assert memory.follow(index, embeddings[index], upwards) is corrected
+
+
+def test_a_prompt_on_a_slice_that_was_prompted_before_replaces_the_first(model, embeddings):
+    memory, other = model.remember(SLICES), model.remember(SLICES)
+    memory.prompt(START, embeddings[START], BOX)
+    for one in (memory, other):
+        one.prompt(START, embeddings[START], POINTS)
+    found, expected = both_ways(memory, embeddings), both_ways(other, embeddings)
+    assert all((found[i].mask == expected[i].mask).all() for i in expected)
+
+
+def test_a_mask_with_points_is_refined_first_and_then_remembered(model, embeddings):
+    prompt = SlicePrompt(BOX.box, POINTS.points, MASK.mask)
+    memory, other = model.remember(SLICES), model.remember(SLICES)
+    answer = memory.prompt(START, embeddings[START], prompt)
+    alone = model.decode(embeddings[START], prompt)
+    np.testing.assert_array_equal(answer.mask, alone.mask)
+    assert answer.score == alone.score
+    other.prompt(START, embeddings[START], SlicePrompt(mask=SliceMask.pack(alone.mask)))
+    found, expected = both_ways(memory, embeddings), both_ways(other, embeddings)
+    assert all((found[i].mask == expected[i].mask).all() for i in expected)
+
+
+def test_a_mask_is_believed(model, embeddings):
+    answer = model.remember(SLICES).prompt(START, embeddings[START], MASK)
+    assert (answer.score, answer.absent) == (1.0, False)
+    assert (answer.mask == _DISC).mean() > 0.98
+
+
+def test_an_empty_mask_means_absent(model, embeddings):
+    answer = model.remember(SLICES).prompt(2, embeddings[2], SlicePrompt(mask=SliceMask.pack(np.zeros(SHAPE, bool))))
+    assert answer.absent
+    assert not answer.mask.any()
+
+
+def test_without_a_prompt_there_is_nothing_to_follow(model, embeddings):
+    with pytest.raises(InferenceError, match="nothing to follow"):
+        model.remember(SLICES).follow(0, embeddings[0], True)
+
+
+def test_a_volume_of_one_slice_can_be_prompted(model, embeddings):
+    answer = model.remember(1).prompt(0, embeddings[0], BOX)
+    np.testing.assert_array_equal(answer.mask, model.remember(SLICES).prompt(0, embeddings[0], BOX).mask)
+
+
+def test_a_memory_never_runs_the_encoder(model, frames):
+    calls = []
+    handle = model.network.vision_encoder.register_forward_hook(lambda *_: calls.append(None))
+    embeddings = [model.encode(frame) for frame in frames]
+    for prompt in PROMPTS.values():
+        memory = model.remember(SLICES)
+        memory.prompt(START, embeddings[START], prompt)
+        both_ways(memory, embeddings)
+    handle.remove()
+    assert len(calls) == SLICES
+
+
+def test_slices_decoded_in_between_change_nothing(model, embeddings):
+    memory, other = model.remember(SLICES), model.remember(SLICES)
+    for one in (memory, other):
+        one.prompt(START, embeddings[START], BOX)
+    before = [level.clone() for level in embeddings[0].maps]
+    for index in range(START + 1, SLICES):
+        model.decode(embeddings[0], POINTS)
+        found, expected = memory.follow(index, embeddings[index], True), other.follow(index, embeddings[index], True)
+        np.testing.assert_array_equal(found.mask, expected.mask)
+    assert all(torch.equal(*levels) for levels in zip(before, embeddings[0].maps, strict=True))
+
+
+def spatial_memories(memory):
+    return sum(1 for output in memory._outputs() if output["maskmem_features"].numel())
+
+
+def test_a_long_way_needs_no_more_memory_and_changes_no_answer(model, reference):
+    """More slices than the network looks back at, with two prompts; transformers' session keeps everything."""
+    frames = volume_of_slices(26)
+    embeddings = [model.encode(frame) for frame in frames]
+    memory, video = model.remember(len(frames)), Video(reference, frames, SIZE)
+    for index in (9, 12):
+        memory.prompt(index, embeddings[index], BOX)
+        video.prompt(index, BOX)
+    said, most, largest = both_ways_said(video, 9), 0, 0
+    for upwards, steps in ((True, range(10, 26)), (False, range(8, -1, -1))):
+        for index in steps:
+            check_answers({index: memory.follow(index, embeddings[index], upwards)}, said)
+            most, largest = max(most, spatial_memories(memory)), max(largest, memory.nbytes)
+    # From six below the first prompt to six above the second, and six beside the latest.
+    assert most <= 16 + 7 < len(frames)
+    tokens = (SIZE // 16) ** 2 * 64
+    assert largest < 2 * most * tokens + 4 * tokens + len(frames) * (128 * 4 + 64)
+    kept = {name for output in memory._outputs() for name in output}
+    assert kept == {"object_pointer", "object_score_logits", "maskmem_features", "maskmem_pos_enc"}
+    assert not memory._session.cache._vision_features
+    assert not memory._session.mask_inputs_per_obj[0]
+    assert not memory._session.point_inputs_per_obj[0]
+
+
+def test_fifty_slices_take_what_fifteen_take(model, embeddings):
+    memory, sizes = model.remember(50), {}
+    memory.prompt(0, embeddings[0], BOX)
+    for index in range(1, 50):
+        memory.follow(index, embeddings[index % SLICES], True)
+        sizes[index] = spatial_memories(memory)
+    assert max(sizes.values()) == sizes[49] == 1 + 6 + 7
+
+
+def patch_network(patch, change):
+    original = sam2_slices.to_network
+    patch.setattr(sam2_slices, "to_network", lambda xy, shape, size: original(change(xy), shape, size))
+
+
+def patch_directions(patch):
+    original = sam2_memory.Sam2Memory.follow
+    patch.setattr(
+        sam2_memory.Sam2Memory, "follow", lambda self, index, levels, up: original(self, index, levels, not up)
+    )
+
+
+def patch_masks(patch, axis):
+    original = sam2_memory.mask_of
+    patch.setattr(sam2_memory, "mask_of", lambda coarse, shape: original(coarse.flip(axis), shape))
+
+
+DEFECTS = {
+    "x and y of prompts swapped": lambda patch: patch_network(patch, lambda xy: xy.flip(-1)),
+    "prompts half a pixel off": lambda patch: patch_network(patch, lambda xy: xy + 0.5),
+    "up and down swapped": patch_directions,
+    "left and right of the mask swapped": lambda patch: patch_masks(patch, -1),
+    "rows of the mask flipped": lambda patch: patch_masks(patch, -2),
+    "memories let go of too early": lambda patch: patch.setattr(
+        sam2_memory.Sam2Memory, "_reach", property(lambda _: 0, lambda *_: None), raising=False
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_found(model, reference, frames, monkeypatch, defect):
+    """Without it, the same check is passed: that is a case of the first test."""
+    defect(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_following(model, reference, frames, POINTS)
