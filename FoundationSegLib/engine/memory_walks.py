@@ -1,7 +1,7 @@
 """From slice to slice with a model that remembers the object, as it would follow it through the frames of a video."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..core.geometry import Axis
 from ..models.base import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
@@ -112,16 +112,21 @@ def _overlap(first: BoxXyxy, second: BoxXyxy) -> float:
 
 @dataclass(slots=True)
 class MemoryWalk:
-    """The prompted slices first, then up from the lowest of them, then down from it.
+    """The prompted slices first, then one way from the first of them, then the other way from it.
+
+    The way back remembers the way there. So that an object is found in the same way however its volume is stored, the
+    first way is the one towards the right, the front or the head.
 
     Attributes:
         followed: in the pixels that the model sees.
         asking: who runs the model.
+        is_rising: True where slice numbers rise on the first way.
         fresh_each_way, largest_part_only: see :class:`~FoundationSegLib.models.base.MemoryModel`.
     """
 
     followed: Followed
     asking: Asking
+    is_rising: bool
     fresh_each_way: bool
     largest_part_only: bool
     axis: Axis = field(init=False)
@@ -134,31 +139,33 @@ class MemoryWalk:
 
     def visits(self) -> Iterator[Visit]:
         """See :meth:`~.walks.Walk.visits`."""
-        reach, first = self.followed.reach, min(self.followed.prompts)
         memory = self.asking.remember(self.axis)
-        yield from self._prompted(memory, 0)
-        yield from self._follow(memory, range(first, reach.stop), 1)
-        down = range(first, reach.start - 1, -1)
-        if self.fresh_each_way and len(down) > 1:
+        for index, prompt in sorted(self.followed.prompts.items()):
+            yield visit(self.axis, 0, index)
+            self.found[index] = self._given(prompt, self.asking.recall(memory, self.axis, index, prompt, upwards=True))
+            self.done += 1
+        yield from self._follow(memory, self.is_rising, 1)
+        if self.fresh_each_way:
             memory = self.asking.remember(self.axis)
             for index, prompt in sorted(self.followed.prompts.items()):
                 self.asking.recall(memory, self.axis, index, prompt, upwards=False)
-        yield from self._follow(memory, down, 2)
+        yield from self._follow(memory, not self.is_rising, 2)
 
-    def _prompted(self, memory: ObjectMemory, way: int) -> Iterator[Visit]:
-        for index, prompt in sorted(self.followed.prompts.items()):
-            yield visit(self.axis, way, index)
-            self.found[index] = self.asking.recall(memory, self.axis, index, prompt, upwards=True)
-            self.done += 1
+    @staticmethod
+    def _given(prompt: SlicePrompt, answer: SliceAnswer) -> SliceAnswer:
+        """A mask that nothing corrects stays as it was given, where the model's grid would blur it."""
+        if prompt.mask is None or prompt.box is not None or prompt.points:
+            return answer
+        return replace(answer, mask=prompt.mask.unpack())
 
-    def _follow(self, memory: ObjectMemory, way: range, number: int) -> Iterator[Visit]:
+    def _follow(self, memory: ObjectMemory, upwards: bool, number: int) -> Iterator[Visit]:
         """Along a way, to where the object has ended or the way does."""
-        upwards, absent = number == 1, 0
-        prompted = self.followed.prompts
-        for index in way:
+        prompted, reach, absent = self.followed.prompts, self.followed.reach, 0
+        first = min(prompted) if self.is_rising else max(prompted)
+        for index in range(first, reach.stop) if upwards else range(first, reach.start - 1, -1):
             if index in prompted:
                 continue
-            yield visit(self.axis, number, index)
+            yield visit(self.axis, number, index if upwards else -index)
             answer = self.asking.recall(memory, self.axis, index, None, upwards)
             if index in self.followed.points:
                 correction = SlicePrompt(points=self.followed.points[index])

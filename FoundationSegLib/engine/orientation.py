@@ -68,6 +68,12 @@ class Orientation:
 AS_STORED = Orientation()
 
 
+def is_rising(geometry: Geometry, axis: Axis) -> bool:
+    """True where slice numbers across an axis rise towards the right, the front or the head."""
+    direction = geometry.ijk_to_ras[:3, AXES.index(axis)]
+    return bool(direction[np.argmax(np.abs(direction))] > 0)
+
+
 def radiological(geometry: Geometry, axis: Axis) -> Orientation:
     """How to turn the slices across an axis so that they look as on a radiologist's screen, to the nearest quarter.
 

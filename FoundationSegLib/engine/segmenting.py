@@ -12,6 +12,7 @@ from ..core.progress import Progress
 from ..core.requests import Propagation, SegmentPrediction
 from ..models.base import has_memory
 from .memory_walks import MemoryWalk, join_tracks
+from .orientation import is_rising
 from .slice_inference import SliceInference, slice_of
 from .tracks import Track
 from .walks import SliceWalk, Visit, Walk
@@ -37,7 +38,8 @@ def _walks(inference: SliceInference, tracks: Sequence[Track], propagation: Prop
         followed, tracks = join_tracks(tracks)
         for one in followed:
             seen = one.turned(inference.orientation(one.axis), _slice_shape(inference, one.axis))
-            walks.append(MemoryWalk(seen, inference, model.fresh_each_way, model.largest_part_only))
+            rising = inference.as_stored or is_rising(inference.volume.geometry, one.axis)
+            walks.append(MemoryWalk(seen, inference, rising, model.fresh_each_way, model.largest_part_only))
     for track in tracks:
         seen_track = track.turned(inference.orientation(track.axis), _slice_shape(inference, track.axis))
         walks.append(SliceWalk(seen_track, inference, propagation.least_agreement))

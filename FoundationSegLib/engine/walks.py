@@ -15,9 +15,9 @@ from .tracks import Track, confined, refined
 Visit = tuple[int, int, int]
 
 
-def visit(axis: Axis, way: int, index: int) -> Visit:
-    """The visit to a slice on a way: 0 where prompts are, 1 upwards, 2 downwards."""
-    return AXES.index(axis), way, -index if way == 2 else index
+def visit(axis: Axis, way: int, place: int) -> Visit:
+    """The visit to a place on a way: 0 where prompts are, then 1 and 2; places rise, so downwards they are below 0."""
+    return AXES.index(axis), way, place
 
 
 class Asking(Protocol):
@@ -90,7 +90,7 @@ class SliceWalk:
             for index in way:
                 known = firsts.get(index)
                 if before or (known is None and index in self.track.starts):
-                    yield visit(self.axis, number, index)
+                    yield visit(self.axis, number, index * way.step)
                 before = list(self._answers(index, before, firsts))
                 for answer in before:
                     self._keep(index, answer)

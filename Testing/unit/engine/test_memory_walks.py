@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 
+from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.progress import Cancelled, CancelToken, Progress
 from FoundationSegLib.core.requests import Propagation
+from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.memory_walks import ABSENT_SLICES, join_tracks
 from FoundationSegLib.engine.segmenting import segment
-from FoundationSegLib.models.base import SlicePoint, SlicePrompt
-from Testing.unit.engine.walk_cases import SHAPE, find, inference_on, track
+from FoundationSegLib.engine.slice_inference import SliceInference
+from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from Testing.unit.engine.walk_cases import AS_IT_IS, CHECKPOINT, SHAPE, find, inference_on, track
 from Testing.unit.fakes import FakeMemoryModel
 
 LEFT, RIGHT = SlicePrompt((1, 1, 4, 4)), SlicePrompt((7, 1, 10, 4))
@@ -117,3 +120,24 @@ def test_it_stops_between_slices():
     with pytest.raises(Cancelled):
         find(inference_on(blocks(*range(9)), model), [track(4, range(4, 5), range(9), LEFT)], Progress(stop, token))
     assert len(model.stories[0]) == 3
+
+
+def test_where_slice_numbers_fall_the_first_way_is_down():
+    """So that the same object is found in the same way however the volume is stored."""
+    model = FakeMemoryModel()
+    volume = Volume(blocks(*range(9)), Geometry(np.diag([1.0, 1.0, -1.0, 1.0]), SHAPE))
+    inference = SliceInference(model, CHECKPOINT, volume, AS_IT_IS, EmbeddingCache(10**6))
+    tracks = [track(3, range(3, 4), range(1, 5), LEFT), track(6, range(6, 7), range(5, 9), LEFT)]
+    find(inference, tracks)
+    assert model.stories == [
+        [("prompt", 3), ("prompt", 6), ("down", 5), ("down", 4), ("down", 2), ("down", 1), ("up", 7), ("up", 8)]
+    ]
+
+
+def test_a_mask_that_nothing_corrects_stays_as_it_was_given():
+    seed = np.zeros(SHAPE[1:], bool)
+    seed[1:6, 1:6] = True  # more than the model finds
+    given = track(3, range(3, 4), range(3, 5), SlicePrompt(mask=SliceMask.pack(seed)))
+    mask = find(inference_on(blocks(*range(9)), FakeMemoryModel()), [given]).expand(SHAPE)
+    assert np.array_equal(mask[3], seed)
+    assert mask[4].sum() == 4

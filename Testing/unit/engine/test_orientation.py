@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.core.geometry import AXES, Geometry, array_axis
-from FoundationSegLib.engine.orientation import AS_STORED, Orientation, radiological
+from FoundationSegLib.engine.orientation import AS_STORED, Orientation, is_rising, radiological
 
 ORIENTATIONS = st.builds(Orientation, st.booleans(), st.booleans(), st.booleans())
 # What is shown to the right and at the bottom, by the axis of the body that is looked along.
@@ -70,3 +70,8 @@ def test_the_grid_of_most_formats_is_seen_as_it_is(axis):
     """DICOM and pictures: i to the left, j to posterior; only along k, as the slices were taken."""
     orientation = radiological(geometry_of("LPS"), axis)
     assert (orientation == AS_STORED) == (axis == "k")
+
+
+@pytest.mark.parametrize(("stored", "rising"), [("RAS", "ijk"), ("LPS", "k"), ("LPI", ""), ("SRA", "ijk"), ("ILP", "")])
+def test_slice_numbers_rise_to_the_right_the_front_and_the_head(stored, rising):
+    assert "".join(axis for axis in AXES if is_rising(geometry_of(stored), axis)) == rising

@@ -1,0 +1,290 @@
+"""What every adapter owes the engine, over every card that can be run.
+
+With small random weights in the true layout, and with the trained ones where there are any.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.adapters import has_adapter
+from FoundationSegLib.core.cards import ModelCard, card_folder, read_catalogue
+from FoundationSegLib.core.errors import Cancelled, CheckpointError, PromptError
+from FoundationSegLib.core.geometry import AXES, Geometry, array_axis, geometry_from_spacing
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.progress import CancelToken, Progress
+from FoundationSegLib.core.prompts import (
+    BoxPrompt,
+    ClassPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    PointPrompt,
+    Polarity,
+    Prompt,
+    ScribblePrompt,
+    SegmentPrompts,
+    TextPrompt,
+)
+from FoundationSegLib.core.requests import Prediction, PredictRequest, Propagation
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.engine.cache import EmbeddingCache
+from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.hub.store import Store
+from FoundationSegLib.models.base import load_slice_model
+from Testing.models.small_models import WRITERS, shrink, stock
+
+CATALOGUE = read_catalogue(card_folder())
+RUNNABLE = [card.id for card in CATALOGUE.values() if card.task == "segment" and has_adapter(card)]
+SHAPE = (5, 36, 48)
+Index = tuple[float, float, float]
+# How a volume may lie in memory: the order of its axes, and which of them then run the other way.
+STORAGES = (((0, 1, 2), (0, 2)), ((2, 0, 1), ()), ((1, 2, 0), (0, 1, 2)), ((0, 2, 1), (1,)))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test."""
+
+    card: ModelCard
+    store: Store
+
+    def engine(self, **fields: object) -> Engine:
+        return Engine({self.card.id: self.card}, self.store, "cpu", **fields)
+
+
+@pytest.fixture(scope="module", params=RUNNABLE)
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    card = CATALOGUE[request.param]
+    if card.family not in WRITERS:
+        yield Subject(card, request.getfixturevalue("store"))  # the trained weights
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        yield Subject(*stock(card, tmp_path_factory.mktemp(card.id)))
+
+
+@pytest.fixture(scope="module")
+def engine(subject: Subject) -> Engine:
+    """One engine for whatever does not depend on what was asked before; that nothing does is tested here, too."""
+    return subject.engine()
+
+
+def picture(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
+    """Noise and a bright body that moves from slice to slice, int16; asymmetric in every axis."""
+    k, j, i = np.indices(shape[:3]) / np.maximum(1, np.array(shape[:3]) - 1)[:, None, None, None]
+    body = ((j - 0.35 - 0.1 * k) / 0.25) ** 2 + ((i - 0.6 + 0.1 * k) / 0.3) ** 2 < 1
+    grey = 100 + 500 * body + 200 * i + np.random.default_rng(seed).normal(0, 40, shape[:3])
+    return np.broadcast_to(grey[..., None], shape).astype(np.int16) if len(shape) == 4 else grey.astype(np.int16)
+
+
+def volume_of(array: np.ndarray, geometry: Geometry | None = None) -> Volume:
+    return Volume(array, geometry or geometry_from_spacing(array.shape[:3]))
+
+
+def box(volume: Volume, low: Index, high: Index, **fields: object) -> BoxPrompt:
+    """A box between two voxels (i, j, k)."""
+    first, second = (tuple(volume.geometry.to_ras(corner).tolist()) for corner in (low, high))
+    return BoxPrompt((first, second), **fields)
+
+
+def click(volume: Volume, at: Index, polarity: str = "positive", plane: str | None = None) -> PointPrompt:
+    return PointPrompt(tuple(volume.geometry.to_ras(at).tolist()), Polarity(polarity), plane)
+
+
+def ask(engine: Engine, volume: Volume, *segments: tuple[Prompt, ...], **fields: object) -> Prediction:
+    engine.add_volume(volume)
+    (model_id,) = engine.catalogue
+    named = tuple(SegmentPrompts(f"S{n}", tuple(prompts)) for n, prompts in enumerate(segments))
+    return engine.predict(PredictRequest(1, model_id, volume.key, named, **fields), Progress())
+
+
+def masks(prediction: Prediction, volume: Volume) -> list[np.ndarray]:
+    return [segment.mask.expand(volume.geometry.shape_kji) for segment in prediction.segments]
+
+
+def body_box(volume: Volume, index: int = 2) -> BoxPrompt:
+    return box(volume, (14, 4, index), (42, 26, index))
+
+
+def test_an_answer_is_a_mask_of_the_image_with_a_score_and_a_record(subject, engine):
+    volume = volume_of(picture())
+    prediction = ask(engine, volume, (body_box(volume),))
+    (mask,) = masks(prediction, volume)
+    assert (mask.dtype, mask.shape) == (np.bool_, SHAPE)
+    assert not mask[[0, 1, 3, 4]].any(), "a flat box changes its slice"
+    score = prediction.segments[0].score
+    assert score is None or 0 <= score <= 1
+    assert prediction.checkpoint.sha256 == subject.store.sha256(subject.card)
+    assert (prediction.device, prediction.precision) == ("cpu", "float32")
+
+
+def test_the_same_steps_give_the_same_mask_whatever_was_asked_before(subject, engine):
+    volume = volume_of(picture())
+    asked = [(body_box(volume, n),) for n in (1, 3)]
+    first = [ask(engine, volume, one).segments for one in asked]
+    other_way = subject.engine()
+    backwards = [ask(other_way, volume, one).segments for one in reversed(asked)][::-1]
+    assert first == backwards
+    assert [ask(subject.engine(cache=EmbeddingCache(0)), volume, one).segments for one in asked] == first
+
+
+def test_a_second_prompt_on_a_slice_never_encodes(engine):
+    volume = volume_of(picture(seed=1))
+    assert ask(engine, volume, (body_box(volume),)).counts["encodes"] == 1
+    again = ask(engine, volume, (box(volume, (10, 3, 2), (30, 20, 2)),))
+    assert (again.counts["encodes"], again.counts["decodes"]) == (0, 1)
+
+
+def test_propagation_encodes_each_slice_once_for_all_segments_and_corrections(subject):
+    volume, engine = volume_of(picture()), subject.engine()
+    two = (body_box(volume),), (box(volume, (5, 20, 2), (20, 33, 2)),)
+    everywhere = Propagation(least_agreement=0.0)
+    together = ask(engine, volume, *two, propagation=everywhere)
+    assert together.counts["encodes"] <= SHAPE[0]
+    again = ask(engine, volume, (*two[0], box(volume, (12, 4, 4), (40, 28, 4))), propagation=everywhere)
+    assert together.counts["encodes"] + again.counts["encodes"] <= SHAPE[0]
+    tight = ask(subject.engine(cache=EmbeddingCache(0)), volume, *two, propagation=everywhere)
+    assert tight.segments == together.segments, "a cache that holds nothing changes nothing but the time"
+    noted = [note for note in tight.notes if note.startswith("encoded again")]
+    assert bool(noted) == (tight.counts["encodes"] > together.counts["encodes"])
+
+
+def test_it_can_be_stopped_in_the_midst_of_an_encoding_and_goes_on_after(subject):
+    volume, engine, token = volume_of(picture(seed=2)), subject.engine(), CancelToken()
+    engine.prepare(subject.card.id, Progress())
+    (loaded,) = (engine.models.get(name) for name in engine.models)
+    calls = []
+
+    def stop() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        loaded.model.encode(picture()[2].astype(np.uint8), stop)
+    assert len(calls) == 3
+    token.cancel()
+    engine.add_volume(volume)
+    request = PredictRequest(1, subject.card.id, volume.key, (SegmentPrompts("S", (body_box(volume),)),))
+    with pytest.raises(Cancelled):
+        engine.predict(request, Progress(token=token))
+    assert engine.predict(request, Progress()).segments == ask(subject.engine(), volume, (body_box(volume),)).segments
+
+
+@pytest.mark.parametrize("shape", [(1, 36, 48), (2, 501, 37), (2, 37, 501), (2, 3, 2), (2, 36, 48, 3)])
+def test_odd_images_are_answered_in_their_own_shape(engine, shape):
+    volume = volume_of(picture(shape))
+    high = (shape[2] - 1, shape[1] - 1, 0)
+    (mask,) = masks(ask(engine, volume, (box(volume, (0, 0, 0), high),)), volume)
+    assert mask.shape == shape[:3]
+    assert not mask[1:].any()
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_single_row_or_column_of_voxels_is_answered(subject, engine, axis):
+    """One voxel across the axis: its slices are lines on two of the axes."""
+    shape = [4, 30, 30]
+    shape[array_axis(axis)] = 1
+    volume = volume_of(picture(tuple(shape)))
+    seen = next(other for other in AXES if other != axis)
+    if "point" not in engine.catalogue[next(iter(engine.catalogue))].prompts:
+        pytest.skip("boxes only: a box on a line is one voxel thick in two axes")
+    (mask,) = masks(ask(engine, volume, (click(volume, (0, 0, 0), plane=seen),)), volume)
+    assert mask.shape == tuple(shape)
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("carried", [False, True])
+def test_it_is_the_same_anatomy_however_it_is_stored(subject, engine, axis, carried, full):
+    """Permuted and flipped storage of one volume: the same slice seen the same way, so the same voxels in space."""
+    if carried and subject.card.family not in WRITERS and not full:
+        pytest.skip("takes long with the trained weights: run with --full")
+    base = volume_of(picture((12, 14, 16)))
+    index = {"i": 9, "j": 5, "k": 5}[axis]
+    low, high = [3.0, 3.0, 3.0], [12.0, 11.0, 9.0]
+    low[AXES.index(axis)] = high[AXES.index(axis)] = float(index)
+    propagation = Propagation(start=index - 1, stop=index + 2) if carried else None
+    (wanted,) = masks(ask(engine, base, (box(base, tuple(low), tuple(high)),), propagation=propagation), base)
+    for order, flips in STORAGES:
+        stored = np.ascontiguousarray(np.flip(np.transpose(base.array_kji, order), flips))
+        volume = volume_of(stored, Geometry(stored_matrix(order, flips, stored.shape), stored.shape))
+        there = moved(propagation, axis, order, flips, stored)
+        (mask,) = masks(ask(engine, volume, (box(base, tuple(low), tuple(high)),), propagation=there), volume)
+        back = np.transpose(np.flip(mask, flips), np.argsort(order))
+        assert np.array_equal(back, wanted), (order, flips)
+
+
+def stored_matrix(order: tuple[int, ...], flips: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """The matrix (i, j, k) to RAS of an array whose axes were permuted and flipped: voxels stay where they were."""
+    matrix = np.zeros((4, 4))
+    matrix[3, 3] = 1
+    for new, old in enumerate(order):  # array axis ``new`` runs along what was array axis ``old``
+        column, row = 2 - new, 2 - old
+        matrix[row, column] = -1 if new in flips else 1
+        if new in flips:
+            matrix[row, 3] += shape[new] - 1
+    return matrix
+
+
+def moved(propagation: Propagation | None, axis: str, order, flips, stored: np.ndarray) -> Propagation | None:
+    """The same slices where the volume is stored otherwise."""
+    if propagation is None:
+        return None
+    new = order.index(array_axis(axis))
+    start, stop, length = propagation.start, propagation.stop, stored.shape[new]
+    return replace(propagation, start=length - stop, stop=length - start) if new in flips else propagation
+
+
+def test_an_oblique_volume_is_answered_where_it_was_asked(engine):
+    array = picture()
+    straight = volume_of(array)
+    turn = np.array([[0.96, -0.28, 0.0, 7.0], [0.28, 0.96, 0.1, -3.0], [0.0, -0.1, 0.99, 5.0], [0.0, 0.0, 0.0, 1.0]])
+    oblique = volume_of(array, Geometry(turn, SHAPE))
+    answers = [masks(ask(engine, volume, (body_box(volume),)), volume)[0] for volume in (straight, oblique)]
+    assert np.array_equal(*answers)
+
+
+def examples(volume: Volume) -> dict[str, tuple[Prompt, ...]]:
+    """Prompts of every kind on the body."""
+    ras = lambda *at: tuple(volume.geometry.to_ras(at).tolist())  # noqa: E731
+    seed = np.zeros(SHAPE, bool)
+    seed[2, 8:20, 20:36] = True
+    return {
+        "point": (click(volume, (18, 8, 2)), click(volume, (36, 20, 2))),
+        "box": (body_box(volume),),
+        "scribble": (ScribblePrompt((ras(18, 8, 2), ras(30, 18, 2), ras(38, 20, 2))),),
+        "lasso": (LassoPrompt((ras(14, 6, 2), ras(40, 8, 2), ras(38, 24, 2), ras(16, 22, 2))),),
+        "mask": (MaskPrompt("seed.seg.nrrd", "S", voxels=pack_mask(seed)),),
+        "text": (TextPrompt("liver"),),
+        "class": (ClassPrompt("liver"),),
+    }
+
+
+def test_every_kind_is_answered_translated_with_a_note_or_refused_with_a_reason(subject, engine):
+    volume = volume_of(picture())
+    for kind, prompts in examples(volume).items():
+        if not subject.card.takes(kind):
+            with pytest.raises(PromptError, match="does not understand"):
+                ask(engine, volume, prompts)
+            continue
+        prediction = ask(engine, volume, prompts)
+        assert masks(prediction, volume)[0].shape == SHAPE
+        translated = [note for note in prediction.notes if "became" in note]
+        assert bool(translated) == (kind in subject.card.translations), kind
+
+
+def test_a_checkpoint_that_is_cut_short_is_refused(subject, tmp_path):
+    files = subject.store.checkpoint_files(subject.card)
+    first = subject.card.source.files[0].path
+    short = tmp_path / Path(first).name
+    short.write_bytes(files[first].read_bytes()[: files[first].stat().st_size // 2])
+    with pytest.raises(CheckpointError) as caught:
+        load_slice_model(subject.card, {**files, first: short}, "cpu")
+    assert str(tmp_path) not in str(caught.value), "a message names files, not folders"
+
+
+def test_the_card_says_what_it_needs(subject):
+    assert any(package.startswith("torch") for package in subject.card.packages)
+    assert any(package.startswith("transformers") for package in subject.card.packages)
