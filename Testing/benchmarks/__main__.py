@@ -2,7 +2,7 @@
 
 import argparse
 
-from . import hub, lite_medsam, segments, worker
+from . import hub, lite_medsam, sam, segments, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
@@ -13,6 +13,8 @@ BENCHMARKS = {
     "start": worker.start,
     "memory": worker.memory,
     "download": hub.download,
+    "sam": sam.sam,
+    "sam2": sam.sam2,
 }
 
 

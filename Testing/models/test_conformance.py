@@ -31,12 +31,20 @@ from FoundationSegLib.core.requests import Prediction, PredictRequest, Propagati
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine
-from FoundationSegLib.hub.store import Store
+from FoundationSegLib.hub.store import Store, default_store_folder
 from FoundationSegLib.models.base import load_slice_model
+from Testing.models.cases import SLICES, box_of, dice
 from Testing.models.small_models import WRITERS, shrink, stock
 
 CATALOGUE = read_catalogue(card_folder())
 RUNNABLE = [card.id for card in CATALOGUE.values() if card.task == "segment" and has_adapter(card)]
+# The trained weights: LiteMedSAM's can be had anywhere, others are taken where the developer has them already.
+OWN_STORE = Store(default_store_folder())
+TRAINED = [
+    model_id
+    for model_id in RUNNABLE
+    if CATALOGUE[model_id].family not in WRITERS or OWN_STORE.status(CATALOGUE[model_id]) == "ready"
+]
 SHAPE = (5, 36, 48)
 Index = tuple[float, float, float]
 # How a volume may lie in memory: the order of its axes, and which of them then run the other way.
@@ -49,20 +57,40 @@ class Subject:
 
     card: ModelCard
     store: Store
+    is_trained: bool
 
     def engine(self, **fields: object) -> Engine:
         return Engine({self.card.id: self.card}, self.store, "cpu", **fields)
 
 
-@pytest.fixture(scope="module", params=RUNNABLE)
+SMALL = [(model_id, False) for model_id in RUNNABLE if model_id not in TRAINED or CATALOGUE[model_id].family in WRITERS]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*SMALL, *((model_id, True) for model_id in TRAINED)],
+    ids=lambda which: f"{which[0]}, trained" if which[1] else which[0],
+)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    card = CATALOGUE[request.param]
-    if card.family not in WRITERS:
-        yield Subject(card, request.getfixturevalue("store"))  # the trained weights
+    model_id, is_trained = request.param
+    if is_trained:
+        yield trained_subject(request, model_id)
         return
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
-        yield Subject(*stock(card, tmp_path_factory.mktemp(card.id)))
+        yield Subject(*stock(CATALOGUE[model_id], tmp_path_factory.mktemp(model_id)), is_trained)
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def trained(request: pytest.FixtureRequest) -> Subject:
+    """Those with trained weights alone."""
+    return trained_subject(request, request.param)
+
+
+def trained_subject(request: pytest.FixtureRequest, model_id: str) -> Subject:
+    card = CATALOGUE[model_id]
+    store = OWN_STORE if card.family in WRITERS else request.getfixturevalue("store")
+    return Subject(card, store, is_trained=True)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +227,7 @@ def test_a_single_row_or_column_of_voxels_is_answered(subject, engine, axis):
 @pytest.mark.parametrize("carried", [False, True])
 def test_it_is_the_same_anatomy_however_it_is_stored(subject, engine, axis, carried, full):
     """Permuted and flipped storage of one volume: the same slice seen the same way, so the same voxels in space."""
-    if carried and subject.card.family not in WRITERS and not full:
+    if carried and subject.is_trained and not full:
         pytest.skip("takes long with the trained weights: run with --full")
     base = volume_of(picture((12, 14, 16)))
     index = {"i": 9, "j": 5, "k": 5}[axis]
@@ -283,6 +311,18 @@ def test_a_checkpoint_that_is_cut_short_is_refused(subject, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         load_slice_model(subject.card, {**files, first: short}, "cpu")
     assert str(tmp_path) not in str(caught.value), "a message names files, not folders"
+
+
+@pytest.mark.parametrize("name", ["CT liver", "heart", "brain tumour"])
+def test_trained_weights_find_what_is_in_a_box_on_a_real_image(trained, shared_data, name):
+    case, value, index, _ = SLICES[name]
+    volume, labels = case.read(shared_data)
+    wanted = labels == value
+    wanted[np.arange(len(wanted)) != index] = False
+    i0, j0, k0, i1, j1, k1 = map(float, box_of(wanted))
+    asked = box(volume, (i0, j0, k0), (i1, j1, k1))
+    prediction = ask(trained.engine(), volume, (asked,), intensity=case.intensity)
+    assert dice(masks(prediction, volume)[0], wanted) > 0.8
 
 
 def test_the_card_says_what_it_needs(subject):
