@@ -150,6 +150,7 @@ class MemoryWalk:
             for index, prompt in sorted(self.followed.prompts.items()):
                 self.asking.recall(memory, self.axis, index, prompt, upwards=False)
         yield from self._follow(memory, not self.is_rising, 2)
+        self.done = self.steps  # where the object ended early, nothing is left to do
 
     @staticmethod
     def _given(prompt: SlicePrompt, answer: SliceAnswer) -> SliceAnswer:
@@ -164,6 +165,7 @@ class MemoryWalk:
         first = min(prompted) if self.is_rising else max(prompted)
         for index in range(first, reach.stop) if upwards else range(first, reach.start - 1, -1):
             if index in prompted:
+                absent = 0
                 continue
             yield visit(self.axis, number, index if upwards else -index)
             answer = self.asking.recall(memory, self.axis, index, None, upwards)
@@ -173,5 +175,10 @@ class MemoryWalk:
             self.found[index] = answer
             self.done += 1
             absent = absent + 1 if answer.absent else 0
-            if absent >= ABSENT_SLICES and not min(prompted) < index < max(prompted):
+            if absent >= ABSENT_SLICES and not self._is_said_beyond(index, upwards):
                 return
+
+    def _is_said_beyond(self, index: int, upwards: bool) -> bool:
+        """True where a prompt or a positive point on a later slice of the way says that the object is there."""
+        clicked = (on for on, points in self.followed.points.items() if any(point.positive for point in points))
+        return any(on > index if upwards else on < index for on in (*self.followed.prompts, *clicked))

@@ -141,3 +141,28 @@ def test_a_mask_that_nothing_corrects_stays_as_it_was_given():
     mask = find(inference_on(blocks(*range(9)), FakeMemoryModel()), [given]).expand(SHAPE)
     assert np.array_equal(mask[3], seed)
     assert mask[4].sum() == 4
+
+
+def test_slices_between_prompts_do_not_count_towards_the_end_beyond_them():
+    model = FakeMemoryModel()
+    tracks = [track(1, range(1, 2), range(4), LEFT), track(5, range(5, 6), range(4, 9), LEFT)]
+    mask = find(inference_on(blocks(1, 5), model), tracks)
+    assert [index for _, index in model.stories[0]] == [1, 5, 2, 3, 4, 6, 7, 0]
+    assert mask.voxels == 2 * 4
+
+
+@pytest.mark.parametrize(("upwards", "ends"), [(True, [5, 6, 7, 8]), (False, [3, 2, 1, 0])])
+def test_a_positive_point_beyond_the_end_is_come_to(upwards, ends):
+    model, there = FakeMemoryModel(), ends[-1]
+    prompted = track(4, range(4, 5), range(9), LEFT, points={there: (SlicePoint(3.0, 3.0),)})
+    find(inference_on(blocks(4, there), model), [prompted])
+    way = [index for step, index in model.stories[0] if step == ("up" if upwards else "down")]
+    assert way == ends
+    assert ("prompt", there) in model.stories[0]
+
+
+def test_progress_ends_at_its_total_where_the_object_ends_early():
+    reports = []
+    find(inference_on(blocks(4), FakeMemoryModel()), [track(4, range(4, 5), range(9), LEFT)], Progress(reports.append))
+    assert (reports[-1].done, reports[-1].total) == (9, 9)
+    assert [report.done for report in reports] == sorted({report.done for report in reports})
