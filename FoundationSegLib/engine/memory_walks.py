@@ -180,5 +180,5 @@ class MemoryWalk:
 
     def _is_said_beyond(self, index: int, upwards: bool) -> bool:
         """True where a prompt or a positive point on a later slice of the way says that the object is there."""
-        clicked = (on for on, points in self.followed.points.items() if any(point.positive for point in points))
+        clicked = [on for on, points in self.followed.points.items() if any(point.positive for point in points)]
         return any(on > index if upwards else on < index for on in (*self.followed.prompts, *clicked))

@@ -68,6 +68,10 @@ class Track:
         """The prompt as it grows on a slice that is asked with it."""
         return (*self.asks, *refined(self.prompt, self.points.get(index, ()))[1:])
 
+    def is_clicked(self, index: int) -> bool:
+        """True where a positive point says that the object is on a slice that is come to."""
+        return any(point.positive for point in self.points.get(index, ()))
+
     def turned(self, orientation: Orientation, shape: tuple[int, int]) -> "Track":
         """The same track where the slices, (rows, columns) as stored, are seen turned."""
         return replace(
