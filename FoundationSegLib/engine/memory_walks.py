@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from ..core.geometry import Axis
 from ..models.base import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
 from .orientation import Orientation
+from .slice_parts import extent
 from .tracks import Track
 from .walks import Asking, Visit, visit
 
@@ -93,9 +94,11 @@ def _objects(tracks: Sequence[Track]) -> list[list[Track]]:
 
 
 def _extent(prompt: SlicePrompt) -> BoxXyxy:
-    """The box of a prompt or, where it has none, that around its positive points, or the whole slice."""
+    """The box of a prompt or, where it has none, that around its mask or its positive points, or the whole slice."""
     if prompt.box is not None:
         return prompt.box
+    if prompt.mask is not None and (around := extent(prompt.mask)) is not None:
+        return around
     positive = [(point.x, point.y) for point in prompt.points if point.positive]
     if not positive:
         return 0.0, 0.0, float("inf"), float("inf")

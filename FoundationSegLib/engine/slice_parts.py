@@ -107,12 +107,23 @@ def _mask_slices(prompt: MaskPrompt, geometry: Geometry, place: str) -> Iterator
 
 
 def with_part(prompt: SlicePrompt, part: PartOfPrompt) -> SlicePrompt:
-    """A prompt with one part more; a box or a mask takes the place of an earlier one."""
+    """A prompt with one part more; a box takes the place of an earlier one, masks are joined."""
     if isinstance(part, SlicePoint):
         return SlicePrompt(prompt.box, (*prompt.points, part), prompt.mask)
     if isinstance(part, SliceMask):
-        return SlicePrompt(prompt.box, prompt.points, part)
+        known = part if prompt.mask is None else SliceMask.pack(prompt.mask.unpack() | part.unpack())
+        return SlicePrompt(prompt.box, prompt.points, known)
     return SlicePrompt(part, prompt.points, prompt.mask)
+
+
+def extent(part: PartOfPrompt) -> BoxXyxy | None:
+    """Where a box or a mask says that the object is; None for what says nothing of its extent."""
+    if not isinstance(part, SliceMask):
+        return None if isinstance(part, SlicePoint) else part
+    rows, columns = np.nonzero(part.unpack())
+    if not rows.size:
+        return None
+    return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
 
 
 def is_answerable(prompt: SlicePrompt) -> bool:
