@@ -57,11 +57,26 @@ def join_tracks(tracks: Sequence[Track]) -> tuple[list[Followed], list[Track]]:
         carried = [track for track in across if len(track.reach) > 1]
         if not carried:
             continue
-        reach = range(min(t.reach.start for t in carried), max(t.reach.stop for t in carried))
+        reach = _with_neighbours(carried, across)
         within = [track for track in across if track.starts[0] in reach]
         followed += [_of_flat(group, reach) for group in _objects(within)]
         alone = [track for track in alone if track not in within]
     return followed, alone
+
+
+def _with_neighbours(carried: Sequence[Track], across: Sequence[Track]) -> range:
+    """What is reached from those that are carried on, and the keys next to it, which have nowhere else to go.
+
+    Without propagation a click or a mask beside what boxes govern changes its own slice, and is left out.
+    """
+    start, stop = min(track.reach.start for track in carried), max(track.reach.stop for track in carried)
+    goes_on = any(track.reach != track.span for track in carried)
+    keys = {track.starts[0] for track in across if goes_on or track.prompt.box is not None}
+    while start - 1 in keys:
+        start -= 1
+    while stop in keys:
+        stop += 1
+    return range(start, stop)
 
 
 def _of_volume(track: Track) -> Followed:

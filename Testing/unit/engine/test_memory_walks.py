@@ -166,3 +166,15 @@ def test_progress_ends_at_its_total_where_the_object_ends_early():
     find(inference_on(blocks(4), FakeMemoryModel()), [track(4, range(4, 5), range(9), LEFT)], Progress(reports.append))
     assert (reports[-1].done, reports[-1].total) == (9, 9)
     assert [report.done for report in reports] == sorted({report.done for report in reports})
+
+
+def test_a_prompted_slice_next_to_what_is_reached_is_remembered_too():
+    """On the last slice, or where the direction ends there: it has nowhere to go, and still speaks of the object."""
+    ends = [track(key, range(key, key + 1), reach, LEFT) for key, reach in ((3, range(3, 7)), (7, range(7, 8)))]
+    further = track(8, range(8, 9), prompt=LEFT)
+    (followed,), alone = join_tracks([*ends, further])
+    assert (sorted(followed.prompts), followed.reach, alone) == ([3, 7, 8], range(3, 9), [])
+    boxes = [track(key, reach, prompt=LEFT) for key, reach in ((2, range(2, 5)), (6, range(5, 7)))]
+    beside = track(7, range(7, 8), prompt=SlicePrompt(points=(SlicePoint(3.0, 3.0),)))
+    (followed,), alone = join_tracks([*boxes, beside])
+    assert (sorted(followed.prompts), alone) == ([2, 6], [beside]), "without propagation a click changes its slice"
