@@ -27,7 +27,7 @@ def plan_tracks(boxes, shape_kji, propagation, rule="surest"):
         for b in boxes
         if not isinstance(b, PlacedBox) or b.is_2d
     ]
-    return tracks_module.plan_tracks(Placed(tuple(volumes), tuple(parts), ()), shape_kji, propagation, rule)
+    return tracks_module.plan_tracks(Placed(tuple(volumes), tuple(parts)), shape_kji, propagation, rule)
 
 
 def flat(*indices, axis="k"):
