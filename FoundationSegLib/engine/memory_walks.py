@@ -97,15 +97,20 @@ def _objects(tracks: Sequence[Track]) -> list[list[Track]]:
     """Tracks that speak of the same object, in the order of their slices."""
     objects: list[list[Track]] = []
     for index in sorted({track.starts[0] for track in tracks}):
-        free = list(objects)
-        for track in (track for track in tracks if track.starts[0] == index):
-            if free:
-                home = max(free, key=lambda known: _overlap(_extent(known[-1].prompt), _extent(track.prompt)))
-                free = [known for known in free if known is not home]
-                home.append(track)
-            else:
-                objects.append([track])
+        free, here = list(objects), [track for track in tracks if track.starts[0] == index]
+        while free and here:
+            known, track = max(((known, track) for track in here for known in free), key=_fit)
+            free = [other for other in free if other is not known]
+            here = [other for other in here if other is not track]
+            known.append(track)
+        objects += [[track] for track in here]
     return objects
+
+
+def _fit(pair: tuple[Sequence[Track], Track]) -> float:
+    """How well a track goes on with an object: the area that it shares with the object's last prompt."""
+    known, track = pair
+    return _overlap(_extent(known[-1].prompt), _extent(track.prompt))
 
 
 def _extent(prompt: SlicePrompt) -> BoxXyxy:

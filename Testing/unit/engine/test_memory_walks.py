@@ -178,3 +178,10 @@ def test_a_prompted_slice_next_to_what_is_reached_is_remembered_too():
     beside = track(7, range(7, 8), prompt=SlicePrompt(points=(SlicePoint(3.0, 3.0),)))
     (followed,), alone = join_tracks([*boxes, beside])
     assert (sorted(followed.prompts), alone) == ([2, 6], [beside]), "without propagation a click changes its slice"
+
+
+def test_an_object_goes_on_with_the_box_that_overlaps_it_most_whichever_was_given_first():
+    for boxes in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        tracks = [track(2, range(2, 3), range(5), LEFT), *(track(7, range(7, 8), range(5, 9), box) for box in boxes)]
+        followed, _ = join_tracks(tracks)
+        assert [one.prompts for one in followed] == [{2: LEFT, 7: LEFT}, {7: RIGHT}]
