@@ -7,7 +7,7 @@ from ..core.geometry import Axis
 from ..models.base import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
 from .orientation import Orientation
 from .slice_parts import extent
-from .tracks import Track
+from .tracks import Track, distance_to
 from .walks import Asking, Visit, visit
 
 # Beyond the outermost prompts an object has ended where the model says so on this many slices one after another: on a
@@ -59,7 +59,9 @@ def join_tracks(tracks: Sequence[Track]) -> tuple[list[Followed], list[Track]]:
             continue
         reach = _with_neighbours(carried, across)
         within = [track for track in across if track.starts[0] in reach]
-        followed += [_of_flat(group, reach) for group in _objects(within)]
+        objects = _objects(within)
+        clicks = _clicks(objects)
+        followed += [_of_flat(one, given, reach) for one, given in zip(objects, clicks, strict=True)]
         alone = [track for track in alone if track not in within]
     return followed, alone
 
@@ -85,12 +87,33 @@ def _of_volume(track: Track) -> Followed:
     return Followed(track.axis, {start: track.asks_on(start)[-1]}, points, track.reach)
 
 
-def _of_flat(tracks: Sequence[Track], reach: range) -> Followed:
+def _of_flat(tracks: Sequence[Track], clicks: Mapping[int, Sequence[SlicePoint]], reach: range) -> Followed:
     prompts = {track.starts[0]: track.prompt for track in tracks}
-    points: dict[int, tuple[SlicePoint, ...]] = {}
-    for track in tracks:
-        points.update({index: given for index, given in track.points.items() if index not in prompts})
+    points = {index: tuple(given) for index, given in clicks.items() if index not in prompts}
     return Followed(tracks[0].axis, prompts, points, reach)
+
+
+def _clicks(objects: Sequence[Sequence[Track]]) -> list[dict[int, list[SlicePoint]]]:
+    """The points that correct each object, by slice: a positive one the nearest object, a negative one all of them.
+
+    Tracks end where the next one begins, but every object goes on: it may be corrected beyond its own prompts, and on a
+    slice where another has its prompt.
+    """
+    given: dict[tuple[int, SlicePoint], None] = {}
+    for track in (track for one in objects for track in one):
+        given |= {(index, point): None for index, points in track.points.items() for point in points}
+        given |= {(track.starts[0], point): None for point in track.prompt.points if not point.positive}
+    clicks: list[dict[int, list[SlicePoint]]] = [{} for _ in objects]
+    for index, point in given:
+        far = [distance_to(point, _extent(_nearest(one, index).prompt)) for one in objects]
+        for distance, of_object in zip(far, clicks, strict=True):
+            if not point.positive or distance == min(far):
+                of_object.setdefault(index, []).append(point)
+    return clicks
+
+
+def _nearest(tracks: Sequence[Track], index: int) -> Track:
+    return min(tracks, key=lambda track: abs(track.starts[0] - index))
 
 
 def _objects(tracks: Sequence[Track]) -> list[list[Track]]:

@@ -262,12 +262,12 @@ def _give(point: SlicePoint, click: SlicePart, drafts: Sequence[_Draft]) -> None
         message = "a negative point alone does not say where the object is; add a positive prompt on its slice"
         raise PromptError(message, click.place)
     if point.positive:
-        there = [min(there, key=lambda draft: _distance(point, draft.box))]
+        there = [min(there, key=lambda draft: distance_to(point, draft.box))]
     for draft in there:
         draft.take(point, click.index)
 
 
-def _distance(point: SlicePoint, box: BoxXyxy | None) -> tuple[float, float]:
+def distance_to(point: SlicePoint, box: BoxXyxy | None) -> tuple[float, float]:
     """How far a point lies outside a box, in pixels, then how large the box is; no box is one without end."""
     if box is None:
         return 0.0, math.inf

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -185,3 +187,14 @@ def test_an_object_goes_on_with_the_box_that_overlaps_it_most_whichever_was_give
         tracks = [track(2, range(2, 3), range(5), LEFT), *(track(7, range(7, 8), range(5, 9), box) for box in boxes)]
         followed, _ = join_tracks(tracks)
         assert [one.prompts for one in followed] == [{2: LEFT, 7: LEFT}, {7: RIGHT}]
+
+
+def test_clicks_correct_the_objects_they_mean_beyond_the_prompt_of_another():
+    first = [track(2, range(2, 3), range(5), box) for box in (LEFT, RIGHT)]
+    no, yes = SlicePoint(8.0, 2.0, positive=False), SlicePoint(9.0, 3.0)
+    then = track(6, range(6, 7), range(5, 9), replace(LEFT, points=(no,)), points={7: (yes,), 8: (no,)})
+    (left, right), _ = join_tracks([*first, then])
+    assert (left.points, right.points) == ({8: (no,)}, {6: (no,), 7: (yes,), 8: (no,)})
+    model = FakeMemoryModel()
+    mask = find(inference_on(blocks(*range(9), both=True), model), [*first, then]).expand(SHAPE)
+    assert mask[5, :, 8:10].any() and not mask[6, :, 8:10].any(), "the click is on the object at the right"
