@@ -1,6 +1,7 @@
 """Reading a prompts file: JSON, decoded strictly."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from ..core.errors import GeometryError, InputError, PromptError
 from ..core.geometry import Geometry
 from ..core.mask import pack_mask
-from ..core.prompts import MaskPrompt, PromptSet
+from ..core.prompts import MaskPrompt, Prompt, PromptSet
 from ..core.prompts_document import parse_prompts
 
 _MOST_DIGITS = 400  # more than any finite number has
@@ -32,6 +33,22 @@ def read_prompts(path: Path) -> PromptSet:
         return parse_prompts(_decode(text))
     except PromptError as error:
         raise PromptError(f"{path.name}: {error}") from error
+
+
+def mask_files(prompts: PromptSet, folder: Path) -> tuple[Path, ...]:
+    """The files of the mask prompts, each once; ``folder`` is that of the prompts file."""
+    every = (prompt for segment in prompts.segments for prompt in segment.prompts)
+    return tuple(dict.fromkeys(folder / prompt.file for prompt in every if isinstance(prompt, MaskPrompt)))
+
+
+def without_folders(prompts: PromptSet) -> PromptSet:
+    """The same prompts as reports tell of them: of the files of mask prompts their names alone."""
+
+    def told(prompt: Prompt) -> Prompt:
+        return replace(prompt, file=re.split(r"[/\\]", prompt.file)[-1]) if isinstance(prompt, MaskPrompt) else prompt
+
+    segments = (replace(segment, prompts=tuple(map(told, segment.prompts))) for segment in prompts.segments)
+    return replace(prompts, segments=tuple(segments))
 
 
 def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSet:

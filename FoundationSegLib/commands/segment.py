@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
 from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..core.volume import Volume, require_image
+from ..engine.hand_over import choose_hand_over
 from ..hub.store import default_store_folder
 from ..io.atomic import replace_atomically
 from ..io.formats import output_format
@@ -27,17 +29,19 @@ from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
 from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
-from .prompts_file import read_masks, read_prompts
+from .prompts_file import mask_files, read_masks, read_prompts, without_folders
 from .report import segment_report
 from .targets import path_argument, require_targets
 from .terminal import ProgressLine, say
+
+_SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 
 
 def _slice_range(text: str) -> tuple[int | None, int | None]:
     """Slice numbers as in Python: the first, and the first that is none of them; either may be left out."""
     start, colon, stop = text.partition(":")
-    if not colon or not all(part.isdecimal() or not part for part in (start, stop)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form START:STOP")
+    if not colon or not all(_SLICE_NUMBER.fullmatch(part) for part in (start, stop)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form START:STOP")
     return (int(start) if start else None), (int(stop) if stop else None)
 
 
@@ -100,7 +104,9 @@ def run(options: argparse.Namespace) -> None:
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
         timings_s = {"start": start_s, "write": now - write_begin, "total": now - begin}
-        document = segment_report(prediction, prompts_to_document(job.prompts), segments, notes, timings_s)
+        document = segment_report(
+            prediction, prompts_to_document(without_folders(job.prompts)), segments, notes, timings_s
+        )
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     if options.report:
@@ -119,12 +125,20 @@ def _check(options: argparse.Namespace) -> _Job:
         raise InputError(f"{card.id} is a model to {card.task} with, not to segment with; see 'models list'")
     require_adapter(card)
     check_policy(options.intensity)
-    _propagation(options)
+    propagation = _propagation(options)
+    if propagation is not None:
+        choose_hand_over(propagation.hand_over, card.prompts)
     _check_targets(options)
     prompts = read_prompts(options.prompts)
+    masks = mask_files(prompts, options.prompts.parent)
+    require_targets(_targets(options), {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
     return _Job(card, prompts, options)
+
+
+def _targets(options: argparse.Namespace) -> dict[str, Path | None]:
+    return {name: getattr(options, name) for name in ("output", "report", "overview")}
 
 
 def _check_targets(options: argparse.Namespace) -> None:
@@ -132,8 +146,7 @@ def _check_targets(options: argparse.Namespace) -> None:
     output_format(options.output)
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
-    targets = {name: getattr(options, name) for name in ("output", "report", "overview")}
-    require_targets(targets, {"the image": options.volume, "the prompts file": options.prompts})
+    require_targets(_targets(options), {"the image": options.volume, "the prompts file": options.prompts})
 
 
 def _read(job: _Job) -> Volume:
@@ -158,11 +171,12 @@ def open_client(options: argparse.Namespace) -> Client:
 
 
 def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
+    request = _request(job, volume)
     announce_missing(job.card, job.options.device)
     line = ProgressLine()
     try:
         client.send_volume(volume)
-        return ask(client, _request(job, volume), line.show)
+        return ask(client, request, line.show)
     finally:
         line.clear()
 
@@ -192,7 +206,7 @@ def _results(
     with interrupts_wait():
         from .results import build_segmentation
 
-    result = build_segmentation(volume, job.prompts, prediction, job.options.overlap)
+    result = build_segmentation(volume, without_folders(job.prompts), prediction, job.options.overlap)
     writers: list[_Writer] = [(job.options.output, result.writer(job.options.output))]
     if job.options.overview:
         writers.append((job.options.overview, result.render))

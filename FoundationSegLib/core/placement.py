@@ -104,10 +104,21 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, place: str = "") -> PlacedB
             that is not the axis it is thin in.
     """
     asked = _box_around(prompt.corners, geometry, join_place(place, "corners"))
-    thin = [axis for axis in AXES if asked.shape_kji[array_axis(axis)] == 1]
+    thin = thin_axes(asked)
     axis = _box_axis(prompt, thin, place)
     inside = _require_inside(asked, geometry, join_place(place, "corners"))
     return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != asked)
+
+
+def thin_axes(box: Box) -> list[Axis]:
+    """The axes along which a box is one voxel thick."""
+    return [axis for axis in AXES if box.shape_kji[array_axis(axis)] == 1]
+
+
+def mask_axis(mask: PackedMask) -> Axis:
+    """The axis across which a mask speaks on slices: that which it is thin in, as for a box, else k."""
+    thin = thin_axes(mask.box)
+    return thin[0] if len(thin) == 1 else "k"
 
 
 def _box_around(positions: Sequence[Vector], geometry: Geometry, place: str) -> Box:
@@ -194,6 +205,27 @@ def prompt_positions(prompt: Prompt) -> tuple[Vector, ...]:
     return (prompt.position,) if isinstance(prompt, PointPrompt) else ()
 
 
+def positions_place(prompt: Prompt, place: str) -> str:
+    """Where the positions of a prompt stand, that itself stands at a place."""
+    if isinstance(prompt, BoxPrompt):
+        return join_place(place, "corners")
+    return join_place(place, "position" if isinstance(prompt, PointPrompt) else "points")
+
+
+def clip(segment: SegmentPrompts, geometry: Geometry, place: str = "segment") -> tuple[str, ...]:
+    """Notes on the prompts of a segment of which a part lies outside the image, and so is left out.
+
+    Raises:
+        PromptError: a prompt lies wholly outside (:func:`require_inside`).
+    """
+    places = [f"{place}.prompts[{n}]" for n in range(len(segment.prompts))]
+    return tuple(
+        f"{positions_place(prompt, here)}: clipped to the image"
+        for prompt, here in zip(segment.prompts, places, strict=True)
+        if require_inside(prompt, geometry, here)
+    )
+
+
 def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
     """Make sure that a prompt touches the image; True where a part of it lies outside.
 
@@ -208,7 +240,7 @@ def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
     positions = prompt_positions(prompt)
     if not positions:
         return False
-    at = join_place(place, "position" if isinstance(prompt, PointPrompt) else "points")
+    at = positions_place(prompt, place)
     if isinstance(prompt, LassoPrompt):
         _require_planar(prompt, geometry, at)
     asked = _box_around(positions, geometry, at)
@@ -218,7 +250,10 @@ def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
 def _require_planar(lasso: LassoPrompt, geometry: Geometry, place: str) -> None:
     """No point of a lasso may be further from the plane through all of them than half the smallest spacing."""
     points = np.asarray(lasso.points)
-    points = points - points.mean(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = points - points.mean(axis=0)
+    if not np.isfinite(points).all():
+        raise PromptError("is no position in space", place)
     normal = np.linalg.svd(points, full_matrices=False)[2][-1]
     furthest = float(np.abs(points @ normal).max())
     if furthest > min(geometry.spacing_mm) / 2:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .card_values import ModelCard
 from .errors import PromptError
-from .geometry import AXES, Axis, Geometry, Vector, array_axis
-from .placement import require_voxels, slice_axis, slice_number
+from .geometry import AXES, Axis, Geometry, Vector
+from .placement import require_voxels, slice_axis, slice_number, thin_axes
 from .prompts import (
     BoxPrompt,
     LassoPrompt,
@@ -131,7 +131,13 @@ def _translated(
 
 def _points_of(prompt: ScribblePrompt | LassoPrompt, geometry: Geometry, place: str) -> list[Prompt]:
     plane = prompt.plane
-    positions = _along(prompt, geometry) if isinstance(prompt, ScribblePrompt) else [_inside(prompt, geometry, place)]
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is so far away nothing is found, and that is said
+        if isinstance(prompt, ScribblePrompt):
+            positions = _along(prompt, geometry)
+        else:
+            positions = [_inside(prompt, geometry, place)]
+    if not positions:
+        raise PromptError("too little of the scribble lies inside the image", join_place(place, "points"))
     return [PointPrompt(position, prompt.polarity, plane) for position in positions]
 
 
@@ -222,7 +228,7 @@ def _flat_box(voxels_ijk: NDArray[np.int64], axis: Axis, geometry: Geometry, pla
 def _box_of_mask(prompt: MaskPrompt, geometry: Geometry, place: str) -> BoxPrompt:
     box = require_voxels(prompt, geometry, place).box
     low, high = box.start_kji[::-1], np.subtract(box.stop_kji, 1)[::-1]
-    thin = [axis for axis in AXES if box.shape_kji[array_axis(axis)] == 1]
+    thin = thin_axes(box)
     if len(thin) > 1:
         raise PromptError(f"the mask is one voxel thick along {' and '.join(thin)}, and a box is needed", place)
     return BoxPrompt(_corners(np.array(low), high, geometry))

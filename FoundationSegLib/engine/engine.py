@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..core.adapters import require_adapter
@@ -13,6 +13,7 @@ from ..core.errors import InferenceError, InputError, VolumeMissingError
 from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.packages import pip_command
+from ..core.placement import clip
 from ..core.progress import Progress
 from ..core.requests import (
     BoxRule,
@@ -161,7 +162,7 @@ class Engine:
         volume = self._volume(request.volume_key)
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
-        placed = _place(card, request, volume)
+        placed, notes = _place(card, request, volume)
         mapping = self._mapping(request.intensity, volume)
         loaded = self._load(card, progress)
         load_s, self._load_s = self._load_s, 0.0
@@ -181,7 +182,6 @@ class Engine:
         tracks = [plan_tracks(one, volume.geometry.shape_kji, request.propagation, rule) for one in placed]
         segments = _guarded(lambda: segment(inference, tracks, request.propagation or Propagation(), progress))
         self._outlook = _Outlook(inference, deque(_around(*placed[-1].last, volume)))
-        notes = [note for one in placed for note in one.notes]
         return _prediction(request, segments, notes, inference, load_s)
 
     def encode_ahead(self, progress: Progress) -> bool:
@@ -267,15 +267,16 @@ def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
         raise InferenceError(f"the model could not answer: {reason}") from error
 
 
-def _place(card: ModelCard, request: PredictRequest, volume: Volume) -> list[Placed]:
-    """The prompts of each segment, in the model's own kinds and in voxels."""
-    placed = []
+def _place(card: ModelCard, request: PredictRequest, volume: Volume) -> tuple[list[Placed], list[str]]:
+    """The prompts of each segment, in the model's own kinds and in voxels, and notes on what that took."""
+    placed, notes = [], []
     for n, prompts in enumerate(request.segments):
+        notes += clip(prompts, volume.geometry, f"segments[{n}]")
         translated = translate(card, prompts, volume.geometry, f"segments[{n}]")
+        notes += translated.notes
         places = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
-        one = place_prompts(translated.segment.prompts, places, volume.geometry)
-        placed.append(replace(one, notes=(*translated.notes, *one.notes)))
-    return placed
+        placed.append(place_prompts(translated.segment.prompts, places, volume.geometry))
+    return placed, notes
 
 
 def _prediction(

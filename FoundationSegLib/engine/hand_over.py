@@ -26,7 +26,8 @@ def choose_hand_over(wanted: HandOver, prompts: Sequence[str]) -> HandOver:
     if wanted == "auto" and usable:
         return usable[0]
     if wanted not in usable:
-        raise InputError(f"the model cannot be asked with the {wanted} of a neighbouring slice, only with: {usable}")
+        known = ", ".join(usable) or "nothing"
+        raise InputError(f"the model cannot be asked with the {wanted} of a neighbouring slice, only with: {known}")
     return wanted
 
 

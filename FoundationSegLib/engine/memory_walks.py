@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from ..core.geometry import Axis
 from ..models.base import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
 from .orientation import Orientation
-from .tracks import Track
+from .slice_parts import extent
+from .tracks import Track, distance_to
 from .walks import Asking, Visit, visit
 
 # Beyond the outermost prompts an object has ended where the model says so on this many slices one after another: on a
@@ -56,11 +57,28 @@ def join_tracks(tracks: Sequence[Track]) -> tuple[list[Followed], list[Track]]:
         carried = [track for track in across if len(track.reach) > 1]
         if not carried:
             continue
-        reach = range(min(t.reach.start for t in carried), max(t.reach.stop for t in carried))
+        reach = _with_neighbours(carried, across)
         within = [track for track in across if track.starts[0] in reach]
-        followed += [_of_flat(group, reach) for group in _objects(within)]
+        objects = _objects(within)
+        clicks = _clicks(objects)
+        followed += [_of_flat(one, given, reach) for one, given in zip(objects, clicks, strict=True)]
         alone = [track for track in alone if track not in within]
     return followed, alone
+
+
+def _with_neighbours(carried: Sequence[Track], across: Sequence[Track]) -> range:
+    """What is reached from those that are carried on, and the keys next to it, which have nowhere else to go.
+
+    Without propagation a click or a mask beside what boxes govern changes its own slice, and is left out.
+    """
+    start, stop = min(track.reach.start for track in carried), max(track.reach.stop for track in carried)
+    goes_on = any(track.reach != track.span for track in carried)
+    keys = {track.starts[0] for track in across if goes_on or track.prompt.box is not None}
+    while start - 1 in keys:
+        start -= 1
+    while stop in keys:
+        stop += 1
+    return range(start, stop)
 
 
 def _of_volume(track: Track) -> Followed:
@@ -69,33 +87,61 @@ def _of_volume(track: Track) -> Followed:
     return Followed(track.axis, {start: track.asks_on(start)[-1]}, points, track.reach)
 
 
-def _of_flat(tracks: Sequence[Track], reach: range) -> Followed:
+def _of_flat(tracks: Sequence[Track], clicks: Mapping[int, Sequence[SlicePoint]], reach: range) -> Followed:
     prompts = {track.starts[0]: track.prompt for track in tracks}
-    points: dict[int, tuple[SlicePoint, ...]] = {}
-    for track in tracks:
-        points.update({index: given for index, given in track.points.items() if index not in prompts})
+    points = {index: tuple(given) for index, given in clicks.items() if index not in prompts}
     return Followed(tracks[0].axis, prompts, points, reach)
+
+
+def _clicks(objects: Sequence[Sequence[Track]]) -> list[dict[int, list[SlicePoint]]]:
+    """The points that correct each object, by slice: a positive one the nearest object, a negative one all of them.
+
+    Tracks end where the next one begins, but every object goes on: it may be corrected beyond its own prompts, and on a
+    slice where another has its prompt.
+    """
+    given: dict[tuple[int, SlicePoint], None] = {}
+    for track in (track for one in objects for track in one):
+        given |= {(index, point): None for index, points in track.points.items() for point in points}
+        given |= {(track.starts[0], point): None for point in track.prompt.points if not point.positive}
+    clicks: list[dict[int, list[SlicePoint]]] = [{} for _ in objects]
+    for index, point in given:
+        far = [distance_to(point, _extent(_nearest(one, index).prompt)) for one in objects]
+        for distance, of_object in zip(far, clicks, strict=True):
+            if not point.positive or distance == min(far):
+                of_object.setdefault(index, []).append(point)
+    return clicks
+
+
+def _nearest(tracks: Sequence[Track], index: int) -> Track:
+    return min(tracks, key=lambda track: abs(track.starts[0] - index))
 
 
 def _objects(tracks: Sequence[Track]) -> list[list[Track]]:
     """Tracks that speak of the same object, in the order of their slices."""
     objects: list[list[Track]] = []
     for index in sorted({track.starts[0] for track in tracks}):
-        free = list(objects)
-        for track in (track for track in tracks if track.starts[0] == index):
-            if free:
-                home = max(free, key=lambda known: _overlap(_extent(known[-1].prompt), _extent(track.prompt)))
-                free = [known for known in free if known is not home]
-                home.append(track)
-            else:
-                objects.append([track])
+        free, here = list(objects), [track for track in tracks if track.starts[0] == index]
+        while free and here:
+            known, track = max(((known, track) for track in here for known in free), key=_fit)
+            free = [other for other in free if other is not known]
+            here = [other for other in here if other is not track]
+            known.append(track)
+        objects += [[track] for track in here]
     return objects
 
 
+def _fit(pair: tuple[Sequence[Track], Track]) -> float:
+    """How well a track goes on with an object: the area that it shares with the object's last prompt."""
+    known, track = pair
+    return _overlap(_extent(known[-1].prompt), _extent(track.prompt))
+
+
 def _extent(prompt: SlicePrompt) -> BoxXyxy:
-    """The box of a prompt or, where it has none, that around its positive points, or the whole slice."""
+    """The box of a prompt or, where it has none, that around its mask or its positive points, or the whole slice."""
     if prompt.box is not None:
         return prompt.box
+    if prompt.mask is not None and (around := extent(prompt.mask)) is not None:
+        return around
     positive = [(point.x, point.y) for point in prompt.points if point.positive]
     if not positive:
         return 0.0, 0.0, float("inf"), float("inf")
@@ -150,6 +196,7 @@ class MemoryWalk:
             for index, prompt in sorted(self.followed.prompts.items()):
                 self.asking.recall(memory, self.axis, index, prompt, upwards=False)
         yield from self._follow(memory, not self.is_rising, 2)
+        self.done = self.steps  # where the object ended early, nothing is left to do
 
     @staticmethod
     def _given(prompt: SlicePrompt, answer: SliceAnswer) -> SliceAnswer:
@@ -164,6 +211,7 @@ class MemoryWalk:
         first = min(prompted) if self.is_rising else max(prompted)
         for index in range(first, reach.stop) if upwards else range(first, reach.start - 1, -1):
             if index in prompted:
+                absent = 0
                 continue
             yield visit(self.axis, number, index if upwards else -index)
             answer = self.asking.recall(memory, self.axis, index, None, upwards)
@@ -173,5 +221,10 @@ class MemoryWalk:
             self.found[index] = answer
             self.done += 1
             absent = absent + 1 if answer.absent else 0
-            if absent >= ABSENT_SLICES and not min(prompted) < index < max(prompted):
+            if absent >= ABSENT_SLICES and not self._is_said_beyond(index, upwards):
                 return
+
+    def _is_said_beyond(self, index: int, upwards: bool) -> bool:
+        """True where a prompt or a positive point on a later slice of the way says that the object is there."""
+        clicked = [on for on, points in self.followed.points.items() if any(point.positive for point in points)]
+        return any(on > index if upwards else on < index for on in (*self.followed.prompts, *clicked))

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.errors import PromptError
 from ..core.geometry import AXES, Axis, Geometry, array_axis
-from ..core.placement import PlacedBox, place_box, require_inside, require_voxels, slice_axis, slice_number
+from ..core.placement import PlacedBox, mask_axis, place_box, require_inside, require_voxels, slice_axis, slice_number
 from ..core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt, prompt_kind
 from ..models.base import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 
@@ -38,11 +38,10 @@ class VolumeBox:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The prompts of a segment: 3-D boxes, and parts on slices in the order in which they were given; notes."""
+    """The prompts of a segment: 3-D boxes, and parts on slices in the order in which they were given."""
 
     volume_boxes: tuple[VolumeBox, ...]
     parts: tuple[SlicePart, ...]
-    notes: tuple[str, ...]
 
     @property
     def last(self) -> tuple[Axis, range]:
@@ -60,12 +59,11 @@ def place_prompts(prompts: Sequence[Prompt], places: Sequence[str], geometry: Ge
     """
     boxes: list[VolumeBox] = []
     parts: list[SlicePart] = []
-    notes: list[str] = []
     for prompt, place in zip(prompts, places, strict=True):
+        if prompt.polarity is Polarity.NEGATIVE and not isinstance(prompt, PointPrompt):
+            raise PromptError(f"a negative {prompt_kind(prompt)} says nothing on a slice", f"{place}.polarity")
         if isinstance(prompt, BoxPrompt):
             placed = place_box(prompt, geometry, place)
-            if placed.clipped:
-                notes.append(f"{place}.corners: clipped to the image")
             if placed.is_2d:
                 parts.append(SlicePart(placed.axis, placed.slices.start, rectangle(placed), place))
             else:
@@ -76,7 +74,7 @@ def place_prompts(prompts: Sequence[Prompt], places: Sequence[str], geometry: Ge
             parts += _mask_slices(prompt, geometry, place)
         else:
             raise PromptError(f"a {prompt_kind(prompt)} says nothing on a slice", f"{place}.type")
-    return Placed(tuple(boxes), tuple(parts), tuple(notes))
+    return Placed(tuple(boxes), tuple(parts))
 
 
 def rectangle(placed: PlacedBox) -> BoxXyxy:
@@ -97,22 +95,36 @@ def _point(prompt: PointPrompt, geometry: Geometry, place: str) -> SlicePart:
 
 
 def _mask_slices(prompt: MaskPrompt, geometry: Geometry, place: str) -> Iterator[SlicePart]:
-    """A mask speaks on every slice across k that it has voxels on."""
+    """A mask speaks on every slice across its axis that it has voxels on."""
     voxels = require_voxels(prompt, geometry, place)
-    for index, mask in enumerate(voxels.unpack(), start=voxels.box.start_kji[0]):
+    axis = mask_axis(voxels)
+    n = array_axis(axis)
+    others = [other for other in range(3) if other != n]
+    for index, mask in enumerate(np.moveaxis(voxels.unpack(), n, 0), start=voxels.box.start_kji[n]):
         if mask.any():
-            whole = np.zeros(geometry.shape_kji[1:], np.bool_)
-            whole[voxels.box.slices[1:]] = mask
-            yield SlicePart("k", index, SliceMask.pack(whole), place)
+            whole = np.zeros([geometry.shape_kji[other] for other in others], np.bool_)
+            whole[tuple(voxels.box.slices[other] for other in others)] = mask
+            yield SlicePart(axis, index, SliceMask.pack(whole), place)
 
 
 def with_part(prompt: SlicePrompt, part: PartOfPrompt) -> SlicePrompt:
-    """A prompt with one part more; a box or a mask takes the place of an earlier one."""
+    """A prompt with one part more; a box takes the place of an earlier one, masks are joined."""
     if isinstance(part, SlicePoint):
         return SlicePrompt(prompt.box, (*prompt.points, part), prompt.mask)
     if isinstance(part, SliceMask):
-        return SlicePrompt(prompt.box, prompt.points, part)
+        known = part if prompt.mask is None else SliceMask.pack(prompt.mask.unpack() | part.unpack())
+        return SlicePrompt(prompt.box, prompt.points, known)
     return SlicePrompt(part, prompt.points, prompt.mask)
+
+
+def extent(part: PartOfPrompt) -> BoxXyxy | None:
+    """Where a box or a mask says that the object is; None for what says nothing of its extent."""
+    if not isinstance(part, SliceMask):
+        return None if isinstance(part, SlicePoint) else part
+    rows, columns = np.nonzero(part.unpack())
+    if not rows.size:
+        return None
+    return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
 
 
 def is_answerable(prompt: SlicePrompt) -> bool:

@@ -4,15 +4,19 @@ A box governs the slices that it covers, and those between two flat boxes; with 
 on a slice that is governed refines what is found there; elsewhere it stands for itself.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import PromptError
 from ..core.geometry import AXES, Axis, Shape, array_axis
 from ..core.requests import BoxRule, Direction, Propagation
-from ..models.base import BoxXyxy, SlicePoint, SlicePrompt
+from ..models.base import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 from .orientation import Orientation
-from .slice_parts import PartOfPrompt, Placed, SlicePart, VolumeBox, grown
+from .slice_parts import PartOfPrompt, Placed, SlicePart, VolumeBox, extent, grown
 
 # By how many of the model's pixels the boxes of the rule "surest" are wider than those of the official script (3).
 # Where several walks compete, room for an object that grows is worth more than a box that fits closely: mean Dice over
@@ -68,6 +72,10 @@ class Track:
         """The prompt as it grows on a slice that is asked with it."""
         return (*self.asks, *refined(self.prompt, self.points.get(index, ()))[1:])
 
+    def is_clicked(self, index: int) -> bool:
+        """True where a positive point says that the object is on a slice that is come to."""
+        return any(point.positive for point in self.points.get(index, ()))
+
     def turned(self, orientation: Orientation, shape: tuple[int, int]) -> "Track":
         """The same track where the slices, (rows, columns) as stored, are seen turned."""
         return replace(
@@ -112,7 +120,7 @@ def plan_tracks(
 
 @dataclass(slots=True)
 class _Draft:
-    """A track as it is put together; ``box`` is where the object is, if a box says so."""
+    """A track as it is put together; ``box`` is where the object is, if a box or a mask says so."""
 
     starts: tuple[int, ...]
     parts: list[PartOfPrompt]
@@ -171,14 +179,12 @@ def _flat_drafts(
     keys = sorted({part.index for part in anchors} or clicked)
     ranges = {key: _ranges(key, keys, boxed, length, propagation) for key in keys}
     drafts: list[_Draft] = []
-    for part in sorted(anchors, key=lambda part: part.index):
-        here = [draft for draft in drafts if draft.starts == (part.index,)]
-        if isinstance(part.part, tuple):
-            drafts.append(_Draft((part.index,), [part.part], *ranges[part.index], box=part.part))
-        elif here:  # a mask says more of the object that there is a box around already
-            here[0].parts.append(part.part)
+    for part in sorted(anchors, key=lambda part: (part.index, isinstance(part.part, SliceMask))):
+        home = _home(part, drafts)
+        if home is not None:
+            home.parts.append(part.part)
         else:
-            drafts.append(_Draft((part.index,), [part.part], *ranges[part.index]))
+            drafts.append(_Draft((part.index,), [part.part], *ranges[part.index], box=extent(part.part)))
     for key in sorted(clicked):
         if not _reaching(drafts, key):
             own = range(key, key + 1)
@@ -186,27 +192,50 @@ def _flat_drafts(
     return drafts
 
 
+def _home(anchor: SlicePart, drafts: Sequence[_Draft]) -> _Draft | None:
+    """The draft that a mask says more of: with the box that it lies in most or, if in none, with masks alone."""
+    if not isinstance(anchor.part, SliceMask):
+        return None
+    mask, here = anchor.part.unpack(), [draft for draft in drafts if draft.starts == (anchor.index,)]
+    boxed = [(draft, box) for draft in here if isinstance(box := draft.parts[0], tuple)]
+    inside = [(_inside(mask, box), draft) for draft, box in boxed]
+    most, home = max(inside, key=lambda one: one[0], default=(0, None))
+    return home if most else next((draft for draft in here if isinstance(draft.parts[0], SliceMask)), None)
+
+
+def _inside(mask: NDArray[np.bool_], box: BoxXyxy) -> int:
+    x0, y0, x1, y1 = map(int, box)
+    return int(np.count_nonzero(mask[y0 : y1 + 1, x0 : x1 + 1]))
+
+
 def _ranges(
     key: int, keys: Sequence[int], boxed: Sequence[int], length: int, propagation: Propagation | None
 ) -> tuple[range, range]:
     """The span and the reach of what starts on a key slice.
 
-    ``keys`` are all key slices in order; ``boxed`` those with a box, between which every slice is wanted.
+    ``keys`` are all key slices in order; ``boxed`` those with a box, between which every slice is wanted, whatever the
+    direction.
     """
-    span = _territory(key, boxed) if key in boxed else range(key, key + 1)
+    between = [other for other in keys if boxed and boxed[0] <= other <= boxed[-1]]
+    span = _territory(key, between) if key in between else range(key, key + 1)
     if propagation is None:
         return span, span
     first, end = propagation.start or 0, min(length, length if propagation.stop is None else propagation.stop)
     before = [other for other in keys if other < key]
     after = [other for other in keys if other > key]
-    start = max(first, _halfway(before[-1], key, propagation.direction) if before else 0)
-    stop = min(end, _halfway(key, after[0], propagation.direction) if after else length)
+    start = max(first, _halfway(before[-1], key, _shared(before[-1], key, between, propagation)) if before else 0)
+    stop = min(end, _halfway(key, after[0], _shared(key, after[0], between, propagation)) if after else length)
     # Nothing is reached through a slice that may not be.
     if propagation.direction == "up" or end < key:
         start = key
     if propagation.direction == "down" or first > key + 1:
         stop = key + 1
     return span, range(min(span.start, start), max(span.stop, stop))
+
+
+def _shared(low: int, high: int, between: Sequence[int], propagation: Propagation) -> Direction:
+    """From which of two neighbouring keys the slices between them may be reached."""
+    return "both" if low in between and high in between else propagation.direction
 
 
 def _halfway(low: int, high: int, direction: Direction) -> int:
@@ -233,15 +262,15 @@ def _give(point: SlicePoint, click: SlicePart, drafts: Sequence[_Draft]) -> None
         message = "a negative point alone does not say where the object is; add a positive prompt on its slice"
         raise PromptError(message, click.place)
     if point.positive:
-        there = [min(there, key=lambda draft: _distance(point, draft.box))]
+        there = [min(there, key=lambda draft: distance_to(point, draft.box))]
     for draft in there:
         draft.take(point, click.index)
 
 
-def _distance(point: SlicePoint, box: BoxXyxy | None) -> tuple[float, float]:
-    """How far a point lies outside a box, in pixels, then how large the box is; nothing is nearer than no box."""
+def distance_to(point: SlicePoint, box: BoxXyxy | None) -> tuple[float, float]:
+    """How far a point lies outside a box, in pixels, then how large the box is; no box is one without end."""
     if box is None:
-        return 0.0, 0.0
+        return 0.0, math.inf
     x0, y0, x1, y1 = box
     across, down = max(x0 - point.x, 0.0, point.x - x1), max(y0 - point.y, 0.0, point.y - y1)
     return across + down, (x1 - x0) * (y1 - y0)

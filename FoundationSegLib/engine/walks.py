@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..core.geometry import AXES, Axis
 from ..models.base import ObjectMemory, SliceAnswer, SlicePrompt
+from .slice_parts import grown
 from .tracks import Track, confined, refined
 
 # By axis, way and place on the way: what lies on the same slice is done together, so that it is encoded once.
@@ -89,7 +90,7 @@ class SliceWalk:
             before: list[SliceAnswer] = []
             for index in way:
                 known = firsts.get(index)
-                if before or (known is None and index in self.track.starts):
+                if before or (known is None and index in self.track.starts) or self.track.is_clicked(index):
                     yield visit(self.axis, number, index * way.step)
                 before = list(self._answers(index, before, firsts))
                 for answer in before:
@@ -103,7 +104,10 @@ class SliceWalk:
     def _answers(
         self, index: int, before: Sequence[SliceAnswer], firsts: dict[int, SliceAnswer]
     ) -> Iterator[SliceAnswer]:
-        """The answers on a slice: the prompt's own where it is a start, kept in ``firsts``, then those handed over."""
+        """The answers on a slice: the prompt's own where it is a start, kept in ``firsts``, then those handed over.
+
+        Where nothing is handed over, a positive point says by itself that the object is here.
+        """
         track = self.track
         asked = set()
         if index in track.starts:
@@ -111,18 +115,25 @@ class SliceWalk:
                 firsts[index] = self.asking.ask(self.axis, index, track.asks_on(index))
             yield firsts[index]
             asked.add(track.prompt)
-        for neighbour in before:
-            prompt = self.asking.hand_over(neighbour.mask, track.wider)
-            prompt = prompt and confined(prompt, track.limit)
-            if prompt is None and index not in track.span:
+        neighbours: Sequence[SliceAnswer | None] = before or ([] if asked else [None])
+        for neighbour in neighbours:
+            asks = self._asks(index, neighbour)
+            if not asks or asks[0] in asked:
                 continue
-            prompt = prompt or track.prompt
-            if prompt in asked:
-                continue
-            asked.add(prompt)
-            answer = self.asking.ask(self.axis, index, refined(prompt, track.points.get(index, ())))
-            if index in track.span or agreement(neighbour.mask, answer.mask) >= self.least_agreement:
+            asked.add(asks[0])
+            answer = self.asking.ask(self.axis, index, asks)
+            is_wanted = neighbour is None or index in track.span or track.is_clicked(index)
+            if is_wanted or agreement(neighbour.mask, answer.mask) >= self.least_agreement:
                 yield answer
+
+    def _asks(self, index: int, neighbour: SliceAnswer | None) -> tuple[SlicePrompt, ...]:
+        """What a slice that is come to is asked with, as it grows; empty where nothing says that the object is here."""
+        track, points = self.track, self.track.points.get(index, ())
+        prompt = None if neighbour is None else self.asking.hand_over(neighbour.mask, track.wider)
+        prompt = prompt and confined(prompt, track.limit)
+        if prompt is None and index in track.span:
+            prompt = track.prompt
+        return grown(points) if prompt is None else refined(prompt, points)
 
 
 def agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from FoundationSegLib.commands import segment
+from FoundationSegLib.commands.terminal import say
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.requests import SegmentPrediction
 from FoundationSegLib.engine import engine
@@ -128,9 +130,10 @@ def test_saying_how_to_carry_on_means_that_it_is_done(desk, options, slices):
     ("options", "told"),
     [
         ({"propagate-range": "4"}, "START:STOP"),
+        ({"propagate-range": "9" * 5000 + ":"}, "START:STOP"),
+        ({"hand-over": "points"}, "cannot be asked with the points of a neighbouring slice, only with: box"),
         ({"propagate-range": "4:2"}, "no slice from 4 to before 2"),
         ({"propagate-direction": "sideways"}, "sideways"),
-        ({"hand-over": "points"}, "cannot be asked with the points"),
     ],
 )
 def test_carrying_on_in_an_impossible_way_is_bad_usage(desk, options, told):
@@ -255,3 +258,42 @@ def test_the_masks_are_the_predictions(desk, monkeypatch):
     monkeypatch.setattr(engine, "segment", lambda inference, tracks, propagation, progress: [found])
     assert desk.segment(prompts=desk.write_prompts(desk.document("Left"))) == 0
     assert np.array_equal(read_mask_prompt(desk.output, "Left")[0], scattered)
+
+
+@pytest.fixture
+def seeded(desk):
+    """A desk whose prompt is a mask, in a folder of its own."""
+    desk.segment()
+    (desk.folder / "seeds").mkdir()
+    seed = desk.output.rename(desk.folder / "seeds" / "seed.seg.nrrd")
+    cards = desk.folder.parent / "cards" / "fake.toml"
+    cards.write_text(CARD_TOML.replace("dimensions", 'translations = { mask = "box" }\ndimensions'))
+    document = desk.document("Left")
+    document["segments"][0]["prompts"] = [{"type": "mask", "file": "seeds/seed.seg.nrrd", "segment": "Left"}]
+    desk.prompts = desk.write_prompts(document)
+    return desk, seed
+
+
+@pytest.mark.parametrize("option", ["output", "report"])
+def test_the_file_of_a_mask_prompt_is_never_replaced(seeded, option):
+    desk, seed = seeded
+    before = seed.read_bytes()
+    desk.segment(**{option: seed})
+    desk.assert_refused(2, f"--{option} seed.seg.nrrd would replace the mask", files={*START, "seeds/seed.seg.nrrd"})
+    assert seed.read_bytes() == before
+
+
+def test_report_and_tags_name_the_file_of_a_mask_prompt_without_its_folder(seeded):
+    desk, _ = seeded
+    report = desk.folder / "report.json"
+    assert desk.segment(report=report) == 0
+    assert report_of(report)["prompts"]["segments"][0]["prompts"][0]["file"] == "seed.seg.nrrd"
+    assert b"seeds" not in desk.output.read_bytes() + report.read_bytes()
+
+
+def test_nothing_is_announced_before_the_masks_were_read(seeded, monkeypatch):
+    desk, seed = seeded
+    seed.unlink()
+    monkeypatch.setattr(segment, "announce_missing", lambda card, device: say("Downloading"))
+    desk.segment()
+    desk.assert_refused(2, "segments[0].prompts[0].file: seed.seg.nrrd does not exist")

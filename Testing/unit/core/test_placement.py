@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.core.errors import PromptError
 from FoundationSegLib.core.geometry import AXES, Box, Geometry, array_axis, geometry_from_spacing, round_index
-from FoundationSegLib.core.placement import PlacedBox, place_box, prompt_positions, prompts_in_ras, require_inside
+from FoundationSegLib.core.placement import PlacedBox, clip, place_box, prompt_positions, prompts_in_ras, require_inside
 from FoundationSegLib.core.prompts import (
     BoxPrompt,
     ClassPrompt,
@@ -277,3 +277,30 @@ def test_a_lasso_must_be_planar():
     with pytest.raises(PromptError, match="planar") as caught:
         require_inside(LassoPrompt(bent), geometry, "segments[0].prompts[1]")
     assert caught.value.place == "segments[0].prompts[1].points"
+
+
+def test_what_is_clipped_is_noted_where_it_stands():
+    grid = geometry_from_spacing((12, 20, 30))
+    across = ((-4.0, 2.0, 3.0), (14.0, 8.0, 3.0))
+    prompts = (
+        ScribblePrompt(across),
+        LassoPrompt((*across, (9.0, 2.0, 3.0))),
+        BoxPrompt(across),
+        PointPrompt(across[1]),
+    )
+    wanted = ("prompts[0].points", "prompts[1].points", "prompts[2].corners")
+    assert clip(SegmentPrompts("a", prompts), grid, "s") == tuple(
+        f"s.{place}: clipped to the image" for place in wanted
+    )
+    for prompt in (ScribblePrompt(((-4.0, 2.0, 3.0),)), LassoPrompt(((-4.0, 2.0, 3.0),) * 3)):
+        with pytest.raises(PromptError, match="wholly outside") as caught:
+            clip(SegmentPrompts("a", (PointPrompt(across[1]), prompt)), grid, "s")
+        assert caught.value.place == "s.prompts[1].points"
+
+
+@pytest.mark.parametrize("far", [float("nan"), float("inf"), 1.7e308])
+def test_a_lasso_beyond_all_numbers_is_refused_with_its_place(far):
+    lasso = LassoPrompt(((far, far, 3.0), (-far, 1.0, 3.0), (1.0, far, 3.0)))
+    with pytest.raises(PromptError, match="is no position in space") as caught:
+        require_inside(lasso, geometry_from_spacing((12, 20, 30)), "p")
+    assert caught.value.place == "p.points"

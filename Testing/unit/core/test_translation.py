@@ -196,3 +196,12 @@ def test_every_card_names_translations_that_there_are_and_none_of_what_it_unders
         for kind, words in card.translations.items():
             assert set(TRANSLATIONS[kind][words]) <= set(card.prompts)
             assert kind not in card.prompts
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("points", [((-3.0, 1.0, 3.0), (1.0, -3.0, 3.0)), ((-1e300, 1.0, 3.0), (1e300, 1.0, 3.0))])
+def test_a_scribble_that_only_passes_by_the_image_is_refused_with_its_place(points):
+    past = ScribblePrompt(points)
+    with pytest.raises(PromptError, match="too little of the scribble") as caught:
+        translate(POINTS_TOO, SegmentPrompts("a", (past,)), GRID, "s")
+    assert caught.value.place == "s.prompts[0].points"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,58 @@ def test_a_mask_that_nothing_corrects_stays_as_it_was_given():
     mask = find(inference_on(blocks(*range(9)), FakeMemoryModel()), [given]).expand(SHAPE)
     assert np.array_equal(mask[3], seed)
     assert mask[4].sum() == 4
+
+
+def test_slices_between_prompts_do_not_count_towards_the_end_beyond_them():
+    model = FakeMemoryModel()
+    tracks = [track(1, range(1, 2), range(4), LEFT), track(5, range(5, 6), range(4, 9), LEFT)]
+    mask = find(inference_on(blocks(1, 5), model), tracks)
+    assert [index for _, index in model.stories[0]] == [1, 5, 2, 3, 4, 6, 7, 0]
+    assert mask.voxels == 2 * 4
+
+
+@pytest.mark.parametrize(("upwards", "ends"), [(True, [5, 6, 7, 8]), (False, [3, 2, 1, 0])])
+def test_a_positive_point_beyond_the_end_is_come_to(upwards, ends):
+    model, there = FakeMemoryModel(), ends[-1]
+    prompted = track(4, range(4, 5), range(9), LEFT, points={there: (SlicePoint(3.0, 3.0),)})
+    find(inference_on(blocks(4, there), model), [prompted])
+    way = [index for step, index in model.stories[0] if step == ("up" if upwards else "down")]
+    assert way == ends
+    assert ("prompt", there) in model.stories[0]
+
+
+def test_progress_ends_at_its_total_where_the_object_ends_early():
+    reports = []
+    find(inference_on(blocks(4), FakeMemoryModel()), [track(4, range(4, 5), range(9), LEFT)], Progress(reports.append))
+    assert (reports[-1].done, reports[-1].total) == (9, 9)
+    assert [report.done for report in reports] == sorted({report.done for report in reports})
+
+
+def test_a_prompted_slice_next_to_what_is_reached_is_remembered_too():
+    """On the last slice, or where the direction ends there: it has nowhere to go, and still speaks of the object."""
+    ends = [track(key, range(key, key + 1), reach, LEFT) for key, reach in ((3, range(3, 7)), (7, range(7, 8)))]
+    further = track(8, range(8, 9), prompt=LEFT)
+    (followed,), alone = join_tracks([*ends, further])
+    assert (sorted(followed.prompts), followed.reach, alone) == ([3, 7, 8], range(3, 9), [])
+    boxes = [track(key, reach, prompt=LEFT) for key, reach in ((2, range(2, 5)), (6, range(5, 7)))]
+    beside = track(7, range(7, 8), prompt=SlicePrompt(points=(SlicePoint(3.0, 3.0),)))
+    (followed,), alone = join_tracks([*boxes, beside])
+    assert (sorted(followed.prompts), alone) == ([2, 6], [beside]), "without propagation a click changes its slice"
+
+
+def test_an_object_goes_on_with_the_box_that_overlaps_it_most_whichever_was_given_first():
+    for boxes in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        tracks = [track(2, range(2, 3), range(5), LEFT), *(track(7, range(7, 8), range(5, 9), box) for box in boxes)]
+        followed, _ = join_tracks(tracks)
+        assert [one.prompts for one in followed] == [{2: LEFT, 7: LEFT}, {7: RIGHT}]
+
+
+def test_clicks_correct_the_objects_they_mean_beyond_the_prompt_of_another():
+    first = [track(2, range(2, 3), range(5), box) for box in (LEFT, RIGHT)]
+    no, yes = SlicePoint(8.0, 2.0, positive=False), SlicePoint(9.0, 3.0)
+    then = track(6, range(6, 7), range(5, 9), replace(LEFT, points=(no,)), points={7: (yes,), 8: (no,)})
+    (left, right), _ = join_tracks([*first, then])
+    assert (left.points, right.points) == ({8: (no,)}, {6: (no,), 7: (yes,), 8: (no,)})
+    model = FakeMemoryModel()
+    mask = find(inference_on(blocks(*range(9), both=True), model), [*first, then]).expand(SHAPE)
+    assert mask[5, :, 8:10].any() and not mask[6, :, 8:10].any(), "the click is on the object at the right"

@@ -65,8 +65,33 @@ def test_a_flat_box_a_click_and_a_mask_are_parts_of_their_slices_in_order():
     assert placed.last == ("k", range(5, 6))
 
 
-def test_clipping_is_noted_and_outside_is_refused():
-    assert place(BoxPrompt(((-4.0, 2.0, 3.0), (14.0, 8.0, 6.0)))).notes == ("p[0].corners: clipped to the image",)
+@pytest.mark.parametrize("axis", AXES)
+def test_a_mask_that_is_thin_along_one_axis_lies_on_a_slice_of_it(axis):
+    n = array_axis(axis)
+    seed = np.zeros(GRID.shape_kji, bool)
+    start, stop = [2, 4, 6], [5, 9, 15]
+    stop[n] = start[n] + 1
+    seed[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = True
+    (part,) = place(MaskPrompt("a", "b", voxels=pack_mask(seed))).parts
+    assert (part.axis, part.index) == (axis, start[n])
+    assert np.array_equal(part.part.unpack(), seed.take(start[n], axis=n))
+    seed[tuple(np.minimum(stop, np.subtract(GRID.shape_kji, 1)))] = True
+    assert {part.axis for part in place(MaskPrompt("a", "b", voxels=pack_mask(seed))).parts} == {"k"}
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_no_negative_box_or_mask_is_taken_for_a_positive_one(kind):
+    """Whatever a card of a user's own says that its model understands."""
+    box = BoxPrompt(((4.0, 2.0, 3.0), (14.0, 8.0, 3.0)), NOT_HERE)
+    mask = MaskPrompt("a", "b", NOT_HERE, pack_mask(np.ones(GRID.shape_kji, bool)))
+    with pytest.raises(PromptError, match=f"a negative {kind} says nothing") as caught:
+        place(box if kind == "box" else mask)
+    assert caught.value.place == "p[0].polarity"
+
+
+def test_what_is_clipped_stays_and_outside_is_refused():
+    (box,) = place(BoxPrompt(((-4.0, 2.0, 3.0), (14.0, 8.0, 6.0)))).volume_boxes
+    assert box.box == (0, 2, 14, 8)
     for prompt in (PointPrompt((50.0, 2.0, 3.0)), BoxPrompt(((50.0, 2.0, 3.0), (60.0, 8.0, 6.0)))):
         with pytest.raises(PromptError, match="wholly outside"):
             place(prompt)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ def plan_tracks(boxes, shape_kji, propagation, rule="surest"):
         for b in boxes
         if not isinstance(b, PlacedBox) or b.is_2d
     ]
-    return tracks_module.plan_tracks(Placed(tuple(volumes), tuple(parts), ()), shape_kji, propagation, rule)
+    return tracks_module.plan_tracks(Placed(tuple(volumes), tuple(parts)), shape_kji, propagation, rule)
 
 
 def flat(*indices, axis="k"):
@@ -164,8 +165,13 @@ def click(index, point=YES, axis="k"):
     return SlicePart(axis, index, point, f"click on {index}")
 
 
-def seed(index, axis="k"):
-    return SlicePart(axis, index, SliceMask((2, 2), b"\xf0"), "seed")
+HERE, ELSEWHERE = (slice(4, 7), slice(5, 8)), (slice(12, 15), slice(20, 24))
+
+
+def seed(index, place=ELSEWHERE, axis="k"):
+    mask = np.zeros(SHAPE[1:], np.bool_)
+    mask[place] = True
+    return SlicePart(axis, index, SliceMask.pack(mask), "seed")
 
 
 def by_start(tracks):
@@ -230,11 +236,43 @@ def test_a_negative_click_on_a_slice_that_nothing_reaches_is_refused(parts):
 
 
 def test_a_mask_is_asked_on_its_slices_and_joins_a_box_there():
-    tracks = by_start(plan_tracks([seed(3), seed(4), *flat(4)], SHAPE, None))
-    assert sorted(tracks) == [3, 4]
-    assert tracks[3].prompt.box is None and tracks[3].prompt.mask is not None
+    lone, joined = plan_tracks([seed(3), seed(4, HERE), *flat(4)], SHAPE, None)
+    assert (lone.starts, lone.prompt.box, lone.prompt.mask) == ((3,), None, seed(3).part)
+    assert (joined.starts, joined.prompt) == ((4,), SlicePrompt((4, 3, 8, 7), mask=seed(4, HERE).part))
     carried = by_start(plan_tracks([seed(3), seed(6)], SHAPE, Propagation()))
     assert (carried[3].span, carried[3].reach) == (range(3, 4), range(5))
+
+
+def test_a_mask_joins_the_box_that_it_lies_in_most_and_other_masks_where_it_lies_in_none():
+    near, far = placed((5, 2, 4), (6, 8, 9), is_2d=True), placed((5, 12, 20), (6, 15, 25), is_2d=True)
+    for parts in ([near, far, seed(5)], [seed(5), far, near]):
+        tracks = {track.prompt.box: track.prompt.mask for track in plan_tracks(parts, SHAPE, None)}
+        assert tracks == {rectangle(near): None, rectangle(far): seed(5).part}
+    _, lone = plan_tracks([near, seed(5), seed(5, (slice(0, 2), slice(28, 30)))], SHAPE, None)
+    assert np.count_nonzero(lone.prompt.mask.unpack()) == 3 * 4 + 4, "both masks speak of the object"
+
+
+def test_a_positive_click_goes_to_what_it_lies_in_before_what_has_no_extent():
+    box, far = placed((2, 3, 4), (6, 9, 12)), click(9, SlicePoint(25.0, 15.0))
+    volume, lone = plan_tracks([box, far, click(3)], SHAPE, Propagation())
+    assert (volume.points, lone.points) == ({3: (YES,)}, {})
+    boxed, masked = plan_tracks([*flat(4), seed(4), click(4)], SHAPE, None)
+    assert (boxed.prompt.points, masked.prompt.points) == ((YES,), ())
+
+
+@given(
+    st.lists(st.integers(0, 19), min_size=1, max_size=4, unique=True),
+    st.lists(st.integers(0, 19), max_size=3, unique=True),
+    st.none() | st.sampled_from(["both", "up", "down"]),
+)
+def test_whatever_the_direction_each_slice_has_one_key(boxes, masks, direction):
+    propagation = direction and Propagation(direction=direction)
+    tracks = plan_tracks([*flat(*boxes, axis="j"), *(seed(key, axis="j") for key in masks)], SHAPE, propagation)
+    for index in range(20):
+        assert len({track.starts for track in tracks if index in track.reach}) <= 1
+        if min(boxes) <= index <= max(boxes):
+            nearest = min({*boxes, *masks}, key=lambda key: (abs(key - index), key))
+            assert {track.starts for track in tracks if index in track.span} == {(nearest,)}
 
 
 @given(

@@ -10,7 +10,7 @@ from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.walks import SliceWalk, visit
-from FoundationSegLib.models.base import SliceAnswer, SlicePrompt
+from FoundationSegLib.models.base import SliceAnswer, SlicePoint, SlicePrompt
 from Testing.unit.engine.walk_cases import (
     HERE,
     SHAPE,
@@ -160,3 +160,23 @@ def test_a_key_without_a_mask_is_not_carried_on():
     model = Scripted(dict.fromkeys((3, 5), HERE))
     assert find(inference_on(numbered(), model), [track(4, range(4, 5), range(9))], Progress()) == EMPTY_MASK
     assert visits(model) == [4]
+
+
+YES = SlicePoint(5.0, 4.0)
+
+
+def test_a_positive_point_takes_up_again_what_was_lost_before():
+    array = np.zeros(SHAPE, np.uint8)
+    array[[2, 3, 6, 7], 3:6, 4:7] = 200
+    clicked = track(2, range(2, 3), range(9), SlicePrompt((4, 3, 6, 5)), points={6: (YES,)})
+    mask = find(inference_on(array), [clicked])
+    assert set(np.nonzero(mask.expand(SHAPE))[0]) == {2, 3, 6, 7}
+    refused = track(2, range(2, 3), range(9), clicked.prompt, points={6: (SlicePoint(5.0, 4.0, positive=False),)})
+    assert set(np.nonzero(find(inference_on(array), [refused]).expand(SHAPE))[0]) == {2, 3}
+
+
+def test_where_a_positive_point_is_the_object_may_change_at_will():
+    model = Scripted({4: HERE, 5: HERE, 6: THERE, 7: THERE})
+    clicked = track(4, range(4, 5), range(4, 9), points={6: (YES,)})
+    mask = find(inference_on(numbered(), model), [clicked])
+    assert set(np.nonzero(mask.expand(SHAPE))[0]) == {4, 5, 6, 7}
