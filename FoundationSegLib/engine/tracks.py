@@ -234,8 +234,14 @@ def _ranges(
 
 
 def _shared(low: int, high: int, between: Sequence[int], propagation: Propagation) -> Direction:
-    """From which of two neighbouring keys the slices between them may be reached."""
-    return "both" if low in between and high in between else propagation.direction
+    """From which of two neighbouring keys the slices between them may be reached, the lower one (upwards) or both."""
+    if low in between and high in between:
+        return "both"
+    if propagation.direction == "both" and propagation.stop is not None and propagation.stop < high:
+        return "up"  # the range does not come to the higher one
+    if propagation.direction == "both" and (propagation.start or 0) > low + 1:
+        return "down"
+    return propagation.direction
 
 
 def _halfway(low: int, high: int, direction: Direction) -> int:

@@ -296,3 +296,16 @@ def test_reaches_never_meet_and_stay_in_their_range_and_direction(keys, directio
         assert direction == "both" or all((index > key) == (direction == "up") for index in beside)
     if direction == "both" and start is None and stop is None:
         assert sorted(passed) == list(range(20)), "none is left out"
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "reaches"),
+    [
+        (None, 8, [range(8), range(10, 11)]),
+        (4, None, [range(1, 2), range(4, 12)]),
+        (2, 11, [range(1, 6), range(6, 11)]),
+    ],
+)
+def test_a_key_that_the_range_cuts_off_leaves_its_slices_to_the_other(start, stop, reaches):
+    tracks = plan_tracks([click(1), click(10)], SHAPE, Propagation(start, stop))
+    assert [track.reach for track in tracks] == reaches
