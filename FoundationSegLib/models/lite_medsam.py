@@ -19,9 +19,9 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamP
 
 from ..core.cards import ModelCard
 from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from .lite_medsam_checkpoint import read_state, split_checkpoint
+from .checkpoint_files import load_strictly, read_pickle
+from .lite_medsam_checkpoint import split_checkpoint
 from .resize import longest_side_shape, resize_longest_side
-from .safetensors_checkpoint import load_strictly
 from .sam_decoder_cpu import SamCpuDecoder
 from .sam_prompts import box_around, scaled_box
 from .tiny_vit_strips import StripEncoder, has_fused_convolutions
@@ -238,7 +238,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> LiteMedSam:
     Raises:
         CheckpointError: the file is unreadable, or holds other weights.
     """
-    encoder_state, decoder_state = split_checkpoint(read_state(files[card.source.files[0].path]))
+    encoder_state, decoder_state = split_checkpoint(read_pickle(files[card.source.files[0].path], card))
     encoder, decoder = LiteMedSamEncoder(), build_decoder()
     load_strictly(encoder, encoder_state, card)
     load_strictly(decoder, decoder_state, card)
