@@ -6,7 +6,6 @@ enlarged smoothly (:func:`~.resize.resize_weights`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,12 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamP
 
 from ..core.cards import ModelCard
 from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from .lite_medsam_checkpoint import read_state, split_checkpoint
+from .checkpoint_files import load_strictly, read_pickle
+from .lite_medsam_checkpoint import split_checkpoint
+from .modules import weight_bytes
 from .resize import longest_side_shape, resize_longest_side
-from .safetensors_checkpoint import load_strictly
-from .sam_decoder_cpu import SamCpuDecoder
-from .sam_prompts import box_around, scaled_box
+from .sam_network import PromptTensors, SamDecoder, SamEmbedding
+from .sam_prompts import as_score, box_around, scaled_box, unpadded
 from .tiny_vit_strips import StripEncoder, has_fused_convolutions
 
 SIZE = 256  # side of the image and of the masks that the network works on, in pixels
@@ -104,24 +104,6 @@ def _unfuse_attention(module: nn.Module) -> None:
             child.fused_attn = False
 
 
-@dataclass(frozen=True, slots=True)
-class LiteMedSamEmbedding:
-    """An encoded slice.
-
-    ``features`` is (1, 256, 64, 64) float32 on the model's device, in memory as the model's decoder likes it best;
-    ``shape`` is that of the slice (rows, columns), ``resized`` what it was resized to before padding.
-    """
-
-    features: Tensor
-    shape: tuple[int, int]
-    resized: tuple[int, int]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory taken, in bytes."""
-        return self.features.nbytes
-
-
 class LiteMedSam:
     """The adapter. Boxes only; one mask and one predicted IoU per box."""
 
@@ -133,25 +115,19 @@ class LiteMedSam:
             _unfuse_attention(encoder)
         self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
         self.decoder = decoder.eval().to(device)
-        fused = device == "cpu" and has_fused_convolutions()
-        self._strips = StripEncoder(encoder, SIZE) if fused else None
-        self._decode_box = SamCpuDecoder(decoder) if fused else None
-        # transformers works this out for every prompt, and in a layout that slows what follows: 61 against 50 ms.
-        self._positions = decoder.get_image_wide_positional_embeddings().detach().contiguous()
+        self._strips = StripEncoder(encoder, SIZE) if device == "cpu" and has_fused_convolutions() else None
+        self._decode = SamDecoder(decoder, device)
 
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        return sum(p.nbytes for module in (self._encoder, self.decoder) for p in module.parameters())
+        return weight_bytes(self._encoder, self.decoder)
 
     @torch.inference_mode()
-    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> LiteMedSamEmbedding:
+    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> SamEmbedding:
         """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped on the CPU only."""
-        features = self._features(image, check)
-        if not self._decode_box:
-            # transformers' decoder is slower on any other layout, and there is one encoding to many prompts.
-            features = features.contiguous()
-        return LiteMedSamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
+        features = self._decode.laid_out(self._features(image, check))
+        return SamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
 
     def _features(self, image: NDArray[np.uint8], check: Check) -> Tensor:
         if self._strips and image.ndim == 2:
@@ -163,33 +139,13 @@ class LiteMedSam:
         return self._encoder(pixels.to(self.device, memory_format=torch.channels_last))
 
     @torch.inference_mode()
-    def decode(
-        self, embedding: LiteMedSamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None
-    ) -> SliceAnswer:
+    def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
         """The mask in the prompt's box, all that this model understands."""
         box = torch.tensor([[box_to_network(prompt.box, embedding.shape)]], dtype=torch.float32, device=self.device)
-        logits, scores = self._logits(embedding.features, box)
-        logits = logits[0, :, :, : embedding.resized[0], : embedding.resized[1]]
-        full = nn.functional.interpolate(logits, size=embedding.shape, mode="bilinear", align_corners=False)
+        logits, scores = self._decode(embedding.features, PromptTensors(boxes=box))
         # Above 0 is what the official script's sigmoid above 0.5 means.
-        mask = (full[0, 0] > 0).cpu().numpy()
-        return SliceAnswer(mask, float(scores[0, 0, 0]))
-
-    def _logits(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (1, n, 4) boxes, masks of (1, n, 1, 256, 256) and predicted IoUs (1, n, 1): what ``decoder`` would say."""
-        if self._decode_box:
-            masks, scores = zip(*(self._decode_box(features, box) for box in boxes[0]), strict=True)
-            return torch.stack(masks)[None, :, None], torch.stack(scores)[None, :, None]
-        sparse, dense = self.decoder.prompt_encoder(
-            input_points=None, input_labels=None, input_boxes=boxes, input_masks=None
-        )
-        return self.decoder.mask_decoder(
-            image_embeddings=features,
-            image_positional_embeddings=self._positions,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-        )
+        mask = unpadded(logits[None], SIZE, embedding.resized, embedding.shape) > 0
+        return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]))
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
         """The box for the next slice: around this mask once resized, and three of the network's pixels or more."""
@@ -238,7 +194,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> LiteMedSam:
     Raises:
         CheckpointError: the file is unreadable, or holds other weights.
     """
-    encoder_state, decoder_state = split_checkpoint(read_state(files[card.source.files[0].path]))
+    encoder_state, decoder_state = split_checkpoint(read_pickle(files[card.source.files[0].path], card))
     encoder, decoder = LiteMedSamEncoder(), build_decoder()
     load_strictly(encoder, encoder_state, card)
     load_strictly(decoder, decoder_state, card)

@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.cards import ModelCard
-from .medsam2_checkpoint import configuration, read_model, to_transformers
+from .checkpoint_files import read_pickle
+from .medsam2_checkpoint import configuration, to_transformers
+from .normalisation import IMAGENET
 from .sam2 import Sam2
 from .sam2_checkpoint import build_network
-from .sam2_slices import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,8 @@ class MedSam2Preparation:
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """(1, 3, size, size) float32 on the host, of (rows, columns) or (rows, columns, 3), uint8; bicubic."""
         square = np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC))
-        colour = np.broadcast_to(square if square.ndim == 3 else square[:, :, None], (*square.shape[:2], 3))
-        pixels = torch.from_numpy(np.moveaxis(colour, 2, 0).copy())[None]
-        return normalise(pixels, 1 / 255, IMAGENET_MEAN, IMAGENET_STD)
+        colour = square if square.ndim == 3 else square[:, :, None]
+        return IMAGENET(torch.from_numpy(np.moveaxis(colour, 2, 0).copy())[None])
 
 
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
@@ -41,7 +41,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
     Raises:
         CheckpointError: the file is unreadable, or holds other weights.
     """
-    state = to_transformers(read_model(files[card.source.files[0].path], card.title))
+    state = to_transformers(read_pickle(files[card.source.files[0].path], card, under="model"))
     config = configuration()
-    network = build_network(config, state, card.title)
+    network = build_network(config, state, card)
     return Sam2(network, MedSam2Preparation(config.image_size), device, fresh_each_way=True, largest_part_only=True)

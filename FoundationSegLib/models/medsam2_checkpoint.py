@@ -1,71 +1,42 @@
-"""MedSAM2's checkpoint file: read without running code, its weights under transformers' names, its configuration.
+"""MedSAM2's checkpoint: its weights under transformers' names, and the configuration that its file does not have.
 
 The names are those of facebookresearch/sam2, which MedSAM2 was trained with; the rules are those of transformers'
-convert_sam2_video_to_hf.py, in its order.
+convert_sam2_video_to_hf.py.
 """
 
-import pickle
 import re
-import struct
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import Sam2VideoConfig
 
-from ..core.errors import CheckpointError
+from .original_sam import DECODER_RULES, renamed, with_shared_table
 
-# What torch raises where a file is damaged: all that was seen of 6000 damaged ones.
-_DAMAGED = (
-    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-    *(pickle.UnpicklingError, struct.error),
-)
 SIZE = 512  # side of the image that MedSAM2 was trained with, in pixels
 
-# Each on the result of those before it.
-_NAMES = (
-    ("iou_prediction_head.layers.0", "iou_prediction_head.proj_in"),
-    ("iou_prediction_head.layers.1", "iou_prediction_head.layers.0"),
-    ("iou_prediction_head.layers.2", "iou_prediction_head.proj_out"),
-    ("mask_decoder.output_upscaling.0", "mask_decoder.upscale_conv1"),
-    ("mask_decoder.output_upscaling.1", "mask_decoder.upscale_layer_norm"),
-    ("mask_decoder.output_upscaling.3", "mask_decoder.upscale_conv2"),
-    ("mask_downscaling.0", "mask_embed.conv1"),
-    ("mask_downscaling.1", "mask_embed.layer_norm1"),
-    ("mask_downscaling.3", "mask_embed.conv2"),
-    ("mask_downscaling.4", "mask_embed.layer_norm2"),
-    ("mask_downscaling.6", "mask_embed.conv3"),
-    ("dwconv", "depthwise_conv"),
-    ("pwconv", "pointwise_conv"),
-    ("fuser", "memory_fuser"),
-    ("point_embeddings", "point_embed"),
-    ("pe_layer.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
-    ("obj_ptr_tpos_proj", "temporal_positional_encoding_projection_layer"),
-    ("no_obj_embed_spatial", "occlusion_spatial_embedding_parameter"),
-    ("sam_prompt_encoder", "prompt_encoder"),
-    ("sam_mask_decoder", "mask_decoder"),
-    ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
-    ("gamma", "scale"),
-    ("image_encoder.neck", "vision_encoder.neck"),
-    ("image_encoder", "vision_encoder.backbone"),
-    ("neck.0", "neck.conv1"),
-    ("neck.1", "neck.layer_norm1"),
-    ("neck.2", "neck.conv2"),
-    ("neck.3", "neck.layer_norm2"),
-    ("pix_feat_proj", "feature_projection"),
-    ("patch_embed.proj", "patch_embed.projection"),
-    ("no_mem_embed", "no_memory_embedding"),
-    ("no_mem_pos_enc", "no_memory_positional_encoding"),
-    ("obj_ptr", "object_pointer"),
-    (".norm", ".layer_norm"),
-    ("trunk.", ""),
-    ("out_proj", "o_proj"),
-)
 _TWO_LAYERS = r"(vision_encoder\.backbone\.blocks\.\d+\.mlp|mask_decoder\.transformer\.layers\.\d+\.mlp)"
-_THREE_LAYERS = r"(mask_decoder\.pred_obj_score_head|mask_decoder\.output_hypernetworks_mlps\.\d+|^object_pointer_proj)"
-# On the result of the names above; of those with the same group, no more than one changes a name.
-_PATTERNS = (
+_THREE_LAYERS = r"(mask_decoder\.pred_obj_score_head|^object_pointer_proj)"
+_RULES = (
+    *DECODER_RULES,
+    (r"dwconv", "depthwise_conv"),
+    (r"pwconv", "pointwise_conv"),
+    (r"fuser", "memory_fuser"),
+    (r"obj_ptr_tpos_proj", "temporal_positional_encoding_projection_layer"),
+    (r"no_obj_embed_spatial", "occlusion_spatial_embedding_parameter"),
+    (r"sam_prompt_encoder", "prompt_encoder"),
+    (r"sam_mask_decoder", "mask_decoder"),
+    (r"maskmem_tpos_enc", "memory_temporal_positional_encoding"),
+    (r"gamma", "scale"),
+    (r"image_encoder\.neck", "vision_encoder.neck"),
+    (r"image_encoder", "vision_encoder.backbone"),
+    (r"pix_feat_proj", "feature_projection"),
+    (r"patch_embed\.proj", "patch_embed.projection"),
+    (r"no_mem_embed", "no_memory_embedding"),
+    (r"no_mem_pos_enc", "no_memory_positional_encoding"),
+    (r"obj_ptr", "object_pointer"),
+    (r"trunk\.", ""),
+    (r"out_proj", "o_proj"),
     (_TWO_LAYERS + r"\.layers\.0\.", r"\1.proj_in."),
     (_TWO_LAYERS + r"\.layers\.1\.", r"\1.proj_out."),
     (_THREE_LAYERS + r"\.layers\.0\.", r"\1.proj_in."),
@@ -77,18 +48,11 @@ _PATTERNS = (
 _DOWNSAMPLER = re.compile(r"memory_encoder\.mask_downsampler\.encoder\.(\d+)\.")
 _LAST_OF_DOWNSAMPLER = 12
 _POINT = re.compile(r"prompt_encoder\.point_embed\.(\d)\.weight")
-_EMBEDDING = "prompt_encoder.shared_embedding.positional_embedding"
 
 
-def renamed(name: str) -> str:
+def transformers_name(name: str) -> str:
     """Transformers' name of a weight."""
-    for old, new in _NAMES:
-        name = name.replace(old, new)
-    for pattern, replacement in _PATTERNS:
-        changed = re.sub(pattern, replacement, name)
-        if changed != name:
-            return changed
-    return _DOWNSAMPLER.sub(_downsampler_name, name)
+    return _DOWNSAMPLER.sub(_downsampler_name, renamed(name, _RULES))
 
 
 def _downsampler_name(match: re.Match[str]) -> str:
@@ -101,29 +65,11 @@ def _downsampler_name(match: re.Match[str]) -> str:
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under transformers' names: point embeddings joined, the shared embedding under both of its names."""
-    named = {renamed(name): weight for name, weight in state.items()}
+    named = {transformers_name(name): weight for name, weight in state.items()}
     points = sorted(name for name in named if _POINT.fullmatch(name))
     if points:
         named["prompt_encoder.point_embed.weight"] = torch.cat([named.pop(name) for name in points])
-    if _EMBEDDING in named:
-        named["shared_image_embedding.positional_embedding"] = named[_EMBEDDING]
-    return named
-
-
-def read_model(path: Path, title: str) -> dict[str, Tensor]:
-    """The tensors under "model" in the file, without running any code that it may hold.
-
-    Raises:
-        CheckpointError: the file is damaged, or does not hold a dictionary of tensors there.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGED as error:
-        raise CheckpointError(f"the checkpoint {path.name} of {title} cannot be read; download it again") from error
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
-        raise CheckpointError(f"the checkpoint {path.name} does not hold the weights of {title}")
-    return state
+    return with_shared_table(named)
 
 
 def configuration() -> Sam2VideoConfig:

@@ -6,7 +6,6 @@ masks for a single point, which may mean a part or the whole, and one for every 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.cards import ModelCard
-from ..core.errors import CheckpointError, PromptError
+from ..core.errors import PromptError
 from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
+from .checkpoint_files import file_called
+from .normalisation import Normalisation, read_normalisation
 from .resize import longest_side_shape
-from .safetensors_checkpoint import file_called, read_json
 from .sam_checkpoint import load_sam
 from .sam_network import PromptTensors, SamEmbedding, SamNetwork
 from .sam_prompts import (
@@ -33,23 +33,8 @@ from .sam_prompts import (
     unpadded,
 )
 
-# What every published preprocessor_config.json of this family asks for: bilinear, and all of the steps.
-_STEPS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": True, "resample": 2}
 
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """How a slice becomes the network's image: preprocessor_config.json; as here where the checkpoint has none.
-
-    ``mean`` and ``std``, those of ImageNet, are per channel and of intensities times ``factor``.
-    """
-
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    factor: float = 1 / 255
-
-
-def prepare(image: NDArray[np.uint8], size: int, preparation: Preparation) -> Tensor:
+def prepare(image: NDArray[np.uint8], size: int, normalisation: Normalisation) -> Tensor:
     """What the encoder sees of a slice: (1, 3, size, size) float32.
 
     Longest side to ``size`` in 8 bits, then each channel's mean and standard deviation, then zeros at the bottom and
@@ -60,11 +45,8 @@ def prepare(image: NDArray[np.uint8], size: int, preparation: Preparation) -> Te
     levels = torch.from_numpy(np.ascontiguousarray(channels))[None]
     # On 8 bits torch computes in whole numbers, as SamImageProcessor does: in floats a fifth of all pixels differ by 1.
     levels = functional.interpolate(levels, (rows, columns), mode="bilinear", align_corners=False, antialias=True)
-    mean, std = (
-        torch.tensor(values)[:, None, None] * (1 / preparation.factor) for values in (preparation.mean, preparation.std)
-    )
     padded = torch.zeros(1, 3, size, size)
-    padded[..., :rows, :columns] = (levels.to(torch.float32) - mean) / std
+    padded[..., :rows, :columns] = normalisation(levels)
     return padded
 
 
@@ -73,9 +55,9 @@ class Sam:
 
     precision = "float32"
 
-    def __init__(self, network: SamNetwork, preparation: Preparation) -> None:
+    def __init__(self, network: SamNetwork, normalisation: Normalisation) -> None:
         self.network, self.device = network, network.device
-        self._preparation = preparation
+        self._normalisation = normalisation
 
     @property
     def nbytes(self) -> int:
@@ -86,7 +68,7 @@ class Sam:
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> SamEmbedding:
         """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8."""
         size = self.network.size
-        features = self.network.encode(prepare(image, size, self._preparation), check)
+        features = self.network.encode(prepare(image, size, self._normalisation), check)
         return SamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], size))
 
     @torch.inference_mode()
@@ -148,28 +130,6 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam:
         CheckpointError: a file is missing or damaged, or they do not describe and hold SAM's network.
     """
     network = SamNetwork(load_sam(card, files, device), device)
-    path = file_called("preprocessor_config.json", files)
-    return Sam(network, read_preparation(path, network.size, card) if path else Preparation())
-
-
-def read_preparation(path: Path, size: int, card: ModelCard) -> Preparation:
-    """What a preprocessor_config.json says.
-
-    Raises:
-        CheckpointError: the file is unreadable, or asks for what this adapter does not do, or another size.
-    """
-    document, usual = read_json(path, card), Preparation()
-    wanted = _STEPS | {"size": {"longest_edge": size}, "pad_size": {"height": size, "width": size}}
-    mean, std = (document.get(key, value) for key, value in (("image_mean", usual.mean), ("image_std", usual.std)))
-    factor = document.get("rescale_factor", usual.factor)
-    known = all(document.get(key, value) == value for key, value in wanted.items())
-    if not (
-        known and _are_numbers(mean) and _are_numbers(std) and _are_numbers([factor] * 3) and min(*std, factor) > 0
-    ):
-        raise CheckpointError(f"{card.title}: {path.name} asks for a preparation of images that is not SAM's")
-    return Preparation(tuple(mean), tuple(std), factor)
-
-
-def _are_numbers(values: object) -> bool:
-    """Whether these are numbers, one for each of three channels."""
-    return isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(n, int | float) for n in values)
+    path, side = file_called("preprocessor_config.json", files), network.size
+    shape = {"size": {"longest_edge": side}, "do_pad": True, "pad_size": {"height": side, "width": side}}
+    return Sam(network, read_normalisation(path, card, shape))

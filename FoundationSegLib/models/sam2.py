@@ -4,8 +4,7 @@ The network is transformers' ``Sam2VideoModel``. A slice by itself is decoded as
 of it that has no memory; a volume is followed as by transformers' own video session (:mod:`.sam2_memory`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,23 @@ from transformers import Sam2VideoModel
 
 from ..core.cards import ModelCard
 from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from .sam2_checkpoint import build_network, read_config, read_preparation, read_weights
+from .checkpoint_files import read_safetensors, required_file
+from .modules import checked, weight_bytes
+from .original_sam import with_shared_table
+from .sam2_checkpoint import build_network, read_config, read_preparation
 from .sam2_memory import Sam2Memory
 from .sam2_slices import (
     Sam2Embedding,
     box_tensor,
-    margin_box,
     mask_as_logits,
     mask_of,
     mask_tensor,
     point_tensors,
 )
+from .sam_prompts import as_score, box_for_neighbour, scale_to
 
 # What turns a slice, uint8, into the network's image, (1, 3, S, S) float32.
 Prepare = Callable[[NDArray[np.uint8]], Tensor]
-# By how much the next slice's box exceeds this slice's mask: LiteMedSAM's three pixels of 256.
-HAND_OVER_MARGIN = 3 / 256
 
 
 class Sam2:
@@ -61,13 +61,13 @@ class Sam2:
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        return sum(weight.nbytes for weight in (*self.network.parameters(), *self.network.buffers()))
+        return weight_bytes(self.network)
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Sam2Embedding:
         """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped between blocks."""
         pixels = self._prepare(image).to(self.device)
-        with _checked(self.network.vision_encoder.backbone.blocks, check):
+        with checked(self.network.vision_encoder.backbone.blocks, check):
             output = self.network.get_image_features(pixels)
         # transformers 4 answers with a tuple.
         maps = output[0] if isinstance(output, tuple) else output.fpn_hidden_states
@@ -88,8 +88,7 @@ class Sam2:
         logits, scores = self._decoded(embedding, self._prompt_tensors(prompt, embedding.shape), coarse, ambiguous)
         best = int(scores[0, 0].argmax())
         chosen = logits[0, :, best : best + 1].clone()
-        score = float(scores[0, 0, best].clamp(0, 1))
-        return SliceAnswer(mask_of(chosen, embedding.shape), score, logits=chosen)
+        return SliceAnswer(mask_of(chosen, embedding.shape), as_score(scores[0, 0, best]), chosen)
 
     def _prompt_tensors(self, prompt: SlicePrompt, shape: tuple[int, int]) -> dict[str, Tensor | None]:
         points = point_tensors(prompt, shape, self._size)
@@ -120,7 +119,7 @@ class Sam2:
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
         """The box for the next slice, where no memory is wanted: around this mask, and 12 of 1024 pixels or more."""
-        return margin_box(mask, self._size, round(HAND_OVER_MARGIN * self._size) + wider)
+        return box_for_neighbour(mask, scale_to((self._size, self._size), mask.shape), self._size, wider)
 
     def remember(self, slices: int) -> Sam2Memory:
         """A new memory of one object in a volume of that many slices."""
@@ -143,23 +142,13 @@ def _coarse_positions(network: Sam2VideoModel) -> Tensor:
     return positions.flatten(2).permute(2, 0, 1)
 
 
-@contextmanager
-def _checked(blocks: nn.ModuleList, check: Check) -> Iterator[None]:
-    """Call ``check`` before each of the blocks runs."""
-    handles = [block.register_forward_pre_hook(lambda *_: check()) for block in blocks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
     """The adapter with the weights of a checkpoint in transformers' layout.
 
     Raises:
-        CheckpointError: a file is unreadable, does not fit the others, or holds other weights.
+        CheckpointError: a file is missing, unreadable, does not fit the others, or holds other weights.
     """
-    config = read_config(files, card.title)
-    prepare = read_preparation(files, config.image_size, card.title)
-    return Sam2(build_network(config, read_weights(files, card.title), card.title), prepare, device)
+    config = read_config(required_file("config.json", files, card), card)
+    prepare = read_preparation(files, config.image_size, card)
+    state = read_safetensors(required_file("model.safetensors", files, card), card)
+    return Sam2(build_network(config, with_shared_table(state), card), prepare, device)

@@ -15,6 +15,7 @@ from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 from ..core.errors import InferenceError
 from .base import SliceAnswer, SliceMask, SlicePrompt
 from .sam2_slices import Sam2Embedding, click_tensors, mask_of, mask_tensor
+from .sam_prompts import as_score
 
 Decode = Callable[[Sam2Embedding, SlicePrompt], SliceAnswer]
 _OBJECT = 0  # the session's only object; so is its index there
@@ -153,7 +154,7 @@ def _predicted_iou(network: Sam2VideoModel) -> Iterator[list[float]]:
     scores: list[float] = []
 
     def note(_module: Any, _arguments: Any, output: tuple[Tensor, ...]) -> None:
-        scores.append(float(output[1].max().clamp(0, 1)))
+        scores.append(as_score(output[1].max()))
 
     handle = network.mask_decoder.register_forward_hook(note)
     try:

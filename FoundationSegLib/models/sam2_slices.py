@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .base import BoxXyxy, SliceMask, SlicePrompt
+from .normalisation import IMAGENET, Normalisation
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 # A mask as logits: transformers' _use_mask_as_output, "very close to 0/1 in prob after sigmoid".
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 _BOX_LABELS = (2, 3)  # a box among points: its upper left and its lower right corner
@@ -22,15 +21,10 @@ _BOX_LABELS = (2, 3)  # a box among points: its upper left and its lower right c
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How a checkpoint wants its images: (``size``, ``size``) pixels, ``scale`` times the grey level, then normalised.
+    """How a checkpoint wants its images: (``size``, ``size``) pixels, then normalised (``Sam2ImageProcessor``)."""
 
-    The defaults are those of ``Sam2ImageProcessor``.
-    """
-
-    size: int = 1024
-    scale: float = 1 / 255
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    size: int
+    normalisation: Normalisation = IMAGENET
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """What the encoder sees of (rows, columns) or (rows, columns, 3), uint8: (1, 3, size, size) float32, host.
@@ -40,16 +34,7 @@ class Preparation:
         colour = image if image.ndim == 3 else image[:, :, None]
         pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(colour, 2, 0)))[None]
         square = interpolate(pixels, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return normalise(square.expand(-1, 3, -1, -1), self.scale, self.mean, self.std)
-
-
-def normalise(pixels: Tensor, scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(B, 3, S, S) uint8 as float32, mean 0 and deviation 1 over the images that the model was trained on.
-
-    Scale and mean in one, as transformers does it, so that not even the last bit differs.
-    """
-    low, width = (torch.tensor(values)[:, None, None] * (1 / scale) for values in (mean, std))
-    return (pixels.float() - low) / width
+        return self.normalisation(square)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +55,10 @@ class Sam2Embedding:
 
 
 def to_network(xy: Tensor, shape: tuple[int, int], size: int) -> Tensor:
-    """(..., 2) columns and rows of a slice of ``shape`` in the network's pixels, each axis stretched by its own."""
+    """(..., 2) columns and rows of a slice of ``shape`` in the network's pixels, each axis stretched by its own.
+
+    Rounded to float32 before it is scaled, as Sam2Processor does; SamProcessor scales in float64 (:mod:`.sam_prompts`).
+    """
     rows, columns = shape
     return torch.stack((xy[..., 0] * (size / columns), xy[..., 1] * (size / rows)), dim=-1)
 
@@ -122,15 +110,3 @@ def mask_of(logits: Tensor, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """(1, 1, h, w) logits of the network as a mask (rows, columns) = ``shape``."""
     full = interpolate(logits, size=shape, mode="bilinear", align_corners=False)
     return (full[0, 0] > 0).cpu().numpy()
-
-
-def margin_box(mask: NDArray[np.bool_], size: int, margin: int) -> BoxXyxy | None:
-    """The box around a mask, wider by ``margin`` pixels of the network on every side and cut to the slice."""
-    rows, columns = np.nonzero(mask)
-    if not rows.size:
-        return None
-    height, width = mask.shape
-    across, down = margin * width / size, margin * height / size
-    x0, x1 = max(0.0, columns.min() - across), min(width - 1.0, columns.max() + across)
-    y0, y1 = max(0.0, rows.min() - down), min(height - 1.0, rows.max() + down)
-    return float(x0), float(y0), float(x1), float(y1)

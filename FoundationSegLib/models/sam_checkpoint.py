@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import PretrainedConfig, SamConfig, SamModel
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
 from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
-from .safetensors_checkpoint import load_strictly, read_json, read_safetensors, required_file
+from .checkpoint_files import load_strictly, read_json, read_safetensors, required_file
+from .original_sam import with_shared_table
 
 _SECTIONS = {
     "vision_config": SamVisionConfig,
     "prompt_encoder_config": SamPromptEncoderConfig,
     "mask_decoder_config": SamMaskDecoderConfig,
 }
-# One table of the original SAM under two names. transformers saves it once (SamModel._tied_weights_keys).
-_SHARED = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
 
 
 def load_sam(card: ModelCard, files: Mapping[str, Path], device: str) -> SamModel:
@@ -46,14 +44,8 @@ def load_sam(card: ModelCard, files: Mapping[str, Path], device: str) -> SamMode
     except (ValueError, KeyError) as error:
         raise _unusable("config.json", card) from error
     model.to_empty(device=device)
-    load_strictly(model, _with_shared_table(state), card)
+    load_strictly(model, with_shared_table(state), card)
     return model.eval().requires_grad_(False)
-
-
-def _with_shared_table(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with the table of positions under both of its names, where it came under one."""
-    table = next((state[name] for name in _SHARED if name in state), None)
-    return dict(state) if table is None else {**dict.fromkeys(_SHARED, table), **state}
 
 
 def read_config(path: Path, card: ModelCard) -> SamConfig:

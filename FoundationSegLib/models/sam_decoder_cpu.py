@@ -113,9 +113,6 @@ class SamCpuDecoder:
 
     def __init__(self, model: SamModel) -> None:
         prompts, decoder = model.prompt_encoder, model.mask_decoder
-        self._side = prompts.input_image_size
-        self._frequencies = prompts.shared_embedding.positional_embedding.detach()
-        self._corners = torch.cat([prompts.point_embed[n].weight.detach() for n in (2, 3)])
         self._tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
         with torch.no_grad():
             positions = model.get_image_wide_positional_embeddings()[0].flatten(1).t().contiguous()
@@ -130,23 +127,13 @@ class SamCpuDecoder:
         self._hypers, self._quality = decoder.output_hypernetworks_mlps, decoder.iou_prediction_head
         self._enlarge = _Enlarging(decoder, len(positions))
 
-    def __call__(self, features: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        """The mask's logits, (size, size), and its predicted IoU, (), for a box without a mask prompt.
-
-        Args:
-            features: (1, channels, size / 4, size / 4), channels last in memory.
-            box: (4,), x0, y0, x1, y1 in pixels of the network.
-        """
-        masks, scores = self.decode(features, self._embed(box))
-        return masks[0], scores[0]
-
-    def decode(
+    def __call__(
         self, features: Tensor, prompt: Tensor, mask: Tensor | None = None, several: bool = False
     ) -> tuple[Tensor, Tensor]:
         """The logits, (masks, size, size), and predicted IoUs, (masks,), for any prompt.
 
         Args:
-            features: as above.
+            features: (1, channels, size / 4, size / 4), channels last in memory.
             prompt: (tokens, channels), what the model's prompt encoder makes of points and boxes.
             mask: (1, channels, size / 4, size / 4), what it makes of a mask prompt; None without one.
             several: whether to give the masks for an ambiguous prompt instead of the one.
@@ -166,12 +153,6 @@ class SamCpuDecoder:
         quality, *masks = self._last_norm(tokens + self._last(tokens + prompt, image))
         vectors = [self._hypers[n](masks[n]) for n in wanted]
         return self._enlarge(image, vectors), self._quality(quality)[wanted.start : wanted.stop]
-
-    def _embed(self, box: Tensor) -> Tensor:
-        """The two corners' tokens, (2, channels)."""
-        places = 2 * ((box.view(2, 2) + 0.5) / self._side) - 1
-        angles = 2 * math.pi * (places @ self._frequencies)
-        return torch.cat([angles.sin(), angles.cos()], dim=1) + self._corners
 
 
 class _Enlarging:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -113,11 +114,8 @@ def assert_parity(
     embedding = adapter.encode(image)
     said = []
     decode = adapter.network.decode
-    adapter.network.decode = lambda *arguments: said.append(decode(*arguments)) or said[-1]
-    try:
+    with patch.object(adapter.network, "decode", lambda *arguments: said.append(decode(*arguments)) or said[-1]):
         answer = adapter.decode(embedding, prompt, previous)
-    finally:
-        del adapter.network.decode
     logits, scores = said[0]
     torch.testing.assert_close(embedding.features, expected.features, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(logits[None, scores.argmax()][None], expected.logits, rtol=0, atol=TOLERANCE)

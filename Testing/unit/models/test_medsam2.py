@@ -136,7 +136,7 @@ def test_a_planted_defect_is_found(model, frames, monkeypatch, defect):
 def test_a_box_around_a_mask_has_the_same_margin_as_sam2s(model):
     mask = np.zeros((SIZE, SIZE), bool)
     mask[40:61, 50:91] = True
-    margin = round(3 / 256 * SIZE)
+    margin = 3 / 256 * SIZE
     assert model.box_around(mask) == (50 - margin, 40 - margin, 90 + margin, 60 + margin)
 
 

@@ -8,6 +8,7 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 from FoundationSegLib.core.errors import Cancelled
 from FoundationSegLib.models import sam2, sam2_slices
 from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.normalisation import Normalisation
 from FoundationSegLib.models.sam2 import Sam2
 from FoundationSegLib.models.sam2_slices import Preparation
 from Testing.models.reference_sam2 import image_said
@@ -153,6 +154,10 @@ def mirrored(original):
     return lambda logits, shape: original(logits, shape)[:, ::-1]
 
 
+def otherwise(**changes):
+    return Preparation(SIZE, Normalisation(**changes))
+
+
 DEFECTS = {
     "x and y of prompts swapped": lambda model, patch: patch.setattr(
         sam2_slices, "to_network", swapped(sam2_slices.to_network)
@@ -165,9 +170,9 @@ DEFECTS = {
     ),
     "rows of the image flipped": lambda model, patch: patch.setattr(model, "_prepare", upside_down(model._prepare)),
     "left and right of the mask swapped": lambda model, patch: patch.setattr(sam2, "mask_of", mirrored(sam2.mask_of)),
-    "wrong mean": lambda model, patch: patch.setattr(model, "_prepare", Preparation(SIZE, mean=(0.5, 0.5, 0.5))),
-    "wrong deviation": lambda model, patch: patch.setattr(model, "_prepare", Preparation(SIZE, std=(0.5, 0.5, 0.5))),
-    "not divided by 255": lambda model, patch: patch.setattr(model, "_prepare", Preparation(SIZE, scale=1.0)),
+    "wrong mean": lambda model, patch: patch.setattr(model, "_prepare", otherwise(mean=(0.5, 0.5, 0.5))),
+    "wrong deviation": lambda model, patch: patch.setattr(model, "_prepare", otherwise(std=(0.5, 0.5, 0.5))),
+    "not divided by 255": lambda model, patch: patch.setattr(model, "_prepare", otherwise(factor=1.0)),
     "polarity swapped": lambda model, patch: patch.setattr(
         sam2, "point_tensors", lambda *a: (t := sam2_slices.point_tensors(*a)) and (t[0], 1 - t[1])
     ),
@@ -253,7 +258,6 @@ def test_a_box_around_a_mask_has_three_pixels_of_256_to_spare(model, shape):
         down, across = ((3 + wider) * n / 256 for n in shape)
         expected = (50 - across, 40 - down, 90 + across, 60 + down)
         assert model.box_around(mask, wider) == pytest.approx(expected)
-        assert sam2_slices.margin_box(mask, 1024, 4 * (3 + wider)) == pytest.approx(expected)
     assert model.box_around(np.ones(shape, bool)) == (0, 0, shape[1] - 1, shape[0] - 1)
     assert model.box_around(np.zeros(shape, bool)) is None
 

@@ -11,6 +11,7 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 from FoundationSegLib.core.cards import card_folder, read_catalogue
 from FoundationSegLib.core.errors import CheckpointError
 from FoundationSegLib.models.base import SlicePrompt, load_slice_model
+from FoundationSegLib.models.normalisation import Normalisation
 from FoundationSegLib.models.sam2_slices import Preparation
 from Testing.models.small_sam2 import slice_of, small_network, write_checkpoint
 
@@ -70,7 +71,7 @@ def test_the_preparation_is_the_checkpoints_own(files):
     image = slice_of((48, 64))
     edit_json(files[PREPARATION], image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4], rescale_factor=1 / 256)
     model = load_slice_model(CARD, files, "cpu")
-    wanted = Preparation(256, 1 / 256, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    wanted = Preparation(256, Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 1 / 256))
     torch.testing.assert_close(model._prepare(image), wanted(image))
     del files[PREPARATION]
     torch.testing.assert_close(load_slice_model(CARD, files, "cpu")._prepare(image), Preparation(256)(image))
@@ -79,17 +80,23 @@ def test_the_preparation_is_the_checkpoints_own(files):
 @pytest.mark.parametrize(
     "values",
     [
-        {"image_mean": "grey"},
-        {"image_std": [[1.0]]},
-        {"rescale_factor": None},
-        {"resample": 3},
-        {"do_normalize": False},
         {"size": {"height": 512, "width": 512}},
         {"size": {"longest_edge": 256}},
     ],
 )
-def test_a_preparation_that_does_not_fit_is_refused(files, values):
+def test_another_size_is_refused(files, values):
     edit_json(files[PREPARATION], **values)
+    refused(files)
+
+
+def test_files_are_found_in_a_folder_of_their_repository(files, network):
+    inside = {f"sub/folder/{name}": path for name, path in files.items()}
+    assert same_weights(load_slice_model(CARD, inside, "cpu"), network)
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_a_missing_file_is_refused(files, name):
+    del files[name]
     refused(files)
 
 
@@ -132,6 +139,8 @@ def test_weights_that_end_too_early_are_refused(files):
         {"vision_config": {"model_type": "sam2_vision_model"}},
         {"vision_config": 3},
         {"num_maskmem": "seven"},
+        {"mask_decoder_config": {"hidden_size": 128, "hidden_act": "no such thing"}},
+        {"memory_fuser_num_layers": -1, "mask_downsampler_stride": 0},
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(files, values):

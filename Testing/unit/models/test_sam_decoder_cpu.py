@@ -40,6 +40,14 @@ def random_features(seed: int, scale: float = 1.0) -> Tensor:
     return features.contiguous(memory_format=torch.channels_last)
 
 
+def tokens(model: SamModel, box: Tensor) -> Tensor:
+    """What the prompt encoder makes of one box."""
+    sparse, _ = model.prompt_encoder(
+        input_points=None, input_labels=None, input_boxes=box[None, None], input_masks=None
+    )
+    return sparse[0, 0]
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("box", BOXES)
 def test_logits_and_scores_are_those_of_transformers(model, decoder, box, seed):
@@ -47,24 +55,26 @@ def test_logits_and_scores_are_those_of_transformers(model, decoder, box, seed):
     with torch.inference_mode():
         box = torch.tensor(box)
         expected = model(image_embeddings=features.contiguous(), input_boxes=box[None, None], multimask_output=False)
-        logits, score = decoder(features, box)
-    assert (logits.shape, score.shape) == ((256, 256), ())
+        logits, score = decoder(features, tokens(model, box))
+    assert (logits.shape, score.shape) == ((1, 256, 256), (1,))
     assert expected.pred_masks.std() > 0.3, "large enough for the tolerance to mean something"
-    torch.testing.assert_close(logits, expected.pred_masks[0, 0, 0], rtol=0, atol=1e-4)
-    torch.testing.assert_close(score, expected.iou_scores[0, 0, 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits, expected.pred_masks[0, 0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(score, expected.iou_scores[0, 0], rtol=0, atol=1e-5)
 
 
-def test_every_layout_of_the_features_gives_the_same(decoder):
-    features, box = random_features(5), torch.tensor(BOXES[0])
+def test_every_layout_of_the_features_gives_the_same(model, decoder):
+    features = random_features(5)
     with torch.inference_mode():
+        box = tokens(model, torch.tensor(BOXES[0]))
         first, other = decoder(features, box), decoder(features.contiguous(), box)
     torch.testing.assert_close(first, other, rtol=0, atol=1e-5)
 
 
-def test_the_same_box_gives_the_same_bits_and_leaves_the_features_alone(decoder):
-    features, (first, second) = random_features(6), (torch.tensor(box) for box in BOXES[:2])
+def test_the_same_box_gives_the_same_bits_and_leaves_the_features_alone(model, decoder):
+    features = random_features(6)
     before = features.clone()
     with torch.inference_mode():
+        first, second = (tokens(model, torch.tensor(box)) for box in BOXES[:2])
         one, between, again = (decoder(features, box)[0] for box in (first, second, first))
     assert torch.equal(features, before)
     assert torch.equal(one, again)
@@ -92,7 +102,7 @@ def test_every_prompt_is_what_transformers_says(model, decoder, kind, masked, se
             input_masks=masks,
             multimask_output=several,
         )
-        logits, scores = decoder.decode(features, sparse[0, 0], dense if masked else None, several)
+        logits, scores = decoder(features, sparse[0, 0], dense if masked else None, several)
     assert (logits.shape, scores.shape) == ((3 if several else 1, 256, 256), (3 if several else 1,))
     torch.testing.assert_close(logits, said.pred_masks[0, 0], rtol=0, atol=1e-4)
     torch.testing.assert_close(scores, said.iou_scores[0, 0], rtol=0, atol=1e-5)

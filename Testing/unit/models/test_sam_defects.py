@@ -6,7 +6,7 @@ import torch
 
 from FoundationSegLib.models import sam
 from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.models.sam import Preparation
+from FoundationSegLib.models.normalisation import Normalisation
 from Testing.models.sam_cases import box_of, disc, image_of, log_odds, prompt_of
 from Testing.models.sam_parity import assert_parity
 
@@ -37,7 +37,7 @@ def with_image(change):
 def with_preparation(**changes):
     def plant(patch):
         prepare = sam.prepare
-        patch.setattr(sam, "prepare", lambda image, size, _: prepare(image, size, Preparation(**changes)))
+        patch.setattr(sam, "prepare", lambda image, size, _: prepare(image, size, Normalisation(**changes)))
 
     return plant
 
