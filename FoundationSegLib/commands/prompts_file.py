@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core.errors import GeometryError, InputError, PromptError
-from ..core.geometry import Geometry
+from ..core.geometry import Geometry, whole_box
 from ..core.mask import pack_mask
 from ..core.prompts import MaskPrompt, Prompt, PromptSet
 from ..core.prompts_document import parse_prompts
@@ -57,7 +59,7 @@ def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSe
     Args:
         prompts: the prompts.
         folder: that of the prompts file, which the mask files are relative to.
-        geometry: the image; a mask must be on its grid.
+        geometry: the image; a mask must be on its grid, but may be a crop of it or reach beyond.
 
     Raises:
         PromptError: a mask file cannot be read, has no such segment, or is on another grid.
@@ -86,9 +88,12 @@ def _with_voxels(prompt: MaskPrompt, folder: Path, geometry: Geometry, place: st
         mask, grid = read_mask_prompt(folder / prompt.file, prompt.segment)
     except (InputError, GeometryError) as error:
         raise PromptError(str(error), f"{place}.file") from error
-    if not grid.almost_equals(geometry):
+    offset = geometry.offset_of(grid)  # a segmentation is often saved without its empty margin
+    if offset is None:
         raise PromptError("the mask is not on the grid of the image; resample it to the image first", f"{place}.file")
-    return replace(prompt, voxels=pack_mask(mask))
+    inside = whole_box(mask.shape).intersection(geometry.box.shifted((-offset[0], -offset[1], -offset[2])))
+    k, j, i = np.add(inside.start_kji, offset).tolist()
+    return replace(prompt, voxels=pack_mask(mask[inside.slices], (k, j, i)))
 
 
 def _decode(text: str) -> object:

@@ -196,13 +196,28 @@ class Geometry:
         """The nearest voxel (i, j, k) of RAS positions in mm, inside the image or not; (..., 3)."""
         return round_index(self.to_ijk(position_ras))
 
+    def offset_of(self, other: "Geometry", tolerance_voxels: float = 1e-3) -> Shape | None:
+        """The voxel here, (k, j, i), that is the first of another grid which lies voxel on voxel, as a crop does.
+
+        It may lie outside. None where some voxel of the other grid lies further beside its twin than the tolerance.
+        """
+        corners = _corners(other.shape_kji)
+        here = self.to_ijk(other.to_ras(corners)) - corners
+        offset = round_index(here[0])
+        if np.abs(here - offset).max() > tolerance_voxels:
+            return None
+        i, j, k = offset.tolist()
+        return k, j, i
+
     def almost_equals(self, other: "Geometry", tolerance_voxels: float = 1e-3) -> bool:
         """True where no voxel of ``other`` lies further from its twin here than that part of a voxel."""
-        if self.shape_kji != other.shape_kji:
-            return False
-        k, j, i = (n - 1 for n in self.shape_kji)
-        corners = np.array([(a, b, c) for a in (0, i) for b in (0, j) for c in (0, k)])
-        return bool(np.abs(self.to_ijk(other.to_ras(corners)) - corners).max() <= tolerance_voxels)
+        return self.shape_kji == other.shape_kji and self.offset_of(other, tolerance_voxels) == (0, 0, 0)
+
+
+def _corners(shape_kji: Shape) -> NDArray[np.int64]:
+    """The eight outermost voxels of a grid, (8, 3) in (i, j, k)."""
+    k, j, i = (n - 1 for n in shape_kji)
+    return np.array([(a, b, c) for a in (0, i) for b in (0, j) for c in (0, k)])
 
 
 def _transform(matrix: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ..core.adapters import require_adapter
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card
-from ..core.errors import InferenceError, InputError, VolumeMissingError
+from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
 from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.packages import pip_command
@@ -156,6 +156,8 @@ class Engine:
         self._outlook = None
         progress.check()
         card = find_card(self.catalogue, request.model_id)
+        if not request.segments or not all(prompts.prompts for prompts in request.segments):
+            raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
         hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)

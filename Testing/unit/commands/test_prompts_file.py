@@ -100,6 +100,22 @@ def test_a_mask_prompt_gets_the_voxels_of_its_file(tmp_path):
     assert np.array_equal(segment.prompts[0].voxels.expand(mask.shape), mask)
 
 
+@pytest.mark.parametrize("start", [(0, 0, 0), (2, 1, 3), (-1, -2, 0), (5, 5, 5)])
+def test_a_mask_that_was_cropped_or_reaches_beyond_is_laid_on_its_voxels(tmp_path, start):
+    image = Geometry(np.array([[-1.0, 0, 0, 4], [0, -1, 0, 5], [0, 0, 2, 6], [0, 0, 0, 1]]), (6, 6, 7))
+    mask = np.random.default_rng(1).random((3, 4, 4)) < 0.5
+    written = sitk.GetImageFromArray(mask.astype(np.uint8))
+    k, j, i = start
+    written.SetSpacing((1.0, 1.0, 2.0))
+    written.SetOrigin((-4.0 + i, -5.0 + j, 6.0 + 2 * k))
+    sitk.WriteImage(written, str(tmp_path / "seed.nrrd"))
+    prompts = PromptSet((SegmentPrompts("Liver", (MaskPrompt("seed.nrrd", "Left"),)),))
+    (segment,) = read_masks(prompts, tmp_path, image).segments
+    wide = np.zeros((14, 14, 15), bool)
+    wide[k + 4 : k + 7, j + 4 : j + 8, i + 4 : i + 8] = mask
+    assert np.array_equal(segment.prompts[0].voxels.expand(image.shape_kji), wide[4:10, 4:10, 4:11])
+
+
 @pytest.mark.parametrize(
     ("spacing", "name", "file", "told"),
     [

@@ -246,3 +246,13 @@ def test_a_gantry_tilt_is_a_grid():
 def test_a_box_is_counted_from_the_first_voxel_of_a_region():
     assert Box((5, 6, 7), (8, 9, 9)).relative_to(Box((4, 4, 4), (9, 9, 9))) == Box((1, 2, 3), (4, 5, 5))
     assert Box((1, 2, 3), (4, 5, 5)).shifted((4, 4, -4)) == Box((5, 6, -1), (8, 9, 1))
+
+
+@given(geometries(), st.tuples(*[st.integers(-5, 5)] * 3), st.tuples(*[st.integers(1, 6)] * 3))
+def test_a_crop_lies_voxel_on_voxel_and_half_a_voxel_beside_is_none(geometry, start, shape):
+    index_ijk = np.array(start[::-1], float)
+    matrix = geometry.ijk_to_ras.copy()
+    matrix[:3, 3] = geometry.to_ras(index_ijk)
+    assert geometry.offset_of(Geometry(matrix, shape)) == start
+    matrix[:3, 3] = geometry.to_ras(index_ijk + np.array((0.5, 0, 0)))
+    assert geometry.offset_of(Geometry(matrix, shape)) is None

@@ -495,3 +495,11 @@ def test_an_encoding_is_ended_in_its_midst_and_not_kept(engine, monkeypatch):
         engine.predict(request(volume), Progress(token=token))
     assert len(engine.cache) == 0
     assert predict(engine, volume).segments[0].mask.voxels == 4 * 4 * 5
+
+
+def test_a_request_that_asks_for_nothing_is_refused(engine):
+    volume = ct()
+    engine.add_volume(volume)
+    for segments in ((), (SegmentPrompts("Empty", ()),)):
+        with pytest.raises(PromptError, match="without a prompt"):
+            engine.predict(PredictRequest(7, "fake", volume.key, segments), Progress())
