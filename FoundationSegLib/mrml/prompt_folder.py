@@ -25,10 +25,21 @@ def put_into_folder(segmentation_node: Any, node: Any) -> None:
         hierarchy.SetItemParent(item, folder)
 
 
-def remove_empty_folder(segmentation_node: Any) -> None:
-    """Remove the folder, if there is one with nothing in it."""
-    scene = segmentation_node.GetScene()
-    hierarchy = scene and slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+def take_from_folder(scene: Any, node: Any) -> None:
+    """Remove the item of a node that is to be removed; an empty folder stays, as one that the user made would.
+
+    Not to be called when somebody else removes the node: that may be the hierarchy itself, in the middle of removing a
+    branch, and it crashes when items go behind its back (vtkMRMLSubjectHierarchyNode::RemoveItem).
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
+    if item:
+        hierarchy.RemoveItem(item, False, False)
+
+
+def remove_folder(scene: Any, segmentation_node: Any) -> None:
+    """Remove the empty folder of a segmentation that has gone; in Slicer's application it has gone with it."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     parent = hierarchy.GetItemByDataNode(segmentation_node) if hierarchy else 0
     folder = _find(hierarchy, parent) if parent else 0
     if folder and not _children(hierarchy, folder):

@@ -8,7 +8,8 @@ import slicer
 
 from ..core.geometry import Geometry
 from ..core.prompts import Prompt
-from .prompt_folder import put_into_folder, remove_empty_folder
+from .observers import Observers
+from .prompt_folder import put_into_folder, remove_folder, take_from_folder
 from .prompt_looks import style_node
 from .prompt_nodes import (
     Place,
@@ -46,7 +47,8 @@ class PromptPictures:
         self._on_moved = on_moved
         self._nodes: dict[Place, Any] = {}
         self._prompts: dict[Place, Prompt] = {}
-        self._observers: dict[Place, list[int]] = {}
+        self._observers: dict[Place, Observers] = {}
+        self._dragged: set[Place] = set()
         self._shown: Collection[str] | None = None
         self._is_drawing = False
         for place, node in prompt_nodes(segmentation_node):
@@ -81,14 +83,14 @@ class PromptPictures:
         place = next((place for place, kept in self._nodes.items() if kept is node), None)
         if place is not None:
             self._release(place)
-            remove_empty_folder(self._segmentation_node)
         return place
 
     def remove_all(self) -> None:
-        """Remove the nodes from the scene."""
+        """Remove the nodes and their folder from the scene: the segmentation has gone."""
         with self._drawing():
             for place in list(self._nodes):
                 self._remove(place)
+        remove_folder(self._scene, self._segmentation_node)
 
     def stop(self) -> None:
         """Watch no more; the nodes stay."""
@@ -128,35 +130,24 @@ class PromptPictures:
 
     def _adopt(self, place: Place, node: Any) -> None:
         """Watch a node. A drag with the mouse reports every step; only where it ends counts."""
-        is_dragged = False
-
-        def started(*_: Any) -> None:
-            nonlocal is_dragged
-            is_dragged = True
-
-        def changed(*_: Any) -> None:
-            if not is_dragged:
-                self._points_changed(place)
-
-        def ended(*_: Any) -> None:
-            nonlocal is_dragged
-            is_dragged = False
-            self._points_changed(place)
-
-        markups = slicer.vtkMRMLMarkupsNode
-        events = {
-            markups.PointStartInteractionEvent: started,
-            markups.PointModifiedEvent: changed,
-            markups.PointRemovedEvent: changed,
-            markups.PointPositionUndefinedEvent: changed,
-            markups.PointEndInteractionEvent: ended,
-        }
         self._nodes[place] = node
-        self._observers[place] = [node.AddObserver(event, react) for event, react in events.items()]
+        observers = self._observers[place] = Observers()
+        markups = slicer.vtkMRMLMarkupsNode
+        observers.add(node, markups.PointStartInteractionEvent, self._drag_started, place)
+        observers.add(node, markups.PointEndInteractionEvent, self._drag_ended, place)
+        for event in (markups.PointModifiedEvent, markups.PointRemovedEvent, markups.PointPositionUndefinedEvent):
+            observers.add(node, event, self._points_changed, place)
+
+    def _drag_started(self, place: Place) -> None:
+        self._dragged.add(place)
+
+    def _drag_ended(self, place: Place) -> None:
+        self._dragged.discard(place)
+        self._points_changed(place)
 
     def _points_changed(self, place: Place) -> None:
         node, prompt = self._nodes.get(place), self._prompts.get(place)
-        if self._is_drawing or node is None or prompt is None:
+        if self._is_drawing or place in self._dragged or node is None or prompt is None:
             return
         shape = shape_of(prompt, self._geometry)
         if shape is None:
@@ -168,11 +159,11 @@ class PromptPictures:
     def _remove(self, place: Place) -> None:
         node = self._nodes[place]
         self._release(place)
+        take_from_folder(self._scene, node)
         self._scene.RemoveNode(node)
-        remove_empty_folder(self._segmentation_node)
 
     def _release(self, place: Place) -> None:
-        node = self._nodes.pop(place)
+        del self._nodes[place]
         self._prompts.pop(place, None)
-        for tag in self._observers.pop(place):
-            node.RemoveObserver(tag)
+        self._dragged.discard(place)
+        self._observers.pop(place).remove()

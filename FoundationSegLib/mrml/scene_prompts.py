@@ -14,14 +14,16 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import slicer
-import vtk
 
 from ..core.errors import FoundationSegError
 from ..core.prompts import Prompt
+from .observers import Observers
 from .prompt_nodes import Place, place_of
 from .prompt_pictures import PromptPictures
 from .prompt_records import PromptRecord, read_record, record_text, write_record
 from .volumes import geometry_from_node, share_parent_transform
+
+_SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified")
 
 OnChanged = Callable[[str, str, Prompt | None], None]
 
@@ -56,7 +58,7 @@ class ScenePrompts:
         self._on_error = on_error or (lambda error: None)
         self._records: dict[str, PromptRecord] = {}
         self._texts: dict[str, str | None] = {}
-        self._observers: list[tuple[Any, int]] = []
+        self._observers = Observers()
         self._is_writing = False
         geometry = geometry_from_node(volume_node)
         share_parent_transform(volume_node, segmentation_node)
@@ -93,9 +95,7 @@ class ScenePrompts:
 
     def stop(self) -> None:
         """Watch no more; records and markups stay."""
-        for observed, tag in self._observers:
-            observed.RemoveObserver(tag)
-        self._observers = []
+        self._observers.remove()
         self._pictures.stop()
 
     def _changed(self, place: Place, prompt: Prompt | None) -> None:
@@ -137,7 +137,9 @@ class ScenePrompts:
             return
         self._texts[segment_id] = text
         try:
-            self._records[segment_id] = read_record(self._segment(segment_id))
+            # A segment without a record may get one yet: Slicer's undo adds segments first, and then their tags.
+            if text is not None:
+                self._records[segment_id] = read_record(self._segment(segment_id))
         except FoundationSegError as error:
             self._on_error(error)
         else:
@@ -167,17 +169,10 @@ class ScenePrompts:
         return self._segmentation_node.GetSegmentation().GetSegment(segment_id)
 
     def _watch(self) -> None:
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def removed(_scene: Any, _event: str, node: Any) -> None:
-            self._node_removed(node)
-
-        def watch(observed: Any, event: int, react: Callable[..., None]) -> None:
-            self._observers.append((observed, observed.AddObserver(event, react)))
-
-        watch(self._scene, slicer.vtkMRMLScene.NodeRemovedEvent, removed)
-        watch(self._scene, slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.stop())
-        segmentation = slicer.vtkSegmentation
-        for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
-            watch(self._segmentation_node, event, lambda *_: self._read_segments())
+        self._observers.add_for_nodes(self._scene, slicer.vtkMRMLScene.NodeRemovedEvent, self._node_removed)
+        self._observers.add(self._scene, slicer.vtkMRMLScene.StartCloseEvent, self.stop)
+        for event in _SEGMENT_EVENTS:
+            code = getattr(slicer.vtkSegmentation, event)
+            self._observers.add(self._segmentation_node, code, self._read_segments)
         transformed = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        watch(self._volume_node, transformed, lambda *_: self._follow())
+        self._observers.add(self._volume_node, transformed, self._follow)

@@ -6,21 +6,18 @@ foreground and background, and the double click that maximises a view, in views 
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import slicer
-import vtk
 
 from ..core.errors import FoundationSegError
 from ..core.prompts import Polarity, Prompt
 from .gestures import Drawing, Gesture, Idle, Pixel, Reaction, State, ToolKind, cancel, move, press, release
+from .observers import Observers
 from .preview import Preview, preview_lines
 from .slice_views import SliceView
 from .view_plane import ViewPlane, prompt_of
 
-# Slicer's own reactions have priority 0 (vtkMRMLViewInteractorStyle::SetInteractor).
-_PRIORITY = 10.0
 _INTERACTION = "vtkMRMLInteractionNodeSingleton"
 
 
@@ -45,7 +42,7 @@ class SliceTool:
         self._kind: ToolKind = "point"
         self._volume_node: Any = None
         self._views: list[_ListeningView] = []
-        self._scene_tags: list[int] = []
+        self._observers = Observers()
         self._scene: Any = None
         self.polarity = Polarity.POSITIVE
         self.radius_mm: float | None = None
@@ -72,15 +69,15 @@ class SliceTool:
         self._volume_node = volume_node
         self._scene = volume_node.GetScene()
         self._views = [_ListeningView(view, self) for view in views]
-        self._observe_scene()
+        self._observers.add_for_nodes(self._scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._node_removed)
+        self._observers.add(self._scene, slicer.vtkMRMLScene.StartCloseEvent, self.disable)
 
     def disable(self) -> None:
         """Leave the mouse to Slicer; a gesture under way is cancelled."""
         for view in self._views:
             view.stop()
-        for tag in self._scene_tags:
-            self._scene.RemoveObserver(tag)
-        self._views, self._scene_tags, self._scene, self._volume_node = [], [], None, None
+        self._observers.remove()
+        self._views, self._scene, self._volume_node = [], None, None
 
     def cancel(self) -> None:
         """Forget the gesture under way, if there is one."""
@@ -119,24 +116,10 @@ class SliceTool:
         node = self._scene.GetNodeByID(_INTERACTION)
         return node is not None and node.GetCurrentInteractionMode() == slicer.vtkMRMLInteractionNode.Place
 
-    def _observe_scene(self) -> None:
-        if self._scene is None:
+    def _node_removed(self, node: Any) -> None:
+        if node is self._volume_node:
+            self.disable()
             return
-
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def removed(_scene: Any, _event: str, node: Any) -> None:
-            if node is self._volume_node:
-                self.disable()
-            else:
-                self._drop(node)
-
-        scene = slicer.vtkMRMLScene
-        self._scene_tags = [
-            self._scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed),
-            self._scene.AddObserver(scene.StartCloseEvent, lambda *_: self.disable()),
-        ]
-
-    def _drop(self, node: Any) -> None:
         for view in [view for view in self._views if view.uses(node)]:
             view.stop()
             self._views.remove(view)
@@ -152,42 +135,30 @@ class _ListeningView:
         self._plane: ViewPlane | None = None
         self._renderer: Any = None
         self._preview: Preview | None = None
-        reactions = {
-            "LeftButtonPressEvent": partial(self._pressed, repeated=False),
+        self._observers = Observers()
+        for event, react, *arguments in (
+            ("LeftButtonPressEvent", self._pressed, False),
             # For the second press of a double click, Qt sends this event and no press (QVTKInteractorAdapter).
-            "LeftButtonDoubleClickEvent": partial(self._pressed, repeated=True),
-            "MouseMoveEvent": self._moved,
-            "LeftButtonReleaseEvent": self._released,
-            "KeyPressEvent": self._key_pressed,
-            "RightButtonPressEvent": self._interrupted,
-            "MiddleButtonPressEvent": self._interrupted,
-            "MouseWheelForwardEvent": self._interrupted,
-            "MouseWheelBackwardEvent": self._interrupted,
-        }
-        self._tags = [self._observe(event, react) for event, react in reactions.items()]
+            ("LeftButtonDoubleClickEvent", self._pressed, True),
+            ("MouseMoveEvent", self._moved),
+            ("LeftButtonReleaseEvent", self._released),
+            ("KeyPressEvent", self._key_pressed),
+            ("RightButtonPressEvent", self._interrupted),
+            ("MiddleButtonPressEvent", self._interrupted),
+            ("MouseWheelForwardEvent", self._interrupted),
+            ("MouseWheelBackwardEvent", self._interrupted),
+        ):
+            self._observers.add_first(view.interactor, event, react, *arguments)
 
     def uses(self, node: Any) -> bool:
         return node is self._view.slice_node or node is self._view.composite_node
 
     def stop(self) -> None:
         self.cancel()
-        for tag in self._tags:
-            self._view.interactor.RemoveObserver(tag)
-        self._tags = []
+        self._observers.remove()
 
     def cancel(self) -> None:
         self._apply(cancel(self._state))
-
-    def _observe(self, event: str, react: Callable[[], bool]) -> int:
-        interactor = self._view.interactor
-
-        def answer(_caller: Any, _event: str) -> None:
-            command = interactor.GetCommand(tag)  # now, because the reaction may remove the observer
-            if react():
-                command.SetAbortFlag(1)
-
-        tag = interactor.AddObserver(event, answer, _PRIORITY)
-        return tag
 
     def _pressed(self, repeated: bool) -> bool:
         interactor = self._view.interactor

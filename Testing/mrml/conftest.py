@@ -9,6 +9,7 @@ from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.mrml.headless import boot_scene
 from FoundationSegLib.mrml.rendering.window import open_window
+from FoundationSegLib.mrml.scene_prompts import ScenePrompts
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.slice_rig import SliceRig, UsedTool, add_volume
@@ -74,3 +75,27 @@ def used(rig, shown):
     yield used
     used.tool.disable()
     assert rig.lines() == 0
+
+
+class Watched:
+    """The prompts in a scene, and what they reported."""
+
+    def __init__(self, segmentation_node, volume_node):
+        self.changes, self.errors = [], []
+        self.prompts = ScenePrompts(
+            segmentation_node, volume_node, lambda *change: self.changes.append(change), self.errors.append
+        )
+
+
+@pytest.fixture
+def watch():
+    """Makes them, and stops them in the end: a scene must not go while Python functions observe it."""
+    made = []
+
+    def make(segmentation_node, volume_node):
+        made.append(Watched(segmentation_node, volume_node))
+        return made[-1]
+
+    yield make
+    for watched in made:
+        watched.prompts.stop()
