@@ -49,6 +49,7 @@ class PromptPictures:
         self._prompts: dict[Place, Prompt] = {}
         self._observers: dict[Place, Observers] = {}
         self._dragged: set[Place] = set()
+        self._moved: set[Place] = set()  # by others, and not drawn anew since
         self._shown: Collection[str] | None = None
         self._is_drawing = False
         for place, node in prompt_nodes(segmentation_node):
@@ -107,6 +108,9 @@ class PromptPictures:
             self._is_drawing = before
 
     def _draw_prompt(self, place: Place, prompt: Prompt, name: str) -> None:
+        if self._prompts.get(place) == prompt and place not in self._moved:
+            return
+        self._moved.discard(place)
         shape, node = shape_of(prompt, self._geometry), self._nodes.get(place)
         if node is not None and (shape is None or not can_show(node, shape)):
             self._remove(place)
@@ -154,6 +158,7 @@ class PromptPictures:
             return
         points = drawn_points(node, shape)
         if not shape.is_at(points):
+            self._moved.add(place)
             self._on_moved(place, moved_prompt(prompt, points, self._geometry))
 
     def _remove(self, place: Place) -> None:

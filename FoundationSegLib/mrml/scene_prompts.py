@@ -8,6 +8,7 @@ The record in a segment's tag is the truth, the markups are its picture. While a
 - a segment that is deleted takes its prompts along; one that Slicer's undo brings back brings them back.
 
 While nobody watches, markups are markups: the records stay as they are, and are drawn anew when somebody does.
+One object watches a segmentation; :meth:`ScenePrompts.stop` it before the scene itself is destroyed.
 """
 
 from collections.abc import Callable, Collection
