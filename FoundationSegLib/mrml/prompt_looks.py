@@ -34,3 +34,6 @@ def style_node(node: Any, prompt: Prompt) -> None:
     display.SetUseGlyphScale(True)
     display.SetGlyphScale(_POINT_SIZE if is_point else _CORNER_SIZE)
     display.SetLineThickness(_LINE_THICKNESS)
+    display.SetLineColorFadingHueOffset(
+        0.0
+    )  # or green lines off the slice would turn orange, towards the other polarity
