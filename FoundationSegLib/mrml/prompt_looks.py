@@ -15,6 +15,7 @@ _GLYPHS: Mapping[Polarity, str] = {Polarity.POSITIVE: "ThickCross2D", Polarity.N
 # In percent of the screen's diagonal, as Slicer counts glyphs, and in parts of a glyph. Lines are as wide as Slicer's
 # own, 0.2 of a glyph of 3: it draws them as bands, which have gaps where they are much narrower than two pixels.
 _POINT_SIZE, _CORNER_SIZE, _LINE_THICKNESS = 3.0, 1.0, 0.6
+_FADING_MM = 0.1
 
 
 def style_node(node: Any, prompt: Prompt) -> None:
@@ -34,6 +35,6 @@ def style_node(node: Any, prompt: Prompt) -> None:
     display.SetUseGlyphScale(True)
     display.SetGlyphScale(_POINT_SIZE if is_point else _CORNER_SIZE)
     display.SetLineThickness(_LINE_THICKNESS)
-    display.SetLineColorFadingHueOffset(
-        0.0
-    )  # or green lines off the slice would turn orange, towards the other polarity
+    # Behind the start of the fading, Slicer turns green lines orange, towards the other polarity
+    # (vtkSlicerMarkupsWidgetRepresentation2D::UpdateDistanceColorMap): it starts where they end.
+    display.SetLineColorFadingStart(display.GetLineColorFadingEnd() - _FADING_MM)
