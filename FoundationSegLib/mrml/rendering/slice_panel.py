@@ -56,7 +56,7 @@ class SlicePanel:
         self._logic.GetSliceCompositeNode().SetBackgroundVolumeID(stage.volume_node.GetID())
         self._logic.FitSliceToBackground()
         # Before the overlay: what is translucent replaces whatever is drawn later, instead of blending with it.
-        renderer.AddViewProp(_image_actor(self._logic))
+        renderer.AddViewProp(image_actor(self._logic))
         manager = slicer.vtkMRMLSegmentationsDisplayableManager2D()
         self._overlay = show_with(stage, renderer, self._logic.GetSliceNode(), manager)
 
@@ -113,7 +113,7 @@ def _add_logic(stage: Stage, orientation: Orientation) -> Any:
     return logic
 
 
-def _image_actor(logic: Any) -> Any:
+def image_actor(logic: Any) -> Any:
     """The grey or colour image: the slice logic computes it, but Slicer's window widgets are what draws it."""
     mapper = vtk.vtkImageMapper()
     mapper.SetColorWindow(255)

@@ -1,0 +1,174 @@
+"""The pictures of prompts: one markups node each, drawn from records, watched for what users do to them."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import slicer
+
+from ..core.geometry import Geometry
+from ..core.prompts import Prompt
+from .observers import Observers
+from .prompt_folder import put_into_folder, remove_folder, take_from_folder
+from .prompt_looks import style_node
+from .prompt_nodes import (
+    Place,
+    add_prompt_node,
+    can_show,
+    draw,
+    drawn_points,
+    node_name,
+    prompt_nodes,
+    release_node,
+)
+from .prompt_records import PromptRecord
+from .prompt_shapes import moved_prompt, shape_of
+
+
+class PromptPictures:
+    """The markups of one segmentation's prompts.
+
+    Markups that are there already, in a scene that was opened, are taken over; of several for one prompt the first,
+    the others are the user's copies and are left to them.
+
+    Args:
+        segmentation_node: whose prompts they are.
+        geometry: the grid of the image.
+        on_moved: told when somebody else moved the points of a node: its place, and the prompt as it is now, or None
+            where nothing is left of it. While the mouse drags, nothing is told.
+    """
+
+    def __init__(
+        self, segmentation_node: Any, geometry: Geometry, on_moved: Callable[[Place, Prompt | None], None]
+    ) -> None:
+        self._scene = segmentation_node.GetScene()
+        self._segmentation_node = segmentation_node
+        self._geometry = geometry
+        self._on_moved = on_moved
+        self._nodes: dict[Place, Any] = {}
+        self._prompts: dict[Place, Prompt] = {}
+        self._observers: dict[Place, Observers] = {}
+        self._dragged: set[Place] = set()
+        self._moved: set[Place] = set()  # by others, and not drawn anew since
+        self._shown: Collection[str] | None = None
+        self._is_drawing = False
+        for place, node in prompt_nodes(segmentation_node):
+            if place in self._nodes:
+                release_node(node)
+            else:
+                self._adopt(place, node)
+
+    @property
+    def nodes(self) -> dict[Place, Any]:
+        """The markups nodes, by what they stand for."""
+        return dict(self._nodes)
+
+    def draw_segment(self, segment_id: str, segment_name: str, record: PromptRecord) -> None:
+        """Draw what changed in the record of a segment: new nodes, moved ones, fewer ones. Looks are left alone."""
+        kept = {Place(segment_id, one.key) for one in record.prompts}
+        with self._drawing():
+            for place in [place for place in self._nodes if place.segment_id == segment_id and place not in kept]:
+                self._remove(place)
+            for number, one in enumerate(record.prompts, start=1):
+                name = node_name(segment_name, number, one.prompt)
+                self._draw_prompt(Place(segment_id, one.key), one.prompt, name)
+
+    def show(self, segment_ids: Collection[str] | None) -> None:
+        """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all."""
+        self._shown = None if segment_ids is None else frozenset(segment_ids)
+        for place, node in self._nodes.items():
+            node.SetDisplayVisibility(self._is_shown(place))
+
+    def forget(self, node: Any) -> Place | None:
+        """Watch a node no more that was removed from the scene; its place, if it was one of these."""
+        place = next((place for place, kept in self._nodes.items() if kept is node), None)
+        if place is not None:
+            self._release(place)
+        return place
+
+    def remove_all(self) -> None:
+        """Remove the nodes and their folder from the scene: the segmentation has gone."""
+        with self._drawing():
+            for place in list(self._nodes):
+                self._remove(place)
+        remove_folder(self._scene, self._segmentation_node)
+
+    def stop(self) -> None:
+        """Watch no more; the nodes stay."""
+        for place in list(self._nodes):
+            self._release(place)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """What nodes report in here is our own doing."""
+        before, self._is_drawing = self._is_drawing, True
+        try:
+            yield
+        finally:
+            self._is_drawing = before
+
+    def _draw_prompt(self, place: Place, prompt: Prompt, name: str) -> None:
+        if self._prompts.get(place) == prompt and place not in self._moved:
+            return
+        self._moved.discard(place)
+        shape, node = shape_of(prompt, self._geometry), self._nodes.get(place)
+        if node is not None and (shape is None or not can_show(node, shape)):
+            self._remove(place)
+            node = None
+        if shape is None:
+            return
+        if node is None:
+            node = add_prompt_node(self._segmentation_node, place, prompt, shape, name)
+            put_into_folder(self._segmentation_node, node)
+            node.SetDisplayVisibility(self._is_shown(place))
+            self._adopt(place, node)
+        elif not shape.is_at(drawn_points(node, shape)):
+            draw(node, prompt, shape)
+        before = self._prompts.get(place, prompt)
+        if before.polarity is not prompt.polarity:
+            style_node(node, prompt)
+        self._prompts[place] = prompt
+
+    def _is_shown(self, place: Place) -> bool:
+        return self._shown is None or place.segment_id in self._shown
+
+    def _adopt(self, place: Place, node: Any) -> None:
+        """Watch a node. A drag with the mouse reports every step; only where it ends counts."""
+        self._nodes[place] = node
+        observers = self._observers[place] = Observers()
+        markups = slicer.vtkMRMLMarkupsNode
+        observers.add(node, markups.PointStartInteractionEvent, self._drag_started, place)
+        observers.add(node, markups.PointEndInteractionEvent, self._drag_ended, place)
+        for event in (markups.PointModifiedEvent, markups.PointRemovedEvent, markups.PointPositionUndefinedEvent):
+            observers.add(node, event, self._points_changed, place)
+
+    def _drag_started(self, place: Place) -> None:
+        self._dragged.add(place)
+
+    def _drag_ended(self, place: Place) -> None:
+        self._dragged.discard(place)
+        self._points_changed(place)
+
+    def _points_changed(self, place: Place) -> None:
+        node, prompt = self._nodes.get(place), self._prompts.get(place)
+        if self._is_drawing or place in self._dragged or node is None or prompt is None:
+            return
+        shape = shape_of(prompt, self._geometry)
+        if shape is None:
+            return
+        points = drawn_points(node, shape)
+        if not shape.is_at(points):
+            self._moved.add(place)
+            self._on_moved(place, moved_prompt(prompt, points, self._geometry))
+
+    def _remove(self, place: Place) -> None:
+        node = self._nodes[place]
+        self._release(place)
+        take_from_folder(self._scene, node)
+        self._scene.RemoveNode(node)
+
+    def _release(self, place: Place) -> None:
+        del self._nodes[place]
+        self._prompts.pop(place, None)
+        self._dragged.discard(place)
+        self._observers.pop(place).remove()

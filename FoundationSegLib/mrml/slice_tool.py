@@ -1,0 +1,234 @@
+"""The tool that turns the mouse in slice views into prompts: press, drag, release. VTK's events only, no Qt.
+
+What belongs to Slicer stays Slicer's: wheel, pan (middle button, Shift + left), zoom (right button), the crosshair
+(Shift), every key but Escape during a gesture. Of the left button we take over window/level, Ctrl's blending of
+foreground and background, and the double click that maximises a view, in views that show the volume.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import slicer
+
+from ..core.errors import FoundationSegError
+from ..core.prompts import Polarity, Prompt
+from .gestures import Drawing, Gesture, Idle, Pixel, Reaction, State, ToolKind, cancel, move, press, release
+from .observers import Observers
+from .preview import Preview, preview_lines
+from .slice_views import SliceView
+from .view_plane import ViewPlane, prompt_of
+
+_INTERACTION = "vtkMRMLInteractionNodeSingleton"
+
+
+class SliceTool:
+    """Listens to slice views while it is enabled, and hands finished prompts to a callback.
+
+    Ctrl turns the polarity round; on macOS it is Cmd, because Qt calls that key Ctrl there (QVTKInteractorAdapter
+    passes ``Qt::ControlModifier`` on). A view that shows another volume, and every view while the user
+    places markups with Slicer's own tool are left alone. It stops by itself when its volume or the scene goes.
+
+    Args:
+        on_prompt: gets each prompt: RAS in mm of the volume before its parent transforms, with polarity and plane.
+        on_refused: gets the error of a gesture that meant no prompt, among them a `GeometryError` where the volume
+            is under a transform that is not linear, and those that ``on_prompt`` raised.
+    """
+
+    def __init__(
+        self, on_prompt: Callable[[Prompt], None], on_refused: Callable[[FoundationSegError], None] | None = None
+    ) -> None:
+        self._on_prompt = on_prompt
+        self._on_refused = on_refused or (lambda error: None)
+        self._kind: ToolKind = "point"
+        self._volume_node: Any = None
+        self._views: list[_ListeningView] = []
+        self._observers = Observers()
+        self._scene: Any = None
+        self.polarity = Polarity.POSITIVE
+        self.radius_mm: float | None = None
+
+    @property
+    def is_enabled(self) -> bool:
+        """True while the mouse draws prompts."""
+        return self._volume_node is not None
+
+    @property
+    def kind(self) -> ToolKind:
+        """What the mouse draws; setting it cancels a gesture under way."""
+        return self._kind
+
+    @kind.setter
+    def kind(self, kind: ToolKind) -> None:
+        self.cancel()
+        self._kind = kind
+
+    def enable(self, volume_node: Any, views: Iterable[SliceView], kind: ToolKind | None = None) -> None:
+        """Draw prompts on a volume in these views, and in no others; call again when the layout has changed."""
+        self.disable()
+        self._kind = kind or self._kind
+        self._volume_node = volume_node
+        self._scene = volume_node.GetScene()
+        self._views = [_ListeningView(view, self) for view in views]
+        self._observers.add_for_nodes(self._scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._node_removed)
+        self._observers.add(self._scene, slicer.vtkMRMLScene.StartCloseEvent, self.disable)
+
+    def disable(self) -> None:
+        """Leave the mouse to Slicer; a gesture under way is cancelled."""
+        for view in self._views:
+            view.stop()
+        self._observers.remove()
+        self._views, self._scene, self._volume_node = [], None, None
+
+    def cancel(self) -> None:
+        """Forget the gesture under way, if there is one."""
+        for view in self._views:
+            view.cancel()
+
+    def polarity_for(self, ctrl: bool) -> Polarity:
+        """What a press means now."""
+        if not ctrl:
+            return self.polarity
+        return Polarity.POSITIVE if self.polarity is Polarity.NEGATIVE else Polarity.NEGATIVE
+
+    def plane_of(self, view: SliceView) -> ViewPlane | None:
+        """Where a view cuts the volume; None where the tool does not act.
+
+        Raises:
+            InputError: the volume has lost its image.
+            GeometryError: a parent transform of the volume is not linear, or a matrix cannot be inverted.
+        """
+        if self._volume_node is None or self._is_placing_markups() or not view.shows(self._volume_node):
+            return None
+        return view.plane(self._volume_node)
+
+    def finish(self, gesture: Gesture, plane: ViewPlane) -> None:
+        """Hand a finished gesture on as a prompt."""
+        try:
+            self._on_prompt(prompt_of(gesture, plane, self.radius_mm))
+        except FoundationSegError as error:
+            self._on_refused(error)
+
+    def refuse(self, error: FoundationSegError) -> None:
+        """Report why the tool cannot work here."""
+        self._on_refused(error)
+
+    def _is_placing_markups(self) -> bool:
+        node = self._scene.GetNodeByID(_INTERACTION)
+        return node is not None and node.GetCurrentInteractionMode() == slicer.vtkMRMLInteractionNode.Place
+
+    def _node_removed(self, node: Any) -> None:
+        if node is self._volume_node:
+            self.disable()
+            return
+        for view in [view for view in self._views if view.uses(node)]:
+            view.stop()
+            self._views.remove(view)
+
+
+class _ListeningView:
+    """The observers of one slice view, and the gesture that is drawn in it."""
+
+    def __init__(self, view: SliceView, tool: SliceTool) -> None:
+        self._view = view
+        self._tool = tool
+        self._state: State = Idle()
+        self._plane: ViewPlane | None = None
+        self._renderer: Any = None
+        self._preview: Preview | None = None
+        self._observers = Observers()
+        for event, react, *arguments in (
+            ("LeftButtonPressEvent", self._pressed, False),
+            # For the second press of a double click, Qt sends this event and no press (QVTKInteractorAdapter).
+            ("LeftButtonDoubleClickEvent", self._pressed, True),
+            ("MouseMoveEvent", self._moved),
+            ("LeftButtonReleaseEvent", self._released),
+            ("KeyPressEvent", self._key_pressed),
+            ("RightButtonPressEvent", self._interrupted),
+            ("MiddleButtonPressEvent", self._interrupted),
+            ("MouseWheelForwardEvent", self._interrupted),
+            ("MouseWheelBackwardEvent", self._interrupted),
+        ):
+            self._observers.add_first(view.interactor, event, react, *arguments)
+
+    def uses(self, node: Any) -> bool:
+        return node is self._view.slice_node or node is self._view.composite_node
+
+    def stop(self) -> None:
+        self.cancel()
+        self._observers.remove()
+
+    def cancel(self) -> None:
+        self._apply(cancel(self._state))
+
+    def _pressed(self, repeated: bool) -> bool:
+        interactor = self._view.interactor
+        self.cancel()
+        self._state = Idle()
+        if interactor.GetShiftKey() or interactor.GetAltKey():
+            return False
+        try:
+            self._plane = self._tool.plane_of(self._view)
+        except FoundationSegError as error:
+            self._tool.refuse(error)
+            return True
+        self._renderer = self._view.renderer_at(interactor.GetEventPosition())
+        if self._plane is None or self._renderer is None:
+            return False
+        polarity = self._tool.polarity_for(bool(interactor.GetControlKey()))
+        return self._apply(press(self._tool.kind, polarity, self._place(), repeated))
+
+    def _moved(self) -> bool:
+        if not self._is_drawing():
+            return False
+        return self._apply(move(self._state, self._place()))
+
+    def _released(self) -> bool:
+        if not self._is_drawing():
+            return self._apply(release(self._state, (0.0, 0.0)))
+        return self._apply(release(self._state, self._place()))
+
+    def _key_pressed(self) -> bool:
+        return self._view.interactor.GetKeySym() == "Escape" and self._apply(cancel(self._state))
+
+    def _interrupted(self) -> bool:
+        """Another button or the wheel during a gesture: it is cancelled, and the view stays where it is."""
+        return self._apply(cancel(self._state))
+
+    def _is_drawing(self) -> bool:
+        """True during a gesture; one whose view has changed in the meantime is cancelled."""
+        if not isinstance(self._state, Drawing) or self._plane is None:
+            return False
+        try:
+            plane = self._tool.plane_of(self._view)
+        except FoundationSegError:
+            plane = None
+        if plane is None or not plane.is_same(self._plane):
+            self.cancel()
+        return isinstance(self._state, Drawing)
+
+    def _place(self) -> Pixel:
+        """The mouse in pixels of the view, whose renderer may begin elsewhere than the window."""
+        x, y = self._view.interactor.GetEventPosition()
+        left, bottom = self._renderer.GetOrigin()
+        return self._plane.clamped((x - left, y - bottom)) if self._plane else (x, y)
+
+    def _apply(self, reaction: Reaction) -> bool:
+        plane, self._state = self._plane, reaction.state
+        self._show()
+        if reaction.finished is not None and plane is not None:
+            # Last, because the callback may do anything, also disable this tool.
+            self._tool.finish(reaction.finished, plane)
+        return reaction.swallow
+
+    def _show(self) -> None:
+        if isinstance(self._state, Drawing) and self._plane is not None:
+            if self._preview is None:
+                self._preview = Preview(self._renderer)
+            gesture = self._state.gesture
+            self._preview.show(preview_lines(gesture, self._plane), gesture.polarity)
+        elif self._preview is not None:
+            self._preview.remove()
+            self._preview = self._renderer = self._plane = None
+        else:
+            return
+        self._view.render()

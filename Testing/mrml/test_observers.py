@@ -1,0 +1,66 @@
+"""Observers go together, and keep nobody alive."""
+
+import gc
+
+import vtk
+
+from FoundationSegLib.mrml.observers import Observers
+
+
+class Counter:
+    def __init__(self):
+        self.counted = 0
+        self.observers = Observers()
+
+    def count(self, by=1):
+        self.counted += by
+        return True
+
+
+def test_methods_are_called_until_they_are_removed():
+    counter, observed = Counter(), vtk.vtkObject()
+    counter.observers.add(observed, "ModifiedEvent", counter.count)
+    counter.observers.add(observed, "ModifiedEvent", counter.count, 10)
+    observed.Modified()
+    assert counter.counted == 11 and counter.observers
+    counter.observers.remove()
+    observed.Modified()
+    assert counter.counted == 11 and not counter.observers
+    assert not observed.HasObserver("ModifiedEvent")
+
+
+def test_who_is_dropped_is_not_called():
+    observed, counted = vtk.vtkObject(), []
+
+    class Telling(Counter):
+        def count(self, by=1):
+            counted.append(by)
+
+    telling = Telling()
+    telling.observers.add(observed, "ModifiedEvent", telling.count)
+    observed.Modified()
+    del telling
+    gc.collect()
+    observed.Modified()
+    assert counted == [1]
+
+
+def test_the_first_may_stop_an_event_and_remove_itself():
+    interactor, counter, others = vtk.vtkGenericRenderWindowInteractor(), Counter(), []
+    interactor.AddObserver("KeyPressEvent", lambda *_: others.append(1))
+    counter.observers.add_first(interactor, "KeyPressEvent", counter.count)
+    interactor.InvokeEvent("KeyPressEvent")
+    assert (counter.counted, others) == (1, [])
+
+    class Leaving(Counter):
+        def count(self, by=1):
+            self.observers.remove()
+            return super().count(by)
+
+    counter.observers.remove()
+    leaving = Leaving()
+    leaving.observers.add_first(interactor, "KeyPressEvent", leaving.count)
+    interactor.InvokeEvent("KeyPressEvent")
+    assert (leaving.counted, others) == (1, [])
+    interactor.InvokeEvent("KeyPressEvent")
+    assert (leaving.counted, others) == (1, [1])
