@@ -18,6 +18,7 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
+from ..core.prompts_file import read_prompts
 from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
@@ -29,7 +30,7 @@ from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
 from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
-from .prompts_file import mask_files, read_masks, read_prompts, without_folders
+from .mask_prompts import mask_files, read_masks, without_folders
 from .report import segment_report
 from .targets import path_argument, require_targets
 from .terminal import ProgressLine, say

@@ -1,11 +1,8 @@
-"""Reading a prompts file: JSON, decoded strictly."""
+"""The masks that a prompts file names: their files, their voxels, and what a report says of them."""
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,28 +10,6 @@ from ..core.errors import GeometryError, InputError, PromptError
 from ..core.geometry import Geometry, whole_box
 from ..core.mask import pack_mask
 from ..core.prompts import MaskPrompt, Prompt, PromptSet
-from ..core.prompts_document import parse_prompts
-
-_MOST_DIGITS = 400  # more than any finite number has
-
-
-def read_prompts(path: Path) -> PromptSet:
-    """The prompts of a file.
-
-    Raises:
-        InputError: the file cannot be read.
-        PromptError: it is no JSON, or not of the form that the README describes; the message names the place.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name}: is not a text file") from error
-    except OSError as error:
-        raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from error
-    try:
-        return parse_prompts(_decode(text))
-    except PromptError as error:
-        raise PromptError(f"{path.name}: {error}") from error
 
 
 def mask_files(prompts: PromptSet, folder: Path) -> tuple[Path, ...]:
@@ -94,25 +69,3 @@ def _with_voxels(prompt: MaskPrompt, folder: Path, geometry: Geometry, place: st
     inside = whole_box(mask.shape).intersection(geometry.box.shifted((-offset[0], -offset[1], -offset[2])))
     k, j, i = np.add(inside.start_kji, offset).tolist()
     return replace(prompt, voxels=pack_mask(mask[inside.slices], (k, j, i)))
-
-
-def _decode(text: str) -> object:
-    try:
-        return json.loads(text, object_pairs_hook=_without_twins, parse_int=_whole_number)
-    except (ValueError, RecursionError) as error:
-        raise PromptError(f"is no JSON: {error}") from error
-
-
-def _whole_number(digits: str) -> float:
-    """Python refuses to read thousands of digits as a whole number; as a real one they are infinite, and named so."""
-    return int(digits) if len(digits) < _MOST_DIGITS else float(digits)
-
-
-def _without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON allows a field twice and keeps the last: here that would lose a prompt without a word."""
-    document: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in document:
-            raise PromptError(f"the field {name!r} stands twice in one object")
-        document[name] = value
-    return document

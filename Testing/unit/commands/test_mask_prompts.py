@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from FoundationSegLib.commands.mask_prompts import read_masks
+from FoundationSegLib.core.errors import PromptError
+from FoundationSegLib.core.geometry import Geometry
+from FoundationSegLib.core.prompts import MaskPrompt, PromptSet, SegmentPrompts
+
+
+def seeded(folder, mask, name="Left", spacing=(1.0, 1.0, 2.0)):
+    """Prompts with one mask prompt, whose file is a label map in the folder."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(folder / "seed.nrrd"))
+    return PromptSet((SegmentPrompts("Liver", (MaskPrompt("seed.nrrd", name),)),))
+
+
+def test_a_mask_prompt_gets_the_voxels_of_its_file(tmp_path):
+    mask = np.zeros((4, 5, 6), bool)
+    mask[1:3, 2:4, 1:5] = True
+    geometry = Geometry(np.diag([-1.0, -1.0, 2.0, 1.0]), mask.shape)
+    (segment,) = read_masks(seeded(tmp_path, mask), tmp_path, geometry).segments
+    assert np.array_equal(segment.prompts[0].voxels.expand(mask.shape), mask)
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (2, 1, 3), (-1, -2, 0), (5, 5, 5)])
+def test_a_mask_that_was_cropped_or_reaches_beyond_is_laid_on_its_voxels(tmp_path, start):
+    image = Geometry(np.array([[-1.0, 0, 0, 4], [0, -1, 0, 5], [0, 0, 2, 6], [0, 0, 0, 1]]), (6, 6, 7))
+    mask = np.random.default_rng(1).random((3, 4, 4)) < 0.5
+    written = sitk.GetImageFromArray(mask.astype(np.uint8))
+    k, j, i = start
+    written.SetSpacing((1.0, 1.0, 2.0))
+    written.SetOrigin((-4.0 + i, -5.0 + j, 6.0 + 2 * k))
+    sitk.WriteImage(written, str(tmp_path / "seed.nrrd"))
+    prompts = PromptSet((SegmentPrompts("Liver", (MaskPrompt("seed.nrrd", "Left"),)),))
+    (segment,) = read_masks(prompts, tmp_path, image).segments
+    wide = np.zeros((14, 14, 15), bool)
+    wide[k + 4 : k + 7, j + 4 : j + 8, i + 4 : i + 8] = mask
+    assert np.array_equal(segment.prompts[0].voxels.expand(image.shape_kji), wide[4:10, 4:10, 4:11])
+
+
+@pytest.mark.parametrize(
+    ("spacing", "name", "file", "told"),
+    [
+        ((1.0, 1.0, 2.5), "Left", "seed.nrrd", "not on the grid of the image"),
+        ((1.0, 1.0, 2.0), "7", "seed.nrrd", "no label '7'"),
+        ((1.0, 1.0, 2.0), "Left", "other.nrrd", "other.nrrd"),
+    ],
+)
+def test_a_mask_that_cannot_be_had_is_refused_with_its_place(tmp_path, spacing, name, file, told):
+    mask = np.ones((4, 5, 6), bool)
+    prompts = seeded(tmp_path, mask, name, spacing)
+    prompts = replace(prompts, segments=(SegmentPrompts("Liver", (MaskPrompt(file, name),)),))
+    with pytest.raises(PromptError, match=told) as caught:
+        read_masks(prompts, tmp_path, Geometry(np.diag([-1.0, -1.0, 2.0, 1.0]), mask.shape))
+    assert caught.value.place == "segments[0].prompts[0].file"
