@@ -178,4 +178,6 @@ class Ledger:
 def _rejected(entry: Entry[RecordState], segment_id: str) -> RecordState:
     before, after = entry.before[segment_id], entry.after[segment_id]
     count = len(effective(after.steps)) - len(effective(before.steps))
+    if count <= 0 or after.steps[: len(before.steps)] != before.steps:
+        return before  # the steps were replaced as a whole, and so they are now
     return replace(before, steps=(*after.steps, RejectStep(count)))

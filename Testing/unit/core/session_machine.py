@@ -306,8 +306,11 @@ class Machine:
         self.redo_all()
         before, states = self.masks(), self.steps()
         while ledger.history._done:
-            free = [key for key in self.store.segment_ids if not ledger.history.blocking_undo(key)]
-            assert [key for key in free if self.session.undo(key)]
+            assert [
+                key
+                for key in self.store.segment_ids
+                if not ledger.history.blocking_undo(key) and self.session.undo(key)
+            ]
         masks = self.masks()
         for key, state in start.items():
             assert ledger.records[key].state == state
@@ -321,8 +324,7 @@ class Machine:
     def redo_all(self):
         history = self.session.ledger.history
         while history._undone:
-            free = [key for key in self.store.segment_ids if not history.blocking_redo(key)]
-            assert [key for key in free if self.session.redo(key)]
+            assert [key for key in self.store.segment_ids if not history.blocking_redo(key) and self.session.redo(key)]
 
 
 def same(one, other):
