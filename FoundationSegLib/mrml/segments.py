@@ -108,6 +108,20 @@ class SegmentWriter(SegmentReader):
         self._require_unlocked(segment_id)
         box = self.inside(box)
         change = self.difference(segment_id, _packed(mask, box), box)
+        return self.write_change(segment_id, change, policy, masking_node)
+
+    def write_change(
+        self,
+        segment_id: str,
+        change: SegmentChange,
+        policy: OverlapPolicy = OverlapPolicy.PROTECT,
+        masking_node: Any | None = None,
+    ) -> Edit:
+        """Make a change whose gained voxels the segment has not, and whose lost voxels it has; otherwise :meth:`write`.
+
+        For those who know the segment as it is: nothing is compared first.
+        """
+        self._require_unlocked(segment_id)
         if masking_node is not None:
             change = editable(change, segment_id, self._node, self._volume_node, masking_node)
         keeping, losing = self._others(segment_id, policy)
