@@ -22,6 +22,7 @@ from .steps import (
     SettingsStep,
     Standing,
     Steps,
+    going_on,
     standing,
 )
 
@@ -63,7 +64,7 @@ class Prepared:
     Attributes:
         target: the segment.
         before: its state now.
-        steps: all steps that it will have.
+        steps: all steps that it will have, and ``after``, what they come to.
         plan: what is to be asked and done.
         is_settled: True where the present voxels became the seed just now.
         keeps_seed: True where the seed is the one that it was.
@@ -72,6 +73,7 @@ class Prepared:
     target: Target
     before: RecordState
     steps: Steps
+    after: Standing
     plan: Plan
     is_settled: bool
     keeps_seed: bool
@@ -96,17 +98,17 @@ def prepare(
         before = record.state if record is not None else RecordState()
         settled: Steps = ()
         if action.is_replay:
-            steps = intents
+            steps, after = intents, standing(intents)
         else:
             now = before.standing
             reason = _reason_to_settle(now, intents, action.choice)
             if record is not None and reason is not None:
                 settled = record.seeded(masks, reason).steps[-1:]
             settings = (SettingsStep(action.choice),) if _needs(now, intents, action.choice) else ()
-            steps = (*before.steps, *settled, *settings, *intents)
-        after = standing(steps)
+            more = (*settled, *settings, *intents)
+            steps, after = (*before.steps, *more), going_on(now, more)
         made = plan(after, masks, geometry, names[target])
-        found.append(Prepared(target, before, steps, made, bool(settled), after.seed == before.standing.seed))
+        found.append(Prepared(target, before, steps, after, made, bool(settled), after.seed == before.standing.seed))
     return tuple(found)
 
 

@@ -57,9 +57,9 @@ class Combination:
 
     def result(self, answer: PackedMask, box: Box) -> NDArray[np.bool_]:
         """The segment in a box of the volume: a new (K, J, I) boolean array of the shape of the box."""
-        new = cut_out(self.ground, box)
-        new &= ~self._erasable(answer, box)
-        _lay(answer, new, box)
+        new = cut_out(answer, box)
+        if not self.replaces and not self.ground.box.intersection(box).is_empty:
+            new |= cut_out(self.ground, box) & ~self._erasable(answer, box)
         if self.zone is not None or self.kept or self.region is not None:
             np.copyto(new, cut_out(self.seed, box), where=~self._counting(box))
         if not self.denied.box.is_empty:
@@ -67,11 +67,7 @@ class Combination:
         _lay(self.retained, new, box)
         return new
 
-    def _erasable(self, answer: PackedMask, box: Box) -> NDArray[np.bool_] | np.bool_:
-        if self.replaces:
-            return np.True_
-        if self.ground.box.intersection(box).is_empty:
-            return np.False_
+    def _erasable(self, answer: PackedMask, box: Box) -> NDArray[np.bool_]:
         erasable = np.zeros(box.shape_kji, np.bool_)
         boxes = (*self.erased, *(boxes_by_slice(answer, self.around) if self.around else ()))
         for erased in boxes:
@@ -93,6 +89,8 @@ class Combination:
 
 def cut_out(mask: PackedMask, box: Box) -> NDArray[np.bool_]:
     """A mask in a box of the volume: a new (K, J, I) boolean array of the shape of the box."""
+    if box == mask.box:
+        return mask.unpack()
     array = np.zeros(box.shape_kji, np.bool_)
     _lay(mask, array, box)
     return array

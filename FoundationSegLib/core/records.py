@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .steps_document import parse_steps, steps_to_document
 _UNFOLDED = 16  # changes that wait until somebody asks for the whole mask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecordState:
     """What undo takes back beside the voxels.
 
@@ -30,7 +31,7 @@ class RecordState:
     reach: Box = EMPTY_BOX
     provenance: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def standing(self) -> Standing:
         """What the steps come to."""
         return standing(self.steps)

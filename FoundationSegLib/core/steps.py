@@ -216,8 +216,16 @@ def standing(steps: Sequence[Step]) -> Standing:
     Raises:
         InputError: a step names a prompt that is not there.
     """
-    now = Standing()
-    for step in effective(steps):
+    return going_on(Standing(), effective(steps))
+
+
+def going_on(now: Standing, steps: Sequence[Step]) -> Standing:
+    """Where more steps lead, none of them a rejection.
+
+    Raises:
+        InputError: a step names a prompt that is not there.
+    """
+    for step in steps:
         now = _after(now, step)
     return now
 

@@ -19,7 +19,7 @@ from .prompts_document import prompts_to_document
 from .records import KnownMask, Record, RecordState
 from .requests import Prediction, SegmentPrediction
 from .segment_store import NewSegment, SegmentStore
-from .steps import PolarityChanged, PromptAdded, PromptMoved, PropagateStep, WithheldStep, standing
+from .steps import PolarityChanged, PromptAdded, PromptMoved, PropagateStep, WithheldStep
 
 _CORRECTING = (PromptAdded, PromptMoved, PolarityChanged, PropagateStep)
 
@@ -78,7 +78,7 @@ def warning(
         if action.is_replay or not any(isinstance(step, _CORRECTING) for step in action.intents[target]):
             continue
         share = max(share, one.change.lost.voxels / max(1, records[target].known.voxels))
-        hand = [masks.get(key) for key in standing(one.prepared.steps).hand]
+        hand = [masks.get(key) for key in one.prepared.after.hand]
         by_hand += sum(_common(one.change.gained, mask) + _common(one.change.lost, mask) for mask in hand)
     return Pending(changes, share, by_hand) if share > ask_above or by_hand else None
 
@@ -174,7 +174,7 @@ def _missing(wanted: PackedMask, real: PackedMask) -> PackedMask:
 def provenance_of(prediction: Prediction, one: Prepared, version: str) -> dict[str, str]:
     """Where a predicted segment comes from, by the names of :data:`~.segment_store.PROVENANCE`."""
     checkpoint = prediction.checkpoint
-    prompts = tuple(held.prompt for held in standing(one.steps).prompts)
+    prompts = tuple(held.prompt for held in one.after.prompts)
     document = prompts_to_document(PromptSet((SegmentPrompts("-", prompts),)))["segments"][0]["prompts"]
     found = {
         "Model": checkpoint.model_id,

@@ -82,8 +82,9 @@ def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
         raise GeometryError("the segment was drawn on another grid than the volume: resample it in the Segment Editor")
     matrix = geometry.ijk_to_ras if is_empty(labelmap) else image_to_world(labelmap)
     image = oriented_image(mask.box.shifted((-offset[0], -offset[1], -offset[2])), matrix)
-    voxels = mask.unpack().reshape(-1).view(np.uint8)
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(voxels, deep=True))
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    voxels[:] = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=voxels.size)
     return image
 
 

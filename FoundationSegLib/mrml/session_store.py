@@ -93,9 +93,9 @@ class SceneStore:
         return self._writer.write_change(segment_id, change, policy, self.masking_node)
 
     def apply(self, edit: Edit) -> Edit:
-        """See :meth:`SegmentStore.apply`."""
+        """See :meth:`SegmentStore.apply`. The session has just looked whether the segments are as they were."""
         self._require_there()
-        return self._writer.apply(edit)
+        return self._writer.apply_known(edit)
 
     def provenance(self, segment_id: str) -> Mapping[str, str]:
         """See :meth:`SegmentStore.provenance`."""
