@@ -4,15 +4,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from .errors import GoneError, InputError
+from .geometry import EMPTY_BOX
 from .history import Entry, History
-from .mask import Edit, SegmentChange
+from .mask import Edit, PackedMask, SegmentChange
 from .mask_table import MaskTable
 from .outcomes import Done, What
 from .overlap import OverlapPolicy
 from .records import Record, RecordState, open_record, record_to_document
 from .requests import Prediction
 from .segment_store import PromptStore, SegmentStore
-from .steps import AcceptStep, RejectStep, effective
+from .steps import AcceptStep, RejectStep, Steps, effective, standing
 from .writing import Computed, Writing, follow, provenance_of, renewed
 
 
@@ -91,6 +92,24 @@ class Ledger:
             notes,
             forgotten,
         )
+
+    def restore(self, segment_id: str, steps: Steps, mask: PackedMask, policy: OverlapPolicy) -> None:
+        """Give an empty segment the steps and the voxels of an earlier session; that cannot be undone.
+
+        What the policy keeps back becomes part of the seed.
+        """
+        record = self.record(segment_id)
+        edit = self.store.write(segment_id, SegmentChange(gained=mask), policy)
+        follow(edit, self.records)
+        now = standing(steps)
+        reach = mask.box.union(self.masks.get(now.seed).box)
+        record.state = RecordState(steps, now, reach, record.state.provenance)
+        if edit.changes.get(segment_id, SegmentChange()).gained != mask:
+            record.state = replace(record.seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
+        for other in edit.changes.keys() & self.records.keys() - {segment_id}:
+            self.records[other].state = replace(self.records[other].seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
+            self.history.forget(other)
+        self._settle(edit.changes.keys() & self.records.keys() | {segment_id})
 
     def undo(self, segment_id: str) -> Done | None:
         """Take back the last action of a segment; None if there is none (any more).

@@ -70,11 +70,11 @@ def pack_mask(mask_kji: NDArray[np.generic], start_kji: Shape = (0, 0, 0)) -> Pa
 
     ``start_kji`` is the place of the array's first voxel in the image.
     """
-    tight = bounding_box(mask_kji)
+    mask = mask_kji if mask_kji.dtype == np.bool_ else mask_kji != 0
+    tight = bounding_box(mask)
     if tight.is_empty:
         return EMPTY_MASK
-    bits = np.packbits(mask_kji[tight.slices] != 0).tobytes()
-    return PackedMask(tight.shifted(start_kji), bits)
+    return PackedMask(tight.shifted(start_kji), np.packbits(mask[tight.slices]).tobytes())
 
 
 def _cut(array_kji: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
@@ -141,8 +141,10 @@ def change_between(
     """
     if before_kji.shape != after_kji.shape:
         raise GeometryError(f"masks of shapes {before_kji.shape} and {after_kji.shape} cannot be compared")
-    before, after = before_kji.astype(np.bool_, copy=False), after_kji.astype(np.bool_, copy=False)
-    return SegmentChange(gained=pack_mask(after > before, start_kji), lost=pack_mask(before > after, start_kji))
+    # Bytes of 0 and 1: several times faster than comparing truth values.
+    before, after = (array.astype(np.bool_, copy=False).view(np.uint8) for array in (before_kji, after_kji))
+    gained, lost = (after & ~before).view(np.bool_), (before & ~after).view(np.bool_)
+    return SegmentChange(gained=pack_mask(gained, start_kji), lost=pack_mask(lost, start_kji))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,34 +10,30 @@ from .geometry import EMPTY_BOX, Box
 from .mask import EMPTY_MASK, PackedMask, SegmentChange, change_between, merge_masks, pack_mask
 from .mask_table import MaskTable, mask_key
 from .segment_store import SegmentStore, read_segment
-from .steps import SeedReason, SeedStep, Standing, Step, Steps, standing
+from .steps import SeedReason, SeedStep, Standing, Step, Steps, going_on, standing
 from .steps_document import parse_steps, steps_to_document
 
 _UNFOLDED = 16  # changes that wait until somebody asks for the whole mask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecordState:
     """What undo takes back beside the voxels.
 
     Attributes:
-        steps: the steps of the segment.
+        steps: the steps of the segment, and ``standing``, what they come to.
         reach: the box outside which the segment is its seed.
         provenance: where its voxels come from; see :meth:`SegmentStore.describe`.
     """
 
     steps: Steps = ()
+    standing: Standing = field(default_factory=Standing)
     reach: Box = EMPTY_BOX
     provenance: Mapping[str, str] = field(default_factory=dict)
 
-    @cached_property
-    def standing(self) -> Standing:
-        """What the steps come to."""
-        return standing(self.steps)
-
     def with_steps(self, *steps: Step) -> "RecordState":
-        """The state with more steps."""
-        return replace(self, steps=(*self.steps, *steps))
+        """The state with more steps, none of them a rejection."""
+        return replace(self, steps=(*self.steps, *steps), standing=going_on(self.standing, steps))
 
 
 @dataclass(slots=True)
@@ -135,7 +130,8 @@ def open_record(store: SegmentStore, segment_id: str, masks: MaskTable, document
     record = Record(start, KnownMask.of(present), store.stamp(segment_id))
     if document is not None:
         steps = parse_steps(document, masks)
-        record.state = replace(start, steps=steps, reach=present.box.union(masks.get(standing(steps).seed).box))
+        now = standing(steps)
+        record.state = replace(start, steps=steps, standing=now, reach=present.box.union(masks.get(now.seed).box))
         if document.get("result") != mask_key(present):
             record.state = replace(record.seeded(masks, "hand"), reach=EMPTY_BOX)
     elif not present.box.is_empty:

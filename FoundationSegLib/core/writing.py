@@ -115,7 +115,9 @@ class Writing:
         segment_id = self._segment_id(one.prepared.target)
         edit = self.store.write(segment_id, one.change, policy)
         self._follow(edit)
-        state = replace(self.records[segment_id].state, steps=one.prepared.steps, reach=one.reach)
+        state = replace(
+            self.records[segment_id].state, steps=one.prepared.steps, standing=one.prepared.after, reach=one.reach
+        )
         withheld = self._withheld(one, edit.changes.get(segment_id, SegmentChange()))
         if withheld is not None:
             state = state.with_steps(withheld)
