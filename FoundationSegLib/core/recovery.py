@@ -14,13 +14,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from .errors import InputError, OutputError
+from .mask import PackedMask
 from .mask_table import MaskTable
 from .outcomes import Done, Outcome
 from .prompts import MaskPrompt
 from .records import Record
 from .segment_store import NewSegment
 from .session import Session
-from .steps import PromptAdded, PromptMoved, Step
+from .steps import PromptAdded, PromptMoved, Step, Steps
 from .steps_document import parse_steps, steps_to_document
 
 VERSION = 1
@@ -66,14 +67,15 @@ class RecoveryFile:
         path = self.folder / f"{self._name}{_ENDING}"
         temporary = path.with_suffix(".tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with temporary.open("w", encoding="utf-8") as file:
                 json.dump(_document(session), file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             reason = error.strerror or type(error).__name__
             raise OutputError(f"the recovery folder cannot be written: {reason}; make room there") from error
         self.path = path
@@ -127,9 +129,7 @@ def find_recoveries(folder: Path, volume_key: str | None = None) -> tuple[Recove
     found = []
     for path in folder.glob(f"*{_ENDING}") if folder.is_dir() else ():
         with contextlib.suppress(InputError):
-            document = _read(path)
-            names = tuple(str(segment["name"]) for segment in document["segments"].values())
-            found.append(Recovery(path, str(document["volume"]), float(document["time"]), names))
+            found.append(_found(path))
     wanted = [one for one in found if volume_key in (None, one.volume_key)]
     return tuple(sorted(wanted, key=lambda one: one.saved, reverse=True))
 
@@ -146,24 +146,43 @@ def restore(session: Session, recovery: Recovery) -> tuple[str, ...]:
     document = _read(recovery.path)
     if document["volume"] != session.volume.key:
         raise InputError("this recovery is of another image: load the image that it belongs to")
-    return tuple(_put_back(session, key, entry) for key, entry in document["segments"].items())
+    saved = [(key, _parsed(entry, session.ledger.masks)) for key, entry in document["segments"].items()]
+    return tuple(_put_back(session, key, one) for key, one in saved)
 
 
-def _put_back(session: Session, key: str, entry: Mapping[str, Any]) -> str:
-    ledger, store = session.ledger, session.ledger.store
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """A segment as it was."""
+
+    name: str
+    steps: Steps
+    mask: PackedMask
+
+
+def _parsed(entry: Mapping[str, Any], masks: MaskTable) -> _Saved:
     try:
-        steps = parse_steps(entry, ledger.masks)
-        ledger.masks.take_document(entry["voxels"])
-        name, mask = str(entry["name"]), ledger.masks.get(entry["mask"])
-    except (KeyError, TypeError) as error:
+        masks.take_document(entry["voxels"])
+        return _Saved(str(entry["name"]), parse_steps(entry, masks), masks.get(entry["mask"]))
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError("the recovery file is damaged") from error
-    is_there = key in store.segment_ids and store.name(key) == name
-    if is_there and not ledger.record(key).known.voxels:
-        target = key
-    else:
-        target = store.add(NewSegment(name, name))
-    ledger.restore(target, steps, mask, session.options.policy)
+
+
+def _put_back(session: Session, key: str, saved: _Saved) -> str:
+    ledger, store = session.ledger, session.ledger.store
+    is_there = key in store.segment_ids and store.name(key) == saved.name
+    is_free = is_there and not ledger.record(key).known.voxels and not store.is_locked(key)
+    target = key if is_free else store.add(NewSegment(saved.name, saved.name))
+    ledger.restore(target, saved.steps, saved.mask, session.options.policy)
     return target
+
+
+def _found(path: Path) -> Recovery:
+    document = _read(path)
+    try:
+        names = tuple(str(segment["name"]) for segment in document["segments"].values())
+        return Recovery(path, str(document["volume"]), float(document["time"]), names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("the recovery file is damaged") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
