@@ -11,6 +11,11 @@ from .session_segment import SegmentSession
 from .steps import PromptAdded, standing
 
 
+def new_segment(session: Session, name: str) -> SegmentSession:
+    """A new, empty segment; its term and colour go by its name."""
+    return SegmentSession(session, session.ledger.store.add(NewSegment(name, name)))
+
+
 def next_segment(session: Session, kind: str = "Segment") -> SegmentSession:
     """A new, empty segment with the next free number behind its name: ``Lesion 1``, ``Lesion 2``, ..."""
     new = _numbered(session, kind, 1)[0]

@@ -1,5 +1,8 @@
 """Sessions on Slicer's own nodes."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slicer
@@ -19,8 +22,10 @@ from FoundationSegLib.mrml.segment_tags import lock
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node, volume_from_node
+from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.core.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
 from Testing.unit.core.session_machine import Machine
+from Testing.unit.test_scripting import FakeEngine
 
 
 @pytest.fixture
@@ -239,3 +244,32 @@ def test_random_operations_on_slicers_nodes(part, full, session, client, segment
 def test_the_box_of_a_segment_holds_it(store):
     key = store.add(NewSegment("Any"))
     assert store.occupied(key).is_empty and store.read(key, Box((0, 0, 0), (1, 1, 1))).sum() == 0
+
+
+def test_the_readmes_script_for_slicer(segmentation_node, volume_node, capsys):
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    script = re.findall(r"```python\n(.*?)```", text[text.index("### Sessions") :], re.S)[3]
+
+    class Timer:
+        is_on = False
+
+        def start(self):
+            self.is_on = True
+
+        def stop(self):
+            self.is_on = False
+
+    names = {
+        "segmentation_node": segmentation_node,
+        "volume_node": volume_node,
+        "client": InlineClient(FakeEngine()),
+        "choice": SLICES,
+        "timer": Timer(),
+    }
+    exec(script, names)
+    assert names["timer"].is_on
+    while names["timer"].is_on:
+        names["pump"].tick()
+    store = names["store"]
+    assert store.read(store.segment_ids[0], store.geometry.box).sum() == 25
+    assert "predicted" in capsys.readouterr().out
