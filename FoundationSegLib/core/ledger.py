@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .errors import GoneError, InputError
-from .geometry import EMPTY_BOX
+from .errors import FoundationSegError, GoneError, InputError
+from .geometry import EMPTY_BOX, Box
 from .history import Entry, History
 from .mask import Edit, PackedMask, SegmentChange
 from .mask_table import MaskTable
@@ -62,10 +62,19 @@ class Ledger:
         self.look()
         if self.store.is_gone or segment_id not in self.store.segment_ids:
             raise GoneError("the volume, the segmentation or the segment was deleted: choose another one")
+        self._meet(segment_id)
+        return self.records[segment_id]
+
+    def _meet(self, segment_id: str) -> None:
         if segment_id not in self.records:
             document = self.prompt_store.read(segment_id) if self.prompt_store is not None else None
             self.records[segment_id] = open_record(self.store, segment_id, self.masks, document)
-        return self.records[segment_id]
+
+    def _meet_neighbours(self, box: Box) -> None:
+        """Get to know the segments that may lose voxels in a box, so that they get them back when that is undone."""
+        for segment_id in self.store.segment_ids:
+            if not self.store.occupied(segment_id).intersection(box).is_empty:
+                self._meet(segment_id)
 
     def write(self, computed: Sequence[Computed], policy: OverlapPolicy, prediction: Prediction | None) -> Done:
         """Write one action: the segments one after the other, all of it one entry of the history.
@@ -77,6 +86,8 @@ class Ledger:
         try:
             for wanted in computed:
                 one = renewed(wanted, self.store, self.records)
+                if policy in (OverlapPolicy.OVERWRITE, OverlapPolicy.PROTECT_LOCKED):
+                    self._meet_neighbours(one.change.gained.box)
                 told = None if prediction is None else provenance_of(prediction, one.prepared, self.version)
                 segment_id = writing.write(one, policy, told if one.prepared.plan.prompts else None)
                 scores[segment_id] = one.answer.score
@@ -121,14 +132,26 @@ class Ledger:
         self.record(segment_id)
         self._require_free("undo", self.history.blocking_undo(segment_id))
         entry = self.history.undo(segment_id)
-        return None if entry is None else self._carry_out("undone", entry.inverse, entry.before.items())
+        if entry is None:
+            return None
+        try:
+            return self._carry_out("undone", entry.inverse, entry.before.items())
+        except FoundationSegError:
+            self.history.redo(segment_id)  # it was not undone, and can be later
+            raise
 
     def redo(self, segment_id: str) -> Done | None:
         """Do again what was undone last of a segment; None if there is nothing. Raises as :meth:`undo`."""
         self.record(segment_id)
         self._require_free("redo", self.history.blocking_redo(segment_id))
         entry = self.history.redo(segment_id)
-        return None if entry is None else self._carry_out("redone", entry.edits, entry.after.items())
+        if entry is None:
+            return None
+        try:
+            return self._carry_out("redone", entry.edits, entry.after.items())
+        except FoundationSegError:
+            self.history.undo(segment_id)
+            raise
 
     def accept(self, segment_id: str) -> Done:
         """Note that the last change of a segment is right."""

@@ -15,6 +15,7 @@ from . import segment_tags
 from .labelmaps import occupied_box
 from .segments import SegmentWriter
 from .terminology import find_term, generic_colour
+from .volumes import share_parent_transform
 
 
 class SceneStore:
@@ -82,14 +83,14 @@ class SceneStore:
 
     def add(self, new: NewSegment) -> str:
         """See :meth:`SegmentStore.add`. The term goes by the kind; numbered segments have colours of their own."""
-        self._require_there()
+        self._require_ready()
         term = find_term(new.kind or new.name)
         colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
         return self._writer.add_segment(new.name, colour=colour, terminology=term.serialized if term else None)
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """See :meth:`SegmentStore.write`."""
-        self._require_there()
+        self._require_ready()
         return self._writer.write_change(segment_id, change, policy, self.masking_node)
 
     def apply(self, edit: Edit) -> Edit:
@@ -106,6 +107,11 @@ class SceneStore:
         segment = self._writer.segment(segment_id)
         if segment_tags.provenance(segment) != dict(provenance):
             segment_tags.set_provenance(segment, provenance)
+
+    def _require_ready(self) -> None:
+        """Also puts the segments under the transform that the volume is under now."""
+        self._require_there()
+        share_parent_transform(self._volume_node, self._segmentation_node)
 
     def _require_there(self) -> None:
         if self.is_gone:

@@ -8,7 +8,7 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.core.errors import GoneError, InputError
+from FoundationSegLib.core.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.core.geometry import Box, geometry_from_spacing
 from FoundationSegLib.core.ledger import Ledger
 from FoundationSegLib.core.objects import add_objects, next_segment
@@ -23,6 +23,7 @@ from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node, volume_from_node
 from FoundationSegLib.worker.client import InlineClient
+from Testing.mrml.random_geometries import add_parent
 from Testing.unit.core.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
 from Testing.unit.core.session_machine import Machine
 from Testing.unit.test_scripting import FakeEngine
@@ -273,3 +274,30 @@ def test_the_readmes_script_for_slicer(segmentation_node, volume_node, capsys):
     store = names["store"]
     assert store.read(store.segment_ids[0], store.geometry.box).sum() == 25
     assert "predicted" in capsys.readouterr().out
+
+
+def test_the_segments_follow_the_volume(session, store, scene, segmentation_node, volume_node):
+    segment = next_segment(session, "Liver")
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    parent = add_parent(scene, np.diag([2.0, 1, 1, 1]), volume_node)
+    segment.add(PointPrompt(ras(5, 4, 5)))
+    assert segmentation_node.GetParentTransformNode() is parent and mask_of(segment).sum() == 50
+
+
+def test_what_cannot_be_undone_now_can_be_later(session, store, client, monkeypatch):
+    segment = next_segment(session, "Liver")
+    segment.add(PointPrompt(ras(3, 4, 5)))
+
+    def refuse(edit):
+        raise GeometryError("on another grid")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.writer, "apply_known", refuse)
+        with pytest.raises(GeometryError):
+            session.undo(segment.segment_id)
+    assert session.undo(segment.segment_id) and not mask_of(segment).any()
+    with monkeypatch.context() as patch:
+        patch.setattr(store.writer, "apply_known", refuse)
+        with pytest.raises(GeometryError):
+            session.redo(segment.segment_id)
+    assert session.redo(segment.segment_id) and mask_of(segment).sum() == 25

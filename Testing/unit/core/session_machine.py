@@ -48,6 +48,7 @@ OPERATIONS = {
     "delete": 1,
     "lock": 1,
     "ask_again": 1,
+    "caution": 2,
 }
 
 
@@ -87,6 +88,7 @@ class Machine:
             self.counts["refused"] = self.counts.get("refused", 0) + 1
             self.session.discard()
         self.counts[name] += 1
+        self.decide()
         after = self.masks()
         if name not in ("paint", "delete") and policy in (OverlapPolicy.PROTECT, OverlapPolicy.ALLOW):
             for key in before.keys() & after.keys() - self.allowed(name, touched):
@@ -178,6 +180,20 @@ class Machine:
         before = {key for kept in entry._undone for key in kept.segment_ids}
         self.session.redo(self.active)
         return before
+
+    def caution(self):
+        """How much may go without being asked."""
+        self.session.options.ask_above = (None, 0.0, 0.3)[int(self.rng.integers(3))]
+
+    def decide(self):
+        """What waits to be confirmed is confirmed, discarded, or left; it must not be written by then."""
+        pending = self.session.pending
+        if pending is not None:
+            self.counts["pending"] = self.counts.get("pending", 0) + 1
+            if self.rng.random() < 0.5:
+                self.session.confirm()
+            elif self.rng.random() < 0.7:
+                self.session.discard()
 
     def accept(self):
         self.session.accept(self.active)
