@@ -100,7 +100,9 @@ def _lay(mask: PackedMask, array: NDArray[np.bool_], box: Box) -> None:
     """Set the voxels of a mask in an array that is a box of the volume."""
     common = mask.box.intersection(box)
     if not common.is_empty:
-        array[common.relative_to(box).slices] |= mask.unpack()[common.relative_to(mask.box).slices]
+        place = common.relative_to(mask.box)
+        voxels = mask.unpack_slices(place.start_kji[0], place.stop_kji[0])
+        array[common.relative_to(box).slices] |= voxels[:, place.slices[1], place.slices[2]]
 
 
 def boxes_by_slice(mask: PackedMask, axis: Axis) -> tuple[Box, ...]:

@@ -51,6 +51,14 @@ class PackedMask:
         flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self._count)
         return flat.view(np.bool_).reshape(self.box.shape_kji)
 
+    def unpack_slices(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """A new boolean array of some slices of the box across k, (stop - start, J, I), counted from its first one."""
+        _, rows, columns = self.box.shape_kji
+        first, end = start * rows * columns, stop * rows * columns
+        whole = np.frombuffer(self.bits, np.uint8)[first // 8 : (end + 7) // 8]
+        flat = np.unpackbits(whole)[first % 8 : first % 8 + end - first]
+        return flat.view(np.bool_).reshape(stop - start, rows, columns)
+
     def expand(self, shape_kji: Shape) -> NDArray[np.bool_]:
         """A new boolean array of a whole image, (K, J, I), with the voxels in place.
 

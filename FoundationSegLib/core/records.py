@@ -13,7 +13,7 @@ from .segment_store import SegmentStore, read_segment
 from .steps import SeedReason, SeedStep, Standing, Step, Steps, going_on, standing
 from .steps_document import parse_steps, steps_to_document
 
-_UNFOLDED = 16  # changes that wait until somebody asks for the whole mask
+_UNFOLDED_BYTES = 32 * 2**20  # of changes that wait until somebody asks for the whole mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,14 @@ class KnownMask:
     snapshot: PackedMask = EMPTY_MASK
     voxels: int = 0
     _recent: list[SegmentChange] = field(default_factory=list)
+    _waiting: int = 0
 
     def take(self, change: SegmentChange) -> None:
         """Follow a change."""
         self._recent.append(change)
         self.voxels += change.gained.voxels - change.lost.voxels
-        if len(self._recent) > _UNFOLDED:
+        self._waiting += change.nbytes
+        if self._waiting > _UNFOLDED_BYTES:
             self.mask()
 
     def mask(self) -> PackedMask:
@@ -56,6 +58,7 @@ class KnownMask:
         if self._recent:
             self.snapshot = _folded(self.snapshot, self._recent)
             self._recent.clear()
+            self._waiting = 0
         return self.snapshot
 
     @staticmethod

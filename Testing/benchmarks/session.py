@@ -79,12 +79,23 @@ class Bench:
         """One prompt, to the written segment."""
         self.segment.add(PointPrompt((250.0, 250.0, 150.0)))
 
+    def grow(self) -> None:
+        """Somebody draws a large organ around it in both segmentations, as existing segments have."""
+        organ = np.zeros((240, 360, 360), np.bool_)
+        organ[::40] = organ[0, 0, 0] = organ[-1, -1, -1] = True
+        box = Box((30, 80, 80), (270, 440, 440))
+        store = self.segment.session.ledger.store
+        for writer, segment_id in ((store.writer, self.segment.segment_id), (self.twin, self.twin_id)):
+            writer.write(segment_id, organ | writer.read_mask(segment_id, box), box)
+
     def bare(self) -> float:
         """The same voxels as the last change by the two bare calls, in seconds, their images included."""
         change = next(iter(self.edits[-1].changes.values()))
         logic, node = self.twin._logic, self.twin._node  # what the writer itself calls
         start = time.perf_counter()
         for mask, mode in ((change.lost, logic.ModificationModeRemove), (change.gained, logic.ModificationModeAdd)):
+            if mask.box.is_empty:
+                continue
             image = mask_image(mask, self.twin.labelmap(self.twin_id), self.twin.geometry)
             called = time.perf_counter()
             logic.ModifySegmentByLabelmap(node, self.twin_id, image, mode, False, True)
@@ -100,7 +111,7 @@ def bench() -> Bench:
     nodes = [headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode") for _ in range(2)]
     for node in nodes:
         node.CreateDefaultDisplayNodes()
-    store, twin = SceneStore(nodes[0], volume_node), SegmentWriter(nodes[1], volume_node)
+    twin, store = SegmentWriter(nodes[1], volume_node), SceneStore(nodes[0], volume_node)
     for writer in (store.writer, twin):
         neighbour = writer.add_segment("Neighbour")
         writer.write(neighbour, np.ones((60, 60, 60), bool), Box((40, 180, 180), (100, 240, 240)))
@@ -122,13 +133,21 @@ def session() -> list[Comparison | str]:
     it = bench()
     first = timed_s(it.click)
     it.bare()
+    lone = list(_compared(it, "in a segment of its own"))
+    it.grow()
+    it.click()
+    it.bare()
+    found = [*_compared(it, "in a large segment"), *lone]
+    return [*found, f"the first write, which opens a layer: {first * 1000:.0f} ms", *_masked(it)]
+
+
+def _compared(it: Bench, where: str) -> Iterator[Comparison]:
     session, segment_id = it.segment.session, it.segment.segment_id
     works = {
         "a click": it.click,
         "undo": lambda: session.undo(segment_id),
         "redo": lambda: session.redo(segment_id),
     }
-    found: list[Comparison | str] = []
     for what, work in works.items():
         ours, theirs = [], []
         it.calls = []
@@ -140,8 +159,7 @@ def session() -> list[Comparison | str]:
         note = f"; without making their images {calls:.1f} ms"
         medians = statistics.median(ours), statistics.median(theirs)
         yardstick = "bare Remove and Add"
-        found.append(Comparison(f"{what}, to the written segment", medians[0], yardstick, medians[1], note))
-    return [*found, f"the first write, which opens a layer: {first * 1000:.0f} ms", *_masked(it)]
+        yield Comparison(f"{what} {where}", medians[0], yardstick, medians[1], note)
 
 
 def _masked(it: Bench) -> list[str]:
