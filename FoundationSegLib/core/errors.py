@@ -16,6 +16,10 @@ class VolumeMissingError(InputError):
         super().__init__(message)
 
 
+class GoneError(InputError):
+    """What was to be segmented does not exist any more: the volume, the segmentation or the segment was deleted."""
+
+
 class GeometryError(FoundationSegError):
     """An image's place in space cannot be used: singular, non-linear, unevenly spaced."""
 

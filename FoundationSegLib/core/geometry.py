@@ -99,15 +99,22 @@ def whole_box(shape_kji: Shape) -> Box:
 
 def bounding_box(mask_kji: NDArray[np.generic]) -> Box:
     """The smallest box around the non-zero voxels of a (K, J, I) array; :data:`EMPTY_BOX` if there are none."""
-    starts, stops = [], []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        occupied = np.flatnonzero(mask_kji.any(axis=others))
-        if not occupied.size:
-            return EMPTY_BOX
-        starts.append(int(occupied[0]))
-        stops.append(int(occupied[-1]) + 1)
-    return Box(_shape(starts), _shape(stops))
+    mask = mask_kji if mask_kji.dtype == np.bool_ else mask_kji != 0
+    if not mask.size:
+        return EMPTY_BOX
+    # Whole slices laid over each other, byte by byte, are many times faster than looking along each axis.
+    j, i = _extents(np.bitwise_or.reduce(mask.view(np.uint8), axis=0))
+    if j is None or i is None:
+        return EMPTY_BOX
+    occupied = np.flatnonzero(mask[:, j.start : j.stop, i.start : i.stop].any(axis=(1, 2)))
+    return Box((int(occupied[0]), j.start, i.start), (int(occupied[-1]) + 1, j.stop, i.stop))
+
+
+def _extents(plane: NDArray[np.uint8]) -> tuple[range | None, range | None]:
+    """The rows and the columns from the first to the last that is not zero; None if all are."""
+    found = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (range(int(line[0]), int(line[-1]) + 1) if line.size else None for line in found)
+    return rows, columns
 
 
 def round_index(index_ijk: ArrayLike) -> NDArray[np.int64]:

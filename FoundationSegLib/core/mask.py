@@ -51,6 +51,14 @@ class PackedMask:
         flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self._count)
         return flat.view(np.bool_).reshape(self.box.shape_kji)
 
+    def unpack_slices(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """A new boolean array of some slices of the box across k, (stop - start, J, I), counted from its first one."""
+        _, rows, columns = self.box.shape_kji
+        first, end = start * rows * columns, stop * rows * columns
+        whole = np.frombuffer(self.bits, np.uint8)[first // 8 : (end + 7) // 8]
+        flat = np.unpackbits(whole)[first % 8 : first % 8 + end - first]
+        return flat.view(np.bool_).reshape(stop - start, rows, columns)
+
     def expand(self, shape_kji: Shape) -> NDArray[np.bool_]:
         """A new boolean array of a whole image, (K, J, I), with the voxels in place.
 
@@ -70,11 +78,11 @@ def pack_mask(mask_kji: NDArray[np.generic], start_kji: Shape = (0, 0, 0)) -> Pa
 
     ``start_kji`` is the place of the array's first voxel in the image.
     """
-    tight = bounding_box(mask_kji)
+    mask = mask_kji if mask_kji.dtype == np.bool_ else mask_kji != 0
+    tight = bounding_box(mask)
     if tight.is_empty:
         return EMPTY_MASK
-    bits = np.packbits(mask_kji[tight.slices] != 0).tobytes()
-    return PackedMask(tight.shifted(start_kji), bits)
+    return PackedMask(tight.shifted(start_kji), np.packbits(mask[tight.slices]).tobytes())
 
 
 def _cut(array_kji: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
@@ -141,8 +149,10 @@ def change_between(
     """
     if before_kji.shape != after_kji.shape:
         raise GeometryError(f"masks of shapes {before_kji.shape} and {after_kji.shape} cannot be compared")
-    before, after = before_kji.astype(np.bool_, copy=False), after_kji.astype(np.bool_, copy=False)
-    return SegmentChange(gained=pack_mask(after > before, start_kji), lost=pack_mask(before > after, start_kji))
+    # Bytes of 0 and 1: several times faster than comparing truth values.
+    before, after = (array.astype(np.bool_, copy=False).view(np.uint8) for array in (before_kji, after_kji))
+    gained, lost = (after & ~before).view(np.bool_), (before & ~after).view(np.bool_)
+    return SegmentChange(gained=pack_mask(gained, start_kji), lost=pack_mask(lost, start_kji))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def grid_offset(labelmap: Any, geometry: Geometry) -> Shape | None:
     The grids are the same where every voxel centre of the label map falls on one of the (continued) volume grid,
     axis by axis. An empty label map has the volume's grid.
     """
-    if is_empty(labelmap):
+    if is_empty(labelmap) or _matrix(labelmap).GetData() == tuple(geometry.ijk_to_ras.flat):
         return 0, 0, 0
     start, stop = _extent_box(labelmap).start_kji, _extent_box(labelmap).stop_kji
     corners = [(i, j, k) for k in (start[0], stop[0]) for j in (start[1], stop[1]) for i in (start[2], stop[2])]
@@ -82,8 +82,9 @@ def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
         raise GeometryError("the segment was drawn on another grid than the volume: resample it in the Segment Editor")
     matrix = geometry.ijk_to_ras if is_empty(labelmap) else image_to_world(labelmap)
     image = oriented_image(mask.box.shifted((-offset[0], -offset[1], -offset[2])), matrix)
-    voxels = mask.unpack().reshape(-1).view(np.uint8)
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(voxels, deep=True))
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    voxels[:] = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=voxels.size)
     return image
 
 
@@ -151,9 +152,13 @@ def oriented_image(box: Box, image_to_world: NDArray[np.float64]) -> Any:
 
 def image_to_world(labelmap: Any) -> NDArray[np.float64]:
     """The (4, 4) matrix from voxel indices (i, j, k) of a label map to RAS in mm."""
+    return slicer.util.arrayFromVTKMatrix(_matrix(labelmap))
+
+
+def _matrix(labelmap: Any) -> Any:
     matrix = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return matrix
 
 
 def _extent_box(labelmap: Any) -> Box:

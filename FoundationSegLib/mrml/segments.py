@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, InputError
 from ..core.geometry import Box
-from ..core.mask import Edit, PackedMask, SegmentChange, change_between, pack_mask
+from ..core.mask import Edit, PackedMask, SegmentChange, pack_mask
 from ..core.overlap import OverlapPolicy
 from . import segment_tags
 from .labelmaps import BINARY_LABELMAP, is_empty, mask_image, place_empty_labelmaps
@@ -108,6 +108,20 @@ class SegmentWriter(SegmentReader):
         self._require_unlocked(segment_id)
         box = self.inside(box)
         change = self.difference(segment_id, _packed(mask, box), box)
+        return self.write_change(segment_id, change, policy, masking_node)
+
+    def write_change(
+        self,
+        segment_id: str,
+        change: SegmentChange,
+        policy: OverlapPolicy = OverlapPolicy.PROTECT,
+        masking_node: Any | None = None,
+    ) -> Edit:
+        """Make a change whose gained voxels the segment has not, and whose lost voxels it has; otherwise :meth:`write`.
+
+        For those who know the segment as it is: nothing is compared first. That holds for :meth:`apply_known`, too.
+        """
+        self._require_unlocked(segment_id)
         if masking_node is not None:
             change = editable(change, segment_id, self._node, self._volume_node, masking_node)
         keeping, losing = self._others(segment_id, policy)
@@ -124,6 +138,10 @@ class SegmentWriter(SegmentReader):
             InputError: a segment of the edit does not exist any more; nothing is written then.
             GeometryError: a box reaches out of the volume, or a segment lies on another grid; nothing is written then.
         """
+        return self._carry_out({key: self.possible(key, change) for key, change in edit.changes.items()})
+
+    def apply_known(self, edit: Edit) -> Edit:
+        """:meth:`apply` for those who know that the segments are as the edit needs them."""
         return self._carry_out(edit.changes)
 
     def _others(self, segment_id: str, policy: OverlapPolicy) -> tuple[list[str], list[str]]:
@@ -135,18 +153,16 @@ class SegmentWriter(SegmentReader):
         keeping = others if policy is OverlapPolicy.PROTECT else []
         return keeping, others if policy is OverlapPolicy.OVERWRITE else []
 
-    def _carry_out(self, changes: Mapping[str, SegmentChange]) -> Edit:
-        boxes = {key: change.gained.box.union(change.lost.box) for key, change in changes.items()}
-        before = {segment_id: self.read_mask(segment_id, box) for segment_id, box in boxes.items()}
-        self.require_grid(boxes)
+    def _carry_out(self, possible: Mapping[str, SegmentChange]) -> Edit:
+        """Make changes, and return what of them is there afterwards, voxel by voxel."""
+        self.require_grid(possible)
         # All removing comes first: Slicer opens a new layer where a gained voxel still belongs to a layer's neighbour.
-        for segment_id, change in changes.items():
+        for segment_id, change in possible.items():
             self._modify(segment_id, change.lost, self._logic.ModificationModeRemove)
-        for segment_id, change in changes.items():
+        for segment_id, change in possible.items():
             self._modify(segment_id, change.gained, self._logic.ModificationModeAdd)
-        after = {segment_id: self.read_mask(segment_id, box) for segment_id, box in boxes.items()}
-        real = {key: change_between(before[key], after[key], box.start_kji) for key, box in boxes.items()}
-        return Edit({segment_id: change for segment_id, change in real.items() if not change.is_empty})
+        made = {key: self.made(key, change) for key, change in possible.items()}
+        return Edit({segment_id: change for segment_id, change in made.items() if not change.is_empty})
 
     def _modify(self, segment_id: str, mask: PackedMask, mode: int) -> None:
         if not mask.box.is_empty:

@@ -2,13 +2,14 @@
 
 import argparse
 
-from . import hub, lite_medsam, sam, segments, worker
+from . import hub, lite_medsam, sam, segments, session, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
     "prompt": worker.prompt,
     "organ": lite_medsam.organ,
     "write": segments.write,
+    "session": session.session,
     "boundary": worker.boundary,
     "start": worker.start,
     "memory": worker.memory,

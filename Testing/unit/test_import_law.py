@@ -16,7 +16,9 @@ CORE, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
 )
 TORCH = ("torch", "torchvision", "transformers", "monai", "timm", "open_clip", "safetensors", "nnInteractive")
 ANYTHING = ""
-CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", "pump", "messages", "settings"))
+CLIENT_SIDE = tuple(
+    f"{WORKER}.{name}" for name in ("client", "process_client", "pump", "messages", "settings", "conversation")
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ LAW = {
     MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch")),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
+    f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
     "FoundationSeg": Rule((CORE, *CLIENT_SIDE, MRML, "slicer", "qt", "ctk")),
 }

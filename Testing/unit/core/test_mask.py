@@ -187,3 +187,11 @@ def test_an_edit_costs_what_it_changes_not_what_is_there():
     after = before.copy()
     after[20, 10:20, 10:18] = False
     assert Edit({"liver": change_between(before, after)}).nbytes == 10
+
+
+@given(seed=st.integers(0, 99), ends=st.tuples(st.integers(0, 5), st.integers(0, 5)))
+def test_some_slices_are_those_of_the_whole(seed, ends):
+    rng = np.random.default_rng(seed)
+    mask = pack_mask(rng.random((5, *rng.integers(1, 7, 2))) > 0.3)
+    start, stop = sorted(min(end, mask.box.shape_kji[0]) for end in ends)
+    assert np.array_equal(mask.unpack_slices(start, stop), mask.unpack()[start:stop])

@@ -1,0 +1,87 @@
+"""Many segments at once: one click for each lesion, whole prompts files, names with numbers."""
+
+from collections.abc import Collection, Sequence
+
+from .actions import Action, Target
+from .placement import prompts_in_ras
+from .prompts import Prompt, PromptSet, SegmentPrompts
+from .segment_store import NewSegment
+from .session import Session
+from .session_segment import SegmentSession
+from .steps import PromptAdded, standing
+
+
+def new_segment(session: Session, name: str) -> SegmentSession:
+    """A new, empty segment; its term and colour go by its name."""
+    return SegmentSession(session, session.ledger.store.add(NewSegment(name, name)))
+
+
+def next_segment(session: Session, kind: str = "Segment") -> SegmentSession:
+    """A new, empty segment with the next free number behind its name: ``Lesion 1``, ``Lesion 2``, ..."""
+    new = _numbered(session, kind, 1)[0]
+    return SegmentSession(session, session.ledger.store.add(new))
+
+
+def add_objects(session: Session, prompts: Sequence[Prompt], kind: str = "Lesion") -> tuple[NewSegment, ...]:
+    """One prompt for each object makes one numbered segment each, in one request: slices are encoded once.
+
+    The segments come into being with the answer (:attr:`.outcomes.Done.created`); undoing empties all of them.
+    Raises as :meth:`.session.Session.act`.
+    """
+    new = _numbered(session, kind, len(prompts))
+    intents = {one: (PromptAdded("1", prompt),) for one, prompt in zip(new, prompts, strict=True)}
+    if intents:
+        session.act(Action(intents, session.options.choice))
+    return new
+
+
+def import_prompts(session: Session, prompts: PromptSet) -> tuple[Target, ...]:
+    """Give all prompts of a prompts file, together: to segments of these names, which are made where there are none.
+
+    Raises as :meth:`.session.Session.act`.
+    """
+    ledger, intents = session.ledger, {}
+    known = {ledger.store.name(key): key for key in reversed(ledger.store.segment_ids)}
+    for segment in prompts_in_ras(prompts, session.volume.geometry).segments:
+        target: Target = known.get(segment.name) or NewSegment(segment.name, segment.name)
+        first = 1
+        if isinstance(target, str):
+            first = SegmentSession(session, target).next_key
+        intents[target] = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
+    session.act(Action(intents, session.options.choice))
+    return tuple(intents)
+
+
+def export_prompts(session: Session) -> PromptSet:
+    """The prompts of all segments that have any, as a prompts file holds them; names that come again are numbered.
+
+    Masks go by file and segment: their voxels are no part of a prompts file.
+    """
+    found: dict[str, SegmentPrompts] = {}
+    for segment_id in session.ledger.store.segment_ids:
+        held = standing(session.ledger.record(segment_id).state.steps).prompts
+        if held:
+            name = _free_name(session.ledger.store.name(segment_id).strip() or "Segment", found)
+            found[name] = SegmentPrompts(name, tuple(one.prompt for one in held))
+    return PromptSet(tuple(found.values()))
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
+def _numbered(session: Session, kind: str, count: int) -> tuple[NewSegment, ...]:
+    store = session.ledger.store
+    taken = {store.name(segment_id) for segment_id in store.segment_ids}
+    taken |= {target.name for target in session.queued_targets() if isinstance(target, NewSegment)}
+    found: list[NewSegment] = []
+    number = 0
+    while len(found) < count:
+        number += 1
+        if f"{kind} {number}" not in taken:
+            found.append(NewSegment(f"{kind} {number}", kind, number))
+    return tuple(found)

@@ -1,0 +1,139 @@
+"""What a session needs of others: where the segments are kept, who predicts, and where prompts are saved."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .geometry import Box, Geometry
+from .mask import Edit, PackedMask, SegmentChange, pack_mask
+from .overlap import OverlapPolicy
+from .requests import PredictRequest
+from .volume import Volume
+
+PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity")
+
+
+@dataclass(frozen=True, slots=True)
+class NewSegment:
+    """A segment that comes into being with its first voxels.
+
+    Attributes:
+        name: as the user sees it.
+        kind: what it is, which term and colour go by: the name without a number.
+        number: its place among its like, from 1; 0 for one that stands alone. Numbered ones differ in colour.
+    """
+
+    name: str
+    kind: str = ""
+    number: int = 0
+
+
+class SegmentStore(Protocol):
+    """The segments of one segmentation, in the voxels of one volume."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The volume's grid, in which all boxes, masks and edits are given."""
+        ...
+
+    @property
+    def is_gone(self) -> bool:
+        """True once the volume or the segmentation was deleted, or the scene closed: nothing can be read or written."""
+        ...
+
+    @property
+    def segment_ids(self) -> tuple[str, ...]:
+        """The ids of all segments."""
+        ...
+
+    def is_locked(self, segment_id: str) -> bool:
+        """True for a segment that may not be written."""
+        ...
+
+    def name(self, segment_id: str) -> str:
+        """What the user calls the segment."""
+        ...
+
+    def stamp(self, segment_id: str) -> Hashable:
+        """A value that changes whenever the segment's voxels may have changed; cheap. It may change without reason."""
+        ...
+
+    def read(self, segment_id: str, box: Box) -> NDArray[np.bool_]:
+        """The segment in a box of the volume: a new (K, J, I) boolean array."""
+        ...
+
+    def occupied(self, segment_id: str) -> Box:
+        """A box that holds every voxel of the segment."""
+        ...
+
+    def add(self, new: NewSegment) -> str:
+        """Make an empty segment and return its id."""
+        ...
+
+    def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
+        """Make a change as far as the policy and the locks of others allow, and return what really changed.
+
+        Raises:
+            InputError: the segment itself is locked; nothing is written then.
+        """
+        ...
+
+    def apply(self, edit: Edit) -> Edit:
+        """Undo or redo: make exactly the changes of an edit, and return what really changed."""
+        ...
+
+    def provenance(self, segment_id: str) -> Mapping[str, str]:
+        """Where the segment comes from, as :meth:`describe` was told; empty if it was told nothing."""
+        ...
+
+    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
+        """Say where the segment comes from, by the names of :data:`PROVENANCE`; nothing takes that away."""
+        ...
+
+
+class Predictor(Protocol):
+    """The part of a client that a session uses; see :class:`FoundationSegLib.worker.client.Client`."""
+
+    def send_volume(self, volume: Volume) -> None:
+        """Hand over an image; requests name it by its key."""
+        ...
+
+    def submit(self, request: PredictRequest) -> None:
+        """Ask. Whatever was asked before and is not answered yet is dropped."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Stop a request that is under way."""
+        ...
+
+
+class PromptStore(Protocol):
+    """Where the steps of a segment are kept with it, such as markups in the scene (design D8)."""
+
+    def read(self, segment_id: str) -> Mapping[str, Any] | None:
+        """What was written for the segment, perhaps in an earlier session; None if nothing was."""
+        ...
+
+    def write(self, segment_id: str, document: Mapping[str, Any]) -> None:
+        """Keep a segment's document (:func:`~.records.record_to_document`): plain JSON values, masks included."""
+        ...
+
+
+@dataclass(slots=True)
+class NoPromptStore:
+    """Keeps nothing."""
+
+    def read(self, segment_id: str) -> None:
+        """See :meth:`PromptStore.read`."""
+
+    def write(self, segment_id: str, document: Mapping[str, Any]) -> None:
+        """See :meth:`PromptStore.write`."""
+
+
+def read_segment(store: SegmentStore, segment_id: str) -> PackedMask:
+    """All voxels of a segment."""
+    box = store.occupied(segment_id)
+    return pack_mask(store.read(segment_id, box), box.start_kji)

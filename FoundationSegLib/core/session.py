@@ -1,0 +1,298 @@
+"""The interactive session: one per volume and segmentation. Prompts in, edits out; nothing is ever lost.
+
+A session never waits and knows no client but by :class:`~.segment_store.Predictor`. Whoever polls the client hands its
+answers over (:func:`FoundationSegLib.worker.conversation.deliver`); a script waits, a panel lets a timer tick.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from .actions import Action, Batch, Prepared, Target, ask, prepare, request_names, signature
+from .errors import FoundationSegError, InputError
+from .ledger import Ledger
+from .mask import EMPTY_MASK
+from .outcomes import Done, Outcome, Pending, Refused
+from .overlap import OverlapPolicy
+from .requests import Prediction, SegmentPrediction
+from .segment_store import Predictor
+from .steps import ModelChoice, Step
+from .volume import Volume
+from .writing import Computed, compute, warning
+
+_NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
+
+
+def _nothing(_: object) -> None:
+    """For those who do not listen."""
+
+
+@dataclass(slots=True)
+class Options:
+    """What a session goes by; may be changed at any time, for what comes after.
+
+    Attributes:
+        choice: which model answers.
+        policy: who keeps voxels that a segment wants and another has.
+        ask_above: the part of a segment, 0..1, that a prompt may delete without being confirmed; voxels that were
+            drawn or erased by hand are asked for in any case. None: never ask.
+    """
+
+    choice: ModelChoice | None = None
+    policy: OverlapPolicy = OverlapPolicy.PROTECT
+    ask_above: float | None = 0.5
+
+
+@dataclass(slots=True)
+class _Answered:
+    """A batch whose answer is known and not written yet."""
+
+    computed: list[tuple[Action, tuple[Computed, ...]]]
+    prediction: Prediction | None
+    pending: Pending | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """What is done to the segments of one segmentation on one volume.
+
+    Attributes:
+        volume: the image.
+        ledger: the segments: their steps and their history.
+        client: who predicts; the session hands the image over.
+        options: model, overlap policy, when to ask.
+        on_outcome: told of everything that happens.
+        on_request: told after each request; a panel starts its timer there, a script waits there.
+        numbers: of requests; others that use the same client take theirs from here, too.
+    """
+
+    volume: Volume
+    ledger: Ledger
+    client: Predictor
+    options: Options = field(default_factory=Options)
+    on_outcome: Callable[[Outcome], None] = _nothing
+    on_request: Callable[["Session"], None] = _nothing
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _queue: list[Action] = field(default_factory=list)
+    _batch: Batch | None = None
+    _answered: _Answered | None = None
+
+    def __post_init__(self) -> None:
+        if self.ledger.store.geometry != self.volume.geometry:
+            raise InputError("the segments are kept on another grid than the volume's")
+        self.client.send_volume(self.volume)
+
+    @property
+    def request_id(self) -> int | None:
+        """The number of the request that is out; None while there is none."""
+        request = self._batch.request if self._batch is not None and self._answered is None else None
+        return None if request is None else request.request_id
+
+    @property
+    def pending(self) -> Pending | None:
+        """What waits to be confirmed or discarded."""
+        return self._answered.pending if self._answered is not None else None
+
+    def queued(self, target: Target) -> tuple[Step, ...]:
+        """The steps of a segment that are not written yet."""
+        return tuple(step for action in self._queue for step in action.intents.get(target, ()))
+
+    def queued_targets(self) -> frozenset[Target]:
+        """The segments with steps that are not written yet."""
+        return frozenset(target for action in self._queue for target in action.intents)
+
+    def act(self, action: Action) -> None:
+        """Do something to segments: ask for what has to be predicted, and write what comes of it.
+
+        Raises:
+            GoneError: a segment of it was deleted.
+            InputError, PromptError: it makes no sense; nothing has happened then.
+        """
+        store = self.ledger.store
+        self.look()
+        for target in action.intents:
+            if isinstance(target, str):
+                self.ledger.record(target)
+                if store.is_locked(target):
+                    raise InputError(f"the segment '{store.name(target)}' is locked: unlock it first")
+        queue, merged = self._with(action)
+        signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
+        self._queue = queue
+        self._go_on()
+
+    def retry(self) -> None:
+        """Ask again what failed."""
+        self._batch = self._answered = None
+        self.look()
+        self._go_on()
+
+    def discard(self, target: Target | None = None) -> bool:
+        """Take back what is not written: what was asked, waits, failed or is pending. True if there was anything.
+
+        With a target, only actions on that segment; the others are asked again.
+        """
+        found = self._drop(lambda action: target is None or target in action.intents)
+        if found:
+            self._go_on()
+        return found
+
+    def confirm(self) -> None:
+        """Write what is pending. If somebody changed its segments meanwhile, it is asked again first."""
+        if self.pending is None:
+            return
+        changed = self.look()
+        if self._answered is None or self._batch is None:
+            return  # what it was for is gone
+        if changed & set(self._batch.targets):
+            self.retry()
+        else:
+            self._write(self._answered)
+
+    def answer(self, prediction: Prediction) -> None:
+        """Take an answer in; one to anything but the newest request is dropped."""
+        batch = self._batch
+        if prediction.request_id != self.request_id or batch is None:
+            return
+        changed = self.look()
+        if self._batch is not batch:
+            return  # what it was for is gone
+        if changed & set(batch.targets):
+            fresh = self._batch_of(batch.actions, prediction.request_id)
+            if fresh.request != batch.request:
+                self.retry()
+                return
+            batch = fresh
+        self._conclude(batch, prediction)
+
+    def fail(self, request_id: int, error: FoundationSegError) -> None:
+        """Take a failure in. What was asked waits for :meth:`retry`, :meth:`discard`, or the next action."""
+        if request_id != self.request_id:
+            return
+        self._batch = None
+        self.look()
+        if self._queue:
+            self.on_outcome(Refused(error))
+
+    def undo(self, segment_id: str) -> bool:
+        """Take back the last action of a segment, without asking a model; False if there is none (any more).
+
+        What is not written yet is taken back first. Raises as :meth:`.ledger.Ledger.undo`.
+        """
+        self.look()
+        return self.discard(segment_id) or self._tell(self.ledger.undo(segment_id))
+
+    def redo(self, segment_id: str) -> bool:
+        """Do again what was undone last; False if there is nothing. Raises as :meth:`.ledger.Ledger.redo`."""
+        self.look()
+        return not self.queued(segment_id) and self._tell(self.ledger.redo(segment_id))
+
+    def accept(self, segment_id: str) -> None:
+        """The last change of a segment is right; it cannot be rejected any more, but undone."""
+        self._tell(self.ledger.accept(segment_id))
+
+    def reject(self, segment_id: str) -> None:
+        """The last change of a segment is wrong. Raises as :meth:`.ledger.Ledger.reject`."""
+        self.look()
+        if not self.discard(segment_id):
+            self._tell(self.ledger.reject(segment_id))
+
+    def look(self) -> frozenset[str]:
+        """Find out what others did (:meth:`.ledger.Ledger.look`); what was to be done to gone segments goes."""
+        changed = self.ledger.look()
+        there = () if self.ledger.store.is_gone else self.ledger.store.segment_ids
+        is_gone = self.ledger.store.is_gone
+        self._drop(lambda action: is_gone or any(isinstance(key, str) and key not in there for key in action.intents))
+        return changed
+
+    def _tell(self, outcome: Outcome | None) -> bool:
+        if outcome is not None:
+            self.on_outcome(outcome)
+        return outcome is not None
+
+    def _with(self, action: Action) -> tuple[list[Action], Action]:
+        """The queue with one action more, and the action as it stands there: merged with what it goes on from."""
+        queue = list(self._queue)
+        for n in reversed(range(len(queue))):
+            if queue[n].intents.keys() & action.intents.keys():
+                merged = queue[n].merged(action)
+                if merged is not None:
+                    queue[n] = merged
+                    return queue, merged
+                break
+        return [*queue, action], action
+
+    def _drop(self, is_meant: Callable[[Action], bool]) -> bool:
+        left = [action for action in self._queue if not is_meant(action)]
+        if len(left) == len(self._queue):
+            return False
+        self._queue = left
+        if self._batch is not None and any(action not in left for action in self._batch.actions):
+            if self.request_id is not None:
+                self.client.cancel(self.request_id)
+            self._batch = self._answered = None
+        return True
+
+    def _prepared(self, action: Action) -> tuple[Prepared, ...]:
+        names = request_names(action.intents, self.ledger.store)
+        return prepare(action, self.ledger.records, self.ledger.masks, self.volume.geometry, names)
+
+    def _go_on(self) -> None:
+        """Ask for the first of the queue, and what can be asked with it, unless just that is out already."""
+        while self._queue:
+            actions = self._first_together()
+            if self._batch is not None and self._batch.actions == actions:
+                return
+            self._answered = None
+            batch = self._batch = self._batch_of(actions, next(self.numbers))
+            if batch.request is not None:
+                self.client.submit(batch.request)
+                self.on_request(self)
+                return
+            self._conclude(batch, None)
+            if self._answered is not None:
+                return
+
+    def _first_together(self) -> tuple[Action, ...]:
+        first, *rest = self._queue
+        if not rest:
+            return (first,)
+        wanted, taken, others = signature(self._prepared(first)), [first], set(first.intents)
+        for action in rest:  # one that goes on from another has to wait for it
+            is_free = wanted is not None and others.isdisjoint(action.intents)
+            if is_free and signature(self._prepared(action)) == wanted:
+                taken.append(action)
+            others |= action.intents.keys()
+        return tuple(taken)
+
+    def _batch_of(self, actions: tuple[Action, ...], request_id: int) -> Batch:
+        batch = Batch(actions, tuple(self._prepared(action) for action in actions))
+        return ask(batch, request_id, self.volume.key, request_names(batch.targets, self.ledger.store))
+
+    def _conclude(self, batch: Batch, prediction: Prediction | None) -> None:
+        """Put the answer together with what is there; write it, or ask first."""
+        answers = dict(zip(batch.asked, prediction.segments, strict=True)) if prediction is not None else {}
+        ledger, above = self.ledger, self.options.ask_above
+        answered = _Answered([], prediction)
+        for action, prepared in zip(batch.actions, batch.prepared, strict=True):
+            parts = tuple(
+                compute(one, answers.get(one.target, _NO_ANSWER), ledger.store, ledger.records) for one in prepared
+            )
+            answered.computed.append((action, parts))
+            if above is not None and answered.pending is None:
+                answered.pending = warning(action, parts, ledger.records, ledger.masks, above)
+        self._answered = answered
+        if answered.pending is not None:
+            self.on_outcome(answered.pending)
+        else:
+            self._write(answered)
+
+    def _write(self, answered: _Answered) -> None:
+        self._batch = self._answered = None
+        outcomes: list[Done] = []
+        for action, computed in answered.computed:
+            self._queue.remove(action)
+            policy = OverlapPolicy.ALLOW if action.is_replay else self.options.policy
+            outcomes.append(self.ledger.write(computed, policy, answered.prediction))
+        for outcome in outcomes:
+            self.on_outcome(outcome)
+        self._go_on()

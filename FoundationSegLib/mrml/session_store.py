@@ -1,0 +1,118 @@
+"""A session's segments in a segmentation node of the scene."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import GoneError
+from ..core.geometry import Box, Geometry
+from ..core.mask import Edit, SegmentChange
+from ..core.overlap import OverlapPolicy
+from ..core.segment_store import NewSegment
+from . import segment_tags
+from .labelmaps import occupied_box
+from .segments import SegmentWriter
+from .terminology import find_term, generic_colour
+from .volumes import share_parent_transform
+
+
+class SceneStore:
+    """The segments of a segmentation node in the voxels of a volume node. See
+    :class:`FoundationSegLib.core.segment_store.SegmentStore`.
+
+    Attributes:
+        masking_node: a `vtkMRMLSegmentEditorNode` whose editable area and intensity range are to be kept to ("same as
+            Segment Editor"); None for none.
+
+    Raises:
+        InputError, GeometryError: as :class:`.segments.SegmentWriter`.
+    """
+
+    def __init__(self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None) -> None:
+        self._writer = SegmentWriter(segmentation_node, volume_node)
+        self._segmentation_node, self._volume_node = segmentation_node, volume_node
+        self._scene = segmentation_node.GetScene()
+        self.masking_node = masking_node
+
+    @property
+    def writer(self) -> SegmentWriter:
+        """The door that everything goes through."""
+        return self._writer
+
+    @property
+    def geometry(self) -> Geometry:
+        """See :attr:`SegmentStore.geometry`."""
+        return self._writer.geometry
+
+    @property
+    def is_gone(self) -> bool:
+        """See :attr:`SegmentStore.is_gone`."""
+        return any(
+            self._scene is None or node.GetScene() is not self._scene
+            for node in (self._segmentation_node, self._volume_node)
+        )
+
+    @property
+    def segment_ids(self) -> tuple[str, ...]:
+        """See :attr:`SegmentStore.segment_ids`."""
+        return self._writer.segment_ids
+
+    def is_locked(self, segment_id: str) -> bool:
+        """See :meth:`SegmentStore.is_locked`."""
+        return segment_tags.is_locked(self._writer.segment(segment_id))
+
+    def name(self, segment_id: str) -> str:
+        """See :meth:`SegmentStore.name`."""
+        return self._writer.segment(segment_id).GetName() or ""
+
+    def stamp(self, segment_id: str) -> Hashable:
+        """The label map's own address and modification time, and the label in it: Slicer's undo puts in another one."""
+        labelmap = self._writer.labelmap(segment_id)
+        address = labelmap and labelmap.GetAddressAsString("")
+        return address, labelmap and labelmap.GetMTime(), self._writer.segment(segment_id).GetLabelValue()
+
+    def read(self, segment_id: str, box: Box) -> NDArray[np.bool_]:
+        """See :meth:`SegmentStore.read`."""
+        return self._writer.read_mask(segment_id, box)
+
+    def occupied(self, segment_id: str) -> Box:
+        """See :meth:`SegmentStore.occupied`."""
+        return occupied_box(self._writer.labelmap(segment_id), self.geometry)
+
+    def add(self, new: NewSegment) -> str:
+        """See :meth:`SegmentStore.add`. The term goes by the kind; numbered segments have colours of their own."""
+        self._require_ready()
+        term = find_term(new.kind or new.name)
+        colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
+        return self._writer.add_segment(new.name, colour=colour, terminology=term.serialized if term else None)
+
+    def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
+        """See :meth:`SegmentStore.write`."""
+        self._require_ready()
+        return self._writer.write_change(segment_id, change, policy, self.masking_node)
+
+    def apply(self, edit: Edit) -> Edit:
+        """See :meth:`SegmentStore.apply`. The session has just looked whether the segments are as they were."""
+        self._require_there()
+        return self._writer.apply_known(edit)
+
+    def provenance(self, segment_id: str) -> Mapping[str, str]:
+        """See :meth:`SegmentStore.provenance`."""
+        return segment_tags.provenance(self._writer.segment(segment_id))
+
+    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
+        """See :meth:`SegmentStore.describe`."""
+        segment = self._writer.segment(segment_id)
+        if segment_tags.provenance(segment) != dict(provenance):
+            segment_tags.set_provenance(segment, provenance)
+
+    def _require_ready(self) -> None:
+        """Also puts the segments under the transform that the volume is under now."""
+        self._require_there()
+        share_parent_transform(self._volume_node, self._segmentation_node)
+
+    def _require_there(self) -> None:
+        if self.is_gone:
+            raise GoneError("the volume or the segmentation was deleted: nothing was written")

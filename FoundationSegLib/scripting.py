@@ -1,0 +1,70 @@
+"""For scripts: a session that waits for its answers, with or without Slicer. All objects are those of the panel."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from . import __version__
+from .core.array_store import ArrayStore
+from .core.cards import find_card, read_catalogue
+from .core.ledger import Ledger
+from .core.objects import import_prompts
+from .core.outcomes import Outcome
+from .core.prompts import PromptSet
+from .core.segment_store import PromptStore, SegmentStore
+from .core.session import Options, Session
+from .core.steps import ModelChoice
+from .core.volume import Volume
+from .worker.client import Client
+from .worker.conversation import finish
+
+
+def choose(model_id: str, intensity: str = "auto") -> ModelChoice:
+    """The choice of a model by its id.
+
+    Raises:
+        UnknownModelError: no card has that id.
+    """
+    return ModelChoice.of(find_card(read_catalogue(), model_id), intensity)
+
+
+def open_session(
+    volume: Volume,
+    client: Client,
+    model: ModelChoice,
+    store: SegmentStore | None = None,
+    prompt_store: PromptStore | None = None,
+    on_outcome: Callable[[Outcome], None] = lambda _: None,
+) -> Session:
+    """A session that returns from every method when its answer is written, and raises what the request failed with.
+
+    Nothing is asked before much is deleted: a script means what it says (``session.options.ask_above``).
+
+    Args:
+        volume: the image; an image of Slicer's by :func:`FoundationSegLib.mrml.volumes.volume_from_node`.
+        client: who predicts; it gets the image.
+        model: which model (:func:`choose`).
+        store: where the segments are, such as :class:`FoundationSegLib.mrml.session_store.SceneStore`; plain arrays
+            unless given.
+        prompt_store: where the steps are kept with them.
+        on_outcome: told of everything that happens.
+    """
+    ledger = Ledger(store or ArrayStore(volume.geometry), prompt_store, __version__)
+    options = Options(model, ask_above=None)
+    return Session(volume, ledger, client, options, on_outcome, partial(finish, client=client))
+
+
+def segment_volumes(
+    volumes: Iterable[tuple[Volume, PromptSet]], client: Client, model: ModelChoice
+) -> Iterator[Session]:
+    """One session for each image, its prompts answered; the image is let go when the next one is asked for.
+
+    Raises:
+        FoundationSegError: whatever the request of an image failed with; those before it are not touched.
+    """
+    for volume, prompts in volumes:
+        session = open_session(volume, client, model)
+        try:
+            import_prompts(session, prompts)
+            yield session
+        finally:
+            client.remove_volume(volume.key)

@@ -1,0 +1,303 @@
+"""Sessions on Slicer's own nodes."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+
+from FoundationSegLib.core.errors import GeometryError, GoneError, InputError
+from FoundationSegLib.core.geometry import Box, geometry_from_spacing
+from FoundationSegLib.core.ledger import Ledger
+from FoundationSegLib.core.objects import add_objects, next_segment
+from FoundationSegLib.core.overlap import OverlapPolicy
+from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt
+from FoundationSegLib.core.segment_store import PROVENANCE, NewSegment
+from FoundationSegLib.core.session import Options, Session
+from FoundationSegLib.core.session_segment import SegmentSession
+from FoundationSegLib.mrml import segment_tags
+from FoundationSegLib.mrml.segment_tags import lock
+from FoundationSegLib.mrml.session_store import SceneStore
+from FoundationSegLib.mrml.terminology import find_term
+from FoundationSegLib.mrml.volumes import add_volume_node, volume_from_node
+from FoundationSegLib.worker.client import InlineClient
+from Testing.mrml.random_geometries import add_parent
+from Testing.unit.core.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
+from Testing.unit.core.session_machine import Machine
+from Testing.unit.test_scripting import FakeEngine
+
+
+@pytest.fixture
+def volume_node(scene):
+    return add_volume_node(scene, small_volume())
+
+
+@pytest.fixture
+def store(segmentation_node, volume_node):
+    return SceneStore(segmentation_node, volume_node)
+
+
+@pytest.fixture
+def client(volume_node):
+    return FakeClient(volume_from_node(volume_node))
+
+
+@pytest.fixture
+def session(store, client):
+    outcomes = []
+    session = Session(
+        client.volume,
+        Ledger(store, version="0"),
+        client,
+        Options(SLICES),
+        on_outcome=outcomes.append,
+        on_request=client.on_request,
+    )
+    client.session, client.outcomes = session, outcomes
+    return session
+
+
+def paint(node, key, volume_node, mask):
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, key, volume_node)
+
+
+def test_provenance_names_agree():
+    assert PROVENANCE == segment_tags.PROVENANCE
+
+
+def test_a_click_is_written_described_and_undone(session, store):
+    segment = next_segment(session, "Liver")
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    assert mask_of(segment)[3, 2:7, 3:8].all() and mask_of(segment).sum() == 25
+    tags = store.provenance(segment.segment_id)
+    assert (tags["Model"], tags["SHA256"], tags["Version"]) == ("fake", "ab", "0")
+    assert '"position": [5.0, 4.0, 3.0]' in tags["Prompts"]
+    assert session.undo(segment.segment_id)
+    assert not mask_of(segment).any() and store.provenance(segment.segment_id) == {}
+    assert session.redo(segment.segment_id)
+    assert mask_of(segment).sum() == 25 and store.provenance(segment.segment_id) == tags
+
+
+def test_segments_of_slicer_are_continued(session, store, segmentation_node, volume_node):
+    key = store.add(NewSegment("Organ"))
+    mask = np.zeros(store.geometry.shape_kji, bool)
+    mask[6:8, :3, :3] = True
+    paint(segmentation_node, key, volume_node, mask)
+    SegmentSession(session, key).add(PointPrompt(ras(3, 4, 5)))
+    assert store.read(key, store.geometry.box).sum() == mask.sum() + 25
+    session.undo(key)
+    assert np.array_equal(store.read(key, store.geometry.box), mask)
+
+
+def test_what_slicer_paints_becomes_the_seed(session, store, segmentation_node, volume_node):
+    segment = next_segment(session)
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    mask = mask_of(segment)
+    mask[6, 1, 1] = True
+    mask[3, 4, 5] = False
+    paint(segmentation_node, segment.segment_id, volume_node, mask)
+    assert not session.undo(segment.segment_id), "nothing of theirs is undone by us"
+    assert np.array_equal(mask_of(segment), mask)
+    segment.add(PointPrompt(ras(1, 4, 5)))
+    assert segment.steps[-2].reason == "hand"
+    assert np.array_equal(mask_of(segment)[2:], mask[2:])
+    assert session.undo(segment.segment_id)
+    assert np.array_equal(mask_of(segment), mask)
+
+
+def test_an_edit_is_seen_though_the_layer_is_shared(session, store, segmentation_node):
+    one, other = next_segment(session, "A"), next_segment(session, "B")
+    one.add(PointPrompt(ras(3, 4, 5)))
+    other.add(PointPrompt(ras(1, 4, 5)))
+    segmentation_node.GetSegmentation().CollapseBinaryLabelmaps(False)
+    assert session.look() == frozenset(), "saving changes nothing"
+    one.add(PointPrompt(ras(5, 4, 5)))
+    assert session.look() == frozenset()
+    assert session.undo(other.segment_id) and session.undo(one.segment_id) and session.undo(one.segment_id)
+    assert not mask_of(one).any() and not mask_of(other).any()
+
+
+def test_numbered_segments_have_terms_and_colours_of_their_own(session, store):
+    found = add_objects(session, [PointPrompt(ras(k, 4, 5)) for k in (1, 3, 5)], "Nodule")
+    assert [one.name for one in found] == ["Nodule 1", "Nodule 2", "Nodule 3"]
+    segments = [store.writer.segment(key) for key in store.segment_ids]
+    assert [segment.GetName() for segment in segments] == ["Nodule 1", "Nodule 2", "Nodule 3"]
+    assert len({segment.GetColor() for segment in segments}) == 3
+    assert {segment.GetTerminology() for segment in segments} == {find_term("Nodule").serialized}
+    assert len(session.client.requests) == 1
+
+
+def test_locks_and_policies(session, store):
+    one, other = next_segment(session, "A"), next_segment(session, "B")
+    one.add(BoxPrompt((ras(2, 2, 2), ras(4, 4, 4))))
+    lock(store.writer.segment(one.segment_id))
+    with pytest.raises(InputError, match="locked"):
+        one.add(PointPrompt(ras(7, 8, 8)))
+    before = mask_of(one)
+    for policy in (OverlapPolicy.PROTECT, OverlapPolicy.PROTECT_LOCKED, OverlapPolicy.ALLOW):
+        session.options.policy = policy
+        other.add(BoxPrompt((ras(3, 3, 3), ras(5, 5, 5))))
+        assert np.array_equal(mask_of(one), before)
+        assert (mask_of(other) & before).any() == (policy is OverlapPolicy.ALLOW)
+        session.undo(other.segment_id)
+    session.options.policy = OverlapPolicy.OVERWRITE
+    other.add(BoxPrompt((ras(3, 3, 3), ras(5, 5, 5))))
+    assert mask_of(one).sum() == before.sum() - 8
+    session.undo(other.segment_id)
+    assert np.array_equal(mask_of(one), before) and not mask_of(other).any()
+
+
+def test_same_as_segment_editor(session, store, scene, segmentation_node):
+    limit = next_segment(session, "Limit")
+    limit.add(BoxPrompt((ras(0, 0, 0), ras(7, 4, 11))))
+    editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    editor.SetAndObserveSegmentationNode(segmentation_node)
+    editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
+    editor.SetMaskSegmentID(limit.segment_id)
+    store.masking_node, session.options.policy = editor, OverlapPolicy.ALLOW
+    inner = next_segment(session, "Inner")
+    inner.add(PointPrompt(ras(3, 4, 5)))
+    assert mask_of(inner).sum() == 15 and not mask_of(inner)[:, 5:].any()
+
+
+@pytest.mark.parametrize("what", ["volume", "segmentation", "segment", "scene"])
+def test_what_is_deleted_while_a_request_is_out(what, session, store, client, scene, segmentation_node, volume_node):
+    segment = next_segment(session, "Liver")
+    client.is_slow = True
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    if what == "scene":
+        scene.Clear(False)
+    elif what == "segment":
+        segmentation_node.GetSegmentation().RemoveSegment(segment.segment_id)
+    else:
+        scene.RemoveNode(volume_node if what == "volume" else segmentation_node)
+    nodes = scene.GetNumberOfNodes()
+    client.reply()
+    assert client.outcomes == [] and session.request_id is None and session.pending is None
+    assert scene.GetNumberOfNodes() == nodes
+    with pytest.raises(GoneError):
+        segment.add(PointPrompt(ras(3, 4, 5)))
+    with pytest.raises(GoneError):
+        session.undo(segment.segment_id)
+    assert what != "segment" or not segmentation_node.GetSegmentation().GetNumberOfSegments()
+    if what == "volume":
+        assert not store.read(segment.segment_id, store.geometry.box).any()
+
+
+def test_a_failure_after_the_scene_was_closed_is_not_told(session, client, scene):
+    segment = next_segment(session, "Liver")
+    client.is_slow = client.fails = True
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    scene.Clear(False)
+    client.reply()
+    assert client.outcomes == []
+
+
+def test_objects_that_are_to_come_stay_away_from_a_closed_scene(session, client, scene):
+    client.is_slow = True
+    add_objects(session, [PointPrompt(ras(3, 4, 5))])
+    scene.Clear(False)
+    client.reply()
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_another_grid_is_refused(store, client):
+    client.volume = small_volume(geometry=geometry_from_spacing((8, 10, 12), (2.0, 1.0, 1.0)))
+    with pytest.raises(InputError, match="another grid"):
+        Session(client.volume, Ledger(store), client, Options(SLICES))
+
+
+class SceneMachine(Machine):
+    """The same random operations, on Slicer's nodes."""
+
+    def __init__(self, seed, session, client, segmentation_node, volume_node):
+        self.nodes = segmentation_node, volume_node
+        super().__init__(seed, session, client)
+
+    def by_hand(self, key, mask):
+        paint(self.nodes[0], key, self.nodes[1], mask)
+
+    def remove_segment(self, key):
+        self.nodes[0].GetSegmentation().RemoveSegment(key)
+
+    def set_locked(self, key, is_locked):
+        lock(self.store.writer.segment(key), is_locked)
+
+    def accept(self):
+        """Once in a while the scene is saved, for which Slicer puts segments into one layer."""
+        self.nodes[0].GetSegmentation().CollapseBinaryLabelmaps(False)
+        super().accept()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_operations_on_slicers_nodes(part, full, session, client, segmentation_node, volume_node):
+    session.options.ask_above = None
+    machine = SceneMachine(part, session, client, segmentation_node, volume_node)
+    for _ in range(250 if full else 40):
+        machine.step()
+    machine.check_replay()
+    machine.check_undo_all()
+    machine.check_replay()
+
+
+def test_the_box_of_a_segment_holds_it(store):
+    key = store.add(NewSegment("Any"))
+    assert store.occupied(key).is_empty and store.read(key, Box((0, 0, 0), (1, 1, 1))).sum() == 0
+
+
+def test_the_readmes_script_for_slicer(segmentation_node, volume_node, capsys):
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    script = re.findall(r"```python\n(.*?)```", text[text.index("### Sessions") :], re.S)[3]
+
+    class Timer:
+        is_on = False
+
+        def start(self):
+            self.is_on = True
+
+        def stop(self):
+            self.is_on = False
+
+    names = {
+        "segmentation_node": segmentation_node,
+        "volume_node": volume_node,
+        "client": InlineClient(FakeEngine()),
+        "choice": SLICES,
+        "timer": Timer(),
+    }
+    exec(script, names)
+    assert names["timer"].is_on
+    while names["timer"].is_on:
+        names["pump"].tick()
+    store = names["store"]
+    assert store.read(store.segment_ids[0], store.geometry.box).sum() == 25
+    assert "predicted" in capsys.readouterr().out
+
+
+def test_the_segments_follow_the_volume(session, store, scene, segmentation_node, volume_node):
+    segment = next_segment(session, "Liver")
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    parent = add_parent(scene, np.diag([2.0, 1, 1, 1]), volume_node)
+    segment.add(PointPrompt(ras(5, 4, 5)))
+    assert segmentation_node.GetParentTransformNode() is parent and mask_of(segment).sum() == 50
+
+
+def test_what_cannot_be_undone_now_can_be_later(session, store, client, monkeypatch):
+    segment = next_segment(session, "Liver")
+    segment.add(PointPrompt(ras(3, 4, 5)))
+
+    def refuse(edit):
+        raise GeometryError("on another grid")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.writer, "apply_known", refuse)
+        with pytest.raises(GeometryError):
+            session.undo(segment.segment_id)
+    assert session.undo(segment.segment_id) and not mask_of(segment).any()
+    with monkeypatch.context() as patch:
+        patch.setattr(store.writer, "apply_known", refuse)
+        with pytest.raises(GeometryError):
+            session.redo(segment.segment_id)
+    assert session.redo(segment.segment_id) and mask_of(segment).sum() == 25

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from FoundationSegLib.core import records
+from FoundationSegLib.core.mask import change_between, pack_mask
+from FoundationSegLib.core.records import KnownMask, RecordState, open_record, record_to_document
+from FoundationSegLib.core.steps import SeedStep, standing
+from Testing.unit.core.session_cases import make_session, segment_of
+from Testing.unit.core.test_session import point
+
+
+@pytest.mark.parametrize("limit", [0, 40, 10**6])
+@given(seeds=st.lists(st.integers(0, 99), min_size=1, max_size=8))
+def test_what_is_known_follows_every_change(seeds, limit):
+    masks = [np.random.default_rng(seed).random((3, 4, 5)) < seed / 100 for seed in seeds]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_UNFOLDED_BYTES", limit)
+        known, before = KnownMask.of(pack_mask(masks[0])), masks[0]
+        for mask in masks[1:]:
+            known.take(change_between(before, mask))
+            before = mask
+        assert known.voxels == before.sum() and known.mask() == pack_mask(before)
+
+
+def test_a_record_goes_on_where_it_ended():
+    session, _ = make_session()
+    segment = segment_of(session)
+    segment.add(point(3))
+    ledger = session.ledger
+    record = ledger.record(segment.segment_id)
+    document = record_to_document(record, ledger.masks)
+    again = open_record(ledger.store, segment.segment_id, ledger.masks, document)
+    assert again.state.steps == record.state.steps and again.state.standing == standing(record.state.steps)
+    assert again.state.provenance["Model"] == "fake"
+
+
+def test_a_segment_that_was_there_has_a_seed():
+    session, _ = make_session()
+    segment = segment_of(session)
+    store = session.ledger.store
+    assert session.ledger.record(segment.segment_id).state == RecordState()
+    other = segment_of(session)
+    store.put(other.segment_id, np.ones(store.geometry.shape_kji))
+    (seed,) = session.ledger.record(other.segment_id).state.steps
+    assert isinstance(seed, SeedStep) and seed.reason == "start" and seed.mask

@@ -1,0 +1,162 @@
+import json
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.errors import InputError, OutputError
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.prompts import MaskPrompt, PointPrompt
+from FoundationSegLib.core.recovery import RecoveryFile, discard, find_recoveries, restore
+from FoundationSegLib.core.segment_store import NewSegment
+from FoundationSegLib.core.session_segment import SegmentSession
+from Testing.unit.core.session_cases import make_session, mask_of, ras, segment_of
+from Testing.unit.core.session_machine import Machine
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "recovery"
+
+
+@pytest.fixture
+def kept(folder):
+    """A session that is kept after every second change, and its file."""
+    session, _ = make_session()
+    file = RecoveryFile(folder, every=2)
+    session.on_outcome = lambda outcome: file.note(session, outcome)
+    return session, file
+
+
+def point(k):
+    return PointPrompt(ras(k, 4, 5))
+
+
+def test_every_few_changes_are_kept_and_a_clean_end_leaves_nothing(kept, folder):
+    session, file = kept
+    segment = segment_of(session)
+    segment.add(point(1))
+    assert not folder.exists()
+    segment.add(point(3))
+    assert len(find_recoveries(folder)) == 1 == len(list(folder.iterdir()))
+    segment.add(point(5))
+    session.undo(segment.segment_id)
+    assert len(list(folder.iterdir())) == 1
+    file.close()
+    file.close()
+    assert not folder.exists()
+
+
+def test_after_a_crash_everything_goes_on(kept, folder):
+    session, _ = kept
+    segment = segment_of(session)
+    segment.add(point(1))
+    segment.add(point(3))
+    fresh, client = make_session()
+    (recovery,) = find_recoveries(folder, fresh.volume.key)
+    assert recovery.segments == ("Liver 1",) and recovery.saved > 0
+    (key,) = restore(fresh, recovery)
+    copy = SegmentSession(fresh, key)
+    assert not client.requests and np.array_equal(mask_of(copy), mask_of(segment)) and copy.steps == segment.steps
+    copy.remove("1")
+    assert mask_of(copy).sum() == 25 and copy.add(point(5)) == ("3",)
+    discard(recovery)
+    assert find_recoveries(folder) == ()
+
+
+def test_nothing_that_is_there_is_overwritten(kept, folder):
+    session, _ = kept
+    segment = segment_of(session)
+    segment.add(point(1))
+    segment.add(point(3))
+    fresh, _ = make_session()
+    mine = SegmentSession(fresh, fresh.ledger.store.add(NewSegment("Liver 1")))
+    mine.add(point(3))
+    before = mask_of(mine)
+    (key,) = restore(fresh, find_recoveries(folder)[0])
+    assert key != mine.segment_id and np.array_equal(mask_of(mine), before)
+    assert mask_of(SegmentSession(fresh, key)).sum() == 25
+    SegmentSession(fresh, key).add(point(5))
+    assert mask_of(SegmentSession(fresh, key)).sum() == 50 and np.array_equal(mask_of(mine), before)
+
+
+def test_an_empty_segment_of_the_same_name_is_filled(kept, folder):
+    session, _ = kept
+    segment_of(session).add(point(1))
+    SegmentSession(session, "1").add(point(3))
+    fresh, _ = make_session()
+    there = segment_of(fresh)
+    assert restore(fresh, find_recoveries(folder)[0]) == (there.segment_id,)
+
+
+def test_no_path_and_no_name_of_the_image(kept, folder):
+    session, file = kept
+    segment = segment_of(session)
+    segment.add(point(1))
+    segment.add(MaskPrompt("/home/somebody/patient/seed.nrrd", "A", voxels=_voxels()))
+    file.write(session)
+    text = file.path.read_text()
+    assert "somebody" not in text and "seed.nrrd" in text
+    assert set(json.loads(text)) == {"version", "volume", "time", "segments"}
+
+
+def _voxels():
+    return pack_mask(np.ones((1, 2, 2)), (5, 5, 5))
+
+
+def test_another_image_is_refused(kept, folder):
+    session, file = kept
+    segment_of(session).add(point(1))
+    file.write(session)
+    other, _ = make_session(shape=(8, 10, 13))
+    assert find_recoveries(folder, other.volume.key) == ()
+    with pytest.raises(InputError, match="another image"):
+        restore(other, find_recoveries(folder)[0])
+
+
+def test_damaged_files_are_left_out(kept, folder):
+    session, file = kept
+    segment_of(session).add(point(1))
+    file.write(session)
+    (folder / "half.recovery.json").write_text(file.path.read_text()[:50])
+    (folder / "old.recovery.json").write_text('{"version": 0, "segments": {}}')
+    (folder / "none.recovery.json").write_text('{"version": 1, "segments": {}}')
+    assert [one.path for one in find_recoveries(folder)] == [file.path]
+    document = json.loads(file.path.read_text())
+    del document["segments"]["1"]["mask"]
+    recovery = find_recoveries(folder)[0]
+    file.path.write_text(json.dumps(document))
+    fresh, _ = make_session()
+    with pytest.raises(InputError, match="damaged"):
+        restore(fresh, recovery)
+    assert fresh.ledger.store.segment_ids == ()
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_its_path(kept, tmp_path):
+    session, _ = kept
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError) as caught:
+        RecoveryFile(tmp_path / "file").write(session)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_closed_scene_writes_nothing(kept, folder):
+    session, file = kept
+    session.ledger.store.is_gone = True
+    file.write(session)
+    assert not folder.exists() and file.path is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_session_comes_back(folder, seed):
+    machine = Machine(seed)
+    for _ in range(40):
+        machine.step()
+    machine.session.discard()
+    machine.session.look()
+    RecoveryFile(folder).write(machine.session)
+    fresh, _ = make_session(ask_above=None)
+    fresh.options.policy = "allow"
+    restored = restore(fresh, find_recoveries(folder)[0])
+    for key, new in zip(machine.session.ledger.records, restored, strict=True):
+        assert np.array_equal(fresh.ledger.store.read(new), machine.store.read(key))
+        assert fresh.ledger.records[new].state.steps == machine.session.ledger.records[key].state.steps
