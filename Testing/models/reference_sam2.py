@@ -7,6 +7,7 @@ import torch
 from transformers import Sam2Model, Sam2VideoModel
 
 from FoundationSegLib.models.base import SlicePrompt
+from Testing.models.sam_cases import as_rgb, nested
 from Testing.models.small_sam2 import image_processor, video_processor
 
 
@@ -27,25 +28,10 @@ class Said:
         return self.logits > 0
 
 
-def colour(image: np.ndarray) -> np.ndarray:
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-
-
-def nested(prompt: SlicePrompt) -> dict[str, list]:
-    """Points and box as the processors want them."""
-    values = {}
-    if prompt.points:
-        values["input_points"] = [[[[point.x, point.y] for point in prompt.points]]]
-        values["input_labels"] = [[[int(point.positive) for point in prompt.points]]]
-    if prompt.box is not None:
-        values["input_boxes"] = [[list(prompt.box)]]
-    return values
-
-
 def image_said(network: Sam2Model, size: int, image: np.ndarray, prompt: SlicePrompt, coarse=None) -> Said:
     """``Sam2Processor``, ``Sam2Model`` and its post-processing, from raw pixels to a mask."""
     processor = image_processor(size)
-    inputs = processor(images=colour(image), **nested(prompt), return_tensors="pt", input_data_format="channels_last")
+    inputs = processor(images=as_rgb(image), **nested(prompt), return_tensors="pt", input_data_format="channels_last")
     sizes = inputs.pop("original_sizes")
     several = len(prompt.points) == 1 and prompt.box is None and coarse is None
     with torch.inference_mode():
@@ -67,7 +53,7 @@ class Video:
         self.network = network
         self.processor = video_processor(size)
         self.shape = frames[0].shape[:2]
-        self.session = self.processor.init_video_session(video=np.stack([colour(frame) for frame in frames]))
+        self.session = self.processor.init_video_session(video=np.stack([as_rgb(frame) for frame in frames]))
 
     def prompt(self, index, *prompts, reverse=False) -> list[Said]:
         """One prompt for each object."""

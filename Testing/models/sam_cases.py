@@ -24,6 +24,21 @@ def image_of(shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+def as_rgb(image):
+    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+
+
+def nested(prompt):
+    """Points and box as transformers' processors want them."""
+    values = {}
+    if prompt.points:
+        values["input_points"] = [[[[point.x, point.y] for point in prompt.points]]]
+        values["input_labels"] = [[[int(point.positive) for point in prompt.points]]]
+    if prompt.box is not None:
+        values["input_boxes"] = [[list(prompt.box)]]
+    return values
+
+
 def prompt_of(kind, shape):
     """Prompts that no mirror and no swap leaves as they are."""
     rows, columns = shape[:2]

@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import SamModel, SamProcessor
 
 from FoundationSegLib.models.base import SliceAnswer, SlicePrompt
+from Testing.models.sam_cases import as_rgb, nested
 
 TOLERANCE = 1e-4  # of features and logits
 
@@ -33,10 +34,6 @@ class Reference(Protocol):
     def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None) -> Expected: ...
 
 
-def as_rgb(image: np.ndarray) -> np.ndarray:
-    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
-
-
 class TransformersSam:
     """SamProcessor and SamModel on the checkpoint's folder; ``known`` are logits that go in as a mask."""
 
@@ -46,22 +43,15 @@ class TransformersSam:
 
     @torch.inference_mode()
     def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None = None) -> Expected:
-        points = [[[[p.x, p.y] for p in prompt.points]]] if prompt.points else None
-        labels = [[[int(p.positive) for p in prompt.points]]] if prompt.points else None
         asked = self.processor(
-            images=as_rgb(image),
-            input_points=points,
-            input_labels=labels,
-            input_boxes=[[list(prompt.box)]] if prompt.box else None,
-            input_data_format="channels_last",
-            return_tensors="pt",
+            images=as_rgb(image), **nested(prompt), input_data_format="channels_last", return_tensors="pt"
         )
         single = prompt.box is None and len(prompt.points) == 1 and prompt.points[0].positive and known is None
         features = self.model.get_image_embeddings(asked["pixel_values"])
         said = self.model(
             image_embeddings=features,
-            input_points=asked["input_points"].float() if points else None,
-            input_labels=asked["input_labels"] if points else None,
+            input_points=asked["input_points"].float() if prompt.points else None,
+            input_labels=asked["input_labels"] if prompt.points else None,
             input_boxes=asked["input_boxes"].float() if prompt.box else None,
             input_masks=known,
             multimask_output=single,

@@ -1,5 +1,7 @@
 """MedSAM with small random weights against its authors' script, and what the comparison would catch."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from transformers import SamImageProcessor
 from FoundationSegLib.core.errors import CheckpointError, PromptError
 from FoundationSegLib.models import medsam
 from FoundationSegLib.models.base import SlicePoint, SlicePrompt
-from Testing.models.sam_cases import SHAPES, image_of, prompt_of
-from Testing.models.sam_parity import AuthorsMedSam, as_rgb, assert_parity
+from Testing.models import planted
+from Testing.models.sam_cases import SHAPES, as_rgb, image_of, prompt_of
+from Testing.models.sam_parity import AuthorsMedSam, assert_parity
 from Testing.unit.models.test_spline_resize import resize_by_the_book
 
 BOX = prompt_of("box", (120, 150))
@@ -128,44 +131,17 @@ def test_another_checkpoint_is_refused_by_its_title(medsam_card, sam_files, tmp_
         medsam.load(medsam_card, {**sam_files, wrong.name: wrong}, "cpu")
 
 
-def with_image(change):
-    def plant(patch):
-        prepare = medsam.prepare
-        patch.setattr(medsam, "prepare", lambda image, size: prepare(change(image), size))
-
-    return plant
-
-
-def with_pixels(change):
-    def plant(patch):
-        prepare = medsam.prepare
-        patch.setattr(medsam, "prepare", lambda image, size: change(prepare(image, size)))
-
-    return plant
+with_image = partial(planted.argument, medsam, "prepare")
+with_pixels = partial(planted.result, medsam, "prepare")
+with_probabilities = partial(planted.result, medsam, "stretched")
 
 
 def with_box(change):
-    def plant(patch):
-        tensor = medsam.box_tensor
-        patch.setattr(medsam, "box_tensor", lambda box, *rest: tensor(change(*box), *rest))
-
-    return plant
-
-
-def with_probabilities(change):
-    def plant(patch):
-        stretched = medsam.stretched
-        patch.setattr(medsam, "stretched", lambda *arguments: change(stretched(*arguments)))
-
-    return plant
+    return planted.argument(medsam, "box_tensor", lambda box: change(*box))
 
 
 def with_scale(change):
-    def plant(patch):
-        scale = medsam.scale_to
-        patch.setattr(medsam, "scale_to", lambda *arguments: change(*scale(*arguments)))
-
-    return plant
+    return planted.result(medsam, "scale_to", lambda scale: change(*scale))
 
 
 def prepared_as_sam(patch):

@@ -13,7 +13,8 @@ from FoundationSegLib.models.base import SliceMask, SlicePrompt, load_slice_mode
 from FoundationSegLib.models.medsam2 import MedSam2Preparation
 from FoundationSegLib.models.sam2_slices import Preparation
 from Testing.models.meta_sam2 import as_meta, write_medsam2
-from Testing.models.reference_sam2 import Video, colour
+from Testing.models.reference_sam2 import Video
+from Testing.models.sam_cases import as_rgb
 from Testing.models.small_sam2 import enliven, slice_of, small_config, small_network, volume_of_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,7 +102,7 @@ def test_a_volume_is_followed_as_the_authors_script_does(model, frames, prompt):
 
 
 def test_colour_is_followed_too(model, frames):
-    check_volume(model, [colour(frame) for frame in frames], small_network(SEED, SIZE), BOX)
+    check_volume(model, [as_rgb(frame) for frame in frames], small_network(SEED, SIZE), BOX)
 
 
 def test_a_way_down_that_remembers_the_way_up_is_another(model, frames):

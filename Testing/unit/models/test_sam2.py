@@ -11,6 +11,7 @@ from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.normalisation import Normalisation
 from FoundationSegLib.models.sam2 import Sam2
 from FoundationSegLib.models.sam2_slices import Preparation
+from Testing.models import planted
 from Testing.models.reference_sam2 import image_said
 from Testing.models.small_sam2 import SIZE, enliven, image_part, slice_of, small_network
 
@@ -138,38 +139,26 @@ def test_a_slice_by_itself_is_never_absent(model):
     assert not any(answer.absent for answer in answers)
 
 
-def swapped(original):
-    return lambda xy, shape, size: original(xy.flip(-1), shape, size)
-
-
-def shifted(original):
-    return lambda xy, shape, size: original(xy + 0.5, shape, size)
-
-
-def upside_down(original):
-    return lambda image: original(np.ascontiguousarray(image[::-1]))
-
-
-def mirrored(original):
-    return lambda logits, shape: original(logits, shape)[:, ::-1]
-
-
 def otherwise(**changes):
     return Preparation(SIZE, Normalisation(**changes))
 
 
 DEFECTS = {
-    "x and y of prompts swapped": lambda model, patch: patch.setattr(
-        sam2_slices, "to_network", swapped(sam2_slices.to_network)
-    ),
-    "prompts half a pixel off": lambda model, patch: patch.setattr(
-        sam2_slices, "to_network", shifted(sam2_slices.to_network)
+    "x and y of prompts swapped": lambda model, patch: planted.argument(
+        sam2_slices, "to_network", lambda xy: xy.flip(-1)
+    )(patch),
+    "prompts half a pixel off": lambda model, patch: planted.argument(sam2_slices, "to_network", lambda xy: xy + 0.5)(
+        patch
     ),
     "one scale for both axes": lambda model, patch: patch.setattr(
         sam2_slices, "to_network", lambda xy, shape, size: xy * (size / max(shape))
     ),
-    "rows of the image flipped": lambda model, patch: patch.setattr(model, "_prepare", upside_down(model._prepare)),
-    "left and right of the mask swapped": lambda model, patch: patch.setattr(sam2, "mask_of", mirrored(sam2.mask_of)),
+    "rows of the image flipped": lambda model, patch: planted.argument(
+        model, "_prepare", lambda image: np.ascontiguousarray(image[::-1])
+    )(patch),
+    "left and right of the mask swapped": lambda model, patch: planted.result(
+        sam2, "mask_of", lambda mask: mask[:, ::-1]
+    )(patch),
     "wrong mean": lambda model, patch: patch.setattr(model, "_prepare", otherwise(mean=(0.5, 0.5, 0.5))),
     "wrong deviation": lambda model, patch: patch.setattr(model, "_prepare", otherwise(std=(0.5, 0.5, 0.5))),
     "not divided by 255": lambda model, patch: patch.setattr(model, "_prepare", otherwise(factor=1.0)),
@@ -191,8 +180,7 @@ def test_a_planted_defect_is_found(model, reference, monkeypatch, defect):
 
 
 def test_a_flipped_mask_prompt_is_found(model, reference, monkeypatch):
-    original = sam2.mask_tensor
-    monkeypatch.setattr(sam2, "mask_tensor", lambda mask, size: original(mask, size).flip(-1))
+    planted.result(sam2, "mask_tensor", lambda mask: mask.flip(-1))(monkeypatch)
     with pytest.raises(AssertionError):
         check_masks(model, reference, slice_of((48, 64)))
 

@@ -9,6 +9,7 @@ from FoundationSegLib.models import sam2_memory, sam2_slices
 from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.sam2 import Sam2
 from FoundationSegLib.models.sam2_slices import Preparation
+from Testing.models import planted
 from Testing.models.reference_sam2 import Video
 from Testing.models.small_sam2 import small_network, volume_of_slices
 
@@ -263,11 +264,6 @@ def test_fifty_slices_take_what_fifteen_take(model, embeddings):
     assert max(sizes.values()) == sizes[49] == 1 + 6 + 7
 
 
-def patch_network(patch, change):
-    original = sam2_slices.to_network
-    patch.setattr(sam2_slices, "to_network", lambda xy, shape, size: original(change(xy), shape, size))
-
-
 def patch_directions(patch):
     original = sam2_memory.Sam2Memory.follow
     patch.setattr(
@@ -275,17 +271,12 @@ def patch_directions(patch):
     )
 
 
-def patch_masks(patch, axis):
-    original = sam2_memory.mask_of
-    patch.setattr(sam2_memory, "mask_of", lambda coarse, shape: original(coarse.flip(axis), shape))
-
-
 DEFECTS = {
-    "x and y of prompts swapped": lambda patch: patch_network(patch, lambda xy: xy.flip(-1)),
-    "prompts half a pixel off": lambda patch: patch_network(patch, lambda xy: xy + 0.5),
+    "x and y of prompts swapped": planted.argument(sam2_slices, "to_network", lambda xy: xy.flip(-1)),
+    "prompts half a pixel off": planted.argument(sam2_slices, "to_network", lambda xy: xy + 0.5),
     "up and down swapped": patch_directions,
-    "left and right of the mask swapped": lambda patch: patch_masks(patch, -1),
-    "rows of the mask flipped": lambda patch: patch_masks(patch, -2),
+    "left and right of the mask swapped": planted.argument(sam2_memory, "mask_of", lambda logits: logits.flip(-1)),
+    "rows of the mask flipped": planted.argument(sam2_memory, "mask_of", lambda logits: logits.flip(-2)),
     "memories let go of too early": lambda patch: patch.setattr(
         sam2_memory.Sam2Memory, "_reach", property(lambda _: 0, lambda *_: None), raising=False
     ),

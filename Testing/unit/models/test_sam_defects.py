@@ -1,5 +1,8 @@
 """Defects that the comparison with transformers would catch, planted in SAM's adapter one at a time."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,12 @@ import torch
 from FoundationSegLib.models import sam
 from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.normalisation import Normalisation
+from Testing.models import planted
 from Testing.models.sam_cases import box_of, disc, image_of, log_odds, prompt_of
 from Testing.models.sam_parity import assert_parity
+
+with_image = partial(planted.argument, sam, "prepare")
+with_surface = partial(planted.result, sam, "unpadded")
 
 
 def moved(points, change):
@@ -19,17 +26,8 @@ def with_coordinates(change):
     """The adapter with every coordinate changed before it is scaled."""
 
     def plant(patch):
-        points, box = sam.point_tensors, sam.box_tensor
-        patch.setattr(sam, "point_tensors", lambda given, *rest: points(moved(given, change), *rest))
-        patch.setattr(sam, "box_tensor", lambda b, *rest: box((*change(*b[:2]), *change(*b[2:])), *rest))
-
-    return plant
-
-
-def with_image(change):
-    def plant(patch):
-        prepare = sam.prepare
-        patch.setattr(sam, "prepare", lambda image, *rest: prepare(change(image), *rest))
+        planted.argument(sam, "point_tensors", lambda points: moved(points, change))(patch)
+        planted.argument(sam, "box_tensor", lambda box: (*change(*box[:2]), *change(*box[2:])))(patch)
 
     return plant
 
@@ -42,14 +40,6 @@ def with_preparation(**changes):
     return plant
 
 
-def with_surface(change):
-    def plant(patch):
-        unpadded = sam.unpadded
-        patch.setattr(sam, "unpadded", lambda *arguments: change(unpadded(*arguments)))
-
-    return plant
-
-
 def stretched(patch):
     """Resized to the square, as MedSAM is, instead of padded."""
     patch.setattr(sam, "longest_side_shape", lambda shape, size: (size, size))
@@ -57,12 +47,6 @@ def stretched(patch):
 
 def scaled_by_one_axis(patch):
     patch.setattr(sam, "scale_to", lambda resized, shape: (resized[0] / shape[0] * 0.99, resized[0] / shape[0]))
-
-
-def polarity_swapped(patch):
-    points = sam.point_tensors
-    turned = lambda given: [SlicePoint(p.x, p.y, not p.positive) for p in given]  # noqa: E731
-    patch.setattr(sam, "point_tensors", lambda given, *rest: points(turned(given), *rest))
 
 
 COLUMNS, ROWS = 150, 120
@@ -87,7 +71,9 @@ DEFECTS = {
     "mask upside down": with_surface(lambda surface: surface.flip(0)),
     "mask one pixel to the side": with_surface(lambda surface: surface.roll(1, 1)),
     "other threshold": with_surface(lambda surface: surface - 0.05),
-    "positive and negative swapped": polarity_swapped,
+    "positive and negative swapped": planted.argument(
+        sam, "point_tensors", lambda given: [replace(point, positive=not point.positive) for point in given]
+    ),
     "one mask for an ambiguous point": lambda patch: patch.setattr(sam, "is_ambiguous", lambda *_: False),
 }
 
@@ -119,8 +105,8 @@ def test_swapped_colours_are_caught(sam_model, sam_reference, monkeypatch):
     "change", [torch.zeros_like, torch.neg, lambda t: t / 2, lambda t: t.mT, lambda t: t.flip(3)], ids=range(5)
 )
 def test_a_wrong_mask_prompt_is_caught(sam_model, sam_reference, change, monkeypatch):
-    mask, tensor = disc((120, 150)), sam.mask_tensor
-    monkeypatch.setattr(sam, "mask_tensor", lambda *arguments: change(tensor(*arguments)))
+    mask = disc((120, 150))
+    planted.result(sam, "mask_tensor", change)(monkeypatch)
     with pytest.raises(AssertionError):
         assert_parity(
             sam_model,
