@@ -1,4 +1,3 @@
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -6,63 +5,20 @@ import pytest
 
 from FoundationSegLib.core.errors import (
     Cancelled,
-    CardError,
-    CheckpointError,
-    InferenceError,
     InputError,
-    PromptError,
     UnknownModelError,
     VolumeMissingError,
 )
-from FoundationSegLib.core.mask import EMPTY_MASK, pack_mask
+from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
-from FoundationSegLib.core.requests import MemoryBudget, PredictRequest, Propagation
+from FoundationSegLib.core.prompts import BoxPrompt
+from FoundationSegLib.core.requests import MemoryBudget, Propagation
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine, engine_within
 from FoundationSegLib.hub.store import Store
+from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, new_engine, predict, request
 from Testing.unit.fakes import SHA256, FakeModel, fake_card, fill_store, volume_of
-
-SHAPE = (6, 10, 12)
-BRIGHT = (slice(1, 5), slice(3, 7), slice(4, 9))
-AROUND = BoxPrompt(((3.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
-
-
-def ct():
-    """-1000 with a block of 200 in it, as a scanner would give it."""
-    array = np.full(SHAPE, -1000, np.int16)
-    array[BRIGHT] = 200
-    return volume_of(array)
-
-
-@pytest.fixture
-def model(monkeypatch):
-    """The fake model, instead of whatever adapter a card asks for."""
-    fake = FakeModel()
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda card, files, device: fake)
-    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
-    return fake
-
-
-@pytest.fixture
-def engine(model, tmp_path):
-    return new_engine(tmp_path / "store")
-
-
-def new_engine(folder, **fields):
-    card, store = fake_card(), Store(folder)
-    return Engine({card.id: card}, fill_store(folder) if store.status(card) == "absent" else store, **fields)
-
-
-def request(volume, *prompts, **fields):
-    segment = SegmentPrompts("Block", prompts or (AROUND,))
-    return PredictRequest(7, "fake", volume.key, (segment,), **fields)
-
-
-def predict(engine, volume, *prompts, **fields):
-    engine.add_volume(volume)
-    return engine.predict(request(volume, *prompts, **fields), Progress())
 
 
 def test_an_answer_says_what_was_found_and_how(engine, model):
@@ -155,25 +111,6 @@ def test_the_display_window_may_change_between_requests(engine):
         predict(engine, ct(), intensity="display")
 
 
-def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(engine, monkeypatch):
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda *arguments: pytest.fail("loaded"))
-    volume = ct()
-    engine.add_volume(volume)
-    point, negative = PointPrompt((4.0, 4.0, 4.0)), replace(AROUND, polarity=Polarity.NEGATIVE)
-    far = BoxPrompt(((100.0, 0.0, 0.0), (110.0, 5.0, 5.0)))
-    for asked, error, message in (
-        (replace(request(volume), model_id="other"), UnknownModelError, "no model is called 'other'; there are: fake"),
-        (replace(request(volume), volume_key="0"), InputError, "an image that was not sent"),
-        (request(volume, point), PromptError, r"segments\[0\].prompts\[0\].type: .* does not understand points"),
-        (request(volume, negative), PromptError, "negative boxes"),
-        (request(volume, AROUND, far), PromptError, r"segments\[0\].prompts\[1\].corners: lies wholly outside"),
-        (request(volume, intensity="nonsense"), InputError, "unknown intensity policy"),
-        (request(volume, intensity="display"), InputError, "display window"),
-    ):
-        with pytest.raises(error, match=message):
-            engine.predict(asked, Progress())
-
-
 def test_an_engine_keeps_no_more_than_its_budget(model, tmp_path):
     card, store = fake_card(), fill_store(tmp_path)
     first, second = ct(), volume_of(ct().array_kji + 1)
@@ -230,19 +167,6 @@ def test_a_model_is_prepared_but_not_downloaded_for_it(model, tmp_path, monkeypa
     Engine({card.id: card}, Store(tmp_path / "empty")).prepare("fake", Progress())
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_image_with_holes_is_not_taken_in(engine, value):
-    array = np.random.default_rng(1).normal(size=SHAPE)
-    array[3, 3, 3] = value
-    with pytest.raises(InputError, match="1 values that are not a number or infinite"):
-        engine.add_volume(volume_of(array))
-
-
-def test_a_constant_image_is_not_taken_in(engine):
-    with pytest.raises(InputError, match="constant"):
-        engine.add_volume(volume_of(np.full(SHAPE, 3, np.int16)))
-
-
 def test_a_removed_volume_is_gone(engine):
     volume = ct()
     predict(engine, volume)
@@ -253,79 +177,6 @@ def test_a_removed_volume_is_gone(engine):
     assert len(engine.cache) == 0, "and what was seen of it"
     assert not engine.encode_ahead(Progress())
     assert predict(engine, volume).counts["encodes"] == 4
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (RuntimeError("CUDA out of memory.\nTried to allocate"), "the model could not answer: CUDA out of memory."),
-        (RuntimeError("\n\n"), "the model could not answer: RuntimeError"),
-        (MemoryError(), "the model could not answer: MemoryError"),
-    ],
-)
-@pytest.mark.parametrize("step", ["load", "encode", "decode"])
-def test_a_fault_of_the_framework_is_an_inference_error(tmp_path, model, monkeypatch, step, fault, message):
-    def fail(*arguments):
-        raise fault
-
-    if step == "load":
-        monkeypatch.setattr(engine_module, "load_slice_model", fail)
-    else:
-        monkeypatch.setattr(FakeModel, step, fail)
-    engine = new_engine(tmp_path)
-    with pytest.raises(InferenceError) as caught:
-        predict(engine, ct())
-    assert str(caught.value) == message
-
-
-def test_after_a_fault_the_engine_goes_on(engine, monkeypatch):
-    def fail(*arguments):
-        raise RuntimeError("out of memory")
-
-    with monkeypatch.context() as patch, pytest.raises(InferenceError):
-        patch.setattr(FakeModel, "decode", fail)
-        predict(engine, ct())
-    assert predict(engine, ct()).segments[0].mask.voxels == 4 * 4 * 5
-
-
-def test_a_missing_package_is_named(tmp_path, model, monkeypatch):
-    def load(*arguments):
-        raise ModuleNotFoundError("No module named 'fakelib'", name="fakelib")
-
-    monkeypatch.setattr(engine_module, "load_slice_model", load)
-    with pytest.raises(
-        InferenceError, match='needs the Python package fakelib; install it with: pip install "fakelib"'
-    ):
-        predict(new_engine(tmp_path), ct())
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InferenceError, match="needs the Python package torch"):
-        predict(new_engine(tmp_path), ct())
-
-
-def test_a_missing_device_is_found_before_a_download(tmp_path, monkeypatch):
-    def refuse(choice):
-        raise InferenceError(f"no {choice}")
-
-    monkeypatch.setattr(engine_module, "choose_device", refuse)
-    monkeypatch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: pytest.fail("downloaded"))
-    with pytest.raises(InferenceError, match="no cuda"):
-        predict(new_engine(tmp_path, device="cuda"), ct())
-
-
-def test_a_model_without_an_adapter_is_refused_before_a_download(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: pytest.fail("downloaded"))
-    engine = new_engine(tmp_path)
-    engine.catalogue = {"fake": fake_card(family="not-yet")}
-    with pytest.raises(CardError, match="fake: this version cannot run it"):
-        predict(engine, ct())
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path, model):
-    store = fill_store(tmp_path)
-    store.file_path(fake_card(), fake_card().source.files[0]).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="damaged"):
-        predict(new_engine(tmp_path), ct())
 
 
 def test_the_model_is_loaded_once_with_the_files_and_device(tmp_path, monkeypatch):
@@ -340,166 +191,3 @@ def test_the_model_is_loaded_once_with_the_files_and_device(tmp_path, monkeypatc
     predict(engine, ct())
     predict(engine, ct())
     assert calls == [("fake", "fake.pth", "cpu")]
-
-
-def test_a_request_that_was_stopped_before_it_began_does_nothing(engine, model):
-    token, volume = CancelToken(), ct()
-    engine.add_volume(volume)
-    token.cancel()
-    with pytest.raises(Cancelled):
-        engine.predict(request(volume), Progress(token=token))
-    assert model.encoded == []
-
-
-def test_colour_is_refused_where_the_model_does_not_understand_it(model, tmp_path):
-    card = fake_card(channels=[1])
-    engine = Engine({card.id: card}, fill_store(tmp_path, card))
-    colour = replace(ct(), array_kji=np.repeat(ct().array_kji[..., None], 3, axis=3))
-    engine.add_volume(colour)
-    with pytest.raises(InputError, match="colour"):
-        engine.predict(request(colour), Progress())
-
-
-EVERYTHING = {"prompts": ["box", "point", "mask"], "negative": ["point"], "translations": {"scribble": "points"}}
-
-
-@pytest.fixture
-def open_engine(model, tmp_path):
-    """An engine whose model understands points and masks, too."""
-    card = fake_card(**EVERYTHING)
-    return Engine({card.id: card}, fill_store(tmp_path, card))
-
-
-def click(x, y, z, polarity="positive", plane=None):
-    return PointPrompt((float(x), float(y), float(z)), Polarity(polarity), plane)
-
-
-def found(prediction, number=0):
-    return prediction.segments[number].mask.expand(SHAPE)
-
-
-def test_a_click_finds_what_is_under_it_on_its_slice(open_engine, model):
-    mask = found(predict(open_engine, ct(), click(5, 4, 2)))
-    wanted = np.zeros(SHAPE, np.bool_)
-    wanted[2, 3:7, 4:8] = True
-    assert np.array_equal(mask, wanted), "two pixels around (5, 4), inside the block"
-
-
-@pytest.mark.parametrize(("axis", "place"), [("i", (5, 4, 2)), ("j", (5, 4, 2)), ("k", (5, 4, 2))])
-def test_a_click_lies_on_the_slice_of_its_plane(open_engine, axis, place):
-    mask = found(predict(open_engine, ct(), click(*place, plane=axis)))
-    n = {"i": 2, "j": 1, "k": 0}[axis]
-    assert set(np.nonzero(mask)[n]) == {place[2 - n]}
-    assert mask[2, 4, 5]
-
-
-def test_a_click_is_carried_on_and_a_negative_one_corrects_on_the_way(open_engine):
-    alone = found(predict(open_engine, ct(), click(5, 4, 2)))
-    carried = found(predict(open_engine, ct(), click(5, 4, 2), propagation=Propagation()))
-    corrected = predict(open_engine, ct(), click(5, 4, 2), click(4, 6, 3, "negative"), propagation=Propagation())
-    assert set(np.nonzero(alone)[0]) == {2}
-    assert set(np.nonzero(carried)[0]) == {1, 2, 3, 4}
-    assert carried[3, 6, 4] and not found(corrected)[3, 6, 4]
-    assert np.array_equal(carried[:3], found(corrected)[:3]), "below the correction nothing changes"
-    assert corrected.counts["decodes"] < 4, "and is not asked again"
-
-
-@pytest.mark.parametrize(
-    ("fields", "slices"),
-    [
-        ({"direction": "up"}, {2, 3, 4}),
-        ({"direction": "down"}, {1, 2}),
-        ({"start": 2, "stop": 4}, {2, 3}),
-        ({"start": 3}, {2, 3, 4}),
-        ({"start": 4}, {2}),
-        ({"stop": 1}, {2}),
-        ({"stop": 2}, {1, 2}),
-        ({"stop": 100}, {1, 2, 3, 4}),
-    ],
-)
-def test_propagation_keeps_to_its_range_and_direction(open_engine, fields, slices):
-    answer = predict(open_engine, ct(), click(5, 4, 2), propagation=Propagation(**fields))
-    assert set(np.nonzero(found(answer))[0]) == slices, "and nothing is reached through what may not be"
-
-
-@pytest.mark.parametrize("way", ["box", "mask", "points"])
-def test_a_mask_is_handed_over_as_what_was_asked_for(open_engine, model, way):
-    predict(open_engine, ct(), click(5, 4, 2), propagation=Propagation(hand_over=way, direction="up"))
-    prompt, _ = model.asked[1]
-    assert [prompt.box is not None, prompt.mask is not None, bool(prompt.points)] == [
-        way == "box",
-        way == "mask",
-        way == "points",
-    ]
-
-
-def test_a_way_to_hand_over_that_the_model_lacks_is_refused(engine):
-    with pytest.raises(InputError, match="mask"):
-        predict(engine, ct(), propagation=Propagation(hand_over="mask"))
-    with pytest.raises(PromptError, match="no slice may be reached"):
-        flat = BoxPrompt(((3.0, 2.0, 2.0), (9.0, 7.0, 2.0)))
-        predict(engine, ct(), flat, propagation=Propagation(start=6))
-
-
-def test_a_negative_click_alone_is_refused_with_its_place(open_engine):
-    with pytest.raises(PromptError, match="negative point alone") as caught:
-        predict(open_engine, ct(), click(5, 4, 2), click(5, 4, 3, "negative"))
-    assert caught.value.place == "segments[0].prompts[1]"
-
-
-def test_a_mask_prompt_is_asked_on_each_of_its_slices(open_engine, model):
-    seed = np.zeros(SHAPE, np.bool_)
-    seed[2:4, 4:6, 5:8] = True
-    prompt = MaskPrompt("seed.seg.nrrd", "Block", voxels=pack_mask(seed))
-    assert np.array_equal(found(predict(open_engine, ct(), prompt)), seed)
-    with pytest.raises(PromptError, match="was not read"):
-        predict(open_engine, ct(), replace(prompt, voxels=None))
-
-
-def test_a_translated_prompt_is_noted(open_engine, model):
-    stroke = ScribblePrompt(((4.0, 4.0, 2.0), (8.0, 5.0, 2.0)))
-    answer = predict(open_engine, ct(), stroke)
-    assert answer.notes == ("segments[0].prompts[0]: the scribble became 5 points, which Fake Model understands",)
-    assert len(model.asked) == 5, "as it grew"
-    assert found(answer)[2, 3:7, 4:9].all()
-
-
-def test_segments_are_found_together_and_each_slice_is_encoded_once(open_engine, model):
-    volume = ct()
-    open_engine.add_volume(volume)
-    open_engine.cache = EmbeddingCache(0)
-    right, left = SegmentPrompts("Right", (click(4, 4, 2),)), SegmentPrompts("Left", (click(8, 6, 4),))
-    asked = PredictRequest(7, "fake", volume.key, (right, left), propagation=Propagation())
-    together = open_engine.predict(asked, Progress())
-    encodes = list(model.encoded)
-    for number, segment in enumerate((right, left)):
-        alone = open_engine.predict(replace(asked, segments=(segment,)), Progress())
-        assert alone.segments[0] == together.segments[number]
-    # The model's memory holds a single slice: each is passed once upwards and once downwards by both.
-    assert len(encodes) == together.counts["encodes"] <= 2 * SHAPE[0]
-    (note,) = (note for note in together.notes if "encoded again" in note)
-    assert note == f"encoded again, for want of memory: {len(encodes) - SHAPE[0]} of {len(encodes)} slices"
-
-
-def test_an_encoding_is_ended_in_its_midst_and_not_kept(engine, monkeypatch):
-    token, volume = CancelToken(), ct()
-    engine.add_volume(volume)
-
-    def encode(self, image, check):
-        token.cancel()
-        check()
-        pytest.fail("went on")
-
-    with monkeypatch.context() as patch, pytest.raises(Cancelled):
-        patch.setattr(FakeModel, "encode", encode)
-        engine.predict(request(volume), Progress(token=token))
-    assert len(engine.cache) == 0
-    assert predict(engine, volume).segments[0].mask.voxels == 4 * 4 * 5
-
-
-def test_a_request_that_asks_for_nothing_is_refused(engine):
-    volume = ct()
-    engine.add_volume(volume)
-    for segments in ((), (SegmentPrompts("Empty", ()),)):
-        with pytest.raises(PromptError, match="without a prompt"):
-            engine.predict(PredictRequest(7, "fake", volume.key, segments), Progress())
