@@ -1,5 +1,6 @@
 """How a worker is started: which Python, which device, how much memory, and how long to wait for what."""
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -66,9 +67,11 @@ class Patience:
     stop_s: float = 1.0
 
 
-def worker_command(python: Path | str = sys.executable) -> tuple[str, ...]:
-    """The command that starts a worker with a given Python; inside Slicer, the running one is PythonSlicer.
+def worker_command(python: Path | str = "") -> tuple[str, ...]:
+    """The command that starts a worker with a given Python, or with the running one; in Slicer that is PythonSlicer.
 
+    Some builds of Slicer do not know their own Python's path: there PythonSlicer is looked for, as a command.
     ``-P``: modules are not looked for in the working folder.
     """
-    return str(python), "-P", "-m", f"{__package__}.main"
+    found = str(python) or sys.executable or shutil.which("PythonSlicer") or "PythonSlicer"
+    return found, "-P", "-m", f"{__package__}.main"
