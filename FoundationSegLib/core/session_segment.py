@@ -38,7 +38,8 @@ class SegmentSession:
     @property
     def steps(self) -> Steps:
         """All steps of the segment, written ones first, then those that wait for an answer."""
-        return (*self.session.ledger.record(self.segment_id).state.steps, *self.session.queued(self.segment_id))
+        self.session.ledger.record(self.segment_id)
+        return self.session.steps(self.segment_id)
 
     @property
     def prompts(self) -> Mapping[str, Prompt]:
