@@ -307,7 +307,7 @@ class Session:
         outcomes: list[Done] = []
         for action, computed in answered.computed:
             self._queue.remove(action)
-            policy = OverlapPolicy.ALLOW if action.is_replay else self.options.policy
+            policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
             outcomes.append(self.ledger.write(computed, policy, answered.prediction))
         for outcome in outcomes:
             self.on_outcome(outcome)

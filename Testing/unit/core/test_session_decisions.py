@@ -7,7 +7,7 @@ from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.core.outcomes import Pending
 from FoundationSegLib.core.prompts import BoxPrompt, Polarity
 from FoundationSegLib.core.steps import AcceptStep, RejectStep
-from Testing.unit.core.session_cases import mask_of, point, ras
+from Testing.unit.core.session_cases import VOLUMES, mask_of, point, ras
 
 
 class TestAskingFirst:
@@ -44,6 +44,18 @@ class TestAskingFirst:
         assert not mask_of(segment)[3, 2, 3]
         session.confirm()
         assert mask_of(segment)[3, 2, 3]
+
+    def test_another_model_is_asked_about_what_was_drawn_by_hand(self, session, segment, told):
+        segment.add(point(3))
+        mask = mask_of(segment)
+        mask[3, 4, 5], mask[0, 0, 0] = False, True
+        session.ledger.store.put(segment.segment_id, mask)
+        segment.ask_again(VOLUMES)
+        assert session.pending == told[-1] and told[-1].by_hand == 2
+        assert np.array_equal(mask_of(segment), mask)
+        session.confirm()
+        assert mask_of(segment).sum() == 125 and session.undo(segment.segment_id)
+        assert np.array_equal(mask_of(segment), mask)
 
     def test_a_prompt_more_is_asked_with_what_is_pending(self, session, segment):
         segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))

@@ -7,7 +7,7 @@ from FoundationSegLib.core.errors import GoneError, InputError
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.session_segment import SegmentSession
 from FoundationSegLib.core.steps import SeedStep, WithheldStep
-from Testing.unit.core.session_cases import SHAPE, make_session, mask_of, point, segment_of
+from Testing.unit.core.session_cases import SHAPE, VOLUMES, make_session, mask_of, point, segment_of
 
 
 class TestOthers:
@@ -82,6 +82,16 @@ class TestNeighbours:
         copy = segment_of(fresh)
         copy.replay(other.steps)
         assert np.array_equal(mask_of(copy), mask_of(other)), "also where the neighbour is not there any more"
+
+    def test_another_model_stays_away_from_neighbours(self, session):
+        one, other = segment_of(session, "A"), segment_of(session, "B")
+        one.add(point(3))
+        other.add(point(5))
+        one.ask_again(VOLUMES)
+        assert mask_of(one).sum() == 100 and not (mask_of(one) & mask_of(other)).any()
+        steps, mask = one.steps, mask_of(one)
+        one.replay(steps)
+        assert np.array_equal(mask_of(one), mask)
 
     def test_what_is_overwritten_comes_back(self, session):
         one, other = segment_of(session, "A"), segment_of(session, "B")
