@@ -18,7 +18,7 @@ from FoundationSegLib.mrml.slice_tool import SliceTool
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_prompts_in_mrb import with_files
-from Testing.unit.core.session_cases import VOLUMES, mask_of
+from Testing.unit.core.session_cases import SLICES, VOLUMES, mask_of, point, ras, small_volume
 
 A, B = (150, 100), (250, 200)
 
@@ -116,10 +116,9 @@ def saved(bench, scene, tmp_path):
     return tmp_path / "scene.mrb", told
 
 
-@pytest.fixture
-def reopened(saved, tmp_path):
-    """The bundle in another scene."""
-    path, told = saved
+@contextmanager
+def opened(path, tmp_path):
+    """A desk for the bundle, in another scene."""
     headless = boot_scene()
     kept = with_files(headless.scene, tmp_path / "other cache")
     assert headless.scene.ReadFromMRB(str(path), True)
@@ -127,9 +126,17 @@ def reopened(saved, tmp_path):
         headless.scene.GetFirstNodeByClass(f"vtkMRML{kind}Node") for kind in ("Segmentation", "ScalarVolume")
     )
     desk = Desk(segmentation, volume)
-    yield desk, segmentation, told
+    yield desk, segmentation
     desk.prompts.stop()
     del kept
+
+
+@pytest.fixture
+def reopened(saved, tmp_path):
+    """The bundle of a whole session."""
+    path, told = saved
+    with opened(path, tmp_path) as (desk, segmentation):
+        yield desk, segmentation, told
 
 
 def test_a_saved_session_goes_on(reopened):
@@ -203,3 +210,22 @@ def test_the_scene_is_closed_while_a_request_is_out(bench, scene):
     assert len(bench.outcomes) == asked and scene.GetNumberOfNodes() == nodes
     assert not slicer.util.getNodesByClass("vtkMRMLMarkupsNode", scene)
     bench.prompts.stop()
+
+
+def test_saved_while_a_request_is_out(scene, segmentation_node, tmp_path):
+    desk = Desk(segmentation_node, add_volume_node(scene, small_volume()))
+    segment = next_segment(desk.session)
+    segment.add(point(3))
+    before = mask_of(segment)
+    desk.client.is_slow = True
+    desk.drag(segment, "1", ras(5, 6, 7))
+    segment.add(point(1))
+    kept = with_files(scene, tmp_path / "cache")
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"), None)
+    desk.prompts.stop()
+    with opened(tmp_path / "scene.mrb", tmp_path) as (again, _):
+        copy = again.segment(segment.segment_id)
+        assert copy.prompts == {"1": point(5, 6, 7), "2": point(1)} and np.array_equal(mask_of(copy), before)
+        copy.ask_again(SLICES)
+        assert mask_of(copy)[5, 4:9, 5:10].all() and mask_of(copy)[1].sum() == 25 and not mask_of(copy)[3].any()
+    del kept

@@ -21,7 +21,9 @@ from FoundationSegLib.mrml.segment_tags import lock, read_tag
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.session_desk import Desk
-from Testing.unit.core.session_cases import SLICES, VOLUMES, mask_of, point, ras, small_volume
+from Testing.unit.core.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
+
+TURNED = {"ijk_to_ras": np.diag([-1.0, 1, 1, 1]).tolist(), "shape_kji": list(SHAPE)}
 
 
 @pytest.fixture
@@ -255,7 +257,9 @@ class TestWithoutASession:
         copy.ask_again(SLICES)
         assert mask_of(copy).sum() == 50
 
-    @pytest.mark.parametrize("change", [{"steps": {"version": 9}}, {"steps": {"version": 1}}, {"grid": None}])
+    @pytest.mark.parametrize(
+        "change", [{"steps": {"version": 9}}, {"steps": {"version": 1}}, {"grid": None}, {"grid": TURNED}]
+    )
     def test_steps_that_cannot_be_used(self, open_desk, desk, left, segmentation_node, volume_node, change):
         segment = desk.store.writer.segment(left.segment_id)
         record = read_record(segment)
