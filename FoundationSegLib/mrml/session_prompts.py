@@ -100,7 +100,7 @@ class SessionPrompts:
     def _shown(self, segment_id: str, now: Standing | None) -> tuple[KeptPrompt, ...]:
         if self._session is not None and (now is None or segment_id in self._session.queued_targets()):
             now = standing(self._session.steps(segment_id))
-        return tuple(KeptPrompt(held.key, _bare(held.prompt)) for held in (now or Standing()).prompts)
+        return tuple(KeptPrompt(held.key, bare(held.prompt)) for held in (now or Standing()).prompts)
 
     def _key_being_told(self, segment_id: str) -> str | None:
         place = self._being_told
@@ -128,8 +128,8 @@ class SessionPrompts:
 
 def _differences(now: Standing, record: PromptRecord, key_being_told: str | None) -> Steps:
     """The steps that lead to the prompts of a record."""
-    before = {held.key: _bare(held.prompt) for held in now.prompts}
-    after = {kept.key: _bare(kept.prompt) for kept in record.prompts}
+    before = {held.key: bare(held.prompt) for held in now.prompts}
+    after = {kept.key: bare(kept.prompt) for kept in record.prompts}
     removed = (PromptRemoved(key) for key in before if key not in after and key != key_being_told)
     changed = (key for key in after if key in before and after[key] != before[key] and key != key_being_told)
     moved = (PromptMoved(key, after[key]) for key in changed)
@@ -137,7 +137,7 @@ def _differences(now: Standing, record: PromptRecord, key_being_told: str | None
     return (*removed, *moved, *added)
 
 
-def _bare(prompt: Prompt) -> Prompt:
+def bare(prompt: Prompt) -> Prompt:
     """Without voxels: the steps have them."""
     return replace(prompt, voxels=None) if isinstance(prompt, MaskPrompt) else prompt
 
