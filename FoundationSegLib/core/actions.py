@@ -37,11 +37,13 @@ class Action:
         intents: the steps that it means, by segment.
         choice: the model that is to answer.
         is_replay: the intents are all steps of the segment, and take the place of those that it has.
+        is_asked_again: the replay is not of what was written once, but asks anew: what holds for prompts holds for it.
     """
 
     intents: Mapping[Target, Steps]
     choice: ModelChoice | None
     is_replay: bool = False
+    is_asked_again: bool = False
 
     def merged(self, later: "Action") -> "Action | None":
         """Both in one, or None where the later one has to wait for the answer to this one."""

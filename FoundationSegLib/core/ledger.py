@@ -214,7 +214,8 @@ class Ledger:
     def _save(self, segment_ids: Iterable[str]) -> None:
         for key in segment_ids:
             if self.prompt_store is not None and key in self.records:
-                self.prompt_store.write(key, record_to_document(self.records[key], self.masks))
+                record = self.records[key]
+                self.prompt_store.write(key, record_to_document(record, self.masks), record.state.standing)
 
 
 def _rejected(entry: Entry[RecordState], segment_id: str) -> RecordState:

@@ -11,6 +11,7 @@ from .geometry import Box, Geometry
 from .mask import Edit, PackedMask, SegmentChange, pack_mask
 from .overlap import OverlapPolicy
 from .requests import PredictRequest
+from .steps import Standing
 from .volume import Volume
 
 PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity")
@@ -117,20 +118,12 @@ class PromptStore(Protocol):
         """What was written for the segment, perhaps in an earlier session; None if nothing was."""
         ...
 
-    def write(self, segment_id: str, document: Mapping[str, Any]) -> None:
-        """Keep a segment's document (:func:`~.records.record_to_document`): plain JSON values, masks included."""
+    def write(self, segment_id: str, document: Mapping[str, Any], now: Standing) -> None:
+        """Keep a segment's document (:func:`~.records.record_to_document`): plain JSON values, masks included.
+
+        ``now`` is what its steps come to, for those who show the prompts.
+        """
         ...
-
-
-@dataclass(slots=True)
-class NoPromptStore:
-    """Keeps nothing."""
-
-    def read(self, segment_id: str) -> None:
-        """See :meth:`PromptStore.read`."""
-
-    def write(self, segment_id: str, document: Mapping[str, Any]) -> None:
-        """See :meth:`PromptStore.write`."""
 
 
 def read_segment(store: SegmentStore, segment_id: str) -> PackedMask:

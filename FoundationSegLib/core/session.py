@@ -16,7 +16,7 @@ from .outcomes import Done, Outcome, Pending, Refused
 from .overlap import OverlapPolicy
 from .requests import Prediction, SegmentPrediction
 from .segment_store import Predictor
-from .steps import ModelChoice, Step
+from .steps import ModelChoice, Steps
 from .volume import Volume
 from .writing import Computed, compute, warning
 
@@ -63,6 +63,8 @@ class Session:
         options: model, overlap policy, when to ask.
         on_outcome: told of everything that happens.
         on_request: told after each request; a panel starts its timer there, a script waits there.
+        on_queued: told of a segment whose steps that wait for an answer became more or fewer; what is shown of prompts
+            follows there, because a change that is discarded leaves no outcome.
         numbers: of requests; others that use the same client take theirs from here, too.
     """
 
@@ -72,6 +74,7 @@ class Session:
     options: Options = field(default_factory=Options)
     on_outcome: Callable[[Outcome], None] = _nothing
     on_request: Callable[["Session"], None] = _nothing
+    on_queued: Callable[[str], None] = _nothing
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _queue: list[Action] = field(default_factory=list)
     _batch: Batch | None = None
@@ -93,9 +96,13 @@ class Session:
         """What waits to be confirmed or discarded."""
         return self._answered.pending if self._answered is not None else None
 
-    def queued(self, target: Target) -> tuple[Step, ...]:
-        """The steps of a segment that are not written yet."""
-        return tuple(step for action in self._queue for step in action.intents.get(target, ()))
+    def steps(self, segment_id: str) -> Steps:
+        """The steps of a segment that the session met, written ones first, then those that wait for an answer."""
+        steps = self.ledger.records[segment_id].state.steps
+        for action in self._queue:
+            more = action.intents.get(segment_id, ())
+            steps = more if action.is_replay and more else (*steps, *more)
+        return steps
 
     def queued_targets(self) -> frozenset[Target]:
         """The segments with steps that are not written yet."""
@@ -118,6 +125,7 @@ class Session:
         queue, merged = self._with(action)
         signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
         self._queue = queue
+        self._tell_queued(action)
         self._go_on()
 
     def retry(self) -> None:
@@ -184,7 +192,7 @@ class Session:
     def redo(self, segment_id: str) -> bool:
         """Do again what was undone last; False if there is nothing. Raises as :meth:`.ledger.Ledger.redo`."""
         self.look()
-        return not self.queued(segment_id) and self._tell(self.ledger.redo(segment_id))
+        return segment_id not in self.queued_targets() and self._tell(self.ledger.redo(segment_id))
 
     def accept(self, segment_id: str) -> None:
         """The last change of a segment is right; it cannot be rejected any more, but undone."""
@@ -209,6 +217,11 @@ class Session:
             self.on_outcome(outcome)
         return outcome is not None
 
+    def _tell_queued(self, action: Action) -> None:
+        for target in action.intents:
+            if isinstance(target, str) and target in self.ledger.records:
+                self.on_queued(target)
+
     def _with(self, action: Action) -> tuple[list[Action], Action]:
         """The queue with one action more, and the action as it stands there: merged with what it goes on from."""
         queue = list(self._queue)
@@ -223,13 +236,16 @@ class Session:
 
     def _drop(self, is_meant: Callable[[Action], bool]) -> bool:
         left = [action for action in self._queue if not is_meant(action)]
-        if len(left) == len(self._queue):
+        dropped = [action for action in self._queue if is_meant(action)]
+        if not dropped:
             return False
         self._queue = left
         if self._batch is not None and any(action not in left for action in self._batch.actions):
             if self.request_id is not None:
                 self.client.cancel(self.request_id)
             self._batch = self._answered = None
+        for action in dropped:
+            self._tell_queued(action)
         return True
 
     def _prepared(self, action: Action) -> tuple[Prepared, ...]:
@@ -291,7 +307,7 @@ class Session:
         outcomes: list[Done] = []
         for action, computed in answered.computed:
             self._queue.remove(action)
-            policy = OverlapPolicy.ALLOW if action.is_replay else self.options.policy
+            policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
             outcomes.append(self.ledger.write(computed, policy, answered.prediction))
         for outcome in outcomes:
             self.on_outcome(outcome)

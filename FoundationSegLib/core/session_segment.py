@@ -38,7 +38,8 @@ class SegmentSession:
     @property
     def steps(self) -> Steps:
         """All steps of the segment, written ones first, then those that wait for an answer."""
-        return (*self.session.ledger.record(self.segment_id).state.steps, *self.session.queued(self.segment_id))
+        self.session.ledger.record(self.segment_id)
+        return self.session.steps(self.segment_id)
 
     @property
     def prompts(self) -> Mapping[str, Prompt]:
@@ -80,13 +81,16 @@ class SegmentSession:
 
     def ask_again(self, choice: ModelChoice) -> None:
         """Ask another model, or another version, with the same prompts; corrections by hand are asked for first."""
-        self.replay(restated(self.steps, choice))
+        self._replace(restated(self.steps, choice), is_asked_again=True)
 
     def replay(self, steps: Steps) -> None:
         """Put other steps in the place of the segment's own, for example those of an earlier session."""
         if not steps:
             raise InputError("there are no steps to replay")
-        self.session.act(Action({self.segment_id: steps}, self.session.options.choice, is_replay=True))
+        self._replace(steps)
+
+    def _replace(self, steps: Steps, is_asked_again: bool = False) -> None:
+        self.session.act(Action({self.segment_id: steps}, self.session.options.choice, True, is_asked_again))
 
     def _act(self, *steps: Step) -> None:
         if steps:

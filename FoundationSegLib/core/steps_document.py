@@ -74,10 +74,7 @@ def _mask_keys(entry: Mapping[str, Any]) -> Iterator[str]:
 def _step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
     entry: dict[str, Any] = {"step": _NAMES[type(step)]}
     if isinstance(step, PromptAdded | PromptMoved):
-        entry |= {"key": step.key, "prompt": _prompt_to_document(step.prompt)}
-        if isinstance(step.prompt, MaskPrompt) and step.prompt.voxels is not None:
-            entry["voxels"] = masks.put(step.prompt.voxels)
-        return entry
+        return entry | {"key": step.key} | prompt_to_entry(step.prompt, masks)
     if isinstance(step, PropagateStep):
         return entry | asdict(step.propagation)
     if isinstance(step, RegionStep):
@@ -89,8 +86,12 @@ def _step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
     return entry | asdict(step)
 
 
-def _prompt_to_document(prompt: Prompt) -> Any:
-    return prompts_to_document(PromptSet((SegmentPrompts("-", (prompt,)),)))["segments"][0]["prompts"][0]
+def prompt_to_entry(prompt: Prompt, masks: MaskTable) -> dict[str, Any]:
+    """A prompt as JSON values; its voxels, if it has any, go to the table, and by their key into the entry."""
+    document = prompts_to_document(PromptSet((SegmentPrompts("-", (prompt,)),)))["segments"][0]["prompts"][0]
+    if isinstance(prompt, MaskPrompt) and prompt.voxels is not None:
+        return {"prompt": document, "voxels": masks.put(prompt.voxels)}
+    return {"prompt": document}
 
 
 def _region_to_document(region: Region | None) -> dict[str, Any]:
@@ -106,15 +107,25 @@ def _step(entry: Mapping[str, Any], masks: MaskTable) -> Step:
     return _READERS[entry["step"]](fields, masks)
 
 
+def prompt_of_entry(entry: Mapping[str, Any], masks: MaskTable) -> Prompt:
+    """The prompt of :func:`prompt_to_entry`.
+
+    Raises:
+        PromptError: it is damaged.
+        InputError: its voxels are missing.
+    """
+    document = {"version": 1, "segments": [{"name": "-", "prompts": [entry["prompt"]]}]}
+    prompt = parse_prompts(document).segments[0].prompts[0]
+    if isinstance(prompt, MaskPrompt) and "voxels" in entry:
+        return replace(prompt, voxels=masks.get(entry["voxels"]))
+    return prompt
+
+
 def _prompt(fields: Mapping[str, Any], masks: MaskTable) -> tuple[str, Prompt]:
-    document = {"version": 1, "segments": [{"name": "-", "prompts": [fields["prompt"]]}]}
     try:
-        prompt = parse_prompts(document).segments[0].prompts[0]
+        return fields["key"], prompt_of_entry(fields, masks)
     except PromptError as error:
         raise PromptError(f"the prompt '{fields['key']}' is damaged: {error}") from error
-    if isinstance(prompt, MaskPrompt) and "voxels" in fields:
-        prompt = replace(prompt, voxels=masks.get(fields["voxels"]))
-    return fields["key"], prompt
 
 
 def _region(fields: Mapping[str, Any]) -> Region | None:

@@ -75,12 +75,19 @@ def warning(
         if isinstance(target, NewSegment):
             continue
         changes[target] = one.change
-        if action.is_replay or not any(isinstance(step, _CORRECTING) for step in action.intents[target]):
+        if not _is_asked_for(action, target):
             continue
         share = max(share, one.change.lost.voxels / max(1, records[target].known.voxels))
-        hand = [masks.get(key) for key in one.prepared.after.hand]
+        keys = dict.fromkeys((*one.prepared.before.standing.hand, *one.prepared.after.hand))
+        hand = [masks.get(key) for key in keys]
         by_hand += sum(_common(one.change.gained, mask) + _common(one.change.lost, mask) for mask in hand)
     return Pending(changes, share, by_hand) if share > ask_above or by_hand else None
+
+
+def _is_asked_for(action: Action, target: Target) -> bool:
+    if action.is_replay:
+        return action.is_asked_again
+    return any(isinstance(step, _CORRECTING) for step in action.intents[target])
 
 
 def _common(one: PackedMask, other: PackedMask) -> int:

@@ -1,4 +1,7 @@
-"""All prompts of a segmentation at once: into the values of a prompts file, and out of them."""
+"""All prompts of a segmentation at once: into the values of a prompts file, and out of them, where no session is.
+
+A session has its own (:func:`..core.objects.import_prompts`, :func:`..core.objects.export_prompts`), which also ask.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

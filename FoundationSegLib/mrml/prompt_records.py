@@ -5,18 +5,15 @@ tags go where the segment goes: into `.mrb`, into a `.seg.nrrd` on its own, into
 that is deleted takes its prompts along. Slicer reads and writes it without knowing what it is.
 """
 
-import base64
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core.errors import FoundationSegError, PromptError
-from ..core.geometry import Box
-from ..core.mask import PackedMask
-from ..core.prompts import MaskPrompt, Prompt, PromptSet, SegmentPrompts
-from ..core.prompts_document import parse_prompts, prompts_to_document
+from ..core.mask_table import MaskTable
+from ..core.prompts import Prompt
+from ..core.steps_document import prompt_of_entry, prompt_to_entry
 from .segment_tags import PREFIX, read_tag, write_tag
 
 RECORD_TAG = PREFIX + "PromptRecord"
@@ -67,13 +64,12 @@ class PromptRecord:
 
 def record_to_json(record: PromptRecord) -> str:
     """The record as text; :func:`record_from_json` gives it back bit for bit."""
-    prompts = [kept.prompt for kept in record.prompts]
-    entries = prompts_to_document(PromptSet((SegmentPrompts("segment", tuple(prompts)),)))["segments"][0]["prompts"]
-    for entry, kept in zip(entries, record.prompts, strict=True):
-        entry["key"] = kept.key
-        if isinstance(kept.prompt, MaskPrompt) and kept.prompt.voxels is not None:
-            entry["voxels"] = _voxels_to_document(kept.prompt.voxels)
+    masks = MaskTable()
+    entries = [{"key": kept.key} | prompt_to_entry(kept.prompt, masks) for kept in record.prompts]
     document = {"version": _VERSION, "model": record.model, "settings": dict(record.settings), "prompts": entries}
+    keys = [entry["voxels"] for entry in entries if "voxels" in entry]
+    if keys:
+        document["masks"] = masks.to_document(keys)
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -87,36 +83,14 @@ def record_from_json(text: str) -> PromptRecord:
         document = json.loads(text)
         if document["version"] != _VERSION:
             raise PromptError("the segment's prompts were kept by a later version: update FoundationSeg to use them")
-        entries = [dict(entry) for entry in document["prompts"]]
-        keys = [str(entry.pop("key")) for entry in entries]
-        voxels = [entry.pop("voxels", None) for entry in entries]
-        prompts = _parse(entries)
-        kept = (KeptPrompt(key, _with_voxels(*rest)) for key, *rest in zip(keys, prompts, voxels, strict=True))
+        masks = MaskTable()
+        masks.take_document(document.get("masks", {}))
+        kept = (KeptPrompt(str(entry["key"]), prompt_of_entry(entry, masks)) for entry in document["prompts"])
         return PromptRecord(tuple(kept), str(document["model"]), dict(document["settings"]))
     except PromptError:
         raise
-    except (FoundationSegError, ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+    except (FoundationSegError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise PromptError("the prompts kept in the segment are damaged") from error
-
-
-def _parse(entries: list[dict[str, Any]]) -> tuple[Prompt, ...]:
-    if not entries:
-        return ()
-    document = {"version": 1, "space": "ras", "segments": [{"name": "segment", "prompts": entries}]}
-    return parse_prompts(document).segments[0].prompts
-
-
-def _voxels_to_document(voxels: PackedMask) -> dict[str, Any]:
-    bits = base64.b85encode(zlib.compress(voxels.bits)).decode("ascii")
-    return {"start_kji": voxels.box.start_kji, "stop_kji": voxels.box.stop_kji, "bits": bits}
-
-
-def _with_voxels(prompt: Prompt, document: Mapping[str, Any] | None) -> Prompt:
-    if document is None or not isinstance(prompt, MaskPrompt):
-        return prompt
-    (k0, j0, i0), (k1, j1, i1) = document["start_kji"], document["stop_kji"]
-    bits = zlib.decompress(base64.b85decode(document["bits"]))
-    return replace(prompt, voxels=PackedMask(Box((k0, j0, i0), (k1, j1, i1)), bits))
 
 
 def read_record(segment: Any) -> PromptRecord:

@@ -266,6 +266,7 @@ def test_the_readmes_script_for_slicer(segmentation_node, volume_node, capsys):
         "client": InlineClient(FakeEngine()),
         "choice": SLICES,
         "timer": Timer(),
+        "slice_views": [],
     }
     exec(script, names)
     assert names["timer"].is_on
@@ -274,6 +275,9 @@ def test_the_readmes_script_for_slicer(segmentation_node, volume_node, capsys):
     store = names["store"]
     assert store.read(store.segment_ids[0], store.geometry.box).sum() == 25
     assert "predicted" in capsys.readouterr().out
+    assert names["prompts"].scene.segment_ids == store.segment_ids
+    names["tool"].disable()
+    names["prompts"].stop()
 
 
 def test_the_segments_follow_the_volume(session, store, scene, segmentation_node, volume_node):

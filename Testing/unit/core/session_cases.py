@@ -12,7 +12,7 @@ from FoundationSegLib.core.ledger import Ledger
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.objects import next_segment
 from FoundationSegLib.core.placement import place_box, prompt_positions
-from FoundationSegLib.core.prompts import BoxPrompt, ClassPrompt, MaskPrompt, Polarity, TextPrompt
+from FoundationSegLib.core.prompts import BoxPrompt, ClassPrompt, MaskPrompt, PointPrompt, Polarity, TextPrompt
 from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.core.session import Options, Session
 from FoundationSegLib.core.session_segment import SegmentSession
@@ -30,6 +30,11 @@ CHOICES = (SLICES, SEEING, VOLUMES, WORDS)
 def ras(k, j, i):
     """The centre of a voxel of :func:`small_volume`."""
     return float(i), float(j), float(k)
+
+
+def point(k, j=4, i=5, polarity=Polarity.POSITIVE, plane=None):
+    """A click on a voxel."""
+    return PointPrompt(ras(k, j, i), polarity, plane)
 
 
 def small_volume(shape=SHAPE, geometry=None):

@@ -7,8 +7,7 @@ from FoundationSegLib.core import records
 from FoundationSegLib.core.mask import change_between, pack_mask
 from FoundationSegLib.core.records import KnownMask, RecordState, open_record, record_to_document
 from FoundationSegLib.core.steps import SeedStep, standing
-from Testing.unit.core.session_cases import make_session, segment_of
-from Testing.unit.core.test_session import point
+from Testing.unit.core.session_cases import make_session, point, segment_of
 
 
 @pytest.mark.parametrize("limit", [0, 40, 10**6])

@@ -1,39 +1,17 @@
+"""Sessions: prompts, answers, undo, what waits, what fails."""
+
 import itertools
 
 import numpy as np
 import pytest
 
 from FoundationSegLib.core.array_store import ArrayStore
-from FoundationSegLib.core.errors import GoneError, InferenceError, InputError, PromptError
+from FoundationSegLib.core.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.core.history import History
-from FoundationSegLib.core.outcomes import Done, Pending, Refused
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity
+from FoundationSegLib.core.outcomes import Done, Refused
+from FoundationSegLib.core.prompts import BoxPrompt
 from FoundationSegLib.core.segment_store import NewSegment
-from FoundationSegLib.core.session_segment import SegmentSession
-from FoundationSegLib.core.steps import AcceptStep, RejectStep, SeedStep, WithheldStep
-from Testing.unit.core.session_cases import SHAPE, SLICES, make_session, mask_of, ras, segment_of
-
-
-@pytest.fixture
-def session():
-    return make_session()[0]
-
-
-@pytest.fixture
-def segment(session):
-    return segment_of(session)
-
-
-@pytest.fixture
-def told(session):
-    outcomes = []
-    session.on_outcome = outcomes.append
-    return outcomes
-
-
-def point(k, j=4, i=5, polarity=Polarity.POSITIVE):
-    return PointPrompt(ras(k, j, i), polarity)
+from Testing.unit.core.session_cases import SLICES, VOLUMES, make_session, mask_of, point, segment_of
 
 
 def test_what_a_prompt_added_is_told(session, segment, told):
@@ -129,6 +107,27 @@ def test_what_failed_can_be_discarded(session, segment):
     assert segment.steps == () and not session.undo(segment.segment_id)
 
 
+def test_what_waits_is_told(session, segment):
+    told = []
+    session.on_queued = lambda segment_id: told.append((segment_id, session.steps(segment_id)))
+    session.client.is_slow = True
+    segment.add(point(3))
+    asked = segment.steps
+    assert told == [(segment.segment_id, asked)] and len(asked) == 1
+    session.discard()
+    assert told[1:] == [(segment.segment_id, ())]
+
+
+def test_steps_that_take_the_place_of_others_do_so_before_they_are_answered(session, segment):
+    segment.add(point(3))
+    session.client.is_slow = True
+    segment.ask_again(VOLUMES)
+    assert list(segment.prompts) == ["1"]
+    steps = segment.steps
+    session.client.reply()
+    assert segment.steps == steps
+
+
 def test_undo_takes_back_first_what_waits(session, segment):
     segment.add(point(3))
     session.client.is_slow = True
@@ -168,197 +167,6 @@ def test_a_locked_segment_is_refused(session, segment):
         segment.add(point(3))
 
 
-class TestAskingFirst:
-    def test_what_would_delete_much_waits(self, session, segment, told):
-        segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
-        before, steps = mask_of(segment), segment.steps
-        segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
-        assert session.pending == told[-1] and isinstance(told[-1], Pending)
-        assert round(told[-1].lost_share, 3) == 0.875 and not told[-1].by_hand
-        assert np.array_equal(mask_of(segment), before)
-        assert session.discard() and session.pending is None and segment.steps == steps
-        segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
-        session.confirm()
-        assert mask_of(segment).sum() == 9 and session.pending is None
-
-    def test_the_share_is_chosen(self, session, segment):
-        segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
-        session.options.ask_above = 0.9
-        segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
-        assert mask_of(segment).sum() == 9
-
-    def test_taking_a_prompt_back_is_meant(self, session, segment):
-        (key,) = segment.add(point(3))
-        segment.remove(key)
-        assert not mask_of(segment).any()
-
-    def test_what_was_drawn_by_hand_is_asked_for(self, session, segment, told):
-        segment.add(point(3))
-        mask = mask_of(segment)
-        mask[3, 2, 3] = False
-        session.ledger.store.put(segment.segment_id, mask)
-        segment.add(point(3, 4, 5))
-        assert told[-1].by_hand == 1 and told[-1].lost_share == 0
-        assert not mask_of(segment)[3, 2, 3]
-        session.confirm()
-        assert mask_of(segment)[3, 2, 3]
-
-    def test_a_prompt_more_is_asked_with_what_is_pending(self, session, segment):
-        segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
-        segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
-        segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9))))
-        assert session.pending is None and mask_of(segment).sum() == 72
-
-    def test_somebody_paints_before_it_is_confirmed(self, session, segment):
-        segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
-        segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
-        mask = mask_of(segment)
-        mask[6] = True
-        session.ledger.store.put(segment.segment_id, mask)
-        session.confirm()
-        assert mask_of(segment)[6].all()
-        assert session.pending is None or not session.pending.by_hand
-
-
-class TestAcceptAndReject:
-    def test_a_rejected_change_is_taken_back_and_kept_in_mind(self, session, segment):
-        segment.add(point(3))
-        before = mask_of(segment)
-        segment.add(point(5))
-        session.reject(segment.segment_id)
-        assert np.array_equal(mask_of(segment), before) and list(segment.prompts) == ["1"]
-        assert isinstance(segment.steps[-1], RejectStep)
-        assert session.undo(segment.segment_id) and mask_of(segment).sum() == 50 and len(segment.prompts) == 2
-        assert session.redo(segment.segment_id) and np.array_equal(mask_of(segment), before)
-
-    def test_keys_of_rejected_prompts_do_not_come_again(self, session, segment):
-        segment.add(point(3))
-        session.reject(segment.segment_id)
-        assert segment.add(point(5)) == ("2",)
-
-    def test_what_was_accepted_cannot_be_rejected_but_undone(self, session, segment):
-        segment.add(point(3))
-        session.accept(segment.segment_id)
-        assert isinstance(segment.steps[-1], AcceptStep)
-        with pytest.raises(InputError, match="accepted"):
-            session.reject(segment.segment_id)
-        assert session.undo(segment.segment_id) and session.undo(segment.segment_id)
-        assert not mask_of(segment).any()
-
-    def test_what_waits_is_rejected_first(self, session, segment):
-        segment.add(point(3))
-        session.client.is_slow = True
-        segment.add(point(5))
-        session.reject(segment.segment_id)
-        assert mask_of(segment).sum() == 25 and list(segment.prompts) == ["1"]
-
-    def test_nothing_to_reject(self, session, segment):
-        with pytest.raises(InputError, match="no change to reject"):
-            session.reject(segment.segment_id)
-
-
-class TestOthers:
-    def paint(self, segment, *voxels):
-        mask = mask_of(segment)
-        for voxel in voxels:
-            mask[voxel] = not mask[voxel]
-        segment.session.ledger.store.put(segment.segment_id, mask)
-        return mask
-
-    def test_an_edit_by_hand_becomes_the_seed_and_stays(self, session, segment):
-        segment.add(point(3))
-        painted = self.paint(segment, (6, 0, 0), (3, 4, 5))
-        assert not session.undo(segment.segment_id)
-        assert np.array_equal(mask_of(segment), painted)
-        seed = segment.steps[-1]
-        assert isinstance(seed, SeedStep) and seed.reason == "hand"
-        assert np.array_equal(session.ledger.masks.get(seed.mask).expand(SHAPE), painted)
-        segment.add(point(1))
-        assert session.undo(segment.segment_id) and not session.undo(segment.segment_id)
-        assert np.array_equal(mask_of(segment), painted)
-
-    def test_one_while_a_request_is_out(self, session, segment):
-        segment.add(point(3))
-        session.client.is_slow = True
-        segment.add(point(1))
-        self.paint(segment, (6, 0, 0), (3, 4, 5))
-        session.client.reply()
-        if session.request_id is not None:  # what is asked is another thing after the edit
-            session.client.reply()
-        mask = mask_of(segment)
-        assert mask[6, 0, 0] and not mask[3, 4, 5] and mask[1].sum() == 25
-        assert session.request_id is None and session.pending is None
-
-    def test_nothing_is_seen_where_nothing_changed(self, session, segment):
-        segment.add(point(3))
-        session.ledger.store.put(segment.segment_id, mask_of(segment))
-        assert session.look() == frozenset() and session.undo(segment.segment_id)
-
-    def test_a_segment_that_is_deleted(self, session, segment, told):
-        session.client.is_slow = True
-        segment.add(point(3))
-        session.ledger.store.remove(segment.segment_id)
-        session.client.reply()
-        assert told == [] and session.request_id is None
-        for call in (segment.add, lambda *_: session.undo(segment.segment_id)):
-            with pytest.raises(GoneError):
-                call(point(3))
-
-    @pytest.mark.parametrize("fails", [False, True])
-    def test_everything_is_deleted(self, session, segment, told, fails):
-        session.client.is_slow = True
-        segment.add(point(3))
-        session.ledger.store.is_gone, session.client.fails = True, fails
-        session.client.reply()
-        session.confirm()
-        session.retry()
-        assert told == [] and session.request_id is None and not session.discard()
-        with pytest.raises(GoneError):
-            segment.add(point(3))
-
-
-class TestNeighbours:
-    def test_what_a_neighbour_keeps_is_remembered(self, session):
-        one, other = segment_of(session, "A"), segment_of(session, "B")
-        one.add(point(3))
-        other.add(point(3, 4, 7))
-        assert mask_of(other).sum() == 10 and isinstance(other.steps[-1], WithheldStep)
-        session.undo(one.segment_id)
-        fresh, _ = make_session()
-        fresh.ledger.masks = session.ledger.masks
-        copy = segment_of(fresh)
-        copy.replay(other.steps)
-        assert np.array_equal(mask_of(copy), mask_of(other)), "also where the neighbour is not there any more"
-
-    def test_what_is_overwritten_comes_back(self, session):
-        one, other = segment_of(session, "A"), segment_of(session, "B")
-        one.add(point(3))
-        session.options.policy = OverlapPolicy.OVERWRITE
-        other.add(point(3, 4, 7))
-        assert (mask_of(one).sum(), mask_of(other).sum()) == (10, 25)
-        assert one.steps[-1].reason == "neighbour"
-        other.add(point(5))
-        with pytest.raises(InputError, match="changed 'B 1', too"):
-            session.undo(one.segment_id)
-        assert session.undo(other.segment_id) and session.undo(one.segment_id)
-        assert (mask_of(one).sum(), mask_of(other).sum()) == (25, 0)
-        assert session.redo(other.segment_id) and (mask_of(one).sum(), mask_of(other).sum()) == (10, 25)
-
-    def test_overwriting_each_other_in_one_request(self, session):
-        one, other = segment_of(session, "A"), segment_of(session, "B")
-        session.options.policy = OverlapPolicy.OVERWRITE
-        other.add(point(3))
-        session.client.is_slow = True
-        one.add(point(3, 4, 7))
-        other.add(point(5))
-        session.client.reply()
-        assert not (mask_of(one) & mask_of(other)).any()
-        assert mask_of(other).sum() == 50, "the later one wins"
-        for segment in (other, one, other):
-            assert session.undo(segment.segment_id)
-        assert not mask_of(one).any() and not mask_of(other).any()
-
-
 def test_what_falls_out_of_the_history_is_told(session, told):
     session.ledger.history = History(budget_bytes=12)
     segment = segment_of(session)
@@ -374,45 +182,6 @@ def test_numbers_of_requests_can_be_shared(session, segment):
     session.numbers = itertools.count(100)
     segment.add(point(3))
     assert session.client.requests[-1].request_id == 100
-
-
-class Shelf(dict):
-    """A store of prompts, and what is put there."""
-
-    def read(self, segment_id):
-        return self.get(segment_id)
-
-    def write(self, segment_id, document):
-        self[segment_id] = document
-
-
-def test_steps_go_on_in_another_session(session):
-    shelf = session.ledger.prompt_store = Shelf()
-    segment = segment_of(session)
-    segment.add(point(3), point(5))
-    session.undo(segment.segment_id)
-    assert shelf[segment.segment_id]["steps"] == []
-    session.redo(segment.segment_id)
-    again, _ = make_session(store=session.ledger.store)
-    again.ledger.prompt_store = shelf
-    copy = SegmentSession(again, segment.segment_id)
-    assert copy.steps == segment.steps
-    copy.remove("1")
-    assert not mask_of(copy)[3].any() and mask_of(copy)[5].sum() == 25
-
-
-def test_steps_go_on_from_what_was_changed_between_two_sessions(session):
-    shelf = session.ledger.prompt_store = Shelf()
-    segment = segment_of(session)
-    segment.add(point(3))
-    mask = mask_of(segment)
-    mask[6, 6, 6] = True
-    session.ledger.store.put(segment.segment_id, mask)
-    again, _ = make_session(store=session.ledger.store)
-    again.ledger.prompt_store = shelf
-    copy = SegmentSession(again, segment.segment_id)
-    copy.add(point(1))
-    assert copy.steps[-2].reason == "hand" and mask_of(copy)[6, 6, 6] and mask_of(copy)[3].sum() == 25
 
 
 def test_another_grid_is_refused(session):

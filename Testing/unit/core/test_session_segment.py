@@ -3,7 +3,7 @@ import pytest
 
 from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.core.geometry import Box
-from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Polarity, TextPrompt
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity, TextPrompt
 from FoundationSegLib.core.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.core.segment_store import NewSegment
@@ -16,8 +16,8 @@ from Testing.unit.core.session_cases import (
     WORDS,
     make_session,
     mask_of,
+    point,
     ras,
-    segment_of,
     small_volume,
 )
 
@@ -25,15 +25,6 @@ from Testing.unit.core.session_cases import (
 @pytest.fixture
 def session():
     return make_session(ask_above=None)[0]
-
-
-@pytest.fixture
-def segment(session):
-    return segment_of(session)
-
-
-def point(k, j=4, i=5, polarity=Polarity.POSITIVE, plane=None):
-    return PointPrompt(ras(k, j, i), polarity, plane)
 
 
 def existing(session, *boxes):

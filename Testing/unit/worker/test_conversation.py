@@ -4,8 +4,7 @@ from FoundationSegLib.core.errors import Cancelled, InferenceError
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.worker.conversation import deliver, finish
 from FoundationSegLib.worker.messages import Answered, Downloaded, Failed, Progressed
-from Testing.unit.core.session_cases import make_session, mask_of, segment_of
-from Testing.unit.core.test_session import point
+from Testing.unit.core.session_cases import make_session, mask_of, point, segment_of
 
 
 class Scripted:

@@ -1,0 +1,151 @@
+"""Between a session and the prompts in the scene: steps are kept with their segment, markups moved change steps.
+
+The steps are the truth. A segment's record (:mod:`.prompt_records`) has them among its settings, and as its prompts
+what they come to, with those that wait for an answer. Where the two differ, somebody changed prompts while no session
+was there, or the scene was saved before an answer came: prompts and voxels are both taken as they are then.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import FoundationSegError, GeometryError
+from ..core.geometry import Geometry
+from ..core.mask_table import MaskTable
+from ..core.prompts import MaskPrompt, Prompt
+from ..core.session import Session
+from ..core.session_segment import SegmentSession
+from ..core.steps import PromptAdded, PromptMoved, PromptRemoved, Standing, Steps, standing
+from ..core.steps_document import parse_steps, steps_to_document
+from .prompt_nodes import Place
+from .prompt_records import KeptPrompt, PromptRecord
+from .scene_prompts import ScenePrompts
+from .volumes import geometry_from_node
+
+_STEPS, _GRID = "steps", "grid"
+
+
+class SessionPrompts:
+    """Keeps the steps of a segmentation's segments in the scene. See
+    :class:`FoundationSegLib.core.segment_store.PromptStore`.
+
+    Without a session (:meth:`follow`), or once it has lost its nodes, prompts that the user moves are kept as they are.
+
+    Attributes:
+        scene: the prompts as they are drawn.
+
+    Args:
+        segmentation_node, volume_node: as :class:`.scene_prompts.ScenePrompts`, whose errors are raised here.
+        on_error: told of what cannot be done in answer to an event, such as a prompt that was moved out of the image,
+            or in a segment that is locked: its markup is put back then.
+    """
+
+    def __init__(
+        self,
+        segmentation_node: Any,
+        volume_node: Any,
+        on_error: Callable[[FoundationSegError], None] | None = None,
+    ) -> None:
+        self._on_error = on_error or (lambda error: None)
+        self._geometry = geometry_from_node(volume_node)
+        self._session: Session | None = None
+        self._being_told: Place | None = None
+        self.scene = ScenePrompts(segmentation_node, volume_node, self._changed, self._on_error)
+
+    def follow(self, session: Session) -> None:
+        """Show what waits for an answer in a session that keeps its steps here, and tell it what the user moves."""
+        self._session = session
+        session.on_queued = self._draw
+
+    def stop(self) -> None:
+        """Watch the scene no more; records and markups stay."""
+        self.scene.stop()
+        self._session = None
+
+    def read(self, segment_id: str) -> Mapping[str, Any] | None:
+        """See :meth:`PromptStore.read`. Steps of another grid are none: their voxels are others."""
+        record = self.scene.record(segment_id)
+        if record == PromptRecord():
+            return None
+        document, masks = record.settings.get(_STEPS), MaskTable()
+        steps: Steps = ()
+        try:
+            if document is not None and _is_grid(record.settings.get(_GRID), self._geometry):
+                steps = parse_steps(document, masks)
+            more = _differences(standing(steps), record, self._key_being_told(segment_id))
+        except FoundationSegError as error:
+            self._on_error(error)
+            steps, more = (), _differences(Standing(), record, None)
+        if steps and not more:
+            return document
+        return steps_to_document((*steps, *more), masks)
+
+    def write(self, segment_id: str, document: Mapping[str, Any], now: Standing) -> None:
+        """See :meth:`PromptStore.write`."""
+        record = self.scene.record(segment_id)
+        grid = {"ijk_to_ras": self._geometry.ijk_to_ras.tolist(), "shape_kji": list(self._geometry.shape_kji)}
+        settings = {**record.settings, _STEPS: document, _GRID: grid}
+        model = now.choice.model_id if now.choice is not None else ""
+        self.scene.set_record(segment_id, PromptRecord(self._shown(segment_id, now), model, settings))
+
+    def _draw(self, segment_id: str) -> None:
+        """Draw what the session's steps come to now."""
+        prompts = self._shown(segment_id, None)
+        record = self.scene.record(segment_id)
+        if record.prompts != prompts:
+            self.scene.set_record(segment_id, replace(record, prompts=prompts))
+
+    def _shown(self, segment_id: str, now: Standing | None) -> tuple[KeptPrompt, ...]:
+        if self._session is not None and (now is None or segment_id in self._session.queued_targets()):
+            now = standing(self._session.steps(segment_id))
+        return tuple(KeptPrompt(held.key, bare(held.prompt)) for held in (now or Standing()).prompts)
+
+    def _key_being_told(self, segment_id: str) -> str | None:
+        place = self._being_told
+        return place.key if place is not None and place.segment_id == segment_id else None
+
+    def _changed(self, segment_id: str, key: str, prompt: Prompt | None) -> None:
+        """The user moved or removed a markup."""
+        session = self._session
+        if session is None or session.ledger.store.is_gone:
+            return
+        segment = SegmentSession(session, segment_id)
+        self._being_told = Place(segment_id, key)  # should the session meet the segment only now: as it was before
+        try:
+            if prompt is not None:
+                segment.move(key, prompt)
+            elif key in segment.prompts:
+                segment.remove(key)
+        except FoundationSegError as error:
+            if segment_id in session.ledger.records:
+                self._draw(segment_id)
+            self._on_error(error)
+        finally:
+            self._being_told = None
+
+
+def _differences(now: Standing, record: PromptRecord, key_being_told: str | None) -> Steps:
+    """The steps that lead to the prompts of a record."""
+    before = {held.key: bare(held.prompt) for held in now.prompts}
+    after = {kept.key: bare(kept.prompt) for kept in record.prompts}
+    removed = (PromptRemoved(key) for key in before if key not in after and key != key_being_told)
+    changed = (key for key in after if key in before and after[key] != before[key] and key != key_being_told)
+    moved = (PromptMoved(key, after[key]) for key in changed)
+    added = (PromptAdded(key, prompt) for key, prompt in after.items() if key not in before)
+    return (*removed, *moved, *added)
+
+
+def bare(prompt: Prompt) -> Prompt:
+    """Without voxels: the steps have them."""
+    return replace(prompt, voxels=None) if isinstance(prompt, MaskPrompt) else prompt
+
+
+def _is_grid(document: Any, geometry: Geometry) -> bool:
+    """Whether voxels mean the same; Slicer turns left-handed grids round when it reads them."""
+    try:
+        kept = Geometry(np.array(document["ijk_to_ras"], np.float64), tuple(document["shape_kji"]))
+    except (GeometryError, TypeError, KeyError, ValueError):
+        return False
+    return kept.almost_equals(geometry)

@@ -1,0 +1,47 @@
+"""A session at work in a scene: volume, segmentation, prompts in the scene, a fast model, and the mouse."""
+
+from FoundationSegLib.core.ledger import Ledger
+from FoundationSegLib.core.session import Options, Session
+from FoundationSegLib.core.session_segment import SegmentSession
+from FoundationSegLib.mrml.session_prompts import SessionPrompts
+from FoundationSegLib.mrml.session_store import SceneStore
+from FoundationSegLib.mrml.volumes import volume_from_node
+from Testing.unit.core.session_cases import SLICES, FakeClient
+
+
+class Desk:
+    """What a panel has, without the panel."""
+
+    def __init__(self, segmentation_node, volume_node, choice=SLICES):
+        self.errors, self.outcomes = [], []
+        self.store = SceneStore(segmentation_node, volume_node)
+        self.prompts = SessionPrompts(segmentation_node, volume_node, self.errors.append)
+        self.client = FakeClient(volume_from_node(volume_node))
+        self.session = Session(
+            self.client.volume,
+            Ledger(self.store, self.prompts, "0"),
+            self.client,
+            Options(choice, ask_above=None),
+            on_outcome=self.outcomes.append,
+            on_request=self.client.on_request,
+        )
+        self.client.session = self.session
+        self.prompts.follow(self.session)
+
+    def segment(self, segment_id):
+        return SegmentSession(self.session, segment_id)
+
+    def node(self, segment, key):
+        return self.prompts.scene.node(segment.segment_id, key)
+
+    def place(self, segment, key):
+        return self.node(segment, key).GetNthControlPointPosition(0)
+
+    def drag(self, segment, key, position):
+        self.node(segment, key).SetNthControlPointPosition(0, position)
+
+    def record(self, segment):
+        return self.prompts.scene.record(segment.segment_id)
+
+    def kept(self, segment):
+        return {kept.key: kept.prompt for kept in self.record(segment).prompts}

@@ -1,0 +1,306 @@
+"""Sessions whose prompts are markups in the scene."""
+
+import gc
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+
+from FoundationSegLib.core.errors import InferenceError, InputError, PromptError
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.objects import add_objects, new_segment
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity, PromptSet, SegmentPrompts
+from FoundationSegLib.core.steps import SeedStep
+from FoundationSegLib.mrml.prompt_exchange import prompts_to_nodes
+from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
+from FoundationSegLib.mrml.prompt_records import RECORD_TAG, PromptRecord, read_record
+from FoundationSegLib.mrml.scene_prompts import ScenePrompts
+from FoundationSegLib.mrml.segment_tags import lock, read_tag
+from FoundationSegLib.mrml.session_prompts import SessionPrompts
+from FoundationSegLib.mrml.volumes import add_volume_node
+from Testing.mrml.session_desk import Desk
+from Testing.unit.core.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
+
+TURNED = {"ijk_to_ras": np.diag([-1.0, 1, 1, 1]).tolist(), "shape_kji": list(SHAPE)}
+
+
+@pytest.fixture
+def volume_node(scene):
+    return add_volume_node(scene, small_volume())
+
+
+@pytest.fixture
+def open_desk(segmentation_node, volume_node):
+    """Opens desks one after the other, and closes them in the end."""
+    desks = []
+
+    def open_desk():
+        if desks:
+            desks[-1].prompts.stop()
+        desks.append(Desk(segmentation_node, volume_node))
+        return desks[-1]
+
+    yield open_desk
+    desks[-1].prompts.stop()
+
+
+@pytest.fixture
+def desk(open_desk):
+    return open_desk()
+
+
+@pytest.fixture
+def segment(desk):
+    return new_segment(desk.session, "Liver")
+
+
+@contextmanager
+def dragged(node):
+    node.InvokeCustomModifiedEvent(node.PointStartInteractionEvent)
+    yield
+    node.InvokeCustomModifiedEvent(node.PointEndInteractionEvent)
+
+
+def markups(scene):
+    return slicer.util.getNodesByClass("vtkMRMLMarkupsNode", scene)
+
+
+def test_prompts_of_the_session_are_markups(scene, desk, segment):
+    segment.add(point(3), point(5))
+    assert len(markups(scene)) == 2 and desk.place(segment, "2") == ras(5, 4, 5)
+    assert desk.kept(segment) == dict(segment.prompts) and desk.record(segment).model == "fake"
+    segment.remove("1")
+    assert [key for key, _ in desk.kept(segment).items()] == ["2"] and len(markups(scene)) == 1
+    segment.set_polarity("2", Polarity.NEGATIVE)
+    assert desk.kept(segment)["2"].polarity is Polarity.NEGATIVE
+    assert not desk.errors
+
+
+def test_a_moved_markup_asks_again_and_undo_puts_it_back(desk, segment):
+    segment.add(point(3))
+    before, steps = mask_of(segment), segment.steps
+    desk.drag(segment, "1", ras(5, 6, 7))
+    assert segment.prompts["1"].position == ras(5, 6, 7)
+    moved = mask_of(segment)
+    assert moved[5, 4:9, 5:10].all() and moved.sum() == 25 and len(desk.client.requests) == 2
+    assert desk.session.undo(segment.segment_id)
+    assert np.array_equal(mask_of(segment), before) and segment.steps == steps
+    assert desk.place(segment, "1") == ras(3, 4, 5)
+    assert desk.session.redo(segment.segment_id)
+    assert np.array_equal(mask_of(segment), moved) and desk.place(segment, "1") == ras(5, 6, 7)
+    assert len(desk.client.requests) == 2 and not desk.errors
+
+
+def test_a_removed_markup_takes_its_prompt_back(scene, desk, segment):
+    segment.add(point(3), point(5))
+    scene.RemoveNode(desk.node(segment, "1"))
+    assert list(segment.prompts) == ["2"] and mask_of(segment).sum() == 25
+    desk.session.undo(segment.segment_id)
+    assert mask_of(segment).sum() == 50 and desk.place(segment, "1") == ras(3, 4, 5)
+
+
+def test_a_mistake_puts_the_markup_back(desk, segment):
+    segment.add(BoxPrompt((ras(3, 2, 2), ras(3, 5, 5))))
+    before, asked, node = mask_of(segment), len(desk.client.requests), desk.node(segment, "1")
+    positions = [node.GetNthControlPointPosition(n) for n in range(4)]
+    with dragged(node):
+        for n, (x, y, z) in enumerate(positions):
+            node.SetNthControlPointPosition(n, (x + 900, y, z))
+    (error,) = desk.errors
+    assert isinstance(error, PromptError) and "outside" in str(error)
+    assert [node.GetNthControlPointPosition(n) for n in range(4)] == positions
+    lock(desk.store.writer.segment(segment.segment_id))
+    node.SetNthControlPointPosition(0, ras(3, 0, 0))
+    assert isinstance(desk.errors[-1], InputError) and "locked" in str(desk.errors[-1])
+    assert [node.GetNthControlPointPosition(n) for n in range(4)] == positions
+    assert np.array_equal(mask_of(segment), before) and len(desk.client.requests) == asked
+
+
+class TestWaiting:
+    """Markups are where the prompts are that wait for an answer, until that is taken back."""
+
+    def test_a_prompt_is_drawn_before_its_answer(self, scene, desk, segment):
+        desk.client.is_slow = True
+        segment.add(point(3))
+        assert len(markups(scene)) == 1
+        assert desk.session.discard()
+        assert not markups(scene) and desk.record(segment).prompts == ()
+
+    def test_an_earlier_answer_does_not_move_what_waits(self, desk, segment):
+        desk.client.is_slow = True
+        segment.add(point(3))
+        desk.client.reply()
+        segment.propagate()
+        desk.drag(segment, "1", ras(5, 6, 7))
+        desk.client.reply()
+        assert desk.session.request_id is not None and desk.place(segment, "1") == ras(5, 6, 7)
+        desk.session.discard()
+        assert desk.place(segment, "1") == ras(3, 4, 5)
+
+    def test_what_failed_is_put_back_when_it_is_discarded(self, desk, segment):
+        segment.add(point(3))
+        desk.client.fails = True
+        desk.drag(segment, "1", ras(5, 6, 7))
+        assert isinstance(desk.outcomes[-1].error, InferenceError) and desk.place(segment, "1") == ras(5, 6, 7)
+        assert desk.session.undo(segment.segment_id)
+        assert desk.place(segment, "1") == ras(3, 4, 5) and mask_of(segment)[3].sum() == 25
+
+    def test_what_is_pending_is_put_back_when_it_is_discarded(self, desk, segment):
+        segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
+        segment.add(point(3, 4, 5, Polarity.NEGATIVE))
+        desk.session.options.ask_above = 0.0
+        desk.drag(segment, "2", ras(3, 5, 6))
+        assert desk.session.pending and desk.place(segment, "2") == ras(3, 5, 6)
+        desk.session.discard()
+        assert desk.place(segment, "2") == ras(3, 4, 5)
+        desk.drag(segment, "2", ras(3, 5, 6))
+        desk.session.confirm()
+        assert desk.place(segment, "2") == ras(3, 5, 6) and not mask_of(segment)[3, 5, 6]
+
+    def test_another_model_is_asked(self, desk, segment):
+        segment.add(point(3))
+        desk.client.is_slow = True
+        segment.ask_again(VOLUMES)
+        assert list(segment.prompts) == ["1"] and desk.place(segment, "1") == ras(3, 4, 5)
+        desk.client.reply()
+        assert mask_of(segment).sum() == 125 and desk.record(segment).model == "volumes"
+
+
+def test_what_others_paint_keeps_prompts(desk, segment, segmentation_node, volume_node):
+    segment.add(point(3))
+    mask = mask_of(segment)
+    mask[6, 1, 1] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        mask.astype(np.uint8), segmentation_node, segment.segment_id, volume_node
+    )
+    desk.drag(segment, "1", ras(5, 6, 7))
+    assert mask_of(segment)[6, 1, 1] and mask_of(segment)[5, 4:9, 5:10].all()
+    assert any(isinstance(step, SeedStep) and step.reason == "hand" for step in segment.steps)
+
+
+def test_a_second_segment_has_its_own(scene, desk, segment):
+    other = new_segment(desk.session, "Spleen")
+    segment.add(point(3))
+    other.add(point(1))
+    desk.drag(other, "1", ras(7, 4, 5))
+    assert desk.place(segment, "1") == ras(3, 4, 5) and mask_of(other)[7].sum() == 25
+    desk.session.undo(segment.segment_id)
+    assert len(markups(scene)) == 1 and mask_of(other).sum() == 25
+    add_objects(desk.session, [point(0, 8, 9), point(2, 8, 9)])
+    assert len(markups(scene)) == 3 and desk.prompts.scene.segment_ids[1:] == desk.store.segment_ids[2:]
+
+
+def test_a_mask_is_kept_once(open_desk, desk, segment):
+    noise = np.random.default_rng(7).random(desk.store.geometry.shape_kji) < 0.5
+    segment.add(MaskPrompt("a.nrrd", "A", voxels=pack_mask(noise)))
+    text = read_tag(desk.store.writer.segment(segment.segment_id), RECORD_TAG)
+    assert text.count('"bits"') == 1
+    again = open_desk()
+    copy = again.segment(segment.segment_id)
+    assert copy.steps == segment.steps and copy.prompts["1"].voxels == pack_mask(noise)
+
+
+class TestWithoutASession:
+    """What becomes of prompts that the user changes while no session is there, or before it met their segment."""
+
+    @pytest.fixture
+    def left(self, desk, segment):
+        segment.add(point(3), point(5))
+        desk.prompts.stop()
+        return segment
+
+    def test_a_segment_not_met_yet(self, open_desk, left):
+        steps, again = left.steps, open_desk()
+        copy = again.segment(left.segment_id)
+        again.drag(copy, "1", ras(1, 6, 7))
+        assert copy.steps[:-1] == steps and copy.prompts["1"] == point(1, 6, 7)
+        assert not mask_of(copy)[3].any() and mask_of(copy)[1, 4:9, 5:10].all()
+        again.session.undo(copy.segment_id)
+        assert copy.steps == steps and mask_of(copy)[3].sum() == 25
+
+    def test_a_markup_removed_before_its_segment_was_met(self, scene, open_desk, left):
+        again = open_desk()
+        scene.RemoveNode(again.node(left, "1"))
+        copy = again.segment(left.segment_id)
+        assert list(copy.prompts) == ["2"] and not mask_of(copy)[3].any()
+
+    def test_prompts_changed_meanwhile_are_kept_and_so_are_voxels(
+        self, scene, open_desk, left, segmentation_node, volume_node
+    ):
+        before = mask_of(left)
+        alone = SessionPrompts(segmentation_node, volume_node)
+        alone.scene.node(left.segment_id, "1").SetNthControlPointPosition(0, ras(1, 6, 7))
+        scene.RemoveNode(alone.scene.node(left.segment_id, "2"))
+        alone.stop()
+        again = open_desk()
+        copy = again.segment(left.segment_id)
+        assert copy.prompts == {"1": point(1, 6, 7)}
+        assert np.array_equal(mask_of(copy), before)
+        copy.add(point(7))
+        assert np.array_equal(mask_of(copy)[:7], before[:7]) and list(copy.prompts) == ["1", "3"]
+        replayed = new_segment(again.session, "Replayed")
+        replayed.replay(copy.steps)
+        assert np.array_equal(mask_of(replayed), mask_of(copy))
+
+    def test_prompts_from_a_file_without_steps(self, open_desk, desk, segment, segmentation_node, volume_node):
+        desk.prompts.stop()
+        scene_prompts = ScenePrompts(segmentation_node, volume_node)
+        wanted = PromptSet((SegmentPrompts("Liver", (point(3), point(5))),))
+        prompts_to_nodes(wanted, desk.store.geometry, scene_prompts, lambda _: segment.segment_id)
+        scene_prompts.stop()
+        again = open_desk()
+        copy = again.segment(segment.segment_id)
+        again.drag(copy, "1", ras(1, 4, 5))
+        assert mask_of(copy)[1].sum() == 25 and again.kept(copy) == {"1": point(1), "2": point(5)}
+        copy.ask_again(SLICES)
+        assert mask_of(copy).sum() == 50
+
+    @pytest.mark.parametrize(
+        "change", [{"steps": {"version": 9}}, {"steps": {"version": 1}}, {"grid": None}, {"grid": TURNED}]
+    )
+    def test_steps_that_cannot_be_used(self, open_desk, desk, left, segmentation_node, volume_node, change):
+        segment = desk.store.writer.segment(left.segment_id)
+        record = read_record(segment)
+        desk.prompts.stop()
+        alone = ScenePrompts(segmentation_node, volume_node)
+        alone.set_record(left.segment_id, PromptRecord(record.prompts, "fake", {**record.settings, **change}))
+        alone.stop()
+        before = mask_of(left)
+        again = open_desk()
+        copy = again.segment(left.segment_id)
+        assert dict(copy.prompts) == {"1": point(3), "2": point(5)} and copy.steps[-1].reason == "hand"
+        assert len(again.errors) == ("steps" in change)
+        assert np.array_equal(mask_of(copy), before)
+
+
+@pytest.mark.parametrize("what", ["volume", "segmentation", "segment", "scene"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_deleted_while_a_request_is_out(what, fails, desk, segment, scene, segmentation_node, volume_node):
+    segment.add(point(3))
+    desk.outcomes.clear()
+    desk.client.is_slow, desk.client.fails = True, fails
+    desk.drag(segment, "1", ras(5, 6, 7))
+    add_objects(desk.session, [point(1)])
+    if what == "scene":
+        scene.Clear(False)
+    elif what == "segment":
+        segmentation_node.GetSegmentation().RemoveSegment(segment.segment_id)
+    else:
+        scene.RemoveNode(volume_node if what == "volume" else segmentation_node)
+    nodes = [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
+    for n in range(len(desk.client.requests)):
+        desk.client.reply(n)
+    assert not desk.errors
+    if what != "segment":
+        assert desk.outcomes == [] and nodes == [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
+        assert desk.session.request_id is None and desk.session.pending is None
+    if what in ("scene", "segmentation"):
+        assert not markups(scene)
+    elif what == "segment":
+        assert all(place.segment_id != segment.segment_id for place, _ in prompt_nodes(segmentation_node))
+    else:
+        desk.drag(segment, "1", ras(1, 1, 1))
+        assert not desk.errors and mask_of(segment)[3].sum() == 25
+    gc.collect()
