@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from FoundationSegLib.core.cards import CARDS_VARIABLE
 
-settings.register_profile("reduced", max_examples=60, deadline=None, derandomize=True)
+settings.register_profile("reduced", max_examples=40, deadline=None, derandomize=True)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -39,10 +39,14 @@ def compare(engine, official, images, mask):
     return dice(ours, theirs)
 
 
-def test_named_slices_agree_with_the_wheels_network(official_engine, official, shared_data, bar):
+# Of every modality and shape one in the reduced run: each starts the reference anew, which takes long.
+FEW_SLICES = ("CT left kidney", "MR liver, portrait", "heart", "brain tumour")
+
+
+def test_named_slices_agree_with_the_wheels_network(official_engine, official, shared_data, full, bar):
     agreements = {}
-    for name, place in SLICES.items():
-        agreements[name] = compare(official_engine, official, *one_slice(shared_data, *place))
+    for name in SLICES if full else FEW_SLICES:
+        agreements[name] = compare(official_engine, official, *one_slice(shared_data, *SLICES[name]))
     bar("lowest Dice between ours and the wheel's network", min(agreements.values()), ">= 0.995")
     assert min(agreements.values()) >= 0.995, agreements
 
@@ -57,8 +61,8 @@ def test_colour_slices_agree_with_the_wheels_network(official_engine, official, 
     assert compare(official_engine, official, images, mask) >= 0.995
 
 
-# The reduced run takes the two smallest objects; the full one every label that the bars name.
-REDUCED = [(HEART, (1,)), (CT, (4,))]
+# The reduced run takes the smallest object; the full one every label that the bars name.
+REDUCED = [(HEART, (1,))]
 FULL = [(case, tuple(case.labels)) for case in CASES]
 
 
