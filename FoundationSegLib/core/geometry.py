@@ -26,6 +26,12 @@ _SMALLEST_CELL = 1e-3
 _FARTHEST = 2.0**62
 
 
+def as_vector(values: ArrayLike) -> Vector:
+    """Three numbers, of whatever kind, as plain ones."""
+    x, y, z = np.asarray(values, np.float64).tolist()
+    return x, y, z
+
+
 def array_axis(axis: Axis) -> int:
     """The position of a volume axis in a KJI array: ``"k"`` is 0, ``"j"`` 1, ``"i"`` 2."""
     return 2 - AXES.index(axis)

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import PromptError
-from .geometry import AXES, Axis, Box, Geometry, Vector, array_axis, round_index
+from .geometry import AXES, Axis, Box, Geometry, Vector, array_axis, as_vector, round_index
 from .mask import PackedMask
 from .prompts import (
     BoxPrompt,
@@ -39,11 +38,10 @@ def prompts_in_ras(prompts: PromptSet, geometry: Geometry) -> PromptSet:
 
 def _prompt_in_ras(prompt: Prompt, geometry: Geometry) -> Prompt:
     def to_ras(index_ijk: Vector) -> Vector:
-        r, a, s = (float(n) for n in geometry.to_ras(index_ijk))
-        return r, a, s
+        return as_vector(geometry.to_ras(index_ijk))
 
     if isinstance(prompt, BoxPrompt):
-        first, second = (to_ras(_vector(round_index(corner))) for corner in prompt.corners)
+        first, second = (to_ras(as_vector(round_index(corner))) for corner in prompt.corners)
         moved: Prompt = replace(prompt, corners=(first, second))
     elif isinstance(prompt, PointPrompt):
         moved = replace(prompt, position=to_ras(prompt.position))
@@ -60,12 +58,7 @@ def _plane_in_ras(plane: ObliquePlane, geometry: Geometry, to_ras: Callable[[Vec
     """A plane given in voxel indices, in mm: normals transform with the transposed inverse, directions directly."""
     linear = geometry.ijk_to_ras[:3, :3]
     normal = geometry.ras_to_ijk[:3, :3].T @ plane.normal
-    return ObliquePlane(to_ras(plane.origin), _vector(normal), _vector(linear @ plane.up))
-
-
-def _vector(values: NDArray[np.generic]) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z
+    return ObliquePlane(to_ras(plane.origin), as_vector(normal), as_vector(linear @ plane.up))
 
 
 @dataclass(frozen=True, slots=True)

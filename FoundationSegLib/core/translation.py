@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .card_values import ModelCard
 from .errors import PromptError
-from .geometry import AXES, Axis, Geometry, Vector
+from .geometry import AXES, Axis, Geometry, Vector, as_vector
 from .placement import require_voxels, slice_axis, slice_number, thin_axes
 from .prompts import (
     BoxPrompt,
@@ -153,8 +153,7 @@ def _along(scribble: ScribblePrompt, geometry: Geometry) -> list[Vector]:
     for position in (*places, *points):  # the stroke's own points where all the others lie outside
         voxel = tuple(geometry.nearest_voxel(position).tolist())
         if len(found) < POINTS_OF_A_SCRIBBLE and all(0 <= v < limit for v, limit in zip(voxel, limits, strict=True)):
-            x, y, z = (float(n) for n in position)
-            found.setdefault(voxel, (x, y, z))
+            found.setdefault(voxel, as_vector(position))
     return list(found.values())
 
 
@@ -175,8 +174,7 @@ def _inside(lasso: LassoPrompt, geometry: Geometry, place: str) -> Vector:
     depth = _distance_to_line(within * spacing, outline * spacing)
     index_ijk = np.full(3, float(index))
     index_ijk[others] = within[int(np.argmax(depth))]
-    x, y, z = (float(n) for n in geometry.to_ras(index_ijk))
-    return x, y, z
+    return as_vector(geometry.to_ras(index_ijk))
 
 
 def _is_within(points: NDArray[np.float64], outline: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -235,5 +233,4 @@ def _box_of_mask(prompt: MaskPrompt, geometry: Geometry, place: str) -> BoxPromp
 
 
 def _corners(low: NDArray[np.int64], high: NDArray[np.int64], geometry: Geometry) -> tuple[Vector, Vector]:
-    (a, b, c), (x, y, z) = (geometry.to_ras(corner).tolist() for corner in (low, high))
-    return (a, b, c), (x, y, z)
+    return as_vector(geometry.to_ras(low)), as_vector(geometry.to_ras(high))

@@ -175,13 +175,18 @@ class MemoryWalk:
     is_rising: bool
     fresh_each_way: bool
     largest_part_only: bool
-    axis: Axis = field(init=False)
     found: dict[int, SliceAnswer] = field(default_factory=dict)
-    steps: int = field(init=False)
     done: int = 0
 
-    def __post_init__(self) -> None:
-        self.axis, self.steps = self.followed.axis, len(self.followed.reach)
+    @property
+    def axis(self) -> Axis:
+        """See :class:`~.walks.Walk`."""
+        return self.followed.axis
+
+    @property
+    def steps(self) -> int:
+        """See :class:`~.walks.Walk`."""
+        return len(self.followed.reach)
 
     def visits(self) -> Iterator[Visit]:
         """See :meth:`~.walks.Walk.visits`."""

@@ -44,15 +44,23 @@ class Asking(Protocol):
 
 
 class Walk(Protocol):
-    """A walk through the slices across ``axis``; ``found`` fills with the answers, by slice, as they are seen.
+    """A walk through slices; ``found`` fills with the answers, by slice, as they are seen.
 
-    ``steps`` is how many slices are come to at most, ``done`` how many have been.
+    ``done`` is how many slices have been come to.
     """
 
-    axis: Axis
     found: dict[int, SliceAnswer]
-    steps: int
     done: int
+
+    @property
+    def axis(self) -> Axis:
+        """The axis across which its slices lie."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """How many slices are come to at most."""
+        ...
 
     def visits(self) -> Iterator[Visit]:
         """Say which slice is next, then work on it; in rising order."""
@@ -75,13 +83,18 @@ class SliceWalk:
     track: Track
     asking: Asking
     least_agreement: float
-    axis: Axis = field(init=False)
     found: dict[int, SliceAnswer] = field(default_factory=dict)
-    steps: int = field(init=False)
     done: int = 0
 
-    def __post_init__(self) -> None:
-        self.axis, self.steps = self.track.axis, self.track.steps
+    @property
+    def axis(self) -> Axis:
+        """See :class:`Walk`."""
+        return self.track.axis
+
+    @property
+    def steps(self) -> int:
+        """See :class:`Walk`."""
+        return self.track.steps
 
     def visits(self) -> Iterator[Visit]:
         """See :meth:`Walk.visits`."""

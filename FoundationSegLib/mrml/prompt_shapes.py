@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.geometry import AXES, Axis, Geometry, Vector, round_index
+from ..core.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
 from ..core.prompts import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, Prompt, ScribblePrompt
 
 ShapeKind = Literal["point", "curve", "loop", "block"]
@@ -91,7 +91,7 @@ def _moved_point(prompt: PointPrompt, position: Points) -> PointPrompt:
     plane = prompt.plane
     if isinstance(plane, ObliquePlane):
         plane = _plane_through(plane, position)
-    return replace(prompt, position=_vector(position), plane=plane)
+    return replace(prompt, position=as_vector(position), plane=plane)
 
 
 def _moved_stroke(
@@ -105,7 +105,7 @@ def _moved_stroke(
         new = _onto_plane(new, plane)
     else:
         new = _onto_slice(new, new[0] if as_a_whole else shape.points[0], plane or "k", geometry)
-    return replace(prompt, points=tuple(_vector(point) for point in new), plane=plane)
+    return replace(prompt, points=tuple(as_vector(point) for point in new), plane=plane)
 
 
 def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry) -> BoxPrompt:
@@ -114,7 +114,7 @@ def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry)
         return _moved_rectangle(prompt, shape, new, shift)
     flat = _flat_axis(prompt, geometry)
     if shift is not None:
-        corners = [_vector(np.asarray(corner) + shift) for corner in prompt.corners]
+        corners = [as_vector(np.asarray(corner) + shift) for corner in prompt.corners]
         return replace(prompt, corners=(corners[0], corners[1]))
     one, other = (geometry.to_ijk(place) for place in _opposite_ends(shape, new))
     low, high = np.minimum(one, other) + 0.5, np.maximum(one, other) - 0.5
@@ -123,7 +123,7 @@ def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry)
         n = AXES.index(flat)
         voxels[:, n] = geometry.nearest_voxel(prompt.corners[0])[n]
     first, last = geometry.to_ras(voxels)
-    return replace(prompt, corners=(_vector(first), _vector(last)))
+    return replace(prompt, corners=(as_vector(first), as_vector(last)))
 
 
 def _moved_rectangle(prompt: BoxPrompt, shape: Shape, new: Points, shift: Points | None) -> BoxPrompt:
@@ -135,7 +135,7 @@ def _moved_rectangle(prompt: BoxPrompt, shape: Shape, new: Points, shift: Points
         ends = new[[0, 2]]
     else:
         ends = _onto_plane(np.array(_opposite_ends(shape, new)), plane)
-    return replace(prompt, corners=(_vector(ends[0]), _vector(ends[1])), plane=plane)
+    return replace(prompt, corners=(as_vector(ends[0]), as_vector(ends[1])), plane=plane)
 
 
 def _opposite_ends(shape: Shape, new: Points) -> tuple[Points, Points]:
@@ -174,7 +174,7 @@ def _onto_plane(points: Points, plane: ObliquePlane) -> Points:
 
 def _plane_through(plane: ObliquePlane, position: Points) -> ObliquePlane:
     normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
-    return replace(plane, origin=_vector(plane.origin + normal * ((position - plane.origin) @ normal)))
+    return replace(plane, origin=as_vector(plane.origin + normal * ((position - plane.origin) @ normal)))
 
 
 def _rectangle(corners: Sequence[Vector], plane: ObliquePlane) -> Points:
@@ -216,8 +216,3 @@ def _block_corners(low: Points, high: Points) -> Points:
 def _is_orthogonal(geometry: Geometry) -> bool:
     axes = geometry.ijk_to_ras[:3, :3] / np.array(geometry.spacing_mm)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= _ORTHOGONAL)
-
-
-def _vector(values: Points) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.geometry import AXES, Axis, Geometry, Vector, round_index
+from ..core.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
 from ..core.placement import require_inside
 from ..core.prompts import (
     BoxPrompt,
@@ -83,7 +83,7 @@ class ViewPlane:
         normal /= np.linalg.norm(normal)
         middle = self.geometry.to_ras((np.array(self.geometry.shape_kji[::-1]) - 1) / 2)
         origin = middle - normal * ((middle - self.xy_to_ras[:3, 3]) @ normal)
-        return ObliquePlane(_vector(origin), _vector(normal), _vector(up / np.linalg.norm(up)))
+        return ObliquePlane(as_vector(origin), as_vector(normal), as_vector(up / np.linalg.norm(up)))
 
     def index_ijk(self, places: Sequence[Pixel]) -> NDArray[np.float64]:
         """The continuous voxel indices of pixels, (N, 3); in a view of slices, all on the slice of the first."""
@@ -96,7 +96,7 @@ class ViewPlane:
 
     def positions(self, places: Sequence[Pixel]) -> tuple[Vector, ...]:
         """The RAS positions in mm of pixels."""
-        return tuple(_vector(position) for position in self.geometry.to_ras(self.index_ijk(places)))
+        return tuple(as_vector(position) for position in self.geometry.to_ras(self.index_ijk(places)))
 
     def pixels(self, positions_ras: ArrayLike) -> NDArray[np.float64]:
         """Where RAS positions, (N, 3) in mm, show in the view, (N, 2); seen along the view's normal."""
@@ -111,11 +111,6 @@ class ViewPlane:
 def _planar(places: Sequence[Pixel]) -> NDArray[np.float64]:
     flat = np.asarray(places, np.float64).reshape(-1, 2)
     return np.column_stack([flat, np.zeros(len(flat)), np.ones(len(flat))])
-
-
-def _vector(values: NDArray[np.float64]) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z
 
 
 def prompt_of(gesture: Gesture, view: ViewPlane, radius_mm: float | None = None) -> Prompt:
