@@ -67,7 +67,7 @@ class SliceInference:
         """
         progress.check()
         before = self.tally.encodes
-        self._embedding(axis, index, progress.check)
+        self._embedding(self._key(axis, index), progress.check)
         return self.tally.encodes > before
 
     def ask(self, axis: Axis, index: int, asks: Sequence[SlicePrompt]) -> SliceAnswer:
@@ -78,7 +78,7 @@ class SliceInference:
             asked = key, tuple(asks[:stage])
             answer = self.answers.get(asked)
             if answer is None:
-                embedding = self._embedding(axis, index, self.check)
+                embedding = self._embedding(key, self.check)
                 with self._decoding():
                     answer = self.model.decode(embedding, prompt, previous)
                 self.answers.put(asked, answer)
@@ -100,7 +100,7 @@ class SliceInference:
         self, memory: ObjectMemory, axis: Axis, index: int, prompt: SlicePrompt | None, upwards: bool
     ) -> SliceAnswer:
         """See :meth:`~.walks.Asking.recall`."""
-        embedding = self._embedding(axis, index, self.check)
+        embedding = self._embedding(self._key(axis, index), self.check)
         with self._decoding():
             if prompt is None:
                 return memory.follow(index, embedding, upwards)
@@ -130,12 +130,11 @@ class SliceInference:
             self.mapping.high,
         )
 
-    def _embedding(self, axis: Axis, index: int, check: Check) -> Any:
-        key = self._key(axis, index)
+    def _embedding(self, key: EmbeddingKey, check: Check) -> Any:
         embedding = self.cache.get(key)
         if embedding is None:
             start = time.perf_counter()
-            seen = self.orientation(axis).turn(self.mapping.to_uint8(slice_of(self.volume, axis, index)))
+            seen = key.orientation.turn(self.mapping.to_uint8(slice_of(self.volume, key.axis, key.index)))
             embedding = self.model.encode(seen, check)
             self.tally.encode_s += time.perf_counter() - start
             self.tally.encodes += 1
