@@ -14,6 +14,7 @@ from ..core.segment_store import NewSegment
 from . import segment_tags
 from .labelmaps import occupied_box
 from .segments import SegmentWriter
+from .surfaces import drop_surfaces
 from .terminology import find_term, generic_colour
 from .volumes import share_parent_transform
 
@@ -25,16 +26,21 @@ class SceneStore:
     Attributes:
         masking_node: a `vtkMRMLSegmentEditorNode` whose editable area and intensity range are to be kept to ("same as
             Segment Editor"); None for none.
+        defers_surfaces: the surface of a segment that changes is dropped, and not made anew within the change, which
+            takes up to seconds; whoever says so calls :func:`.surfaces.make_surfaces` when there is time.
 
     Raises:
         InputError, GeometryError: as :class:`.segments.SegmentWriter`.
     """
 
-    def __init__(self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None) -> None:
+    def __init__(
+        self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None, defers_surfaces: bool = False
+    ) -> None:
         self._writer = SegmentWriter(segmentation_node, volume_node)
         self._segmentation_node, self._volume_node = segmentation_node, volume_node
         self._scene = segmentation_node.GetScene()
         self.masking_node = masking_node
+        self.defers_surfaces = defers_surfaces
 
     @property
     def writer(self) -> SegmentWriter:
@@ -91,11 +97,13 @@ class SceneStore:
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """See :meth:`SegmentStore.write`."""
         self._require_ready()
+        self._drop_surfaces()
         return self._writer.write_change(segment_id, change, policy, self.masking_node)
 
     def apply(self, edit: Edit) -> Edit:
         """See :meth:`SegmentStore.apply`. The session has just looked whether the segments are as they were."""
         self._require_there()
+        self._drop_surfaces()
         return self._writer.apply_known(edit)
 
     def provenance(self, segment_id: str) -> Mapping[str, str]:
@@ -107,6 +115,10 @@ class SceneStore:
         segment = self._writer.segment(segment_id)
         if segment_tags.provenance(segment) != dict(provenance):
             segment_tags.set_provenance(segment, provenance)
+
+    def _drop_surfaces(self) -> None:
+        if self.defers_surfaces:
+            drop_surfaces(self._segmentation_node)
 
     def _require_ready(self) -> None:
         """Also puts the segments under the transform that the volume is under now."""
