@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from . import __version__
 from .core.card_values import ModelCard
-from .core.errors import Cancelled, FoundationSegError, InputError
+from .core.errors import Cancelled, FoundationSegError, GoneError, InputError
 from .core.ledger import Ledger
 from .core.outcomes import Done, Outcome
 from .core.overlap import OverlapPolicy
@@ -123,13 +123,8 @@ class Desk:
 
     def leave(self) -> None:
         """End the session: its request is stopped; segments and prompts stay."""
-        session, self.session = self.session, None
-        prompts, self._prompts, self._store = self._prompts, None, None
-        if session is not None:
-            session.discard()
-        if prompts is not None:
-            prompts.stop()
-        self.segment_id, self.outcome, self.error, self.report = "", None, None, None
+        self._end()
+        self.segment_id = ""
 
     def close(self) -> None:
         """Leave, let go of the image, and forget the nodes. The client stays as it is."""
@@ -148,7 +143,7 @@ class Desk:
         """
         session, store = self.session, self._store
         if session is None or store is None or store.is_gone:
-            self.leave()
+            self._end()
             session, store = self._open()
         wishes = self.wishes
         session.options.choice, session.options.policy = wishes.choice, wishes.policy
@@ -204,9 +199,19 @@ class Desk:
             volume = None if node is self.volume_node else self.volume_node
             self.use(volume, None if node is self.segmentation_node else self.segmentation_node)
 
+    def _end(self) -> None:
+        session, self.session = self.session, None
+        prompts, self._prompts, self._store = self._prompts, None, None
+        if session is not None:
+            session.discard()
+        if prompts is not None:
+            prompts.stop()
+        self.outcome = self.error = self.report = None
+
     def _image(self) -> Volume:
         if self.volume_node is None:
             raise InputError("choose an image first")
+        _require_there(self.volume_node)
         if self._volume is None:
             self._volume = volume_from_node(self.volume_node)
         return self._volume
@@ -220,6 +225,7 @@ class Desk:
         volume = self._image()
         if self.segmentation_node is None:
             raise InputError("choose a segmentation first")
+        _require_there(self.segmentation_node)
         store = SceneStore(self.segmentation_node, self.volume_node, defers_surfaces=True)
         prompts = SessionPrompts(self.segmentation_node, self.volume_node, self._refused)
         ledger = Ledger(store, prompts, __version__)
@@ -265,3 +271,8 @@ class Desk:
         if not isinstance(error, Cancelled):
             self.error = error
             self.on_told("outcome")
+
+
+def _require_there(node: Any) -> None:
+    if node.GetScene() is None:
+        raise GoneError(f"'{node.GetName()}' was deleted: choose another one")
