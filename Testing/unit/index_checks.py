@@ -77,6 +77,22 @@ def wrong_entry(root: Path) -> list[str]:
     return complaints
 
 
+def wrong_tier(root: Path) -> list[str]:
+    """The checklist says of every line what its state is, and the entry claims tier 3 only when none is open."""
+    states = [row[1].split(maxsplit=1)[0].rstrip(":;") for row in checklist(root)]
+    complaints = [f"the checklist has a state {state!r}" for state in set(states) - {"done", "on", "open"}]
+    if (read_entry(root).get("tier", 1) >= 3) != ("open" not in states):
+        complaints.append("tier 3 and an open line in the checklist, or neither")
+    return complaints
+
+
+def checklist(root: Path) -> list[tuple[str, str]]:
+    """What the index asks, and its state, line by line."""
+    text = (root / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| the index asks | state |\n|---|---|\n")[2].partition("\n\n")[0]
+    return [(row.split("|")[1].strip(), row.split("|")[2].strip()) for row in table.splitlines()]
+
+
 def wrong_names(root: Path) -> list[str]:
     """The extension has the name of its entry, without "Slicer"; the repository is "Slicer" and that name."""
     first = re.search(r"project\s*\(\s*([^\s)]+)", (root / "CMakeLists.txt").read_text(encoding="utf-8"))
@@ -178,6 +194,7 @@ def wrong_size(root: Path) -> list[str]:
 
 CHECKS = (
     wrong_entry,
+    wrong_tier,
     wrong_names,
     wrong_organisation,
     wrong_description,

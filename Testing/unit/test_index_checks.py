@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from Testing.unit import index_checks, source_checks
-from Testing.unit.index_checks import ENTRY, NAME, PROPERTIES, SCHEMA, read_entry
+from Testing.unit.index_checks import ENTRY, NAME, PROPERTIES, SCHEMA, checklist, read_entry
 from Testing.unit.project_files import ROOT, copy_of_project
 from Testing.unit.source_checks import ONLY_INSTALLER
 
@@ -26,6 +26,7 @@ ICON = "FoundationSeg/Resources/Icons/FoundationSeg.png"
 MODULE_FILE = "FoundationSeg/FoundationSeg.py"
 LIBRARY_FILE = "FoundationSegLib/core/geometry.py"
 CMAKE = "CMakeLists.txt"
+CHECKLIST = ".github/CONTRIBUTING.md"
 NEW = ""
 # Check, file, what stands there, and what is planted in its place; at the end where nothing is said.
 PLANTED = [
@@ -39,6 +40,8 @@ PLANTED = [
     ("wrong_entry", ENTRY, '"PyTorch"', '"PyTorch", "NNUNet"'),
     ("wrong_entry", CMAKE, 'DEPENDS "PyTorch"', 'DEPENDS "NA"'),
     ("wrong_entry", ENTRY, "SlicerFoundationSeg.git", "SlicerFoundation.git"),
+    ("wrong_tier", ENTRY, '"tier": 1', '"tier": 3'),
+    ("wrong_tier", CHECKLIST, "| done: `wrong_names` |", "| yes |"),
     ("wrong_names", CMAKE, "cmake_min", "# project(Example)\ncmake_min"),
     ("wrong_names", CMAKE, "project(FoundationSeg)", "project(SlicerFoundationSeg)"),
     ("wrong_names", ENTRY, "https://github.com", "git@github.com"),
@@ -210,6 +213,11 @@ def test_the_indexs_own_checks_pass(index, project):
     script.check_cmakelists_content(NAME, entry, cloned_repository_folder=project)
     script.check_license_file(NAME, entry, project)
     assert all((index.folder / f"{name}.json").is_file() for name in entry["build_dependencies"])
+
+
+def test_the_checklist_is_the_indexs(index):
+    template = (index.folder / ".github" / "PULL_REQUEST_TEMPLATE.md").read_text(encoding="utf-8")
+    assert len(checklist(ROOT)) == template.partition("## Tier 5")[0].count("- [ ]")
 
 
 def test_the_indexs_own_schema_check_passes(index):
