@@ -16,7 +16,7 @@ from Testing.unit.test_import_law import imports_of
 ALLOWED = {"numpy", "vtk", "SimpleITK", "slicer", "qt", "ctk"}
 MODULE, LIBRARY = "FoundationSeg", "FoundationSegLib"
 # Calls that make a constant of the module's files.
-MAKERS = {"Path", "Path(__file__).resolve", "frozenset", "tuple", "dict.fromkeys", "re.compile", "TypeVar"}
+MAKERS = {"Path", "Path(__file__).resolve", "frozenset", "tuple", "dict.fromkeys", "re.compile", "TypeVar", "ParamSpec"}
 # It is run and not imported.
 PROGRAM = f"{LIBRARY}/__main__.py"
 INSTALLERS = {"pip_install", "pip_ensure"}
@@ -108,5 +108,8 @@ def _is_harmless_condition(node: ast.stmt) -> bool:
     return test.endswith("TYPE_CHECKING") or test == "__name__ == '__main__'" or is_path
 
 
-def _calls(node: ast.stmt) -> set[str]:
-    return {ast.unparse(part.func) for part in ast.walk(node) if isinstance(part, ast.Call)}
+def _calls(node: ast.AST) -> set[str]:
+    """What is called now; the body of a lambda is for later."""
+    found = {ast.unparse(node.func)} if isinstance(node, ast.Call) else set()
+    parts = () if isinstance(node, ast.Lambda) else ast.iter_child_nodes(node)
+    return found.union(*map(_calls, parts))

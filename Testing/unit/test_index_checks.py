@@ -151,6 +151,12 @@ def test_a_large_history_is_found(project, monkeypatch):
     assert index_checks.wrong_size(project) == ["the repository is larger than 100 MB"]
 
 
+def test_what_is_done_later_is_no_work_at_import(project):
+    later = b"\n\nLATER = {'a': lambda value: max(1, int(value))}\n\n\ndef f():\n    print(LATER)\n"
+    with spoilt(project / MODULE_FILE, (project / MODULE_FILE).read_bytes() + later):
+        assert source_checks.work_at_import(project) == []
+
+
 def test_the_panels_own_files_and_what_they_import_are_followed(project):
     panel = project / "FoundationSeg" / "FoundationSegPanel"
     panel.mkdir(exist_ok=True)
