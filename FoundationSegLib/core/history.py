@@ -50,17 +50,20 @@ _SqueezedEdit = Mapping[str, tuple[_Squeezed, _Squeezed]]
 
 @dataclass(slots=True, eq=False)
 class _Kept(Generic[StateT]):
-    """An entry whose edits are there as they are, or compressed."""
+    """An entry whose edits are there as they are, or compressed; ``nbytes`` is what the bits take then."""
 
     edits: tuple[Edit, ...]
     before: Mapping[str, StateT]
     after: Mapping[str, StateT]
     squeezed: tuple[_SqueezedEdit, ...] = ()
+    nbytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.nbytes = sum(edit.nbytes for edit in self.edits)
 
     @property
-    def nbytes(self) -> int:
-        packed = sum(len(mask.bits) for edit in self.squeezed for pair in edit.values() for mask in pair)
-        return sum(edit.nbytes for edit in self.edits) + packed
+    def plain_bytes(self) -> int:
+        return self.nbytes if self.edits else 0
 
     @property
     def segment_ids(self) -> Collection[str]:
@@ -71,6 +74,7 @@ class _Kept(Generic[StateT]):
             {key: (_Squeezed.of(change.gained), _Squeezed.of(change.lost)) for key, change in edit.changes.items()}
             for edit in self.edits
         )
+        self.nbytes = sum(len(mask.bits) for edit in self.squeezed for pair in edit.values() for mask in pair)
         self.edits = ()
 
     def entry(self) -> Entry[StateT]:
@@ -147,11 +151,11 @@ class History(Generic[StateT]):
 
     def _squeeze(self) -> None:
         """Compress the oldest until few enough are left as they are."""
-        plain = sum(edit.nbytes for kept in self._done for edit in kept.edits)
+        plain = sum(kept.plain_bytes for kept in self._done)
         for kept in self._done[:-1]:
             if plain <= self.budget_bytes * _PLAIN_SHARE:
                 return
-            plain -= sum(edit.nbytes for edit in kept.edits)
+            plain -= kept.plain_bytes
             if kept.edits:
                 kept.squeeze()
 

@@ -10,7 +10,7 @@ from .mask import Edit, PackedMask, SegmentChange
 from .mask_table import MaskTable
 from .outcomes import Done, What
 from .overlap import OverlapPolicy
-from .records import Record, RecordState, open_record, record_to_document
+from .records import Record, RecordState, kept_steps, open_record
 from .requests import Prediction
 from .segment_store import PromptStore, SegmentStore
 from .steps import AcceptStep, RejectStep, Steps, effective, standing
@@ -214,8 +214,7 @@ class Ledger:
     def _save(self, segment_ids: Iterable[str]) -> None:
         for key in segment_ids:
             if self.prompt_store is not None and key in self.records:
-                record = self.records[key]
-                self.prompt_store.write(key, record_to_document(record, self.masks), record.state.standing)
+                self.prompt_store.write(key, kept_steps(self.records[key], self.masks))
 
 
 def _rejected(entry: Entry[RecordState], segment_id: str) -> RecordState:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from .geometry import Box, Geometry
 from .mask import Edit, PackedMask, SegmentChange, pack_mask
+from .mask_table import MaskTable
 from .overlap import OverlapPolicy
 from .requests import PredictRequest
-from .steps import Standing
+from .steps import Standing, Steps
 from .volume import Volume
 
 PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity")
@@ -111,18 +112,33 @@ class Predictor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptSteps:
+    """What is kept of a segment for a later session.
+
+    Attributes:
+        steps: its steps.
+        now: what they come to, for those who show the prompts.
+        result: a text that tells whether the segment's voxels are those that the steps led to.
+        masks: what the steps refer to.
+    """
+
+    steps: Steps
+    now: Standing
+    result: str
+    masks: MaskTable
+
+
 class PromptStore(Protocol):
     """Where the steps of a segment are kept with it, such as markups in the scene (design D8)."""
 
     def read(self, segment_id: str) -> Mapping[str, Any] | None:
-        """What was written for the segment, perhaps in an earlier session; None if nothing was."""
+        """What was kept for the segment, perhaps in an earlier session: :meth:`.steps_document.steps_to_document` with
+        the ``result`` beside; None if nothing was."""
         ...
 
-    def write(self, segment_id: str, document: Mapping[str, Any], now: Standing) -> None:
-        """Keep a segment's document (:func:`~.records.record_to_document`): plain JSON values, masks included.
-
-        ``now`` is what its steps come to, for those who show the prompts.
-        """
+    def write(self, segment_id: str, kept: KeptSteps) -> None:
+        """Keep a segment's steps in place of those that were kept before."""
         ...
 
 

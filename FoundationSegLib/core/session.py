@@ -16,7 +16,7 @@ from .outcomes import Done, Outcome, Pending, Refused
 from .overlap import OverlapPolicy
 from .requests import Prediction, SegmentPrediction
 from .segment_store import Predictor
-from .steps import ModelChoice, Steps
+from .steps import ModelChoice, Standing, Steps, going_on, standing
 from .volume import Volume
 from .writing import Computed, compute, warning
 
@@ -79,6 +79,7 @@ class Session:
     _queue: list[Action] = field(default_factory=list)
     _batch: Batch | None = None
     _answered: _Answered | None = None
+    _untold: list[Action] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.ledger.store.geometry != self.volume.geometry:
@@ -104,6 +105,14 @@ class Session:
             steps = more if action.is_replay and more else (*steps, *more)
         return steps
 
+    def standing(self, segment_id: str) -> Standing:
+        """What :meth:`steps` come to."""
+        now = self.ledger.records[segment_id].state.standing
+        for action in self._queue:
+            more = action.intents.get(segment_id, ())
+            now = standing(more) if action.is_replay and more else going_on(now, more)
+        return now
+
     def queued_targets(self) -> frozenset[Target]:
         """The segments with steps that are not written yet."""
         return frozenset(target for action in self._queue for target in action.intents)
@@ -125,8 +134,11 @@ class Session:
         queue, merged = self._with(action)
         signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
         self._queue = queue
-        self._tell_queued(action)
-        self._go_on()
+        self._untold.append(merged)
+        try:
+            self._go_on()
+        finally:
+            self._tell_queued()
 
     def retry(self) -> None:
         """Ask again what failed."""
@@ -179,7 +191,7 @@ class Session:
         self._batch = None
         self.look()
         if self._queue:
-            self.on_outcome(Refused(error))
+            self._tell(Refused(error))
 
     def undo(self, segment_id: str) -> bool:
         """Take back the last action of a segment, without asking a model; False if there is none (any more).
@@ -214,11 +226,18 @@ class Session:
 
     def _tell(self, outcome: Outcome | None) -> bool:
         if outcome is not None:
+            self._tell_queued()
             self.on_outcome(outcome)
         return outcome is not None
 
-    def _tell_queued(self, action: Action) -> None:
-        for target in action.intents:
+    def _tell_queued(self) -> None:
+        """Tell of the segments that more or fewer steps wait for than was told.
+
+        That comes after the request is out: what is done then is done while the model is at work.
+        """
+        untold, self._untold = self._untold, []
+        targets = dict.fromkeys(target for action in untold for target in action.intents)
+        for target in targets:
             if isinstance(target, str) and target in self.ledger.records:
                 self.on_queued(target)
 
@@ -244,8 +263,8 @@ class Session:
             if self.request_id is not None:
                 self.client.cancel(self.request_id)
             self._batch = self._answered = None
-        for action in dropped:
-            self._tell_queued(action)
+        self._untold += dropped
+        self._tell_queued()
         return True
 
     def _prepared(self, action: Action) -> tuple[Prepared, ...]:
@@ -298,7 +317,7 @@ class Session:
                 answered.pending = warning(action, parts, ledger.records, ledger.masks, above)
         self._answered = answered
         if answered.pending is not None:
-            self.on_outcome(answered.pending)
+            self._tell(answered.pending)
         else:
             self._write(answered)
 
@@ -307,8 +326,9 @@ class Session:
         outcomes: list[Done] = []
         for action, computed in answered.computed:
             self._queue.remove(action)
+            self._untold = [one for one in self._untold if one is not action]  # what is written is shown
             policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
             outcomes.append(self.ledger.write(computed, policy, answered.prediction))
         for outcome in outcomes:
-            self.on_outcome(outcome)
+            self._tell(outcome)
         self._go_on()

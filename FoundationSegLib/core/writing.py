@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from .mask import EMPTY_MASK, Edit, PackedMask, SegmentChange, change_between, m
 from .mask_table import MaskTable
 from .outcomes import Pending
 from .overlap import OverlapPolicy
-from .prompts import PromptSet, SegmentPrompts
-from .prompts_document import prompts_to_document
+from .prompts import Prompt, bare
+from .prompts_document import prompt_to_document
 from .records import KnownMask, Record, RecordState
 from .requests import Prediction, SegmentPrediction
 from .segment_store import NewSegment, SegmentStore
@@ -175,7 +176,7 @@ def follow(edit: Edit, records: Mapping[str, Record]) -> None:
 
 
 def _missing(wanted: PackedMask, real: PackedMask) -> PackedMask:
-    if wanted.voxels == real.voxels:
+    if wanted is real or wanted.voxels == real.voxels:
         return EMPTY_MASK
     return pack_mask(cut_out(wanted, wanted.box) & ~cut_out(real, wanted.box), wanted.box.start_kji)
 
@@ -183,14 +184,18 @@ def _missing(wanted: PackedMask, real: PackedMask) -> PackedMask:
 def provenance_of(prediction: Prediction, one: Prepared, version: str) -> dict[str, str]:
     """Where a predicted segment comes from, by the names of :data:`~.segment_store.PROVENANCE`."""
     checkpoint = prediction.checkpoint
-    prompts = tuple(held.prompt for held in one.after.prompts)
-    document = prompts_to_document(PromptSet((SegmentPrompts("-", prompts),)))["segments"][0]["prompts"]
     found = {
         "Model": checkpoint.model_id,
         "Repository": checkpoint.source,
         "Revision": checkpoint.revision,
         "SHA256": checkpoint.sha256,
-        "Prompts": json.dumps(document),
+        "Prompts": f"[{', '.join(_prompt_text(bare(held.prompt)) for held in one.after.prompts)}]",
         "Intensity": json.dumps(dict(prediction.intensity)),
     }
     return found | ({"Version": version} if version else {})
+
+
+@lru_cache(maxsize=1024)
+def _prompt_text(prompt: Prompt) -> str:
+    """A prompt without voxels as JSON text: a segment's are written again after each change."""
+    return json.dumps(prompt_to_document(prompt))

@@ -2,6 +2,7 @@
 
 import gc
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity, Promp
 from FoundationSegLib.core.steps import SeedStep
 from FoundationSegLib.mrml.prompt_exchange import prompts_to_nodes
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
-from FoundationSegLib.mrml.prompt_records import RECORD_TAG, PromptRecord, read_record
+from FoundationSegLib.mrml.prompt_records import RECORD_TAG, UNREAD_TAG, RecordTags, read_record
 from FoundationSegLib.mrml.scene_prompts import ScenePrompts
-from FoundationSegLib.mrml.segment_tags import lock, read_tag
+from FoundationSegLib.mrml.segment_tags import lock, read_tag, write_tag
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.session_desk import Desk
 from Testing.unit.core.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
+SEEDED = '{"version":1,"steps":[{"step":"seed","mask":"ff","reason":"hand"}],"result":""}'
 TURNED = {"ijk_to_ras": np.diag([-1.0, 1, 1, 1]).tolist(), "shape_kji": list(SHAPE)}
 
 
@@ -196,7 +198,7 @@ def test_a_mask_is_kept_once(open_desk, desk, segment):
     noise = np.random.default_rng(7).random(desk.store.geometry.shape_kji) < 0.5
     segment.add(MaskPrompt("a.nrrd", "A", voxels=pack_mask(noise)))
     text = read_tag(desk.store.writer.segment(segment.segment_id), RECORD_TAG)
-    assert text.count('"bits"') == 1
+    assert text.count("voxels") == 1 and "bits" not in text
     again = open_desk()
     copy = again.segment(segment.segment_id)
     assert copy.steps == segment.steps and copy.prompts["1"].voxels == pack_mask(noise)
@@ -258,21 +260,48 @@ class TestWithoutASession:
         assert mask_of(copy).sum() == 50
 
     @pytest.mark.parametrize(
-        "change", [{"steps": {"version": 9}}, {"steps": {"version": 1}}, {"grid": None}, {"grid": TURNED}]
+        "change",
+        [
+            {"steps": '{"version":9}'},
+            {"steps": '{"version":1}'},
+            {"masks": {"ff": "{"}},
+            {"settings": {"grid": None}},
+            {"settings": {"grid": TURNED}},
+        ],
     )
-    def test_steps_that_cannot_be_used(self, open_desk, desk, left, segmentation_node, volume_node, change):
+    def test_steps_that_cannot_be_used_are_set_aside(
+        self, open_desk, desk, left, segmentation_node, volume_node, change
+    ):
         segment = desk.store.writer.segment(left.segment_id)
-        record = read_record(segment)
+        record = replace(read_record(segment), **change)
         desk.prompts.stop()
-        alone = ScenePrompts(segmentation_node, volume_node)
-        alone.set_record(left.segment_id, PromptRecord(record.prompts, "fake", {**record.settings, **change}))
-        alone.stop()
-        before = mask_of(left)
+        if "masks" in change:
+            record = replace(record, steps=SEEDED)
+        RecordTags().write(segment, record)
+        text, before = read_tag(segment, RECORD_TAG), mask_of(left)
         again = open_desk()
         copy = again.segment(left.segment_id)
         assert dict(copy.prompts) == {"1": point(3), "2": point(5)} and copy.steps[-1].reason == "hand"
-        assert len(again.errors) == ("steps" in change)
+        assert len(again.errors) == ("settings" not in change)
         assert np.array_equal(mask_of(copy), before)
+        assert not segment.HasTag(UNREAD_TAG) and read_tag(segment, RECORD_TAG) == text
+        copy.add(point(7))
+        assert read_tag(segment, UNREAD_TAG) == text
+        third = open_desk()
+        assert third.segment(left.segment_id).steps == copy.steps and not third.errors
+
+    def test_a_record_of_a_later_version_is_set_aside(self, open_desk, desk, left):
+        segment = desk.store.writer.segment(left.segment_id)
+        later = read_tag(segment, RECORD_TAG).replace('"version":1,"model"', '"version":2,"model"')
+        write_tag(segment, RECORD_TAG, later)
+        again = open_desk()
+        assert len(again.errors) == 1 and read_tag(segment, RECORD_TAG) == later
+        copy = again.segment(left.segment_id)
+        copy.add(point(7))
+        assert read_tag(segment, UNREAD_TAG) == later and list(again.kept(copy)) == ["1"]
+        again.prompts.stop()
+        write_tag(segment, RECORD_TAG, later.replace('"version":2,"model"', '"version":1,"model"'))
+        assert list(open_desk().kept(copy)) == ["1", "2"], "it is whole"
 
 
 @pytest.mark.parametrize("what", ["volume", "segmentation", "segment", "scene"])
