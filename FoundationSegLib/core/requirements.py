@@ -96,7 +96,7 @@ def requirements_of(card: "ModelCard", *, to_download: bool) -> tuple[str, ...]:
     extra = _OF_EVERY_WORKER + (_OF_DOWNLOADS if to_download and card.source.kind == "hub" else ())
     names = {requirement_name(text) for text in own}
     known = {requirement_name(text): text for text in shipped_requirements()}
-    return (*(known.get(name, name) for name in extra if name not in names), *own)
+    return (*own, *(known.get(name, name) for name in extra if name not in names))
 
 
 def shipped_requirements() -> tuple[str, ...]:

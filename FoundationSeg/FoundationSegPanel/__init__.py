@@ -1,0 +1,1 @@
+"""The parts of the panel. Qt is used here and in FoundationSeg.py, and nowhere else."""
