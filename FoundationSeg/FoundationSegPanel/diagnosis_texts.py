@@ -61,7 +61,14 @@ def _store_facts(diagnosis: Mapping[str, Any]) -> Iterator[Fact]:
     sizes = bytes_text(diagnosis["store_bytes"]), bytes_text(diagnosis["free_bytes"])
     yield _("They take"), _("{size}; {free} are free").format(size=sizes[0], free=sizes[1])
     for model, status in diagnosis["models"].items():
-        yield model, {"ready": _("ready"), "partial": _("partly downloaded")}.get(status, _("damaged"))
+        yield (
+            model,
+            {
+                "ready": _("ready"),
+                "partial": _("partly downloaded"),
+                "absent": _("another version than this one needs"),
+            }.get(status, _("damaged")),
+        )
 
 
 def as_text(found: Sequence[Fact]) -> str:

@@ -5,8 +5,13 @@ import re
 from pathlib import Path
 
 _SHORTEST_NAME = 3  # a name of two letters is part of too many words
-# Two folders or more, of either kind of system; what follows the last slash tells something, and stays.
-_FOLDERS = re.compile(r"(?:[A-Za-z]:|\\\\)?(?:[\\/][^\\/\s'\":;,<>|()\[\]]+)+[\\/](?=[^\\/\s])")
+# Folders of either kind of system; what follows the last slash tells something, and stays. A blank belongs to a name
+# only where that is clear: on a drive of Windows.
+_FOLDERS = re.compile(
+    r"\S*://\S*"
+    r"|[A-Za-z]:\\+(?:[^\\/:*?\"<>|\r\n']+\\+)+"
+    r"|(?<![\w.])(?:~|[A-Za-z]:|\\)?(?:[\\/][^\\/\s'\":;,<>|()\[\]]+)+[\\/](?=[^\\/\s])"
+)
 
 
 def without_paths(text: str) -> str:
@@ -15,7 +20,7 @@ def without_paths(text: str) -> str:
     for spelling in {home, home.replace("\\", "/"), home.replace("\\", "\\\\")}:
         if len(spelling) > 1:
             text = text.replace(spelling, "~")
-    text = re.sub(r"\S*://\S*|~?" + _FOLDERS.pattern, _shortened, text)
+    text = _FOLDERS.sub(_shortened, text)
     name = _user_name()
     if len(name) >= _SHORTEST_NAME:
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(user)", text, flags=re.IGNORECASE)
@@ -23,7 +28,10 @@ def without_paths(text: str) -> str:
 
 
 def _shortened(found: "re.Match[str]") -> str:
-    return found[0] if "://" in found[0] and not found[0].startswith("file:") else "…/"
+    if "://" not in found[0]:
+        return "…/"
+    is_file = found[0].lower().startswith("file:")
+    return f"…/{found[0].rpartition('/')[2]}" if is_file else found[0]
 
 
 def _user_name() -> str:

@@ -179,6 +179,8 @@ class Errand:
 
 
 def _reason(code: int, log: str) -> str:
+    if code < 0:
+        return f"the errand was ended from outside (signal {-code}), or met a fault of this Python; try again"
     if "nknown option: -P" in log or "option -P" in log:
         return "this Python is too old; it has to be 3.11 or newer"
     if "FoundationSegLib" in log and "No module named" in log:
