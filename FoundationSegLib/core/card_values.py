@@ -146,6 +146,12 @@ class ModelCard:
         """True where prompts of this kind can be given, be it that they are translated."""
         return self.understands(kind) or kind in self.translations
 
+    @property
+    def bytes_certain(self) -> bool:
+        """True where the source's :attr:`~Source.bytes` is the whole of the download, and not in doubt."""
+        doubtful = [self.is_unverified(f"source.files[{n}].bytes") for n in range(len(self.source.files))]
+        return self.source.download_bytes is not None or (self.source.bytes_known and not any(doubtful))
+
     def is_unverified(self, field: str) -> bool:
         """True where a field, or one that it is inside of, stands in :attr:`unverified`."""
         return any(field == doubt or field.startswith((f"{doubt}.", f"{doubt}[")) for doubt in self.unverified)

@@ -27,6 +27,17 @@ class MemoryBudget:
     embeddings: int = 512 * 2**20
     models: int = 6 * 2**30
 
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        return self.volumes + self.embeddings + self.models
+
+    @staticmethod
+    def within(total: int) -> "MemoryBudget":
+        """A budget of so many bytes, shared out as the usual one is."""
+        usual = MemoryBudget()
+        return MemoryBudget(*(part * total // usual.total for part in (usual.volumes, usual.embeddings, usual.models)))
+
 
 Direction = Literal["both", "up", "down"]
 HandOver = Literal["auto", "box", "mask", "points"]
