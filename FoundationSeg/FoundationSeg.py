@@ -130,10 +130,17 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         ``client.stop()`` ends it, for example before packages are installed; the next request starts another.
         """
         if self._client is None:
-            from FoundationSegLib.worker.process_client import ProcessClient
+            from FoundationSegPanel.settings import open_client, read_settings
 
-            self._client = ProcessClient()
+            self._client = open_client(read_settings())
         return self._client
+
+    def restartWorker(self) -> None:
+        """End the worker; the next request starts one that goes by the settings as they are then."""
+        if self._client is not None:
+            from FoundationSegPanel.settings import follow_settings, read_settings
+
+            follow_settings(self._client, read_settings())
 
     def cleanup(self) -> None:
         """End the worker, if one was started, and let go of its images."""

@@ -110,12 +110,13 @@ class AnswerPart:
         outcome, error = desk.outcome, self._error or desk.error
         if error is not None:
             self._say(str(error), (_("OK"), self._dismiss))
-            self._offer_models(error)
         elif isinstance(outcome, Pending) and desk.session is not None and desk.session.pending is not None:
             self._say(self._question(outcome), (_("Apply"), desk.session.confirm), (_("Discard"), self._discard))
         elif isinstance(outcome, Refused) and desk.session is not None:
-            self._say(str(outcome.error), (_("Try again"), desk.session.retry), (_("Discard"), self._discard))
-            self._offer_models(outcome.error)
+            # Where the model or its packages are missing, the way out is to get them, and not another try.
+            is_missing = isinstance(outcome.error, CheckpointError | PackageError) and not self._panel.model.is_ready
+            again = (_("Set up…"), self._panel.model.set_up) if is_missing else (_("Try again"), desk.session.retry)
+            self._say(str(outcome.error), again, (_("Discard"), self._discard))
         else:
             ui.messageFrame.setVisible(False)
 
@@ -138,11 +139,6 @@ class AnswerPart:
         ui.messageNoButton.setText(no[0] if no is not None else "")
         self._yes, self._no = yes[1], no[1] if no is not None else self._dismiss
         ui.messageFrame.setVisible(True)
-
-    def _offer_models(self, error: FoundationSegError) -> None:
-        """Where the model or its packages are missing, the way out is a dialog and not another try."""
-        if isinstance(error, CheckpointError | PackageError):
-            self._panel.model.look()
 
     def _dismiss(self) -> None:
         self._error = self._panel.desk.error = None

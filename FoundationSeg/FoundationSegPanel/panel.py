@@ -75,6 +75,7 @@ class Panel:
     def enter(self) -> None:
         """The user has come to the module: tools and keys work."""
         self.is_entered = True
+        self.model.look()
         self.follow()
 
     def leave(self) -> None:
@@ -85,6 +86,7 @@ class Panel:
     def close(self) -> None:
         """The module is closed or reloaded."""
         self.leave()
+        self.model.close()
         self.desk.close()
         self._timer.stop()
         self._soon.stop()

@@ -143,7 +143,8 @@ class ToolsPart:
             self._using = using
             self._leave_place_mode()
             self.tool.enable(wanted.volume, self._slice_views(), drawn)
-            panel.desk.warm_up()
+            if panel.model.is_ready:
+                panel.desk.warm_up()
 
     def _leave_place_mode(self) -> None:
         node = slicer.app.applicationLogic().GetInteractionNode()
