@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,21 @@ def copy_of_project(folder: Path) -> Path:
     ):
         subprocess.run(("git", *command), cwd=folder, check=True)
     return folder
+
+
+@contextmanager
+def spoilt(path: Path, content: bytes | None) -> Iterator[None]:
+    """Have other content in a file, or no such file, for a while."""
+    before = path.read_bytes() if path.exists() else None
+    try:
+        _write(path, content)
+        yield
+    finally:
+        _write(path, before)
+
+
+def _write(path: Path, content: bytes | None) -> None:
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

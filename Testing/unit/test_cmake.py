@@ -26,7 +26,7 @@ CMAKE_NEEDED = (3, 28)
 SCRIPT = """
 import slicer
 module = slicer.modules.foundationseg
-slicer.util.getModuleLogic("FoundationSeg")
+assert slicer.util.getModuleLogic("FoundationSeg") and module.widgetRepresentation()
 from FoundationSegLib.core.cards import read_catalogue
 print("SAYS", module.path, module.icon.isNull(), len(read_catalogue()))
 """
@@ -168,6 +168,7 @@ def test_the_installed_tree_works_in_slicer(build, tmp_path):
         timeout=300,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
     assert f"SAYS {modules / 'FoundationSeg.py'} False {len(read_catalogue())}" in ran.stdout
 
 

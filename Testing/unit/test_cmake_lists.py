@@ -6,7 +6,13 @@ import pytest
 
 from Testing.unit.cmake_lists import read_project
 from Testing.unit.installed_tree import MODULES, check_installed_tree, misplaced
-from Testing.unit.project_files import ROOT, copy_of_project
+from Testing.unit.project_files import ROOT, copy_of_project, spoilt
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy that files are added to for a while."""
+    return copy_of_project(tmp_path_factory.mktemp("project"))
 
 
 def test_every_file_is_installed_where_it_belongs():
@@ -26,11 +32,10 @@ def test_the_module_gets_slicers_generic_tests_and_its_own():
         "Resources/LabelSets/organs.json",
     ],
 )
-def test_a_file_that_no_rule_installs_is_found(tmp_path, name):
-    project = copy_of_project(tmp_path)
-    (project / name).parent.mkdir(parents=True, exist_ok=True)
-    (project / name).write_text("", encoding="utf-8")
-    assert len(misplaced(project)) == 1
+def test_a_file_that_no_rule_installs_is_found(project, name):
+    with spoilt(project / name, b""):
+        assert len(misplaced(project)) == 1
+    assert misplaced(project) == []
 
 
 @pytest.mark.parametrize(
@@ -44,12 +49,10 @@ def test_a_file_that_no_rule_installs_is_found(tmp_path, name):
         "Resources/LabelSets/extra.toml",
     ],
 )
-def test_a_new_file_of_a_known_kind_is_installed(tmp_path, name):
-    project = copy_of_project(tmp_path)
-    (project / name).parent.mkdir(parents=True, exist_ok=True)
-    (project / name).write_text("", encoding="utf-8")
-    assert misplaced(project) == []
-    assert project / name in read_project(project).installed.values()
+def test_a_new_file_of_a_known_kind_is_installed(project, name):
+    with spoilt(project / name, b""):
+        assert misplaced(project) == []
+        assert project / name in read_project(project).installed.values()
 
 
 @pytest.mark.parametrize(

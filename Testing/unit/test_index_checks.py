@@ -9,8 +9,6 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +16,7 @@ import pytest
 
 from Testing.unit import index_checks, source_checks
 from Testing.unit.index_checks import ENTRY, NAME, PROPERTIES, SCHEMA, checklist, read_entry
-from Testing.unit.project_files import ROOT, copy_of_project
+from Testing.unit.project_files import ROOT, copy_of_project, spoilt
 from Testing.unit.source_checks import ONLY_INSTALLER
 
 CHECKS = {check.__name__: check for check in index_checks.CHECKS + source_checks.CHECKS}
@@ -89,23 +87,6 @@ PLANTED = [
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy that is spoilt and mended."""
     return copy_of_project(tmp_path_factory.mktemp("project"))
-
-
-@contextmanager
-def spoilt(path: Path, content: bytes | None) -> Iterator[None]:
-    """Have other content in a file, or no such file, for a while."""
-    before = path.read_bytes() if path.exists() else None
-    try:
-        write(path, content)
-        yield
-    finally:
-        write(path, before)
-
-
-def write(path: Path, content: bytes | None) -> None:
-    path.unlink(missing_ok=True)
-    if content is not None:
-        path.write_bytes(content)
 
 
 @pytest.mark.parametrize("check", CHECKS)
