@@ -93,9 +93,7 @@ class SegmentsTableView(_SegmentationUser):
         if scene is None:
             self.setSegmentationNode(None)
             return
-        self._watch(
-            scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, vtk.calldata_type(vtk.VTK_OBJECT)(self._on_removal)
-        )
+        self._watch(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_removal(self, _caller: Any, _event: str, node: Any) -> None:
