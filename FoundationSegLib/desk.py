@@ -132,7 +132,8 @@ class Desk:
         self.drop_request()
         self._let_volume_go()
         self.volume_node = self.segmentation_node = None
-        self._pump.stop()
+        if self.client.is_busy:  # with the end of what was stopped
+            self.start_timer()
 
     def opened(self) -> Session:
         """The session on the nodes, going by what the user has chosen now.

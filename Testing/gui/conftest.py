@@ -34,7 +34,9 @@ What this cannot prove: the order of signals that nobody looked up in Slicer, ow
 of Slicer's own widgets, real key and mouse events from a window system.
 """
 
+import ctypes
 import os
+import sys
 
 import pytest
 
@@ -44,7 +46,14 @@ pytest.importorskip("PySide6", reason="PySide6 is not installed", exc_type=Impor
 from FoundationSegLib.core.errors import OutputError
 from FoundationSegLib.mrml.rendering.window import open_window
 from Testing.gui.desk import Desk
+from Testing.gui.panel_desk import PanelDesk
 from Testing.gui.problems import as_text
+
+# Before Python 3.12 None is counted, and Qt's bindings let go of it more often than they took hold of it: after some
+# hundred panels Python would end with "deallocating None".
+if sys.version_info < (3, 12):
+    for _ in range(200_000):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(None))
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +80,11 @@ def make_desk(tmp_path, opengl):
 @pytest.fixture
 def desk(make_desk):
     return make_desk()
+
+
+@pytest.fixture
+def at_panel(desk, monkeypatch):
+    """The panel of the module with a fast fake model, on an image that all three views show."""
+    opened = PanelDesk(desk, monkeypatch)
+    yield opened
+    opened.forget()

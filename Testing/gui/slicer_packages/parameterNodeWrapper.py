@@ -223,7 +223,7 @@ class _Wrapped:
         connectors = {name: _Connector(self._named(name), widget) for name, widget in mapping.items()}
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
-            connector.changed = lambda name=name, connector=connector: self._take(name, connector)
+            connector.changed = self._taker(name, connector)
             if connector.signal is not None:
                 connector.signal.connect(connector.changed)
         tag = len(self._guis) + 1
@@ -237,6 +237,9 @@ class _Wrapped:
                 connector.signal.disconnect(connector.changed)
         if observer is not None:
             self.RemoveObserver(observer)
+
+    def _taker(self, name: str, connector: _Connector) -> Callable[[], None]:
+        return lambda: self._take(name, connector)
 
     def _take(self, name: str, connector: _Connector) -> None:
         if not self._updating:
