@@ -1,6 +1,6 @@
 """What was written to the segments of one segmentation, what others did to them, and how to take it back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .errors import FoundationSegError, GoneError, InputError
@@ -104,7 +104,9 @@ class Ledger:
             forgotten,
         )
 
-    def restore(self, segment_id: str, steps: Steps, mask: PackedMask, policy: OverlapPolicy) -> None:
+    def restore(
+        self, segment_id: str, steps: Steps, mask: PackedMask, policy: OverlapPolicy, provenance: Mapping[str, str]
+    ) -> None:
         """Give an empty segment the steps and the voxels of an earlier session; that cannot be undone.
 
         What the policy keeps back becomes part of the seed.
@@ -114,7 +116,7 @@ class Ledger:
         follow(edit, self.records)
         now = standing(steps)
         reach = mask.box.union(self.masks.get(now.seed).box)
-        record.state = RecordState(steps, now, reach, record.state.provenance)
+        record.state = RecordState(steps, now, reach, provenance)
         if edit.changes.get(segment_id, SegmentChange()).gained != mask:
             record.state = replace(record.seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
         for other in edit.changes.keys() & self.records.keys() - {segment_id}:
