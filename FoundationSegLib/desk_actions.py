@@ -8,7 +8,7 @@ from .core.objects import add_objects, import_prompts, new_segment, next_segment
 from .core.prompts import ClassPrompt, Polarity, Prompt, PromptSet, SegmentPrompts, TextPrompt
 from .core.requests import Propagation
 from .core.session_segment import SegmentSession
-from .core.steps import AcceptStep, RejectStep, standing
+from .core.steps import standing
 from .desk import Desk
 from .mrml import segment_tags
 
@@ -44,7 +44,6 @@ def summary(desk: Desk) -> SegmentSummary | None:
         return None
     ledger, key = session.ledger, desk.segment_id
     record, history = ledger.record(key), ledger.history
-    entry = history.last(key)
     is_waiting = key in session.queued_targets()
     voxels = record.known.voxels
     model_id = ledger.store.provenance(key).get("Model", "")
@@ -57,7 +56,7 @@ def summary(desk: Desk) -> SegmentSummary | None:
         len(SegmentSession(session, key).prompts),
         is_waiting or history.can_undo(key),
         not is_waiting and history.can_redo(key),
-        is_waiting or (entry is not None and not isinstance(entry.after[key].steps[-1], AcceptStep | RejectStep)),
+        is_waiting or ledger.last_change(key) is not None,
         card.title if card is not None else model_id,
     )
 

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from .geometry import Box
 from .mask import Edit, PackedMask, SegmentChange
+from .segment_store import NewSegment
 
 BUDGET = 200 * 10**6
 # What may stay as it is: compressing takes time, and most of what is undone is new.
@@ -18,11 +19,15 @@ StateT = TypeVar("StateT")
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[StateT]):
-    """One action: the edits that it made, oldest first, and the state of every segment it touched, before and after."""
+    """One action: the edits that it made, oldest first, and the state of every segment it touched, before and after.
+
+    ``created`` are the segments that were made for it, by id.
+    """
 
     edits: tuple[Edit, ...]
     before: Mapping[str, StateT]
     after: Mapping[str, StateT]
+    created: Mapping[str, NewSegment] = field(default_factory=dict)
 
     @property
     def inverse(self) -> tuple[Edit, ...]:
@@ -55,6 +60,7 @@ class _Kept(Generic[StateT]):
     edits: tuple[Edit, ...]
     before: Mapping[str, StateT]
     after: Mapping[str, StateT]
+    created: Mapping[str, NewSegment]
     squeezed: tuple[_SqueezedEdit, ...] = ()
     nbytes: int = field(init=False)
 
@@ -82,7 +88,7 @@ class _Kept(Generic[StateT]):
             Edit({key: SegmentChange(gained.mask(), lost.mask()) for key, (gained, lost) in edit.items()})
             for edit in self.squeezed
         )
-        return Entry(self.edits or edits, self.before, self.after)
+        return Entry(self.edits or edits, self.before, self.after, self.created)
 
 
 @dataclass(slots=True)
@@ -112,7 +118,7 @@ class History(Generic[StateT]):
             How many of the oldest actions had to go, this one included if it is larger than the budget.
         """
         self._undone = _cut(self._undone, entry.after.keys())
-        self._done.append(_Kept(entry.edits, entry.before, entry.after))
+        self._done.append(_Kept(entry.edits, entry.before, entry.after, entry.created))
         self._squeeze()
         return self._shrink()
 

@@ -20,17 +20,19 @@ PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version",
 
 @dataclass(frozen=True, slots=True)
 class NewSegment:
-    """A segment that comes into being with its first voxels.
+    """A segment that is to be made.
 
     Attributes:
         name: as the user sees it.
         kind: what it is, which term and colour go by: the name without a number.
         number: its place among its like, from 1; 0 for one that stands alone. Numbered ones differ in colour.
+        segment_id: the id that it is to have again, if none has it; a new one where it is empty.
     """
 
     name: str
     kind: str = ""
     number: int = 0
+    segment_id: str = ""
 
 
 class SegmentStore(Protocol):
@@ -72,7 +74,11 @@ class SegmentStore(Protocol):
         ...
 
     def add(self, new: NewSegment) -> str:
-        """Make an empty segment and return its id."""
+        """Make an empty segment and return its id; one that was withdrawn comes back as it was."""
+        ...
+
+    def withdraw(self, segment_id: str) -> bool:
+        """Delete a segment that :meth:`add` made, if it is empty and nobody changed it; False where it stays."""
         ...
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:

@@ -5,17 +5,17 @@ answers over (:func:`FoundationSegLib.worker.conversation.deliver`); a script wa
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .actions import Action, Batch, Prepared, Target, ask, prepare, request_names, signature
+from .actions import Action, Batch, Prepared, ask, prepare, request_names, signature
 from .errors import FoundationSegError, InputError
 from .ledger import Ledger
 from .mask import EMPTY_MASK
 from .outcomes import Done, Outcome, Pending, Refused
 from .overlap import OverlapPolicy
 from .requests import Prediction, SegmentPrediction
-from .segment_store import Predictor
+from .segment_store import NewSegment, Predictor
 from .steps import ModelChoice, Standing, Steps, going_on, standing
 from .volume import Volume
 from .writing import Computed, compute, warning
@@ -113,7 +113,7 @@ class Session:
             now = standing(more) if action.is_replay and more else going_on(now, more)
         return now
 
-    def queued_targets(self) -> frozenset[Target]:
+    def queued_targets(self) -> frozenset[str]:
         """The segments with steps that are not written yet."""
         return frozenset(target for action in self._queue for target in action.intents)
 
@@ -127,10 +127,9 @@ class Session:
         store = self.ledger.store
         self.look()
         for target in action.intents:
-            if isinstance(target, str):
-                self.ledger.record(target)
-                if store.is_locked(target):
-                    raise InputError(f"the segment '{store.name(target)}' is locked: unlock it first")
+            self.ledger.record(target)
+            if store.is_locked(target):
+                raise InputError(f"the segment '{store.name(target)}' is locked: unlock it first")
         queue, merged = self._with(action)
         signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
         self._queue = queue
@@ -140,13 +139,37 @@ class Session:
         finally:
             self._tell_queued()
 
+    def create(self, new: NewSegment) -> str:
+        """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.ledger.Ledger.create`."""
+        return self.ledger.create(new)
+
+    def act_on_new(self, intents: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
+        """:meth:`act` on segments, of which those that are new are made at once and go again if it is discarded.
+
+        Returns the ids, in order. Nothing is made where it makes no sense.
+        """
+        made: dict[str, Steps] = {}
+        try:
+            for target, steps in intents:
+                made[target if isinstance(target, str) else self.ledger.announce(target)] = steps
+            if made:
+                self.act(Action(made, self.options.choice))
+        except FoundationSegError:
+            waiting = self.queued_targets()
+            unborn = [key for key in made if key in self.ledger.unborn and key not in waiting]
+            self.ledger.withdraw(unborn)
+            for key in unborn:
+                del self.ledger.unborn[key]
+            raise
+        return tuple(made)
+
     def retry(self) -> None:
         """Ask again what failed."""
         self._batch = self._answered = None
         self.look()
         self._go_on()
 
-    def discard(self, target: Target | None = None) -> bool:
+    def discard(self, target: str | None = None) -> bool:
         """Take back what is not written: what was asked, waits, failed or is pending. True if there was anything.
 
         With a target, only actions on that segment; the others are asked again.
@@ -221,7 +244,7 @@ class Session:
         changed = self.ledger.look()
         there = () if self.ledger.store.is_gone else self.ledger.store.segment_ids
         is_gone = self.ledger.store.is_gone
-        self._drop(lambda action: is_gone or any(isinstance(key, str) and key not in there for key in action.intents))
+        self._drop(lambda action: is_gone or any(key not in there for key in action.intents))
         return changed
 
     def _tell(self, outcome: Outcome | None) -> bool:
@@ -238,7 +261,7 @@ class Session:
         untold, self._untold = self._untold, []
         targets = dict.fromkeys(target for action in untold for target in action.intents)
         for target in targets:
-            if isinstance(target, str) and target in self.ledger.records:
+            if target in self.ledger.records:
                 self.on_queued(target)
 
     def _with(self, action: Action) -> tuple[list[Action], Action]:
@@ -265,6 +288,10 @@ class Session:
             self._batch = self._answered = None
         self._untold += dropped
         self._tell_queued()
+        waiting = self.queued_targets()
+        given_up = {key for action in dropped for key in action.intents if key not in waiting}
+        for segment_id in self.ledger.withdraw(key for key in self.ledger.unborn if key in given_up):
+            del self.ledger.unborn[segment_id]
         return True
 
     def _prepared(self, action: Action) -> tuple[Prepared, ...]:

@@ -52,8 +52,9 @@ class SegmentWriter(SegmentReader):
         colour: Colour | None = None,
         terminology: str | None = None,
         tags: Mapping[str, str] | None = None,
+        segment_id: str = "",
     ) -> str:
-        """Add an empty segment and return its id, which Slicer chooses at random.
+        """Add an empty segment and return its id, which Slicer chooses at random unless one is given that is free.
 
         The segment gets a layer of its own: an edit then costs what the segment's extent costs, and no voxel of a
         neighbour is ever rewritten. Slicer puts layers together again when it saves.
@@ -63,6 +64,7 @@ class SegmentWriter(SegmentReader):
             colour: red, green, blue from 0 to 1; unless given, that of the term, else one by the segment's number.
             terminology: in Slicer's serialised form; unless given, looked up by the name.
             tags: segment tags by their whole names.
+            segment_id: the id that it had once.
         """
         term = find_term(name)
         segmentation = self._node.GetSegmentation()
@@ -75,7 +77,7 @@ class SegmentWriter(SegmentReader):
             segment.SetTerminology(terminology or term.serialized)
         for tag, value in (tags or {}).items():
             segment_tags.write_tag(segment, tag, value)
-        segmentation.AddSegment(segment)
+        segmentation.AddSegment(segment, "" if segmentation.GetSegment(segment_id) else segment_id)
         place_empty_labelmaps(segmentation, self._geometry.ijk_to_ras)
         return segmentation.GetSegmentIdBySegment(segment)
 

@@ -108,8 +108,8 @@ class SessionPrompts:
         except FoundationSegError as error:
             self.scene.set_aside(segment_id)
             self._on_error(error)
-            steps, more = (), _differences(Standing(), record, None)
-        if steps and not more:
+            document, steps, more = None, (), _differences(Standing(), record, None)
+        if document is not None and not more:
             return document
         return steps_to_document((*steps, *more), masks)
 

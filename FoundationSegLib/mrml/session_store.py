@@ -1,6 +1,7 @@
 """A session's segments in a segmentation node of the scene."""
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,21 @@ from . import segment_tags
 from .labelmaps import occupied_box
 from .segments import SegmentWriter
 from .surfaces import drop_surfaces
-from .terminology import find_term, generic_colour
+from .terminology import Colour, find_term, generic_colour
 from .volumes import share_parent_transform
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a segment was made, which tells whether somebody changed it."""
+
+    name: str
+    colour: Colour
+    terminology: str
+
+    @staticmethod
+    def of(segment: Any) -> "_Look":
+        return _Look(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology())
 
 
 class SceneStore:
@@ -41,6 +55,7 @@ class SceneStore:
         self._scene = segmentation_node.GetScene()
         self.masking_node = masking_node
         self.defers_surfaces = defers_surfaces
+        self._made: dict[str, _Look] = {}
 
     @property
     def writer(self) -> SegmentWriter:
@@ -92,7 +107,25 @@ class SceneStore:
         self._require_ready()
         term = find_term(new.kind or new.name)
         colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
-        return self._writer.add_segment(new.name, colour=colour, terminology=term.serialized if term else None)
+        made = self._made.get(new.segment_id)
+        segment_id = self._writer.add_segment(
+            new.name,
+            colour=made.colour if made is not None else colour,
+            terminology=term.serialized if term else None,
+            segment_id=new.segment_id,
+        )
+        self._made[segment_id] = _Look.of(self._writer.segment(segment_id))
+        return segment_id
+
+    def withdraw(self, segment_id: str) -> bool:
+        """See :meth:`SegmentStore.withdraw`. Whoever names, colours, codes, locks or draws a segment makes it his."""
+        self._require_there()
+        segment = self._writer.segment(segment_id)
+        is_as_made = self._made.get(segment_id) == _Look.of(segment)
+        if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
+            return False
+        self._segmentation_node.GetSegmentation().RemoveSegment(segment_id)
+        return True
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """See :meth:`SegmentStore.write`."""

@@ -151,15 +151,48 @@ class TestWaiting:
 
     def test_what_is_pending_is_put_back_when_it_is_discarded(self, desk, segment):
         segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
-        segment.add(point(3, 4, 5, Polarity.NEGATIVE))
         desk.session.options.ask_above = 0.0
-        desk.drag(segment, "2", ras(3, 5, 6))
-        assert desk.session.pending and desk.place(segment, "2") == ras(3, 5, 6)
+        drawn = []
+        desk.session.on_outcome = lambda outcome: drawn.append(desk.node(segment, "2") is not None)
+        segment.add(point(3, 4, 5, Polarity.NEGATIVE))
+        assert drawn == [True], "it is there when the user is asked"
+        assert desk.session.pending and desk.place(segment, "2") == ras(3, 4, 5)
         desk.session.discard()
-        assert desk.place(segment, "2") == ras(3, 4, 5)
-        desk.drag(segment, "2", ras(3, 5, 6))
+        assert desk.node(segment, "2") is None
+        segment.add(point(3, 5, 6, Polarity.NEGATIVE))
         desk.session.confirm()
         assert desk.place(segment, "2") == ras(3, 5, 6) and not mask_of(segment)[3, 5, 6]
+
+    def test_what_moves_over_voxels_drawn_by_hand_is_put_back(self, desk, segment, segmentation_node, volume_node):
+        segment.add(point(3))
+        mask = mask_of(segment)
+        mask[3, 4, 5] = False
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            mask.astype(np.uint8), segmentation_node, segment.segment_id, volume_node
+        )
+        segment.add(point(6))
+        desk.session.options.ask_above = 0.0
+        desk.drag(segment, "2", ras(3, 4, 5))
+        assert desk.session.pending.by_hand and desk.place(segment, "2") == ras(3, 4, 5)
+        desk.session.discard()
+        assert desk.place(segment, "2") == ras(6, 4, 5) and not mask_of(segment)[3, 4, 5]
+
+    def test_objects_are_drawn_before_their_answer(self, scene, desk):
+        desk.client.is_slow = True
+        new = add_objects(desk.session, [point(1), point(5)])
+        assert len(markups(scene)) == 2 and desk.store.segment_ids == new
+        assert desk.place(desk.segment(new[1]), "1") == ras(5, 4, 5)
+        desk.session.discard()
+        assert not markups(scene) and desk.store.segment_ids == ()
+        add_objects(desk.session, [point(1), point(5)])
+        desk.client.reply()
+        assert len(markups(scene)) == 2
+        first = desk.store.segment_ids[0]
+        look = desk.store.writer.segment(first).GetColor()
+        assert desk.session.undo(first) and desk.store.segment_ids == () and not markups(scene)
+        assert desk.session.redo(first) and len(markups(scene)) == 2
+        assert desk.store.writer.segment(first).GetColor() == look
+        assert desk.store.provenance(first)["Model"] == "fake"
 
     def test_another_model_is_asked(self, desk, segment):
         segment.add(point(3))

@@ -7,6 +7,7 @@ from FoundationSegLib.core import records
 from FoundationSegLib.core.checksum import checksum
 from FoundationSegLib.core.mask import change_between, pack_mask
 from FoundationSegLib.core.records import KnownMask, RecordState, kept_steps, open_record
+from FoundationSegLib.core.segment_store import NewSegment
 from FoundationSegLib.core.steps import SeedStep, standing
 from Testing.unit.core.session_cases import document_of, make_session, point, segment_of
 
@@ -44,7 +45,7 @@ def test_a_segment_that_was_there_has_a_seed():
     segment = segment_of(session)
     store = session.ledger.store
     assert session.ledger.record(segment.segment_id).state == RecordState()
-    other = segment_of(session)
-    store.put(other.segment_id, np.ones(store.geometry.shape_kji))
-    (seed,) = session.ledger.record(other.segment_id).state.steps
+    other = store.add(NewSegment("Old"))
+    store.put(other, np.ones(store.geometry.shape_kji))
+    (seed,) = session.ledger.record(other).state.steps
     assert isinstance(seed, SeedStep) and seed.reason == "start" and seed.mask
