@@ -107,11 +107,9 @@ class SegmentsTableView(_SegmentationUser):
     def setSegmentationNode(self, node: Any) -> None:
         if node is not self._node:
             self._follow(node)
-            self._table.blockSignals(True)
-            self._fill()
+            self._told = ()  # it does not say that nothing is chosen any more
             self._table.clearSelection()
-            self._table.blockSignals(False)
-            self._told = ()
+            self._fill()
 
     @property
     def segmentCount(self) -> int:
