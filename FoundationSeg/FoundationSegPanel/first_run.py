@@ -216,7 +216,8 @@ class FirstRun:
         self._show_state()
         found, total = planned_rows(plan)
         self._fill(found)
-        self._say(_("pip would download {size} of packages.").format(size=bytes_text(total)))
+        known = _("pip would download {size} of packages.").format(size=bytes_text(total))
+        self._say(known if total else _("pip does not say how large the packages are."))
 
     # The steps
 

@@ -70,7 +70,9 @@ class ModelsDialog:
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
         ui.modelsTable.verticalHeader().hide()
         ui.splitter.setSizes([380, 200])
-        ui.messageLabel.text = ""
+        problem = self._desk.catalogue_problem
+        own_cards = _("Your own model cards are left out: {reason}")
+        ui.messageLabel.text = own_cards.format(reason=problem) if problem else ""
         ui.modelsTable.connect("itemSelectionChanged()", self._show_card)
         ui.setUpButton.connect("clicked()", self._set_up)
         ui.downloadButton.connect("clicked()", self._download)

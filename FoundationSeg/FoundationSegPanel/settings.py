@@ -11,7 +11,7 @@ import slicer
 
 from FoundationSegLib.core.requests import DeviceChoice, MemoryBudget
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings, worker_command
+from FoundationSegLib.worker.settings import Patience, WorkerSettings, worker_command
 
 _GROUP = "FoundationSeg"
 DEVICES: tuple[DeviceChoice, ...] = ("auto", "cuda", "mps", "cpu")
@@ -120,7 +120,11 @@ def worker_settings(settings: Settings) -> WorkerSettings:
     )
 
 
-def open_client(settings: Settings) -> ProcessClient:
+def open_client(settings: Settings, patience: Patience | None = None) -> ProcessClient:
     """A client whose worker starts, with the first request, as the settings say."""
-    command = worker_command(settings.worker_python)
-    return ProcessClient(worker_settings(settings), command, inherited=inherited_environment(settings))
+    return ProcessClient(
+        worker_settings(settings),
+        worker_command(settings.worker_python),
+        patience or Patience(),
+        inherited_environment(settings),
+    )
