@@ -55,10 +55,11 @@ class FirstRun:
         self.dialog, self.ui = make_dialog("FirstRun", _("Set up {title}").format(title=self._card.title), parent)
         self._license = LicenseDialog(self._card, self._accept, self._decline, self.dialog)
         self._build()
-        desk.observe(self._show_state)
 
     def show(self) -> None:
         """Show the dialog, and look what is missing."""
+        self._desk.forget(self._show_state)
+        self._desk.observe(self._show_state)
         self.dialog.show()
         self.dialog.raise_()
         self._desk.refresh()
@@ -134,6 +135,8 @@ class FirstRun:
             self._say(str(self._desk.problem))
         elif self._desk.python is None:
             self._say(_("Asking the other Python what it has..."))
+        elif self._desk.work:
+            self._say(_("Something else is being downloaded or installed; please wait."))
         elif step == "done":
             self._say(_("Everything that {title} needs is here.").format(title=self._card.title))
         elif self._lacks_extension(step):
@@ -247,6 +250,9 @@ class FirstRun:
             self._work(_("PyTorch is being installed. Slicer does not react until that is done; please wait."))
             qt.QTimer.singleShot(_PAINT_MS, self._install_torch)
         elif step == "packages":
+            if slicer.packaging.isPipInstallInProgress():
+                self._fail(PackageError(_("another extension is installing packages; try again when it is done")))
+                return
             self._work(_("Installing Python packages..."))
             elsewhere = list(FROM_EXTENSION) if self._desk.settings.is_own_python else []
             asked = {"requirements": list(readiness.missing_packages), "from_elsewhere": elsewhere}
@@ -327,4 +333,8 @@ def _list(readiness: Readiness) -> str:
 
 def _passing() -> tuple[str, ...]:
     """What is said only until the next thing is known."""
-    return ("", _("Asking the other Python what it has..."))
+    return (
+        "",
+        _("Asking the other Python what it has..."),
+        _("Something else is being downloaded or installed; please wait."),
+    )

@@ -187,6 +187,7 @@ class ModelDesk:
         inherited = inherited_environment(self.settings) if is_about_packages else None
         if task == "install_packages":
             self.stop_workers()
+        self._give_up()
         errand = Errand.start(worker_command(python, "errand_main"), task, arguments, inherited)
         self._begin(task, model_id, told)
         self._errands.run(errand, self._end_well, self._end_badly, told.progress)
@@ -203,6 +204,7 @@ class ModelDesk:
 
     def download(self, model_id: str, told: Told, *, accept_license: bool = False) -> None:
         """Begin to download a checkpoint, or what is missing of it."""
+        self._give_up()
         self._numbers += 1
         if self._client is None:
             self._client = open_client(self.settings, Patience(stop_s=_STOP_S))
@@ -252,6 +254,13 @@ class ModelDesk:
             self._end_badly(event.error)
         else:
             self._end_well({})
+
+    def _give_up(self) -> None:
+        """Something else takes the place of what is under way."""
+        if self.work:
+            self.cancel()
+            self._errands.close()
+            self._end_badly(Cancelled("something else took its place"))
 
     def _begin(self, work: str, model_id: str, told: Told) -> None:
         self.work, self.model_id, self._told = work, model_id, told

@@ -133,15 +133,14 @@ class ModelsDialog:
         self._on_set_up(self._card.id)
 
     def _download(self) -> None:
-        self._with_license(self._begin_download)
-
-    def _begin_download(self, accepts: bool) -> None:
         card = self._card
+        self._with_license(card, lambda accepts: self._begin_download(card, accepts))
+
+    def _begin_download(self, card: ModelCard, accepts: bool) -> None:
         self._desk.download(card.id, self._told(card, _("{title} is downloaded.")), accept_license=accepts)
 
-    def _with_license(self, go_on: Callable[[bool], None]) -> None:
+    def _with_license(self, card: ModelCard, go_on: Callable[[bool], None]) -> None:
         """Go on, with whether the terms were accepted just now; they are asked for if they have to be."""
-        card = self._card
         if self._desk.readiness(card.id).lack("license") is None:
             go_on(False)
             return
@@ -156,13 +155,13 @@ class ModelsDialog:
             self._license = None
 
     def _import(self) -> None:
-        title = _("Folder with the files of {title}").format(title=self._card.title)
+        card = self._card
+        title = _("Folder with the files of {title}").format(title=card.title)
         source = str(qt.QFileDialog.getExistingDirectory(self.dialog, title))
         if source:
-            self._with_license(lambda accepts: self._begin_import(source, accepts))
+            self._with_license(card, lambda accepts: self._begin_import(card, source, accepts))
 
-    def _begin_import(self, source: str, accepts: bool) -> None:
-        card = self._card
+    def _begin_import(self, card: ModelCard, source: str, accepts: bool) -> None:
         told = self._told(card, _("{title} is imported."))
         try:
             self._desk.import_checkpoint(card.id, source, told, accept_license=accepts)

@@ -10,6 +10,7 @@ import qt
 import slicer
 
 from FoundationSegLib.core.requests import DeviceChoice, MemoryBudget
+from FoundationSegLib.model_management import open_store
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.settings import Patience, WorkerSettings, worker_command
 
@@ -111,10 +112,13 @@ def inherited_environment(settings: Settings) -> dict[str, str] | None:
 
 
 def worker_settings(settings: Settings) -> WorkerSettings:
-    """What the worker is told when it starts."""
+    """What the worker is told when it starts.
+
+    The folder is always named: another Python may have another environment, and so another usual folder.
+    """
     return WorkerSettings(
         device=settings.device,
-        store_folder=store_folder(settings),
+        store_folder=open_store(store_folder(settings)).folder,
         encode_ahead=settings.encode_ahead,
         budget=MemoryBudget.within(settings.memory_mb << 20),
     )
