@@ -1,6 +1,5 @@
 """The first run: one dialog that says what a model still needs, and gets it after a click. It never opens by itself."""
 
-import importlib.util
 import platform
 import sys
 from collections.abc import Callable
@@ -12,21 +11,17 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.errors import Cancelled, FoundationSegError, PackageError
-from FoundationSegLib.core.packages import FROM_EXTENSION
+from FoundationSegLib.core.errors import Cancelled, FoundationSegError
 from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.readiness import Readiness
-from FoundationSegLib.core.set_up import Step, next_step
+from FoundationSegLib.core.set_up import Step
 from FoundationSegLib.core.sizes import bytes_text
-from FoundationSegLib.mrml.packages import find_torch_logic, install_torch
 
 from .dialogs import fill_row, make_dialog
 from .license_dialog import LicenseDialog
-from .model_desk import ModelDesk, Told
+from .model_desk import ModelDesk
 from .model_texts import lack_text, progress_text
 from .needs import Row, planned_rows, rows
-
-_PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
+from .set_up_run import SetUp
 
 
 class FirstRun:
@@ -35,6 +30,7 @@ class FirstRun:
     Attributes:
         dialog: the window.
         ui: its widgets.
+        license: the dialog with the terms, shown where they have to be accepted.
     """
 
     def __init__(
@@ -49,16 +45,16 @@ class FirstRun:
             on_ready: called once the model can be used.
         """
         self._desk, self._card, self._on_ready = desk, desk.card(model_id), on_ready
-        self._is_working = False
-        self._finished: Step | None = None  # the step that has just ended well
-        self._accepts_license = False
+        self._run = SetUp(desk, self._card, self)
+        self._note = ""  # what was said last of something that has happened
         self.dialog, self.ui = make_dialog("FirstRun", _("Set up {title}").format(title=self._card.title), parent)
-        self._license = LicenseDialog(self._card, self._accept, self._decline, self.dialog)
+        self.license = LicenseDialog(self._card, self._run.accept, self._run.decline, self.dialog)
         self._build()
-        desk.observe(self._show_state)
 
     def show(self) -> None:
         """Show the dialog, and look what is missing."""
+        self._desk.forget(self._show_state)
+        self._desk.observe(self._show_state)
         self.dialog.show()
         self.dialog.raise_()
         self._desk.refresh()
@@ -66,7 +62,7 @@ class FirstRun:
     def close(self) -> None:
         """Stop what is under way, and take the dialog away for good."""
         self._leave()
-        self._license.close()
+        self.license.close()
         self.dialog.close()
         self.dialog.deleteLater()
 
@@ -86,67 +82,58 @@ class FirstRun:
         settings = self._desk.settings
         ui.pythonPathEdit.currentPath = settings.worker_python
         (ui.ownPythonButton if settings.is_own_python else ui.otherPythonButton).checked = True
+        ui.logEdit.visible = False
+        ui.progressBar.visible = False
         ui.ownPythonButton.connect("toggled(bool)", self._choose_python)
         ui.pythonPathEdit.connect("currentPathChanged(QString)", self._choose_python)
-        ui.weightsCheckBox.connect("toggled(bool)", self._show_state)
+        ui.weightsCheckBox.connect("toggled(bool)", self._choose_weights)
         ui.sizesButton.connect("clicked()", self._ask_sizes)
         ui.extensionsButton.connect("clicked()", self._open_extensions)
         ui.installButton.connect("clicked()", self._begin)
         ui.stopButton.connect("clicked()", self._stop)
         ui.closeButton.connect("clicked()", self.dialog.close)
         self.dialog.connect("finished(int)", self._leave)
-        ui.logEdit.visible = False
-        self._say("")
 
     # What is shown
 
-    def _show_state(self, *_args: Any) -> None:
+    def _show_state(self) -> None:
         """Show what is missing now, and which buttons make sense."""
-        ui, desk = self.ui, self._desk
-        readiness = desk.readiness(self._card.id)
-        self._fill(
-            rows(
-                self._card,
-                readiness,
-                is_own_python=desk.settings.is_own_python,
-                with_weights=bool(ui.weightsCheckBox.checked),
-            )
-        )
+        ui, desk, run = self.ui, self._desk, self._run
+        own, step = desk.settings.is_own_python, run.step
+        self._fill(rows(self._card, run.readiness, is_own_python=own, with_weights=run.with_weights))
         ui.placesLabel.text = self._places()
-        step = self._next(readiness)
-        can_begin = desk.python is not None and step not in ("blocked", "done") and not self._lacks_extension(step)
-        ui.installButton.enabled = can_begin and not self._is_working and not desk.work
-        ui.installButton.text = _("Continue") if self._finished or self.ui.logEdit.plainText else _("Install")
-        ui.stopButton.enabled = self._is_working
-        has_extensions = hasattr(slicer.app, "openExtensionsManagerDialog")  # a Slicer can be built without
-        ui.extensionsButton.visible = has_extensions and self._lacks_extension(step)
+        can_begin = desk.python is not None and step not in ("blocked", "gate", "done") and not run.lacks_extension
+        ui.installButton.enabled = can_begin and not desk.work and not run.is_working
+        ui.installButton.text = _("Continue") if run.has_begun else _("Install")
         ui.sizesButton.enabled = ui.installButton.enabled and step == "packages"
+        ui.stopButton.enabled = run.is_working
+        has_extensions = hasattr(slicer.app, "openExtensionsManagerDialog")  # a Slicer can be built without
+        ui.extensionsButton.visible = run.lacks_extension and has_extensions
         ui.closeButton.text = _("Close") if step == "done" else _("Cancel")
-        for widget in (ui.pythonGroup, ui.weightsCheckBox):
-            widget.enabled = not self._is_working
-        ui.progressBar.visible = self._is_working
-        if not self._is_working:
-            self._explain(readiness, step)
+        ui.pythonGroup.enabled = ui.weightsCheckBox.enabled = not run.is_working
+        ui.progressBar.visible = run.is_working
+        if not run.is_working:
+            self._say(self._note or self._obstacle(step))
 
-    def _explain(self, readiness: Readiness, step: Step) -> None:
-        """Say what stands in the way of a start, where something does and nothing else has been said."""
-        if self._desk.problem is not None:
-            self._say(str(self._desk.problem))
-        elif self._desk.python is None:
-            self._say(_("Asking the other Python what it has..."))
-        elif step == "done":
-            self._say(_("Everything that {title} needs is here.").format(title=self._card.title))
-        elif self._lacks_extension(step):
-            self._say(
-                _(
-                    "PyTorch comes with Slicer's extension 'PyTorch', which is not installed. Install it with the "
-                    "Extensions Manager and start Slicer again, or choose another Python below."
-                )
+    def _obstacle(self, step: Step) -> str:
+        """What stands in the way of a start, where something does."""
+        desk, run = self._desk, self._run
+        if desk.problem is not None:
+            return str(desk.problem)
+        if desk.python is None:
+            return _("Asking the other Python what it has...")
+        if desk.work:
+            return _("Something else is being downloaded or installed; please wait.")
+        if step == "done":
+            return _("Everything that {title} needs is here.").format(title=self._card.title)
+        if run.lacks_extension:
+            return _(
+                "PyTorch comes with Slicer's extension 'PyTorch', which is not installed. Install it with the "
+                "Extensions Manager and start Slicer again, or choose another Python."
             )
-        elif step in ("blocked", "gate"):
-            self._say(" ".join(lack_text(lack, self._card) for lack in readiness.lacks))
-        elif self.ui.messageLabel.text in _passing():
-            self._say("")
+        if step in ("blocked", "gate"):
+            return " ".join(lack_text(lack, self._card) for lack in run.readiness.lacks)
+        return ""
 
     def _fill(self, found: list[Row]) -> None:
         table = self.ui.neededTable
@@ -173,7 +160,7 @@ class FirstRun:
         self.ui.messageLabel.visible = bool(text)
 
     def _log(self, line: str) -> None:
-        if line:
+        if line and line != self.ui.logEdit.plainText.rpartition("\n")[2]:
             self.ui.logEdit.appendPlainText(line)
             self.ui.logEdit.visible = True
 
@@ -182,148 +169,80 @@ class FirstRun:
     def _choose_python(self, *_args: Any) -> None:
         own = bool(self.ui.ownPythonButton.checked)
         path = str(self.ui.pythonPathEdit.currentPath).strip()
+        self._note = ""
         if own or Path(path).is_file():
-            self._finished = None
-            self._say("")
             self._desk.change_settings(replace(self._desk.settings, worker_python="" if own else path))
         elif path:
-            self._say(_("There is no such program: {path}").format(path=path))
+            self._note = _("There is no such program: {path}").format(path=path)
+        self._show_state()
+
+    def _choose_weights(self, is_wanted: bool) -> None:
+        self._run.with_weights = is_wanted
+        self._show_state()
 
     def _open_extensions(self) -> None:
         slicer.app.openExtensionsManagerDialog()
 
     def _begin(self) -> None:
-        self._finished = None
-        self._go_on()
+        self._note = ""
+        self._run.begin()
 
     def _stop(self) -> None:
         self._say(_("Stopping..."))
-        self._desk.cancel()
+        self._run.stop()
 
     def _leave(self, *_args: Any) -> None:
         self._desk.forget(self._show_state)
-        if self._is_working:
-            self._is_working = False
-            self._desk.cancel()
+        self._run.leave()
 
     def _ask_sizes(self) -> None:
-        requirements = list(self._desk.readiness(self._card.id).missing_packages)
-        self._work(_("Asking the Python Package Index..."))
-        self._run("plan_packages", {"requirements": requirements}, self._show_plan)
+        self._note = ""
+        self._run.ask_sizes(self._show_plan)
 
     def _show_plan(self, plan: Any) -> None:
-        self._is_working = False
-        self._show_state()
         found, total = planned_rows(plan)
-        self._fill(found)
-        self._say(_("pip would download {size} of packages.").format(size=bytes_text(total)))
-
-    # The steps
-
-    def _next(self, readiness: Readiness) -> Step:
-        step = next_step(
-            readiness,
-            is_own_python=self._desk.settings.is_own_python,
-            with_weights=bool(self.ui.weightsCheckBox.checked),
-        )
-        return "weights" if step == "license" and self._accepts_license else step
-
-    def _lacks_extension(self, step: Step) -> bool:
-        return step == "torch" and importlib.util.find_spec("PyTorchUtils") is None
-
-    def _go_on(self) -> None:
-        """Begin the next step; whatever is there already is left out."""
-        readiness = self._desk.readiness(self._card.id)
-        step = self._next(readiness)
-        if step == self._finished:
-            self._fail(PackageError(_("it went well, but this is still missing: ") + _list(readiness)))
-        elif step == "done":
-            self._is_working = False
-            self._log(_("{title} is ready.").format(title=self._card.title))
-            self._show_state()
-            self._on_ready()
-        elif step == "torch":
-            self._work(_("PyTorch is being installed. Slicer does not react until that is done; please wait."))
-            qt.QTimer.singleShot(_PAINT_MS, self._install_torch)
-        elif step == "packages":
-            self._work(_("Installing Python packages..."))
-            elsewhere = list(FROM_EXTENSION) if self._desk.settings.is_own_python else []
-            asked = {"requirements": list(readiness.missing_packages), "from_elsewhere": elsewhere}
-            self._run("install_packages", asked, self._finish("packages"))
-        elif step == "license":
-            self._license.show()
-        elif step == "weights":
-            self._work(_("Downloading {title}...").format(title=self._card.title))
-            told = Told(self._finish("weights"), self._fail, self._show_progress)
-            self._desk.download(self._card.id, told, accept_license=self._accepts_license)
-        else:
-            self._is_working = False
-            self._show_state()
-
-    def _install_torch(self) -> None:
-        self._desk.stop_workers()
-        try:
-            install_torch(find_torch_logic(), self._card.packages)
-        except FoundationSegError as error:
-            self._fail(error)
-        else:
-            self._finish("torch")({})
-
-    def _run(self, task: Any, arguments: dict[str, Any], on_done: Callable[[Any], None]) -> None:
-        try:
-            self._desk.run(task, arguments, Told(on_done, self._fail, self._show_progress), self._card.id)
-        except FoundationSegError as error:
-            self._fail(error)
-
-    def _accept(self) -> None:
-        self._accepts_license = True
-        self._go_on()
-
-    def _decline(self) -> None:
-        self._is_working = False
+        known = _("pip would download {size} of packages.").format(size=bytes_text(total))
+        self._note = known if total else _("pip does not say how large the packages are.")
         self._show_state()
-        self._say(_("The licence was not accepted, so the model is not downloaded."))
+        self._fill(found)
 
-    def _work(self, text: str) -> None:
-        self._is_working = True
+    # What the run tells
+
+    def work(self, text: str) -> None:
+        """A step begins."""
         self.ui.progressBar.setRange(0, 0)
         self._log(text)
         self._say(text)
         self._show_state()
 
-    def _finish(self, step: Step) -> Callable[[Any], None]:
-        def on_done(_result: Any) -> None:
-            self._finished = step
-            self._desk.refresh(on_end=self._go_on)
-
-        return on_done
-
-    def _show_progress(self, report: ProgressReport) -> None:
+    def progress(self, report: ProgressReport) -> None:
+        """A step goes on."""
         if report.stage == "packages":
-            last = self.ui.logEdit.plainText.rpartition("\n")[2]
-            if report.item != last:
-                self._log(report.item)
+            self._log(report.item)
             return
         self.ui.progressBar.setRange(0, 1000 if report.total else 0)
         self.ui.progressBar.setValue(round(1000 * report.done / report.total) if report.total else 0)
         self._say(progress_text(report, self._card.title))
 
-    def _fail(self, error: FoundationSegError) -> None:
-        self._is_working = False
+    def ask_license(self) -> None:
+        """The terms have to be accepted."""
+        self.license.show()
+
+    def stand(self) -> None:
+        """Nothing is under way any more."""
         self._show_state()
+
+    def fail(self, error: FoundationSegError) -> None:
+        """A step failed, or was stopped."""
         if isinstance(error, Cancelled):
-            text = _("Stopped. What has arrived is kept; Continue goes on from there.")
+            self._note = _("Stopped. What has arrived is kept; Continue goes on from there.")
         else:
-            text = _("This did not work: {reason}").format(reason=error)
-        self._log(text)
-        self._say(text)
+            self._note = _("This did not work: {reason}").format(reason=error)
+        self._log(self._note)
         self._desk.refresh()
+        self._show_state()
 
-
-def _list(readiness: Readiness) -> str:
-    return ", ".join(readiness.missing_packages) or ", ".join(lack.need for lack in readiness.lacks)
-
-
-def _passing() -> tuple[str, ...]:
-    """What is said only until the next thing is known."""
-    return ("", _("Asking the other Python what it has..."))
+    def ready(self) -> None:
+        """All is done."""
+        self._log(_("{title} is ready.").format(title=self._card.title))
+        self._on_ready()

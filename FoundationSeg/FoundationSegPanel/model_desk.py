@@ -7,8 +7,8 @@ from typing import Any
 import qt
 
 from FoundationSegLib import model_management
-from FoundationSegLib.core.cards import ModelCard, read_catalogue
-from FoundationSegLib.core.errors import Cancelled, FoundationSegError
+from FoundationSegLib.core.cards import ModelCard, card_folder, read_catalogue
+from FoundationSegLib.core.errors import Cancelled, CardError, FoundationSegError
 from FoundationSegLib.core.inspection import DeviceReport, PythonReport, inspect_python
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.readiness import Readiness
@@ -17,12 +17,21 @@ from FoundationSegLib.worker.errand import Errand, Task
 from FoundationSegLib.worker.messages import Event, Failed, Progressed
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.pump import Pump
-from FoundationSegLib.worker.settings import worker_command
+from FoundationSegLib.worker.settings import Patience, worker_command
 
 from .errand_timer import ErrandTimer
 from .settings import Settings, inherited_environment, open_client, read_settings, store_folder, write_settings
 
 _INTERVAL_MS = 50
+_STOP_S = 0.03  # a download that is killed goes on where it was, and nobody has to wait for its end
+
+
+def _read_catalogue() -> tuple[dict[str, ModelCard], CardError | None]:
+    """Every card; a wrong one of the user's own does not take the others away."""
+    try:
+        return read_catalogue(), None
+    except CardError as error:
+        return read_catalogue(card_folder()), error
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,7 @@ class ModelDesk:
     Attributes:
         settings: as they are now; changed by :meth:`change_settings` alone.
         catalogue: every card by its id.
+        catalogue_problem: why the user's own cards are left out; None where they are not.
         python: what the worker's Python has; None until that is known.
         problem: why the worker's Python gave no answer; None if it did.
         work: what is under way, ``"download"`` or the name of the errand; empty for nothing.
@@ -62,7 +72,7 @@ class ModelDesk:
                 starts anew with other settings.
         """
         self.settings = read_settings()
-        self.catalogue = read_catalogue()
+        self.catalogue, self.catalogue_problem = _read_catalogue()
         self.python: PythonReport | None = None
         self.problem: FoundationSegError | None = None
         self.work = ""
@@ -177,6 +187,7 @@ class ModelDesk:
         inherited = inherited_environment(self.settings) if is_about_packages else None
         if task == "install_packages":
             self.stop_workers()
+        self._give_up()
         errand = Errand.start(worker_command(python, "errand_main"), task, arguments, inherited)
         self._begin(task, model_id, told)
         self._errands.run(errand, self._end_well, self._end_badly, told.progress)
@@ -193,9 +204,10 @@ class ModelDesk:
 
     def download(self, model_id: str, told: Told, *, accept_license: bool = False) -> None:
         """Begin to download a checkpoint, or what is missing of it."""
+        self._give_up()
         self._numbers += 1
         if self._client is None:
-            self._client = open_client(self.settings)
+            self._client = open_client(self.settings, Patience(stop_s=_STOP_S))
             self._pump = Pump(self._client, self._take_event, self._timer.stop)
         self._begin("download", model_id, told)
         self._client.submit(DownloadRequest(self._numbers, model_id, accept_license))
@@ -242,6 +254,13 @@ class ModelDesk:
             self._end_badly(event.error)
         else:
             self._end_well({})
+
+    def _give_up(self) -> None:
+        """Something else takes the place of what is under way."""
+        if self.work:
+            self.cancel()
+            self._errands.close()
+            self._end_badly(Cancelled("something else took its place"))
 
     def _begin(self, work: str, model_id: str, told: Told) -> None:
         self.work, self.model_id, self._told = work, model_id, told

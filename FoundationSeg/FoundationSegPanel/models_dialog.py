@@ -70,7 +70,9 @@ class ModelsDialog:
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
         ui.modelsTable.verticalHeader().hide()
         ui.splitter.setSizes([380, 200])
-        ui.messageLabel.text = ""
+        problem = self._desk.catalogue_problem
+        own_cards = _("Your own model cards are left out: {reason}")
+        ui.messageLabel.text = own_cards.format(reason=problem) if problem else ""
         ui.modelsTable.connect("itemSelectionChanged()", self._show_card)
         ui.setUpButton.connect("clicked()", self._set_up)
         ui.downloadButton.connect("clicked()", self._download)
@@ -131,15 +133,14 @@ class ModelsDialog:
         self._on_set_up(self._card.id)
 
     def _download(self) -> None:
-        self._with_license(self._begin_download)
-
-    def _begin_download(self, accepts: bool) -> None:
         card = self._card
+        self._with_license(card, lambda accepts: self._begin_download(card, accepts))
+
+    def _begin_download(self, card: ModelCard, accepts: bool) -> None:
         self._desk.download(card.id, self._told(card, _("{title} is downloaded.")), accept_license=accepts)
 
-    def _with_license(self, go_on: Callable[[bool], None]) -> None:
+    def _with_license(self, card: ModelCard, go_on: Callable[[bool], None]) -> None:
         """Go on, with whether the terms were accepted just now; they are asked for if they have to be."""
-        card = self._card
         if self._desk.readiness(card.id).lack("license") is None:
             go_on(False)
             return
@@ -154,13 +155,13 @@ class ModelsDialog:
             self._license = None
 
     def _import(self) -> None:
-        title = _("Folder with the files of {title}").format(title=self._card.title)
+        card = self._card
+        title = _("Folder with the files of {title}").format(title=card.title)
         source = str(qt.QFileDialog.getExistingDirectory(self.dialog, title))
         if source:
-            self._with_license(lambda accepts: self._begin_import(source, accepts))
+            self._with_license(card, lambda accepts: self._begin_import(card, source, accepts))
 
-    def _begin_import(self, source: str, accepts: bool) -> None:
-        card = self._card
+    def _begin_import(self, card: ModelCard, source: str, accepts: bool) -> None:
         told = self._told(card, _("{title} is imported."))
         try:
             self._desk.import_checkpoint(card.id, source, told, accept_license=accepts)

@@ -10,8 +10,9 @@ import qt
 import slicer
 
 from FoundationSegLib.core.requests import DeviceChoice, MemoryBudget
+from FoundationSegLib.model_management import open_store
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings, worker_command
+from FoundationSegLib.worker.settings import Patience, WorkerSettings, worker_command
 
 _GROUP = "FoundationSeg"
 DEVICES: tuple[DeviceChoice, ...] = ("auto", "cuda", "mps", "cpu")
@@ -108,10 +109,13 @@ def inherited_environment(settings: Settings) -> dict[str, str] | None:
 
 
 def worker_settings(settings: Settings) -> WorkerSettings:
-    """What the worker is told when it starts."""
+    """What the worker is told when it starts.
+
+    The folder is always named: another Python may have another environment, and so another usual folder.
+    """
     return WorkerSettings(
         device=settings.device,
-        store_folder=store_folder(settings),
+        store_folder=open_store(store_folder(settings)).folder,
         encode_ahead=settings.encode_ahead,
         budget=MemoryBudget.within(settings.memory_mb << 20),
     )
@@ -124,7 +128,11 @@ def follow_settings(client: ProcessClient, settings: Settings) -> None:
     client.settings, client.command, client.inherited = made.settings, made.command, made.inherited
 
 
-def open_client(settings: Settings) -> ProcessClient:
+def open_client(settings: Settings, patience: Patience | None = None) -> ProcessClient:
     """A client whose worker starts, with the first request, as the settings say."""
-    command = worker_command(settings.worker_python)
-    return ProcessClient(worker_settings(settings), command, inherited=inherited_environment(settings))
+    return ProcessClient(
+        worker_settings(settings),
+        worker_command(settings.worker_python),
+        patience or Patience(),
+        inherited_environment(settings),
+    )
