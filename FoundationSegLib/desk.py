@@ -22,6 +22,7 @@ from .core.requests import Request
 from .core.session import Options, Session
 from .core.steps import ModelChoice
 from .core.volume import Volume
+from .mrml.scene_recovery import SceneRecovery
 from .mrml.session_prompts import SessionPrompts
 from .mrml.session_store import SceneStore
 from .mrml.volumes import volume_from_node
@@ -98,6 +99,7 @@ class Desk:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _store: SceneStore | None = None
     _prompts: SessionPrompts | None = None
+    _recovery: SceneRecovery | None = None
     _volume: Volume | None = None
     _pump: Pump = field(init=False)
     _asked_at: float = 0.0
@@ -203,10 +205,13 @@ class Desk:
     def _end(self) -> None:
         session, self.session = self.session, None
         prompts, self._prompts, self._store = self._prompts, None, None
+        recovery, self._recovery = self._recovery, None
         if session is not None:
             session.discard()
         if prompts is not None:
             prompts.stop()
+        if recovery is not None:
+            recovery.close()
         self.outcome = self.error = self.report = None
 
     def _image(self) -> Volume:
@@ -239,6 +244,7 @@ class Desk:
             raise
         prompts.follow(session)
         self.session, self._store, self._prompts = session, store, prompts
+        self._recovery = SceneRecovery(session, self.segmentation_node, on_error=self._refused)
         return session, store
 
     def _requested(self, _: Session) -> None:
@@ -262,10 +268,13 @@ class Desk:
 
     def _happened(self, outcome: Outcome) -> None:
         self.outcome, self.error = outcome, None
-        if isinstance(outcome, Done) and outcome.what == "predicted":
-            self.answer_s = time.perf_counter() - self._asked_at
+        if isinstance(outcome, Done):
+            if outcome.what == "predicted":
+                self.answer_s = time.perf_counter() - self._asked_at
             if outcome.created:
                 self.segment_id = outcome.created[-1]
+        if self._recovery is not None:
+            self._recovery.note(outcome)
         self.on_told("outcome")
 
     def _refused(self, error: FoundationSegError) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .core.errors import InputError
-from .core.objects import add_objects, import_prompts, new_segment, next_segment
+from .core.objects import add_objects, free_segment, import_prompts, next_segment
 from .core.prompts import ClassPrompt, Polarity, Prompt, PromptSet, SegmentPrompts, TextPrompt
 from .core.requests import Propagation
 from .core.session_segment import SegmentSession
-from .core.steps import standing
+from .core.steps import PromptAdded, RegionStep, standing
 from .desk import Desk
 from .mrml import segment_tags
 
@@ -22,7 +22,6 @@ class SegmentSummary:
         voxels, volume_ml: how many it has, and their volume in millilitres.
         is_locked: nothing that FoundationSeg does changes it.
         prompts: how many it has.
-        can_undo, can_redo, can_judge: whether there is something to undo, to redo, to accept or reject.
         model: the title of the model that it came from last; empty where it came from none.
     """
 
@@ -31,21 +30,25 @@ class SegmentSummary:
     volume_ml: float
     is_locked: bool
     prompts: int
-    can_undo: bool
-    can_redo: bool
-    can_judge: bool
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """What can be done to the selected segment, also where its making was undone."""
+
+    undo: bool = False
+    redo: bool = False
+    judge: bool = False
 
 
 def summary(desk: Desk) -> SegmentSummary | None:
     """The selected segment as it stands; None while there is none, or no session yet."""
-    session = desk.session
-    if session is None or session.ledger.store.is_gone or desk.segment_id not in session.ledger.store.segment_ids:
+    session, key = desk.session, desk.segment_id
+    if session is None or session.ledger.store.is_gone or key not in session.ledger.store.segment_ids:
         return None
-    ledger, key = session.ledger, desk.segment_id
-    record, history = ledger.record(key), ledger.history
-    is_waiting = key in session.queued_targets()
-    voxels = record.known.voxels
+    ledger = session.ledger
+    voxels = ledger.record(key).known.voxels
     model_id = ledger.store.provenance(key).get("Model", "")
     card = desk.catalogue.get(model_id)
     return SegmentSummary(
@@ -54,10 +57,21 @@ def summary(desk: Desk) -> SegmentSummary | None:
         voxels * session.volume.geometry.voxel_volume_mm3 / 1000,
         ledger.store.is_locked(key),
         len(SegmentSession(session, key).prompts),
-        is_waiting or history.can_undo(key),
-        not is_waiting and history.can_redo(key),
-        is_waiting or ledger.last_change(key) is not None,
         card.title if card is not None else model_id,
+    )
+
+
+def possible(desk: Desk) -> Possible:
+    """What can be undone, redone, accepted or rejected now."""
+    session, key = desk.session, desk.segment_id
+    if session is None or session.ledger.store.is_gone or not key:
+        return Possible()
+    ledger = session.ledger
+    is_waiting = key in session.queued_targets()
+    return Possible(
+        is_waiting or ledger.history.can_undo(key),
+        not is_waiting and ledger.history.can_redo(key),
+        is_waiting or (key in ledger.store.segment_ids and ledger.last_change(key) is not None),
     )
 
 
@@ -69,14 +83,14 @@ def select(desk: Desk, segment_id: str) -> None:
 
 
 def selected(desk: Desk) -> SegmentSession:
-    """The selected segment; a new one of the wished kind where none is selected.
+    """The selected segment.
 
     Raises:
-        InputError, GeometryError: as :meth:`.desk.Desk.opened`.
+        InputError, GeometryError: none is, or as :meth:`.desk.Desk.opened`.
     """
     session = desk.opened()
     if desk.segment_id not in session.ledger.store.segment_ids:
-        add_segment(desk)
+        raise InputError("select a segment first")
     return SegmentSession(session, desk.segment_id)
 
 
@@ -86,16 +100,14 @@ def add_segment(desk: Desk, numbered: bool = False) -> str:
     Raises:
         InputError, GeometryError: as :meth:`.desk.Desk.opened`.
     """
-    session = desk.opened()
-    store, kind = session.ledger.store, desk.wishes.kind.strip() or "Segment"
-    is_taken = kind in {store.name(key) for key in store.segment_ids}
-    made = next_segment(session, kind) if numbered or is_taken else new_segment(session, kind)
-    select(desk, made.segment_id)
-    return made.segment_id
+    session, kind = desk.opened(), _kind(desk)
+    made = next_segment(session, kind).segment_id if numbered else session.create(free_segment(session, kind))
+    select(desk, made)
+    return made
 
 
 def give(desk: Desk, prompt: Prompt) -> None:
-    """A prompt for the selected segment, or for one of its own.
+    """A prompt for the selected segment; for a new one where none is selected or each is to have its own.
 
     Raises:
         FoundationSegError: it makes no sense; nothing has happened then.
@@ -104,11 +116,15 @@ def give(desk: Desk, prompt: Prompt) -> None:
     if session.options.choice is None:
         raise InputError("choose a model first")
     if desk.wishes.many_objects and prompt.polarity is Polarity.POSITIVE:
-        add_objects(session, (prompt,), desk.wishes.kind.strip() or "Segment")
-    else:
-        segment = selected(desk)
+        select(desk, add_objects(session, (prompt,), _kind(desk))[0])
+    elif desk.segment_id in session.ledger.store.segment_ids:
+        segment = SegmentSession(session, desk.segment_id)
         _limit(desk, segment)
         segment.add(prompt)
+    else:
+        region = (RegionStep(desk.wishes.region),) if desk.wishes.region is not None else ()
+        steps = (*region, PromptAdded("1", prompt))
+        select(desk, session.act_on_new([(free_segment(session, _kind(desk)), steps)])[0])
     desk.on_told("segments")
 
 
@@ -198,6 +214,10 @@ def stop(desk: Desk) -> None:
         desk.session.discard()
     desk.outcome = desk.report = None
     desk.on_told("outcome")
+
+
+def _kind(desk: Desk) -> str:
+    return desk.wishes.kind.strip() or "Segment"
 
 
 def _limit(desk: Desk, segment: SegmentSession) -> None:

@@ -40,11 +40,11 @@ class AnswerPart:
     def show(self) -> None:
         """Show what is possible and what has happened."""
         desk, ui = self._panel.desk, self._ui
-        known = desk_actions.summary(desk)
-        ui.undoButton.setEnabled(known is not None and known.can_undo)
-        ui.redoButton.setEnabled(known is not None and known.can_redo)
-        ui.acceptButton.setEnabled(known is not None and known.can_judge)
-        ui.rejectButton.setEnabled(known is not None and known.can_judge)
+        possible = desk_actions.possible(desk)
+        ui.undoButton.setEnabled(possible.undo)
+        ui.redoButton.setEnabled(possible.redo)
+        ui.acceptButton.setEnabled(possible.judge)
+        ui.rejectButton.setEnabled(possible.judge)
         self._show_progress()
         self._show_change()
         self._show_message()

@@ -48,7 +48,7 @@ class Panel:
         self._soon.setSingleShot(True)
         self._soon.connect("timeout()", self.show_segments)
         self.desk = Desk(logic.client(), logic.catalogue(), self._timer.start, self._timer.stop, self.told)
-        self._observers, self._segments_observed = Observers(), Observers()
+        self._observers, self._segments_observed, self._parameters_observed = Observers(), Observers(), Observers()
         self._is_showing = False
         self.answer = AnswerPart(self)
         self.image = ImagePart(self)
@@ -63,7 +63,7 @@ class Panel:
 
     def set_parameters(self, parameters: Parameters | None) -> None:
         """Follow another parameter node, or none while a scene is closed."""
-        self._parameters_observed = Observers()
+        self._parameters_observed.remove()
         self.parameters = parameters
         if parameters is None:
             self.tools.stop()
@@ -92,6 +92,7 @@ class Panel:
         self._soon.stop()
         self._observers.remove()
         self._segments_observed.remove()
+        self._parameters_observed.remove()
         self.parameters = None
 
     @slot

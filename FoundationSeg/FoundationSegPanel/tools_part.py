@@ -9,7 +9,6 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.core.capabilities import negative_kinds
 from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.errors import FoundationSegError
 from FoundationSegLib.core.prompts import Polarity, Prompt
 from FoundationSegLib.desk_actions import give, give_words
 from FoundationSegLib.mrml.gestures import ToolKind
@@ -165,14 +164,12 @@ class ToolsPart:
                 found.append(slice_view(widget.sliceLogic(), view.interactor(), view.scheduleRender))
         return found
 
+    @slot
     def _drawn(self, prompt: Prompt) -> None:
-        """A prompt was drawn. Comes from VTK's events: errors go to the tool, which tells them."""
-        try:
-            self._panel.ensure_segmentation()
-            self._panel.follow()
-            give(self._panel.desk, prompt)
-        except FoundationSegError as error:
-            self.tell(error)
+        """A prompt was drawn, in answer to an event of VTK's."""
+        self._panel.ensure_segmentation()
+        self._panel.follow()
+        give(self._panel.desk, prompt)
 
     @slot
     def _words_given(self) -> None:

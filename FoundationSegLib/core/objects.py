@@ -21,6 +21,13 @@ def next_segment(session: Session, kind: str = "Segment") -> SegmentSession:
     return SegmentSession(session, session.create(new))
 
 
+def free_segment(session: Session, kind: str) -> NewSegment:
+    """A segment to be made that is called as it is, or that has the next free number where that name is taken."""
+    store = session.ledger.store
+    is_taken = kind in {store.name(segment_id) for segment_id in store.segment_ids}
+    return _numbered(session, kind, 1)[0] if is_taken else NewSegment(kind, kind)
+
+
 def add_objects(session: Session, prompts: Sequence[Prompt], kind: str = "Lesion") -> tuple[str, ...]:
     """One prompt for each object makes one numbered segment each, in one request: slices are encoded once.
 

@@ -59,6 +59,8 @@ class PanelDesk:
         """The number of voxels of a segment; of the selected one, unless a name is given."""
         node = self.wanted.segmentation
         key = self.work.segment_id if name is None else self.segmentation.GetSegmentIdBySegmentName(name)
+        if self.segmentation.GetSegment(key) is None:
+            return 0  # its making was undone
         return int(slicer.util.arrayFromSegmentBinaryLabelmap(node, key, self.volume_node).sum())
 
     def at(self, i, j, k):

@@ -8,17 +8,19 @@ import vtk
 from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.core.outcomes import Done
 from FoundationSegLib.core.prompts import ClassPrompt, PointPrompt, Polarity, TextPrompt
-from FoundationSegLib.core.regions import AroundPrompt
+from FoundationSegLib.core.regions import AroundPrompt, SliceRange
 from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.core.session_segment import SegmentSession
 from FoundationSegLib.core.steps import standing
 from FoundationSegLib.desk_actions import (
+    Possible,
     accept,
     add_segment,
     ask_again,
     give,
     give_words,
     lock,
+    possible,
     propagate,
     redo,
     reject,
@@ -70,13 +72,29 @@ def test_a_segment_at_a_glance(desk, volume_node):
     found = summary(made)
     assert (found.name, found.voxels, found.prompts) == ("Segment", 25, 1)
     assert found.volume_ml == pytest.approx(25 * made.session.volume.geometry.voxel_volume_mm3 / 1000)
-    assert found.can_undo and not found.can_redo and found.can_judge and not found.is_locked
+    assert not found.is_locked and possible(made) == Possible(undo=True, judge=True)
     accept(made)
-    assert not summary(made).can_judge
-    assert undo(made) and undo(made)
-    found = summary(made)
-    assert (found.voxels, found.can_undo, found.can_redo) == (0, False, True)
-    assert redo(made) and summary(made).voxels == 25
+    assert possible(made) == Possible(undo=True)
+
+
+def test_a_segment_goes_and_comes_back_with_its_first_prompt(desk, volume_node):
+    made = desk[0]
+    made.wishes.kind = "Liver"
+    given(desk, click(volume_node))
+    key = made.segment_id
+    assert undo(made) and names(made) == [] and summary(made) is None
+    assert possible(made) == Possible(redo=True)
+    assert redo(made) and names(made) == ["Liver"] and made.segment_id == key and summary(made).voxels == 25
+
+
+def test_a_region_limits_the_first_prompt_of_a_segment(desk, volume_node):
+    made = desk[0]
+    made.wishes.region = SliceRange("k", 0, 1)
+    given(desk, click(volume_node))
+    assert summary(made).voxels == 0
+    made.wishes.region = None
+    given(desk, click(volume_node))
+    assert summary(made).voxels == 25
 
 
 def test_nothing_to_undo_is_no_error(desk):
@@ -153,7 +171,7 @@ def test_reject_keeps_that_it_was_wrong(desk, volume_node):
     made = desk[0]
     given(desk, click(volume_node))
     reject(made)
-    assert summary(made).voxels == 0 and not summary(made).can_judge
+    assert summary(made).voxels == 0 and not possible(made).judge
 
 
 def test_prompts_are_removed_and_turned(desk, volume_node):
@@ -183,8 +201,8 @@ def test_each_segment_keeps_its_own_steps(desk, volume_node):
     select(made, first)
     assert summary(made).prompts == 1
     undo(made)
-    assert summary(made).voxels == 0
-    select(made, made.session.ledger.store.segment_ids[1])
+    assert first not in made.session.ledger.store.segment_ids
+    select(made, made.session.ledger.store.segment_ids[-1])
     assert summary(made).voxels > 0 and summary(made).prompts == 1
 
 
@@ -220,5 +238,5 @@ def test_stop_changes_nothing(volume_node, segmentation_node):
     assert made.is_busy
     stop(made)
     run(made, ticks)
-    assert not made.is_busy and made.outcome is None and summary(made).voxels == 0 and summary(made).prompts == 0
+    assert not made.is_busy and made.outcome is None and names(made) == []
     made.close()
