@@ -185,9 +185,8 @@ def _rivals(
 
 def _log_sum_of_others(z: Floats) -> Floats:
     """For each column the logarithm of the sum of the exponentials of all others; (N, L) with L at least 2."""
-    against = np.empty_like(z)
-    for n in range(z.shape[1]):
-        others = np.delete(z, n, axis=1)
-        highest = others.max(axis=1)
-        against[:, n] = highest + np.log(np.exp(others - highest[:, None]).sum(axis=1))
-    return against
+    # From the left and from the right up to each column: all the others, and nothing is subtracted that was added.
+    nothing = np.full((len(z), 1), -np.inf)
+    before = np.logaddexp.accumulate(np.hstack([nothing, z[:, :-1]]), axis=1)
+    after = np.logaddexp.accumulate(np.hstack([nothing, z[:, :0:-1]]), axis=1)[:, ::-1]
+    return np.logaddexp(before, after)
