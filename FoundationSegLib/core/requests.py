@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .classify_request import ClassifyRequest
 from .errors import InputError
 from .mask import PackedMask
 from .prompts import SegmentPrompts
@@ -110,7 +111,7 @@ class DownloadRequest:
     accept_license: bool = False
 
 
-Request = PredictRequest | DownloadRequest
+Request = PredictRequest | DownloadRequest | ClassifyRequest
 
 
 @dataclass(frozen=True, slots=True)

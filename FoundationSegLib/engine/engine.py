@@ -3,15 +3,18 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..core.adapters import require_adapter
-from ..core.capabilities import require_understood
+from ..core.capabilities import require_task, require_understood
 from ..core.cards import ModelCard, find_card
+from ..core.classification import Classification
+from ..core.classify_request import ClassifyRequest
 from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
 from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
+from ..core.looks import resolve_looks
 from ..core.packages import pip_command
 from ..core.placement import clip
 from ..core.progress import Progress
@@ -33,12 +36,14 @@ from ..hub.store import Store
 from ..models.base import SliceModel, has_memory, load_slice_model
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
+from .classifying import classify
 from .device import choose_device
 from .hand_over import choose_hand_over
 from .segmenting import segment
 from .slice_inference import SliceInference
 from .slice_parts import Placed, place_prompts
 from .tracks import plan_tracks
+from .vectors import Encoding, VectorMemory, Weights
 
 # How far from the last prompt slices are encoded while nothing else is to be done: where a user scrolls next.
 SLICES_AHEAD = 5
@@ -84,6 +89,7 @@ class Engine:
         device: what to compute on; ``"auto"`` picks the best that is there.
         cache, answers, volumes, models: the embeddings, what was answered on them, the images by key and the loaded
             models by id, each within its budget.
+        vectors: what classifiers saw and read.
         box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
             ``"official"`` is there for parity with LiteMedSAM's own script.
     """
@@ -96,6 +102,7 @@ class Engine:
     answers: AnswerCache = field(default_factory=lambda: AnswerCache(int(_BUDGET.embeddings * _ANSWERS_SHARE)))
     volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
     models: Budgeted[str, LoadedModel] = field(default_factory=_model_memory)
+    vectors: VectorMemory = field(default_factory=VectorMemory)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
     _outlook: _Outlook | None = None
     _load_s: float = 0.0  # for the next prediction to tell, also where the model was prepared before it
@@ -114,6 +121,7 @@ class Engine:
         self.volumes.drop(volume_key)
         self.cache.drop_volume(volume_key)
         self.answers.drop_volume(volume_key)
+        self.vectors.drop_volume(volume_key)
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
         if self._outlook is not None and self._outlook.inference.volume.key == volume_key:
             self._outlook = None
@@ -140,6 +148,7 @@ class Engine:
         card = find_card(self.catalogue, request.model_id)
         download_checkpoint(self.store, card, progress, accept_license=request.accept_license)
         self.models.drop(card.id)  # it may have been loaded from other files
+        self.vectors.drop_model(card.id)
         self._outlook = None  # which holds it, too
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
@@ -156,6 +165,7 @@ class Engine:
         self._outlook = None
         progress.check()
         card = find_card(self.catalogue, request.model_id)
+        require_task(card, "segment")
         if not request.segments or not all(prompts.prompts for prompts in request.segments):
             raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
@@ -185,6 +195,31 @@ class Engine:
         segments = _guarded(lambda: segment(inference, tracks, request.propagation or Propagation(), progress))
         self._outlook = _Outlook(inference, deque(_around(*placed[-1].last, volume)))
         return _prediction(request, segments, notes, inference, load_s)
+
+    def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
+        """Answer a request to classify.
+
+        Raises:
+            UnknownModelError, CardError, CheckpointError: the model cannot be used.
+            VolumeMissingError: the volume was not added, or made room for others.
+            InputError: labels, model, image and policy do not fit each other, or there is nothing to see.
+            InferenceError: the model failed.
+            Cancelled: the user stopped it.
+        """
+        self._outlook = None
+        progress.check()
+        card = find_card(self.catalogue, request.model_id)
+        require_task(card, "classify")
+        volume = self._volume(request.volume_key)
+        if volume.is_colour and 3 not in card.channels:
+            raise InputError(f"{card.title} does not understand colour; give it a grey image")
+        looks = resolve_looks(request.intensity, volume, card.ct_channels, self._mapping)
+        loaded: Any = self._load(card, progress)
+        load_s, self._load_s = self._load_s, 0.0
+        weights = Weights(loaded.checkpoint, loaded.model.device, loaded.model.precision)
+        encoding = Encoding(loaded.model, weights, self.vectors, progress)
+        found = _guarded(lambda: classify(request, volume, looks, encoding))
+        return replace(found, timings_s={"load": load_s, **found.timings_s})
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Encode one more of the slices around the last prompt; False where there is none left.
