@@ -75,7 +75,9 @@ def test_a_segment_at_a_glance(desk, volume_node):
     assert not summary(made).can_judge
     assert undo(made) and undo(made)
     found = summary(made)
-    assert (found.voxels, found.can_undo, found.can_redo) == (0, False, True)
+    assert (found.voxels, found.can_undo, found.can_redo, found.can_judge) == (0, True, True, False)
+    assert undo(made) and summary(made) is None, "that it was made is undone, too"
+    assert not undo(made) and redo(made) and summary(made).voxels == 0
     assert redo(made) and summary(made).voxels == 25
 
 
