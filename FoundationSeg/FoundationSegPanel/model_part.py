@@ -84,7 +84,12 @@ class ModelPart:
     def set_up(self) -> None:
         """Show what is missing for the chosen model, and offer to get it. Only after a click of the user's."""
         if self.card is not None:
-            self._set_up_model(self.card.id)
+            self.set_up_model(self.card.id)
+
+    def set_up_model(self, model_id: str) -> None:
+        """Show what is missing for a model, and offer to get it."""
+        dialog = FirstRun(self.desk, model_id, slicer.util.mainWindow(), self._is_set_up)
+        self._open("set up", dialog).show()
 
     def close(self) -> None:
         """Close the dialogs, and end what they have under way."""
@@ -98,10 +103,6 @@ class ModelPart:
             self._dialogs[name].close()
         self._dialogs[name] = dialog
         return dialog
-
-    def _set_up_model(self, model_id: str) -> None:
-        dialog = FirstRun(self.desk, model_id, slicer.util.mainWindow(), self._is_set_up)
-        self._open("set up", dialog).show()
 
     def _is_set_up(self) -> None:
         """What failed because the model was missing is asked again."""
@@ -122,7 +123,7 @@ class ModelPart:
 
     @slot
     def _show_models(self) -> None:
-        dialog = ModelsDialog(self.desk, self._set_up_model, slicer.util.mainWindow())
+        dialog = ModelsDialog(self.desk, self.set_up_model, slicer.util.mainWindow())
         self._open("models", dialog).show(self.card.id if self.card is not None else "")
 
     @slot

@@ -17,10 +17,12 @@ from FoundationSegLib.mrml.observers import Observers
 
 from .advanced_part import AdvancedPart
 from .answer_part import AnswerPart
+from .classify_part import ClassifyPart
 from .image_part import ImagePart
 from .model_part import ModelPart
 from .parameters import Parameters
 from .prompts_part import PromptsPart
+from .recovery_part import RecoveryPart
 from .segments_part import SegmentsPart
 from .slots import slot
 from .tools_part import ToolsPart
@@ -29,7 +31,7 @@ _TICK_MS = 15  # a click is answered in 30 ms at best; a tick that finds nothing
 
 
 class Panel:
-    """The tab "Segment".
+    """What the module shows: the tabs "Segment" and "Classify".
 
     Args:
         ui: the widgets of ``FoundationSeg.ui`` by their names.
@@ -57,7 +59,19 @@ class Panel:
         self.tools = ToolsPart(self)
         self.prompts = PromptsPart(self)
         self.advanced = AdvancedPart(self)
-        self._parts = (self.image, self.model, self.tools, self.segments, self.answer, self.prompts, self.advanced)
+        self.recovery = RecoveryPart(self)
+        self.classify = ClassifyPart(self)
+        self._parts = (
+            self.recovery,
+            self.image,
+            self.model,
+            self.tools,
+            self.segments,
+            self.answer,
+            self.prompts,
+            self.advanced,
+            self.classify,
+        )
         scene = slicer.mrmlScene
         self._observers.add_for_nodes(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._node_removed)
 
@@ -135,7 +149,7 @@ class Panel:
         """Segments have changed: show those parts that are about them."""
         if self.parameters is not None and not slicer.mrmlScene.IsClosing():
             self._keep_segment()
-            for part in (self.segments, self.prompts, self.tools, self.answer):
+            for part in (self.segments, self.prompts, self.tools, self.answer, self.classify):
                 part.show()
             self.advanced.surfaces_due()
 

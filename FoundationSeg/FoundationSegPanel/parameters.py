@@ -9,6 +9,7 @@ TOOLS = ("", "point", "box", "scribble", "lasso")
 OVERLAPS = ("protect", "protect-locked", "allow", "overwrite")
 DIRECTIONS = ("both", "up", "down")
 REGIONS = ("none", "around", "slices", "roi")
+SUBJECTS = ("slice", "range", "volume", "roi", "segment")
 
 
 @parameterNodeWrapper
@@ -30,6 +31,8 @@ class Parameters:
         askAbovePercent: of a segment that a prompt may delete without being asked for; 100: never ask.
         scribbleRadius: half the width of scribbles in mm; 0 for the rule of the prompts file.
         showSurfaces: segments have surfaces in the 3-D views.
+        classifyModelId, labelSet, ownLabels, subject, classifyFrom, classifyTo, looks, aggregation, evidence: what is
+            classified, and how; own labels are one to a line, and the last slice is included.
     """
 
     volume: vtkMRMLScalarVolumeNode
@@ -55,3 +58,12 @@ class Parameters:
     askAbovePercent: Annotated[int, WithinRange(0, 100), Default(50)]
     scribbleRadius: Annotated[float, WithinRange(0, 50), Default(0.0)]
     showSurfaces: bool
+    classifyModelId: str
+    labelSet: Annotated[str, Default("modality")]
+    ownLabels: str
+    subject: Annotated[str, Choice(SUBJECTS), Default("slice")]
+    classifyFrom: int
+    classifyTo: int
+    looks: Annotated[str, Default("auto")]
+    aggregation: Annotated[str, Default("mean")]
+    evidence: Annotated[str, Choice(("similarity", "occlusion")), Default("similarity")]

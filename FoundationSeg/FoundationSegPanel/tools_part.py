@@ -9,6 +9,9 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.core.capabilities import negative_kinds
 from FoundationSegLib.core.card_values import ModelCard
+from FoundationSegLib.core.classify_request import Subject
+from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.core.geometry import AXES, array_axis, round_index
 from FoundationSegLib.core.prompts import Polarity, Prompt
 from FoundationSegLib.desk_actions import give, give_words
 from FoundationSegLib.mrml.gestures import ToolKind
@@ -92,6 +95,21 @@ class ToolsPart:
     def is_shown(self, volume_node: Any) -> bool:
         """True where a slice view of the layout shows the image."""
         return any(view.shows(volume_node) for view in self._slice_views())
+
+    def slice_in_view(self, volume_node: Any) -> Subject:
+        """The slice of the image that the first view that shows it shows, of those that run along its slices.
+
+        Raises:
+            InputError, GeometryError: no view shows one.
+        """
+        for view in self._slice_views():
+            plane = view.plane(volume_node) if volume_node is not None and view.shows(volume_node) else None
+            if plane is not None and plane.axis is not None:
+                middle = (plane.size_px[0] / 2, plane.size_px[1] / 2)
+                n = int(round_index(plane.index_ijk((middle,))[0])[AXES.index(plane.axis)])
+                if 0 <= n < plane.geometry.shape_kji[array_axis(plane.axis)]:
+                    return Subject(plane.axis, n, n + 1)
+        raise InputError(_("no view shows a slice of this image: show it, along its slices"))
 
     def _clicks_make_boxes(self, card: ModelCard | None) -> bool:
         return card is not None and not card.understands("point") and card.takes("point")
