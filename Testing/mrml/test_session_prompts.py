@@ -12,11 +12,17 @@ import slicer.util
 from FoundationSegLib.core.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.objects import add_objects, new_segment
-from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity, PromptSet, SegmentPrompts
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity
 from FoundationSegLib.core.steps import SeedStep
-from FoundationSegLib.mrml.prompt_exchange import prompts_to_nodes
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
-from FoundationSegLib.mrml.prompt_records import RECORD_TAG, UNREAD_TAG, RecordTags, read_record
+from FoundationSegLib.mrml.prompt_records import (
+    RECORD_TAG,
+    UNREAD_TAG,
+    KeptPrompt,
+    PromptRecord,
+    RecordTags,
+    read_record,
+)
 from FoundationSegLib.mrml.scene_prompts import ScenePrompts
 from FoundationSegLib.mrml.segment_tags import lock, read_tag, write_tag
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
@@ -279,11 +285,11 @@ class TestWithoutASession:
         replayed.replay(copy.steps)
         assert np.array_equal(mask_of(replayed), mask_of(copy))
 
-    def test_prompts_from_a_file_without_steps(self, open_desk, desk, segment, segmentation_node, volume_node):
+    def test_prompts_without_steps(self, open_desk, desk, segment, segmentation_node, volume_node):
         desk.prompts.stop()
         scene_prompts = ScenePrompts(segmentation_node, volume_node)
-        wanted = PromptSet((SegmentPrompts("Liver", (point(3), point(5))),))
-        prompts_to_nodes(wanted, desk.store.geometry, scene_prompts, lambda _: segment.segment_id)
+        kept = (KeptPrompt("1", point(3)), KeptPrompt("2", point(5)))
+        scene_prompts.set_record(segment.segment_id, PromptRecord(kept))
         scene_prompts.stop()
         again = open_desk()
         copy = again.segment(segment.segment_id)
