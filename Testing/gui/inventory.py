@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Slicer's module `qt` puts a function of its own over the property.
+_FUNCTIONS = {("QTimer", "singleShot"): ("static void (int msec, PyObject* callable)",)}
 _FILE = Path(__file__).with_name("inventory.json.gz")
 
 
@@ -85,6 +87,9 @@ def members(class_name: str) -> dict[str, Member]:
     for owner in chain:
         readonly = classes()[owner].get("readonly", ())
         for name, kind in classes()[owner].get("properties", {}).items():
+            if (owner, name) in _FUNCTIONS:
+                found[name] = Member("method", name, owner, _FUNCTIONS[owner, name])
+                continue
             found[name] = Member("property", name, owner, (kind,), name not in readonly)
     if "objectName" in found:
         found.setdefault("name", found["objectName"])

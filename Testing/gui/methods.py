@@ -127,13 +127,13 @@ def call_native(
 
 def fitting_arguments(signatures: tuple[str, ...] | list[str], values: list[Any], class_name: str) -> Any:
     """The arguments for each overload that takes them: first those that take them as they are."""
-    for strict in (True, False):
+    for kindness in (0, 1, 2):
         for signature in signatures:
             types = argument_types(signature)
             required = sum(not kind.endswith("=?") for kind in types)
             if not required <= len(values) <= len(types):
                 continue
             try:
-                yield [fit(value, kind, class_name, strict) for value, kind in zip(values, types, strict=False)]
+                yield [fit(value, kind, class_name, kindness) for value, kind in zip(values, types, strict=False)]
             except Misfit:
                 continue

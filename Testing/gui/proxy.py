@@ -154,7 +154,7 @@ def _write(proxy: Wrapper, member: Member, value: Any) -> None:
         raise AttributeError(f"Property {name!r} of {class_name} object is not writable")
     q = proxy._live(f"write property {name!r} of")
     try:
-        fitting = fit(unwrap(value), member.types[0], member.owner, strict=False)
+        fitting = fit(unwrap(value), member.types[0], member.owner, kindness=2)
     except Misfit:
         raise AttributeError(
             f"Property {name!r} of type {member.types[0]!r} does not accept an object of type {type(value).__name__}"

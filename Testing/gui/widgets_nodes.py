@@ -104,10 +104,8 @@ class NodeComboBox(SceneUser):
             self._current = None  # it does not say so
             self._draw()
             return
-        self._watch(scene, slicer.vtkMRMLScene.NodeAddedEvent, vtk.calldata_type(vtk.VTK_OBJECT)(self._on_added))
-        self._watch(
-            scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, vtk.calldata_type(vtk.VTK_OBJECT)(self._on_removal)
-        )
+        self._watch(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._on_added)
+        self._watch(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
         self._watch(scene, slicer.vtkMRMLScene.EndCloseEvent, self._on_close)
         self._list_anew()
         if self._none or not self._nodes:

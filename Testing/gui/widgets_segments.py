@@ -93,9 +93,7 @@ class SegmentsTableView(_SegmentationUser):
         if scene is None:
             self.setSegmentationNode(None)
             return
-        self._watch(
-            scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, vtk.calldata_type(vtk.VTK_OBJECT)(self._on_removal)
-        )
+        self._watch(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_removal(self, _caller: Any, _event: str, node: Any) -> None:
@@ -109,11 +107,9 @@ class SegmentsTableView(_SegmentationUser):
     def setSegmentationNode(self, node: Any) -> None:
         if node is not self._node:
             self._follow(node)
-            self._table.blockSignals(True)
-            self._fill()
+            self._told = ()  # it does not say that nothing is chosen any more
             self._table.clearSelection()
-            self._table.blockSignals(False)
-            self._told = ()
+            self._fill()
 
     @property
     def segmentCount(self) -> int:
