@@ -50,6 +50,7 @@ pytest.importorskip("PySide6", reason="PySide6 is not installed", exc_type=Impor
 from FoundationSegLib.core.errors import OutputError
 from FoundationSegLib.mrml.rendering.window import open_window
 from Testing.gui.desk import Desk
+from Testing.gui.model_rig import model_rig
 from Testing.gui.problems import as_text
 
 
@@ -77,3 +78,10 @@ def make_desk(tmp_path, opengl):
 @pytest.fixture
 def desk(make_desk):
     return make_desk()
+
+
+@pytest.fixture
+def rig(desk, tmp_path):
+    """A computer for the dialogs about models: `model_rig.ModelRig`."""
+    with model_rig(desk, tmp_path / "rig") as rig:
+        yield rig

@@ -7,17 +7,11 @@ import sys
 import pytest
 
 from FoundationSegLib.hub.store import Store
-from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH, model_rig
+from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH
 from Testing.unit.hub.hub_cases import content_of
 from Testing.unit.worker.conftest import has_ended
 
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
-
-
-@pytest.fixture
-def rig(desk, tmp_path):
-    with model_rig(desk, tmp_path / "rig") as rig:
-        yield rig
 
 
 @pytest.fixture
@@ -30,7 +24,7 @@ def show(rig):
 
         rig.card(*replacements)
         rig.ready = []
-        made.append(FirstRun(rig.open(), "far", rig.desk.main_window and None, lambda: rig.ready.append(1)))
+        made.append(FirstRun(rig.open(), "far", None, lambda: rig.ready.append(1)))
         made[-1].show()
         rig.desk.process_events()
         return made[-1]
