@@ -223,7 +223,7 @@ class _Wrapped:
         connectors = {name: _Connector(self._named(name), widget) for name, widget in mapping.items()}
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
-            connector.changed = lambda name=name, connector=connector: self._take(name, connector)
+            connector.changed = self._taker(name, connector)
             if connector.signal is not None:
                 connector.signal.connect(connector.changed)
         tag = len(self._guis) + 1
@@ -238,10 +238,13 @@ class _Wrapped:
         if observer is not None:
             self.RemoveObserver(observer)
 
-    def _take(self, name: str, connector: _Connector) -> None:
-        if not self._updating:
-            with slicer.util.NodeModify(self):
-                self.setValue(name, connector.read())
+    def _taker(self, name: str, connector: _Connector) -> Callable[[], None]:
+        def take() -> None:
+            if not self._updating:
+                with slicer.util.NodeModify(self):
+                    self.setValue(name, connector.read())
+
+        return take
 
     def _show(self) -> None:
         if self._updating:
