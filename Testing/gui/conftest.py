@@ -42,9 +42,10 @@ import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 if sys.version_info < (3, 12):
-    # PySide6 6.12 gives away a reference to None that it does not have at each round of events (measured), which an
-    # immortal None does not mind: before Python 3.12, some ten thousand rounds abort the process ("deallocating None").
-    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+    # PySide6 6.12 gives away references to these that it does not have (to None at each round of events: measured),
+    # which an immortal object does not mind: before Python 3.12, some ten thousand abort the process ("deallocating").
+    for immortal in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(immortal)).value += 1 << 40
 pytest.importorskip("PySide6", reason="PySide6 is not installed", exc_type=ImportError)
 
 from FoundationSegLib.core.errors import OutputError
