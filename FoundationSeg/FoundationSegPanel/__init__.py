@@ -1,1 +1,1 @@
-"""The parts of the panel. Qt is used here and in FoundationSeg.py, and nowhere else."""
+"""The widgets of the module FoundationSeg; the only place with Qt beside the module's own file."""

@@ -31,7 +31,6 @@ class Settings:
         memory_mb: what the worker may keep of images, embeddings and models.
         store_folder: where the checkpoints are; empty for the user's usual folder.
         encode_ahead: while idle, the worker prepares the slices next to the last prompt.
-        show_surface: segments are shown in 3-D views as they change.
     """
 
     worker_python: str = ""
@@ -39,7 +38,6 @@ class Settings:
     memory_mb: int = MemoryBudget().total >> 20
     store_folder: str = ""
     encode_ahead: bool = True
-    show_surface: bool = False
 
     @property
     def is_own_python(self) -> bool:
@@ -61,7 +59,6 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "memory_mb": lambda value: max(LEAST_MEMORY_MB, int(value)),
     "store_folder": str,
     "encode_ahead": _as_bool,
-    "show_surface": _as_bool,
 }
 
 
@@ -122,6 +119,13 @@ def worker_settings(settings: Settings) -> WorkerSettings:
         encode_ahead=settings.encode_ahead,
         budget=MemoryBudget.within(settings.memory_mb << 20),
     )
+
+
+def follow_settings(client: ProcessClient, settings: Settings) -> None:
+    """End a client's worker; the next request starts one as the settings say. Images stay registered."""
+    client.stop()
+    made = open_client(settings)
+    client.settings, client.command, client.inherited = made.settings, made.command, made.inherited
 
 
 def open_client(settings: Settings, patience: Patience | None = None) -> ProcessClient:

@@ -100,6 +100,8 @@ class ModelCard:
         good_at, bad_at: one sentence each.
         modalities: what it was trained on; empty for models that saw no medical images.
         intensity: the policy that fits, :mod:`~FoundationSegLib.core.intensity`.
+        ct_channels: of a model to classify with that was trained to see CT through three windows, as red, green and
+            blue: the lowest and the highest Hounsfield units of each; otherwise empty.
         input_8bit: True where the published recipe has the model see 8 bits.
         gated: True where the Hub hands the files out only to accounts that accepted its conditions.
         full_pickle: True where the file can only be read by running what is in it, so that it must be trusted.
@@ -128,6 +130,7 @@ class ModelCard:
     translations: Mapping[str, str] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     intensity: str = "auto"
+    ct_channels: tuple[tuple[int, ...], ...] = ()
     input_8bit: bool = False
     gated: bool = False
     full_pickle: bool = False
@@ -137,6 +140,11 @@ class ModelCard:
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
     replaces: str = ""
+
+    @property
+    def sees_volumes(self) -> bool:
+        """True for a model that looks at whole volumes and never at slices."""
+        return 2 not in self.dimensions
 
     def understands(self, kind: PromptKind) -> bool:
         """True where the model itself has prompts of this kind."""

@@ -52,7 +52,9 @@ from FoundationSegLib.core.errors import OutputError
 from FoundationSegLib.mrml.rendering.window import open_window
 from Testing.gui.desk import Desk
 from Testing.gui.model_rig import model_rig
+from Testing.gui.panel_desk import PanelDesk
 from Testing.gui.problems import as_text
+
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +88,10 @@ def rig(desk, tmp_path):
     """A computer for the dialogs about models: `model_rig.ModelRig`."""
     with model_rig(desk, tmp_path / "rig") as rig:
         yield rig
+
+@pytest.fixture
+def at_panel(desk, monkeypatch):
+    """The panel of the module with a fast fake model, on an image that all three views show."""
+    opened = PanelDesk(desk, monkeypatch)
+    yield opened
+    opened.forget()

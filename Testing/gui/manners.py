@@ -98,7 +98,8 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("slicer.app.layoutManager().sliceWidget('Red').sliceView().mrmlSliceNode().GetName()", "Red"),
         ("slicer.app.layoutManager().sliceWidget('Red').sliceView().convertDeviceToXYZ([10, 20])", (10.0, 20.0, 0.0)),
         (
-            "bar = slicer.util.mainWindow().statusBar(); bar.showMessage('hi'); bar.currentMessage()",
+            "slicer.util.mainWindow().statusBar().showMessage('hi'); "
+            "slicer.util.mainWindow().statusBar().currentMessage()",
             "hi",
         ),
     ],
@@ -222,7 +223,7 @@ def report() -> None:
         exec(before, known)
         if outcome(line, known) != wanted:
             print(f"differs: {line}: {outcome(line, known)!r}, wanted {wanted!r}")
-    from Testing.gui.stories_panel import STORIES
+    from Testing.gui.stories import STORIES
 
     for story, wanted in STORIES:
         found = story()

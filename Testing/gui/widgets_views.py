@@ -155,6 +155,9 @@ class LayoutManager(Standin, QtCore.QObject):
         super().__init__()
         self._headless, self._layout = headless, 2
         self.widgets: dict[str, SliceWidget] = {}
+        self._viewport = QtWidgets.QWidget()
+        QtWidgets.QHBoxLayout(self._viewport)
+        self._viewport.show()
 
     def sliceViewNames(self) -> list[str]:
         return list(_ORIENTATIONS)
@@ -166,7 +169,12 @@ class LayoutManager(Standin, QtCore.QObject):
             rig = SliceRig(self._headless, VIEW_SIZE, name, managers=_MANAGERS, draws=True)
             rig.slice_node.SetOrientation(_ORIENTATIONS[name])
             self.widgets[name] = SliceWidget(rig=rig)
+            self._viewport.layout().addWidget(self.widgets[name])
         return self.widgets[name]
+
+    def viewport(self, name: str = "") -> QtWidgets.QWidget:
+        """The area of all views."""
+        return self._viewport
 
     def mrmlSliceLogics(self) -> Any:
         for name in _ORIENTATIONS:

@@ -121,12 +121,41 @@ def test_an_edit_is_seen_though_the_layer_is_shared(session, store, segmentation
 
 def test_numbered_segments_have_terms_and_colours_of_their_own(session, store):
     found = add_objects(session, [PointPrompt(ras(k, 4, 5)) for k in (1, 3, 5)], "Nodule")
-    assert [one.name for one in found] == ["Nodule 1", "Nodule 2", "Nodule 3"]
+    assert found == store.segment_ids
     segments = [store.writer.segment(key) for key in store.segment_ids]
     assert [segment.GetName() for segment in segments] == ["Nodule 1", "Nodule 2", "Nodule 3"]
     assert len({segment.GetColor() for segment in segments}) == 3
     assert {segment.GetTerminology() for segment in segments} == {find_term("Nodule").serialized}
     assert len(session.client.requests) == 1
+
+
+@pytest.mark.parametrize("what", ["nothing", "name", "colour", "term", "lock", "voxels"])
+def test_a_new_segment_is_withdrawn_unless_somebody_made_it_his(session, store, what, segmentation_node, volume_node):
+    segment = next_segment(session, "Nodule")
+    key = segment.segment_id
+    vtk_segment, look = store.writer.segment(key), store.writer.segment(key).GetColor()
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    session.undo(key)
+    if what == "name":
+        vtk_segment.SetName("Mine")
+    elif what == "colour":
+        vtk_segment.SetColor(0.1, 0.2, 0.3)
+    elif what == "term":
+        vtk_segment.SetTerminology(find_term("Liver").serialized)
+    elif what == "lock":
+        lock(vtk_segment)
+    elif what == "voxels":
+        mask = mask_of(segment)
+        mask[0, 0, 0] = True
+        paint(segmentation_node, key, volume_node, mask)
+    assert session.undo(key) == (what != "voxels")
+    assert (key in store.segment_ids) == (what != "nothing")
+    if what == "nothing":
+        next_segment(session, "Nodule")  # takes the number and the colour meanwhile
+        assert session.redo(key) and session.redo(key) and mask_of(segment).sum() == 25
+        again = store.writer.segment(key)
+        assert (again.GetName(), again.GetColor()) == ("Nodule 1", look)
+        assert again.GetTerminology() == find_term("Nodule").serialized
 
 
 def test_locks_and_policies(session, store):

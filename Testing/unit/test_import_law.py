@@ -21,7 +21,17 @@ CLIENT_SIDE = tuple(
     for name in ("client", "process_client", "pump", "messages", "settings", "conversation", "errand", "processes")
 )
 
-SCRIPTING = (f"{LIBRARY}.scripting", f"{LIBRARY}.model_management", f"{LIBRARY}.__version__")
+
+# What scripts and the panel have in common, and what the panel consists of.
+PANEL_SIDE = (
+    f"{LIBRARY}.desk",
+    f"{LIBRARY}.desk_actions",
+    f"{LIBRARY}.scripting",
+    f"{LIBRARY}.model_management",
+    f"{LIBRARY}.__version__",
+    "FoundationSegPanel",
+    "FoundationSeg.FoundationSegPanel",
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +57,11 @@ LAW = {
     f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch")),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
+    f"{LIBRARY}.desk": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE, MRML)),
+    f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", CORE, MRML)),
     f"{LIBRARY}.model_management": Rule((f"{LIBRARY}.__version__", CORE, HUB, *CLIENT_SIDE)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
-    "FoundationSeg": Rule(
-        (CORE, *CLIENT_SIDE, MRML, *SCRIPTING, "slicer", "qt", "ctk", "FoundationSegPanel", "FoundationSeg")
-    ),
+    "FoundationSeg": Rule((CORE, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk")),
 }
 # What importing these modules may load beside the standard library and numpy, however many steps away.
 LIGHT = {

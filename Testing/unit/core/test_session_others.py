@@ -7,7 +7,7 @@ from FoundationSegLib.core.errors import GoneError, InputError
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.session_segment import SegmentSession
 from FoundationSegLib.core.steps import SeedStep, WithheldStep
-from Testing.unit.core.session_cases import SHAPE, VOLUMES, make_session, mask_of, point, segment_of
+from Testing.unit.core.session_cases import SHAPE, VOLUMES, document_of, make_session, mask_of, point, segment_of
 
 
 class TestOthers:
@@ -128,8 +128,8 @@ class Shelf(dict):
     def read(self, segment_id):
         return self.get(segment_id)
 
-    def write(self, segment_id, document, now):
-        self[segment_id] = document
+    def write(self, segment_id, kept):
+        self[segment_id] = document_of(kept)
 
 
 def test_steps_go_on_in_another_session(session):
