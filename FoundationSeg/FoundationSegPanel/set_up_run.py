@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.errors import FoundationSegError, PackageError
+from FoundationSegLib.core.errors import Cancelled, FoundationSegError, PackageError
 from FoundationSegLib.core.packages import FROM_EXTENSION
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.readiness import Readiness
@@ -65,6 +65,10 @@ class SetUp:
         self._desk, self._card, self._listener = desk, card, listener
         self._finished: Step | None = None  # the step that has just ended well
         self._accepts_license = self._is_left = False
+        self._paint = qt.QTimer()
+        self._paint.setSingleShot(True)
+        self._paint.setInterval(_PAINT_MS)
+        self._paint.connect("timeout()", self._install_torch)
 
     @property
     def readiness(self) -> Readiness:
@@ -91,12 +95,16 @@ class SetUp:
 
     def stop(self) -> None:
         """Stop the step that is under way, if there is one; it fails as cancelled."""
-        if self.is_working:
+        if self._paint.active:
+            self._paint.stop()
+            self._fail(Cancelled("stopped on request"))
+        elif self.is_working:
             self._desk.cancel()
 
     def leave(self) -> None:
         """Stop; nobody is told any more."""
         self._is_left = True
+        self._paint.stop()
         if self.is_working:
             self.is_working = False
             self._desk.cancel()
@@ -128,7 +136,7 @@ class SetUp:
             self._fail(PackageError(_("it went well, but this is still missing: ") + _missing(self.readiness)))
         elif step == "torch":
             self._work(_("PyTorch is being installed. Slicer does not react until that is done; please wait."))
-            qt.QTimer.singleShot(_PAINT_MS, self._install_torch)
+            self._paint.start()
         elif step == "packages":
             self._install_packages()
         elif step == "license":
@@ -144,8 +152,6 @@ class SetUp:
                 self._listener.ready()
 
     def _install_torch(self) -> None:
-        if not self.is_working:
-            return  # the dialog was closed meanwhile
         self._desk.stop_workers()
         try:
             install_torch(find_torch_logic(), self._card.packages)

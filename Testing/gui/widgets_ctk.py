@@ -11,7 +11,11 @@ from Testing.gui.standin import Standin, standin
 
 @standin("ctkCollapsibleButton")
 class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
-    """A button with contents. Collapsed means unchecked; a child hidden by the product stays hidden when it opens."""
+    """A button with contents. Collapsed means unchecked.
+
+    A child that the product hides stays hidden when the section opens; one that it shows while the section is closed
+    appears then. Nothing is hidden before the section is shown for the first time.
+    """
 
     contentsCollapsed = Signal(bool)
     remembered: ClassVar[dict[str, Any]] = {
@@ -27,7 +31,7 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
-        self._hidden: list[QtWidgets.QWidget] = []
+        self._ours = self._was_shown = False
         self.setCheckable(True)
         self.setChecked(True)
         self.setContentsMargins(4, 22, 4, 4)
@@ -44,20 +48,46 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
         self.setChecked(not value)
 
     def _toggled(self, opened: bool) -> None:
-        self._show_children(opened)
+        self._show_children()
         self.contentsCollapsed.emit(not opened)
 
-    def _show_children(self, shown: bool) -> None:
-        children = self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly)
-        if shown:
-            for child in self._hidden:
-                child.setVisible(True)
-            self._hidden = []
+    def showEvent(self, event: QtGui.QShowEvent) -> None:
+        super().showEvent(event)
+        self._was_shown = True
+        self._show_children()
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
+        super().childEvent(event)
+        if event.polished() and self._was_shown:
+            self._show_children()
+
+    def _show_children(self) -> None:
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget):
+                child.installEventFilter(self)
+                self._show_child(child)
+
+    def _show_child(self, child: QtWidgets.QWidget) -> None:
+        if not self._was_shown:
             return
-        now = [child for child in children if child.isVisibleTo(self)]
-        self._hidden += now
-        for child in now:
-            child.setVisible(False)
+        attribute = QtCore.Qt.WidgetAttribute
+        hidden = child.testAttribute(attribute.WA_WState_ExplicitShowHide) and child.isHidden()
+        wanted = child.property("visibilityToParent")
+        wanted = not hidden if wanted is None else wanted
+        child.setProperty("visibilityToParent", wanted)
+        self._ours = True
+        child.setVisible(wanted and not self.collapsed)
+        self._ours = False
+        if wanted:
+            child.setAttribute(attribute.WA_WState_ExplicitShowHide, False)
+
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        shown = {QtCore.QEvent.Type.ShowToParent: True, QtCore.QEvent.Type.HideToParent: False}.get(event.type())
+        if shown is not None and not self._ours and isinstance(child, QtWidgets.QWidget):
+            child.setProperty("visibilityToParent", shown)
+            if shown:
+                self._show_child(child)
+        return False
 
     def sizeHint(self) -> QtCore.QSize:
         wanted = super().sizeHint() if self.layout() is None else self.layout().sizeHint()
