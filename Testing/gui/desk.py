@@ -1,5 +1,6 @@
 """A user at a desk: opens the module, clicks, types, uses the mouse in slice views, answers dialogs, looks."""
 
+import ctypes
 import importlib.util
 import sys
 import time
@@ -37,10 +38,22 @@ _application: list[application.Application] = []
 def the_application() -> application.Application:
     """Qt allows one for a process."""
     if not _application:
+        _make_immortal(None, True, False)
         QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
         QtCore.qInstallMessageHandler(problems.note_qt_message)
         _application.append(application.Application())
     return _application[0]
+
+
+def _make_immortal(*constants: Any) -> None:
+    """Keep PySide6 from killing Python's constants.
+
+    It loses a reference to True with every signal of a bool that Python emits, and to None with every property that is
+    none. From CPython 3.12 on they cannot die; before, the process would abort after a few hundred.
+    """
+    if sys.version_info < (3, 12):
+        for constant in constants:
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
 class Desk:
