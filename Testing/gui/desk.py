@@ -210,6 +210,7 @@ class Desk:
         self.process_events()
         combination = QtGui.QKeySequence(keys)[0]
         QTest.keyClick(q, combination.key(), combination.keyboardModifiers())
+        QTest.keyRelease(q, QtCore.Qt.Key.Key_Control)  # or Qt would go on believing that they are held
         self.process_events()
 
     def mouse(self, view: str) -> ViewMouse:
