@@ -1,7 +1,7 @@
 """A user at a desk: opens the module, clicks, types, uses the mouse in slice views, answers dialogs, looks."""
 
-import ctypes
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -32,28 +32,6 @@ from Testing.gui.proxy import Wrapper, unwrap, wrap
 from Testing.gui.screenshots import compose
 
 _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_values, widgets_views)
-_application: list[application.Application] = []
-
-
-def the_application() -> application.Application:
-    """Qt allows one for a process."""
-    if not _application:
-        _make_immortal(None, True, False)
-        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
-        QtCore.qInstallMessageHandler(problems.note_qt_message)
-        _application.append(application.Application())
-    return _application[0]
-
-
-def _make_immortal(*constants: Any) -> None:
-    """Keep PySide6 from killing Python's constants.
-
-    It loses a reference to True with every signal of a bool that Python emits, and to None with every property that is
-    none. From CPython 3.12 on they cannot die; before, the process would abort after a few hundred.
-    """
-    if sys.version_info < (3, 12):
-        for constant in constants:
-            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
 class Desk:
@@ -70,11 +48,14 @@ class Desk:
             QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, str(folder / "settings")
         )
         QtCore.QSettings().clear()
-        app = the_application()
+        app = application.the_application()
         app.desk = self
         modules.install()
         self.headless = boot_scene()
         self.scene = self.headless.scene
+        crosshair = slicer.vtkMRMLCrosshairNode()
+        crosshair.SetCrosshairName("default")
+        self.scene.AddNode(crosshair)
         self.layout_manager = widgets_views.LayoutManager(self.headless)
         self.module_manager = application.ModuleManager()
         slicer.app = wrap(app)
@@ -85,6 +66,7 @@ class Desk:
         self.main_window = self._open_main_window() if main_window else None
         self._loaded: dict[str, Any] = {}
         self._left = False
+        self._paths: list[str] = []
         sys.excepthook = problems.note_uncaught
 
     def _open_main_window(self) -> QtWidgets.QMainWindow:
@@ -137,6 +119,7 @@ class Desk:
         name = path.stem
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
+            self._paths.append(str(path.parent))
         spec = importlib.util.spec_from_file_location(name, path)
         source = importlib.util.module_from_spec(spec)
         sys.modules[name] = source
@@ -160,9 +143,8 @@ class Desk:
             widget._q.setMRMLScene(None)
             widget.delete()
         delattr(slicer.modules, name.lower())
-        for attribute in (f"{name}Widget",):
-            if hasattr(slicer.modules, attribute):
-                delattr(slicer.modules, attribute)
+        if hasattr(slicer.modules, f"{name}Widget"):
+            delattr(slicer.modules, f"{name}Widget")
         self.module_manager.modules.pop(name)
         sys.modules.pop(name, None)
 
@@ -284,6 +266,14 @@ class Desk:
 
     # The end
 
+    def _forget_sources(self) -> None:
+        """The next desk loads the module's own packages anew."""
+        for folder in self._paths:
+            sys.path.remove(folder)
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None) or "").startswith(folder + os.sep):
+                    del sys.modules[name]
+
     def take_problems(self) -> list[BaseException]:
         """What went wrong since the desk was opened; for a test that expects it: it does not fail for it any more."""
         found = list(problems.noted)
@@ -310,6 +300,7 @@ class Desk:
                 shiboken6.delete(widget)
         self.process_events()
         problems.noted.clear()
+        self._forget_sources()
         sys.excepthook = sys.__excepthook__
         slicer.util.delayDisplay = _SLICERS_DELAY_DISPLAY
         slicer_python.uninstall()
