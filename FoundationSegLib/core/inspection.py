@@ -112,7 +112,7 @@ def _is_managed() -> bool:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether this computer has NVIDIA's driver, and so a card that CUDA may run on: found out without PyTorch, at once.
+    """Whether this computer has NVIDIA's driver, and so perhaps a card for CUDA; found out without PyTorch, at once.
 
     A guess to choose a model by; only PyTorch knows whether it can use the card.
     """
