@@ -77,7 +77,8 @@ class DeskMachine(SceneMachine):
     def end(self, what):
         """Nodes are deleted while requests are out."""
         self.client.is_slow, out = True, len(self.client.requests)
-        self.add()
+        self.set_locked(self.active, False)
+        self.segment.add(PointPrompt(self.point()))
         if what == "scene":
             self.scene.Clear(False)
         else:
