@@ -9,8 +9,8 @@ from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
 from Testing.gui import problems
+from Testing.gui.scene_user import SceneUser
 from Testing.gui.standin import Standin, standin
-from Testing.gui.widgets_nodes import SceneUser
 
 
 @standin("qSlicerModuleManager")

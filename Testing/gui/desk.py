@@ -10,7 +10,7 @@ from typing import Any
 
 import shiboken6
 import slicer
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 from FoundationSegLib.mrml.headless import boot_scene
 from Testing.gui import (
@@ -27,14 +27,16 @@ from Testing.gui import (
     widgets_values,
     widgets_views,
 )
+from Testing.gui.hands import Hands
 from Testing.gui.mouse import ViewMouse
 from Testing.gui.proxy import Wrapper, unwrap, wrap
 from Testing.gui.screenshots import compose
 
+# Importing them registers what they stand in for.
 _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_values, widgets_views)
 
 
-class Desk:
+class Desk(Hands):
     """One Slicer with an empty scene. Its names, and what they are for, are in `Testing/gui/conftest.py`."""
 
     def __init__(self, folder: Path, main_window: bool = True, testing: bool = False) -> None:
@@ -148,62 +150,11 @@ class Desk:
         self.module_manager.modules.pop(name)
         sys.modules.pop(name, None)
 
-    # What a user does
-
-    def click(self, button: Any) -> None:
-        """Click a button or trigger an action, if the user can: it is shown and enabled."""
-        self._usable(button)
-        button.trigger() if button.inherits("QAction") else button.click()
-        self.process_events()
-
-    def choose(self, combo: Any, what: Any) -> None:
-        """Choose an entry of a combo box by its text, or a node in a node selector."""
-        self._usable(combo)
-        if combo.inherits("qMRMLNodeComboBox"):
-            combo.setCurrentNode(what)
-        else:
-            index = combo.findText(what)
-            if index < 0:
-                texts = [combo.itemText(n) for n in range(combo.count)]
-                raise AssertionError(f"no entry {what!r} among {texts}")
-            combo.setCurrentIndex(index)
-            combo.activated(index)
-        self.process_events()
-
-    def type(self, field: Any, text: str, enter: bool = False) -> None:
-        """Type a text into a line edit or a spin box, key by key, instead of what is there."""
-        from PySide6.QtTest import QTest
-
-        self._usable(field)
-        q = unwrap(field)
-        q.selectAll()
-        QTest.keyClicks(q, text)
-        if enter:
-            QTest.keyClick(q, QtCore.Qt.Key.Key_Return)
-        self.process_events()
-
-    def press_key(self, widget: Any, keys: str) -> None:
-        """Press a key, like "Ctrl+Z", while a widget has the focus."""
-        from PySide6.QtTest import QTest
-
-        q = unwrap(widget)
-        q.window().activateWindow()
-        q.setFocus()
-        self.process_events()
-        combination = QtGui.QKeySequence(keys)[0]
-        QTest.keyClick(q, combination.key(), combination.keyboardModifiers())
-        QTest.keyRelease(q, QtCore.Qt.Key.Key_Control)  # or Qt would go on believing that they are held
-        self.process_events()
+    # What a user does beside what `Hands` has
 
     def mouse(self, view: str) -> ViewMouse:
         """The mouse in a slice view."""
         return ViewMouse(self.slice_widget(view).rig, self.process_events)
-
-    def _usable(self, widget: Any) -> None:
-        q = unwrap(widget)
-        shown = q.isVisible() if isinstance(q, (QtWidgets.QWidget, QtGui.QAction)) else True
-        if not (q.isEnabled() and shown):
-            raise AssertionError(f"a user cannot use {widget!r}: enabled {q.isEnabled()}, shown {shown}")
 
     # Dialogs
 

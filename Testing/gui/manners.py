@@ -232,7 +232,7 @@ def report() -> None:
         exec(before, known)
         if outcome(line, known) != wanted:
             print(f"differs: {line}: {outcome(line, known)!r}, wanted {wanted!r}")
-    from Testing.gui.stories_panel import STORIES
+    from Testing.gui.stories_all import STORIES
 
     for story, wanted in STORIES:
         found = story()

@@ -7,8 +7,8 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
+from Testing.gui.scene_user import SceneUser
 from Testing.gui.standin import standin
-from Testing.gui.widgets_nodes import SceneUser
 
 _HEADINGS = ("", "", "Opacity", "Name", "Layer", "")
 _COLUMN_PROPERTIES = {
@@ -21,7 +21,7 @@ _COLUMN_PROPERTIES = {
 
 
 class _SegmentationUser(SceneUser):
-    """A widget that follows one segmentation node."""
+    """A widget that follows one segmentation node, and fills itself anew when its segments change."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -45,9 +45,6 @@ class _SegmentationUser(SceneUser):
 
     def _ids(self) -> list[str]:
         return list(self._node.GetSegmentation().GetSegmentIDs()) if self._node else []
-
-    def _fill(self) -> None:
-        raise NotImplementedError
 
 
 @standin("qMRMLSegmentsTableView")

@@ -8,8 +8,8 @@ from PySide6.QtCore import Signal
 
 from FoundationSegLib.mrml.rendering.slice_panel import image_actor
 from FoundationSegLib.mrml.rendering.window import draw
+from Testing.gui.scene_user import SceneUser
 from Testing.gui.standin import Standin, standin
-from Testing.gui.widgets_nodes import SceneUser
 from Testing.mrml.slice_rig import SliceRig
 
 _ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
