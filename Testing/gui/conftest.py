@@ -39,16 +39,30 @@ import os
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-pytest.importorskip("PySide6", reason="PySide6 is not installed", exc_type=ImportError)
+try:
+    from PySide6 import QtUiTools, QtWidgets  # noqa: F401
+except ImportError as error:
+    _missing = f"PySide6 cannot be used: {error}"
+else:
+    _missing = None
 
-from FoundationSegLib.core.errors import OutputError
-from FoundationSegLib.mrml.rendering.window import open_window
-from Testing.gui.desk import Desk
-from Testing.gui.problems import as_text
+
+class _Unusable(pytest.Module):
+    """A test file that is not even imported."""
+
+    def collect(self):
+        pytest.skip(_missing, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return _Unusable.from_parent(parent, path=module_path) if _missing else None
 
 
 @pytest.fixture(scope="session")
 def opengl():
+    from FoundationSegLib.core.errors import OutputError
+    from FoundationSegLib.mrml.rendering.window import open_window
+
     try:
         open_window(64, 64)
     except OutputError as error:
@@ -57,6 +71,9 @@ def opengl():
 
 @pytest.fixture
 def make_desk(tmp_path, opengl):
+    from Testing.gui.desk import Desk
+    from Testing.gui.problems import as_text
+
     made = []
 
     def make(**options):
