@@ -8,6 +8,21 @@ from PySide6.QtCore import Signal
 from Testing.gui.standin import Standin, standin
 
 
+class Observed:
+    """What a widget observes; not a part of the widget, so that it can still let go when the widget is gone."""
+
+    def __init__(self) -> None:
+        self._tags: list[tuple[Any, int]] = []
+
+    def add(self, sender: Any, event: Any, function: Any) -> None:
+        self._tags.append((sender, sender.AddObserver(event, function)))
+
+    def stop(self, *_: Any) -> None:
+        while self._tags:
+            sender, tag = self._tags.pop()
+            sender.RemoveObserver(tag)
+
+
 class SceneUser(Standin, QtWidgets.QWidget):
     """A widget with a scene, and the observers that it has in it."""
 
@@ -16,8 +31,8 @@ class SceneUser(Standin, QtWidgets.QWidget):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._scene: Any = None
-        self._watched: list[tuple[Any, int]] = []
-        self.destroyed.connect(self._stop_watching)
+        self._observed = Observed()
+        self.destroyed.connect(self._observed.stop)
 
     def mrmlScene(self) -> Any:
         return self._scene
@@ -25,17 +40,9 @@ class SceneUser(Standin, QtWidgets.QWidget):
     def setMRMLScene(self, scene: Any) -> None:
         if scene is self._scene:
             return
-        self._stop_watching()
+        self._observed.stop()
         self._scene = scene
         self.mrmlSceneChanged.emit(scene)
-
-    def _watch(self, sender: Any, event: int, function: Any) -> None:
-        self._watched.append((sender, sender.AddObserver(event, function)))
-
-    def _stop_watching(self, *_: Any) -> None:
-        for sender, tag in self._watched:
-            sender.RemoveObserver(tag)
-        self._watched = []
 
 
 @standin("qMRMLWidget")

@@ -65,9 +65,9 @@ class NodeComboBox(SceneUser):
             self._current = None  # it does not say so
             self._draw()
             return
-        self._watch(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._on_added)
-        self._watch(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
-        self._watch(scene, slicer.vtkMRMLScene.EndCloseEvent, self._on_close)
+        self._observed.add(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._on_added)
+        self._observed.add(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
+        self._observed.add(scene, slicer.vtkMRMLScene.EndCloseEvent, self._on_close)
         self._list_anew()
         if self._none or not self._nodes:
             for _time in range(5 if self._none else 1):
@@ -148,7 +148,7 @@ class NodeComboBox(SceneUser):
         before, self._nodes = self._nodes, [node for node in present if self._offers(node)]
         for node in self._nodes:
             if node not in before:
-                self._watch(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
+                self._observed.add(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
                 self.nodeAdded.emit(node)
         for node in before:
             if node not in self._nodes:
@@ -226,7 +226,7 @@ class NodeComboBox(SceneUser):
     def _on_added(self, _caller: Any, _event: str, node: Any) -> None:
         if self._offers(node):
             self._nodes.append(node)
-            self._watch(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
+            self._observed.add(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
             self._draw()
             self.nodeAdded.emit(node)
 

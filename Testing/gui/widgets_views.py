@@ -93,6 +93,7 @@ class SliceWidget(SceneUser):
     def __init__(self, parent: Any = None, rig: Any = None) -> None:
         super().__init__(parent)
         self.rig = rig
+        self._image: Any = None
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         self.view = SliceView(self)
@@ -136,9 +137,12 @@ class SliceWidget(SceneUser):
     def picture(self) -> QtGui.QImage:
         """What the view shows now, drawn by VTK."""
         rig = self.rig
-        if rig.draws and rig.logic.GetImageDataConnection() is not None:
-            rig.renderer.AddViewProp(image_actor(rig.logic))
-            rig.draws = False
+        connection = rig.logic.GetImageDataConnection()
+        if self._image is None and connection is not None:
+            self._image = image_actor(rig.logic)
+            rig.renderer.AddViewProp(self._image)
+        if self._image is not None:
+            self._image.SetVisibility(connection is not None)
         rig.logic.UpdatePipeline()
         pixels = draw(rig.window).copy()
         height, width = pixels.shape[:2]
@@ -163,7 +167,7 @@ class LayoutManager(Standin, QtCore.QObject):
         if name not in _ORIENTATIONS:
             return None
         if name not in self.widgets:
-            rig = SliceRig(self._headless, VIEW_SIZE, name, managers=_MANAGERS, draws=True)
+            rig = SliceRig(self._headless, VIEW_SIZE, name, managers=_MANAGERS)
             rig.slice_node.SetOrientation(_ORIENTATIONS[name])
             self.widgets[name] = SliceWidget(rig=rig)
         return self.widgets[name]
