@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import slicer
@@ -93,9 +94,35 @@ class ScriptedModuleWidget(SceneUser):
         self.made()
 
 
+@standin("qSlicerModuleSelectorToolBar")
+class ModuleSelector(Standin, QtWidgets.QToolBar):
+    """What ``slicer.util.selectModule`` uses: the entered module is left, and the other entered if it is loaded."""
+
+    moduleSelected = Signal(str)
+
+    def __init__(self, select: Callable[[str], None]) -> None:
+        super().__init__()
+        self._select, self._selected = select, ""
+
+    @property
+    def selectedModule(self) -> str:
+        return self._selected
+
+    def selectModule(self, name: str) -> None:
+        self._selected = name
+        self._select(name)
+        self.moduleSelected.emit(name)
+
+
 @standin("qSlicerAppMainWindow")
 class MainWindow(Standin, QtWidgets.QMainWindow):
-    pass
+    def __init__(self, selector: ModuleSelector) -> None:
+        super().__init__()
+        self._selector = selector
+        self.addToolBar(selector)
+
+    def moduleSelector(self) -> ModuleSelector:
+        return self._selector
 
 
 @standin("qSlicerApplication")

@@ -16,12 +16,13 @@ what Slicer's inventory does not list. Scene, nodes, logics, slice views and the
         desk.screenshot(tmp_path / "one.png")                  # the panel, and what the slice views show
 
 - `make_desk(main_window=False, testing=True)` makes one without a main window or in Slicer's testing mode.
-- `desk.close_module("FoundationSeg")` is Slicer's end of the module; a desk closes what is still open.
+- `desk.select_module("SegmentEditor")` leaves the module as the list of modules does, `"FoundationSeg"` enters it
+  again, `desk.close_module("FoundationSeg")` is Slicer's end of it; a desk closes what is still open.
 - Answers come from `Testing.gui.dialogs`: `press(button)`, `use(function)` for a dialog of ours, `choose_file(path)`,
   `enter(value)`, `pick(entry of a menu)`. `desk.dialogs` lists what came up, `delayDisplay` included.
 - `desk.pip = function` stands in for `slicer.packaging.pip_install`; without it an installation fails the test.
-- `desk.scene`, `desk.headless`, `desk.slice_widget("Red")`, `desk.opened_urls`, `desk.folder`,
-  `desk.type(field, text)`.
+- `desk.scene`, `desk.headless`, `desk.slice_widget("Red")`, `desk.opened_urls`, `desk.opened_modules`,
+  `desk.folder`, `desk.type(field, text)`; `desk.take_problems()` for a test that expects one.
 
 A test fails in the end if a slot, a timer, an observer or a virtual function raised (Slicer would only print it), if Qt
 warned, if a dialog came up that was not announced or an announced one did not, and if the product asked for something

@@ -72,7 +72,7 @@ class Desk(Hands):
         sys.excepthook = problems.note_uncaught
 
     def _open_main_window(self) -> QtWidgets.QMainWindow:
-        window = application.MainWindow()
+        window = application.MainWindow(application.ModuleSelector(self.select_module))
         window.setObjectName("qSlicerMainWindow")
         window.statusBar()
         window.resize(1200, 900)
@@ -134,6 +134,14 @@ class Desk(Hands):
         setattr(slicer.modules, name.lower(), module)
         self._loaded[name] = [module, getattr(source, name)(module)]
         return module
+
+    def select_module(self, name: str) -> None:
+        """Go to another module, as by the main window's list: the one that is entered is left."""
+        self.opened_modules.append(name)
+        for other, (_module, _python, *widgets) in self._loaded.items():
+            for widget in widgets:
+                if widget._q.isEntered != (other == name):
+                    widget._q.enter() if other == name else widget._q.exit()
 
     def close_module(self, name: str) -> None:
         """What Slicer does when it ends, or before it loads the module anew."""
@@ -205,6 +213,7 @@ class Desk(Hands):
 
     def screenshot(self, path: Path, widget: Any = None, views: tuple[str, ...] = ("Red", "Green", "Yellow")) -> Path:
         """The panel (or another widget) and the slice views beside it, as a PNG."""
+        self.process_events()
         shown = unwrap(widget) if widget is not None else self._panel()
         pictures = [self.slice_widget(view).picture() for view in views]
         compose(shown, pictures).save(str(path))

@@ -25,6 +25,16 @@ def test_reloads(desk):
     assert slicer.util.getModuleLogic("FoundationSeg") is second.logic
 
 
+def test_is_left_for_another_module_and_entered_again(desk):
+    widget = desk.open_module(MODULE)
+    slicer.util.selectModule("SegmentEditor")
+    assert not widget.parent.isEntered
+    assert slicer.util.selectedModule() == "SegmentEditor"
+    slicer.util.selectModule("FoundationSeg")
+    assert widget.parent.isEntered
+    assert desk.opened_modules == ["SegmentEditor", "FoundationSeg"]
+
+
 def test_its_own_test_passes(desk):
     desk.open_module(MODULE)
     slicer.selfTests["FoundationSeg"]()
