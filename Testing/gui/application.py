@@ -120,6 +120,16 @@ class MainWindow(Standin, QtWidgets.QMainWindow):
         super().__init__()
         self._selector = selector
         self.addToolBar(selector)
+        self.views = QtWidgets.QWidget(self)
+        QtWidgets.QHBoxLayout(self.views)
+        self.setCentralWidget(self.views)
+        self.panel = QtWidgets.QScrollArea()
+        self.panel.setWidgetResizable(True)
+        dock = QtWidgets.QDockWidget(self)
+        dock.setObjectName("PanelDockWidget")
+        dock.setWidget(self.panel)
+        self.panel.setMinimumWidth(440)
+        self.addDockWidget(QtCore.Qt.DockWidgetArea.LeftDockWidgetArea, dock)
 
     def moduleSelector(self) -> ModuleSelector:
         return self._selector

@@ -11,7 +11,7 @@ what Slicer's inventory does not list. Scene, nodes, logics, slice views and the
         desk.click(widget.ui.boxButton)                        # a button or an action, if a user could click it
         desk.mouse("Red").drag((10, 5, 2), (40, 30, 2))        # in RAS; two numbers are pixels; ctrl=True, shift=True
         desk.wait_until(lambda: widget.isIdle(), seconds=20)   # events go on meanwhile; returns what it returned
-        desk.press_key(widget.ui.table, "Ctrl+Z")
+        desk.press_key("Red", "Ctrl+Z")                        # while a view or a widget has the focus
         desk.answer_dialogs(press("Ok", containing="remove"))  # before the click that opens the dialog
         desk.screenshot(tmp_path / "one.png")                  # the panel, and what the slice views show
 

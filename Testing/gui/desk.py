@@ -58,7 +58,6 @@ class Desk(Hands):
         crosshair = slicer.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         self.scene.AddNode(crosshair)
-        self.layout_manager = widgets_views.LayoutManager(self.headless)
         self.module_manager = application.ModuleManager()
         slicer.app = wrap(app)
         slicer_python.install()
@@ -66,6 +65,7 @@ class Desk(Hands):
         slicer.packaging.pip_install = self._pip_install
         slicer.packaging.pip_uninstall = self._pip_install
         self.main_window = self._open_main_window() if main_window else None
+        self.layout_manager = widgets_views.LayoutManager(self.headless, self.main_window and self.main_window.views)
         self._loaded: dict[str, Any] = {}
         self._left = False
         self._paths: list[str] = []
@@ -75,7 +75,8 @@ class Desk(Hands):
         window = application.MainWindow(application.ModuleSelector(self.select_module))
         window.setObjectName("qSlicerMainWindow")
         window.statusBar()
-        window.resize(1200, 900)
+        window.resize(1400, 900)
+        window.show()
         return window
 
     def _delay_display(self, message: str, autoCloseMsec: int = 1000, parent: Any = None, **_: Any) -> None:
@@ -109,8 +110,11 @@ class Desk(Hands):
         representation.made = make
         make()
         representation.setMRMLScene(self.scene)
-        representation.resize(420, 860)
-        representation.show()
+        if self.main_window is not None:
+            self.main_window.panel.setWidget(representation)
+        else:
+            representation.resize(420, 860)
+            representation.show()
         if entered:
             representation.enter()
         self.process_events()

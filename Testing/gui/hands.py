@@ -9,7 +9,7 @@ from Testing.gui.proxy import unwrap
 
 
 class Hands:
-    """Part of a desk."""
+    """Part of a desk: it has ``process_events`` and ``slice_widget``."""
 
     def click(self, button: Any) -> None:
         """Click a button or trigger an action, if the user can: it is shown and enabled."""
@@ -42,8 +42,8 @@ class Hands:
         self.process_events()
 
     def press_key(self, widget: Any, keys: str) -> None:
-        """Press a key, like "Ctrl+Z", while a widget has the focus."""
-        q = unwrap(widget)
+        """Press a key, like "Ctrl+Z", while a widget or, by its name, a slice view has the focus."""
+        q = self.slice_widget(widget).view if isinstance(widget, str) else unwrap(widget)
         q.window().activateWindow()
         q.setFocus()
         self.process_events()

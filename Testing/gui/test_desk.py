@@ -189,6 +189,22 @@ class TestHands:
         assert (field.text, pressed) == ("new", ["Ctrl+K"])
         assert qt.QApplication.keyboardModifiers() == qt.Qt.NoModifier
 
+    def test_a_shortcut_of_a_view_lives_while_the_view_has_the_focus(self, desk):
+        import qt
+        import slicer
+
+        view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
+        field = qt.QLineEdit(slicer.util.mainWindow())
+        field.show()
+        pressed = []
+        shortcut = qt.QShortcut(qt.QKeySequence("n"), view)
+        shortcut.context = qt.Qt.WidgetWithChildrenShortcut
+        shortcut.connect("activated()", lambda: pressed.append("n"))
+        desk.press_key(field, "n")
+        assert (field.text, pressed) == ("n", [])
+        desk.press_key("Red", "n")
+        assert (field.text, pressed) == ("n", ["n"])
+
     def test_chooses_entries_and_nodes(self, desk):
         import qt
         import slicer

@@ -7,7 +7,6 @@ from PySide6.QtCore import Signal
 
 from Testing.gui.standin import Standin, standin
 
-
 _STEPS = 1000  # of the slider in the picture
 
 

@@ -97,6 +97,7 @@ class SliceWidget(SceneUser):
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         self.view = SliceView(self)
+        self.view.setObjectName("SliceView")
         self.view.rig = rig
         column.addWidget(self.view)
         self.resize(*VIEW_SIZE)
@@ -155,9 +156,9 @@ class LayoutManager(Standin, QtCore.QObject):
 
     layoutChanged = Signal(int)
 
-    def __init__(self, headless: Any) -> None:
+    def __init__(self, headless: Any, place: QtWidgets.QWidget | None) -> None:
         super().__init__()
-        self._headless, self._layout = headless, 2
+        self._headless, self._place, self._layout = headless, place, 2
         self.widgets: dict[str, SliceWidget] = {}
 
     def sliceViewNames(self) -> list[str]:
@@ -170,6 +171,9 @@ class LayoutManager(Standin, QtCore.QObject):
             rig = SliceRig(self._headless, VIEW_SIZE, name, managers=_MANAGERS)
             rig.slice_node.SetOrientation(_ORIENTATIONS[name])
             self.widgets[name] = SliceWidget(rig=rig)
+            self.widgets[name].setObjectName(f"qMRMLSliceWidget{name}")
+            if self._place is not None:
+                self._place.layout().addWidget(self.widgets[name])
         return self.widgets[name]
 
     def mrmlSliceLogics(self) -> Any:
