@@ -15,7 +15,8 @@ what Slicer's inventory does not list. Scene, nodes, logics, slice views and the
         desk.answer_dialogs(press("Ok", containing="remove"))  # before the click that opens the dialog
         desk.screenshot(tmp_path / "one.png")                  # the panel, and what the slice views show
 
-- `make_desk(main_window=False, testing=True)` makes one without a main window or in Slicer's testing mode.
+- `make_desk(main_window=False, testing=True)` makes one without a main window or in Slicer's testing mode;
+  `make_desk(settings_of=first)`, after `first.leave()`, starts Slicer again with the settings it had.
 - `desk.select_module("SegmentEditor")` leaves the module as the list of modules does, `"FoundationSeg"` enters it
   again, `desk.close_module("FoundationSeg")` is Slicer's end of it; a desk closes what is still open.
 - Answers come from `Testing.gui.dialogs`: `press(button)`, `use(function)` for a dialog of ours, `choose_file(path)`,

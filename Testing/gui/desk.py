@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -39,17 +40,20 @@ _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_
 class Desk(Hands):
     """One Slicer with an empty scene. Its names, and what they are for, are in `Testing/gui/conftest.py`."""
 
-    def __init__(self, folder: Path, main_window: bool = True, testing: bool = False) -> None:
+    def __init__(
+        self, folder: Path, main_window: bool = True, testing: bool = False, settings_of: "Desk | None" = None
+    ) -> None:
         self.folder, self.testing = folder, testing
         self.opened_modules: list[str] = []
         self.pip: Callable[..., Any] | None = None
         self.pictures: list[Path] = []
         for name in ("temporary", "cache", "settings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        if settings_of is not None:  # read from the file, as after a restart: they are texts then
+            shutil.copytree(settings_of.folder / "settings", folder / "settings", dirs_exist_ok=True)
         QtCore.QSettings.setPath(
             QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, str(folder / "settings")
         )
-        QtCore.QSettings().clear()
         app = application.the_application()
         app.desk = self
         modules.install()
@@ -249,6 +253,7 @@ class Desk(Hands):
         if self._left:
             return []
         self._left = True
+        QtCore.QSettings().sync()
         for name in list(self._loaded):
             self.close_module(name)
         self.process_events()

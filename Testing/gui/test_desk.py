@@ -266,6 +266,21 @@ class TestHands:
         assert qt.QApplication.clipboard().text() == "copied"
 
 
+def test_settings_survive_a_restart_as_texts(make_desk):
+    first = make_desk()
+    import qt
+
+    qt.QSettings().setValue("FoundationSeg/on", True)
+    assert qt.QSettings().value("FoundationSeg/on") is True
+    assert not first.leave()
+    make_desk(settings_of=first)
+    import qt
+    import slicer
+
+    assert qt.QSettings().value("FoundationSeg/on") == "true"
+    assert slicer.util.settingsValue("FoundationSeg/on", False, converter=slicer.util.toBool) is True
+
+
 def test_a_desk_starts_without_settings_and_nodes(make_desk):
     first = make_desk()
     import qt
