@@ -208,6 +208,9 @@ class Application(Standin, QtWidgets.QApplication):
 
     userSettings = revisionUserSettings = settings
 
+    def processEvents(self) -> None:
+        QtWidgets.QApplication.processEvents()
+
     def pauseRender(self) -> None:
         self._paused += 1
 

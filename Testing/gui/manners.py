@@ -103,6 +103,8 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("slicer.app.mainWindow", AttributeError),
         ("slicer.app.testingEnabled(), slicer.app.applicationName", (False, "Slicer")),
         ("slicer.app.translate('a', 'b')", "b"),
+        ("slicer.app.processEvents()", None),
+        ("slicer.app.pauseRender(); slicer.app.resumeRender()", None),
         ("qt.QThread.currentThread() == slicer.app.thread()", True),
         ("sorted(slicer.app.layoutManager().sliceViewNames())", ["Green", "Red", "Yellow"]),
         ("slicer.app.layoutManager().sliceWidget('Nope')", None),
