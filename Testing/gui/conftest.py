@@ -56,7 +56,6 @@ from Testing.gui.panel_desk import PanelDesk
 from Testing.gui.problems import as_text
 
 
-
 @pytest.fixture(scope="session")
 def opengl():
     try:
@@ -88,6 +87,7 @@ def rig(desk, tmp_path):
     """A computer for the dialogs about models: `model_rig.ModelRig`."""
     with model_rig(desk, tmp_path / "rig") as rig:
         yield rig
+
 
 @pytest.fixture
 def at_panel(desk, monkeypatch):
