@@ -6,7 +6,7 @@ its nodes go. A panel shows what the desk knows (:mod:`.desk_actions` is what th
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from . import __version__
 from .core.card_values import ModelCard
 from .core.errors import Cancelled, FoundationSegError, GoneError, InputError
 from .core.ledger import Ledger
-from .core.outcomes import Done, Outcome
+from .core.outcomes import Done, ImageChanged, Outcome
 from .core.overlap import OverlapPolicy
 from .core.progress import ProgressReport
 from .core.regions import Region
@@ -25,7 +25,7 @@ from .core.volume import Volume
 from .mrml.scene_recovery import SceneRecovery
 from .mrml.session_prompts import SessionPrompts
 from .mrml.session_store import SceneStore
-from .mrml.volumes import volume_from_node
+from .mrml.volumes import NodeImage, volume_from_node
 from .worker.client import Client
 from .worker.conversation import deliver
 from .worker.messages import Event, Progressed
@@ -101,6 +101,7 @@ class Desk:
     _prompts: SessionPrompts | None = None
     _recovery: SceneRecovery | None = None
     _volume: Volume | None = None
+    _volume_stamp: Hashable = None
     _pump: Pump = field(init=False)
     _asked_at: float = 0.0
     _other: tuple[int, Callable[[Event], None]] | None = None
@@ -218,8 +219,12 @@ class Desk:
         if self.volume_node is None:
             raise InputError("choose an image first")
         _require_there(self.volume_node)
-        if self._volume is None:
-            self._volume = volume_from_node(self.volume_node)
+        stamp = NodeImage(self.volume_node).stamp()
+        if self._volume is None or stamp != self._volume_stamp:
+            before, self._volume = self._volume, volume_from_node(self.volume_node)
+            self._volume_stamp = stamp
+            if before is not None and before.key != self._volume.key:
+                self.client.remove_volume(before.key)
         return self._volume
 
     def _let_volume_go(self) -> None:
@@ -237,7 +242,14 @@ class Desk:
         ledger = Ledger(store, prompts, __version__)
         try:
             session = Session(
-                volume, ledger, self.client, Options(), self._happened, self._requested, numbers=self._numbers
+                volume,
+                ledger,
+                self.client,
+                Options(),
+                self._happened,
+                self._requested,
+                image_source=NodeImage(self.volume_node),
+                numbers=self._numbers,
             )
         except FoundationSegError:
             prompts.stop()
@@ -268,6 +280,8 @@ class Desk:
 
     def _happened(self, outcome: Outcome) -> None:
         self.outcome, self.error = outcome, None
+        if isinstance(outcome, ImageChanged) and self.session is not None:
+            self._volume = self.session.volume
         if isinstance(outcome, Done):
             if outcome.what == "predicted":
                 self.answer_s = time.perf_counter() - self._asked_at

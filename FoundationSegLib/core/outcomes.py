@@ -55,4 +55,11 @@ class Refused:
     error: FoundationSegError
 
 
-Outcome = Done | Pending | Refused
+@dataclass(frozen=True, slots=True)
+class ImageChanged:
+    """Somebody changed the voxels of the image. Segments and steps stay as they are; what is asked next is of the new
+    image, and so is what was under way.
+    """
+
+
+Outcome = Done | Pending | Refused | ImageChanged

@@ -109,6 +109,10 @@ class Predictor(Protocol):
         """Hand over an image; requests name it by its key."""
         ...
 
+    def remove_volume(self, volume_key: str) -> None:
+        """Let go of an image."""
+        ...
+
     def submit(self, request: PredictRequest) -> None:
         """Ask. Whatever was asked before and is not answered yet is dropped."""
         ...
@@ -133,6 +137,22 @@ class KeptSteps:
     now: Standing
     result: str
     masks: MaskTable
+
+
+class ImageSource(Protocol):
+    """Where an image comes from that others may change meanwhile, such as a volume node."""
+
+    def stamp(self) -> Hashable:
+        """A value that changes whenever the image may have changed; cheap. It may change without reason."""
+        ...
+
+    def read(self) -> Volume:
+        """The image as it is now.
+
+        Raises:
+            InputError, GeometryError: there is none any more that could be used.
+        """
+        ...
 
 
 class PromptStore(Protocol):

@@ -5,17 +5,17 @@ answers over (:func:`FoundationSegLib.worker.conversation.deliver`); a script wa
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .actions import Action, Batch, Prepared, ask, prepare, request_names, signature
-from .errors import FoundationSegError, InputError
+from .errors import FoundationSegError, GeometryError, InputError
 from .ledger import Ledger
 from .mask import EMPTY_MASK
-from .outcomes import Done, Outcome, Pending, Refused
+from .outcomes import Done, ImageChanged, Outcome, Pending, Refused
 from .overlap import OverlapPolicy
 from .requests import Prediction, SegmentPrediction
-from .segment_store import NewSegment, Predictor
+from .segment_store import ImageSource, NewSegment, Predictor
 from .steps import ModelChoice, Standing, Steps, going_on, standing
 from .volume import Volume
 from .writing import Computed, compute, warning
@@ -65,6 +65,7 @@ class Session:
         on_request: told after each request; a panel starts its timer there, a script waits there.
         on_queued: told of a segment whose steps that wait for an answer became more or fewer; what is shown of prompts
             follows there, because a change that is discarded leaves no outcome.
+        image_source: where the image comes from, if others may change it meanwhile; its new voxels are sent then.
         numbers: of requests; others that use the same client take theirs from here, too.
     """
 
@@ -75,16 +76,20 @@ class Session:
     on_outcome: Callable[[Outcome], None] = _nothing
     on_request: Callable[["Session"], None] = _nothing
     on_queued: Callable[[str], None] = _nothing
+    image_source: ImageSource | None = None
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _queue: list[Action] = field(default_factory=list)
     _batch: Batch | None = None
     _answered: _Answered | None = None
     _untold: list[Action] = field(default_factory=list)
+    _image_stamp: Hashable = None
 
     def __post_init__(self) -> None:
         if self.ledger.store.geometry != self.volume.geometry:
             raise InputError("the segments are kept on another grid than the volume's")
         self.client.send_volume(self.volume)
+        if self.image_source is not None:
+            self._image_stamp = self.image_source.stamp()
 
     @property
     def request_id(self) -> int | None:
@@ -123,9 +128,11 @@ class Session:
         Raises:
             GoneError: a segment of it was deleted.
             InputError, PromptError: it makes no sense; nothing has happened then.
+            GeometryError: the image was put on another grid.
         """
         store = self.ledger.store
         self.look()
+        self._look_at_image()
         for target in action.intents:
             self.ledger.record(target)
             if store.is_locked(target):
@@ -199,6 +206,14 @@ class Session:
         changed = self.look()
         if self._batch is not batch:
             return  # what it was for is gone
+        try:
+            is_other_image = self._look_at_image()
+        except FoundationSegError as error:
+            self.fail(prediction.request_id, error)
+            return
+        if is_other_image:
+            self.retry()
+            return
         if changed & set(batch.targets):
             fresh = self._batch_of(batch.actions, prediction.request_id)
             if fresh.request != batch.request:
@@ -246,6 +261,27 @@ class Session:
         is_gone = self.ledger.store.is_gone
         self._drop(lambda action: is_gone or any(key not in there for key in action.intents))
         return changed
+
+    def _look_at_image(self) -> bool:
+        """Find out whether others changed the image; the client gets the new one then. True if so.
+
+        Raises:
+            InputError, GeometryError: it cannot be used any more, or was put on another grid.
+        """
+        source = self.image_source
+        if source is None or self.ledger.store.is_gone or source.stamp() == self._image_stamp:
+            return False
+        stamp, volume = source.stamp(), source.read()
+        if volume.geometry != self.volume.geometry:
+            raise GeometryError("the image was moved, turned or resized: its segments lie elsewhere; begin anew on it")
+        self._image_stamp = stamp
+        if volume.key == self.volume.key:
+            return False
+        self.client.send_volume(volume)
+        before, self.volume = self.volume, volume
+        self.client.remove_volume(before.key)
+        self._tell(ImageChanged())
+        return True
 
     def _tell(self, outcome: Outcome | None) -> bool:
         if outcome is not None:

@@ -45,6 +45,9 @@ class Prepared:
     def send_volume(self, volume: Volume) -> None:
         """Needs none."""
 
+    def remove_volume(self, volume_key: str) -> None:
+        """Has none."""
+
     def cancel(self, request_id: int) -> None:
         """Has answered already."""
 

@@ -4,12 +4,13 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.core.classify_request import ClassifyRequest
 from FoundationSegLib.core.errors import Cancelled, InferenceError
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.requests import PredictRequest
+from FoundationSegLib.core.progress import Progress, ProgressReport
+from FoundationSegLib.core.requests import CheckpointRecord, PredictRequest
 from FoundationSegLib.core.steps import ModelChoice
 from FoundationSegLib.desk import Desk
-from FoundationSegLib.worker.messages import Answered, Failed, Progressed
+from FoundationSegLib.worker.messages import Answered, Classified, Failed, Progressed
 from Testing.unit.core.session_cases import SLICES, FakeClient
 
 CATALOGUE = read_catalogue()
@@ -63,6 +64,9 @@ class DeskClient:
             model = FakeClient(self.volumes[request.volume_key])
             answer = model.prediction(replace(request, model_id="fake"))
             self._events.append(Answered(request.request_id, answer))
+        elif isinstance(request, ClassifyRequest):
+            found = classified(request, self.volumes[request.volume_key])
+            self._events.append(Classified(request.request_id, found))
 
     def poll(self):
         events = tuple(self._events)
@@ -77,6 +81,18 @@ class DeskClient:
 
     def close(self):
         pass
+
+
+def classified(request, volume):
+    """What a model answers that was made to tell bright from dark, behind the engine's own rules."""
+    from FoundationSegLib.core.looks import resolve_looks
+    from FoundationSegLib.engine.classifying import classify
+    from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
+    from Testing.unit.reader_model import ReaderModel
+
+    weights = Weights(CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64), "cpu", "float32")
+    encoding = Encoding(ReaderModel(cells=16), weights, VectorMemory(), Progress())
+    return classify(request, volume, resolve_looks(request.intensity, volume), encoding)
 
 
 class Ticks:

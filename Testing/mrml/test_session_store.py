@@ -12,6 +12,7 @@ from FoundationSegLib.core.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.core.geometry import Box, geometry_from_spacing
 from FoundationSegLib.core.ledger import Ledger
 from FoundationSegLib.core.objects import add_objects, next_segment
+from FoundationSegLib.core.outcomes import Done, ImageChanged
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt
 from FoundationSegLib.core.segment_store import PROVENANCE, NewSegment
@@ -21,7 +22,7 @@ from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.segment_tags import lock
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.terminology import find_term
-from FoundationSegLib.mrml.volumes import add_volume_node, volume_from_node
+from FoundationSegLib.mrml.volumes import NodeImage, add_volume_node, volume_from_node
 from FoundationSegLib.worker.client import InlineClient
 from Testing.mrml.random_geometries import add_parent
 from Testing.unit.core.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
@@ -334,3 +335,19 @@ def test_what_cannot_be_undone_now_can_be_later(session, store, client, monkeypa
         with pytest.raises(GeometryError):
             session.redo(segment.segment_id)
     assert session.redo(segment.segment_id) and mask_of(segment).sum() == 25
+
+
+def test_voxels_of_the_image_that_others_change(session, client, volume_node):
+    session.image_source = NodeImage(volume_node)
+    session._image_stamp = session.image_source.stamp()
+    segment = next_segment(session, "Liver")
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    slicer.util.arrayFromVolume(volume_node)[0] += 1
+    slicer.util.arrayFromVolumeModified(volume_node)
+    segment.add(PointPrompt(ras(5, 4, 5)))
+    keys = [request.volume_key for request in client.requests]
+    assert keys[0] != keys[1] == volume_from_node(volume_node).key and mask_of(segment).sum() == 50
+    assert [type(one) for one in client.outcomes] == [Done, ImageChanged, Done]
+    volume_node.SetOrigin(1, 2, 3)
+    with pytest.raises(GeometryError, match="moved"):
+        segment.add(PointPrompt(ras(1, 4, 5)))

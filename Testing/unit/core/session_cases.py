@@ -57,11 +57,16 @@ class FakeClient:
     fails: bool = False
     requests: list = field(default_factory=list)
     cancelled: list = field(default_factory=list)
+    sent: list = field(default_factory=list)
     session: Session | None = None
     radius: int = 2
 
     def send_volume(self, volume):
-        pass
+        self.volume = volume
+        self.sent.append(volume.key)
+
+    def remove_volume(self, volume_key):
+        self.sent.remove(volume_key)
 
     def submit(self, request):
         self.requests.append(request)
