@@ -250,19 +250,42 @@ def test_the_users_offline_mode_is_kept(rig, show):
     assert rig.hub.requests == []
 
 
+def use(rig, first, path):
+    first.ui.pythonPathEdit.currentPath = str(path)
+    rig.desk.click(first.ui.usePythonButton)
+
+
 def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
     from FoundationSegPanel.settings import read_settings
 
     first = show(NEEDS_NOTHING)
     rig.desk.click(first.ui.otherPythonButton)
-    first.ui.pythonPathEdit.currentPath = "/no/such/python"
+    assert "press Use" in message(first)
+    assert not first.ui.installButton.enabled, "into which of the two?"
+    use(rig, first, "/no/such/python")
     assert "no such program" in message(first)
     assert read_settings().is_own_python
-    first.ui.pythonPathEdit.currentPath = sys.executable
+    use(rig, first, sys.executable)
     rig.wait(lambda: first._desk.python is not None)
     assert read_settings().worker_python == sys.executable
-    rig.wait(lambda: first.ui.installButton.enabled)
-    assert "no such program" not in message(first)
+    assert first.ui.installButton.enabled
+    assert message(first) == ""
+    rig.desk.click(first.ui.ownPythonButton)
+    assert read_settings().is_own_python
+    assert first.ui.installButton.enabled
+    assert not first.ui.usePythonButton.enabled
+
+
+def test_nothing_is_started_while_somebody_types(rig, show, tmp_path):
+    first = show(NEEDS_NOTHING)
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    rig.desk.click(first.ui.otherPythonButton)
+    first.ui.pythonPathEdit.currentPath = str(program)
+    rig.desk.process_events()
+    assert first._desk.settings.is_own_python
+    assert not (tmp_path / "started").exists()
 
 
 def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
@@ -271,7 +294,7 @@ def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)
     rig.desk.click(first.ui.otherPythonButton)
-    first.ui.pythonPathEdit.currentPath = str(program)
+    use(rig, first, program)
     rig.wait(lambda: first._desk.problem is not None)
     assert "ended with code 3" in message(first)
     assert not first.ui.installButton.enabled
