@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from FoundationSegLib.hub.store import Store
-from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH
+from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH, PANEL
 from Testing.unit.hub.hub_cases import content_of
 from Testing.unit.worker.conftest import has_ended
 
@@ -314,3 +314,24 @@ def test_the_event_loop_goes_on_meanwhile(rig, show, bar):
         time.sleep(0.002)
     bar("event loop blocked while a model is set up, ms", 1000 * longest, "< 100")
     assert longest < 1
+
+
+def test_a_defect_is_told_and_does_not_leave_the_dialog_stuck(rig, show):
+    from FoundationSegPanel import set_up_run
+
+    def fail(*_):
+        raise ZeroDivisionError("nobody thought of it")
+
+    rig.extension()
+    first = show(NEEDS_TORCH)
+    rig.patch.setattr(set_up_run, "install_torch", fail)
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: idle(first))
+    assert "a defect of FoundationSeg: ZeroDivisionError: nobody thought of it" in message(first)
+    assert first.ui.installButton.enabled
+
+
+def test_nothing_of_slicer_is_used_before_it_is_imported():
+    """In Slicer, ``slicer.packaging`` is there once somebody has imported it; the stand-in has it from the start."""
+    for path in PANEL.rglob("*.py"):
+        assert "slicer.packaging." not in path.read_text(encoding="utf-8"), path.name
