@@ -179,6 +179,8 @@ def find_lost_sessions(folder: Path | None = None) -> tuple[LostSession, ...]:
     """What sessions left behind that did not end as they should, the newest first; those that live are none."""
     found = []
     for recovery in find_recoveries(folder or recovery_folder()):
+        if not recovery.segments:
+            continue  # nothing was done
         try:
             grid = recovery.more["grid"]
             geometry = Geometry(grid["ijk_to_ras"], grid["shape_kji"])

@@ -1,12 +1,14 @@
 """`slicer.app`, the main window, and `slicer.modules`."""
 
-import tempfile
-from pathlib import Path
+import ctypes
+import sys
 from typing import Any, ClassVar
 
+import slicer
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
+from Testing.gui import problems
 from Testing.gui.standin import Standin, standin
 from Testing.gui.widgets_nodes import SceneUser
 
@@ -55,8 +57,6 @@ class ScriptedModule(Standin, QtCore.QObject):
         """A scripted module has no logic in C++."""
 
     def mrmlScene(self) -> Any:
-        import slicer
-
         return slicer.mrmlScene
 
 
@@ -113,7 +113,6 @@ class Application(Standin, QtWidgets.QApplication):
         self.setOrganizationName("slicer.org")
         self.setApplicationName("Slicer")
         self.setApplicationVersion("5.12.3")
-        self._folder = Path(tempfile.mkdtemp(prefix="slicer-desk-"))
         self._paused = 0
         self.setQuitOnLastWindowClosed(False)
 
@@ -190,3 +189,27 @@ class Application(Standin, QtWidgets.QApplication):
 
     def openExtensionsManagerDialog(self) -> None:
         self.desk.opened_modules.append("ExtensionsManager")
+
+
+_application: list[Application] = []
+
+
+def the_application() -> Application:
+    """Qt allows one for a process."""
+    if not _application:
+        _make_immortal(None, True, False)
+        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
+        QtCore.qInstallMessageHandler(problems.note_qt_message)
+        _application.append(Application())
+    return _application[0]
+
+
+def _make_immortal(*constants: Any) -> None:
+    """Keep PySide6 from killing Python's constants.
+
+    It loses a reference to True with every signal of a bool that Python emits, and to None with every property that is
+    none. From CPython 3.12 on they cannot die; before, the process would abort after a few hundred.
+    """
+    if sys.version_info < (3, 12):
+        for constant in constants:
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40

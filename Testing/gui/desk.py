@@ -1,6 +1,7 @@
 """A user at a desk: opens the module, clicks, types, uses the mouse in slice views, answers dialogs, looks."""
 
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -31,16 +32,6 @@ from Testing.gui.proxy import Wrapper, unwrap, wrap
 from Testing.gui.screenshots import compose
 
 _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_values, widgets_views)
-_application: list[application.Application] = []
-
-
-def the_application() -> application.Application:
-    """Qt allows one for a process."""
-    if not _application:
-        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
-        QtCore.qInstallMessageHandler(problems.note_qt_message)
-        _application.append(application.Application())
-    return _application[0]
 
 
 class Desk:
@@ -57,11 +48,14 @@ class Desk:
             QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, str(folder / "settings")
         )
         QtCore.QSettings().clear()
-        app = the_application()
+        app = application.the_application()
         app.desk = self
         modules.install()
         self.headless = boot_scene()
         self.scene = self.headless.scene
+        crosshair = slicer.vtkMRMLCrosshairNode()
+        crosshair.SetCrosshairName("default")
+        self.scene.AddNode(crosshair)
         self.layout_manager = widgets_views.LayoutManager(self.headless)
         self.module_manager = application.ModuleManager()
         slicer.app = wrap(app)
@@ -72,6 +66,7 @@ class Desk:
         self.main_window = self._open_main_window() if main_window else None
         self._loaded: dict[str, Any] = {}
         self._left = False
+        self._paths: list[str] = []
         sys.excepthook = problems.note_uncaught
 
     def _open_main_window(self) -> QtWidgets.QMainWindow:
@@ -124,6 +119,7 @@ class Desk:
         name = path.stem
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
+            self._paths.append(str(path.parent))
         spec = importlib.util.spec_from_file_location(name, path)
         source = importlib.util.module_from_spec(spec)
         sys.modules[name] = source
@@ -147,9 +143,8 @@ class Desk:
             widget._q.setMRMLScene(None)
             widget.delete()
         delattr(slicer.modules, name.lower())
-        for attribute in (f"{name}Widget",):
-            if hasattr(slicer.modules, attribute):
-                delattr(slicer.modules, attribute)
+        if hasattr(slicer.modules, f"{name}Widget"):
+            delattr(slicer.modules, f"{name}Widget")
         self.module_manager.modules.pop(name)
         sys.modules.pop(name, None)
 
@@ -197,6 +192,7 @@ class Desk:
         self.process_events()
         combination = QtGui.QKeySequence(keys)[0]
         QTest.keyClick(q, combination.key(), combination.keyboardModifiers())
+        QTest.keyRelease(q, QtCore.Qt.Key.Key_Control)  # or Qt would go on believing that they are held
         self.process_events()
 
     def mouse(self, view: str) -> ViewMouse:
@@ -270,6 +266,14 @@ class Desk:
 
     # The end
 
+    def _forget_sources(self) -> None:
+        """The next desk loads the module's own packages anew."""
+        for folder in self._paths:
+            sys.path.remove(folder)
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None) or "").startswith(folder + os.sep):
+                    del sys.modules[name]
+
     def take_problems(self) -> list[BaseException]:
         """What went wrong since the desk was opened; for a test that expects it: it does not fail for it any more."""
         found = list(problems.noted)
@@ -296,6 +300,7 @@ class Desk:
                 shiboken6.delete(widget)
         self.process_events()
         problems.noted.clear()
+        self._forget_sources()
         sys.excepthook = sys.__excepthook__
         slicer.util.delayDisplay = _SLICERS_DELAY_DISPLAY
         slicer_python.uninstall()

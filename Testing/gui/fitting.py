@@ -91,6 +91,8 @@ def _as_list(value: Any) -> list[Any]:
 def _as_object(value: Any, kind: str, kindness: int) -> Any:
     """An object of Qt. PySide6 converts some itself, a colour to a brush for example, as PythonQt does."""
     name = kind.rstrip("*")
+    if name == "QByteArray" and isinstance(value, (bytes, str)):
+        return value.encode() if isinstance(value, str) else value
     if value is None:
         if not kind.endswith("*"):
             raise Misfit

@@ -3,7 +3,16 @@
 Slicer runs this file too and prints what differs there: `Slicer --python-script Testing/gui/manners.py`.
 """
 
+import sys
+from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # in Slicer
+    sys.path.insert(
+        0, str(Path(sys.argv[-1] if sys.argv[-1].endswith("manners.py") else __file__).resolve().parents[2])
+    )
+
+from Testing.gui.manners_widgets import WIDGET_LINES
 
 # Lines that run one after the other, with the value of an expression, or the class of the error that it raises.
 LINES: dict[str, list[tuple[str, Any]]] = {
@@ -168,6 +177,7 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("d.close(); b.clicked.emit(); d.visible", True),
         ("d.close()", True),
     ],
+    "widgets that a panel uses": WIDGET_LINES,
 }
 
 # Where the stand-in complains and Slicer goes on, silently or with a line in its log: (set-up, line, Slicer's value).
@@ -236,12 +246,6 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    sys.path.insert(
-        0, str(Path(sys.argv[-1] if sys.argv[-1].endswith("manners.py") else __file__).resolve().parents[2])
-    )
     report()
     import slicer
 

@@ -187,6 +187,7 @@ class TestHands:
         desk.type(field, "new")
         desk.press_key(field, "Ctrl+K")
         assert (field.text, pressed) == ("new", ["Ctrl+K"])
+        assert qt.QApplication.keyboardModifiers() == qt.Qt.NoModifier
 
     def test_chooses_entries_and_nodes(self, desk):
         import qt

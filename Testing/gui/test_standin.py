@@ -77,6 +77,15 @@ def test_a_widget_without_a_parent_goes_with_its_name(desk):
     assert gone() is None
 
 
+def test_pythons_constants_survive_many_signals(desk):
+    import ctk
+
+    button = ctk.ctkCollapsibleButton()
+    for _ in range(2000):
+        button.contentsCollapsed(True)
+        button.property("no such property")
+
+
 @pytest.mark.parametrize(
     "name, members",
     [

@@ -1,6 +1,5 @@
 """CTK's widgets, with the behaviour that was seen in Slicer: which signals come, in which order, and which do not."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -100,16 +99,6 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
         painter.drawRect(0, 0, self.width() - 1, self.height() - 1)
 
 
-@standin("ctkCheckBox")
-class CheckBox(Standin, QtWidgets.QCheckBox):
-    pass
-
-
-@standin("ctkPushButton")
-class PushButton(Standin, QtWidgets.QPushButton):
-    remembered: ClassVar[dict[str, Any]] = {"buttonTextAlignment": 132, "iconAlignment": 1, "elideMode": 3}
-
-
 @standin("ctkMessageBox")
 class MessageBox(Standin, QtWidgets.QMessageBox):
     remembered: ClassVar[dict[str, Any]] = {
@@ -145,28 +134,6 @@ class ComboBox(Standin, QtWidgets.QComboBox):
         index = self.findData(value)
         if index >= 0:
             self.setCurrentIndex(index)
-
-
-@standin("ctkCollapsibleGroupBox")
-class CollapsibleGroupBox(Standin, QtWidgets.QGroupBox):
-    remembered: ClassVar[dict[str, Any]] = {"collapsedHeight": 0}
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.setCheckable(True)
-        self.toggled.connect(self._show_children)
-
-    @property
-    def collapsed(self) -> bool:
-        return not self.isChecked()
-
-    @collapsed.setter
-    def collapsed(self, value: bool) -> None:
-        self.setChecked(not value)
-
-    def _show_children(self, shown: bool) -> None:
-        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly):
-            child.setVisible(shown)
 
 
 @standin("ctkPathLineEdit")
@@ -220,53 +187,3 @@ class PathLineEdit(Standin, QtWidgets.QWidget):
         if bool(text) != self._valid:
             self._valid = bool(text)
             self.validInputChanged.emit(self._valid)
-
-
-@standin("ctkDirectoryButton")
-class DirectoryButton(Standin, QtWidgets.QWidget):
-    directoryChanged = Signal(str)
-    directorySelected = Signal(str)
-    remembered: ClassVar[dict[str, Any]] = {"caption": "", "acceptMode": 0}
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*[value for value in arguments if not isinstance(value, str)])
-        self._directory = next((value for value in arguments if isinstance(value, str)), ".")
-        row = QtWidgets.QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        self._button = QtWidgets.QPushButton(self._directory, self)
-        row.addWidget(self._button)
-
-    @property
-    def directory(self) -> str:
-        return self._directory
-
-    @directory.setter
-    def directory(self, path: str) -> None:
-        path = str(Path(path))
-        if path != self._directory:
-            self._directory = path
-            self._button.setText(path)
-            self.directoryChanged.emit(path)
-
-
-@standin("ctkColorPickerButton")
-class ColorPickerButton(Standin, QtWidgets.QPushButton):
-    colorChanged = Signal(QtGui.QColor)
-    remembered: ClassVar[dict[str, Any]] = {"displayColorName": True, "dialogOptions": 0}
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*[value for value in arguments if not isinstance(value, (QtGui.QColor, str))])
-        self._color = QtGui.QColor("black")
-
-    @property
-    def color(self) -> QtGui.QColor:
-        return self._color
-
-    @color.setter
-    def color(self, value: QtGui.QColor) -> None:
-        self.setColor(value)
-
-    def setColor(self, value: QtGui.QColor) -> None:
-        if value != self._color:
-            self._color = QtGui.QColor(value)
-            self.colorChanged.emit(self._color)

@@ -15,13 +15,11 @@ class _Number(Standin, QtWidgets.QWidget):
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
-        self._minimum, self._maximum, self._value = 0.0, self._largest, 0.0
+        self._minimum, self._maximum, self._value = 0.0, 99.99, 0.0
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         self._shown = QtWidgets.QLabel("0", self)
         row.addWidget(self._shown)
-
-    _largest = 99.99
 
     @property
     def minimum(self) -> float:
@@ -115,12 +113,6 @@ class MRMLSliderWidget(SliderWidget):
         return getattr(self, "_scene", None)
 
 
-@standin("ctkDoubleSlider")
-class DoubleSlider(_Number):
-    _largest = 99.0
-    remembered: ClassVar[dict[str, Any]] = {"singleStep": 1.0, "pageStep": 10.0, "tracking": True, "orientation": 2}
-
-
 @standin("ctkDoubleSpinBox")
 class DoubleSpinBox(_Decimals, _Number):
     editingFinished = Signal()
@@ -149,14 +141,6 @@ class DoubleSpinBox(_Decimals, _Number):
 
     def stepDown(self) -> None:
         self.setValue(self._value - self.read_property("singleStep"))
-
-
-@standin("qMRMLSpinBox")
-class MRMLSpinBox(DoubleSpinBox):
-    remembered: ClassVar[dict[str, Any]] = {"quantity": "", "unitAwareProperties": 0}
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
 
 
 class _Range(Standin, QtWidgets.QWidget):
@@ -250,14 +234,6 @@ class RangeWidget(_Decimals, _Range):
 
     def reset(self) -> None:
         self.setValues(*self._bounds)
-
-
-@standin("qMRMLRangeWidget")
-class MRMLRangeWidget(RangeWidget):
-    remembered: ClassVar[dict[str, Any]] = {"quantity": ""}
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
 
 
 @standin("ctkDoubleRangeSlider")

@@ -11,6 +11,7 @@ from FoundationSegLib.core.prompts import MaskPrompt, PointPrompt, Polarity
 from FoundationSegLib.core.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.core.segment_store import NewSegment
+from FoundationSegLib.core.steps import PromptAdded
 from Testing.unit.core.session_cases import CHOICES, SLICES, VOLUMES, make_session, mask_of, point, segment_of
 
 BOX = Box((2, 2, 3), (6, 8, 9))
@@ -86,14 +87,11 @@ def test_propagation_keeps_to_what_is_seen():
 
 
 def test_segments_of_one_action_with_different_boxes_are_refused():
-    from FoundationSegLib.core.actions import Action
-    from FoundationSegLib.core.steps import PromptAdded
-
-    choice = replace(VOLUMES, region=AroundPrompt(1.5))
-    session, _ = make_session(choice=choice)
-    intents = {NewSegment(name): (PromptAdded("1", point(k)),) for name, k in (("A", 2), ("B", 6))}
+    session, _ = make_session(choice=replace(VOLUMES, region=AroundPrompt(1.5)))
+    intents = [(NewSegment(name), (PromptAdded("1", point(k)),)) for name, k in (("A", 2), ("B", 6))]
     with pytest.raises(PromptError, match="seen in different regions"):
-        session.act(Action(intents, choice))
+        session.act_on_new(intents)
+    assert session.ledger.store.segment_ids == ()
 
 
 def test_a_replay_sees_the_same():
