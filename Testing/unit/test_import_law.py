@@ -40,7 +40,9 @@ LAW = {
     f"{WORKER}.main": Rule((WORKER, CORE, "numpy"), lazily=(HUB, MODELS, ENGINE)),
     IO: Rule((IO, CORE, "numpy", "SimpleITK")),
     MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk")),
-    f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch")),
+    f"{LIBRARY}.evaluation": Rule(
+        (f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch"), lazily=("matplotlib",)
+    ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
