@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import replace
 
-from FoundationSegLib.core.cards import CheckpointFile, ModelCard, read_catalogue
+from FoundationSegLib.core.cards import ModelCard, read_catalogue
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.digests import hash_file
 from FoundationSegLib.hub.store import Store
@@ -18,10 +18,8 @@ COMMAND = (sys.executable, "-P", "-m", "Testing.models.classify_worker")
 def card_in(store: Store, model_id: str) -> ModelCard:
     """The card of a small checkpoint that lies in a store."""
     card = read_catalogue()[model_id]
-    paths = {file.path: store.file_path(card, file) for file in card.source.files}
-    files = tuple(
-        CheckpointFile(name, path.stat().st_size, hash_file(path)) for name, path in paths.items() if path.exists()
-    )
+    there = [(file, path) for file in card.source.files if (path := store.file_path(card, file)).exists()]
+    files = tuple(replace(file, bytes=path.stat().st_size, sha256=hash_file(path)) for file, path in there)
     return replace(card, source=replace(card.source, files=files), unverified=())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.cards import CheckpointFile, ModelCard
+from FoundationSegLib.core.cards import ModelCard
 from FoundationSegLib.hub.digests import hash_file
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models import medsam2
@@ -59,7 +59,7 @@ def stock(card: ModelCard, folder: Path) -> tuple[ModelCard, Store]:
     made.mkdir(parents=True)
     files = WRITERS[card.family](made, card)
     wanted = tuple(
-        CheckpointFile(file.path, files[file.name].stat().st_size, hash_file(files[file.name]))
+        replace(file, bytes=files[file.name].stat().st_size, sha256=hash_file(files[file.name]))
         for file in card.source.files
         if file.name in files
     )
