@@ -141,6 +141,11 @@ class ModelCard:
     unverified: tuple[str, ...] = ()
     replaces: str = ""
 
+    @property
+    def sees_volumes(self) -> bool:
+        """True for a model that looks at whole volumes and never at slices."""
+        return 2 not in self.dimensions
+
     def understands(self, kind: PromptKind) -> bool:
         """True where the model itself has prompts of this kind."""
         return kind in self.prompts
@@ -148,6 +153,12 @@ class ModelCard:
     def takes(self, kind: PromptKind) -> bool:
         """True where prompts of this kind can be given, be it that they are translated."""
         return self.understands(kind) or kind in self.translations
+
+    @property
+    def bytes_certain(self) -> bool:
+        """True where the source's :attr:`~Source.bytes` is the whole of the download, and not in doubt."""
+        doubtful = [self.is_unverified(f"source.files[{n}].bytes") for n in range(len(self.source.files))]
+        return self.source.download_bytes is not None or (self.source.bytes_known and not any(doubtful))
 
     def is_unverified(self, field: str) -> bool:
         """True where a field, or one that it is inside of, stands in :attr:`unverified`."""

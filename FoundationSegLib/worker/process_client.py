@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.classify_request import ClassifyRequest
@@ -39,11 +39,14 @@ class ProcessClient:
         settings: what the worker is told.
         command: how it is started.
         patience: how long to wait for what.
+        inherited: the environment that the worker starts with; this process's own, unless given. Another Python than
+            Slicer's must not get what Slicer's launcher has set.
     """
 
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     command: Sequence[str] = field(default_factory=worker_command)
     patience: Patience = field(default_factory=Patience)
+    inherited: Mapping[str, str] | None = None
     _link: Link | None = None
     _events: deque[Event] = field(default_factory=deque)
     _volumes: dict[str, Volume] = field(default_factory=dict)
@@ -165,7 +168,7 @@ class ProcessClient:
         if self._link is None:
             self._sent.clear()
             try:
-                self._link = Link.start(self.command, self.settings.to_document())
+                self._link = Link.start(self.command, self.settings.to_document(), self.inherited)
             except LinkLost as loss:
                 self._fail(InferenceError(str(loss)))
         return self._link

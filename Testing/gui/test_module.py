@@ -1,0 +1,30 @@
+"""The module as it is: loaded, built, tested by its own test, closed."""
+
+import sys
+from pathlib import Path
+
+import slicer
+
+MODULE = Path(__file__).resolve().parents[2] / "FoundationSeg" / "FoundationSeg.py"
+
+
+def test_opens_and_closes(desk):
+    widget = desk.open_module(MODULE)
+    assert widget.parent.isEntered
+    desk.close_module("FoundationSeg")
+    assert "FoundationSeg" not in sys.modules
+
+
+def test_reloads(desk):
+    first = desk.open_module(MODULE)
+    first.onReload()
+    second = slicer.modules.FoundationSegWidget
+    assert second is not first
+    assert type(second) is not type(first)
+    assert second.parent is first.parent
+    assert slicer.util.getModuleLogic("FoundationSeg") is second.logic
+
+
+def test_its_own_test_passes(desk):
+    desk.open_module(MODULE)
+    slicer.selfTests["FoundationSeg"]()
