@@ -55,7 +55,9 @@ LAW = {
     f"{WORKER}.errand_main": Rule((WORKER, CORE), lazily=(HUB, ENGINE)),
     IO: Rule((IO, CORE, "numpy", "SimpleITK")),
     MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
-    f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch")),
+    f"{LIBRARY}.evaluation": Rule(
+        (f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch"), lazily=("matplotlib",)
+    ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
     f"{LIBRARY}.node_scripting": Rule((f"{LIBRARY}.scripting", CORE, *CLIENT_SIDE, MRML)),
