@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from ..core.adapters import require_adapter
-from ..core.capabilities import require_understood
+from ..core.capabilities import require_task, require_understood
 from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import InputError, OutputError
 from ..core.intensity import check_policy
@@ -125,8 +125,7 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> _Job:
     """What can be found wrong without the image is found before it is read."""
     card = find_card(read_catalogue(), options.model)
-    if card.task != "segment":
-        raise InputError(f"{card.id} is a model to {card.task} with, not to segment with; see 'models list'")
+    require_task(card, "segment")
     require_adapter(card)
     check_policy(options.intensity)
     propagation = _propagation(options)
