@@ -33,6 +33,7 @@ from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
 from .report import segment_report
 from .roi import roi_argument
+from .seeds import with_seeds
 from .slice_ranges import slice_range
 from .targets import path_argument, require_targets
 from .terminal import ProgressLine, say
@@ -59,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
     )
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
-    parser.add_argument("--prompts", metavar="FILE", type=path_argument, required=True, help="what to segment (JSON)")
+    parser.add_argument("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
+    parser.add_argument(
+        "--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names"
+    )
     parser.add_argument(
         "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"
     )
@@ -132,12 +136,25 @@ def _check(options: argparse.Namespace) -> _Job:
     if propagation is not None:
         choose_hand_over(propagation.hand_over, card.prompts)
     _check_targets(options)
-    prompts = read_prompts(options.prompts)
-    masks = mask_files(prompts, options.prompts.parent)
+    prompts = _asked(options)
+    masks = mask_files(prompts, _prompts_folder(options))
     require_targets(_targets(options), {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
     return _Job(card, prompts, options)
+
+
+def _asked(options: argparse.Namespace) -> PromptSet:
+    """The prompts of the file, and the seeds of the other one."""
+    if options.prompts is None and options.seed_from is None:
+        raise InputError("say what to segment: --prompts FILE or --seed-from FILE")
+    prompts = read_prompts(options.prompts) if options.prompts is not None else PromptSet(())
+    return with_seeds(prompts, options.seed_from)
+
+
+def _prompts_folder(options: argparse.Namespace) -> Path:
+    """What the files of mask prompts are relative to."""
+    return options.prompts.parent if options.prompts is not None else Path()
 
 
 def _targets(options: argparse.Namespace) -> dict[str, Path | None]:
@@ -149,7 +166,10 @@ def _check_targets(options: argparse.Namespace) -> None:
     output_format(options.output)
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
-    require_targets(_targets(options), {"the image": options.volume, "the prompts file": options.prompts})
+    sources = {"the image": options.volume}
+    if options.prompts is not None:
+        sources["the prompts file"] = options.prompts
+    require_targets(_targets(options), sources)
 
 
 def _read(job: _Job) -> Volume:
@@ -187,7 +207,7 @@ def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
 
 def _request(job: _Job, volume: Volume) -> PredictRequest:
     prompts = prompts_in_ras(job.prompts, volume.geometry)
-    prompts = read_masks(prompts, job.options.prompts.parent, volume.geometry)
+    prompts = read_masks(prompts, _prompts_folder(job.options), volume.geometry)
     return PredictRequest(
         request_id=0,
         model_id=job.card.id,
