@@ -1,9 +1,12 @@
 """The scripted module. Thin: everything that is not a widget is in FoundationSegLib, beside this folder."""
 
+from __future__ import annotations  # a Slicer that is too old must get as far as saying so
+
 import sys
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -20,6 +23,9 @@ from slicer.util import VTKObservationMixin
 _SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (_SOURCE_TREE / "FoundationSegLib").is_dir() and str(_SOURCE_TREE) not in sys.path:
     sys.path.append(str(_SOURCE_TREE))
+
+
+_OLDEST_SLICER = (5, 12)
 
 
 class FoundationSeg(ScriptedLoadableModule):
@@ -52,9 +58,15 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel. Nothing is installed, downloaded or started here."""
+        ScriptedLoadableModuleWidget.setup(self)
+        if (slicer.app.majorVersion, slicer.app.minorVersion) < _OLDEST_SLICER:
+            text = _("FoundationSeg needs Slicer {oldest} or later; this is {version}.")
+            oldest = ".".join(map(str, _OLDEST_SLICER))
+            self.layout.addWidget(qt.QLabel(text.format(oldest=oldest, version=slicer.app.applicationVersion)))
+            self.layout.addStretch(1)
+            return
         from FoundationSegPanel.panel import Panel
 
-        ScriptedLoadableModuleWidget.setup(self)
         self.logic = FoundationSegLogic()
         widget = slicer.util.loadUI(self.resourcePath("UI/FoundationSeg.ui"))
         self.layout.addWidget(widget)
@@ -76,12 +88,14 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         """The user comes to the module."""
-        self.initializeParameterNode()
-        self.panel.enter()
+        if self.panel is not None:
+            self.initializeParameterNode()
+            self.panel.enter()
 
     def exit(self) -> None:
         """The user goes to another module; what is under way goes on."""
-        self.panel.leave()
+        if self.panel is not None:
+            self.panel.leave()
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
         """Let go of everything in the scene."""

@@ -49,3 +49,21 @@ def test_is_left_for_another_module_and_entered_again(desk):
 def test_its_own_test_passes(desk):
     desk.open_module(MODULE)
     slicer.selfTests["FoundationSeg"]()
+
+
+def test_an_old_slicer_is_told(desk, monkeypatch):
+    from Testing.gui.application import Application
+
+    monkeypatch.setattr(Application, "minorVersion", 10)
+    widget = desk.open_module(MODULE)
+    assert widget.panel is None
+    labels = [label.text for label in widget.parent.findChildren(qt_class("QLabel"))]
+    assert any("5.12 or later" in text for text in labels)
+    widget.exit()
+    widget.enter()
+
+
+def qt_class(name):
+    import qt
+
+    return getattr(qt, name)
