@@ -97,18 +97,15 @@ def test_one_slice_a_region_and_a_segment(booth):
 
 def test_evidence_as_a_segment_and_as_values(booth):
     output = booth.folder / "evidence.seg.nrrd"
-    looks = ("--intensity", "ct-soft-tissue")
-    assert run(booth, *looks, "--evidence", output, "--evidence-label", "bright", "--evidence-slices", "0") == 0, (
-        booth.err
-    )
+    asked = ("--intensity", "ct-soft-tissue", "--evidence-label", "bright", "--evidence-slices", "0")
+    assert run(booth, *asked, "--evidence", output) == 0, booth.err
     mask, _ = read_mask_prompt(output, "Evidence: bright")
     blocks = np.zeros(SHAPE, bool)
     for block in BLOCKS.values():
         blocks[block] = True
     assert mask.any() and (mask & blocks).sum() > 0.8 * mask.sum()
     values = booth.folder / "evidence.nrrd"
-    method = ("--evidence-method", "occlusion")
-    assert run(booth, *looks, "--evidence", values, *method) == 0, booth.err
+    assert run(booth, *asked, "--evidence", values, "--evidence-method", "occlusion") == 0, booth.err
     image = sitk.ReadImage(str(values))
     found = sitk.GetArrayFromImage(image)
     assert found.shape == SHAPE and found.dtype == np.float32 and image.GetSpacing() == (1.0, 1.0, 2.0)
