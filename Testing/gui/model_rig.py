@@ -53,6 +53,12 @@ print("Successfully installed", flush=True)
 time.sleep(0.3)
 """
 
+_TORCH = """
+from types import SimpleNamespace
+cuda = mps = SimpleNamespace(is_available=lambda: False)
+backends, version = SimpleNamespace(mps=mps), SimpleNamespace(cuda=None)
+"""
+
 _EXTENSION = """
 from pathlib import Path
 class PyTorchUtilsLogic:
@@ -108,6 +114,10 @@ class ModelRig:
         (self.site / "extension").mkdir()
         (self.site / "extension" / "PyTorchUtils.py").write_text(_EXTENSION)
         self.patch.syspath_prepend(str(self.site / "extension"))
+
+    def light_torch(self) -> None:
+        """Errands import a PyTorch that knows no graphics card, and takes no seconds."""
+        (self.site / "torch.py").write_text(_TORCH)
 
     def open(self) -> Any:
         """The model desk, with a worker for downloads that can meet a full disk."""

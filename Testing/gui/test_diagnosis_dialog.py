@@ -17,6 +17,7 @@ def show(rig):
         from FoundationSegPanel.settings import Settings, write_settings
 
         rig.card()
+        rig.light_torch()
         write_settings(Settings(worker_python=python))
         made.append(DiagnosisDialog(rig.open(), None))
         made[-1].show()
@@ -36,7 +37,7 @@ def test_it_tells_versions_devices_and_the_store(rig, show):
     dialog = show()
     assert not dialog.ui.copyButton.enabled
     assert "Asking" in dialog.ui.messageLabel.text
-    rig.wait(lambda: dialog.text, 60)
+    rig.wait(lambda: dialog.text)
     facts = shown(dialog)
     assert facts["FoundationSeg"] == __version__
     assert facts["Slicer"] == "5.12.3 (34000)"
@@ -50,7 +51,7 @@ def test_the_copied_text_names_no_folder_and_no_person(rig, show, tmp_path):
     import qt
 
     dialog = show()
-    rig.wait(lambda: dialog.text, 60)
+    rig.wait(lambda: dialog.text)
     rig.desk.click(dialog.ui.foldersCheckBox)
     assert shown(dialog)["Folder of the models"] == str(tmp_path / "rig" / "store")
     rig.desk.click(dialog.ui.copyButton)
@@ -72,7 +73,7 @@ def test_a_python_that_is_missing_is_part_of_it(rig, show):
 
 def test_it_is_asked_again_on_request(rig, show):
     dialog = show()
-    rig.wait(lambda: dialog.text, 60)
+    rig.wait(lambda: dialog.text)
     rig.patch.setenv("HF_HUB_OFFLINE", "1")
     rig.desk.click(dialog.ui.refreshButton)
-    rig.wait(lambda: "nothing is downloaded" in shown(dialog)["Offline mode"], 60)
+    rig.wait(lambda: "nothing is downloaded" in shown(dialog)["Offline mode"])

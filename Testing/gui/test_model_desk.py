@@ -40,9 +40,10 @@ def test_nothing_is_asked_before_somebody_wants_it(models):
 
 
 def test_devices_once_found_are_remembered(models, rig):
+    rig.light_torch()
     models.refresh(devices=True)
     assert models.python is None, "that takes a process"
-    rig.wait(lambda: models.python, 60)
+    rig.wait(lambda: models.python)
     found = models.devices
     assert found.devices[-1].kind == "cpu"
     models.refresh()

@@ -44,7 +44,8 @@ def test_the_settings_are_those_of_the_panel(facade, tmp_path):
         facade.models()
 
 
-def test_the_diagnosis_is_plain_values(facade, tmp_path):
+def test_the_diagnosis_is_plain_values(facade, rig, tmp_path):
+    rig.light_torch()
     document = facade.diagnosis()
     assert json.loads(json.dumps(document)) == document
     assert document["software"]["Slicer"] == "5.12.3 (34000)"
