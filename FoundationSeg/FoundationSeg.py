@@ -243,42 +243,34 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
     def models(self) -> list[dict[str, Any]]:
         """Every model, whether it is ready, and what it lacks."""
-        from FoundationSegLib import model_management
+        from FoundationSegPanel import model_facade
 
-        return model_management.models(self._store(), self._python())
+        return model_facade.models()
 
     def modelState(self, modelId: str) -> dict[str, Any]:
         """One model, whether it is ready, and what it lacks."""
-        from FoundationSegLib import model_management
-        from FoundationSegLib.core.cards import find_card
+        from FoundationSegPanel import model_facade
 
-        card = find_card(self.catalogue(), modelId)
-        return model_management.model_state(card, self._store(), self._python())
+        return model_facade.model_state(modelId)
 
     def downloadModel(self, modelId: str, acceptLicense: bool = False) -> None:
         """Download a model's checkpoint, and wait for it; ``acceptLicense`` where its terms have to be accepted."""
-        from FoundationSegLib import model_management
+        from FoundationSegPanel import model_facade
 
-        model_management.download_model(modelId, self._store(), self.client(), accept_license=acceptLicense)
+        model_facade.download_model(modelId, accept_license=acceptLicense)
 
     def removeModel(self, modelId: str) -> int:
         """Delete what is stored of a model; returns the room that this frees, in bytes."""
-        from FoundationSegLib import model_management
+        from FoundationSegPanel import model_facade
 
         self.restartWorker()
-        return model_management.remove_model(modelId, self._store())
+        return model_facade.remove_model(modelId)
 
     def diagnosis(self) -> dict[str, Any]:
         """What somebody who helps needs to know; names no folder and no person. Takes seconds."""
-        from FoundationSegPanel.diagnosis_dialog import software
-        from FoundationSegPanel.settings import inherited_environment, read_settings
+        from FoundationSegPanel import model_facade
 
-        from FoundationSegLib import model_management
-
-        settings = read_settings()
-        inherited = inherited_environment(settings)
-        found = model_management.run_diagnosis(self._store(), settings.worker_python, inherited, software())
-        return found.to_document()
+        return model_facade.diagnosis()
 
     def volume(self, volumeNode: Any) -> Any:
         """A volume node as the library's value."""
@@ -291,21 +283,6 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         from FoundationSegLib.mrml.segments import SegmentWriter
 
         return SegmentWriter(segmentationNode, volumeNode)
-
-    def _store(self) -> Any:
-        from FoundationSegPanel.settings import read_settings, store_folder
-
-        from FoundationSegLib import model_management
-
-        return model_management.open_store(store_folder(read_settings()))
-
-    def _python(self) -> Any:
-        from FoundationSegPanel.settings import inherited_environment, read_settings
-
-        from FoundationSegLib import model_management
-
-        settings = read_settings()
-        return model_management.inspect(self.catalogue(), settings.worker_python, inherited_environment(settings))
 
 
 class FoundationSegTest(ScriptedLoadableModuleTest):

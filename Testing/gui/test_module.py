@@ -51,19 +51,16 @@ def test_its_own_test_passes(desk):
     slicer.selfTests["FoundationSeg"]()
 
 
-def test_an_old_slicer_is_told(desk, monkeypatch):
-    from Testing.gui.application import Application
-
-    monkeypatch.setattr(Application, "minorVersion", 10)
-    widget = desk.open_module(MODULE)
-    assert widget.panel is None
-    labels = [label.text for label in widget.parent.findChildren(qt_class("QLabel"))]
-    assert any("5.12 or later" in text for text in labels)
-    widget.exit()
-    widget.enter()
-
-
-def qt_class(name):
+def test_an_old_slicer_is_told(desk):
     import qt
 
-    return getattr(qt, name)
+    application = slicer.app._q
+    application.write_property("minorVersion", 10)
+    try:
+        widget = desk.open_module(MODULE)
+        assert widget.panel is None
+        assert any("5.12 or later" in label.text for label in widget.parent.findChildren(qt.QLabel))
+        widget.exit()
+        widget.enter()
+    finally:
+        application.write_property("minorVersion", 12)
