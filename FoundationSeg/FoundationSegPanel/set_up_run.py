@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.core.card_values import ModelCard
@@ -17,6 +16,7 @@ from FoundationSegLib.core.set_up import Step, next_step
 from FoundationSegLib.mrml.packages import find_torch_logic, install_torch
 
 from .model_desk import ModelDesk, Told
+from .slots import slot
 
 _PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
 
@@ -87,6 +87,7 @@ class SetUp:
         """True where PyTorch is next, and the extension that installs it is not there."""
         return self.step == "torch" and importlib.util.find_spec("PyTorchUtils") is None
 
+    @slot
     def begin(self) -> None:
         """Do what is missing, step by step."""
         self.has_begun, self._is_left = True, False
@@ -109,6 +110,7 @@ class SetUp:
             self.is_working = False
             self._desk.cancel()
 
+    @slot
     def accept(self) -> None:
         """The user accepts the terms."""
         self._accepts_license = True
@@ -118,6 +120,7 @@ class SetUp:
         """The user does not."""
         self._fail(PackageError(_("the licence was not accepted, so the model is not downloaded")))
 
+    @slot
     def ask_sizes(self, on_plan: Callable[[Any], None]) -> None:
         """Ask pip what it would install; nothing is."""
 
@@ -151,6 +154,7 @@ class SetUp:
             if step == "done":
                 self._listener.ready()
 
+    @slot
     def _install_torch(self) -> None:
         self._desk.stop_workers()
         try:
@@ -161,8 +165,10 @@ class SetUp:
             self._finish("torch")({})
 
     def _install_packages(self) -> None:
+        from slicer.packaging import isPipInstallInProgress  # not there before somebody imports it
+
         own = self._desk.settings.is_own_python
-        if own and slicer.packaging.isPipInstallInProgress():
+        if own and isPipInstallInProgress():
             self._fail(PackageError(_("another extension is installing packages; try again when it is done")))
             return
         self._work(_("Installing Python packages..."))
@@ -190,6 +196,7 @@ class SetUp:
 
         return on_done
 
+    @slot
     def _go_on_if_wanted(self) -> None:
         if self.is_working:
             self._go_on()
@@ -197,6 +204,10 @@ class SetUp:
     def _report(self, report: ProgressReport) -> None:
         if self.is_working:
             self._listener.progress(report)
+
+    def tell(self, error: FoundationSegError) -> None:
+        """Something went wrong, be it a defect: the run ends with it."""
+        self._fail(error)
 
     def _fail(self, error: FoundationSegError) -> None:
         self.is_working = False

@@ -11,13 +11,14 @@ from typing import get_args
 from ..core.adapters import require_adapter
 from ..core.capabilities import require_task, require_understood
 from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.errors import OutputError
+from ..core.errors import InputError, OutputError
 from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
 from ..core.prompts_file import read_prompts
-from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
+from ..core.requests import Direction, HandOver, MemoryBudget, Prediction, PredictRequest, Propagation
+from ..core.sizes import bytes_of
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
 from ..hub.store import default_store_folder
@@ -30,6 +31,7 @@ from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
 from .report import segment_report
 from .roi import roi_argument
+from .seeds import with_seeds
 from .slice_ranges import slice_range
 from .targets import Writer, path_argument, require_targets, write_together
 from .terminal import ProgressLine, say
@@ -43,13 +45,23 @@ def _propagation(options: argparse.Namespace) -> Propagation | None:
     return Propagation(start, stop, options.propagate_direction or "both", options.hand_over or "auto")
 
 
+def _size(text: str) -> int:
+    try:
+        return bytes_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
         "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
     )
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
-    parser.add_argument("--prompts", metavar="FILE", type=path_argument, required=True, help="what to segment (JSON)")
+    parser.add_argument("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
+    parser.add_argument(
+        "--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names"
+    )
     parser.add_argument(
         "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"
     )
@@ -63,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--propagate-direction", choices=get_args(Direction), help="towards which slice numbers")
     parser.add_argument("--hand-over", choices=get_args(HandOver), help="what a slice's mask becomes for the next one")
+    parser.add_argument("--memory-limit", metavar="SIZE", type=_size, help="what the model may take, for example 6GB")
     parser.add_argument(
         "--roi", metavar="I,J,K|prompts:MM", type=roi_argument, help="the part of the image that the model sees"
     )
@@ -121,12 +134,25 @@ def _check(options: argparse.Namespace) -> _Job:
     if propagation is not None:
         choose_hand_over(propagation.hand_over, card.prompts)
     _check_targets(options)
-    prompts = read_prompts(options.prompts)
-    masks = mask_files(prompts, options.prompts.parent)
+    prompts = _asked(options)
+    masks = mask_files(prompts, _prompts_folder(options))
     require_targets(_targets(options), {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
     return _Job(card, prompts, options)
+
+
+def _asked(options: argparse.Namespace) -> PromptSet:
+    """The prompts of the file, and the seeds of the other one."""
+    if options.prompts is None and options.seed_from is None:
+        raise InputError("say what to segment: --prompts FILE or --seed-from FILE")
+    prompts = read_prompts(options.prompts) if options.prompts is not None else PromptSet(())
+    return with_seeds(prompts, options.seed_from)
+
+
+def _prompts_folder(options: argparse.Namespace) -> Path:
+    """What the files of mask prompts are relative to."""
+    return options.prompts.parent if options.prompts is not None else Path()
 
 
 def _targets(options: argparse.Namespace) -> dict[str, Path | None]:
@@ -138,7 +164,10 @@ def _check_targets(options: argparse.Namespace) -> None:
     output_format(options.output)
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
-    require_targets(_targets(options), {"the image": options.volume, "the prompts file": options.prompts})
+    sources = {"the image": options.volume}
+    if options.prompts is not None:
+        sources["the prompts file"] = options.prompts
+    require_targets(_targets(options), sources)
 
 
 def _read(job: _Job) -> Volume:
@@ -159,7 +188,8 @@ def _read(job: _Job) -> Volume:
 
 def open_client(options: argparse.Namespace) -> Client:
     """The client that does the work: a worker process of its own."""
-    return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False))
+    budget = MemoryBudget(limit=options.memory_limit)
+    return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False, budget=budget))
 
 
 def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
@@ -175,7 +205,7 @@ def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
 
 def _request(job: _Job, volume: Volume) -> PredictRequest:
     prompts = prompts_in_ras(job.prompts, volume.geometry)
-    prompts = read_masks(prompts, job.options.prompts.parent, volume.geometry)
+    prompts = read_masks(prompts, _prompts_folder(job.options), volume.geometry)
     return PredictRequest(
         request_id=0,
         model_id=job.card.id,

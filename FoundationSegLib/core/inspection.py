@@ -71,7 +71,10 @@ class PythonReport:
 
     def to_document(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        document = asdict(self)
+        if self.devices is not None:
+            document["devices"]["devices"] = [asdict(device) for device in self.devices.devices]
+        return document
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> "PythonReport":
@@ -112,7 +115,7 @@ def _is_managed() -> bool:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether this computer has NVIDIA's driver, and so perhaps a card for CUDA; found out without PyTorch, at once.
+    """Whether this computer has NVIDIA's driver, and so perhaps a card for CUDA: found out at once, without PyTorch.
 
     A guess to choose a model by; only PyTorch knows whether it can use the card.
     """

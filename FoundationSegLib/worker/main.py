@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from ..core.errors import FoundationSegError, InferenceError
+from ..core.errors import DeviceLostError, FoundationSegError, InferenceError
 from ..core.progress import CancelToken, Progress, ProgressReport
 from .classification_documents import classification_to_frame, classify_from_frame
 from .client import Answering
@@ -127,13 +127,16 @@ class Worker:
         progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
         answers = {"predict": self._predict, "classify": self._classify, "download": self._download}
         answer_to = answers[frame.header["type"]]
+        is_lost = False
         try:
             answer = answer_to(frame, progress)
         except FoundationSegError as error:
-            answer = error_to_frame(error, ticket, traceback.format_exc())
+            answer, is_lost = error_to_frame(error, ticket, traceback.format_exc()), isinstance(error, DeviceLostError)
         finally:
             self.inbox.forget(ticket)
         self.channel.send(answer)
+        if is_lost:
+            leave()  # the device answers nobody in this process: the next request gets another
 
     def _predict(self, frame: Frame, progress: Progress) -> Frame:
         self._require_taken(frame)

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import slicer
@@ -9,8 +10,8 @@ from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
 from Testing.gui import problems
+from Testing.gui.scene_user import SceneUser
 from Testing.gui.standin import Standin, standin
-from Testing.gui.widgets_nodes import SceneUser
 
 
 @standin("qSlicerModuleManager")
@@ -93,9 +94,45 @@ class ScriptedModuleWidget(SceneUser):
         self.made()
 
 
+@standin("qSlicerModuleSelectorToolBar")
+class ModuleSelector(Standin, QtWidgets.QToolBar):
+    """What ``slicer.util.selectModule`` uses: the entered module is left, and the other entered if it is loaded."""
+
+    moduleSelected = Signal(str)
+
+    def __init__(self, select: Callable[[str], None]) -> None:
+        super().__init__()
+        self._select, self._selected = select, ""
+
+    @property
+    def selectedModule(self) -> str:
+        return self._selected
+
+    def selectModule(self, name: str) -> None:
+        self._selected = name
+        self._select(name)
+        self.moduleSelected.emit(name)
+
+
 @standin("qSlicerAppMainWindow")
 class MainWindow(Standin, QtWidgets.QMainWindow):
-    pass
+    def __init__(self, selector: ModuleSelector) -> None:
+        super().__init__()
+        self._selector = selector
+        self.addToolBar(selector)
+        self.views = QtWidgets.QWidget(self)
+        QtWidgets.QHBoxLayout(self.views)
+        self.setCentralWidget(self.views)
+        self.panel = QtWidgets.QScrollArea()
+        self.panel.setWidgetResizable(True)
+        dock = QtWidgets.QDockWidget(self)
+        dock.setObjectName("PanelDockWidget")
+        dock.setWidget(self.panel)
+        self.panel.setMinimumWidth(440)
+        self.addDockWidget(QtCore.Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+
+    def moduleSelector(self) -> ModuleSelector:
+        return self._selector
 
 
 @standin("qSlicerApplication")
@@ -170,6 +207,9 @@ class Application(Standin, QtWidgets.QApplication):
         return QtCore.QSettings()
 
     userSettings = revisionUserSettings = settings
+
+    def processEvents(self) -> None:
+        QtWidgets.QApplication.processEvents()
 
     def pauseRender(self) -> None:
         self._paused += 1

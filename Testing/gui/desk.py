@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import shiboken6
 import slicer
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 from FoundationSegLib.mrml.headless import boot_scene
 from Testing.gui import (
@@ -27,27 +28,32 @@ from Testing.gui import (
     widgets_values,
     widgets_views,
 )
+from Testing.gui.hands import Hands
 from Testing.gui.mouse import ViewMouse
 from Testing.gui.proxy import Wrapper, unwrap, wrap
 from Testing.gui.screenshots import compose
 
+# Importing them registers what they stand in for.
 _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_values, widgets_views)
 
 
-class Desk:
+class Desk(Hands):
     """One Slicer with an empty scene. Its names, and what they are for, are in `Testing/gui/conftest.py`."""
 
-    def __init__(self, folder: Path, main_window: bool = True, testing: bool = False) -> None:
+    def __init__(
+        self, folder: Path, main_window: bool = True, testing: bool = False, settings_of: "Desk | None" = None
+    ) -> None:
         self.folder, self.testing = folder, testing
         self.opened_modules: list[str] = []
         self.pip: Callable[..., Any] | None = None
         self.pictures: list[Path] = []
         for name in ("temporary", "cache", "settings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        if settings_of is not None:  # read from the file, as after a restart: they are texts then
+            shutil.copytree(settings_of.folder / "settings", folder / "settings", dirs_exist_ok=True)
         QtCore.QSettings.setPath(
             QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, str(folder / "settings")
         )
-        QtCore.QSettings().clear()
         app = application.the_application()
         app.desk = self
         modules.install()
@@ -56,7 +62,6 @@ class Desk:
         crosshair = slicer.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         self.scene.AddNode(crosshair)
-        self.layout_manager = widgets_views.LayoutManager(self.headless)
         self.module_manager = application.ModuleManager()
         slicer.app = wrap(app)
         slicer_python.install()
@@ -64,16 +69,18 @@ class Desk:
         slicer.packaging.pip_install = self._pip_install
         slicer.packaging.pip_uninstall = self._pip_install
         self.main_window = self._open_main_window() if main_window else None
+        self.layout_manager = widgets_views.LayoutManager(self.headless, self.main_window and self.main_window.views)
         self._loaded: dict[str, Any] = {}
         self._left = False
         self._paths: list[str] = []
         sys.excepthook = problems.note_uncaught
 
     def _open_main_window(self) -> QtWidgets.QMainWindow:
-        window = application.MainWindow()
+        window = application.MainWindow(application.ModuleSelector(self.select_module))
         window.setObjectName("qSlicerMainWindow")
         window.statusBar()
-        window.resize(1200, 900)
+        window.resize(1400, 900)
+        window.show()
         return window
 
     def _delay_display(self, message: str, autoCloseMsec: int = 1000, parent: Any = None, **_: Any) -> None:
@@ -107,8 +114,11 @@ class Desk:
         representation.made = make
         make()
         representation.setMRMLScene(self.scene)
-        representation.resize(420, 860)
-        representation.show()
+        if self.main_window is not None:
+            self.main_window.panel.setWidget(representation)
+        else:
+            representation.resize(420, 860)
+            representation.show()
         if entered:
             representation.enter()
         self.process_events()
@@ -133,6 +143,14 @@ class Desk:
         self._loaded[name] = [module, getattr(source, name)(module)]
         return module
 
+    def select_module(self, name: str) -> None:
+        """Go to another module, as by the main window's list: the one that is entered is left."""
+        self.opened_modules.append(name)
+        for other, (_module, _python, *widgets) in self._loaded.items():
+            for widget in widgets:
+                if widget._q.isEntered != (other == name):
+                    widget._q.enter() if other == name else widget._q.exit()
+
     def close_module(self, name: str) -> None:
         """What Slicer does when it ends, or before it loads the module anew."""
         _module, _python, *widgets = self._loaded.pop(name)
@@ -148,62 +166,11 @@ class Desk:
         self.module_manager.modules.pop(name)
         sys.modules.pop(name, None)
 
-    # What a user does
-
-    def click(self, button: Any) -> None:
-        """Click a button or trigger an action, if the user can: it is shown and enabled."""
-        self._usable(button)
-        button.trigger() if button.inherits("QAction") else button.click()
-        self.process_events()
-
-    def choose(self, combo: Any, what: Any) -> None:
-        """Choose an entry of a combo box by its text, or a node in a node selector."""
-        self._usable(combo)
-        if combo.inherits("qMRMLNodeComboBox"):
-            combo.setCurrentNode(what)
-        else:
-            index = combo.findText(what)
-            if index < 0:
-                texts = [combo.itemText(n) for n in range(combo.count)]
-                raise AssertionError(f"no entry {what!r} among {texts}")
-            combo.setCurrentIndex(index)
-            combo.activated(index)
-        self.process_events()
-
-    def type(self, field: Any, text: str, enter: bool = False) -> None:
-        """Type a text into a line edit or a spin box, key by key, instead of what is there."""
-        from PySide6.QtTest import QTest
-
-        self._usable(field)
-        q = unwrap(field)
-        q.selectAll()
-        QTest.keyClicks(q, text)
-        if enter:
-            QTest.keyClick(q, QtCore.Qt.Key.Key_Return)
-        self.process_events()
-
-    def press_key(self, widget: Any, keys: str) -> None:
-        """Press a key, like "Ctrl+Z", while a widget has the focus."""
-        from PySide6.QtTest import QTest
-
-        q = unwrap(widget)
-        q.window().activateWindow()
-        q.setFocus()
-        self.process_events()
-        combination = QtGui.QKeySequence(keys)[0]
-        QTest.keyClick(q, combination.key(), combination.keyboardModifiers())
-        QTest.keyRelease(q, QtCore.Qt.Key.Key_Control)  # or Qt would go on believing that they are held
-        self.process_events()
+    # What a user does beside what `Hands` has
 
     def mouse(self, view: str) -> ViewMouse:
         """The mouse in a slice view."""
         return ViewMouse(self.slice_widget(view).rig, self.process_events)
-
-    def _usable(self, widget: Any) -> None:
-        q = unwrap(widget)
-        shown = q.isVisible() if isinstance(q, (QtWidgets.QWidget, QtGui.QAction)) else True
-        if not (q.isEnabled() and shown):
-            raise AssertionError(f"a user cannot use {widget!r}: enabled {q.isEnabled()}, shown {shown}")
 
     # Dialogs
 
@@ -254,6 +221,7 @@ class Desk:
 
     def screenshot(self, path: Path, widget: Any = None, views: tuple[str, ...] = ("Red", "Green", "Yellow")) -> Path:
         """The panel (or another widget) and the slice views beside it, as a PNG."""
+        self.process_events()
         shown = unwrap(widget) if widget is not None else self._panel()
         pictures = [self.slice_widget(view).picture() for view in views]
         compose(shown, pictures).save(str(path))
@@ -285,6 +253,7 @@ class Desk:
         if self._left:
             return []
         self._left = True
+        QtCore.QSettings().sync()
         for name in list(self._loaded):
             self.close_module(name)
         self.process_events()

@@ -86,6 +86,9 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("lab.setSizePolicy(7, 5)", None),
         ("lab.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)", None),
         ("lab.sizePolicy.horizontalPolicy()", 7),
+        ("lab.setCursor(qt.Qt.WaitCursor); lab.cursor.shape()", 3),
+        ("slicer.app.setOverrideCursor(qt.Qt.WaitCursor); slicer.app.restoreOverrideCursor()", None),
+        ("qt.QTableWidgetItem('a').setForeground(qt.Qt.red)", None),
         ("qt.QEvent.Enter, qt.QEvent(qt.QEvent.Enter).type()", (10, 10)),
         ("it = qt.QTableWidgetItem('a'); it.setFlags(it.flags() & ~qt.Qt.ItemIsEditable); it.flags()", 61),
         ("ctk.ctkPathLineEdit.Dirs, ctk.ctkPathLineEdit.Files, ctk.ctkPathLineEdit.Executable", (1, 2, 64)),
@@ -100,6 +103,8 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("slicer.app.mainWindow", AttributeError),
         ("slicer.app.testingEnabled(), slicer.app.applicationName", (False, "Slicer")),
         ("slicer.app.translate('a', 'b')", "b"),
+        ("slicer.app.processEvents()", None),
+        ("slicer.app.pauseRender(); slicer.app.resumeRender()", None),
         ("qt.QThread.currentThread() == slicer.app.thread()", True),
         ("sorted(slicer.app.layoutManager().sliceViewNames())", ["Green", "Red", "Yellow"]),
         ("slicer.app.layoutManager().sliceWidget('Nope')", None),
@@ -233,7 +238,7 @@ def report() -> None:
         exec(before, known)
         if outcome(line, known) != wanted:
             print(f"differs: {line}: {outcome(line, known)!r}, wanted {wanted!r}")
-    from Testing.gui.stories import STORIES
+    from Testing.gui.stories_all import STORIES
 
     for story, wanted in STORIES:
         found = story()

@@ -5,9 +5,7 @@ import pathlib
 from pathlib import Path
 from typing import Annotated, Any
 
-from Testing.gui.stories import STORIES, Ear, add_volume, story
-
-__all__ = ["STORIES"]
+from Testing.gui.stories import Ear, add_volume, story
 
 UI = Path(__file__).with_name("story.ui")
 

@@ -189,6 +189,22 @@ class TestHands:
         assert (field.text, pressed) == ("new", ["Ctrl+K"])
         assert qt.QApplication.keyboardModifiers() == qt.Qt.NoModifier
 
+    def test_a_shortcut_of_a_view_lives_while_the_view_has_the_focus(self, desk):
+        import qt
+        import slicer
+
+        view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
+        field = qt.QLineEdit(slicer.util.mainWindow())
+        field.show()
+        pressed = []
+        shortcut = qt.QShortcut(qt.QKeySequence("n"), view)
+        shortcut.context = qt.Qt.WidgetWithChildrenShortcut
+        shortcut.connect("activated()", lambda: pressed.append("n"))
+        desk.press_key(field, "n")
+        assert (field.text, pressed) == ("n", [])
+        desk.press_key("Red", "n")
+        assert (field.text, pressed) == ("n", ["n"])
+
     def test_chooses_entries_and_nodes(self, desk):
         import qt
         import slicer
@@ -248,6 +264,21 @@ class TestHands:
         qt.QApplication.clipboard().setText("copied")
         assert desk.opened_urls == ["https://example.org"]
         assert qt.QApplication.clipboard().text() == "copied"
+
+
+def test_settings_survive_a_restart_as_texts(make_desk):
+    first = make_desk()
+    import qt
+
+    qt.QSettings().setValue("FoundationSeg/on", True)
+    assert qt.QSettings().value("FoundationSeg/on") is True
+    assert not first.leave()
+    make_desk(settings_of=first)
+    import qt
+    import slicer
+
+    assert qt.QSettings().value("FoundationSeg/on") == "true"
+    assert slicer.util.settingsValue("FoundationSeg/on", False, converter=slicer.util.toBool) is True
 
 
 def test_a_desk_starts_without_settings_and_nodes(make_desk):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from FoundationSegLib.hub.store import Store
-from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH
+from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH, PANEL
 from Testing.unit.hub.hub_cases import content_of
 from Testing.unit.worker.conftest import has_ended
 
@@ -250,19 +250,42 @@ def test_the_users_offline_mode_is_kept(rig, show):
     assert rig.hub.requests == []
 
 
+def use(rig, first, path):
+    first.ui.pythonPathEdit.currentPath = str(path)
+    rig.desk.click(first.ui.usePythonButton)
+
+
 def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
     from FoundationSegPanel.settings import read_settings
 
     first = show(NEEDS_NOTHING)
     rig.desk.click(first.ui.otherPythonButton)
-    first.ui.pythonPathEdit.currentPath = "/no/such/python"
+    assert "press Use" in message(first)
+    assert not first.ui.installButton.enabled, "into which of the two?"
+    use(rig, first, "/no/such/python")
     assert "no such program" in message(first)
     assert read_settings().is_own_python
-    first.ui.pythonPathEdit.currentPath = sys.executable
+    use(rig, first, sys.executable)
     rig.wait(lambda: first._desk.python is not None)
     assert read_settings().worker_python == sys.executable
-    rig.wait(lambda: first.ui.installButton.enabled)
-    assert "no such program" not in message(first)
+    assert first.ui.installButton.enabled
+    assert message(first) == ""
+    rig.desk.click(first.ui.ownPythonButton)
+    assert read_settings().is_own_python
+    assert first.ui.installButton.enabled
+    assert not first.ui.usePythonButton.enabled
+
+
+def test_nothing_is_started_while_somebody_types(rig, show, tmp_path):
+    first = show(NEEDS_NOTHING)
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    rig.desk.click(first.ui.otherPythonButton)
+    first.ui.pythonPathEdit.currentPath = str(program)
+    rig.desk.process_events()
+    assert first._desk.settings.is_own_python
+    assert not (tmp_path / "started").exists()
 
 
 def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
@@ -271,7 +294,7 @@ def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)
     rig.desk.click(first.ui.otherPythonButton)
-    first.ui.pythonPathEdit.currentPath = str(program)
+    use(rig, first, program)
     rig.wait(lambda: first._desk.problem is not None)
     assert "ended with code 3" in message(first)
     assert not first.ui.installButton.enabled
@@ -291,3 +314,24 @@ def test_the_event_loop_goes_on_meanwhile(rig, show, bar):
         time.sleep(0.002)
     bar("event loop blocked while a model is set up, ms", 1000 * longest, "< 100")
     assert longest < 1
+
+
+def test_a_defect_is_told_and_does_not_leave_the_dialog_stuck(rig, show):
+    from FoundationSegPanel import set_up_run
+
+    def fail(*_):
+        raise ZeroDivisionError("nobody thought of it")
+
+    rig.extension()
+    first = show(NEEDS_TORCH)
+    rig.patch.setattr(set_up_run, "install_torch", fail)
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: idle(first))
+    assert "a defect of FoundationSeg: ZeroDivisionError: nobody thought of it" in message(first)
+    assert first.ui.installButton.enabled
+
+
+def test_nothing_of_slicer_is_used_before_it_is_imported():
+    """In Slicer, ``slicer.packaging`` is there once somebody has imported it; the stand-in has it from the start."""
+    for path in PANEL.rglob("*.py"):
+        assert "slicer.packaging." not in path.read_text(encoding="utf-8"), path.name

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 import slicer
 
 MODULE = Path(__file__).resolve().parents[2] / "FoundationSeg" / "FoundationSeg.py"
@@ -15,7 +16,17 @@ def test_opens_and_closes(desk):
     assert "FoundationSeg" not in sys.modules
 
 
-def test_reloads(desk):
+@pytest.fixture
+def kept_modules():
+    """What was imported before is there again afterwards: other tests hold its classes."""
+    kept = dict(sys.modules)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in ("FoundationSegPanel", "FoundationSegLib")]:
+        del sys.modules[name]
+    sys.modules.update({name: module for name, module in kept.items() if name.split(".")[0] == "FoundationSegLib"})
+
+
+def test_reloads(kept_modules, desk):
     first = desk.open_module(MODULE)
     first.onReload()
     second = slicer.modules.FoundationSegWidget
@@ -23,6 +34,16 @@ def test_reloads(desk):
     assert type(second) is not type(first)
     assert second.parent is first.parent
     assert slicer.util.getModuleLogic("FoundationSeg") is second.logic
+
+
+def test_is_left_for_another_module_and_entered_again(desk):
+    widget = desk.open_module(MODULE)
+    slicer.util.selectModule("SegmentEditor")
+    assert not widget.parent.isEntered
+    assert slicer.util.selectedModule() == "SegmentEditor"
+    slicer.util.selectModule("FoundationSeg")
+    assert widget.parent.isEntered
+    assert desk.opened_modules == ["SegmentEditor", "FoundationSeg"]
 
 
 def test_its_own_test_passes(desk):

@@ -23,7 +23,7 @@ def test_settings_are_kept_and_usual_ones_are_not_written(settings):
 
     usual = settings.Settings()
     assert settings.read_settings() == usual
-    chosen = settings.Settings("/opt/python", "cuda", 4096, "/data/models", False, True)
+    chosen = settings.Settings("/opt/python", "cuda", 4096, "/data/models", False)
     settings.write_settings(chosen)
     assert settings.read_settings() == chosen
     assert qt.QSettings().contains("FoundationSeg/workerPython")
@@ -40,8 +40,8 @@ def test_settings_are_kept_and_usual_ones_are_not_written(settings):
         ("memoryMb", "12", "memory_mb", 1024),
         ("memoryMb", "4096", "memory_mb", 4096),
         ("encodeAhead", "false", "encode_ahead", False),
-        ("showSurface", "true", "show_surface", True),
-        ("showSurface", "", "show_surface", False),
+        ("encodeAhead", "", "encode_ahead", False),
+        ("encodeAhead", "true", "encode_ahead", True),
     ],
 )
 def test_what_somebody_has_spoilt_counts_as_not_set(settings, key, value, field, expected):

@@ -5,8 +5,8 @@ import pytest
 from Testing.gui.manners import LINES, STRICTER, names, outcome
 from Testing.gui.problems import NotModelled
 from Testing.gui.standin import Standin, standin
-from Testing.gui.stories import slots_get_the_arguments_they_can_take
-from Testing.gui.stories_panel import STORIES
+from Testing.gui.stories_all import STORIES
+from Testing.gui.stories_widgets import slots_get_the_arguments_they_can_take
 
 
 @pytest.mark.parametrize("topic", LINES)

@@ -61,6 +61,7 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
             self._show_children()
 
     def _show_children(self) -> None:
+        self.setMaximumHeight(22 if self.collapsed and self._was_shown else 0xFFFFFF)
         for child in self.children():
             if isinstance(child, QtWidgets.QWidget):
                 child.installEventFilter(self)

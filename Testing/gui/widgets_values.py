@@ -2,10 +2,12 @@
 
 from typing import Any, ClassVar
 
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
 from Testing.gui.standin import Standin, standin
+
+_STEPS = 1000  # of the slider in the picture
 
 
 class _Number(Standin, QtWidgets.QWidget):
@@ -18,7 +20,11 @@ class _Number(Standin, QtWidgets.QWidget):
         self._minimum, self._maximum, self._value = 0.0, 99.99, 0.0
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
+        self._slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal, self)
+        self._slider.setRange(0, _STEPS)
+        self._slider.sliderMoved.connect(self._moved)
         self._shown = QtWidgets.QLabel("0", self)
+        row.addWidget(self._slider)
         row.addWidget(self._shown)
 
     @property
@@ -52,7 +58,12 @@ class _Number(Standin, QtWidgets.QWidget):
         if value != self._value:
             self._value = value
             self._shown.setText(f"{value:g}")
+            if 0 < self._maximum - self._minimum < float("inf"):
+                self._slider.setValue(round((value - self._minimum) / (self._maximum - self._minimum) * _STEPS))
             self.valueChanged.emit(value)
+
+    def _moved(self, step: int) -> None:
+        self.setValue(self._minimum + (self._maximum - self._minimum) * step / _STEPS)
 
 
 class _Decimals:

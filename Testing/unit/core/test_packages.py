@@ -5,9 +5,11 @@ import zipfile
 
 import pytest
 
+from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.core.errors import Cancelled, PackageError
 from FoundationSegLib.core.packages import (
     PipTool,
+    canonical,
     file_bytes,
     install_packages,
     missing_packages,
@@ -159,3 +161,18 @@ def test_pip_can_be_stopped():
 def test_sizes_of_files_that_nobody_serves():
     assert file_bytes("file:///etc/passwd") == 0
     assert file_bytes("http://127.0.0.1:1/x.whl") == 0
+
+
+def test_the_packages_of_models_of_volumes_leave_what_is_there_as_it_is(full):
+    """What pip would do with all of them on top of what is installed; nothing is installed."""
+    if not full:
+        pytest.skip("pip asks its index about a hundred packages: with --full only")
+    cards = read_catalogue()
+    wanted = {package for name in ("nninteractive", "vista3d", "voxtell") for package in cards[name].packages}
+    try:
+        made = plan_packages(sorted(wanted), PipTool(), Progress(), size_of=lambda url: 0)
+    except PackageError as error:
+        pytest.skip(f"pip has no index here: {error}")
+    changed = {canonical(package.name): package.version for package in made.packages if package.installed}
+    assert made.harms == ()
+    assert not {"torch", "torchvision", "numpy", "simpleitk"} & changed.keys()

@@ -144,6 +144,7 @@ def test_pytorch_does_not_come_from_pip_where_it_has_another_source(fake_pip):
         ("print('ERROR: No matching distribution found for timm'); raise SystemExit(1)", "No matching distribution"),
         ("raise SystemExit(1)", "the packages cannot be installed; nothing"),
         ("raise SystemExit(f'{__file__}: No module named pip')", "this Python has no pip"),
+        ("print('error: externally-managed-environment'); raise SystemExit(1)", "python3 -m venv"),
         ("pass", "update pip"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from FoundationSegLib.core.errors import (
     Cancelled,
+    DeviceLostError,
     InferenceError,
     InputError,
     PromptError,
@@ -95,6 +96,16 @@ def test_voxels_that_change_on_their_way_are_found_out(client):
     voxels[0, 0, 0] += 1
     with pytest.raises(InferenceError, match="changed on its way"):
         ask(client, scripted(torn))
+
+
+def test_after_a_lost_device_another_worker_answers(client, volume):
+    client.send_volume(volume)
+    first = ask(client, scripted(volume)).counts["pid"]
+    with pytest.raises(DeviceLostError, match="gone"):
+        ask(client, scripted(volume, "lose=gone"))
+    second = ask(client, scripted(volume))
+    assert second.counts["pid"] != first
+    assert second.segments[0].mask.voxels == int((volume.array_kji > 0).sum())
 
 
 @pytest.mark.parametrize(
@@ -263,3 +274,12 @@ def test_encoding_ahead_can_be_turned_off(make_client, volume):
     ask(client, scripted(volume, "ahead=50"))
     time.sleep(0.1)
     assert ask(client, scripted(volume)).counts["ahead"] == 50
+
+
+def test_a_worker_gets_the_environment_that_it_is_given(make_client, volume, monkeypatch, tmp_path):
+    """Another Python than Slicer's must not find what Slicer's launcher has set: here, a home that has no Python."""
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))
+    client = make_client()
+    client.inherited = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    client.send_volume(volume)
+    assert ask(client, scripted(volume)).segments
