@@ -19,7 +19,7 @@ from ..core.errors import (
     PromptError,
     UnknownModelError,
 )
-from . import classify, classify_evaluate, evaluate, models, segment
+from . import classify, classify_evaluate, evaluate, label_sets, models, segment
 from .terminal import one_line, say
 
 PROGRAM = "foundationseg"
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     classify_evaluate.add_arguments(
         commands.add_parser("classify-evaluate", help="how good the scores of 'classify' are")
     )
+    label_sets.add_arguments(commands.add_parser("label-sets", help="list and show the labels to classify with"))
     evaluate.add_arguments(commands.add_parser("evaluate", help="compare models on an image with a known truth"))
     models.add_arguments(commands.add_parser("models", help="list, explain and download models"))
     return parser

@@ -28,7 +28,7 @@ class LabelScore:
         spread: the standard deviation of the scores that its texts give one by one: how much the wording matters.
         low, high: the lowest and the highest of those.
         margin: by how much the score leads the best other label, or the label's absence.
-        stands_out: whether that is as much as was asked for.
+        stands_out: whether that is as much as was asked for, and more than the wording alone moves the score.
     """
 
     name: str

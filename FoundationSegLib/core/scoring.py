@@ -32,8 +32,8 @@ class Scoring:
     Attributes:
         rule: ``"auto"`` takes what fits the labels and the model; see :func:`choose_rule`.
         temperature: logits are divided by it: above 1 makes scores more even, below 1 more decided.
-        margin: by how much a score has to lead what is against it for the label to stand out, 0..1. If none of the
-            exclusive labels does, the answer is "none of these".
+        margin: by how much a score has to lead what is against it for the label to stand out, 0..1; and by more than
+            the wording alone moves it. If none of the labels does, the answer is "none of these".
 
     Raises:
         InputError: the temperature is not above 0, or the margin not within 0..1.

@@ -100,6 +100,7 @@ def _scores(
     aggregated = request.aggregation(by_slice)
     leading = margins(aggregated, rule)
     wordings = [request.aggregation(one) for one in by_wording]
+    doubt = 2 if rule in ("pairs", "sigmoid") else 1  # the margin to an absence is twice the distance to one half
     return tuple(
         LabelScore(
             name=name,
@@ -108,7 +109,7 @@ def _scores(
             low=float(wordings[n].min()),
             high=float(wordings[n].max()),
             margin=float(leading[n]),
-            stands_out=bool(leading[n] > 0 and leading[n] >= request.scoring.margin),
+            stands_out=bool(leading[n] >= request.scoring.margin and leading[n] > doubt * wordings[n].std()),
         )
         for n, name in enumerate(request.labels.names)
     )

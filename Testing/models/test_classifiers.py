@@ -19,6 +19,7 @@ from FoundationSegLib.core.scoring import Scoring
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.evaluation.memory import peak_memory_mb
+from FoundationSegLib.models import biomedclip
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.messages import Failed, Progressed
 from FoundationSegLib.worker.process_client import ProcessClient
@@ -42,8 +43,10 @@ def image(shape=(3, 40, 30), modality="CT", seed=0):
 
 @pytest.fixture(scope="module", params=SMALL)
 def engine(request, tmp_path_factory):
-    card, store = stock(CATALOGUE[request.param], tmp_path_factory.mktemp(request.param))
-    return Engine({card.id: card}, store, "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(biomedclip, "_TRUNK", "vit_tiny_patch16_224")  # its parity is tested with the true one
+        card, store = stock(CATALOGUE[request.param], tmp_path_factory.mktemp(request.param))
+        yield Engine({card.id: card}, store, "cpu")
 
 
 def classify(engine, volume, labels, **fields):
@@ -91,11 +94,12 @@ def test_colour_pictures_are_taken(engine):
     assert found.looks[0]["name"] == "colour" and found.slices == (0,)
 
 
-@pytest.fixture
-def worker(tmp_path, monkeypatch):
-    card, store = stock(CATALOGUE["clip-vit-base-patch32"], tmp_path)
-    monkeypatch.setenv(MODEL_VARIABLE, card.id)
-    with contextlib.closing(ProcessClient(WorkerSettings("cpu", store.folder, encode_ahead=False), COMMAND)) as client:
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    card, store = stock(CATALOGUE["clip-vit-base-patch32"], tmp_path_factory.mktemp("worker"))
+    settings = WorkerSettings("cpu", store.folder, encode_ahead=False)
+    with pytest.MonkeyPatch.context() as patch, contextlib.closing(ProcessClient(settings, COMMAND)) as client:
+        patch.setenv(MODEL_VARIABLE, card.id)
         yield client
 
 
@@ -121,7 +125,7 @@ def test_300_slices_in_a_worker_take_no_more_memory_than_8(worker, bar):
 
 
 def test_a_cancelled_volume_goes_on_where_it_was(worker):
-    volume, labels = image((200, 64, 64), "MR"), label_set_of(["bone", "air"])
+    volume, labels = image((200, 64, 64), "MR", 1), label_set_of(["bone", "air"])
     worker.send_volume(volume)
     worker.submit(asked(volume, labels))
     done = 0

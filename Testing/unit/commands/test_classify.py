@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 from argparse import Namespace
 
 import numpy as np
@@ -194,6 +195,15 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(booth, monkeypatch, o
     monkeypatch.chdir(booth.folder)
     run(booth, *options)
     booth.assert_refused(2, told)
+
+
+def test_nobody_is_asked_over_the_network(booth, monkeypatch):
+    def trap(*_arguments, **_options):
+        raise AssertionError("somebody asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", trap)
+    monkeypatch.setattr(socket, "getaddrinfo", trap)
+    assert run(booth, "--evidence", booth.folder / "e.nrrd", "--report", booth.folder / "r.json") == 0, booth.err
 
 
 def test_labels_and_sets_are_one_or_the_other(booth):

@@ -226,6 +226,20 @@ def test_none_of_these_is_what_does_not_stand_out(engine):
     assert len(sure.verdict) == 1
 
 
+@pytest.mark.parametrize(("rule", "doubt"), [("softmax", 1), ("pairs", 2)])
+def test_what_the_wording_alone_could_have_done_does_not_stand_out(rule, doubt):
+    direct, volume, seen = _Direct(), noise((2, 9, 9)), set()
+    for n in range(60):
+        words = [tuple(f"{name} {n} {m}" for m in range(4)) for name in ("one", "other", "third")]
+        labels = LabelSet(
+            "s", "S", "exclusive", tuple(Label(text[0], text) for text in words), negative_templates=("no {}",)
+        )
+        for one in direct.ask(volume, labels, scoring=Scoring(rule, temperature=5.0)).scores:
+            assert one.stands_out == (one.margin >= 0.1 and one.margin > doubt * one.spread)
+            seen.add((one.margin >= 0.1, one.stands_out))
+    assert seen == {(False, False), (True, False), (True, True)}
+
+
 def test_findings_do_not_meet_and_sigmoids_are_used_where_they_were_trained(monkeypatch, tmp_path):
     made, card = sigmoid_reader(), reader_card()
     monkeypatch.setattr(engine_module, "load_slice_model", lambda card, files, device: made)

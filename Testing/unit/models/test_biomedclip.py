@@ -91,7 +91,7 @@ def test_the_towers_are_timms_and_transformers(adapter, files):
 
     trunk = timm.create_model("vit_base_patch16_224", num_classes=0).eval()
     trunk.load_state_dict(part("visual.trunk."))
-    pictures = square_pictures()
+    pictures = square_pictures()[2:5]
     mean, std = (torch.tensor(values)[:, None, None] for values in (biomedclip.CLIP_MEAN, biomedclip.CLIP_STD))
     shown = [Image.fromarray(in_colour(one)).resize((224, 224), Image.Resampling.BICUBIC) for one in pictures]
     batch = torch.stack([(torch.from_numpy(np.array(one)).permute(2, 0, 1) / 255 - mean) / std for one in shown])
