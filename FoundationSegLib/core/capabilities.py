@@ -1,6 +1,7 @@
 """What a model understands, held against what it is asked."""
 
 from .cards import ModelCard
+from .class_lists import require_classes
 from .errors import PromptError
 from .prompts import Polarity, Prompt, SegmentPrompts, prompt_kind
 from .translation import TRANSLATIONS
@@ -17,13 +18,14 @@ _PLURALS = {
 
 
 def require_understood(card: ModelCard, segment: SegmentPrompts, place: str = "segment") -> None:
-    """Make sure that a model takes every prompt of a segment, itself or translated, polarity included.
+    """Make sure that a model takes every prompt of a segment, itself or translated, polarity and class names included.
 
     Raises:
-        PromptError: it does not; the message names the kinds that can be given.
+        PromptError: it does not; the message names the kinds, or some of the classes, that can be given.
     """
     for n, prompt in enumerate(segment.prompts):
         _require_one(card, prompt, f"{place}.prompts[{n}]")
+    require_classes(card, segment, place)
 
 
 def _require_one(card: ModelCard, prompt: Prompt, place: str) -> None:

@@ -105,6 +105,7 @@ class ModelCard:
         full_pickle: True where the file can only be read by running what is in it, so that it must be trusted.
         memory_mb: what inference takes at the peak, by device kind (cpu, cuda, mps), in MB.
         memory_basis: how each number of ``memory_mb`` is known, by the same device kinds.
+        classes: the list of the names that it understands, a file of ``Resources/ClassLists`` without its ending.
         packages: what pip has to install, with version ranges.
         unverified: fields of this card that are from memory, rounded, computed, or seen in one place alone that is not
             their source, e.g. ``source.files[0].bytes`` or ``license``; a field stands for all that is inside it. What
@@ -133,6 +134,7 @@ class ModelCard:
     full_pickle: bool = False
     memory_mb: Mapping[str, int] | None = None
     memory_basis: Mapping[str, Literal["measured", "published", "estimated"]] | None = None
+    classes: str = ""
     packages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
