@@ -140,6 +140,11 @@ class ModelCard:
     unverified: tuple[str, ...] = ()
     replaces: str = ""
 
+    @property
+    def sees_volumes(self) -> bool:
+        """True for a model that looks at whole volumes and never at slices."""
+        return 2 not in self.dimensions
+
     def understands(self, kind: PromptKind) -> bool:
         """True where the model itself has prompts of this kind."""
         return kind in self.prompts

@@ -41,7 +41,7 @@ class ModelChoice:
     @staticmethod
     def of(card: ModelCard, intensity: str = "auto") -> "ModelChoice":
         """The choice of a model by its card."""
-        return ModelChoice(card.id, intensity, 2 not in card.dimensions, card.understands("mask"), card.takes("mask"))
+        return ModelChoice(card.id, intensity, card.sees_volumes, card.understands("mask"), card.takes("mask"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,20 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 from ..core.adapters import require_adapter
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card
 from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
-from ..core.geometry import Axis, array_axis
+from ..core.geometry import Axis, Geometry, array_axis
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.packages import pip_command
 from ..core.placement import clip
 from ..core.progress import Progress
+from ..core.prompts import Prompt
 from ..core.requests import (
     BoxRule,
     CheckpointRecord,
@@ -31,14 +32,17 @@ from ..core.volume import Volume, require_image
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..models.base import SliceModel, has_memory, load_slice_model
+from ..models.volume_base import VolumeModel, load_volume_model
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
 from .device import choose_device
 from .hand_over import choose_hand_over
 from .segmenting import segment
 from .slice_inference import SliceInference
-from .slice_parts import Placed, place_prompts
+from .slice_parts import place_prompts
 from .tracks import plan_tracks
+from .volume_inference import VolumeInference
+from .volume_parts import place_in_volume
 
 # How far from the last prompt slices are encoded while nothing else is to be done: where a user scrolls next.
 SLICES_AHEAD = 5
@@ -48,13 +52,15 @@ _ANSWERS_SHARE = 1 / 8
 _BUDGET = MemoryBudget()
 
 AnswerT = TypeVar("AnswerT")
+ModelT = TypeVar("ModelT")
+PlacedT = TypeVar("PlacedT")
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
+class LoadedModel(Generic[ModelT]):
     """A model that is ready to answer, and which weights it has."""
 
-    model: SliceModel
+    model: ModelT
     checkpoint: CheckpointRecord
 
 
@@ -70,7 +76,7 @@ def _volume_memory(budget_bytes: int = _BUDGET.volumes) -> Budgeted[str, Volume]
     return Budgeted(budget_bytes, lambda volume: volume.array_kji.nbytes)
 
 
-def _model_memory(budget_bytes: int = _BUDGET.models) -> Budgeted[str, LoadedModel]:
+def _model_memory(budget_bytes: int = _BUDGET.models) -> Budgeted[str, LoadedModel[Any]]:
     return Budgeted(budget_bytes, lambda loaded: loaded.model.nbytes)
 
 
@@ -82,6 +88,7 @@ class Engine:
         catalogue: the cards by id.
         store: where the checkpoints are.
         device: what to compute on; ``"auto"`` picks the best that is there.
+        viewing: what models of volumes prepared of the last image.
         cache, answers, volumes, models: the embeddings, what was answered on them, the images by key and the loaded
             models by id, each within its budget.
         box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
@@ -95,7 +102,8 @@ class Engine:
     box_rule: BoxRule = "surest"
     answers: AnswerCache = field(default_factory=lambda: AnswerCache(int(_BUDGET.embeddings * _ANSWERS_SHARE)))
     volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
-    models: Budgeted[str, LoadedModel] = field(default_factory=_model_memory)
+    models: Budgeted[str, LoadedModel[Any]] = field(default_factory=_model_memory)
+    viewing: VolumeInference = field(default_factory=VolumeInference)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
     _outlook: _Outlook | None = None
     _load_s: float = 0.0  # for the next prediction to tell, also where the model was prepared before it
@@ -117,6 +125,8 @@ class Engine:
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
         if self._outlook is not None and self._outlook.inference.volume.key == volume_key:
             self._outlook = None
+        if self.viewing.volume_key == volume_key:
+            self.viewing.let_go()
 
     def prepare(self, model_id: str, progress: Progress) -> None:
         """Load a model that will be asked for; one that would have to be downloaded first is left alone.
@@ -141,6 +151,7 @@ class Engine:
         download_checkpoint(self.store, card, progress, accept_license=request.accept_license)
         self.models.drop(card.id)  # it may have been loaded from other files
         self._outlook = None  # which holds it, too
+        self.viewing.let_go()  # as this may
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
         """Answer a request.
@@ -160,13 +171,42 @@ class Engine:
             raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
-        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
         volume = self._volume(request.volume_key)
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
-        placed, notes = _place(card, request, volume)
+        answer = self._in_volume if card.sees_volumes else self._on_slices
+        return answer(card, request, volume, progress)
+
+    def _in_volume(self, card: ModelCard, request: PredictRequest, volume: Volume, progress: Progress) -> Prediction:
+        prompts, notes = _place(card, request, volume, place_in_volume)
+        if request.propagation is not None:
+            notes.append(f"{card.title} looks at the whole volume: there is nothing to propagate")
+        # It has a recipe of its own for the intensities: it gets the voxels as they are, unless told otherwise.
+        policy = card.intensity if request.intensity == "auto" else request.intensity
+        mapping = replace(self._mapping(policy, volume), policy=request.intensity)
+        loaded: LoadedModel[VolumeModel] = self._load(card, progress)
+        load_s, self._load_s = self._load_s, 0.0
+        answers = _guarded(
+            lambda: self.viewing.ask(loaded.model, loaded.checkpoint, volume, mapping, prompts, progress)
+        )
+        notes += [f"segments[{n}]: {note}" for n, one in enumerate(answers.segments) for note in one.notes]
+        return Prediction(
+            request_id=request.request_id,
+            segments=(found := tuple(SegmentPrediction(one.mask, one.score) for one in answers.segments)),
+            intensity=mapping.to_document(),
+            checkpoint=loaded.checkpoint,
+            device=loaded.model.device,
+            precision=loaded.model.precision,
+            notes=(*notes, *_emptiness(found)),
+            timings_s={"load": load_s, "encode": answers.view_s, "decode": answers.answer_s},
+            counts={"encodes": int(answers.is_new_view), "decodes": sum(one.runs for one in answers.segments)},
+        )
+
+    def _on_slices(self, card: ModelCard, request: PredictRequest, volume: Volume, progress: Progress) -> Prediction:
+        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
+        placed, notes = _place(card, request, volume, place_prompts)
         mapping = self._mapping(request.intensity, volume)
-        loaded = self._load(card, progress)
+        loaded: LoadedModel[SliceModel] = self._load(card, progress)
         load_s, self._load_s = self._load_s, 0.0
         inference = SliceInference(
             loaded.model,
@@ -217,7 +257,7 @@ class Engine:
             self._mappings[key] = resolve_intensity(policy, volume)
         return self._mappings[key]
 
-    def _load(self, card: ModelCard, progress: Progress) -> LoadedModel:
+    def _load(self, card: ModelCard, progress: Progress) -> LoadedModel[Any]:
         loaded = self.models.get(card.id)
         if loaded is None:
             start = time.perf_counter()
@@ -230,12 +270,13 @@ class Engine:
             self._load_s += time.perf_counter() - start
         return loaded
 
-    def _load_anew(self, card: ModelCard, progress: Progress) -> LoadedModel:
+    def _load_anew(self, card: ModelCard, progress: Progress) -> LoadedModel[Any]:
         require_adapter(card)
         progress.step("load", 0, 1)
         device = choose_device(self.device)  # before anything is downloaded in vain
         files = ensure_checkpoint(self.store, card, progress)
-        model = _guarded(lambda: load_slice_model(card, files, device))
+        load = load_volume_model if card.sees_volumes else load_slice_model
+        model = _guarded(lambda: load(card, files, device))
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
         return LoadedModel(model, record)
@@ -269,7 +310,12 @@ def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
         raise InferenceError(f"the model could not answer: {reason}") from error
 
 
-def _place(card: ModelCard, request: PredictRequest, volume: Volume) -> tuple[list[Placed], list[str]]:
+def _place(
+    card: ModelCard,
+    request: PredictRequest,
+    volume: Volume,
+    place: Callable[[Sequence[Prompt], Sequence[str], Geometry], PlacedT],
+) -> tuple[list[PlacedT], list[str]]:
     """The prompts of each segment, in the model's own kinds and in voxels, and notes on what that took."""
     placed, notes = [], []
     for n, prompts in enumerate(request.segments):
@@ -277,8 +323,12 @@ def _place(card: ModelCard, request: PredictRequest, volume: Volume) -> tuple[li
         translated = translate(card, prompts, volume.geometry, f"segments[{n}]")
         notes += translated.notes
         places = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
-        placed.append(place_prompts(translated.segment.prompts, places, volume.geometry))
+        placed.append(place(translated.segment.prompts, places, volume.geometry))
     return placed, notes
+
+
+def _emptiness(segments: Sequence[SegmentPrediction]) -> list[str]:
+    return [f"segments[{n}]: the model found nothing" for n, one in enumerate(segments) if one.mask.box.is_empty]
 
 
 def _prediction(
@@ -289,8 +339,7 @@ def _prediction(
     load_s: float,
 ) -> Prediction:
     tally = inference.tally
-    empty = [n for n, found in enumerate(segments) if found.mask.box.is_empty]
-    notes = [*notes, *(f"segments[{n}]: the model found nothing" for n in empty)]
+    notes = [*notes, *_emptiness(segments)]
     if tally.reencodes:
         notes.append(f"encoded again, for want of memory: {tally.reencodes} of {tally.encodes} slices")
     return Prediction(
