@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import CropForeground, ScaleIntensityRange, Spacing, SpatialResample
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..core.geometry import Geometry, Shape
@@ -44,12 +44,17 @@ class NetworkGrid:
     first_ijk: Shape
     turn: Turn
 
-    def to_grid(self, index_kji: Shape) -> NDArray[np.float64]:
-        """The continuous index (x, y, z) of a voxel of the volume, inside ``image`` or not."""
-        return self.geometry.to_ijk(self.stored.to_ras(index_kji[::-1]))
+    def to_grid(self, index_ijk: ArrayLike) -> NDArray[np.float64]:
+        """The continuous indices (x, y, z) of voxels of the volume, inside ``image`` or not; (n, 3) both.
+
+        In the bundle's own order of sums: windows begin at whole numbers, and the last bit decides which.
+        """
+        index = np.asarray(index_ijk, np.float64).reshape(-1, 3)
+        to_grid = self.geometry.ras_to_ijk @ self.stored.ijk_to_ras
+        return (to_grid @ np.c_[index, np.ones(len(index))].T).T[:, :3]
 
     def to_volume(self, labels_xyz: Tensor) -> NDArray[np.int16]:
-        """What labels on the grid, (X, Y, Z) of whole numbers, say of the volume's voxels: (K, J, I); 0 beyond the cut."""
+        """What labels on the grid, (X, Y, Z), say of the voxels of the volume: (K, J, I); 0 beyond the cut."""
         cut = self.turn.turn_back(labels_xyz.cpu().numpy().transpose(2, 1, 0)).transpose(2, 1, 0)
         whole = np.zeros(self.resampled.shape_kji[::-1], np.float32)
         place = tuple(slice(first, first + size) for first, size in zip(self.first_ijk, cut.shape, strict=True))
