@@ -4,6 +4,7 @@ import codecs
 import pydoc
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,9 +96,9 @@ def read_bank(card: ModelCard, files: Mapping[str, Path]) -> Bank:
     """
     path = required_file(BANK, files, card)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             labels, embeddings = arrays["labels"], arrays["embeddings"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{card.title}: {path.name} cannot be read; download it again") from error
     if labels.ndim != 1 or embeddings.ndim != 2 or len(labels) != len(embeddings) or embeddings.dtype.kind != "f":
         raise CheckpointError(f"{card.title}: {path.name} is not a bank of phrases; download it again")
