@@ -10,6 +10,7 @@ from .core.ledger import Ledger
 from .core.objects import import_prompts
 from .core.outcomes import Outcome
 from .core.prompts import PromptSet
+from .core.regions import Region
 from .core.segment_store import PromptStore, SegmentStore
 from .core.session import Options, Session
 from .core.steps import ModelChoice
@@ -18,13 +19,13 @@ from .worker.client import Client
 from .worker.conversation import finish
 
 
-def choose(model_id: str, intensity: str = "auto") -> ModelChoice:
-    """The choice of a model by its id.
+def choose(model_id: str, intensity: str = "auto", region: Region | None = None) -> ModelChoice:
+    """The choice of a model by its id, and of the region of the image that it is to see, if not all of it.
 
     Raises:
         UnknownModelError: no card has that id.
     """
-    return ModelChoice.of(find_card(read_catalogue(), model_id), intensity)
+    return ModelChoice.of(find_card(read_catalogue(), model_id), intensity, region)
 
 
 def open_session(

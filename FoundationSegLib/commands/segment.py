@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,18 +31,10 @@ from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
 from .report import segment_report
+from .roi import roi_argument
+from .slice_ranges import slice_range
 from .targets import path_argument, require_targets
 from .terminal import ProgressLine, say
-
-_SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
-
-
-def _slice_range(text: str) -> tuple[int | None, int | None]:
-    """Slice numbers as in Python: the first, and the first that is none of them; either may be left out."""
-    start, colon, stop = text.partition(":")
-    if not colon or not all(_SLICE_NUMBER.fullmatch(part) for part in (start, stop)):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form START:STOP")
-    return (int(start) if start else None), (int(stop) if stop else None)
 
 
 def _propagation(options: argparse.Namespace) -> Propagation | None:
@@ -70,10 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--intensity", metavar="POLICY", default="auto", help="a policy's name, or width,centre")
     parser.add_argument("--propagate", action="store_true", help="carry 2-D prompts on until the object ends")
     parser.add_argument(
-        "--propagate-range", metavar="START:STOP", type=_slice_range, help="the slices that may be reached, from 0"
+        "--propagate-range", metavar="START:STOP", type=slice_range, help="the slices that may be reached, from 0"
     )
     parser.add_argument("--propagate-direction", choices=get_args(Direction), help="towards which slice numbers")
     parser.add_argument("--hand-over", choices=get_args(HandOver), help="what a slice's mask becomes for the next one")
+    parser.add_argument(
+        "--roi", metavar="I,J,K|prompts:MM", type=roi_argument, help="the part of the image that the model sees"
+    )
     parser.add_argument("--overlap", choices=("allow", "protect"), default="allow", help="whether segments may overlap")
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
     parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
@@ -184,13 +178,15 @@ def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
 
 def _request(job: _Job, volume: Volume) -> PredictRequest:
     prompts = prompts_in_ras(job.prompts, volume.geometry)
+    prompts = read_masks(prompts, job.options.prompts.parent, volume.geometry)
     return PredictRequest(
         request_id=0,
         model_id=job.card.id,
         volume_key=volume.key,
-        segments=read_masks(prompts, job.options.prompts.parent, volume.geometry).segments,
+        segments=prompts.segments,
         intensity=job.options.intensity,
         propagation=_propagation(job.options),
+        region=None if job.options.roi is None else job.options.roi.box(prompts, volume.geometry),
     )
 
 

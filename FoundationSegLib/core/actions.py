@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import PromptError
-from .geometry import Geometry
+from .geometry import Box, Geometry
 from .mask_table import MaskTable
 from .plan import Plan, plan
 from .prompts import SegmentPrompts
@@ -153,7 +153,7 @@ class Batch:
         return tuple(one.target for action in self.prepared for one in action)
 
 
-Signature = tuple[ModelChoice, Propagation | None]
+Signature = tuple[ModelChoice, Propagation | None, Box | None]
 
 
 def signature(prepared: Sequence[Prepared]) -> Signature | None:
@@ -162,9 +162,11 @@ def signature(prepared: Sequence[Prepared]) -> Signature | None:
     Raises:
         PromptError: the segments of one action cannot be asked together.
     """
-    found = {(one.plan.choice, one.plan.propagation) for one in prepared if one.plan.prompts and one.plan.choice}
+    asked = [one.plan for one in prepared if one.plan.prompts]
+    found = {(one.choice, one.propagation, one.seen) for one in asked if one.choice is not None}
     if len(found) > 1:
-        raise PromptError("segments that are propagated differently cannot be asked together: do one after the other")
+        what = "propagated differently" if len({one.propagation for one in asked}) > 1 else "seen in different regions"
+        raise PromptError(f"segments that are {what} cannot be asked together: do one after the other")
     return next(iter(found), None)
 
 
@@ -182,6 +184,7 @@ def ask(batch: Batch, request_id: int, volume_key: str, names: Mapping[Target, s
         segments,
         choice.intensity if choice else "auto",
         asked[0].plan.propagation,
+        asked[0].plan.seen,
     )
     return Batch(batch.actions, batch.prepared, request, tuple(one.target for one in asked))
 

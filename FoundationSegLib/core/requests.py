@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import InputError
+from .geometry import Box
 from .mask import PackedMask
 from .prompts import SegmentPrompts
 
@@ -74,6 +75,7 @@ class PredictRequest:
         segments: each segment with all its prompts, in RAS. Messages say ``segments[n]`` for the one at place n.
         intensity: the policy, :mod:`FoundationSegLib.core.intensity`.
         propagation: how 2-D prompts are carried on; None where each changes its own slice only.
+        region: the box of the image that the model sees; nothing is found outside. None for all of it.
     """
 
     request_id: int
@@ -82,6 +84,7 @@ class PredictRequest:
     segments: tuple[SegmentPrompts, ...]
     intensity: str = "auto"
     propagation: Propagation | None = None
+    region: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)

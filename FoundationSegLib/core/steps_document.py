@@ -80,7 +80,10 @@ def _step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
     if isinstance(step, RegionStep):
         return entry | _region_to_document(step.region)
     if isinstance(step, SettingsStep):
-        return entry | asdict(step.choice)
+        plain = asdict(replace(step.choice, region=None))
+        del plain["region"]
+        seen = step.choice.region
+        return entry | plain | ({} if seen is None else {"region": _region_to_document(seen)})
     if isinstance(step, PolarityChanged):
         return entry | {"key": step.key, "polarity": step.polarity.value}
     return entry | asdict(step)
@@ -138,6 +141,11 @@ def _region(fields: Mapping[str, Any]) -> Region | None:
     return SliceRange(**values) if kind == "slices" else AroundPrompt(**values)
 
 
+def _choice(fields: Mapping[str, Any]) -> ModelChoice:
+    seen = _region(fields["region"]) if "region" in fields else None
+    return ModelChoice(**{**fields, "region": seen})
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any], MaskTable], Step]] = {
     "seed": lambda fields, _: SeedStep(**fields),
     "prompt-added": lambda fields, masks: PromptAdded(*_prompt(fields, masks)),
@@ -148,6 +156,6 @@ _READERS: dict[str, Callable[[Mapping[str, Any], MaskTable], Step]] = {
     "region": lambda fields, _: RegionStep(_region(fields)),
     "accept": lambda fields, _: AcceptStep(**fields),
     "reject": lambda fields, _: RejectStep(**fields),
-    "settings": lambda fields, _: SettingsStep(ModelChoice(**fields)),
+    "settings": lambda fields, _: SettingsStep(_choice(fields)),
     "withheld": lambda fields, _: WithheldStep(**fields),
 }

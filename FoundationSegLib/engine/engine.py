@@ -1,21 +1,19 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from ..core.adapters import require_adapter
 from ..core.capabilities import require_understood
 from ..core.cards import ModelCard, find_card
+from ..core.cropping import crop_volume
 from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
-from ..core.geometry import Axis, Geometry, array_axis
+from ..core.geometry import Box
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.packages import pip_command
-from ..core.placement import clip
 from ..core.progress import Progress
-from ..core.prompts import Prompt
 from ..core.requests import (
     BoxRule,
     CheckpointRecord,
@@ -27,7 +25,6 @@ from ..core.requests import (
     Propagation,
     SegmentPrediction,
 )
-from ..core.translation import translate
 from ..core.volume import Volume, require_image
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
@@ -37,15 +34,15 @@ from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
 from .device import choose_device
 from .hand_over import choose_hand_over
+from .outlook import Outlook, outlook_from
 from .segmenting import segment
 from .slice_inference import SliceInference
 from .slice_parts import place_prompts
+from .tasks import Task, emptiness, make_task
 from .tracks import plan_tracks
-from .volume_inference import VolumeInference
+from .volume_inference import VolumeInference, volume_prediction
 from .volume_parts import place_in_volume
 
-# How far from the last prompt slices are encoded while nothing else is to be done: where a user scrolls next.
-SLICES_AHEAD = 5
 # What of the budget for embeddings is for answers: they are small, and a correction asks for most of them again.
 _ANSWERS_SHARE = 1 / 8
 
@@ -53,7 +50,6 @@ _BUDGET = MemoryBudget()
 
 AnswerT = TypeVar("AnswerT")
 ModelT = TypeVar("ModelT")
-PlacedT = TypeVar("PlacedT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +58,6 @@ class LoadedModel(Generic[ModelT]):
 
     model: ModelT
     checkpoint: CheckpointRecord
-
-
-@dataclass(slots=True)
-class _Outlook:
-    """What may be asked next: the slices around the last prompt, the nearest first."""
-
-    inference: SliceInference
-    slices: deque[tuple[Axis, int]]
 
 
 def _volume_memory(budget_bytes: int = _BUDGET.volumes) -> Budgeted[str, Volume]:
@@ -105,7 +93,9 @@ class Engine:
     models: Budgeted[str, LoadedModel[Any]] = field(default_factory=_model_memory)
     viewing: VolumeInference = field(default_factory=VolumeInference)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
-    _outlook: _Outlook | None = None
+    _part: tuple[str, Box, Volume] | None = None  # of an image, that a model was limited to last
+    _part_keys: dict[str, set[str]] = field(default_factory=dict)
+    _outlook: Outlook | None = None
     _load_s: float = 0.0  # for the next prediction to tell, also where the model was prepared before it
 
     def add_volume(self, volume: Volume) -> None:
@@ -120,13 +110,16 @@ class Engine:
     def remove_volume(self, volume_key: str) -> None:
         """Let go of an image and of all that was seen of it; it is no error if it is not there."""
         self.volumes.drop(volume_key)
-        self.cache.drop_volume(volume_key)
-        self.answers.drop_volume(volume_key)
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
-        if self._outlook is not None and self._outlook.inference.volume.key == volume_key:
-            self._outlook = None
-        if self.viewing.volume_key == volume_key:
-            self.viewing.let_go()
+        if self._part is not None and self._part[0] == volume_key:
+            self._part = None
+        for key in (volume_key, *self._part_keys.pop(volume_key, ())):
+            self.cache.drop_volume(key)
+            self.answers.drop_volume(key)
+            if self._outlook is not None and self._outlook.inference.volume.key == key:
+                self._outlook = None
+            if self.viewing.volume_key == key:
+                self.viewing.let_go()
 
     def prepare(self, model_id: str, progress: Progress) -> None:
         """Load a model that will be asked for; one that would have to be downloaded first is left alone.
@@ -174,38 +167,40 @@ class Engine:
         volume = self._volume(request.volume_key)
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
-        answer = self._in_volume if card.sees_volumes else self._on_slices
-        return answer(card, request, volume, progress)
+        return self._answer(make_task(card, request, volume, request.region, self._part_of), progress)
 
-    def _in_volume(self, card: ModelCard, request: PredictRequest, volume: Volume, progress: Progress) -> Prediction:
-        prompts, notes = _place(card, request, volume, place_in_volume)
+    def _part_of(self, volume: Volume, box: Box) -> Volume:
+        """A part of an image; the same one again and again, since its key takes time to compute."""
+        if self._part is None or self._part[:2] != (volume.key, box):
+            self._part = volume.key, box, crop_volume(volume, box)
+            self._part_keys.setdefault(volume.key, set()).add(self._part[2].key)
+        return self._part[2]
+
+    def _answer(self, task: Task, progress: Progress) -> Prediction:
+        answer = self._in_volume if task.card.sees_volumes else self._on_slices
+        return task.finished(answer(task, progress))
+
+    def _in_volume(self, task: Task, progress: Progress) -> Prediction:
+        card, request = task.card, task.request
+        prompts, notes = task.place(place_in_volume)
         if request.propagation is not None:
             notes.append(f"{card.title} looks at the whole volume: there is nothing to propagate")
         # It has a recipe of its own for the intensities: it gets the voxels as they are, unless told otherwise.
         policy = card.intensity if request.intensity == "auto" else request.intensity
-        mapping = replace(self._mapping(policy, volume), policy=request.intensity)
+        mapping = replace(self._mapping(policy, task.whole), policy=request.intensity)
         loaded: LoadedModel[VolumeModel] = self._load(card, progress)
         load_s, self._load_s = self._load_s, 0.0
         answers = _guarded(
-            lambda: self.viewing.ask(loaded.model, loaded.checkpoint, volume, mapping, prompts, progress)
+            lambda: self.viewing.ask(loaded.model, loaded.checkpoint, task.volume, mapping, prompts, progress)
         )
-        notes += [f"segments[{n}]: {note}" for n, one in enumerate(answers.segments) for note in one.notes]
-        return Prediction(
-            request_id=request.request_id,
-            segments=(found := tuple(SegmentPrediction(one.mask, one.score) for one in answers.segments)),
-            intensity=mapping.to_document(),
-            checkpoint=loaded.checkpoint,
-            device=loaded.model.device,
-            precision=loaded.model.precision,
-            notes=(*notes, *_emptiness(found)),
-            timings_s={"load": load_s, "encode": answers.view_s, "decode": answers.answer_s},
-            counts={"encodes": int(answers.is_new_view), "decodes": sum(one.runs for one in answers.segments)},
-        )
+        return volume_prediction(request, answers, notes, loaded.model, loaded.checkpoint, mapping, load_s)
 
-    def _on_slices(self, card: ModelCard, request: PredictRequest, volume: Volume, progress: Progress) -> Prediction:
+    def _on_slices(self, task: Task, progress: Progress) -> Prediction:
+        card, request, volume = task.card, task.request, task.volume
         hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
-        placed, notes = _place(card, request, volume, place_prompts)
-        mapping = self._mapping(request.intensity, volume)
+        placed, notes = task.place(place_prompts)
+        propagation = task.propagation_along(axis for one in placed for axis in one.axes)
+        mapping = self._mapping(request.intensity, task.whole)
         loaded: LoadedModel[SliceModel] = self._load(card, progress)
         load_s, self._load_s = self._load_s, 0.0
         inference = SliceInference(
@@ -221,9 +216,9 @@ class Engine:
         )
         # A model with a memory starts in the middle of a 3-D box, as its authors do, and is sure of itself.
         rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
-        tracks = [plan_tracks(one, volume.geometry.shape_kji, request.propagation, rule) for one in placed]
-        segments = _guarded(lambda: segment(inference, tracks, request.propagation or Propagation(), progress))
-        self._outlook = _Outlook(inference, deque(_around(*placed[-1].last, volume)))
+        tracks = [plan_tracks(one, volume.geometry.shape_kji, propagation, rule) for one in placed]
+        segments = _guarded(lambda: segment(inference, tracks, propagation or Propagation(), progress))
+        self._outlook = outlook_from(inference, *placed[-1].last)
         return _prediction(request, segments, notes, inference, load_s)
 
     def encode_ahead(self, progress: Progress) -> bool:
@@ -232,14 +227,8 @@ class Engine:
         Raises:
             Cancelled: something that was asked for has come.
         """
-        while self._outlook is not None and self._outlook.slices:
-            axis, index = self._outlook.slices[0]
-            inference = self._outlook.inference
-            is_new = _guarded(lambda: inference.encode_ahead(axis, index, progress))  # noqa: B023 - called at once
-            self._outlook.slices.popleft()
-            if is_new:
-                return True
-        return False
+        outlook = self._outlook
+        return outlook is not None and _guarded(lambda: outlook.encode_next(progress))
 
     def _volume(self, key: str) -> Volume:
         volume = self.volumes.get(key)
@@ -292,15 +281,6 @@ def engine_within(
     return Engine(catalogue, store, device, cache, box_rule, answers, volumes, models)
 
 
-def _around(axis: Axis, slices: range, volume: Volume) -> Iterator[tuple[Axis, int]]:
-    """The slices next to some slices of an axis, the nearest first."""
-    length = volume.geometry.shape_kji[array_axis(axis)]
-    for distance in range(1, SLICES_AHEAD + 1):
-        for index in (slices.stop - 1 + distance, slices.start - distance):
-            if 0 <= index < length:
-                yield axis, index
-
-
 def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
     """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours."""
     try:
@@ -308,27 +288,6 @@ def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InferenceError(f"the model could not answer: {reason}") from error
-
-
-def _place(
-    card: ModelCard,
-    request: PredictRequest,
-    volume: Volume,
-    place: Callable[[Sequence[Prompt], Sequence[str], Geometry], PlacedT],
-) -> tuple[list[PlacedT], list[str]]:
-    """The prompts of each segment, in the model's own kinds and in voxels, and notes on what that took."""
-    placed, notes = [], []
-    for n, prompts in enumerate(request.segments):
-        notes += clip(prompts, volume.geometry, f"segments[{n}]")
-        translated = translate(card, prompts, volume.geometry, f"segments[{n}]")
-        notes += translated.notes
-        places = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
-        placed.append(place(translated.segment.prompts, places, volume.geometry))
-    return placed, notes
-
-
-def _emptiness(segments: Sequence[SegmentPrediction]) -> list[str]:
-    return [f"segments[{n}]: the model found nothing" for n, one in enumerate(segments) if one.mask.box.is_empty]
 
 
 def _prediction(
@@ -339,7 +298,7 @@ def _prediction(
     load_s: float,
 ) -> Prediction:
     tally = inference.tally
-    notes = [*notes, *_emptiness(segments)]
+    notes = [*notes, *emptiness(segments)]
     if tally.reencodes:
         notes.append(f"encoded again, for want of memory: {tally.reencodes} of {tally.encodes} slices")
     return Prediction(

@@ -8,9 +8,10 @@ import numpy as np
 
 from ..core.intensity import IntensityMapping
 from ..core.progress import Progress
-from ..core.requests import CheckpointRecord
+from ..core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from ..core.volume import Volume
 from ..models.volume_base import VolumeAnswer, VolumeModel, VolumePrompt, VolumeView
+from .tasks import emptiness
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,31 @@ class VolumeInference:
         seen = time.perf_counter()
         answers = tuple(view.answer(prompts, progress))
         return VolumeAnswers(answers, is_new, seen - start if is_new else 0.0, time.perf_counter() - seen)
+
+
+def volume_prediction(
+    request: PredictRequest,
+    answers: VolumeAnswers,
+    notes: Sequence[str],
+    model: VolumeModel,
+    checkpoint: CheckpointRecord,
+    mapping: IntensityMapping,
+    load_s: float,
+) -> Prediction:
+    """The answer to a request."""
+    found = tuple(SegmentPrediction(one.mask, one.score) for one in answers.segments)
+    told = [f"segments[{n}]: {note}" for n, one in enumerate(answers.segments) for note in one.notes]
+    return Prediction(
+        request_id=request.request_id,
+        segments=found,
+        intensity=mapping.to_document(),
+        checkpoint=checkpoint,
+        device=model.device,
+        precision=model.precision,
+        notes=(*notes, *told, *emptiness(found)),
+        timings_s={"load": load_s, "encode": answers.view_s, "decode": answers.answer_s},
+        counts={"encodes": int(answers.is_new_view), "decodes": sum(one.runs for one in answers.segments)},
+    )
 
 
 def _cut_to_window(volume: Volume, window: tuple[float, float] | None) -> Volume:
