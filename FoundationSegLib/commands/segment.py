@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +17,6 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.prompts_file import read_prompts
 from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
@@ -27,6 +26,7 @@ from ..io.formats import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
+from . import words
 from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
     )
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
-    parser.add_argument("--prompts", metavar="FILE", type=path_argument, required=True, help="what to segment (JSON)")
+    words.add_arguments(parser)
     parser.add_argument(
         "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"
     )
@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> None:
         start_s = time.perf_counter() - begin
         prediction = _predict(job, volume, client)
     write_begin = time.perf_counter()
-    segments, notes, writers = _results(job, volume, prediction)
+    found, prediction = words.without_absent(options, job.prompts, prediction)
+    segments, notes, writers = _results(replace(job, prompts=found), volume, prediction)
 
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
@@ -124,8 +125,8 @@ def _check(options: argparse.Namespace) -> _Job:
     if propagation is not None:
         choose_hand_over(propagation.hand_over, card.prompts)
     _check_targets(options)
-    prompts = read_prompts(options.prompts)
-    masks = mask_files(prompts, options.prompts.parent)
+    prompts = words.read_asked(options, card)
+    masks = mask_files(prompts, words.prompts_folder(options))
     require_targets(_targets(options), {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
@@ -141,7 +142,10 @@ def _check_targets(options: argparse.Namespace) -> None:
     output_format(options.output)
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
-    require_targets(_targets(options), {"the image": options.volume, "the prompts file": options.prompts})
+    sources = {"the image": options.volume}
+    if options.prompts is not None:
+        sources["the prompts file"] = options.prompts
+    require_targets(_targets(options), sources)
 
 
 def _read(job: _Job) -> Volume:
@@ -178,7 +182,7 @@ def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
 
 def _request(job: _Job, volume: Volume) -> PredictRequest:
     prompts = prompts_in_ras(job.prompts, volume.geometry)
-    prompts = read_masks(prompts, job.options.prompts.parent, volume.geometry)
+    prompts = read_masks(prompts, words.prompts_folder(job.options), volume.geometry)
     return PredictRequest(
         request_id=0,
         model_id=job.card.id,

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 
 from .actions import Action, Target
+from .card_values import ModelCard
+from .named_prompts import segments_by_name
 from .placement import prompts_in_ras
 from .prompts import Prompt, PromptSet, SegmentPrompts
 from .segment_store import NewSegment
@@ -50,6 +52,18 @@ def import_prompts(session: Session, prompts: PromptSet) -> tuple[Target, ...]:
         intents[target] = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
     session.act(Action(intents, session.options.choice))
     return tuple(intents)
+
+
+def add_named(
+    session: Session, card: ModelCard, classes: Sequence[str] = (), texts: Sequence[str] = ()
+) -> tuple[Target, ...]:
+    """A segment for each class and each text, all in one request: the model looks at the image once.
+
+    Segments of these names are used where there are any. Raises as :func:`.named_prompts.segments_by_name` and
+    :meth:`.session.Session.act`.
+    """
+    named = segments_by_name(card, classes, texts)
+    return import_prompts(session, PromptSet(named)) if named else ()
 
 
 def export_prompts(session: Session) -> PromptSet:

@@ -36,7 +36,7 @@ from Testing.unit.fakes import WEIGHTS
         (["models"], "ACTION"),
         (["models", "download"], "ID"),
         (["segment"], "VOLUME"),
-        (["segment", "a", "--model", "b"], "--prompts, --output"),
+        (["segment", "a", "--model", "b"], "--output"),
         (["segment", "a", "--frame", "x"], "--frame"),
         (["segment", ""], "argument VOLUME: is empty"),
         (["segment", "a", "--report", ""], "argument --report: is empty"),

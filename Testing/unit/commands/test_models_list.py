@@ -86,7 +86,7 @@ def test_what_can_be_run_stands_first_and_the_rest_apart(real):
     assert real.run("models", "list") == 0
     able, _, others = real.out.partition("Described, but this version cannot run them yet:")
     assert "lite-medsam" in able
-    assert "voxtell" in others
+    assert "medsiglip" in others
     assert max(map(len, real.out.splitlines())) <= 100
     assert all(line == line.rstrip() for line in real.out.splitlines())
 
@@ -103,7 +103,7 @@ def test_json_says_what_is_runnable_certain_and_verified(real):
     assert real.run("models", "list", "--json") == 0
     lines = {line["id"]: line for line in json.loads(real.out)}
     runnable = {line["family"] for line in lines.values() if line["runnable"]}
-    assert runnable == {"lite-medsam", "sam", "medsam", "sam2", "medsam2", "nninteractive"}
+    assert runnable == {"lite-medsam", "sam", "medsam", "sam2", "medsam2", "nninteractive", "vista3d", "voxtell"}
     assert (lines["voxtell"]["bytes"], lines["voxtell"]["bytes_known"]) == (0, False)
     assert (lines["sam-vit-base"]["bytes_known"], lines["sam-vit-base"]["unverified"]) == (True, [])
     assert lines["medsiglip"]["gated"] is True
