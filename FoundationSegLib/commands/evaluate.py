@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
     parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, memory_limit=None)
 
 
 def _within(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:

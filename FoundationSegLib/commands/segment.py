@@ -17,7 +17,8 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
+from ..core.requests import Direction, HandOver, MemoryBudget, Prediction, PredictRequest, Propagation
+from ..core.sizes import bytes_of
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
 from ..hub.store import default_store_folder
@@ -45,6 +46,13 @@ def _propagation(options: argparse.Namespace) -> Propagation | None:
     return Propagation(start, stop, options.propagate_direction or "both", options.hand_over or "auto")
 
 
+def _size(text: str) -> int:
+    try:
+        return bytes_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
@@ -65,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--propagate-direction", choices=get_args(Direction), help="towards which slice numbers")
     parser.add_argument("--hand-over", choices=get_args(HandOver), help="what a slice's mask becomes for the next one")
+    parser.add_argument("--memory-limit", metavar="SIZE", type=_size, help="what the model may take, for example 6GB")
     parser.add_argument(
         "--roi", metavar="I,J,K|prompts:MM", type=roi_argument, help="the part of the image that the model sees"
     )
@@ -166,7 +175,8 @@ def _read(job: _Job) -> Volume:
 
 def open_client(options: argparse.Namespace) -> Client:
     """The client that does the work: a worker process of its own."""
-    return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False))
+    budget = MemoryBudget(limit=options.memory_limit)
+    return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False, budget=budget))
 
 
 def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:

@@ -106,6 +106,8 @@ class ModelCard:
         memory_mb: what inference takes at the peak, by device kind (cpu, cuda, mps), in MB.
         memory_basis: how each number of ``memory_mb`` is known, by the same device kinds.
         classes: the list of the names that it understands, a file of ``Resources/ClassLists`` without its ending.
+        bytes_per_voxel: what a model of volumes takes on the host for each voxel of the image, beside the image; 0
+            where it is not known.
         packages: what pip has to install, with version ranges.
         unverified: fields of this card that are from memory, rounded, computed, or seen in one place alone that is not
             their source, e.g. ``source.files[0].bytes`` or ``license``; a field stands for all that is inside it. What
@@ -135,6 +137,7 @@ class ModelCard:
     memory_mb: Mapping[str, int] | None = None
     memory_basis: Mapping[str, Literal["measured", "published", "estimated"]] | None = None
     classes: str = ""
+    bytes_per_voxel: int = 0
     packages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()

@@ -60,5 +60,13 @@ class InferenceError(FoundationSegError):
     """The model could not answer."""
 
 
+class MemoryShortageError(InferenceError):
+    """Memory ran out, or would: the message says what could be done with less."""
+
+
+class DeviceLostError(InferenceError):
+    """The device failed in a way that nothing works on it any more in this process."""
+
+
 class Cancelled(FoundationSegError):
     """The user asked to stop."""

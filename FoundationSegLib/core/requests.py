@@ -21,12 +21,21 @@ BoxRule = Literal["surest", "official"]
 class MemoryBudget:
     """What an engine may keep, in bytes. What was not used the longest goes first; the newest stays in any case.
 
-    A LiteMedSAM embedding takes 4 MB: half a gigabyte is a chest CT of 128 slices, wholly encoded.
+    A LiteMedSAM embedding takes 4 MB: half a gigabyte is a chest CT of 128 slices, wholly encoded. ``limit`` is what
+    the worker is to take in all, on the host and on the device each; None for as much as there is.
     """
 
     volumes: int = 2 * 2**30
     embeddings: int = 512 * 2**20
     models: int = 6 * 2**30
+    limit: int | None = None
+
+    def within_limit(self) -> "MemoryBudget":
+        """The same with nothing above the limit."""
+        if self.limit is None:
+            return self
+        kept = (min(amount, self.limit) for amount in (self.volumes, self.embeddings, self.models))
+        return MemoryBudget(*kept, self.limit)
 
 
 Direction = Literal["both", "up", "down"]

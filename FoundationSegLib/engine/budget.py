@@ -55,3 +55,8 @@ class Budgeted(Generic[KeyT, ValueT]):
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._nbytes -= self._nbytes_of(entry)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        for key in self:
+            self.drop(key)

@@ -1,7 +1,7 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +23,6 @@ from ..core.requests import (
     Prediction,
     PredictRequest,
     Propagation,
-    SegmentPrediction,
 )
 from ..core.volume import Volume, require_image
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
@@ -34,11 +33,13 @@ from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
 from .device import choose_device
 from .hand_over import choose_hand_over
+from .memory import give_back, guarded
 from .outlook import Outlook, outlook_from
 from .segmenting import segment
-from .slice_inference import SliceInference
+from .slice_inference import SliceInference, slice_prediction
 from .slice_parts import place_prompts
-from .tasks import Task, emptiness, make_task
+from .tasks import Task, make_task
+from .thrift import Thrift
 from .tracks import plan_tracks
 from .volume_inference import VolumeInference, volume_prediction
 from .volume_parts import place_in_volume
@@ -48,7 +49,6 @@ _ANSWERS_SHARE = 1 / 8
 
 _BUDGET = MemoryBudget()
 
-AnswerT = TypeVar("AnswerT")
 ModelT = TypeVar("ModelT")
 
 
@@ -77,6 +77,7 @@ class Engine:
         store: where the checkpoints are.
         device: what to compute on; ``"auto"`` picks the best that is there.
         viewing: what models of volumes prepared of the last image.
+        memory_limit: what may be taken in all, in bytes, on the host and on the device each; None: what there is.
         cache, answers, volumes, models: the embeddings, what was answered on them, the images by key and the loaded
             models by id, each within its budget.
         box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
@@ -92,10 +93,12 @@ class Engine:
     volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
     models: Budgeted[str, LoadedModel[Any]] = field(default_factory=_model_memory)
     viewing: VolumeInference = field(default_factory=VolumeInference)
+    memory_limit: int | None = None
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
     _part: tuple[str, Box, Volume] | None = None  # of an image, that a model was limited to last
     _part_keys: dict[str, set[str]] = field(default_factory=dict)
     _outlook: Outlook | None = None
+    _load_notes: tuple[str, ...] = ()
     _load_s: float = 0.0  # for the next prediction to tell, also where the model was prepared before it
 
     def add_volume(self, volume: Volume) -> None:
@@ -167,7 +170,24 @@ class Engine:
         volume = self._volume(request.volume_key)
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
-        return self._answer(make_task(card, request, volume, request.region, self._part_of), progress)
+        task = make_task(card, request, volume, request.region, self._part_of)
+        if self.viewing.volume_key != task.volume.key:  # of what is viewed, the memory is taken already
+            task = self._thrift.fitted(task, self.viewing.nbytes, self._part_of)
+        return self._thrift.answer(task, self._part_of, lambda one: self._answer(one, progress), self._let_go)
+
+    @property
+    def _thrift(self) -> Thrift:
+        return Thrift(self.catalogue, self.memory_limit)
+
+    def _let_go(self) -> str:
+        """Give back whatever can be made again, views, embeddings, answers and models; returns the device."""
+        self._outlook = None
+        self.viewing.let_go()
+        for kept in (self.cache, self.answers, self.models):
+            kept.clear()
+        device = choose_device(self.device)
+        give_back(device)
+        return device
 
     def _part_of(self, volume: Volume, box: Box) -> Volume:
         """A part of an image; the same one again and again, since its key takes time to compute."""
@@ -178,7 +198,9 @@ class Engine:
 
     def _answer(self, task: Task, progress: Progress) -> Prediction:
         answer = self._in_volume if task.card.sees_volumes else self._on_slices
-        return task.finished(answer(task, progress))
+        prediction = task.finished(answer(task, progress))
+        notes, self._load_notes = self._load_notes, ()
+        return replace(prediction, notes=(*notes, *prediction.notes))
 
     def _in_volume(self, task: Task, progress: Progress) -> Prediction:
         card, request = task.card, task.request
@@ -190,7 +212,7 @@ class Engine:
         mapping = replace(self._mapping(policy, task.whole), policy=request.intensity)
         loaded: LoadedModel[VolumeModel] = self._load(card, progress)
         load_s, self._load_s = self._load_s, 0.0
-        answers = _guarded(
+        answers = guarded(
             lambda: self.viewing.ask(loaded.model, loaded.checkpoint, task.volume, mapping, prompts, progress)
         )
         return volume_prediction(request, answers, notes, loaded.model, loaded.checkpoint, mapping, load_s)
@@ -217,9 +239,9 @@ class Engine:
         # A model with a memory starts in the middle of a 3-D box, as its authors do, and is sure of itself.
         rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
         tracks = [plan_tracks(one, volume.geometry.shape_kji, propagation, rule) for one in placed]
-        segments = _guarded(lambda: segment(inference, tracks, propagation or Propagation(), progress))
+        segments = guarded(lambda: segment(inference, tracks, propagation or Propagation(), progress))
         self._outlook = outlook_from(inference, *placed[-1].last)
-        return _prediction(request, segments, notes, inference, load_s)
+        return slice_prediction(request, segments, notes, inference, load_s)
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Encode one more of the slices around the last prompt; False where there is none left.
@@ -228,7 +250,7 @@ class Engine:
             Cancelled: something that was asked for has come.
         """
         outlook = self._outlook
-        return outlook is not None and _guarded(lambda: outlook.encode_next(progress))
+        return outlook is not None and guarded(lambda: outlook.encode_next(progress))
 
     def _volume(self, key: str) -> Volume:
         volume = self.volumes.get(key)
@@ -265,7 +287,8 @@ class Engine:
         device = choose_device(self.device)  # before anything is downloaded in vain
         files = ensure_checkpoint(self.store, card, progress)
         load = load_volume_model if card.sees_volumes else load_slice_model
-        model = _guarded(lambda: load(card, files, device))
+        self._load_notes = self._thrift.forecast_load(card, device)
+        model = guarded(lambda: load(card, files, device))
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
         return LoadedModel(model, record)
@@ -275,40 +298,9 @@ def engine_within(
     budget: MemoryBudget, catalogue: Mapping[str, ModelCard], store: Store, device: DeviceChoice, box_rule: BoxRule
 ) -> Engine:
     """An engine that keeps no more than a budget of memory."""
+    budget = budget.within_limit()
     cache: EmbeddingCache[Any] = EmbeddingCache(budget.embeddings)
     answers = AnswerCache(int(budget.embeddings * _ANSWERS_SHARE))
     volumes, models = _volume_memory(budget.volumes), _model_memory(budget.models)
-    return Engine(catalogue, store, device, cache, box_rule, answers, volumes, models)
-
-
-def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
-    """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours."""
-    try:
-        return answer()
-    except (RuntimeError, MemoryError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InferenceError(f"the model could not answer: {reason}") from error
-
-
-def _prediction(
-    request: PredictRequest,
-    segments: list[SegmentPrediction],
-    notes: list[str],
-    inference: SliceInference,
-    load_s: float,
-) -> Prediction:
-    tally = inference.tally
-    notes = [*notes, *emptiness(segments)]
-    if tally.reencodes:
-        notes.append(f"encoded again, for want of memory: {tally.reencodes} of {tally.encodes} slices")
-    return Prediction(
-        request_id=request.request_id,
-        segments=tuple(segments),
-        intensity=inference.mapping.to_document(),
-        checkpoint=inference.checkpoint,
-        device=inference.model.device,
-        precision=inference.model.precision,
-        notes=tuple(notes),
-        timings_s={"load": load_s, "encode": tally.encode_s, "decode": tally.decode_s},
-        counts={"encodes": tally.encodes, "decodes": tally.decodes},
-    )
+    limit = budget.limit
+    return Engine(catalogue, store, device, cache, box_rule, answers, volumes, models, memory_limit=limit)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from ..core.geometry import Axis, array_axis
 from ..core.intensity import IntensityMapping
 from ..core.progress import Progress
-from ..core.requests import CheckpointRecord, HandOver
+from ..core.requests import CheckpointRecord, HandOver, Prediction, PredictRequest, SegmentPrediction
 from ..core.volume import Volume
 from ..models.base import Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 from .cache import AnswerCache, EmbeddingCache, EmbeddingKey
 from .hand_over import handed_over
 from .orientation import AS_STORED, Orientation, radiological
+from .tasks import emptiness
 
 
 @dataclass(slots=True)
@@ -148,3 +149,28 @@ def slice_of(volume: Volume, axis: Axis, index: int) -> NDArray[np.generic]:
     place: list[slice | int] = [slice(None)] * 3
     place[array_axis(axis)] = index
     return volume.array_kji[tuple(place)]
+
+
+def slice_prediction(
+    request: PredictRequest,
+    segments: Sequence[SegmentPrediction],
+    notes: Sequence[str],
+    inference: SliceInference,
+    load_s: float,
+) -> Prediction:
+    """The answer to a request, with what the user should know of how it was found."""
+    tally = inference.tally
+    notes = [*notes, *emptiness(segments)]
+    if tally.reencodes:
+        notes.append(f"encoded again, for want of memory: {tally.reencodes} of {tally.encodes} slices")
+    return Prediction(
+        request_id=request.request_id,
+        segments=tuple(segments),
+        intensity=inference.mapping.to_document(),
+        checkpoint=inference.checkpoint,
+        device=inference.model.device,
+        precision=inference.model.precision,
+        notes=tuple(notes),
+        timings_s={"load": load_s, "encode": tally.encode_s, "decode": tally.decode_s},
+        counts={"encodes": tally.encodes, "decodes": tally.decodes},
+    )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from ..core.errors import FoundationSegError, InferenceError
+from ..core.errors import DeviceLostError, FoundationSegError, InferenceError
 from ..core.progress import CancelToken, Progress, ProgressReport
 from .client import Answering
 from .documents import (
@@ -125,13 +125,16 @@ class Worker:
         ticket = frame.header["ticket"]
         progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
         answer_to = self._predict if frame.header["type"] == "predict" else self._download
+        is_lost = False
         try:
             answer = answer_to(frame, progress)
         except FoundationSegError as error:
-            answer = error_to_frame(error, ticket, traceback.format_exc())
+            answer, is_lost = error_to_frame(error, ticket, traceback.format_exc()), isinstance(error, DeviceLostError)
         finally:
             self.inbox.forget(ticket)
         self.channel.send(answer)
+        if is_lost:
+            leave()  # the device answers nobody in this process: the next request gets another
 
     def _predict(self, frame: Frame, progress: Progress) -> Frame:
         if frame.header["volume"] in self._refused:

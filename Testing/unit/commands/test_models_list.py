@@ -147,7 +147,7 @@ def test_show_as_json_has_the_lists_keys_and_the_rest(real):
     assert told["source"]["files"][0]["bytes"] is None
     assert told["memory_mb"] == {"cuda": 8000}
     assert told["memory_basis"] == {"cuda": "published"}
-    assert told["runnable"] is False
+    assert told["runnable"] is True
 
 
 def test_show_of_an_unknown_model_is_bad_usage(desk):

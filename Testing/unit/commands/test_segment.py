@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands import segment
+from FoundationSegLib.commands import cli, segment
 from FoundationSegLib.commands.terminal import say
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.requests import SegmentPrediction
@@ -17,6 +17,8 @@ from FoundationSegLib.io.label_maps import read_label_map
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.unit.commands.conftest import BOXES, START, block_mask
 from Testing.unit.fakes import CARD_TOML
+
+REAL_CLIENT = segment.open_client  # desks have one of their own
 
 
 def labels_of(path):
@@ -86,6 +88,16 @@ def test_a_name_that_no_file_can_hold_is_refused(desk, name):
     document["segments"][0]["name"] = name
     desk.segment(prompts=desk.write_prompts(document), report=desk.folder / "report.json")
     desk.assert_refused(2, "segments[0].name")
+
+
+def test_the_memory_limit_reaches_the_worker(desk, monkeypatch):
+    told = []
+    monkeypatch.setattr(segment, "ProcessClient", told.append)
+    REAL_CLIENT(cli.build_parser().parse_args([*desk.arguments(), "--memory-limit", "6GB"]))
+    REAL_CLIENT(cli.build_parser().parse_args(desk.arguments()))
+    assert [settings.budget.limit for settings in told] == [6 * 10**9, None]
+    desk.segment(**{"memory-limit": "much"})
+    desk.assert_refused(2, "--memory-limit", "no amount of memory")
 
 
 def test_prompts_in_ras_mean_the_same(desk):

@@ -1,6 +1,7 @@
 import pytest
 
-from FoundationSegLib.core.sizes import bytes_text
+from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.core.sizes import bytes_of, bytes_text
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,16 @@ from FoundationSegLib.core.sizes import bytes_text
 )
 def test_a_size_reads_short(count, text):
     assert bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("6GB", 6 * 10**9), ("1.5 GB", 1_500_000_000), ("800M", 800_000_000), ("12", 12), ("2kB", 2000)]
+)
+def test_a_size_is_read(text, count):
+    assert bytes_of(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "0GB", "-1GB", "1e9", "many", "1 GiB", "1,5GB", "9" * 50])
+def test_what_is_no_size(text):
+    with pytest.raises(InputError, match="no amount of memory"):
+        bytes_of(text)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.errors import InferenceError, PromptError, VolumeMissingError
+from FoundationSegLib.core.errors import DeviceLostError, InferenceError, PromptError, VolumeMissingError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.requests import (
@@ -106,6 +106,10 @@ class ScriptedEngine:
         sys.stderr.write("last words")
         sys.stderr.flush()
         os._exit(int(value))
+
+    def do_lose(self, value: str, request: Request, progress: Progress) -> None:
+        """The device, for good."""
+        raise DeviceLostError(value)
 
     def do_die_once(self, value: str, request: Request, progress: Progress) -> None:
         if not Path(value).exists():

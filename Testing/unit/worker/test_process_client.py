@@ -6,6 +6,7 @@ import pytest
 
 from FoundationSegLib.core.errors import (
     Cancelled,
+    DeviceLostError,
     InferenceError,
     InputError,
     PromptError,
@@ -95,6 +96,16 @@ def test_voxels_that_change_on_their_way_are_found_out(client):
     voxels[0, 0, 0] += 1
     with pytest.raises(InferenceError, match="changed on its way"):
         ask(client, scripted(torn))
+
+
+def test_after_a_lost_device_another_worker_answers(client, volume):
+    client.send_volume(volume)
+    first = ask(client, scripted(volume)).counts["pid"]
+    with pytest.raises(DeviceLostError, match="gone"):
+        ask(client, scripted(volume, "lose=gone"))
+    second = ask(client, scripted(volume))
+    assert second.counts["pid"] != first
+    assert second.segments[0].mask.voxels == int((volume.array_kji > 0).sum())
 
 
 @pytest.mark.parametrize(

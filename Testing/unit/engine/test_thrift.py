@@ -1,0 +1,253 @@
+"""Memory that is short, from the start or at any stage: an answer with less, or a clear error; the next one works."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.core.errors import MemoryShortageError
+from FoundationSegLib.core.geometry import Box
+from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
+from FoundationSegLib.core.requests import MemoryBudget, PredictRequest
+from FoundationSegLib.engine import engine as engine_module
+from FoundationSegLib.engine import thrift
+from FoundationSegLib.engine.engine import Engine, engine_within
+from FoundationSegLib.engine.fitting import Left, forecast_load, remedies, smaller_models
+from Testing.unit.fakes import FakeModel, FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
+
+SHAPE = (40, 40, 40)
+VOLUMES = {
+    "dimensions": [3],
+    "channels": [1],
+    "prompts": ["box", "point", "text"],
+    "intensity": "raw",
+    "bytes_per_voxel": 20,
+}
+CLICK = PointPrompt((20.0, 20.0, 20.0))
+
+
+def image():
+    array = np.random.default_rng(1).integers(0, 50, SHAPE).astype(np.int16)
+    array[18:23, 18:23, 18:23] += 200
+    return volume_of(array)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    fake = FakeVolumeModel()
+    monkeypatch.setattr(engine_module, "load_volume_model", lambda card, files, device: fake)
+    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu")
+    return fake
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """How much memory there is; set ``free.bytes``."""
+
+    class Free:
+        bytes = 10**12
+
+    monkeypatch.setattr(thrift, "free_host_bytes", lambda: Free.bytes)
+    monkeypatch.setattr(thrift, "free_bytes", lambda device: Free.bytes)
+    monkeypatch.setattr(thrift, "taken_bytes", lambda: 0)
+    return Free
+
+
+@pytest.fixture
+def engine(model, tmp_path):
+    card = fake_card(**VOLUMES)
+    return Engine({card.id: card}, fill_store(tmp_path, card))
+
+
+def ask(engine, *prompts, volume=None, **fields):
+    volume = volume or image()
+    engine.add_volume(volume)
+    segments = (SegmentPrompts("A", prompts or (CLICK,)),)
+    return engine.predict(PredictRequest(1, "fake", volume.key, segments, **fields), Progress())
+
+
+def test_an_image_that_fits_is_seen_whole(engine, model, free):
+    free.bytes = 40**3 * 20 * 2
+    assert ask(engine).notes == ()
+    assert model.viewed[-1].shape == SHAPE
+
+
+def test_an_image_that_does_not_is_seen_around_the_prompts(engine, model, free):
+    free.bytes = 40**3 * 20
+    answer = ask(engine)
+    assert np.prod(model.viewed[-1].shape) <= 40**3 * 0.8
+    low, high = (20 - 15, 20 + 16)
+    assert answer.notes == (
+        f"the model saw the region i {low}:{high}, j {low}:{high}, k {low}:{high} only, "
+        "since 1 MB of memory are free, and the whole takes more",
+    )
+    assert answer.segments[0].mask.box == Box((18, 18, 18), (23, 23, 23))
+
+
+def test_a_little_more_or_less_memory_changes_nothing(engine, model, free):
+    shapes = set()
+    for free.bytes in (900_000, 1_000_000, 1_200_000):
+        ask(engine)
+        shapes.add(model.viewed[-1].shape)
+    assert len(shapes) == 1
+
+
+def test_what_is_viewed_needs_no_room_any_more(engine, model, free):
+    ask(engine)
+    free.bytes = 1
+    assert ask(engine, CLICK, PointPrompt((19.0, 19.0, 19.0))).notes == ()
+    assert len(model.viewed) == 1
+
+
+def test_what_the_old_view_takes_will_be_free(engine, model, free):
+    ask(engine)
+    engine.viewing._view.nbytes = 10**9
+    free.bytes = 1
+    other = volume_of(image().array_kji + 1)
+    assert ask(engine, volume=other).notes == ()
+
+
+@pytest.mark.parametrize("prompt", [TextPrompt("liver"), BoxPrompt(((0.0, 0.0, 0.0), (39.0, 39.0, 39.0)))])
+def test_where_no_part_will_do_it_is_said_what_would(engine, model, free, prompt):
+    free.bytes = 40**3 * 10
+    with pytest.raises(MemoryShortageError) as caught:
+        ask(engine, prompt)
+    assert str(caught.value) == (
+        "Fake Model takes 1 MB for an image of this size, and 640 kB are free: close other programs, limit the model "
+        "to a region of interest, or resample the image to larger voxels"
+    )
+    assert model.viewed == []
+    free.bytes = 10**9
+    assert ask(engine, prompt).segments[0].mask.voxels > 0
+
+
+def test_a_region_of_the_users_own_stays_within_bounds(engine, model, free):
+    free.bytes = 1000 * 20 * 2
+    region = Box((10, 10, 10), (38, 38, 38))
+    with pytest.raises(MemoryShortageError):
+        ask(engine, region=region)
+    free.bytes = 28**3 * 20
+    answer = ask(engine, region=region)
+    assert answer.notes[0].startswith("the model saw the region i 10:35, j 10:35, k 10:35 only")
+
+
+def test_the_users_limit_counts_as_what_is_there(model, free, tmp_path):
+    card = fake_card(**VOLUMES)
+    budget = MemoryBudget(limit=40**3 * 20)
+    engine = engine_within(budget, {card.id: card}, fill_store(tmp_path, card), "cpu", "surest")
+    answer = ask(engine)
+    assert "since 1 MB of the 1 MB that it is limited to of memory are free" in answer.notes[0]
+    assert MemoryBudget(10, 20, 30, 15).within_limit() == MemoryBudget(10, 15, 15, 15)
+    assert MemoryBudget(10, 20, 30).within_limit() == MemoryBudget(10, 20, 30)
+
+
+FAULTS = [MemoryError("Unable to allocate"), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=["host", "device"])
+@pytest.mark.parametrize("stage", ["load", "view", "answer"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_where_memory_runs_out_less_is_asked_once(engine, model, free, monkeypatch, stage, fault, times):
+    """All of it is given back first. Once: an answer that says so. Twice: an error that does; the next one works."""
+    ask(engine)
+    held, left = [], [times]
+
+    def failing(method):
+        def fail(*arguments):
+            held.append((engine.viewing.nbytes, list(engine.models)))
+            if left[0]:
+                left[0] -= 1
+                raise fault
+            return method(*arguments)
+
+        return fail
+
+    if stage == "load":
+        engine.models.clear()
+        monkeypatch.setattr(engine_module, "load_volume_model", failing(lambda *arguments: model))
+    else:
+        kind, name = (FakeVolumeModel, "view") if stage == "view" else (FakeView, "answer")
+        monkeypatch.setattr(kind, name, failing(getattr(kind, name)))
+    other = volume_of(image().array_kji + 1)
+    if times == 1:
+        answer = ask(engine, volume=other)
+        assert answer.notes[0].startswith("the model saw the region i ")
+        assert answer.notes[0].endswith(" only, since memory ran out")
+        assert answer.notes[-1].startswith("memory ran out (the model could not answer: ")
+        assert np.prod(model.viewed[-1].shape) <= 40**3 / 4
+        assert answer.segments[0].mask.box == Box((18, 18, 18), (23, 23, 23))
+    else:
+        with pytest.raises(MemoryShortageError, match="it ran out again: close other programs, limit the model"):
+            ask(engine, volume=other)
+        assert (engine.viewing.nbytes, list(engine.models)) == (0, [])
+    assert held[-1][0] == (500 if stage == "answer" else 0)
+    assert ask(engine, volume=other).notes == ()
+
+
+@pytest.mark.parametrize("stage", ["encode", "decode"])
+def test_models_of_slices_are_asked_again_as_they_were(monkeypatch, tmp_path, stage, free):
+    fake, failed = FakeModel(), []
+    monkeypatch.setattr(engine_module, "load_slice_model", lambda *arguments: fake)
+    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu")
+    method = getattr(FakeModel, stage)
+
+    def fail(*arguments):
+        if not failed:
+            failed.append(stage)
+            raise FAULTS[1]
+        return method(*arguments)
+
+    monkeypatch.setattr(FakeModel, stage, fail)
+    card = fake_card()
+    engine = Engine({card.id: card}, fill_store(tmp_path))
+    box = BoxPrompt(((15.0, 15.0, 18.0), (25.0, 25.0, 22.0)))
+    answer = ask(engine, box, intensity="raw")
+    assert answer.segments[0].mask.voxels == 125
+    assert answer.notes[-1].endswith("and the model was asked again")
+    assert ask(engine, box, intensity="raw").notes == ()
+
+
+def test_a_model_that_may_not_fit_is_told_before_it_is_loaded(model, free, tmp_path):
+    memory = {"memory_mb": {"cpu": 5000}, "memory_basis": {"cpu": "measured"}}
+    card = fake_card(**VOLUMES, **memory)
+    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    free.bytes = 4 * 10**9
+    first, second = ask(engine), ask(engine)
+    assert first.notes[0].startswith(
+        "Fake Model takes up to 5.0 GB (measured), and 4.0 GB are free; if they do not do: "
+    )
+    assert second.notes == (), "it has been loaded by now"
+
+
+def test_weights_that_cannot_fit_are_not_loaded(model, free, monkeypatch, tmp_path):
+    card = fake_card(**VOLUMES | {"bytes_per_voxel": 0})
+    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    monkeypatch.setattr(engine_module, "load_volume_model", lambda *arguments: pytest.fail("loaded"))
+    free.bytes = 300
+    with pytest.raises(MemoryShortageError, match="the weights of Fake Model take 400 B, and 300 B are free"):
+        ask(engine)
+
+
+def test_smaller_models_are_those_that_understand_as_much():
+    def card(name, prompts, amount):
+        return fake_card(
+            id=name, prompts=prompts, memory_mb={"cuda": amount}, memory_basis={"cuda": "measured"}, translations={}
+        )
+
+    cards = [card("a", ["box", "point"], 900), card("b", ["box"], 100), card("c", ["box", "point"], 500)]
+    cards += [
+        card("d", ["box", "point", "mask"], 700),
+        card("e", ["box", "point"], 2000),
+        card("f", ["box", "point"], 300),
+    ]
+    catalogue = {one.id: one for one in cards}
+    asked = replace(cards[0], id="x", memory_mb={"cuda": 1000})
+    assert smaller_models(asked, "cuda", catalogue) == ["a", "d"]
+    assert smaller_models(asked, "cpu", catalogue) == []
+    assert "compute on the CPU, or use a smaller model (a, d)" in remedies(asked, "cuda", Left(1, 1), catalogue)
+    assert remedies(asked, "cuda", Left(1, 1, 5), catalogue).startswith("close other programs or raise the limit, ")
+
+
+def test_a_card_that_says_nothing_is_no_reason_to_worry():
+    assert forecast_load(fake_card(), "cpu", Left(None, None), {}) == ()
