@@ -25,8 +25,15 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = (ROOT / "Resources" / "requirements.txt", ROOT / "Testing" / "requirements.txt")
 STAMP = VENV / "foundationseg-requirements.sha256"
 OLDEST, NEWEST = (3, 11), (3, 13)  # slicer-core 5.12 has no packages for later ones
-# What VTK's off-screen windows load on Linux: the library, and Debian's packages that bring it and a driver.
-SYSTEM_LIBRARIES = {"libEGL.so.1": "libegl1 libgl1-mesa-dri"}
+# What VTK's off-screen windows and PySide6 load on Linux: the library, and Debian's packages that bring it.
+SYSTEM_LIBRARIES = {
+    "libEGL.so.1": "libegl1 libgl1-mesa-dri",  # with a driver
+    "libGL.so.1": "libgl1",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libfontconfig.so.1": "libfontconfig1",  # brings a font
+    "libdbus-1.so.3": "libdbus-1-3",
+    "libglib-2.0.so.0": "libglib2.0-0",
+}
 COMMANDS = {
     "demo": ("-m", "Testing.demo"),
     "test": ("-m", "pytest"),
@@ -67,7 +74,7 @@ def check_machine() -> str | None:
         return None
     missing = [packages for library, packages in SYSTEM_LIBRARIES.items() if not can_be_loaded(library)]
     if missing:
-        return f"run.py: VTK needs system libraries; install them: apt-get install -y {' '.join(missing)}"
+        return f"run.py: VTK and Qt need system libraries; install them: apt-get install -y {' '.join(missing)}"
     return None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from ..core.adapters import require_adapter
-from ..core.capabilities import require_understood
+from ..core.capabilities import require_task, require_understood
 from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import InputError, OutputError
 from ..core.intensity import check_policy
@@ -33,6 +33,7 @@ from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
 from .report import segment_report
 from .roi import roi_argument
+from .seeds import with_seeds
 from .slice_ranges import slice_range
 from .targets import path_argument, require_targets
 from .terminal import ProgressLine, say
@@ -60,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
     words.add_arguments(parser)
+    parser.add_argument(
+        "--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names"
+    )
     parser.add_argument(
         "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"
     )
@@ -126,20 +130,27 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> _Job:
     """What can be found wrong without the image is found before it is read."""
     card = find_card(read_catalogue(), options.model)
-    if card.task != "segment":
-        raise InputError(f"{card.id} is a model to {card.task} with, not to segment with; see 'models list'")
+    require_task(card, "segment")
     require_adapter(card)
     check_policy(options.intensity)
     propagation = _propagation(options)
     if propagation is not None:
         choose_hand_over(propagation.hand_over, card.prompts)
     _check_targets(options)
-    prompts = words.read_asked(options, card)
+    prompts = _asked(options, card)
     masks = mask_files(prompts, words.prompts_folder(options))
     require_targets(_targets(options), {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
     return _Job(card, prompts, options)
+
+
+def _asked(options: argparse.Namespace, card: ModelCard) -> PromptSet:
+    """The prompts of the file, what is asked for by words, and the seeds of the other file."""
+    asked = with_seeds(words.read_asked(options, card), options.seed_from)
+    if not asked.segments:
+        raise InputError("say what to segment: --prompts FILE, --classes NAMES, --text PHRASE or --seed-from FILE")
+    return asked
 
 
 def _targets(options: argparse.Namespace) -> dict[str, Path | None]:

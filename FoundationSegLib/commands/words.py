@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.card_values import ModelCard
-from ..core.errors import InferenceError, InputError, PromptError
+from ..core.errors import InferenceError, PromptError
 from ..core.named_prompts import asks_for_everything, segments_by_name
 from ..core.prompts import PromptSet
 from ..core.prompts_file import read_prompts
@@ -30,14 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_asked(options: argparse.Namespace, card: ModelCard) -> PromptSet:
-    """The prompts of the file, then the segments that are asked for by words.
+    """The prompts of the file, if any, then the segments that are asked for by words.
 
     Raises:
-        InputError: nothing is asked for.
-        PromptError: the file is wrong, a name is of no class, or a segment comes twice.
+        InputError, PromptError: the file is wrong, a name is of no class, or a segment comes twice.
     """
-    if options.prompts is None and not options.classes and not options.text:
-        raise InputError("say what to segment: --prompts FILE, --classes NAMES or --text PHRASE")
     asked = read_prompts(options.prompts) if options.prompts is not None else PromptSet(())
     named = segments_by_name(card, _names(options.classes), options.text)
     for one in named:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .classify_request import ClassifyRequest
 from .errors import InputError
 from .geometry import Box
 from .mask import PackedMask
@@ -36,6 +37,17 @@ class MemoryBudget:
             return self
         kept = (min(amount, self.limit) for amount in (self.volumes, self.embeddings, self.models))
         return MemoryBudget(*kept, self.limit)
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        return self.volumes + self.embeddings + self.models
+
+    @staticmethod
+    def within(total: int) -> "MemoryBudget":
+        """A budget of so many bytes, shared out as the usual one is."""
+        usual = MemoryBudget()
+        return MemoryBudget(*(part * total // usual.total for part in (usual.volumes, usual.embeddings, usual.models)))
 
 
 Direction = Literal["both", "up", "down"]
@@ -111,7 +123,7 @@ class DownloadRequest:
     accept_license: bool = False
 
 
-Request = PredictRequest | DownloadRequest
+Request = PredictRequest | DownloadRequest | ClassifyRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from ..core.adapters import require_adapter
-from ..core.capabilities import require_understood
+from ..core.capabilities import require_task, require_understood
 from ..core.cards import ModelCard, find_card
+from ..core.classification import Classification
+from ..core.classify_request import ClassifyRequest
 from ..core.cropping import crop_volume
 from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
 from ..core.geometry import Box
 from ..core.intensity import IntensityMapping, resolve_intensity
+from ..core.looks import resolve_looks
 from ..core.packages import pip_command
 from ..core.progress import Progress
 from ..core.requests import (
@@ -31,6 +34,7 @@ from ..models.base import SliceModel, has_memory, load_slice_model
 from ..models.volume_base import VolumeModel, load_volume_model
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
+from .classifying import classify
 from .device import choose_device
 from .hand_over import choose_hand_over
 from .memory import give_back, guarded
@@ -41,6 +45,7 @@ from .slice_parts import place_prompts
 from .tasks import Task, make_task
 from .thrift import Thrift
 from .tracks import plan_tracks
+from .vectors import Encoding, VectorMemory, Weights
 from .volume_inference import VolumeInference, volume_prediction
 from .volume_parts import place_in_volume
 
@@ -80,6 +85,7 @@ class Engine:
         memory_limit: what may be taken in all, in bytes, on the host and on the device each; None: what there is.
         cache, answers, volumes, models: the embeddings, what was answered on them, the images by key and the loaded
             models by id, each within its budget.
+        vectors: what classifiers saw and read.
         box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
             ``"official"`` is there for parity with LiteMedSAM's own script.
     """
@@ -92,6 +98,7 @@ class Engine:
     answers: AnswerCache = field(default_factory=lambda: AnswerCache(int(_BUDGET.embeddings * _ANSWERS_SHARE)))
     volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
     models: Budgeted[str, LoadedModel[Any]] = field(default_factory=_model_memory)
+    vectors: VectorMemory = field(default_factory=VectorMemory)
     viewing: VolumeInference = field(default_factory=VolumeInference)
     memory_limit: int | None = None
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
@@ -113,6 +120,7 @@ class Engine:
     def remove_volume(self, volume_key: str) -> None:
         """Let go of an image and of all that was seen of it; it is no error if it is not there."""
         self.volumes.drop(volume_key)
+        self.vectors.drop_volume(volume_key)
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
         if self._part is not None and self._part[0] == volume_key:
             self._part = None
@@ -146,6 +154,7 @@ class Engine:
         card = find_card(self.catalogue, request.model_id)
         download_checkpoint(self.store, card, progress, accept_license=request.accept_license)
         self.models.drop(card.id)  # it may have been loaded from other files
+        self.vectors.drop_model(card.id)
         self._outlook = None  # which holds it, too
         self.viewing.let_go()  # as this may
 
@@ -163,6 +172,7 @@ class Engine:
         self._outlook = None
         progress.check()
         card = find_card(self.catalogue, request.model_id)
+        require_task(card, "segment")
         if not request.segments or not all(prompts.prompts for prompts in request.segments):
             raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
@@ -242,6 +252,31 @@ class Engine:
         segments = guarded(lambda: segment(inference, tracks, propagation or Propagation(), progress))
         self._outlook = outlook_from(inference, *placed[-1].last)
         return slice_prediction(request, segments, notes, inference, load_s)
+
+    def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
+        """Answer a request to classify.
+
+        Raises:
+            UnknownModelError, CardError, CheckpointError: the model cannot be used.
+            VolumeMissingError: the volume was not added, or made room for others.
+            InputError: labels, model, image and policy do not fit each other, or there is nothing to see.
+            InferenceError: the model failed.
+            Cancelled: the user stopped it.
+        """
+        self._outlook = None
+        progress.check()
+        card = find_card(self.catalogue, request.model_id)
+        require_task(card, "classify")
+        volume = self._volume(request.volume_key)
+        if volume.is_colour and 3 not in card.channels:
+            raise InputError(f"{card.title} does not understand colour; give it a grey image")
+        looks = resolve_looks(request.intensity, volume, card.ct_channels, self._mapping)
+        loaded: Any = self._load(card, progress)
+        load_s, self._load_s = self._load_s, 0.0
+        weights = Weights(loaded.checkpoint, loaded.model.device, loaded.model.precision)
+        encoding = Encoding(loaded.model, weights, self.vectors, progress)
+        found = guarded(lambda: classify(request, volume, looks, encoding))
+        return replace(found, timings_s={"load": load_s, **found.timings_s})
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Encode one more of the slices around the last prompt; False where there is none left.

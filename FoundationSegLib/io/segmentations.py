@@ -46,6 +46,25 @@ def read_mask_prompt(path: Path, segment_name: str) -> tuple[NDArray[np.bool_], 
     return _label(labels_of(single_layer(raw, path), path), path, segment_name), raw.geometry
 
 
+def segment_names(path: Path) -> tuple[str, ...]:
+    """The names by which :func:`read_mask_prompt` finds the segments of a file; of a label map, its numbers.
+
+    Raises:
+        InputError: unreadable, or there is no segment in it.
+        GeometryError: no regular grid.
+    """
+    raw = read_raw(path)
+    if is_segmentation(raw.tags):
+        refuse_dicom_segmentation(raw, path)
+        names = tuple(segment.name for segment in stored_segments(raw.tags))
+    else:
+        labels = np.unique(labels_of(single_layer(raw, path), path))
+        names = tuple(str(label) for label in labels.tolist() if label)
+    if not names:
+        raise InputError(f"{path.name} has no segment")
+    return names
+
+
 def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
     refuse_dicom_segmentation(raw, path)
     if "ractional" in raw.tags.get("Segmentation_MasterRepresentation", ""):

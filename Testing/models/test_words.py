@@ -114,7 +114,7 @@ def test_a_session_makes_a_segment_for_each_class_and_changes_it_by_words_and_cl
         assert np.array_equal(mask, wanted.mask.expand(shape))
     spleen = SegmentSession(session, session.ledger.store.segment_ids[0])
     click = PointPrompt(tuple(VOLUME.geometry.to_ras((12, 10, 13))), Polarity.NEGATIVE)
-    key = spleen.add(click)
+    (key,) = spleen.add(click)
     corrected = alone(engine, ClassPrompt("spleen"), click).expand(shape) & ~masks(session)["right kidney"]
     assert np.array_equal(masks(session)["spleen"], corrected)
     spleen.remove(key)
@@ -145,17 +145,14 @@ def test_what_waits_at_the_same_time_does_not_change_what_a_class_is(engine, sto
 
 def test_a_name_that_is_none_is_refused_and_the_session_goes_on(engine, stocked):
     card, _ = stocked
-    session, told = new_session(engine, card)
-    (target,) = add_named(session, card, ["spleen"])
-    segment_id = session.ledger.store.segment_ids[0]
+    session, _ = new_session(engine, card)
+    (segment_id,) = add_named(session, card, ["spleen"])
     before = masks(session)["spleen"]
     with pytest.raises(PromptError, match="no class called 'livr'"):
         SegmentSession(session, segment_id).add(ClassPrompt("livr"))
     assert np.array_equal(masks(session)["spleen"], before)
     SegmentSession(session, segment_id).add(ClassPrompt("liver"))
     assert masks(session)["spleen"].sum() > before.sum()
-    assert not any(isinstance(one, Refused) for one in told)
-    assert target.name == "spleen"
 
 
 def test_a_worker_of_its_own_gives_the_same_voxels(stocked, full):

@@ -39,6 +39,12 @@ TERMS = TABLE["terms"]
         ("left kidney cyst", "Cyst", None),
         ("lung nodule", "Nodule", None),
         ("mass", "Mass", None),
+        ("Lesion", "Lesion", None),
+        ("liver lesions", "Lesion", None),
+        ("metastases", "Neoplasm, Secondary", None),
+        ("Lymph nodes", "Lymph node", None),
+        ("parotid gland left", "Parotid gland", "Left"),
+        ("scapula_right", "Scapula", "Right"),
     ],
 )
 def test_names_people_use(name, meaning, side):
@@ -56,7 +62,7 @@ def test_the_classes_of_models_have_terms_with_their_sides():
     """But for those that Slicer has no code for."""
     listed = read_class_list(class_list_folder() / "vista3d.toml").classes
     found = {one.name: find_term(one.name) for one in listed}
-    assert [name for name, term in found.items() if term is None] == ["bone lesion", "unlisted structure"]
+    assert [name for name, term in found.items() if term is None] == ["unlisted structure"]
     for name, term in found.items():
         side = name.split()[0].capitalize()
         paired = any(entry.get("paired") and entry["code"] == term.type.value for entry in TERMS) if term else False
@@ -90,7 +96,7 @@ def test_every_name_and_alias_finds_its_own_entry():
 
 
 def test_the_table_is_consistent():
-    allowed = {"name", "code", "category", "context", "paired", "rgb", "aliases"}
+    allowed = {"name", "code", "category", "context", "paired", "rgb", "aliases", "own"}
     assert all(set(entry) <= allowed for entry in TERMS)
     assert len({entry["code"] for entry in TERMS}) == len(TERMS) > 40
     assert all(entry["code"].isdigit() for entry in TERMS)
@@ -140,9 +146,19 @@ def same_colour(entry, kind):
 def test_codes_agree_with_slicers(context, file):
     codes = slicer_list(file)
     assert codes["SegmentationCategoryTypeContextName"] == TABLE["contexts"][context]
-    entries = [entry for entry in TERMS if entry.get("context", "general") == context]
+    entries = [entry for entry in TERMS if entry.get("context", "general") == context and "own" not in entry]
     assert entries
     assert [entry["name"] for entry in entries if not is_slicers(entry, codes)] == []
+
+
+@pytest.mark.parametrize("file", ["SlicerGeneralAnatomy", "DICOM-Master"])
+def test_own_terms_are_none_that_slicer_has(file):
+    types = [kind for group in slicer_list(file)["SegmentationCodes"]["Category"] for kind in group["Type"]]
+    for entry in TERMS:
+        if "own" in entry:
+            assert not [
+                kind for kind in types if entry["name"] == kind["CodeMeaning"] or entry["code"] == kind["CodeValue"]
+            ]
 
 
 def test_generic_colours_are_valid_and_differ():

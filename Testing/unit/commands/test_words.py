@@ -112,7 +112,7 @@ def test_a_text_and_a_prompts_file_go_with_classes(desk, words):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"prompts": False}, "say what to segment: --prompts FILE, --classes NAMES or --text PHRASE"),
+        ({"prompts": False}, "say what to segment: --prompts FILE, --classes NAMES, --text PHRASE or --seed-from FILE"),
         (
             {"prompts": False, "classes": "livr"},
             "classes[0]: VISTA3D has no class called 'livr'; did you mean 'liver'?",

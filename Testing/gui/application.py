@@ -1,0 +1,189 @@
+"""`slicer.app`, the main window, and `slicer.modules`."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PySide6 import QtCore, QtWidgets
+from PySide6.QtCore import Signal
+
+from Testing.gui.standin import Standin, standin
+from Testing.gui.widgets_nodes import SceneUser
+
+
+@standin("qSlicerModuleManager")
+class ModuleManager(Standin, QtCore.QObject):
+    moduleLoaded = Signal(str)
+    moduleAboutToBeUnloaded = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modules: dict[str, Any] = {}
+
+    def module(self, name: str) -> Any:
+        return self.modules.get(name)
+
+    def modulesNames(self) -> list[str]:
+        return list(self.modules)
+
+
+@standin("qSlicerScriptedLoadableModule")
+class ScriptedModule(Standin, QtCore.QObject):
+    """What the module's class gets as its parent."""
+
+    remembered: ClassVar[dict[str, Any]] = {
+        "title": "",
+        "categories": [],
+        "contributors": [],
+        "associatedNodeTypes": [],
+        "helpText": "",
+        "acknowledgementText": "",
+        "icon": None,
+        "hidden": False,
+        "dependencies": [],
+        "index": -1,
+        "name": "",
+        "path": "",
+        "widgetRepresentationCreationEnabled": True,
+    }
+    representation: Any = None
+
+    def widgetRepresentation(self) -> Any:
+        return self.representation
+
+    def logic(self) -> None:
+        """A scripted module has no logic in C++."""
+
+    def mrmlScene(self) -> Any:
+        import slicer
+
+        return slicer.mrmlScene
+
+
+@standin("qSlicerScriptedLoadableModuleWidget")
+class ScriptedModuleWidget(SceneUser):
+    """The widget of a module; it calls the Python class's enter and exit."""
+
+    python: Any = None
+    _entered = False
+    made: Any = None
+
+    @property
+    def isEntered(self) -> bool:
+        return self._entered
+
+    @property
+    def moduleName(self) -> str:
+        return type(self.python).__name__.removesuffix("Widget")
+
+    def self(self) -> Any:
+        return self.python
+
+    def enter(self) -> None:
+        self._entered = True
+        if hasattr(self.python, "enter"):
+            self.python.enter()
+
+    def exit(self) -> None:
+        self._entered = False
+        if hasattr(self.python, "exit"):
+            self.python.exit()
+
+    def reload(self) -> None:
+        self.made()
+
+
+@standin("qSlicerAppMainWindow")
+class MainWindow(Standin, QtWidgets.QMainWindow):
+    pass
+
+
+@standin("qSlicerApplication")
+class Application(Standin, QtWidgets.QApplication):
+    """One for the process; each desk puts its own scene, views and modules into it."""
+
+    startupCompleted = Signal()
+    renderPaused = Signal(bool)
+    mrmlSceneChanged = Signal(object)
+    urlReceived = Signal(str)
+    desk: Any = None
+
+    def __init__(self) -> None:
+        super().__init__(["Slicer"])
+        self.setOrganizationName("slicer.org")
+        self.setApplicationName("Slicer")
+        self.setApplicationVersion("5.12.3")
+        self._folder = Path(tempfile.mkdtemp(prefix="slicer-desk-"))
+        self._paused = 0
+        self.setQuitOnLastWindowClosed(False)
+
+    remembered: ClassVar[dict[str, Any]] = {
+        "majorVersion": 5,
+        "minorVersion": 12,
+        "revision": "34000",
+        "os": "linux",
+        "arch": "amd64",
+        "platform": "linux-amd64",
+        "isInstalled": True,
+        "slicerHome": "/opt/Slicer",
+        "documentationBaseUrl": "https://slicer.readthedocs.io/en/5.12/",
+        "documentationVersion": "5.12",
+        "documentationLanguage": "en",
+        "applicationLocaleName": "en_US",
+        "mainApplicationName": "Slicer",
+        "mainApplicationDisplayName": "3D Slicer",
+        "mainApplicationMajorVersion": 5,
+        "mainApplicationMinorVersion": 12,
+        "mainApplicationPatchVersion": 3,
+        "releaseType": "Stable",
+    }
+
+    @property
+    def temporaryPath(self) -> str:
+        return str(self.desk.folder / "temporary")
+
+    @property
+    def cachePath(self) -> str:
+        return str(self.desk.folder / "cache")
+
+    def testingEnabled(self) -> bool:
+        return self.desk.testing
+
+    def applicationLogic(self) -> Any:
+        return self.desk.headless.application_logic
+
+    def mrmlScene(self) -> Any:
+        return self.desk.headless.scene
+
+    def layoutManager(self) -> Any:
+        return self.desk.layout_manager
+
+    def moduleManager(self) -> Any:
+        return self.desk.module_manager
+
+    def moduleLogic(self, name: str) -> Any:
+        return self.desk.headless.module_logics.get(name)
+
+    def moduleDocumentationUrl(self, name: str) -> str:
+        return f"https://slicer.readthedocs.io/en/5.12/user_guide/modules/{name.lower()}.html"
+
+    def settings(self) -> QtCore.QSettings:
+        return QtCore.QSettings()
+
+    userSettings = revisionUserSettings = settings
+
+    def pauseRender(self) -> None:
+        self._paused += 1
+
+    def resumeRender(self) -> None:
+        if self._paused == 0:
+            raise RuntimeError("slicer.app.resumeRender() without pauseRender()")
+        self._paused -= 1
+
+    def startupEnvironment(self) -> QtCore.QProcessEnvironment:
+        return QtCore.QProcessEnvironment.systemEnvironment()
+
+    environment = startupEnvironment
+
+    def openNodeModule(self, node: Any, role: str = "", context: str = "") -> None:
+        self.desk.opened_modules.append(node.GetClassName())

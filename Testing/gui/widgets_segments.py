@@ -1,0 +1,292 @@
+"""Slicer's table of segments and its segment selector, on real segmentation nodes."""
+
+from typing import Any, ClassVar
+
+import slicer
+import vtk
+from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6.QtCore import Signal
+
+from Testing.gui.standin import standin
+from Testing.gui.widgets_nodes import SceneUser
+
+_HEADINGS = ("", "", "Opacity", "Name", "Layer", "")
+_COLUMN_PROPERTIES = {
+    0: "visibilityColumnVisible",
+    1: "colorColumnVisible",
+    2: "opacityColumnVisible",
+    4: "layerColumnVisible",
+    5: "statusColumnVisible",
+}
+
+
+class _SegmentationUser(SceneUser):
+    """A widget that follows one segmentation node."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._node: Any = None
+        self._seen: list[tuple[Any, int]] = []
+
+    def _follow(self, node: Any) -> None:
+        for sender, tag in self._seen:
+            sender.RemoveObserver(tag)
+        self._seen, self._node = [], node
+        if node is not None:
+            segmentation = slicer.vtkSegmentation
+            for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
+                self._seen.append((node, node.AddObserver(event, lambda *_: self._fill())))
+
+    def _stop_watching(self, *_: Any) -> None:
+        super()._stop_watching()
+        for sender, tag in self._seen:
+            sender.RemoveObserver(tag)
+        self._seen = []
+
+    def _ids(self) -> list[str]:
+        return list(self._node.GetSegmentation().GetSegmentIDs()) if self._node else []
+
+    def _fill(self) -> None:
+        raise NotImplementedError
+
+
+@standin("qMRMLSegmentsTableView")
+class SegmentsTableView(_SegmentationUser):
+    """It keeps a removed scene's node after a close, and tells a selection of several segments one by one."""
+
+    selectionChanged = Signal(object, object)
+    segmentAboutToBeModified = Signal(str)
+    remembered: ClassVar[dict[str, Any]] = {
+        "selectionMode": 3,
+        "readOnly": False,
+        "filterBarVisible": False,
+        "jumpToSelectedSegmentEnabled": False,
+        "useTerminologySelectorSettingsKey": "",
+        "useTerminologySelector": True,
+        "terminologySelectorOptionVisible": False,
+        "terminologySelectorAutoDisable": True,
+    }
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._filter = ""
+        self._hidden: list[str] = []
+        column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        self._table = QtWidgets.QTableWidget(0, len(_HEADINGS), self)
+        self._table.setHorizontalHeaderLabels(_HEADINGS)
+        self._table.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
+        self._table.horizontalHeader().setVisible(False)
+        self._table.verticalHeader().setVisible(False)
+        self._table.horizontalHeader().setSectionResizeMode(3, QtWidgets.QHeaderView.ResizeMode.Stretch)
+        for place, width in enumerate((24, 24, 60, 120, 50, 24)):
+            self._table.setColumnWidth(place, width)
+        self._table.setColumnHidden(4, True)
+        self._table.itemChanged.connect(self._edited)
+        self._table.itemDoubleClicked.connect(lambda item: self._table.editItem(item))
+        self._table.itemSelectionChanged.connect(self._selected)
+        column.addWidget(self._table)
+        self._told: tuple[str, ...] = ()
+
+    def setMRMLScene(self, scene: Any) -> None:
+        super().setMRMLScene(scene)
+        if scene is None:
+            self.setSegmentationNode(None)
+            return
+        self._watch(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_removal(self, _caller: Any, _event: str, node: Any) -> None:
+        if node is self._node and not self._scene.IsClosing():
+            self._follow(None)
+            self._fill()
+
+    def segmentationNode(self) -> Any:
+        return self._node
+
+    def setSegmentationNode(self, node: Any) -> None:
+        if node is not self._node:
+            self._follow(node)
+            self._told = ()  # it does not say that nothing is chosen any more
+            self._table.clearSelection()
+            self._fill()
+
+    @property
+    def segmentCount(self) -> int:
+        return len(self._ids())
+
+    def displayedSegmentIDs(self) -> list[str]:
+        return [self.segmentIDForRow(row) for row in range(self._table.rowCount())]
+
+    def hideSegments(self) -> list[str]:
+        return self._hidden
+
+    def setHideSegments(self, segment_ids: list[str]) -> None:
+        self._hidden = list(segment_ids)
+        self._fill()
+
+    @property
+    def textFilter(self) -> str:
+        return self._filter
+
+    @textFilter.setter
+    def textFilter(self, text: str) -> None:
+        self.setTextFilter(text)
+
+    def setTextFilter(self, text: str) -> None:
+        self._filter = text
+        self._fill()
+
+    def selectedSegmentIDs(self) -> list[str]:
+        rows = sorted({index.row() for index in self._table.selectionModel().selectedRows()})
+        return [self.segmentIDForRow(row) for row in rows]
+
+    def setSelectedSegmentIDs(self, segment_ids: list[str]) -> None:
+        rows = [self.rowForSegmentID(segment_id) for segment_id in segment_ids]
+        flag = QtCore.QItemSelectionModel.SelectionFlag
+        rows = [row for row in rows if row >= 0]
+        if not rows:
+            self._table.clearSelection()
+        if rows and tuple(segment_ids) == tuple(self.selectedSegmentIDs()):
+            return
+        for n, row in enumerate(rows):
+            how = flag.Select if n else flag.ClearAndSelect
+            self._table.selectionModel().select(self._table.model().index(row, 0), how | flag.Rows)
+
+    def clearSelection(self) -> None:
+        self._table.clearSelection()
+
+    def segmentIDForRow(self, row: int) -> str:
+        item = self._table.item(row, 3)
+        return item.data(QtCore.Qt.ItemDataRole.UserRole) if item is not None else ""
+
+    def rowForSegmentID(self, segment_id: str) -> int:
+        shown = self.displayedSegmentIDs()
+        return shown.index(segment_id) if segment_id in shown else -1
+
+    def tableWidget(self) -> QtWidgets.QTableView:
+        return self._table
+
+    def _selected(self) -> None:
+        now = tuple(self.selectedSegmentIDs())
+        if now != self._told:
+            self._told = now
+            self.selectionChanged.emit(QtCore.QItemSelection(), QtCore.QItemSelection())
+
+    def _fill(self) -> None:
+        chosen = self.selectedSegmentIDs()
+        self._table.blockSignals(True)
+        shown = [n for n in self._ids() if n not in self._hidden and self._filter.lower() in self._name(n).lower()]
+        self._table.setRowCount(len(shown))
+        display = self._node.GetDisplayNode() if self._node else None
+        for row, segment_id in enumerate(shown):
+            segment = self._node.GetSegmentation().GetSegment(segment_id)
+            name = QtWidgets.QTableWidgetItem(segment.GetName())
+            name.setData(QtCore.Qt.ItemDataRole.UserRole, segment_id)
+            eye = QtWidgets.QTableWidgetItem(
+                "o" if display is None or display.GetSegmentVisibility(segment_id) else "-"
+            )
+            colour = QtWidgets.QTableWidgetItem()
+            colour.setBackground(QtGui.QColor.fromRgbF(*segment.GetColor()))
+            for place, item in ((0, eye), (1, colour), (3, name)):
+                self._table.setItem(row, place, item)
+        self._table.blockSignals(False)
+        if chosen:
+            kept = [segment_id for segment_id in chosen if segment_id in shown]
+            self.setSelectedSegmentIDs(kept)
+            self._selected()
+
+    def _name(self, segment_id: str) -> str:
+        return self._node.GetSegmentation().GetSegment(segment_id).GetName()
+
+    def _edited(self, item: QtWidgets.QTableWidgetItem) -> None:
+        segment_id = item.data(QtCore.Qt.ItemDataRole.UserRole)
+        if segment_id:
+            self.segmentAboutToBeModified.emit(segment_id)
+            self._node.GetSegmentation().GetSegment(segment_id).SetName(item.text())
+
+
+def _column(place: int) -> property:
+    def read(self: SegmentsTableView) -> bool:
+        return not self._table.isColumnHidden(place)
+
+    def write(self: SegmentsTableView, visible: bool) -> None:
+        self._table.setColumnHidden(place, not visible)
+
+    return property(read, write)
+
+
+def _column_setter(name: str) -> Any:
+    return lambda self, visible: setattr(self, name, visible)
+
+
+for _place, _name in _COLUMN_PROPERTIES.items():
+    setattr(SegmentsTableView, _name, _column(_place))
+    setattr(SegmentsTableView, f"set{_name[0].upper()}{_name[1:]}", _column_setter(_name))
+SegmentsTableView.headerVisible = property(
+    lambda self: not self._table.horizontalHeader().isHidden(),
+    lambda self, visible: self._table.horizontalHeader().setVisible(visible),
+)
+SegmentsTableView.setHeaderVisible = _column_setter("headerVisible")
+standin("qMRMLSegmentsTableView")(SegmentsTableView)
+
+
+@standin("qMRMLSegmentSelectorWidget")
+class SegmentSelectorWidget(_SegmentationUser):
+    """One segment of the segmentations in the scene; choosing another node chooses its first segment."""
+
+    currentNodeChanged = Signal(object)
+    currentNodeChanged_bool = Signal(bool)
+    currentSegmentChanged = Signal(str)
+    segmentSelectionChanged = Signal(object)
+    nodeAboutToBeEdited = Signal(object)
+    remembered: ClassVar[dict[str, Any]] = {
+        "noneEnabled": False,
+        "editEnabled": False,
+        "segmentationNodeSelectorVisible": False,
+        "multiSelection": False,
+        "horizontalLayout": False,
+        "selectNodeUponCreation": True,
+    }
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._segment = ""
+        row = QtWidgets.QHBoxLayout(self)
+        self._shown = QtWidgets.QLabel("", self)
+        row.addWidget(self._shown)
+
+    def setMRMLScene(self, scene: Any) -> None:
+        super().setMRMLScene(scene)
+        if scene is not None and self._node is None:
+            self.setCurrentNode(scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"))
+
+    def currentNode(self) -> Any:
+        return self._node
+
+    def currentNodeID(self) -> str:
+        return "" if self._node is None else self._node.GetID()
+
+    def setCurrentNode(self, node: Any) -> None:
+        if node is not self._node:
+            self._follow(node)
+            if node is not None:
+                self._fill()
+            self.currentNodeChanged.emit(node)
+            self.currentNodeChanged_bool.emit(node is not None)
+
+    def setCurrentNodeID(self, node_id: str) -> None:
+        self.setCurrentNode(self._scene.GetNodeByID(node_id))
+
+    def currentSegmentID(self) -> str:
+        return self._segment
+
+    def setCurrentSegmentID(self, segment_id: str) -> None:
+        if segment_id in self._ids() and segment_id != self._segment:
+            self._segment = segment_id
+            self._shown.setText(self._node.GetSegmentation().GetSegment(segment_id).GetName())
+            self.currentSegmentChanged.emit(segment_id)
+
+    def _fill(self) -> None:
+        if self._segment not in self._ids() and self._ids():
+            self.setCurrentSegmentID(self._ids()[0])

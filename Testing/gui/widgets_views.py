@@ -1,0 +1,209 @@
+"""Slice views: real slice logics, nodes, displayable managers, windows and interactors behind Slicer's widgets."""
+
+from typing import Any, ClassVar
+
+import vtk
+from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6.QtCore import Signal
+
+from FoundationSegLib.mrml.rendering.slice_panel import image_actor
+from FoundationSegLib.mrml.rendering.window import draw
+from Testing.gui.standin import Standin, standin
+from Testing.gui.widgets_nodes import SceneUser
+from Testing.mrml.slice_rig import SliceRig
+
+_ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+_MANAGERS = (
+    "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager",
+    "vtkMRMLScalarBarDisplayableManager",
+)
+VIEW_SIZE = (400, 300)
+
+
+@standin("ctkVTKAbstractView")
+class AbstractView(Standin, QtWidgets.QWidget):
+    """A view; it draws when it is asked to, not on a clock."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.rig: Any = None
+        self.setFocusPolicy(QtCore.Qt.FocusPolicy.StrongFocus)
+
+    def interactor(self) -> Any:
+        return self.rig.interactor
+
+    def renderWindow(self) -> Any:
+        return self.rig.window
+
+    def interactorStyle(self) -> Any:
+        return self.rig.interactor.GetInteractorStyle()
+
+    def scheduleRender(self) -> None:
+        self.rig.renders += 1
+
+    def forceRender(self) -> None:
+        self.rig.renders += 1
+        self.rig.window.Render()
+
+
+@standin("qMRMLSliceView")
+class SliceView(AbstractView):
+    remembered: ClassVar[dict[str, Any]] = {"cornerAnnotationText": "", "renderEnabled": True}
+
+    def mrmlSliceNode(self) -> Any:
+        return self.rig.slice_node
+
+    def sliceViewInteractorStyle(self) -> Any:
+        return self.rig.style
+
+    def displayableManagerByClassName(self, name: str) -> Any:
+        group = self.rig.group
+        found = (group.GetNthDisplayableManager(n) for n in range(group.GetDisplayableManagerCount()))
+        return next((manager for manager in found if manager.IsA(name)), None)
+
+    def convertDeviceToXYZ(self, xy: list[int]) -> list[float]:
+        return [float(xy[0]), float(xy[1]), 0.0]
+
+    def convertRASToXYZ(self, ras: list[float]) -> list[float]:
+        inverse = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Invert(self.rig.slice_node.GetXYToRAS(), inverse)
+        return list(inverse.MultiplyPoint((*ras, 1.0))[:3])
+
+    def convertXYZToRAS(self, xyz: list[float]) -> list[float]:
+        return list(self.rig.slice_node.GetXYToRAS().MultiplyPoint((*xyz, 1.0))[:3])
+
+    def setViewCursor(self, cursor: QtGui.QCursor) -> None:
+        self.setCursor(cursor)
+
+    def unsetViewCursor(self) -> None:
+        self.unsetCursor()
+
+    def setDefaultViewCursor(self, cursor: QtGui.QCursor) -> None:
+        self.setCursor(cursor)
+
+
+@standin("qMRMLSliceWidget")
+class SliceWidget(SceneUser):
+    """The widget of one view, made by the layout manager."""
+
+    nodeAboutToBeEdited = Signal(object)
+
+    def __init__(self, parent: Any = None, rig: Any = None) -> None:
+        super().__init__(parent)
+        self.rig = rig
+        column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        self.view = SliceView(self)
+        self.view.rig = rig
+        column.addWidget(self.view)
+        self.resize(*VIEW_SIZE)
+
+    def sliceView(self) -> SliceView:
+        return self.view
+
+    def sliceLogic(self) -> Any:
+        return self.rig.logic
+
+    def mrmlSliceNode(self) -> Any:
+        return self.rig.slice_node
+
+    def mrmlSliceCompositeNode(self) -> Any:
+        return self.rig.composite_node
+
+    def interactorStyle(self) -> Any:
+        return self.rig.interactor.GetInteractorStyle()
+
+    def fitSliceToBackground(self) -> None:
+        self.rig.logic.FitSliceToBackground()
+
+    def setSliceOrientation(self, name: str) -> None:
+        self.rig.slice_node.SetOrientation(name)
+
+    @property
+    def sliceOrientation(self) -> str:
+        return self.rig.slice_node.GetOrientation()
+
+    @sliceOrientation.setter
+    def sliceOrientation(self, name: str) -> None:
+        self.rig.slice_node.SetOrientation(name)
+
+    @property
+    def sliceViewName(self) -> str:
+        return self.rig.slice_node.GetLayoutName()
+
+    def picture(self) -> QtGui.QImage:
+        """What the view shows now, drawn by VTK."""
+        rig = self.rig
+        if rig.draws and rig.logic.GetImageDataConnection() is not None:
+            rig.renderer.AddViewProp(image_actor(rig.logic))
+            rig.draws = False
+        rig.logic.UpdatePipeline()
+        pixels = draw(rig.window).copy()
+        height, width = pixels.shape[:2]
+        return QtGui.QImage(pixels.tobytes(), width, height, width * 3, QtGui.QImage.Format.Format_RGB888).copy()
+
+
+@standin("qSlicerLayoutManager")
+class LayoutManager(Standin, QtCore.QObject):
+    """The three slice views of the conventional layout, each made when it is first asked for."""
+
+    layoutChanged = Signal(int)
+
+    def __init__(self, headless: Any) -> None:
+        super().__init__()
+        self._headless, self._layout = headless, 2
+        self.widgets: dict[str, SliceWidget] = {}
+        self._viewport = QtWidgets.QWidget()
+        QtWidgets.QHBoxLayout(self._viewport)
+        self._viewport.show()
+
+    def sliceViewNames(self) -> list[str]:
+        return list(_ORIENTATIONS)
+
+    def sliceWidget(self, name: str) -> SliceWidget | None:
+        if name not in _ORIENTATIONS:
+            return None
+        if name not in self.widgets:
+            rig = SliceRig(self._headless, VIEW_SIZE, name, managers=_MANAGERS, draws=True)
+            rig.slice_node.SetOrientation(_ORIENTATIONS[name])
+            self.widgets[name] = SliceWidget(rig=rig)
+            self._viewport.layout().addWidget(self.widgets[name])
+        return self.widgets[name]
+
+    def viewport(self, name: str = "") -> QtWidgets.QWidget:
+        """The area of all views."""
+        return self._viewport
+
+    def mrmlSliceLogics(self) -> Any:
+        for name in _ORIENTATIONS:
+            self.sliceWidget(name)
+        return self._headless.application_logic.GetSliceLogics()
+
+    def mrmlScene(self) -> Any:
+        return self._headless.scene
+
+    @property
+    def layout(self) -> int:
+        return self._layout
+
+    @layout.setter
+    def layout(self, value: int) -> None:
+        self.setLayout(value)
+
+    def setLayout(self, value: int) -> None:
+        if value != self._layout:
+            self._layout = value
+            self.layoutChanged.emit(value)
+
+    @property
+    def threeDViewCount(self) -> int:
+        return 0
+
+    def resetSliceViews(self) -> None:
+        for widget in self.widgets.values():
+            widget.fitSliceToBackground()
+
+    def resetThreeDViews(self) -> None:
+        """There are none."""
