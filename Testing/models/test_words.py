@@ -197,3 +197,55 @@ def test_the_command_line_writes_classes_with_slicers_terms(engine, stocked, tmp
     sided = next(name for name in names if name.startswith("left "))
     assert "Left" in terms[sided]
     assert cards.read_catalogue()["vista3d"].classes == "vista3d"
+
+
+@pytest.fixture(scope="module")
+def saying(tmp_path_factory):
+    """An engine with the small VoxTell, and its card."""
+    pytest.importorskip("voxtell", reason="the package voxtell is absent")
+    from Testing.models import small_voxtell
+
+    card, store = small_voxtell.stored(tmp_path_factory.mktemp("voxtell"))
+    with small_voxtell.small(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "load_volume_model", load_volume_model)
+        yield Engine({card.id: card}, store, "cpu"), card
+
+
+def test_texts_and_names_of_classes_make_and_change_segments(saying):
+    engine, card = saying
+    session, _ = new_session(engine, card)
+    ids = add_named(session, card, ["left kidney"], ["Spleen", "tumor in the left lung"])
+    found = masks(session)
+    assert list(found) == ["left kidney", "Spleen", "tumor in the left lung"]
+    engine.add_volume(VOLUME)
+    for n, text in enumerate(("left kidney", "spleen", "tumor in the left lung")):
+        asked = PredictRequest(9, card.id, VOLUME.key, (SegmentPrompts("A", (TextPrompt(text),)),))
+        alone = engine.predict(asked, Progress())
+        rest = np.any([found[name] for name in list(found)[:n]], axis=0) if n else False
+        assert alone.counts["encodes"] == 0, "the image is viewed already"
+        assert np.array_equal(found[list(found)[n]], alone.segments[0].mask.expand(VOLUME.geometry.shape_kji) & ~rest)
+    with pytest.raises(PromptError, match="'a livr' is none of them"):
+        SegmentSession(session, ids[1]).add(TextPrompt("a livr"))
+    before = masks(session)["Spleen"].sum()
+    SegmentSession(session, ids[1]).add(TextPrompt("liver"))
+    assert masks(session)["Spleen"].sum() > before
+    assert session.undo(ids[1])
+    assert masks(session)["Spleen"].sum() == before
+
+
+def test_the_command_line_writes_a_segment_for_each_text(saying, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("slicer", reason="slicer-core is absent")
+    engine, card = saying
+    sitk.WriteImage(sitk.GetImageFromArray(VOLUME.array_kji), str(tmp_path / "ct.nrrd"))
+    monkeypatch.setattr(segment, "open_client", lambda options: InlineClient(engine))
+    monkeypatch.setattr(segment, "read_catalogue", lambda: {card.id: card})
+    monkeypatch.setattr(segment, "announce_missing", lambda *_: None)
+    out, report = tmp_path / "out.seg.nrrd", tmp_path / "report.json"
+    said = ("--text", "Liver", "--text", "tumor in the left lung", "--report", str(report), "--output", str(out))
+    assert main(("segment", str(tmp_path / "ct.nrrd"), "--model", "voxtell", *said)) == 0, capsys.readouterr().err
+    told = json.loads(report.read_text())
+    assert [one["name"] for one in told["segments"]] == ["Liver", "tumor in the left lung"]
+    assert all(one["voxels"] for one in told["segments"])
+    assert told["prompts"]["segments"][1]["prompts"] == [{"type": "text", "text": "tumor in the left lung"}]
+    assert main(("segment", str(tmp_path / "ct.nrrd"), "--model", "voxtell", "--text", "x", "--output", str(out))) == 2
+    assert "'x' is none of them" in capsys.readouterr().err
