@@ -28,8 +28,8 @@ from .volume_base import VolumeAnswer, VolumePrompt, VolumeWords
 from .voxtell_checkpoint import model_folder, read_bank
 
 _SUGGESTIONS = 3
-# For each phrase the package keeps logits of two bytes and a mask of one for every voxel, on the device and the host.
-_BYTES_PER_VOXEL = 3
+# What each phrase takes for every voxel, measured on the host: logits of two bytes, and masks on their way back.
+_BYTES_PER_VOXEL = 7
 _PHRASE_BYTES = 4 * 2**30
 
 
