@@ -57,6 +57,8 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
     check(bool(card.prompts) or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
     check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")
     _check_translations(card, origin)
+    is_list = not card.classes or bool(_FAMILY.fullmatch(card.classes) and "class" in card.prompts)
+    check(is_list, f"{origin}: classes: {card.classes!r} is no name, or the model understands no class names")
     check(bool(card.dimensions) and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
     check(bool(card.channels) and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
     for name in ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified"):

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from .card_values import ModelCard
+from .named_prompts import segments_by_name
 from .placement import prompts_in_ras
 from .prompts import Prompt, PromptSet, SegmentPrompts
 from .segment_store import NewSegment
@@ -53,6 +55,19 @@ def import_prompts(session: Session, prompts: PromptSet) -> tuple[str, ...]:
         steps = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
         intents.append((target, steps))
     return session.act_on_new(intents)
+
+
+def add_named(
+    session: Session, card: ModelCard, classes: Sequence[str] = (), texts: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """A segment for each class and each text, all in one request: the model looks at the image once.
+
+    Segments of these names are used where there are any. Returns their ids, in order. Raises as
+    :func:`.named_prompts.segments_by_name` and
+    :meth:`.session.Session.act`.
+    """
+    named = segments_by_name(card, classes, texts)
+    return import_prompts(session, PromptSet(named)) if named else ()
 
 
 def export_prompts(session: Session) -> PromptSet:
