@@ -1,9 +1,12 @@
 """The scripted module. Thin: everything that is not a widget is in FoundationSegLib, beside this folder."""
 
+from __future__ import annotations  # a Slicer that is too old must get as far as saying so
+
 import sys
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -22,6 +25,9 @@ if (_SOURCE_TREE / "FoundationSegLib").is_dir() and str(_SOURCE_TREE) not in sys
     sys.path.append(str(_SOURCE_TREE))
 
 
+_OLDEST_SLICER = (5, 12)
+
+
 class FoundationSeg(ScriptedLoadableModule):
     """What Slicer's module list shows."""
 
@@ -32,8 +38,9 @@ class FoundationSeg(ScriptedLoadableModule):
         self.parent.dependencies = ["Segmentations", "Terminologies"]
         self.parent.contributors = ["FoundationSeg contributors"]
         self.parent.helpText = _(
-            "Segment organs and lesions from prompts with foundation models that run on this computer. "
-            "This version segments from the command line; the panel lists the models."
+            "Segment organs and lesions by clicks, boxes, scribbles and words, and classify images by words, with "
+            "foundation models that run on this computer. Research use, not a diagnosis. "
+            'See the <a href="https://github.com/FoundationSeg/SlicerFoundationSeg">documentation</a>.'
         )
         self.parent.acknowledgementText = _("Each model's own citation and licence are on its card.")
 
@@ -51,9 +58,15 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel. Nothing is installed, downloaded or started here."""
+        ScriptedLoadableModuleWidget.setup(self)
+        if (slicer.app.majorVersion, slicer.app.minorVersion) < _OLDEST_SLICER:
+            text = _("FoundationSeg needs Slicer {oldest} or later; this is {version}.")
+            oldest = ".".join(map(str, _OLDEST_SLICER))
+            self.layout.addWidget(qt.QLabel(text.format(oldest=oldest, version=slicer.app.applicationVersion)))
+            self.layout.addStretch(1)
+            return
         from FoundationSegPanel.panel import Panel
 
-        ScriptedLoadableModuleWidget.setup(self)
         self.logic = FoundationSegLogic()
         widget = slicer.util.loadUI(self.resourcePath("UI/FoundationSeg.ui"))
         self.layout.addWidget(widget)
@@ -75,12 +88,14 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         """The user comes to the module."""
-        self.initializeParameterNode()
-        self.panel.enter()
+        if self.panel is not None:
+            self.initializeParameterNode()
+            self.panel.enter()
 
     def exit(self) -> None:
         """The user goes to another module; what is under way goes on."""
-        self.panel.leave()
+        if self.panel is not None:
+            self.panel.leave()
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
         """Let go of everything in the scene."""
@@ -169,6 +184,102 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         """The class names that a model knows; none for one that takes texts, or no words at all."""
         return ()
 
+    def segment(
+        self,
+        volumeNode: Any,
+        prompts: Any,
+        modelId: str = "lite-medsam",
+        segmentationNode: Any = None,
+        intensity: str = "auto",
+    ) -> Any:
+        """Segment an image by prompts, a prompts file's path or its content; returns the segmentation node."""
+        from FoundationSegLib.node_scripting import segment_node
+        from FoundationSegLib.scripting import choose
+
+        return segment_node(volumeNode, prompts, self.client(), choose(modelId, intensity), segmentationNode)
+
+    def batch(self, volumeNodes: Any, prompts: Any, modelId: str = "lite-medsam", intensity: str = "auto") -> list[Any]:
+        """The same prompts on several images; returns a segmentation node for each."""
+        from FoundationSegLib.node_scripting import segment_nodes
+        from FoundationSegLib.scripting import choose
+
+        return segment_nodes(volumeNodes, prompts, self.client(), choose(modelId, intensity))
+
+    def session(self, volumeNode: Any, segmentationNode: Any = None, modelId: str = "lite-medsam") -> Any:
+        """A session on nodes, for ``with``: prompt by prompt, with undo and everything that the panel can do."""
+        from FoundationSegLib.node_scripting import NodeSession, make_segmentation
+        from FoundationSegLib.scripting import choose
+
+        node = segmentationNode or make_segmentation(volumeNode)
+        return NodeSession(volumeNode, node, self.client(), choose(modelId))
+
+    def propagate(
+        self,
+        volumeNode: Any,
+        segmentationNode: Any,
+        segmentName: str,
+        modelId: str = "lite-medsam",
+        start: int | None = None,
+        stop: int | None = None,
+        direction: str = "both",
+    ) -> None:
+        """Carry a segment on through the volume, over the slices from ``start`` to before ``stop``."""
+        from FoundationSegLib.core.requests import Propagation
+        from FoundationSegLib.node_scripting import propagate_segment
+        from FoundationSegLib.scripting import choose
+
+        propagation = Propagation(start, stop, direction)
+        propagate_segment(volumeNode, segmentationNode, segmentName, self.client(), choose(modelId), propagation)
+
+    def classify(self, volumeNode: Any, labels: Any, modelId: str = "biomedclip", **options: Any) -> Any:
+        """Score labels, a set's id or a list of words; options as ``FoundationSegLib.scripting.classify_volume``'s.
+
+        Research use, not a diagnosis; scores are not calibrated probabilities.
+        """
+        from FoundationSegLib.mrml.volumes import volume_from_node
+        from FoundationSegLib.scripting import classify_volume
+
+        return classify_volume(volume_from_node(volumeNode), self.client(), modelId, labels, **options)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model, whether it is ready, and what it lacks."""
+        from FoundationSegLib import model_management
+
+        return model_management.models(self._store(), self._python())
+
+    def modelState(self, modelId: str) -> dict[str, Any]:
+        """One model, whether it is ready, and what it lacks."""
+        from FoundationSegLib import model_management
+        from FoundationSegLib.core.cards import find_card
+
+        card = find_card(self.catalogue(), modelId)
+        return model_management.model_state(card, self._store(), self._python())
+
+    def downloadModel(self, modelId: str, acceptLicense: bool = False) -> None:
+        """Download a model's checkpoint, and wait for it; ``acceptLicense`` where its terms have to be accepted."""
+        from FoundationSegLib import model_management
+
+        model_management.download_model(modelId, self._store(), self.client(), accept_license=acceptLicense)
+
+    def removeModel(self, modelId: str) -> int:
+        """Delete what is stored of a model; returns the room that this frees, in bytes."""
+        from FoundationSegLib import model_management
+
+        self.restartWorker()
+        return model_management.remove_model(modelId, self._store())
+
+    def diagnosis(self) -> dict[str, Any]:
+        """What somebody who helps needs to know; names no folder and no person. Takes seconds."""
+        from FoundationSegPanel.diagnosis_dialog import software
+        from FoundationSegPanel.settings import inherited_environment, read_settings
+
+        from FoundationSegLib import model_management
+
+        settings = read_settings()
+        inherited = inherited_environment(settings)
+        found = model_management.run_diagnosis(self._store(), settings.worker_python, inherited, software())
+        return found.to_document()
+
     def volume(self, volumeNode: Any) -> Any:
         """A volume node as the library's value."""
         from FoundationSegLib.mrml.volumes import volume_from_node
@@ -180,6 +291,21 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         from FoundationSegLib.mrml.segments import SegmentWriter
 
         return SegmentWriter(segmentationNode, volumeNode)
+
+    def _store(self) -> Any:
+        from FoundationSegPanel.settings import read_settings, store_folder
+
+        from FoundationSegLib import model_management
+
+        return model_management.open_store(store_folder(read_settings()))
+
+    def _python(self) -> Any:
+        from FoundationSegPanel.settings import inherited_environment, read_settings
+
+        from FoundationSegLib import model_management
+
+        settings = read_settings()
+        return model_management.inspect(self.catalogue(), settings.worker_python, inherited_environment(settings))
 
 
 class FoundationSegTest(ScriptedLoadableModuleTest):

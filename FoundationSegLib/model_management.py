@@ -211,7 +211,7 @@ class Diagnosis:
 
     def to_document(self) -> dict[str, Any]:
         """As JSON values; texts that other programs wrote are without folders and names."""
-        document = asdict(self)
+        document = asdict(self) | {"python": None if self.python is None else self.python.to_document()}
         document["problem"] = without_paths(self.problem)
         if self.python is not None and self.python.devices is not None:
             document["python"]["devices"]["problem"] = without_paths(self.python.devices.problem)

@@ -8,11 +8,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib import model_management
+from FoundationSegLib.core.errors import FoundationSegError
 
 from .diagnosis_texts import Fact, as_text, facts
 from .dialogs import fill_row, make_dialog
 from .model_desk import ModelDesk
 from .settings import inherited_environment
+from .slots import slot
 
 
 class DiagnosisDialog:
@@ -51,17 +53,24 @@ class DiagnosisDialog:
         self.dialog.close()
         self.dialog.deleteLater()
 
+    def tell(self, error: FoundationSegError) -> None:
+        """Show an error."""
+        self.ui.messageLabel.text = str(error)
+        self.ui.refreshButton.enabled = True
+
     @property
     def text(self) -> str:
         """What is copied: no folders, no names of persons."""
         return as_text(self._facts)
 
+    @slot
     def _ask(self) -> None:
         self.ui.messageLabel.text = _("Asking PyTorch for the devices, which takes some seconds...")
         self.ui.refreshButton.enabled = False
         self.ui.copyButton.enabled = False
         self._desk.refresh(devices=True, on_end=self._take)
 
+    @slot
     def _take(self) -> None:
         desk = self._desk
         answer = desk.python if desk.problem is None else desk.problem
@@ -95,6 +104,7 @@ class DiagnosisDialog:
             (_("Program of Slicer"), str(slicer.app.applicationFilePath())),
         ]
 
+    @slot
     def _copy(self) -> None:
         qt.QGuiApplication.clipboard().setText(self.text)
         self.ui.messageLabel.text = _("Copied.")

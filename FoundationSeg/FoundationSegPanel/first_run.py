@@ -84,8 +84,8 @@ class FirstRun:
         (ui.ownPythonButton if settings.is_own_python else ui.otherPythonButton).checked = True
         ui.logEdit.visible = False
         ui.progressBar.visible = False
-        ui.ownPythonButton.connect("toggled(bool)", self._choose_python)
-        ui.pythonPathEdit.connect("currentPathChanged(QString)", self._choose_python)
+        ui.ownPythonButton.connect("toggled(bool)", self._choose_kind)
+        ui.usePythonButton.connect("clicked()", self._use_other)
         ui.weightsCheckBox.connect("toggled(bool)", self._choose_weights)
         ui.sizesButton.connect("clicked()", self._ask_sizes)
         ui.extensionsButton.connect("clicked()", self._open_extensions)
@@ -111,6 +111,10 @@ class FirstRun:
         ui.extensionsButton.visible = run.lacks_extension and has_extensions
         ui.closeButton.text = _("Close") if step == "done" else _("Cancel")
         ui.pythonGroup.enabled = ui.weightsCheckBox.enabled = not run.is_working
+        wants_other = bool(ui.otherPythonButton.checked)
+        ui.pythonPathEdit.enabled = ui.usePythonButton.enabled = wants_other
+        if wants_other and own:
+            ui.installButton.enabled = ui.sizesButton.enabled = False
         ui.progressBar.visible = run.is_working
         if not run.is_working:
             self._say(self._note or self._obstacle(step))
@@ -118,6 +122,8 @@ class FirstRun:
     def _obstacle(self, step: Step) -> str:
         """What stands in the way of a start, where something does."""
         desk, run = self._desk, self._run
+        if self.ui.otherPythonButton.checked and desk.settings.is_own_python:
+            return _("Choose the program of the other Python, and press Use.")
         if desk.problem is not None:
             return str(desk.problem)
         if desk.python is None:
@@ -166,14 +172,24 @@ class FirstRun:
 
     # What the user does
 
-    def _choose_python(self, *_args: Any) -> None:
-        own = bool(self.ui.ownPythonButton.checked)
+    def _choose_kind(self, is_own: bool) -> None:
+        if is_own:
+            self._use("")
+        else:
+            self._show_state()
+
+    def _use_other(self) -> None:
+        """A program is started only after this click, and not while somebody still types its name."""
         path = str(self.ui.pythonPathEdit.currentPath).strip()
-        self._note = ""
-        if own or Path(path).is_file():
-            self._desk.change_settings(replace(self._desk.settings, worker_python="" if own else path))
-        elif path:
+        if Path(path).is_file():
+            self._use(path)
+        else:
             self._note = _("There is no such program: {path}").format(path=path)
+            self._show_state()
+
+    def _use(self, path: str) -> None:
+        self._note = ""
+        self._desk.change_settings(replace(self._desk.settings, worker_python=path))
         self._show_state()
 
     def _choose_weights(self, is_wanted: bool) -> None:

@@ -1,7 +1,6 @@
 """Which model answers, what a person should know of it before, and the dialogs that make it ready."""
 
 import html
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -9,6 +8,7 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.core.card_values import ModelCard
 from FoundationSegLib.core.errors import CheckpointError, PackageError
+from FoundationSegLib.core.inspection import has_nvidia_driver
 from FoundationSegLib.core.outcomes import Refused
 
 from .choices import ChoiceBox
@@ -39,7 +39,7 @@ class ModelPart:
         self._box = ChoiceBox(self._ui.modelBox, self._chosen)
         self._box.fill([(card.id, card.title) for card in self._cards.values()])
         # Without loading torch nobody can say more; the diagnosis does.
-        self._suitable = _WITH_GRAPHICS_CARD if shutil.which("nvidia-smi") else _WITHOUT
+        self._suitable = _WITH_GRAPHICS_CARD if has_nvidia_driver() else _WITHOUT
         self._dialogs: dict[str, Any] = {}
         self._has_looked = False
         self._ui.modelsButton.connect("clicked()", self._show_models)

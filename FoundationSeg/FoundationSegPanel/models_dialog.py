@@ -17,6 +17,7 @@ from .dialogs import fill_row, make_dialog
 from .license_dialog import LicenseDialog
 from .model_desk import ModelDesk, Told
 from .model_texts import card_html, commercial_text, progress_text, size_text, state_text
+from .slots import slot
 
 
 class ModelsDialog:
@@ -99,6 +100,7 @@ class ModelsDialog:
             fill_row(self.ui.modelsTable, row, (card.title, state, size_text(card), card.license.name, commercial))
         self._show_card()
 
+    @slot
     def _show_card(self) -> None:
         """Show the chosen model, and which buttons make sense for it."""
         ui, desk, card = self.ui, self._desk, self._card
@@ -129,9 +131,11 @@ class ModelsDialog:
 
     # What the user does
 
+    @slot
     def _set_up(self) -> None:
         self._on_set_up(self._card.id)
 
+    @slot
     def _download(self) -> None:
         card = self._card
         self._with_license(card, lambda accepts: self._begin_download(card, accepts))
@@ -154,6 +158,7 @@ class ModelsDialog:
             self._license.close()
             self._license = None
 
+    @slot
     def _import(self) -> None:
         card = self._card
         title = _("Folder with the files of {title}").format(title=card.title)
@@ -163,14 +168,13 @@ class ModelsDialog:
 
     def _begin_import(self, card: ModelCard, source: str, accepts: bool) -> None:
         told = self._told(card, _("{title} is imported."))
-        try:
-            self._desk.import_checkpoint(card.id, source, told, accept_license=accepts)
-        except FoundationSegError as error:
-            self._fail(error)
+        self._desk.import_checkpoint(card.id, source, told, accept_license=accepts)
 
+    @slot
     def _remove(self) -> None:
         self._ask_and_remove([(card, size) for card, size in self._desk.removable() if card.id == self._card.id])
 
+    @slot
     def _remove_all(self) -> None:
         self._ask_and_remove(self._desk.removable())
 
@@ -184,14 +188,12 @@ class ModelsDialog:
         text = "\n".join([question, "", *lines, "", _("They can be downloaded again at any time.")])
         if slicer.util.confirmOkCancelDisplay(text, _("Delete downloaded models"), self.dialog):
             told = Told(self._show_freed, self._fail, lambda _report: None)
-            try:
-                self._desk.remove_checkpoints([card.id for card, _size in found], told)
-            except FoundationSegError as error:
-                self._fail(error)
+            self._desk.remove_checkpoints([card.id for card, _size in found], told)
 
     def _show_freed(self, result: Any) -> None:
         self._say(_("{size} freed.").format(size=bytes_text(result["bytes_freed"])))
 
+    @slot
     def _open_folder(self) -> None:
         folder = self._desk.store.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,6 +210,10 @@ class ModelsDialog:
 
         self.ui.progressBar.setRange(0, 0)
         return Told(lambda _result: self._say(good.format(title=card.title)), self._fail, show)
+
+    def tell(self, error: FoundationSegError) -> None:
+        """Show an error."""
+        self._fail(error)
 
     def _fail(self, error: FoundationSegError) -> None:
         is_stopped = isinstance(error, Cancelled)

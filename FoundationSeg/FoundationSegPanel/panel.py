@@ -6,7 +6,6 @@ from typing import Any
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
 from FoundationSegLib.core.errors import FoundationSegError
 from FoundationSegLib.core.overlap import OverlapPolicy
@@ -14,6 +13,7 @@ from FoundationSegLib.core.steps import ModelChoice
 from FoundationSegLib.desk import Desk, Told
 from FoundationSegLib.desk_actions import select
 from FoundationSegLib.mrml.observers import Observers
+from FoundationSegLib.node_scripting import make_segmentation
 
 from .advanced_part import AdvancedPart
 from .answer_part import AnswerPart
@@ -169,11 +169,7 @@ class Panel:
         wanted = self.parameters
         if wanted is None or wanted.volume is None or wanted.segmentation is not None:
             return
-        name = _("{image} segmentation").format(image=wanted.volume.GetName())
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-        node.CreateDefaultDisplayNodes()
-        node.SetReferenceImageGeometryParameterFromVolumeNode(wanted.volume)
-        wanted.segmentation = node
+        wanted.segmentation = make_segmentation(wanted.volume)
 
     def _wish(self, wanted: Parameters) -> None:
         wishes = self.desk.wishes

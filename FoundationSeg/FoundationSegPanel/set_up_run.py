@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.errors import FoundationSegError, PackageError
+from FoundationSegLib.core.errors import Cancelled, FoundationSegError, PackageError
 from FoundationSegLib.core.packages import FROM_EXTENSION
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.readiness import Readiness
@@ -17,6 +16,7 @@ from FoundationSegLib.core.set_up import Step, next_step
 from FoundationSegLib.mrml.packages import find_torch_logic, install_torch
 
 from .model_desk import ModelDesk, Told
+from .slots import slot
 
 _PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
 
@@ -65,6 +65,10 @@ class SetUp:
         self._desk, self._card, self._listener = desk, card, listener
         self._finished: Step | None = None  # the step that has just ended well
         self._accepts_license = self._is_left = False
+        self._paint = qt.QTimer()
+        self._paint.setSingleShot(True)
+        self._paint.setInterval(_PAINT_MS)
+        self._paint.connect("timeout()", self._install_torch)
 
     @property
     def readiness(self) -> Readiness:
@@ -83,6 +87,7 @@ class SetUp:
         """True where PyTorch is next, and the extension that installs it is not there."""
         return self.step == "torch" and importlib.util.find_spec("PyTorchUtils") is None
 
+    @slot
     def begin(self) -> None:
         """Do what is missing, step by step."""
         self.has_begun, self._is_left = True, False
@@ -91,16 +96,21 @@ class SetUp:
 
     def stop(self) -> None:
         """Stop the step that is under way, if there is one; it fails as cancelled."""
-        if self.is_working:
+        if self._paint.active:
+            self._paint.stop()
+            self._fail(Cancelled("stopped on request"))
+        elif self.is_working:
             self._desk.cancel()
 
     def leave(self) -> None:
         """Stop; nobody is told any more."""
         self._is_left = True
+        self._paint.stop()
         if self.is_working:
             self.is_working = False
             self._desk.cancel()
 
+    @slot
     def accept(self) -> None:
         """The user accepts the terms."""
         self._accepts_license = True
@@ -110,6 +120,7 @@ class SetUp:
         """The user does not."""
         self._fail(PackageError(_("the licence was not accepted, so the model is not downloaded")))
 
+    @slot
     def ask_sizes(self, on_plan: Callable[[Any], None]) -> None:
         """Ask pip what it would install; nothing is."""
 
@@ -128,7 +139,7 @@ class SetUp:
             self._fail(PackageError(_("it went well, but this is still missing: ") + _missing(self.readiness)))
         elif step == "torch":
             self._work(_("PyTorch is being installed. Slicer does not react until that is done; please wait."))
-            qt.QTimer.singleShot(_PAINT_MS, self._install_torch)
+            self._paint.start()
         elif step == "packages":
             self._install_packages()
         elif step == "license":
@@ -143,9 +154,8 @@ class SetUp:
             if step == "done":
                 self._listener.ready()
 
+    @slot
     def _install_torch(self) -> None:
-        if not self.is_working:
-            return  # the dialog was closed meanwhile
         self._desk.stop_workers()
         try:
             install_torch(find_torch_logic(), self._card.packages)
@@ -155,8 +165,10 @@ class SetUp:
             self._finish("torch")({})
 
     def _install_packages(self) -> None:
+        from slicer.packaging import isPipInstallInProgress  # not there before somebody imports it
+
         own = self._desk.settings.is_own_python
-        if own and slicer.packaging.isPipInstallInProgress():
+        if own and isPipInstallInProgress():
             self._fail(PackageError(_("another extension is installing packages; try again when it is done")))
             return
         self._work(_("Installing Python packages..."))
@@ -184,6 +196,7 @@ class SetUp:
 
         return on_done
 
+    @slot
     def _go_on_if_wanted(self) -> None:
         if self.is_working:
             self._go_on()
@@ -191,6 +204,10 @@ class SetUp:
     def _report(self, report: ProgressReport) -> None:
         if self.is_working:
             self._listener.progress(report)
+
+    def tell(self, error: FoundationSegError) -> None:
+        """Something went wrong, be it a defect: the run ends with it."""
+        self._fail(error)
 
     def _fail(self, error: FoundationSegError) -> None:
         self.is_working = False

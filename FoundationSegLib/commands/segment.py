@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -22,7 +21,6 @@ from ..core.sizes import bytes_of
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
 from ..hub.store import default_store_folder
-from ..io.atomic import replace_atomically
 from ..io.formats import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
@@ -35,7 +33,7 @@ from .report import segment_report
 from .roi import roi_argument
 from .seeds import with_seeds
 from .slice_ranges import slice_range
-from .targets import path_argument, require_targets
+from .targets import Writer, path_argument, require_targets, write_together
 from .terminal import ProgressLine, say
 
 
@@ -120,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.report:
         writers.append((options.report, write_report))
-    _commit(writers)
+    write_together(writers)
     for note in (*notes, *prediction.notes):
         say(f"note: {note}")
     for segment in segments:
@@ -215,12 +213,9 @@ def _request(job: _Job, volume: Volume) -> PredictRequest:
     )
 
 
-_Writer = tuple[Path, Callable[[Path], None]]
-
-
 def _results(
     job: _Job, volume: Volume, prediction: Prediction
-) -> tuple[list[dict[str, object]], list[str], list[_Writer]]:
+) -> tuple[list[dict[str, object]], list[str], list[Writer]]:
     """The segments as they will be written, notes on the image, and who writes which file.
 
     The writers hold the scene, so that it lives until the files are written.
@@ -229,20 +224,7 @@ def _results(
         from .results import build_segmentation
 
     result = build_segmentation(volume, without_folders(job.prompts), prediction, job.options.overlap)
-    writers: list[_Writer] = [(job.options.output, result.writer(job.options.output))]
+    writers: list[Writer] = [(job.options.output, result.writer(job.options.output))]
     if job.options.overview:
         writers.append((job.options.overview, result.render))
     return result.segments, list(volume.notes), writers
-
-
-def _commit(writers: list[_Writer]) -> None:
-    """Write every file beside its target, and only when all are whole put them in place."""
-    with contextlib.ExitStack() as stack:
-        # The stack ends with what it began with: the first file comes into its place first, and if it cannot (another
-        # program holds it open), no other file is touched.
-        places = [stack.enter_context(replace_atomically(target)) for target, _ in reversed(writers)][::-1]
-        for (target, write), temporary in zip(writers, places, strict=True):
-            try:
-                write(temporary)
-            except OutputError as error:  # the user knows the file by its own name
-                raise OutputError(str(error).replace(temporary.name, target.name)) from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from .errors import PromptError
 from .geometry import Box, Geometry
 from .mask_table import MaskTable
+from .placement import require_inside
 from .plan import Plan, plan
 from .prompts import WORDS, SegmentPrompts
 from .records import Record, RecordState
@@ -100,6 +101,9 @@ def prepare(
         if action.is_replay:
             steps, after = intents, standing(intents)
         else:
+            for step in intents:
+                if isinstance(step, PromptAdded | PromptMoved):
+                    require_inside(step.prompt, geometry)  # models of volumes are asked about slices later, perhaps
             now = before.standing
             reason = _reason_to_settle(now, intents, action.choice)
             if reason is not None:

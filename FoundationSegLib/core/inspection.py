@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import shutil
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 OLDEST_PYTHON = (3, 11)
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ class PythonReport:
 
     def to_document(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        document = asdict(self)
+        if self.devices is not None:
+            document["devices"]["devices"] = [asdict(device) for device in self.devices.devices]
+        return document
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> "PythonReport":
@@ -107,6 +112,16 @@ def _system() -> str:
 def _is_managed() -> bool:
     is_environment = sys.prefix != sys.base_prefix
     return not is_environment and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this computer has NVIDIA's driver, and so perhaps a card for CUDA: found out at once, without PyTorch.
+
+    A guess to choose a model by; only PyTorch knows whether it can use the card.
+    """
+    if sys.platform == "win32":
+        return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32" / "nvcuda.dll").is_file()
+    return _NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None
 
 
 def cpu() -> Device:

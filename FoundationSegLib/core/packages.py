@@ -233,5 +233,7 @@ def _reason(log: str) -> str:
     lines = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
     if "No module named pip" in log:
         lines = ["this Python has no pip"]
+    if "externally-managed-environment" in log:
+        lines = ["the packages of this Python belong to the operating system; make one with 'python3 -m venv'"]
     reason = f" (pip: {lines[-1][:200]})" if lines else ""
     return f"the packages cannot be installed{reason}; nothing that has to stay was changed"

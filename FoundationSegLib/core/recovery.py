@@ -115,6 +115,8 @@ class RecoveryFile:
         yield f'{json.dumps(head)[:-1]}, "segments": {{'
         ledger, found, is_first = session.ledger, {}, True
         for key, record in ledger.records.items():
+            if not record.state.steps and not record.known.voxels:
+                continue  # made, and nothing done to it yet
             name, mask, before = ledger.store.name(key), record.known.mask(), self._segments.get(key)
             if before is None or not before.is_of(name, record.state, mask):
                 before = _Written(name, record.state, mask, json.dumps(_segment(record, name, ledger.masks)))

@@ -93,13 +93,17 @@ def read_pickle(path: Path, card: ModelCard, under: str | None = None) -> dict[s
     return content
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], card: ModelCard) -> None:
+def load_strictly(
+    module: nn.Module, state: Mapping[str, Tensor], card: ModelCard, *, as_they_are: bool = False
+) -> None:
     """Give a module its weights: all of them, no others, of the right shapes.
+
+    ``as_they_are`` makes the tensors themselves the weights, instead of copying them into those that are there.
 
     Raises:
         CheckpointError: the weights are another network's.
     """
     try:
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict(state, strict=True, assign=as_they_are)
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not hold the weights of {card.title}") from error

@@ -16,8 +16,9 @@ from .base import Check
 from .classifier_base import TextVectors
 from .normalisation import Normalisation
 
-# What one step of a text tower computes at most, in tokens: some 200 MB of activations in a network of usual width.
-_TOKENS = 2**14
+# What one step of a text tower computes at most, in tokens: some 300 MB of activations in a network of usual width, and
+# a hundred texts of SigLIP, each of 64, at once.
+_TOKENS = 2**13
 
 
 def unit(vectors: Tensor) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """SigLIP, SigLIP 2 (those of fixed resolution) and MedSigLIP: transformers' SiglipModel, in float32.
 
-Trained with a sigmoid for each pair of picture and text, and with every text padded to 64 tokens, which the tower sees.
+Trained with a sigmoid for each pair of picture and text, on texts in small letters, and with every text padded to 64
+tokens, which the tower sees.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,8 @@ class Siglip:
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
         """See :meth:`~.classifier_base.ImageTextModel.encode_texts`."""
-        return self._reader.encode(texts, self._read, check)
+        # SigLIP's own tokenizer makes letters small; Gemma's, which SigLIP 2 is published with, does not.
+        return self._reader.encode([text.lower() for text in texts], self._read, check)
 
     def _seen(self, images: Sequence[NDArray[np.uint8]], check: Check) -> Any:
         pixels = self._preparation(images, self.device)

@@ -64,13 +64,14 @@ def build_network(
             network = make()
     except (ValueError, KeyError, TypeError) as error:
         raise unusable(name, card) from error
-    network.to_empty(device=device)
-    for key, kept in network.named_buffers():
-        if not key.endswith(_COUNTED):
-            raise CheckpointError(f"{card.title}: this version of the packages builds another network: {key}")
-        kept.copy_(torch.arange(kept.shape[-1]) if key.endswith("position_ids") else torch.zeros(1))
-    load_strictly(network, {name: value.float() for name, value in state.items()}, card)
-    return network.eval().requires_grad_(False)
+    load_strictly(network, {key: value.float() for key, value in state.items()}, card, as_they_are=True)
+    for module in network.modules():
+        for key, kept in module.named_buffers(recurse=False):
+            if key not in _COUNTED:
+                raise CheckpointError(f"{card.title}: this version of the packages builds another network: {key}")
+            counted = torch.arange(kept.shape[-1]) if key == "position_ids" else torch.zeros(1, dtype=torch.long)
+            setattr(module, key, counted.expand(kept.shape).clone())
+    return network.to(device).eval().requires_grad_(False)
 
 
 def read_tokenizer(card: ModelCard, files: Mapping[str, Path]) -> Any:

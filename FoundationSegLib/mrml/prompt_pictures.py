@@ -9,6 +9,7 @@ import slicer
 from ..core.geometry import Geometry
 from ..core.prefix_memo import common_start
 from ..core.prompts import Prompt
+from .node_removal import remove_node
 from .observers import Observers
 from .prompt_folder import put_into_folder, remove_folder, take_from_folder
 from .prompt_looks import style_node
@@ -176,7 +177,7 @@ class PromptPictures:
         node = self._nodes[place]
         self._release(place)
         take_from_folder(self._scene, node)
-        self._scene.RemoveNode(node)
+        remove_node(node)
 
     def _release(self, place: Place) -> None:
         del self._nodes[place]

@@ -20,6 +20,7 @@ from ..core.overlap import OverlapPolicy
 from ..core.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore_into
 from ..core.session import Session
 from ..core.user_folders import user_folder
+from .node_removal import remove_node
 from .session_prompts import SessionPrompts
 from .session_store import SceneStore
 from .volumes import geometry_from_node, volume_from_node
@@ -155,7 +156,7 @@ class LostSession:
             ids = restore_into(Ledger(store, prompts), key, OverlapPolicy.PROTECT, self.recovery)
         except FoundationSegError:
             if segmentation_node is None and not store.segment_ids:
-                scene.RemoveNode(node)
+                remove_node(node)
             raise
         finally:
             prompts.stop()
@@ -179,6 +180,8 @@ def find_lost_sessions(folder: Path | None = None) -> tuple[LostSession, ...]:
     """What sessions left behind that did not end as they should, the newest first; those that live are none."""
     found = []
     for recovery in find_recoveries(folder or recovery_folder()):
+        if not recovery.segments:
+            continue  # nothing was done
         try:
             grid = recovery.more["grid"]
             geometry = Geometry(grid["ijk_to_ras"], grid["shape_kji"])

@@ -1,14 +1,17 @@
 """`slicer.app`, the main window, and `slicer.modules`."""
 
-import tempfile
-from pathlib import Path
+import ctypes
+import sys
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import slicer
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
+from Testing.gui import problems
+from Testing.gui.scene_user import SceneUser
 from Testing.gui.standin import Standin, standin
-from Testing.gui.widgets_nodes import SceneUser
 
 
 @standin("qSlicerModuleManager")
@@ -55,8 +58,6 @@ class ScriptedModule(Standin, QtCore.QObject):
         """A scripted module has no logic in C++."""
 
     def mrmlScene(self) -> Any:
-        import slicer
-
         return slicer.mrmlScene
 
 
@@ -93,9 +94,45 @@ class ScriptedModuleWidget(SceneUser):
         self.made()
 
 
+@standin("qSlicerModuleSelectorToolBar")
+class ModuleSelector(Standin, QtWidgets.QToolBar):
+    """What ``slicer.util.selectModule`` uses: the entered module is left, and the other entered if it is loaded."""
+
+    moduleSelected = Signal(str)
+
+    def __init__(self, select: Callable[[str], None]) -> None:
+        super().__init__()
+        self._select, self._selected = select, ""
+
+    @property
+    def selectedModule(self) -> str:
+        return self._selected
+
+    def selectModule(self, name: str) -> None:
+        self._selected = name
+        self._select(name)
+        self.moduleSelected.emit(name)
+
+
 @standin("qSlicerAppMainWindow")
 class MainWindow(Standin, QtWidgets.QMainWindow):
-    pass
+    def __init__(self, selector: ModuleSelector) -> None:
+        super().__init__()
+        self._selector = selector
+        self.addToolBar(selector)
+        self.views = QtWidgets.QWidget(self)
+        QtWidgets.QHBoxLayout(self.views)
+        self.setCentralWidget(self.views)
+        self.panel = QtWidgets.QScrollArea()
+        self.panel.setWidgetResizable(True)
+        dock = QtWidgets.QDockWidget(self)
+        dock.setObjectName("PanelDockWidget")
+        dock.setWidget(self.panel)
+        self.panel.setMinimumWidth(440)
+        self.addDockWidget(QtCore.Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+
+    def moduleSelector(self) -> ModuleSelector:
+        return self._selector
 
 
 @standin("qSlicerApplication")
@@ -113,7 +150,6 @@ class Application(Standin, QtWidgets.QApplication):
         self.setOrganizationName("slicer.org")
         self.setApplicationName("Slicer")
         self.setApplicationVersion("5.12.3")
-        self._folder = Path(tempfile.mkdtemp(prefix="slicer-desk-"))
         self._paused = 0
         self.setQuitOnLastWindowClosed(False)
 
@@ -172,6 +208,9 @@ class Application(Standin, QtWidgets.QApplication):
 
     userSettings = revisionUserSettings = settings
 
+    def processEvents(self) -> None:
+        QtWidgets.QApplication.processEvents()
+
     def pauseRender(self) -> None:
         self._paused += 1
 
@@ -187,3 +226,30 @@ class Application(Standin, QtWidgets.QApplication):
 
     def openNodeModule(self, node: Any, role: str = "", context: str = "") -> None:
         self.desk.opened_modules.append(node.GetClassName())
+
+    def openExtensionsManagerDialog(self) -> None:
+        self.desk.opened_modules.append("ExtensionsManager")
+
+
+_application: list[Application] = []
+
+
+def the_application() -> Application:
+    """Qt allows one for a process."""
+    if not _application:
+        _make_immortal(None, True, False)
+        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
+        QtCore.qInstallMessageHandler(problems.note_qt_message)
+        _application.append(Application())
+    return _application[0]
+
+
+def _make_immortal(*constants: Any) -> None:
+    """Keep PySide6 from killing Python's constants.
+
+    It loses a reference to True with every signal of a bool that Python emits, and to None with every property that is
+    none. From CPython 3.12 on they cannot die; before, the process would abort after a few hundred.
+    """
+    if sys.version_info < (3, 12):
+        for constant in constants:
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40

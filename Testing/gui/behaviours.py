@@ -13,6 +13,7 @@ from Testing.gui.signals import BoundSignal, make_slot, normalised
 
 opened_urls: list[str] = []  # what the product asked the desktop to open; the desk empties it
 _pending: list[QtCore.QTimer] = []
+_dying: list[Wrapper] = []
 
 
 def find_signal(proxy: Wrapper, text: str) -> BoundSignal:
@@ -110,6 +111,27 @@ def forget_pending() -> None:
     for timer in _pending:
         timer.stop()
     _pending.clear()
+
+
+@behaves("QObject", "deleteLater")
+def delete_later(proxy: Wrapper) -> None:
+    """When the work at hand is done. Slicer's event loop always runs; here a dialog's may be the first to run."""
+    q = proxy._live("delete")
+    if QtCore.QThread.currentThread().loopLevel():
+        q.deleteLater()
+    else:
+        _dying.append(proxy)
+
+
+def delete_now() -> None:
+    """Delete what waits for it, unless a dialog is open: its event loop would not do it either."""
+    if QtCore.QThread.currentThread().loopLevel():
+        return
+    while _dying:
+        proxy = _dying.pop()
+        if proxy:
+            proxy._q.deleteLater()
+    QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
 
 
 @behaves("QDesktopServices", "openUrl")

@@ -11,17 +11,19 @@ what Slicer's inventory does not list. Scene, nodes, logics, slice views and the
         desk.click(widget.ui.boxButton)                        # a button or an action, if a user could click it
         desk.mouse("Red").drag((10, 5, 2), (40, 30, 2))        # in RAS; two numbers are pixels; ctrl=True, shift=True
         desk.wait_until(lambda: widget.isIdle(), seconds=20)   # events go on meanwhile; returns what it returned
-        desk.press_key(widget.ui.table, "Ctrl+Z")
+        desk.press_key("Red", "Ctrl+Z")                        # while a view or a widget has the focus
         desk.answer_dialogs(press("Ok", containing="remove"))  # before the click that opens the dialog
         desk.screenshot(tmp_path / "one.png")                  # the panel, and what the slice views show
 
-- `make_desk(main_window=False, testing=True)` makes one without a main window or in Slicer's testing mode.
-- `desk.close_module("FoundationSeg")` is Slicer's end of the module; a desk closes what is still open.
+- `make_desk(main_window=False, testing=True)` makes one without a main window or in Slicer's testing mode;
+  `make_desk(settings_of=first)`, after `first.leave()`, starts Slicer again with the settings it had.
+- `desk.select_module("SegmentEditor")` leaves the module as the list of modules does, `"FoundationSeg"` enters it
+  again, `desk.close_module("FoundationSeg")` is Slicer's end of it; a desk closes what is still open.
 - Answers come from `Testing.gui.dialogs`: `press(button)`, `use(function)` for a dialog of ours, `choose_file(path)`,
   `enter(value)`, `pick(entry of a menu)`. `desk.dialogs` lists what came up, `delayDisplay` included.
 - `desk.pip = function` stands in for `slicer.packaging.pip_install`; without it an installation fails the test.
-- `desk.scene`, `desk.headless`, `desk.slice_widget("Red")`, `desk.opened_urls`, `desk.folder`,
-  `desk.type(field, text)`.
+- `desk.scene`, `desk.headless`, `desk.slice_widget("Red")`, `desk.opened_urls`, `desk.opened_modules`,
+  `desk.folder`, `desk.type(field, text)`; `desk.take_problems()` for a test that expects one.
 
 A test fails in the end if a slot, a timer, an observer or a virtual function raised (Slicer would only print it), if Qt
 warned, if a dialog came up that was not announced or an announced one did not, and if the product asked for something
@@ -34,30 +36,35 @@ What this cannot prove: the order of signals that nobody looked up in Slicer, ow
 of Slicer's own widgets, real key and mouse events from a window system.
 """
 
-import ctypes
 import os
-import sys
 
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-pytest.importorskip("PySide6", reason="PySide6 is not installed", exc_type=ImportError)
+try:
+    from PySide6 import QtUiTools, QtWidgets  # noqa: F401
+except ImportError as error:
+    _missing = f"PySide6 cannot be used: {error}"
+else:
+    _missing = None
 
-from FoundationSegLib.core.errors import OutputError
-from FoundationSegLib.mrml.rendering.window import open_window
-from Testing.gui.desk import Desk
-from Testing.gui.panel_desk import PanelDesk
-from Testing.gui.problems import as_text
 
-# Before Python 3.12 None is counted, and Qt's bindings let go of it more often than they took hold of it: after some
-# hundred panels Python would end with "deallocating None".
-if sys.version_info < (3, 12):
-    for _ in range(200_000):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(None))
+class _Unusable(pytest.Module):
+    """A test file that is not even imported."""
+
+    def collect(self):
+        pytest.skip(_missing, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return _Unusable.from_parent(parent, path=module_path) if _missing else None
 
 
 @pytest.fixture(scope="session")
 def opengl():
+    from FoundationSegLib.core.errors import OutputError
+    from FoundationSegLib.mrml.rendering.window import open_window
+
     try:
         open_window(64, 64)
     except OutputError as error:
@@ -66,6 +73,9 @@ def opengl():
 
 @pytest.fixture
 def make_desk(tmp_path, opengl):
+    from Testing.gui.desk import Desk
+    from Testing.gui.problems import as_text
+
     made = []
 
     def make(**options):
@@ -83,8 +93,19 @@ def desk(make_desk):
 
 
 @pytest.fixture
+def rig(desk, tmp_path):
+    """A computer for the dialogs about models: `model_rig.ModelRig`."""
+    from Testing.gui.model_rig import model_rig
+
+    with model_rig(desk, tmp_path / "rig") as rig:
+        yield rig
+
+
+@pytest.fixture
 def at_panel(desk, monkeypatch):
     """The panel of the module with a fast fake model, on an image that all three views show."""
+    from Testing.gui.panel_desk import PanelDesk
+
     opened = PanelDesk(desk, monkeypatch)
     yield opened
     opened.forget()

@@ -1,14 +1,17 @@
 """A user at a desk: opens the module, clicks, types, uses the mouse in slice views, answers dialogs, looks."""
 
 import importlib.util
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import shiboken6
 import slicer
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 from FoundationSegLib.mrml.headless import boot_scene
 from Testing.gui import (
@@ -25,43 +28,40 @@ from Testing.gui import (
     widgets_values,
     widgets_views,
 )
+from Testing.gui.hands import Hands
 from Testing.gui.mouse import ViewMouse
 from Testing.gui.proxy import Wrapper, unwrap, wrap
 from Testing.gui.screenshots import compose
 
+# Importing them registers what they stand in for.
 _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_values, widgets_views)
-_application: list[application.Application] = []
 
 
-def the_application() -> application.Application:
-    """Qt allows one for a process."""
-    if not _application:
-        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
-        QtCore.qInstallMessageHandler(problems.note_qt_message)
-        _application.append(application.Application())
-    return _application[0]
-
-
-class Desk:
+class Desk(Hands):
     """One Slicer with an empty scene. Its names, and what they are for, are in `Testing/gui/conftest.py`."""
 
-    def __init__(self, folder: Path, main_window: bool = True, testing: bool = False) -> None:
+    def __init__(
+        self, folder: Path, main_window: bool = True, testing: bool = False, settings_of: "Desk | None" = None
+    ) -> None:
         self.folder, self.testing = folder, testing
         self.opened_modules: list[str] = []
         self.pip: Callable[..., Any] | None = None
         self.pictures: list[Path] = []
         for name in ("temporary", "cache", "settings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        if settings_of is not None:  # read from the file, as after a restart: they are texts then
+            shutil.copytree(settings_of.folder / "settings", folder / "settings", dirs_exist_ok=True)
         QtCore.QSettings.setPath(
             QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, str(folder / "settings")
         )
-        QtCore.QSettings().clear()
-        app = the_application()
+        app = application.the_application()
         app.desk = self
         modules.install()
         self.headless = boot_scene()
         self.scene = self.headless.scene
-        self.layout_manager = widgets_views.LayoutManager(self.headless)
+        crosshair = slicer.vtkMRMLCrosshairNode()
+        crosshair.SetCrosshairName("default")
+        self.scene.AddNode(crosshair)
         self.module_manager = application.ModuleManager()
         slicer.app = wrap(app)
         slicer_python.install()
@@ -69,14 +69,18 @@ class Desk:
         slicer.packaging.pip_install = self._pip_install
         slicer.packaging.pip_uninstall = self._pip_install
         self.main_window = self._open_main_window() if main_window else None
+        self.layout_manager = widgets_views.LayoutManager(self.headless, self.main_window and self.main_window.views)
         self._loaded: dict[str, Any] = {}
+        self._left = False
+        self._paths: list[str] = []
         sys.excepthook = problems.note_uncaught
 
     def _open_main_window(self) -> QtWidgets.QMainWindow:
-        window = application.MainWindow()
+        window = application.MainWindow(application.ModuleSelector(self.select_module))
         window.setObjectName("qSlicerMainWindow")
         window.statusBar()
-        window.resize(1200, 900)
+        window.resize(1400, 900)
+        window.show()
         return window
 
     def _delay_display(self, message: str, autoCloseMsec: int = 1000, parent: Any = None, **_: Any) -> None:
@@ -110,8 +114,11 @@ class Desk:
         representation.made = make
         make()
         representation.setMRMLScene(self.scene)
-        representation.resize(420, 860)
-        representation.show()
+        if self.main_window is not None:
+            self.main_window.panel.setWidget(representation)
+        else:
+            representation.resize(420, 860)
+            representation.show()
         if entered:
             representation.enter()
         self.process_events()
@@ -122,6 +129,7 @@ class Desk:
         name = path.stem
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
+            self._paths.append(str(path.parent))
         spec = importlib.util.spec_from_file_location(name, path)
         source = importlib.util.module_from_spec(spec)
         sys.modules[name] = source
@@ -135,6 +143,14 @@ class Desk:
         self._loaded[name] = [module, getattr(source, name)(module)]
         return module
 
+    def select_module(self, name: str) -> None:
+        """Go to another module, as by the main window's list: the one that is entered is left."""
+        self.opened_modules.append(name)
+        for other, (_module, _python, *widgets) in self._loaded.items():
+            for widget in widgets:
+                if widget._q.isEntered != (other == name):
+                    widget._q.enter() if other == name else widget._q.exit()
+
     def close_module(self, name: str) -> None:
         """What Slicer does when it ends, or before it loads the module anew."""
         _module, _python, *widgets = self._loaded.pop(name)
@@ -145,67 +161,16 @@ class Desk:
             widget._q.setMRMLScene(None)
             widget.delete()
         delattr(slicer.modules, name.lower())
-        for attribute in (f"{name}Widget",):
-            if hasattr(slicer.modules, attribute):
-                delattr(slicer.modules, attribute)
+        if hasattr(slicer.modules, f"{name}Widget"):
+            delattr(slicer.modules, f"{name}Widget")
         self.module_manager.modules.pop(name)
         sys.modules.pop(name, None)
 
-    # What a user does
-
-    def click(self, button: Any) -> None:
-        """Click a button or trigger an action, if the user can: it is shown and enabled."""
-        self._usable(button)
-        button.trigger() if button.inherits("QAction") else button.click()
-        self.process_events()
-
-    def choose(self, combo: Any, what: Any) -> None:
-        """Choose an entry of a combo box by its text, or a node in a node selector."""
-        self._usable(combo)
-        if combo.inherits("qMRMLNodeComboBox"):
-            combo.setCurrentNode(what)
-        else:
-            index = combo.findText(what)
-            if index < 0:
-                texts = [combo.itemText(n) for n in range(combo.count)]
-                raise AssertionError(f"no entry {what!r} among {texts}")
-            combo.setCurrentIndex(index)
-            combo.activated(index)
-        self.process_events()
-
-    def type(self, field: Any, text: str, enter: bool = False) -> None:
-        """Type a text into a line edit or a spin box, key by key, instead of what is there."""
-        from PySide6.QtTest import QTest
-
-        self._usable(field)
-        q = unwrap(field)
-        q.selectAll()
-        QTest.keyClicks(q, text)
-        if enter:
-            QTest.keyClick(q, QtCore.Qt.Key.Key_Return)
-        self.process_events()
-
-    def press_key(self, widget: Any, keys: str) -> None:
-        """Press a key, like "Ctrl+Z", while a widget has the focus."""
-        from PySide6.QtTest import QTest
-
-        q = unwrap(widget)
-        q.window().activateWindow()
-        q.setFocus()
-        self.process_events()
-        combination = QtGui.QKeySequence(keys)[0]
-        QTest.keyClick(q, combination.key(), combination.keyboardModifiers())
-        self.process_events()
+    # What a user does beside what `Hands` has
 
     def mouse(self, view: str) -> ViewMouse:
         """The mouse in a slice view."""
         return ViewMouse(self.slice_widget(view).rig, self.process_events)
-
-    def _usable(self, widget: Any) -> None:
-        q = unwrap(widget)
-        shown = q.isVisible() if isinstance(q, (QtWidgets.QWidget, QtGui.QAction)) else True
-        if not (q.isEnabled() and shown):
-            raise AssertionError(f"a user cannot use {widget!r}: enabled {q.isEnabled()}, shown {shown}")
 
     # Dialogs
 
@@ -227,7 +192,7 @@ class Desk:
 
     def process_events(self) -> None:
         QtWidgets.QApplication.processEvents()
-        QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+        behaviours.delete_now()
 
     def wait_until(self, condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         """Let time pass until the condition holds, and return what it returned.
@@ -256,6 +221,7 @@ class Desk:
 
     def screenshot(self, path: Path, widget: Any = None, views: tuple[str, ...] = ("Red", "Green", "Yellow")) -> Path:
         """The panel (or another widget) and the slice views beside it, as a PNG."""
+        self.process_events()
         shown = unwrap(widget) if widget is not None else self._panel()
         pictures = [self.slice_widget(view).picture() for view in views]
         compose(shown, pictures).save(str(path))
@@ -268,24 +234,42 @@ class Desk:
 
     # The end
 
+    def _forget_sources(self) -> None:
+        """The next desk loads the module's own packages anew."""
+        for folder in self._paths:
+            sys.path.remove(folder)
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None) or "").startswith(folder + os.sep):
+                    del sys.modules[name]
+
+    def take_problems(self) -> list[BaseException]:
+        """What went wrong since the desk was opened; for a test that expects it: it does not fail for it any more."""
+        found = list(problems.noted)
+        problems.noted.clear()
+        return found
+
     def leave(self) -> list[BaseException]:
-        """Close everything; returns what went wrong since the desk was opened."""
+        """Close everything; returns what went wrong since the desk was opened. A second time it does nothing."""
+        if self._left:
+            return []
+        self._left = True
+        QtCore.QSettings().sync()
         for name in list(self._loaded):
             self.close_module(name)
         self.process_events()
-        found = list(problems.noted)
+        self.scene.Clear(0)  # what the product still observes now is found out
+        found = self.take_problems()
         found += [AssertionError(f"announced, but it never came up: {answer}") for answer in dialogs.not_shown()]
-        problems.noted.clear()
         dialogs.forget()
         behaviours.forget_pending()
         behaviours.opened_urls.clear()
-        for widget in self.layout_manager.widgets.values():
-            widget.close()
         self.layout_manager.widgets.clear()
-        if self.main_window is not None:
-            self.main_window.close()
-            self.main_window.deleteLater()
+        for widget in QtWidgets.QApplication.topLevelWidgets():
+            if shiboken6.isValid(widget):
+                shiboken6.delete(widget)
         self.process_events()
+        problems.noted.clear()
+        self._forget_sources()
         sys.excepthook = sys.__excepthook__
         slicer.util.delayDisplay = _SLICERS_DELAY_DISPLAY
         slicer_python.uninstall()

@@ -4,13 +4,14 @@ import numbers
 import re
 from typing import Any
 
-from Testing.gui.enums import enum_of, pyside_enum, to_pyside
+from Testing.gui.enums import enum_of, pyside_class, pyside_enum, to_pyside
 from Testing.gui.inventory import classes, lineage
 
 _INTEGERS = re.compile(
     r"(unsigned)?(int|short|long|longlong|char)|u?int|q?u?int(8|16|32|64)|qu?longlong|uint|ulong|qsizetype"
 )
 _REALS = ("double", "float", "qreal")
+_FROM_ENUMS = {"QCursor": "CursorShape", "QColor": "GlobalColor", "QBrush": "GlobalColor", "QPen": "GlobalColor"}
 _OWNERSHIP = re.compile(r"PythonQt\w+<(.*)>")
 
 
@@ -91,11 +92,15 @@ def _as_list(value: Any) -> list[Any]:
 def _as_object(value: Any, kind: str, kindness: int) -> Any:
     """An object of Qt. PySide6 converts some itself, a colour to a brush for example, as PythonQt does."""
     name = kind.rstrip("*")
+    if name == "QByteArray" and isinstance(value, (bytes, str)):
+        return value.encode() if isinstance(value, str) else value
     if value is None:
         if not kind.endswith("*"):
             raise Misfit
         return None
     own = inventory_name(value)
+    if type(value).__name__ == _FROM_ENUMS.get(name):
+        return pyside_class(name)(to_pyside(value, f"Qt::{_FROM_ENUMS[name]}", name))
     if own is None or (kindness == 0 and name not in lineage(own)):
         raise Misfit
     return value

@@ -4,7 +4,7 @@ import functools
 import gzip
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,29 @@ def lineage(class_name: str) -> tuple[str, ...]:
 
 
 @functools.cache
+def _own(class_name: str) -> tuple[dict[str, Member], dict[str, Member], dict[str, Member]]:
+    """What a class itself declares: enums and their keys, methods and signals, properties."""
+    facts = classes()[class_name]
+    enums, callables = {}, {}
+    for enum, keys in facts.get("enums", {}).items():
+        enums[enum] = Member("enum", enum, class_name, tuple(keys))
+        for key in keys:
+            enums.setdefault(key, Member("key", key, class_name, (enum,)))
+    for kind in ("method", "signal"):
+        for name, types in facts.get(f"{kind}s", {}).items():
+            callables[name] = Member(kind, name, class_name, tuple(types))
+    readonly = facts.get("readonly", ())
+    properties = {
+        name: Member("property", name, class_name, (kind,), name not in readonly)
+        for name, kind in facts.get("properties", {}).items()
+    }
+    for owner, name in _FUNCTIONS:
+        if owner == class_name:
+            properties[name] = Member("method", name, class_name, _FUNCTIONS[owner, name])
+    return enums, callables, properties
+
+
+@functools.cache
 def members(class_name: str) -> dict[str, Member]:
     """Everything that PythonQt finds on an object of this class, by the name it is found by.
 
@@ -69,37 +92,29 @@ def members(class_name: str) -> dict[str, Member]:
     the most derived class wins.
     """
     found: dict[str, Member] = {}
-    chain = lineage(class_name)[::-1]
-    for owner in chain:
-        for enum, keys in classes()[owner].get("enums", {}).items():
-            found[enum] = Member("enum", enum, owner, tuple(keys))
-            for key in keys:
-                found.setdefault(key, Member("key", key, owner, (enum,)))
-    for owner in chain:
-        for kind in ("methods", "signals"):
-            for name, types in classes()[owner].get(kind, {}).items():
-                older = found.get(name)
-                if older is not None and older.kind == kind[:-1] and older.owner != owner:
-                    types = [*types, *older.types]
-                found[name] = Member(kind[:-1], name, owner, tuple(types))
+    declared = [_own(owner) for owner in reversed(lineage(class_name))]
+    for enums, _, _ in declared:
+        found.update(enums)
+    for _, callables, _ in declared:
+        for name, member in callables.items():
+            older = found.get(name)
+            if older is not None and older.kind == member.kind:
+                member = replace(member, types=(*member.types, *older.types))
+            found[name] = member
     for name in [name for name, member in found.items() if member.kind == "method"]:
         found.setdefault(f"{name}_", found[name])
-    for owner in chain:
-        readonly = classes()[owner].get("readonly", ())
-        for name, kind in classes()[owner].get("properties", {}).items():
-            if (owner, name) in _FUNCTIONS:
-                found[name] = Member("method", name, owner, _FUNCTIONS[owner, name])
-                continue
-            found[name] = Member("property", name, owner, (kind,), name not in readonly)
+    for _, _, properties in declared:
+        found.update(properties)
     if "objectName" in found:
         found.setdefault("name", found["objectName"])
     return found
 
 
-def argument_types(signature: str) -> list[str]:
-    """The types in ``"void (QString text, int n=?)"``: ``["QString", "int=?"]``."""
+@functools.cache
+def argument_types(signature: str) -> tuple[str, ...]:
+    """The types in ``"void (QString text, int n=?)"``: ``("QString", "int=?")``."""
     inside = signature[signature.index("(") + 1 : signature.rindex(")")]
-    return [_argument_type(part) for part in _split(inside)]
+    return tuple(_argument_type(part) for part in _split(inside))
 
 
 def _argument_type(text: str) -> str:

@@ -3,7 +3,16 @@
 Slicer runs this file too and prints what differs there: `Slicer --python-script Testing/gui/manners.py`.
 """
 
+import sys
+from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # in Slicer
+    sys.path.insert(
+        0, str(Path(sys.argv[-1] if sys.argv[-1].endswith("manners.py") else __file__).resolve().parents[2])
+    )
+
+from Testing.gui.manners_widgets import WIDGET_LINES
 
 # Lines that run one after the other, with the value of an expression, or the class of the error that it raises.
 LINES: dict[str, list[tuple[str, Any]]] = {
@@ -77,6 +86,9 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("lab.setSizePolicy(7, 5)", None),
         ("lab.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)", None),
         ("lab.sizePolicy.horizontalPolicy()", 7),
+        ("lab.setCursor(qt.Qt.WaitCursor); lab.cursor.shape()", 3),
+        ("slicer.app.setOverrideCursor(qt.Qt.WaitCursor); slicer.app.restoreOverrideCursor()", None),
+        ("qt.QTableWidgetItem('a').setForeground(qt.Qt.red)", None),
         ("qt.QEvent.Enter, qt.QEvent(qt.QEvent.Enter).type()", (10, 10)),
         ("it = qt.QTableWidgetItem('a'); it.setFlags(it.flags() & ~qt.Qt.ItemIsEditable); it.flags()", 61),
         ("ctk.ctkPathLineEdit.Dirs, ctk.ctkPathLineEdit.Files, ctk.ctkPathLineEdit.Executable", (1, 2, 64)),
@@ -91,6 +103,8 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("slicer.app.mainWindow", AttributeError),
         ("slicer.app.testingEnabled(), slicer.app.applicationName", (False, "Slicer")),
         ("slicer.app.translate('a', 'b')", "b"),
+        ("slicer.app.processEvents()", None),
+        ("slicer.app.pauseRender(); slicer.app.resumeRender()", None),
         ("qt.QThread.currentThread() == slicer.app.thread()", True),
         ("sorted(slicer.app.layoutManager().sliceViewNames())", ["Green", "Red", "Yellow"]),
         ("slicer.app.layoutManager().sliceWidget('Nope')", None),
@@ -168,6 +182,7 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("d.close(); b.clicked.emit(); d.visible", True),
         ("d.close()", True),
     ],
+    "widgets that a panel uses": WIDGET_LINES,
 }
 
 # Where the stand-in complains and Slicer goes on, silently or with a line in its log: (set-up, line, Slicer's value).
@@ -223,7 +238,7 @@ def report() -> None:
         exec(before, known)
         if outcome(line, known) != wanted:
             print(f"differs: {line}: {outcome(line, known)!r}, wanted {wanted!r}")
-    from Testing.gui.stories import STORIES
+    from Testing.gui.stories_all import STORIES
 
     for story, wanted in STORIES:
         found = story()
@@ -236,12 +251,6 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    sys.path.insert(
-        0, str(Path(sys.argv[-1] if sys.argv[-1].endswith("manners.py") else __file__).resolve().parents[2])
-    )
     report()
     import slicer
 

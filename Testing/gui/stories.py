@@ -36,7 +36,7 @@ class Ear:
         return heard
 
 
-def _volume(name: str) -> Any:
+def add_volume(name: str) -> Any:
     import slicer
 
     return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
@@ -88,7 +88,7 @@ def nodes_come_and_go() -> list[Any]:
     found.append(_state(combo, ear))
     nodes = []
     for name in "AB":
-        nodes.append(_volume(name))
+        nodes.append(add_volume(name))
         found.append(_state(combo, ear))
     for _ in range(2):
         combo.setCurrentNode(nodes[1])
@@ -119,8 +119,8 @@ def a_scene_with_nodes_is_set_and_closed() -> list[Any]:
     import slicer
 
     combo, ear = _selector()
-    _volume("A")
-    second = _volume("B")
+    add_volume("A")
+    second = add_volume("B")
     combo.setMRMLScene(slicer.mrmlScene)
     found = [_state(combo, ear)]
     combo.setCurrentNode(None)
@@ -135,7 +135,7 @@ def a_scene_with_nodes_is_set_and_closed() -> list[Any]:
     found.append(_state(combo, ear))
     slicer.mrmlScene.Clear(0)
     found.append(_state(combo, ear))
-    _volume("C")
+    add_volume("C")
     found.append(_state(combo, ear))
     combo.setMRMLScene(None)
     found.append(_state(combo, ear))
@@ -168,7 +168,7 @@ def none_is_allowed() -> list[Any]:
     import slicer
 
     combo, ear = _selector(noneEnabled=True)
-    nodes = [_volume(name) for name in "PQRS"]
+    nodes = [add_volume(name) for name in "PQRS"]
     combo.setMRMLScene(slicer.mrmlScene)
     times = sum(one == ("currentNodeChanged", None) for one in ear.take())
     found: list[Any] = [(combo.currentNode(), combo.nodeCount(), times)]
@@ -194,109 +194,4 @@ def none_is_allowed() -> list[Any]:
     combo.setCurrentNode(hidden)
     found.append(_state(combo, ear))
     combo.setMRMLScene(None)
-    return found
-
-
-@story(
-    [
-        ((), ("a", "b"), []),
-        (("b",), ("a", "b"), [("b",)]),
-        (("b",), ("a", "b"), []),
-        (("a", "b"), ("a", "b"), [("a",), ("a", "b")]),
-        ((), ("a", "b"), [()]),
-        (("b",), ("a", "b"), [("b",)]),
-        (("b",), ("a", "b", "c"), []),
-        (("b",), ("a", "b", "c"), []),
-        ((), ("a", "c"), [()]),
-        (("a",), ("a", "c"), [("a",)]),
-        (("a",), ("a",), []),
-        ((), ("a",), [()]),
-        (("a",), ("a",), [("a",)]),
-        ((), (), []),
-        ((), ("a",), []),
-        ("a", 0, "", -1),
-        ((), (), []),
-    ]
-)
-def segments_are_chosen_in_the_table() -> list[Any]:
-    import slicer
-
-    slicer.mrmlScene.Clear(0)
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "S")
-    node.CreateDefaultDisplayNodes()
-    segmentation = node.GetSegmentation()
-    table = slicer.qMRMLSegmentsTableView()
-    heard: list[Any] = []
-    table.connect(
-        "selectionChanged(QItemSelection,QItemSelection)", lambda *_: heard.append(table.selectedSegmentIDs())
-    )
-    found: list[Any] = []
-
-    def look(*_: Any) -> None:
-        found.append((table.selectedSegmentIDs(), table.displayedSegmentIDs(), heard[:]))
-        del heard[:]
-
-    table.setMRMLScene(slicer.mrmlScene)
-    table.setSegmentationNode(node)
-    for name in "ab":
-        segmentation.AddEmptySegment(name, name.upper())
-    look()
-    for wanted in (["b"], ["b"], ["a", "b"], ["nope"], ["b"]):
-        look(table.setSelectedSegmentIDs(wanted))
-    look(segmentation.AddEmptySegment("c", "C"))
-    look(segmentation.GetSegment("b").SetName("BB"))
-    look(segmentation.RemoveSegment("b"))
-    look(table.setSelectedSegmentIDs(["a"]))
-    look(segmentation.RemoveSegment("c"))
-    look(table.clearSelection())
-    look(table.setSelectedSegmentIDs(["a"]))
-    look(table.setSegmentationNode(None))
-    look(table.setSegmentationNode(node))
-    found.append(
-        (table.segmentIDForRow(0), table.rowForSegmentID("a"), table.segmentIDForRow(7), table.rowForSegmentID("z"))
-    )
-    look(slicer.mrmlScene.RemoveNode(node))
-    table.setMRMLScene(None)
-    return found
-
-
-@story(
-    [
-        (False, True, True, []),
-        (True, False, False, [("contentsCollapsed", True), ("toggled", False)]),
-        (True, False, False, []),
-        (False, True, True, [("contentsCollapsed", False), ("toggled", True)]),
-        (True, False, False, [("contentsCollapsed", True), ("toggled", False), ("clicked", False)]),
-        (False, True, True, [("contentsCollapsed", False), ("toggled", True)]),
-        False,
-    ]
-)
-def a_section_is_collapsed() -> list[Any]:
-    import ctk
-    import qt
-
-    window = qt.QWidget()
-    button = ctk.ctkCollapsibleButton(window)
-    rows = qt.QVBoxLayout(button)
-    inner = qt.QLabel("in")
-    rows.addWidget(inner)
-    ear = Ear(button, "contentsCollapsed(bool)", "toggled(bool)", "clicked(bool)")
-    found: list[Any] = []
-
-    def look(*_: Any) -> None:
-        found.append((button.collapsed, button.checked, inner.isVisibleTo(button), ear.take()))
-
-    window.show()
-    look()
-    for collapsed in (True, True, False):
-        button.collapsed = collapsed
-        look()
-    look(button.click())
-    button.checked = True
-    look()
-    inner.hide()
-    button.collapsed = True
-    button.collapsed = False
-    found.append(inner.isVisibleTo(button))
-    window.close()
     return found

@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+import pytest
+import slicer
+
 MODULE = Path(__file__).resolve().parents[2] / "FoundationSeg" / "FoundationSeg.py"
 
 
@@ -13,8 +16,54 @@ def test_opens_and_closes(desk):
     assert "FoundationSeg" not in sys.modules
 
 
+@pytest.fixture
+def kept_modules():
+    """What was imported before is there again afterwards: other tests hold its classes."""
+    kept = dict(sys.modules)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in ("FoundationSegPanel", "FoundationSegLib")]:
+        del sys.modules[name]
+    sys.modules.update({name: module for name, module in kept.items() if name.split(".")[0] == "FoundationSegLib"})
+
+
+def test_reloads(kept_modules, desk):
+    first = desk.open_module(MODULE)
+    first.onReload()
+    second = slicer.modules.FoundationSegWidget
+    assert second is not first
+    assert type(second) is not type(first)
+    assert second.parent is first.parent
+    assert slicer.util.getModuleLogic("FoundationSeg") is second.logic
+
+
+def test_is_left_for_another_module_and_entered_again(desk):
+    widget = desk.open_module(MODULE)
+    slicer.util.selectModule("SegmentEditor")
+    assert not widget.parent.isEntered
+    assert slicer.util.selectedModule() == "SegmentEditor"
+    slicer.util.selectModule("FoundationSeg")
+    assert widget.parent.isEntered
+    assert desk.opened_modules == ["SegmentEditor", "FoundationSeg"]
+
+
 def test_its_own_test_passes(desk):
     desk.open_module(MODULE)
-    import slicer
-
     slicer.selfTests["FoundationSeg"]()
+
+
+def test_an_old_slicer_is_told(desk, monkeypatch):
+    from Testing.gui.application import Application
+
+    monkeypatch.setattr(Application, "minorVersion", 10)
+    widget = desk.open_module(MODULE)
+    assert widget.panel is None
+    labels = [label.text for label in widget.parent.findChildren(qt_class("QLabel"))]
+    assert any("5.12 or later" in text for text in labels)
+    widget.exit()
+    widget.enter()
+
+
+def qt_class(name):
+    import qt
+
+    return getattr(qt, name)

@@ -64,7 +64,8 @@ class Monkey:
         return self.random.randrange(32), self.random.randrange(40), self.random.randrange(12)
 
     def draw(self):
-        if self.at.wanted.volume is not self.at.volume_node or self.at.volume_node.GetScene() is None:
+        # Without a tool the mouse is Slicer's own business, whose widgets are not what is tested here.
+        if self.at.volume_node.GetScene() is None or not self.at.panel.tools.tool.is_enabled:
             return
         view = self.random.choice(("Red", "Green", "Yellow"))
         first, last = self.place(), list(self.place())

@@ -2,8 +2,11 @@
 
 import pytest
 
-from Testing.gui.manners import LINES, names, outcome
-from Testing.gui.stories import STORIES
+from Testing.gui.manners import LINES, STRICTER, names, outcome
+from Testing.gui.problems import NotModelled
+from Testing.gui.standin import Standin, standin
+from Testing.gui.stories_all import STORIES
+from Testing.gui.stories_widgets import slots_get_the_arguments_they_can_take
 
 
 @pytest.mark.parametrize("topic", LINES)
@@ -17,3 +20,79 @@ def test_line_by_line(desk, topic):
 def test_what_widgets_tell(desk, story, wanted):
     for number, (found, expected) in enumerate(zip(story(), wanted, strict=True)):
         assert found == expected, f"step {number}"
+    missing = [problem for problem in desk.take_problems() if "missing 1 required positional argument" in str(problem)]
+    assert len(missing) == (1 if story is slots_get_the_arguments_they_can_take else 0)
+
+
+@pytest.mark.parametrize("before, line, _", STRICTER, ids=[line for _, line, _ in STRICTER])
+def test_complains_where_slicer_keeps_silent(desk, before, line, _):
+    known = names()
+    exec(before, known)
+    assert outcome(line, known) in (ValueError, TypeError, AttributeError)
+
+
+def test_what_exists_but_is_not_modelled_fails_the_test_even_if_it_is_caught(desk):
+    import slicer
+
+    editor = slicer.qMRMLSegmentEditorWidget()
+    with pytest.raises(NotModelled, match="installKeyboardShortcuts"):
+        editor.installKeyboardShortcuts()
+    with pytest.raises(AttributeError):
+        _ = editor.noSuchThing
+    assert [type(problem) for problem in desk.take_problems()] == [NotModelled]
+
+
+def test_a_form_of_a_signal_that_went_with_qt6_is_not_modelled(desk):
+    import qt
+
+    with pytest.raises(NotModelled, match="Qt 6"):
+        qt.QComboBox().connect("currentIndexChanged(QString)", print)
+    assert desk.take_problems()
+
+
+def test_the_same_object_has_the_same_proxy(desk):
+    import gc
+
+    import qt
+
+    window = qt.QWidget()
+    rows = qt.QVBoxLayout(window)
+    rows.addWidget(qt.QPushButton("kept by its parent"))
+    gc.collect()
+    button = rows.itemAt(0).widget()
+    assert button is window.children()[1]
+    assert button.text == "kept by its parent"
+
+
+def test_a_widget_without_a_parent_goes_with_its_name(desk):
+    import gc
+    import weakref
+
+    import qt
+
+    button = qt.QPushButton()
+    gone = weakref.ref(button._q)
+    del button
+    gc.collect()
+    assert gone() is None
+
+
+def test_pythons_constants_survive_many_signals(desk):
+    import ctk
+
+    button = ctk.ctkCollapsibleButton()
+    for _ in range(2000):
+        button.contentsCollapsed(True)
+        button.property("no such property")
+
+
+@pytest.mark.parametrize(
+    "name, members",
+    [
+        ("ctkCollapsibleButton", {"remembered": {"noSuchProperty": 1}}),
+        ("qMRMLNodeComboBox", {"remembered": {"currentNode": None}}),
+    ],
+)
+def test_a_stand_in_cannot_claim_what_slicers_class_lacks(name, members):
+    with pytest.raises(ValueError, match="has no property"):
+        standin(name)(type("Claims", (Standin,), members))

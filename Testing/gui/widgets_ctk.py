@@ -1,6 +1,5 @@
 """CTK's widgets, with the behaviour that was seen in Slicer: which signals come, in which order, and which do not."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -11,7 +10,11 @@ from Testing.gui.standin import Standin, standin
 
 @standin("ctkCollapsibleButton")
 class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
-    """A button with contents. Collapsed means unchecked; a child hidden by the product stays hidden when it opens."""
+    """A button with contents. Collapsed means unchecked.
+
+    A child that the product hides stays hidden when the section opens; one that it shows while the section is closed
+    appears then. Nothing is hidden before the section is shown for the first time.
+    """
 
     contentsCollapsed = Signal(bool)
     remembered: ClassVar[dict[str, Any]] = {
@@ -27,7 +30,7 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
-        self._hidden: list[QtWidgets.QWidget] = []
+        self._ours = self._was_shown = False
         self.setCheckable(True)
         self.setChecked(True)
         self.setContentsMargins(4, 22, 4, 4)
@@ -44,20 +47,47 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
         self.setChecked(not value)
 
     def _toggled(self, opened: bool) -> None:
-        self._show_children(opened)
+        self._show_children()
         self.contentsCollapsed.emit(not opened)
 
-    def _show_children(self, shown: bool) -> None:
-        children = self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly)
-        if shown:
-            for child in self._hidden:
-                child.setVisible(True)
-            self._hidden = []
+    def showEvent(self, event: QtGui.QShowEvent) -> None:
+        super().showEvent(event)
+        self._was_shown = True
+        self._show_children()
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
+        super().childEvent(event)
+        if event.polished() and self._was_shown:
+            self._show_children()
+
+    def _show_children(self) -> None:
+        self.setMaximumHeight(22 if self.collapsed and self._was_shown else 0xFFFFFF)
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget):
+                child.installEventFilter(self)
+                self._show_child(child)
+
+    def _show_child(self, child: QtWidgets.QWidget) -> None:
+        if not self._was_shown:
             return
-        now = [child for child in children if child.isVisibleTo(self)]
-        self._hidden += now
-        for child in now:
-            child.setVisible(False)
+        attribute = QtCore.Qt.WidgetAttribute
+        hidden = child.testAttribute(attribute.WA_WState_ExplicitShowHide) and child.isHidden()
+        wanted = child.property("visibilityToParent")
+        wanted = not hidden if wanted is None else wanted
+        child.setProperty("visibilityToParent", wanted)
+        self._ours = True
+        child.setVisible(wanted and not self.collapsed)
+        self._ours = False
+        if wanted:
+            child.setAttribute(attribute.WA_WState_ExplicitShowHide, False)
+
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        shown = {QtCore.QEvent.Type.ShowToParent: True, QtCore.QEvent.Type.HideToParent: False}.get(event.type())
+        if shown is not None and not self._ours and isinstance(child, QtWidgets.QWidget):
+            child.setProperty("visibilityToParent", shown)
+            if shown:
+                self._show_child(child)
+        return False
 
     def sizeHint(self) -> QtCore.QSize:
         wanted = super().sizeHint() if self.layout() is None else self.layout().sizeHint()
@@ -68,16 +98,6 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
         painter.fillRect(0, 0, self.width(), 20, self.palette().button())
         painter.drawText(6, 15, ("▸ " if self.collapsed else "▾ ") + self.text().replace("&", ""))
         painter.drawRect(0, 0, self.width() - 1, self.height() - 1)
-
-
-@standin("ctkCheckBox")
-class CheckBox(Standin, QtWidgets.QCheckBox):
-    pass
-
-
-@standin("ctkPushButton")
-class PushButton(Standin, QtWidgets.QPushButton):
-    remembered: ClassVar[dict[str, Any]] = {"buttonTextAlignment": 132, "iconAlignment": 1, "elideMode": 3}
 
 
 @standin("ctkMessageBox")
@@ -115,28 +135,6 @@ class ComboBox(Standin, QtWidgets.QComboBox):
         index = self.findData(value)
         if index >= 0:
             self.setCurrentIndex(index)
-
-
-@standin("ctkCollapsibleGroupBox")
-class CollapsibleGroupBox(Standin, QtWidgets.QGroupBox):
-    remembered: ClassVar[dict[str, Any]] = {"collapsedHeight": 0}
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.setCheckable(True)
-        self.toggled.connect(self._show_children)
-
-    @property
-    def collapsed(self) -> bool:
-        return not self.isChecked()
-
-    @collapsed.setter
-    def collapsed(self, value: bool) -> None:
-        self.setChecked(not value)
-
-    def _show_children(self, shown: bool) -> None:
-        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly):
-            child.setVisible(shown)
 
 
 @standin("ctkPathLineEdit")
@@ -190,53 +188,3 @@ class PathLineEdit(Standin, QtWidgets.QWidget):
         if bool(text) != self._valid:
             self._valid = bool(text)
             self.validInputChanged.emit(self._valid)
-
-
-@standin("ctkDirectoryButton")
-class DirectoryButton(Standin, QtWidgets.QWidget):
-    directoryChanged = Signal(str)
-    directorySelected = Signal(str)
-    remembered: ClassVar[dict[str, Any]] = {"caption": "", "acceptMode": 0}
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*[value for value in arguments if not isinstance(value, str)])
-        self._directory = next((value for value in arguments if isinstance(value, str)), ".")
-        row = QtWidgets.QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        self._button = QtWidgets.QPushButton(self._directory, self)
-        row.addWidget(self._button)
-
-    @property
-    def directory(self) -> str:
-        return self._directory
-
-    @directory.setter
-    def directory(self, path: str) -> None:
-        path = str(Path(path))
-        if path != self._directory:
-            self._directory = path
-            self._button.setText(path)
-            self.directoryChanged.emit(path)
-
-
-@standin("ctkColorPickerButton")
-class ColorPickerButton(Standin, QtWidgets.QPushButton):
-    colorChanged = Signal(QtGui.QColor)
-    remembered: ClassVar[dict[str, Any]] = {"displayColorName": True, "dialogOptions": 0}
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*[value for value in arguments if not isinstance(value, (QtGui.QColor, str))])
-        self._color = QtGui.QColor("black")
-
-    @property
-    def color(self) -> QtGui.QColor:
-        return self._color
-
-    @color.setter
-    def color(self, value: QtGui.QColor) -> None:
-        self.setColor(value)
-
-    def setColor(self, value: QtGui.QColor) -> None:
-        if value != self._color:
-            self._color = QtGui.QColor(value)
-            self.colorChanged.emit(self._color)

@@ -13,47 +13,8 @@ import vtk
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
 
-from Testing.gui.standin import Standin, standin
-
-
-class SceneUser(Standin, QtWidgets.QWidget):
-    """A widget with a scene, and the observers that it has in it."""
-
-    mrmlSceneChanged = Signal(object)
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self._scene: Any = None
-        self._watched: list[tuple[Any, int]] = []
-        self.destroyed.connect(self._stop_watching)
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-    def setMRMLScene(self, scene: Any) -> None:
-        if scene is self._scene:
-            return
-        self._stop_watching()
-        self._scene = scene
-        self.mrmlSceneChanged.emit(scene)
-
-    def _watch(self, sender: Any, event: int, function: Any) -> None:
-        self._watched.append((sender, sender.AddObserver(event, function)))
-
-    def _stop_watching(self, *_: Any) -> None:
-        for sender, tag in self._watched:
-            sender.RemoveObserver(tag)
-        self._watched = []
-
-
-@standin("qMRMLWidget")
-class MRMLWidget(SceneUser):
-    pass
-
-
-@standin("qSlicerWidget")
-class SlicerWidget(SceneUser):
-    pass
+from Testing.gui.scene_user import SceneUser
+from Testing.gui.standin import standin
 
 
 @standin("qMRMLNodeComboBox")
@@ -104,9 +65,9 @@ class NodeComboBox(SceneUser):
             self._current = None  # it does not say so
             self._draw()
             return
-        self._watch(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._on_added)
-        self._watch(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
-        self._watch(scene, slicer.vtkMRMLScene.EndCloseEvent, self._on_close)
+        self._observed.add(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._on_added)
+        self._observed.add(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
+        self._observed.add(scene, slicer.vtkMRMLScene.EndCloseEvent, self._on_close)
         self._list_anew()
         if self._none or not self._nodes:
             for _time in range(5 if self._none else 1):
@@ -187,7 +148,7 @@ class NodeComboBox(SceneUser):
         before, self._nodes = self._nodes, [node for node in present if self._offers(node)]
         for node in self._nodes:
             if node not in before:
-                self._watch(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
+                self._observed.add(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
                 self.nodeAdded.emit(node)
         for node in before:
             if node not in self._nodes:
@@ -265,7 +226,7 @@ class NodeComboBox(SceneUser):
     def _on_added(self, _caller: Any, _event: str, node: Any) -> None:
         if self._offers(node):
             self._nodes.append(node)
-            self._watch(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
+            self._observed.add(node, vtk.vtkCommand.ModifiedEvent, self._on_modified)
             self._draw()
             self.nodeAdded.emit(node)
 

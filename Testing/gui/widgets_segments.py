@@ -7,8 +7,8 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
+from Testing.gui.scene_user import Observed, SceneUser
 from Testing.gui.standin import standin
-from Testing.gui.widgets_nodes import SceneUser
 
 _HEADINGS = ("", "", "Opacity", "Name", "Layer", "")
 _COLUMN_PROPERTIES = {
@@ -21,33 +21,24 @@ _COLUMN_PROPERTIES = {
 
 
 class _SegmentationUser(SceneUser):
-    """A widget that follows one segmentation node."""
+    """A widget that follows one segmentation node, and fills itself anew when its segments change."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._node: Any = None
-        self._seen: list[tuple[Any, int]] = []
+        self._segments_observed = Observed()
+        self.destroyed.connect(self._segments_observed.stop)
 
     def _follow(self, node: Any) -> None:
-        for sender, tag in self._seen:
-            sender.RemoveObserver(tag)
-        self._seen, self._node = [], node
+        self._segments_observed.stop()
+        self._node = node
         if node is not None:
             segmentation = slicer.vtkSegmentation
             for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
-                self._seen.append((node, node.AddObserver(event, lambda *_: self._fill())))
-
-    def _stop_watching(self, *_: Any) -> None:
-        super()._stop_watching()
-        for sender, tag in self._seen:
-            sender.RemoveObserver(tag)
-        self._seen = []
+                self._segments_observed.add(node, event, lambda *_: self._fill())
 
     def _ids(self) -> list[str]:
         return list(self._node.GetSegmentation().GetSegmentIDs()) if self._node else []
-
-    def _fill(self) -> None:
-        raise NotImplementedError
 
 
 @standin("qMRMLSegmentsTableView")
@@ -93,7 +84,7 @@ class SegmentsTableView(_SegmentationUser):
         if scene is None:
             self.setSegmentationNode(None)
             return
-        self._watch(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
+        self._observed.add(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_removal(self, _caller: Any, _event: str, node: Any) -> None:

@@ -2,10 +2,12 @@
 
 from typing import Any, ClassVar
 
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
 from Testing.gui.standin import Standin, standin
+
+_STEPS = 1000  # of the slider in the picture
 
 
 class _Number(Standin, QtWidgets.QWidget):
@@ -15,13 +17,15 @@ class _Number(Standin, QtWidgets.QWidget):
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
-        self._minimum, self._maximum, self._value = 0.0, self._largest, 0.0
+        self._minimum, self._maximum, self._value = 0.0, 99.99, 0.0
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
+        self._slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal, self)
+        self._slider.setRange(0, _STEPS)
+        self._slider.sliderMoved.connect(self._moved)
         self._shown = QtWidgets.QLabel("0", self)
+        row.addWidget(self._slider)
         row.addWidget(self._shown)
-
-    _largest = 99.99
 
     @property
     def minimum(self) -> float:
@@ -54,7 +58,12 @@ class _Number(Standin, QtWidgets.QWidget):
         if value != self._value:
             self._value = value
             self._shown.setText(f"{value:g}")
+            if 0 < self._maximum - self._minimum < float("inf"):
+                self._slider.setValue(round((value - self._minimum) / (self._maximum - self._minimum) * _STEPS))
             self.valueChanged.emit(value)
+
+    def _moved(self, step: int) -> None:
+        self.setValue(self._minimum + (self._maximum - self._minimum) * step / _STEPS)
 
 
 class _Decimals:
@@ -115,12 +124,6 @@ class MRMLSliderWidget(SliderWidget):
         return getattr(self, "_scene", None)
 
 
-@standin("ctkDoubleSlider")
-class DoubleSlider(_Number):
-    _largest = 99.0
-    remembered: ClassVar[dict[str, Any]] = {"singleStep": 1.0, "pageStep": 10.0, "tracking": True, "orientation": 2}
-
-
 @standin("ctkDoubleSpinBox")
 class DoubleSpinBox(_Decimals, _Number):
     editingFinished = Signal()
@@ -149,14 +152,6 @@ class DoubleSpinBox(_Decimals, _Number):
 
     def stepDown(self) -> None:
         self.setValue(self._value - self.read_property("singleStep"))
-
-
-@standin("qMRMLSpinBox")
-class MRMLSpinBox(DoubleSpinBox):
-    remembered: ClassVar[dict[str, Any]] = {"quantity": "", "unitAwareProperties": 0}
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
 
 
 class _Range(Standin, QtWidgets.QWidget):
@@ -250,14 +245,6 @@ class RangeWidget(_Decimals, _Range):
 
     def reset(self) -> None:
         self.setValues(*self._bounds)
-
-
-@standin("qMRMLRangeWidget")
-class MRMLRangeWidget(RangeWidget):
-    remembered: ClassVar[dict[str, Any]] = {"quantity": ""}
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
 
 
 @standin("ctkDoubleRangeSlider")

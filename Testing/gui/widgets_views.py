@@ -8,8 +8,8 @@ from PySide6.QtCore import Signal
 
 from FoundationSegLib.mrml.rendering.slice_panel import image_actor
 from FoundationSegLib.mrml.rendering.window import draw
+from Testing.gui.scene_user import SceneUser
 from Testing.gui.standin import Standin, standin
-from Testing.gui.widgets_nodes import SceneUser
 from Testing.mrml.slice_rig import SliceRig
 
 _ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
@@ -93,9 +93,11 @@ class SliceWidget(SceneUser):
     def __init__(self, parent: Any = None, rig: Any = None) -> None:
         super().__init__(parent)
         self.rig = rig
+        self._image: Any = None
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         self.view = SliceView(self)
+        self.view.setObjectName("SliceView")
         self.view.rig = rig
         column.addWidget(self.view)
         self.resize(*VIEW_SIZE)
@@ -136,9 +138,12 @@ class SliceWidget(SceneUser):
     def picture(self) -> QtGui.QImage:
         """What the view shows now, drawn by VTK."""
         rig = self.rig
-        if rig.draws and rig.logic.GetImageDataConnection() is not None:
-            rig.renderer.AddViewProp(image_actor(rig.logic))
-            rig.draws = False
+        connection = rig.logic.GetImageDataConnection()
+        if self._image is None and connection is not None:
+            self._image = image_actor(rig.logic)
+            rig.renderer.AddViewProp(self._image)
+        if self._image is not None:
+            self._image.SetVisibility(connection is not None)
         rig.logic.UpdatePipeline()
         pixels = draw(rig.window).copy()
         height, width = pixels.shape[:2]
@@ -151,13 +156,14 @@ class LayoutManager(Standin, QtCore.QObject):
 
     layoutChanged = Signal(int)
 
-    def __init__(self, headless: Any) -> None:
+    def __init__(self, headless: Any, place: QtWidgets.QWidget | None) -> None:
         super().__init__()
         self._headless, self._layout = headless, 2
         self.widgets: dict[str, SliceWidget] = {}
-        self._viewport = QtWidgets.QWidget()
-        QtWidgets.QHBoxLayout(self._viewport)
-        self._viewport.show()
+        self._viewport = place or QtWidgets.QWidget()
+        if place is None:
+            QtWidgets.QHBoxLayout(self._viewport)
+            self._viewport.show()
 
     def sliceViewNames(self) -> list[str]:
         return list(_ORIENTATIONS)
@@ -166,9 +172,10 @@ class LayoutManager(Standin, QtCore.QObject):
         if name not in _ORIENTATIONS:
             return None
         if name not in self.widgets:
-            rig = SliceRig(self._headless, VIEW_SIZE, name, managers=_MANAGERS, draws=True)
+            rig = SliceRig(self._headless, VIEW_SIZE, name, managers=_MANAGERS)
             rig.slice_node.SetOrientation(_ORIENTATIONS[name])
             self.widgets[name] = SliceWidget(rig=rig)
+            self.widgets[name].setObjectName(f"qMRMLSliceWidget{name}")
             self._viewport.layout().addWidget(self.widgets[name])
         return self.widgets[name]
 

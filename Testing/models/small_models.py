@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.cards import CheckpointFile, ModelCard
+from FoundationSegLib.core.cards import ModelCard
 from FoundationSegLib.hub.digests import hash_file
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models import medsam2
-from Testing.models import small_sam, small_sam2
+from Testing.models import small_image_text, small_sam, small_sam2
 from Testing.models.meta_sam2 import write_medsam2
 
 MEDSAM2_SIZE = 128
@@ -30,11 +30,26 @@ def _medsam2(folder: Path, card: ModelCard) -> Mapping[str, Path]:
     return {name: folder / name}
 
 
+def _clip(folder: Path, card: ModelCard) -> Mapping[str, Path]:
+    return small_image_text.write_clip(folder)
+
+
+def _siglip(folder: Path, card: ModelCard) -> Mapping[str, Path]:
+    return small_image_text.write_siglip(folder)
+
+
+def _biomedclip(folder: Path, card: ModelCard) -> Mapping[str, Path]:
+    return small_image_text.write_biomedclip(folder)
+
+
 WRITERS: Mapping[str, Callable[[Path, ModelCard], Mapping[str, Path]]] = {
     "sam": _sam,
     "medsam": _sam,
     "sam2": _sam2,
     "medsam2": _medsam2,
+    "clip": _clip,
+    "siglip": _siglip,
+    "biomedclip": _biomedclip,
 }
 
 
@@ -44,7 +59,7 @@ def stock(card: ModelCard, folder: Path) -> tuple[ModelCard, Store]:
     made.mkdir(parents=True)
     files = WRITERS[card.family](made, card)
     wanted = tuple(
-        CheckpointFile(file.path, files[file.name].stat().st_size, hash_file(files[file.name]))
+        replace(file, bytes=files[file.name].stat().st_size, sha256=hash_file(files[file.name]))
         for file in card.source.files
         if file.name in files
     )

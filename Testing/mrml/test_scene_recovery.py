@@ -189,6 +189,13 @@ def test_sessions_without_a_scene_are_no_lost_ones(kept, folder):
     assert len(find_recoveries(folder)) == 1 and find_lost_sessions() == ()
 
 
+def test_segments_that_nothing_was_done_to_are_not_lost(kept):
+    new_segment(kept.desk.session, "Liver")
+    kept.recovery.write()
+    kept.crash()
+    assert find_lost_sessions() == ()
+
+
 def test_a_folder_that_cannot_be_written_is_told_once(kept, folder):
     folder.write_text("in the way")
     segment = new_segment(kept.desk.session, "Liver")

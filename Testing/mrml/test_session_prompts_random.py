@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import slicer
 
 from FoundationSegLib.core.prompts import PointPrompt, Polarity, bare
+from FoundationSegLib.mrml.headless import boot_scene
 from FoundationSegLib.mrml.prompt_folder import take_from_folder
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.prompt_records import read_record
@@ -13,14 +15,18 @@ from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_session_store import SceneMachine
 from Testing.unit.core.session_cases import small_volume
 
-MORE = {"drag": 12, "drop": 5}
+MORE = {"drag": 12, "drop": 5, "save_state": 4, "slicers_undo": 3, "drop_all": 1}
 
 
 class DeskMachine(SceneMachine):
     """The same, with the prompts of the session as markups."""
 
+    foreign = (*SceneMachine.foreign, "slicers_undo")
+
     def __init__(self, seed, desk, segmentation_node, volume_node):
         self.desk, self.scene = desk, segmentation_node.GetScene()
+        self.slicers_history = slicer.vtkSegmentationHistory()
+        self.slicers_history.SetSegmentation(segmentation_node.GetSegmentation())
         super().__init__(seed, desk.session, desk.client, segmentation_node, volume_node)
         weights = np.concatenate([self.weights * 96, list(MORE.values())])
         self.names, self.weights = [*self.names, *MORE], weights / weights.sum()
@@ -50,6 +56,40 @@ class DeskMachine(SceneMachine):
             take_from_folder(self.scene, node)
             self.scene.RemoveNode(node)
 
+    def drop_all(self):
+        """The user deletes all markups of a segment, the rest of them in answer to the first."""
+        nodes = [node for place, node in prompt_nodes(self.nodes[0]) if place.segment_id == self.active]
+        for node in nodes:
+            if self.scene.IsNodePresent(node):
+                take_from_folder(self.scene, node)
+                self.scene.RemoveNode(node)
+
+    def save_state(self):
+        """The Segment Editor keeps the segments as they are for its own undo."""
+        self.slicers_history.SaveState()
+
+    def slicers_undo(self):
+        """The user goes back with it: segments come and go, and voxels and tags change behind the session's back."""
+        if self.slicers_history.IsRestorePreviousStateAvailable():
+            self.slicers_history.RestorePreviousState()
+        self.session.look()
+
+    def end(self, what):
+        """Nodes are deleted while requests are out."""
+        self.client.is_slow, out = True, len(self.client.requests)
+        self.set_locked(self.active, False)
+        self.segment.add(PointPrompt(self.point()))
+        if what == "scene":
+            self.scene.Clear(False)
+        else:
+            self.scene.RemoveNode(self.nodes[what])
+        ids = [self.scene.GetNthNode(n).GetID() for n in range(self.scene.GetNumberOfNodes())]
+        outcomes = len(self.desk.outcomes)
+        for number in range(out, len(self.client.requests)):
+            self.client.reply(number)
+        assert ids == [self.scene.GetNthNode(n).GetID() for n in range(self.scene.GetNumberOfNodes())]
+        assert len(self.desk.outcomes) == outcomes and self.session.request_id is None
+
     def check_markups(self, name):
         geometry, drawn = self.store.geometry, {}
         for place, node in prompt_nodes(self.nodes[0]):
@@ -71,21 +111,31 @@ class DeskMachine(SceneMachine):
                 assert (drawn[key][one].GetDisplayNode().GetSelectedColor()[0] > 0.5) == negative, name
 
 
+def run(machine, operations):
+    for _ in range(operations):
+        machine.step()
+    machine.check_replay()
+    machine.check_undo_all()
+    machine.check_markups("undoing all")
+
+
 @pytest.mark.parametrize("part", range(4))
-def test_random_operations_keep_markups_and_steps_together(part, full, scene, segmentation_node):
-    volume_node = add_volume_node(scene, small_volume())
-    desk = Desk(segmentation_node, volume_node)
-    try:
-        machine = DeskMachine(part, desk, segmentation_node, volume_node)
-        for _ in range(250 if full else 40):
-            machine.step()
-        machine.check_replay()
-        machine.check_undo_all()
-        machine.check_markups("undoing all")
-        steps = {key: desk.segment(key).steps for key in desk.session.ledger.records}
-        desk.prompts.stop()
-        again = Desk(segmentation_node, volume_node)
-        assert {key: again.segment(key).steps for key in steps} == steps
-        again.prompts.stop()
-    finally:
-        desk.prompts.stop()
+def test_random_operations_keep_markups_and_steps_together(part, full):
+    """The full run does 10,000 of them."""
+    for number in range(10 if full else 1):
+        headless = boot_scene()
+        segmentation_node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        volume_node = add_volume_node(headless.scene, small_volume())
+        desk = Desk(segmentation_node, volume_node)
+        try:
+            run(DeskMachine(100 * number + part, desk, segmentation_node, volume_node), 250 if full else 40)
+            steps = {key: desk.segment(key).steps for key in desk.session.ledger.records}
+            desk.prompts.stop()
+            again = Desk(segmentation_node, volume_node)
+            try:
+                assert {key: again.segment(key).steps for key in steps} == steps
+                DeskMachine(part, again, segmentation_node, volume_node).end(("scene", 0, 1)[(number + part) % 3])
+            finally:
+                again.prompts.stop()
+        finally:
+            desk.prompts.stop()

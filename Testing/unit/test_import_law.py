@@ -37,6 +37,7 @@ PANEL_SIDE = (
     f"{LIBRARY}.desk",
     f"{LIBRARY}.desk_actions",
     f"{LIBRARY}.scripting",
+    f"{LIBRARY}.node_scripting",
     f"{LIBRARY}.model_management",
     f"{LIBRARY}.__version__",
     "FoundationSegPanel",
@@ -64,9 +65,12 @@ LAW = {
     f"{WORKER}.errand_main": Rule((WORKER, CORE), lazily=(HUB, ENGINE)),
     IO: Rule((IO, CORE, "numpy", "SimpleITK")),
     MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
-    f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch")),
+    f"{LIBRARY}.evaluation": Rule(
+        (f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch"), lazily=("matplotlib",)
+    ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
+    f"{LIBRARY}.node_scripting": Rule((f"{LIBRARY}.scripting", CORE, *CLIENT_SIDE, MRML)),
     f"{LIBRARY}.desk": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE, MRML)),
     f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", CORE, MRML)),
     f"{LIBRARY}.model_management": Rule((f"{LIBRARY}.__version__", CORE, HUB, *CLIENT_SIDE)),

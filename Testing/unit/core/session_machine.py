@@ -55,6 +55,8 @@ OPERATIONS = {
 class Machine:
     """A session, and its segments as they must be: ``start`` is what undoing everything leads back to."""
 
+    foreign = ("paint", "delete")  # operations that are somebody else's
+
     def __init__(self, seed, session=None, client=None):
         self.rng = np.random.default_rng(seed)
         self.session, self.client = (session, client) if session else make_session(ask_above=None)
@@ -79,7 +81,7 @@ class Machine:
     def step(self):
         name = str(self.rng.choice(self.names, p=self.weights))
         policy, before = self.session.options.policy, self.masks()
-        waiting = {target for target in self.session.queued_targets() if isinstance(target, str)}
+        waiting = set(self.session.queued_targets())
         try:
             touched = getattr(self, name)()
         except GoneError:
@@ -92,7 +94,7 @@ class Machine:
         self.decide()
         self.be_somewhere()
         after = self.masks()
-        if name not in ("paint", "delete") and policy in (OverlapPolicy.PROTECT, OverlapPolicy.ALLOW):
+        if name not in self.foreign and policy in (OverlapPolicy.PROTECT, OverlapPolicy.ALLOW):
             for key in before.keys() & after.keys() - self.allowed(name, touched) - waiting:
                 assert np.array_equal(before[key], after[key]), f"{name} changed {key}, which it must not"
         return name
@@ -314,7 +316,7 @@ class Machine:
         self.session.look()
         ledger = self.session.ledger
         fresh, client = make_session(ask_above=None, shape=self.store.geometry.shape_kji)
-        client.radius = self.client.radius
+        client.radius = getattr(self.client, "radius", client.radius)
         for key, record in ledger.records.items():
             document = json.loads(json.dumps(steps_to_document(record.state.steps, ledger.masks)))
             steps = parse_steps(document, fresh.ledger.masks)

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from FoundationSegLib.core.capabilities import require_understood
+from FoundationSegLib.core.capabilities import require_task, require_understood
 from FoundationSegLib.core.cards import CheckpointFile, License, ModelCard, Source
-from FoundationSegLib.core.errors import PromptError
+from FoundationSegLib.core.errors import InputError, PromptError
 from FoundationSegLib.core.prompts import (
     PROMPT_TYPES,
     Polarity,
@@ -58,3 +58,9 @@ def test_negative_is_understood_where_the_card_lists_it():
     assert error.place == "segments[1].prompts[2].polarity"
     assert str(error).endswith("negative kinds it understands: points")
     assert str(failure(point, card=replace(CARD, negative=()))).endswith("negative kinds it understands: none")
+
+
+def test_a_model_is_asked_what_it_is_for():
+    require_task(CARD, "segment")
+    with pytest.raises(InputError, match="lite is a model to segment with, not to classify with"):
+        require_task(CARD, "classify")

@@ -43,3 +43,18 @@ def test_a_python_of_the_operating_system_is_told_apart(monkeypatch, tmp_path):
     assert inspect_python([]).is_managed
     monkeypatch.setattr(inspection.sys, "prefix", str(tmp_path))
     assert not inspect_python([]).is_managed, "an environment of one's own is not the system's"
+
+
+def test_a_graphics_driver_is_seen_without_pytorch(monkeypatch, tmp_path):
+    monkeypatch.setattr(inspection, "_NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(inspection.sys, "platform", "linux")
+    monkeypatch.setattr(inspection.shutil, "which", lambda name: None)
+    assert not inspection.has_nvidia_driver()
+    (tmp_path / "version").touch()
+    assert inspection.has_nvidia_driver()
+    monkeypatch.setattr(inspection.sys, "platform", "win32")
+    monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
+    assert not inspection.has_nvidia_driver()
+    (tmp_path / "System32").mkdir()
+    (tmp_path / "System32" / "nvcuda.dll").touch()
+    assert inspection.has_nvidia_driver()

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.core.errors import InputError, PromptError
 from FoundationSegLib.core.outcomes import Pending
 from FoundationSegLib.core.prompts import BoxPrompt, Polarity
 from FoundationSegLib.core.steps import AcceptStep, RejectStep
-from Testing.unit.core.session_cases import VOLUMES, mask_of, point, ras
+from Testing.unit.core.session_cases import CHOICES, VOLUMES, mask_of, point, ras
 
 
 class TestAskingFirst:
@@ -119,3 +119,15 @@ class TestAcceptAndReject:
     def test_nothing_to_reject(self, session, segment):
         with pytest.raises(InputError, match="no change to reject"):
             session.reject(segment.segment_id)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_prompt_outside_the_image_is_refused_at_once(session, segment, choice):
+    """Models of volumes, too: another model may be asked about its slice later."""
+    session.options.choice = choice
+    (key,) = segment.add(point(3))
+    steps = segment.steps
+    for call in (lambda: segment.add(point(50)), lambda: segment.move(key, point(50))):
+        with pytest.raises(PromptError, match="outside"):
+            call()
+    assert segment.steps == steps and not session.queued_targets()

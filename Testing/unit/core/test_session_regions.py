@@ -93,6 +93,7 @@ def test_segments_of_one_action_with_different_boxes_are_refused():
     made = [(NewSegment(name), (PromptAdded("1", point(k)),)) for name, k in (("A", 2), ("B", 6))]
     with pytest.raises(PromptError, match="seen in different regions"):
         session.act_on_new(made)
+    assert session.ledger.store.segment_ids == ()
 
 
 def test_the_segments_of_a_prompts_file_have_boxes_of_their_own():

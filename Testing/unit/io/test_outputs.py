@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from FoundationSegLib.core.errors import InputError, OutputError
 from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
+from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.outputs import write_label_map
+from FoundationSegLib.io.outputs import write_label_map, write_values
 
 SHAPE = (4, 6, 5)
 OBLIQUE = np.array(
@@ -110,3 +111,24 @@ def test_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match=r"a\.nrrd cannot be written; is there space left"):
         write_label_map(path, labels(1), geometry_from_spacing(SHAPE))
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("matrix", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii.gz"])
+def test_values_come_back_on_their_grid(tmp_path: Path, matrix: NDArray[np.float64], name: str) -> None:
+    values = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    geometry = Geometry(matrix, SHAPE)
+    write_values(tmp_path / name, values, geometry)
+    volume = read_volume(tmp_path / name)
+    assert np.array_equal(volume.array_kji, values) and volume.array_kji.dtype == np.float32
+    assert volume.geometry.almost_equals(geometry)
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("a.seg.nrrd", "ending of a segmentation"), ("a.nii.gz", "sheared"), ("missing/a.nrrd", "cannot be written")],
+)
+def test_values_that_cannot_be_written(tmp_path: Path, path: str, problem: str) -> None:
+    with pytest.raises(OutputError, match=problem):
+        write_values(tmp_path / path, np.zeros(SHAPE, np.float32), Geometry(TILTED, SHAPE))
+    assert not list(tmp_path.iterdir())

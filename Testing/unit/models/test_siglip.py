@@ -76,6 +76,28 @@ def test_every_text_is_padded_as_in_training(adapter, reference):
     assert_same(alone, adapter.encode_texts(TEXTS).vectors)
 
 
+def test_letters_are_made_small_whatever_the_tokenizer_does(tmp_path, files, adapter):
+    """SigLIP 2 is published with Gemma's tokenizer, which leaves capitals as they are."""
+    for name, path in files.items():
+        (tmp_path / name).write_bytes(path.read_bytes())
+    path = tmp_path / "tokenizer.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert "Lowercase" in json.dumps(document["normalizer"])
+    document["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    config = tmp_path / "tokenizer_config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "padding_side": "left",
+    }
+    config.write_text(json.dumps(told), encoding="utf-8")
+    plain = siglip.load(CARD, {path.name: path for path in tmp_path.iterdir()}, "cpu")
+    ids = [one._reader.tokens(["A CT Scan"])["input_ids"][0].tolist() for one in (plain, adapter)]
+    assert ids[0] != ids[1], "without it they differ"
+    assert_same(plain.encode_texts(["A CT Scan"]).vectors, adapter.encode_texts(["a ct scan"]).vectors)
+    assert_same(adapter.encode_texts(["A CT Scan"]).vectors, adapter.encode_texts(["a ct scan"]).vectors)
+
+
 def test_parts_are_pooled_one_by_one(adapter, reference):
     pictures = square_pictures()[:2]
     parts = adapter.encode_parts(pictures)

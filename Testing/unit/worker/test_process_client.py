@@ -274,3 +274,12 @@ def test_encoding_ahead_can_be_turned_off(make_client, volume):
     ask(client, scripted(volume, "ahead=50"))
     time.sleep(0.1)
     assert ask(client, scripted(volume)).counts["ahead"] == 50
+
+
+def test_a_worker_gets_the_environment_that_it_is_given(make_client, volume, monkeypatch, tmp_path):
+    """Another Python than Slicer's must not find what Slicer's launcher has set: here, a home that has no Python."""
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))
+    client = make_client()
+    client.inherited = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    client.send_volume(volume)
+    assert ask(client, scripted(volume)).segments

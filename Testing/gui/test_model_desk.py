@@ -1,0 +1,156 @@
+"""What the panel and its dialogs know of models: one piece of work at a time, everybody told, nothing left behind."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from FoundationSegLib.core.errors import Cancelled, InputError
+from FoundationSegLib.core.inspection import PythonReport
+from Testing.gui.model_rig import NEEDS_NOTHING, NEEDS_SAMPLE
+from Testing.unit.worker.conftest import has_ended
+
+
+class Ends:
+    """Who is told, and remembers."""
+
+    def __init__(self):
+        from FoundationSegPanel.model_desk import Told
+
+        self.results, self.errors, self.reports = [], [], []
+        self.told = Told(self.results.append, self.errors.append, self.reports.append)
+
+
+@pytest.fixture
+def models(rig):
+    rig.card(NEEDS_NOTHING)
+    made = rig.open()
+    made.seen = []
+    made.observe(lambda: made.seen.append(made.work))
+    return made
+
+
+def test_nothing_is_asked_before_somebody_wants_it(models):
+    assert models.python is None
+    assert models.devices is None
+    assert models.readiness("far").lack("weights")
+    models.refresh()
+    assert isinstance(models.python, PythonReport)
+    assert models.seen == [""]
+
+
+def test_devices_once_found_are_remembered(models, rig):
+    rig.light_torch()
+    models.refresh(devices=True)
+    assert models.python is None, "that takes a process"
+    rig.wait(lambda: models.python)
+    found = models.devices
+    assert found.devices[-1].kind == "cpu"
+    models.refresh()
+    assert models.python.devices is found
+
+
+def test_a_download_is_told_from_its_beginning_to_its_end(models, rig):
+    ends = Ends()
+    models.download("far", ends.told)
+    assert (models.work, models.model_id) == ("download", "far")
+    rig.wait(lambda: ends.results)
+    assert models.seen == ["download", ""]
+    assert {report.stage for report in ends.reports} >= {"download"}
+    assert models.readiness("far").lack("weights") is None
+
+
+def test_one_thing_takes_the_place_of_another(models, rig):
+    rig.hub.slow_s = 0.05
+    first, second, third = Ends(), Ends(), Ends()
+    models.download("far", first.told)
+    models.run("plan_packages", {"requirements": ["foundationseg_sample"]}, second.told)
+    assert isinstance(first.errors[0], Cancelled)
+    models.download("far", third.told)
+    assert isinstance(second.errors[0], Cancelled)
+    rig.hub.slow_s = 0
+    rig.wait(lambda: third.results)
+    assert not first.results
+    assert not second.results
+
+
+def test_a_stopped_errand_is_told_once(models, rig):
+    rig.pip("hangs")
+    ends = Ends()
+    models.run("install_packages", {"requirements": ["foundationseg_sample"], "from_elsewhere": []}, ends.told)
+    rig.wait(lambda: ends.reports)
+    models.cancel()
+    models.cancel()
+    rig.wait(lambda: ends.errors)
+    assert [type(error) for error in ends.errors] == [Cancelled]
+    models.cancel()
+
+
+def test_packages_go_into_the_chosen_python_and_checkpoints_do_not_need_it(models, rig, tmp_path):
+    models.settings = replace(models.settings, worker_python=str(tmp_path / "gone"))
+    ends = Ends()
+    with pytest.raises(InputError, match="'gone' cannot be started"):
+        models.run("install_packages", {"requirements": ["x"], "from_elsewhere": []}, ends.told)
+    assert models.work == ""
+    models.remove_checkpoints(["far"], ends.told)
+    rig.wait(lambda: ends.results)
+
+
+def test_other_settings_end_the_workers_and_are_told(models, rig):
+    ends = Ends()
+    rig.hub.slow_s = 0.05
+    models.download("far", ends.told)
+    rig.wait(lambda: ends.reports)
+    pid = models._client.worker_pid
+    models.change_settings(models.settings)
+    assert rig.stopped == 0, "nothing has changed"
+    models.change_settings(replace(models.settings, device="cpu"))
+    assert rig.stopped == 1
+    assert isinstance(ends.errors[0], Cancelled)
+    rig.wait(lambda: has_ended(pid))
+    models.change_settings(replace(models.settings, worker_python="/no/such/python"))
+    assert models.python is None
+    assert "cannot be started" in str(models.problem)
+    models.change_settings(replace(models.settings, worker_python=sys.executable))
+    rig.wait(lambda: models.python)
+    assert models.problem is None
+
+
+def test_closing_ends_everything_and_tells_nobody(models, rig):
+    rig.pip("hangs")
+    ends = Ends()
+    models.run("plan_packages", {"requirements": ["foundationseg_sample"]}, ends.told)
+    pid = models._errands._errand.process.pid
+    models.refresh(devices=True)
+    inspecting = models._inspection._errand.process.pid
+    models.close()
+    rig.wait(lambda: has_ended(pid) and has_ended(inspecting))
+    assert not ends.results
+    assert not ends.errors
+
+
+def test_an_observer_that_leaves_is_not_told(models):
+    told = []
+    models.observe(told.append)
+    models.forget(told.append)
+    models.forget(told.append)
+    models.notify()
+    assert told == []
+
+
+def test_readiness_is_quick(models, bar):
+    import time
+
+    models.refresh()
+    models.readiness("far")
+    start = time.perf_counter()
+    for _ in range(20):
+        models.readiness("far")
+    bar("readiness of one model, ms", 1000 * (time.perf_counter() - start) / 20, "< 10")
+
+
+def test_a_package_that_is_missing_is_seen(rig):
+    rig.card(NEEDS_SAMPLE)
+    models = rig.open()
+    models.refresh()
+    assert models.readiness("far").missing_packages == ("foundationseg_sample>=1",)

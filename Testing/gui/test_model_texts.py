@@ -1,0 +1,130 @@
+"""How models, their needs and the diagnosis read."""
+
+from dataclasses import replace
+
+import pytest
+
+from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.core.progress import ProgressReport
+from FoundationSegLib.core.readiness import Lack, Readiness
+
+CARDS = read_catalogue()
+TINY = CARDS["sam2.1-hiera-tiny"]
+
+
+@pytest.fixture
+def texts(rig):
+    from FoundationSegPanel import model_texts
+
+    return model_texts
+
+
+@pytest.mark.parametrize(
+    ("lack", "state", "sentence"),
+    [
+        (Lack("adapter"), "Not in this version", "cannot run this model yet"),
+        (Lack("python", items=("3.9.1",)), "Python is too old", "version 3.9.1; it has to be 3.11 or newer"),
+        (Lack("packages", items=("timm>=1", "scipy")), "Python packages are missing", "installed: timm, scipy."),
+        (Lack("license"), "Licence to accept", "Apache-2.0"),
+        (Lack("gate"), "Needs a Hugging Face login", "https://huggingface.co/facebook/sam2.1-hiera-tiny"),
+        (Lack("room", 2_000_000), "Disk is too full", "2 MB more are needed"),
+        (Lack("weights", 5), "To download", "156 MB"),
+        (Lack("weights", 5, ("partial",)), "Partly downloaded", "156 MB"),
+        (Lack("weights", 5, ("damaged",)), "Damaged, download again", "156 MB"),
+        (Lack("memory", 3 * 10**9, ("cpu",)), "Ready, but may need more memory", "about 3.0 GB are missing"),
+    ],
+)
+def test_what_is_missing_reads_as_what_to_do(texts, lack, state, sentence):
+    assert texts.state_text(Readiness(TINY.id, (lack,))) == state
+    assert sentence in texts.lack_text(lack, TINY)
+    assert sentence.replace("'", "&#x27;") in texts.card_html(TINY, Readiness(TINY.id, (lack,)))
+
+
+def test_the_first_thing_to_do_is_the_state(texts):
+    lacks = (Lack("packages", items=("timm",)), Lack("license"), Lack("weights"))
+    assert texts.state_text(Readiness(TINY.id, lacks)) == "Python packages are missing"
+    assert texts.state_text(Readiness(TINY.id, lacks[1:])) == "Licence to accept"
+    assert texts.state_text(Readiness(TINY.id, ())) == "Ready"
+
+
+def test_a_size_that_is_not_certain_says_so(texts):
+    assert texts.size_text(TINY) == "156 MB"
+    doubtful = next(card for card in CARDS.values() if card.source.bytes and not card.bytes_certain)
+    assert texts.size_text(doubtful).startswith("about ")
+    unknown = next(card for card in CARDS.values() if not card.source.bytes)
+    assert texts.size_text(unknown) == "unknown"
+
+
+def test_every_cards_terms_can_be_shown_and_nothing_in_them_is_markup(texts):
+    for card in CARDS.values():
+        found = texts.terms_html(replace(card, title="<b>&"))
+        assert "<h3>&lt;b&gt;&amp;</h3>" in found
+        assert texts.commercial_text(card.license) in found
+        assert ("from memory" in found) == card.is_unverified("license")
+
+
+@pytest.mark.parametrize(
+    "stage", ["download", "packages", "verify", "import", "remove", "wait", "restart", "devices", "something new"]
+)
+def test_every_stage_has_words(texts, stage):
+    assert texts.progress_text(ProgressReport(stage, 1_000_000, 2_000_000), "M")
+
+
+def test_a_package_that_pip_would_replace_is_told(rig):
+    from FoundationSegPanel.needs import planned_rows
+
+    told = {"name": "timm", "version": "1.0.22", "installed": "0.9", "bytes": 2_500_000}
+    rows, total = planned_rows({"packages": [told, told | {"name": "scipy", "installed": "", "bytes": 0}]})
+    assert [row[:2] for row in rows] == [("timm 1.0.22, replaces 0.9", "2 MB"), ("scipy 1.0.22", "unknown")]
+    assert total == 2_500_000
+
+
+def test_what_pip_needs_is_told_about(rig):
+    from FoundationSegPanel.needs import rows
+
+    lacks = Readiness(TINY.id, (Lack("packages", items=("torch>=2.4", "transformers>=4.57,<6", "sentencepiece")),))
+    own = rows(TINY, lacks, is_own_python=True, with_weights=True)
+    assert own[0][2] == "the PyTorch extension"
+    assert own[1] == ("transformers (>=4.57, <6)", "about 30 MB", "the Python Package Index")
+    assert own[2][:2] == ("sentencepiece", "small")
+    assert rows(TINY, lacks, is_own_python=False, with_weights=True)[0][2] == "the Python Package Index"
+
+
+def test_a_diagnosis_of_anything_has_words(rig):
+    from FoundationSegPanel.diagnosis_texts import as_text, facts
+
+    devices = {
+        "devices": [{"kind": "cuda", "name": "Card", "bytes": 8 * 10**9, "free_bytes": 6 * 10**9}],
+        "driver": "570.1",
+        "runtime": "12.8",
+        "problem": "OSError: x",
+    }
+    python = {"version": "3.12.1", "system": "Linux", "packages": {"timm": ""}, "is_managed": True, "devices": devices}
+    told = {
+        "software": {"FoundationSeg": "1"},
+        "python": python,
+        "problem": "",
+        "is_own_python": False,
+        "store_bytes": 5_000_000,
+        "free_bytes": 10**9,
+        "store_is_usual": False,
+        "models": {"a": "ready", "b": "partial", "c": "damaged", "d": "absent"},
+        "is_offline": True,
+    }
+    text = as_text(facts(told))
+    for part in (
+        "another one, 3.12.1",
+        "belong to the operating system",
+        "timm: not installed",
+        "cannot be used: OSError: x",
+        "Device cuda: Card, 8.0 GB, 6.0 GB free",
+        "Graphics driver: 570.1",
+        "a folder of the user's choice",
+        "b: partly downloaded",
+        "c: damaged",
+        "d: another version",
+        "nothing is downloaded",
+    ):
+        assert part in text
+    python["devices"] = None
+    assert "Device" not in as_text(facts(told))
