@@ -10,6 +10,7 @@ from typing import Any
 from ..core.adapters import has_adapter
 from ..core.card_values import ModelCard
 from ..core.cards import find_card, read_catalogue
+from ..core.class_lists import classes_of
 from ..hub.store import Store, default_store_folder
 from ..model_management import describe
 from .card_texts import COLUMNS, file_text, size_text, source_text
@@ -57,6 +58,8 @@ def facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:
     yield "Task", f"{card.task}, on {' and '.join({2: 'slices', 3: 'volumes'}[n] for n in card.dimensions)}"
     negative = f"; also as 'not this': {', '.join(card.negative)}" if card.negative else ""
     yield "Prompts", f"{', '.join(card.prompts) or 'none'}{negative}"
+    if card.classes:
+        yield "Classes", "; ".join(f"{one.number} {one.name}" for one in classes_of(card).classes)
     if card.translations:
         yield "Translated", ", ".join(f"{kind} to {words}" for kind, words in card.translations.items())
     yield "Trained on", ", ".join(card.modalities) or "no medical images"

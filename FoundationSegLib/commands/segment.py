@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +16,6 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.prompts_file import read_prompts
 from ..core.requests import Direction, HandOver, MemoryBudget, Prediction, PredictRequest, Propagation
 from ..core.sizes import bytes_of
 from ..core.volume import Volume, require_image
@@ -26,6 +25,7 @@ from ..io.formats import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
+from . import words
 from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
     )
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
-    parser.add_argument("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
+    words.add_arguments(parser)
     parser.add_argument(
         "--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names"
     )
@@ -105,7 +105,8 @@ def run(options: argparse.Namespace) -> None:
         start_s = time.perf_counter() - begin
         prediction = _predict(job, volume, client)
     write_begin = time.perf_counter()
-    segments, notes, writers = _results(job, volume, prediction)
+    found, prediction = words.without_absent(options, job.prompts, prediction)
+    segments, notes, writers = _results(replace(job, prompts=found), volume, prediction)
 
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
@@ -134,25 +135,20 @@ def _check(options: argparse.Namespace) -> _Job:
     if propagation is not None:
         choose_hand_over(propagation.hand_over, card.prompts)
     _check_targets(options)
-    prompts = _asked(options)
-    masks = mask_files(prompts, _prompts_folder(options))
+    prompts = _asked(options, card)
+    masks = mask_files(prompts, words.prompts_folder(options))
     require_targets(_targets(options), {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
     return _Job(card, prompts, options)
 
 
-def _asked(options: argparse.Namespace) -> PromptSet:
-    """The prompts of the file, and the seeds of the other one."""
-    if options.prompts is None and options.seed_from is None:
-        raise InputError("say what to segment: --prompts FILE or --seed-from FILE")
-    prompts = read_prompts(options.prompts) if options.prompts is not None else PromptSet(())
-    return with_seeds(prompts, options.seed_from)
-
-
-def _prompts_folder(options: argparse.Namespace) -> Path:
-    """What the files of mask prompts are relative to."""
-    return options.prompts.parent if options.prompts is not None else Path()
+def _asked(options: argparse.Namespace, card: ModelCard) -> PromptSet:
+    """The prompts of the file, what is asked for by words, and the seeds of the other file."""
+    asked = with_seeds(words.read_asked(options, card), options.seed_from)
+    if not asked.segments:
+        raise InputError("say what to segment: --prompts FILE, --classes NAMES, --text PHRASE or --seed-from FILE")
+    return asked
 
 
 def _targets(options: argparse.Namespace) -> dict[str, Path | None]:
@@ -205,7 +201,7 @@ def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
 
 def _request(job: _Job, volume: Volume) -> PredictRequest:
     prompts = prompts_in_ras(job.prompts, volume.geometry)
-    prompts = read_masks(prompts, _prompts_folder(job.options), volume.geometry)
+    prompts = read_masks(prompts, words.prompts_folder(job.options), volume.geometry)
     return PredictRequest(
         request_id=0,
         model_id=job.card.id,

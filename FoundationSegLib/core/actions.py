@@ -8,7 +8,7 @@ from .geometry import Box, Geometry
 from .mask_table import MaskTable
 from .placement import require_inside
 from .plan import Plan, plan
-from .prompts import SegmentPrompts
+from .prompts import WORDS, SegmentPrompts
 from .records import Record, RecordState
 from .requests import PredictRequest, Propagation
 from .segment_store import SegmentStore
@@ -155,7 +155,9 @@ class Batch:
         return tuple(one.target for action in self.prepared for one in action)
 
 
-Signature = tuple[ModelChoice, Propagation | None, Box | None]
+# The last are the segments that are asked by words: classes that are asked together share no voxel, so that the answer
+# would depend on what happened to wait at the same time.
+Signature = tuple[ModelChoice, Propagation | None, Box | None, tuple[str, ...]]
 
 
 def signature(prepared: Sequence[Prepared]) -> Signature | None:
@@ -165,7 +167,8 @@ def signature(prepared: Sequence[Prepared]) -> Signature | None:
         PromptError: the segments of one action cannot be asked together.
     """
     asked = [one.plan for one in prepared if one.plan.prompts]
-    found = {(one.choice, one.propagation, one.seen) for one in asked if one.choice is not None}
+    words = tuple(one.target for one in prepared if any(isinstance(p, WORDS) for p in one.plan.prompts))
+    found = {(one.choice, one.propagation, one.seen, words) for one in asked if one.choice is not None}
     if len(found) > 1:
         what = "propagated differently" if len({one.propagation for one in asked}) > 1 else "seen in different regions"
         raise PromptError(f"segments that are {what} cannot be asked together: do one after the other")

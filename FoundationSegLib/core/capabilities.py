@@ -3,6 +3,7 @@
 from typing import Literal
 
 from .cards import ModelCard
+from .class_lists import require_classes
 from .errors import InputError, PromptError
 from .prompts import Polarity, Prompt, SegmentPrompts, prompt_kind
 from .translation import TRANSLATIONS
@@ -29,13 +30,14 @@ def require_task(card: ModelCard, task: Literal["segment", "classify"]) -> None:
 
 
 def require_understood(card: ModelCard, segment: SegmentPrompts, place: str = "segment") -> None:
-    """Make sure that a model takes every prompt of a segment, itself or translated, polarity included.
+    """Make sure that a model takes every prompt of a segment, itself or translated, polarity and class names included.
 
     Raises:
-        PromptError: it does not; the message names the kinds that can be given.
+        PromptError: it does not; the message names the kinds, or some of the classes, that can be given.
     """
     for n, prompt in enumerate(segment.prompts):
         _require_one(card, prompt, f"{place}.prompts[{n}]")
+    require_classes(card, segment, place)
 
 
 def _require_one(card: ModelCard, prompt: Prompt, place: str) -> None:

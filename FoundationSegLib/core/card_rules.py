@@ -57,6 +57,8 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
     check(bool(card.prompts) or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
     check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")
     _check_translations(card, origin)
+    is_list = not card.classes or bool(_FAMILY.fullmatch(card.classes) and "class" in card.prompts)
+    check(is_list, f"{origin}: classes: {card.classes!r} is no name, or the model understands no class names")
     check(bool(card.dimensions) and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
     check(bool(card.channels) and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
     for name in ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified"):
@@ -94,8 +96,8 @@ def _check_memory(card: ModelCard, origin: str) -> None:
         check(0 < amount < 10**7, f"{origin}: memory_mb.{device}: must be above 0 and below 10 TB")
     check(0 <= card.bytes_per_voxel < 10**4, f"{origin}: bytes_per_voxel: must be 0 or above, and below 10 kB")
     check(
-        card.sees_volumes or not card.bytes_per_voxel,
-        f"{origin}: bytes_per_voxel: only models of whole volumes take memory for each voxel",
+        card.sees_volumes or not (card.bytes_per_voxel or card.can_be_tiled),
+        f"{origin}: bytes_per_voxel, can_be_tiled: say something of models of whole volumes only",
     )
     check(set(basis) == set(memory), f"{origin}: memory_basis: must say of every number of memory_mb how it is known")
 

@@ -107,8 +107,11 @@ class ModelCard:
         full_pickle: True where the file can only be read by running what is in it, so that it must be trusted.
         memory_mb: what inference takes at the peak, by device kind (cpu, cuda, mps), in MB.
         memory_basis: how each number of ``memory_mb`` is known, by the same device kinds.
+        classes: the list of the names that it understands, a file of ``Resources/ClassLists`` without its ending.
         bytes_per_voxel: what a model of volumes takes on the host for each voxel of the image, beside the image; 0
             where it is not known.
+        can_be_tiled: True for a model of volumes that looks through a window and goes by nothing beyond it, so that
+            words may be asked about an image in parts.
         packages: what pip has to install, with version ranges.
         unverified: fields of this card that are from memory, rounded, computed, or seen in one place alone that is not
             their source, e.g. ``source.files[0].bytes`` or ``license``; a field stands for all that is inside it. What
@@ -138,7 +141,9 @@ class ModelCard:
     full_pickle: bool = False
     memory_mb: Mapping[str, int] | None = None
     memory_basis: Mapping[str, Literal["measured", "published", "estimated"]] | None = None
+    classes: str = ""
     bytes_per_voxel: int = 0
+    can_be_tiled: bool = False
     packages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()

@@ -97,6 +97,7 @@ class ClassPrompt:
     polarity: Polarity = Polarity.POSITIVE
 
 
+WORDS = (TextPrompt, ClassPrompt)  # prompts that have no place
 Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | TextPrompt | ClassPrompt
 PromptKind = Literal["point", "box", "scribble", "lasso", "mask", "text", "class"]
 

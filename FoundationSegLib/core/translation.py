@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .card_values import ModelCard
+from .class_lists import classes_of, require_classes
 from .errors import PromptError
 from .geometry import AXES, Axis, Geometry, Vector, as_vector
 from .placement import require_voxels, slice_axis, slice_number, thin_axes
 from .prompts import (
     BoxPrompt,
+    ClassPrompt,
     LassoPrompt,
     MaskPrompt,
     PointPrompt,
@@ -24,6 +26,7 @@ from .prompts import (
     PromptKind,
     ScribblePrompt,
     SegmentPrompts,
+    TextPrompt,
     prompt_kind,
 )
 from .prompts_document import join_place
@@ -34,6 +37,8 @@ TRANSLATIONS: Mapping[str, Mapping[str, tuple[PromptKind, ...]]] = {
     "scribble": {"points": ("point",), "box": ("box",), "box+points": ("box", "point")},
     "lasso": {"box": ("box",), "box+points": ("box", "point")},
     "mask": {"box": ("box",)},
+    "text": {"class": ("class",)},
+    "class": {"text": ("text",)},
 }
 POINTS_OF_A_SCRIBBLE = 5
 _FINEST_RASTER = 64  # places along each side of a lasso among which its inside point is sought
@@ -58,7 +63,8 @@ def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, plac
         place: where the segment stands, for messages and notes.
 
     Raises:
-        PromptError: a prompt has no translation that would be honest, such as a single click where a box is needed.
+        PromptError: a prompt has no translation that would be honest, such as a single click where a box is needed, or
+            a phrase that is none of the model's classes.
     """
     prompts: list[Prompt] = []
     origins: list[int] = []
@@ -86,11 +92,15 @@ def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, plac
         raise PromptError(
             f"{card.title} makes a box of two clicks; {remedy}", f"{place}.prompts[{clicks[-1]}].position"
         )
-    return Translation(SegmentPrompts(segment.name, tuple(prompts)), tuple(origins), tuple(notes))
+    made_of = SegmentPrompts(segment.name, tuple(prompts))
+    require_classes(card, made_of, place)
+    return Translation(made_of, tuple(origins), tuple(notes))
 
 
 def _told(made: Sequence[Prompt]) -> str:
     points = sum(isinstance(prompt, PointPrompt) for prompt in made)
+    if isinstance(made[0], ClassPrompt | TextPrompt):
+        return f"the {prompt_kind(made[0])} {made[0].name if isinstance(made[0], ClassPrompt) else made[0].text!r}"
     parts = ["a box"] if any(isinstance(prompt, BoxPrompt) for prompt in made) else []
     if points:
         parts.append("a point" if points == 1 else f"{points} points")
@@ -116,6 +126,11 @@ def _translated(
 ) -> list[Prompt]:
     if isinstance(prompt, MaskPrompt):
         return [_box_of_mask(prompt, geometry, place)]
+    if isinstance(prompt, TextPrompt):
+        known = classes_of(card).find(prompt.text, join_place(place, "text"))
+        return [ClassPrompt(known.name, prompt.polarity)]
+    if isinstance(prompt, ClassPrompt):
+        return [TextPrompt(prompt.name, prompt.polarity)]
     if not isinstance(prompt, ScribblePrompt | LassoPrompt):
         raise PromptError(f"nothing stands for a {prompt_kind(prompt)}", f"{place}.type")
     made: list[Prompt] = []

@@ -182,9 +182,9 @@ class Engine:
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
         task = make_task(card, request, volume, request.region, self._part_of)
-        if self.viewing.volume_key != task.volume.key:  # of what is viewed, the memory is taken already
-            task = self._thrift.fitted(task, self.viewing.nbytes, self._part_of)
-        return self._thrift.answer(task, self._part_of, lambda one: self._answer(one, progress), self._let_go)
+        # Of what this model views, the memory is taken already.
+        besides = None if self.viewing.is_of(card.id, task.volume.key) else self.viewing.nbytes
+        return self._thrift.answer(task, besides, self._part_of, lambda one: self._answer(one, progress), self._let_go)
 
     @property
     def _thrift(self) -> Thrift:

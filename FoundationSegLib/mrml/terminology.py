@@ -1,7 +1,6 @@
 """Coded terms for the names of common structures and findings, and colours for segments."""
 
 import colorsys
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,14 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..core.name_words import name_key
+
 Colour = tuple[float, float, float]
 
 _TABLE = Path(__file__).parents[2] / "Resources" / "Terminology.toml"
 _SCHEME = "SCT"
 # Slicer compares region contexts without asking whether there is one, and writes this one even where no region is set.
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
-_UNIMPORTANT = {"of", "the"}
-_SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 _GOLDEN_RATIO = 0.618034
 
 
@@ -61,7 +60,7 @@ class Term:
 
 def find_term(name: str) -> Term | None:
     """The term of a segment name such as ``"Left kidney"``, ``"kidney_left"`` or ``"tumour"``; None if unknown."""
-    return _terms().get(_key(_words(name)))
+    return _terms().get(name_key(name))
 
 
 def known_names() -> tuple[str, ...]:
@@ -88,10 +87,9 @@ def _terms() -> Mapping[tuple[str, ...], Term]:
     for entry in table["terms"]:
         term = _term(entry, table)
         for name in (entry["name"], *entry.get("aliases", ())):
-            words = _words(name)
-            plain[_key(words)] = term
+            plain[name_key(name)] = term
             for side in table["modifiers"] if entry.get("paired") else ():
-                sided[_key([*words, side])] = replace(term, modifier=_code(table["modifiers"][side]))
+                sided[name_key(name, side)] = replace(term, modifier=_code(table["modifiers"][side]))
     return sided | plain
 
 
@@ -112,14 +110,3 @@ def _code(entry: Mapping[str, str]) -> Code:
 def _colour(rgb: list[int]) -> Colour:
     red, green, blue = (level / 255 for level in rgb)
     return red, green, blue
-
-
-def _words(name: str) -> list[str]:
-    """The words of a name in lower case; ``leftKidney`` has two, and a plural s is dropped."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    words = re.findall(r"[^\W_]+", spaced.lower())
-    return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words if word not in _UNIMPORTANT]
-
-
-def _key(words: list[str]) -> tuple[str, ...]:
-    return tuple(sorted(_SIDES.get(word, word) for word in words))

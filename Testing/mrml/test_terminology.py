@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import slicer
 
+from FoundationSegLib.core.class_lists import class_list_folder, read_class_list
 from FoundationSegLib.mrml.terminology import find_term, generic_colour
 
 TABLE = tomllib.loads((Path(__file__).parents[2] / "Resources" / "Terminology.toml").read_text(encoding="utf-8"))
@@ -31,6 +32,11 @@ TERMS = TABLE["terms"]
         ("lateral ventricle (left)", "Lateral ventricle", "Left"),
         ("inferior_vena_cava", "Inferior vena cava", None),
         ("tumour", "Neoplasm", None),
+        ("left lung upper lobe", "Upper lobe of lung", "Left"),
+        ("vertebrae L4", "Vertebra", None),
+        ("left rib 12", "Rib", "Left"),
+        ("right iliac vena", "Common iliac vein", "Right"),
+        ("left kidney cyst", "Cyst", None),
         ("lung nodule", "Nodule", None),
         ("mass", "Mass", None),
         ("Lesion", "Lesion", None),
@@ -50,6 +56,18 @@ def test_names_people_use(name, meaning, side):
 @pytest.mark.parametrize("name", ["", "Segment_1", "liver segment 4", "aorta left", "left", "not a liver", "L4", "キ"])
 def test_other_names_are_not_guessed_at(name):
     assert find_term(name) is None
+
+
+def test_the_classes_of_models_have_terms_with_their_sides():
+    """But for those that Slicer has no code for."""
+    listed = read_class_list(class_list_folder() / "vista3d.toml").classes
+    found = {one.name: find_term(one.name) for one in listed}
+    assert [name for name, term in found.items() if term is None] == ["unlisted structure"]
+    for name, term in found.items():
+        side = name.split()[0].capitalize()
+        paired = any(entry.get("paired") and entry["code"] == term.type.value for entry in TERMS) if term else False
+        if paired and side in ("Left", "Right"):
+            assert term.modifier.meaning == side, name
 
 
 def test_slicer_reads_what_we_serialise():

@@ -14,7 +14,17 @@ LIBRARY = "FoundationSegLib"
 CORE, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
     f"{LIBRARY}.{name}" for name in ("core", "hub", "models", "engine", "worker", "io", "mrml")
 )
-TORCH = ("torch", "torchvision", "transformers", "monai", "timm", "open_clip", "safetensors", "nnInteractive")
+TORCH = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "monai",
+    "timm",
+    "open_clip",
+    "safetensors",
+    "nnInteractive",
+    "voxtell",
+)
 ANYTHING = ""
 CLIENT_SIDE = tuple(
     f"{WORKER}.{name}"

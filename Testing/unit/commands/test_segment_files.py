@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands import checkpoints, results, segment
+from FoundationSegLib.commands import checkpoints, results, segment, words
 from FoundationSegLib.core.errors import OutputError
 from FoundationSegLib.io import images
 from FoundationSegLib.io.segmentations import read_mask_prompt
@@ -22,7 +22,7 @@ def test_an_unwritable_output_is_found_before_anything_is_read_or_downloaded(des
         pytest.fail("too early")
 
     monkeypatch.setattr(images, "read_volume", touched)
-    monkeypatch.setattr(segment, "read_prompts", touched)
+    monkeypatch.setattr(words, "read_prompts", touched)
     monkeypatch.setattr(checkpoints, "Store", touched)
     missing = desk.folder / "missing"
     for options in (

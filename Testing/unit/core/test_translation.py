@@ -11,12 +11,14 @@ from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.placement import place_box
 from FoundationSegLib.core.prompts import (
     BoxPrompt,
+    ClassPrompt,
     LassoPrompt,
     MaskPrompt,
     PointPrompt,
     Polarity,
     ScribblePrompt,
     SegmentPrompts,
+    TextPrompt,
 )
 from FoundationSegLib.core.translation import POINTS_OF_A_SCRIBBLE, TRANSLATIONS, translate
 from Testing.unit.core.strategies import geometries
@@ -205,3 +207,25 @@ def test_a_scribble_that_only_passes_by_the_image_is_refused_with_its_place(poin
     with pytest.raises(PromptError, match="too little of the scribble") as caught:
         translate(POINTS_TOO, SegmentPrompts("a", (past,)), GRID, "s")
     assert caught.value.place == "s.prompts[0].points"
+
+
+def test_a_text_that_is_the_name_of_a_class_becomes_that_class():
+    made = translate(read_catalogue()["vista3d"], SegmentPrompts("L", (TextPrompt("Livers"),)), GRID)
+    assert made.segment.prompts == (ClassPrompt("liver"),)
+    assert made.notes == (
+        "segment.prompts[0]: the text became the class 'liver', which VISTA3D (NV-Segment-CT) understands",
+    )
+    with pytest.raises(PromptError, match="no class called 'a livr'") as caught:
+        translate(read_catalogue()["vista3d"], SegmentPrompts("L", (TextPrompt("a livr"),)), GRID)
+    assert caught.value.place == "segment.prompts[0].text"
+    kidney = SegmentPrompts("K", (TextPrompt("kidney"), PointPrompt((1.0, 1.0, 1.0))))
+    with pytest.raises(PromptError, match="one part of 'kidney'"):
+        translate(read_catalogue()["vista3d"], kidney, GRID)
+
+
+def test_a_class_becomes_a_text_for_a_model_of_texts():
+    made = translate(read_catalogue()["voxtell"], SegmentPrompts("L", (ClassPrompt("left kidney"),)), GRID)
+    assert made.segment.prompts == (TextPrompt("left kidney"),)
+    assert made.notes == (
+        "segment.prompts[0]: the class became the text 'left kidney', which VoxTell v1.1 understands",
+    )

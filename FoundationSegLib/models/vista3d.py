@@ -1,0 +1,280 @@
+"""VISTA3D (NV-Segment-CT): structures of a CT by name, objects by points, and named structures corrected by points.
+
+Network and inferers are MONAI's; what they are asked follows scripts/inferer.py and scripts/evaluator.py of the bundle
+(github.com/NVIDIA-Medtech/NV-Segment-CTMR, NV-Segment-CT). He Y, Guo P, Tang Y et al., arXiv:2406.05285.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.apps.vista3d.inferer import point_based_window_inferer
+from monai.apps.vista3d.transforms import VistaPreTransformd
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInfererAdapt
+from monai.networks.nets import vista3d132
+from monai.transforms.utils import keep_components_with_positive_points
+from torch import Tensor, nn
+
+from ..core.cards import ModelCard
+from ..core.class_lists import ClassList, class_numbers, classes_of
+from ..core.errors import CheckpointError
+from ..core.geometry import Shape
+from ..core.mask import EMPTY_MASK, pack_mask
+from ..core.progress import Progress
+from ..core.prompts import ClassPrompt
+from ..core.volume import Volume
+from .checkpoint_files import load_strictly, read_safetensors
+from .modules import checked, weight_bytes
+from .vista3d_grid import SPACING_MM, NetworkGrid, network_grid
+from .volume_base import VolumeAnswer, VolumePoint, VolumePrompt, VolumeWords
+
+PATCH = (128, 128, 128)
+_OVERLAP = 0.25  # of the windows: MONAI's own, since the bundle's 0.3 does not reach this inferer
+_LAST_CLASS = 132  # numbers above mean "whatever the points say"
+# Logits of all classes at once would take 30 GB on a whole body; this much of them is kept, and the rest asked again.
+_LOGIT_BYTES = 4 * 2**30
+_INSIDE = 1e-3  # the network takes a point on the very first voxel for one outside
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A segment: the classes that it is of, and the points in it."""
+
+    numbers: tuple[int, ...]
+    points: tuple[VolumePoint, ...]
+
+
+@dataclass(slots=True)
+class _Windows:
+    """The network, as the inferers call it: every window is counted, and may be the last."""
+
+    network: nn.Module
+    progress: Progress
+    total: int
+    done: int = 0
+
+    def __call__(self, *arguments: object, **options: object) -> Tensor:
+        self.progress.step("decode", self.done, self.total)
+        self.done += 1
+        logits: Tensor = self.network(*arguments, **options)
+        return logits
+
+
+@dataclass(slots=True)
+class Vista3dView:
+    """An image on the network's grid, and the logits of the class that was last corrected by points."""
+
+    network: nn.Module
+    device: str
+    known: ClassList
+    grid: NetworkGrid
+    patch: Shape
+    _automatic: tuple[int, Tensor] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken beside the weights, in bytes."""
+        return self.grid.image.nbytes + (0 if self._automatic is None else self._automatic[1].nbytes)
+
+    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
+        """Segments that are meant by name alone are asked together, and share no voxel; the others one by one.
+
+        Raises:
+            PromptError: a name is of no class.
+            Cancelled: ``progress`` was told to stop.
+        """
+        asked = [self._read(prompt) for prompt in prompts]
+        together = tuple(dict.fromkeys(n for one in asked if not one.points for n in one.numbers))
+        windows = _Windows(self.network, progress, self._count(asked, together))
+        leaves = [module for module in self.network.modules() if not any(module.children())]
+        with torch.inference_mode(), self._precision(), checked(leaves, progress.check):
+            labels = self.grid.to_volume(self._labels(together, windows)) if together else None
+            runs = windows.done  # of which the first segment tells
+            answers: list[VolumeAnswer] = []
+            for one in asked:
+                if labels is None or one.points:
+                    answers.append(self._pointed(one, windows))
+                else:
+                    answers.append(VolumeAnswer(pack_mask(np.isin(labels, one.numbers)), None, runs))
+                    runs = 0
+        x, y, z = self.grid.image.shape[2:]
+        note = f"looked at as {x} x {y} x {z} voxels of {SPACING_MM} mm"
+        return [replace(answers[0], notes=(note, *answers[0].notes)), *answers[1:]]
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast("cuda") if self.device == "cuda" else nullcontext()
+
+    def _read(self, prompt: VolumePrompt) -> _Asked:
+        names = [ClassPrompt(part.words) for part in prompt.parts if isinstance(part, VolumeWords)]
+        place = next((part.place for part in prompt.parts if isinstance(part, VolumeWords)), "")
+        points = tuple(part for part in prompt.parts if isinstance(part, VolumePoint))
+        return _Asked(class_numbers(self.known, names, place), points)
+
+    def _count(self, asked: Sequence[_Asked], together: Sequence[int]) -> int:
+        """How many windows the network will see."""
+        per_pass = math.prod(
+            1 if size <= side else math.ceil((size - side) / int(side * (1 - _OVERLAP))) + 1
+            for size, side in zip(self.grid.image.shape[2:], self.patch, strict=True)
+        )
+        corrected = sum(1 for one in asked if one.points and self._needs_automatic(one))
+        passes = math.ceil(len(together) / self._at_once) + corrected
+        return passes * per_pass + sum(len(one.points) for one in asked)
+
+    @property
+    def _at_once(self) -> int:
+        """How many classes are asked in one pass."""
+        return max(1, _LOGIT_BYTES // self.grid.image.nbytes)
+
+    def _labels(self, numbers: Sequence[int], windows: _Windows) -> Tensor:
+        """(X, Y, Z) the number of the class that is surest of a voxel, 0 where none is; of equals the first."""
+        shape = self.grid.image.shape[2:]
+        surest, labels = torch.zeros(shape), torch.zeros(shape, dtype=torch.int16)
+        for start in range(0, len(numbers), self._at_once):
+            some = numbers[start : start + self._at_once]
+            logits, which = self._slide(some, windows)[0].max(dim=0)
+            is_surer = logits > surest
+            labels[is_surer] = torch.tensor(some, dtype=torch.int16)[which[is_surer]]
+            surest[is_surer] = logits[is_surer]
+        return labels
+
+    def _slide(self, numbers: Sequence[int], windows: _Windows) -> Tensor:
+        """The logits of classes in the whole image, (1, classes, X, Y, Z) on the host."""
+        classes = torch.tensor(numbers, device=self.device)[:, None]
+        inferer = SlidingWindowInfererAdapt(
+            roi_size=self.patch, sw_batch_size=1, overlap=_OVERLAP, with_coord=True, padding_mode="replicate"
+        )
+        image = self.grid.image.to(self.device)
+        logits = inferer(image, windows, transpose=True, class_vector=classes, prompt_class=classes)
+        return logits.float().cpu()
+
+    def _needs_automatic(self, one: _Asked) -> bool:
+        return bool(one.numbers) and one.numbers[0] <= _LAST_CLASS
+
+    def _pointed(self, one: _Asked, windows: _Windows) -> VolumeAnswer:
+        """An object in windows around points; a class beyond them, too, where one was named."""
+        before = windows.done
+        where, signs, notes = self._place(one.points)
+        automatic = self._automatic_of(one.numbers[0], windows) if self._needs_automatic(one) else None
+        if 1 in signs or (automatic is not None and signs):
+            logits = self._around(where, signs, one.numbers[:1], automatic, windows)
+        elif automatic is not None:
+            logits = automatic[0, 0]
+        else:
+            return VolumeAnswer(EMPTY_MASK, None, windows.done - before, notes)
+        # What no window has looked at is not a number.
+        mask = self.grid.to_volume(torch.nan_to_num(logits, nan=-1.0) > 0) > 0
+        return VolumeAnswer(pack_mask(mask), None, windows.done - before, notes)
+
+    def _place(self, points: Sequence[VolumePoint]) -> tuple[Tensor, list[int], tuple[str, ...]]:
+        """Points on the grid, (1, points, 3), whether each is positive, and notes on those that are not on it.
+
+        MONAI's inferer would give an empty window for those, and average it with the others.
+        """
+        size = np.array(self.grid.image.shape[2:])
+        where = self.grid.to_grid([point.index_kji[::-1] for point in points])
+        is_inside = ((where >= -0.5) & (where <= size - 0.5)).all(axis=1)
+        notes = tuple(
+            f"{point.place}: lies in the air around the body, which the model does not look at"
+            for point, inside in zip(points, is_inside, strict=True)
+            if not inside
+        )
+        signs = [int(point.positive) for point, inside in zip(points, is_inside, strict=True) if inside]
+        placed = np.minimum(np.maximum(where[is_inside], _INSIDE), size - 1)
+        return torch.from_numpy(placed)[None], signs, notes
+
+    def _automatic_of(self, number: int, windows: _Windows) -> Tensor:
+        """The logits of one class alone, remembered: corrections come one after the other."""
+        if self._automatic is None or self._automatic[0] != number:
+            self._automatic = None
+            self._automatic = (number, self._slide((number,), windows))
+        return self._automatic[1]
+
+    def _around(
+        self, where: Tensor, signs: Sequence[int], numbers: Sequence[int], automatic: Tensor | None, windows: _Windows
+    ) -> Tensor:
+        """The logits (X, Y, Z) around points; beyond their windows those of the class, or not a number."""
+        told = VistaPreTransformd(keys="image")({"label_prompt": list(numbers) or None, "point_labels": list(signs)})
+        labels = torch.tensor([told["point_labels"]], device=self.device)
+        prompt_class = torch.tensor([list(numbers)], device=self.device) if numbers else None
+        options = {
+            "roi_size": self.patch,
+            "predictor": windows,
+            "point_labels": labels,
+            "class_vector": prompt_class if automatic is not None else None,
+            "prompt_class": prompt_class,
+            "transpose": True,
+        }
+        image = MetaTensor(self.grid.image.to(self.device))
+        try:
+            logits = self._point_windows(image, where, automatic, options)
+        except IndexError:
+            # A point less than half a voxel from the end of another's window is rounded out of it; whole ones are not.
+            logits = self._point_windows(image, where.floor().clamp(min=_INSIDE), automatic, options)
+        if not numbers:
+            logits = keep_components_with_positive_points(logits, point_coords=where, point_labels=labels.cpu())
+        return logits[0, 0]
+
+    def _point_windows(
+        self, image: MetaTensor, where: Tensor, automatic: Tensor | None, options: Mapping[str, object]
+    ) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it says where its answer is, twice
+            found: MetaTensor = point_based_window_inferer(
+                inputs=image, point_coords=where.to(self.device), prev_mask=automatic, **options
+            )
+        return found.as_tensor().float().cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class Vista3d:
+    """VISTA3D with its weights; ``patch`` is the window that it looks at, in voxels."""
+
+    network: nn.Module
+    known: ClassList
+    device: str
+    patch: Shape = PATCH
+
+    @property
+    def precision(self) -> str:
+        """What is computed with: on CUDA mixed, as in the bundle."""
+        return "mixed float16" if self.device == "cuda" else "float32"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        return weight_bytes(self.network)
+
+    def view(self, volume: Volume, progress: Progress) -> Vista3dView:
+        """The image on the network's grid.
+
+        Raises:
+            Cancelled: ``progress`` was told to stop.
+        """
+        progress.check()
+        return Vista3dView(self.network, self.device, self.known, network_grid(volume), self.patch)
+
+
+def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Vista3d:
+    """The adapter with the weights of its single file; how wide the network is stands in the weights themselves.
+
+    Raises:
+        CheckpointError: the file is unreadable, or holds other weights.
+        CardError: the card names no list of classes.
+    """
+    known = classes_of(card)
+    state = {
+        name.removeprefix("network."): value
+        for name, value in read_safetensors(files[card.source.files[0].path], card).items()
+    }
+    embedding = state.get("class_head.class_embeddings.weight")
+    if embedding is None or embedding.ndim != 2 or not 0 < embedding.shape[1] <= 512 or embedding.shape[1] % 8:
+        raise CheckpointError(f"the checkpoint does not hold the weights of {card.title}")
+    network = vista3d132(encoder_embed_dim=embedding.shape[1]).eval()
+    load_strictly(network, state, card)
+    return Vista3d(network.requires_grad_(False).to(device), known, device)

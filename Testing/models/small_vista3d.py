@@ -1,0 +1,46 @@
+"""A small VISTA3D with random weights in the true layout: the same network, six times narrower."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from monai.networks.nets import vista3d132
+from safetensors.torch import save_file
+
+from FoundationSegLib.core.cards import CheckpointFile, ModelCard, read_catalogue
+from FoundationSegLib.hub.store import Store
+
+NAME = "model.safetensors"
+PATCH = (32, 32, 32)
+
+
+def small_network(seed: int = 21) -> torch.nn.Module:
+    """A network that says different things of different classes, and neither everything nor nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = vista3d132(encoder_embed_dim=8).eval().requires_grad_(False)
+        for embedding in (network.class_head.class_embeddings, network.point_head.class_embeddings):
+            embedding.weight.normal_(0, 3)
+    return network
+
+
+def write_checkpoint(folder: Path, network: torch.nn.Module | None = None) -> Mapping[str, Path]:
+    """The file as the Hub has it: every name with ``network.`` before it."""
+    network = network or small_network()
+    save_file({f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}, folder / NAME)
+    return {NAME: folder / NAME}
+
+
+def stored(folder: Path) -> tuple[ModelCard, Store]:
+    """VISTA3D's card for the small network, and a store that has it as if it had been downloaded."""
+    card, store = read_catalogue()["vista3d"], Store(folder / "store")
+    content = write_checkpoint(folder)[NAME].read_bytes()
+    file = CheckpointFile(card.source.files[0].path, len(content), hashlib.sha256(content).hexdigest())
+    card = replace(card, source=replace(card.source, files=(file,)), unverified=())
+    target = store.file_path(card, file)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(content)
+    store.verify(card)
+    return card, store
