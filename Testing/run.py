@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = (ROOT / "Resources" / "requirements.txt", ROOT / "Testing" / "requirements.txt")
+OPTIONAL = ROOT / "Resources" / "requirements-optional.txt"  # for `test --full`
 STAMP = VENV / "foundationseg-requirements.sha256"
+OPTIONAL_STAMP = VENV / "foundationseg-requirements-optional.sha256"
 OLDEST, NEWEST = (3, 11), (3, 13)  # slicer-core 5.12 has no packages for later ones
 # What VTK's off-screen windows and PySide6 load on Linux: the library, and Debian's packages that bring it.
 SYSTEM_LIBRARIES = {
@@ -55,6 +57,8 @@ def main(arguments: list[str]) -> int:
         rest = [str(Path(part).absolute()) if Path(part).exists() else part for part in rest]
     try:
         set_up()
+        if command == "test" and "--full" in rest:
+            add_optional()
         return lint() if command == "lint" else run(*COMMANDS[command], *rest)
     except subprocess.CalledProcessError as error:
         print(f"run.py: the set-up failed with exit code {error.returncode}; the reason is above", file=sys.stderr)
@@ -106,6 +110,21 @@ def set_up() -> None:
         check=True,
     )
     STAMP.write_text(wanted.hexdigest())
+
+
+def add_optional() -> None:
+    """Add the packages of single models; what is there stays, or nothing is installed: torch, torchvision, numpy."""
+    wanted = STAMP.read_text() + hashlib.sha256(OPTIONAL.read_bytes()).hexdigest()
+    if OPTIONAL_STAMP.exists() and OPTIONAL_STAMP.read_text() == wanted:
+        return
+    print("Adding the optional packages to .venv (some minutes)", file=sys.stderr, flush=True)
+    OPTIONAL_STAMP.unlink(missing_ok=True)
+    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check")
+    held = subprocess.run((*pip, "freeze"), check=True, capture_output=True, text=True).stdout
+    constraints = VENV / "foundationseg-constraints.txt"
+    constraints.write_text("".join(f"{line}\n" for line in held.splitlines() if "==" in line))
+    subprocess.run((*pip, "install", "--quiet", "-r", OPTIONAL, "-c", constraints), check=True)
+    OPTIONAL_STAMP.write_text(wanted)
 
 
 def has_pip() -> bool:

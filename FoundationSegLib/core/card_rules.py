@@ -96,8 +96,8 @@ def _check_memory(card: ModelCard, origin: str) -> None:
         check(0 < amount < 10**7, f"{origin}: memory_mb.{device}: must be above 0 and below 10 TB")
     check(0 <= card.bytes_per_voxel < 10**4, f"{origin}: bytes_per_voxel: must be 0 or above, and below 10 kB")
     check(
-        card.sees_volumes or not card.bytes_per_voxel,
-        f"{origin}: bytes_per_voxel: only models of whole volumes take memory for each voxel",
+        card.sees_volumes or not (card.bytes_per_voxel or card.can_be_tiled),
+        f"{origin}: bytes_per_voxel, can_be_tiled: say something of models of whole volumes only",
     )
     check(set(basis) == set(memory), f"{origin}: memory_basis: must say of every number of memory_mb how it is known")
 

@@ -110,6 +110,8 @@ class ModelCard:
         classes: the list of the names that it understands, a file of ``Resources/ClassLists`` without its ending.
         bytes_per_voxel: what a model of volumes takes on the host for each voxel of the image, beside the image; 0
             where it is not known.
+        can_be_tiled: True for a model of volumes that looks through a window and goes by nothing beyond it, so that
+            words may be asked about an image in parts.
         packages: what pip has to install, with version ranges.
         unverified: fields of this card that are from memory, rounded, computed, or seen in one place alone that is not
             their source, e.g. ``source.files[0].bytes`` or ``license``; a field stands for all that is inside it. What
@@ -141,6 +143,7 @@ class ModelCard:
     memory_basis: Mapping[str, Literal["measured", "published", "estimated"]] | None = None
     classes: str = ""
     bytes_per_voxel: int = 0
+    can_be_tiled: bool = False
     packages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()

@@ -1,11 +1,16 @@
-"""Which device computes: CUDA first, then Apple's MPS, then the CPU."""
+"""Which device computes: CUDA first, then Apple's MPS, then the CPU; and with how many threads."""
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.inspection import Device, DeviceReport, cpu, memory_bytes
 from ..core.requests import DeviceChoice
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu
 
 _DRIVER_S = 5.0
 
@@ -67,3 +72,29 @@ def _driver() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return next(iter(run.stdout.split()), "")
+
+
+def limit_threads() -> None:
+    """Let torch compute with no more threads than there are processors for it: more get in each other's way.
+
+    A container or a batch system may give a process fewer than the machine has, which torch does not know. With more
+    than four, one is left to the program that shows the result. Never raises what somebody else lowered.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    usable = usable_processors()
+    wanted = min(torch.get_num_threads(), usable - 1 if usable > 4 else usable)
+    if wanted < torch.get_num_threads():
+        torch.set_num_threads(wanted)
+
+
+def usable_processors() -> int:
+    """How many processors this process may use: of its affinity and of its container's share; 1 at the least."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        share, period = _CPU_MAX.read_text().split()
+        count = min(count, -(-int(share) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no share of its own
+        pass
+    return max(1, count)

@@ -35,10 +35,11 @@ from ..models.volume_base import VolumeModel, load_volume_model
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
 from .classifying import classify
-from .device import choose_device
+from .device import choose_device, limit_threads
 from .hand_over import choose_hand_over
 from .memory import give_back, guarded
 from .outlook import Outlook, outlook_from
+from .precision import best_precision, choose_precision
 from .segmenting import segment
 from .slice_inference import SliceInference, slice_prediction
 from .slice_parts import place_prompts
@@ -181,9 +182,9 @@ class Engine:
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
         task = make_task(card, request, volume, request.region, self._part_of)
-        if self.viewing.volume_key != task.volume.key:  # of what is viewed, the memory is taken already
-            task = self._thrift.fitted(task, self.viewing.nbytes, self._part_of)
-        return self._thrift.answer(task, self._part_of, lambda one: self._answer(one, progress), self._let_go)
+        # Of what this model views, the memory is taken already.
+        besides = None if self.viewing.is_of(card.id, task.volume.key) else self.viewing.nbytes
+        return self._thrift.answer(task, besides, self._part_of, lambda one: self._answer(one, progress), self._let_go)
 
     @property
     def _thrift(self) -> Thrift:
@@ -323,7 +324,11 @@ class Engine:
         files = ensure_checkpoint(self.store, card, progress)
         load = load_volume_model if card.sees_volumes else load_slice_model
         self._load_notes = self._thrift.forecast_load(card, device)
-        model = guarded(lambda: load(card, files, device))
+        model: Any = guarded(lambda: load(card, files, device))
+        limit_threads()  # torch is loaded by now, if the model needs it
+        if card.task == "segment" and not card.sees_volumes:  # others have a recipe of their own
+            chosen = guarded(lambda: choose_precision(model, best_precision(model.device)))
+            model, self._load_notes = chosen.model, (*self._load_notes, *chosen.notes)
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
         return LoadedModel(model, record)

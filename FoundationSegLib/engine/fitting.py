@@ -10,7 +10,7 @@ from ..core.cropping import around_prompts, largest_box_around
 from ..core.errors import MemoryShortageError
 from ..core.geometry import Box
 from ..core.placement import prompt_positions
-from ..core.prompts import MaskPrompt
+from ..core.prompts import ClassPrompt, MaskPrompt, TextPrompt
 from ..core.sizes import bytes_text
 from .tasks import Task
 
@@ -20,6 +20,8 @@ _LEAST_MARGIN_MM = 10.0
 _USABLE = 0.8
 # A model that ran out of memory is asked again about a part of this share of the voxels.
 _SMALLER = 4
+# How far a tile reaches beyond where its answer counts, in voxels: half of the window that such models look through.
+_OVERLAP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +64,31 @@ def forecast_load(card: ModelCard, device: str, left: Left, catalogue: Mapping[s
     return (f"{what}; if they do not do: {remedies(card, device, left, catalogue)}",)
 
 
-def fitting_box(task: Task, left: Left, catalogue: Mapping[str, ModelCard]) -> Box | None:
-    """The part of a task's image, counted in the whole, that fits; None where all of it does, or nobody can tell.
+def allowed_voxels(task: Task, left: Left) -> int | None:
+    """How many voxels of an image a model may see at once; None where all of it fits, or nobody can tell.
 
-    The part depends on the prompts and, in powers of two, on the memory: a little more or less of it changes nothing.
-
-    Raises:
-        MemoryShortageError: not even what is around the prompts fits, or prompts are words, which are about all of it.
+    A power of two, so that a little more or less memory changes nothing.
     """
     each, free = task.card.bytes_per_voxel, left.host
-    voxels = int(np.prod(task.volume.geometry.shape_kji, dtype=np.int64))
-    if not each or free is None or voxels * each <= free * _USABLE:
+    if not each or free is None or _voxels(task) * each <= free * _USABLE:
         return None
-    allowed = int(free * _USABLE) // each
-    box = part_around(task, 1 << max(0, allowed.bit_length() - 1))
-    if box is None:
-        needed, there = bytes_text(voxels * each), bytes_text(free)
-        message = f"{task.card.title} takes {needed} for an image of this size, and {there}{left.why} are free"
-        raise MemoryShortageError(f"{message}: {remedies(task.card, 'cpu', left, catalogue)}")
-    return box
+    return 1 << max(0, (int(free * _USABLE) // each).bit_length() - 1)
+
+
+def too_large(task: Task, left: Left, catalogue: Mapping[str, ModelCard]) -> MemoryShortageError:
+    """What to say where no part of an image would do."""
+    needed, there = bytes_text(_voxels(task) * task.card.bytes_per_voxel), bytes_text(left.host or 0)
+    message = f"{task.card.title} takes {needed} for an image of this size, and {there}{left.why} are free"
+    return MemoryShortageError(f"{message}: {remedies(task.card, 'cpu', left, catalogue)}")
+
+
+def smaller_voxels(task: Task) -> int:
+    """How many voxels to ask about again where memory ran out."""
+    return _voxels(task) // _SMALLER
+
+
+def _voxels(task: Task) -> int:
+    return int(np.prod(task.volume.geometry.shape_kji, dtype=np.int64))
 
 
 def part_around(task: Task, voxels: int) -> Box | None:
@@ -93,10 +101,35 @@ def part_around(task: Task, voxels: int) -> Box | None:
     return largest_box_around(inner, voxels, seen)
 
 
-def smaller_box(task: Task) -> Box | None:
-    """A part to ask about again where memory ran out; None where there is no smaller one."""
-    voxels = int(np.prod(task.volume.geometry.shape_kji, dtype=np.int64))
-    return part_around(task, voxels // _SMALLER) if task.card.sees_volumes else None
+def tiles_of(task: Task, voxels: int) -> list[tuple[Box, Box]]:
+    """Parts of a task's image that a model may see one after the other, each with no more than a number of voxels.
+
+    Halved along the longest axis, again and again. Each comes with where its answer counts; what it sees reaches
+    beyond that, so that nothing is cut off from its surroundings. None where the model or the prompts do not allow it,
+    or the parts would be smaller than their surroundings.
+    """
+    prompts = [prompt for segment in task.request.segments for prompt in segment.prompts]
+    if not task.card.can_be_tiled or not all(isinstance(prompt, TextPrompt | ClassPrompt) for prompt in prompts):
+        return []
+    whole, found, waiting = task.box or task.whole.geometry.box, [], [task.box or task.whole.geometry.box]
+    while waiting:
+        own = waiting.pop()
+        seen = _reaching(own, whole)
+        if np.prod(seen.shape_kji, dtype=np.int64) <= voxels:
+            found.append((seen, own))
+            continue
+        axis = int(np.argmax(own.shape_kji))
+        if own.shape_kji[axis] < 2 * _OVERLAP:
+            return []
+        start, stop = list(own.start_kji), list(own.stop_kji)
+        start[axis] = stop[axis] = (own.start_kji[axis] + own.stop_kji[axis]) // 2
+        waiting += [Box((start[0], start[1], start[2]), own.stop_kji), Box(own.start_kji, (stop[0], stop[1], stop[2]))]
+    return found
+
+
+def _reaching(own: Box, whole: Box) -> Box:
+    low, high = np.subtract(own.start_kji, _OVERLAP).tolist(), np.add(own.stop_kji, _OVERLAP).tolist()
+    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2])).intersection(whole)
 
 
 def remedies(card: ModelCard, device: str, left: Left, catalogue: Mapping[str, ModelCard]) -> str:

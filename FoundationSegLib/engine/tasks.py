@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..core.cards import ModelCard
+from ..core.combination import cut_out
 from ..core.cropping import box_text, crop_prompts, crop_volume, pasted
 from ..core.errors import InputError
 from ..core.geometry import Axis, Box, Geometry, array_axis
+from ..core.mask import EMPTY_MASK, PackedMask, merge_masks, pack_mask
 from ..core.placement import clip
 from ..core.prompts import Prompt, SegmentPrompts
 from ..core.requests import Prediction, PredictRequest, Propagation, SegmentPrediction
@@ -29,6 +31,7 @@ class Task:
         volume: what the model sees of it.
         segments: the prompts, where they are there.
         box: where it lies in the whole image; None where it is all of it.
+        own: where its answer counts, in the whole image; None where all of it does. Tiles overlap in what they see.
         notes: what the user should know of that.
     """
 
@@ -38,6 +41,7 @@ class Task:
     volume: Volume
     segments: tuple[SegmentPrompts, ...]
     box: Box | None = None
+    own: Box | None = None
     notes: tuple[str, ...] = ()
 
     def place(
@@ -79,8 +83,11 @@ class Task:
         """The answer on the whole image."""
         if self.box is None:
             return prediction
-        segments = (SegmentPrediction(pasted(one.mask, self.box), one.score) for one in prediction.segments)
-        return replace(prediction, segments=tuple(segments))
+        masks = [pasted(one.mask, self.box) for one in prediction.segments]
+        if self.own is not None:
+            masks = [_within(mask, self.own) for mask in masks]
+        found = zip(masks, prediction.segments, strict=True)
+        return replace(prediction, segments=tuple(SegmentPrediction(mask, one.score) for mask, one in found))
 
 
 def make_task(
@@ -104,7 +111,48 @@ def make_task(
         raise InputError("the region of interest lies outside the image")
     segments, cut = crop_prompts(request.segments, box, volume.geometry)
     note = f"the model saw the region {box_text(box)} only{why}"
-    return Task(card, request, volume, crop(volume, box), segments, box, (note, *cut))
+    return Task(card, request, volume, crop(volume, box), segments, box, None, (note, *cut))
+
+
+def make_tiles(
+    task: Task, boxes: Sequence[tuple[Box, Box]], crop: Callable[[Volume, Box], Volume], why: str
+) -> list[Task]:
+    """The tasks of parts of a task's image: boxes that the model sees, and of each the part where its answer counts.
+
+    Parts in which there is nothing to see, such as the air around a body, are left out.
+    """
+    told = f"the model saw the image in {len(boxes)} parts{why}"
+    tiles = []
+    for seen, own in boxes:
+        part = task.whole.array_kji[seen.slices]
+        if part.min() == part.max():
+            continue
+        segments, cut = crop_prompts(task.request.segments, seen, task.whole.geometry)
+        notes = (*task.notes, told, *cut) if not tiles else ()
+        tiles.append(Task(task.card, task.request, task.whole, crop(task.whole, seen), segments, seen, own, notes))
+    return tiles
+
+
+def joined(predictions: Sequence[Prediction]) -> Prediction:
+    """The answers of the tiles of an image as one, without scores: those of parts say nothing of the whole."""
+    first, *others = predictions
+    if not others:
+        return first
+    segments = tuple(
+        SegmentPrediction(merge_masks([one.mask for one in parts]), None)
+        for parts in zip(*(prediction.segments for prediction in predictions), strict=True)
+    )
+    notes = dict.fromkeys(note for prediction in predictions for note in prediction.notes)
+    found = [f"segments[{n}]: the model found nothing" for n in range(len(segments))]
+    kept = [note for note in notes if note not in found] + emptiness(segments)
+    timings = {name: sum(one.timings_s[name] for one in predictions) for name in first.timings_s}
+    counts = {name: sum(one.counts[name] for one in predictions) for name in first.counts}
+    return replace(first, segments=segments, notes=tuple(kept), timings_s=timings, counts=counts)
+
+
+def _within(mask: PackedMask, own: Box) -> PackedMask:
+    common = mask.box.intersection(own)
+    return EMPTY_MASK if common.is_empty else pack_mask(cut_out(mask, common), common.start_kji)
 
 
 def emptiness(segments: Sequence[SegmentPrediction]) -> list[str]:

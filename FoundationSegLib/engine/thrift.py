@@ -9,9 +9,18 @@ from ..core.geometry import Box
 from ..core.requests import Prediction
 from ..core.sizes import bytes_text
 from ..core.volume import Volume
-from .fitting import Left, fitting_box, forecast_load, remedies, smaller_box
+from .fitting import (
+    Left,
+    allowed_voxels,
+    forecast_load,
+    part_around,
+    remedies,
+    smaller_voxels,
+    tiles_of,
+    too_large,
+)
 from .memory import free_bytes, free_host_bytes, taken_bytes
-from .tasks import Task, make_task
+from .tasks import Task, joined, make_task, make_tiles
 
 Crop = Callable[[Volume, Box], Volume]
 
@@ -41,44 +50,38 @@ class Thrift:
         """See :func:`.fitting.forecast_load`."""
         return forecast_load(card, device, self.left(device), self.catalogue)
 
-    def fitted(self, task: Task, besides: int, crop: Crop) -> Task:
-        """The task, limited to what is around its prompts where the image takes more memory than is left.
-
-        Raises:
-            MemoryShortageError: that is too much, too.
-        """
-        if not task.card.bytes_per_voxel:
-            return task
-        left = self.left("cpu", besides)
-        box = fitting_box(task, left, self.catalogue)
-        if box is None:
-            return task
-        why = f", since {bytes_text(left.host or 0)}{left.why} of memory are free, and the whole takes more"
-        return make_task(task.card, task.request, task.whole, box, crop, why)
-
     def answer(
-        self, task: Task, crop: Crop, attempt: Callable[[Task], Prediction], let_go: Callable[[], str]
+        self,
+        task: Task,
+        besides: int | None,
+        crop: Crop,
+        attempt: Callable[[Task], Prediction],
+        let_go: Callable[[], str],
     ) -> Prediction:
-        """What an attempt answers; where memory runs out, what a second one does after everything was given back.
+        """What an attempt answers: about all of the image, or as much as there is memory for.
+
+        Where memory runs out anyway, what a second attempt about less answers, after everything was given back.
 
         Args:
             task: what to do.
+            besides: what will be given back before anything is taken, in bytes; None where nothing more will be taken.
             crop: cuts the image.
             attempt: does it.
             let_go: gives back all memory that can be given back, and says on which device.
 
         Raises:
-            MemoryShortageError: it ran out again; nothing is kept, so that the next request can be answered.
+            MemoryShortageError: there is too little from the start, or it ran out twice; nothing is kept then, so that
+                the next request can be answered.
         """
+        tasks = [task] if besides is None else self._fitted(task, besides, crop)
         try:
-            return attempt(task)
+            return joined([attempt(one) for one in tasks])
         except MemoryShortageError as error:
             shortage = str(error)
         let_go()  # not before the error is gone: its traceback holds on to everything that the attempt made
-        box = smaller_box(task)
+        voxels = smaller_voxels(tasks[0]) if task.card.sees_volumes else 0
         try:
-            less = make_task(task.card, task.request, task.whole, box, crop, ", since memory ran out") if box else task
-            prediction = attempt(less)
+            prediction = joined([attempt(one) for one in _less(task, voxels, crop, ", since memory ran out") or tasks])
         except MemoryShortageError as error:
             device = let_go()
             remedy = remedies(task.card, device, self.left(device), self.catalogue)
@@ -86,3 +89,23 @@ class Thrift:
             raise MemoryShortageError(f"{shortage}; {again}: {remedy}") from error
         note = f"memory ran out ({shortage}): all that was kept was given back, and the model was asked again"
         return replace(prediction, notes=(*prediction.notes, note))
+
+    def _fitted(self, task: Task, besides: int, crop: Crop) -> list[Task]:
+        """The task; where the image takes more memory than is left, as much of it as fits, or all of it in parts."""
+        left = self.left("cpu", besides) if task.card.bytes_per_voxel else None
+        voxels = allowed_voxels(task, left) if left is not None else None
+        if left is None or voxels is None:
+            return [task]
+        why = f", since {bytes_text(left.host or 0)}{left.why} of memory are free, and the whole takes more"
+        less = _less(task, voxels, crop, why)
+        if not less:
+            raise too_large(task, left, self.catalogue)
+        return less
+
+
+def _less(task: Task, voxels: int, crop: Crop, why: str) -> list[Task]:
+    """The task about what is around its prompts, or in parts where they are words; none where neither goes."""
+    box = part_around(task, voxels)
+    if box is not None:
+        return [make_task(task.card, task.request, task.whole, box, crop, why)]
+    return make_tiles(task, tiles_of(task, voxels), crop, why)

@@ -53,6 +53,10 @@ class VolumeInference:
         """The image that is viewed; empty where there is none."""
         return "" if self._key is None else self._key.volume_key
 
+    def is_of(self, model_id: str, volume_key: str) -> bool:
+        """True where it is that model's view of that image."""
+        return self._key is not None and (self._key.checkpoint.model_id, self.volume_key) == (model_id, volume_key)
+
     @property
     def nbytes(self) -> int:
         """Memory taken by the view, in bytes."""

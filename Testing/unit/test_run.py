@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.core.packages import requirement_name
 from Testing import run
 
 
@@ -17,6 +19,7 @@ def venv_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "VENV", folder)
     monkeypatch.setattr(run, "PYTHON", folder / "bin" / "python")
     monkeypatch.setattr(run, "STAMP", folder / "stamp")
+    monkeypatch.setattr(run, "OPTIONAL_STAMP", folder / "optional-stamp")
 
     def create(path, **options):
         made.append(options)
@@ -87,3 +90,34 @@ def test_the_demos_files_are_named_from_where_the_user_is(monkeypatch, tmp_path)
     monkeypatch.setattr(run, "run", lambda *arguments: calls.append(arguments) or 0)
     assert run.main(["demo", "--volume", "ct.nrrd"]) == 0
     assert calls == [("-m", "Testing.demo", "--volume", str(tmp_path / "ct.nrrd"))]
+
+
+def test_the_full_run_adds_the_packages_of_single_models_and_holds_what_is_there(monkeypatch, venv_folder):
+    seen = []
+
+    def note(command, **options):
+        seen.append([str(part) for part in command[2:]])
+        return SimpleNamespace(returncode=0, stdout="torch==2.14.1\n-e git+x#egg=y\nnumpy==2.4.6\n")
+
+    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.setattr(run, "check_machine", lambda: None)
+    monkeypatch.setattr(run, "run", lambda *arguments: 0)
+    for arguments in (["test"], ["test", "--full"], ["test", "--full", "-k", "x"]):
+        assert run.main(arguments) == 0
+    base, freeze, optional = seen
+    assert base[:2] == ["pip", "install"] and str(run.OPTIONAL) not in base
+    assert freeze[-1] == "freeze"
+    constraints = venv_folder.folder / "foundationseg-constraints.txt"
+    assert optional[-4:] == ["-r", str(run.OPTIONAL), "-c", str(constraints)]
+    assert constraints.read_text() == "torch==2.14.1\nnumpy==2.4.6\n"
+
+
+def test_every_package_of_a_card_is_in_a_requirements_file():
+    """So that the full run has what every model needs; with the card's own range where it is optional."""
+    optional = run.OPTIONAL.read_text().split("\n")
+    base = {requirement_name(line) for line in run.REQUIREMENTS[0].read_text().split("\n") if line[:1].isalpha()}
+    base |= {"safetensors", "pillow"}  # transformers and torchvision bring them
+    asked = {package for card in read_catalogue().values() for package in card.packages}
+    assert {package for package in asked if requirement_name(package) not in base} == {
+        line for line in optional if line[:1].isalpha()
+    }

@@ -95,3 +95,36 @@ def test_a_pytorch_that_cannot_be_imported_is_no_end(monkeypatch, error):
 def test_a_driver_that_gives_no_answer(monkeypatch):
     monkeypatch.setattr(device_file.shutil, "which", lambda name: "/no/such/nvidia-smi")
     assert describe_devices().driver == ""
+
+
+@pytest.fixture
+def processors(monkeypatch, tmp_path):
+    """How many the process may use, and what torch computes with; set by calling it."""
+    told = []
+
+    def have(affinity, quota, threads):
+        monkeypatch.setattr(device_file.os, "sched_getaffinity", lambda pid: set(range(affinity)), raising=False)
+        monkeypatch.setattr(device_file, "_CPU_MAX", tmp_path / "cpu.max")
+        (tmp_path / "cpu.max").write_text(quota)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(torch, "set_num_threads", told.append)
+        device_file.limit_threads()
+        return told[-1:]
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "threads", "told"),
+    [
+        (16, "max 100000", 16, [15]),
+        (16, "max 100000", 8, []),
+        (16, "300000 100000", 16, [3]),
+        (16, "50000 100000", 16, [1]),
+        (4, "max 100000", 8, [4]),
+        (2, "nonsense", 2, []),
+        (16, "max 100000", 1, []),
+    ],
+)
+def test_no_more_threads_than_processors(processors, affinity, quota, threads, told):
+    assert processors(affinity, quota, threads) == told

@@ -11,7 +11,7 @@ from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
 from FoundationSegLib.core.requests import MemoryBudget, PredictRequest
 from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine import thrift
+from FoundationSegLib.engine import fitting, thrift
 from FoundationSegLib.engine.engine import Engine, engine_within
 from FoundationSegLib.engine.fitting import Left, forecast_load, remedies, smaller_models
 from Testing.unit.fakes import FakeModel, FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
@@ -140,6 +140,68 @@ def test_the_users_limit_counts_as_what_is_there(model, free, tmp_path):
     assert "since 1 MB of the 1 MB that it is limited to of memory are free" in answer.notes[0]
     assert MemoryBudget(10, 20, 30, 15).within_limit() == MemoryBudget(10, 15, 15, 15)
     assert MemoryBudget(10, 20, 30).within_limit() == MemoryBudget(10, 20, 30)
+
+
+def patches(shape=(40, 150, 40)):
+    """Noise of two values: every part of it has both."""
+    return volume_of((np.random.default_rng(2).random(shape) > 0.5).astype(np.int16) * 100)
+
+
+@pytest.fixture
+def tiling(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "_OVERLAP", 4)
+    card = fake_card(**VOLUMES | {"can_be_tiled": True})
+    return Engine({card.id: card}, fill_store(tmp_path, card))
+
+
+def test_words_are_asked_in_parts_where_the_model_allows_it(tiling, model, free):
+    volume = patches()
+    whole = ask(tiling, TextPrompt("liver"), volume=volume)
+    tiling.viewing.let_go()
+    model.viewed.clear()
+    free.bytes = 40 * 120 * 40 * 20
+    answer = ask(tiling, TextPrompt("liver"), volume=volume)
+    assert answer.segments[0].mask == whole.segments[0].mask
+    assert len(model.viewed) > 1
+    assert all(part.size * 20 <= free.bytes * 0.8 for part in model.viewed)
+    assert answer.segments[0].score is None
+    told = (
+        f"the model saw the image in {len(model.viewed)} parts, since 4 MB of memory are free, and the whole takes more"
+    )
+    assert answer.notes == (told,)
+    assert answer.counts == {"encodes": len(model.viewed), "decodes": len(model.viewed)}
+
+
+def test_of_parts_without_anything_to_see_nothing_is_asked(tiling, model, free):
+    array = patches().array_kji.copy()
+    array[:, 100:] = 0
+    free.bytes = 40 * 120 * 40 * 20
+    answer = ask(tiling, TextPrompt("liver"), volume=volume_of(array))
+    assert np.array_equal(answer.segments[0].mask.expand(array.shape), array > 0)
+
+
+def test_words_beside_points_are_not_asked_in_parts(tiling, free):
+    free.bytes = 40 * 120 * 40 * 20
+    with pytest.raises(MemoryShortageError):
+        ask(tiling, TextPrompt("liver"), CLICK, volume=patches())
+
+
+def test_where_memory_runs_out_words_are_asked_in_parts(tiling, model, free, monkeypatch):
+    volume, failed, answer_of = patches(), [], FakeView.answer
+    whole = ask(tiling, TextPrompt("liver"), volume=volume)
+
+    def fail(*arguments):
+        if not failed:
+            failed.append(True)
+            raise FAULTS[1]
+        return answer_of(*arguments)
+
+    monkeypatch.setattr(FakeView, "answer", fail)
+    model.viewed.clear()
+    answer = ask(tiling, TextPrompt("liver"), volume=volume)
+    assert answer.segments[0].mask == whole.segments[0].mask
+    assert max(part.size for part in model.viewed) <= volume.array_kji.size / 4
+    assert answer.notes[0] == f"the model saw the image in {len(model.viewed)} parts, since memory ran out"
 
 
 FAULTS = [MemoryError("Unable to allocate"), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
