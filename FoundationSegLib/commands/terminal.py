@@ -7,6 +7,7 @@ from ..core.progress import ProgressReport
 from .card_texts import size_text, source_text
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
+_STAGES |= {"view": "Looking at the image", "prompts": "Segmenting", "decode": "Segmenting"}
 _STAGES |= {
     "evaluate": "Evaluating",
     "verify": "Verifying",

@@ -6,6 +6,7 @@ from .card_values import ModelCard
 from .named_prompts import segments_by_name
 from .placement import prompts_in_ras
 from .prompts import Prompt, PromptSet, SegmentPrompts
+from .regions import AroundPrompt
 from .segment_store import NewSegment
 from .session import Session
 from .session_segment import SegmentSession
@@ -43,7 +44,8 @@ def add_objects(session: Session, prompts: Sequence[Prompt], kind: str = "Lesion
 def import_prompts(session: Session, prompts: PromptSet) -> tuple[str, ...]:
     """Give all prompts of a prompts file, together: to segments of these names, which are made where there are none.
 
-    Returns the ids of the segments, in order. Raises as :meth:`.session.Session.act`.
+    One segment after the other where the model sees what is around the prompts of each. Returns the ids of the
+    segments, in order. Raises as :meth:`.session.Session.act`.
     """
     ledger, intents = session.ledger, []
     known = {ledger.store.name(key): key for key in reversed(ledger.store.segment_ids)}
@@ -54,6 +56,9 @@ def import_prompts(session: Session, prompts: PromptSet) -> tuple[str, ...]:
             first = SegmentSession(session, target).next_key
         steps = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
         intents.append((target, steps))
+    choice = session.options.choice
+    if choice is not None and isinstance(choice.region, AroundPrompt):
+        return tuple(segment_id for one in intents for segment_id in session.act_on_new([one]))
     return session.act_on_new(intents)
 
 

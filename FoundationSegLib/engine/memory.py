@@ -93,10 +93,14 @@ def _from_meminfo() -> int | None:
 
 
 def _from_cgroup() -> int | None:
-    """https://docs.kernel.org/admin-guide/cgroup-v2.html#memory: ``max`` is a word where there is no limit."""
+    """https://docs.kernel.org/admin-guide/cgroup-v2.html#memory: ``max`` is a word where there is no limit.
+
+    What it counts as taken holds files that were read, which make room by themselves.
+    """
     try:
-        most = int((_CGROUP / "memory.max").read_text())
-        return max(0, most - int((_CGROUP / "memory.current").read_text()))
+        most, taken = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stated = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return max(0, most - taken + int(stated.get("inactive_file", 0)))
     except (OSError, ValueError):
         return None
 

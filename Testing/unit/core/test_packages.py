@@ -15,6 +15,7 @@ from FoundationSegLib.core.packages import (
     missing_packages,
     pip_command,
     plan_packages,
+    requirement_name,
 )
 from FoundationSegLib.core.progress import CancelToken, Progress
 
@@ -163,16 +164,20 @@ def test_sizes_of_files_that_nobody_serves():
     assert file_bytes("http://127.0.0.1:1/x.whl") == 0
 
 
-def test_the_packages_of_models_of_volumes_leave_what_is_there_as_it_is(full):
-    """What pip would do with all of them on top of what is installed; nothing is installed."""
+def test_the_packages_of_all_models_come_on_top_of_what_is_there(full, tmp_path, bar):
+    """All at once, as after trying every model: torch, torchvision and numpy stay as they are."""
     if not full:
-        pytest.skip("pip asks its index about a hundred packages: with --full only")
-    cards = read_catalogue()
-    wanted = {package for name in ("nninteractive", "vista3d", "voxtell") for package in cards[name].packages}
-    try:
-        made = plan_packages(sorted(wanted), PipTool(), Progress(), size_of=lambda url: 0)
-    except PackageError as error:
-        pytest.skip(f"pip has no index here: {error}")
-    changed = {canonical(package.name): package.version for package in made.packages if package.installed}
+        pytest.skip("the package index is asked in the full run only")
+    small = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path), "yacs")
+    if subprocess.run(small, capture_output=True).returncode:
+        pytest.skip("the package index cannot be reached")
+    wanted = tuple(dict.fromkeys(text for card in read_catalogue().values() for text in card.packages))
+    assert {requirement_name(text) for text in wanted} >= {"nnInteractive", "voxtell", "monai", "transformers"}
+    made = plan_packages(wanted, PipTool(), Progress(), size_of=lambda url: 0)
+    coming = {canonical(package.name) for package in made.packages}
+    bar("packages that all models bring", len(coming), "torch, torchvision and numpy untouched")
     assert made.harms == ()
-    assert not {"torch", "torchvision", "numpy", "simpleitk"} & changed.keys()
+    assert not coming & {"torch", "torchvision", "numpy"}
+    assert {line.partition("==")[0] for line in made.constraints} >= {"torch", "torchvision", "numpy"}
+    with pytest.raises(PackageError):  # another torch is none that goes with what is there
+        plan_packages((*wanted, "torch<2.5"), PipTool(), Progress(), size_of=lambda url: 0)

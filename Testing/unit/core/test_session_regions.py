@@ -7,10 +7,12 @@ import pytest
 
 from FoundationSegLib.core.errors import PromptError
 from FoundationSegLib.core.geometry import Box
-from FoundationSegLib.core.prompts import MaskPrompt, PointPrompt, Polarity
+from FoundationSegLib.core.objects import import_prompts
+from FoundationSegLib.core.prompts import MaskPrompt, PointPrompt, Polarity, PromptSet, SegmentPrompts
 from FoundationSegLib.core.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.core.segment_store import NewSegment
+from FoundationSegLib.core.steps import PromptAdded
 from Testing.unit.core.session_cases import CHOICES, SLICES, VOLUMES, make_session, mask_of, point, segment_of
 
 BOX = Box((2, 2, 3), (6, 8, 9))
@@ -86,14 +88,21 @@ def test_propagation_keeps_to_what_is_seen():
 
 
 def test_segments_of_one_action_with_different_boxes_are_refused():
-    from FoundationSegLib.core.actions import Action
-    from FoundationSegLib.core.steps import PromptAdded
-
     choice = replace(VOLUMES, region=AroundPrompt(1.5))
     session, _ = make_session(choice=choice)
-    intents = {NewSegment(name): (PromptAdded("1", point(k)),) for name, k in (("A", 2), ("B", 6))}
+    made = [(NewSegment(name), (PromptAdded("1", point(k)),)) for name, k in (("A", 2), ("B", 6))]
     with pytest.raises(PromptError, match="seen in different regions"):
-        session.act(Action(intents, choice))
+        session.act_on_new(made)
+
+
+def test_the_segments_of_a_prompts_file_have_boxes_of_their_own():
+    session, client = make_session(choice=replace(VOLUMES, region=AroundPrompt(1.5)))
+    segments = tuple(SegmentPrompts(name, (point(k),)) for name, k in (("A", 2), ("B", 6)))
+    assert len(import_prompts(session, PromptSet(segments))) == 2
+    assert [request.region.start_kji[0] for request in client.requests] == [0, 4]
+    session.options.choice = replace(VOLUMES, region=INSIDE)
+    import_prompts(session, PromptSet(tuple(SegmentPrompts(name, (point(3),)) for name in ("C", "D"))))
+    assert len(client.requests) == 3, "where the region is one, together"
 
 
 def test_a_replay_sees_the_same():

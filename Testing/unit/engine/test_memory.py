@@ -55,9 +55,10 @@ def test_a_container_may_have_less(monkeypatch, tmp_path):
     assert memory.free_host_bytes() == 10**9
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5\n")
+    (tmp_path / "memory.stat").write_text("anon 3\ninactive_file 2\n")
     assert memory.free_host_bytes() == 10**9
     (tmp_path / "memory.max").write_text("105\n")
-    assert memory.free_host_bytes() == 100
+    assert memory.free_host_bytes() == 102
     (tmp_path / "memory.current").write_text("200\n")
     assert memory.free_host_bytes() == 0
 
