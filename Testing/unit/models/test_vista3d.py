@@ -19,6 +19,8 @@ from FoundationSegLib.models.volume_base import VolumePoint, VolumePrompt, Volum
 from Testing.models.small_vista3d import NAME, PATCH, small_network, write_checkpoint
 from Testing.models.volume_cases import MATRICES, noise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CARD = read_catalogue()["vista3d"]
 FILE = CARD.source.files[0].path
 CLICKS = (((20, 10, 10), True), ((22, 25, 50), False), ((18, 20, 30), True))

@@ -18,7 +18,7 @@ from Testing.models.volume_cases import MATRICES, noise
 
 nibabel = pytest.importorskip("nibabel", reason="the package nibabel is absent")
 pytest.importorskip("voxtell", reason="the package voxtell is absent")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 
 from FoundationSegLib.models import voxtell  # noqa: E402
 from Testing.models import small_voxtell  # noqa: E402
