@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -14,6 +13,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
 # Installed, the library lies in the module's own folder, which Slicer has put on the path; in the source tree it lies
 # one folder up.
@@ -38,29 +38,83 @@ class FoundationSeg(ScriptedLoadableModule):
         self.parent.acknowledgementText = _("Each model's own citation and licence are on its card.")
 
 
-class FoundationSegWidget(ScriptedLoadableModuleWidget):
-    """The panel: the catalogue of models."""
+class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel; its parts are in FoundationSegPanel."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: FoundationSegLogic | None = None
+        self.panel: Any = None
+        self._parameters: Any = None
+        self._guiTag: Any = None
 
     def setup(self) -> None:
-        """Build the panel."""
+        """Build the panel. Nothing is installed, downloaded or started here."""
+        from FoundationSegPanel.panel import Panel
+
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = FoundationSegLogic()
-        headings = (_("Model"), _("Prompts"), _("Good at"), _("Licence"), _("Download"), _("Runs here"))
-        rows = self.logic.catalogueRows()
-        self.table = qt.QTableWidget(len(rows), len(headings))
-        self.table.setHorizontalHeaderLabels(headings)
-        for r, row in enumerate(rows):
-            for c, text in enumerate(row):
-                item = qt.QTableWidgetItem(text)
-                item.setToolTip(text)
-                self.table.setItem(r, c, item)
-        self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        self.layout.addWidget(self.table)
-        self.layout.addStretch(1)
+        widget = slicer.util.loadUI(self.resourcePath("UI/FoundationSeg.ui"))
+        self.layout.addWidget(widget)
+        self.ui = slicer.util.childWidgetVariables(widget)
+        self.panel = Panel(self.ui, self.logic, lambda name: self.resourcePath(f"Icons/{name}"))
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """End the worker when the module is closed or reloaded."""
-        self.logic.cleanup()
+        self.removeObservers()
+        self.setParameterNode(None)
+        if self.panel is not None:
+            self.panel.close()
+        if self.logic is not None:
+            self.logic.cleanup()
+
+    def enter(self) -> None:
+        """The user comes to the module."""
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def exit(self) -> None:
+        """The user goes to another module; what is under way goes on."""
+        self.panel.leave()
+
+    def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        """Let go of everything in the scene."""
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any, event: Any) -> None:
+        """Begin anew, if the user is here."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        """Take the scene's parameter node, with the first image where none is chosen."""
+        parameters = self.logic.getParameterNode()
+        if parameters.volume is None:
+            node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if node is not None and not node.IsA("vtkMRMLLabelMapVolumeNode"):
+                parameters.volume = node
+        self.setParameterNode(parameters)
+
+    def setParameterNode(self, parameters: Any) -> None:
+        """Follow a parameter node; None for none."""
+        if self._parameters is not None and self._guiTag is not None:
+            self._parameters.disconnectGui(self._guiTag)
+        self._parameters, self._guiTag = parameters, None
+        if parameters is not None:
+            self._guiTag = parameters.connectGui(self.ui)
+        if self.panel is not None:
+            self.panel.set_parameters(parameters)
+
+    def onReload(self) -> None:
+        """Reload the panel and the library, too, and not this file alone."""
+        for name in [name for name in sys.modules if name.split(".")[0] in ("FoundationSegPanel", "FoundationSegLib")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
 
 class FoundationSegLogic(ScriptedLoadableModuleLogic):
@@ -76,10 +130,17 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         ``client.stop()`` ends it, for example before packages are installed; the next request starts another.
         """
         if self._client is None:
-            from FoundationSegLib.worker.process_client import ProcessClient
+            from FoundationSegPanel.settings import open_client, read_settings
 
-            self._client = ProcessClient()
+            self._client = open_client(read_settings())
         return self._client
+
+    def restartWorker(self) -> None:
+        """End the worker; the next request starts one that goes by the settings as they are then."""
+        if self._client is not None:
+            from FoundationSegPanel.settings import follow_settings, read_settings
+
+            follow_settings(self._client, read_settings())
 
     def cleanup(self) -> None:
         """End the worker, if one was started, and let go of its images."""
@@ -92,21 +153,21 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
         return read_catalogue()
 
-    def catalogueRows(self) -> list[tuple[str, ...]]:
-        """Title, prompts, strength, licence and size of every model, and whether this version runs it, as texts."""
+    def getParameterNode(self) -> Any:
+        """The panel's choices, which are kept in the scene."""
+        from FoundationSegPanel.parameters import Parameters
+
+        return Parameters(super().getParameterNode())
+
+    def runnableCards(self, task: str) -> dict[str, Any]:
+        """The cards of the models for a task that this version can run, by their ids."""
         from FoundationSegLib.core.adapters import has_adapter
 
-        return [
-            (
-                card.title,
-                ", ".join(card.prompts),
-                card.good_at,
-                card.license.name,
-                _("{size} MB").format(size=round(card.source.bytes / 1e6)) if card.source.bytes else _("unknown"),
-                _("yes") if has_adapter(card) else _("not yet"),
-            )
-            for card in self.catalogue().values()
-        ]
+        return {key: card for key, card in self.catalogue().items() if card.task == task and has_adapter(card)}
+
+    def classNames(self, modelId: str) -> tuple[str, ...]:
+        """The class names that a model knows; none for one that takes texts, or no words at all."""
+        return ()
 
     def volume(self, volumeNode: Any) -> Any:
         """A volume node as the library's value."""

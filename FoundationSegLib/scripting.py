@@ -1,30 +1,38 @@
 """For scripts: a session that waits for its answers, with or without Slicer. All objects are those of the panel."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from secrets import randbits
 
 from . import __version__
+from .core.aggregation import Aggregation
 from .core.array_store import ArrayStore
 from .core.cards import find_card, read_catalogue
+from .core.classification import Classification
+from .core.classify_request import ClassifyRequest, EvidenceWish, Subject
+from .core.label_sets import find_label_set, read_label_sets
+from .core.labels import LabelSet, label_set_of
 from .core.ledger import Ledger
 from .core.objects import import_prompts
 from .core.outcomes import Outcome
 from .core.prompts import PromptSet
+from .core.regions import Region
+from .core.scoring import Scoring
 from .core.segment_store import PromptStore, SegmentStore
 from .core.session import Options, Session
 from .core.steps import ModelChoice
 from .core.volume import Volume
-from .worker.client import Client
+from .worker.client import Client, OnProgress, ask
 from .worker.conversation import finish
 
 
-def choose(model_id: str, intensity: str = "auto") -> ModelChoice:
-    """The choice of a model by its id.
+def choose(model_id: str, intensity: str = "auto", region: Region | None = None) -> ModelChoice:
+    """The choice of a model by its id, and of the region of the image that it is to see, if not all of it.
 
     Raises:
         UnknownModelError: no card has that id.
     """
-    return ModelChoice.of(find_card(read_catalogue(), model_id), intensity)
+    return ModelChoice.of(find_card(read_catalogue(), model_id), intensity, region)
 
 
 def open_session(
@@ -68,3 +76,61 @@ def segment_volumes(
             yield session
         finally:
             client.remove_volume(volume.key)
+
+
+def classify_volume(
+    volume: Volume,
+    client: Client,
+    model_id: str,
+    labels: LabelSet | str | Sequence[str],
+    *,
+    subject: Subject | None = None,
+    intensity: str = "auto",
+    scoring: Scoring | None = None,
+    aggregation: Aggregation | None = None,
+    evidence: EvidenceWish | None = None,
+    on_progress: OnProgress | None = None,
+) -> Classification:
+    """What a volume, some of its slices, a region or a segment shows, by words; returns when it is answered.
+
+    Research use, not a diagnosis; scores are not calibrated probabilities. The client keeps the image: another question
+    about it does not encode it again. Let go of it by ``client.remove_volume(volume.key)``.
+
+    Args:
+        volume: the image; an image of Slicer's by :func:`FoundationSegLib.mrml.volumes.volume_from_node`.
+        client: who answers.
+        model_id: the model's card.
+        labels: a set of labels, the id of one, or the user's own words, of which one holds at most.
+        subject: which part of the image; all slices across k, unless given.
+        intensity: how it is seen.
+        scoring, aggregation: how scores are made, and those of several slices joined.
+        evidence: what to show of why, if anything.
+        on_progress: told how far it is.
+
+    Raises:
+        FoundationSegError: whatever the request failed with.
+    """
+    client.send_volume(volume)
+    request = ClassifyRequest(
+        request_id=randbits(48),
+        model_id=find_card(read_catalogue(), model_id).id,
+        volume_key=volume.key,
+        labels=choose_labels(labels),
+        subject=subject or Subject(),
+        intensity=intensity,
+        scoring=scoring or Scoring(),
+        aggregation=aggregation or Aggregation(),
+        evidence=evidence,
+    )
+    return ask(client, request, on_progress)
+
+
+def choose_labels(labels: LabelSet | str | Sequence[str]) -> LabelSet:
+    """A set of labels by its id, or of the user's own words; a set is itself.
+
+    Raises:
+        InputError: no set has that id, or the words are no labels.
+    """
+    if isinstance(labels, LabelSet):
+        return labels
+    return find_label_set(read_label_sets(), labels) if isinstance(labels, str) else label_set_of(labels)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from FoundationSegLib.core.cards import CARDS_VARIABLE
+from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
 
 settings.register_profile("reduced", max_examples=40, deadline=None, derandomize=True)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
@@ -26,10 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_cards_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests see the cards that come along; a process that a test starts does so too."""
+def nothing_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests see the cards that come along, and no recoveries; a process that a test starts does so too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CARDS_VARIABLE, str(tmp_path_factory.mktemp("cards")))
+        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("recovery")))
         yield
 
 

@@ -1,47 +1,16 @@
-"""How a card's facts read in the terminal and in JSON."""
+"""How a card's facts read in the terminal."""
 
-from typing import Any
-
-from ..core.adapters import has_adapter
 from ..core.card_values import CheckpointFile, ModelCard
 from ..core.sizes import bytes_text
-from ..hub.store import Store
 
 COLUMNS = 100  # what human output keeps to
-
-
-def describe(card: ModelCard, store: Store) -> dict[str, Any]:
-    """A card's line in ``models list --json``.
-
-    ``runnable`` says whether this version can run it. ``bytes`` counts what is known of the download: ``bytes_known``
-    is false where a file is missing from it. ``unverified`` names the fields that are not certain.
-    """
-    return {
-        "id": card.id,
-        "title": card.title,
-        "task": card.task,
-        "family": card.family,
-        "prompts": list(card.prompts),
-        "dimensions": list(card.dimensions),
-        "license": card.license.name,
-        "commercial_use": card.license.commercial_use,
-        "gated": card.gated,
-        "status": store.status(card),
-        "bytes": card.source.bytes,
-        "bytes_known": card.source.bytes_known,
-        "runnable": has_adapter(card),
-        "must_accept": card.license.must_accept,
-        "unverified": list(card.unverified),
-    }
 
 
 def size_text(card: ModelCard) -> str:
     """The size of a card's download: ``37 MB``; ``~1.2 GB`` where it is not certain, ``unknown`` where nothing is."""
     if not card.source.bytes:
         return "unknown"
-    doubtful = [card.is_unverified(f"source.files[{n}].bytes") for n in range(len(card.source.files))]
-    is_certain = card.source.download_bytes is not None or (card.source.bytes_known and not any(doubtful))
-    return f"{'' if is_certain else '~'}{bytes_text(card.source.bytes)}"
+    return f"{'' if card.bytes_certain else '~'}{bytes_text(card.source.bytes)}"
 
 
 def source_text(card: ModelCard) -> str:

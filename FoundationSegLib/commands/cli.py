@@ -19,7 +19,7 @@ from ..core.errors import (
     PromptError,
     UnknownModelError,
 )
-from . import evaluate, models, segment
+from . import classify, evaluate, models, segment
 from .terminal import one_line, say
 
 PROGRAM = "foundationseg"
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"FoundationSeg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     segment.add_arguments(commands.add_parser("segment", help="segment an image from prompts"))
+    classify.add_arguments(commands.add_parser("classify", help="score labels in an image, by words"))
     evaluate.add_arguments(commands.add_parser("evaluate", help="compare models on an image with a known truth"))
     models.add_arguments(commands.add_parser("models", help="list, explain and download models"))
     return parser

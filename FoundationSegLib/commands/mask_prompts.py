@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.errors import GeometryError, InputError, PromptError
 from ..core.geometry import Geometry, whole_box
-from ..core.mask import pack_mask
+from ..core.mask import PackedMask, pack_mask
 from ..core.prompts import MaskPrompt, Prompt, PromptSet
 
 
@@ -57,15 +57,25 @@ def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSe
 
 
 def _with_voxels(prompt: MaskPrompt, folder: Path, geometry: Geometry, place: str) -> MaskPrompt:
-    from ..io.segmentations import read_mask_prompt
-
     try:
-        mask, grid = read_mask_prompt(folder / prompt.file, prompt.segment)
+        mask = read_mask(folder / prompt.file, prompt.segment, geometry)
     except (InputError, GeometryError) as error:
         raise PromptError(str(error), f"{place}.file") from error
+    return replace(prompt, voxels=mask)
+
+
+def read_mask(path: Path, segment_name: str, geometry: Geometry) -> PackedMask:
+    """The voxels of a segment of a file, in those of an image; what lies outside of the image is left out.
+
+    Raises:
+        InputError, GeometryError: the file cannot be read, has no such segment, or is on another grid.
+    """
+    from ..io.segmentations import read_mask_prompt
+
+    mask, grid = read_mask_prompt(path, segment_name)
     offset = geometry.offset_of(grid)  # a segmentation is often saved without its empty margin
     if offset is None:
-        raise PromptError("the mask is not on the grid of the image; resample it to the image first", f"{place}.file")
+        raise GeometryError("the mask is not on the grid of the image; resample it to the image first")
     inside = whole_box(mask.shape).intersection(geometry.box.shifted((-offset[0], -offset[1], -offset[2])))
     k, j, i = np.add(inside.start_kji, offset).tolist()
-    return replace(prompt, voxels=pack_mask(mask[inside.slices], (k, j, i)))
+    return pack_mask(mask[inside.slices], (k, j, i))

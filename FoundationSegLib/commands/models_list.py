@@ -8,7 +8,8 @@ from ..core.adapters import has_adapter
 from ..core.card_values import ModelCard
 from ..core.cards import read_catalogue
 from ..hub.store import Store, default_store_folder
-from .card_texts import COLUMNS, describe, fit, size_text
+from ..model_management import describe
+from .card_texts import COLUMNS, fit, size_text
 from .model_actions import Actions, add_action
 
 _HEADER = ("ID", "PROMPTS", "LICENCE", "COMMERCIAL", "SIZE", "STATUS")

@@ -11,7 +11,8 @@ from ..core.adapters import has_adapter
 from ..core.card_values import ModelCard
 from ..core.cards import find_card, read_catalogue
 from ..hub.store import Store, default_store_folder
-from .card_texts import COLUMNS, describe, file_text, size_text, source_text
+from ..model_management import describe
+from .card_texts import COLUMNS, file_text, size_text, source_text
 from .model_actions import Actions, add_action
 
 _LABEL_WIDTH = 14

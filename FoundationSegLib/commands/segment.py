@@ -3,17 +3,15 @@
 import argparse
 import contextlib
 import json
-import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from ..core.adapters import require_adapter
-from ..core.capabilities import require_understood
+from ..core.capabilities import require_task, require_understood
 from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.errors import InputError, OutputError
+from ..core.errors import OutputError
 from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
@@ -23,7 +21,6 @@ from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Pro
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
 from ..hub.store import default_store_folder
-from ..io.atomic import replace_atomically
 from ..io.formats import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
@@ -32,18 +29,10 @@ from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
 from .report import segment_report
-from .targets import path_argument, require_targets
+from .roi import roi_argument
+from .slice_ranges import slice_range
+from .targets import Writer, path_argument, require_targets, write_together
 from .terminal import ProgressLine, say
-
-_SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
-
-
-def _slice_range(text: str) -> tuple[int | None, int | None]:
-    """Slice numbers as in Python: the first, and the first that is none of them; either may be left out."""
-    start, colon, stop = text.partition(":")
-    if not colon or not all(_SLICE_NUMBER.fullmatch(part) for part in (start, stop)):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form START:STOP")
-    return (int(start) if start else None), (int(stop) if stop else None)
 
 
 def _propagation(options: argparse.Namespace) -> Propagation | None:
@@ -70,10 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--intensity", metavar="POLICY", default="auto", help="a policy's name, or width,centre")
     parser.add_argument("--propagate", action="store_true", help="carry 2-D prompts on until the object ends")
     parser.add_argument(
-        "--propagate-range", metavar="START:STOP", type=_slice_range, help="the slices that may be reached, from 0"
+        "--propagate-range", metavar="START:STOP", type=slice_range, help="the slices that may be reached, from 0"
     )
     parser.add_argument("--propagate-direction", choices=get_args(Direction), help="towards which slice numbers")
     parser.add_argument("--hand-over", choices=get_args(HandOver), help="what a slice's mask becomes for the next one")
+    parser.add_argument(
+        "--roi", metavar="I,J,K|prompts:MM", type=roi_argument, help="the part of the image that the model sees"
+    )
     parser.add_argument("--overlap", choices=("allow", "protect"), default="allow", help="whether segments may overlap")
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
     parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
@@ -112,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.report:
         writers.append((options.report, write_report))
-    _commit(writers)
+    write_together(writers)
     for note in (*notes, *prediction.notes):
         say(f"note: {note}")
     for segment in segments:
@@ -122,8 +114,7 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> _Job:
     """What can be found wrong without the image is found before it is read."""
     card = find_card(read_catalogue(), options.model)
-    if card.task != "segment":
-        raise InputError(f"{card.id} is a model to {card.task} with, not to segment with; see 'models list'")
+    require_task(card, "segment")
     require_adapter(card)
     check_policy(options.intensity)
     propagation = _propagation(options)
@@ -184,22 +175,21 @@ def _predict(job: _Job, volume: Volume, client: Client) -> Prediction:
 
 def _request(job: _Job, volume: Volume) -> PredictRequest:
     prompts = prompts_in_ras(job.prompts, volume.geometry)
+    prompts = read_masks(prompts, job.options.prompts.parent, volume.geometry)
     return PredictRequest(
         request_id=0,
         model_id=job.card.id,
         volume_key=volume.key,
-        segments=read_masks(prompts, job.options.prompts.parent, volume.geometry).segments,
+        segments=prompts.segments,
         intensity=job.options.intensity,
         propagation=_propagation(job.options),
+        region=None if job.options.roi is None else job.options.roi.box(prompts, volume.geometry),
     )
-
-
-_Writer = tuple[Path, Callable[[Path], None]]
 
 
 def _results(
     job: _Job, volume: Volume, prediction: Prediction
-) -> tuple[list[dict[str, object]], list[str], list[_Writer]]:
+) -> tuple[list[dict[str, object]], list[str], list[Writer]]:
     """The segments as they will be written, notes on the image, and who writes which file.
 
     The writers hold the scene, so that it lives until the files are written.
@@ -208,20 +198,7 @@ def _results(
         from .results import build_segmentation
 
     result = build_segmentation(volume, without_folders(job.prompts), prediction, job.options.overlap)
-    writers: list[_Writer] = [(job.options.output, result.writer(job.options.output))]
+    writers: list[Writer] = [(job.options.output, result.writer(job.options.output))]
     if job.options.overview:
         writers.append((job.options.overview, result.render))
     return result.segments, list(volume.notes), writers
-
-
-def _commit(writers: list[_Writer]) -> None:
-    """Write every file beside its target, and only when all are whole put them in place."""
-    with contextlib.ExitStack() as stack:
-        # The stack ends with what it began with: the first file comes into its place first, and if it cannot (another
-        # program holds it open), no other file is touched.
-        places = [stack.enter_context(replace_atomically(target)) for target, _ in reversed(writers)][::-1]
-        for (target, write), temporary in zip(writers, places, strict=True):
-            try:
-                write(temporary)
-            except OutputError as error:  # the user knows the file by its own name
-                raise OutputError(str(error).replace(temporary.name, target.name)) from error

@@ -1,11 +1,14 @@
 """Files on the command line: those that are read, and those that are written."""
 
 import argparse
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import OutputError
-from ..io.atomic import check_writable
+from ..io.atomic import check_writable, replace_atomically
+
+Writer = tuple[Path, Callable[[Path], None]]  # a file to be written, and who writes it to the path it is given
 
 
 def path_argument(text: str) -> Path:
@@ -47,3 +50,16 @@ def _identity(path: Path) -> object:
         whole = path.absolute()
         return _identity(whole.parent), whole.name
     return status.st_dev, status.st_ino
+
+
+def write_together(writers: Sequence[Writer]) -> None:
+    """Write every file beside its target, and only when all are whole put them in place."""
+    with contextlib.ExitStack() as stack:
+        # The stack ends with what it began with: the first file comes into its place first, and if it cannot (another
+        # program holds it open), no other file is touched.
+        places = [stack.enter_context(replace_atomically(target)) for target, _ in reversed(writers)][::-1]
+        for (target, write), temporary in zip(writers, places, strict=True):
+            try:
+                write(temporary)
+            except OutputError as error:  # the user knows the file by its own name
+                raise OutputError(str(error).replace(temporary.name, target.name)) from error

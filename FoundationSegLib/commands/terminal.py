@@ -8,6 +8,9 @@ from .card_texts import size_text, source_text
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
 _STAGES |= {
+    "classify": "Looking at slices",
+    "text": "Reading labels",
+    "evidence": "Looking for evidence",
     "evaluate": "Evaluating",
     "verify": "Verifying",
     "import": "Importing",

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import PromptError
-from .geometry import Geometry
+from .geometry import Box, Geometry
 from .mask_table import MaskTable
 from .plan import Plan, plan
 from .prompts import SegmentPrompts
 from .records import Record, RecordState
 from .requests import PredictRequest, Propagation
-from .segment_store import NewSegment, SegmentStore
+from .segment_store import SegmentStore
 from .steps import (
     ModelChoice,
     PolarityChanged,
@@ -26,21 +26,19 @@ from .steps import (
     standing,
 )
 
-Target = str | NewSegment
-
 
 @dataclass(frozen=True, slots=True)
 class Action:
     """Something that was done to one or several segments at once.
 
     Attributes:
-        intents: the steps that it means, by segment.
+        intents: the steps that it means, by the ids of segments.
         choice: the model that is to answer.
         is_replay: the intents are all steps of the segment, and take the place of those that it has.
         is_asked_again: the replay is not of what was written once, but asks anew: what holds for prompts holds for it.
     """
 
-    intents: Mapping[Target, Steps]
+    intents: Mapping[str, Steps]
     choice: ModelChoice | None
     is_replay: bool = False
     is_asked_again: bool = False
@@ -64,7 +62,7 @@ class Prepared:
     """An action on one segment, ready to be asked.
 
     Attributes:
-        target: the segment.
+        target: the id of the segment.
         before: its state now.
         steps: all steps that it will have, and ``after``, what they come to.
         plan: what is to be asked and done.
@@ -72,7 +70,7 @@ class Prepared:
         keeps_seed: True where the seed is the one that it was.
     """
 
-    target: Target
+    target: str
     before: RecordState
     steps: Steps
     after: Standing
@@ -86,7 +84,7 @@ def prepare(
     records: Mapping[str, Record],
     masks: MaskTable,
     geometry: Geometry,
-    names: Mapping[Target, str],
+    names: Mapping[str, str],
 ) -> tuple[Prepared, ...]:
     """What an action comes to where the segments stand now.
 
@@ -96,15 +94,15 @@ def prepare(
     """
     found = []
     for target, intents in action.intents.items():
-        record = records.get(target) if isinstance(target, str) else None
-        before = record.state if record is not None else RecordState()
+        record = records[target]
+        before = record.state
         settled: Steps = ()
         if action.is_replay:
             steps, after = intents, standing(intents)
         else:
             now = before.standing
             reason = _reason_to_settle(now, intents, action.choice)
-            if record is not None and reason is not None:
+            if reason is not None:
                 settled = record.seeded(masks, reason).steps[-1:]
             settings = (SettingsStep(action.choice),) if _needs(now, intents, action.choice) else ()
             more = (*settled, *settings, *intents)
@@ -145,15 +143,15 @@ class Batch:
     actions: tuple[Action, ...]
     prepared: tuple[tuple[Prepared, ...], ...]
     request: PredictRequest | None = None
-    asked: tuple[Target, ...] = field(default=())
+    asked: tuple[str, ...] = field(default=())
 
     @property
-    def targets(self) -> tuple[Target, ...]:
+    def targets(self) -> tuple[str, ...]:
         """All segments, in order."""
         return tuple(one.target for action in self.prepared for one in action)
 
 
-Signature = tuple[ModelChoice, Propagation | None]
+Signature = tuple[ModelChoice, Propagation | None, Box | None]
 
 
 def signature(prepared: Sequence[Prepared]) -> Signature | None:
@@ -162,13 +160,15 @@ def signature(prepared: Sequence[Prepared]) -> Signature | None:
     Raises:
         PromptError: the segments of one action cannot be asked together.
     """
-    found = {(one.plan.choice, one.plan.propagation) for one in prepared if one.plan.prompts and one.plan.choice}
+    asked = [one.plan for one in prepared if one.plan.prompts]
+    found = {(one.choice, one.propagation, one.seen) for one in asked if one.choice is not None}
     if len(found) > 1:
-        raise PromptError("segments that are propagated differently cannot be asked together: do one after the other")
+        what = "propagated differently" if len({one.propagation for one in asked}) > 1 else "seen in different regions"
+        raise PromptError(f"segments that are {what} cannot be asked together: do one after the other")
     return next(iter(found), None)
 
 
-def ask(batch: Batch, request_id: int, volume_key: str, names: Mapping[Target, str]) -> Batch:
+def ask(batch: Batch, request_id: int, volume_key: str, names: Mapping[str, str]) -> Batch:
     """The batch with its request."""
     asked = [one for action in batch.prepared for one in action if one.plan.prompts]
     if not asked:
@@ -182,16 +182,16 @@ def ask(batch: Batch, request_id: int, volume_key: str, names: Mapping[Target, s
         segments,
         choice.intensity if choice else "auto",
         asked[0].plan.propagation,
+        asked[0].plan.seen,
     )
     return Batch(batch.actions, batch.prepared, request, tuple(one.target for one in asked))
 
 
-def request_names(targets: Iterable[Target], store: SegmentStore) -> Mapping[Target, str]:
+def request_names(targets: Iterable[str], store: SegmentStore) -> Mapping[str, str]:
     """Names for a request, each once and none empty: what the user calls segments need be neither."""
-    found: dict[Target, str] = {}
+    found: dict[str, str] = {}
     for target in targets:
-        given = target.name if isinstance(target, NewSegment) else store.name(target)
-        name = plain = given.replace("\0", "").strip() or "Segment"
+        name = plain = store.name(target).replace("\0", "").strip() or "Segment"
         number = 1
         while name in found.values():
             number += 1

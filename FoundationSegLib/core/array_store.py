@@ -20,6 +20,7 @@ class _Segment:
     version: int = 0
     is_locked: bool = False
     provenance: dict[str, str] = field(default_factory=dict)
+    made_as: str = ""
 
 
 @dataclass(slots=True)
@@ -66,9 +67,20 @@ class ArrayStore:
 
     def add(self, new: NewSegment) -> str:
         """See :meth:`SegmentStore.add`."""
-        self._made += 1
-        self._segments[str(self._made)] = _Segment(new.name, np.zeros(self.geometry.shape_kji, np.bool_))
-        return str(self._made)
+        segment_id = new.segment_id
+        while not segment_id or segment_id in self._segments:
+            self._made += 1
+            segment_id = str(self._made)
+        self._segments[segment_id] = _Segment(new.name, np.zeros(self.geometry.shape_kji, np.bool_), made_as=new.name)
+        return segment_id
+
+    def withdraw(self, segment_id: str) -> bool:
+        """See :meth:`SegmentStore.withdraw`."""
+        segment = self._segment(segment_id)
+        if segment.is_locked or segment.voxels.any() or segment.name != segment.made_as:
+            return False
+        self.remove(segment_id)
+        return True
 
     def remove(self, segment_id: str) -> None:
         """Delete a segment."""

@@ -1,7 +1,9 @@
 """What a model understands, held against what it is asked."""
 
+from typing import Literal
+
 from .cards import ModelCard
-from .errors import PromptError
+from .errors import InputError, PromptError
 from .prompts import Polarity, Prompt, SegmentPrompts, prompt_kind
 from .translation import TRANSLATIONS
 
@@ -14,6 +16,16 @@ _PLURALS = {
     "text": "texts",
     "class": "class names",
 }
+
+
+def require_task(card: ModelCard, task: Literal["segment", "classify"]) -> None:
+    """Make sure that a model is one for a task.
+
+    Raises:
+        InputError: it is for another.
+    """
+    if card.task != task:
+        raise InputError(f"{card.id} is a model to {card.task} with, not to {task} with; see 'models list'")
 
 
 def require_understood(card: ModelCard, segment: SegmentPrompts, place: str = "segment") -> None:

@@ -100,6 +100,8 @@ class ModelCard:
         good_at, bad_at: one sentence each.
         modalities: what it was trained on; empty for models that saw no medical images.
         intensity: the policy that fits, :mod:`~FoundationSegLib.core.intensity`.
+        ct_channels: of a model to classify with that was trained to see CT through three windows, as red, green and
+            blue: the lowest and the highest Hounsfield units of each; otherwise empty.
         input_8bit: True where the published recipe has the model see 8 bits.
         gated: True where the Hub hands the files out only to accounts that accepted its conditions.
         full_pickle: True where the file can only be read by running what is in it, so that it must be trusted.
@@ -128,6 +130,7 @@ class ModelCard:
     translations: Mapping[str, str] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     intensity: str = "auto"
+    ct_channels: tuple[tuple[int, ...], ...] = ()
     input_8bit: bool = False
     gated: bool = False
     full_pickle: bool = False
@@ -138,6 +141,11 @@ class ModelCard:
     unverified: tuple[str, ...] = ()
     replaces: str = ""
 
+    @property
+    def sees_volumes(self) -> bool:
+        """True for a model that looks at whole volumes and never at slices."""
+        return 2 not in self.dimensions
+
     def understands(self, kind: PromptKind) -> bool:
         """True where the model itself has prompts of this kind."""
         return kind in self.prompts
@@ -145,6 +153,12 @@ class ModelCard:
     def takes(self, kind: PromptKind) -> bool:
         """True where prompts of this kind can be given, be it that they are translated."""
         return self.understands(kind) or kind in self.translations
+
+    @property
+    def bytes_certain(self) -> bool:
+        """True where the source's :attr:`~Source.bytes` is the whole of the download, and not in doubt."""
+        doubtful = [self.is_unverified(f"source.files[{n}].bytes") for n in range(len(self.source.files))]
+        return self.source.download_bytes is not None or (self.source.bytes_known and not any(doubtful))
 
     def is_unverified(self, field: str) -> bool:
         """True where a field, or one that it is inside of, stands in :attr:`unverified`."""

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from .geometry import Box
 from .mask import Edit, PackedMask, SegmentChange
+from .segment_store import NewSegment
 
 BUDGET = 200 * 10**6
 # What may stay as it is: compressing takes time, and most of what is undone is new.
@@ -18,11 +19,15 @@ StateT = TypeVar("StateT")
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[StateT]):
-    """One action: the edits that it made, oldest first, and the state of every segment it touched, before and after."""
+    """One action: the edits that it made, oldest first, and the state of every segment it touched, before and after.
+
+    ``created`` are the segments that were made for it, by id.
+    """
 
     edits: tuple[Edit, ...]
     before: Mapping[str, StateT]
     after: Mapping[str, StateT]
+    created: Mapping[str, NewSegment] = field(default_factory=dict)
 
     @property
     def inverse(self) -> tuple[Edit, ...]:
@@ -50,17 +55,21 @@ _SqueezedEdit = Mapping[str, tuple[_Squeezed, _Squeezed]]
 
 @dataclass(slots=True, eq=False)
 class _Kept(Generic[StateT]):
-    """An entry whose edits are there as they are, or compressed."""
+    """An entry whose edits are there as they are, or compressed; ``nbytes`` is what the bits take then."""
 
     edits: tuple[Edit, ...]
     before: Mapping[str, StateT]
     after: Mapping[str, StateT]
+    created: Mapping[str, NewSegment]
     squeezed: tuple[_SqueezedEdit, ...] = ()
+    nbytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.nbytes = sum(edit.nbytes for edit in self.edits)
 
     @property
-    def nbytes(self) -> int:
-        packed = sum(len(mask.bits) for edit in self.squeezed for pair in edit.values() for mask in pair)
-        return sum(edit.nbytes for edit in self.edits) + packed
+    def plain_bytes(self) -> int:
+        return self.nbytes if self.edits else 0
 
     @property
     def segment_ids(self) -> Collection[str]:
@@ -71,6 +80,7 @@ class _Kept(Generic[StateT]):
             {key: (_Squeezed.of(change.gained), _Squeezed.of(change.lost)) for key, change in edit.changes.items()}
             for edit in self.edits
         )
+        self.nbytes = sum(len(mask.bits) for edit in self.squeezed for pair in edit.values() for mask in pair)
         self.edits = ()
 
     def entry(self) -> Entry[StateT]:
@@ -78,7 +88,7 @@ class _Kept(Generic[StateT]):
             Edit({key: SegmentChange(gained.mask(), lost.mask()) for key, (gained, lost) in edit.items()})
             for edit in self.squeezed
         )
-        return Entry(self.edits or edits, self.before, self.after)
+        return Entry(self.edits or edits, self.before, self.after, self.created)
 
 
 @dataclass(slots=True)
@@ -108,7 +118,7 @@ class History(Generic[StateT]):
             How many of the oldest actions had to go, this one included if it is larger than the budget.
         """
         self._undone = _cut(self._undone, entry.after.keys())
-        self._done.append(_Kept(entry.edits, entry.before, entry.after))
+        self._done.append(_Kept(entry.edits, entry.before, entry.after, entry.created))
         self._squeeze()
         return self._shrink()
 
@@ -147,11 +157,11 @@ class History(Generic[StateT]):
 
     def _squeeze(self) -> None:
         """Compress the oldest until few enough are left as they are."""
-        plain = sum(edit.nbytes for kept in self._done for edit in kept.edits)
+        plain = sum(kept.plain_bytes for kept in self._done)
         for kept in self._done[:-1]:
             if plain <= self.budget_bytes * _PLAIN_SHARE:
                 return
-            plain -= sum(edit.nbytes for edit in kept.edits)
+            plain -= kept.plain_bytes
             if kept.edits:
                 kept.squeeze()
 

@@ -1,6 +1,6 @@
 """What was written to the segments of one segmentation, what others did to them, and how to take it back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .errors import FoundationSegError, GoneError, InputError
@@ -10,9 +10,9 @@ from .mask import Edit, PackedMask, SegmentChange
 from .mask_table import MaskTable
 from .outcomes import Done, What
 from .overlap import OverlapPolicy
-from .records import Record, RecordState, open_record, record_to_document
+from .records import KnownMask, Record, RecordState, kept_steps, open_record
 from .requests import Prediction
-from .segment_store import PromptStore, SegmentStore
+from .segment_store import NewSegment, PromptStore, SegmentStore
 from .steps import AcceptStep, RejectStep, Steps, effective, standing
 from .writing import Computed, Writing, follow, provenance_of, renewed
 
@@ -28,6 +28,7 @@ class Ledger:
         history: what can be undone.
         masks: what steps refer to.
         records: the segments that the session met.
+        unborn: segments that were made for what is not written yet, by id.
     """
 
     store: SegmentStore
@@ -36,6 +37,8 @@ class Ledger:
     history: History[RecordState] = field(default_factory=History)
     masks: MaskTable = field(default_factory=MaskTable)
     records: dict[str, Record] = field(default_factory=dict)
+    unborn: dict[str, NewSegment] = field(default_factory=dict)
+    _withdrawn: set[str] = field(default_factory=set)  # by undoing that they were made
 
     def look(self) -> frozenset[str]:
         """Find out what others did meanwhile; returns the ids of segments that they changed or deleted.
@@ -47,11 +50,54 @@ class Ledger:
         gone = self.records.keys() - set(there)
         for segment_id in gone:
             del self.records[segment_id]
+            self.unborn.pop(segment_id, None)
+        self._look_for_withdrawn(there)
         changed = {key for key, record in self.records.items() if record.look(self.store, key, self.masks)}
         for segment_id in changed | gone:
             self.history.forget(segment_id)
         self._save(changed)
         return frozenset(changed | gone)
+
+    def _look_for_withdrawn(self, there: Collection[str]) -> None:
+        """Those that somebody else brought back are somebody else's; and nothing comes back where all has gone."""
+        for segment_id in [key for key in self._withdrawn if self.store.is_gone or key in there]:
+            self._withdrawn.discard(segment_id)
+            self.history.forget(segment_id)
+
+    def create(self, new: NewSegment) -> str:
+        """Make an empty segment and return its id; undoing takes it away, unless somebody has changed it by then.
+
+        Raises:
+            GoneError: there is nothing any more to make it in.
+        """
+        segment_id = self._make(new)
+        state, created = self.records[segment_id].state, {segment_id: new}
+        self.history.push(Entry((), {segment_id: state}, {segment_id: state}, created))
+        return segment_id
+
+    def announce(self, new: NewSegment) -> str:
+        """Make an empty segment for an action that waits for its answer; its making is undone with that action.
+
+        Raises:
+            GoneError: there is nothing any more to make it in.
+        """
+        segment_id = self._make(new)
+        self.unborn[segment_id] = new
+        return segment_id
+
+    def withdraw(self, segment_ids: Iterable[str]) -> tuple[str, ...]:
+        """Delete those that we made, unless somebody changed them; returns the ids of those that have gone."""
+        there = () if self.store.is_gone else self.store.segment_ids
+        found = tuple(key for key in segment_ids if key in there and self.store.withdraw(key))
+        for segment_id in found:
+            self.records.pop(segment_id, None)
+        return found
+
+    def _make(self, new: NewSegment) -> str:
+        segment_id = self.store.add(new)
+        self._withdrawn.discard(segment_id)
+        self.records[segment_id] = Record(RecordState(), KnownMask(), self.store.stamp(segment_id))
+        return segment_id
 
     def record(self, segment_id: str) -> Record:
         """What is known of a segment, as it stands now.
@@ -91,6 +137,8 @@ class Ledger:
                 told = None if prediction is None else provenance_of(prediction, one.prepared, self.version)
                 segment_id = writing.write(one, policy, told if one.prepared.plan.prompts else None)
                 scores[segment_id] = one.answer.score
+                if segment_id in self.unborn:
+                    writing.created[segment_id] = self.unborn.pop(segment_id)
         finally:
             forgotten = self.history.push(writing.entry) if writing.after else 0
             self._settle(writing.after)
@@ -99,12 +147,15 @@ class Ledger:
             "noted" if prediction is None else "predicted",
             writing.changes,
             tuple(writing.created),
+            (),
             scores,
             notes,
             forgotten,
         )
 
-    def restore(self, segment_id: str, steps: Steps, mask: PackedMask, policy: OverlapPolicy) -> None:
+    def restore(
+        self, segment_id: str, steps: Steps, mask: PackedMask, policy: OverlapPolicy, provenance: Mapping[str, str]
+    ) -> None:
         """Give an empty segment the steps and the voxels of an earlier session; that cannot be undone.
 
         What the policy keeps back becomes part of the seed.
@@ -114,7 +165,7 @@ class Ledger:
         follow(edit, self.records)
         now = standing(steps)
         reach = mask.box.union(self.masks.get(now.seed).box)
-        record.state = RecordState(steps, now, reach, record.state.provenance)
+        record.state = RecordState(steps, now, reach, provenance)
         if edit.changes.get(segment_id, SegmentChange()).gained != mask:
             record.state = replace(record.seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
         for other in edit.changes.keys() & self.records.keys() - {segment_id}:
@@ -129,28 +180,43 @@ class Ledger:
             GoneError: the segment was deleted.
             InputError: the action changed another segment, too, of which something later has to be undone first.
         """
+        self.look()
+        if segment_id in self._withdrawn:
+            return None
         self.record(segment_id)
         self._require_free("undo", self.history.blocking_undo(segment_id))
         entry = self.history.undo(segment_id)
         if entry is None:
             return None
         try:
-            return self._carry_out("undone", entry.inverse, entry.before.items())
+            done = self._carry_out("undone", entry.inverse, entry.before.items())
         except FoundationSegError:
             self.history.redo(segment_id)  # it was not undone, and can be later
             raise
+        removed = self.withdraw(entry.created)
+        self._withdrawn.update(removed)
+        return replace(done, removed=removed)
 
     def redo(self, segment_id: str) -> Done | None:
-        """Do again what was undone last of a segment; None if there is nothing. Raises as :meth:`undo`."""
-        self.record(segment_id)
+        """Do again what was undone last of a segment; None if there is nothing. Raises as :meth:`undo`.
+
+        A segment whose making was undone comes back with its id, name and colour.
+        """
+        self.look()
+        if segment_id not in self._withdrawn:
+            self.record(segment_id)
         self._require_free("redo", self.history.blocking_redo(segment_id))
         entry = self.history.redo(segment_id)
         if entry is None:
             return None
+        back = [key for key in entry.created if key in self._withdrawn]
         try:
-            return self._carry_out("redone", entry.edits, entry.after.items())
+            for key in back:
+                self._make(replace(entry.created[key], segment_id=key))
+            return replace(self._carry_out("redone", entry.edits, entry.after.items()), created=tuple(back))
         except FoundationSegError:
             self.history.undo(segment_id)
+            self._withdrawn.update(self.withdraw(back))
             raise
 
     def accept(self, segment_id: str) -> Done:
@@ -170,8 +236,8 @@ class Ledger:
             InputError: there is nothing to reject, it was accepted, or another segment's later change is in the way.
         """
         self.record(segment_id)
-        entry = self.history.last(segment_id)
-        if entry is None or isinstance(entry.after[segment_id].steps[-1], AcceptStep | RejectStep):
+        entry = self.last_change(segment_id)
+        if entry is None:
             raise InputError("there is no change to reject: it was accepted, or nothing was done yet")
         self._require_free("undo", self.history.blocking_undo(segment_id))
         before = {key: self.records[key].state for key in entry.after}
@@ -179,6 +245,12 @@ class Ledger:
         done = self._carry_out("rejected", entry.inverse, after.items())
         edits = tuple(Edit({key: change}) for key, changes in done.changes.items() for change in changes)
         return replace(done, forgotten=self.history.push(Entry(edits, before, after)))
+
+    def last_change(self, segment_id: str) -> Entry[RecordState] | None:
+        """The last change of a segment, if it was neither accepted nor rejected yet."""
+        entry = self.history.last(segment_id)
+        steps = entry.after[segment_id].steps if entry is not None else ()
+        return entry if steps and not isinstance(steps[-1], AcceptStep | RejectStep) else None
 
     def _require_free(self, what: str, other: str | None) -> None:
         if other is not None:
@@ -214,8 +286,7 @@ class Ledger:
     def _save(self, segment_ids: Iterable[str]) -> None:
         for key in segment_ids:
             if self.prompt_store is not None and key in self.records:
-                record = self.records[key]
-                self.prompt_store.write(key, record_to_document(record, self.masks), record.state.standing)
+                self.prompt_store.write(key, kept_steps(self.records[key], self.masks))
 
 
 def _rejected(entry: Entry[RecordState], segment_id: str) -> RecordState:

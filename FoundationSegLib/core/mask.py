@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import GeometryError
-from .geometry import EMPTY_BOX, Box, Shape, bounding_box
+from .geometry import EMPTY_BOX, Box, Shape, bounding_box, whole_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class PackedMask:
     @property
     def voxels(self) -> int:
         """The number of voxels that are set."""
-        return int(np.bitwise_count(np.frombuffer(self.bits, np.uint8)).sum())
+        whole = len(self.bits) // 8 * 8  # eight bytes at once are four times faster
+        words, rest = np.frombuffer(self.bits[:whole], np.uint64), np.frombuffer(self.bits[whole:], np.uint8)
+        return int(np.bitwise_count(words).sum(dtype=np.int64) + np.bitwise_count(rest).sum(dtype=np.int64))
 
     def unpack(self) -> NDArray[np.bool_]:
         """A new boolean array of the shape of the box, (K, J, I)."""
@@ -149,10 +151,23 @@ def change_between(
     """
     if before_kji.shape != after_kji.shape:
         raise GeometryError(f"masks of shapes {before_kji.shape} and {after_kji.shape} cannot be compared")
-    # Bytes of 0 and 1: several times faster than comparing truth values.
-    before, after = (array.astype(np.bool_, copy=False).view(np.uint8) for array in (before_kji, after_kji))
-    gained, lost = (after & ~before).view(np.bool_), (before & ~after).view(np.bool_)
-    return SegmentChange(gained=pack_mask(gained, start_kji), lost=pack_mask(lost, start_kji))
+    # One bit a voxel first: what follows then goes through an eighth of the memory.
+    was, now = (np.packbits(array.astype(np.bool_, copy=False)) for array in (before_kji, after_kji))
+    differing = was ^ now
+    box = whole_box(before_kji.shape).shifted(start_kji)
+    return SegmentChange(gained=_tight(differing & now, box), lost=_tight(differing & was, box))
+
+
+def _tight(bits: NDArray[np.uint8], box: Box) -> PackedMask:
+    """The mask of some bits, one for each voxel of a box."""
+    voxels = np.unpackbits(bits, count=math.prod(box.shape_kji)).view(np.bool_).reshape(box.shape_kji)
+    if voxels.size and all(side.any() for side in _sides(voxels)):
+        return PackedMask(box, bits.tobytes())
+    return pack_mask(voxels, box.start_kji)
+
+
+def _sides(voxels: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+    return voxels[0], voxels[-1], voxels[:, 0], voxels[:, -1], voxels[:, :, 0], voxels[:, :, -1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class MaskTable:
     """Masks that steps name by their keys, compressed. Nothing is ever taken out: a step may always be asked again."""
 
     _masks: dict[str, tuple[Box, bytes]] = field(default_factory=dict)
+    _last: tuple[str, PackedMask] = ("", EMPTY_MASK)  # the seed of a segment is asked for several times in a row
 
     @property
     def nbytes(self) -> int:
@@ -49,8 +50,10 @@ class MaskTable:
         """
         if not key:
             return EMPTY_MASK
-        box, bits = self._entry(key)
-        return PackedMask(box, zlib.decompress(bits))
+        if key != self._last[0]:
+            box, bits = self._entry(key)
+            self._last = key, PackedMask(box, zlib.decompress(bits))
+        return self._last[1]
 
     def to_document(self, keys: Iterable[str]) -> dict[str, Any]:
         """The masks of those keys as JSON values."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 
-from .actions import Action, Target
 from .placement import prompts_in_ras
 from .prompts import Prompt, PromptSet, SegmentPrompts
 from .segment_store import NewSegment
@@ -12,44 +11,48 @@ from .steps import PromptAdded, standing
 
 
 def new_segment(session: Session, name: str) -> SegmentSession:
-    """A new, empty segment; its term and colour go by its name."""
-    return SegmentSession(session, session.ledger.store.add(NewSegment(name, name)))
+    """A new, empty segment; its term and colour go by its name. Undoing takes it away again."""
+    return SegmentSession(session, session.create(NewSegment(name, name)))
 
 
 def next_segment(session: Session, kind: str = "Segment") -> SegmentSession:
     """A new, empty segment with the next free number behind its name: ``Lesion 1``, ``Lesion 2``, ..."""
     new = _numbered(session, kind, 1)[0]
-    return SegmentSession(session, session.ledger.store.add(new))
+    return SegmentSession(session, session.create(new))
 
 
-def add_objects(session: Session, prompts: Sequence[Prompt], kind: str = "Lesion") -> tuple[NewSegment, ...]:
+def free_segment(session: Session, kind: str) -> NewSegment:
+    """A segment to be made that is called as it is, or that has the next free number where that name is taken."""
+    store = session.ledger.store
+    is_taken = kind in {store.name(segment_id) for segment_id in store.segment_ids}
+    return _numbered(session, kind, 1)[0] if is_taken else NewSegment(kind, kind)
+
+
+def add_objects(session: Session, prompts: Sequence[Prompt], kind: str = "Lesion") -> tuple[str, ...]:
     """One prompt for each object makes one numbered segment each, in one request: slices are encoded once.
 
-    The segments come into being with the answer (:attr:`.outcomes.Done.created`); undoing empties all of them.
+    The segments are there at once, empty, with their prompts; undoing takes all of them away again. Returns their ids.
     Raises as :meth:`.session.Session.act`.
     """
     new = _numbered(session, kind, len(prompts))
-    intents = {one: (PromptAdded("1", prompt),) for one, prompt in zip(new, prompts, strict=True)}
-    if intents:
-        session.act(Action(intents, session.options.choice))
-    return new
+    return session.act_on_new([(one, (PromptAdded("1", prompt),)) for one, prompt in zip(new, prompts, strict=True)])
 
 
-def import_prompts(session: Session, prompts: PromptSet) -> tuple[Target, ...]:
+def import_prompts(session: Session, prompts: PromptSet) -> tuple[str, ...]:
     """Give all prompts of a prompts file, together: to segments of these names, which are made where there are none.
 
-    Raises as :meth:`.session.Session.act`.
+    Returns the ids of the segments, in order. Raises as :meth:`.session.Session.act`.
     """
-    ledger, intents = session.ledger, {}
+    ledger, intents = session.ledger, []
     known = {ledger.store.name(key): key for key in reversed(ledger.store.segment_ids)}
     for segment in prompts_in_ras(prompts, session.volume.geometry).segments:
-        target: Target = known.get(segment.name) or NewSegment(segment.name, segment.name)
+        target = known.get(segment.name) or NewSegment(segment.name, segment.name)
         first = 1
         if isinstance(target, str):
             first = SegmentSession(session, target).next_key
-        intents[target] = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
-    session.act(Action(intents, session.options.choice))
-    return tuple(intents)
+        steps = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
+        intents.append((target, steps))
+    return session.act_on_new(intents)
 
 
 def export_prompts(session: Session) -> PromptSet:
@@ -77,7 +80,6 @@ def _free_name(name: str, taken: Collection[str]) -> str:
 def _numbered(session: Session, kind: str, count: int) -> tuple[NewSegment, ...]:
     store = session.ledger.store
     taken = {store.name(segment_id) for segment_id in store.segment_ids}
-    taken |= {target.name for target in session.queued_targets() if isinstance(target, NewSegment)}
     found: list[NewSegment] = []
     number = 0
     while len(found) < count:

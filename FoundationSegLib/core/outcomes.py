@@ -17,7 +17,8 @@ class Done:
     Attributes:
         what: how it came about.
         changes: what segments gained and lost, by id; several changes of one segment one after the other.
-        created: the ids of segments that came into being.
+        created: the ids of segments that came into being with it, empty ones that waited for it included.
+        removed: the ids of segments that went with it, because it was their coming into being that was undone.
         scores: the model's own estimates of the overlap, 0..1, by segment id.
         notes: what the model had to say.
         forgotten: how many of the oldest actions can no longer be undone, for want of room in the history.
@@ -26,6 +27,7 @@ class Done:
     what: What
     changes: Mapping[str, tuple[SegmentChange, ...]]
     created: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     scores: Mapping[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     forgotten: int = 0
@@ -53,4 +55,11 @@ class Refused:
     error: FoundationSegError
 
 
-Outcome = Done | Pending | Refused
+@dataclass(frozen=True, slots=True)
+class ImageChanged:
+    """Somebody changed the voxels of the image. Segments and steps stay as they are; what is asked next is of the new
+    image, and so is what was under way.
+    """
+
+
+Outcome = Done | Pending | Refused | ImageChanged

@@ -11,19 +11,19 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import PackageError
-from .progress import Progress
+from .progress import Progress, ProgressReport
+from .requirements import is_satisfied, requirement_name
 
 KEPT = ("torch", "torchvision", "numpy", "SimpleITK", "requests")
+FROM_EXTENSION = ("torch", "torchvision")  # in Slicer, the PyTorch extension installs them, and nobody else
 _POLL_S = 0.1
 _SIZE_TIMEOUT_S = 5.0
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +84,8 @@ def installed_version(name: str) -> str:
 
 
 def missing_packages(requirements: Sequence[str], version_of: Callable[[str], str] = installed_version) -> list[str]:
-    """The requirements whose package is not installed at all; found without asking anybody."""
-    return [text for text in requirements if not version_of(requirement_name(text))]
-
-
-def requirement_name(requirement: str) -> str:
-    """The package that a requirement is about.
-
-    Raises:
-        PackageError: it names none.
-    """
-    found = _NAME.match(requirement.strip())
-    if found is None:
-        raise PackageError(f"{requirement[:80]!r} names no package")
-    return found[0]
+    """The requirements whose package is not installed, or in a version that is not allowed; nobody is asked."""
+    return [text for text in requirements if not is_satisfied(text, version_of(requirement_name(text)))]
 
 
 def pip_command(requirements: Sequence[str]) -> str:
@@ -173,18 +161,9 @@ def file_bytes(url: str) -> int:
         return 0
 
 
-@contextmanager
-def constraints_file(constraints: Sequence[str]) -> Iterator[Path]:
-    """The constraints as a file, for pip's ``--constraint``."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "constraints.txt"
-        path.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
-        yield path
-
-
 @dataclass(frozen=True, slots=True)
 class PipTool:
-    """pip, of a given Python."""
+    """pip, of a given Python. What it prints while it works is the item of the progress reports, line by line."""
 
     python: str = sys.executable
 
@@ -195,11 +174,14 @@ class PipTool:
             PackageError: pip finds no way.
             Cancelled: the user stopped it.
         """
-        output = self._run(("--dry-run", "--report", "-", "--quiet"), requirements, constraints, progress)
-        try:
-            return json.loads(output)
-        except ValueError as error:
-            raise PackageError("pip gives no report of what it would install; update pip to 22.2 or later") from error
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            self._run(("--dry-run", "--report", str(report)), requirements, constraints, progress)
+            try:
+                return json.loads(report.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                message = "pip gives no report of what it would install; update pip to 22.2 or later"
+                raise PackageError(message) from error
 
     def install(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> None:
         """Install with pip.
@@ -208,40 +190,48 @@ class PipTool:
             PackageError: pip fails.
             Cancelled: the user stopped it.
         """
-        self._run(("--quiet",), requirements, constraints, progress)
+        self._run((), requirements, constraints, progress)
 
     def _run(
         self, options: Sequence[str], requirements: Sequence[str], constraints: Sequence[str], progress: Progress
-    ) -> str:
-        usual = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check")
-        with constraints_file(constraints) as path, tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-            command = (self.python, *usual, *options, "--constraint", str(path), "--", *requirements)
-            with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
-                code = _wait(command, output, log, progress)
-                output.seek(0)
-                log.seek(0)
-                if code != 0:
-                    raise PackageError(_reason(log.read()))
-                return output.read()
+    ) -> None:
+        usual = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+        with tempfile.TemporaryDirectory() as name:
+            kept, log = Path(name) / "constraints.txt", Path(name) / "log.txt"
+            kept.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
+            log.touch()
+            command = (self.python, *usual, *options, "--constraint", str(kept), "--", *requirements)
+            if _wait(command, log, progress) != 0:
+                raise PackageError(_reason(log.read_text(encoding="utf-8", errors="replace")))
 
 
-def _wait(command: Sequence[str], output: Any, log: Any, progress: Progress) -> int:
+def _wait(command: Sequence[str], log: Path, progress: Progress) -> int:
     no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open a console
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, creationflags=no_window)
-    try:
-        while process.poll() is None:
-            progress.step("packages", 0, 0)
-            try:
-                process.wait(_POLL_S)
-            except subprocess.TimeoutExpired:
-                continue
-    finally:
-        process.kill()
-        process.wait()
+    # Opened twice: a place that both processes share would be moved by reading.
+    with log.open("wb") as writing, log.open("rb") as reading:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.STDOUT, creationflags=no_window
+        )
+        line, rest = "", b""
+        try:
+            while process.poll() is None:
+                *whole, rest = (rest + reading.read()).split(b"\n")
+                line = next((text.decode(errors="replace").strip() for text in reversed(whole) if text.strip()), line)
+                progress.check()
+                progress.report(ProgressReport("packages", 0, 0, line))
+                try:
+                    process.wait(_POLL_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.kill()
+            process.wait()
     return process.returncode
 
 
 def _reason(log: str) -> str:
     lines = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    if "No module named pip" in log:
+        lines = ["this Python has no pip"]
     reason = f" (pip: {lines[-1][:200]})" if lines else ""
     return f"the packages cannot be installed{reason}; nothing that has to stay was changed"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from .combination import Combination, connected_part, touched_slices
+from .cropping import is_within_reach, seen_box
 from .errors import InputError, PromptError
 from .geometry import AXES, Axis, Box, Geometry, array_axis
 from .mask import EMPTY_MASK, PackedMask, merge_masks, pack_mask
@@ -25,12 +26,14 @@ class Plan:
         choice: which model; None only where nothing is asked.
         propagation: how it is carried on.
         combination: what the answer is put together with.
+        seen: the box of the image that the model sees; None for all of it.
     """
 
     prompts: tuple[Prompt, ...]
     choice: ModelChoice | None
     propagation: Propagation | None
     combination: Combination
+    seen: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,34 @@ def plan(now: Standing, masks: MaskTable, geometry: Geometry, name: str) -> Plan
         return Plan((), now.choice, None, rest)
     if now.choice is None:
         raise InputError("no model was chosen: choose one before prompting")
+    if now.choice.region is None:
+        return _asked(now, now.choice, masks, rest, name)
+    live = tuple(held.prompt for held in now.prompts if held.is_live)
+    seen = seen_box(now.choice.region, live or tuple(held.prompt for held in now.prompts), geometry)
+    # What was settled beyond what the model sees now stays as it is.
+    there = tuple(held for held in now.prompts if held.is_live or is_within_reach(held.prompt, seen, geometry))
+    made = _asked(replace(now, prompts=there), now.choice, masks, rest, name)
+    zone = made.combination.zone
+    zone = seen if zone is None else zone.intersection(seen)
+    prompts = tuple(part for prompt in made.prompts for part in _seen_part(prompt, seen))
+    return replace(made, prompts=prompts, combination=replace(made.combination, zone=zone), seen=seen)
+
+
+def _seen_part(prompt: Prompt, seen: Box) -> tuple[Prompt, ...]:
+    """A prompt, and of the seed as much as the model sees."""
+    if not isinstance(prompt, MaskPrompt) or prompt.file != _SEED_FILE or prompt.voxels is None:
+        return (prompt,)
+    part = _cut(prompt.voxels, seen)
+    return () if part.box.is_empty else (replace(prompt, voxels=part),)
+
+
+def _asked(now: Standing, choice: ModelChoice, masks: MaskTable, rest: Combination, name: str) -> Plan:
     if now.propagation is not None:
         ground = masks.get(now.ground)
-        return _propagating(now, now.choice, now.propagation, masks, replace(rest, ground=ground), name)
-    if now.choice.in_3d:
-        return _in_3d(now, now.choice, rest, name)
-    return _on_slices(now, now.choice, masks, rest, name)
+        return _propagating(now, choice, now.propagation, masks, replace(rest, ground=ground), name)
+    if choice.in_3d:
+        return _in_3d(now, choice, rest, name)
+    return _on_slices(now, choice, masks, rest, name)
 
 
 def _in_3d(now: Standing, choice: ModelChoice, rest: Combination, name: str) -> Plan:

@@ -1,6 +1,6 @@
 """Prompts: what a user says about a segment. Seven kinds, one value type each; positions are RAS in mm."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -114,6 +114,11 @@ PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {
 def prompt_kind(prompt: Prompt) -> PromptKind:
     """The name of a prompt's kind, as in the prompts file and on model cards."""
     return next(kind for kind, prompt_type in PROMPT_TYPES.items() if type(prompt) is prompt_type)
+
+
+def bare(prompt: Prompt) -> Prompt:
+    """The prompt without voxels."""
+    return replace(prompt, voxels=None) if isinstance(prompt, MaskPrompt) and prompt.voxels is not None else prompt
 
 
 @dataclass(frozen=True, slots=True)

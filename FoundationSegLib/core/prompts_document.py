@@ -206,13 +206,14 @@ def prompts_to_document(prompts: PromptSet) -> dict[str, Any]:
         "version": VERSION,
         "space": prompts.space,
         "segments": [
-            {"name": segment.name, "prompts": [_prompt_to_document(prompt) for prompt in segment.prompts]}
+            {"name": segment.name, "prompts": [prompt_to_document(prompt) for prompt in segment.prompts]}
             for segment in prompts.segments
         ],
     }
 
 
-def _prompt_to_document(prompt: Prompt) -> dict[str, Any]:
+def prompt_to_document(prompt: Prompt) -> dict[str, Any]:
+    """The JSON values of one prompt of a prompts file; voxels are no part of it."""
     document: dict[str, Any] = {"type": prompt_kind(prompt)}
     for field in fields(prompt):
         value = getattr(prompt, field.name)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from .checksum import changed_checksum, checksum
 from .geometry import EMPTY_BOX, Box
 from .mask import EMPTY_MASK, PackedMask, SegmentChange, change_between, merge_masks, pack_mask
-from .mask_table import MaskTable, mask_key
-from .segment_store import SegmentStore, read_segment
+from .mask_table import MaskTable
+from .segment_store import KeptSteps, SegmentStore, read_segment
 from .steps import SeedReason, SeedStep, Standing, Step, Steps, going_on, standing
-from .steps_document import parse_steps, steps_to_document
+from .steps_document import parse_steps
 
 _UNFOLDED_BYTES = 32 * 2**20  # of changes that wait until somebody asks for the whole mask
 
@@ -44,12 +45,15 @@ class KnownMask:
     voxels: int = 0
     _recent: list[SegmentChange] = field(default_factory=list)
     _waiting: int = 0
+    _checksum: int | None = None
 
     def take(self, change: SegmentChange) -> None:
         """Follow a change."""
         self._recent.append(change)
         self.voxels += change.gained.voxels - change.lost.voxels
         self._waiting += change.nbytes
+        if self._checksum is not None:
+            self._checksum = changed_checksum(self._checksum, change)
         if self._waiting > _UNFOLDED_BYTES:
             self.mask()
 
@@ -60,6 +64,12 @@ class KnownMask:
             self._recent.clear()
             self._waiting = 0
         return self.snapshot
+
+    def checksum(self) -> int:
+        """See :func:`.checksum.checksum`. Of the whole mask when first asked for; from then on it follows changes."""
+        if self._checksum is None:
+            self._checksum = checksum(self.mask())
+        return self._checksum
 
     @staticmethod
     def of(mask: PackedMask) -> "KnownMask":
@@ -135,13 +145,18 @@ def open_record(store: SegmentStore, segment_id: str, masks: MaskTable, document
         steps = parse_steps(document, masks)
         now = standing(steps)
         record.state = replace(start, steps=steps, standing=now, reach=present.box.union(masks.get(now.seed).box))
-        if document.get("result") != mask_key(present):
+        if document.get("result") != _result(record):
             record.state = replace(record.seeded(masks, "hand"), reach=EMPTY_BOX)
     elif not present.box.is_empty:
         record.state = record.seeded(masks, "start")
     return record
 
 
-def record_to_document(record: Record, masks: MaskTable) -> dict[str, Any]:
-    """The steps of a segment as JSON values, with the key of the voxels that they led to."""
-    return steps_to_document(record.state.steps, masks) | {"result": mask_key(record.known.mask())}
+def kept_steps(record: Record, masks: MaskTable) -> KeptSteps:
+    """What is to be kept of a segment for a later session."""
+    return KeptSteps(record.state.steps, record.state.standing, _result(record), masks)
+
+
+def _result(record: Record) -> str:
+    """A text that tells whether voxels are those that the steps led to."""
+    return f"{record.known.checksum():016x}"

@@ -97,7 +97,7 @@ def _add_surroundings(
             _add_sphere(inside, position, radius_mm, geometry, box)
     else:
         extent = prompt_extent(prompt, geometry)
-        _fill(inside, _wider(extent, radius_mm, geometry) if extent is not None else box, box)
+        _fill(inside, wider_box(extent, radius_mm, geometry) if extent is not None else box, box)
 
 
 def _along(points: Sequence[Vector], step_mm: float) -> list[Vector]:
@@ -112,7 +112,7 @@ def _along(points: Sequence[Vector], step_mm: float) -> list[Vector]:
 def _add_sphere(inside: NDArray[np.bool_], centre: Vector, radius_mm: float, geometry: Geometry, box: Box) -> None:
     voxel = geometry.nearest_voxel(centre)[::-1].tolist()
     around = Box((voxel[0], voxel[1], voxel[2]), (voxel[0] + 1, voxel[1] + 1, voxel[2] + 1))
-    part = _wider(around, radius_mm, geometry).intersection(box)
+    part = wider_box(around, radius_mm, geometry).intersection(box)
     if part.is_empty:
         return
     index_kji = np.indices(part.shape_kji).reshape(3, -1).T + part.start_kji
@@ -120,8 +120,8 @@ def _add_sphere(inside: NDArray[np.bool_], centre: Vector, radius_mm: float, geo
     inside[part.relative_to(box).slices] |= (distance <= radius_mm).reshape(part.shape_kji)
 
 
-def _wider(box: Box, radius_mm: float, geometry: Geometry) -> Box:
-    """The box with all that is nearer than the radius, sheared grids included."""
+def wider_box(box: Box, radius_mm: float, geometry: Geometry) -> Box:
+    """The box with all that is nearer than a radius, cut to the image; sheared grids included."""
     # The distance between two planes of voxels is one over the length of their normal in index space.
     i, j, k = (int(np.ceil(radius_mm * n)) for n in np.linalg.norm(geometry.ras_to_ijk[:3, :3], axis=1))
     (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .classify_request import ClassifyRequest
 from .errors import InputError
+from .geometry import Box
 from .mask import PackedMask
 from .prompts import SegmentPrompts
 
@@ -26,6 +28,17 @@ class MemoryBudget:
     volumes: int = 2 * 2**30
     embeddings: int = 512 * 2**20
     models: int = 6 * 2**30
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        return self.volumes + self.embeddings + self.models
+
+    @staticmethod
+    def within(total: int) -> "MemoryBudget":
+        """A budget of so many bytes, shared out as the usual one is."""
+        usual = MemoryBudget()
+        return MemoryBudget(*(part * total // usual.total for part in (usual.volumes, usual.embeddings, usual.models)))
 
 
 Direction = Literal["both", "up", "down"]
@@ -74,6 +87,7 @@ class PredictRequest:
         segments: each segment with all its prompts, in RAS. Messages say ``segments[n]`` for the one at place n.
         intensity: the policy, :mod:`FoundationSegLib.core.intensity`.
         propagation: how 2-D prompts are carried on; None where each changes its own slice only.
+        region: the box of the image that the model sees; nothing is found outside. None for all of it.
     """
 
     request_id: int
@@ -82,6 +96,7 @@ class PredictRequest:
     segments: tuple[SegmentPrompts, ...]
     intensity: str = "auto"
     propagation: Propagation | None = None
+    region: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,7 @@ class DownloadRequest:
     accept_license: bool = False
 
 
-Request = PredictRequest | DownloadRequest
+Request = PredictRequest | DownloadRequest | ClassifyRequest
 
 
 @dataclass(frozen=True, slots=True)

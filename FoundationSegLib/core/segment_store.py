@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from .geometry import Box, Geometry
 from .mask import Edit, PackedMask, SegmentChange, pack_mask
+from .mask_table import MaskTable
 from .overlap import OverlapPolicy
 from .requests import PredictRequest
-from .steps import Standing
+from .steps import Standing, Steps
 from .volume import Volume
 
 PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity")
@@ -19,17 +20,19 @@ PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version",
 
 @dataclass(frozen=True, slots=True)
 class NewSegment:
-    """A segment that comes into being with its first voxels.
+    """A segment that is to be made.
 
     Attributes:
         name: as the user sees it.
         kind: what it is, which term and colour go by: the name without a number.
         number: its place among its like, from 1; 0 for one that stands alone. Numbered ones differ in colour.
+        segment_id: the id that it is to have again, if none has it; a new one where it is empty.
     """
 
     name: str
     kind: str = ""
     number: int = 0
+    segment_id: str = ""
 
 
 class SegmentStore(Protocol):
@@ -71,7 +74,11 @@ class SegmentStore(Protocol):
         ...
 
     def add(self, new: NewSegment) -> str:
-        """Make an empty segment and return its id."""
+        """Make an empty segment and return its id; one that was withdrawn comes back as it was."""
+        ...
+
+    def withdraw(self, segment_id: str) -> bool:
+        """Delete a segment that :meth:`add` made, if it is empty and nobody changed it; False where it stays."""
         ...
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
@@ -102,6 +109,10 @@ class Predictor(Protocol):
         """Hand over an image; requests name it by its key."""
         ...
 
+    def remove_volume(self, volume_key: str) -> None:
+        """Let go of an image."""
+        ...
+
     def submit(self, request: PredictRequest) -> None:
         """Ask. Whatever was asked before and is not answered yet is dropped."""
         ...
@@ -111,18 +122,49 @@ class Predictor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptSteps:
+    """What is kept of a segment for a later session.
+
+    Attributes:
+        steps: its steps.
+        now: what they come to, for those who show the prompts.
+        result: a text that tells whether the segment's voxels are those that the steps led to.
+        masks: what the steps refer to.
+    """
+
+    steps: Steps
+    now: Standing
+    result: str
+    masks: MaskTable
+
+
+class ImageSource(Protocol):
+    """Where an image comes from that others may change meanwhile, such as a volume node."""
+
+    def stamp(self) -> Hashable:
+        """A value that changes whenever the image may have changed; cheap. It may change without reason."""
+        ...
+
+    def read(self) -> Volume:
+        """The image as it is now.
+
+        Raises:
+            InputError, GeometryError: there is none any more that could be used.
+        """
+        ...
+
+
 class PromptStore(Protocol):
     """Where the steps of a segment are kept with it, such as markups in the scene (design D8)."""
 
     def read(self, segment_id: str) -> Mapping[str, Any] | None:
-        """What was written for the segment, perhaps in an earlier session; None if nothing was."""
+        """What was kept for the segment, perhaps in an earlier session: :meth:`.steps_document.steps_to_document` with
+        the ``result`` beside; None if nothing was."""
         ...
 
-    def write(self, segment_id: str, document: Mapping[str, Any], now: Standing) -> None:
-        """Keep a segment's document (:func:`~.records.record_to_document`): plain JSON values, masks included.
-
-        ``now`` is what its steps come to, for those who show the prompts.
-        """
+    def write(self, segment_id: str, kept: KeptSteps) -> None:
+        """Keep a segment's steps in place of those that were kept before."""
         ...
 
 

@@ -5,18 +5,18 @@ answers over (:func:`FoundationSegLib.worker.conversation.deliver`); a script wa
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .actions import Action, Batch, Prepared, Target, ask, prepare, request_names, signature
-from .errors import FoundationSegError, InputError
+from .actions import Action, Batch, Prepared, ask, prepare, request_names, signature
+from .errors import FoundationSegError, GeometryError, InputError
 from .ledger import Ledger
 from .mask import EMPTY_MASK
-from .outcomes import Done, Outcome, Pending, Refused
+from .outcomes import Done, ImageChanged, Outcome, Pending, Refused
 from .overlap import OverlapPolicy
 from .requests import Prediction, SegmentPrediction
-from .segment_store import Predictor
-from .steps import ModelChoice, Steps
+from .segment_store import ImageSource, NewSegment, Predictor
+from .steps import ModelChoice, Standing, Steps, going_on, standing
 from .volume import Volume
 from .writing import Computed, compute, warning
 
@@ -65,6 +65,7 @@ class Session:
         on_request: told after each request; a panel starts its timer there, a script waits there.
         on_queued: told of a segment whose steps that wait for an answer became more or fewer; what is shown of prompts
             follows there, because a change that is discarded leaves no outcome.
+        image_source: where the image comes from, if others may change it meanwhile; its new voxels are sent then.
         numbers: of requests; others that use the same client take theirs from here, too.
     """
 
@@ -75,15 +76,20 @@ class Session:
     on_outcome: Callable[[Outcome], None] = _nothing
     on_request: Callable[["Session"], None] = _nothing
     on_queued: Callable[[str], None] = _nothing
+    image_source: ImageSource | None = None
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _queue: list[Action] = field(default_factory=list)
     _batch: Batch | None = None
     _answered: _Answered | None = None
+    _untold: list[Action] = field(default_factory=list)
+    _image_stamp: Hashable = None
 
     def __post_init__(self) -> None:
         if self.ledger.store.geometry != self.volume.geometry:
             raise InputError("the segments are kept on another grid than the volume's")
         self.client.send_volume(self.volume)
+        if self.image_source is not None:
+            self._image_stamp = self.image_source.stamp()
 
     @property
     def request_id(self) -> int | None:
@@ -104,7 +110,15 @@ class Session:
             steps = more if action.is_replay and more else (*steps, *more)
         return steps
 
-    def queued_targets(self) -> frozenset[Target]:
+    def standing(self, segment_id: str) -> Standing:
+        """What :meth:`steps` come to."""
+        now = self.ledger.records[segment_id].state.standing
+        for action in self._queue:
+            more = action.intents.get(segment_id, ())
+            now = standing(more) if action.is_replay and more else going_on(now, more)
+        return now
+
+    def queued_targets(self) -> frozenset[str]:
         """The segments with steps that are not written yet."""
         return frozenset(target for action in self._queue for target in action.intents)
 
@@ -114,19 +128,47 @@ class Session:
         Raises:
             GoneError: a segment of it was deleted.
             InputError, PromptError: it makes no sense; nothing has happened then.
+            GeometryError: the image was put on another grid.
         """
         store = self.ledger.store
         self.look()
+        self._look_at_image()
         for target in action.intents:
-            if isinstance(target, str):
-                self.ledger.record(target)
-                if store.is_locked(target):
-                    raise InputError(f"the segment '{store.name(target)}' is locked: unlock it first")
+            self.ledger.record(target)
+            if store.is_locked(target):
+                raise InputError(f"the segment '{store.name(target)}' is locked: unlock it first")
         queue, merged = self._with(action)
         signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
         self._queue = queue
-        self._tell_queued(action)
-        self._go_on()
+        self._untold.append(merged)
+        try:
+            self._go_on()
+        finally:
+            self._tell_queued()
+
+    def create(self, new: NewSegment) -> str:
+        """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.ledger.Ledger.create`."""
+        return self.ledger.create(new)
+
+    def act_on_new(self, intents: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
+        """:meth:`act` on segments, of which those that are new are made at once and go again if it is discarded.
+
+        Returns the ids, in order. Nothing is made where it makes no sense.
+        """
+        made: dict[str, Steps] = {}
+        try:
+            for target, steps in intents:
+                made[target if isinstance(target, str) else self.ledger.announce(target)] = steps
+            if made:
+                self.act(Action(made, self.options.choice))
+        except FoundationSegError:
+            waiting = self.queued_targets()
+            unborn = [key for key in made if key in self.ledger.unborn and key not in waiting]
+            self.ledger.withdraw(unborn)
+            for key in unborn:
+                del self.ledger.unborn[key]
+            raise
+        return tuple(made)
 
     def retry(self) -> None:
         """Ask again what failed."""
@@ -134,7 +176,7 @@ class Session:
         self.look()
         self._go_on()
 
-    def discard(self, target: Target | None = None) -> bool:
+    def discard(self, target: str | None = None) -> bool:
         """Take back what is not written: what was asked, waits, failed or is pending. True if there was anything.
 
         With a target, only actions on that segment; the others are asked again.
@@ -164,6 +206,14 @@ class Session:
         changed = self.look()
         if self._batch is not batch:
             return  # what it was for is gone
+        try:
+            is_other_image = self._look_at_image()
+        except FoundationSegError as error:
+            self.fail(prediction.request_id, error)
+            return
+        if is_other_image:
+            self.retry()
+            return
         if changed & set(batch.targets):
             fresh = self._batch_of(batch.actions, prediction.request_id)
             if fresh.request != batch.request:
@@ -179,7 +229,7 @@ class Session:
         self._batch = None
         self.look()
         if self._queue:
-            self.on_outcome(Refused(error))
+            self._tell(Refused(error))
 
     def undo(self, segment_id: str) -> bool:
         """Take back the last action of a segment, without asking a model; False if there is none (any more).
@@ -209,17 +259,45 @@ class Session:
         changed = self.ledger.look()
         there = () if self.ledger.store.is_gone else self.ledger.store.segment_ids
         is_gone = self.ledger.store.is_gone
-        self._drop(lambda action: is_gone or any(isinstance(key, str) and key not in there for key in action.intents))
+        self._drop(lambda action: is_gone or any(key not in there for key in action.intents))
         return changed
+
+    def _look_at_image(self) -> bool:
+        """Find out whether others changed the image; the client gets the new one then. True if so.
+
+        Raises:
+            InputError, GeometryError: it cannot be used any more, or was put on another grid.
+        """
+        source = self.image_source
+        if source is None or self.ledger.store.is_gone or source.stamp() == self._image_stamp:
+            return False
+        stamp, volume = source.stamp(), source.read()
+        if volume.geometry != self.volume.geometry:
+            raise GeometryError("the image was moved, turned or resized: its segments lie elsewhere; begin anew on it")
+        self._image_stamp = stamp
+        if volume.key == self.volume.key:
+            return False
+        self.client.send_volume(volume)
+        before, self.volume = self.volume, volume
+        self.client.remove_volume(before.key)
+        self._tell(ImageChanged())
+        return True
 
     def _tell(self, outcome: Outcome | None) -> bool:
         if outcome is not None:
+            self._tell_queued()
             self.on_outcome(outcome)
         return outcome is not None
 
-    def _tell_queued(self, action: Action) -> None:
-        for target in action.intents:
-            if isinstance(target, str) and target in self.ledger.records:
+    def _tell_queued(self) -> None:
+        """Tell of the segments that more or fewer steps wait for than was told.
+
+        That comes after the request is out: what is done then is done while the model is at work.
+        """
+        untold, self._untold = self._untold, []
+        targets = dict.fromkeys(target for action in untold for target in action.intents)
+        for target in targets:
+            if target in self.ledger.records:
                 self.on_queued(target)
 
     def _with(self, action: Action) -> tuple[list[Action], Action]:
@@ -244,8 +322,12 @@ class Session:
             if self.request_id is not None:
                 self.client.cancel(self.request_id)
             self._batch = self._answered = None
-        for action in dropped:
-            self._tell_queued(action)
+        self._untold += dropped
+        self._tell_queued()
+        waiting = self.queued_targets()
+        given_up = {key for action in dropped for key in action.intents if key not in waiting}
+        for segment_id in self.ledger.withdraw(key for key in self.ledger.unborn if key in given_up):
+            del self.ledger.unborn[segment_id]
         return True
 
     def _prepared(self, action: Action) -> tuple[Prepared, ...]:
@@ -298,7 +380,7 @@ class Session:
                 answered.pending = warning(action, parts, ledger.records, ledger.masks, above)
         self._answered = answered
         if answered.pending is not None:
-            self.on_outcome(answered.pending)
+            self._tell(answered.pending)
         else:
             self._write(answered)
 
@@ -307,8 +389,9 @@ class Session:
         outcomes: list[Done] = []
         for action, computed in answered.computed:
             self._queue.remove(action)
+            self._untold = [one for one in self._untold if one is not action]  # what is written is shown
             policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
             outcomes.append(self.ledger.write(computed, policy, answered.prediction))
         for outcome in outcomes:
-            self.on_outcome(outcome)
+            self._tell(outcome)
         self._go_on()

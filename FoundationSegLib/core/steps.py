@@ -30,6 +30,7 @@ class ModelChoice:
         in_3d: it looks at the volume and not at slices; a prompt then speaks of the whole volume.
         sees_seed: it understands masks itself, and so is shown the voxels that are there already.
         takes_masks: masks can be given to it, be it translated; slices drawn by hand then start propagation.
+        region: what it sees of the image; outside, a segment stays as it is. None for all of it.
     """
 
     model_id: str
@@ -37,11 +38,12 @@ class ModelChoice:
     in_3d: bool = False
     sees_seed: bool = False
     takes_masks: bool = False
+    region: Region | None = None
 
     @staticmethod
-    def of(card: ModelCard, intensity: str = "auto") -> "ModelChoice":
+    def of(card: ModelCard, intensity: str = "auto", region: Region | None = None) -> "ModelChoice":
         """The choice of a model by its card."""
-        return ModelChoice(card.id, intensity, 2 not in card.dimensions, card.understands("mask"), card.takes("mask"))
+        return ModelChoice(card.id, intensity, card.sees_volumes, card.understands("mask"), card.takes("mask"), region)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Any
 from .errors import InputError, PromptError
 from .geometry import Box
 from .mask_table import MaskTable
-from .prompts import MaskPrompt, Polarity, Prompt, PromptSet, SegmentPrompts
-from .prompts_document import parse_prompts, prompts_to_document
+from .prompts import MaskPrompt, Polarity, Prompt
+from .prompts_document import parse_prompts, prompt_to_document
 from .regions import AroundPrompt, InsideBox, Region, SliceRange
 from .requests import Propagation
 from .steps import (
@@ -46,8 +46,8 @@ _NAMES: dict[type[Step], str] = {
 
 def steps_to_document(steps: Sequence[Step], masks: MaskTable) -> dict[str, Any]:
     """The steps as JSON values, with the masks that they refer to; :func:`parse_steps` gives them back."""
-    written = [_step_to_document(step, masks) for step in steps]
-    keys = [value for entry in written for value in _mask_keys(entry)]
+    written = [step_to_document(step, masks) for step in steps]
+    keys = [value for entry in written for value in mask_keys(entry)]
     return {"version": VERSION, "steps": written, "masks": masks.to_document(keys)}
 
 
@@ -67,11 +67,13 @@ def parse_steps(document: object, masks: MaskTable) -> Steps:
         raise InputError(f"the steps are damaged: {error}") from error
 
 
-def _mask_keys(entry: Mapping[str, Any]) -> Iterator[str]:
+def mask_keys(entry: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of the masks that a step refers to, as :func:`step_to_document` writes it; some may be empty."""
     return (str(entry[name]) for name in ("mask", "touched", "denied", "retained", "voxels") if name in entry)
 
 
-def _step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
+def step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
+    """One step as JSON values; the voxels of a prompt go to the table."""
     entry: dict[str, Any] = {"step": _NAMES[type(step)]}
     if isinstance(step, PromptAdded | PromptMoved):
         return entry | {"key": step.key} | prompt_to_entry(step.prompt, masks)
@@ -80,7 +82,10 @@ def _step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
     if isinstance(step, RegionStep):
         return entry | _region_to_document(step.region)
     if isinstance(step, SettingsStep):
-        return entry | asdict(step.choice)
+        plain = asdict(replace(step.choice, region=None))
+        del plain["region"]
+        seen = step.choice.region
+        return entry | plain | ({} if seen is None else {"region": _region_to_document(seen)})
     if isinstance(step, PolarityChanged):
         return entry | {"key": step.key, "polarity": step.polarity.value}
     return entry | asdict(step)
@@ -88,7 +93,7 @@ def _step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
 
 def prompt_to_entry(prompt: Prompt, masks: MaskTable) -> dict[str, Any]:
     """A prompt as JSON values; its voxels, if it has any, go to the table, and by their key into the entry."""
-    document = prompts_to_document(PromptSet((SegmentPrompts("-", (prompt,)),)))["segments"][0]["prompts"][0]
+    document = prompt_to_document(prompt)
     if isinstance(prompt, MaskPrompt) and prompt.voxels is not None:
         return {"prompt": document, "voxels": masks.put(prompt.voxels)}
     return {"prompt": document}
@@ -138,6 +143,11 @@ def _region(fields: Mapping[str, Any]) -> Region | None:
     return SliceRange(**values) if kind == "slices" else AroundPrompt(**values)
 
 
+def _choice(fields: Mapping[str, Any]) -> ModelChoice:
+    seen = _region(fields["region"]) if "region" in fields else None
+    return ModelChoice(**{**fields, "region": seen})
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any], MaskTable], Step]] = {
     "seed": lambda fields, _: SeedStep(**fields),
     "prompt-added": lambda fields, masks: PromptAdded(*_prompt(fields, masks)),
@@ -148,6 +158,6 @@ _READERS: dict[str, Callable[[Mapping[str, Any], MaskTable], Step]] = {
     "region": lambda fields, _: RegionStep(_region(fields)),
     "accept": lambda fields, _: AcceptStep(**fields),
     "reject": lambda fields, _: RejectStep(**fields),
-    "settings": lambda fields, _: SettingsStep(ModelChoice(**fields)),
+    "settings": lambda fields, _: SettingsStep(_choice(fields)),
     "withheld": lambda fields, _: WithheldStep(**fields),
 }

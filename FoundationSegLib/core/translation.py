@@ -167,7 +167,7 @@ def _inside(lasso: LassoPrompt, geometry: Geometry, place: str) -> Vector:
     low, high = np.maximum(np.floor(outline.min(axis=0)), 0), np.minimum(np.ceil(outline.max(axis=0)), limits)
     sides = [np.unique(np.rint(np.linspace(a, b, _FINEST_RASTER))) for a, b in zip(low, high, strict=True)]
     raster = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, 2)
-    within = raster[_is_within(raster, outline)]
+    within = raster[is_within(raster, outline)]
     if not within.size:
         raise PromptError("no voxel of the image lies inside the lasso", join_place(place, "points"))
     spacing = np.array(geometry.spacing_mm)[others]
@@ -177,7 +177,7 @@ def _inside(lasso: LassoPrompt, geometry: Geometry, place: str) -> Vector:
     return as_vector(geometry.to_ras(index_ijk))
 
 
-def _is_within(points: NDArray[np.float64], outline: NDArray[np.float64]) -> NDArray[np.bool_]:
+def is_within(points: NDArray[np.float64], outline: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which of (n, 2) points lie inside a closed outline of (m, 2), by the even-odd rule."""
     inside = np.zeros(len(points), np.bool_)
     for (ax, ay), (bx, by) in zip(outline, np.roll(outline, -1, axis=0), strict=True):

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
-from .actions import Action, Prepared, Target
+from .actions import Action, Prepared
 from .combination import cut_out
 from .geometry import EMPTY_BOX, Box
 from .history import Entry
@@ -14,14 +16,14 @@ from .mask import EMPTY_MASK, Edit, PackedMask, SegmentChange, change_between, m
 from .mask_table import MaskTable
 from .outcomes import Pending
 from .overlap import OverlapPolicy
-from .prompts import PromptSet, SegmentPrompts
-from .prompts_document import prompts_to_document
-from .records import KnownMask, Record, RecordState
+from .prompts import Prompt, bare
+from .prompts_document import prompt_to_document
+from .records import Record, RecordState
 from .requests import Prediction, SegmentPrediction
 from .segment_store import NewSegment, SegmentStore
 from .steps import PolarityChanged, PromptAdded, PromptMoved, PropagateStep, WithheldStep
 
-_CORRECTING = (PromptAdded, PromptMoved, PolarityChanged, PropagateStep)
+_CORRECTING = (PromptAdded, PolarityChanged, PropagateStep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,6 @@ def compute(one: Prepared, answer: SegmentPrediction, store: SegmentStore, recor
     """What an answer would change. Looks only where the segment may differ from what it is now."""
     combination = one.plan.combination
     reach = combination.reach(answer.mask)
-    if isinstance(one.target, NewSegment):
-        wanted = combination.result(answer.mask, reach)
-        return Computed(one, answer, SegmentChange(gained=pack_mask(wanted, reach.start_kji)), reach)
     record, box = records[one.target], reach
     if record.state is not one.before or not (one.is_settled or one.keeps_seed):
         box = reach.union(combination.seed.box).union(record.known.mask().box)
@@ -60,7 +59,7 @@ def compute(one: Prepared, answer: SegmentPrediction, store: SegmentStore, recor
 def renewed(computed: Computed, store: SegmentStore, records: Mapping[str, Record]) -> Computed:
     """The same where a neighbour, written just before, took voxels of the segment: they are wanted back."""
     target = computed.prepared.target
-    if isinstance(target, NewSegment) or records[target].state is computed.prepared.before:
+    if records[target].state is computed.prepared.before:
         return computed
     return compute(computed.prepared, computed.answer, store, records)
 
@@ -72,22 +71,26 @@ def warning(
     share, by_hand, changes = 0.0, 0, {}
     for one in computed:
         target = one.prepared.target
-        if isinstance(target, NewSegment):
-            continue
         changes[target] = one.change
-        if not _is_asked_for(action, target):
+        asked_for = _asked_for(action, target)
+        if asked_for == "nothing":
             continue
-        share = max(share, one.change.lost.voxels / max(1, records[target].known.voxels))
+        if asked_for == "all":
+            share = max(share, one.change.lost.voxels / max(1, records[target].known.voxels))
         keys = dict.fromkeys((*one.prepared.before.standing.hand, *one.prepared.after.hand))
         hand = [masks.get(key) for key in keys]
         by_hand += sum(_common(one.change.gained, mask) + _common(one.change.lost, mask) for mask in hand)
     return Pending(changes, share, by_hand) if share > ask_above or by_hand else None
 
 
-def _is_asked_for(action: Action, target: Target) -> bool:
+def _asked_for(action: Action, target: str) -> Literal["nothing", "hand", "all"]:
+    """What to ask for before: a prompt that is moved takes its effect along, which nobody has to be asked for."""
     if action.is_replay:
-        return action.is_asked_again
-    return any(isinstance(step, _CORRECTING) for step in action.intents[target])
+        return "all" if action.is_asked_again else "nothing"
+    steps = action.intents[target]
+    if any(isinstance(step, _CORRECTING) for step in steps):
+        return "all"
+    return "hand" if any(isinstance(step, PromptMoved) for step in steps) else "nothing"
 
 
 def _common(one: PackedMask, other: PackedMask) -> int:
@@ -97,7 +100,10 @@ def _common(one: PackedMask, other: PackedMask) -> int:
 
 @dataclass(slots=True)
 class Writing:
-    """One action as it is written: what is kept for undoing it, and what is told of it."""
+    """One action as it is written: what is kept for undoing it, and what is told of it.
+
+    ``created`` are the segments that were made for it.
+    """
 
     store: SegmentStore
     records: dict[str, Record]
@@ -106,12 +112,12 @@ class Writing:
     before: dict[str, RecordState] = field(default_factory=dict)
     after: dict[str, RecordState] = field(default_factory=dict)
     changes: dict[str, tuple[SegmentChange, ...]] = field(default_factory=dict)
-    created: list[str] = field(default_factory=list)
+    created: dict[str, NewSegment] = field(default_factory=dict)
 
     @property
     def entry(self) -> Entry[RecordState]:
         """What the history keeps."""
-        return Entry(tuple(self.edits), self.before, self.after)
+        return Entry(tuple(self.edits), self.before, self.after, self.created)
 
     def write(self, one: Computed, policy: OverlapPolicy, provenance: Mapping[str, str] | None) -> str:
         """Write a segment and follow what that did to others; returns the segment's id.
@@ -119,7 +125,7 @@ class Writing:
         Raises:
             InputError: the segment is locked; nothing is written then.
         """
-        segment_id = self._segment_id(one.prepared.target)
+        segment_id = one.prepared.target
         edit = self.store.write(segment_id, one.change, policy)
         self._follow(edit)
         state = replace(
@@ -135,14 +141,6 @@ class Writing:
             if other in self.records:
                 seeded = self.records[other].seeded(self.masks, "neighbour")
                 self._set(other, replace(seeded, reach=EMPTY_BOX))
-        return segment_id
-
-    def _segment_id(self, target: Target) -> str:
-        if isinstance(target, str):
-            return target
-        segment_id = self.store.add(target)
-        self.records[segment_id] = Record(RecordState(), KnownMask(), self.store.stamp(segment_id))
-        self.created.append(segment_id)
         return segment_id
 
     def _set(self, segment_id: str, state: RecordState) -> None:
@@ -175,7 +173,7 @@ def follow(edit: Edit, records: Mapping[str, Record]) -> None:
 
 
 def _missing(wanted: PackedMask, real: PackedMask) -> PackedMask:
-    if wanted.voxels == real.voxels:
+    if wanted is real or wanted.voxels == real.voxels:
         return EMPTY_MASK
     return pack_mask(cut_out(wanted, wanted.box) & ~cut_out(real, wanted.box), wanted.box.start_kji)
 
@@ -183,14 +181,18 @@ def _missing(wanted: PackedMask, real: PackedMask) -> PackedMask:
 def provenance_of(prediction: Prediction, one: Prepared, version: str) -> dict[str, str]:
     """Where a predicted segment comes from, by the names of :data:`~.segment_store.PROVENANCE`."""
     checkpoint = prediction.checkpoint
-    prompts = tuple(held.prompt for held in one.after.prompts)
-    document = prompts_to_document(PromptSet((SegmentPrompts("-", prompts),)))["segments"][0]["prompts"]
     found = {
         "Model": checkpoint.model_id,
         "Repository": checkpoint.source,
         "Revision": checkpoint.revision,
         "SHA256": checkpoint.sha256,
-        "Prompts": json.dumps(document),
+        "Prompts": f"[{', '.join(_prompt_text(bare(held.prompt)) for held in one.after.prompts)}]",
         "Intensity": json.dumps(dict(prediction.intensity)),
     }
     return found | ({"Version": version} if version else {})
+
+
+@lru_cache(maxsize=1024)
+def _prompt_text(prompt: Prompt) -> str:
+    """A prompt without voxels as JSON text: a segment's are written again after each change."""
+    return json.dumps(prompt_to_document(prompt))

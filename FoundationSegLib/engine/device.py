@@ -1,7 +1,13 @@
 """Which device computes: CUDA first, then Apple's MPS, then the CPU."""
 
+import shutil
+import subprocess
+
 from ..core.errors import InputError
+from ..core.inspection import Device, DeviceReport, cpu, memory_bytes
 from ..core.requests import DeviceChoice
+
+_DRIVER_S = 5.0
 
 
 def choose_device(choice: DeviceChoice) -> str:
@@ -21,3 +27,43 @@ def choose_device(choice: DeviceChoice) -> str:
         usable = ", ".join(device for device, is_there in there.items() if is_there)
         raise InputError(f"the device {choice} is not available here; available: {usable}")
     return choice
+
+
+def describe_devices() -> DeviceReport:
+    """What PyTorch can compute on in this Python; it is imported for that."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library of it is missing or broken
+        return DeviceReport((cpu(),), problem=f"{type(error).__name__}: {error}")
+    found = [_cuda_device(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        limit = getattr(torch.mps, "recommended_max_memory", None)
+        found.append(Device("mps", "Apple GPU", limit() if limit else memory_bytes()))
+    return DeviceReport((*found, cpu()), _driver(), torch.version.cuda or "")
+
+
+def _cuda_device(number: int) -> Device:
+    import torch
+
+    name, total = torch.cuda.get_device_name(number), torch.cuda.get_device_properties(number).total_memory
+    try:
+        free, _ = torch.cuda.mem_get_info(number)
+    except RuntimeError:  # somebody else has taken all of it
+        free = 0
+    return Device("cuda", name, int(total), int(free))
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver; empty where its own program is not there, or gives no answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+    command = (program, "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=_DRIVER_S, check=True, creationflags=no_window
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return next(iter(run.stdout.split()), "")

@@ -1,19 +1,21 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 from ..core.adapters import require_adapter
-from ..core.capabilities import require_understood
+from ..core.capabilities import require_task, require_understood
 from ..core.cards import ModelCard, find_card
+from ..core.classification import Classification
+from ..core.classify_request import ClassifyRequest
+from ..core.cropping import crop_volume
 from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
-from ..core.geometry import Axis, array_axis
+from ..core.geometry import Box
 from ..core.intensity import IntensityMapping, resolve_intensity
+from ..core.looks import resolve_looks
 from ..core.packages import pip_command
-from ..core.placement import clip
 from ..core.progress import Progress
 from ..core.requests import (
     BoxRule,
@@ -26,51 +28,48 @@ from ..core.requests import (
     Propagation,
     SegmentPrediction,
 )
-from ..core.translation import translate
 from ..core.volume import Volume, require_image
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..models.base import SliceModel, has_memory, load_slice_model
+from ..models.volume_base import VolumeModel, load_volume_model
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
+from .classifying import classify
 from .device import choose_device
 from .hand_over import choose_hand_over
+from .outlook import Outlook, outlook_from
 from .segmenting import segment
 from .slice_inference import SliceInference
-from .slice_parts import Placed, place_prompts
+from .slice_parts import place_prompts
+from .tasks import Task, emptiness, make_task
 from .tracks import plan_tracks
+from .vectors import Encoding, VectorMemory, Weights
+from .volume_inference import VolumeInference, volume_prediction
+from .volume_parts import place_in_volume
 
-# How far from the last prompt slices are encoded while nothing else is to be done: where a user scrolls next.
-SLICES_AHEAD = 5
 # What of the budget for embeddings is for answers: they are small, and a correction asks for most of them again.
 _ANSWERS_SHARE = 1 / 8
 
 _BUDGET = MemoryBudget()
 
 AnswerT = TypeVar("AnswerT")
+ModelT = TypeVar("ModelT")
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
+class LoadedModel(Generic[ModelT]):
     """A model that is ready to answer, and which weights it has."""
 
-    model: SliceModel
+    model: ModelT
     checkpoint: CheckpointRecord
-
-
-@dataclass(slots=True)
-class _Outlook:
-    """What may be asked next: the slices around the last prompt, the nearest first."""
-
-    inference: SliceInference
-    slices: deque[tuple[Axis, int]]
 
 
 def _volume_memory(budget_bytes: int = _BUDGET.volumes) -> Budgeted[str, Volume]:
     return Budgeted(budget_bytes, lambda volume: volume.array_kji.nbytes)
 
 
-def _model_memory(budget_bytes: int = _BUDGET.models) -> Budgeted[str, LoadedModel]:
+def _model_memory(budget_bytes: int = _BUDGET.models) -> Budgeted[str, LoadedModel[Any]]:
     return Budgeted(budget_bytes, lambda loaded: loaded.model.nbytes)
 
 
@@ -82,8 +81,10 @@ class Engine:
         catalogue: the cards by id.
         store: where the checkpoints are.
         device: what to compute on; ``"auto"`` picks the best that is there.
+        viewing: what models of volumes prepared of the last image.
         cache, answers, volumes, models: the embeddings, what was answered on them, the images by key and the loaded
             models by id, each within its budget.
+        vectors: what classifiers saw and read.
         box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
             ``"official"`` is there for parity with LiteMedSAM's own script.
     """
@@ -95,9 +96,13 @@ class Engine:
     box_rule: BoxRule = "surest"
     answers: AnswerCache = field(default_factory=lambda: AnswerCache(int(_BUDGET.embeddings * _ANSWERS_SHARE)))
     volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
-    models: Budgeted[str, LoadedModel] = field(default_factory=_model_memory)
+    models: Budgeted[str, LoadedModel[Any]] = field(default_factory=_model_memory)
+    vectors: VectorMemory = field(default_factory=VectorMemory)
+    viewing: VolumeInference = field(default_factory=VolumeInference)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
-    _outlook: _Outlook | None = None
+    _part: tuple[str, Box, Volume] | None = None  # of an image, that a model was limited to last
+    _part_keys: dict[str, set[str]] = field(default_factory=dict)
+    _outlook: Outlook | None = None
     _load_s: float = 0.0  # for the next prediction to tell, also where the model was prepared before it
 
     def add_volume(self, volume: Volume) -> None:
@@ -112,11 +117,17 @@ class Engine:
     def remove_volume(self, volume_key: str) -> None:
         """Let go of an image and of all that was seen of it; it is no error if it is not there."""
         self.volumes.drop(volume_key)
-        self.cache.drop_volume(volume_key)
-        self.answers.drop_volume(volume_key)
+        self.vectors.drop_volume(volume_key)
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
-        if self._outlook is not None and self._outlook.inference.volume.key == volume_key:
-            self._outlook = None
+        if self._part is not None and self._part[0] == volume_key:
+            self._part = None
+        for key in (volume_key, *self._part_keys.pop(volume_key, ())):
+            self.cache.drop_volume(key)
+            self.answers.drop_volume(key)
+            if self._outlook is not None and self._outlook.inference.volume.key == key:
+                self._outlook = None
+            if self.viewing.volume_key == key:
+                self.viewing.let_go()
 
     def prepare(self, model_id: str, progress: Progress) -> None:
         """Load a model that will be asked for; one that would have to be downloaded first is left alone.
@@ -140,7 +151,9 @@ class Engine:
         card = find_card(self.catalogue, request.model_id)
         download_checkpoint(self.store, card, progress, accept_license=request.accept_license)
         self.models.drop(card.id)  # it may have been loaded from other files
+        self.vectors.drop_model(card.id)
         self._outlook = None  # which holds it, too
+        self.viewing.let_go()  # as this may
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
         """Answer a request.
@@ -156,17 +169,49 @@ class Engine:
         self._outlook = None
         progress.check()
         card = find_card(self.catalogue, request.model_id)
+        require_task(card, "segment")
         if not request.segments or not all(prompts.prompts for prompts in request.segments):
             raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
-        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
         volume = self._volume(request.volume_key)
         if volume.is_colour and 3 not in card.channels:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
-        placed, notes = _place(card, request, volume)
-        mapping = self._mapping(request.intensity, volume)
-        loaded = self._load(card, progress)
+        return self._answer(make_task(card, request, volume, request.region, self._part_of), progress)
+
+    def _part_of(self, volume: Volume, box: Box) -> Volume:
+        """A part of an image; the same one again and again, since its key takes time to compute."""
+        if self._part is None or self._part[:2] != (volume.key, box):
+            self._part = volume.key, box, crop_volume(volume, box)
+            self._part_keys.setdefault(volume.key, set()).add(self._part[2].key)
+        return self._part[2]
+
+    def _answer(self, task: Task, progress: Progress) -> Prediction:
+        answer = self._in_volume if task.card.sees_volumes else self._on_slices
+        return task.finished(answer(task, progress))
+
+    def _in_volume(self, task: Task, progress: Progress) -> Prediction:
+        card, request = task.card, task.request
+        prompts, notes = task.place(place_in_volume)
+        if request.propagation is not None:
+            notes.append(f"{card.title} looks at the whole volume: there is nothing to propagate")
+        # It has a recipe of its own for the intensities: it gets the voxels as they are, unless told otherwise.
+        policy = card.intensity if request.intensity == "auto" else request.intensity
+        mapping = replace(self._mapping(policy, task.whole), policy=request.intensity)
+        loaded: LoadedModel[VolumeModel] = self._load(card, progress)
+        load_s, self._load_s = self._load_s, 0.0
+        answers = _guarded(
+            lambda: self.viewing.ask(loaded.model, loaded.checkpoint, task.volume, mapping, prompts, progress)
+        )
+        return volume_prediction(request, answers, notes, loaded.model, loaded.checkpoint, mapping, load_s)
+
+    def _on_slices(self, task: Task, progress: Progress) -> Prediction:
+        card, request, volume = task.card, task.request, task.volume
+        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
+        placed, notes = task.place(place_prompts)
+        propagation = task.propagation_along(axis for one in placed for axis in one.axes)
+        mapping = self._mapping(request.intensity, task.whole)
+        loaded: LoadedModel[SliceModel] = self._load(card, progress)
         load_s, self._load_s = self._load_s, 0.0
         inference = SliceInference(
             loaded.model,
@@ -181,10 +226,35 @@ class Engine:
         )
         # A model with a memory starts in the middle of a 3-D box, as its authors do, and is sure of itself.
         rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
-        tracks = [plan_tracks(one, volume.geometry.shape_kji, request.propagation, rule) for one in placed]
-        segments = _guarded(lambda: segment(inference, tracks, request.propagation or Propagation(), progress))
-        self._outlook = _Outlook(inference, deque(_around(*placed[-1].last, volume)))
+        tracks = [plan_tracks(one, volume.geometry.shape_kji, propagation, rule) for one in placed]
+        segments = _guarded(lambda: segment(inference, tracks, propagation or Propagation(), progress))
+        self._outlook = outlook_from(inference, *placed[-1].last)
         return _prediction(request, segments, notes, inference, load_s)
+
+    def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
+        """Answer a request to classify.
+
+        Raises:
+            UnknownModelError, CardError, CheckpointError: the model cannot be used.
+            VolumeMissingError: the volume was not added, or made room for others.
+            InputError: labels, model, image and policy do not fit each other, or there is nothing to see.
+            InferenceError: the model failed.
+            Cancelled: the user stopped it.
+        """
+        self._outlook = None
+        progress.check()
+        card = find_card(self.catalogue, request.model_id)
+        require_task(card, "classify")
+        volume = self._volume(request.volume_key)
+        if volume.is_colour and 3 not in card.channels:
+            raise InputError(f"{card.title} does not understand colour; give it a grey image")
+        looks = resolve_looks(request.intensity, volume, card.ct_channels, self._mapping)
+        loaded: Any = self._load(card, progress)
+        load_s, self._load_s = self._load_s, 0.0
+        weights = Weights(loaded.checkpoint, loaded.model.device, loaded.model.precision)
+        encoding = Encoding(loaded.model, weights, self.vectors, progress)
+        found = _guarded(lambda: classify(request, volume, looks, encoding))
+        return replace(found, timings_s={"load": load_s, **found.timings_s})
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Encode one more of the slices around the last prompt; False where there is none left.
@@ -192,14 +262,8 @@ class Engine:
         Raises:
             Cancelled: something that was asked for has come.
         """
-        while self._outlook is not None and self._outlook.slices:
-            axis, index = self._outlook.slices[0]
-            inference = self._outlook.inference
-            is_new = _guarded(lambda: inference.encode_ahead(axis, index, progress))  # noqa: B023 - called at once
-            self._outlook.slices.popleft()
-            if is_new:
-                return True
-        return False
+        outlook = self._outlook
+        return outlook is not None and _guarded(lambda: outlook.encode_next(progress))
 
     def _volume(self, key: str) -> Volume:
         volume = self.volumes.get(key)
@@ -217,7 +281,7 @@ class Engine:
             self._mappings[key] = resolve_intensity(policy, volume)
         return self._mappings[key]
 
-    def _load(self, card: ModelCard, progress: Progress) -> LoadedModel:
+    def _load(self, card: ModelCard, progress: Progress) -> LoadedModel[Any]:
         loaded = self.models.get(card.id)
         if loaded is None:
             start = time.perf_counter()
@@ -230,12 +294,13 @@ class Engine:
             self._load_s += time.perf_counter() - start
         return loaded
 
-    def _load_anew(self, card: ModelCard, progress: Progress) -> LoadedModel:
+    def _load_anew(self, card: ModelCard, progress: Progress) -> LoadedModel[Any]:
         require_adapter(card)
         progress.step("load", 0, 1)
         device = choose_device(self.device)  # before anything is downloaded in vain
         files = ensure_checkpoint(self.store, card, progress)
-        model = _guarded(lambda: load_slice_model(card, files, device))
+        load = load_volume_model if card.sees_volumes else load_slice_model
+        model = _guarded(lambda: load(card, files, device))
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
         return LoadedModel(model, record)
@@ -251,15 +316,6 @@ def engine_within(
     return Engine(catalogue, store, device, cache, box_rule, answers, volumes, models)
 
 
-def _around(axis: Axis, slices: range, volume: Volume) -> Iterator[tuple[Axis, int]]:
-    """The slices next to some slices of an axis, the nearest first."""
-    length = volume.geometry.shape_kji[array_axis(axis)]
-    for distance in range(1, SLICES_AHEAD + 1):
-        for index in (slices.stop - 1 + distance, slices.start - distance):
-            if 0 <= index < length:
-                yield axis, index
-
-
 def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
     """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours."""
     try:
@@ -267,18 +323,6 @@ def _guarded(answer: Callable[[], AnswerT]) -> AnswerT:
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InferenceError(f"the model could not answer: {reason}") from error
-
-
-def _place(card: ModelCard, request: PredictRequest, volume: Volume) -> tuple[list[Placed], list[str]]:
-    """The prompts of each segment, in the model's own kinds and in voxels, and notes on what that took."""
-    placed, notes = [], []
-    for n, prompts in enumerate(request.segments):
-        notes += clip(prompts, volume.geometry, f"segments[{n}]")
-        translated = translate(card, prompts, volume.geometry, f"segments[{n}]")
-        notes += translated.notes
-        places = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
-        placed.append(place_prompts(translated.segment.prompts, places, volume.geometry))
-    return placed, notes
 
 
 def _prediction(
@@ -289,8 +333,7 @@ def _prediction(
     load_s: float,
 ) -> Prediction:
     tally = inference.tally
-    empty = [n for n, found in enumerate(segments) if found.mask.box.is_empty]
-    notes = [*notes, *(f"segments[{n}]: the model found nothing" for n in empty)]
+    notes = [*notes, *emptiness(segments)]
     if tally.reencodes:
         notes.append(f"encoded again, for want of memory: {tally.reencodes} of {tally.encodes} slices")
     return Prediction(

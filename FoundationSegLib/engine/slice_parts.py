@@ -44,6 +44,11 @@ class Placed:
     parts: tuple[SlicePart, ...]
 
     @property
+    def axes(self) -> set[Axis]:
+        """The axes across whose slices the prompts lie."""
+        return {one.axis for one in (*self.volume_boxes, *self.parts)}
+
+    @property
     def last(self) -> tuple[Axis, range]:
         """The slices that the last prompt is on, for a guess of where the next one will be."""
         if self.parts:

@@ -12,10 +12,10 @@ from typing import Literal
 
 from ..core.cards import CheckpointFile, ModelCard
 from ..core.errors import CheckpointError
+from ..core.locks import Locked, locked
 from ..core.progress import Progress
 from ..core.user_folders import user_folder
 from .digests import hash_file
-from .locks import Locked, locked
 from .names import folder_name, require_inside, safe_path
 from .records import RECORD, FileRecord, read_pins, read_record, write_pins, write_record
 

@@ -187,11 +187,20 @@ def load_slice_model(card: ModelCard, files: Mapping[str, Path], device: str) ->
         CardError: no adapter is called like the family.
         CheckpointError: the checkpoint does not hold what the adapter needs.
     """
+    model: SliceModel = adapter_of(card).load(card, files, device)
+    return model
+
+
+def adapter_of(card: ModelCard) -> Any:
+    """The module that adapts a card's family; it offers ``load(card, files, device)``.
+
+    Raises:
+        CardError: no adapter is called like the family.
+    """
     name = card.family.replace("-", "_")
     try:
-        adapter = importlib.import_module(f"{__package__}.{name}")
+        return importlib.import_module(f"{__package__}.{name}")
     except ModuleNotFoundError as error:
         if error.name != f"{__package__}.{name}":
             raise
         raise CardError(f"{card.id}: no adapter is called {name}") from error
-    return adapter.load(card, files, device)

@@ -16,7 +16,7 @@ from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
 
 # What torch raises where a file is damaged: all that was seen of 6000 damaged ones.
-_DAMAGED = (
+DAMAGED = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(pickle.UnpicklingError, struct.error),
 )
@@ -82,7 +82,7 @@ def read_pickle(path: Path, card: ModelCard, under: str | None = None) -> dict[s
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{card.title}: {path.name} cannot be read; download it again") from error
     if under is not None:
         content = content.get(under) if isinstance(content, dict) else None

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig, SamConfig, SamModel
+from transformers import SamConfig, SamModel
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
 from ..core.cards import ModelCard
-from ..core.errors import CheckpointError
 from .checkpoint_files import load_strictly, read_json, read_safetensors, required_file
+from .config_sections import read_section, unusable
 from .original_sam import with_shared_table
 
 _SECTIONS = {
@@ -42,7 +42,7 @@ def load_sam(card: ModelCard, files: Mapping[str, Path], device: str) -> SamMode
             model = SamModel(config)
     # What the sizes rule out, or an activation that transformers has not.
     except (ValueError, KeyError) as error:
-        raise _unusable("config.json", card) from error
+        raise unusable("config.json", card) from error
     model.to_empty(device=device)
     load_strictly(model, with_shared_table(state), card)
     return model.eval().requires_grad_(False)
@@ -51,43 +51,16 @@ def load_sam(card: ModelCard, files: Mapping[str, Path], device: str) -> SamMode
 def read_config(path: Path, card: ModelCard) -> SamConfig:
     """The network's sizes, from a config.json.
 
-    Only what describes the network is read. Files of 2023 hold much else, which later transformers refuse or warn of.
-
     Raises:
         CheckpointError: the file is unreadable, or describes something else than SAM.
     """
     document = read_json(path, card)
     if document.get("model_type") != "sam":
-        raise _unusable(path.name, card)
-    config = SamConfig(**{name: _section(document.get(name, {}), name, path, card) for name in _SECTIONS})
+        raise unusable(path.name, card)
+    config = SamConfig(
+        **{name: read_section(_SECTIONS[name], document.get(name, {}), path, card) for name in _SECTIONS}
+    )
     vision, prompts = config.vision_config, config.prompt_encoder_config
     if (vision.image_size, vision.patch_size) != (prompts.image_size, prompts.patch_size):
-        raise _unusable(path.name, card)
+        raise unusable(path.name, card)
     return config
-
-
-def _section(given: object, name: str, path: Path, card: ModelCard) -> PretrainedConfig:
-    kind = _SECTIONS[name]
-    usual = kind().to_dict()
-    names = usual.keys() - PretrainedConfig().to_dict().keys()
-    if not isinstance(given, dict):
-        raise _unusable(path.name, card)
-    known = {key: value for key, value in given.items() if key in names and value is not None}
-    if not all(_is_like(value, usual[key]) for key, value in known.items()):
-        raise _unusable(path.name, card)
-    return kind(**known)
-
-
-def _is_like(value: object, usual: object) -> bool:
-    """Whether a value may stand where another does: of its type, and whole numbers above zero."""
-    if isinstance(usual, bool | str):
-        return isinstance(value, type(usual))
-    if isinstance(usual, list | tuple):
-        return isinstance(value, list | tuple) and all(type(item) is int for item in value)
-    if isinstance(usual, float):
-        return isinstance(value, float | int)
-    return type(value) is int and value > 0
-
-
-def _unusable(name: str, card: ModelCard) -> CheckpointError:
-    return CheckpointError(f"{card.title}: {name} does not describe a network of the family {card.family}")

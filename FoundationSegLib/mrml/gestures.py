@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from ..core.prompts import Polarity
 
 Pixel = tuple[float, float]
-ToolKind = Literal["point", "box", "scribble", "lasso"]
+GestureKind = Literal["point", "box", "scribble", "lasso"]
+# "corners" draws a box, too: by two clicks, or as "box" does.
+ToolKind = Literal["point", "box", "scribble", "lasso", "corners"]
 
-TOOL_KINDS: tuple[ToolKind, ...] = ("point", "box", "scribble", "lasso")
+TOOL_KINDS: tuple[ToolKind, ...] = ("point", "box", "scribble", "lasso", "corners")
 
 # A hand shakes by so much between press and release; Qt's own threshold for a drag is 10.
 _CLICK_PX = 3.0
@@ -35,7 +37,7 @@ class Gesture:
         path: the place of a point; the first and the last corner of a box; the way of a scribble or a lasso.
     """
 
-    kind: ToolKind
+    kind: GestureKind
     polarity: Polarity
     path: tuple[Pixel, ...]
 
@@ -47,11 +49,21 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The button is down. ``repeated`` marks the second press of a double click."""
+    """A gesture is under way.
+
+    Attributes:
+        gesture: as far as it is drawn.
+        start: where the button went down first.
+        repeated: that was the second press of a double click.
+        by_corners: a click sets the first corner only.
+        is_hovering: the first corner is set, and no button is down.
+    """
 
     gesture: Gesture
     start: Pixel
     repeated: bool = False
+    by_corners: bool = False
+    is_hovering: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +91,23 @@ class Reaction:
 
 def press(kind: ToolKind, polarity: Polarity, at: Pixel, repeated: bool = False) -> Reaction:
     """The button goes down: a gesture begins. One whose release was lost is forgotten."""
-    return Reaction(Drawing(Gesture(kind, polarity, (at,)), at, repeated))
+    by_corners = kind == "corners"
+    gesture = Gesture("box" if kind == "corners" else kind, polarity, (at,))
+    return Reaction(Drawing(gesture, at, repeated, by_corners))
+
+
+def press_again(state: Drawing, at: Pixel) -> Reaction:
+    """The button goes down for the second corner: the box is finished, or forgotten where both corners are one."""
+    if math.dist(state.start, at) < _CLICK_PX:
+        return Reaction(Spent())
+    return Reaction(Spent(), finished=_drawn_to(state, at))
 
 
 def move(state: State, at: Pixel) -> Reaction:
     """The mouse moves; without a gesture, it is none of our business."""
     if not isinstance(state, Drawing):
         return Reaction(state, swallow=False)
-    return Reaction(replace(state, gesture=_drawn_to(state, at)))
+    return Reaction(replace(state, gesture=_drawn_to(state, at)), swallow=not state.is_hovering)
 
 
 def release(state: State, at: Pixel) -> Reaction:
@@ -100,6 +121,8 @@ def release(state: State, at: Pixel) -> Reaction:
     gesture = _drawn_to(state, at)
     whole = (*state.gesture.path, state.start, at)
     clicked = max(math.dist(state.start, place) for place in whole) < _CLICK_PX
+    if clicked and state.by_corners and not state.repeated:
+        return Reaction(replace(state, is_hovering=True))
     if clicked and (state.repeated or gesture.kind in ("box", "lasso")):
         return Reaction(Idle())
     if gesture.kind in ("scribble", "lasso"):
@@ -110,7 +133,9 @@ def release(state: State, at: Pixel) -> Reaction:
 
 
 def cancel(state: State) -> Reaction:
-    """Escape, or the view has changed: nothing is drawn, and the release to come is nobody's."""
+    """Escape, or the view has changed: nothing is drawn, and the release to come, if any, is nobody's."""
+    if isinstance(state, Drawing) and state.is_hovering:
+        return Reaction(Idle())
     if isinstance(state, Drawing):
         return Reaction(Spent())
     return Reaction(state, swallow=False)

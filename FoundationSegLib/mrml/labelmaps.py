@@ -4,6 +4,7 @@ A label map covers only its own extent, counts its voxels from where it likes, a
 "layer"), each with its own label value. Here all of that is turned into boxes of the volume.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from ..core.errors import GeometryError
-from ..core.geometry import EMPTY_BOX, Box, Geometry, Shape
+from ..core.geometry import EMPTY_BOX, Box, Geometry, Shape, whole_box
 from ..core.mask import PackedMask
 
 BINARY_LABELMAP = "Binary labelmap"
@@ -106,6 +107,52 @@ def place_empty_labelmaps(segmentation: Any, ijk_to_ras: NDArray[np.float64]) ->
                 placed[labelmap] = oriented_image(EMPTY_BOX, ijk_to_ras)
                 placed[labelmap].AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
             segment.AddRepresentation(BINARY_LABELMAP, placed[labelmap])
+
+
+def turned_labelmaps(segmentation: Any, geometry: Geometry) -> dict[Any, Any]:
+    """For each label map whose voxels are the volume's counted in other directions: the same in the volume's.
+
+    Slicer turns a left-handed volume round when it reads one, and leaves the segmentation that was saved with it as it
+    is. Every voxel keeps its place in space and its label; nothing is resampled.
+    """
+    found: dict[Any, Any] = {}
+    for segment_id in segmentation.GetSegmentIDs():
+        labelmap = segmentation.GetSegment(segment_id).GetRepresentation(BINARY_LABELMAP)
+        if labelmap is not None and labelmap not in found and grid_offset(labelmap, geometry) is None:
+            turned = _turned(labelmap, geometry)
+            if turned is not None:
+                found[labelmap] = turned
+    return found
+
+
+def take_labelmaps(segmentation: Any, turned: Mapping[Any, Any]) -> None:
+    """Give segments the label maps of :func:`turned_labelmaps`; those that share one share the new one."""
+    for segment_id in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segment_id)
+        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+        if labelmap in turned:
+            segment.AddRepresentation(BINARY_LABELMAP, turned[labelmap])
+
+
+def _turned(labelmap: Any, geometry: Geometry) -> Any | None:
+    """The label map on the volume's grid; None where its voxels lie beside those of the (continued) grid."""
+    (k0, j0, i0), (k1, j1, i1) = _extent_box(labelmap).start_kji, _extent_box(labelmap).stop_kji
+    corners = np.array([(i, j, k) for k in (k0, k1 - 1) for j in (j0, j1 - 1) for i in (i0, i1 - 1)])
+    to_ras = image_to_world(labelmap)
+    there = geometry.to_ijk(corners @ to_ras[:3, :3].T + to_ras[:3, 3])
+    axes = np.rint(geometry.ras_to_ijk[:3, :3] @ to_ras[:3, :3])  # which of the volume's each of its axes is
+    is_turn = np.array_equal(np.abs(axes).sum(axis=0), [1, 1, 1]) and np.array_equal(np.abs(axes @ axes.T), np.eye(3))
+    if not is_turn or np.abs(there - np.rint(there)).max() > _SAME_VOXEL:
+        return None
+    order = np.abs(axes).argmax(axis=1)
+    labels = _array(labelmap).transpose(2, 1, 0).transpose(order)
+    backwards = [n for n in range(3) if axes[n, order[n]] < 0]
+    labels_kji = np.flip(labels, backwards).transpose(2, 1, 0)
+    i, j, k = np.rint(there.min(axis=0)).astype(int).tolist()
+    image = oriented_image(whole_box(labels_kji.shape).shifted((k, j, i)), geometry.ijk_to_ras)
+    image.AllocateScalars(labelmap.GetScalarType(), 1)
+    _array(image)[...] = labels_kji
+    return image
 
 
 def _is_placed(labelmap: Any, ijk_to_ras: NDArray[np.float64]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import slicer
 
 from ..core.geometry import Geometry
+from ..core.prefix_memo import common_start
 from ..core.prompts import Prompt
 from .observers import Observers
 from .prompt_folder import put_into_folder, remove_folder, take_from_folder
@@ -21,7 +22,7 @@ from .prompt_nodes import (
     prompt_nodes,
     release_node,
 )
-from .prompt_records import PromptRecord
+from .prompt_records import KeptPrompt, PromptRecord
 from .prompt_shapes import moved_prompt, shape_of
 
 
@@ -50,6 +51,7 @@ class PromptPictures:
         self._observers: dict[Place, Observers] = {}
         self._dragged: set[Place] = set()
         self._moved: set[Place] = set()  # by others, and not drawn anew since
+        self._drawn: dict[str, tuple[KeptPrompt, ...]] = {}  # as they are drawn, unless others moved or removed some
         self._shown: Collection[str] | None = None
         self._is_drawing = False
         for place, node in prompt_nodes(segmentation_node):
@@ -65,13 +67,15 @@ class PromptPictures:
 
     def draw_segment(self, segment_id: str, segment_name: str, record: PromptRecord) -> None:
         """Draw what changed in the record of a segment: new nodes, moved ones, fewer ones. Looks are left alone."""
-        kept = {Place(segment_id, one.key) for one in record.prompts}
+        before = self._drawn.pop(segment_id, ())
+        same = common_start(before, record.prompts)
         with self._drawing():
-            for place in [place for place in self._nodes if place.segment_id == segment_id and place not in kept]:
-                self._remove(place)
-            for number, one in enumerate(record.prompts, start=1):
+            if same < len(before) or not before:
+                self._remove_others(segment_id, {one.key for one in record.prompts})
+            for number, one in enumerate(record.prompts[same:], start=same + 1):
                 name = node_name(segment_name, number, one.prompt)
                 self._draw_prompt(Place(segment_id, one.key), one.prompt, name)
+        self._drawn[segment_id] = record.prompts
 
     def show(self, segment_ids: Collection[str] | None) -> None:
         """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all."""
@@ -106,6 +110,12 @@ class PromptPictures:
             yield
         finally:
             self._is_drawing = before
+
+    def _remove_others(self, segment_id: str, keys: Collection[str]) -> None:
+        """Remove the nodes of prompts that a segment has no more."""
+        places = [place for place in self._nodes if place.segment_id == segment_id and place.key not in keys]
+        for place in places:
+            self._remove(place)
 
     def _draw_prompt(self, place: Place, prompt: Prompt, name: str) -> None:
         if self._prompts.get(place) == prompt and place not in self._moved:
@@ -159,6 +169,7 @@ class PromptPictures:
         points = drawn_points(node, shape)
         if not shape.is_at(points):
             self._moved.add(place)
+            self._drawn.pop(place.segment_id, None)
             self._on_moved(place, moved_prompt(prompt, points, self._geometry))
 
     def _remove(self, place: Place) -> None:
@@ -169,6 +180,7 @@ class PromptPictures:
 
     def _release(self, place: Place) -> None:
         del self._nodes[place]
+        self._drawn.pop(place.segment_id, None)
         self._prompts.pop(place, None)
         self._dragged.discard(place)
         self._observers.pop(place).remove()

@@ -1,22 +1,28 @@
-"""What a segment keeps of its prompts: all of them in order, with model and settings, as JSON in a segment tag.
+"""What a segment keeps of its prompts: all of them in order, with model, settings and steps, as JSON in a segment tag.
 
 This is the truth about the prompts in the scene; markups are its picture (:mod:`.scene_prompts`). It is a tag because
 tags go where the segment goes: into `.mrb`, into a `.seg.nrrd` on its own, into another segmentation; and a segment
 that is deleted takes its prompts along. Slicer reads and writes it without knowing what it is.
+
+Masks are large and never change: each has a tag of its own, which is written once. It is there before the record that
+refers to it is, and goes after it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core.errors import FoundationSegError, PromptError
 from ..core.mask_table import MaskTable
+from ..core.prefix_memo import PrefixMemo
 from ..core.prompts import Prompt
-from ..core.steps_document import prompt_of_entry, prompt_to_entry
+from ..core.steps_document import mask_keys, prompt_of_entry, prompt_to_entry
 from .segment_tags import PREFIX, read_tag, write_tag
 
 RECORD_TAG = PREFIX + "PromptRecord"
+MASK_TAG = PREFIX + "Mask."  # and the key of the mask
+UNREAD_TAG = PREFIX + "UnreadPromptRecord"  # and a number from the second one on
 _VERSION = 1
 
 
@@ -36,6 +42,8 @@ class PromptRecord:
         prompts: each key once.
         model: the id of the model that answers them; empty if none did yet.
         settings: whatever JSON can hold.
+        steps: the steps of a session as JSON text; empty if there are none.
+        masks: what the steps refer to: JSON texts (:meth:`.MaskTable.to_document`) by key.
 
     Raises:
         PromptError: a key is there twice.
@@ -44,6 +52,8 @@ class PromptRecord:
     prompts: tuple[KeptPrompt, ...] = ()
     model: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: str = ""
+    masks: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         keys = [kept.key for kept in self.prompts]
@@ -62,45 +72,82 @@ class PromptRecord:
         return replace(self, prompts=tuple(changed))
 
 
-def record_to_json(record: PromptRecord) -> str:
-    """The record as text; :func:`record_from_json` gives it back bit for bit."""
-    masks = MaskTable()
-    entries = [{"key": kept.key} | prompt_to_entry(kept.prompt, masks) for kept in record.prompts]
-    document = {"version": _VERSION, "model": record.model, "settings": dict(record.settings), "prompts": entries}
-    keys = [entry["voxels"] for entry in entries if "voxels" in entry]
-    if keys:
-        document["masks"] = masks.to_document(keys)
+def to_text(document: object) -> str:
+    """JSON values as they are written in tags: :func:`json.loads` and this again give the same text."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def record_from_json(text: str) -> PromptRecord:
-    """The record of a text.
+@dataclass(frozen=True, slots=True)
+class _PromptText:
+    """A prompt as JSON text, and the voxels that it comes with, as JSON texts by key."""
 
-    Raises:
-        PromptError: it is damaged, or of a later version.
-    """
-    try:
-        document = json.loads(text)
-        if document["version"] != _VERSION:
-            raise PromptError("the segment's prompts were kept by a later version: update FoundationSeg to use them")
+    text: str
+    masks: Mapping[str, str]
+
+    @staticmethod
+    def of(kept: KeptPrompt) -> "_PromptText":
         masks = MaskTable()
-        masks.take_document(document.get("masks", {}))
-        kept = (KeptPrompt(str(entry["key"]), prompt_of_entry(entry, masks)) for entry in document["prompts"])
-        return PromptRecord(tuple(kept), str(document["model"]), dict(document["settings"]))
-    except PromptError:
-        raise
-    except (FoundationSegError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PromptError("the prompts kept in the segment are damaged") from error
+        entry = {"key": kept.key} | prompt_to_entry(kept.prompt, masks)
+        voxels = masks.to_document([entry["voxels"]] if "voxels" in entry else [])
+        return _PromptText(to_text(entry), {key: to_text(mask) for key, mask in voxels.items()})
+
+
+@dataclass(slots=True)
+class RecordTags:
+    """Reads and writes the records of one segment; what did not change since the last time is not worked out again.
+
+    A record that cannot be read, because it is damaged or of a later version, is not lost: the next one that is written
+    sets it aside, in a tag of its own (:data:`UNREAD_TAG`).
+    """
+
+    _prompts: PrefixMemo[KeptPrompt, _PromptText] = field(default_factory=lambda: PrefixMemo(_PromptText.of))
+    _masks: frozenset[str] = frozenset()
+    _is_unread: bool = False
+
+    def read(self, segment: Any) -> PromptRecord:
+        """The record that a `vtkSegment` keeps; an empty one where there is none.
+
+        Raises:
+            PromptError: it is damaged, or of a later version.
+        """
+        self._masks, self._is_unread = frozenset(), False
+        text = record_text(segment)
+        if text is None:
+            return PromptRecord()
+        try:
+            record, self._masks = _parsed(text, segment)
+        except PromptError:
+            self._is_unread = True
+            raise
+        return record
+
+    def set_aside(self) -> None:
+        """Keep what is there beside the next record: somebody could not use it."""
+        self._masks, self._is_unread = frozenset(), True
+
+    def write(self, segment: Any, record: PromptRecord) -> None:
+        """Keep a record in a `vtkSegment`; an empty one without model and settings leaves no trace."""
+        if self._is_unread:
+            _set_aside(segment)
+        texts = self._prompts.of(record.prompts)
+        masks = {**record.masks}
+        for one in texts:
+            masks.update(one.masks)
+        for key, text in masks.items():
+            if not segment.HasTag(MASK_TAG + key):
+                write_tag(segment, MASK_TAG + key, text)
+        if record == PromptRecord():
+            segment.RemoveTag(RECORD_TAG)
+        else:
+            write_tag(segment, RECORD_TAG, _record_json(record, (one.text for one in texts)))
+        for key in self._masks - masks.keys():
+            segment.RemoveTag(MASK_TAG + key)
+        self._masks, self._is_unread = frozenset(masks), False
 
 
 def read_record(segment: Any) -> PromptRecord:
-    """The record that a `vtkSegment` keeps; an empty one where there is none.
-
-    Raises:
-        PromptError: it is damaged, or of a later version.
-    """
-    text = record_text(segment)
-    return PromptRecord() if text is None else record_from_json(text)
+    """See :meth:`RecordTags.read`, for those who only look."""
+    return RecordTags().read(segment)
 
 
 def record_text(segment: Any) -> str | None:
@@ -108,10 +155,60 @@ def record_text(segment: Any) -> str | None:
     return read_tag(segment, RECORD_TAG)
 
 
-def write_record(segment: Any, record: PromptRecord) -> None:
-    """Keep a record in a `vtkSegment`; an empty one without model and settings leaves no trace."""
-    if record == PromptRecord():
-        if segment.HasTag(RECORD_TAG):
-            segment.RemoveTag(RECORD_TAG)
-    else:
-        write_tag(segment, RECORD_TAG, record_to_json(record))
+def _record_json(record: PromptRecord, prompts: Iterable[str]) -> str:
+    head = f'{{"version":{_VERSION},"model":{to_text(record.model)},"settings":{to_text(dict(record.settings))}'
+    steps = f',"steps":{record.steps}' if record.steps else ""
+    return f'{head}{steps},"prompts":[{",".join(prompts)}]}}'
+
+
+def _parsed(text: str, segment: Any) -> tuple[PromptRecord, frozenset[str]]:
+    """The record of a text, and the keys of the masks that belong to it."""
+    try:
+        document = json.loads(text)
+        if document["version"] != _VERSION:
+            raise PromptError("the segment's prompts were kept by a later version: update FoundationSeg to use them")
+        masks = MaskTable()
+        voxels = [entry["voxels"] for entry in document["prompts"] if "voxels" in entry]
+        masks.take_document({key: json.loads(mask) for key, mask in _mask_texts(segment, voxels).items()})
+        kept = (KeptPrompt(str(entry["key"]), prompt_of_entry(entry, masks)) for entry in document["prompts"])
+        steps = document.get("steps")
+        if not isinstance(steps, Mapping | None):
+            raise TypeError("steps are an object")
+        needed = _needed_masks(steps)
+        record = PromptRecord(
+            tuple(kept),
+            str(document["model"]),
+            dict(document["settings"]),
+            "" if steps is None else to_text(steps),
+            _mask_texts(segment, needed),
+        )
+    except PromptError:
+        raise
+    except (FoundationSegError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PromptError("the prompts kept in the segment are damaged") from error
+    return record, frozenset((*voxels, *needed))
+
+
+def _needed_masks(steps: Mapping[str, Any] | None) -> list[str]:
+    """The keys of the masks that steps refer to; none where these are no steps that this version knows."""
+    entries = steps.get("steps") if steps is not None else None
+    if not isinstance(entries, list):
+        return []
+    return [key for entry in entries if isinstance(entry, Mapping) for key in mask_keys(entry) if key]
+
+
+def _mask_texts(segment: Any, keys: Iterable[str]) -> dict[str, str]:
+    """The masks of those keys that are there."""
+    found = {key: read_tag(segment, MASK_TAG + key) for key in keys}
+    return {key: text for key, text in found.items() if text is not None}
+
+
+def _set_aside(segment: Any) -> None:
+    text, number = record_text(segment), 1
+    if text is None:
+        return
+    while segment.HasTag(name := UNREAD_TAG + (f".{number}" if number > 1 else "")):
+        if read_tag(segment, name) == text:
+            return
+        number += 1
+    write_tag(segment, name, text)

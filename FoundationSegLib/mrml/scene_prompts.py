@@ -21,7 +21,7 @@ from ..core.prompts import Prompt
 from .observers import Observers
 from .prompt_nodes import Place, place_of
 from .prompt_pictures import PromptPictures
-from .prompt_records import PromptRecord, read_record, record_text, write_record
+from .prompt_records import PromptRecord, RecordTags, record_text
 from .volumes import geometry_from_node, share_parent_transform
 
 _SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified")
@@ -59,6 +59,7 @@ class ScenePrompts:
         self._on_error = on_error or (lambda error: None)
         self._records: dict[str, PromptRecord] = {}
         self._texts: dict[str, str | None] = {}
+        self._tags: dict[str, RecordTags] = {}
         self._observers = Observers()
         self._is_writing = False
         geometry = geometry_from_node(volume_node)
@@ -85,6 +86,10 @@ class ScenePrompts:
         if self._segment(segment_id) is not None and self._observers:
             self._write(segment_id, record)
             self._draw(segment_id)
+
+    def set_aside(self, segment_id: str) -> None:
+        """The record of a segment cannot be used as it is: what is kept there now stays beside the next one."""
+        self._tags_of(segment_id).set_aside()
 
     def node(self, segment_id: str, key: str) -> Any:
         """The markups node of a prompt, or None."""
@@ -124,6 +129,7 @@ class ScenePrompts:
         for segment_id in {*self._records, *self._texts, *drawn}.difference(ids):
             self._records.pop(segment_id, None)
             self._texts.pop(segment_id, None)
+            self._tags.pop(segment_id, None)
             self._draw(segment_id)
         for segment_id in ids:
             self._read_segment(segment_id)
@@ -140,7 +146,7 @@ class ScenePrompts:
         try:
             # A segment without a record may get one yet: Slicer's undo adds segments first, and then their tags.
             if text is not None:
-                self._records[segment_id] = read_record(self._segment(segment_id))
+                self._records[segment_id] = self._tags_of(segment_id).read(self._segment(segment_id))
         except FoundationSegError as error:
             self._on_error(error)
         else:
@@ -150,10 +156,13 @@ class ScenePrompts:
         segment, before = self._segment(segment_id), self._is_writing
         self._is_writing = True
         try:
-            write_record(segment, record)
+            self._tags_of(segment_id).write(segment, record)
         finally:
             self._is_writing = before
         self._records[segment_id], self._texts[segment_id] = record, record_text(segment)
+
+    def _tags_of(self, segment_id: str) -> RecordTags:
+        return self._tags.setdefault(segment_id, RecordTags())
 
     def _draw(self, segment_id: str) -> None:
         segment = self._segment(segment_id)

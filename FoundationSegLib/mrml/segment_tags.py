@@ -41,10 +41,10 @@ def set_provenance(segment: Any, provenance: Mapping[str, str]) -> None:
     if unknown:
         raise InputError(f"no such provenance: {', '.join(unknown)}; known are {', '.join(PROVENANCE)}")
     for key in PROVENANCE:
-        if key in provenance:
-            write_tag(segment, PREFIX + key, provenance[key])
-        else:
+        if key not in provenance:
             segment.RemoveTag(PREFIX + key)
+        elif read_tag(segment, PREFIX + key) != provenance[key]:  # each tag that is set makes observers look
+            write_tag(segment, PREFIX + key, provenance[key])
 
 
 def provenance(segment: Any) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The one door through which segments are written: by edits, into the voxels that changed and no others."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,14 @@ from ..core.geometry import Box
 from ..core.mask import Edit, PackedMask, SegmentChange, pack_mask
 from ..core.overlap import OverlapPolicy
 from . import segment_tags
-from .labelmaps import BINARY_LABELMAP, is_empty, mask_image, place_empty_labelmaps
+from .labelmaps import (
+    BINARY_LABELMAP,
+    is_empty,
+    mask_image,
+    place_empty_labelmaps,
+    take_labelmaps,
+    turned_labelmaps,
+)
 from .masking import editable
 from .segment_reader import SegmentReader
 from .terminology import Colour, find_term, generic_colour
@@ -28,7 +35,8 @@ class SegmentWriter(SegmentReader):
     ``FoundationSeg``) in `OverwriteNone` and without masks, so the user's Segment Editor settings neither change nor
     matter. `ModificationModeSet` is never used: with an extent it clears the rest of the segment.
 
-    The segmentation takes the volume's grid as its reference geometry, and the volume's parent transform.
+    The segmentation takes the volume's grid as its reference geometry, and the volume's parent transform. Segments
+    whose voxels are the volume's, but counted in other directions, are turned round (:func:`.turned_labelmaps`).
 
     Raises:
         InputError: the volume holds no image, or the segmentation is kept as something else than binary label maps.
@@ -39,7 +47,9 @@ class SegmentWriter(SegmentReader):
     def __init__(self, segmentation_node: Any, volume_node: Any) -> None:
         super().__init__(segmentation_node, geometry_from_node(volume_node))
         self._volume_node = volume_node
-        self._require_fit()
+        turned = turned_labelmaps(segmentation_node.GetSegmentation(), self._geometry)
+        self._require_fit(turned)
+        take_labelmaps(segmentation_node.GetSegmentation(), turned)
         share_parent_transform(volume_node, segmentation_node)
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
         place_empty_labelmaps(segmentation_node.GetSegmentation(), self._geometry.ijk_to_ras)
@@ -52,8 +62,9 @@ class SegmentWriter(SegmentReader):
         colour: Colour | None = None,
         terminology: str | None = None,
         tags: Mapping[str, str] | None = None,
+        segment_id: str = "",
     ) -> str:
-        """Add an empty segment and return its id, which Slicer chooses at random.
+        """Add an empty segment and return its id, which Slicer chooses at random unless one is given that is free.
 
         The segment gets a layer of its own: an edit then costs what the segment's extent costs, and no voxel of a
         neighbour is ever rewritten. Slicer puts layers together again when it saves.
@@ -63,6 +74,7 @@ class SegmentWriter(SegmentReader):
             colour: red, green, blue from 0 to 1; unless given, that of the term, else one by the segment's number.
             terminology: in Slicer's serialised form; unless given, looked up by the name.
             tags: segment tags by their whole names.
+            segment_id: the id that it had once.
         """
         term = find_term(name)
         segmentation = self._node.GetSegmentation()
@@ -75,7 +87,7 @@ class SegmentWriter(SegmentReader):
             segment.SetTerminology(terminology or term.serialized)
         for tag, value in (tags or {}).items():
             segment_tags.write_tag(segment, tag, value)
-        segmentation.AddSegment(segment)
+        segmentation.AddSegment(segment, "" if segmentation.GetSegment(segment_id) else segment_id)
         place_empty_labelmaps(segmentation, self._geometry.ijk_to_ras)
         return segmentation.GetSegmentIdBySegment(segment)
 
@@ -174,14 +186,14 @@ class SegmentWriter(SegmentReader):
         if segment_tags.is_locked(segment):
             raise InputError(f"the segment '{segment.GetName()}' is locked: unlock it first")
 
-    def _require_fit(self) -> None:
+    def _require_fit(self, turned: Container[Any]) -> None:
         name, kind = self._node.GetName(), self._node.GetSegmentation().GetSourceRepresentationName()
         if kind != BINARY_LABELMAP:
             raise InputError(
                 f"the segmentation '{name}' is kept as {kind.lower()}: make the binary label map its source in the "
                 "Segmentations module, or start a new one"
             )
-        self.require_grid(self.segment_ids)
+        self.require_grid(key for key in self.segment_ids if self.labelmap(key) not in turned)
         moves = not np.array_equal(parent_to_world(self._volume_node), parent_to_world(self._node))
         if moves and not all(is_empty(self.labelmap(segment_id)) for segment_id in self.segment_ids):
             raise GeometryError(

@@ -5,26 +5,53 @@ what they come to, with those that wait for an answer. Where the two differ, som
 was there, or the scene was saved before an answer came: prompts and voxels are both taken as they are then.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import FoundationSegError, GeometryError
+from ..core.errors import FoundationSegError, GeometryError, InputError
 from ..core.geometry import Geometry
 from ..core.mask_table import MaskTable
-from ..core.prompts import MaskPrompt, Prompt
+from ..core.prefix_memo import PrefixMemo
+from ..core.prompts import Prompt, bare
+from ..core.segment_store import KeptSteps
 from ..core.session import Session
 from ..core.session_segment import SegmentSession
-from ..core.steps import PromptAdded, PromptMoved, PromptRemoved, Standing, Steps, standing
-from ..core.steps_document import parse_steps, steps_to_document
+from ..core.steps import Held, PromptAdded, PromptMoved, PromptRemoved, Standing, Step, Steps, standing
+from ..core.steps_document import VERSION, mask_keys, parse_steps, step_to_document, steps_to_document
 from .prompt_nodes import Place
-from .prompt_records import KeptPrompt, PromptRecord
+from .prompt_records import KeptPrompt, PromptRecord, to_text
 from .scene_prompts import ScenePrompts
 from .volumes import geometry_from_node
 
-_STEPS, _GRID = "steps", "grid"
+_GRID = "grid"
+
+
+@dataclass(slots=True)
+class _Texts:
+    """What is written for one segment, of which only what changed is worked out again.
+
+    Attributes:
+        masks: what the steps refer to.
+        prompts: prompts as records keep them.
+        steps: each step as JSON text, and the keys of the masks that it refers to.
+    """
+
+    masks: MaskTable = field(default_factory=MaskTable)
+    prompts: PrefixMemo[Held, KeptPrompt] = field(
+        default_factory=lambda: PrefixMemo(lambda held: KeptPrompt(held.key, bare(held.prompt)))
+    )
+    steps: PrefixMemo[Step, tuple[str, tuple[str, ...]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = PrefixMemo(self._step)
+
+    def _step(self, step: Step) -> tuple[str, tuple[str, ...]]:
+        entry = step_to_document(step, self.masks)
+        return to_text(entry), tuple(key for key in mask_keys(entry) if key)
 
 
 class SessionPrompts:
@@ -50,8 +77,10 @@ class SessionPrompts:
     ) -> None:
         self._on_error = on_error or (lambda error: None)
         self._geometry = geometry_from_node(volume_node)
+        self._grid = {"ijk_to_ras": self._geometry.ijk_to_ras.tolist(), "shape_kji": list(self._geometry.shape_kji)}
         self._session: Session | None = None
         self._being_told: Place | None = None
+        self._texts: dict[str, _Texts] = {}
         self.scene = ScenePrompts(segmentation_node, volume_node, self._changed, self._on_error)
 
     def follow(self, session: Session) -> None:
@@ -69,26 +98,54 @@ class SessionPrompts:
         record = self.scene.record(segment_id)
         if record == PromptRecord():
             return None
-        document, masks = record.settings.get(_STEPS), MaskTable()
+        document, masks = None, MaskTable()
         steps: Steps = ()
         try:
-            if document is not None and _is_grid(record.settings.get(_GRID), self._geometry):
+            document = self._document(segment_id, record)
+            if document is not None:
                 steps = parse_steps(document, masks)
             more = _differences(standing(steps), record, self._key_being_told(segment_id))
         except FoundationSegError as error:
+            self.scene.set_aside(segment_id)
             self._on_error(error)
-            steps, more = (), _differences(Standing(), record, None)
-        if steps and not more:
+            document, steps, more = None, (), _differences(Standing(), record, None)
+        if document is not None and not more:
             return document
         return steps_to_document((*steps, *more), masks)
 
-    def write(self, segment_id: str, document: Mapping[str, Any], now: Standing) -> None:
+    def _document(self, segment_id: str, record: PromptRecord) -> Mapping[str, Any] | None:
+        """The steps of a record with their masks; None where there are none of this grid."""
+        if not record.steps:
+            return None
+        if not _is_grid(record.settings.get(_GRID), self._geometry):
+            self.scene.set_aside(segment_id)
+            return None
+        try:
+            masks = {key: json.loads(text) for key, text in record.masks.items()}
+        except ValueError as error:
+            raise InputError("the masks of the steps are damaged") from error
+        return {**json.loads(record.steps), "masks": masks}
+
+    def write(self, segment_id: str, kept: KeptSteps) -> None:
         """See :meth:`PromptStore.write`."""
-        record = self.scene.record(segment_id)
-        grid = {"ijk_to_ras": self._geometry.ijk_to_ras.tolist(), "shape_kji": list(self._geometry.shape_kji)}
-        settings = {**record.settings, _STEPS: document, _GRID: grid}
-        model = now.choice.model_id if now.choice is not None else ""
-        self.scene.set_record(segment_id, PromptRecord(self._shown(segment_id, now), model, settings))
+        before = self.scene.record(segment_id)
+        texts = self._texts.get(segment_id)
+        if texts is None or texts.masks is not kept.masks:
+            texts = self._texts[segment_id] = _Texts(kept.masks)
+        written = texts.steps.of(kept.steps)
+        keys = {key for _, of_step in written for key in of_step}
+        masks = {key: before.masks.get(key) or to_text(kept.masks.to_document([key])[key]) for key in keys}
+        steps = ",".join(text for text, _ in written)
+        self.scene.set_record(
+            segment_id,
+            PromptRecord(
+                self._shown(segment_id, kept.now),
+                kept.now.choice.model_id if kept.now.choice is not None else "",
+                {**before.settings, _GRID: self._grid},
+                f'{{"version":{VERSION},"steps":[{steps}],"result":{to_text(kept.result)}}}',
+                masks,
+            ),
+        )
 
     def _draw(self, segment_id: str) -> None:
         """Draw what the session's steps come to now."""
@@ -99,8 +156,9 @@ class SessionPrompts:
 
     def _shown(self, segment_id: str, now: Standing | None) -> tuple[KeptPrompt, ...]:
         if self._session is not None and (now is None or segment_id in self._session.queued_targets()):
-            now = standing(self._session.steps(segment_id))
-        return tuple(KeptPrompt(held.key, bare(held.prompt)) for held in (now or Standing()).prompts)
+            now = self._session.standing(segment_id)
+        texts = self._texts.setdefault(segment_id, _Texts())
+        return tuple(texts.prompts.of((now or Standing()).prompts))
 
     def _key_being_told(self, segment_id: str) -> str | None:
         place = self._being_told
@@ -135,11 +193,6 @@ def _differences(now: Standing, record: PromptRecord, key_being_told: str | None
     moved = (PromptMoved(key, after[key]) for key in changed)
     added = (PromptAdded(key, prompt) for key, prompt in after.items() if key not in before)
     return (*removed, *moved, *added)
-
-
-def bare(prompt: Prompt) -> Prompt:
-    """Without voxels: the steps have them."""
-    return replace(prompt, voxels=None) if isinstance(prompt, MaskPrompt) else prompt
 
 
 def _is_grid(document: Any, geometry: Geometry) -> bool:

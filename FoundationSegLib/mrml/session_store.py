@@ -1,6 +1,7 @@
 """A session's segments in a segmentation node of the scene."""
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,22 @@ from ..core.segment_store import NewSegment
 from . import segment_tags
 from .labelmaps import occupied_box
 from .segments import SegmentWriter
-from .terminology import find_term, generic_colour
+from .surfaces import drop_surfaces
+from .terminology import Colour, find_term, generic_colour
 from .volumes import share_parent_transform
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a segment was made, which tells whether somebody changed it."""
+
+    name: str
+    colour: Colour
+    terminology: str
+
+    @staticmethod
+    def of(segment: Any) -> "_Look":
+        return _Look(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology())
 
 
 class SceneStore:
@@ -25,16 +40,22 @@ class SceneStore:
     Attributes:
         masking_node: a `vtkMRMLSegmentEditorNode` whose editable area and intensity range are to be kept to ("same as
             Segment Editor"); None for none.
+        defers_surfaces: the surface of a segment that changes is dropped, and not made anew within the change, which
+            takes up to seconds; whoever says so calls :func:`.surfaces.make_surfaces` when there is time.
 
     Raises:
         InputError, GeometryError: as :class:`.segments.SegmentWriter`.
     """
 
-    def __init__(self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None) -> None:
+    def __init__(
+        self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None, defers_surfaces: bool = False
+    ) -> None:
         self._writer = SegmentWriter(segmentation_node, volume_node)
         self._segmentation_node, self._volume_node = segmentation_node, volume_node
         self._scene = segmentation_node.GetScene()
         self.masking_node = masking_node
+        self.defers_surfaces = defers_surfaces
+        self._made: dict[str, _Look] = {}
 
     @property
     def writer(self) -> SegmentWriter:
@@ -86,16 +107,36 @@ class SceneStore:
         self._require_ready()
         term = find_term(new.kind or new.name)
         colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
-        return self._writer.add_segment(new.name, colour=colour, terminology=term.serialized if term else None)
+        made = self._made.get(new.segment_id)
+        segment_id = self._writer.add_segment(
+            new.name,
+            colour=made.colour if made is not None else colour,
+            terminology=term.serialized if term else None,
+            segment_id=new.segment_id,
+        )
+        self._made[segment_id] = _Look.of(self._writer.segment(segment_id))
+        return segment_id
+
+    def withdraw(self, segment_id: str) -> bool:
+        """See :meth:`SegmentStore.withdraw`. Whoever names, colours, codes, locks or draws a segment makes it his."""
+        self._require_there()
+        segment = self._writer.segment(segment_id)
+        is_as_made = self._made.get(segment_id) == _Look.of(segment)
+        if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
+            return False
+        self._segmentation_node.GetSegmentation().RemoveSegment(segment_id)
+        return True
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """See :meth:`SegmentStore.write`."""
         self._require_ready()
+        self._drop_surfaces()
         return self._writer.write_change(segment_id, change, policy, self.masking_node)
 
     def apply(self, edit: Edit) -> Edit:
         """See :meth:`SegmentStore.apply`. The session has just looked whether the segments are as they were."""
         self._require_there()
+        self._drop_surfaces()
         return self._writer.apply_known(edit)
 
     def provenance(self, segment_id: str) -> Mapping[str, str]:
@@ -107,6 +148,10 @@ class SceneStore:
         segment = self._writer.segment(segment_id)
         if segment_tags.provenance(segment) != dict(provenance):
             segment_tags.set_provenance(segment, provenance)
+
+    def _drop_surfaces(self) -> None:
+        if self.defers_surfaces:
+            drop_surfaces(self._segmentation_node)
 
     def _require_ready(self) -> None:
         """Also puts the segments under the transform that the volume is under now."""

@@ -12,7 +12,20 @@ import slicer
 
 from ..core.errors import FoundationSegError
 from ..core.prompts import Polarity, Prompt
-from .gestures import Drawing, Gesture, Idle, Pixel, Reaction, State, ToolKind, cancel, move, press, release
+from .gestures import (
+    Drawing,
+    Gesture,
+    Idle,
+    Pixel,
+    Reaction,
+    State,
+    ToolKind,
+    cancel,
+    move,
+    press,
+    press_again,
+    release,
+)
 from .observers import Observers
 from .preview import Preview, preview_lines
 from .slice_views import SliceView
@@ -161,10 +174,13 @@ class _ListeningView:
         self._apply(cancel(self._state))
 
     def _pressed(self, repeated: bool) -> bool:
-        interactor = self._view.interactor
-        self.cancel()
+        interactor, state = self._view.interactor, self._state
+        has_modifier = bool(interactor.GetShiftKey() or interactor.GetAltKey())
+        if self._is_drawing() and isinstance(state, Drawing) and state.is_hovering and not has_modifier:
+            return self._apply(press_again(state, self._place()))
+        self._tool.cancel()  # in all views: a first corner may wait in another one
         self._state = Idle()
-        if interactor.GetShiftKey() or interactor.GetAltKey():
+        if has_modifier:
             return False
         try:
             self._plane = self._tool.plane_of(self._view)

@@ -64,6 +64,11 @@ def find_term(name: str) -> Term | None:
     return _terms().get(_key(_words(name)))
 
 
+def known_names() -> tuple[str, ...]:
+    """The names of all terms, in the order of the table."""
+    return tuple(entry["name"] for entry in _table()["terms"])
+
+
 def generic_colour(index: int) -> Colour:
     """A colour for the segment with that number, well apart from those of the numbers before."""
     red, green, blue = colorsys.hsv_to_rgb((0.1 + index * _GOLDEN_RATIO) % 1, 0.6, 0.95)
@@ -71,9 +76,14 @@ def generic_colour(index: int) -> Colour:
 
 
 @cache
+def _table() -> Mapping[str, Any]:
+    return tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+
+
+@cache
 def _terms() -> Mapping[tuple[str, ...], Term]:
     """All terms by the key of each of their names, sides included. The exact names of sided types win."""
-    table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+    table = _table()
     plain, sided = {}, {}
     for entry in table["terms"]:
         term = _term(entry, table)

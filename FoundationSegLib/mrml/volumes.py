@@ -1,5 +1,6 @@
 """Volume nodes to volumes and back, and the parent transform that volume, segmentation and prompts share."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,29 @@ def volume_from_node(volume_node: Any) -> Volume:
         window_level=_window_level(volume_node),
         name=volume_node.GetName() or "",
     )
+
+
+class NodeImage:
+    """The image of a volume node as it is now. See :class:`FoundationSegLib.core.segment_store.ImageSource`.
+
+    Who writes into Slicer's memory says so (`slicer.util.arrayFromVolumeModified`), or Slicer does not show it either.
+    """
+
+    def __init__(self, volume_node: Any) -> None:
+        self._node = volume_node
+
+    def stamp(self) -> Hashable:
+        """See :meth:`ImageSource.stamp`."""
+        image = self._node.GetImageData()
+        scalars = image.GetPointData().GetScalars() if image is not None else None
+        matrix = vtk.vtkMatrix4x4()
+        self._node.GetIJKToRASMatrix(matrix)
+        where = scalars.GetAddressAsString("") if scalars is not None else ""
+        return where, image and image.GetMTime(), scalars and scalars.GetMTime(), matrix.GetData()
+
+    def read(self) -> Volume:
+        """See :meth:`ImageSource.read`."""
+        return volume_from_node(self._node)
 
 
 def add_volume_node(scene: Any, volume: Volume, name: str | None = None) -> Any:

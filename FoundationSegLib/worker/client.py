@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, overload
 
+from ..core.classification import Classification
+from ..core.classify_request import ClassifyRequest
 from ..core.errors import Cancelled, FoundationSegError
 from ..core.progress import CancelToken, Progress, ProgressReport
 from ..core.requests import DownloadRequest, Prediction, PredictRequest, Request
 from ..core.volume import Volume
-from .messages import Answered, Downloaded, Event, Failed, Progressed
+from .messages import Answered, Classified, Downloaded, Event, Failed, Progressed
 
 
 class Client(Protocol):
@@ -42,7 +44,10 @@ class Client(Protocol):
         ...
 
     def submit(self, request: Request) -> None:
-        """Ask for a prediction or a download. Whatever was asked before and is not answered yet fails as cancelled."""
+        """Ask for a prediction, a classification or a download.
+
+        Whatever was asked before and is not answered yet fails as cancelled.
+        """
         ...
 
     def cancel(self, request_id: int) -> None:
@@ -88,6 +93,10 @@ class Answering(Protocol):
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
         """Answer a request."""
+        ...
+
+    def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
+        """Answer a request to classify."""
         ...
 
     def download(self, request: DownloadRequest, progress: Progress) -> None:
@@ -152,6 +161,8 @@ class InlineClient:
         if isinstance(request, DownloadRequest):
             self.engine.download(request, progress)
             return Downloaded(request.request_id)
+        if isinstance(request, ClassifyRequest):
+            return Classified(request.request_id, self.engine.classify(request, progress))
         return Answered(request.request_id, self.engine.predict(request, progress))
 
     def cancel(self, request_id: int) -> None:
@@ -187,12 +198,14 @@ OnProgress = Callable[[ProgressReport], None]
 @overload
 def ask(client: Client, request: PredictRequest, on_progress: OnProgress | None = None) -> Prediction: ...
 @overload
+def ask(client: Client, request: ClassifyRequest, on_progress: OnProgress | None = None) -> Classification: ...
+@overload
 def ask(client: Client, request: DownloadRequest, on_progress: OnProgress | None = None) -> None: ...
-def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Prediction | None:
+def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Prediction | Classification | None:
     """Submit a request and wait for its answer; events of other requests are dropped. For scripts, not for panels.
 
-    Returns the prediction; None once a download is done. ``on_progress`` is told of each report as it comes; of a
-    client that works in line, all of them at the end.
+    Returns the prediction or the classification; None once a download is done. ``on_progress`` is told of each report
+    as it comes; of a client that works in line, all of them at the end.
 
     Raises:
         FoundationSegError: whatever the request failed with.
@@ -205,6 +218,8 @@ def ask(client: Client, request: Request, on_progress: OnProgress | None = None)
                     continue
                 if isinstance(event, Answered):
                     return event.prediction
+                if isinstance(event, Classified):
+                    return event.classification
                 if isinstance(event, Failed):
                     raise event.error
                 if isinstance(event, Downloaded):

@@ -75,6 +75,7 @@ def request_to_frame(request: PredictRequest, ticket: int) -> Frame:
         "masks": [(n, m, *_box_to_header(mask)) for n, m, mask in masks],
         "intensity": request.intensity,
         "propagation": request.propagation and asdict(request.propagation),
+        "region": request.region and asdict(request.region),
     }
     return Frame(header, b"".join(mask.bits for _, _, mask in masks))
 
@@ -100,6 +101,7 @@ def request_from_frame(frame: Frame) -> PredictRequest:
         segments=tuple(segments),
         intensity=header["intensity"],
         propagation=header["propagation"] and Propagation(**header["propagation"]),
+        region=header["region"] and Box(**{name: tuple(corner) for name, corner in header["region"].items()}),
     )
 
 

@@ -11,40 +11,23 @@ import json
 import os
 import secrets
 import selectors
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 from .frames import Frame, FrameError, FrameReader, encode_frame
+from .processes import kill_tree, spawn
 
 _HELLO = 2**12  # of a stranger, no more than this is read
 _FLUSH = 2**23  # what one call sends at most: some milliseconds
 _MAX_PAYLOAD = 2**31  # of the worker: the bits of a mask, eight voxels a byte
 _LOG_TAIL = 4000
 _MAX_LOG = 2**24
-_LIBRARY_PLACE = Path(__file__).resolve().parents[2]
-# Nothing is reported to anybody, and nothing looked up in the network, but for downloads the user asked for.
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-_TRUE = ("1", "ON", "YES", "TRUE")  # as the Hub's client reads it
-_ENVIRONMENT = {
-    **dict.fromkeys(_OFFLINE, "1"),
-    # glibc would give the memory of every activation back to the system, and get it anew: an organ of 14 slices takes
-    # 6.2 s instead of 6.8. Images, larger than the first number of bytes, are given back.
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**29),
-    "MALLOC_TOP_PAD_": str(2**26),
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "PYTHONUTF8": "1",
-}
 
 
 class LinkLost(Exception):
@@ -58,40 +41,6 @@ class LinkLost(Exception):
         super().__init__(message)
         self.log = log
         self.has_ended = has_ended
-
-
-def _environment() -> dict[str, str]:
-    wants_offline = any(os.environ.get(name, "").upper() in _TRUE for name in _OFFLINE)
-    paths = [str(_LIBRARY_PLACE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # What the user asks to be downloaded may be, unless the user's own offline mode is on.
-    allowed = {"FOUNDATIONSEG_ALLOW_DOWNLOAD": "0" if wants_offline else "1"}
-    return {**os.environ, **_ENVIRONMENT, **allowed, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def _spawn(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a process with a group of its own: the terminal's Ctrl-C is not for it, and it ends with its children."""
-    if sys.platform == "win32":
-        # Without the first, a console would open before the user.
-        apart: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    else:
-        apart = {"start_new_session": True}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(), **apart)
-
-
-def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its children; PythonSlicer may be a launcher, and the worker its child."""
-    if sys.platform == "win32":
-        if process.poll() is None:
-            taskkill = Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "taskkill.exe")
-            command = (str(taskkill), "/T", "/F", "/PID", str(process.pid))
-            no_window = subprocess.CREATE_NO_WINDOW
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run(command, capture_output=True, creationflags=no_window, check=False, timeout=2)
-    else:
-        # Also where it has ended: the group lives as long as one of its children does.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
 
 
 @dataclass(slots=True)
@@ -116,8 +65,10 @@ class Link:
     _outgoing: deque[memoryview] = field(default_factory=deque)
 
     @staticmethod
-    def start(command: Sequence[str], settings: Mapping[str, Any]) -> "Link":
-        """Start a worker; returns at once.
+    def start(
+        command: Sequence[str], settings: Mapping[str, Any], inherited: Mapping[str, str] | None = None
+    ) -> "Link":
+        """Start a worker; returns at once. ``inherited``: see :func:`~.processes.environment`.
 
         Raises:
             LinkLost: the process cannot be started.
@@ -128,7 +79,7 @@ class Link:
                 log = undo.enter_context(tempfile.TemporaryFile())
                 listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
                 listener.setblocking(False)
-                process = _spawn(command, log)
+                process = spawn(command, log, log, inherited)
                 undo.pop_all()
         except OSError as error:
             raise LinkLost(f"the worker cannot be started: {error.strerror or type(error).__name__}") from error

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..core.errors import FoundationSegError, InferenceError
 from ..core.progress import CancelToken, Progress, ProgressReport
+from .classification_documents import classification_to_frame, classify_from_frame
 from .client import Answering
 from .documents import (
     download_from_frame,
@@ -95,7 +96,7 @@ class Worker:
 
     def _do(self, frame: Frame) -> None:
         kind = frame.header["type"]
-        if kind in ("predict", "download"):
+        if kind in ("predict", "classify", "download"):
             self._answer(frame)
         elif kind == "volume":
             self._add_volume(frame)
@@ -124,7 +125,8 @@ class Worker:
     def _answer(self, frame: Frame) -> None:
         ticket = frame.header["ticket"]
         progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
-        answer_to = self._predict if frame.header["type"] == "predict" else self._download
+        answers = {"predict": self._predict, "classify": self._classify, "download": self._download}
+        answer_to = answers[frame.header["type"]]
         try:
             answer = answer_to(frame, progress)
         except FoundationSegError as error:
@@ -134,10 +136,18 @@ class Worker:
         self.channel.send(answer)
 
     def _predict(self, frame: Frame, progress: Progress) -> Frame:
-        if frame.header["volume"] in self._refused:
-            raise self._refused[frame.header["volume"]]
+        self._require_taken(frame)
         prediction = self._need_engine().predict(request_from_frame(frame), progress)
         return prediction_to_frame(prediction, frame.header["ticket"])
+
+    def _classify(self, frame: Frame, progress: Progress) -> Frame:
+        self._require_taken(frame)
+        classification = self._need_engine().classify(classify_from_frame(frame), progress)
+        return classification_to_frame(classification, frame.header["ticket"])
+
+    def _require_taken(self, frame: Frame) -> None:
+        if frame.header["volume"] in self._refused:
+            raise self._refused[frame.header["volume"]]
 
     def _download(self, frame: Frame, progress: Progress) -> Frame:
         self._need_engine().download(download_from_frame(frame), progress)

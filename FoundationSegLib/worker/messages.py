@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..core.classification import Classification
 from ..core.errors import FoundationSegError
 from ..core.progress import ProgressReport
 from ..core.requests import Prediction
@@ -24,6 +25,14 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Classified:
+    """A request to classify is answered."""
+
+    request_id: int
+    classification: Classification
+
+
+@dataclass(frozen=True, slots=True)
 class Downloaded:
     """The checkpoint that a request asked for is there, whole and right."""
 
@@ -38,4 +47,4 @@ class Failed:
     error: FoundationSegError
 
 
-Event = Progressed | Answered | Downloaded | Failed
+Event = Progressed | Answered | Classified | Downloaded | Failed

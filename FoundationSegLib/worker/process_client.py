@@ -2,13 +2,15 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..core.classify_request import ClassifyRequest
 from ..core.errors import Cancelled, FoundationSegError, InferenceError, VolumeMissingError
 from ..core.progress import ProgressReport
-from ..core.requests import DownloadRequest, PredictRequest, Request
+from ..core.requests import DownloadRequest, Request
 from ..core.volume import Volume, require_image
+from .classification_documents import classify_to_frame
 from .documents import download_to_frame, error_from_frame, progress_from_frame, request_to_frame, volume_to_frame
 from .frames import Frame
 from .link import Link, LinkLost
@@ -37,11 +39,14 @@ class ProcessClient:
         settings: what the worker is told.
         command: how it is started.
         patience: how long to wait for what.
+        inherited: the environment that the worker starts with; this process's own, unless given. Another Python than
+            Slicer's must not get what Slicer's launcher has set.
     """
 
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     command: Sequence[str] = field(default_factory=worker_command)
     patience: Patience = field(default_factory=Patience)
+    inherited: Mapping[str, str] | None = None
     _link: Link | None = None
     _events: deque[Event] = field(default_factory=deque)
     _volumes: dict[str, Volume] = field(default_factory=dict)
@@ -91,7 +96,7 @@ class ProcessClient:
         """See :meth:`Client.submit`; returns at once. A worker that dies over a request is replaced and asked again."""
         self._drop("a newer request took its place", self.patience.supersede_s)
         extent = None
-        if isinstance(request, PredictRequest):
+        if not isinstance(request, DownloadRequest):
             self._model_id = request.model_id
             if request.volume_key not in self._volumes:
                 self._events.append(Failed(request.request_id, VolumeMissingError()))
@@ -163,7 +168,7 @@ class ProcessClient:
         if self._link is None:
             self._sent.clear()
             try:
-                self._link = Link.start(self.command, self.settings.to_document())
+                self._link = Link.start(self.command, self.settings.to_document(), self.inherited)
             except LinkLost as loss:
                 self._fail(InferenceError(str(loss)))
         return self._link
@@ -188,7 +193,8 @@ class ProcessClient:
             self._fail(VolumeMissingError())  # removed meanwhile
         else:
             self._transfer(work.request.volume_key)
-            link.send(request_to_frame(work.request, work.ticket))
+            to_frame = classify_to_frame if isinstance(work.request, ClassifyRequest) else request_to_frame
+            link.send(to_frame(work.request, work.ticket))
 
     def _take(self, frame: Frame) -> None:
         try:
@@ -198,7 +204,7 @@ class ProcessClient:
 
     def _take_known(self, frame: Frame) -> None:
         kind, ticket = frame.header["type"], frame.header.get("ticket")
-        has_ended = kind in ("answered", "downloaded", "failed")
+        has_ended = kind in ("answered", "classified", "downloaded", "failed")
         if has_ended and self._ending is not None and self._ending[0] == ticket:
             self._ending = None
         work = self._work
@@ -215,7 +221,7 @@ class ProcessClient:
 
     def _take_failure(self, work: Work, error: FoundationSegError) -> None:
         request, is_missing = work.request, isinstance(error, VolumeMissingError)
-        if isinstance(request, PredictRequest) and is_missing and not work.has_asked_twice:
+        if not isinstance(request, DownloadRequest) and is_missing and not work.has_asked_twice:
             # The worker let go of the image for want of memory.
             work.has_asked_twice = True
             self._sent.discard(request.volume_key)

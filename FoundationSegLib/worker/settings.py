@@ -67,11 +67,14 @@ class Patience:
     stop_s: float = 1.0
 
 
-def worker_command(python: Path | str = "") -> tuple[str, ...]:
+def worker_command(python: Path | str = "", module: str = "main") -> tuple[str, ...]:
     """The command that starts a worker with a given Python, or with the running one; in Slicer that is PythonSlicer.
+
+    ``module``: what it runs, ``"errand_main"`` for an errand (:mod:`.errand`).
+
 
     Some builds of Slicer do not know their own Python's path: there PythonSlicer is looked for, as a command.
     ``-P``: modules are not looked for in the working folder.
     """
     found = str(python) or sys.executable or shutil.which("PythonSlicer") or "PythonSlicer"
-    return found, "-P", "-m", f"{__package__}.main"
+    return found, "-P", "-m", f"{__package__}.{module}"

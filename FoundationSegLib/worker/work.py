@@ -3,13 +3,16 @@
 import time
 from dataclasses import dataclass, field
 
+from ..core.classification import Classification
+from ..core.classify_request import ClassifyRequest
 from ..core.errors import GeometryError
-from ..core.geometry import Box
+from ..core.geometry import Box, array_axis
 from ..core.progress import ProgressReport
 from ..core.requests import PredictRequest, Request
+from .classification_documents import classification_from_frame
 from .documents import prediction_from_frame
 from .frames import Frame
-from .messages import Answered, Downloaded
+from .messages import Answered, Classified, Downloaded
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class Work:
     restarts: int = 0
     has_asked_twice: bool = False
 
-    def answer(self, frame: Frame) -> Answered | Downloaded:
+    def answer(self, frame: Frame) -> Answered | Classified | Downloaded:
         """The event that a frame ends this request with.
 
         Raises:
@@ -45,6 +48,10 @@ class Work:
         kind, number = frame.header["type"], self.request.request_id
         if self.extent is None and kind == "downloaded":
             return Downloaded(number)
+        if self.extent is not None and kind == "classified" and isinstance(self.request, ClassifyRequest):
+            answer = classification_from_frame(frame)
+            self._require_fit(answer, self.request, self.extent)
+            return Classified(number, answer)
         if self.extent is None or kind != "answered" or not isinstance(self.request, PredictRequest):
             raise ValueError(f"{kind!r} is no answer to what was asked")
         prediction = prediction_from_frame(frame)
@@ -53,3 +60,11 @@ class Work:
         if not all(self.extent.contains(segment.mask.box) for segment in prediction.segments):
             raise GeometryError("a mask reaches out of the image")
         return Answered(number, prediction)
+
+    @staticmethod
+    def _require_fit(answer: Classification, request: ClassifyRequest, extent: Box) -> None:
+        if tuple(one.name for one in answer.scores) != request.labels.names or answer.axis != request.subject.axis:
+            raise ValueError("the answer is about other labels than were asked for")
+        there = range(extent.stop_kji[array_axis(answer.axis)])
+        if not all(index in there for one in (answer, *answer.evidence) for index in one.slices):
+            raise GeometryError("a slice lies outside of the image")

@@ -24,6 +24,7 @@ from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.mrml.headless import HeadlessScene, boot_scene
 from FoundationSegLib.mrml.labelmaps import mask_image
 from FoundationSegLib.mrml.segments import SegmentWriter
+from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import add_volume_node
 
@@ -43,6 +44,9 @@ class Prepared:
 
     def send_volume(self, volume: Volume) -> None:
         """Needs none."""
+
+    def remove_volume(self, volume_key: str) -> None:
+        """Has none."""
 
     def cancel(self, request_id: int) -> None:
         """Has answered already."""
@@ -72,12 +76,18 @@ class Bench:
     segment: SegmentSession
     twin: SegmentWriter
     twin_id: str
+    prompts: SessionPrompts | None = None
     edits: list[Edit] = field(default_factory=list)
     calls: list[float] = field(default_factory=lambda: [0.0])
 
     def click(self) -> None:
         """One prompt, to the written segment."""
         self.segment.add(PointPrompt((250.0, 250.0, 150.0)))
+
+    def stop(self) -> None:
+        """Watch the scene no more."""
+        if self.prompts is not None:
+            self.prompts.stop()
 
     def grow(self) -> None:
         """Somebody draws a large organ around it in both segmentations, as existing segments have."""
@@ -103,8 +113,8 @@ class Bench:
         return time.perf_counter() - start
 
 
-def bench() -> Bench:
-    """Both segmentations on 512 x 512 x 300, with a neighbour each."""
+def bench(with_prompts: bool = False) -> Bench:
+    """Both segmentations on 512 x 512 x 300, with a neighbour each; on request the session's prompts are markups."""
     headless = boot_scene()
     volume = Volume(np.zeros(SHAPE, np.int16), geometry_from_spacing(SHAPE))
     volume_node = add_volume_node(headless.scene, volume)
@@ -123,22 +133,35 @@ def bench() -> Bench:
             made[0].edits = [Edit({key: change}) for key, changes in outcome.changes.items() for change in changes]
 
     options = Options(ModelChoice("prepared", in_3d=True), ask_above=None)
-    session = Session(volume, Ledger(store), client, options, on_outcome=listen, on_request=client.answer)
-    made.append(Bench(headless, next_segment(session, "Organ"), twin, twin.add_segment("Organ")))
+    prompts = SessionPrompts(nodes[0], volume_node) if with_prompts else None
+    session = Session(volume, Ledger(store, prompts), client, options, on_outcome=listen, on_request=client.answer)
+    if prompts is not None:
+        prompts.follow(session)
+    made.append(Bench(headless, next_segment(session, "Organ"), twin, twin.add_segment("Organ"), prompts))
     return made[0]
 
 
 def session() -> list[Comparison | str]:
     """Clicks, undo and redo, each beside the bare calls on the same boxes in the same run."""
-    it = bench()
+    it, drawn = bench(), bench(with_prompts=True)
     first = timed_s(it.click)
     it.bare()
-    lone = list(_compared(it, "in a segment of its own"))
+    try:
+        found = [*_in_both(it), *_in_both(drawn, ", prompts in the scene")]
+    finally:
+        drawn.stop()
+    return [*found, f"the first write, which opens a layer: {first * 1000:.0f} ms", *_masked(it)]
+
+
+def _in_both(it: Bench, note: str = "") -> list[Comparison]:
+    """In a segment that the session alone wrote, and in a large one."""
+    it.click()
+    it.bare()
+    lone = list(_compared(it, f"in a segment of its own{note}"))
     it.grow()
     it.click()
     it.bare()
-    found = [*_compared(it, "in a large segment"), *lone]
-    return [*found, f"the first write, which opens a layer: {first * 1000:.0f} ms", *_masked(it)]
+    return [*_compared(it, f"in a large segment{note}"), *lone]
 
 
 def _compared(it: Bench, where: str) -> Iterator[Comparison]:

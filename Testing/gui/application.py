@@ -227,6 +227,9 @@ class Application(Standin, QtWidgets.QApplication):
     def openNodeModule(self, node: Any, role: str = "", context: str = "") -> None:
         self.desk.opened_modules.append(node.GetClassName())
 
+    def openExtensionsManagerDialog(self) -> None:
+        self.desk.opened_modules.append("ExtensionsManager")
+
 
 _application: list[Application] = []
 

@@ -90,3 +90,22 @@ def make_desk(tmp_path, opengl):
 @pytest.fixture
 def desk(make_desk):
     return make_desk()
+
+
+@pytest.fixture
+def rig(desk, tmp_path):
+    """A computer for the dialogs about models: `model_rig.ModelRig`."""
+    from Testing.gui.model_rig import model_rig
+
+    with model_rig(desk, tmp_path / "rig") as rig:
+        yield rig
+
+
+@pytest.fixture
+def at_panel(desk, monkeypatch):
+    """The panel of the module with a fast fake model, on an image that all three views show."""
+    from Testing.gui.panel_desk import PanelDesk
+
+    opened = PanelDesk(desk, monkeypatch)
+    yield opened
+    opened.forget()

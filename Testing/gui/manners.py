@@ -112,7 +112,8 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("slicer.app.layoutManager().sliceWidget('Red').sliceView().mrmlSliceNode().GetName()", "Red"),
         ("slicer.app.layoutManager().sliceWidget('Red').sliceView().convertDeviceToXYZ([10, 20])", (10.0, 20.0, 0.0)),
         (
-            "bar = slicer.util.mainWindow().statusBar(); bar.showMessage('hi'); bar.currentMessage()",
+            "slicer.util.mainWindow().statusBar().showMessage('hi'); "
+            "slicer.util.mainWindow().statusBar().currentMessage()",
             "hi",
         ),
     ],

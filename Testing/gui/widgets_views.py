@@ -158,8 +158,13 @@ class LayoutManager(Standin, QtCore.QObject):
 
     def __init__(self, headless: Any, place: QtWidgets.QWidget | None) -> None:
         super().__init__()
-        self._headless, self._place, self._layout = headless, place, 2
+        self._headless, self._layout = headless, 2
         self.widgets: dict[str, SliceWidget] = {}
+        self._viewport = QtWidgets.QWidget(place)
+        QtWidgets.QHBoxLayout(self._viewport)
+        if place is not None:
+            place.layout().addWidget(self._viewport)
+        self._viewport.show()
 
     def sliceViewNames(self) -> list[str]:
         return list(_ORIENTATIONS)
@@ -172,9 +177,12 @@ class LayoutManager(Standin, QtCore.QObject):
             rig.slice_node.SetOrientation(_ORIENTATIONS[name])
             self.widgets[name] = SliceWidget(rig=rig)
             self.widgets[name].setObjectName(f"qMRMLSliceWidget{name}")
-            if self._place is not None:
-                self._place.layout().addWidget(self.widgets[name])
+            self._viewport.layout().addWidget(self.widgets[name])
         return self.widgets[name]
+
+    def viewport(self, name: str = "") -> QtWidgets.QWidget:
+        """The area of all views."""
+        return self._viewport
 
     def mrmlSliceLogics(self) -> Any:
         for name in _ORIENTATIONS:

@@ -17,6 +17,7 @@ from FoundationSegLib.mrml.gestures import (
     cancel,
     move,
     press,
+    press_again,
     release,
     simplified,
 )
@@ -36,15 +37,41 @@ def drawn(kind, *way, polarity=Polarity.POSITIVE, repeated=False):
 @given(KINDS, POLARITIES, st.lists(PLACES, min_size=1, max_size=30))
 def test_a_drawing_ends_idle_with_at_most_one_gesture_of_its_kind(kind, polarity, way):
     reaction = drawn(kind, *way, polarity=polarity)
-    assert reaction.state == Idle() and reaction.swallow
     gesture = reaction.finished
+    assert reaction.swallow
+    assert reaction.state == Idle() or (kind == "corners" and reaction.state.is_hovering and gesture is None)
     if gesture is None:
-        assert kind in ("box", "lasso")
+        assert kind in ("box", "lasso", "corners")
         return
-    assert (gesture.kind, gesture.polarity) == (kind, polarity)
+    assert (gesture.kind, gesture.polarity) == ("box" if kind == "corners" else kind, polarity)
     assert set(gesture.path) <= set(way)
     assert gesture.path[-1] == way[-1]
     assert kind == "point" or gesture.path[0] == way[0]
+
+
+@given(PLACES, st.lists(PLACES, max_size=5), PLACES)
+def test_two_clicks_make_a_box(first, way, second):
+    state = drawn("corners", first).state
+    assert state.is_hovering
+    for at in way:
+        reaction = move(state, at)
+        assert not reaction.swallow  # no button is down: the view may follow the mouse
+        state = reaction.state
+    reaction = press_again(state, second)
+    assert reaction.swallow and release(reaction.state, second).state == Idle()
+    if math.dist(first, second) < 3:
+        assert reaction.finished is None
+    else:
+        assert (reaction.finished.kind, reaction.finished.path) == ("box", (first, second))
+
+
+def test_a_first_corner_is_forgotten_by_a_cancel_and_no_release_is_waited_for():
+    reaction = cancel(drawn("corners", (5.0, 5.0)).state)
+    assert (reaction.state, reaction.finished, reaction.swallow) == (Idle(), None, True)
+
+
+def test_a_double_click_sets_no_corner():
+    assert drawn("corners", (5.0, 5.0), repeated=True).state == Idle()
 
 
 EVENTS = st.one_of(
@@ -64,11 +91,14 @@ def test_any_order_of_events(events):
         reaction = press(*arguments) if name == "press" else reactions[name](state, *arguments)
         state = reaction.state
         since_press = [name] if name == "press" else [*since_press, name]
-        assert isinstance(state, Drawing) == (since_press[:1] == ["press"] and set(since_press[1:]) <= {"move"})
+        is_held = since_press[:1] == ["press"] and set(since_press[1:]) <= {"move"}
+        is_hovering = isinstance(state, Drawing) and state.is_hovering
+        assert isinstance(state, Drawing) == is_held or is_hovering
         if reaction.finished is not None:
             assert name == "release" and isinstance(before, Drawing) and reaction.swallow
         if name in ("move", "cancel"):
-            assert reaction.swallow == isinstance(before, Drawing)
+            is_free = isinstance(before, Drawing) and before.is_hovering and name == "move"
+            assert reaction.swallow == (isinstance(before, Drawing) and not is_free)
         pressed += name == "press"
 
 

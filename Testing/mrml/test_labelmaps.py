@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import slicer
@@ -9,12 +11,15 @@ from FoundationSegLib.core.errors import GeometryError
 from FoundationSegLib.core.geometry import EMPTY_BOX, Box, Geometry, geometry_from_spacing
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.mrml.labelmaps import (
+    BINARY_LABELMAP,
     grid_offset,
     is_empty,
     mask_image,
     occupied_box,
     oriented_image,
     read_labels,
+    take_labelmaps,
+    turned_labelmaps,
 )
 
 GRID = Geometry([[-0.7, 0.1, 0.3, 10], [-0.2, 0.9, 0.05, -20], [0.1, 0.02, 3, 5], [0, 0, 0, 1]], (6, 7, 8))
@@ -115,3 +120,50 @@ def test_a_mask_takes_the_matrix_and_the_voxel_numbers_of_its_label_map():
 
 def test_an_empty_box_reads_nothing():
     assert read_labels(labelmap(LABELS), GRID, EMPTY_BOX).shape == (0, 0, 0)
+
+
+TURNS = [
+    (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
+][1:]
+
+
+def segmentation_of(*labelmaps):
+    segmentation = slicer.vtkSegmentation()
+    segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
+    for number, image in enumerate(labelmaps):
+        segment = slicer.vtkSegment()
+        segment.AddRepresentation(BINARY_LABELMAP, image)
+        segmentation.AddSegment(segment, str(number))
+    return segmentation
+
+
+def turning(order, signs):
+    """A matrix that takes indices of a grid turned so to those of the other, with its origin anywhere."""
+    matrix = np.zeros((4, 4))
+    for n, (axis, sign) in enumerate(zip(order, signs, strict=True)):
+        matrix[n, axis] = sign
+    matrix[:, 3] = 3, 5, 2, 1
+    return matrix
+
+
+@pytest.mark.parametrize(("order", "signs"), TURNS)
+def test_a_label_map_that_counts_in_other_directions(order, signs):
+    image = labelmap(LABELS, (1, -2, 0), GRID.ijk_to_ras @ turning(order, signs))
+    before = read_labels(image, GRID, GRID.box).copy()
+    segmentation = segmentation_of(image, image)
+    turned = turned_labelmaps(segmentation, GRID)
+    assert len(turned) == 1
+    take_labelmaps(segmentation, turned)
+    first, second = (segmentation.GetNthSegment(n).GetRepresentation(BINARY_LABELMAP) for n in range(2))
+    assert first is second, "a shared one stays shared"
+    assert grid_offset(first, GRID) is not None
+    assert np.array_equal(read_labels(first, GRID, GRID.box), before) and before.any()
+    i0, i1, j0, j1, k0, k1 = first.GetExtent()
+    whole_array = read_labels(first, GRID, Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1)))
+    assert sorted(whole_array.ravel()) == sorted(LABELS.ravel()), "what reaches out of the volume stays, too"
+
+
+@pytest.mark.parametrize("change", [np.diag([1, 1, -1.01, 1]), moved(np.diag([1.0, 1, -1, 1]), (0, 0, 0.5))])
+def test_one_beside_the_grid_is_left_alone(change):
+    image = labelmap(LABELS, (0, 0, 0), GRID.ijk_to_ras @ change)
+    assert turned_labelmaps(segmentation_of(image), GRID) == {}

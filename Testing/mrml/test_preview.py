@@ -1,12 +1,14 @@
 """The lines of a preview, and that they leave no trace."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import vtk
 
 from FoundationSegLib.core.geometry import geometry_from_spacing
 from FoundationSegLib.core.prompts import Polarity
-from FoundationSegLib.mrml.gestures import TOOL_KINDS, Gesture
+from FoundationSegLib.mrml.gestures import Gesture, GestureKind
 from FoundationSegLib.mrml.preview import Preview, preview_lines
 from Testing.mrml.test_view_plane import slice_view_of
 
@@ -18,7 +20,7 @@ def length(lines):
     return sum(np.linalg.norm(np.diff(line, axis=0), axis=1).sum() for line in lines)
 
 
-@pytest.mark.parametrize("kind", TOOL_KINDS)
+@pytest.mark.parametrize("kind", get_args(GestureKind))
 def test_negative_lines_have_gaps(kind):
     positive, negative = (preview_lines(Gesture(kind, polarity, PATH), VIEW) for polarity in Polarity)
     assert 0.4 * length(positive) < length(negative) < 0.95 * length(positive)
@@ -33,7 +35,7 @@ def test_a_box_shows_whole_voxels():
     assert np.allclose(sides, np.round(sides))
 
 
-@pytest.mark.parametrize("kind", TOOL_KINDS)
+@pytest.mark.parametrize("kind", get_args(GestureKind))
 @pytest.mark.parametrize("polarity", Polarity)
 def test_a_gesture_of_one_place_is_drawn_too(kind, polarity):
     for path in (PATH[:1], (PATH[0], PATH[0])):

@@ -1,5 +1,7 @@
 """Records of prompts in segment tags: exact on the way back, and damage is told."""
 
+from dataclasses import replace
+
 import pytest
 import slicer
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.core.errors import PromptError
 from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.mask_table import mask_key
 from FoundationSegLib.core.prompts import (
     BoxPrompt,
     ClassPrompt,
@@ -19,14 +22,16 @@ from FoundationSegLib.core.prompts import (
     TextPrompt,
 )
 from FoundationSegLib.mrml.prompt_records import (
+    MASK_TAG,
     RECORD_TAG,
+    UNREAD_TAG,
     KeptPrompt,
     PromptRecord,
+    RecordTags,
     read_record,
-    record_from_json,
-    record_to_json,
-    write_record,
+    record_text,
 )
+from FoundationSegLib.mrml.segment_tags import read_tag, write_tag
 from Testing.mrml.random_geometries import geometries, masks
 
 _numbers = st.floats(-1e4, 1e4)
@@ -59,46 +64,114 @@ PROMPTS = st.one_of(
 _settings = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | _numbers | st.text(), max_size=4)
 
 
+_STEPS = '{"version":1,"steps":[{"step":"seed","mask":"a1","reason":"hand","touched":"b2"}],"result":"0"}'
+
+
 @st.composite
 def records(draw):
     prompts = draw(st.lists(PROMPTS, max_size=6))
     keys = draw(st.lists(_texts, min_size=len(prompts), max_size=len(prompts), unique=True))
     kept = tuple(KeptPrompt(key, prompt) for key, prompt in zip(keys, prompts, strict=True))
-    return PromptRecord(kept, draw(st.text()), draw(_settings))
+    record = PromptRecord(kept, draw(st.text()), draw(_settings))
+    if draw(st.booleans()):
+        return record
+    return replace(record, steps=_STEPS, masks={"a1": '{"bits":"A"}', "b2": '{"bits":"B|"}'})
 
 
-@given(records())
-def test_a_record_comes_back_exactly(record):
-    assert record_from_json(record_to_json(record)) == record
+def tag_names(segment, record):
+    """The tags of the masks that a record may refer to."""
+    voxels = [kept.prompt.voxels for kept in record.prompts if isinstance(kept.prompt, MaskPrompt)]
+    keys = {mask_key(mask) for mask in voxels if mask is not None} | set(record.masks)
+    return {key for key in keys if segment.HasTag(MASK_TAG + key)}
 
 
-@given(records())
-def test_a_segment_keeps_a_record(record):
-    segment = slicer.vtkSegment()
-    write_record(segment, record)
-    assert read_record(segment) == record
-    write_record(segment, PromptRecord())
+@given(st.lists(records(), min_size=1, max_size=4))
+def test_a_segment_keeps_a_record(following):
+    segment, tags = slicer.vtkSegment(), RecordTags()
+    for record in following:
+        tags.write(segment, record)
+        assert read_record(segment) == record
+    text = record_text(segment)
+    RecordTags().write(segment, record)
+    assert record_text(segment) == text, "the same, whatever was written before"
+    tags.write(segment, PromptRecord())
     assert not segment.HasTag(RECORD_TAG) and read_record(segment) == PromptRecord()
+    assert not any(tag_names(segment, record) for record in following), "no mask is left behind"
+
+
+def test_a_mask_is_written_once_and_goes_with_its_record():
+    segment, tags = slicer.vtkSegment(), RecordTags()
+    record = PromptRecord((), "", {}, _STEPS, {"a1": '{"bits":"A"}', "b2": '{"bits":"B"}'})
+    tags.write(segment, record)
+    segment.SetTag(MASK_TAG + "a1", "touched")
+    tags.write(segment, replace(record, model="other"))
+    assert read_tag(segment, MASK_TAG + "a1") == "touched"
+    segment.RemoveTag(MASK_TAG + "b2")  # as Slicer's undo does, which puts tags back
+    tags.write(segment, record)
+    assert read_tag(segment, MASK_TAG + "b2") == '{"bits":"B"}'
+    again = RecordTags()
+    again.read(segment)
+    again.write(segment, PromptRecord((KeptPrompt("1", TextPrompt("liver")),)))
+    assert not segment.HasTag(MASK_TAG + "a1") and not segment.HasTag(MASK_TAG + "b2")
 
 
 @given(records(), st.data())
-def test_a_damaged_record_is_told(record, data):
-    text = record_to_json(record)
-    cut = data.draw(st.integers(0, len(text) - 1))
+def test_a_damaged_record_is_told_and_set_aside(record, data):
+    segment = slicer.vtkSegment()
+    RecordTags().write(segment, replace(record, model="model"))
+    text = record_text(segment)[: data.draw(st.integers(0, len(record_text(segment)) - 1))]
+    write_tag(segment, RECORD_TAG, text)
+    tags, masks = RecordTags(), tag_names(segment, record)
     with pytest.raises(PromptError):
-        record_from_json(text[:cut])
+        tags.read(segment)
+    tags.write(segment, PromptRecord((), "new"))
+    assert read_tag(segment, UNREAD_TAG) == text and read_record(segment) == PromptRecord((), "new")
+    assert tag_names(segment, record) == masks, "its masks are no rubbish"
+    tags.write(segment, PromptRecord((), "newer"))
+    assert not segment.HasTag(UNREAD_TAG + ".2")
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"version":1}', "null", '{"version":1,"prompts":[1],"model":""}'])
+def test_several_are_set_aside():
+    segment = slicer.vtkSegment()
+    for text in ("one", "two", "two"):
+        write_tag(segment, RECORD_TAG, text)
+        tags = RecordTags()
+        with pytest.raises(PromptError):
+            tags.read(segment)
+        tags.write(segment, PromptRecord((), "new"))
+    assert [read_tag(segment, UNREAD_TAG + end) for end in ("", ".2", ".3")] == ["one", "two", None]
+
+
+OTHERS = [
+    "[]",
+    "{}",
+    '{"version":1}',
+    "null",
+    '{"version":1,"prompts":[1],"model":""}',
+    '{"version":1,"model":"","settings":{},"prompts":[],"steps":[1]}',
+    '{"version":1,"model":"","settings":{},"prompts":[{"key":"1","voxels":"ff","prompt":{"type":"mask","file":"a",'
+    '"segment":"A"}}]}',
+]
+
+
+@pytest.mark.parametrize("text", OTHERS)
 def test_other_json_is_told(text):
+    segment = slicer.vtkSegment()
+    write_tag(segment, RECORD_TAG, text)
     with pytest.raises(PromptError, match="damaged"):
-        record_from_json(text)
+        read_record(segment)
 
 
-def test_a_later_version_is_told():
-    text = record_to_json(PromptRecord()).replace('"version":1', '"version":2')
+def test_a_later_version_is_told_and_set_aside():
+    segment, tags = slicer.vtkSegment(), RecordTags()
+    tags.write(segment, PromptRecord((), "model"))
+    later = record_text(segment).replace('"version":1', '"version":2')
+    write_tag(segment, RECORD_TAG, later)
     with pytest.raises(PromptError, match="later version"):
-        record_from_json(text)
+        tags.read(segment)
+    assert record_text(segment) == later, "looking changes nothing"
+    tags.write(segment, PromptRecord((), "mine"))
+    assert read_tag(segment, UNREAD_TAG) == later
 
 
 def test_keys_are_unique():

@@ -9,22 +9,22 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.core.geometry import Geometry
+from FoundationSegLib.core.objects import export_prompts, import_prompts
 from FoundationSegLib.core.prompts import PromptSet, SegmentPrompts
 from FoundationSegLib.core.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.mrml.files import read_segmentation, write_segmentation
 from FoundationSegLib.mrml.headless import boot_scene
-from FoundationSegLib.mrml.prompt_exchange import prompts_from_nodes, prompts_to_nodes, segment_id_by_name
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
-from FoundationSegLib.mrml.prompt_records import KeptPrompt, PromptRecord
+from FoundationSegLib.mrml.prompt_records import PromptRecord
 from FoundationSegLib.mrml.prompt_shapes import shape_of
 from FoundationSegLib.mrml.segment_tags import provenance, set_provenance
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
+from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_scene_prompts import PLACED, PROMPTS, RECORD
 
 PROVENANCE = {"Model": "lite-medsam", "SHA256": "0" * 64, "Intensity": "W400 L40", "Version": "1|2:3"}
@@ -187,29 +187,17 @@ def test_new_prompts_make_slicer_save_the_segmentation(watch, writer, segmentati
     assert segmentation_node.GetModifiedSinceRead()
 
 
-def test_prompts_go_through_a_prompts_file(watch, writer, segmentation_node, volume_node, tmp_path):
-    prompts = watch(segmentation_node, volume_node).prompts
-    with pytest.raises(InputError, match="no segment"):
-        prompts_from_nodes(segmentation_node)
-    liver = writer.add_segment("Liver")
-    prompts.set_record(liver, RECORD)
-    wanted = PromptSet((SegmentPrompts("Liver", PROMPTS),))
-    assert prompts_from_nodes(segmentation_node) == wanted
-    write_prompts(tmp_path / "prompts.json", wanted)
-    assert json.loads((tmp_path / "prompts.json").read_text())["version"] == 1
-    assert list(tmp_path.iterdir()) == [tmp_path / "prompts.json"]
-    read = read_prompts(tmp_path / "prompts.json")
-    assert read == wanted
-
-    def segment_id_of(name):
-        return segment_id_by_name(segmentation_node, name) or writer.add_segment(name)
-
-    more = PromptSet((*read.segments, SegmentPrompts("Spleen", PROMPTS[:2])))
-    ids = prompts_to_nodes(more, GRID, prompts, segment_id_of)
-    assert ids["Liver"] == liver and len(ids) == 2
-    assert prompts_from_nodes(segmentation_node) == more
-    assert prompts.record(liver).model == "lite-medsam"
-    assert prompts.record(ids["Spleen"]).prompts == (KeptPrompt("1", PROMPTS[0]), KeptPrompt("2", PROMPTS[1]))
-    writer.segment(ids["Spleen"]).SetName("Liver")
-    with pytest.raises(InputError, match="two segments"):
-        prompts_from_nodes(segmentation_node)
+def test_prompts_go_through_a_prompts_file(segmentation_node, volume_node, tmp_path):
+    desk = Desk(segmentation_node, volume_node)
+    try:
+        wanted = PromptSet((SegmentPrompts("Liver", PROMPTS[:2]), SegmentPrompts("Spleen", PROMPTS[2:4])))
+        write_prompts(tmp_path / "prompts.json", wanted)
+        assert json.loads((tmp_path / "prompts.json").read_text())["version"] == 1
+        assert list(tmp_path.iterdir()) == [tmp_path / "prompts.json"]
+        liver, spleen = import_prompts(desk.session, read_prompts(tmp_path / "prompts.json"))
+        assert export_prompts(desk.session) == wanted
+        assert list(desk.kept(desk.segment(liver)).values()) == list(PROMPTS[:2])
+        desk.store.writer.segment(spleen).SetName("Liver")
+        assert [one.name for one in export_prompts(desk.session).segments] == ["Liver", "Liver (2)"]
+    finally:
+        desk.prompts.stop()

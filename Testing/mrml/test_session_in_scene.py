@@ -8,17 +8,18 @@ import pytest
 import slicer
 import slicer.util
 
+from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.objects import export_prompts, import_prompts, next_segment
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.prompts import PointPrompt, Polarity
 from FoundationSegLib.core.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.mrml.headless import boot_scene
-from FoundationSegLib.mrml.prompt_exchange import prompts_from_nodes
 from FoundationSegLib.mrml.slice_tool import SliceTool
 from FoundationSegLib.mrml.volumes import add_volume_node
+from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_prompts_in_mrb import with_files
-from Testing.unit.core.session_cases import SLICES, VOLUMES, mask_of, point, ras, small_volume
+from Testing.unit.core.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
 A, B = (150, 100), (250, 200)
 
@@ -163,10 +164,9 @@ def test_a_saved_session_goes_on(reopened):
 
 
 def test_a_saved_session_is_replayed_on_another_model(reopened, tmp_path):
-    desk, segmentation, told = reopened
+    desk, _, told = reopened
     segments = [desk.segment(key) for key in desk.store.segment_ids]
     prompts = export_prompts(desk.session)
-    assert prompts == prompts_from_nodes(segmentation)
     write_prompts(tmp_path / "prompts.json", prompts)
     assert json.loads((tmp_path / "prompts.json").read_text())["segments"][0]["name"] == "Lesion 1"
     desk.session.options.policy = OverlapPolicy.ALLOW  # or it counts who was asked first
@@ -228,4 +228,32 @@ def test_saved_while_a_request_is_out(scene, segmentation_node, tmp_path):
         assert copy.prompts == {"1": point(5, 6, 7), "2": point(1)} and np.array_equal(mask_of(copy), before)
         copy.ask_again(SLICES)
         assert mask_of(copy)[5, 4:9, 5:10].all() and mask_of(copy)[1].sum() == 25 and not mask_of(copy)[3].any()
+    del kept
+
+
+@pytest.mark.parametrize("matrix", [np.diag([-1.0, 1, 1, 1]), np.array(AWKWARD.ijk_to_ras)], ids=["flipped", "sheared"])
+def test_a_left_handed_image_is_turned_round_and_gone_on_with(matrix, scene, segmentation_node, tmp_path):
+    """Slicer counts its slices from the other end when it reads it; the segmentation in the same bundle it does not."""
+    volume = small_volume(geometry=Geometry(matrix, SHAPE))
+    before = Desk(segmentation_node, add_volume_node(scene, volume))
+    one, other = next_segment(before.session), next_segment(before.session)
+    one.add(PointPrompt(tuple(volume.geometry.to_ras((5, 4, 3)).tolist())))
+    other.add(PointPrompt(tuple(volume.geometry.to_ras((9, 8, 6)).tolist())))
+    told = {segment.segment_id: mask_of(segment) for segment in (one, other)}
+    kept = with_files(scene, tmp_path / "cache")
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"), None)
+    before.prompts.stop()
+    with opened(tmp_path / "scene.mrb", tmp_path) as (desk, _):
+        geometry = desk.session.volume.geometry
+        assert np.linalg.det(matrix[:3, :3]) < 0 < np.linalg.det(geometry.ijk_to_ras[:3, :3])
+        assert np.array_equal(desk.session.volume.array_kji, volume.array_kji[::-1])
+        for key, mask in told.items():
+            segment = desk.segment(key)
+            assert np.array_equal(mask_of(segment), mask[::-1]), "every voxel is where it was"
+            assert dict(segment.prompts) == {"1": before.kept(segment)["1"]}
+        copy, rest = desk.segment(one.segment_id), desk.segment(other.segment_id)
+        copy.add(PointPrompt(tuple(geometry.to_ras((5, 4, 0)).tolist())))
+        assert mask_of(copy).sum() == 50 and np.array_equal(mask_of(rest), told[rest.segment_id][::-1])
+        assert desk.session.undo(copy.segment_id) and np.array_equal(mask_of(copy), told[copy.segment_id][::-1])
+        assert not desk.errors
     del kept

@@ -2,6 +2,7 @@
 
 import gc
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,18 +12,25 @@ import slicer.util
 from FoundationSegLib.core.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.objects import add_objects, new_segment
-from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity, PromptSet, SegmentPrompts
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity
 from FoundationSegLib.core.steps import SeedStep
-from FoundationSegLib.mrml.prompt_exchange import prompts_to_nodes
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
-from FoundationSegLib.mrml.prompt_records import RECORD_TAG, PromptRecord, read_record
+from FoundationSegLib.mrml.prompt_records import (
+    RECORD_TAG,
+    UNREAD_TAG,
+    KeptPrompt,
+    PromptRecord,
+    RecordTags,
+    read_record,
+)
 from FoundationSegLib.mrml.scene_prompts import ScenePrompts
-from FoundationSegLib.mrml.segment_tags import lock, read_tag
+from FoundationSegLib.mrml.segment_tags import lock, read_tag, write_tag
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.session_desk import Desk
 from Testing.unit.core.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
+SEEDED = '{"version":1,"steps":[{"step":"seed","mask":"ff","reason":"hand"}],"result":""}'
 TURNED = {"ijk_to_ras": np.diag([-1.0, 1, 1, 1]).tolist(), "shape_kji": list(SHAPE)}
 
 
@@ -149,15 +157,48 @@ class TestWaiting:
 
     def test_what_is_pending_is_put_back_when_it_is_discarded(self, desk, segment):
         segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
-        segment.add(point(3, 4, 5, Polarity.NEGATIVE))
         desk.session.options.ask_above = 0.0
-        desk.drag(segment, "2", ras(3, 5, 6))
-        assert desk.session.pending and desk.place(segment, "2") == ras(3, 5, 6)
+        drawn = []
+        desk.session.on_outcome = lambda outcome: drawn.append(desk.node(segment, "2") is not None)
+        segment.add(point(3, 4, 5, Polarity.NEGATIVE))
+        assert drawn == [True], "it is there when the user is asked"
+        assert desk.session.pending and desk.place(segment, "2") == ras(3, 4, 5)
         desk.session.discard()
-        assert desk.place(segment, "2") == ras(3, 4, 5)
-        desk.drag(segment, "2", ras(3, 5, 6))
+        assert desk.node(segment, "2") is None
+        segment.add(point(3, 5, 6, Polarity.NEGATIVE))
         desk.session.confirm()
         assert desk.place(segment, "2") == ras(3, 5, 6) and not mask_of(segment)[3, 5, 6]
+
+    def test_what_moves_over_voxels_drawn_by_hand_is_put_back(self, desk, segment, segmentation_node, volume_node):
+        segment.add(point(3))
+        mask = mask_of(segment)
+        mask[3, 4, 5] = False
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            mask.astype(np.uint8), segmentation_node, segment.segment_id, volume_node
+        )
+        segment.add(point(6))
+        desk.session.options.ask_above = 0.0
+        desk.drag(segment, "2", ras(3, 4, 5))
+        assert desk.session.pending.by_hand and desk.place(segment, "2") == ras(3, 4, 5)
+        desk.session.discard()
+        assert desk.place(segment, "2") == ras(6, 4, 5) and not mask_of(segment)[3, 4, 5]
+
+    def test_objects_are_drawn_before_their_answer(self, scene, desk):
+        desk.client.is_slow = True
+        new = add_objects(desk.session, [point(1), point(5)])
+        assert len(markups(scene)) == 2 and desk.store.segment_ids == new
+        assert desk.place(desk.segment(new[1]), "1") == ras(5, 4, 5)
+        desk.session.discard()
+        assert not markups(scene) and desk.store.segment_ids == ()
+        add_objects(desk.session, [point(1), point(5)])
+        desk.client.reply()
+        assert len(markups(scene)) == 2
+        first = desk.store.segment_ids[0]
+        look = desk.store.writer.segment(first).GetColor()
+        assert desk.session.undo(first) and desk.store.segment_ids == () and not markups(scene)
+        assert desk.session.redo(first) and len(markups(scene)) == 2
+        assert desk.store.writer.segment(first).GetColor() == look
+        assert desk.store.provenance(first)["Model"] == "fake"
 
     def test_another_model_is_asked(self, desk, segment):
         segment.add(point(3))
@@ -196,7 +237,7 @@ def test_a_mask_is_kept_once(open_desk, desk, segment):
     noise = np.random.default_rng(7).random(desk.store.geometry.shape_kji) < 0.5
     segment.add(MaskPrompt("a.nrrd", "A", voxels=pack_mask(noise)))
     text = read_tag(desk.store.writer.segment(segment.segment_id), RECORD_TAG)
-    assert text.count('"bits"') == 1
+    assert text.count("voxels") == 1 and "bits" not in text
     again = open_desk()
     copy = again.segment(segment.segment_id)
     assert copy.steps == segment.steps and copy.prompts["1"].voxels == pack_mask(noise)
@@ -244,11 +285,11 @@ class TestWithoutASession:
         replayed.replay(copy.steps)
         assert np.array_equal(mask_of(replayed), mask_of(copy))
 
-    def test_prompts_from_a_file_without_steps(self, open_desk, desk, segment, segmentation_node, volume_node):
+    def test_prompts_without_steps(self, open_desk, desk, segment, segmentation_node, volume_node):
         desk.prompts.stop()
         scene_prompts = ScenePrompts(segmentation_node, volume_node)
-        wanted = PromptSet((SegmentPrompts("Liver", (point(3), point(5))),))
-        prompts_to_nodes(wanted, desk.store.geometry, scene_prompts, lambda _: segment.segment_id)
+        kept = (KeptPrompt("1", point(3)), KeptPrompt("2", point(5)))
+        scene_prompts.set_record(segment.segment_id, PromptRecord(kept))
         scene_prompts.stop()
         again = open_desk()
         copy = again.segment(segment.segment_id)
@@ -258,21 +299,48 @@ class TestWithoutASession:
         assert mask_of(copy).sum() == 50
 
     @pytest.mark.parametrize(
-        "change", [{"steps": {"version": 9}}, {"steps": {"version": 1}}, {"grid": None}, {"grid": TURNED}]
+        "change",
+        [
+            {"steps": '{"version":9}'},
+            {"steps": '{"version":1}'},
+            {"masks": {"ff": "{"}},
+            {"settings": {"grid": None}},
+            {"settings": {"grid": TURNED}},
+        ],
     )
-    def test_steps_that_cannot_be_used(self, open_desk, desk, left, segmentation_node, volume_node, change):
+    def test_steps_that_cannot_be_used_are_set_aside(
+        self, open_desk, desk, left, segmentation_node, volume_node, change
+    ):
         segment = desk.store.writer.segment(left.segment_id)
-        record = read_record(segment)
+        record = replace(read_record(segment), **change)
         desk.prompts.stop()
-        alone = ScenePrompts(segmentation_node, volume_node)
-        alone.set_record(left.segment_id, PromptRecord(record.prompts, "fake", {**record.settings, **change}))
-        alone.stop()
-        before = mask_of(left)
+        if "masks" in change:
+            record = replace(record, steps=SEEDED)
+        RecordTags().write(segment, record)
+        text, before = read_tag(segment, RECORD_TAG), mask_of(left)
         again = open_desk()
         copy = again.segment(left.segment_id)
         assert dict(copy.prompts) == {"1": point(3), "2": point(5)} and copy.steps[-1].reason == "hand"
-        assert len(again.errors) == ("steps" in change)
+        assert len(again.errors) == ("settings" not in change)
         assert np.array_equal(mask_of(copy), before)
+        assert not segment.HasTag(UNREAD_TAG) and read_tag(segment, RECORD_TAG) == text
+        copy.add(point(7))
+        assert read_tag(segment, UNREAD_TAG) == text
+        third = open_desk()
+        assert third.segment(left.segment_id).steps == copy.steps and not third.errors
+
+    def test_a_record_of_a_later_version_is_set_aside(self, open_desk, desk, left):
+        segment = desk.store.writer.segment(left.segment_id)
+        later = read_tag(segment, RECORD_TAG).replace('"version":1,"model"', '"version":2,"model"')
+        write_tag(segment, RECORD_TAG, later)
+        again = open_desk()
+        assert len(again.errors) == 1 and read_tag(segment, RECORD_TAG) == later
+        copy = again.segment(left.segment_id)
+        copy.add(point(7))
+        assert read_tag(segment, UNREAD_TAG) == later and list(again.kept(copy)) == ["1"]
+        again.prompts.stop()
+        write_tag(segment, RECORD_TAG, later.replace('"version":2,"model"', '"version":1,"model"'))
+        assert list(open_desk().kept(copy)) == ["1", "2"], "it is whole"
 
 
 @pytest.mark.parametrize("what", ["volume", "segmentation", "segment", "scene"])

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.prompts import PointPrompt, Polarity
+from FoundationSegLib.core.prompts import PointPrompt, Polarity, bare
 from FoundationSegLib.mrml.prompt_folder import take_from_folder
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.prompt_records import read_record
 from FoundationSegLib.mrml.prompt_shapes import shape_of
-from FoundationSegLib.mrml.session_prompts import bare
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_session_store import SceneMachine

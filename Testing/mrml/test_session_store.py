@@ -12,6 +12,7 @@ from FoundationSegLib.core.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.core.geometry import Box, geometry_from_spacing
 from FoundationSegLib.core.ledger import Ledger
 from FoundationSegLib.core.objects import add_objects, next_segment
+from FoundationSegLib.core.outcomes import Done, ImageChanged
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt
 from FoundationSegLib.core.segment_store import PROVENANCE, NewSegment
@@ -21,7 +22,7 @@ from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.segment_tags import lock
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.terminology import find_term
-from FoundationSegLib.mrml.volumes import add_volume_node, volume_from_node
+from FoundationSegLib.mrml.volumes import NodeImage, add_volume_node, volume_from_node
 from FoundationSegLib.worker.client import InlineClient
 from Testing.mrml.random_geometries import add_parent
 from Testing.unit.core.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
@@ -121,12 +122,41 @@ def test_an_edit_is_seen_though_the_layer_is_shared(session, store, segmentation
 
 def test_numbered_segments_have_terms_and_colours_of_their_own(session, store):
     found = add_objects(session, [PointPrompt(ras(k, 4, 5)) for k in (1, 3, 5)], "Nodule")
-    assert [one.name for one in found] == ["Nodule 1", "Nodule 2", "Nodule 3"]
+    assert found == store.segment_ids
     segments = [store.writer.segment(key) for key in store.segment_ids]
     assert [segment.GetName() for segment in segments] == ["Nodule 1", "Nodule 2", "Nodule 3"]
     assert len({segment.GetColor() for segment in segments}) == 3
     assert {segment.GetTerminology() for segment in segments} == {find_term("Nodule").serialized}
     assert len(session.client.requests) == 1
+
+
+@pytest.mark.parametrize("what", ["nothing", "name", "colour", "term", "lock", "voxels"])
+def test_a_new_segment_is_withdrawn_unless_somebody_made_it_his(session, store, what, segmentation_node, volume_node):
+    segment = next_segment(session, "Nodule")
+    key = segment.segment_id
+    vtk_segment, look = store.writer.segment(key), store.writer.segment(key).GetColor()
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    session.undo(key)
+    if what == "name":
+        vtk_segment.SetName("Mine")
+    elif what == "colour":
+        vtk_segment.SetColor(0.1, 0.2, 0.3)
+    elif what == "term":
+        vtk_segment.SetTerminology(find_term("Liver").serialized)
+    elif what == "lock":
+        lock(vtk_segment)
+    elif what == "voxels":
+        mask = mask_of(segment)
+        mask[0, 0, 0] = True
+        paint(segmentation_node, key, volume_node, mask)
+    assert session.undo(key) == (what != "voxels")
+    assert (key in store.segment_ids) == (what != "nothing")
+    if what == "nothing":
+        next_segment(session, "Nodule")  # takes the number and the colour meanwhile
+        assert session.redo(key) and session.redo(key) and mask_of(segment).sum() == 25
+        again = store.writer.segment(key)
+        assert (again.GetName(), again.GetColor()) == ("Nodule 1", look)
+        assert again.GetTerminology() == find_term("Nodule").serialized
 
 
 def test_locks_and_policies(session, store):
@@ -305,3 +335,19 @@ def test_what_cannot_be_undone_now_can_be_later(session, store, client, monkeypa
         with pytest.raises(GeometryError):
             session.redo(segment.segment_id)
     assert session.redo(segment.segment_id) and mask_of(segment).sum() == 25
+
+
+def test_voxels_of_the_image_that_others_change(session, client, volume_node):
+    session.image_source = NodeImage(volume_node)
+    session._image_stamp = session.image_source.stamp()
+    segment = next_segment(session, "Liver")
+    segment.add(PointPrompt(ras(3, 4, 5)))
+    slicer.util.arrayFromVolume(volume_node)[0] += 1
+    slicer.util.arrayFromVolumeModified(volume_node)
+    segment.add(PointPrompt(ras(5, 4, 5)))
+    keys = [request.volume_key for request in client.requests]
+    assert keys[0] != keys[1] == volume_from_node(volume_node).key and mask_of(segment).sum() == 50
+    assert [type(one) for one in client.outcomes] == [Done, ImageChanged, Done]
+    volume_node.SetOrigin(1, 2, 3)
+    with pytest.raises(GeometryError, match="moved"):
+        segment.add(PointPrompt(ras(1, 4, 5)))

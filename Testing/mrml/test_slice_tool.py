@@ -12,7 +12,13 @@ from Testing.mrml.random_geometries import add_parent
 from Testing.mrml.slice_rig import add_volume
 
 A, B, C, D = (150, 100), (250, 100), (250, 200), (170, 200)
-TYPES = {"point": PointPrompt, "box": BoxPrompt, "scribble": ScribblePrompt, "lasso": LassoPrompt}
+TYPES = {
+    "point": PointPrompt,
+    "box": BoxPrompt,
+    "scribble": ScribblePrompt,
+    "lasso": LassoPrompt,
+    "corners": BoxPrompt,
+}
 
 
 def slicers_state(rig, shown):
@@ -39,6 +45,28 @@ def test_press_drag_release_makes_a_prompt(rig, shown, used, kind, ctrl):
     assert prompt.plane == "k"
     assert slicers_state(rig, shown) == before
     assert not used.errors
+
+
+def test_two_clicks_make_the_box_that_a_drag_makes(rig, shown, used):
+    used.tool.kind = "corners"
+    before = slicers_state(rig, shown)
+    rig.drag(A)
+    assert not used.prompts and rig.lines() == 2
+    rig.event("MouseMoveEvent", B)
+    rig.drag(D)
+    rig.drag(A, B, D)
+    clicked, dragged = used.prompts
+    assert clicked == dragged
+    assert rig.lines() == 0 and slicers_state(rig, shown) == before
+
+
+def test_escape_forgets_a_first_corner(rig, used):
+    used.tool.kind = "corners"
+    rig.drag(A)
+    rig.event("KeyPressEvent", A, key="Escape")
+    assert rig.lines() == 0
+    rig.drag(D)
+    assert not used.prompts and rig.lines() == 2
 
 
 def test_ctrl_turns_the_polarity_round(rig, used):

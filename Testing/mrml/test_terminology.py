@@ -33,6 +33,12 @@ TERMS = TABLE["terms"]
         ("tumour", "Neoplasm", None),
         ("lung nodule", "Nodule", None),
         ("mass", "Mass", None),
+        ("Lesion", "Lesion", None),
+        ("liver lesions", "Lesion", None),
+        ("metastases", "Neoplasm, Secondary", None),
+        ("Lymph nodes", "Lymph node", None),
+        ("parotid gland left", "Parotid gland", "Left"),
+        ("scapula_right", "Scapula", "Right"),
     ],
 )
 def test_names_people_use(name, meaning, side):
@@ -72,7 +78,7 @@ def test_every_name_and_alias_finds_its_own_entry():
 
 
 def test_the_table_is_consistent():
-    allowed = {"name", "code", "category", "context", "paired", "rgb", "aliases"}
+    allowed = {"name", "code", "category", "context", "paired", "rgb", "aliases", "own"}
     assert all(set(entry) <= allowed for entry in TERMS)
     assert len({entry["code"] for entry in TERMS}) == len(TERMS) > 40
     assert all(entry["code"].isdigit() for entry in TERMS)
@@ -122,9 +128,19 @@ def same_colour(entry, kind):
 def test_codes_agree_with_slicers(context, file):
     codes = slicer_list(file)
     assert codes["SegmentationCategoryTypeContextName"] == TABLE["contexts"][context]
-    entries = [entry for entry in TERMS if entry.get("context", "general") == context]
+    entries = [entry for entry in TERMS if entry.get("context", "general") == context and "own" not in entry]
     assert entries
     assert [entry["name"] for entry in entries if not is_slicers(entry, codes)] == []
+
+
+@pytest.mark.parametrize("file", ["SlicerGeneralAnatomy", "DICOM-Master"])
+def test_own_terms_are_none_that_slicer_has(file):
+    types = [kind for group in slicer_list(file)["SegmentationCodes"]["Category"] for kind in group["Type"]]
+    for entry in TERMS:
+        if "own" in entry:
+            assert not [
+                kind for kind in types if entry["name"] == kind["CodeMeaning"] or entry["code"] == kind["CodeValue"]
+            ]
 
 
 def test_generic_colours_are_valid_and_differ():

@@ -9,6 +9,7 @@ from FoundationSegLib.core.errors import GeometryError, InputError
 from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.mrml.volumes import (
+    NodeImage,
     add_volume_node,
     geometry_from_node,
     parent_to_world,
@@ -281,3 +282,23 @@ def test_a_single_slice(scene):
     geometry = Geometry(np.diag([0.5, 0.5, 5, 1]), (1, 4, 5))
     node = add_volume_node(scene, Volume(np.ones((1, 4, 5), np.float32), geometry))
     assert geometry_from_node(node) == geometry
+
+
+def test_an_image_that_others_change_is_noticed(scene):
+    node = add_volume_node(scene, Volume(np.zeros((3, 4, 5), np.int16), geometry_from_spacing((3, 4, 5))))
+    source = NodeImage(node)
+    stamp, key = source.stamp(), source.read().key
+    assert source.stamp() == stamp
+    slicer.util.arrayFromVolume(node)[1] = 7
+    slicer.util.arrayFromVolumeModified(node)
+    assert source.stamp() != stamp and source.read().key != key
+    stamp = source.stamp()
+    slicer.util.updateVolumeFromArray(node, np.ones((3, 4, 5), np.int16))
+    assert source.stamp() != stamp and source.read().array_kji.min() == 1
+    stamp = source.stamp()
+    node.SetSpacing(1, 2, 3)
+    assert source.stamp() != stamp
+    node.SetAndObserveImageData(None)
+    assert source.stamp() != stamp
+    with pytest.raises(InputError):
+        source.read()

@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 
 from FoundationSegLib.core.cards import ModelCard, parse_card
 from FoundationSegLib.core.geometry import geometry_from_spacing
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models.base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
+from FoundationSegLib.models.volume_base import VolumeAnswer, VolumeBox, VolumePoint, VolumePrompt, VolumeVoxels
 
 WEIGHTS = b"weights " * 50
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -140,6 +144,53 @@ class FakeMemoryModel(FakeModel):
     def remember(self, slices: int) -> FakeMemory:
         self.stories.append([])
         return FakeMemory(self.stories[-1])
+
+
+@dataclass(slots=True)
+class FakeView:
+    """Finds what is at least as bright as the middle of the image's range, of what was asked for."""
+
+    model: "FakeVolumeModel"
+    array: np.ndarray
+    nbytes: int = 500
+
+    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
+        progress.check()
+        self.model.asked.append(tuple(prompts))
+        return [VolumeAnswer(pack_mask(self._asked(prompt) & self._bright), 0.5) for prompt in prompts]
+
+    @property
+    def _bright(self) -> np.ndarray:
+        return self.array * 2.0 >= float(self.array.min()) + float(self.array.max())
+
+    def _asked(self, prompt: VolumePrompt) -> np.ndarray:
+        mask = np.zeros(self.array.shape, np.bool_)
+        for part in prompt.parts:
+            if isinstance(part, VolumeBox):
+                mask[part.box.slices] = part.positive
+            elif isinstance(part, VolumePoint):
+                mask[tuple(slice(max(0, n - 2), n + 3) for n in part.index_kji)] = part.positive
+            elif isinstance(part, VolumeVoxels):
+                mask[part.voxels.expand(mask.shape)] = part.positive
+            else:
+                mask[...] = part.positive
+        return mask
+
+
+@dataclass(slots=True)
+class FakeVolumeModel:
+    """A model of volumes that remembers which arrays it viewed and what it was asked."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    nbytes: int = 1000
+    viewed: list[np.ndarray] = field(default_factory=list)
+    asked: list[tuple[VolumePrompt, ...]] = field(default_factory=list)
+
+    def view(self, volume: Volume, progress: Progress) -> FakeView:
+        progress.check()
+        self.viewed.append(volume.array_kji)
+        return FakeView(self, volume.array_kji)
 
 
 def prompted(prompt: SlicePrompt, shape: tuple[int, int]) -> np.ndarray:

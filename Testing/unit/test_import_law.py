@@ -17,7 +17,20 @@ CORE, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
 TORCH = ("torch", "torchvision", "transformers", "monai", "timm", "open_clip", "safetensors", "nnInteractive")
 ANYTHING = ""
 CLIENT_SIDE = tuple(
-    f"{WORKER}.{name}" for name in ("client", "process_client", "pump", "messages", "settings", "conversation")
+    f"{WORKER}.{name}"
+    for name in ("client", "process_client", "pump", "messages", "settings", "conversation", "errand", "processes")
+)
+
+
+# What scripts and the panel have in common, and what the panel consists of.
+PANEL_SIDE = (
+    f"{LIBRARY}.desk",
+    f"{LIBRARY}.desk_actions",
+    f"{LIBRARY}.scripting",
+    f"{LIBRARY}.model_management",
+    f"{LIBRARY}.__version__",
+    "FoundationSegPanel",
+    "FoundationSeg.FoundationSegPanel",
 )
 
 
@@ -38,13 +51,17 @@ LAW = {
     ENGINE: Rule((ENGINE, CORE, HUB, MODELS, "numpy", "torch"), lazily=("scipy",)),
     WORKER: Rule((WORKER, CORE, "numpy")),
     f"{WORKER}.main": Rule((WORKER, CORE, "numpy"), lazily=(HUB, MODELS, ENGINE)),
+    f"{WORKER}.errand_main": Rule((WORKER, CORE), lazily=(HUB, ENGINE)),
     IO: Rule((IO, CORE, "numpy", "SimpleITK")),
-    MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk")),
+    MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
     f"{LIBRARY}.evaluation": Rule((f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch")),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
+    f"{LIBRARY}.desk": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE, MRML)),
+    f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", CORE, MRML)),
+    f"{LIBRARY}.model_management": Rule((f"{LIBRARY}.__version__", CORE, HUB, *CLIENT_SIDE)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
-    "FoundationSeg": Rule((CORE, *CLIENT_SIDE, MRML, "slicer", "qt", "ctk")),
+    "FoundationSeg": Rule((CORE, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk")),
 }
 # What importing these modules may load beside the standard library and numpy, however many steps away.
 LIGHT = {
@@ -53,6 +70,7 @@ LIGHT = {
     WORKER: {LIBRARY},
     f"{ENGINE}.engine": {LIBRARY},
     f"{LIBRARY}.commands.cli": {LIBRARY},
+    f"{LIBRARY}.model_management": {LIBRARY},
 }
 
 
@@ -96,7 +114,7 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
 
 
 def test_every_import_keeps_the_law():
-    paths = [*ROOT.glob(f"{LIBRARY}/**/*.py"), *ROOT.glob("FoundationSeg/FoundationSeg.py")]
+    paths = [*ROOT.glob(f"{LIBRARY}/**/*.py"), *ROOT.glob("FoundationSeg/**/*.py")]
     assert {module_name(path) for path in paths} >= {LIBRARY, f"{CORE}.geometry", f"{WORKER}.client"}
     found = [
         line

@@ -239,12 +239,12 @@ class _Wrapped:
             self.RemoveObserver(observer)
 
     def _taker(self, name: str, connector: _Connector) -> Callable[[], None]:
-        def take() -> None:
-            if not self._updating:
-                with slicer.util.NodeModify(self):
-                    self.setValue(name, connector.read())
+        return lambda: self._take(name, connector)
 
-        return take
+    def _take(self, name: str, connector: _Connector) -> None:
+        if not self._updating:
+            with slicer.util.NodeModify(self):
+                self.setValue(name, connector.read())
 
     def _show(self) -> None:
         if self._updating:

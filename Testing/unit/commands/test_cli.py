@@ -53,7 +53,7 @@ def test_bad_usage_is_one_line_and_points_to_the_help(desk, arguments, told):
 def test_help_and_version(desk):
     assert desk.run("--version") == 0
     assert desk.out == f"FoundationSeg {__version__}\n"
-    for command in ([], ["segment"], ["models"], ["models", "list"], ["models", "download"]):
+    for command in ([], ["segment"], ["classify"], ["models"], ["models", "list"], ["models", "download"]):
         assert desk.run(*command, "--help") == 0
         assert "usage: python -m FoundationSegLib" in desk.out
 

@@ -17,6 +17,7 @@ from FoundationSegLib.core.requests import CheckpointRecord, Prediction, Segment
 from FoundationSegLib.core.session import Options, Session
 from FoundationSegLib.core.session_segment import SegmentSession
 from FoundationSegLib.core.steps import ModelChoice
+from FoundationSegLib.core.steps_document import steps_to_document
 from FoundationSegLib.core.volume import Volume
 
 SHAPE = (8, 10, 12)
@@ -56,11 +57,16 @@ class FakeClient:
     fails: bool = False
     requests: list = field(default_factory=list)
     cancelled: list = field(default_factory=list)
+    sent: list = field(default_factory=list)
     session: Session | None = None
     radius: int = 2
 
     def send_volume(self, volume):
-        pass
+        self.volume = volume
+        self.sent.append(volume.key)
+
+    def remove_volume(self, volume_key):
+        self.sent.remove(volume_key)
 
     def submit(self, request):
         self.requests.append(request)
@@ -130,3 +136,8 @@ def segment_of(session, name="Liver"):
 def mask_of(segment: SegmentSession):
     """The voxels of a segment, in the whole image."""
     return segment.session.ledger.store.read(segment.segment_id, segment.session.volume.geometry.box)
+
+
+def document_of(kept):
+    """What a store of prompts gives back of what it was given."""
+    return steps_to_document(kept.steps, kept.masks) | {"result": kept.result}

@@ -90,11 +90,19 @@ class Machine:
             self.session.discard()
         self.counts[name] += 1
         self.decide()
+        self.be_somewhere()
         after = self.masks()
         if name not in ("paint", "delete") and policy in (OverlapPolicy.PROTECT, OverlapPolicy.ALLOW):
             for key in before.keys() & after.keys() - self.allowed(name, touched) - waiting:
                 assert np.array_equal(before[key], after[key]), f"{name} changed {key}, which it must not"
         return name
+
+    def be_somewhere(self):
+        """Undoing takes segments away that the session made; the user goes on with another one."""
+        if self.active not in self.store.segment_ids:
+            if not self.store.segment_ids:
+                segment_of(self.session, "New")
+            self.active = self.store.segment_ids[0]
 
     def allowed(self, name, touched):
         """The segments that an operation may change; undo may give back what an overwriting action took."""
@@ -177,10 +185,15 @@ class Machine:
         return set(entry.after)
 
     def redo(self):
-        entry = self.session.ledger.history
-        before = {key for kept in entry._undone for key in kept.segment_ids}
+        before = self.undone_ids()
+        withdrawn = sorted(before - set(self.store.segment_ids))
+        if withdrawn and self.rng.random() < 0.5:
+            self.active = withdrawn[int(self.rng.integers(len(withdrawn)))]
         self.session.redo(self.active)
         return before
+
+    def undone_ids(self):
+        return {key for kept in self.session.ledger.history._undone for key in kept.segment_ids}
 
     def caution(self):
         """How much may go without being asked."""
@@ -257,9 +270,7 @@ class Machine:
 
     def objects(self):
         if len(self.store.segment_ids) < 6:
-            before = set(self.store.segment_ids)
-            add_objects(self.session, [self.prompt() for _ in range(2)])
-            return set(self.store.segment_ids) - before
+            return set(add_objects(self.session, [self.prompt() for _ in range(2)]))
         return None
 
     def create(self):
@@ -316,11 +327,12 @@ class Machine:
     def check_undo_all(self):
         """Undoing everything leads to where each segment was when it was last seen to be somebody else's work."""
         ledger, start, before = self.session.ledger, {}, {}
+        self.redo_all()
         for key in self.store.segment_ids:
             record = ledger.record(key)
             entries = [kept for kept in ledger.history._done if key in kept.after]
             start[key] = entries[0].before[key] if entries else record.state
-        self.redo_all()
+        made = {key for kept in ledger.history._done for key in kept.created if not self.store.is_locked(key)}
         before, states = self.masks(), self.steps()
         while ledger.history._done:
             assert [
@@ -329,7 +341,10 @@ class Machine:
                 if not ledger.history.blocking_undo(key) and self.session.undo(key)
             ]
         masks = self.masks()
+        assert not made & masks.keys(), "undoing that it was made takes a segment away"
         for key, state in start.items():
+            if key in made:
+                continue
             assert ledger.records[key].state == state
             if not state.steps:
                 assert not masks[key].any()
@@ -341,7 +356,8 @@ class Machine:
     def redo_all(self):
         history = self.session.ledger.history
         while history._undone:
-            assert [key for key in self.store.segment_ids if not history.blocking_redo(key) and self.session.redo(key)]
+            ids = sorted(self.undone_ids())
+            assert [key for key in ids if not history.blocking_redo(key) and self.session.redo(key)]
 
 
 def same(one, other):

@@ -164,7 +164,7 @@ def test_version_ranges_are_those_that_work_together():
     ranges = {
         "nninteractive": {"nnInteractive>=2.5.1,<3", "timm>=1.0.17,<1.0.23"},
         "voxtell": {"voxtell>=0.1.2,<0.2", "timm>=1.0.17,<1.0.23"},
-        "biomedclip": {"open_clip_torch>=3.0"},
+        "biomedclip": {"timm>=1.0.17", "transformers>=4.57,<6"},
         "vista3d": {"monai>=1.5"},
         "sam2.1-hiera-tiny": {"transformers>=4.57,<6"},
     }

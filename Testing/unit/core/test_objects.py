@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.objects import add_objects, export_prompts, import_prompts, next_segment
+from FoundationSegLib.core.errors import GoneError, InputError, PromptError
+from FoundationSegLib.core.objects import add_objects, export_prompts, import_prompts, new_segment, next_segment
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, PromptSet, SegmentPrompts
 from FoundationSegLib.core.prompts_document import parse_prompts, prompts_to_document
+from FoundationSegLib.core.segment_store import NewSegment
 from FoundationSegLib.core.session_segment import SegmentSession
 from Testing.unit.core.session_cases import make_session, mask_of, ras
 
@@ -22,27 +24,118 @@ def masks(session):
     return [int(mask_of(SegmentSession(session, key)).sum()) for key in session.ledger.store.segment_ids]
 
 
+def names(session):
+    return [session.ledger.store.name(key) for key in session.ledger.store.segment_ids]
+
+
 def test_one_click_for_each_lesion_in_one_request(session):
     outcomes = []
     session.on_outcome = outcomes.append
     new = add_objects(session, points(1, 3, 5))
-    assert [one.name for one in new] == ["Lesion 1", "Lesion 2", "Lesion 3"]
+    assert names(session) == ["Lesion 1", "Lesion 2", "Lesion 3"]
     assert len(session.client.requests) == 1 and masks(session) == [25, 25, 25]
-    assert outcomes[0].created == session.ledger.store.segment_ids
-    assert [one.name for one in add_objects(session, points(7))] == ["Lesion 4"]
+    assert outcomes[0].created == session.ledger.store.segment_ids == new
+    (more,) = add_objects(session, points(7))
+    assert session.ledger.store.name(more) == "Lesion 4"
     assert add_objects(session, []) == ()
 
 
 def test_they_are_undone_together(session):
+    told = []
+    session.on_outcome = told.append
     add_objects(session, points(1, 3))
-    assert session.undo("2") and masks(session) == [0, 0]
-    assert session.redo("1") and masks(session) == [25, 25]
+    assert session.undo("2") and masks(session) == [] and told[-1].removed == ("1", "2")
+    assert not session.undo("2"), "there is nothing more"
+    assert session.redo("1") and masks(session) == [25, 25] and told[-1].created == ("1", "2")
+    assert names(session) == ["Lesion 1", "Lesion 2"]
 
 
-def test_nothing_is_made_where_the_request_fails(session):
+def test_they_are_there_while_their_request_is_out_and_go_if_it_is_given_up(session):
+    queued = []
+    session.on_queued = queued.append
     session.client.fails = True
-    add_objects(session, points(1, 3))
-    assert session.ledger.store.segment_ids == () and session.discard()
+    new = add_objects(session, points(1, 3))
+    assert masks(session) == [0, 0] and queued == list(new)
+    session.client.fails = False
+    session.retry()
+    assert masks(session) == [25, 25]
+    session.client.fails = True
+    add_objects(session, points(5))
+    assert session.discard() and names(session) == ["Lesion 1", "Lesion 2"]
+    assert session.ledger.unborn == {}
+
+
+def test_one_that_somebody_painted_in_meanwhile_stays(session):
+    session.client.is_slow = True
+    first, second = add_objects(session, points(1, 3))
+    mask = mask_of(SegmentSession(session, first))
+    mask[6, 6, 6] = True
+    session.ledger.store.put(first, mask)
+    session.discard()
+    assert session.ledger.store.segment_ids == (first,) and masks(session) == [1]
+    assert second not in session.ledger.records
+
+
+def test_prompts_that_wait_for_one_and_another_action(session):
+    """The same new segment is in two actions; giving one up keeps it while the other waits."""
+    session.client.is_slow = True
+    (new,) = add_objects(session, points(1))
+    segment = SegmentSession(session, new)
+    segment.propagate()
+    segment.add(*points(3))
+    session.discard(new)
+    assert session.ledger.store.segment_ids == ()
+
+
+def test_a_new_segment_is_taken_away_by_undoing_and_comes_back(session):
+    told = []
+    session.on_outcome = told.append
+    segment = new_segment(session, "Liver")
+    assert told == [], "whoever makes it knows"
+    segment.add(*points(1))
+    for _ in range(2):
+        assert session.undo(segment.segment_id) and masks(session) == [0]
+        assert session.undo(segment.segment_id) and names(session) == []
+        assert not session.undo(segment.segment_id)
+        assert session.redo(segment.segment_id) and names(session) == ["Liver"]
+        assert session.redo(segment.segment_id) and masks(session) == [25]
+        assert not session.redo(segment.segment_id)
+    with pytest.raises(InputError, match="no change to reject"):
+        other = new_segment(session, "Spleen")
+        session.reject(other.segment_id)
+
+
+@pytest.mark.parametrize("what", ["renamed", "locked", "painted", "erased"])
+def test_one_that_somebody_changed_stays(session, what):
+    store = session.ledger.store
+    segment = new_segment(session, "Liver")
+    if what == "renamed":
+        store._segments[segment.segment_id].name = "Mine"
+    elif what == "locked":
+        store.lock(segment.segment_id)
+    else:
+        store.put(segment.segment_id, np.ones(store.geometry.shape_kji))
+        session.look()
+        if what == "erased":
+            store.put(segment.segment_id, np.zeros(store.geometry.shape_kji))
+    assert session.undo(segment.segment_id) == (what in ("renamed", "locked"))
+    assert store.segment_ids == (segment.segment_id,)
+
+
+def test_one_that_somebody_brought_back_is_theirs(session):
+    segment = new_segment(session, "Liver")
+    session.undo(segment.segment_id)
+    session.ledger.store.add(NewSegment("Liver", segment_id=segment.segment_id))
+    assert not session.redo(segment.segment_id) and not session.undo(segment.segment_id)
+    assert names(session) == ["Liver"]
+
+
+def test_nothing_comes_back_where_all_is_gone(session):
+    segment = new_segment(session, "Liver")
+    session.undo(segment.segment_id)
+    session.ledger.store.is_gone = True
+    with pytest.raises(GoneError):
+        session.redo(segment.segment_id)
 
 
 def test_names_of_objects_that_wait_are_taken(session):
@@ -60,7 +153,7 @@ def test_objects_that_overlap(session, policy):
     add_objects(session, points(3, 3))
     first, second = masks(session)
     assert (first, second) == {"protect": (25, 0), "allow": (25, 25)}.get(policy, (0, 25))
-    assert session.undo("1") and masks(session) == [0, 0]
+    assert session.undo("1") and masks(session) == []
 
 
 def test_the_next_segment_has_the_next_number(session):

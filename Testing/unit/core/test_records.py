@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.core import records
+from FoundationSegLib.core.checksum import checksum
 from FoundationSegLib.core.mask import change_between, pack_mask
-from FoundationSegLib.core.records import KnownMask, RecordState, open_record, record_to_document
+from FoundationSegLib.core.records import KnownMask, RecordState, kept_steps, open_record
+from FoundationSegLib.core.segment_store import NewSegment
 from FoundationSegLib.core.steps import SeedStep, standing
-from Testing.unit.core.session_cases import make_session, point, segment_of
+from Testing.unit.core.session_cases import document_of, make_session, point, segment_of
 
 
 @pytest.mark.parametrize("limit", [0, 40, 10**6])
@@ -17,9 +19,12 @@ def test_what_is_known_follows_every_change(seeds, limit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "_UNFOLDED_BYTES", limit)
         known, before = KnownMask.of(pack_mask(masks[0])), masks[0]
+        if seeds[0] % 2:
+            known.checksum()
         for mask in masks[1:]:
             known.take(change_between(before, mask))
             before = mask
+        assert known.checksum() == checksum(pack_mask(before))
         assert known.voxels == before.sum() and known.mask() == pack_mask(before)
 
 
@@ -29,7 +34,7 @@ def test_a_record_goes_on_where_it_ended():
     segment.add(point(3))
     ledger = session.ledger
     record = ledger.record(segment.segment_id)
-    document = record_to_document(record, ledger.masks)
+    document = document_of(kept_steps(record, ledger.masks))
     again = open_record(ledger.store, segment.segment_id, ledger.masks, document)
     assert again.state.steps == record.state.steps and again.state.standing == standing(record.state.steps)
     assert again.state.provenance["Model"] == "fake"
@@ -40,7 +45,7 @@ def test_a_segment_that_was_there_has_a_seed():
     segment = segment_of(session)
     store = session.ledger.store
     assert session.ledger.record(segment.segment_id).state == RecordState()
-    other = segment_of(session)
-    store.put(other.segment_id, np.ones(store.geometry.shape_kji))
-    (seed,) = session.ledger.record(other.segment_id).state.steps
+    other = store.add(NewSegment("Old"))
+    store.put(other, np.ones(store.geometry.shape_kji))
+    (seed,) = session.ledger.record(other).state.steps
     assert isinstance(seed, SeedStep) and seed.reason == "start" and seed.mask

@@ -1,8 +1,11 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from FoundationSegLib.core import recovery
 from FoundationSegLib.core.errors import InputError, OutputError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.prompts import MaskPrompt, PointPrompt
@@ -27,6 +30,11 @@ def kept(folder):
     return session, file
 
 
+def crash(file):
+    """The process is gone, and its lock with it; the file stays."""
+    file._alive.close()
+
+
 def point(k):
     return PointPrompt(ras(k, 4, 5))
 
@@ -37,37 +45,41 @@ def test_every_few_changes_are_kept_and_a_clean_end_leaves_nothing(kept, folder)
     segment.add(point(1))
     assert not folder.exists()
     segment.add(point(3))
-    assert len(find_recoveries(folder)) == 1 == len(list(folder.iterdir()))
+    assert len(list(folder.glob("*.json"))) == 1
     segment.add(point(5))
     session.undo(segment.segment_id)
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("*.json"))) == 1 and len(list(folder.iterdir())) == 2
     file.close()
     file.close()
     assert not folder.exists()
 
 
 def test_after_a_crash_everything_goes_on(kept, folder):
-    session, _ = kept
+    session, file = kept
     segment = segment_of(session)
     segment.add(point(1))
     segment.add(point(3))
+    assert find_recoveries(folder) == (), "it lives"
+    crash(file)
     fresh, client = make_session()
-    (recovery,) = find_recoveries(folder, fresh.volume.key)
-    assert recovery.segments == ("Liver 1",) and recovery.saved > 0
-    (key,) = restore(fresh, recovery)
+    (found,) = find_recoveries(folder, fresh.volume.key)
+    assert found.segments == {"1": "Liver 1"} and found.saved > 0
+    (key,) = restore(fresh, found)
     copy = SegmentSession(fresh, key)
     assert not client.requests and np.array_equal(mask_of(copy), mask_of(segment)) and copy.steps == segment.steps
     copy.remove("1")
     assert mask_of(copy).sum() == 25 and copy.add(point(5)) == ("3",)
-    discard(recovery)
-    assert find_recoveries(folder) == ()
+    assert fresh.ledger.store.provenance(key)["Model"] == "fake"
+    discard(found)
+    assert not folder.exists()
 
 
 def test_nothing_that_is_there_is_overwritten(kept, folder):
-    session, _ = kept
+    session, file = kept
     segment = segment_of(session)
     segment.add(point(1))
     segment.add(point(3))
+    crash(file)
     fresh, _ = make_session()
     mine = SegmentSession(fresh, fresh.ledger.store.add(NewSegment("Liver 1")))
     mine.add(point(3))
@@ -80,12 +92,17 @@ def test_nothing_that_is_there_is_overwritten(kept, folder):
 
 
 def test_an_empty_segment_of_the_same_name_is_filled(kept, folder):
-    session, _ = kept
+    session, file = kept
     segment_of(session).add(point(1))
     SegmentSession(session, "1").add(point(3))
+    crash(file)
     fresh, _ = make_session()
     there = segment_of(fresh)
-    assert restore(fresh, find_recoveries(folder)[0]) == (there.segment_id,)
+    (found,) = find_recoveries(folder)
+    assert restore(fresh, found) == (there.segment_id,)
+    steps = there.steps
+    assert restore(fresh, found) == (there.segment_id,), "it has these voxels already"
+    assert there.steps == steps and fresh.ledger.store.segment_ids == (there.segment_id,)
 
 
 def test_no_path_and_no_name_of_the_image(kept, folder):
@@ -96,7 +113,7 @@ def test_no_path_and_no_name_of_the_image(kept, folder):
     file.write(session)
     text = file.path.read_text()
     assert "somebody" not in text and "seed.nrrd" in text
-    assert set(json.loads(text)) == {"version", "volume", "time", "segments"}
+    assert set(json.loads(text)) == {"version", "volume", "time", "more", "segments"}
 
 
 def _voxels():
@@ -107,6 +124,7 @@ def test_another_image_is_refused(kept, folder):
     session, file = kept
     segment_of(session).add(point(1))
     file.write(session)
+    crash(file)
     other, _ = make_session(shape=(8, 10, 13))
     assert find_recoveries(folder, other.volume.key) == ()
     with pytest.raises(InputError, match="another image"):
@@ -117,17 +135,18 @@ def test_damaged_files_are_left_out(kept, folder):
     session, file = kept
     segment_of(session).add(point(1))
     file.write(session)
+    crash(file)
     (folder / "half.recovery.json").write_text(file.path.read_text()[:50])
     (folder / "old.recovery.json").write_text('{"version": 0, "segments": {}}')
     (folder / "none.recovery.json").write_text('{"version": 1, "segments": {}}')
     assert [one.path for one in find_recoveries(folder)] == [file.path]
     document = json.loads(file.path.read_text())
     del document["segments"]["1"]["mask"]
-    recovery = find_recoveries(folder)[0]
+    found = find_recoveries(folder)[0]
     file.path.write_text(json.dumps(document))
     fresh, _ = make_session()
     with pytest.raises(InputError, match="damaged"):
-        restore(fresh, recovery)
+        restore(fresh, found)
     assert fresh.ledger.store.segment_ids == ()
 
 
@@ -153,10 +172,61 @@ def test_any_session_comes_back(folder, seed):
         machine.step()
     machine.session.discard()
     machine.session.look()
-    RecoveryFile(folder).write(machine.session)
+    file = RecoveryFile(folder)
+    file.write(machine.session)
+    for _ in range(10):
+        machine.step()
+    machine.session.discard()
+    machine.session.look()
+    file.write(machine.session)
+    crash(file)
     fresh, _ = make_session(ask_above=None)
     fresh.options.policy = "allow"
     restored = restore(fresh, find_recoveries(folder)[0])
     for key, new in zip(machine.session.ledger.records, restored, strict=True):
         assert np.array_equal(fresh.ledger.store.read(new), machine.store.read(key))
         assert fresh.ledger.records[new].state.steps == machine.session.ledger.records[key].state.steps
+
+
+def test_only_segments_that_changed_are_worked_out_again(kept, monkeypatch):
+    session, file = kept
+    one, other = segment_of(session), segment_of(session)
+    one.add(point(1))
+    other.add(point(3))
+    written, segment = [], recovery._segment
+    monkeypatch.setattr(
+        recovery, "_segment", lambda record, name, masks: written.append(name) or segment(record, name, masks)
+    )
+    one.add(point(5))
+    file.write(session)
+    file.write(session)
+    assert written == ["Liver 1"]
+
+
+CRASH = """
+import sys, time
+from pathlib import Path
+from FoundationSegLib.core.recovery import RecoveryFile
+from Testing.unit.core.session_cases import make_session, point, segment_of
+session, _ = make_session()
+file = RecoveryFile(Path(sys.argv[1]))
+segment_of(session).add(point(3))
+file.write(session)
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def test_another_process_that_lives_and_then_crashes(folder):
+    child = subprocess.Popen((sys.executable, "-c", CRASH, str(folder)), stdout=subprocess.PIPE, text=True)
+    with child:
+        assert child.stdout.readline() == "written\n"
+        assert find_recoveries(folder) == ()
+        child.kill()
+        child.wait()
+        fresh, _ = make_session()
+        (found,) = find_recoveries(folder, fresh.volume.key)
+    (key,) = restore(fresh, found)
+    assert mask_of(SegmentSession(fresh, key)).sum() == 25
+    discard(found)
+    assert not folder.exists()

@@ -1,4 +1,7 @@
-from FoundationSegLib.core.requests import CheckpointRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from FoundationSegLib.core.requests import CheckpointRecord, MemoryBudget
 
 
 def test_the_report_names_the_checkpoint_as_the_interface_says():
@@ -9,3 +12,12 @@ def test_the_report_names_the_checkpoint_as_the_interface_says():
         "revision": "0.1.1",
         "sha256": "79d8",
     }
+
+
+@given(st.integers(0, 1 << 40))
+def test_a_budget_of_any_size_is_shared_out_as_the_usual_one_is(total):
+    usual, budget = MemoryBudget(), MemoryBudget.within(total)
+    assert total - 3 < budget.total <= total
+    for part, usual_part in ((budget.volumes, usual.volumes), (budget.models, usual.models)):
+        assert abs(part * usual.total - usual_part * total) <= usual.total
+    assert MemoryBudget.within(usual.total) == usual

@@ -29,8 +29,9 @@ def test_undo_and_redo_ask_no_model(session, segment):
     assert session.undo(segment.segment_id)
     assert np.array_equal(mask_of(segment), first) and segment.steps == steps
     assert session.undo(segment.segment_id) and not mask_of(segment).any() and segment.steps == ()
+    assert session.undo(segment.segment_id) and session.ledger.store.segment_ids == (), "it was made here"
     assert not session.undo(segment.segment_id)
-    assert session.redo(segment.segment_id) and session.redo(segment.segment_id)
+    assert all(session.redo(segment.segment_id) for _ in range(3))
     assert not session.redo(segment.segment_id)
     assert mask_of(segment).sum() == 50 and len(session.client.requests) == asked
 
@@ -104,7 +105,7 @@ def test_what_failed_can_be_discarded(session, segment):
     session.client.fails = True
     segment.add(point(3))
     assert session.discard() and not session.discard()
-    assert segment.steps == () and not session.undo(segment.segment_id)
+    assert segment.steps == () and not session.ledger.history.last(segment.segment_id).edits
 
 
 def test_what_waits_is_told(session, segment):

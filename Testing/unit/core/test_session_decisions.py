@@ -34,6 +34,16 @@ class TestAskingFirst:
         segment.remove(key)
         assert not mask_of(segment).any()
 
+    def test_moving_a_prompt_is_meant(self, session, segment, told):
+        (key,) = segment.add(point(3))
+        segment.move(key, point(5))
+        assert session.pending is None and mask_of(segment)[5].sum() == 25 and not mask_of(segment)[3].any()
+        mask = mask_of(segment)
+        mask[5, 4, 5] = False
+        session.ledger.store.put(segment.segment_id, mask)
+        segment.move(key, point(5, 5, 5))
+        assert session.pending.by_hand == 1, "what was erased by hand would come back"
+
     def test_what_was_drawn_by_hand_is_asked_for(self, session, segment, told):
         segment.add(point(3))
         mask = mask_of(segment)

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import GoneError, InputError
+from FoundationSegLib.core.errors import GeometryError, GoneError, InputError
+from FoundationSegLib.core.geometry import Geometry
+from FoundationSegLib.core.outcomes import Done, ImageChanged, Refused
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.session_segment import SegmentSession
 from FoundationSegLib.core.steps import SeedStep, WithheldStep
-from Testing.unit.core.session_cases import SHAPE, VOLUMES, make_session, mask_of, point, segment_of
+from FoundationSegLib.core.volume import Volume
+from Testing.unit.core.session_cases import SHAPE, VOLUMES, document_of, make_session, mask_of, point, segment_of
 
 
 class TestOthers:
@@ -128,8 +131,8 @@ class Shelf(dict):
     def read(self, segment_id):
         return self.get(segment_id)
 
-    def write(self, segment_id, document, now):
-        self[segment_id] = document
+    def write(self, segment_id, kept):
+        self[segment_id] = document_of(kept)
 
 
 def test_steps_go_on_in_another_session(session):
@@ -159,3 +162,73 @@ def test_steps_go_on_from_what_was_changed_between_two_sessions(session):
     copy = SegmentSession(again, segment.segment_id)
     copy.add(point(1))
     assert copy.steps[-2].reason == "hand" and mask_of(copy)[6, 6, 6] and mask_of(copy)[3].sum() == 25
+
+
+class Source:
+    """An image that somebody changes."""
+
+    def __init__(self, volume):
+        self.volume, self.time, self.reads = volume, 0, 0
+
+    def stamp(self):
+        return self.time
+
+    def read(self):
+        self.reads += 1
+        return self.volume
+
+    def change(self, volume):
+        self.volume, self.time = volume, self.time + 1
+
+
+class TestTheImage:
+    @pytest.fixture
+    def source(self, session):
+        source = session.image_source = Source(session.volume)
+        session._image_stamp = source.stamp()
+        return source
+
+    def brighter(self, volume):
+        return Volume(volume.array_kji + 1, volume.geometry)
+
+    def test_the_next_request_is_of_the_new_image(self, session, segment, source, told):
+        segment.add(point(3))
+        before, steps, old = mask_of(segment), segment.steps, session.volume.key
+        source.change(self.brighter(session.volume))
+        segment.add(point(5))
+        assert [type(one) for one in told[-2:]] == [ImageChanged, Done]
+        new = source.volume.key
+        assert session.client.requests[-1].volume_key == new != old and session.client.sent[-1] == new
+        assert old not in session.client.sent and session.volume is source.volume
+        assert segment.steps[:-1] == steps and np.array_equal(mask_of(segment)[3], before[3])
+        assert session.undo(segment.segment_id) and np.array_equal(mask_of(segment), before)
+
+    def test_an_answer_about_the_old_one_is_asked_again(self, session, segment, source, told):
+        session.client.is_slow = True
+        segment.add(point(3))
+        source.change(self.brighter(session.volume))
+        session.client.reply()
+        assert isinstance(told[-1], ImageChanged) and not mask_of(segment).any()
+        assert session.client.requests[-1].volume_key == source.volume.key and len(session.client.requests) == 2
+        session.client.reply()
+        assert mask_of(segment).sum() == 25
+
+    def test_the_same_voxels_are_no_other_image(self, session, segment, source, told):
+        segment.add(point(3))
+        source.change(Volume(session.volume.array_kji.copy(), session.volume.geometry))
+        segment.add(point(5))
+        segment.add(point(6))
+        assert source.reads == 1 and all(isinstance(one, Done) for one in told)
+
+    def test_another_grid_is_refused(self, session, segment, source, told):
+        segment.add(point(3))
+        steps, before = segment.steps, mask_of(segment)
+        session.client.is_slow = True
+        segment.add(point(5))
+        source.change(Volume(session.volume.array_kji, Geometry(np.diag([2.0, 1, 1, 1]), SHAPE)))
+        session.client.reply()
+        assert isinstance(told[-1], Refused) and isinstance(told[-1].error, GeometryError)
+        assert np.array_equal(mask_of(segment), before) and session.discard() and segment.steps == steps
+        with pytest.raises(GeometryError, match="moved"):
+            segment.add(point(6))
+        assert session.undo(segment.segment_id), "without the image"

@@ -41,7 +41,8 @@ keys = st.sampled_from(["1", "2", "3"])
 mask_keys = st.sampled_from(["", KEY])
 prompts = strategies.prompts | st.just(MaskPrompt("a.nrrd", "b", voxels=MASKS.get(KEY)))
 regions = st.sampled_from([None, AroundPrompt(3.0), SliceRange("j", 1, 4), InsideBox(Box((0, 1, 2), (3, 4, 5)))])
-choices = st.builds(ModelChoice, strategies.names, strategies.names, st.booleans(), st.booleans(), st.booleans())
+flags = (st.booleans(), st.booleans(), st.booleans())
+choices = st.builds(ModelChoice, strategies.names, strategies.names, *flags, regions)
 steps = st.one_of(
     st.builds(SeedStep, mask_keys, st.sampled_from(["start", "hand", "model"]), mask_keys),
     st.builds(PromptAdded, keys, prompts),

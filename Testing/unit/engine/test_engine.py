@@ -16,6 +16,7 @@ from FoundationSegLib.core.requests import MemoryBudget, Propagation
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine, engine_within
+from FoundationSegLib.engine.outlook import SLICES_AHEAD
 from FoundationSegLib.hub.store import Store
 from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, new_engine, predict, request
 from Testing.unit.fakes import SHA256, FakeModel, fake_card, fill_store, volume_of
@@ -133,7 +134,7 @@ def test_slices_around_a_prompt_are_encoded_ahead(engine, model):
     while engine.encode_ahead(Progress()):
         steps += 1
         assert len(model.encoded) == 1 + steps, "one at a time, so that a request need not wait for more"
-    assert steps == 2 * engine_module.SLICES_AHEAD
+    assert steps == 2 * SLICES_AHEAD
     assert sorted(key.index for key in engine.cache) == list(range(5, 16))
     for index in (5, 15):
         near = BoxPrompt(((3.0, 2.0, index), (9.0, 7.0, index)))

@@ -26,8 +26,8 @@ def library(tmp_path, monkeypatch):
     hidden = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "FoundationSegLib", tmp_path / "FoundationSegLib", ignore=hidden)
     shutil.copytree(ROOT / "Resources", tmp_path / "Resources", ignore=hidden)
-    shutil.copy(TOY / "toy.py", tmp_path / "FoundationSegLib" / "models")
-    shutil.copy(TOY / "my-toy.toml", tmp_path / "Resources" / "ModelCards")
+    for path in TOY.iterdir():
+        shutil.copy(path, tmp_path / ("FoundationSegLib/models" if path.suffix == ".py" else "Resources/ModelCards"))
     own = {STORE_VARIABLE: str(tmp_path / "store"), "PYTHONPATH": str(tmp_path)}
     environment = {name: value for name, value in os.environ.items() if name != CARDS_VARIABLE} | own
 
@@ -64,6 +64,41 @@ def test_one_file_and_one_card_are_a_model(library, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["model"]["id"] == "my-toy"
     assert report["notes"] == ["segments[0].prompts[0]: the lasso became a box, which My Toy understands"]
+
+
+def test_one_file_and_one_card_are_a_model_of_volumes(library, tmp_path):
+    """Every kind of prompt, two segments in one request, and what the model says of them."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "toy.json").write_text('{"level":  50}')
+    library("-m", "FoundationSegLib", "models", "import", "my-toy-volume", str(weights))
+    array = np.full((5, 10, 12), -1000, np.int16)
+    array[BLOCK], array[0, 0, 0] = 100, 7
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "ct.nrrd"))
+    not_this = {"type": "box", "corners": [[4, 3, 1], [8, 3, 3]], "polarity": "negative"}
+    segments = [
+        {"name": "A", "prompts": [{"type": "text", "text": "all"}, not_this]},
+        {"name": "B", "prompts": [{"type": "class", "name": "7"}]},
+        {"name": "C", "prompts": [{"type": "point", "position": [4, 3, 1]}]},
+        {"name": "D", "prompts": [{"type": "scribble", "points": [[4, 4, 2], [8, 4, 2]]}]},
+        {"name": "E", "prompts": [{"type": "lasso", "points": [[3, 2, 2], [9, 2, 2], [9, 5, 2], [3, 5, 2]]}]},
+    ]
+    (tmp_path / "prompts.json").write_text(json.dumps({"version": 1, "space": "ijk", "segments": segments}))
+    asked = ("segment", "ct.nrrd", "--model", "my-toy-volume", "--prompts", "prompts.json")
+    library("-m", "FoundationSegLib", *asked, "--output", "out.seg.nrrd", "--report", "report.json", "--device", "cpu")
+    wanted = np.zeros((5, *array.shape), bool)
+    wanted[(0, *BLOCK)] = True
+    wanted[0, :, 3] = False
+    wanted[1, 0, 0, 0] = True
+    wanted[2, 1:4, 3:6, 4:7] = True
+    wanted[3, 2, 4, 4:9] = True
+    wanted[4, 2, 3:5, 4:9] = True
+    for name, mask in zip("ABCDE", wanted, strict=True):
+        assert np.array_equal(read_mask_prompt(tmp_path / "out.seg.nrrd", name)[0], mask), name
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["intensity"]["policy"], report["intensity"]["rule"]) == ("auto", "raw")
+    assert report["notes"] == [f"segments[{n}]: looked at as it is" for n in range(5)]
+    assert report["counts"] == {"encodes": 1, "decodes": 5}
 
 
 def test_a_model_loads_what_it_needs_and_nothing_of_the_others(library, tmp_path):

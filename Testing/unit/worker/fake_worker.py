@@ -1,7 +1,7 @@
 """A real worker process around an engine without weights; run as a module, or imported for its engine.
 
-The name of a segment, or of a model to download, is a script: words such as ``steps=5 pause=0.01`` that are done in
-order before the answer.
+The name of a segment, the title of a label set, or the model to download, is a script: words such as
+``steps=5 pause=0.01`` that are done in order before the answer.
 """
 
 import os
@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from FoundationSegLib.core.classification import Classification
+from FoundationSegLib.core.classify_request import ClassifyRequest
 from FoundationSegLib.core.errors import InferenceError, PromptError, VolumeMissingError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.progress import Progress
@@ -28,6 +30,7 @@ from FoundationSegLib.core.requests import (
 )
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker import main
+from Testing.unit.core.classification_cases import answer
 
 COMMAND = (sys.executable, "-P", "-m", "Testing.unit.worker.fake_worker")
 
@@ -74,6 +77,13 @@ class ScriptedEngine:
         return Prediction(
             request.request_id, found, {"rule": "none"}, checkpoint, "cpu", self.prepared, ("a note",), {}, counts
         )
+
+    def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
+        if request.volume_key not in self.volumes:
+            raise VolumeMissingError()
+        self.follow(request.labels.title, request, progress)
+        counts = {"pid": os.getpid(), "labels": len(request.labels.labels)}
+        return answer(request_id=request.request_id, counts=counts)
 
     def download(self, request: DownloadRequest, progress: Progress) -> None:
         self.follow(request.model_id, request, progress)

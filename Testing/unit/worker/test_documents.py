@@ -23,7 +23,7 @@ from FoundationSegLib.core.requests import (
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.worker import documents
 from FoundationSegLib.worker.frames import Frame, FrameError
-from Testing.unit.core.strategies import geometries, prompts
+from Testing.unit.core.strategies import boxes, geometries, prompts
 
 DTYPES = ("i1", "u1", "<i2", ">i2", "<u4", "<i8", "<f4", ">f8", "<f2")
 
@@ -71,10 +71,14 @@ PROPAGATIONS = st.none() | st.builds(
 )
 
 
-@given(st.lists(st.lists(prompts | masks(), min_size=1, max_size=4), min_size=1, max_size=3), PROPAGATIONS)
-def test_a_request_arrives_as_it_was(given_prompts, propagation):
+@given(
+    st.lists(st.lists(prompts | masks(), min_size=1, max_size=4), min_size=1, max_size=3),
+    PROPAGATIONS,
+    st.none() | boxes(),
+)
+def test_a_request_arrives_as_it_was(given_prompts, propagation, region):
     segments = tuple(SegmentPrompts(f"Leber é {n}", tuple(some)) for n, some in enumerate(given_prompts))
-    request = PredictRequest(7, "fake", "ab", segments, "400,40", propagation)
+    request = PredictRequest(7, "fake", "ab", segments, "400,40", propagation, region)
     frame = documents.request_to_frame(request, 12)
     assert documents.request_from_frame(crossed(frame)) == request
     assert frame.header["ticket"] == 12
@@ -82,7 +86,7 @@ def test_a_request_arrives_as_it_was(given_prompts, propagation):
 
 def test_every_field_of_a_request_crosses():
     fields = {field.name for field in dataclasses.fields(PredictRequest)}
-    assert fields == {"request_id", "model_id", "volume_key", "segments", "intensity", "propagation"}
+    assert fields == {"request_id", "model_id", "volume_key", "segments", "intensity", "propagation", "region"}
 
 
 @pytest.mark.parametrize("accept_license", [False, True])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core.progress import Progress
+from .progress import Progress
 
 _POLL_S = 0.05
 # What systems answer where a file system cannot lock at all, such as some network drives.

@@ -4,16 +4,16 @@ import time
 
 import pytest
 
+from FoundationSegLib.core import locks
 from FoundationSegLib.core.errors import Cancelled
+from FoundationSegLib.core.locks import Locked, locked
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.hub import locks
-from FoundationSegLib.hub.locks import Locked, locked
 from Testing.unit.hub.hub_cases import cancel_in
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from FoundationSegLib.hub.locks import locked
+from FoundationSegLib.core.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

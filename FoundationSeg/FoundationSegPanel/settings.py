@@ -1,0 +1,138 @@
+"""The module's settings: what belongs to this computer and its user, not to a scene. Kept by Qt, read as a value."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from FoundationSegLib.core.requests import DeviceChoice, MemoryBudget
+from FoundationSegLib.model_management import open_store
+from FoundationSegLib.worker.process_client import ProcessClient
+from FoundationSegLib.worker.settings import Patience, WorkerSettings, worker_command
+
+_GROUP = "FoundationSeg"
+DEVICES: tuple[DeviceChoice, ...] = ("auto", "cuda", "mps", "cpu")
+LEAST_MEMORY_MB = 1024
+# What belongs to Slicer's own Python, and would mislead another one.
+_OF_SLICERS_PYTHON = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "PIP_TARGET", "PIP_PREFIX")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user has chosen.
+
+    Attributes:
+        worker_python: the program that runs the models; empty for Slicer's own Python.
+        device: what to compute on.
+        memory_mb: what the worker may keep of images, embeddings and models.
+        store_folder: where the checkpoints are; empty for the user's usual folder.
+        encode_ahead: while idle, the worker prepares the slices next to the last prompt.
+    """
+
+    worker_python: str = ""
+    device: DeviceChoice = "auto"
+    memory_mb: int = MemoryBudget().total >> 20
+    store_folder: str = ""
+    encode_ahead: bool = True
+
+    @property
+    def is_own_python(self) -> bool:
+        """True where Slicer's own Python runs the models."""
+        return not self.worker_python
+
+
+def _as_bool(value: Any) -> bool:
+    return str(value).lower() in ("true", "1")
+
+
+def _as_device(value: Any) -> DeviceChoice:
+    return next((device for device in DEVICES if device == str(value)), "auto")
+
+
+_CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
+    "worker_python": str,
+    "device": _as_device,
+    "memory_mb": lambda value: max(LEAST_MEMORY_MB, int(value)),
+    "store_folder": str,
+    "encode_ahead": _as_bool,
+}
+
+
+def read_settings() -> Settings:
+    """The settings as they are kept; what somebody else has spoilt counts as not set."""
+    kept = qt.QSettings()
+    found: dict[str, Any] = {}
+    for field in fields(Settings):
+        key = _key(field.name)
+        if kept.contains(key):
+            try:
+                found[field.name] = _CONVERTERS[field.name](kept.value(key))
+            except (TypeError, ValueError):
+                continue
+    return Settings(**found)
+
+
+def write_settings(settings: Settings) -> None:
+    """Keep settings; one that is as usual is not kept, so that a later version may choose better."""
+    kept, usual = qt.QSettings(), Settings()
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value == getattr(usual, field.name):
+            kept.remove(_key(field.name))
+        else:
+            kept.setValue(_key(field.name), value)
+
+
+def _key(name: str) -> str:
+    first, *others = name.split("_")
+    return f"{_GROUP}/{first}{''.join(word.capitalize() for word in others)}"
+
+
+def store_folder(settings: Settings) -> Path | None:
+    """Where the checkpoints are; None for the usual folder."""
+    return Path(settings.store_folder) if settings.store_folder else None
+
+
+def inherited_environment(settings: Settings) -> dict[str, str] | None:
+    """What the worker's process starts with: of another Python, the environment from before Slicer's launcher.
+
+    None for Slicer's own Python, which needs what the launcher has set.
+    """
+    if settings.is_own_python:
+        return None
+    before = dict(slicer.util.startupEnvironment()) or dict(os.environ)
+    return {name: value for name, value in before.items() if name not in _OF_SLICERS_PYTHON}
+
+
+def worker_settings(settings: Settings) -> WorkerSettings:
+    """What the worker is told when it starts.
+
+    The folder is always named: another Python may have another environment, and so another usual folder.
+    """
+    return WorkerSettings(
+        device=settings.device,
+        store_folder=open_store(store_folder(settings)).folder,
+        encode_ahead=settings.encode_ahead,
+        budget=MemoryBudget.within(settings.memory_mb << 20),
+    )
+
+
+def follow_settings(client: ProcessClient, settings: Settings) -> None:
+    """End a client's worker; the next request starts one as the settings say. Images stay registered."""
+    client.stop()
+    made = open_client(settings)
+    client.settings, client.command, client.inherited = made.settings, made.command, made.inherited
+
+
+def open_client(settings: Settings, patience: Patience | None = None) -> ProcessClient:
+    """A client whose worker starts, with the first request, as the settings say."""
+    return ProcessClient(
+        worker_settings(settings),
+        worker_command(settings.worker_python),
+        patience or Patience(),
+        inherited_environment(settings),
+    )

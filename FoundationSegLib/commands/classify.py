@@ -1,0 +1,294 @@
+"""`classify`: an image, or a folder of images, and labels in; ranked scores, a report, evidence and a table out."""
+
+import argparse
+import contextlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from ..core.adapters import require_adapter
+from ..core.aggregation import parse_aggregation
+from ..core.capabilities import require_task
+from ..core.cards import ModelCard, find_card, read_catalogue
+from ..core.classification import Classification
+from ..core.classify_request import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject
+from ..core.errors import FoundationSegError, GeometryError, InputError, OutputError
+from ..core.geometry import AXES, Box
+from ..core.label_sets import find_label_set, read_label_sets
+from ..core.labels import LabelSet, label_set_of
+from ..core.looks import check_looks
+from ..core.mask import PackedMask
+from ..core.scoring import RuleChoice, Scoring
+from ..core.volume import Volume, require_image
+from ..hub.store import default_store_folder
+from ..io.formats import output_format
+from ..worker.client import Client, ask
+from ..worker.process_client import ProcessClient
+from ..worker.settings import WorkerSettings
+from .checkpoints import announce_missing
+from .classification_results import answer_lines, classify_report, csv_text, evidence_writer, failure_rows, rows_of
+from .interrupts import interrupts_wait
+from .mask_prompts import read_mask
+from .targets import Writer, path_argument, require_targets, write_together
+from .terminal import ProgressLine, say
+
+_SLICES = re.compile(r"([0-9]{1,9})|([0-9]{0,9}):([0-9]{0,9})")
+_RANGES = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
+# What lies beside images: the command's own results first of all.
+_NO_IMAGES = {".csv", ".json", ".txt", ".md", ".toml", ".pdf", ".xlsx", ".py", ".zip"}
+
+
+def _slices(text: str) -> tuple[int | None, int | None]:
+    """``all``, one slice, or the first and the first that is none of them."""
+    if text == "all":
+        return None, None
+    found = _SLICES.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is neither all, nor a number, nor of the form START:STOP")
+    one, start, stop = found.groups()
+    if one is not None:
+        return int(one), int(one) + 1
+    return (int(start) if start else None), (int(stop) if stop else None)
+
+
+def _region(text: str) -> Box:
+    """Three ranges of voxels, along i, j and k."""
+    ranges = [_RANGES.fullmatch(part) for part in text.split(",")]
+    if len(ranges) != 3 or not all(ranges):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not of the form I0:I1,J0:J1,K0:K1")
+    (i0, i1), (j0, j1), (k0, k1) = ((int(found[1]), int(found[2])) for found in ranges if found)
+    return Box((k0, j0, i0), (k1, j1, i1))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder")
+    parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list' to classify with")
+    labels = parser.add_mutually_exclusive_group(required=True)
+    labels.add_argument("--label-set", metavar="ID", help="labels that come along, or a set of your own")
+    labels.add_argument("--label", metavar="TEXT", action="append", help="a label in your words; once for each")
+    parser.add_argument("--findings", action="store_true", help="several of your labels may hold; each by itself")
+    parser.add_argument("--slices", metavar="RANGE", type=_slices, default=(None, None), help="all, N, or START:STOP")
+    parser.add_argument("--axis", choices=AXES, default="k", help="the axis that slices lie across (k)")
+    parser.add_argument("--segment", metavar="FILE", type=path_argument, help="classify a segment of this file")
+    parser.add_argument("--segment-name", metavar="NAME", help="its name, or the number of a label map")
+    parser.add_argument("--segment-view", choices=get_args(SegmentView), default="crop", help="with what is around it")
+    parser.add_argument("--region", metavar="BOX", type=_region, help="classify voxels I0:I1,J0:J1,K0:K1")
+    parser.add_argument("--each", action="store_true", help="VOLUME is a folder: classify every image in it")
+    parser.add_argument(
+        "--intensity", metavar="POLICY", default="auto", help="a policy's name, width,centre, ct-windows or ct-channels"
+    )
+    parser.add_argument("--scoring", choices=get_args(RuleChoice), default="auto", help="how labels are scored")
+    parser.add_argument("--temperature", metavar="T", type=float, default=1.0, help="above 1: more even scores (1)")
+    parser.add_argument("--margin", metavar="M", type=float, default=0.1, help="what a label has to lead by (0.1)")
+    parser.add_argument("--aggregation", metavar="RULE", default="mean", help="of slices: mean, max or top-K (mean)")
+    parser.add_argument("--evidence", metavar="OUT", type=path_argument, help="where: .seg.nrrd, or values in .nrrd")
+    parser.add_argument("--evidence-label", metavar="NAME", default="", help="for which label (the highest)")
+    parser.add_argument("--evidence-method", choices=get_args(EvidenceMethod), default="similarity")
+    parser.add_argument("--evidence-slices", metavar="N", type=int, default=8, help="on how many slices (8); 0: all")
+    parser.add_argument("--report", metavar="FILE", type=path_argument, help="write what was found, as JSON")
+    parser.add_argument("--csv", metavar="FILE", type=path_argument, help="write a table, one row for each label")
+    parser.add_argument("--json", action="store_true", help="print the report instead of the scores")
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
+    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
+    parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Everything that was asked for, checked as far as it can be before an image is read."""
+
+    card: ModelCard
+    request: ClassifyRequest  # but for the image and the segment
+    options: argparse.Namespace
+
+
+def run(options: argparse.Namespace) -> None:
+    """Classify, then write; of one image nothing is written unless everything went well."""
+    job = _check(options)
+    with contextlib.closing(open_client(options)) as client:
+        client.prepare(job.card.id)  # the model is loaded while the image is read
+        if options.each:
+            _classify_folder(job, client)
+        else:
+            _classify_one(job, client)
+
+
+def open_client(options: argparse.Namespace) -> Client:
+    """The client that does the work: a worker process of its own."""
+    return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False))
+
+
+def _check(options: argparse.Namespace) -> _Job:
+    card = find_card(read_catalogue(), options.model)
+    require_task(card, "classify")
+    require_adapter(card)
+    check_looks(options.intensity)
+    labels = _labels(options)
+    subject = _subject(options)
+    evidence = None
+    if options.evidence:
+        output_format(options.evidence)
+        evidence = EvidenceWish(options.evidence_label, options.evidence_method, options.evidence_slices)
+        if evidence.label:
+            labels.label(evidence.label)
+    if options.each:
+        _check_folder(options)
+    sources = {"the image": options.volume} | ({"the segmentation": options.segment} if options.segment else {})
+    require_targets({name: getattr(options, name) for name in ("evidence", "report", "csv")}, sources)
+    scoring = Scoring(options.scoring, options.temperature, options.margin)
+    aggregation = parse_aggregation(options.aggregation)
+    request = ClassifyRequest(1, card.id, "", labels, subject, options.intensity, scoring, aggregation, evidence)
+    return _Job(card, request, options)
+
+
+def _labels(options: argparse.Namespace) -> LabelSet:
+    if options.label_set is None:
+        return label_set_of(options.label, "findings" if options.findings else "exclusive")
+    if options.findings:
+        raise InputError("--findings is for labels of your own; a label set says by itself whether several may hold")
+    return find_label_set(read_label_sets(), options.label_set)
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    if (options.segment is None) != (options.segment_name is None):
+        raise InputError("--segment and --segment-name go together: the file, and which of its segments")
+    if options.segment is not None and options.region is not None:
+        raise InputError("either a region or a segment is classified, not both")
+    return Subject(options.axis, *options.slices, box=options.region, view=options.segment_view)
+
+
+def _check_folder(options: argparse.Namespace) -> None:
+    if not options.volume.is_dir():
+        raise InputError(f"{options.volume.name} is not a folder, which --each classifies the images of")
+    for name in ("evidence", "segment", "region", "series"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} is for one image, not for each image of a folder")
+    if not (options.csv or options.report or options.json):
+        raise InputError("--each needs a place for the results: --csv FILE, --report FILE or --json")
+
+
+def _read(path: Path, options: argparse.Namespace) -> Volume:
+    with interrupts_wait():
+        from ..io.images import read_volume
+
+    volume = read_volume(path, series=options.series, frame=options.frame)
+    require_image(volume)
+    return volume
+
+
+def _ask(job: _Job, volume: Volume, client: Client, segment: PackedMask | None = None) -> Classification:
+    subject = replace(job.request.subject, segment=segment)
+    request = replace(job.request, volume_key=volume.key, subject=subject)
+    announce_missing(job.card, job.options.device)
+    line = ProgressLine()
+    try:
+        client.send_volume(volume)
+        return ask(client, request, line.show)
+    finally:
+        line.clear()
+
+
+def _classify_one(job: _Job, client: Client) -> None:
+    options, begin = job.options, time.perf_counter()
+    volume = _read(options.volume, options)
+    segment = read_mask(options.segment, options.segment_name, volume.geometry) if options.segment else None
+    start_s = time.perf_counter() - begin
+    answer = _ask(job, volume, client, segment)
+    timings_s = {"start": start_s, "total": time.perf_counter() - begin}
+    report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options))
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    writers: list[Writer] = []
+    if options.evidence:
+        writers.append((options.evidence, evidence_writer(options.evidence, volume, answer)))
+    if options.report:
+        writers.append((options.report, lambda path: _write(path, text)))
+    if options.csv:
+        table = csv_text(rows_of(options.volume.name, answer))
+        writers.append((options.csv, lambda path: _write(path, table)))
+    write_together(writers)
+    for note in (*volume.notes, *answer.notes):
+        say(f"note: {note}")
+    print(text if options.json else "\n".join(answer_lines(answer)), end="" if options.json else "\n")
+
+
+def _subject_document(options: argparse.Namespace) -> dict[str, object]:
+    """What was classified, as the report tells it: names of files, no folders."""
+    document: dict[str, object] = {"axis": options.axis}
+    if options.region is not None:
+        document["region_ijk"] = [list(options.region.start_kji[::-1]), list(options.region.stop_kji[::-1])]
+    if options.segment is not None:
+        document |= {"segment": options.segment_name, "file": options.segment.name, "view": options.segment_view}
+    return document
+
+
+def _classify_folder(job: _Job, client: Client) -> None:
+    options = job.options
+    paths = images_in(options.volume)
+    rows: list[dict[str, object]] = []
+    reports: list[dict[str, object]] = []
+    failures: list[FoundationSegError] = []
+    for number, path in enumerate(paths, start=1):
+        begin = time.perf_counter()
+        try:
+            volume = _read(path, options)
+            answer = _ask(job, volume, client)
+            client.remove_volume(volume.key)
+        except (InputError, GeometryError) as error:  # of this image; the next one may do better
+            failures.append(error)
+            rows += failure_rows(path.name, job.card.id, str(error))
+            reports.append({"image": path.name, "error": str(error)})
+            say(f"{path.name}: not classified: {error}")
+            continue
+        rows += rows_of(path.name, answer)
+        timings_s = {"start": 0.0, "total": time.perf_counter() - begin}
+        reports.append({"image": path.name, **classify_report(answer, volume.notes, timings_s, {"axis": options.axis})})
+        say(f"{number}/{len(paths)} {path.name}: {', '.join(answer.verdict) or 'none of these'}")
+    if len(failures) == len(paths):
+        raise failures[0]
+    _write_folder(options, rows, reports)
+
+
+def _write_folder(
+    options: argparse.Namespace, rows: Sequence[dict[str, object]], reports: Sequence[dict[str, object]]
+) -> None:
+    document = {"version": 1, "command": "classify", "images": list(reports)}
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    writers: list[Writer] = []
+    if options.csv:
+        table = csv_text(rows)
+        writers.append((options.csv, lambda path: _write(path, table)))
+    if options.report:
+        writers.append((options.report, lambda path: _write(path, text)))
+    write_together(writers)
+    if options.json:
+        print(text, end="")
+
+
+def images_in(folder: Path) -> list[Path]:
+    """What in a folder may be an image, by name: each file, and each folder, which is one DICOM series.
+
+    Raises:
+        InputError: there is nothing.
+    """
+    try:
+        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"the folder {folder.name} cannot be read: {error.strerror}") from error
+    images = [path for path in found if path.is_dir() or path.suffix.lower() not in _NO_IMAGES]
+    if not images:
+        raise InputError(f"the folder {folder.name} holds no images")
+    return images
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise OutputError(f"{path.name} cannot be written: {error.strerror or error}") from error

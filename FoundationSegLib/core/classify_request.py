@@ -1,0 +1,105 @@
+"""What is asked of a classifier: plain values that can cross a process boundary."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .aggregation import Aggregation
+from .errors import InputError
+from .geometry import Axis, Box
+from .labels import LabelSet
+from .mask import PackedMask
+from .scoring import Scoring
+
+SegmentView = Literal["crop", "mask"]
+EvidenceMethod = Literal["similarity", "occlusion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What of an image is classified: slices across an axis, all of them unless said, or a part of them.
+
+    Attributes:
+        axis: the slices lie across it.
+        start, stop: the first slice, and the first that is none of them; None means the end of what is there.
+        box: a region of interest, in voxels: its slices, cut to it.
+        segment: the voxels of a segment: its slices, cut to the box around it.
+        view: whether what surrounds the segment is seen (``"crop"``) or is black (``"mask"``).
+        margin: how far around the segment is seen, as a part of the longer side of its box.
+
+    Raises:
+        InputError: the range, the box or the segment is empty, both a box and a segment are given, or the margin is
+            not within 0..10.
+    """
+
+    axis: Axis = "k"
+    start: int | None = None
+    stop: int | None = None
+    box: Box | None = None
+    segment: PackedMask | None = None
+    view: SegmentView = "crop"
+    margin: float = 0.15
+
+    def __post_init__(self) -> None:
+        first = self.start or 0
+        if first < 0 or (self.stop is not None and self.stop <= first):
+            raise InputError(f"there is no slice from {first} to before {self.stop} to classify")
+        if self.box is not None and self.segment is not None:
+            raise InputError("either a region or a segment is classified, not both")
+        if self.box is not None and self.box.is_empty:
+            raise InputError("the region to classify is empty")
+        if self.segment is not None and self.segment.box.is_empty:
+            raise InputError("the segment to classify is empty")
+        if not (math.isfinite(self.margin) and 0 <= self.margin <= 10):
+            raise InputError(f"the margin around a segment lies within 0 and 10, not at {self.margin}")
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceWish:
+    """Where in the image the model is to show what speaks for a label.
+
+    Attributes:
+        label: the label's name; empty for the one with the highest score.
+        method: ``"similarity"`` compares the parts of the picture with the label's words, in one more look at each
+            slice; ``"occlusion"`` covers one part after the other and measures what the score loses, in a hundred.
+        slices: on how many slices, those where the label scores highest first; 0 for all.
+        parts: into how many parts each side is divided for occlusion.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    label: str = ""
+    method: EvidenceMethod = "similarity"
+    slices: int = 8
+    parts: int = 10
+
+    def __post_init__(self) -> None:
+        if self.slices < 0 or not 2 <= self.parts <= 64:
+            raise InputError("evidence needs 0 or more slices, and from 2 to 64 parts a side")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """Labels to score in an image.
+
+    Attributes:
+        request_id: a number that the answer repeats; the caller makes it unique, also among other requests.
+        model_id: the model's card.
+        volume_key: :attr:`FoundationSegLib.core.volume.Volume.key` of an image that was sent before.
+        labels: what it may be.
+        subject: which part of the image.
+        intensity: a policy of :mod:`~.intensity`, or ``"ct-windows"`` or ``"ct-channels"`` of :mod:`~.looks`.
+        scoring, aggregation: how scores are made, and those of several slices joined.
+        evidence: what to show of why, if anything.
+    """
+
+    request_id: int
+    model_id: str
+    volume_key: str
+    labels: LabelSet
+    subject: Subject = field(default_factory=Subject)
+    intensity: str = "auto"
+    scoring: Scoring = field(default_factory=Scoring)
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    evidence: EvidenceWish | None = None

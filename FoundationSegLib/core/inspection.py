@@ -1,0 +1,155 @@
+"""What a Python offers to run models with: its version, its packages, the devices. As values, and as JSON."""
+
+import ctypes
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+OLDEST_PYTHON = (3, 11)
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something to compute on.
+
+    Attributes:
+        kind: ``"cuda"``, ``"mps"`` or ``"cpu"``.
+        name: what its maker calls it; empty where nobody says.
+        bytes: its memory; for the CPU, that of the computer. 0 where nobody says.
+        free_bytes: what of it was free; None where nobody says.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """The devices that PyTorch can use in some Python.
+
+    Attributes:
+        devices: the best first; the CPU is always the last.
+        driver: the version of the graphics driver; empty where there is none, or nobody says.
+        runtime: the version of CUDA that PyTorch was built for; empty for none.
+        problem: why PyTorch could not be asked; empty where it could.
+    """
+
+    devices: tuple[Device, ...]
+    driver: str = ""
+    runtime: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PythonReport:
+    """A Python that may run models.
+
+    Attributes:
+        version: ``"3.12.10"``.
+        system: the operating system, its version, and the machine.
+        packages: the installed version by the name that was asked for, empty where there is none.
+        is_managed: its packages belong to the operating system, and pip refuses to add any (PEP 668).
+        devices: what PyTorch can compute on; None where it was not asked.
+    """
+
+    version: str
+    system: str
+    packages: Mapping[str, str]
+    is_managed: bool = False
+    devices: DeviceReport | None = None
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> "PythonReport":
+        """The report of :meth:`to_document`."""
+        told = document["devices"]
+        devices = None
+        if told is not None:
+            found = tuple(Device(**device) for device in told["devices"])
+            devices = DeviceReport(found, told["driver"], told["runtime"], told["problem"])
+        return PythonReport(
+            document["version"], document["system"], dict(document["packages"]), document["is_managed"], devices
+        )
+
+
+def inspect_python(packages: Iterable[str]) -> PythonReport:
+    """What the running Python is, and has of these packages; none of them is imported."""
+    importlib.invalidate_caches()  # something may have been installed a moment ago
+    versions = {name: _installed_version(name) for name in packages}
+    return PythonReport(platform.python_version(), _system(), versions, _is_managed())
+
+
+def _installed_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name) or ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _system() -> str:
+    if sys.platform == "darwin":
+        return f"macOS {platform.mac_ver()[0]} ({platform.machine()})"
+    return f"{platform.system()} {platform.release()} ({platform.machine()})"
+
+
+def _is_managed() -> bool:
+    is_environment = sys.prefix != sys.base_prefix
+    return not is_environment and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this computer has NVIDIA's driver, and so perhaps a card for CUDA; found out without PyTorch, at once.
+
+    A guess to choose a model by; only PyTorch knows whether it can use the card.
+    """
+    if sys.platform == "win32":
+        return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32" / "nvcuda.dll").is_file()
+    return _NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None
+
+
+def cpu() -> Device:
+    """The processor, with the memory of the computer."""
+    name = platform.processor()
+    if sys.platform == "linux":
+        name = next((line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")), name)
+    return Device("cpu", f"{name or platform.machine()}, {os.cpu_count() or 1} threads", memory_bytes())
+
+
+def _cpu_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def memory_bytes() -> int:
+    """The computer's memory in bytes; 0 where the system does not say."""
+    if sys.platform == "win32":
+        return _windows_memory_bytes()
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return 0
+
+
+def _windows_memory_bytes() -> int:
+    # https://learn.microsoft.com/windows/win32/api/sysinfoapi/nf-sysinfoapi-getphysicallyinstalledsystemmemory
+    kilobytes = ctypes.c_ulonglong(0)
+    library = getattr(ctypes, "windll", None)
+    if library is None or not library.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes)):
+        return 0
+    return kilobytes.value * 1024

@@ -1,0 +1,309 @@
+"""nnInteractive: points, boxes, strokes, lassos and known voxels in whole volumes, by its authors' own session.
+
+What the session holds is derived from the prompts: one more is one call, the last one taken back is its undo, and
+anything else is a replay. So a worker that was started again gives the same mask for the same prompts.
+Isensee F et al., arXiv:2503.08373; the package ``nnInteractive``, whose session does all the work.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..core.cards import ModelCard
+from ..core.errors import CheckpointError, InputError, PromptError
+from ..core.geometry import EMPTY_BOX, Box, bounding_box
+from ..core.mask import merge_masks, pack_mask
+from ..core.progress import Progress
+from ..core.volume import Volume
+from .checkpoint_files import DAMAGED
+from .nninteractive_checkpoint import trusted_checkpoint
+from .volume_base import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels, VolumeWords
+
+# What a segment's session takes for each voxel of the image: the image in float32, eight channels in float16 and the
+# mask. Several segments that are corrected in turn have one each, as far as this reaches; others are replayed.
+_BYTES_PER_VOXEL = 4 + 8 * 2 + 1
+_SESSION_BYTES = 4 * 2**30
+_MOST_SESSIONS = 8
+# Beyond it the spread of the values, which the package computes in float32, would overflow.
+_LARGEST_VALUE = 1e15
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of the package's session. ``predicts`` is False for known voxels that other prompts come after."""
+
+    part: VolumePart
+    predicts: bool = True
+
+
+def operations(prompt: VolumePrompt) -> tuple[Operation, ...]:
+    """The calls that a prompt comes to: what is known of the segment first, since that call forgets all others.
+
+    Raises:
+        PromptError: words, which the model does not understand.
+    """
+    known = [part for part in prompt.parts if isinstance(part, VolumeVoxels) and part.kind == "mask"]
+    others = [part for part in prompt.parts if part not in known]
+    for part in others:
+        if isinstance(part, VolumeWords):
+            raise PromptError("nnInteractive does not understand words", part.place)
+    calls = [Operation(part) for part in others]
+    if known:
+        whole = VolumeVoxels("mask", merge_masks([part.voxels for part in known]), place=known[0].place)
+        calls.insert(0, Operation(whole, predicts=not others))
+    return tuple(calls)
+
+
+@dataclass(slots=True)
+class _Desk:
+    """A session with the image, and which calls it stands after.
+
+    Attributes:
+        session: the package's.
+        buffer: what it writes its mask to, (K, J, I) uint8.
+        done: the calls since the last reset; None where a call failed, and nobody knows.
+        can_undo: the last call can be taken back; the package keeps one.
+        reach: the box outside which the mask is empty.
+    """
+
+    session: Any
+    buffer: NDArray[np.uint8]
+    done: tuple[Operation, ...] | None = ()
+    can_undo: bool = False
+    reach: Box = EMPTY_BOX
+
+    def bring_to(self, wanted: tuple[Operation, ...], progress: Progress) -> int:
+        """Make it stand after these calls; returns how many predictions that took."""
+        done, self.done = self.done, None  # until all went well
+        if done is not None and self.can_undo and done[:-1] == wanted:
+            self.session.undo()
+            self.done, self.can_undo = wanted, False
+            return 0
+        if done is None or done != wanted[: len(done)]:
+            self.session.reset_interactions()
+            done, self.can_undo, self.reach = (), False, EMPTY_BOX
+        runs = 0
+        for n, operation in enumerate(wanted[len(done) :], start=len(done)):
+            progress.step("prompts", n, len(wanted))
+            self._do(operation)
+            runs += operation.predicts
+        self.done = wanted
+        return runs
+
+    def _do(self, operation: Operation) -> None:
+        part, session = operation.part, self.session
+        with _same_chance():
+            if isinstance(part, VolumePoint):
+                changed = session.add_point_interaction(part.index_kji, part.positive)
+            elif isinstance(part, VolumeBox):
+                changed = session.add_bbox_interaction(_limits(part.box), part.positive)
+            elif isinstance(part, VolumeWords):
+                raise PromptError("nnInteractive does not understand words", part.place)
+            elif part.kind == "mask":
+                known = part.voxels.expand(self.buffer.shape).view(np.uint8)
+                changed = session.add_initial_seg_interaction(known, run_prediction=operation.predicts)
+                self.reach = part.voxels.box
+            else:
+                drawn, limits = part.voxels.unpack().view(np.uint8), _limits(part.voxels.box)
+                add = session.add_scribble_interaction if part.kind == "scribble" else session.add_lasso_interaction
+                changed = add(drawn, part.positive, interaction_bbox=limits)
+        self.can_undo = True
+        if changed is not None:
+            (k0, k1), (j0, j1), (i0, i1) = changed
+            self.reach = self.reach.union(Box((k0, j0, i0), (k1, j1, i1)))
+
+    def answer(self, runs: int) -> VolumeAnswer:
+        """The mask that it holds; only where it may have changed is looked at."""
+        return VolumeAnswer(pack_mask(self.buffer[self.reach.slices], self.reach.start_kji), None, runs)
+
+
+def _limits(box: Box) -> list[list[int]]:
+    return [[start, stop] for start, stop in zip(box.start_kji, box.stop_kji, strict=True)]
+
+
+@contextlib.contextmanager
+def _same_chance() -> Iterator[None]:
+    """The package places some patches by numpy's global chance: the same for every call, and nobody else's changed."""
+    state = np.random.get_state()  # noqa: NPY002 - it is the package that draws from it
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
+    """The package tells its story on the standard output."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+@dataclass(slots=True)
+class NnInteractiveView:
+    """An image as nnInteractive sees it; segments that are corrected in turn have a session each, if there is room."""
+
+    model: "NnInteractive"
+    array_kji: NDArray[np.generic]
+    _desks: list[_Desk] = field(default_factory=list)  # the one used last is the last
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken on the host, in bytes."""
+        return len(self._desks) * self.array_kji.size * _BYTES_PER_VOXEL
+
+    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
+        """See :meth:`~.volume_base.VolumeView.answer`."""
+        wanted = [operations(prompt) for prompt in prompts]
+        for calls in wanted:
+            self._require_flat(calls)
+        return [self._answer(calls, progress) for calls in wanted]
+
+    def prepare(self) -> None:
+        """Make the first session's picture of the image."""
+        with _quiet():
+            self._desks.append(self._new_desk())
+
+    def _require_flat(self, calls: Sequence[Operation]) -> None:
+        for part in (call.part for call in calls):
+            if isinstance(part, VolumeBox) and 1 not in part.box.shape_kji and not self.model.takes_3d_boxes:
+                message = "nnInteractive takes boxes on a slice only: draw it one voxel thick, or click instead"
+                raise PromptError(message, f"{part.place}.corners")
+
+    def _answer(self, calls: tuple[Operation, ...], progress: Progress) -> VolumeAnswer:
+        with _quiet():
+            desk = self._desk_for(calls)
+            hook = desk.session.network.register_forward_pre_hook(lambda *_: progress.check())
+            try:
+                runs = desk.bring_to(calls, progress)
+            finally:
+                hook.remove()
+            return desk.answer(runs)
+
+    def _desk_for(self, calls: tuple[Operation, ...]) -> _Desk:
+        """The session that is nearest to what is wanted; a new one, or the one not used the longest, if none is."""
+
+        def common(desk: _Desk) -> int:
+            done = desk.done or ()
+            if done == calls[: len(done)]:
+                return len(done) + (done == calls)  # what is known is better than what can be undone
+            return len(calls) if desk.can_undo and done[:-1] == calls else 0
+
+        best = max(self._desks, key=common, default=None)
+        if best is None or not common(best):
+            most = min(_MOST_SESSIONS, max(1, _SESSION_BYTES // (self.array_kji.size * _BYTES_PER_VOXEL)))
+            blank = next((desk for desk in self._desks if desk.done == ()), None)
+            if blank is not None:
+                best = blank
+            elif len(self._desks) < most:
+                self._desks.append(best := self._new_desk())
+            else:
+                best = self._desks[0]
+        self._desks.remove(best)
+        self._desks.append(best)
+        return best
+
+    def _new_desk(self) -> _Desk:
+        session = self.model.new_session()
+        session.set_image(self.array_kji[None])
+        if session.preprocess_future is not None:
+            session.preprocess_future.result()  # it works in a thread, and an error of it would come out later
+        buffer = np.zeros(self.array_kji.shape, np.uint8)
+        session.set_target_buffer(buffer)
+        return _Desk(session, buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class NnInteractive:
+    """The model: a loaded network that any number of sessions share.
+
+    ``autozoom``: look at a wider surrounding where the answer reaches the border of what was looked at, as always but
+    in tests: with random weights it always does.
+    """
+
+    artifacts: Mapping[str, Any]
+    device: str
+    autozoom: bool = True
+
+    @property
+    def precision(self) -> str:
+        """The package lets CUDA compute in half precision, and nothing else."""
+        return "float16" if self.device == "cuda" else "float32"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        return sum(weight.nbytes for weight in self.artifacts["network"].state_dict().values())
+
+    @property
+    def takes_3d_boxes(self) -> bool:
+        """True for a checkpoint that was trained with boxes across slices, which the first one was not."""
+        return bool(self.artifacts["capability_content"].get("supported_interactions", {}).get("bbox3d"))
+
+    def view(self, volume: Volume, progress: Progress) -> NnInteractiveView:
+        """See :meth:`~.volume_base.VolumeModel.view`."""
+        progress.check()
+        _require_contrast(volume)
+        view = NnInteractiveView(self, volume.array_kji)
+        view.prepare()
+        return view
+
+    def new_session(self) -> Any:
+        """A session of the package with the network, and no image yet."""
+        session = _bare_session(self.device, self.autozoom)
+        session.initialize_from_loaded_artifacts(dict(self.artifacts))
+        return session
+
+
+def _require_contrast(volume: Volume) -> None:
+    """The package divides by the spread of the values in the box around what is not zero; of none it makes NaN.
+
+    Raises:
+        InputError: all is zero or the same there, or too large for its numbers.
+    """
+    array = volume.array_kji
+    inside = array[bounding_box(array).slices]
+    if not inside.size:
+        raise InputError("the image is zero everywhere; there is nothing to segment")
+    low, high = float(inside.min()), float(inside.max())
+    if max(abs(low), abs(high)) > _LARGEST_VALUE:
+        raise InputError(f"nnInteractive cannot look at values as large as {max(abs(low), abs(high)):.1g}; scale them")
+    if np.float32(low) == np.float32(high):
+        raise InputError(f"all that is not zero is {low:g} in the image; nnInteractive sees no contrast there")
+
+
+def _bare_session(device: str, autozoom: bool) -> Any:
+    from nnInteractive.inference.inference_session import nnInteractiveInferenceSession
+
+    threads = torch.get_num_threads()  # it sets them for the whole process: to what they are
+    return nnInteractiveInferenceSession(
+        device=torch.device(device), use_torch_compile=False, torch_n_threads=threads, do_autozoom=autozoom
+    )
+
+
+def load(card: ModelCard, files: Mapping[str, Path], device: str) -> NnInteractive:
+    """The adapter with the weights of its folder; nothing is asked of the network.
+
+    Raises:
+        CheckpointError: a file is missing or not the card's, or its configuration is not one of a network.
+    """
+    checkpoint, folder = trusted_checkpoint(card, files)
+    with _quiet():
+        session = _bare_session(device, autozoom=True)
+        try:
+            artifacts = session._load_model_artifacts_from_disk(
+                str(folder), checkpoint.parent.name.removeprefix("fold_")
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except DAMAGED as error:
+            raise CheckpointError(f"{card.title}: its files do not fit together; download them again") from error
+        session.initialize_from_loaded_artifacts(artifacts)
+        artifacts["network"].eval()
+        session.warmup()  # on CUDA, the first pass is slow: not the user's
+    return NnInteractive(artifacts, device)

@@ -1,0 +1,208 @@
+"""Recovery of sessions in scenes: what a crash would lose is kept in a folder of the user's, and put back into nodes.
+
+What is kept has no name of the image or of the segmentation: these often are, or hold, a patient's. It is found again
+by the image's fingerprint and by the ids of the segments; for people there are the grid, the modality, the names of
+the segments and the time.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer.util
+
+from ..core.errors import FoundationSegError, GeometryError, InputError
+from ..core.geometry import Geometry
+from ..core.ledger import Ledger
+from ..core.outcomes import Outcome
+from ..core.overlap import OverlapPolicy
+from ..core.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore_into
+from ..core.session import Session
+from ..core.user_folders import user_folder
+from .session_prompts import SessionPrompts
+from .session_store import SceneStore
+from .volumes import geometry_from_node, volume_from_node
+
+FOLDER_VARIABLE = "FOUNDATIONSEG_RECOVERY"
+
+
+def recovery_folder() -> Path:
+    """Where recoveries are kept, whether it exists or not; the variable ``FOUNDATIONSEG_RECOVERY`` names another."""
+    return user_folder("cache", FOLDER_VARIABLE, "FoundationSeg/recovery")
+
+
+@dataclass(slots=True)
+class SceneRecovery:
+    """Keeps one session in a scene against crashes; :meth:`note` it whatever happens in it, and :meth:`close` it.
+
+    Attributes:
+        session: what is kept.
+        segmentation_node: where its segments are.
+        every: how many changes may be lost.
+        on_error: told once when the folder cannot be written, and again only after it could.
+    """
+
+    session: Session
+    segmentation_node: Any
+    every: int = 5
+    on_error: Callable[[FoundationSegError], None] = lambda error: None
+    folder: Path = field(default_factory=recovery_folder)
+    _file: RecoveryFile = field(init=False)
+    _has_failed: bool = False
+
+    def __post_init__(self) -> None:
+        self._file = RecoveryFile(self.folder, self.every, self._looks)
+
+    def note(self, outcome: Outcome) -> None:
+        """Be told of each outcome of the session; writes when enough was done."""
+        try:
+            self._has_failed &= not self._file.note(self.session, outcome)
+        except FoundationSegError as error:
+            self._failed(error)
+
+    def write(self) -> None:
+        """Write everything now."""
+        try:
+            self._file.write(self.session)
+            self._has_failed = False
+        except FoundationSegError as error:
+            self._failed(error)
+
+    def close(self) -> None:
+        """The session ended as it should, or what it was about was deleted: nothing is left behind."""
+        self._file.close()
+
+    def _failed(self, error: FoundationSegError) -> None:
+        has_failed, self._has_failed = self._has_failed, True
+        if not has_failed:
+            self.on_error(error)
+
+    def _looks(self) -> dict[str, Any]:
+        """What the session does not know: how segments look, and what tells people which image it was."""
+        volume = self.session.volume
+        segmentation = self.segmentation_node.GetSegmentation()
+        segments = {key: segmentation.GetSegment(key) for key in self.session.ledger.records}
+        looks = {
+            key: {"colour": segment.GetColor(), "terminology": segment.GetTerminology()}
+            for key, segment in segments.items()
+            if segment is not None
+        }
+        grid = {"shape_kji": volume.geometry.shape_kji, "ijk_to_ras": volume.geometry.ijk_to_ras.tolist()}
+        return {"grid": grid, "modality": volume.modality, "looks": looks}
+
+
+@dataclass(frozen=True, slots=True)
+class LostSession:
+    """A session that did not end as it should.
+
+    Attributes:
+        recovery: what it left behind.
+        geometry: the grid of its image.
+        modality: of its image, if that was known.
+    """
+
+    recovery: Recovery
+    geometry: Geometry
+    modality: str | None
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The names of its segments."""
+        return tuple(self.recovery.segments.values())
+
+    def is_of(self, volume_node: Any) -> bool:
+        """True where a volume node holds its image; only one on the same grid is looked at, 0.2 s for 157 MB."""
+        try:
+            if geometry_from_node(volume_node) != self.geometry:
+                return False
+            return volume_from_node(volume_node).key == self.recovery.volume_key
+        except FoundationSegError:
+            return False
+
+    def find_volume(self, scene: Any) -> Any:
+        """The volume node of the scene that holds its image, voxel for voxel; None while there is none.
+
+        Only images on the same grid are looked at, about 0.2 s for 157 MB each.
+        """
+        return next((node for node in _volumes(scene) if self.is_of(node)), None)
+
+    def find_segmentation(self, scene: Any) -> Any:
+        """The segmentation node of the scene that has one of its segments; None where it was not saved before."""
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
+        ids = set(self.recovery.segments)
+        return next((node for node in nodes if ids.intersection(node.GetSegmentation().GetSegmentIDs())), None)
+
+    def restore(self, volume_node: Any, segmentation_node: Any = None) -> Any:
+        """Put segments, steps and prompts back, and return their segmentation node; the recovery stays.
+
+        They go into the segmentation that is given, else into the one that has such segments and can be written, else
+        into a new one. Nothing that is there changes
+        (:func:`FoundationSegLib.core.recovery.restore_into`). A session that is open on these nodes is to be opened
+        anew.
+
+        Raises:
+            InputError, GeometryError: it is of another image, damaged, or the segmentation does not fit the image.
+        """
+        key = volume_from_node(volume_node).key
+        if key != self.recovery.volume_key:
+            raise InputError("this recovery is of another image: load the image that it belongs to")
+        scene = volume_node.GetScene()
+        node, store = _store(segmentation_node or self.find_segmentation(scene), volume_node, segmentation_node is None)
+        prompts = SessionPrompts(node, volume_node)
+        before = set(store.segment_ids)
+        try:
+            ids = restore_into(Ledger(store, prompts), key, OverlapPolicy.PROTECT, self.recovery)
+        except FoundationSegError:
+            if segmentation_node is None and not store.segment_ids:
+                scene.RemoveNode(node)
+            raise
+        finally:
+            prompts.stop()
+        self._give_looks(node, zip(self.recovery.segments, ids, strict=True), before)
+        return node
+
+    def discard(self) -> None:
+        """Delete what was left behind."""
+        discard(self.recovery)
+
+    def _give_looks(self, node: Any, ids: Iterable[tuple[str, str]], before: set[str]) -> None:
+        looks, segmentation = self.recovery.more.get("looks", {}), node.GetSegmentation()
+        for saved_id, segment_id in ids:
+            if segment_id not in before and saved_id in looks:
+                segment = segmentation.GetSegment(segment_id)
+                segment.SetColor(*looks[saved_id]["colour"])
+                segment.SetTerminology(looks[saved_id]["terminology"])
+
+
+def find_lost_sessions(folder: Path | None = None) -> tuple[LostSession, ...]:
+    """What sessions left behind that did not end as they should, the newest first; those that live are none."""
+    found = []
+    for recovery in find_recoveries(folder or recovery_folder()):
+        try:
+            grid = recovery.more["grid"]
+            geometry = Geometry(grid["ijk_to_ras"], grid["shape_kji"])
+            found.append(LostSession(recovery, geometry, recovery.more.get("modality")))
+        except (KeyError, TypeError, ValueError, GeometryError):
+            continue  # of a session without a scene
+    return tuple(found)
+
+
+def _volumes(scene: Any) -> list[Any]:
+    found = []
+    for kind in ("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode"):
+        found += [node for node in slicer.util.getNodesByClass(kind, scene) if node not in found]
+    return [node for node in found if not node.IsA("vtkMRMLLabelMapVolumeNode")]
+
+
+def _store(segmentation_node: Any, volume_node: Any, may_be_new: bool) -> tuple[Any, SceneStore]:
+    """A segmentation that can be written, and its segments; a new one where it may be and none is given or fits."""
+    if segmentation_node is not None:
+        try:
+            return segmentation_node, SceneStore(segmentation_node, volume_node)
+        except (InputError, GeometryError):
+            if not may_be_new:
+                raise
+    node = volume_node.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", "Recovered segmentation")
+    node.CreateDefaultDisplayNodes()
+    return node, SceneStore(node, volume_node)

@@ -1,0 +1,142 @@
+"""A computer for the dialogs about models: its packages, its pip, its PyTorch extension and a Hub, all of them local.
+
+What is "installed" is a folder of package records on the path of this process and of every errand; pip is a short
+script that writes there. Workers, errands, the store and the downloads are the real ones.
+"""
+
+import contextlib
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from FoundationSegLib.core.cards import CARDS_VARIABLE
+from FoundationSegLib.hub.store import STORE_VARIABLE
+from Testing.unit.hub.hub_cases import REPOSITORY, card_text, tell_processes
+from Testing.unit.hub.loopback_hub import LoopbackHub, run_hub
+from Testing.unit.worker import hub_worker
+
+FILES = {"weights/model.safetensors": random.Random(3).randbytes(2_000_000), "config.json": b'{"layers": 2}'}
+PANEL = Path(__file__).resolve().parents[2] / "FoundationSeg"
+MUST_ACCEPT = ('commercial_use = "yes"', 'commercial_use = "no"\nmust_accept = true')
+NEEDS_SAMPLE = ('packages = ["fakelib"]', 'packages = ["foundationseg_sample>=1"]')
+NEEDS_NOTHING = ('packages = ["fakelib"]', "packages = []")
+NEEDS_TORCH = ('packages = ["fakelib"]', 'packages = ["torch>=99", "foundationseg_sample>=1"]')
+
+_PIP = """
+import json, os, sys, time
+from pathlib import Path
+site, mode = Path(__file__).resolve().parents[1], Path(__file__).with_name("mode").read_text()
+if mode == "fails":
+    print("ERROR: [Errno 28] No space left on device")
+    raise SystemExit(1)
+wanted = sys.argv[sys.argv.index("--") + 1:]
+names = [text.partition(">")[0] for text in wanted if not text.startswith("torch")]
+if mode == "brings torch":
+    names.append("torch")
+if "--dry-run" in sys.argv:
+    found = [{"metadata": {"name": n, "version": "1.5"}, "download_info": {"url": "file:///x"}} for n in names]
+    Path(sys.argv[sys.argv.index("--report") + 1]).write_text(json.dumps({"install": found}))
+    raise SystemExit
+for name in names:
+    print("Collecting", name, flush=True)
+    time.sleep(60 if mode == "hangs" else 0.3)
+    if mode != "forgets":
+        record = site / f"{name}-1.5.dist-info"
+        record.mkdir(exist_ok=True)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.5\\n")
+print("Successfully installed", flush=True)
+time.sleep(0.3)
+"""
+
+_EXTENSION = """
+from pathlib import Path
+class PyTorchUtilsLogic:
+    asked = []
+    def installTorch(self, askConfirmation=False, forceComputationBackend=None, torchVersionRequirement=None,
+                     torchvisionVersionRequirement=None):
+        self.asked.append((askConfirmation, torchVersionRequirement))
+        site = Path(__file__).resolve().parents[1]
+        if (site / "no network").exists():
+            raise RuntimeError("no network")
+        record = site / "torch-99.1.dist-info"
+        record.mkdir()
+        (record / "METADATA").write_text("Metadata-Version: 2.1\\nName: torch\\nVersion: 99.1\\n")
+        return object()
+"""
+
+
+class ModelRig:
+    """What the fixture ``rig`` offers.
+
+    Attributes:
+        site: where packages are "installed".
+        hub: the Hub on loopback.
+        full_disk: as long as this file exists, downloads cannot be written.
+        stopped: how often the panel's worker was told to end.
+    """
+
+    def __init__(self, desk: Any, folder: Path, patch: pytest.MonkeyPatch, hub: LoopbackHub) -> None:
+        self.desk, self.folder, self.patch, self.hub = desk, folder, patch, hub
+        self.site, self.full_disk, self.stopped = folder / "site", folder / "full", 0
+        self.models: list[Any] = []
+        (self.site / "pip").mkdir(parents=True)
+        (self.site / "pip" / "__init__.py").touch()
+        (self.site / "pip" / "__main__.py").write_text(_PIP)
+        self.pip("works")
+        patch.syspath_prepend(str(self.site))
+        patch.setenv("PYTHONPATH", str(self.site))
+        (folder / "cards").mkdir()
+        patch.setenv(CARDS_VARIABLE, str(folder / "cards"))
+        patch.setenv(STORE_VARIABLE, str(folder / "store"))
+        tell_processes(patch, hub, folder / "hf")
+
+    def pip(self, mode: str) -> None:
+        """``works``, ``fails``, ``hangs``, ``forgets`` (says that it worked), or ``brings torch``."""
+        (self.site / "pip" / "mode").write_text(mode)
+
+    def card(self, *replacements: tuple[str, str]) -> None:
+        """The user's own card ``far``, of the Hub."""
+        (self.folder / "cards" / "far.toml").write_text(card_text(*(replacements or (NEEDS_NOTHING,)), files=FILES))
+
+    def extension(self) -> None:
+        """The PyTorch extension is installed."""
+        (self.site / "extension").mkdir()
+        (self.site / "extension" / "PyTorchUtils.py").write_text(_EXTENSION)
+        self.patch.syspath_prepend(str(self.site / "extension"))
+
+    def open(self) -> Any:
+        """The model desk, with a worker for downloads that can meet a full disk."""
+        from FoundationSegPanel import settings
+        from FoundationSegPanel.model_desk import ModelDesk
+
+        self.patch.setattr(settings, "worker_command", lambda python="": hub_worker.command(self.full_disk))
+        self.models.append(ModelDesk(self._stop))
+        return self.models[-1]
+
+    def _stop(self) -> None:
+        self.stopped += 1
+
+    def wait(self, condition: Any, seconds: float = 20.0) -> Any:
+        return self.desk.wait_until(condition, seconds)
+
+
+@contextlib.contextmanager
+def model_rig(desk: Any, folder: Path) -> Iterator[ModelRig]:
+    """The rig; what it changed is put back at its end, and nothing goes on."""
+    for name in [name for name in sys.modules if name.startswith(("FoundationSegPanel", "PyTorchUtils"))]:
+        del sys.modules[name]
+    with pytest.MonkeyPatch.context() as patch, run_hub() as hub:
+        patch.syspath_prepend(str(PANEL))
+        hub.add(REPOSITORY, FILES)
+        rig = ModelRig(desk, folder, patch, hub)
+        try:
+            yield rig
+        finally:
+            for models in rig.models:
+                models.close()
+            os.environ.pop("PYTHONPATH", None)

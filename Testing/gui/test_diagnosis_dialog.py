@@ -1,0 +1,78 @@
+"""The diagnosis: what it shows, and what it never says to others."""
+
+import getpass
+from pathlib import Path
+
+import pytest
+
+from FoundationSegLib import __version__
+
+
+@pytest.fixture
+def show(rig):
+    made = []
+
+    def make(python=""):
+        from FoundationSegPanel.diagnosis_dialog import DiagnosisDialog
+        from FoundationSegPanel.settings import Settings, write_settings
+
+        rig.card()
+        write_settings(Settings(worker_python=python))
+        made.append(DiagnosisDialog(rig.open(), None))
+        made[-1].show()
+        return made[-1]
+
+    yield make
+    for dialog in made:
+        dialog.close()
+
+
+def shown(dialog):
+    table = dialog.ui.factsTable
+    return {table.item(row, 0).text(): table.item(row, 1).text() for row in range(table.rowCount)}
+
+
+def test_it_tells_versions_devices_and_the_store(rig, show):
+    dialog = show()
+    assert not dialog.ui.copyButton.enabled
+    assert "Asking" in dialog.ui.messageLabel.text
+    rig.wait(lambda: dialog.text, 60)
+    facts = shown(dialog)
+    assert facts["FoundationSeg"] == __version__
+    assert facts["Slicer"] == "5.12.3 (34000)"
+    assert facts["torch"]
+    assert "threads" in facts["Device cpu"]
+    assert "free" in facts["They take"]
+    assert facts["Offline mode"] == "off"
+
+
+def test_the_copied_text_names_no_folder_and_no_person(rig, show, tmp_path):
+    import qt
+
+    dialog = show()
+    rig.wait(lambda: dialog.text, 60)
+    rig.desk.click(dialog.ui.foldersCheckBox)
+    assert shown(dialog)["Folder of the models"] == str(tmp_path / "rig" / "store")
+    rig.desk.click(dialog.ui.copyButton)
+    text = qt.QGuiApplication.clipboard().text()
+    assert text == dialog.text
+    assert "FoundationSeg" in text
+    for secret in (str(tmp_path), str(Path.home()), str(Path.cwd()), getpass.getuser()):
+        assert secret not in text
+    rig.desk.click(dialog.ui.foldersCheckBox)
+    assert "Folder of the models" not in shown(dialog)
+
+
+def test_a_python_that_is_missing_is_part_of_it(rig, show):
+    dialog = show("/no/such/folder/python")
+    rig.wait(lambda: dialog.text)
+    assert "no answer (the Python 'python' cannot be started" in shown(dialog)["Python for the models"]
+    assert "/no/such" not in dialog.text
+
+
+def test_it_is_asked_again_on_request(rig, show):
+    dialog = show()
+    rig.wait(lambda: dialog.text, 60)
+    rig.patch.setenv("HF_HUB_OFFLINE", "1")
+    rig.desk.click(dialog.ui.refreshButton)
+    rig.wait(lambda: "nothing is downloaded" in shown(dialog)["Offline mode"], 60)

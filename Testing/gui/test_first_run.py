@@ -1,0 +1,293 @@
+"""The first run, driven by its buttons: real errands and workers; pip, the PyTorch extension and the Hub are local."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from FoundationSegLib.hub.store import Store
+from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH
+from Testing.unit.hub.hub_cases import content_of
+from Testing.unit.worker.conftest import has_ended
+
+on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
+
+
+@pytest.fixture
+def show(rig):
+    """The dialog for the card ``far``, with some words replaced; closed in the end."""
+    made = []
+
+    def make(*replacements):
+        from FoundationSegPanel.first_run import FirstRun
+
+        rig.card(*replacements)
+        rig.ready = []
+        made.append(FirstRun(rig.open(), "far", None, lambda: rig.ready.append(1)))
+        made[-1].show()
+        rig.desk.process_events()
+        return made[-1]
+
+    yield make
+    for dialog in made:
+        dialog.close()
+
+
+def needed(first):
+    table = first.ui.neededTable
+    return [tuple(table.item(row, column).text() for column in range(3)) for row in range(table.rowCount)]
+
+
+def idle(first):
+    return not first._run.is_working
+
+
+def message(first):
+    return first.ui.messageLabel.text
+
+
+def test_it_says_what_comes_how_large_from_where_and_to_where(rig, show, tmp_path):
+    first = show(NEEDS_SAMPLE)
+    assert needed(first) == [
+        ("foundationseg_sample (>=1)", "small", "the Python Package Index"),
+        ("Fake Model, the model itself", "2 MB", "the Hugging Face Hub"),
+    ]
+    assert str(tmp_path / "rig" / "store") in first.ui.placesLabel.text
+    assert "Slicer's own Python" in first.ui.placesLabel.text
+    assert rig.hub.requests == []
+    assert not (tmp_path / "rig" / "store").exists(), "nothing happens before a click"
+
+
+def test_packages_and_the_model_come_after_one_click(rig, show, tmp_path):
+    first = show(NEEDS_SAMPLE)
+    rig.desk.click(first.ui.installButton)
+    assert not first.ui.installButton.enabled
+    assert rig.stopped == 1, "packages are not installed under a running worker"
+    rig.wait(lambda: rig.ready)
+    assert content_of(Store(tmp_path / "rig" / "store"), first._card) == FILES
+    assert needed(first) == []
+    assert "Everything that Fake Model needs is here" in message(first)
+    assert first.ui.closeButton.text == "Close"
+    assert "Collecting foundationseg_sample" in first.ui.logEdit.plainText
+
+
+def test_the_model_can_be_left_for_later(rig, show, tmp_path):
+    first = show(NEEDS_SAMPLE)
+    first.ui.weightsCheckBox.checked = False
+    assert len(needed(first)) == 1
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: rig.ready)
+    assert not (tmp_path / "rig" / "store").exists()
+
+
+def test_pip_is_asked_for_sizes_only_on_request(rig, show):
+    first = show(NEEDS_SAMPLE)
+    rig.desk.click(first.ui.sizesButton)
+    rig.wait(lambda: idle(first))
+    assert needed(first)[0][0] == "foundationseg_sample 1.5"
+    assert "does not say" in message(first), "a file of nowhere has no size"
+    assert first.ui.installButton.enabled
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("fails", "No space left on device"),
+        ("forgets", "still missing: foundationseg_sample>=1"),
+        ("brings torch", "PyTorch"),
+    ],
+)
+def test_where_pip_fails_it_can_go_on_later(rig, show, mode, reason):
+    first = show(NEEDS_SAMPLE)
+    rig.pip(mode)
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: idle(first))
+    assert reason in message(first)
+    assert first.ui.installButton.text == "Continue"
+    rig.pip("works")
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: rig.ready)
+
+
+def test_a_pip_that_hangs_is_stopped(rig, show):
+    first = show(NEEDS_SAMPLE)
+    rig.pip("hangs")
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: "Collecting" in first.ui.logEdit.plainText)
+    pid = first._desk._errands._errand.process.pid
+    rig.desk.click(first.ui.stopButton)
+    rig.wait(lambda: idle(first), 4)
+    assert "Stopped" in message(first)
+    assert has_ended(pid)
+
+
+def test_closing_the_window_stops_what_is_under_way(rig, show):
+    first = show(NEEDS_SAMPLE)
+    rig.pip("hangs")
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: "Collecting" in first.ui.logEdit.plainText)
+    pid = first._desk._errands._errand.process.pid
+    rig.desk.click(first.ui.closeButton)
+    rig.wait(lambda: not first._desk.work, 4)
+    assert has_ended(pid)
+    first.show()
+    assert idle(first)
+    assert first.ui.installButton.enabled
+
+
+def test_another_extension_installs_at_the_moment(rig, show):
+    import slicer
+
+    first = show(NEEDS_SAMPLE)
+    rig.patch.setattr(slicer.packaging, "isPipInstallInProgress", lambda: True)
+    rig.desk.click(first.ui.installButton)
+    assert "another extension" in message(first)
+
+
+def test_pytorch_comes_from_its_extension_and_the_rest_from_pip(rig, show):
+    rig.extension()
+    first = show(NEEDS_TORCH)
+    assert needed(first)[0] == ("torch (>=99)", "0.2 GB (NVIDIA: up to 3.5 GB)", "the PyTorch extension")
+    assert "Slicer does not react" in first.ui.placesLabel.text
+    rig.desk.click(first.ui.installButton)
+    assert "Slicer does not react" in message(first), "said before Slicer stands still"
+    rig.wait(lambda: rig.ready)
+    import PyTorchUtils
+
+    assert PyTorchUtils.PyTorchUtilsLogic.asked == [(False, ">=99")]
+
+
+def test_pytorch_that_cannot_be_installed_is_told_and_tried_again(rig, show):
+    rig.extension()
+    first = show(NEEDS_TORCH)
+    (rig.site / "no network").touch()
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: idle(first))
+    assert "PyTorch could not be installed" in message(first)
+    (rig.site / "no network").unlink()
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: rig.ready)
+
+
+def test_without_the_extension_the_way_to_it_is_shown(rig, show):
+    first = show(NEEDS_TORCH)
+    assert "extension 'PyTorch', which is not installed" in message(first)
+    assert not first.ui.installButton.enabled
+    rig.desk.click(first.ui.extensionsButton)
+    assert rig.desk.opened_modules == ["ExtensionsManager"]
+
+
+def test_terms_are_shown_before_a_download_and_can_be_declined(rig, show, tmp_path):
+    first = show(MUST_ACCEPT, NEEDS_NOTHING)
+    rig.desk.click(first.ui.installButton)
+    ui = first.license.ui
+    assert first.license.dialog.visible
+    assert "Commercial use: no" in ui.termsBrowser.toPlainText()
+    rig.desk.click(ui.declineButton)
+    assert "was not accepted" in message(first)
+    assert rig.hub.requests == []
+    rig.desk.click(first.ui.installButton)
+    assert not ui.acceptButton.enabled, "the terms have to be read first"
+    rig.desk.click(ui.agreeCheckBox)
+    rig.desk.click(ui.acceptButton)
+    rig.wait(lambda: rig.ready)
+    assert content_of(Store(tmp_path / "rig" / "store"), first._card) == FILES
+
+
+def test_a_download_that_is_stopped_goes_on_where_it_was(rig, show):
+    first = show(NEEDS_NOTHING)
+    rig.hub.slow_s = 0.05
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: first.ui.progressBar.maximum == 1000 and first.ui.progressBar.value > 200)
+    rig.desk.click(first.ui.stopButton)
+    rig.wait(lambda: idle(first))
+    assert "Stopped" in message(first)
+    rig.hub.slow_s = 0
+    rig.hub.start_count()
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: rig.ready)
+    assert rig.hub.sent < 0.9 * sum(map(len, FILES.values()))
+
+
+@on_posix
+def test_a_worker_that_is_killed_meanwhile_is_replaced(rig, show):
+    first = show(NEEDS_NOTHING)
+    rig.hub.slow_s = 0.05
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: first.ui.progressBar.maximum == 1000 and first.ui.progressBar.value > 200)
+    os.kill(first._desk._client.worker_pid, signal.SIGKILL)
+    rig.hub.slow_s = 0
+    rig.wait(lambda: rig.ready)
+
+
+def test_a_full_disk_is_told_and_the_download_goes_on_when_there_is_room(rig, show):
+    first = show(NEEDS_NOTHING)
+    rig.full_disk.touch()
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: idle(first))
+    assert "No space left" in message(first)
+    rig.full_disk.unlink()
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: rig.ready)
+
+
+def test_no_network_is_told(rig, show):
+    rig.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    first = show(NEEDS_NOTHING)
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: idle(first))
+    assert "check the network" in message(first)
+    assert first.ui.installButton.enabled
+
+
+def test_the_users_offline_mode_is_kept(rig, show):
+    rig.patch.setenv("HF_HUB_OFFLINE", "1")
+    first = show(NEEDS_NOTHING)
+    rig.desk.click(first.ui.installButton)
+    rig.wait(lambda: idle(first))
+    assert "offline mode is on" in message(first)
+    assert rig.hub.requests == []
+
+
+def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
+    from FoundationSegPanel.settings import read_settings
+
+    first = show(NEEDS_NOTHING)
+    rig.desk.click(first.ui.otherPythonButton)
+    first.ui.pythonPathEdit.currentPath = "/no/such/python"
+    assert "no such program" in message(first)
+    assert read_settings().is_own_python
+    first.ui.pythonPathEdit.currentPath = sys.executable
+    rig.wait(lambda: first._desk.python is not None)
+    assert read_settings().worker_python == sys.executable
+    rig.wait(lambda: first.ui.installButton.enabled)
+    assert "no such program" not in message(first)
+
+
+def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
+    first = show(NEEDS_NOTHING)
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    rig.desk.click(first.ui.otherPythonButton)
+    first.ui.pythonPathEdit.currentPath = str(program)
+    rig.wait(lambda: first._desk.problem is not None)
+    assert "ended with code 3" in message(first)
+    assert not first.ui.installButton.enabled
+
+
+def test_the_event_loop_goes_on_meanwhile(rig, show, bar):
+    """What it takes at most between two rounds of events; noted, since other processes may be at work."""
+    import time
+
+    first, longest = show(NEEDS_SAMPLE), 0.0
+    rig.desk.click(first.ui.installButton)
+    last = time.monotonic()
+    while not rig.ready:
+        rig.desk.process_events()
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+        time.sleep(0.002)
+    bar("event loop blocked while a model is set up, ms", 1000 * longest, "< 100")
+    assert longest < 1

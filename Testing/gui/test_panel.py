@@ -1,0 +1,343 @@
+"""The panel as a user meets it: tools, segments, undo, messages, and what happens to nodes meanwhile."""
+
+import sys
+
+import pytest
+import slicer
+
+from Testing.gui.dialogs import choose_file
+
+
+def test_opening_starts_nothing(at_panel):
+    assert at_panel.widget.logic.client().asked == [] and at_panel.client.prepared == []
+    assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules) or "torch" in sys.modules
+    assert at_panel.wanted.volume is at_panel.volume_node
+    assert at_panel.wanted.segmentation is None
+
+
+def test_a_box_becomes_a_segment(at_panel, tmp_path):
+    ui = at_panel.ui
+    ui.kindBox.setEditText("Liver")
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert at_panel.names() == ["Liver"] and at_panel.voxels() == 10 * 15
+    assert "2.40 ml" in ui.segmentLabel.text  # 150 voxels of 16 mm3
+    assert "+2.40 ml" in ui.changeLabel.text and ui.undoButton.enabled
+    assert "Liver" in at_panel.segmentation.GetNthSegment(0).GetTerminology()
+    picture = at_panel.desk.screenshot(tmp_path / "box.png")
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("view", "first", "last"), [("Green", (5, 6, 2), (14, 6, 8)), ("Yellow", (5, 6, 2), (5, 20, 8))]
+)
+def test_other_views(at_panel, view, first, last):
+    at_panel.box(first, last, view)
+    extents = [abs(a - b) + 1 for a, b in zip(first, last, strict=True)]
+    assert at_panel.voxels() == extents[0] * extents[1] * extents[2]
+
+
+def test_undo_and_redo_by_buttons_and_keys(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    both = at_panel.voxels()
+    desk.click(ui.undoButton)
+    at_panel.let_pass()
+    assert at_panel.voxels() == 150
+    view = desk.slice_widget("Red").sliceView()
+    desk.press_key(view, "Ctrl+Z")
+    at_panel.let_pass()
+    assert at_panel.voxels() == 0 and not ui.undoButton.enabled
+    desk.press_key(view, "Ctrl+Y")
+    desk.click(ui.redoButton)
+    at_panel.let_pass()
+    assert at_panel.voxels() == both and not ui.redoButton.enabled
+
+
+def test_keys_live_in_the_views_alone(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    desk.press_key(ui.kindBox, "Ctrl+Z")
+    at_panel.let_pass()
+    assert at_panel.voxels() == 150
+    desk.press_key(desk.slice_widget("Green").sliceView(), "3")
+    assert at_panel.wanted.tool == "scribble" and ui.scribbleButton.checked and not ui.boxButton.checked
+    at_panel.widget.exit()
+    desk.press_key(desk.slice_widget("Green").sliceView(), "4")
+    assert at_panel.wanted.tool == "scribble" and not at_panel.panel.tools.tool.is_enabled
+    at_panel.widget.enter()
+    assert at_panel.panel.tools.tool.is_enabled
+
+
+def test_a_model_of_boxes_takes_two_clicks(at_panel):
+    ui = at_panel.ui
+    at_panel.model("LiteMedSAM")
+    assert ui.pointButton.text == "Two clicks" and not ui.polarityButton.enabled
+    at_panel.tool(ui.pointButton)
+    assert "one corner" in ui.hintLabel.text
+    at_panel.click(5, 6, 4)
+    assert at_panel.wanted.segmentation is None
+    at_panel.click(14, 20, 4)
+    assert at_panel.voxels() == 150
+
+
+def test_a_model_of_points_takes_clicks_of_both_signs(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.model("SlimSAM-77")
+    assert ui.pointButton.text == "Point"
+    at_panel.tool(ui.pointButton)
+    at_panel.click(10, 10, 4)
+    assert at_panel.voxels() == 25
+    desk.click(ui.polarityButton)
+    assert at_panel.wanted.isNegative and ui.polarityButton.text == "Negative"
+    at_panel.click(13, 10, 4)
+    at_panel.click(18, 10, 4, ctrl=True)  # Ctrl turns it round: positive
+    prompts = [one.polarity.value for one in at_panel.client.asked[-1].segments[0].prompts]
+    assert prompts == ["positive", "negative", "positive"]
+
+
+def test_segments_are_added_numbered_and_selected(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    ui.kindBox.setEditText("Nodule")
+    desk.click(ui.addButton)
+    desk.click(ui.nextButton)
+    at_panel.let_pass()
+    assert at_panel.names() == ["Nodule", "Nodule 1"]
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert at_panel.voxels("Nodule 1") == 150 and at_panel.voxels("Nodule") == 0
+    ui.segmentsTable.setSelectedSegmentIDs([at_panel.segmentation.GetNthSegmentID(0)])
+    at_panel.let_pass()
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels("Nodule") == 90 and at_panel.voxels("Nodule 1") == 150
+    assert at_panel.wanted.segmentId == at_panel.segmentation.GetNthSegmentID(0)
+
+
+def test_neighbours_keep_their_voxels_unless_said_otherwise(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    desk.click(ui.addButton)
+    at_panel.box((10, 6, 4), (19, 20, 4))
+    assert at_panel.voxels("Segment") == 150 and at_panel.voxels("Segment 1") == 75
+    ui.advancedSection.collapsed = False
+    desk.choose(ui.overlapBox, "Are overwritten")
+    desk.click(ui.nextButton)
+    at_panel.box((5, 6, 4), (19, 20, 4))
+    assert at_panel.voxels("Segment") == 0 and at_panel.voxels("Segment 2") == 225
+    desk.click(ui.undoButton)
+    at_panel.let_pass()
+    assert at_panel.voxels("Segment") == 150 and at_panel.voxels("Segment 1") == 75
+
+
+def test_a_locked_segment_says_so(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    desk.click(ui.lockButton)
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels() == 150
+    assert ui.messageFrame.visible and "locked" in ui.messageLabel.text
+    desk.click(ui.messageYesButton)
+    assert not ui.messageFrame.visible
+
+
+def test_many_objects(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    ui.kindBox.setEditText("Lesion")
+    desk.click(ui.objectsBox)
+    at_panel.box((5, 6, 4), (8, 9, 4))
+    at_panel.box((20, 6, 4), (23, 9, 4))
+    assert at_panel.names() == ["Lesion 1", "Lesion 2"]
+    assert at_panel.voxels("Lesion 1") == at_panel.voxels("Lesion 2") == 16
+
+
+def test_what_would_delete_much_is_asked_for_first(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.model("SlimSAM-77")
+    at_panel.box((5, 6, 4), (8, 9, 4))
+    at_panel.tool(ui.pointButton)
+    at_panel.click(6, 7, 4, ctrl=True)
+    assert at_panel.voxels() == 16
+    assert ui.messageFrame.visible and "delete 100 % of 'Segment'" in ui.messageLabel.text
+    desk.click(ui.messageNoButton)
+    assert not ui.messageFrame.visible and at_panel.voxels() == 16
+    at_panel.click(6, 7, 4, ctrl=True)
+    desk.click(ui.messageYesButton)
+    at_panel.let_pass()
+    assert at_panel.voxels() == 0
+
+
+def test_a_failure_can_be_tried_again_or_discarded(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.client.fails = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert "no memory" in ui.messageLabel.text and ui.messageYesButton.text == "Try again"
+    at_panel.client.fails = False
+    desk.click(ui.messageYesButton)
+    at_panel.settle()
+    assert at_panel.voxels() == 150 and not ui.messageFrame.visible
+    at_panel.client.fails = True
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    desk.click(ui.messageNoButton)
+    assert not ui.messageFrame.visible
+    ui.promptsSection.collapsed = False
+    at_panel.let_pass()
+    assert at_panel.voxels() == 150 and ui.promptsTable.rowCount == 1
+
+
+def test_progress_and_cancel(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.client.is_slow = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    desk.wait_until(lambda: ui.progressBar.maximum == 3)
+    assert ui.progressRow.visible and ui.progressBar.value == 1
+    desk.click(ui.cancelButton)
+    at_panel.desk.wait_until(lambda: not at_panel.client.is_busy)
+    at_panel.let_pass()
+    assert not ui.progressRow.visible and not ui.messageFrame.visible and at_panel.voxels() == 0
+
+
+def test_prompts_are_listed_removed_and_turned(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.model("SlimSAM-77")
+    at_panel.tool(ui.pointButton)
+    at_panel.click(10, 10, 4)
+    at_panel.click(20, 10, 4)
+    ui.promptsSection.collapsed = False
+    at_panel.let_pass()
+    assert ui.promptsTable.rowCount == 2 and ui.promptsTable.item(0, 0).text() == "point"
+    desk.click(ui.removePromptButton)
+    assert "select prompts" in ui.messageLabel.text
+    ui.promptsTable.selectRow(0)
+    desk.click(ui.removePromptButton)
+    at_panel.settle()
+    assert ui.promptsTable.rowCount == 1 and at_panel.voxels() == 25
+    ui.promptsTable.selectRow(0)
+    desk.click(ui.flipPromptButton)
+    at_panel.settle()
+    assert ui.promptsTable.item(0, 1).text() == "-"
+
+
+def test_prompts_go_to_a_file_and_come_back(at_panel, tmp_path):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.promptsSection.collapsed = False
+    path = tmp_path / "prompts.json"
+    desk.answer_dialogs(choose_file(str(path)))
+    desk.click(ui.exportPromptsButton)
+    assert '"box"' in path.read_text()
+    desk.choose(ui.segmentationSelector, None)
+    desk.answer_dialogs(choose_file(str(path)))
+    desk.click(ui.importPromptsButton)
+    at_panel.settle()
+    assert at_panel.names() == ["Segment"] and at_panel.voxels("Segment") == 150
+
+
+def test_propagation_keeps_to_its_range(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.propagateSection.collapsed = False
+    ui.rangeBox.checked = True
+    ui.rangeFromBox.value, ui.rangeToBox.value = 3, 6
+    at_panel.let_pass()
+    desk.click(ui.propagateButton)
+    at_panel.settle()
+    assert at_panel.client.asked[-1].propagation.start == 3 and at_panel.client.asked[-1].propagation.stop == 7
+    assert at_panel.voxels() == 4 * 150
+
+
+def test_a_range_of_slices_limits_what_comes(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    ui.advancedSection.collapsed = False
+    desk.choose(ui.regionBox, "To a range of slices")
+    assert ui.regionFromBox.visible and not ui.regionRadiusBox.visible
+    ui.regionFromBox.value, ui.regionToBox.value = 4, 5
+    at_panel.let_pass()
+    at_panel.box((5, 6, 2), (14, 6, 8), "Green")
+    assert at_panel.voxels() == 10 * 2
+
+
+def test_two_segmentations_each_keep_their_own(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    first, key = at_panel.wanted.segmentation, at_panel.work.segment_id
+    second = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Second")
+    second.CreateDefaultDisplayNodes()
+    desk.choose(ui.segmentationSelector, second)
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert second.GetSegmentation().GetNumberOfSegments() == 1
+    desk.choose(ui.segmentationSelector, first)
+    ui.segmentsTable.setSelectedSegmentIDs([key])
+    at_panel.let_pass()
+    at_panel.box((5, 25, 4), (14, 26, 4))
+    assert at_panel.voxels() == 170
+
+
+def test_work_of_before_is_continued(at_panel):
+    """Steps and prompts of a segmentation are there again after the panel worked elsewhere."""
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    node = at_panel.wanted.segmentation
+    desk.choose(ui.segmentationSelector, None)
+    at_panel.let_pass()
+    desk.choose(ui.segmentationSelector, node)
+    ui.segmentsTable.setSelectedSegmentIDs([node.GetSegmentation().GetNthSegmentID(0)])
+    ui.promptsSection.collapsed = False
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels() == 240 and ui.promptsTable.rowCount == 2
+
+
+@pytest.mark.parametrize("what", ["volume", "segmentation", "segment", "scene"])
+def test_what_is_deleted_while_a_request_is_out(at_panel, what):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.client.is_slow = True
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.work.is_busy
+    if what == "scene":
+        desk.scene.Clear(0)
+    elif what == "segment":
+        at_panel.segmentation.RemoveSegment(at_panel.work.segment_id)
+    else:
+        desk.scene.RemoveNode(at_panel.volume_node if what == "volume" else at_panel.wanted.segmentation)
+    at_panel.let_pass()
+    before = desk.scene.GetNumberOfNodes()
+    if at_panel.client._open is not None:
+        at_panel.client.reply()
+    desk.wait_until(lambda: not at_panel.client.is_busy)
+    at_panel.let_pass()
+    assert not ui.messageFrame.visible and not ui.progressRow.visible
+    assert desk.scene.GetNumberOfNodes() == before
+    if what == "segment":
+        assert at_panel.names() == []
+    if what == "volume":
+        assert not ui.boxButton.enabled
+
+
+def test_choices_survive_in_the_scene(at_panel, tmp_path):
+    ui = at_panel.ui
+    at_panel.model("SlimSAM-77")
+    at_panel.desk.choose(ui.intensityBox, "CT, lung (1500, -600)")
+    ui.askBox.value = 30
+    at_panel.let_pass()
+    node = at_panel.wanted.parameterNode
+    again = type(at_panel.wanted)(node)
+    assert (again.modelId, again.intensity, again.askAbovePercent) == ("slimsam-77", "ct-lung", 30)
+
+
+def test_a_window_of_ones_own(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    assert not ui.windowEdit.visible
+    desk.choose(ui.intensityBox, "Width, level:")
+    desk.type(ui.windowEdit, "350, 50", enter=True)
+    assert at_panel.wanted.intensity == "350,50" and ui.windowEdit.visible
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert at_panel.client.asked[-1].intensity == "350,50"
+
+
+def test_without_a_main_window_and_image(make_desk):
+    from Testing.gui.panel_desk import MODULE
+
+    desk = make_desk(main_window=False, testing=True)
+    widget = desk.open_module(MODULE)
+    assert not widget.ui.boxButton.enabled and "image" in widget.ui.hintLabel.text
+    for name in [name for name in sys.modules if name.split(".")[0] == "FoundationSegPanel"]:
+        del sys.modules[name]

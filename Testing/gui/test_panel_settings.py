@@ -1,0 +1,75 @@
+"""The module's settings: kept by Qt, read as a value, and what the worker gets of them."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from FoundationSegLib.core.requests import MemoryBudget
+from FoundationSegLib.worker.settings import worker_command
+
+
+@pytest.fixture
+def settings(rig):
+    from FoundationSegPanel import settings
+
+    return settings
+
+
+def test_settings_are_kept_and_usual_ones_are_not_written(settings):
+    import qt
+
+    usual = settings.Settings()
+    assert settings.read_settings() == usual
+    chosen = settings.Settings("/opt/python", "cuda", 4096, "/data/models", False, True)
+    settings.write_settings(chosen)
+    assert settings.read_settings() == chosen
+    assert qt.QSettings().contains("FoundationSeg/workerPython")
+    settings.write_settings(usual)
+    assert settings.read_settings() == usual
+    assert not qt.QSettings().contains("FoundationSeg/workerPython")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field", "expected"),
+    [
+        ("device", "quantum", "device", "auto"),
+        ("memoryMb", "much", "memory_mb", MemoryBudget().total >> 20),
+        ("memoryMb", "12", "memory_mb", 1024),
+        ("memoryMb", "4096", "memory_mb", 4096),
+        ("encodeAhead", "false", "encode_ahead", False),
+        ("showSurface", "true", "show_surface", True),
+        ("showSurface", "", "show_surface", False),
+    ],
+)
+def test_what_somebody_has_spoilt_counts_as_not_set(settings, key, value, field, expected):
+    import qt
+
+    qt.QSettings().setValue(f"FoundationSeg/{key}", value)
+    assert getattr(settings.read_settings(), field) == expected
+
+
+def test_the_worker_is_told_what_was_chosen(settings, tmp_path):
+    chosen = settings.Settings("", "cpu", 2048, str(tmp_path), False)
+    told = settings.worker_settings(chosen)
+    assert (told.device, told.store_folder, told.encode_ahead) == ("cpu", tmp_path, False)
+    assert told.budget == MemoryBudget.within(2048 << 20)
+    assert settings.worker_settings(replace(chosen, store_folder="")).store_folder == Path(
+        os.environ["FOUNDATIONSEG_STORE"]
+    ), "another Python may have another usual folder"
+
+
+def test_slicers_python_gets_slicers_environment_and_another_does_not(settings, rig):
+    rig.patch.setattr(settings, "worker_command", worker_command)
+    rig.patch.setenv("PYTHONHOME", "/slicer")
+    rig.patch.setenv("OF_THE_USER", "yes")
+    own = settings.open_client(settings.Settings())
+    assert own.command[0] == sys.executable
+    assert own.inherited is None
+    other = settings.open_client(settings.Settings("/opt/python"))
+    assert other.command[0] == "/opt/python"
+    assert other.inherited["OF_THE_USER"] == "yes"
+    assert "PYTHONHOME" not in other.inherited
+    assert "PYTHONPATH" not in other.inherited

@@ -1,0 +1,71 @@
+"""One image under many headers: stored along other axes, flipped, and lying obliquely in space, voxel for voxel."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from FoundationSegLib.core.geometry import Geometry, Vector, as_vector
+from FoundationSegLib.core.volume import Volume
+
+# What numbers of the new array axes (k, j, i) are in the old one, which of them are reversed, and the turn in space.
+_TURN = np.array([[0.9, -0.3, 0.2], [0.2, 0.9, 0.4], [-0.3, -0.3, 0.9]])
+HEADERS: dict[str, tuple[tuple[int, int, int], tuple[bool, bool, bool], bool]] = {
+    "as stored": ((0, 1, 2), (False, False, False), False),
+    "LPS": ((0, 1, 2), (False, True, True), False),
+    "upside down": ((0, 1, 2), (True, False, False), False),
+    "sagittal": ((2, 0, 1), (False, True, False), False),
+    "coronal": ((1, 0, 2), (True, True, False), False),
+    "oblique": ((0, 1, 2), (False, False, True), True),
+    "oblique and permuted": ((1, 2, 0), (True, False, False), True),
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """The same image as it could have been stored as well.
+
+    Attributes:
+        volume: the image.
+        turn: (4, 4), from where a place was in RAS to where it is now.
+    """
+
+    name: str
+    volume: Volume
+    turn: NDArray[np.float64]
+
+    def moved(self, position: Vector) -> Vector:
+        """Where a place of the image as stored is now, RAS in mm."""
+        return as_vector(self.turn[:3, :3] @ position + self.turn[:3, 3])
+
+    def stored(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """An array on the grid of the image as stored, along the new axes."""
+        order, reverse, _ = HEADERS[self.name]
+        return np.flip(array.transpose(order), [n for n in range(3) if reverse[n]])
+
+    def back(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """An array on the new grid, along the axes of the image as stored."""
+        order, reverse, _ = HEADERS[self.name]
+        return np.flip(array, [n for n in range(3) if reverse[n]]).transpose(np.argsort(order))
+
+
+def under(name: str, volume: Volume) -> Header:
+    """An image under one of :data:`HEADERS`."""
+    order, reverse, is_oblique = HEADERS[name]
+    turn = np.eye(4)
+    if is_oblique:
+        turn[:3, :3] = np.linalg.svd(_TURN)[0] @ np.linalg.svd(_TURN)[2]
+        turn[:3, 3] = (11.0, -7.0, 3.0)
+    header = Header(name, volume, turn)
+    array = np.ascontiguousarray(header.stored(volume.array_kji))
+    # The old index (i, j, k, 1) of a new one, column by column.
+    matrix, origin = np.zeros((4, 4)), np.zeros(3)
+    for new, old in enumerate(order):
+        step = np.zeros(3)
+        step[2 - old] = -1 if reverse[new] else 1
+        matrix[:3, 2 - new] = step
+        origin[2 - old] = volume.geometry.shape_kji[old] - 1 if reverse[new] else 0
+    matrix[:3, 3], matrix[3, 3] = origin, 1
+    k, j, i = array.shape
+    geometry = Geometry(turn @ volume.geometry.ijk_to_ras @ matrix, (k, j, i))
+    return replace(header, volume=replace(volume, array_kji=array, geometry=geometry))

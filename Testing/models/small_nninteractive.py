@@ -1,0 +1,149 @@
+"""A small nnInteractive model folder with random weights in the true layout, and the package called directly on it."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from FoundationSegLib.core.cards import ModelCard, read_catalogue
+from FoundationSegLib.hub.store import Store
+
+FOLDER = "nnInteractive_v1.0"
+CONFIGURATION = "3d_fullres_ps192_bs24"
+_RESAMPLING = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+
+
+def plans(patch: int = 32) -> dict[str, Any]:
+    """The configuration of a network of three stages that looks at ``patch`` voxels along each axis."""
+    network = {
+        "n_stages": 3,
+        "features_per_stage": [8, 16, 32],
+        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "kernel_sizes": [[3, 3, 3]] * 3,
+        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+        "n_blocks_per_stage": [1, 1, 1],
+        "n_conv_per_stage_decoder": [1, 1],
+        "conv_bias": True,
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    resampling = {
+        f"resampling_fn_{what}": "resample_data_or_seg_to_shape" for what in ("data", "seg", "probabilities")
+    } | {f"resampling_fn_{what}_kwargs": _RESAMPLING for what in ("data", "seg", "probabilities")}
+    configuration = {
+        "data_identifier": "x",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 1,
+        "patch_size": [patch] * 3,
+        "median_image_size_in_voxels": [100] * 3,
+        "spacing": [1, 1, 1],
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "batch_dice": True,
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
+            "arch_kwargs": network,
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        **resampling,
+    }
+    return {
+        "dataset_name": "Dataset225_nnInteractiveV2",
+        "plans_name": "nnUNetResEncUNetLPlans",
+        "original_median_spacing_after_transp": [1, 1, 1],
+        "original_median_shape_after_transp": [100, 100, 100],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {CONFIGURATION: configuration},
+        "experiment_planner_used": "x",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {},
+    }
+
+
+def write_checkpoint(root: Path, patch: int = 32, seed: int = 0) -> dict[str, Path]:
+    """Write the folder of the card below a folder; returns its files by the card's paths."""
+    from nnInteractive.trainer.nnInteractiveTrainer import nnInteractiveTrainer_stub
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    folder = root / FOLDER
+    (folder / "fold_0").mkdir(parents=True)
+    labels = {"background": 0, "object": 1}
+    dataset = {"channel_names": {"0": "image"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    session = {"point_radius": 4, "preferred_scribble_thickness": 2, "interaction_decay": 0.9}
+    (folder / "plans.json").write_text(json.dumps(plans(patch)))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    (folder / "inference_session_class.json").write_text(json.dumps({**session, "pad_mode_image": "constant"}))
+    (folder / "LICENSE").write_text("CC BY-NC-SA 4.0\n")
+    manager = PlansManager(plans(patch))
+    configuration = manager.get_configuration(CONFIGURATION)
+    torch.manual_seed(seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = nnInteractiveTrainer_stub.build_network_architecture(manager, configuration, 8, 2, False)
+    # With the weights as they come, hardly a prompt makes a difference: what is drawn shall count as the image does.
+    with torch.no_grad():
+        first = next(weight for weight in network.parameters() if weight.ndim == 5)
+        first[:, 1:] *= 6
+    content = {
+        "network_weights": network.state_dict(),
+        "trainer_name": "nnInteractiveTrainer_stub",
+        "init_args": {"configuration": CONFIGURATION},
+    }
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+    return {path.relative_to(root).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def card_of(files: dict[str, Path]) -> ModelCard:
+    """nnInteractive's card, with the hashes and lengths of these files."""
+    card = read_catalogue()["nninteractive"]
+
+    def hashed(path: Path) -> dict[str, Any]:
+        content = path.read_bytes()
+        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+    entries = tuple(replace(file, **hashed(files[file.path])) for file in card.source.files)
+    return replace(card, source=replace(card.source, files=entries))
+
+
+class Direct:
+    """The package as its README says to call it, and nothing of ours."""
+
+    def __init__(self, folder: Path, array: np.ndarray, autozoom: bool = False) -> None:
+        from nnInteractive.inference.inference_session import nnInteractiveInferenceSession
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.session = nnInteractiveInferenceSession(
+                device=torch.device("cpu"), torch_n_threads=torch.get_num_threads(), do_autozoom=autozoom
+            )
+            self.session.initialize_from_trained_model_folder(str(folder))
+            self.session.network.eval()
+            self.session.set_image(array[None])
+        self.mask = np.zeros(array.shape, np.uint8)
+        self.session.set_target_buffer(self.mask)
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            getattr(self.session, f"add_{name}_interaction")(*arguments, **options)
+
+
+def stored(files: dict[str, Path], folder: Path) -> tuple[ModelCard, Store]:
+    """The card of these files, and a store that has them as if they had been downloaded."""
+    card, store = card_of(files), Store(folder)
+    for file in card.source.files:
+        target = store.file_path(card, file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(files[file.path], target)
+    store.verify(card)
+    return card, store

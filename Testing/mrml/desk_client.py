@@ -1,0 +1,130 @@
+"""A desk on nodes of a scene, whose client answers when the test lets it."""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.core.classify_request import ClassifyRequest
+from FoundationSegLib.core.errors import Cancelled, InferenceError
+from FoundationSegLib.core.progress import Progress, ProgressReport
+from FoundationSegLib.core.requests import CheckpointRecord, PredictRequest
+from FoundationSegLib.core.steps import ModelChoice
+from FoundationSegLib.desk import Desk
+from FoundationSegLib.worker.messages import Answered, Classified, Failed, Progressed
+from Testing.unit.core.session_cases import SLICES, FakeClient
+
+CATALOGUE = read_catalogue()
+
+
+@dataclass
+class DeskClient:
+    """See :class:`FoundationSegLib.worker.client.Client`; answers are those of the fast fake model."""
+
+    is_slow: bool = False
+    fails: bool = False
+    asked: list = field(default_factory=list)
+    prepared: list = field(default_factory=list)
+    volumes: dict = field(default_factory=dict)
+    _events: deque = field(default_factory=deque)
+    _open: object = None
+
+    @property
+    def is_busy(self):
+        return bool(self._events) or self._open is not None
+
+    def prepare(self, model_id):
+        self.prepared.append(model_id)
+
+    def send_volume(self, volume):
+        self.volumes[volume.key] = volume
+
+    def remove_volume(self, volume_key):
+        self.volumes.pop(volume_key, None)
+
+    def submit(self, request):
+        if self._open is not None:
+            self.cancel(self._open.request_id)
+        self.asked.append(request)
+        self._open = request
+        self._events.append(Progressed(request.request_id, ProgressReport("encode", 1, 3)))
+        if not self.is_slow:
+            self.reply()
+
+    def cancel(self, request_id):
+        if self._open is not None and self._open.request_id == request_id:
+            self._open = None
+            self._events.append(Failed(request_id, Cancelled("stopped")))
+
+    def reply(self):
+        """Answer what is open."""
+        request, self._open = self._open, None
+        if self.fails:
+            self._events.append(Failed(request.request_id, InferenceError("no memory")))
+        elif isinstance(request, PredictRequest):
+            model = FakeClient(self.volumes[request.volume_key])
+            answer = model.prediction(replace(request, model_id="fake"))
+            self._events.append(Answered(request.request_id, answer))
+        elif isinstance(request, ClassifyRequest):
+            found = classified(request, self.volumes[request.volume_key])
+            self._events.append(Classified(request.request_id, found))
+
+    def poll(self):
+        events = tuple(self._events)
+        self._events.clear()
+        return events
+
+    def wait(self, timeout_s):
+        pass
+
+    def stop(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def classified(request, volume):
+    """What a model answers that was made to tell bright from dark, behind the engine's own rules."""
+    from FoundationSegLib.core.looks import resolve_looks
+    from FoundationSegLib.engine.classifying import classify
+    from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
+    from Testing.unit.reader_model import ReaderModel
+
+    weights = Weights(CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64), "cpu", "float32")
+    encoding = Encoding(ReaderModel(cells=16), weights, VectorMemory(), Progress())
+    return classify(request, volume, resolve_looks(request.intensity, volume), encoding)
+
+
+class Ticks:
+    """The timer: runs while it was started, as the test lets it."""
+
+    def __init__(self):
+        self.runs, self.told = False, []
+
+    def start(self):
+        self.runs = True
+
+    def stop(self):
+        self.runs = False
+
+
+def make_desk(volume_node=None, segmentation_node=None, choice=SLICES, **client):
+    """A desk, its client and its timer."""
+    ticks = Ticks()
+    desk = Desk(DeskClient(**client), CATALOGUE, ticks.start, ticks.stop, ticks.told.append)
+    desk.wishes.choice = choice
+    desk.use(volume_node, segmentation_node)
+    return desk, desk.client, ticks
+
+
+def run(desk, ticks, most=20):
+    """Let the timer tick until it stops."""
+    for _ in range(most):
+        if not ticks.runs:
+            return
+        desk.tick()
+    raise AssertionError("the timer does not stop")
+
+
+def card_choice(model_id):
+    return ModelChoice.of(CATALOGUE[model_id])

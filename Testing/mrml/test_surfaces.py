@@ -1,0 +1,56 @@
+"""Surfaces are dropped before a write and made when there is time."""
+
+import pytest
+import vtk
+
+from FoundationSegLib.core.prompts import PointPrompt
+from FoundationSegLib.desk_actions import give, undo
+from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
+from Testing.mrml.desk_client import make_desk, run
+
+
+def surface_voxels(node, segment_id):
+    found = vtk.vtkPolyData()
+    node.GetClosedSurfaceRepresentation(segment_id, found)
+    return found.GetNumberOfPoints()
+
+
+@pytest.fixture
+def work(volume_node, segmentation_node):
+    segmentation_node.CreateDefaultDisplayNodes()
+    desk, _client, ticks = make_desk(volume_node, segmentation_node)
+
+    def click(i):
+        matrix = vtk.vtkMatrix4x4()
+        volume_node.GetIJKToRASMatrix(matrix)
+        give(desk, PointPrompt(matrix.MultiplyPoint((i, 3, 2, 1))[:3], plane="k"))
+        run(desk, ticks)
+
+    yield desk, click
+    desk.close()
+
+
+def test_they_come_and_go(work, segmentation_node):
+    desk, click = work
+    click(2)
+    assert not has_surfaces(segmentation_node)
+    make_surfaces(segmentation_node)
+    assert has_surfaces(segmentation_node) and surface_voxels(segmentation_node, desk.segment_id) > 0
+    assert segmentation_node.GetDisplayNode().GetPreferredDisplayRepresentationName3D() == "Closed surface"
+    drop_surfaces(segmentation_node)
+    assert not has_surfaces(segmentation_node)
+
+
+def test_no_change_makes_one(work, segmentation_node):
+    desk, click = work
+    click(2)
+    make_surfaces(segmentation_node)
+    points = surface_voxels(segmentation_node, desk.segment_id)
+    click(5)
+    assert not has_surfaces(segmentation_node)
+    make_surfaces(segmentation_node)
+    assert surface_voxels(segmentation_node, desk.segment_id) > points
+    undo(desk)
+    assert not has_surfaces(segmentation_node)
+    make_surfaces(segmentation_node)
+    assert surface_voxels(segmentation_node, desk.segment_id) == points

@@ -1,0 +1,165 @@
+"""A model that sees a part of the image says what it would of that part alone, pasted back voxel for voxel."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from FoundationSegLib.core.cropping import crop_volume
+from FoundationSegLib.core.errors import InputError, PromptError
+from FoundationSegLib.core.geometry import Box
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, PointPrompt, ScribblePrompt, SegmentPrompts
+from FoundationSegLib.core.requests import PredictRequest, Propagation
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.engine import engine as engine_module
+from FoundationSegLib.engine.engine import Engine
+from Testing.unit.core.strategies import geometries
+from Testing.unit.engine.engine_cases import SHAPE, ct
+from Testing.unit.fakes import FakeVolumeModel, fake_card, fill_store, volume_of
+
+SLICES = {"prompts": ["box", "point", "mask"], "negative": ["point"], "translations": {"scribble": "points"}}
+VOLUMES = {"dimensions": [3], "channels": [1], "prompts": ["box", "point", "mask", "scribble"], "intensity": "raw"}
+REGION = Box((1, 2, 3), (5, 8, 10))
+
+
+@pytest.fixture(params=["slices", "volumes"])
+def engine(request, model, monkeypatch, tmp_path):
+    viewing = FakeVolumeModel()
+    monkeypatch.setattr(engine_module, "load_volume_model", lambda card, files, device: viewing)
+    card = fake_card(**(SLICES if request.param == "slices" else VOLUMES))
+    return Engine({card.id: card}, fill_store(tmp_path, card))
+
+
+def ask(engine, volume, *prompts, **fields):
+    engine.add_volume(volume)
+    segments = (SegmentPrompts("A", prompts),)
+    return engine.predict(PredictRequest(1, "fake", volume.key, segments, **fields), Progress())
+
+
+def test_the_answer_is_that_of_the_part_pasted_back(engine):
+    volume = ct()
+    part = crop_volume(volume, REGION)
+    box = BoxPrompt(((3.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
+    click, stroke = PointPrompt((5.0, 4.0, 2.0)), ScribblePrompt(((5.0, 4.0, 2.0), (7.0, 4.0, 2.0)))
+    seed = np.zeros(SHAPE, np.bool_)
+    seed[2:4, 3:6, 4:7] = True
+    known = MaskPrompt("a", "b", voxels=pack_mask(seed))
+    there = replace(known, voxels=pack_mask(seed[REGION.slices]))
+    for prompts, same in (((box,), (box,)), ((click, stroke), (click, stroke)), ((known, click), (there, click))):
+        seen = ask(engine, volume, *prompts, region=REGION, intensity="raw")
+        alone = ask(engine, part, *same, intensity="raw").segments[0].mask.expand(part.array_kji.shape)
+        whole = seen.segments[0].mask.expand(SHAPE)
+        assert alone.any() and np.array_equal(whole[REGION.slices], alone)
+        assert whole.sum() == alone.sum()
+        assert seen.notes[0] == "the model saw the region i 3:10, j 2:8, k 1:5 only"
+
+
+@given(geometry=geometries(), shares=st.tuples(*[st.floats(0, 1)] * 9))
+def test_so_it_is_on_any_grid(geometry, shares):
+    """A model that finds the bright cube around a click: the same in the region, nothing outside, on every grid."""
+    shape = geometry.shape_kji
+    place = tuple(int(share * (n - 1)) for share, n in zip(shares[:3], shape, strict=True))
+    low = tuple(int(share * p) for share, p in zip(shares[3:6], place, strict=True))
+    high = tuple(p + 1 + int(share * (n - 1 - p)) for share, p, n in zip(shares[6:], place, shape, strict=True))
+    array = np.zeros(shape, np.int16)
+    array[tuple(slice(max(0, p - 1), p + 2) for p in place)] = 100
+    array[low] = -100
+    region = Box(low, high)
+    assume(low != place and np.ptp(array[region.slices]) > 0)
+    volume = Volume(array, geometry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "load_volume_model", lambda *arguments: FakeVolumeModel())
+        patch.setattr(engine_module, "choose_device", lambda choice: "cpu")
+        patch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: {})
+        card = fake_card(**VOLUMES)
+        engine = Engine({card.id: card}, _NoStore())
+        click = PointPrompt(tuple(geometry.to_ras(place[::-1])))
+        whole = ask(engine, volume, click).segments[0].mask.expand(shape)
+        seen = ask(engine, volume, click, region=region).segments[0].mask.expand(shape)
+    inside = np.zeros(shape, np.bool_)
+    inside[region.slices] = True
+    assert np.array_equal(seen & (array > 0), whole & (array > 0) & inside)
+    assert not (seen & ~inside).any()
+
+
+class _NoStore:
+    """Of a model without files."""
+
+    def commit(self, card):
+        return "1.0"
+
+    def sha256(self, card):
+        return "0" * 64
+
+
+def test_intensities_are_those_of_the_whole_image(engine):
+    volume = ct()
+    whole = ask(engine, volume, PointPrompt((5.0, 4.0, 2.0)), intensity="percentile")
+    seen = ask(engine, volume, PointPrompt((5.0, 4.0, 2.0)), intensity="percentile", region=REGION)
+    assert seen.intensity == whole.intensity
+
+
+def test_a_region_that_is_all_of_it_changes_nothing(engine):
+    whole = ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)))
+    seen = ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)), region=Box((0, 0, 0), SHAPE))
+    assert (seen.segments, seen.notes, seen.counts["encodes"]) == (whole.segments, (), 0)
+
+
+@pytest.mark.parametrize(
+    ("region", "error", "message"),
+    [
+        (Box((6, 0, 0), (9, 10, 12)), InputError, "region of interest lies outside the image"),
+        (Box((0, 0, 0), (1, 10, 12)), PromptError, "wholly outside the region of interest"),
+        (Box((2, 3, 4), (3, 6, 7)), InputError, "the region of interest is constant: every voxel is 200"),
+    ],
+)
+def test_a_region_with_nothing_to_see_is_refused(engine, region, error, message):
+    with pytest.raises(error, match=message):
+        ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)), region=region)
+
+
+def test_the_same_part_is_viewed_once_and_let_go_with_its_image(engine):
+    volume = ct()
+    counts = [ask(engine, volume, PointPrompt((5.0, 4.0, 2.0)), region=REGION).counts["encodes"] for _ in range(2)]
+    assert counts == [1, 0]
+    assert len(engine.cache) or engine.viewing.nbytes
+    engine.remove_volume(volume.key)
+    assert (len(engine.cache), len(engine.answers), engine.viewing.nbytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("propagation", "slices"),
+    [
+        (Propagation(), {1, 2, 3}),
+        (Propagation(start=2), {2, 3}),
+        (Propagation(stop=3), {1, 2}),
+        (Propagation(start=0, stop=99), {1, 2, 3}),
+        (Propagation(direction="up"), {2, 3}),
+    ],
+)
+def test_slices_are_counted_in_the_whole_image(model, tmp_path, propagation, slices):
+    card = fake_card(**SLICES)
+    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    region = Box((1, 0, 0), (4, 10, 12))
+    answer = ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)), region=region, propagation=propagation)
+    assert set(np.nonzero(answer.segments[0].mask.expand(SHAPE))[0]) == slices
+
+
+def test_ranges_that_meet_no_region_or_several_axes_are_refused(model, tmp_path):
+    card = fake_card(**SLICES)
+    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    region, click = Box((1, 0, 0), (4, 10, 12)), PointPrompt((5.0, 4.0, 2.0))
+    with pytest.raises(InputError, match="no slice of the region of interest"):
+        ask(engine, ct(), click, region=region, propagation=Propagation(start=4))
+    with pytest.raises(InputError, match="prompts of one axis only"):
+        ask(engine, ct(), click, replace(click, plane="i"), region=region, propagation=Propagation(start=1))
+
+
+def test_another_image_with_the_same_region_is_another_part(engine):
+    ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)), region=REGION)
+    other = volume_of(np.roll(ct().array_kji, 1, axis=0))
+    assert ask(engine, other, PointPrompt((5.0, 4.0, 2.0)), region=REGION).counts["encodes"] == 1

@@ -1,0 +1,73 @@
+"""A family of volumes that is easily followed: of what is at least as bright as the checkpoint says, what was meant.
+
+Points mean what is two voxels far or less, boxes and drawings themselves, the text "all" everything, and a class the
+voxels of just that value. What is said to be none of it is taken away, in the order in which it was said.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.cards import ModelCard
+from ..core.errors import PromptError
+from ..core.mask import pack_mask
+from ..core.progress import Progress
+from ..core.volume import Volume
+from .volume_base import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels
+
+
+@dataclass(frozen=True, slots=True)
+class ToyView:
+    array_kji: NDArray[np.generic]
+    level: int
+    nbytes: int = 8
+
+    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
+        found = []
+        for n, prompt in enumerate(prompts):
+            progress.step("segments", n, len(prompts))
+            mask = np.zeros(self.array_kji.shape, np.bool_)
+            for part in prompt.parts:
+                if part.positive:
+                    mask |= self._meant(part)
+                else:
+                    mask &= ~self._meant(part)
+            found.append(VolumeAnswer(pack_mask(mask), 0.5, notes=("looked at as it is",)))
+        return found
+
+    def _meant(self, part: VolumePart) -> NDArray[np.bool_]:
+        if isinstance(part, VolumePoint):
+            away = np.indices(self.array_kji.shape) - np.reshape(part.index_kji, (3, 1, 1, 1))
+            inside = (np.abs(away) <= 2).all(axis=0)
+        elif isinstance(part, VolumeBox):
+            inside = np.zeros(self.array_kji.shape, np.bool_)
+            inside[part.box.slices] = True
+        elif isinstance(part, VolumeVoxels):
+            inside = part.voxels.expand(self.array_kji.shape)
+        elif part.kind == "class":
+            return self.array_kji == int(part.words)
+        elif part.words != "all":
+            raise PromptError(f"nothing is called {part.words!r}", f"{part.place}.text")
+        else:
+            inside = np.ones(self.array_kji.shape, np.bool_)
+        return inside & (self.array_kji >= self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class ToyVolume:
+    level: int
+    device: str
+    precision: str = "uint8"
+    nbytes: int = 8
+
+    def view(self, volume: Volume, progress: Progress) -> ToyView:
+        progress.check()
+        return ToyView(volume.array_kji, self.level)
+
+
+def load(card: ModelCard, files: Mapping[str, Path], device: str) -> ToyVolume:
+    return ToyVolume(json.loads(files["toy.json"].read_text())["level"], device)

@@ -1,0 +1,216 @@
+"""The Extension Index would take this project; each check of it finds what is planted.
+
+With EXTENSIONS_INDEX_SOURCE naming a checkout of Slicer/ExtensionsIndex, the index's own script is run too (in Python
+3.12), and with SLICER_SOURCE (Slicer/Slicer) the table of the schema is held against the schema.
+"""
+
+import importlib.util
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from Testing.unit import index_checks, source_checks
+from Testing.unit.index_checks import ENTRY, NAME, PROPERTIES, SCHEMA, checklist, read_entry
+from Testing.unit.project_files import ROOT, copy_of_project, spoilt
+from Testing.unit.source_checks import ONLY_INSTALLER
+
+CHECKS = {check.__name__: check for check in index_checks.CHECKS + source_checks.CHECKS}
+ICON = "FoundationSeg/Resources/Icons/FoundationSeg.png"
+MODULE_FILE = "FoundationSeg/FoundationSeg.py"
+LIBRARY_FILE = "FoundationSegLib/core/geometry.py"
+CMAKE = "CMakeLists.txt"
+CHECKLIST = ".github/CONTRIBUTING.md"
+NEW = ""
+# Check, file, what stands there, and what is planted in its place; at the end where nothing is said.
+PLANTED = [
+    ("wrong_entry", ENTRY, '"tier"', '"icon": "x",\n  "tier"'),
+    ("wrong_entry", ENTRY, '"category": "Segmentation",\n', ""),
+    ("wrong_entry", ENTRY, '"category": "Segmentation"', '"category": "Analysis"'),
+    ("wrong_entry", ENTRY, '"tier": 1', '"tier": true'),
+    ("wrong_entry", ENTRY, '"tier": 1', '"tier": 6'),
+    ("wrong_entry", ENTRY, "v1.0.2", "v1.0.0"),
+    ("wrong_entry", ENTRY, '"PyTorch"', ""),
+    ("wrong_entry", ENTRY, '"PyTorch"', '"PyTorch", "NNUNet"'),
+    ("wrong_entry", CMAKE, 'DEPENDS "PyTorch"', 'DEPENDS "NA"'),
+    ("wrong_entry", ENTRY, "SlicerFoundationSeg.git", "SlicerFoundation.git"),
+    ("wrong_tier", ENTRY, '"tier": 1', '"tier": 3'),
+    ("wrong_tier", CHECKLIST, "| done: `wrong_names` |", "| yes |"),
+    ("wrong_names", CMAKE, "cmake_min", "# project(Example)\ncmake_min"),
+    ("wrong_names", CMAKE, "project(FoundationSeg)", "project(SlicerFoundationSeg)"),
+    ("wrong_names", ENTRY, "https://github.com", "git@github.com"),
+    ("wrong_names", ENTRY, "/SlicerFoundationSeg", "/FoundationSeg"),
+    ("wrong_organisation", ENTRY, "com/FoundationSeg/", "com/Somebody/"),
+    ("wrong_organisation", "README.md", NEW, "https://github.com/" + "Somebody/SlicerFoundationSeg\n"),
+    (
+        "wrong_organisation",
+        CMAKE,
+        'URL "https://raw.githubusercontent.com/FoundationSeg',
+        'URL "https://raw.githubusercontent.com/x',
+    ),
+    ("wrong_description", CMAKE, "Segment organs", "Segment; organs"),
+    ("wrong_description", CMAKE, "Segment organs", "One. Two. Segment organs"),
+    ("wrong_description", CMAKE, 'set(EXTENSION_DESCRIPTION "', 'set(EXTENSION_DESCRIPTION ""'),
+    ("wrong_description", CMAKE, "EXTENSION_CONTRIBUTORS", "CONTRIBUTORS"),
+    ("wrong_images", CMAKE, "main/FoundationSeg/Resources", "main/Resources"),
+    ("wrong_images", CMAKE, "raw.githubusercontent.com/FoundationSeg", "github.com/FoundationSeg"),
+    ("wrong_images", CMAKE, "SlicerFoundationSeg/main/FoundationSeg", "SlicerFoundationSeg/master/FoundationSeg"),
+    ("wrong_images", CMAKE, 'ICONURL "https://raw.githubusercontent.com', 'ICONURL "${RAW}'),
+    ("wrong_images", CMAKE, 'overview.png")', 'overview.png" )'),
+    ("wrong_images", CMAKE, "overview.png", "overview.webp"),
+    ("wrong_images", CMAKE, "Screenshots/overview.png", "FoundationSeg.json"),
+    ("wrong_line_endings", ENTRY, "{\n", "{\r\n"),
+    ("wrong_line_endings", ENTRY, "{", "\ufeff{"),
+    ("wrong_line_endings", MODULE_FILE, NEW, "\r\n"),
+    ("wrong_size", ".gitignore", "__pycache__", "pycache"),
+    ("heavy_imports", MODULE_FILE, NEW, "import torch\n"),
+    ("heavy_imports", MODULE_FILE, NEW, "import requests\n"),
+    ("heavy_imports", MODULE_FILE, NEW, "try:\n    import scipy\nexcept ImportError:\n    pass\n"),
+    ("heavy_imports", MODULE_FILE, NEW, "from FoundationSegLib.models import sam\n"),
+    ("work_at_import", MODULE_FILE, NEW, "print('hello')\n"),
+    ("work_at_import", MODULE_FILE, NEW, "SETTINGS = qt.QSettings()\n"),
+    ("work_at_import", MODULE_FILE, NEW, "for _ in range(3):\n    pass\n"),
+    ("work_at_import", MODULE_FILE, NEW, "if qt:\n    qt.QTimer()\n"),
+    ("work_at_import", MODULE_FILE, NEW, "with open('x'):\n    pass\n"),
+    ("work_at_import", LIBRARY_FILE, NEW, "np.seterr(all='raise')\n"),
+    ("installs_of_torch", MODULE_FILE, NEW, "def f():\n    slicer.util.pip_install('timm')\n"),
+    ("installs_of_torch", ONLY_INSTALLER, NEW, "def f(g):\n    g.pip_install(['timm', 'torch>=2.4'])\n"),
+    ("installs_of_torch", LIBRARY_FILE, NEW, "def f(run):\n    run(['pip', 'install', 'torchvision'])\n"),
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that is spoilt and mended."""
+    return copy_of_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_project_passes(check):
+    assert CHECKS[check](ROOT) == []
+
+
+@pytest.mark.parametrize(("check", "name", "old", "new"), PLANTED)
+def test_what_is_planted_is_found(project, check, name, old, new):
+    before = (project / name).read_bytes()
+    assert old.encode() in before
+    with spoilt(project / name, before.replace(old.encode(), new.encode(), 1) if old else before + new.encode()):
+        assert CHECKS[check](project) != []
+    assert CHECKS[check](project) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "content"),
+    [
+        ("wrong_license", "LICENSE", None),
+        ("wrong_license", "README.md", b"Under its own terms"),
+        ("wrong_readme", "README.md", b"# Something\n![](LICENSE)\n## How to cite\n"),
+        ("wrong_readme", "README.md", b"# FoundationSeg\n[](LICENSE)\n## How to cite\n"),
+        ("wrong_readme", "README.md", b"# FoundationSeg\n![](gone.png)\n## How to cite\n"),
+        ("wrong_readme", "README.md", b"# FoundationSeg\n![](LICENSE)\n## Help\n"),
+        ("wrong_images", ICON, None),
+        ("wrong_images", ICON, b"<svg/>" + bytes(30)),
+        ("wrong_images", ICON, b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 256, 128) + bytes(9)),
+        ("wrong_images", "Resources/Screenshots/overview.png", b"RIFF....WEBP"),
+        ("wrong_size", "Resources/weights.safetensors", b"x"),
+        ("wrong_size", "Testing/unit/phantom.nrrd", b"x"),
+        ("wrong_size", "Testing/unit/table.csv", bytes(3 * 2**20)),
+    ],
+)
+def test_a_planted_file_is_found(project, check, name, content):
+    with spoilt(project / name, content):
+        assert CHECKS[check](project) != []
+    assert CHECKS[check](project) == []
+
+
+def test_a_large_history_is_found(project, monkeypatch):
+    monkeypatch.setattr(index_checks, "MOST_BYTES", 2**20)
+    assert index_checks.wrong_size(project) == ["the repository is larger than 100 MB"]
+
+
+def test_what_is_done_later_is_no_work_at_import(project):
+    later = b"\n\nLATER = {'a': lambda value: max(1, int(value))}\n\n\ndef f():\n    print(LATER)\n"
+    with spoilt(project / MODULE_FILE, (project / MODULE_FILE).read_bytes() + later):
+        assert source_checks.work_at_import(project) == []
+
+
+def test_the_panels_own_files_and_what_they_import_are_followed(project):
+    panel = project / "FoundationSeg" / "FoundationSegPanel"
+    panel.mkdir(exist_ok=True)
+    with spoilt(panel / "zz_one.py", b"from .zz_two import f\n"), spoilt(panel / "zz_two.py", b"import slicer\n"):
+        assert source_checks.heavy_imports(project) == []
+        with spoilt(panel / "zz_two.py", b"from FoundationSegLib.models.sam import x\n"):
+            found = source_checks.heavy_imports(project)
+    assert any("imports torch" in line and "/models/" in line for line in found)
+
+
+def test_the_schema_is_the_newest_and_as_the_table_has_it():
+    folder = os.environ.get("SLICER_SOURCE")
+    if not folder:
+        pytest.skip("SLICER_SOURCE names no checkout")
+    paths = sorted(Path(folder, "Schemas").glob("slicer-extension-catalog-entry-schema-v*.json"))
+    assert SCHEMA.endswith(f"/{paths[-1].name}#")
+    schema = json.loads(paths[-1].read_text(encoding="utf-8"))
+    types = {"string": str, "array": list, "boolean": bool, "integer": int}
+    assert schema["additionalProperties"] is False
+    properties = {key: (types[value["type"]], key in schema["required"]) for key, value in schema["properties"].items()}
+    assert properties == PROPERTIES
+
+
+@pytest.fixture
+def index() -> SimpleNamespace:
+    """The index's own script, which finds this project's files behind the addresses of its repository."""
+    folder = os.environ.get("EXTENSIONS_INDEX_SOURCE")
+    if not folder:
+        pytest.skip("EXTENSIONS_INDEX_SOURCE names no checkout")
+    if sys.version_info < (3, 12):
+        pytest.skip("the index's script is written for Python 3.12")
+    spec = importlib.util.spec_from_file_location("index_script", Path(folder, "scripts", "check_description_files.py"))
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return SimpleNamespace(script=script, folder=Path(folder))
+
+
+def answer(folder: Path, url: str) -> SimpleNamespace:
+    """What a web server would say to a request for a file of this project, or for a schema."""
+    repository = read_entry(ROOT)["scm_url"].removesuffix(".git").replace("github.com", "raw.githubusercontent.com")
+    path = ROOT / url.removeprefix(f"{repository}/main/")
+    if "/Schemas/" in url:
+        path = folder / "schemas" / url.rpartition("/")[2]
+    kind = {".png": "image/png", ".jpg": "image/jpeg", ".json": "application/json"}[path.suffix]
+    content = path.read_bytes()
+    return SimpleNamespace(
+        headers={"Content-Type": kind}, raise_for_status=lambda: None, json=lambda: json.loads(content)
+    )
+
+
+def test_the_indexs_own_checks_pass(index, project):
+    script, entry = index.script, read_entry(ROOT)
+    script.requests = SimpleNamespace(get=lambda url, **_: answer(index.folder, url), RequestException=OSError)
+    script.check_json_file_format(NAME, entry, ROOT / ENTRY)
+    script.check_extension_name(NAME, entry)
+    script.check_category(NAME, entry)
+    script.check_git_repository_name(NAME, entry)
+    script.check_scm_url_syntax(NAME, entry)
+    script.check_repository_size(NAME, entry, cloned_repository_folder=project)
+    script.check_cmakelists_content(NAME, entry, cloned_repository_folder=project)
+    script.check_license_file(NAME, entry, project)
+    assert all((index.folder / f"{name}.json").is_file() for name in entry["build_dependencies"])
+
+
+def test_the_checklist_is_the_indexs(index):
+    template = (index.folder / ".github" / "PULL_REQUEST_TEMPLATE.md").read_text(encoding="utf-8")
+    assert len(checklist(ROOT)) == template.partition("## Tier 5")[0].count("- [ ]")
+
+
+def test_the_indexs_own_schema_check_passes(index):
+    pytest.importorskip("jsonschema")
+    script, entry = index.script, read_entry(ROOT)
+    script.requests = SimpleNamespace(get=lambda url, **_: answer(index.folder, url), RequestException=OSError)
+    script.check_json_schema(NAME, entry)
+    with pytest.raises(script.ExtensionCheckError, match="icon"):
+        script.check_json_schema(NAME, {**entry, "icon": "x"})
