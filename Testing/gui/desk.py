@@ -73,6 +73,7 @@ class Desk(Hands):
         self._loaded: dict[str, Any] = {}
         self._left = False
         self._paths: list[str] = []
+        self._sources = {name: module for name, module in sys.modules.items() if name.startswith("FoundationSegLib")}
         sys.excepthook = problems.note_uncaught
 
     def _open_main_window(self) -> QtWidgets.QMainWindow:
@@ -235,7 +236,11 @@ class Desk(Hands):
     # The end
 
     def _forget_sources(self) -> None:
-        """The next desk loads the module's own packages anew."""
+        """The next desk loads the module's own packages anew, and the tests get back what a reload replaced."""
+        if any(sys.modules.get(name) is not module for name, module in self._sources.items()):
+            for name in [name for name in sys.modules if name.startswith("FoundationSegLib")]:
+                del sys.modules[name]
+            sys.modules.update(self._sources)
         for folder in self._paths:
             sys.path.remove(folder)
             for name, module in list(sys.modules.items()):

@@ -114,9 +114,6 @@ def _run(q: QtWidgets.QDialog) -> int:
             note(error)
             q.done(0)
 
-    # slicer.util's message box asks to be deleted before it is run, which in Slicer happens after it was closed: there,
-    # the click that opened it comes from an event loop. A test has none around it, so the new loop would do it at once.
-    QtCore.QCoreApplication.removePostedEvents(q, QtCore.QEvent.Type.DeferredDelete.value)
     QtCore.QTimer.singleShot(0, act)
     return q.exec()
 

@@ -160,10 +160,11 @@ class LayoutManager(Standin, QtCore.QObject):
         super().__init__()
         self._headless, self._layout = headless, 2
         self.widgets: dict[str, SliceWidget] = {}
-        self._viewport = place or QtWidgets.QWidget()
-        if place is None:
-            QtWidgets.QHBoxLayout(self._viewport)
-            self._viewport.show()
+        self._viewport = QtWidgets.QWidget(place)
+        QtWidgets.QHBoxLayout(self._viewport)
+        if place is not None:
+            place.layout().addWidget(self._viewport)
+        self._viewport.show()
 
     def sliceViewNames(self) -> list[str]:
         return list(_ORIENTATIONS)
