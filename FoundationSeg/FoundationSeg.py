@@ -182,7 +182,10 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
     def classNames(self, modelId: str) -> tuple[str, ...]:
         """The class names that a model knows; none for one that takes texts, or no words at all."""
-        return ()
+        from FoundationSegLib.core.class_lists import classes_of
+
+        card = self.catalogue()[modelId]
+        return tuple(one.name for one in classes_of(card).classes) if card.understands("class") else ()
 
     def segment(
         self,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .core.errors import InputError
-from .core.objects import add_objects, free_segment, import_prompts, next_segment
-from .core.prompts import ClassPrompt, Polarity, Prompt, PromptSet, SegmentPrompts, TextPrompt
+from .core.objects import add_named, add_objects, free_segment, next_segment
+from .core.prompts import Polarity, Prompt
 from .core.requests import Propagation
 from .core.session_segment import SegmentSession
 from .core.steps import PromptAdded, RegionStep, standing
@@ -129,7 +129,7 @@ def give(desk: Desk, prompt: Prompt) -> None:
 
 
 def give_words(desk: Desk, words: Sequence[str]) -> None:
-    """Segments of these names, from a model that understands texts or class names; all in one request.
+    """Segments of these names, from a model that understands class names or texts; all in one request.
 
     Raises:
         FoundationSegError: the model understands no words, or not these.
@@ -137,15 +137,15 @@ def give_words(desk: Desk, words: Sequence[str]) -> None:
     session = desk.opened()
     choice = session.options.choice
     card = desk.catalogue.get(choice.model_id) if choice is not None else None
-    kind = next(
-        (made for name, made in (("class", ClassPrompt), ("text", TextPrompt)) if card and card.takes(name)), None
-    )
-    if kind is None:
+    if card is None or not (card.takes("class") or card.takes("text")):
         raise InputError("this model understands no words: choose one that does, or draw")
-    wanted = dict.fromkeys(word.strip() for word in words if word.strip())
+    wanted = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
     if not wanted:
         raise InputError("write what to segment first")
-    import_prompts(session, PromptSet(tuple(SegmentPrompts(word, (kind(word),)) for word in wanted)))
+    if card.understands("class") or not card.takes("text"):
+        add_named(session, card, classes=wanted)
+    else:
+        add_named(session, card, texts=wanted)
     desk.on_told("segments")
 
 

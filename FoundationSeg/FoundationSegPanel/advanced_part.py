@@ -59,6 +59,7 @@ class AdvancedPart:
             "slices": (ui.regionSlicesLabel, ui.regionFromBox, ui.regionToLabel, ui.regionToBox),
             "roi": (ui.roiLabel, ui.roiSelector),
         }
+        ui.seesRegionBox.setVisible(wanted.region != "none")
         for kind, widgets in rows.items():
             for widget in widgets:
                 widget.setVisible(wanted.region == kind)

@@ -162,7 +162,8 @@ class Panel:
         card = self.model.card
         if card is None or self.parameters is None:
             return None
-        return ModelChoice.of(card, self.parameters.intensity or "auto")
+        region = self.advanced.region() if self.parameters.seesRegionOnly else None
+        return ModelChoice.of(card, self.parameters.intensity or "auto", region)
 
     def ensure_segmentation(self) -> None:
         """Make a segmentation for the image if none is chosen."""

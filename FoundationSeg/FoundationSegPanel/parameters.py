@@ -26,6 +26,7 @@ class Parameters:
         manyObjects: each prompt makes a segment of its own.
         direction, rangeLimited, rangeFrom, rangeTo: of propagation; the last slice is included.
         region: what changes are limited to; regionRadius in mm, regionFrom, regionTo (included) and roi are for it.
+        seesRegionOnly: the model sees nothing else of the image.
         overlap: who keeps voxels that two segments want.
         sameAsSegmentEditor: the Segment Editor's editable area is kept to.
         askAbovePercent: of a segment that a prompt may delete without being asked for; 100: never ask.
@@ -53,6 +54,7 @@ class Parameters:
     regionFrom: int
     regionTo: int
     roi: vtkMRMLMarkupsROINode
+    seesRegionOnly: bool
     overlap: Annotated[str, Choice(OVERLAPS), Default("protect")]
     sameAsSegmentEditor: bool
     askAbovePercent: Annotated[int, WithinRange(0, 100), Default(50)]

@@ -36,7 +36,7 @@ class SegmentsPart:
             if table.segmentationNode() is not desk.segmentation_node:
                 table.setSegmentationNode(desk.segmentation_node)
             shown = [desk.segment_id] if desk.segment_id else []
-            if list(table.selectedSegmentIDs()) != shown:
+            if desk.segmentation_node is not None and list(table.selectedSegmentIDs()) != shown:
                 table.setSelectedSegmentIDs(shown)
             if self._ui.kindBox.currentText != wanted.kind:
                 self._ui.kindBox.setEditText(wanted.kind)

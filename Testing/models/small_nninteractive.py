@@ -14,6 +14,7 @@ import torch
 
 from FoundationSegLib.core.cards import ModelCard, read_catalogue
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.models.volume_base import VolumeBox, VolumePoint, VolumeVoxels
 
 FOLDER = "nnInteractive_v1.0"
 CONFIGURATION = "3d_fullres_ps192_bs24"
@@ -147,3 +148,22 @@ def stored(files: dict[str, Path], folder: Path) -> tuple[ModelCard, Store]:
         shutil.copy(files[file.path], target)
     store.verify(card)
     return card, store
+
+
+def directly(root, array, parts):
+    """The mask of the package for these parts, called one after the other as its README says."""
+    direct = Direct(root / FOLDER, array)
+    known = [part for part in parts if isinstance(part, VolumeVoxels) and part.kind == "mask"]
+    others = [part for part in parts if part not in known]
+    if known:
+        whole = np.logical_or.reduce([part.voxels.expand(array.shape) for part in known]).astype(np.uint8)
+        direct.call("initial_seg", whole, run_prediction=not others)
+    for part in others:
+        if isinstance(part, VolumePoint):
+            direct.call("point", part.index_kji, part.positive)
+        elif isinstance(part, VolumeBox):
+            limits = [[a, b] for a, b in zip(part.box.start_kji, part.box.stop_kji, strict=True)]
+            direct.call("bbox", limits, part.positive)
+        else:
+            direct.call(part.kind, part.voxels.expand(array.shape).astype(np.uint8), part.positive)
+    return direct.mask > 0

@@ -1,9 +1,5 @@
 """nnInteractive with small random weights: what the package says itself, and its session derived from the prompts."""
 
-import io
-import json
-import pickle
-import shutil
 import socket
 from dataclasses import replace
 
@@ -11,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, InputError, PromptError
+from FoundationSegLib.core.errors import Cancelled, InputError, PromptError
 from FoundationSegLib.core.geometry import Box, Geometry, geometry_from_spacing
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.progress import CancelToken, Progress
@@ -32,7 +28,7 @@ pytest.importorskip("nnInteractive", reason="the package nnInteractive is not in
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 
 from FoundationSegLib.models import nninteractive  # noqa: E402 - it can be imported without the package, the next not
-from Testing.models.small_nninteractive import FOLDER, Direct, card_of, write_checkpoint  # noqa: E402
+from Testing.models.small_nninteractive import FOLDER, Direct, card_of, directly, write_checkpoint  # noqa: E402
 
 SHAPE = (20, 24, 28)
 BRIGHT = (slice(6, 13), slice(7, 16), slice(8, 18))
@@ -79,25 +75,6 @@ def voxels(kind, place, positive=True):
     mask = np.zeros(SHAPE, np.bool_)
     mask[place] = True
     return VolumeVoxels(kind, pack_mask(mask), positive)
-
-
-def directly(root, array, parts):
-    """The mask of the package for these parts, called one after the other as its README says."""
-    direct = Direct(root / FOLDER, array)
-    known = [part for part in parts if isinstance(part, VolumeVoxels) and part.kind == "mask"]
-    others = [part for part in parts if part not in known]
-    if known:
-        whole = np.logical_or.reduce([part.voxels.expand(array.shape) for part in known]).astype(np.uint8)
-        direct.call("initial_seg", whole, run_prediction=not others)
-    for part in others:
-        if isinstance(part, VolumePoint):
-            direct.call("point", part.index_kji, part.positive)
-        elif isinstance(part, VolumeBox):
-            limits = [[a, b] for a, b in zip(part.box.start_kji, part.box.stop_kji, strict=True)]
-            direct.call("bbox", limits, part.positive)
-        else:
-            direct.call(part.kind, part.voxels.expand(array.shape).astype(np.uint8), part.positive)
-    return direct.mask > 0
 
 
 POINT, NO_POINT = VolumePoint((9, 11, 12)), VolumePoint((3, 3, 3), False)
@@ -406,67 +383,3 @@ def test_nothing_is_asked_of_the_network(card, files, root, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", trapped)
     model = replace(load_volume_model(card, files, "cpu"), autozoom=False)
     assert masked(view_of(model, image()), POINT).any()
-
-
-class TestTheCheckpoint:
-    @pytest.fixture
-    def copied(self, files, tmp_path):
-        """The files, to be damaged."""
-        return {name: shutil.copy(path, _made(tmp_path / name)) for name, path in files.items()}
-
-    def test_another_file_than_the_cards_is_never_opened(self, card, copied, monkeypatch):
-        monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
-        path = copied[f"{FOLDER}/fold_0/checkpoint_final.pth"]
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
-        with pytest.raises(CheckpointError, match=r"checkpoint_final.pth is not the file of the card"):
-            load_volume_model(card, copied, "cpu")
-        path.unlink()
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            load_volume_model(card, copied, "cpu")
-
-    def test_a_card_without_a_hash_is_refused(self, card, files, monkeypatch):
-        monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
-        plain = tuple(replace(file, sha256="") for file in card.source.files)
-        with pytest.raises(CheckpointError, match="gives no hash"):
-            load_volume_model(replace(card, source=replace(card.source, files=plain)), files, "cpu")
-
-    @pytest.mark.parametrize(
-        ("field", "value"),
-        [
-            ("network_class_name", "subprocess.Popen"),
-            ("network_class_name", "dynamic_network_architectures.architectures.unet.np.os.system"),
-            ("conv_op", "os.system"),
-            ("conv_op", "torch.nn.modules.utils.collections.abc.os"),
-        ],
-    )
-    def test_a_configuration_that_names_anything_but_a_network_is_refused(self, card, copied, field, value):
-        path = copied[f"{FOLDER}/plans.json"]
-        plans = json.loads(path.read_text())
-        (configuration,) = plans["configurations"].values()
-        part = configuration["architecture"]
-        (part if field in part else part["arch_kwargs"])[field] = value
-        path.write_text(json.dumps(plans))
-        with pytest.raises(CheckpointError, match="names what is no part of a network"):
-            load_volume_model(card, copied, "cpu")
-
-    @pytest.mark.parametrize("content", ["[]", "{", '{"configurations": 3}', '{"configurations": {}}'])
-    def test_a_damaged_configuration_is_named(self, card, copied, content):
-        copied[f"{FOLDER}/plans.json"].write_text(content)
-        with pytest.raises(CheckpointError, match=r"nnInteractive v1\.0"):
-            load_volume_model(card, copied, "cpu")
-
-    def test_weights_of_another_network_are_named(self, card, copied):
-        path = copied[f"{FOLDER}/fold_0/checkpoint_final.pth"]
-        buffer = io.BytesIO()
-        torch.save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": "x", "init_args": {}}, buffer)
-        path.write_bytes(buffer.getvalue())
-        with pytest.raises(CheckpointError, match="do not fit together"):
-            load_volume_model(card_of(copied), copied, "cpu")
-        path.write_bytes(pickle.dumps([1, 2]))
-        with pytest.raises(CheckpointError):
-            load_volume_model(card_of(copied), copied, "cpu")
-
-
-def _made(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
