@@ -76,6 +76,8 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.initializeParameterNode()
+        if self.parent.isEntered:  # reloaded: Slicer does not enter it again
+            self.panel.enter()
 
     def cleanup(self) -> None:
         """End the worker when the module is closed or reloaded."""
