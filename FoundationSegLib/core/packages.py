@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import PackageError
+from .errors import PackageError, PackageMissingError
 from .progress import Progress, ProgressReport
 from .requirements import is_satisfied, requirement_name
 
@@ -94,6 +94,15 @@ def pip_command(requirements: Sequence[str]) -> str:
     In quotes that POSIX's shells and Windows's both know: the ``>`` of a version range would be a redirection.
     """
     return " ".join(("pip install", *(f'"{requirement}"' for requirement in requirements)))
+
+
+def missing_package(title: str, module: str, requirements: Sequence[str]) -> PackageMissingError:
+    """What to raise where a model cannot be loaded for want of a module.
+
+    Only what is missing is to be installed: what is there may have to stay as it is.
+    """
+    wanted = missing_packages(requirements) or (module,)
+    return PackageMissingError(f"{title} needs the Python package {module}; install it with: {pip_command(wanted)}")
 
 
 def plan_packages(

@@ -19,6 +19,8 @@ from FoundationSegLib.core.errors import (
     InferenceError,
     InputError,
     OutputError,
+    PackageError,
+    PackageMissingError,
     PromptError,
     UnknownModelError,
 )
@@ -212,6 +214,8 @@ def test_a_missing_checkpoint_is_fetched_after_its_size_is_told(desk, monkeypatc
         (PromptError("odd"), 2),
         (UnknownModelError("odd"), 2),
         (CheckpointError("odd"), 3),
+        (PackageMissingError("odd"), 3),
+        (PackageError("odd"), 1),
         (Cancelled("stopped"), 130),
         (GeometryError("odd"), 2),
         (OutputError("odd"), 2),
