@@ -17,16 +17,14 @@ from FoundationSegLib.hub.store import STORE_VARIABLE, Store
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import BLOCKS, SHAPE, START, ct_array
-from Testing.unit.fakes import CARD_TOML, fill_store
-from Testing.unit.reader_model import ReaderModel
-
-CARD = CARD_TOML.replace('"fake"', '"reader"').replace('"segment"', '"classify"').replace('["box"]', '["text"]')
+from Testing.unit.fakes import fill_store
+from Testing.unit.reader_model import READER_TOML, ReaderModel
 
 
 @pytest.fixture
 def booth(desk, tmp_path, monkeypatch):
     """The desk with a model to classify with."""
-    (tmp_path / "cards" / "reader.toml").write_text(CARD)
+    (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
     fill_store(tmp_path / "store", cards.read_catalogue()["reader"])
     desk.model = ReaderModel()
 
