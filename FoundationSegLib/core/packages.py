@@ -96,13 +96,16 @@ def pip_command(requirements: Sequence[str]) -> str:
     return " ".join(("pip install", *(f'"{requirement}"' for requirement in requirements)))
 
 
-def missing_package(title: str, module: str, requirements: Sequence[str]) -> PackageMissingError:
-    """What to raise where a model cannot be loaded for want of a module.
+def unusable_package(title: str, error: ImportError, requirements: Sequence[str]) -> PackageError:
+    """What to raise where a model cannot be loaded because an import failed: a package is absent, too old or broken.
 
     Only what is missing is to be installed: what is there may have to stay as it is.
     """
-    wanted = missing_packages(requirements) or (module,)
-    return PackageMissingError(f"{title} needs the Python package {module}; install it with: {pip_command(wanted)}")
+    module, missing = str(error.name or "that it imports"), missing_packages(requirements)
+    if missing or isinstance(error, ModuleNotFoundError):
+        remedy = f"install it with: {pip_command(missing or (module,))}"
+        return PackageMissingError(f"{title} needs the Python package {module}; {remedy}")
+    return PackageError(f"{title} cannot use the Python package {module} ({error}); install it again")
 
 
 def plan_packages(

@@ -15,7 +15,7 @@ from ..core.errors import InputError, PromptError, VolumeMissingError
 from ..core.geometry import Box
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.looks import resolve_looks
-from ..core.packages import missing_package
+from ..core.packages import unusable_package
 from ..core.progress import Progress
 from ..core.requests import (
     BoxRule,
@@ -311,8 +311,8 @@ class Engine:
             start = time.perf_counter()
             try:
                 loaded = self._load_anew(card, progress)
-            except ModuleNotFoundError as error:
-                raise missing_package(card.title, str(error.name), card.packages) from error
+            except ImportError as error:
+                raise unusable_package(card.title, error, card.packages) from error
             self.models.put(card.id, loaded)
             self._load_s += time.perf_counter() - start
         return loaded
