@@ -44,4 +44,4 @@ def roi_argument(text: str) -> Roi:
     try:
         return Roi(box_ranges(text))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}; or prompts:MM") from error
+        raise argparse.ArgumentTypeError(f"{error} (or prompts:MM)") from error
