@@ -110,9 +110,9 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Take the scene's parameter node, with the first image where none is chosen."""
         parameters = self.logic.getParameterNode()
         if parameters.volume is None:
-            node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if node is not None and not node.IsA("vtkMRMLLabelMapVolumeNode"):
-                parameters.volume = node
+            nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            images = (node for node in nodes if not node.IsA("vtkMRMLLabelMapVolumeNode"))
+            parameters.volume = next(images, None)
         self.setParameterNode(parameters)
 
     def setParameterNode(self, parameters: Any) -> None:

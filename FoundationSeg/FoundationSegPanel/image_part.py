@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
+from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.core.intensity import check_policy
+
 from .choices import ChoiceBox
 from .slots import slot
 
@@ -46,6 +49,12 @@ class ImagePart:
         if is_window and not self._ui.windowEdit.hasFocus():
             self._ui.windowEdit.setText(policy)
 
+    def last_slice(self) -> int:
+        """The number of the image's last slice; 0 without an image."""
+        node = self._panel.parameters.volume
+        image = node.GetImageData() if node is not None else None
+        return max(0, image.GetDimensions()[2] - 1) if image is not None else 0
+
     @slot
     def _chosen(self, policy: str) -> None:
         self._is_custom = policy == _CUSTOM
@@ -56,13 +65,24 @@ class ImagePart:
     @slot
     def _window_edited(self) -> None:
         text = self._ui.windowEdit.text.replace(" ", "")
-        if text:
+        if text and text != self._panel.parameters.intensity:
+            _require_window(text)
             self._panel.parameters.intensity = text
 
     @slot
     def _volume_activated(self) -> None:
         """The user has chosen an image: it is shown in the slice views, if none of them shows it."""
         node = self._ui.volumeSelector.currentNode()
-        if node is None or slicer.app.layoutManager() is None or self._panel.tools.is_shown(node):
+        if self._panel.parameters is None or node is None or slicer.app.layoutManager() is None:
+            return
+        if self._panel.tools.is_shown(node):
             return
         slicer.util.setSliceViewerLayers(background=node, fit=True)
+        self._panel.tools.show()  # the hint said that no view shows it
+
+
+def _require_window(text: str) -> None:
+    try:
+        check_policy(text)
+    except InputError as error:
+        raise InputError(_("write the window as width,level, for example 350,50")) from error
