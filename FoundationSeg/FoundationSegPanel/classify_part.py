@@ -13,7 +13,7 @@ from FoundationSegLib.core.errors import Cancelled, FoundationSegError, InputErr
 from FoundationSegLib.core.label_sets import read_label_sets
 from FoundationSegLib.core.labels import LabelSet, label_set_of
 from FoundationSegLib.core.segment_store import read_segment
-from FoundationSegLib.desk_actions import has_selected, selected
+from FoundationSegLib.desk_actions import has_selected, selected, stop
 from FoundationSegLib.mrml.classification_nodes import show_classification
 from FoundationSegLib.mrml.evidence_nodes import add_evidence_segment, show_evidence
 from FoundationSegLib.mrml.roi import box_of_roi
@@ -260,7 +260,7 @@ class ClassifyPart:
 
     @slot
     def _cancel(self) -> None:
-        self._panel.desk.drop_request()
+        stop(self._panel.desk)
 
     @slot
     def _keep(self) -> None:

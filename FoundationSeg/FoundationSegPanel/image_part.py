@@ -38,11 +38,15 @@ class ImagePart:
         )
         self._is_custom = False
         self._ui.windowEdit.connect("editingFinished()", self._window_edited)
+        # The parameter node wrapper's own connection offers nodes of the parameter's class alone: no colour images.
+        self._ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
         self._ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self._volume_activated)
 
     def show(self) -> None:
         """Show the parameter node's choice."""
-        policy = self._panel.parameters.intensity
+        policy, volume = self._panel.parameters.intensity, self._panel.parameters.volume
+        if self._ui.volumeSelector.currentNode() is not volume:
+            self._ui.volumeSelector.setCurrentNode(volume)
         is_window = "," in policy
         self._intensity.show(_CUSTOM if is_window or self._is_custom else policy)
         self._ui.windowEdit.setVisible(is_window or self._is_custom)
@@ -68,6 +72,12 @@ class ImagePart:
         if text and text != self._panel.parameters.intensity:
             _require_window(text)
             self._panel.parameters.intensity = text
+
+    @slot
+    def _volume_chosen(self) -> None:
+        wanted, node = self._panel.parameters, self._ui.volumeSelector.currentNode()
+        if wanted is not None and node is not wanted.volume:
+            wanted.volume = node
 
     @slot
     def _volume_activated(self) -> None:

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import slicer
 
+from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
+from FoundationSegLib.mrml.volumes import add_volume_node
+from Testing.gui.panel_desk import GRID
 from Testing.mrml.desk_client import CATALOGUE
 
 
@@ -84,6 +87,7 @@ def test_a_segment_that_is_locked_while_the_model_works(at_panel):
     desk.click(ui.lockButton)
     at_panel.reply()
     assert at_panel.voxels() == 150 and "locked" in ui.messageLabel.text
+    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsNode")) == 1
     assert not ui.progressRow.visible
     desk.click(ui.messageYesButton)
     desk.click(ui.lockButton)
@@ -295,3 +299,60 @@ def test_surfaces_of_another_segmentation(at_panel):
     desk.click(ui.surfaceBox)
     desk.choose(ui.segmentationSelector, first)
     desk.wait_until(lambda: has_surfaces(first), 5)
+
+
+def test_a_colour_image(at_panel):
+    voxels = np.zeros((*GRID.shape_kji, 3), np.uint8)
+    voxels[..., 0] = np.arange(32)
+    image = add_volume_node(at_panel.desk.scene, Volume(voxels, GRID, name="Photograph"))
+    at_panel.desk.choose(at_panel.ui.volumeSelector, image)
+    at_panel.let_pass()
+    at_panel.volume_node = at_panel.wanted.volume
+    assert at_panel.wanted.volume is image
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert at_panel.voxels() == 150
+    at_panel.desk.scene.RemoveNode(image)
+    at_panel.let_pass()
+    assert at_panel.wanted.volume is at_panel.ui.volumeSelector.currentNode()
+
+
+def test_a_scene_that_is_reopened(at_panel, tmp_path):
+    ui, scene = at_panel.ui, at_panel.desk.scene
+    at_panel.model("SlimSAM-77")
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    key = at_panel.work.segment_id
+    for node, ending in ((at_panel.volume_node, "nrrd"), (at_panel.wanted.segmentation, "seg.nrrd")):
+        node.AddDefaultStorageNode()
+        node.GetStorageNode().SetFileName(str(tmp_path / f"{node.GetID()}.{ending}"))
+        assert node.GetStorageNode().WriteData(node)
+    scene.SetRootDirectory(str(tmp_path))
+    assert scene.Commit(str(tmp_path / "scene.mrml"))
+    scene.Clear(0)
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Import()
+    at_panel.let_pass()
+    assert ui.volumeSelector.currentNode().GetName() == "CT"
+    assert ui.segmentsTable.segmentationNode() is at_panel.wanted.segmentation is not None
+    assert list(ui.segmentsTable.selectedSegmentIDs()) == [key] and ui.modelBox.currentText == "SlimSAM-77"
+    at_panel.volume_node = at_panel.wanted.volume
+    at_panel.desk.show_volume(at_panel.volume_node)
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels() == 240 and at_panel.work.segment_id == key
+
+
+def test_cancel_beside_the_scores_stops_whatever_is_under_way(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.client.is_slow = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.tabs.setCurrentIndex(1)
+    at_panel.let_pass()
+    desk.click(ui.classifyCancelButton)
+    desk.wait_until(lambda: not at_panel.client.is_busy)
+    assert not at_panel.work.is_busy and not ui.classifyProgressRow.visible
+
+
+def test_numbers_of_slices_are_never_negative(at_panel):
+    ui = at_panel.ui
+    for name in ("range", "region", "classify"):
+        for box in (getattr(ui, f"{name}FromBox"), getattr(ui, f"{name}ToBox")):
+            assert box.minimum == 0
