@@ -144,6 +144,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self._client: Any = None
+        self._cards: Any = None
 
     def client(self) -> Any:
         """The client of this logic's worker, which starts with the first request and runs beside Slicer.
@@ -168,11 +169,17 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         if self._client is not None:
             self._client.close()
 
+    def cards(self) -> tuple[dict[str, Any], Any]:
+        """Every model's card by its id, and why the user's own are left out, if they are; read once."""
+        if self._cards is None:
+            from FoundationSegPanel.model_desk import read_cards
+
+            self._cards = read_cards()
+        return self._cards
+
     def catalogue(self) -> dict[str, Any]:
         """Every model's card by its id."""
-        from FoundationSegLib.core.cards import read_catalogue
-
-        return read_catalogue()
+        return self.cards()[0]
 
     def getParameterNode(self) -> Any:
         """The panel's choices, which are kept in the scene."""

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import slicer
 
+from FoundationSegLib.core.cards import CARDS_VARIABLE
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
-from Testing.gui.panel_desk import GRID
+from Testing.gui.panel_desk import GRID, MODULE
 from Testing.mrml.desk_client import CATALOGUE
 
 
@@ -356,3 +357,12 @@ def test_numbers_of_slices_are_never_negative(at_panel):
     for name in ("range", "region", "classify"):
         for box in (getattr(ui, f"{name}FromBox"), getattr(ui, f"{name}ToBox")):
             assert box.minimum == 0
+
+
+def test_a_wrong_card_of_the_users_own_leaves_the_panel_usable(desk, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text("no card")
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path))
+    monkeypatch.syspath_prepend(str(MODULE.parent))
+    widget = desk.open_module(MODULE)
+    assert widget.ui.modelBox.count > 5
+    assert "mine.toml" in str(widget.panel.model.desk.catalogue_problem)
