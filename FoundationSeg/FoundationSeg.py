@@ -77,6 +77,8 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
+        if self.parent.isEntered:  # reloaded: Slicer does not enter it again
+            self.panel.enter()
 
     def cleanup(self) -> None:
         """End the worker when the module is closed or reloaded."""
@@ -313,6 +315,8 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
         self.setUp()
         self.test_WriteAndUndo()
         self.setUp()
+        self.test_PromptIsUndoneAndRedone()
+        self.setUp()
         self.test_WorkerStartsAndStops()
 
     def test_WriteAndUndo(self) -> None:
@@ -335,6 +339,32 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
         writer.apply(edit.inverse())
         self.assertFalse(writer.read_mask(segmentId).any())
 
+    def test_PromptIsUndoneAndRedone(self) -> None:
+        """A prompt becomes voxels and a markup; both go with undo, and come back with redo."""
+        import numpy as np
+
+        from FoundationSegLib.core.objects import new_segment
+        from FoundationSegLib.core.prompts import BoxPrompt
+        from FoundationSegLib.core.steps import ModelChoice
+        from FoundationSegLib.node_scripting import NodeSession, make_segmentation
+        from FoundationSegLib.worker.client import InlineClient
+
+        volumeNode = slicer.util.addVolumeFromArray(np.arange(120, dtype=np.int16).reshape(4, 5, 6))
+        segmentationNode = make_segmentation(volumeNode)
+        with NodeSession(volumeNode, segmentationNode, InlineClient(_SixVoxels()), ModelChoice("six")) as session:
+            segment = new_segment(session, "Liver")
+            segment.add(BoxPrompt(((1.0, 1.0, 2.0), (3.0, 2.0, 2.0))))
+
+            def found() -> tuple[int, int]:
+                voxels = session.ledger.store.read(segment.segment_id, session.volume.geometry.box)
+                return int(voxels.sum()), slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")
+
+            self.assertEqual(found(), (6, 1))
+            session.undo(segment.segment_id)
+            self.assertEqual(found(), (0, 0))
+            session.redo(segment.segment_id)
+            self.assertEqual(found(), (6, 1))
+
     def test_WorkerStartsAndStops(self) -> None:
         """A worker calls back, with the Python that runs Slicer, and is gone after the end."""
         logic = FoundationSegLogic()
@@ -350,3 +380,23 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
         self.assertIsNotNone(client.worker_pid)
         logic.cleanup()
         self.assertIsNone(client.worker_pid)
+
+
+class _SixVoxels:
+    """Stands for a model in the tests: whatever it is asked, it answers with the same six voxels."""
+
+    def add_volume(self, volume: Any) -> None:
+        """Take in an image."""
+
+    def remove_volume(self, volume_key: str) -> None:
+        """Let go of an image."""
+
+    def predict(self, request: Any, progress: Any) -> Any:
+        """The six voxels."""
+        from FoundationSegLib.core.geometry import Box
+        from FoundationSegLib.core.mask import PackedMask
+        from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
+
+        mask = PackedMask(Box((2, 1, 1), (3, 3, 4)), bytes([0b11111100]))
+        record = CheckpointRecord("six", "nowhere", "1", "0" * 64)
+        return Prediction(request.request_id, (SegmentPrediction(mask, None),), {}, record, "cpu", "float32")

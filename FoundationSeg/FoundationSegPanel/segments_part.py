@@ -62,8 +62,8 @@ class SegmentsPart:
         self._ui.lockButton.setChecked(known.is_locked)
         parts = [
             _("<b>{volume} ml</b>").format(volume=f"{known.volume_ml:.2f}"),
-            _("{count} voxels").format(count=known.voxels),
-            _("{count} prompts").format(count=known.prompts),
+            _("voxels: {count}").format(count=known.voxels),
+            _("prompts: {count}").format(count=known.prompts),
         ]
         if known.model:
             parts.append(_("by {model}").format(model=known.model))

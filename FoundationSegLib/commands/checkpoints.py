@@ -1,7 +1,10 @@
 """Before a model is used: what has to be downloaded for it."""
 
 from ..core.cards import ModelCard
+from ..core.errors import PackageMissingError
+from ..core.packages import installed_version
 from ..core.requests import DeviceChoice
+from ..core.requirements import requirement_name
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.store import Store, default_store_folder
 from .terminal import announce_download
@@ -12,14 +15,25 @@ def announce_missing(card: ModelCard, device: DeviceChoice) -> None:
 
     Raises:
         CheckpointError: its terms have to be accepted first, or it cannot be fetched.
+        PackageMissingError: it cannot be run when it is there.
         InputError: there is no such device; what cannot compute need not download.
     """
     store = Store(default_store_folder())
     if not needs_download(store, card):
         return
     require_fetchable(card, store=store)
+    _require_packages(card)
     _require_device(device)
     announce_download(card)
+
+
+def _require_packages(card: ModelCard) -> None:
+    missing = [text for text in card.packages if not installed_version(requirement_name(text))]
+    if missing:
+        remedy = f"'models download {card.id} --with-packages' brings them with the model"
+        raise PackageMissingError(
+            f"{card.title} needs packages that are not installed ({', '.join(missing)}); {remedy}"
+        )
 
 
 def _require_device(device: DeviceChoice) -> None:

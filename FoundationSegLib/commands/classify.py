@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +13,9 @@ from ..core.aggregation import parse_aggregation
 from ..core.capabilities import require_task
 from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.classification import Classification
-from ..core.classify_request import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject
-from ..core.errors import FoundationSegError, GeometryError, InputError, OutputError
-from ..core.geometry import AXES, Box
+from ..core.classify_request import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
+from ..core.errors import FoundationSegError, GeometryError, InputError
+from ..core.geometry import AXES
 from ..core.label_sets import find_label_set, read_label_sets
 from ..core.labels import LabelSet, label_set_of
 from ..core.looks import check_looks
@@ -33,35 +31,13 @@ from .checkpoints import announce_missing
 from .classification_results import answer_lines, classify_report, csv_text, evidence_writer, failure_rows, rows_of
 from .interrupts import interrupts_wait
 from .mask_prompts import read_mask
-from .targets import Writer, path_argument, require_targets, write_together
+from .report import report_text
+from .slice_ranges import box_of, box_ranges, slices_argument
+from .targets import Writer, path_argument, require_targets, text_writer, write_together
 from .terminal import ProgressLine, say
 
-_SLICES = re.compile(r"([0-9]{1,9})|([0-9]{0,9}):([0-9]{0,9})")
-_RANGES = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
 # What lies beside images: the command's own results first of all.
 _NO_IMAGES = {".csv", ".json", ".txt", ".md", ".toml", ".pdf", ".xlsx", ".py", ".zip"}
-
-
-def _slices(text: str) -> tuple[int | None, int | None]:
-    """``all``, one slice, or the first and the first that is none of them."""
-    if text == "all":
-        return None, None
-    found = _SLICES.fullmatch(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is neither all, nor a number, nor of the form START:STOP")
-    one, start, stop = found.groups()
-    if one is not None:
-        return int(one), int(one) + 1
-    return (int(start) if start else None), (int(stop) if stop else None)
-
-
-def _region(text: str) -> Box:
-    """Three ranges of voxels, along i, j and k."""
-    ranges = [_RANGES.fullmatch(part) for part in text.split(",")]
-    if len(ranges) != 3 or not all(ranges):
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not of the form I0:I1,J0:J1,K0:K1")
-    (i0, i1), (j0, j1), (k0, k1) = ((int(found[1]), int(found[2])) for found in ranges if found)
-    return Box((k0, j0, i0), (k1, j1, i1))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,12 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--label-set", metavar="ID", help="labels that come along, or a set of your own")
     labels.add_argument("--label", metavar="TEXT", action="append", help="a label in your words; once for each")
     parser.add_argument("--findings", action="store_true", help="several of your labels may hold; each by itself")
-    parser.add_argument("--slices", metavar="RANGE", type=_slices, default=(None, None), help="all, N, or START:STOP")
+    parser.add_argument(
+        "--slices", metavar="RANGE", type=slices_argument, default=(None, None), help="all, N, or START:STOP"
+    )
     parser.add_argument("--axis", choices=AXES, default="k", help="the axis that slices lie across (k)")
     parser.add_argument("--segment", metavar="FILE", type=path_argument, help="classify a segment of this file")
     parser.add_argument("--segment-name", metavar="NAME", help="its name, or the number of a label map")
     parser.add_argument("--segment-view", choices=get_args(SegmentView), default="crop", help="with what is around it")
-    parser.add_argument("--region", metavar="BOX", type=_region, help="classify voxels I0:I1,J0:J1,K0:K1")
+    parser.add_argument("--region", metavar="I,J,K", type=box_ranges, help="classify these voxels, each START:STOP")
     parser.add_argument("--each", action="store_true", help="VOLUME is a folder: classify every image in it")
     parser.add_argument(
         "--intensity", metavar="POLICY", default="auto", help="a policy's name, width,centre, ct-windows or ct-channels"
@@ -138,6 +116,8 @@ def _check(options: argparse.Namespace) -> _Job:
         evidence = EvidenceWish(options.evidence_label, options.evidence_method, options.evidence_slices)
         if evidence.label:
             labels.label(evidence.label)
+    elif options.evidence_label:
+        raise InputError("--evidence-label is for --evidence OUT, which says where the evidence goes")
     if options.each:
         _check_folder(options)
     sources = {"the image": options.volume} | ({"the segmentation": options.segment} if options.segment else {})
@@ -161,7 +141,9 @@ def _subject(options: argparse.Namespace) -> Subject:
         raise InputError("--segment and --segment-name go together: the file, and which of its segments")
     if options.segment is not None and options.region is not None:
         raise InputError("either a region or a segment is classified, not both")
-    return Subject(options.axis, *options.slices, box=options.region, view=options.segment_view)
+    if options.segment is None and options.segment_view != "crop":
+        raise InputError("--segment-view is for --segment, which says what is looked at")
+    return Subject(options.axis, *options.slices, view=options.segment_view)
 
 
 def _check_folder(options: argparse.Namespace) -> None:
@@ -184,7 +166,9 @@ def _read(path: Path, options: argparse.Namespace) -> Volume:
 
 
 def _ask(job: _Job, volume: Volume, client: Client, segment: PackedMask | None = None) -> Classification:
-    subject = replace(job.request.subject, segment=segment)
+    box = None if job.options.region is None else box_of(job.options.region, volume.geometry)
+    subject = replace(job.request.subject, box=box, segment=segment)
+    slices_of(subject, volume.geometry)  # what cannot be classified needs no download
     request = replace(job.request, volume_key=volume.key, subject=subject)
     announce_missing(job.card, job.options.device)
     line = ProgressLine()
@@ -202,27 +186,26 @@ def _classify_one(job: _Job, client: Client) -> None:
     start_s = time.perf_counter() - begin
     answer = _ask(job, volume, client, segment)
     timings_s = {"start": start_s, "total": time.perf_counter() - begin}
-    report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options))
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    text = report_text(classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume)))
     writers: list[Writer] = []
     if options.evidence:
         writers.append((options.evidence, evidence_writer(options.evidence, volume, answer)))
     if options.report:
-        writers.append((options.report, lambda path: _write(path, text)))
+        writers.append(text_writer(options.report, text))
     if options.csv:
-        table = csv_text(rows_of(options.volume.name, answer))
-        writers.append((options.csv, lambda path: _write(path, table)))
+        writers.append(text_writer(options.csv, csv_text(rows_of(options.volume.name, answer))))
     write_together(writers)
     for note in (*volume.notes, *answer.notes):
         say(f"note: {note}")
     print(text if options.json else "\n".join(answer_lines(answer)), end="" if options.json else "\n")
 
 
-def _subject_document(options: argparse.Namespace) -> dict[str, object]:
+def _subject_document(options: argparse.Namespace, volume: Volume) -> dict[str, object]:
     """What was classified, as the report tells it: names of files, no folders."""
     document: dict[str, object] = {"axis": options.axis}
     if options.region is not None:
-        document["region_ijk"] = [list(options.region.start_kji[::-1]), list(options.region.stop_kji[::-1])]
+        box = box_of(options.region, volume.geometry)
+        document["region_ijk"] = [list(box.start_kji[::-1]), list(box.stop_kji[::-1])]
     if options.segment is not None:
         document |= {"segment": options.segment_name, "file": options.segment.name, "view": options.segment_view}
     return document
@@ -258,14 +241,12 @@ def _classify_folder(job: _Job, client: Client) -> None:
 def _write_folder(
     options: argparse.Namespace, rows: Sequence[dict[str, object]], reports: Sequence[dict[str, object]]
 ) -> None:
-    document = {"version": 1, "command": "classify", "images": list(reports)}
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    text = report_text({"version": 1, "command": "classify", "images": list(reports)})
     writers: list[Writer] = []
     if options.csv:
-        table = csv_text(rows)
-        writers.append((options.csv, lambda path: _write(path, table)))
+        writers.append(text_writer(options.csv, csv_text(rows)))
     if options.report:
-        writers.append((options.report, lambda path: _write(path, text)))
+        writers.append(text_writer(options.report, text))
     write_together(writers)
     if options.json:
         print(text, end="")
@@ -285,10 +266,3 @@ def images_in(folder: Path) -> list[Path]:
     if not images:
         raise InputError(f"the folder {folder.name} holds no images")
     return images
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise OutputError(f"{path.name} cannot be written: {error.strerror or error}") from error

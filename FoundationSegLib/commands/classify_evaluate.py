@@ -1,7 +1,6 @@
 """`classify-evaluate`: a table of `classify` and the truth in; how good the scores are, and pictures of it, out."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from ..core.classification import RESEARCH_USE
 from ..core.errors import InputError, OutputError, PackageError
 from .classified_table import ScoredTruth, read_scored
 from .interrupts import interrupts_wait
-from .report import software_versions
-from .targets import Writer, path_argument, require_targets, write_together
+from .report import report_text, software_versions
+from .targets import Writer, path_argument, require_targets, text_writer, write_together
 from .terminal import one_line, say
 
 if TYPE_CHECKING:
@@ -47,10 +46,10 @@ def run(options: argparse.Namespace) -> None:
         from ..evaluation.classification_metrics import evaluate
 
     quality = evaluate(found.labels, found.truth, found.scores, found.is_exclusive, options.bootstrap)
-    text = json.dumps(_document(quality, found), indent=1, ensure_ascii=False) + "\n"
+    text = report_text(_document(quality, found))
     writers: list[Writer] = []
     if options.report:
-        writers.append((options.report, lambda path: _write(path, text)))
+        writers.append(text_writer(options.report, text))
     if options.plots:
         writers += _plots(options.plots, quality, found)
     write_together(writers)
@@ -146,7 +145,3 @@ def _told(one: "Estimate") -> str:
         return "-"
     interval = "" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})"
     return f"{one.value:.3f}{interval}"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -16,6 +16,7 @@ from ..core.errors import (
     GeometryError,
     InputError,
     OutputError,
+    PackageMissingError,
     PromptError,
     UnknownModelError,
 )
@@ -28,6 +29,7 @@ SUCCESS, FAILED, BAD_INPUT, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
 _EXIT_CODES: tuple[tuple[type[FoundationSegError], int], ...] = (
     (Cancelled, INTERRUPTED),
     (CheckpointError, NO_MODEL),
+    (PackageMissingError, NO_MODEL),
     (InputError, BAD_INPUT),
     (GeometryError, BAD_INPUT),
     (PromptError, BAD_INPUT),

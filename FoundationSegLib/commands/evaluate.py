@@ -1,7 +1,6 @@
 """`evaluate`: an image and a label map in; a table of how well each model finds the labels, and a report, out."""
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +11,10 @@ from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import FoundationSegError, InputError, PackageError
 from ..core.intensity import check_policy
 from ..evaluation.settings import CHALLENGE_SEED, Protocol, ProtocolSettings, require_protocol
-from ..io.atomic import replace_atomically
 from .evaluation_truth import Truth, read_truth
 from .interrupts import interrupts_wait
-from .targets import path_argument, require_targets
+from .report import report_text
+from .targets import path_argument, require_targets, text_writer, write_together
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -129,13 +128,12 @@ def _report(
     ml = truth.volume.geometry.voxel_volume_mm3 / 1000
     objects = [{"label": n, "voxels": count, "volume_ml": round(count * ml, 3)} for n, count in truth.voxels.items()]
     document = evaluation_report(models, objects, settings, truth.notes, time.perf_counter() - begin)
-    text = json.dumps(document, indent=1, ensure_ascii=False)
+    text = report_text(document)
     if options.report:
-        with replace_atomically(options.report) as path:
-            path.write_text(text + "\n", encoding="utf-8")
+        write_together([text_writer(options.report, text)])
     for note in (*truth.notes, *_failures(models)):
         say(f"note: {note}")
-    print(text if options.json else table_text(models, truth.voxels, settings))
+    print(text.rstrip() if options.json else table_text(models, truth.voxels, settings))
 
 
 def _failures(models: Sequence["ModelScores"]) -> list[str]:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import InputError
+from ..core.name_words import listed
 from ..core.volume import Volume, require_image
 from .interrupts import interrupts_wait
 
 # Smaller labels are left out unless they are named: they are what a brush leaves behind, and no object.
 FEWEST_VOXELS = 27
-_MOST_NAMED = 20
 _SHEARED = "the grid is sheared: distances in mm are measured along its axes, as if they were at right angles"
 
 
@@ -76,14 +76,10 @@ def choose_labels(
     if wanted is not None:
         missing = [value for value in wanted if value not in found]
         if missing:
-            raise InputError(f"{shown} has no label {missing[0]}; it has {_named(list(found)) or 'none'}")
+            raise InputError(f"{shown} has no label {missing[0]}; it has {listed(list(found)) or 'none'}")
         return {value: found[value] for value in dict.fromkeys(wanted)}, ()
     small = [value for value, count in found.items() if count < FEWEST_VOXELS]
     if len(small) == len(found):
         raise InputError(f"{shown} has no label with at least {FEWEST_VOXELS} voxels; name smaller ones with --label N")
-    notes = (f"left out, with less than {FEWEST_VOXELS} voxels: label {_named(small)}",) if small else ()
+    notes = (f"left out, with less than {FEWEST_VOXELS} voxels: label {listed(small)}",) if small else ()
     return {value: count for value, count in found.items() if value not in small}, notes
-
-
-def _named(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values[:_MOST_NAMED])) + (", ..." if len(values) > _MOST_NAMED else "")

@@ -18,6 +18,7 @@ from ..hub.store import Store, default_store_folder
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings
+from .card_texts import size_text
 from .model_actions import Actions, add_action
 from .terminal import ProgressLine, announce_download, say
 
@@ -74,6 +75,13 @@ def _size(count: int) -> str:
     return bytes_text(count) if count else "unknown size"
 
 
+def _file_size(card: ModelCard, plan: DownloadPlan, number: int) -> str:
+    stated = card.source.files[number].bytes
+    if plan.files[number].bytes or stated is None:
+        return _size(plan.files[number].bytes)
+    return f"~{bytes_text(stated)}"
+
+
 def _install_packages(card: ModelCard, line: ProgressLine) -> None:
     progress = Progress(line.show)
     plan = plan_packages(card.packages, PipTool(), progress)
@@ -97,12 +105,21 @@ def _lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
             if plan.gated
             else []
         ),
-        f"  fetch    {bytes_text(plan.bytes_to_fetch)} of {bytes_text(plan.bytes)}; {bytes_text(plan.free_bytes)} free",
+        f"  fetch    {_to_fetch(card, plan)}; {bytes_text(plan.free_bytes)} free",
     ]
-    for file in plan.files:
+    for number, file in enumerate(plan.files):
         here = ", here" if not file.bytes_to_fetch and file.bytes else ""
-        lines.append(f"  file     {file.path} ({_size(file.bytes)}{here})")
+        lines.append(f"  file     {file.path} ({_file_size(card, plan, number)}{here})")
     return [*lines, *(f"  note     {note}" for note in plan.notes)]
+
+
+def _to_fetch(card: ModelCard, plan: DownloadPlan) -> str:
+    """How much has to travel, of how much. Where the Hub did not say, the card's estimate is better than a part."""
+    if all(file.bytes for file in plan.files):
+        return f"{bytes_text(plan.bytes_to_fetch)} of {bytes_text(plan.bytes)}"
+    if plan.status == "ready":
+        return "nothing"
+    return f"{size_text(card)} in all" if card.source.bytes else "of unknown size"
 
 
 def open_client() -> Client:

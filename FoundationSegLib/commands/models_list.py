@@ -50,7 +50,9 @@ def table(cards: Sequence[ModelCard], store: Store) -> list[str]:
 def _row(card: ModelCard, store: Store) -> tuple[str, ...]:
     mark = " *" if card.gated else ""
     terms = f"{card.license.name}{mark}"
-    return card.id, " ".join(card.prompts), terms, card.license.commercial_use, size_text(card), store.status(card)
+    prompts = " ".join(card.prompts)
+    asked = prompts if card.task == "segment" else f"classifies by {prompts}"
+    return card.id, asked, terms, card.license.commercial_use, size_text(card), store.status(card)
 
 
 def _remarks(cards: Sequence[ModelCard]) -> list[str]:

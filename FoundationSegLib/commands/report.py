@@ -1,5 +1,6 @@
 """The report of a command: what was done with what, in how long."""
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,11 @@ def software_versions(*more: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def report_text(document: Mapping[str, Any]) -> str:
+    """A report as it is printed and written."""
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def segment_report(

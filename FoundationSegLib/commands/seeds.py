@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.name_words import listed
 from ..core.prompts import MaskPrompt, PromptSet
 from ..core.seeding import seeded
 from .interrupts import interrupts_wait
@@ -22,6 +23,6 @@ def with_seeds(prompts: PromptSet, path: Path | None) -> PromptSet:
     names = segment_names(path)
     found = seeded(prompts, [MaskPrompt(str(path.absolute()), name) for name in names])
     if prompts.segments and found == prompts:
-        prompted = ", ".join(segment.name for segment in prompts.segments)
-        raise InputError(f"{path.name} has no segment that is prompted; it has: {', '.join(names)}; not: {prompted}")
+        prompted = listed([segment.name for segment in prompts.segments])
+        raise InputError(f"{path.name} has no segment that is prompted; it has: {listed(names)}; not: {prompted}")
     return found

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +28,11 @@ from . import words
 from .checkpoints import announce_missing
 from .interrupts import interrupts_wait
 from .mask_prompts import mask_files, read_masks, without_folders
-from .report import segment_report
+from .report import report_text, segment_report
 from .roi import roi_argument
 from .seeds import with_seeds
 from .slice_ranges import slice_range
-from .targets import Writer, path_argument, require_targets, write_together
+from .targets import Writer, path_argument, require_targets, write_text, write_together
 from .terminal import ProgressLine, say
 
 
@@ -114,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
         document = segment_report(
             prediction, prompts_to_document(without_folders(job.prompts)), segments, notes, timings_s
         )
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, report_text(document))
 
     if options.report:
         writers.append((options.report, write_report))

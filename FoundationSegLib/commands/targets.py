@@ -42,6 +42,23 @@ def require_targets(targets: Mapping[str, Path | None], sources: Mapping[str, Pa
         taken[_identity(path)] = f"--{option}"
 
 
+def text_writer(path: Path, text: str) -> Writer:
+    """A file that is a text, and who writes it."""
+    return path, lambda target: write_text(target, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, with the ends of lines that it has.
+
+    Raises:
+        OutputError: the disk does not take it.
+    """
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise OutputError(f"{path.name} cannot be written: {error.strerror or error}") from error
+
+
 def _identity(path: Path) -> object:
     """The same for two paths to one file, through links too, whether it exists yet or not."""
     try:

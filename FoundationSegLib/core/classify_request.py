@@ -1,12 +1,14 @@
 """What is asked of a classifier: plain values that can cross a process boundary."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from .aggregation import Aggregation
 from .errors import InputError
-from .geometry import Axis, Box
+from .framing import slice_count
+from .geometry import Axis, Box, Geometry, array_axis
 from .labels import LabelSet
 from .mask import PackedMask
 from .scoring import Scoring
@@ -52,6 +54,32 @@ class Subject:
             raise InputError("the segment to classify is empty")
         if not (math.isfinite(self.margin) and 0 <= self.margin <= 10):
             raise InputError(f"the margin around a segment lies within 0 and 10, not at {self.margin}")
+
+
+def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
+    """The numbers of the slices of an image that a subject is on, rising.
+
+    Raises:
+        InputError: no slice of the image is in the range, or the region or the segment lies outside of the image.
+    """
+    place, count = array_axis(subject.axis), slice_count(geometry, subject.axis)
+    first, end = subject.start or 0, count if subject.stop is None else subject.stop
+    if end > count or first >= count:
+        raise InputError(f"there are {count} slices across {subject.axis}, from 0 to {count - 1}; not up to {end - 1}")
+    numbers: Sequence[int] = range(first, end)
+    part = subject.box or (subject.segment.box if subject.segment else None)
+    if part is not None:
+        if not geometry.box.contains(part):
+            what = "region" if subject.box else "segment"
+            raise InputError(f"the {what} to classify reaches out of the image")
+        numbers = range(max(first, part.start_kji[place]), min(end, part.stop_kji[place]))
+    if subject.segment is not None:
+        others = tuple(n for n in range(3) if n != place)
+        there = subject.segment.unpack().any(axis=others)
+        numbers = [n for n in numbers if there[n - subject.segment.box.start_kji[place]]]
+    if not numbers:
+        raise InputError("the range of slices and what is to be classified on them do not meet")
+    return tuple(numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,11 @@ class CheckpointError(FoundationSegError):
 
 
 class PackageError(FoundationSegError):
-    """A model's Python packages cannot be installed, or must not be."""
+    """A Python package is missing, cannot be installed, or must not be."""
+
+
+class PackageMissingError(PackageError):
+    """A model cannot be run for want of its Python packages."""
 
 
 class InferenceError(FoundationSegError):

@@ -1,8 +1,11 @@
-"""Names of structures as they are compared: without case, order, plural s, spelling, and words that say nothing."""
+"""Names of structures as they are compared, without case, order, plural s and spelling; and as messages list them."""
 
 import re
+from collections.abc import Sequence
 
 _UNIMPORTANT = {"of", "the"}
+_MOST_LISTED = 20
+_LONGEST_LISTED = 40  # characters
 _SAME = {"l": "left", "r": "right", "tumour": "tumor", "oesophagu": "esophagu"}
 
 
@@ -16,3 +19,9 @@ def words_of(name: str) -> list[str]:
 def name_key(name: str, *more: str) -> tuple[str, ...]:
     """What two names of the same structure have in common; ``more`` are words that the name goes with."""
     return tuple(sorted(_SAME.get(word, word) for word in (*words_of(name), *more)))
+
+
+def listed(names: Sequence[object]) -> str:
+    """Names as a message lists them: no more than fit on its line; empty where there are none."""
+    shown = [text if len(text) <= _LONGEST_LISTED else f"{text[:_LONGEST_LISTED]}…" for text in map(str, names)]
+    return ", ".join(shown[:_MOST_LISTED]) + (", ..." if len(shown) > _MOST_LISTED else "")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import PackageError
+from .errors import PackageError, PackageMissingError
 from .progress import Progress, ProgressReport
 from .requirements import is_satisfied, requirement_name
 
@@ -94,6 +94,18 @@ def pip_command(requirements: Sequence[str]) -> str:
     In quotes that POSIX's shells and Windows's both know: the ``>`` of a version range would be a redirection.
     """
     return " ".join(("pip install", *(f'"{requirement}"' for requirement in requirements)))
+
+
+def unusable_package(title: str, error: ImportError, requirements: Sequence[str]) -> PackageError:
+    """What to raise where a model cannot be loaded because an import failed: a package is absent, too old or broken.
+
+    Only what is missing is to be installed: what is there may have to stay as it is.
+    """
+    module, missing = str(error.name or "that it imports"), missing_packages(requirements)
+    if missing or isinstance(error, ModuleNotFoundError):
+        remedy = f"install it with: {pip_command(missing or (module,))}"
+        return PackageMissingError(f"{title} needs the Python package {module}; {remedy}")
+    return PackageError(f"{title} cannot use the Python package {module} ({error}); install it again")
 
 
 def plan_packages(

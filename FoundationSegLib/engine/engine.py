@@ -11,11 +11,11 @@ from ..core.cards import ModelCard, find_card
 from ..core.classification import Classification
 from ..core.classify_request import ClassifyRequest
 from ..core.cropping import crop_volume
-from ..core.errors import InferenceError, InputError, PromptError, VolumeMissingError
+from ..core.errors import InputError, PromptError, VolumeMissingError
 from ..core.geometry import Box
 from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.looks import resolve_looks
-from ..core.packages import pip_command
+from ..core.packages import unusable_package
 from ..core.progress import Progress
 from ..core.requests import (
     BoxRule,
@@ -137,7 +137,8 @@ class Engine:
         """Load a model that will be asked for; one that would have to be downloaded first is left alone.
 
         Raises:
-            UnknownModelError, CardError, CheckpointError, InferenceError: the model cannot be used.
+            UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
+            InferenceError: it cannot be loaded.
         """
         card = find_card(self.catalogue, model_id)
         if not needs_download(self.store, card):
@@ -163,7 +164,7 @@ class Engine:
         """Answer a request.
 
         Raises:
-            UnknownModelError, CardError, CheckpointError: the model cannot be used.
+            UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
             VolumeMissingError: the volume was not added, or made room for others.
             InputError: the intensity policy does not fit the volume.
             PromptError: a prompt is outside the volume or not understood by the model.
@@ -258,7 +259,7 @@ class Engine:
         """Answer a request to classify.
 
         Raises:
-            UnknownModelError, CardError, CheckpointError: the model cannot be used.
+            UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
             VolumeMissingError: the volume was not added, or made room for others.
             InputError: labels, model, image and policy do not fit each other, or there is nothing to see.
             InferenceError: the model failed.
@@ -310,9 +311,8 @@ class Engine:
             start = time.perf_counter()
             try:
                 loaded = self._load_anew(card, progress)
-            except ModuleNotFoundError as error:
-                remedy = f"install it with: {pip_command(card.packages or (str(error.name),))}"
-                raise InferenceError(f"{card.title} needs the Python package {error.name}; {remedy}") from error
+            except ImportError as error:
+                raise unusable_package(card.title, error, card.packages) from error
             self.models.put(card.id, loaded)
             self._load_s += time.perf_counter() - start
         return loaded

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.classify_request import Subject
-from ..core.errors import InputError
-from ..core.framing import Frame, frame_of, slice_count, slice_frame, square, widened
-from ..core.geometry import Axis, Box, Geometry, array_axis
+from ..core.classify_request import Subject, slices_of
+from ..core.framing import Frame, frame_of, slice_frame, square, widened
+from ..core.geometry import Axis, Geometry, array_axis
 from ..core.looks import Look
 from ..core.mask import PackedMask
 from ..core.volume import Volume
@@ -86,37 +85,12 @@ def take_pictures(volume: Volume, subject: Subject) -> Pictures:
         InputError: no slice of the image is in the range, or the region or the segment lies outside of the image.
     """
     geometry, axis = volume.geometry, subject.axis
-    slices = _slices(geometry, subject)
+    slices = slices_of(subject, geometry)
     inside, frame = _frames(geometry, subject)
     orientation = radiological(geometry, axis)
     segment = subject.segment if subject.view == "mask" else None
     silhouette = "" if segment is None else _fingerprint(segment)
     return Pictures(volume, View(volume.key, axis, orientation, frame, inside, silhouette), slices, segment)
-
-
-def _slices(geometry: Geometry, subject: Subject) -> tuple[int, ...]:
-    place, count = array_axis(subject.axis), slice_count(geometry, subject.axis)
-    first, end = subject.start or 0, count if subject.stop is None else subject.stop
-    if end > count or first >= count:
-        raise InputError(f"there are {count} slices across {subject.axis}, from 0 to {count - 1}; not up to {end - 1}")
-    numbers = range(first, end)
-    part = subject.box or (subject.segment.box if subject.segment else None)
-    if part is not None:
-        _require_inside(part, geometry, subject)
-        numbers = range(max(first, part.start_kji[place]), min(end, part.stop_kji[place]))
-    if subject.segment is not None:
-        others = tuple(n for n in range(3) if n != place)
-        there = subject.segment.unpack().any(axis=others)
-        numbers = [n for n in numbers if there[n - subject.segment.box.start_kji[place]]]
-    if not numbers:
-        raise InputError("the range of slices and what is to be classified on them do not meet")
-    return tuple(numbers)
-
-
-def _require_inside(part: Box, geometry: Geometry, subject: Subject) -> None:
-    if not geometry.box.contains(part):
-        what = "region" if subject.box else "segment"
-        raise InputError(f"the {what} to classify reaches out of the image")
 
 
 def _frames(geometry: Geometry, subject: Subject) -> tuple[Frame, Frame]:

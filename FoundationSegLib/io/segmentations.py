@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from ..core.errors import InputError
 from ..core.geometry import Geometry
-from .label_maps import is_segmentation, labels_of, refuse_dicom_segmentation, single_layer
+from ..core.name_words import listed
+from .label_maps import is_segmentation, labels_of, looks_like_label_map, refuse_dicom_segmentation, single_layer
 from .raw import RawImage, read_raw
 
+_FEW_LABELS = 32
 _SEGMENT_FIELD = re.compile(r"Segment(\d+)_ID")
 
 
@@ -50,7 +52,7 @@ def segment_names(path: Path) -> tuple[str, ...]:
     """The names by which :func:`read_mask_prompt` finds the segments of a file; of a label map, its numbers.
 
     Raises:
-        InputError: unreadable, or there is no segment in it.
+        InputError: unreadable, there is no segment in it, or it is an image.
         GeometryError: no regular grid.
     """
     raw = read_raw(path)
@@ -58,11 +60,18 @@ def segment_names(path: Path) -> tuple[str, ...]:
         refuse_dicom_segmentation(raw, path)
         names = tuple(segment.name for segment in stored_segments(raw.tags))
     else:
-        labels = np.unique(labels_of(single_layer(raw, path), path))
-        names = tuple(str(label) for label in labels.tolist() if label)
+        names = tuple(map(str, _label_numbers(labels_of(single_layer(raw, path), path), path)))
     if not names:
         raise InputError(f"{path.name} has no segment")
     return names
+
+
+def _label_numbers(labels_kji: NDArray[np.generic], path: Path) -> list[int]:
+    """The labels of a label map; what has no label below 0 and only a few of them is taken for one."""
+    found: list[int] = np.unique(labels_kji).tolist()
+    if found[0] < 0 or (len(found) > _FEW_LABELS and not looks_like_label_map(labels_kji)):
+        raise InputError(f"{path.name} is an image, not a label map; its values are no segments")
+    return [label for label in found if label]
 
 
 def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
@@ -72,7 +81,7 @@ def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
     stored = stored_segments(raw.tags)
     fitting = [segment for segment in stored if segment.name == name]
     if not fitting:
-        known = ", ".join(segment.name for segment in stored)
+        known = listed([segment.name for segment in stored])
         raise InputError(f"{path.name} has no segment {name!r}; it has: {known}")
     if len(fitting) > 1:
         raise InputError(f"{path.name} has {len(fitting)} segments called {name!r}; rename them")
@@ -108,5 +117,5 @@ def _label(labels_kji: NDArray[np.generic], path: Path, name: str) -> NDArray[np
         return labels_kji == int(name)
     if len(present) == 1 and not name.isdecimal():
         return labels_kji == present[0]
-    known = ", ".join(map(str, present)) or "none"
+    known = listed(present) or "none"
     raise InputError(f"{path.name} has no label {name!r}; it has: {known}")

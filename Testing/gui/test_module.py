@@ -34,6 +34,7 @@ def test_reloads(kept_modules, desk):
     assert type(second) is not type(first)
     assert second.parent is first.parent
     assert slicer.util.getModuleLogic("FoundationSeg") is second.logic
+    assert second.panel.is_entered and not first.panel.is_entered
 
 
 def test_is_left_for_another_module_and_entered_again(desk):

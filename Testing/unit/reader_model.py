@@ -10,10 +10,11 @@ from FoundationSegLib.core.cards import ModelCard
 from FoundationSegLib.core.scoring import Head
 from FoundationSegLib.models.base import unstoppable
 from FoundationSegLib.models.classifier_base import TextVectors
-from Testing.unit.fakes import fake_card
+from Testing.unit.fakes import CARD_TOML, fake_card
 
 WIDTH = 12
 LONGEST = 60  # characters that it reads
+READER_TOML = CARD_TOML.replace('"fake"', '"reader"').replace('"segment"', '"classify"').replace('["box"]', '["text"]')
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands import models_download, segment
+from FoundationSegLib.commands import checkpoints, models_download, segment
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.core import cards
 from FoundationSegLib.engine import engine
@@ -148,5 +148,6 @@ def desk(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(engine, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
     monkeypatch.setattr(segment, "open_client", open_client)
+    monkeypatch.setattr(checkpoints, "installed_version", lambda name: "1")  # of what the fake model names
     monkeypatch.setattr(models_download, "open_client", lambda: open_client(Namespace(device="auto")))
     return made

@@ -3,8 +3,8 @@
     python -m Testing.unit.commands.fake_program program|worker CARD_FOLDER MARKER ARGUMENT...
 
 Beyond loopback no socket may connect and no name be looked up, in the program and in the worker. With a MARKER that is
-not empty, the first decoding makes a file of that name, with the number of the worker's process in it, and takes a
-minute, in which something can happen to either.
+not empty, the first decoding, or the first look of the model that classifies, makes a file of that name, with the
+number of the worker's process in it, and takes a minute, in which something can happen to either.
 """
 
 import os
@@ -13,14 +13,17 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from FoundationSegLib.commands import segment
+from FoundationSegLib.commands import classify, segment
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.core import cards
+from FoundationSegLib.core.card_values import ModelCard
 from FoundationSegLib.engine import engine
+from FoundationSegLib.models.base import unstoppable
 from FoundationSegLib.worker import main as worker_main
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.unit.fakes import FakeModel
+from Testing.unit.reader_model import ReaderModel
 
 MODULE = "Testing.unit.commands.fake_program"
 
@@ -41,10 +44,24 @@ class SlowModel(FakeModel):
     marker = ""
 
     def decode(self, embedding, prompt, previous=None):
-        if self.marker and not Path(self.marker).exists():
-            Path(self.marker).write_text(str(os.getpid()))
-            time.sleep(60)
+        dawdle()
         return super().decode(embedding, prompt, previous)
+
+
+class SlowReader(ReaderModel):
+    def encode_images(self, images, check=unstoppable):
+        dawdle()
+        return super().encode_images(images, check)
+
+
+def dawdle() -> None:
+    if SlowModel.marker and not Path(SlowModel.marker).exists():
+        Path(SlowModel.marker).write_text(str(os.getpid()))
+        time.sleep(60)
+
+
+def load(card: ModelCard, *arguments: object) -> SlowModel | SlowReader:
+    return SlowReader() if card.task == "classify" else SlowModel()
 
 
 def open_client(options: Namespace) -> ProcessClient:
@@ -56,9 +73,9 @@ if __name__ == "__main__":
     role, folder, SlowModel.marker, *rest = sys.argv[1:]
     sys.addaudithook(trap)
     cards.card_folder = lambda: Path(folder)
-    engine.load_slice_model = lambda *arguments: SlowModel()
+    engine.load_slice_model = load
     engine.choose_device = lambda choice: "cpu"
     if role == "worker":
         worker_main.main()
-    segment.open_client = open_client
+    segment.open_client = classify.open_client = open_client
     sys.exit(main(rest))

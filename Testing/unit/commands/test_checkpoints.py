@@ -1,7 +1,8 @@
 import pytest
 
+from FoundationSegLib.commands import checkpoints
 from FoundationSegLib.commands.checkpoints import announce_missing
-from FoundationSegLib.core.errors import CheckpointError, InputError
+from FoundationSegLib.core.errors import CheckpointError, InputError, PackageMissingError
 from FoundationSegLib.engine import device
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from Testing.unit.fakes import fake_card, fake_document, fill_store
@@ -10,6 +11,7 @@ from Testing.unit.fakes import fake_card, fake_document, fill_store
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(checkpoints, "installed_version", lambda name: "1")
     return tmp_path
 
 
@@ -38,4 +40,13 @@ def test_a_device_that_is_not_there_comes_before_the_announcement(folder, capsys
     monkeypatch.setattr(device, "choose_device", no_device)
     with pytest.raises(InputError, match="cuda is not available"):
         announce_missing(fake_card(), "cuda")
+    assert capsys.readouterr().err == ""
+
+
+def test_packages_that_are_not_there_come_before_the_announcement(folder, capsys, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv(STORE_VARIABLE, str(folder))
+    told = r"Fake Model needs packages that are not installed \(fakelib\); 'models download fake --with-packages'"
+    with pytest.raises(PackageMissingError, match=told):
+        announce_missing(fake_card(packages=["numpy", "fakelib"]), "auto")
     assert capsys.readouterr().err == ""

@@ -13,20 +13,18 @@ from FoundationSegLib.commands import classify
 from FoundationSegLib.core import cards
 from FoundationSegLib.core.classification import RESEARCH_USE
 from FoundationSegLib.engine import engine
-from FoundationSegLib.hub.store import Store
+from FoundationSegLib.hub.store import STORE_VARIABLE, Store
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import BLOCKS, SHAPE, START, ct_array
-from Testing.unit.fakes import CARD_TOML, fill_store
-from Testing.unit.reader_model import ReaderModel
-
-CARD = CARD_TOML.replace('"fake"', '"reader"').replace('"segment"', '"classify"').replace('["box"]', '["text"]')
+from Testing.unit.fakes import fill_store
+from Testing.unit.reader_model import READER_TOML, ReaderModel
 
 
 @pytest.fixture
 def booth(desk, tmp_path, monkeypatch):
     """The desk with a model to classify with."""
-    (tmp_path / "cards" / "reader.toml").write_text(CARD)
+    (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
     fill_store(tmp_path / "store", cards.read_catalogue()["reader"])
     desk.model = ReaderModel()
 
@@ -86,6 +84,8 @@ def test_one_slice_a_region_and_a_segment(booth):
     assert run(booth, "--region", "5:11,3:8,2:4", "--report", report) == 0, booth.err
     document = json.loads(report.read_text())
     assert document["slices"] == [2, 3] and document["subject"]["region_ijk"] == [[5, 3, 2], [11, 8, 4]]
+    assert run(booth, "--region", "5:,:8,2:4", "--report", report) == 0, booth.err
+    assert json.loads(report.read_text())["subject"]["region_ijk"] == [[5, 0, 2], [12, 8, 4]]
     labels = np.zeros(SHAPE, np.uint8)
     labels[BLOCKS["Left"]] = 1
     path = booth.write_image("labels.nrrd", labels)
@@ -171,9 +171,10 @@ def test_a_folder_of_nothing_but_damage_is_an_error(booth):
         (("--slices", "9"), "there are 6 slices across k"),
         (("--slices", "4:4"), "no slice from 4 to before 4"),
         (("--slices", "a"), "neither all"),
-        (("--region", "1:2,3:4"), "I0:I1,J0:J1,K0:K1"),
+        (("--region", "1:2,3:4"), "START:STOP,START:STOP,START:STOP"),
         (("--region", "0:99,0:4,0:4"), "reaches out of the image"),
-        (("--region", "3:3,0:4,0:4"), "is empty"),
+        (("--region", "3:3,0:4,0:4"), "no voxel from 3 to before 3"),
+        (("--region", "20:,:,:"), "the region to classify is empty"),
         (("--temperature", "0"), "temperature"),
         (("--margin", "2"), "margin"),
         (("--aggregation", "median"), "mean, max, or top-K"),
@@ -182,6 +183,8 @@ def test_a_folder_of_nothing_but_damage_is_an_error(booth):
         (("--intensity", "ct-channels"), "three windows as colours"),
         (("--intensity", "nice"), "unknown intensity policy"),
         (("--segment", "x.nrrd"), "--segment-name"),
+        (("--segment-view", "mask"), "--segment-view is for --segment"),
+        (("--evidence-label", "dark"), "--evidence-label is for --evidence"),
         (("--evidence", "out.png"), ".seg.nrrd"),
         (("--evidence", "out.nrrd", "--evidence-label", "grey"), "no label is called 'grey'"),
         (("--each", "--csv", "out.csv"), "not a folder"),
@@ -195,6 +198,21 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(booth, monkeypatch, o
     monkeypatch.chdir(booth.folder)
     run(booth, *options)
     booth.assert_refused(2, told)
+
+
+@pytest.mark.parametrize("options", [("--slices", "9"), ("--region", "0:99,:,:")])
+def test_what_lies_outside_of_the_image_needs_no_download(booth, monkeypatch, tmp_path, options):
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "empty"))
+    run(booth, *options)
+    booth.assert_refused(2)
+
+
+def test_an_empty_segment_is_refused(booth):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[BLOCKS["Left"]] = 1
+    path = booth.write_image("labels.nrrd", labels)
+    run(booth, "--segment", path, "--segment-name", "2")
+    booth.assert_refused(2, "labels.nrrd has no label '2'; it has: 1", files={*START, "labels.nrrd"})
 
 
 def test_nobody_is_asked_over_the_network(booth, monkeypatch):

@@ -1,15 +1,19 @@
 """Exit codes and messages: whatever goes wrong, one clear line on stderr, the right code, and nothing written."""
 
+import argparse
 import errno
 import os
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib import __version__
+from FoundationSegLib.commands.cli import build_parser
 from FoundationSegLib.core.errors import (
     Cancelled,
     CardError,
@@ -19,6 +23,8 @@ from FoundationSegLib.core.errors import (
     InferenceError,
     InputError,
     OutputError,
+    PackageError,
+    PackageMissingError,
     PromptError,
     UnknownModelError,
 )
@@ -212,6 +218,8 @@ def test_a_missing_checkpoint_is_fetched_after_its_size_is_told(desk, monkeypatc
         (PromptError("odd"), 2),
         (UnknownModelError("odd"), 2),
         (CheckpointError("odd"), 3),
+        (PackageMissingError("odd"), 3),
+        (PackageError("odd"), 1),
         (Cancelled("stopped"), 130),
         (GeometryError("odd"), 2),
         (OutputError("odd"), 2),
@@ -268,3 +276,26 @@ def test_images_of_every_format_are_taken(desk):
     document["segments"][0]["prompts"] = [desk.box([[12, 8, 0], [33, 22, 0]])]
     assert desk.segment(image=desk.folder / "a.png", prompts=desk.write_prompts(document)) == 0, desk.err
     assert desk.err.splitlines() == ["note: the file names no voxel size: 1 mm was assumed", "Left: 0.15 ml"]
+
+
+def option_names(parser, prefix=()):
+    """The long options of each command, by its words."""
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not nested:
+        return {prefix: {name for action in parser._actions for name in action.option_strings if name[:2] == "--"}}
+    choices = nested[0].choices.items()
+    return {words: names for name, child in choices for words, names in option_names(child, (*prefix, name)).items()}
+
+
+def test_the_readme_has_every_option_of_every_command():
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+    block = readme[readme.index("```\npython -m FoundationSegLib segment VOLUME") + 4 :].split("```", 1)[0]
+    told = {}
+    for line in block.split("python -m FoundationSegLib ")[1:]:
+        first, second = line.split()[:2]
+        words = (first, second) if first == "models" else (first,)
+        told.setdefault(words, set()).update(re.findall(r"--[a-z][a-z-]*", line))
+    usual = {"--help", "--debug"}  # of every command
+    assert {words: names - usual for words, names in told.items()} == {
+        words: names - usual for words, names in option_names(build_parser()).items()
+    }

@@ -14,6 +14,8 @@ import SimpleITK as sitk
 
 from FoundationSegLib.core import cards
 from Testing.unit.commands.conftest import START
+from Testing.unit.fakes import fill_store
+from Testing.unit.reader_model import READER_TOML
 from Testing.unit.worker.conftest import has_ended, until
 
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
@@ -62,10 +64,10 @@ def test_the_program_segments_without_the_network(desk):
     assert desk.files() == {*START, "report.json", "result.seg.nrrd"}
 
 
-def stuck_program(desk, **options):
-    """A program whose worker is in the middle of its first decoding, and the number of that worker."""
+def stuck_program(desk, *arguments):
+    """A program whose worker is in the middle of its first answer, and the number of that worker."""
     marker = desk.folder.parent / "decoding"
-    process = fake_program(desk, *desk.arguments(**options), marker=marker)
+    process = fake_program(desk, *arguments, marker=marker)
     while not (marker.exists() and marker.read_text()) and process.poll() is None:
         time.sleep(0.02)
     return process, int(marker.read_text())
@@ -73,7 +75,7 @@ def stuck_program(desk, **options):
 
 @on_posix
 def test_ctrl_c_ends_the_program_and_writes_nothing(desk):
-    process, worker = stuck_program(desk, report=desk.folder / "report.json")
+    process, worker = stuck_program(desk, *desk.arguments(report=desk.folder / "report.json"))
     process.send_signal(signal.SIGINT)
     finish(desk, process)
     desk.assert_refused(130, "interrupted; nothing was written")
@@ -81,9 +83,28 @@ def test_ctrl_c_ends_the_program_and_writes_nothing(desk):
 
 
 @on_posix
+@pytest.mark.parametrize("each", [False, True])
+def test_ctrl_c_ends_a_classification_and_writes_nothing(desk, tmp_path, each):
+    """Of a folder, too: half a table could be taken for a whole one."""
+    (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
+    folder = desk.folder / "images"
+    folder.mkdir()
+    fill_store(tmp_path / "store", cards.read_catalogue()["reader"])
+    image = desk.image.rename(folder / "ct.nrrd")
+    subject = (folder, "--each") if each else (image,)
+    results = ("--csv", desk.folder / "scores.csv", "--report", desk.folder / "report.json")
+    labels = ("--label", "bright", "--label", "dark")
+    process, worker = stuck_program(desk, "classify", *subject, "--model", "reader", *labels, *results)
+    process.send_signal(signal.SIGINT)
+    finish(desk, process)
+    desk.assert_refused(130, "interrupted; nothing was written", files={"prompts.json", "images/ct.nrrd"})
+    assert has_ended(worker)
+
+
+@on_posix
 def test_a_worker_that_is_killed_changes_nothing(desk):
     assert desk.segment() == 0
-    process, worker = stuck_program(desk, output=desk.folder / "again.seg.nrrd")
+    process, worker = stuck_program(desk, *desk.arguments(output=desk.folder / "again.seg.nrrd"))
     os.kill(worker, signal.SIGKILL)
     assert finish(desk, process) == 0, desk.err
     first, again = (sitk.ReadImage(str(path)) for path in (desk.output, desk.folder / "again.seg.nrrd"))
@@ -92,7 +113,7 @@ def test_a_worker_that_is_killed_changes_nothing(desk):
 
 @on_posix
 def test_a_program_that_is_killed_leaves_no_worker(desk):
-    process, worker = stuck_program(desk)
+    process, worker = stuck_program(desk, *desk.arguments())
     process.kill()
     process.communicate()
     until(lambda: has_ended(worker), 5)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from FoundationSegLib.commands.cli import main
 from FoundationSegLib.core.cards import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store
 from Testing.unit.core.test_packages import wheel
@@ -226,3 +227,20 @@ def test_a_python_that_cannot_start_a_worker_is_told(hub, monkeypatch, tmp_path)
     code, told = download()
     assert code == 1
     assert told[-1].startswith("foundationseg: the worker failed 5 times before its first step")
+
+
+@pytest.mark.parametrize(
+    ("model", "fetch", "file"),
+    [
+        ("slimsam-77", "~39 MB in all", "model.safetensors (~39 MB)"),
+        ("voxtell", "of unknown size", "checkpoint_final.pth (unknown size)"),
+        ("sam-vit-base", "375 MB of 375 MB", "model.safetensors (375 MB)"),
+    ],
+)
+def test_a_plan_without_the_hub_tells_what_the_card_estimates(monkeypatch, tmp_path, capsys, model, fetch, file):
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["models", "plan", model]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("  fetch")).startswith(f"  fetch    {fetch}; ")
+    assert any(line.startswith("  file") and line.endswith(file) for line in lines)

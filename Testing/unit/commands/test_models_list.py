@@ -72,6 +72,8 @@ def test_the_real_catalogue_is_listed(desk, monkeypatch, tmp_path):
     assert {line["status"] for line in lines} == {"absent"}
     assert desk.run("models", "list") == 0
     assert "lite-medsam" in desk.out
+    asked = {line.split()[0]: line for line in desk.out.splitlines() if line}
+    assert "classifies by text" in asked["biomedclip"] and "classifies" not in asked["voxtell"]
 
 
 @pytest.fixture

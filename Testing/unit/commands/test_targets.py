@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.commands.targets import path_argument, require_targets
+from FoundationSegLib.commands.targets import path_argument, require_targets, text_writer, write_text, write_together
 from FoundationSegLib.core.errors import OutputError
 
 
@@ -33,3 +33,10 @@ def test_what_cannot_be_written_is_found_out(tmp_path):
     with pytest.raises(OutputError, match=r"x\.json"):
         require_targets({"report": tmp_path / "nowhere" / "x.json"}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_keeps_its_ends_of_lines(tmp_path):
+    write_together([text_writer(tmp_path / "a.csv", "ä\r\nb\n")])
+    assert (tmp_path / "a.csv").read_bytes() == b"\xc3\xa4\r\nb\n"
+    with pytest.raises(OutputError, match=r"none\.csv cannot be written"):
+        write_text(tmp_path / "nowhere" / "none.csv", "a")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.name_words import name_key, words_of
+from FoundationSegLib.core.name_words import listed, name_key, words_of
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,9 @@ def test_order_and_case_do_not_matter(pair):
     words, shuffled = pair
     assert name_key(" ".join(words)) == name_key("_".join(shuffled).upper())
     assert sorted(words_of(" ".join(words))) == list(name_key(" ".join(words)))
+
+
+def test_a_list_of_names_fits_on_a_line():
+    assert listed([]) == "" and listed([3, "Liver"]) == "3, Liver"
+    assert listed(range(20)).endswith("18, 19") and listed(range(21)).endswith("18, 19, ...")
+    assert listed(["x" * 41]) == "x" * 40 + "…"

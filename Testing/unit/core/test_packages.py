@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.errors import Cancelled, PackageError
+from FoundationSegLib.core.errors import Cancelled, PackageError, PackageMissingError
 from FoundationSegLib.core.packages import (
     PipTool,
     canonical,
@@ -16,6 +16,7 @@ from FoundationSegLib.core.packages import (
     pip_command,
     plan_packages,
     requirement_name,
+    unusable_package,
 )
 from FoundationSegLib.core.progress import CancelToken, Progress
 
@@ -181,3 +182,14 @@ def test_the_packages_of_all_models_come_on_top_of_what_is_there(full, tmp_path,
     assert {line.partition("==")[0] for line in made.constraints} >= {"torch", "torchvision", "numpy"}
     with pytest.raises(PackageError):  # another torch is none that goes with what is there
         plan_packages((*wanted, "torch<2.5"), PipTool(), Progress(), size_of=lambda url: 0)
+
+
+def test_what_cannot_be_imported_is_absent_too_old_or_broken():
+    absent = unusable_package("M", ModuleNotFoundError("No module named 'x.y'", name="x.y"), ["numpy", "x>=2"])
+    assert isinstance(absent, PackageMissingError)
+    assert str(absent) == 'M needs the Python package x.y; install it with: pip install "x>=2"'
+    old = unusable_package("M", ImportError("cannot import name 'new'", name="numpy"), ["numpy>=999"])
+    assert isinstance(old, PackageMissingError) and str(old).endswith('pip install "numpy>=999"')
+    broken = unusable_package("M", ImportError("libx.so: cannot open", name="numpy"), ["numpy"])
+    assert not isinstance(broken, PackageMissingError)
+    assert str(broken) == "M cannot use the Python package numpy (libx.so: cannot open); install it again"

@@ -10,6 +10,7 @@ from FoundationSegLib.core.errors import (
     CheckpointError,
     InferenceError,
     InputError,
+    PackageMissingError,
     PromptError,
     UnknownModelError,
 )
@@ -94,12 +95,12 @@ def test_a_missing_package_is_named(tmp_path, model, monkeypatch):
 
     monkeypatch.setattr(engine_module, "load_slice_model", load)
     with pytest.raises(
-        InferenceError, match='needs the Python package fakelib; install it with: pip install "fakelib"'
+        PackageMissingError, match='needs the Python package fakelib; install it with: pip install "fakelib"'
     ):
         predict(new_engine(tmp_path), ct())
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InferenceError, match="needs the Python package torch"):
+    with pytest.raises(PackageMissingError, match="needs the Python package torch"):
         predict(new_engine(tmp_path), ct())
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.io.segmentations import read_mask_prompt, segment_names
 
 Writer = Callable[..., Path]
 LIVER = ("Segment0_ID:=S_1", "Segment0_Name:=Liver", "Segment0_LabelValue:=1", "Segment0_Layer:=0")
@@ -137,3 +137,22 @@ def test_dicom_segmentation(shared_data: Callable[[str], Path]) -> None:
 def test_shared_label_map(shared_data: Callable[[str], Path]) -> None:
     mask, geometry = read_mask_prompt(shared_data("dcmqi/heart_seg.nrrd"), "3")
     assert (int(mask.sum()), geometry.shape_kji) == (41449, (3, 512, 512))
+
+
+def test_an_image_has_no_segments(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 200, (4, 30, 30)).astype(np.int16)
+    for name, array in (("noise.nrrd", noise), ("ct.nrrd", noise - 1000)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
+        with pytest.raises(InputError, match=f"{name} is an image, not a label map"):
+            segment_names(tmp_path / name)
+        with pytest.raises(InputError, match="no label '5000'") as caught:
+            read_mask_prompt(tmp_path / name, "5000")
+        assert len(str(caught.value)) < 300
+
+
+def test_a_label_map_has_its_numbers(tmp_path: Path) -> None:
+    centres = np.random.default_rng(0).random((50, 2)) * 80
+    grid = np.stack(np.meshgrid(np.arange(80), np.arange(80), indexing="ij"), axis=-1)
+    nearest = np.linalg.norm(grid[:, :, None] - centres, axis=-1).argmin(axis=-1)
+    sitk.WriteImage(sitk.GetImageFromArray(nearest[None].astype(np.int16)), str(tmp_path / "many.nrrd"))
+    assert segment_names(tmp_path / "many.nrrd") == tuple(map(str, range(1, 50)))
