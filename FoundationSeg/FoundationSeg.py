@@ -75,6 +75,7 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         widget.setMRMLScene(slicer.mrmlScene)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
         if self.parent.isEntered:  # reloaded: Slicer does not enter it again
             self.panel.enter()
@@ -108,13 +109,18 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneEndImport(self, caller: Any, event: Any) -> None:
+        """Show the choices that came with a scene; their nodes are there only now."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node, with the first image where none is chosen."""
         parameters = self.logic.getParameterNode()
         if parameters.volume is None:
-            node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if node is not None and not node.IsA("vtkMRMLLabelMapVolumeNode"):
-                parameters.volume = node
+            nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            images = (node for node in nodes if not node.IsA("vtkMRMLLabelMapVolumeNode"))
+            parameters.volume = next(images, None)
         self.setParameterNode(parameters)
 
     def setParameterNode(self, parameters: Any) -> None:
@@ -140,6 +146,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self._client: Any = None
+        self._cards: Any = None
 
     def client(self) -> Any:
         """The client of this logic's worker, which starts with the first request and runs beside Slicer.
@@ -164,11 +171,17 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         if self._client is not None:
             self._client.close()
 
+    def cards(self) -> tuple[dict[str, Any], Any]:
+        """Every model's card by its id, and why the user's own are left out, if they are; read once."""
+        if self._cards is None:
+            from FoundationSegPanel.model_desk import read_cards
+
+            self._cards = read_cards()
+        return self._cards
+
     def catalogue(self) -> dict[str, Any]:
         """Every model's card by its id."""
-        from FoundationSegLib.core.cards import read_catalogue
-
-        return read_catalogue()
+        return self.cards()[0]
 
     def getParameterNode(self) -> Any:
         """The panel's choices, which are kept in the scene."""

@@ -110,6 +110,11 @@ class Desk:
         self._pump = Pump(self.client, self._take, self.stop_timer)
 
     @property
+    def owes_surfaces(self) -> bool:
+        """True once surfaces that somebody made were dropped for a change, and are to be made anew."""
+        return self._store is not None and self._store.owes_surfaces
+
+    @property
     def is_busy(self) -> bool:
         """True while an answer is awaited, the session's or another."""
         return self._other is not None or (self.session is not None and self.session.request_id is not None)
@@ -120,6 +125,7 @@ class Desk:
             return
         self.leave()
         if volume_node is not self.volume_node:
+            self.drop_request()
             self._let_volume_go()
         self.volume_node, self.segmentation_node = volume_node, segmentation_node
         self.on_told("nodes")
@@ -159,8 +165,12 @@ class Desk:
         """Load the model and hand the image over while the user still takes aim; tells of nothing that fails."""
         if self.wishes.choice is None or self.volume_node is None:
             return
+        try:
+            volume = self._image()
+        except FoundationSegError:
+            return  # the first prompt says so
         self.client.prepare(self.wishes.choice.model_id)
-        self.client.send_volume(self._image())
+        self.client.send_volume(volume)
         self.start_timer()
 
     def tick(self) -> None:
@@ -196,6 +206,11 @@ class Desk:
         if self._other is not None:
             self.client.cancel(self._other[0])
             self.start_timer()
+
+    def settle_surfaces(self) -> None:
+        """They were made anew, or are not wanted any more."""
+        if self._store is not None:
+            self._store.owes_surfaces = False
 
     def node_removed(self, node: Any) -> None:
         """A node is about to leave the scene: what is worked on it ends."""
@@ -282,11 +297,8 @@ class Desk:
         self.outcome, self.error = outcome, None
         if isinstance(outcome, ImageChanged) and self.session is not None:
             self._volume = self.session.volume
-        if isinstance(outcome, Done):
-            if outcome.what == "predicted":
-                self.answer_s = time.perf_counter() - self._asked_at
-            if outcome.created:
-                self.segment_id = outcome.created[-1]
+        if isinstance(outcome, Done) and outcome.what == "predicted":
+            self.answer_s = time.perf_counter() - self._asked_at
         if self._recovery is not None:
             self._recovery.note(outcome)
         self.on_told("outcome")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .core.errors import InputError
-from .core.objects import add_named, add_objects, free_segment, next_segment
-from .core.prompts import Polarity, Prompt
+from .core.objects import add_named, add_objects, free_segment, import_prompts, next_segment
+from .core.prompts import Polarity, Prompt, PromptSet
 from .core.requests import Propagation
 from .core.session_segment import SegmentSession
 from .core.steps import PromptAdded, RegionStep, standing
@@ -82,6 +82,12 @@ def select(desk: Desk, segment_id: str) -> None:
         desk.on_told("segments")
 
 
+def has_selected(desk: Desk) -> bool:
+    """True where the selected segment is there, also while there is no session yet."""
+    node = desk.segmentation_node
+    return node is not None and bool(desk.segment_id) and node.GetSegmentation().GetSegment(desk.segment_id) is not None
+
+
 def selected(desk: Desk) -> SegmentSession:
     """The selected segment.
 
@@ -116,7 +122,7 @@ def give(desk: Desk, prompt: Prompt) -> None:
     if session.options.choice is None:
         raise InputError("choose a model first")
     if desk.wishes.many_objects and prompt.polarity is Polarity.POSITIVE:
-        select(desk, add_objects(session, (prompt,), _kind(desk))[0])
+        select(desk, add_objects(session, (prompt,), _kind(desk), desk.wishes.region)[0])
     elif desk.segment_id in session.ledger.store.segment_ids:
         segment = SegmentSession(session, desk.segment_id)
         _limit(desk, segment)
@@ -143,10 +149,19 @@ def give_words(desk: Desk, words: Sequence[str]) -> None:
     if not wanted:
         raise InputError("write what to segment first")
     if card.understands("class") or not card.takes("text"):
-        add_named(session, card, classes=wanted)
+        made = add_named(session, card, classes=wanted, region=desk.wishes.region)
     else:
-        add_named(session, card, texts=wanted)
-    desk.on_told("segments")
+        made = add_named(session, card, texts=wanted, region=desk.wishes.region)
+    _took(desk, made)
+
+
+def take_prompts(desk: Desk, prompts: PromptSet) -> None:
+    """The prompts of a file, to segments of the names in it, the last of which is selected then.
+
+    Raises:
+        FoundationSegError: they make no sense here; nothing has happened then.
+    """
+    _took(desk, import_prompts(desk.opened(), prompts, desk.wishes.region))
 
 
 def lock(desk: Desk, is_locked: bool) -> None:
@@ -160,7 +175,9 @@ def lock(desk: Desk, is_locked: bool) -> None:
 
 def undo(desk: Desk) -> bool:
     """Take back the last change of the selected segment; False if there is none."""
-    return desk.session is not None and bool(desk.segment_id) and desk.opened().undo(desk.segment_id)
+    is_undone = desk.session is not None and bool(desk.segment_id) and desk.opened().undo(desk.segment_id)
+    desk.on_told("outcome")  # what was discarded leaves no outcome
+    return is_undone
 
 
 def redo(desk: Desk) -> bool:
@@ -176,6 +193,7 @@ def accept(desk: Desk) -> None:
 def reject(desk: Desk) -> None:
     """The last change of the selected segment is wrong."""
     desk.opened().reject(selected(desk).segment_id)
+    desk.on_told("outcome")
 
 
 def propagate(desk: Desk, propagation: Propagation) -> None:
@@ -214,6 +232,12 @@ def stop(desk: Desk) -> None:
         desk.session.discard()
     desk.outcome = desk.report = None
     desk.on_told("outcome")
+
+
+def _took(desk: Desk, segment_ids: Sequence[str]) -> None:
+    if segment_ids:
+        desk.segment_id = segment_ids[-1]
+    desk.on_told("segments")
 
 
 def _kind(desk: Desk) -> str:

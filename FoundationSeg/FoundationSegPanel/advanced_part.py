@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.errors import FoundationSegError
+from FoundationSegLib.core.errors import FoundationSegError, InputError
 from FoundationSegLib.core.regions import AroundPrompt, InsideBox, Region, SliceRange
 from FoundationSegLib.mrml.roi import box_of_roi
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
@@ -45,6 +45,7 @@ class AdvancedPart:
             )
         )
         self._is_shown = False
+        self._shown_of: Any = None
         self._idle = qt.QTimer()
         self._idle.setSingleShot(True)
         self._idle.connect("timeout()", self._make_surfaces)
@@ -63,25 +64,45 @@ class AdvancedPart:
         for kind, widgets in rows.items():
             for widget in widgets:
                 widget.setVisible(wanted.region == kind)
+        node = self._panel.desk.segmentation_node
         if wanted.showSurfaces != self._is_shown:
             self._is_shown = wanted.showSurfaces
             self._toggle_surfaces()
+        elif self._is_shown and node is not self._shown_of:
+            self._idle.start(0)
+        self._shown_of = node
 
     def region(self) -> Region | None:
-        """What changes are limited to, as it stands now; None for no limit, and where the limit makes no sense."""
-        wanted, desk = self._panel.parameters, self._panel.desk
-        try:
-            if wanted.region == "around":
-                return AroundPrompt(wanted.regionRadius)
-            if wanted.region == "slices":
-                return SliceRange(
-                    "k", min(wanted.regionFrom, wanted.regionTo), max(wanted.regionFrom, wanted.regionTo) + 1
-                )
-            if wanted.region == "roi" and wanted.roi is not None and desk.volume_node is not None:
-                return InsideBox(box_of_roi(wanted.roi, desk.volume_node))
-        except FoundationSegError as error:
-            self.tell(error)
+        """What changes are limited to, as it stands now; None for no limit, and where :meth:`require_region` raises."""
+        wanted = self._panel.parameters
+        if wanted.region == "around":
+            return AroundPrompt(wanted.regionRadius)
+        if wanted.region == "slices":
+            return SliceRange("k", min(wanted.regionFrom, wanted.regionTo), max(wanted.regionFrom, wanted.regionTo) + 1)
+        if wanted.region == "roi":
+            try:
+                return self._box()
+            except FoundationSegError:
+                return None
         return None
+
+    def require_region(self) -> None:
+        """Refuse to do without the limit that the user has chosen.
+
+        Raises:
+            InputError, GeometryError: it is a region of interest that is not there, or not in the image.
+        """
+        wanted = self._panel.parameters
+        if wanted is not None and wanted.region == "roi" and wanted.volume is not None:
+            self._box()
+
+    def _box(self) -> InsideBox:
+        wanted = self._panel.parameters
+        if wanted.roi is None:
+            raise InputError(_("choose a region of interest under 'Advanced' first, or limit changes nowhere"))
+        if wanted.volume is None:
+            raise InputError(_("choose an image first"))
+        return InsideBox(box_of_roi(wanted.roi, wanted.volume))
 
     def masking_node(self) -> Any:
         """The Segment Editor's settings, where they are to be kept to; None otherwise, and while there are none."""
@@ -91,7 +112,7 @@ class AdvancedPart:
 
     def surfaces_due(self) -> None:
         """Segments have changed: make surfaces anew once nothing else goes on."""
-        if self._is_shown:
+        if self._is_shown or self._panel.desk.owes_surfaces:
             self._idle.start(_IDLE_MS)
 
     def _toggle_surfaces(self) -> None:
@@ -100,20 +121,26 @@ class AdvancedPart:
             self._idle.start(0)
         elif node is not None:
             drop_surfaces(node)
+            self._panel.desk.settle_surfaces()
 
     @slot
     def _make_surfaces(self) -> None:
         desk = self._panel.desk
-        if not self._is_shown or desk.segmentation_node is None:
+        if desk.segmentation_node is None or not (self._is_shown or desk.owes_surfaces):
             return
         if desk.is_busy:
             self._idle.start(_IDLE_MS)
-        elif not has_surfaces(desk.segmentation_node):
-            make_surfaces(desk.segmentation_node)
+        else:
+            if not has_surfaces(desk.segmentation_node):
+                make_surfaces(desk.segmentation_node)
+            desk.settle_surfaces()
 
     @slot
     def _region_chosen(self, kind: str) -> None:
-        self._panel.parameters.region = kind
+        wanted = self._panel.parameters
+        if kind == "slices" and not wanted.regionTo:
+            wanted.regionTo = self._panel.image.last_slice()
+        wanted.region = kind
 
     @slot
     def _overlap_chosen(self, policy: str) -> None:

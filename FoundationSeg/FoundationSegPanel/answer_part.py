@@ -37,6 +37,10 @@ class AnswerPart:
         self._error = None if isinstance(error, Cancelled) else error
         self.show()
 
+    def forget_error(self) -> None:
+        """Something else was done."""
+        self._error = None
+
     def show(self) -> None:
         """Show what is possible and what has happened."""
         desk, ui = self._panel.desk, self._ui
@@ -112,13 +116,18 @@ class AnswerPart:
             self._say(str(error), (_("OK"), self._dismiss))
         elif isinstance(outcome, Pending) and desk.session is not None and desk.session.pending is not None:
             self._say(self._question(outcome), (_("Apply"), desk.session.confirm), (_("Discard"), self._discard))
-        elif isinstance(outcome, Refused) and desk.session is not None:
+        elif isinstance(outcome, Refused) and self._waits_for_retry():
             # Where the model or its packages are missing, the way out is to get them, and not another try.
             is_missing = isinstance(outcome.error, CheckpointError | PackageError) and not self._panel.model.is_ready
             again = (_("Set up…"), self._panel.model.set_up) if is_missing else (_("Try again"), desk.session.retry)
             self._say(str(outcome.error), again, (_("Discard"), self._discard))
         else:
             ui.messageFrame.setVisible(False)
+
+    def _waits_for_retry(self) -> bool:
+        """True while what failed is neither asked again nor given up."""
+        session = self._panel.desk.session
+        return session is not None and session.request_id is None and bool(session.queued_targets())
 
     def _question(self, pending: Pending) -> str:
         store = self._panel.desk.session.ledger.store

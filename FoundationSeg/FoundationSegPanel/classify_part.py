@@ -1,6 +1,6 @@
 """The tab "Classify": labels in words, scored by a model, with where and why."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -13,7 +13,7 @@ from FoundationSegLib.core.errors import Cancelled, FoundationSegError, InputErr
 from FoundationSegLib.core.label_sets import read_label_sets
 from FoundationSegLib.core.labels import LabelSet, label_set_of
 from FoundationSegLib.core.segment_store import read_segment
-from FoundationSegLib.desk_actions import selected
+from FoundationSegLib.desk_actions import has_selected, selected, stop
 from FoundationSegLib.mrml.classification_nodes import show_classification
 from FoundationSegLib.mrml.evidence_nodes import add_evidence_segment, show_evidence
 from FoundationSegLib.mrml.roi import box_of_roi
@@ -39,6 +39,8 @@ class ClassifyPart:
         self._answer: Classification | None = None
         self._labels: LabelSet | None = None
         self._wish: EvidenceWish | None = None
+        self._volume_node: Any = None  # what the answer is about
+        self._may_ask = False
         ui = self._ui
         ui.researchLabel.setText(f"<small>{RESEARCH_USE}</small>")
         self._model = ChoiceBox(ui.classifyModelBox, self._model_chosen)
@@ -89,9 +91,24 @@ class ClassifyPart:
         ui.aggregationBox.setEnabled(wanted.subject != "slice")
         is_ready = bool(card_id) and self._panel.model.desk.readiness(card_id).is_ready
         ui.classifyReadyButton.setVisible(bool(card_id) and not is_ready)
-        ui.classifyButton.setEnabled(is_ready and wanted.volume is not None and not self._panel.desk.is_busy)
-        self._show_progress()
+        self._may_ask = is_ready and wanted.volume is not None
+        if wanted.volume is not self._volume_node:
+            self._forget(wanted.volume)
+        self.show_busy()
         self._show_actions()
+
+    def show_busy(self) -> None:
+        """Show whether something is under way, by whomever it was asked."""
+        is_busy = self._panel.desk.is_busy
+        self._ui.classifyButton.setEnabled(self._may_ask and not is_busy)
+        self._ui.whereButton.setEnabled(self._answer is not None and not is_busy)
+        self._show_progress()
+
+    def _forget(self, volume_node: Any) -> None:
+        """Another image is worked on: scores of the last one are not to be kept, shown or named on it."""
+        self._volume_node, self._answer, self._labels = volume_node, None, None
+        self._ui.scoresTable.setRowCount(0)
+        self._say("")
 
     def _fill(self) -> None:
         self._subject.fill(
@@ -211,7 +228,7 @@ class ClassifyPart:
         ui, has_answer = self._ui, self._answer is not None
         ui.keepButton.setEnabled(has_answer)
         ui.whereButton.setEnabled(has_answer and not self._panel.desk.is_busy)
-        ui.nameButton.setEnabled(has_answer and bool(self._panel.desk.segment_id))
+        ui.nameButton.setEnabled(has_answer and has_selected(self._panel.desk))
         ui.verdictLabel.setVisible(has_answer)
 
     def _label(self) -> str:
@@ -243,7 +260,7 @@ class ClassifyPart:
 
     @slot
     def _cancel(self) -> None:
-        self._panel.desk.drop_request()
+        stop(self._panel.desk)
 
     @slot
     def _keep(self) -> None:
@@ -285,7 +302,10 @@ class ClassifyPart:
 
     @slot
     def _subject_chosen(self, subject: str) -> None:
-        self._panel.parameters.subject = subject
+        wanted = self._panel.parameters
+        if subject == "range" and not wanted.classifyTo:
+            wanted.classifyTo = self._panel.image.last_slice()
+        wanted.subject = subject
 
     @slot
     def _looks_chosen(self, looks: str) -> None:

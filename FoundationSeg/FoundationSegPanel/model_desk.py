@@ -26,7 +26,10 @@ _INTERVAL_MS = 50
 _STOP_S = 0.03  # a download that is killed goes on where it was, and nobody has to wait for its end
 
 
-def _read_catalogue() -> tuple[dict[str, ModelCard], CardError | None]:
+Cards = tuple[dict[str, ModelCard], CardError | None]
+
+
+def read_cards() -> Cards:
     """Every card; a wrong one of the user's own does not take the others away."""
     try:
         return read_catalogue(), None
@@ -64,15 +67,16 @@ class ModelDesk:
         model_id: the model that it is about, if any.
     """
 
-    def __init__(self, stop_worker: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, stop_worker: Callable[[], None] = lambda: None, cards: Cards | None = None) -> None:
         """Read the settings; nothing is asked yet.
 
         Args:
             stop_worker: ends the panel's own worker, which must not run while packages are installed, and which
                 starts anew with other settings.
+            cards: what :func:`read_cards` returned; it is called unless given.
         """
         self.settings = read_settings()
-        self.catalogue, self.catalogue_problem = _read_catalogue()
+        self.catalogue, self.catalogue_problem = cards or read_cards()
         self.python: PythonReport | None = None
         self.problem: FoundationSegError | None = None
         self.work = ""

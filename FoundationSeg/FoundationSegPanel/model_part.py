@@ -33,7 +33,7 @@ class ModelPart:
     def __init__(self, panel: "Panel") -> None:
         self._panel, self._ui = panel, panel.ui
         self.tell = panel.tell
-        self.desk = ModelDesk(panel.logic.restartWorker)
+        self.desk = ModelDesk(panel.logic.restartWorker, panel.logic.cards())
         self.desk.observe(self.show)
         self._cards = panel.logic.runnableCards("segment")
         self._box = ChoiceBox(self._ui.modelBox, self._chosen)

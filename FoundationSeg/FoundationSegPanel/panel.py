@@ -82,6 +82,7 @@ class Panel:
         if parameters is None:
             self.tools.stop()
             self.desk.close()
+            self._segments_observed.remove()
             return
         self._parameters_observed.add(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.follow)
         self.follow()
@@ -122,18 +123,26 @@ class Panel:
             return
         self._is_showing = True
         try:
-            desk = self.desk
-            is_other = wanted.segmentation is not desk.segmentation_node
-            desk.use(wanted.volume, wanted.segmentation)
-            if is_other:
-                self._observe_segments()
-            self._wish(wanted)
-            if wanted.segmentId != desk.segment_id:
-                select(desk, wanted.segmentId)
+            self._take_up(wanted)
             for part in self._parts:
                 part.show()
         finally:
             self._is_showing = False
+
+    def make_ready(self) -> None:
+        """Before something is asked: there is a segmentation, and the desk goes by what is wished now.
+
+        Raises:
+            InputError, GeometryError: changes are to be limited to a region of interest, and there is none.
+        """
+        self.advanced.require_region()
+        self.ensure_segmentation()
+        if self.parameters is not None:
+            self._wish(self.parameters)  # a region may have been moved, of which no parameter tells
+
+    def show_soon(self) -> None:
+        """Show what is about segments in the next turn of the event loop."""
+        self._soon.start(0)
 
     def told(self, what: Told) -> None:
         """The desk has news."""
@@ -142,7 +151,10 @@ class Panel:
         if what in ("outcome", "segments"):
             self._keep_segment()
             self._soon.start(0)
+        if what == "outcome":
+            self.answer.forget_error()
         self.answer.show()
+        self.classify.show_busy()
 
     @slot
     def show_segments(self) -> None:
@@ -172,6 +184,21 @@ class Panel:
             return
         wanted.segmentation = make_segmentation(wanted.volume)
 
+    def _take_up(self, wanted: Parameters) -> None:
+        """Have the desk work on what is chosen, as it is wished."""
+        desk = self.desk
+        if wanted.segmentation is not desk.segmentation_node:
+            had_another = desk.segmentation_node is not None
+            desk.use(wanted.volume, wanted.segmentation)
+            self._observe_segments()
+            if had_another and wanted.segmentId:
+                wanted.segmentId = ""  # even if there is one of this id: nobody has chosen it
+        else:
+            desk.use(wanted.volume, wanted.segmentation)
+        self._wish(wanted)
+        if wanted.segmentId != desk.segment_id:
+            select(desk, wanted.segmentId)
+
     def _wish(self, wanted: Parameters) -> None:
         wishes = self.desk.wishes
         wishes.choice = self.choice()
@@ -193,11 +220,13 @@ class Panel:
                 self._segments_observed.add(node, getattr(slicer.vtkSegmentation, event), self._segments_changed)
 
     def _segments_changed(self) -> None:
-        self._soon.start(0)
+        self.show_soon()
 
     def _node_removed(self, node: Any) -> None:
         if self.parameters is not None and node in (self.desk.volume_node, self.desk.segmentation_node):
             self.tools.stop()
+            if node is self.desk.segmentation_node:
+                self.parameters.segmentId = ""
             self.desk.node_removed(node)
             self._observe_segments()
             self._soon.start(0)

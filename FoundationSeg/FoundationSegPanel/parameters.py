@@ -12,6 +12,10 @@ REGIONS = ("none", "around", "slices", "roi")
 SUBJECTS = ("slice", "range", "volume", "roi", "segment")
 
 
+# The wrapper gives a spin box the range of its parameter, and that of all integers where it has none.
+Slice = Annotated[int, WithinRange(0, 99999), Default(0)]
+
+
 @parameterNodeWrapper
 class Parameters:
     """What the user has chosen.
@@ -47,12 +51,12 @@ class Parameters:
     manyObjects: bool
     direction: Annotated[str, Choice(DIRECTIONS), Default("both")]
     rangeLimited: bool
-    rangeFrom: int
-    rangeTo: int
+    rangeFrom: Slice
+    rangeTo: Slice
     region: Annotated[str, Choice(REGIONS), Default("none")]
     regionRadius: Annotated[float, WithinRange(1, 500), Default(20.0)]
-    regionFrom: int
-    regionTo: int
+    regionFrom: Slice
+    regionTo: Slice
     roi: vtkMRMLMarkupsROINode
     seesRegionOnly: bool
     overlap: Annotated[str, Choice(OVERLAPS), Default("protect")]
@@ -64,8 +68,8 @@ class Parameters:
     labelSet: Annotated[str, Default("modality")]
     ownLabels: str
     subject: Annotated[str, Choice(SUBJECTS), Default("slice")]
-    classifyFrom: int
-    classifyTo: int
+    classifyFrom: Slice
+    classifyTo: Slice
     looks: Annotated[str, Default("auto")]
     aggregation: Annotated[str, Default("mean")]
     evidence: Annotated[str, Choice(("similarity", "occlusion")), Default("similarity")]

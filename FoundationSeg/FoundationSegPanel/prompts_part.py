@@ -1,7 +1,7 @@
 """The prompts of the selected segment, propagation, and prompts files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib import desk_actions
 from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.objects import export_prompts, import_prompts
+from FoundationSegLib.core.objects import export_prompts
 from FoundationSegLib.core.placement import prompt_positions
 from FoundationSegLib.core.prompts import ClassPrompt, Polarity, Prompt, TextPrompt, prompt_kind
 from FoundationSegLib.core.prompts_file import read_prompts, write_prompts
@@ -48,6 +48,7 @@ class PromptsPart:
         ui.importPromptsButton.connect("clicked()", self._import)
         ui.exportPromptsButton.connect("clicked()", self._export)
         ui.propagateButton.connect("clicked()", self._propagate)
+        ui.rangeBox.connect("clicked(bool)", self._range_clicked)
 
     def show(self) -> None:
         """Show the prompts of the selected segment."""
@@ -60,10 +61,11 @@ class PromptsPart:
         if found != self._shown:
             self._shown = found
             self._fill()
-        for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton, ui.propagateButton):
+        for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton):
             button.setEnabled(bool(found))
+        ui.propagateButton.setEnabled(desk_actions.has_selected(desk))  # also what was drawn by hand
         ui.importPromptsButton.setEnabled(self._panel.parameters.volume is not None)
-        ui.exportPromptsButton.setEnabled(session is not None)
+        ui.exportPromptsButton.setEnabled(desk.volume_node is not None and _has_segments(desk.segmentation_node))
 
     def _fill(self) -> None:
         table = self._ui.promptsTable
@@ -107,7 +109,14 @@ class PromptsPart:
         self._panel.parameters.direction = direction
 
     @slot
+    def _range_clicked(self, is_limited: bool) -> None:
+        wanted = self._panel.parameters
+        if is_limited and not wanted.rangeTo:
+            wanted.rangeTo = self._panel.image.last_slice()
+
+    @slot
     def _propagate(self) -> None:
+        self._panel.make_ready()
         wanted = self._panel.parameters
         start, stop = (wanted.rangeFrom, wanted.rangeTo + 1) if wanted.rangeLimited else (None, None)
         desk_actions.propagate(self._panel.desk, Propagation(start, stop, wanted.direction))
@@ -116,15 +125,18 @@ class PromptsPart:
     def _import(self) -> None:
         path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Import prompts"), "", _FILTER)
         if path:
-            self._panel.ensure_segmentation()
-            self._panel.follow()
-            import_prompts(self._panel.desk.opened(), read_prompts(Path(path)))
+            self._panel.make_ready()
+            desk_actions.take_prompts(self._panel.desk, read_prompts(Path(path)))
 
     @slot
     def _export(self) -> None:
         path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export prompts"), "prompts.json", _FILTER)
         if path:
             write_prompts(Path(path), export_prompts(self._panel.desk.opened()))
+
+
+def _has_segments(segmentation_node: Any) -> bool:
+    return segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0
 
 
 def _kind_text(prompt: Prompt) -> str:

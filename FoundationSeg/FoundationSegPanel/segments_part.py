@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from FoundationSegLib.desk_actions import add_segment, lock, select, summary
+from FoundationSegLib.desk_actions import add_segment, has_selected, lock, select, summary
 from FoundationSegLib.mrml.terminology import known_names
 
 from .slots import slot
@@ -35,7 +35,7 @@ class SegmentsPart:
         try:
             if table.segmentationNode() is not desk.segmentation_node:
                 table.setSegmentationNode(desk.segmentation_node)
-            shown = [desk.segment_id] if desk.segment_id else []
+            shown = [desk.segment_id] if has_selected(desk) else []
             if desk.segmentation_node is not None and list(table.selectedSegmentIDs()) != shown:
                 table.setSelectedSegmentIDs(shown)
             if self._ui.kindBox.currentText != wanted.kind:
@@ -55,8 +55,7 @@ class SegmentsPart:
 
     def _show_selected(self) -> None:
         known = summary(self._panel.desk)
-        node, segment_id = self._panel.desk.segmentation_node, self._panel.desk.segment_id
-        self._ui.lockButton.setEnabled(node is not None and bool(segment_id))
+        self._ui.lockButton.setEnabled(has_selected(self._panel.desk))
         self._ui.segmentLabel.setVisible(known is not None)
         if known is None:
             return
@@ -76,9 +75,13 @@ class SegmentsPart:
     def _selected(self) -> None:
         if self._is_showing or self._panel.parameters is None:
             return
-        chosen = list(self._ui.segmentsTable.selectedSegmentIDs())
-        if chosen and self._panel.desk.segment_id not in chosen:
-            select(self._panel.desk, chosen[0])
+        desk, chosen = self._panel.desk, list(self._ui.segmentsTable.selectedSegmentIDs())
+        if chosen and desk.segment_id not in chosen:
+            select(desk, chosen[0])
+            if self._panel.parameters.volume is not None:
+                desk.opened()  # its prompts and its volume are known then
+        elif chosen != [desk.segment_id]:
+            self._panel.show_soon()  # one is always worked on, and the table says which
 
     @slot
     def _kind_edited(self, text: str) -> None:

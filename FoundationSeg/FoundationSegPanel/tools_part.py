@@ -185,14 +185,12 @@ class ToolsPart:
     @slot
     def _drawn(self, prompt: Prompt) -> None:
         """A prompt was drawn, in answer to an event of VTK's."""
-        self._panel.ensure_segmentation()
-        self._panel.follow()
+        self._panel.make_ready()
         give(self._panel.desk, prompt)
 
     @slot
     def _words_given(self) -> None:
-        self._panel.ensure_segmentation()
-        self._panel.follow()
+        self._panel.make_ready()
         give_words(self._panel.desk, self._ui.wordsBox.currentText.split(","))
 
     @slot

@@ -322,13 +322,17 @@ class Session:
             if self.request_id is not None:
                 self.client.cancel(self.request_id)
             self._batch = self._answered = None
-        self._untold += dropped
+        self._give_up(dropped)
+        return True
+
+    def _give_up(self, actions: Sequence[Action]) -> None:
+        """Tell that steps wait no more, and take away what was made for them alone."""
+        self._untold += actions
         self._tell_queued()
         waiting = self.queued_targets()
-        given_up = {key for action in dropped for key in action.intents if key not in waiting}
-        for segment_id in self.ledger.withdraw(key for key in self.ledger.unborn if key in given_up):
+        given_up = {key for action in actions for key in action.intents if key not in waiting}
+        for segment_id in self.ledger.withdraw([key for key in self.ledger.unborn if key in given_up]):
             del self.ledger.unborn[segment_id]
-        return True
 
     def _prepared(self, action: Action) -> tuple[Prepared, ...]:
         names = request_names(action.intents, self.ledger.store)
@@ -391,7 +395,11 @@ class Session:
             self._queue.remove(action)
             self._untold = [one for one in self._untold if one is not action]  # what is written is shown
             policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
-            outcomes.append(self.ledger.write(computed, policy, answered.prediction))
+            try:
+                outcomes.append(self.ledger.write(computed, policy, answered.prediction))
+            except FoundationSegError:  # it was locked meanwhile, or cannot be masked: its prompts are shown no more
+                self._give_up([action])
+                raise
         for outcome in outcomes:
             self._tell(outcome)
         self._go_on()

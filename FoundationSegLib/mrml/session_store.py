@@ -15,7 +15,7 @@ from ..core.segment_store import NewSegment
 from . import segment_tags
 from .labelmaps import occupied_box
 from .segments import SegmentWriter
-from .surfaces import drop_surfaces
+from .surfaces import drop_surfaces, has_surfaces
 from .terminology import Colour, find_term, generic_colour
 from .volumes import share_parent_transform
 
@@ -42,6 +42,7 @@ class SceneStore:
             Segment Editor"); None for none.
         defers_surfaces: the surface of a segment that changes is dropped, and not made anew within the change, which
             takes up to seconds; whoever says so calls :func:`.surfaces.make_surfaces` when there is time.
+        owes_surfaces: surfaces were dropped so; they may be somebody else's.
 
     Raises:
         InputError, GeometryError: as :class:`.segments.SegmentWriter`.
@@ -55,6 +56,7 @@ class SceneStore:
         self._scene = segmentation_node.GetScene()
         self.masking_node = masking_node
         self.defers_surfaces = defers_surfaces
+        self.owes_surfaces = False
         self._made: dict[str, _Look] = {}
 
     @property
@@ -150,7 +152,8 @@ class SceneStore:
             segment_tags.set_provenance(segment, provenance)
 
     def _drop_surfaces(self) -> None:
-        if self.defers_surfaces:
+        if self.defers_surfaces and has_surfaces(self._segmentation_node):
+            self.owes_surfaces = True
             drop_surfaces(self._segmentation_node)
 
     def _require_ready(self) -> None:

@@ -1,0 +1,368 @@
+"""What the panel shows and does when things happen in another order than a tutorial's."""
+
+import numpy as np
+import pytest
+import slicer
+
+from FoundationSegLib.core.cards import CARDS_VARIABLE
+from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
+from FoundationSegLib.mrml.volumes import add_volume_node
+from Testing.gui.panel_desk import GRID, MODULE
+from Testing.mrml.desk_client import CATALOGUE
+
+
+def roi(at_panel, center=(0.0, 0.0, 14.0), size=(20.0, 20.0, 20.0)):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    node.SetCenter(*center)
+    node.SetSize(*size)
+    return node
+
+
+def test_an_answer_leaves_the_selection_alone(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    first = at_panel.work.segment_id
+    desk.click(ui.objectsBox)
+    at_panel.client.is_slow = True
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    ui.segmentsTable.setSelectedSegmentIDs([first])
+    at_panel.let_pass()
+    at_panel.reply()
+    assert at_panel.work.segment_id == at_panel.wanted.segmentId == first
+
+
+def test_an_error_goes_with_what_is_done_next(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.promptsSection.collapsed = False
+    desk.click(ui.removePromptButton)
+    assert "select prompts" in ui.messageLabel.text
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert not ui.messageFrame.visible
+
+
+def test_an_error_hides_no_question(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.model("SlimSAM-77")
+    at_panel.box((5, 6, 4), (8, 9, 4))
+    ui.promptsSection.collapsed = False
+    desk.click(ui.removePromptButton)
+    at_panel.tool(ui.pointButton)
+    at_panel.click(6, 7, 4, ctrl=True)
+    assert "delete 100 %" in ui.messageLabel.text
+
+
+@pytest.mark.parametrize("what", ["refused", "pending"])
+@pytest.mark.parametrize("how", ["undo", "reject"])
+def test_a_message_goes_with_what_it_was_about(at_panel, what, how):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.model("SlimSAM-77")
+    at_panel.box((5, 6, 4), (8, 9, 4))
+    at_panel.client.fails = what == "refused"
+    at_panel.tool(ui.pointButton)
+    at_panel.click(6, 7, 4, ctrl=True)
+    assert ui.messageFrame.visible
+    desk.click(ui.undoButton if how == "undo" else ui.rejectButton)
+    assert not ui.messageFrame.visible
+    at_panel.let_pass()
+    assert at_panel.voxels() == 16 and not ui.messageFrame.visible
+
+
+def test_a_failure_is_not_shown_while_it_is_asked_again(at_panel):
+    ui = at_panel.ui
+    at_panel.client.fails = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.client.fails, at_panel.client.is_slow = False, True
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert not ui.messageFrame.visible and ui.progressRow.visible
+    at_panel.reply()
+    assert at_panel.voxels() == 240
+
+
+def test_a_segment_that_is_locked_while_the_model_works(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.client.is_slow = True
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    desk.click(ui.lockButton)
+    at_panel.reply()
+    assert at_panel.voxels() == 150 and "locked" in ui.messageLabel.text
+    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsNode")) == 1
+    assert not ui.progressRow.visible
+    desk.click(ui.messageYesButton)
+    desk.click(ui.lockButton)
+    at_panel.client.is_slow = False
+    ui.promptsSection.collapsed = False
+    at_panel.let_pass()
+    assert ui.promptsTable.rowCount == 1
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels() == 240 and ui.promptsTable.rowCount == 2
+
+
+def test_a_range_begins_with_all_slices(at_panel):
+    ui, desk, wanted = at_panel.ui, at_panel.desk, at_panel.wanted
+    for section in (ui.propagateSection, ui.advancedSection):
+        section.collapsed = False
+    at_panel.let_pass()
+    desk.click(ui.rangeBox)
+    assert (wanted.rangeFrom, wanted.rangeTo, ui.rangeToBox.value) == (0, 11, 11)
+    desk.choose(ui.regionBox, "To a range of slices")
+    assert (wanted.regionFrom, wanted.regionTo, ui.regionToBox.value) == (0, 11, 11)
+    ui.tabs.setCurrentIndex(1)
+    desk.choose(ui.subjectBox, "A range of slices")
+    assert (wanted.classifyFrom, wanted.classifyTo, ui.classifyToBox.value) == (0, 11, 11)
+
+
+def test_a_region_that_is_moved_is_where_it_is(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    node = roi(at_panel, (0.0, 0.0, 6.0), (200.0, 200.0, 9.0))  # slices 3 to 5
+    at_panel.wanted.roi, at_panel.wanted.region = node, "roi"
+    node.SetCenter(0.0, 0.0, 18.0)  # slices 6 to 8
+    node.SetSize(200.0, 200.0, 49.0)
+    ui.propagateSection.collapsed = False
+    at_panel.let_pass()
+    desk.click(ui.propagateButton)
+    at_panel.settle()
+    assert at_panel.voxels() > 450  # of its first place
+
+
+@pytest.mark.parametrize("what", ["none", "outside"])
+def test_without_the_wished_region_nothing_is_done(at_panel, what):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.wanted.roi = None if what == "none" else roi(at_panel, (900.0, 0.0, 0.0))
+    ui.advancedSection.collapsed = False
+    desk.choose(ui.regionBox, "To a region of interest")
+    assert not ui.messageFrame.visible
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert "region of interest" in ui.messageLabel.text and at_panel.client.asked == []
+    desk.click(ui.messageYesButton)
+    ui.kindBox.setEditText("Liver")
+    at_panel.let_pass()
+    assert not ui.messageFrame.visible
+
+
+def test_many_objects_keep_to_the_region(at_panel):
+    ui = at_panel.ui
+    at_panel.wanted.manyObjects = True
+    at_panel.wanted.regionFrom, at_panel.wanted.regionTo, at_panel.wanted.region = 4, 5, "slices"
+    at_panel.box((5, 6, 2), (14, 6, 8), "Green")
+    assert at_panel.voxels() == 10 * 2 and not ui.messageFrame.visible
+
+
+def test_words_keep_to_the_region(at_panel):
+    at_panel.model(CATALOGUE["vista3d"].title)
+    at_panel.wanted.regionFrom, at_panel.wanted.regionTo, at_panel.wanted.region = 4, 5, "slices"
+    at_panel.ui.wordsBox.setEditText("liver, spleen")
+    at_panel.desk.click(at_panel.ui.wordsButton)
+    at_panel.settle()
+    assert at_panel.names() == ["liver", "spleen"]
+    assert 0 < at_panel.voxels("liver") <= 2 * 32 * 40
+    assert at_panel.work.segment_id == at_panel.segmentation.GetNthSegmentID(1)
+
+
+def test_a_selection_goes_with_its_segmentation(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    segment_id = at_panel.work.segment_id
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Other")
+    other.CreateDefaultDisplayNodes()
+    other.GetSegmentation().AddEmptySegment(segment_id, "Of somebody else")
+    desk.choose(ui.segmentationSelector, other)
+    at_panel.let_pass()
+    assert at_panel.work.segment_id == at_panel.wanted.segmentId == ""
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert at_panel.voxels("Of somebody else") == 0 and at_panel.voxels("Segment") == 150
+
+
+def test_without_a_segmentation_no_segment_can_be_named(at_panel):
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.ui.tabs.setCurrentIndex(1)
+    at_panel.desk.click(at_panel.ui.classifyButton)
+    at_panel.settle()
+    at_panel.desk.scene.RemoveNode(at_panel.wanted.segmentation)
+    at_panel.let_pass()
+    assert not at_panel.ui.nameButton.enabled and not at_panel.ui.lockButton.enabled
+
+
+def test_a_segment_that_is_unselected_is_shown_as_selected_while_it_is(at_panel):
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.ui.segmentsTable.clearSelection()
+    at_panel.let_pass()
+    assert list(at_panel.ui.segmentsTable.selectedSegmentIDs()) == [at_panel.work.segment_id]
+
+
+def test_an_image_that_is_chosen_is_shown_and_the_hint_knows(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.tool(ui.boxButton)
+    other = at_panel.add_volume("MR")
+    desk.choose(ui.volumeSelector, other)
+    at_panel.let_pass()
+    assert "Press and drag a box" in ui.hintLabel.text
+
+
+def test_a_window_that_makes_no_sense_is_refused(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    desk.choose(ui.intensityBox, "Width, level:")
+    for text in ("wide", "0,40", "350", "nan,1"):
+        desk.type(ui.windowEdit, text, enter=True)
+        assert ui.messageFrame.visible and at_panel.wanted.intensity == "auto"
+        desk.click(ui.messageYesButton)
+    desk.type(ui.windowEdit, "350, 50", enter=True)
+    assert at_panel.wanted.intensity == "350,50" and not ui.messageFrame.visible
+
+
+def test_nothing_is_classified_while_a_prompt_is_answered(at_panel):
+    ui = at_panel.ui
+    at_panel.client.is_slow = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert at_panel.work.is_busy and not ui.classifyButton.enabled
+    at_panel.reply()
+    assert ui.classifyButton.enabled and not ui.classifyProgressRow.visible
+
+
+@pytest.mark.parametrize("when", ["while asked", "answered"])
+def test_scores_go_with_their_image(at_panel, when):
+    ui, desk = at_panel.ui, at_panel.desk
+    ui.tabs.setCurrentIndex(1)
+    at_panel.client.is_slow = when == "while asked"
+    desk.click(ui.classifyButton)
+    at_panel.settle()
+    assert ui.keepButton.enabled == (when == "answered")
+    ui.tabs.setCurrentIndex(0)
+    desk.choose(ui.volumeSelector, at_panel.add_volume("MR"))
+    at_panel.client.is_slow = False
+    at_panel.settle()
+    assert not ui.keepButton.enabled and not ui.whereButton.enabled and ui.scoresTable.rowCount == 0
+    ui.tabs.setCurrentIndex(1)
+    assert not ui.verdictLabel.visible and not ui.classifyProgressRow.visible
+
+
+def test_what_is_drawn_by_hand_can_be_propagated(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "By hand")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(at_panel.volume_node)
+    key = node.GetSegmentation().AddEmptySegment("", "Lung")
+    voxels = np.zeros((12, 40, 32), np.uint8)
+    voxels[5, 6:21, 5:15] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, key, at_panel.volume_node)
+    desk.choose(ui.segmentationSelector, node)
+    ui.segmentsTable.setSelectedSegmentIDs([key])
+    at_panel.let_pass()
+    assert "2.40 ml" in ui.segmentLabel.text
+    voxels[4] = voxels[5]
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, key, at_panel.volume_node)
+    ui.propagateSection.collapsed = False
+    at_panel.model("SlimSAM-77")
+    desk.click(ui.propagateButton)
+    at_panel.settle()
+    assert not ui.messageFrame.visible and at_panel.client.asked
+
+
+def test_an_image_without_voxels(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    at_panel.tool(ui.boxButton)
+    desk.choose(ui.volumeSelector, empty)
+    at_panel.let_pass()
+    assert ui.segmentsTable.segmentationNode() is at_panel.wanted.segmentation
+    assert not ui.messageFrame.visible
+
+
+def test_a_label_map_is_not_taken_for_an_image(at_panel):
+    desk = at_panel.desk
+    desk.scene.Clear(0)
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Labels")
+    image = at_panel.add_volume("CT")
+    at_panel.widget.exit()
+    at_panel.widget.enter()
+    assert at_panel.wanted.volume is image
+
+
+def test_surfaces_of_others_come_back(at_panel):
+    """Slicer would make them anew within every write; they are made when there is time."""
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    node = at_panel.wanted.segmentation
+    make_surfaces(node)
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    at_panel.desk.wait_until(lambda: has_surfaces(node), 5)
+
+
+def test_surfaces_of_another_segmentation(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    first = at_panel.wanted.segmentation
+    desk.choose(ui.segmentationSelector, None)
+    ui.advancedSection.collapsed = False
+    at_panel.let_pass()
+    desk.click(ui.surfaceBox)
+    desk.choose(ui.segmentationSelector, first)
+    desk.wait_until(lambda: has_surfaces(first), 5)
+
+
+def test_a_colour_image(at_panel):
+    voxels = np.zeros((*GRID.shape_kji, 3), np.uint8)
+    voxels[..., 0] = np.arange(32)
+    image = add_volume_node(at_panel.desk.scene, Volume(voxels, GRID, name="Photograph"))
+    at_panel.desk.choose(at_panel.ui.volumeSelector, image)
+    at_panel.let_pass()
+    at_panel.volume_node = at_panel.wanted.volume
+    assert at_panel.wanted.volume is image
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert at_panel.voxels() == 150
+    at_panel.desk.scene.RemoveNode(image)
+    at_panel.let_pass()
+    assert at_panel.wanted.volume is at_panel.ui.volumeSelector.currentNode()
+
+
+def test_a_scene_that_is_reopened(at_panel, tmp_path):
+    ui, scene = at_panel.ui, at_panel.desk.scene
+    at_panel.model("SlimSAM-77")
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    key = at_panel.work.segment_id
+    for node, ending in ((at_panel.volume_node, "nrrd"), (at_panel.wanted.segmentation, "seg.nrrd")):
+        node.AddDefaultStorageNode()
+        node.GetStorageNode().SetFileName(str(tmp_path / f"{node.GetID()}.{ending}"))
+        assert node.GetStorageNode().WriteData(node)
+    scene.SetRootDirectory(str(tmp_path))
+    assert scene.Commit(str(tmp_path / "scene.mrml"))
+    scene.Clear(0)
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Import()
+    at_panel.let_pass()
+    assert ui.volumeSelector.currentNode().GetName() == "CT"
+    assert ui.segmentsTable.segmentationNode() is at_panel.wanted.segmentation is not None
+    assert list(ui.segmentsTable.selectedSegmentIDs()) == [key] and ui.modelBox.currentText == "SlimSAM-77"
+    at_panel.volume_node = at_panel.wanted.volume
+    at_panel.desk.show_volume(at_panel.volume_node)
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels() == 240 and at_panel.work.segment_id == key
+
+
+def test_cancel_beside_the_scores_stops_whatever_is_under_way(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.client.is_slow = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.tabs.setCurrentIndex(1)
+    at_panel.let_pass()
+    desk.click(ui.classifyCancelButton)
+    desk.wait_until(lambda: not at_panel.client.is_busy)
+    assert not at_panel.work.is_busy and not ui.classifyProgressRow.visible
+
+
+def test_numbers_of_slices_are_never_negative(at_panel):
+    ui = at_panel.ui
+    for name in ("range", "region", "classify"):
+        for box in (getattr(ui, f"{name}FromBox"), getattr(ui, f"{name}ToBox")):
+            assert box.minimum == 0
+
+
+def test_a_wrong_card_of_the_users_own_leaves_the_panel_usable(desk, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text("no card")
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path))
+    monkeypatch.syspath_prepend(str(MODULE.parent))
+    widget = desk.open_module(MODULE)
+    assert widget.ui.modelBox.count > 5
+    assert "mine.toml" in str(widget.panel.model.desk.catalogue_problem)
