@@ -1,5 +1,7 @@
 """The tab "Classify": labels in words, scored by a model, with where and why."""
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from .panel import Panel
 
 OWN_LABELS = "own"
+_TAB = 1  # the place of this tab
 
 
 class ClassifyPart:
@@ -35,7 +38,6 @@ class ClassifyPart:
     def __init__(self, panel: "Panel") -> None:
         self._panel, self._ui = panel, panel.ui
         self._cards = panel.logic.runnableCards("classify")
-        self._sets = read_label_sets()
         self._answer: Classification | None = None
         self._labels: LabelSet | None = None
         self._wish: EvidenceWish | None = None
@@ -46,8 +48,6 @@ class ClassifyPart:
         self._model = ChoiceBox(ui.classifyModelBox, self._model_chosen)
         self._model.fill([(card.id, card.title) for card in self._cards.values()])
         self._set = ChoiceBox(ui.labelSetBox, self._set_chosen)
-        own = (OWN_LABELS, _("Own labels"))
-        self._set.fill([*((one.id, one.title) for one in self._sets.values()), own])
         self._subject = ChoiceBox(ui.subjectBox, self._subject_chosen)
         self._looks = ChoiceBox(ui.looksBox, self._looks_chosen)
         self._aggregation = ChoiceBox(ui.aggregationBox, self._aggregation_chosen)
@@ -58,6 +58,7 @@ class ClassifyPart:
         ui.scoresTable.horizontalHeader().setStretchLastSection(True)
         ui.scoresTable.verticalHeader().setVisible(False)
         ui.scoresTable.connect("itemSelectionChanged()", self._show_actions)
+        ui.tabs.connect("currentChanged(int)", self._tab_changed)
         ui.ownLabelsEdit.connect("textChanged()", self._labels_edited)
         ui.classifyReadyButton.connect("clicked()", self._set_up)
         ui.classifyButton.connect("clicked()", self._classify)
@@ -74,8 +75,14 @@ class ClassifyPart:
     def show(self) -> None:
         """Show the choices, and whether they make a question."""
         wanted, ui = self._panel.parameters, self._ui
+        if wanted.volume is not self._volume_node:
+            self._forget(wanted.volume)
+        if ui.tabs.currentIndex != _TAB:
+            return  # what is behind the other tab is shown when it comes to the front
         card_id = self._card_id()
         self._model.show(card_id)
+        own = (OWN_LABELS, _("Own labels"))
+        self._set.fill([*((one.id, one.title) for one in self._sets.values()), own])
         self._set.show(wanted.labelSet)
         self._subject.show(wanted.subject)
         self._looks.show(wanted.looks)
@@ -92,8 +99,6 @@ class ClassifyPart:
         is_ready = bool(card_id) and self._panel.model.desk.readiness(card_id).is_ready
         ui.classifyReadyButton.setVisible(bool(card_id) and not is_ready)
         self._may_ask = is_ready and wanted.volume is not None
-        if wanted.volume is not self._volume_node:
-            self._forget(wanted.volume)
         self.show_busy()
         self._show_actions()
 
@@ -253,6 +258,16 @@ class ClassifyPart:
     def _say(self, text: str) -> None:
         self._ui.classifyMessageLabel.setText(text)
         self._ui.classifyMessageLabel.setVisible(bool(text))
+
+    @cached_property
+    def _sets(self) -> Mapping[str, LabelSet]:
+        """All label sets by their ids, read when the tab is shown first."""
+        return read_label_sets()
+
+    @slot
+    def _tab_changed(self) -> None:
+        if self._panel.parameters is not None:
+            self.show()
 
     @slot
     def _classify(self) -> None:

@@ -217,6 +217,7 @@ def test_nothing_is_classified_while_a_prompt_is_answered(at_panel):
     ui = at_panel.ui
     at_panel.client.is_slow = True
     at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.tabs.setCurrentIndex(1)
     assert at_panel.work.is_busy and not ui.classifyButton.enabled
     at_panel.reply()
     assert ui.classifyButton.enabled and not ui.classifyProgressRow.visible
