@@ -220,7 +220,7 @@ class ClassifyPart:
         verdict = ", ".join(answer.verdict) or NONE_OF_THESE
         notes = "".join(f"<br><small>{note}</small>" for note in answer.notes)
         ui.verdictLabel.setText(
-            _("<b>{verdict}</b>, of {count} slices").format(verdict=verdict, count=len(answer.slices)) + notes
+            _("<b>{verdict}</b> (slices: {count})").format(verdict=verdict, count=len(answer.slices)) + notes
         )
         ui.scoresTable.setRowCount(len(answer.ranked))
         for row, one in enumerate(answer.ranked):

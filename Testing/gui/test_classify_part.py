@@ -38,7 +38,7 @@ def test_the_slice_in_view(tab):
     assert float(found[0][1]) >= float(found[1][1]) and sum(float(one[1]) for one in found) == pytest.approx(
         1, abs=2e-3
     )
-    assert RESEARCH_USE in tab.ui.researchLabel.text and "1 slices" in tab.ui.verdictLabel.text
+    assert RESEARCH_USE in tab.ui.researchLabel.text and "slices: 1" in tab.ui.verdictLabel.text
 
 
 def test_the_whole_image_and_its_charts(tab):
