@@ -12,10 +12,6 @@ REGIONS = ("none", "around", "slices", "roi")
 SUBJECTS = ("slice", "range", "volume", "roi", "segment")
 
 
-# The wrapper gives a spin box the range of its parameter, and that of all integers where it has none.
-Slice = Annotated[int, WithinRange(0, 99999), Default(0)]
-
-
 @parameterNodeWrapper
 class Parameters:
     """What the user has chosen.
@@ -51,12 +47,13 @@ class Parameters:
     manyObjects: bool
     direction: Annotated[str, Choice(DIRECTIONS), Default("both")]
     rangeLimited: bool
-    rangeFrom: Slice
-    rangeTo: Slice
+    # The wrapper gives a spin box the range of its parameter, and that of all integers where it has none.
+    rangeFrom: Annotated[int, WithinRange(0, 99999), Default(0)]
+    rangeTo: Annotated[int, WithinRange(0, 99999), Default(0)]
     region: Annotated[str, Choice(REGIONS), Default("none")]
     regionRadius: Annotated[float, WithinRange(1, 500), Default(20.0)]
-    regionFrom: Slice
-    regionTo: Slice
+    regionFrom: Annotated[int, WithinRange(0, 99999), Default(0)]
+    regionTo: Annotated[int, WithinRange(0, 99999), Default(0)]
     roi: vtkMRMLMarkupsROINode
     seesRegionOnly: bool
     overlap: Annotated[str, Choice(OVERLAPS), Default("protect")]
@@ -68,8 +65,8 @@ class Parameters:
     labelSet: Annotated[str, Default("modality")]
     ownLabels: str
     subject: Annotated[str, Choice(SUBJECTS), Default("slice")]
-    classifyFrom: Slice
-    classifyTo: Slice
+    classifyFrom: Annotated[int, WithinRange(0, 99999), Default(0)]
+    classifyTo: Annotated[int, WithinRange(0, 99999), Default(0)]
     looks: Annotated[str, Default("auto")]
     aggregation: Annotated[str, Default("mean")]
     evidence: Annotated[str, Choice(("similarity", "occlusion")), Default("similarity")]

@@ -75,7 +75,7 @@ LAW = {
     f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", CORE, MRML)),
     f"{LIBRARY}.model_management": Rule((f"{LIBRARY}.__version__", CORE, HUB, *CLIENT_SIDE)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
-    "FoundationSeg": Rule((CORE, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk")),
+    "FoundationSeg": Rule((CORE, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk"), lazily=("numpy",)),
 }
 # What importing these modules may load beside the standard library and numpy, however many steps away.
 LIGHT = {
