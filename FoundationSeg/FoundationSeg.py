@@ -149,10 +149,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         self._cards: Any = None
 
     def client(self) -> Any:
-        """The client of this logic's worker, which starts with the first request and runs beside Slicer.
-
-        ``client.stop()`` ends it, for example before packages are installed; the next request starts another.
-        """
+        """The client of this logic's worker, which starts with the first request and runs beside Slicer."""
         if self._client is None:
             from FoundationSegPanel.settings import open_client, read_settings
 

@@ -16,7 +16,8 @@ from .outcomes import Done, ImageChanged, Outcome, Pending, Refused
 from .overlap import OverlapPolicy
 from .requests import Prediction, SegmentPrediction
 from .segment_store import ImageSource, NewSegment, Predictor
-from .steps import ModelChoice, Standing, Steps, going_on, standing
+from .session_options import Options
+from .steps import Standing, Steps, going_on, standing
 from .volume import Volume
 from .writing import Computed, compute, warning
 
@@ -25,22 +26,6 @@ _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
 
 def _nothing(_: object) -> None:
     """For those who do not listen."""
-
-
-@dataclass(slots=True)
-class Options:
-    """What a session goes by; may be changed at any time, for what comes after.
-
-    Attributes:
-        choice: which model answers.
-        policy: who keeps voxels that a segment wants and another has.
-        ask_above: the part of a segment, 0..1, that a prompt may delete without being confirmed; voxels that were
-            drawn or erased by hand are asked for in any case. None: never ask.
-    """
-
-    choice: ModelChoice | None = None
-    policy: OverlapPolicy = OverlapPolicy.PROTECT
-    ask_above: float | None = 0.5
 
 
 @dataclass(slots=True)

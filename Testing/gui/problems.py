@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 
-class NotModelled(NotImplementedError):
+class NotModelled(Exception):
     """The name exists in Slicer, but the stand-in does not know what it does.
 
     Not the product's fault: model it in the stand-in, or use something else. It fails the test even if it is caught.
