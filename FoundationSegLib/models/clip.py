@@ -18,13 +18,13 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig, CLIPVisi
 from ..core.cards import ModelCard
 from ..core.scoring import Head
 from .base import Check, unstoppable
-from .checkpoint_files import file_called, read_json, required_file
+from .checkpoint_files import read_json
 from .classifier_base import TextVectors
 from .config_sections import read_section, unusable
 from .image_text import Preparation, TextReader, grid, unit
 from .modules import checked, weight_bytes
 from .normalisation import Normalisation
-from .two_towers import CLIP_MEAN, CLIP_STD, build_network, read_preparation, read_tokenizer, read_weights
+from .two_towers import CLIP_MEAN, CLIP_STD, load_towers
 
 
 class Clip:
@@ -91,11 +91,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Clip:
     Raises:
         CheckpointError: a file is missing or damaged, or they do not describe and hold CLIP's network.
     """
-    path = required_file("config.json", files, card)
-    config = read_config(path, card)
-    network: Any = build_network(lambda: CLIPModel(config), read_weights(card, files), card, device, path.name)
-    size = config.vision_config.image_size
-    usual = Preparation(size, Normalisation(CLIP_MEAN, CLIP_STD))
-    preparation = read_preparation(file_called("preprocessor_config.json", files), card, size, usual)
-    reader = TextReader(read_tokenizer(card, files), config.text_config.max_position_embeddings, is_padded=False)
-    return Clip(network, preparation, reader, device)
+    towers = load_towers(
+        card, files, device, read_config, CLIPModel, Normalisation(CLIP_MEAN, CLIP_STD), is_padded=False
+    )
+    return Clip(*towers, device)

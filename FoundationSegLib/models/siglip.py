@@ -18,13 +18,13 @@ from transformers.models.siglip.configuration_siglip import SiglipTextConfig, Si
 from ..core.cards import ModelCard
 from ..core.scoring import Head
 from .base import Check, unstoppable
-from .checkpoint_files import file_called, read_json, required_file
+from .checkpoint_files import read_json
 from .classifier_base import TextVectors
 from .config_sections import read_section, unusable
 from .image_text import Preparation, TextReader, grid, unit
 from .modules import checked, weight_bytes
 from .normalisation import Normalisation
-from .two_towers import build_network, read_preparation, read_tokenizer, read_weights
+from .two_towers import load_towers
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -91,11 +91,5 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Siglip:
     Raises:
         CheckpointError: a file is missing or damaged, or they do not describe and hold SigLIP's network.
     """
-    path = required_file("config.json", files, card)
-    config = read_config(path, card)
-    network: Any = build_network(lambda: SiglipModel(config), read_weights(card, files), card, device, path.name)
-    size = config.vision_config.image_size
-    usual = Preparation(size, Normalisation(_HALF, _HALF))
-    preparation = read_preparation(file_called("preprocessor_config.json", files), card, size, usual)
-    reader = TextReader(read_tokenizer(card, files), config.text_config.max_position_embeddings, is_padded=True)
-    return Siglip(network, preparation, reader, device)
+    towers = load_towers(card, files, device, read_config, SiglipModel, Normalisation(_HALF, _HALF), is_padded=True)
+    return Siglip(*towers, device)

@@ -19,7 +19,7 @@ from .checkpoint_files import (
     required_file,
 )
 from .config_sections import unusable
-from .image_text import Preparation
+from .image_text import Preparation, TextReader
 from .normalisation import Normalisation
 
 # Counted up in every network, and in old checkpoints none the less.
@@ -114,3 +114,34 @@ def read_preparation(path: Path | None, card: ModelCard, size: int, usual: Prepa
     if not (fits and all(type(n) in (int, float) for n in numbers) and min(*std, factor) > 0):
         raise CheckpointError(f"{card.title}: {path.name} asks for a preparation of pictures that is not this model's")
     return Preparation(size, Normalisation(tuple(mean), tuple(std), factor), resample, usual.by_pillow)
+
+
+def load_towers(
+    card: ModelCard,
+    files: Mapping[str, Path],
+    device: str,
+    read_config: Callable[[Path, ModelCard], Any],
+    make: Callable[[Any], nn.Module],
+    usual: Normalisation,
+    is_padded: bool,
+) -> tuple[Any, Preparation, TextReader]:
+    """The network, the preparation of pictures and the reader of texts in a folder of transformers.
+
+    Args:
+        card, files, device: as every adapter's ``load`` gets them.
+        read_config: the network's sizes, out of config.json.
+        make: the network of these sizes, with whatever weights.
+        usual: how pictures are prepared where the folder does not say.
+        is_padded: texts are filled up to the longest that the network takes.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or they do not describe and hold the network.
+    """
+    path = required_file("config.json", files, card)
+    config = read_config(path, card)
+    network = build_network(lambda: make(config), read_weights(card, files), card, device, path.name)
+    size = config.vision_config.image_size
+    kept = file_called("preprocessor_config.json", files)
+    preparation = read_preparation(kept, card, size, Preparation(size, usual))
+    reader = TextReader(read_tokenizer(card, files), config.text_config.max_position_embeddings, is_padded=is_padded)
+    return network, preparation, reader
