@@ -11,8 +11,7 @@ import numpy as np
 from FoundationSegLib.commands.cli import main as foundationseg
 from FoundationSegLib.core.errors import FoundationSegError, InputError
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 
 from .demo_data import DemoImageError, demo_image
 

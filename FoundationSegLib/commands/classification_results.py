@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.classification import NONE_OF_THESE, RESEARCH_USE, Classification
 from ..core.volume import Volume
-from ..io.formats import output_format
+from ..io.output_files import output_format
 from .interrupts import interrupts_wait
 from .report import software_versions
 from .terminal import one_line
@@ -101,7 +101,7 @@ def evidence_writer(path: Path, volume: Volume, answer: Classification) -> Calla
     (evidence,) = answer.evidence
     if output_format(path) == "seg.nrrd":
         return _segment_writer(volume, answer)
-    from ..io.outputs import write_values
+    from ..io.writing import write_values
 
     box, painted = evidence.paint(volume.geometry)
     values = np.full(volume.geometry.shape_kji, evidence.values.min(), np.float32)

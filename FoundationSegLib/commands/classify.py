@@ -23,7 +23,7 @@ from ..core.mask import PackedMask
 from ..core.scoring import RuleChoice, Scoring
 from ..core.volume import Volume, require_image
 from ..hub.store import default_store_folder
-from ..io.formats import output_format
+from ..io.output_files import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings

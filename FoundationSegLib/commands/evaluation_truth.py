@@ -35,8 +35,8 @@ def read_truth(options: argparse.Namespace) -> Truth:
     """
     with interrupts_wait():
         from ..io.images import read_volume
-        from ..io.label_maps import read_label_map
         from ..io.nifti import is_sheared
+        from ..io.segmentations import read_label_map
 
     volume = read_volume(options.image, series=options.series, frame=options.frame)
     require_image(volume)

@@ -15,8 +15,8 @@ from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
 from ..core.requests import Prediction, SegmentPrediction
 from ..core.volume import Volume
-from ..io.formats import output_format
-from ..io.outputs import write_label_map
+from ..io.output_files import output_format
+from ..io.writing import write_label_map
 from ..mrml import segment_tags
 from ..mrml.files import write_segmentation
 from ..mrml.headless import HeadlessScene, boot_scene

@@ -20,7 +20,7 @@ from ..core.sizes import bytes_of
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
 from ..hub.store import default_store_folder
-from ..io.formats import output_format
+from ..io.output_files import output_format
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from ..worker.settings import WorkerSettings

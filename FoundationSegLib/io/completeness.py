@@ -1,23 +1,79 @@
-"""Whether a file is all there. ITK reads some damaged files without a word and fills the rest with stray memory."""
+"""Damaged files and noisy libraries: ITK reads some damaged files without a word and fills in stray memory."""
 
 import gzip
 import os
 import re
 import struct
+import sys
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..core.errors import InputError
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _BEST_COMPRESSION = 1032  # of deflate, https://zlib.net/zlib_tech.html
 _BAD_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
 
 # What the C libraries say on the terminal while ITK reports success.
 _SIGNS_OF_DAMAGE = ("premature end", "bad huffman", "can not read", "read error", "not read completely")
+
+# The descriptors belong to the whole process: two threads that turn them aside at once would restore them wrongly.
+_ONE_AT_A_TIME = threading.RLock()
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+
+
+@contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Keep ITK's messages off standard output and standard error; the list holds those lines after the block.
+
+    ITK's own warnings can be switched off, but libtiff, libjpeg, MetaIO and HDF5 write to the descriptors themselves,
+    and some damage ("Premature end of JPEG file") is reported nowhere else.
+    """
+    lines: list[str] = []
+    with _ONE_AT_A_TIME, _without_itk_warnings(), TemporaryFile() as sink:
+        try:
+            with _redirected(_STANDARD_OUTPUT, sink.fileno()), _redirected(_STANDARD_ERROR, sink.fileno()):
+                yield lines
+        finally:
+            sink.seek(0)
+            lines += sink.read().decode(errors="replace").splitlines()
+
+
+@contextmanager
+def _without_itk_warnings() -> Iterator[None]:
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+@contextmanager
+def _redirected(descriptor: int, sink: int) -> Iterator[None]:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # a process without a console has none
+            stream.flush()
+    try:
+        saved = os.dup(descriptor)
+    except OSError:  # nor the descriptor, and nothing to keep quiet
+        yield
+        return
+    os.dup2(sink, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(saved, descriptor)
+        os.close(saved)
 
 
 def check_readable(path: Path) -> None:
@@ -27,14 +83,14 @@ def check_readable(path: Path) -> None:
         InputError: it is not; the message names the file without its folders.
     """
     if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise InputError(f"{path.name} {what}; check the path")
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise InputError(f"{path.name} {problem}; check the path")
     try:
         with path.open("rb") as file:
-            empty = not file.read(1)
+            is_empty = not file.read(1)
     except OSError as error:
         raise InputError(f"{path.name} cannot be opened: {error.strerror}") from error
-    if empty:
+    if is_empty:
         raise InputError(f"{path.name} is empty; fetch it again")
 
 
@@ -44,62 +100,70 @@ def damaged(path: Path) -> InputError:
 
 
 def is_compressed(path: Path) -> bool:
-    """True for a gzip file, by its first two bytes."""
+    """Recognise a gzip file by its first two bytes."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
-def first_bytes(path: Path, count: int) -> bytes:
-    """The first bytes of a file, decompressed if it is a gzip file.
+@contextmanager
+def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressed if it is a gzip file.
 
     Raises:
-        InputError: the compressed stream is cut off or damaged there.
+        InputError: in the block, the compressed stream is cut off, or its checksum is wrong.
     """
     try:
         with gzip.open(path) if is_compressed(path) else path.open("rb") as stream:
-            return stream.read(count)
+            yield stream
     except _BAD_STREAM as error:
         raise damaged(path) from error
 
 
+def first_bytes(path: Path, count: int) -> bytes:
+    """Return at most ``count`` bytes from the start of a file, decompressed if it is a gzip file.
+
+    Raises:
+        InputError: the compressed stream is cut off or damaged there.
+    """
+    with _decompressed(path) as stream:
+        return stream.read(count)
+
+
 def stored_bytes(path: Path) -> int:
-    """How many bytes the file holds, decompressed if it is a gzip file, which is read to its end for that.
+    """Count the bytes of the file, decompressed if it is a gzip file, which is read to its end for that.
 
     Raises:
         InputError: the compressed stream is cut off, or its checksum is wrong.
     """
     if not is_compressed(path):
         return path.stat().st_size
-    try:
-        with gzip.open(path) as stream:
-            return sum(len(chunk) for chunk in iter(lambda: stream.read(_CHUNK), b""))
-    except _BAD_STREAM as error:
-        raise damaged(path) from error
+    with _decompressed(path) as stream:
+        return sum(len(chunk) for chunk in iter(lambda: stream.read(_CHUNK_BYTES), b""))
 
 
-def check_plausible(path: Path, wanted: int) -> None:
+def check_plausible(path: Path, needed_bytes: int) -> None:
     """Make sure that a file can hold so many decompressed bytes, before memory is taken for them.
 
     Raises:
         InputError: it cannot; it is cut off, or its header is wrong.
     """
-    if wanted > path.stat().st_size * (_BEST_COMPRESSION if is_compressed(path) else 1):
+    if needed_bytes > path.stat().st_size * (_BEST_COMPRESSION if is_compressed(path) else 1):
         raise damaged(path)
 
 
-def check_stored_voxels(path: Path, offset: int, voxels: NDArray[np.generic], wanted: int) -> None:
+def check_stored_voxels(path: Path, offset: int, voxels: NDArray[np.generic], needed_bytes: int) -> None:
     """Make sure that the file that these voxels were read from is whole.
 
     Args:
         path: the file, compressed or not.
         offset: where the voxels begin, in decompressed bytes.
-        voxels: what was read, in the file's order.
-        wanted: how many decompressed bytes there must be.
+        voxels: the values as read, in the file's order.
+        needed_bytes: the least number of decompressed bytes.
 
     Raises:
         InputError: the file is cut off or damaged.
     """
-    if not _has_checksum_of(path, offset, voxels) and stored_bytes(path) < wanted:
+    if not _has_checksum_of(path, offset, voxels) and stored_bytes(path) < needed_bytes:
         raise damaged(path)
 
 
@@ -120,7 +184,7 @@ def _has_checksum_of(path: Path, offset: int, voxels: NDArray[np.generic]) -> bo
 
 
 def check_complete(path: Path, reader: str, voxel_bytes: int, complaints: list[str]) -> None:
-    """Make sure that an image that ITK has read was all there.
+    """Make sure that the image file that ITK has read was whole.
 
     Args:
         path: the file.
@@ -131,14 +195,14 @@ def check_complete(path: Path, reader: str, voxel_bytes: int, complaints: list[s
     Raises:
         InputError: the file is shorter than its header promises, or a library said that it is damaged.
     """
-    told = any(sign in line.lower() for line in complaints for sign in _SIGNS_OF_DAMAGE)
-    wanted = _least_bytes(path, reader, voxel_bytes)
-    if told or (wanted and stored_bytes(path) < wanted):
+    has_complaint = any(sign in line.lower() for line in complaints for sign in _SIGNS_OF_DAMAGE)
+    needed_bytes = _least_bytes(path, reader, voxel_bytes)
+    if has_complaint or (needed_bytes and stored_bytes(path) < needed_bytes):
         raise damaged(path)
 
 
 def _least_bytes(path: Path, reader: str, voxel_bytes: int) -> int:
-    """What a file must at least hold in the formats that ITK does not check itself; 0 for all others."""
+    """Return the smallest whole size of a file in the formats that ITK does not check itself; 0 for all others."""
     head = first_bytes(path, 1024)
     if reader == "BMPImageIO":
         return int.from_bytes(head[2:6], "little")

@@ -1,5 +1,6 @@
-"""DICOM folders: find the series, choose one, stack its slices."""
+"""DICOM folders and multi-frame files: find the series, choose one, and place its slices in space."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,24 +8,36 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import GeometryError, InputError
-from .completeness import damaged
-from .dicom_frames import place_frames
-from .quiet import quiet
+from .completeness import damaged, quiet
 from .raw import MODALITY, ORIENTATION, POSITION, SERIES_UID, RawImage, kept_tags, read_raw, swap_lps_ras, to_raw
-from .stack import place_slices
 
 _READER = "GDCMImageIO"
 _PREAMBLE_BYTES = 128
 _PIXEL_ELEMENT = b"\xe0\x7f\x10\x00"
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
+
+_POSITION_TAG = (0x0020, 0x0032)
+_ORIENTATION_TAG = (0x0020, 0x0037)
+_PIXEL_SPACING_TAG = (0x0028, 0x0030)
+_RESCALE_TAGS = ((0x0028, 0x1052), (0x0028, 0x1053))
+
 # How far direction cosines, or voxel sizes as a part of themselves, may differ between slices of one volume.
 _SAME = 1e-3
+# Steps between slices count as equal up to this part of the usual step, or up to this length where it is more: two
+# positions rounded to hundredths, as some scanners write them, make a step wrong by 0.01 mm.
+_STEP_TOLERANCE = 0.01
+_STEP_TOLERANCE_MM = 0.011
+# Slices closer than this share a position; the finest micro-CT has steps ten times as large.
+_SAME_POSITION_MM = 1e-4
+# Sideways drift of a step, as a part of its length, from which a stack counts as tilted: 0.06 degrees.
+_SMALLEST_TILT = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Slice:
+class SliceHeader:
     """The header of one DICOM image.
 
     Attributes:
@@ -65,7 +78,7 @@ class Series:
     """The images of a folder that share a series UID, in the order of their file names; at least one."""
 
     uid: str
-    slices: tuple[Slice, ...]
+    slices: tuple[SliceHeader, ...]
 
     @property
     def modality(self) -> str:
@@ -74,11 +87,11 @@ class Series:
 
 
 def read_folder(folder: Path, series: str | None = None) -> RawImage:
-    """The volume of one series in a DICOM folder.
+    """Read the volume of one series in a DICOM folder.
 
     Args:
         folder: the folder; where it holds no DICOM image itself, its subfolders are searched too.
-        series: which one, see :func:`choose_series`.
+        series: the choice, as in :func:`choose_series`.
 
     Raises:
         InputError: no DICOM image, several series and no choice, a damaged slice, slices that make no volume.
@@ -88,31 +101,30 @@ def read_folder(folder: Path, series: str | None = None) -> RawImage:
 
 
 def find_series(folder: Path) -> tuple[Series, ...]:
-    """The image series of a folder, ordered by UID; other files are ignored.
+    """List the image series of a folder, ordered by UID; other files are ignored.
 
     Raises:
         InputError: no DICOM image, a DICOM image that is damaged, or a folder that cannot be listed.
     """
     try:
-        slices = _scan(folder.iterdir()) or _scan(folder.rglob("*"))
+        slices = _read_headers(folder.iterdir()) or _read_headers(folder.rglob("*"))
     except OSError as error:
         raise InputError(f"the folder cannot be read: {error.strerror}") from error
     if not slices:
         raise InputError("the folder holds no DICOM image; for an image of another format, give the file itself")
-    by_uid: defaultdict[str, list[Slice]] = defaultdict(list)
+    by_uid: defaultdict[str, list[SliceHeader]] = defaultdict(list)
     for image in slices:
         by_uid[image.tags.get(SERIES_UID, "")].append(image)
     return tuple(Series(uid, tuple(by_uid[uid])) for uid in sorted(by_uid))
 
 
-def _scan(paths: Iterable[Path]) -> list[Slice]:
+def _read_headers(paths: Iterable[Path]) -> list[SliceHeader]:
     files = sorted(path for path in paths if path.is_file())
     with quiet():
-        found = [_read_slice(path) for path in files]
-    return [image for image in found if image is not None]
+        return [header for path in files if (header := _read_header(path)) is not None]
 
 
-def _read_slice(path: Path) -> Slice | None:
+def _read_header(path: Path) -> SliceHeader | None:
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READER)
     reader.SetFileName(str(path))
@@ -122,13 +134,8 @@ def _read_slice(path: Path) -> Slice | None:
         if _is_damaged_image(path):
             raise damaged(path) from None
         return None
-    return Slice(
-        path=path,
-        sizes=tuple(reader.GetSize()),
-        spacing_ij=(reader.GetSpacing()[0], reader.GetSpacing()[1]),
-        pixel_type=reader.GetPixelID(),
-        tags=kept_tags(reader),
-    )
+    i, j = reader.GetSpacing()[:2]
+    return SliceHeader(path, tuple(reader.GetSize()), (i, j), reader.GetPixelID(), kept_tags(reader))
 
 
 def _is_damaged_image(path: Path) -> bool:
@@ -139,62 +146,60 @@ def _is_damaged_image(path: Path) -> bool:
     return is_dicom and _DIRECTORY_CLASS not in head and _PIXEL_ELEMENT in path.read_bytes()
 
 
-def choose_series(found: Sequence[Series], wanted: str | None) -> Series:
-    """One of the series.
+def choose_series(series: Sequence[Series], choice: str | None) -> Series:
+    """Choose one of the series.
 
     Args:
-        found: what the folder holds.
-        wanted: a number of the list in the message (from 1), a whole UID, or an end of one that no other has; None
+        series: all series of the folder.
+        choice: a number of the list in the message (from 1), a whole UID, or an end of one that no other has; None
             for the only one.
 
     Raises:
         InputError: none or several fit; the message lists number, UID, modality and count of images of each.
     """
-    if wanted is None:
-        fitting = list(found)
-        problem = f"the folder holds {len(found)} DICOM series; choose one with --series"
-    elif wanted.isdecimal() and 1 <= int(wanted) <= len(found):
-        return found[int(wanted) - 1]
+    if choice is None:
+        fitting = list(series)
+        problem = f"the folder holds {len(series)} DICOM series; choose one with --series"
+    elif choice.isdecimal() and 1 <= int(choice) <= len(series):
+        return series[int(choice) - 1]
     else:
-        fitting = [one for one in found if one.uid == wanted] or [one for one in found if one.uid.endswith(wanted)]
-        problem = f"{'several series fit' if fitting else 'no series fits'} --series {wanted}; there are"
+        fitting = [s for s in series if s.uid == choice] or [s for s in series if s.uid.endswith(choice)]
+        problem = f"{'several series fit' if fitting else 'no series fits'} --series {choice}; there are"
     if len(fitting) == 1:
         return fitting[0]
-    listed = ", ".join(
-        f"{n}: {one.uid} ({one.modality or 'no modality'}, {len(one.slices)} images)" for n, one in enumerate(found, 1)
-    )
-    raise InputError(f"{problem}: {listed}")
+    names = (f"{n}: {s.uid} ({s.modality or 'no modality'}, {len(s.slices)} images)" for n, s in enumerate(series, 1))
+    raise InputError(f"{problem}: {', '.join(names)}")
 
 
 def _read_series(series: Series) -> RawImage:
-    first = series.slices[0]
-    if len(series.slices) == 1:
-        return read_file(first.path)
-    _check_alike(series.slices)
-    stack = place_slices([one.position for one in series.slices], first.orientation, first.spacing_ij)
-    raw = _read_voxels([series.slices[n] for n in stack.order])
+    slices = series.slices
+    if len(slices) == 1:
+        return read_file(slices[0].path)
+    _check_alike(slices)
+    stack = place_slices([image.position for image in slices], slices[0].orientation, slices[0].spacing_ij)
+    raw = _read_voxels([slices[n] for n in stack.order])
     return replace(raw, ijk_to_ras=swap_lps_ras(stack.matrix_lps), notes=stack.notes)
 
 
-def _check_alike(slices: Sequence[Slice]) -> None:
-    if any(len(one.sizes) > 2 and one.sizes[2] > 1 for one in slices):
+def _check_alike(slices: Sequence[SliceHeader]) -> None:
+    if any(image.sizes[2:] > (1,) for image in slices):
         raise InputError("the series holds several multi-frame images; give one of its files instead of the folder")
-    if len({one.sizes for one in slices}) > 1:
+    if len({image.sizes for image in slices}) > 1:
         raise InputError("the series' images differ in size and make no volume; give one of its files, or another one")
-    if not all(one.position and one.orientation for one in slices):
+    if not all(image.position and image.orientation for image in slices):
         raise InputError("the series' images do not say where they lie; give one of its files instead of the folder")
-    if np.ptp([one.orientation for one in slices], axis=0).max() > _SAME:
+    if np.ptp([image.orientation for image in slices], axis=0).max() > _SAME:
         raise GeometryError("the series' slices lie in different directions (a localizer?) and make no volume")
-    sizes = np.array([one.spacing_ij for one in slices])
-    if (np.ptp(sizes, axis=0) > _SAME * sizes.min(axis=0)).any():
+    spacings = np.array([image.spacing_ij for image in slices])
+    if (np.ptp(spacings, axis=0) > _SAME * spacings.min(axis=0)).any():
         raise GeometryError("the series' slices have voxels of different sizes and make no volume")
 
 
-def _read_voxels(slices: Sequence[Slice]) -> RawImage:
+def _read_voxels(slices: Sequence[SliceHeader]) -> RawImage:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO(_READER)
-    reader.SetFileNames([str(one.path) for one in slices])
-    if len({one.pixel_type for one in slices}) > 1:
+    reader.SetFileNames([str(image.path) for image in slices])
+    if len({image.pixel_type for image in slices}) > 1:
         # Each slice is rescaled by itself (PET: with a slope of its own); the first one's type may not hold the rest.
         reader.SetOutputPixelType(sitk.sitkFloat32)
     with quiet():
@@ -206,13 +211,143 @@ def _read_voxels(slices: Sequence[Slice]) -> RawImage:
 
 
 def read_file(path: Path) -> RawImage:
-    """The content of one image file of any format; the frames of a DICOM file in their places.
+    """Read one image file of any format; the frames of a DICOM file are put in their places.
 
     Raises:
-        InputError, GeometryError: as :func:`~FoundationSegLib.io.raw.read_raw` and
-            :func:`~FoundationSegLib.io.dicom_frames.place_frames`.
+        InputError, GeometryError: as :func:`~FoundationSegLib.io.raw.read_raw` and :func:`place_frames`.
     """
     raw = read_raw(path)
     # The frames of a segmentation object belong to several segments and share positions; it is refused later.
     is_stack = raw.is_dicom and raw.voxels.shape[1] > 1 and raw.tags.get(MODALITY) != "SEG"
     return place_frames(path, raw) if is_stack else raw
+
+
+def place_frames(path: Path, raw: RawImage) -> RawImage:
+    """Order the frames of a multi-frame image along their normal, with the matrix that their positions give.
+
+    GDCM places them by the first two frames and checks nothing. Files whose frames have no positions (ultrasound,
+    secondary capture) or one for all come back as they are.
+
+    Raises:
+        GeometryError: positions are uneven or shared, orientations differ, or not every frame has one.
+        InputError: the frames' stored values mean different things.
+    """
+    count = raw.voxels.shape[1]
+    content = path.read_bytes()
+    if any(len(set(_elements(content, tag, 1))) > 1 for tag in _RESCALE_TAGS):
+        raise InputError(f"{path.name}: its frames are scaled differently, which is not supported; export them singly")
+    positions = _elements(content, _POSITION_TAG, 3)
+    if len(positions) < 2:
+        return raw
+    orientations = _elements(content, _ORIENTATION_TAG, 6)
+    if len(positions) != count or not orientations:
+        raise GeometryError(f"{path.name} has {count} frames, but positions for {len(positions)}; export it again")
+    if np.ptp(orientations, axis=0).max() > _SAME:
+        raise GeometryError(f"{path.name}: its frames lie in different directions; it is no volume")
+    # DICOM gives the distance of rows, then that of columns: along j, then along i.
+    along_j, along_i = (_elements(content, _PIXEL_SPACING_TAG, 2) or [(1.0, 1.0)])[0]
+    stack = place_slices(positions, orientations[0], (along_i, along_j))
+    voxels = raw.voxels[:, list(stack.order)]
+    return replace(raw, voxels=voxels, ijk_to_ras=swap_lps_ras(stack.matrix_lps), notes=(*raw.notes, *stack.notes))
+
+
+def _elements(content: bytes, tag: tuple[int, int], count: int) -> list[tuple[float, ...]]:
+    """Return the values of every element with that tag and that many decimals, in the file's order.
+
+    The elements lie in nested sequences that ITK does not hand out. They are found by their bytes: little endian
+    (all that DICOM still allows), then either ``DS`` and two bytes of length, or four bytes of length.
+    """
+    name = re.escape(tag[0].to_bytes(2, "little") + tag[1].to_bytes(2, "little"))
+    elements = []
+    for match in re.finditer(name + rb"(?:DS(.)\x00|(.)\x00\x00\x00)", content, re.DOTALL):
+        length = (match[1] or match[2])[0]
+        text = content[match.end() : match.end() + length].decode("latin-1")
+        if values := _decimals(text, count):  # none where these bytes were voxels
+            elements.append(values)
+    return elements
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceStack:
+    """A stack of slices in space.
+
+    Attributes:
+        order: the slices from the first to the last along the normal.
+        matrix_lps: (4, 4) float64, voxel index (i, j, k) to LPS in mm.
+        notes: a tilt, if there is one.
+    """
+
+    order: tuple[int, ...]
+    matrix_lps: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+
+def place_slices(positions_lps: ArrayLike, orientation: Sequence[float], spacing_ij: Sequence[float]) -> SliceStack:
+    """Order slices along their normal and find the matrix of the volume that they make.
+
+    A gantry tilt (every slice shifted sideways by the same amount) becomes a sheared matrix.
+
+    Args:
+        positions_lps: (N, 3), the centre of each slice's first voxel in mm, N at least 2 (DICOM 0020,0032).
+        orientation: direction of the i axis, then of the j axis, in LPS (DICOM 0020,0037).
+        spacing_ij: distance between voxel centres along i and j, in mm.
+
+    Raises:
+        GeometryError: slices share a position, gaps differ, or slices are shifted sideways by different amounts; the
+            message counts slices from 1 along the normal.
+    """
+    positions = np.asarray(positions_lps, dtype=np.float64)
+    across, down = (_unit(orientation[n : n + 3]) for n in (0, 3))
+    normal = _unit(np.cross(across, down))
+    order = np.argsort(positions @ normal, kind="stable")
+    steps = np.diff(positions[order], axis=0)
+    _check_steps(steps, steps @ normal)
+    step, notes = _mean_step(steps.mean(axis=0), normal)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.column_stack((across * spacing_ij[0], down * spacing_ij[1], step))
+    matrix[:3, 3] = positions[order[0]]
+    return SliceStack(tuple(order.tolist()), matrix, notes)
+
+
+def _unit(vector: ArrayLike) -> NDArray[np.float64]:
+    direction = np.asarray(vector, dtype=np.float64)
+    length = np.linalg.norm(direction)
+    if not length > 0:
+        raise GeometryError("the slices' orientation is not a pair of directions at an angle")
+    return direction / length
+
+
+def _check_steps(steps: NDArray[np.float64], gaps: NDArray[np.float64]) -> None:
+    count = len(steps) + 1
+    twins = np.flatnonzero(gaps < _SAME_POSITION_MM)
+    if twins.size:
+        raise GeometryError(
+            f"{twins.size + 1} or more of the {count} slices share a position (first: slices {twins[0] + 1} and "
+            f"{twins[0] + 2}): duplicates, or several time points in one series; keep one set"
+        )
+    usual = float(np.median(gaps))
+    tolerance = max(_STEP_TOLERANCE * usual, _STEP_TOLERANCE_MM)
+    uneven = np.flatnonzero(np.abs(gaps - usual) > tolerance)
+    if uneven.size:
+        n = int(uneven[0])
+        raise GeometryError(
+            f"the slices are unevenly spaced: {gaps[n]:.4g} mm between slices {n + 1} and {n + 2} of {count} instead "
+            f"of {usual:.4g} mm; a slice may be missing"
+        )
+    crooked = np.flatnonzero(np.linalg.norm(steps - np.median(steps, axis=0), axis=1) > tolerance)
+    if crooked.size:
+        n = int(crooked[0])
+        raise GeometryError(
+            f"the slices do not lie in a row: slice {n + 2} of {count} is shifted sideways against slice {n + 1} "
+            "differently from the others"
+        )
+
+
+def _mean_step(step: NDArray[np.float64], normal: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return the step from slice to slice: along the normal unless the stack is really tilted."""
+    along = float(step @ normal)
+    sideways = float(np.linalg.norm(step - along * normal))
+    if sideways <= _SMALLEST_TILT * along:
+        return along * normal, ()
+    angle = np.degrees(np.arctan2(sideways, along))
+    return step, (f"the slices are tilted by {angle:.1f} degrees (gantry tilt); the volume's grid is sheared to match",)

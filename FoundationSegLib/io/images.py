@@ -1,5 +1,6 @@
 """Files and DICOM folders to volumes: one image, grey or colour, in RAS."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +11,25 @@ from numpy.typing import NDArray
 from ..core.errors import InputError
 from ..core.volume import Volume
 from .dicom import read_file, read_folder
-from .dicom_display import display_window, is_inverted
-from .label_maps import is_segmentation, looks_like_label_map
-from .raw import MODALITY, PIXEL_SPACING, RawImage
+from .raw import (
+    BITS_STORED,
+    IS_SIGNED,
+    MODALITY,
+    PHOTOMETRIC,
+    PIXEL_SPACING,
+    RESCALE_INTERCEPT,
+    RESCALE_SLOPE,
+    WINDOW_CENTRE,
+    WINDOW_WIDTH,
+    RawImage,
+)
+from .segmentations import is_segmentation, looks_like_label_map
 
 _ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)
 
 
 def read_volume(path: Path, *, series: str | None = None, frame: int | None = None) -> Volume:
-    """The image in a file that SimpleITK reads, or in a DICOM folder.
+    """Read the image in a file that SimpleITK reads, or in a DICOM folder.
 
     Voxels keep their type; DICOM's rescaling is applied and MONOCHROME1 inverted, so that high is bright. A picture
     becomes one slice. The notes of the volume tell what was changed or assumed.
@@ -46,12 +57,13 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
             f"{shown} is a label map, not an image: whole numbers from 0 up, in patches of equal value; "
             "give the image that it was drawn on"
         )
-    notes = (*raw.notes, *frame_notes, *colour_notes, *_inversion_notes(raw.tags), *_spacing_notes(raw))
+    inversion = ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(raw.tags) else ()
+    notes = (*raw.notes, *frame_notes, *colour_notes, *inversion, *_spacing_notes(raw))
     return Volume(array, raw.geometry, raw.tags.get(MODALITY) or None, display_window(raw.tags), name, notes)
 
 
 def image_name(path: Path) -> str:
-    """The file's name without folders and endings: ``"example_ct_sm"`` for ``example_ct_sm.nii.gz``."""
+    """Return the file's name without folders and endings: ``"example_ct_sm"`` for ``example_ct_sm.nii.gz``."""
     return _ENDINGS.sub("", path.name) or path.name
 
 
@@ -66,7 +78,7 @@ def _read(path: Path, series: str | None) -> RawImage:
 def _choose_frame(
     voxels: NDArray[np.generic], frame: int | None, shown: str
 ) -> tuple[NDArray[np.generic], tuple[str, ...]]:
-    """One frame, (K, J, I, C), of (F, K, J, I, C) voxels, and the note that says which."""
+    """Choose one frame, (K, J, I, C), of (F, K, J, I, C) voxels, and the note that says which."""
     count = voxels.shape[0]
     if count == 1 and frame is None:
         return voxels[0], ()
@@ -80,7 +92,7 @@ def _choose_frame(
 
 
 def grey_or_colour(voxels: NDArray[np.generic], shown: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
-    """Grey values (K, J, I) or colours (K, J, I, 3) of (K, J, I, C) voxels, and notes.
+    """Reduce (K, J, I, C) voxels to grey values (K, J, I) or colours (K, J, I, 3); also notes.
 
     Transparency is dropped; colours whose channels are equal everywhere become grey.
 
@@ -106,10 +118,6 @@ def _can_be_colour(voxels: NDArray[np.generic]) -> bool:
     return voxels.dtype.kind == "u" or (voxels.dtype.kind == "f" and bool(voxels.min() >= 0 and voxels.max() <= 1))
 
 
-def _inversion_notes(tags: Mapping[str, str]) -> tuple[str, ...]:
-    return ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(tags) else ()
-
-
 def _spacing_notes(raw: RawImage) -> tuple[str, ...]:
     """Pictures and ultrasound often do not say how large they are; sizes in mm mean nothing then."""
     flat = raw.voxels.shape[1] == 1
@@ -117,3 +125,33 @@ def _spacing_notes(raw: RawImage) -> tuple[str, ...]:
     if silent and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1)):
         return ("the file names no voxel size: 1 mm was assumed",)
     return ()
+
+
+def is_inverted(tags: Mapping[str, str]) -> bool:
+    """True for a DICOM image of which low stored values are bright; ITK has turned its values over by then."""
+    return tags.get(PHOTOMETRIC) == "MONOCHROME1"
+
+
+def display_window(tags: Mapping[str, str]) -> tuple[float, float] | None:
+    """Return (width, centre) of the display that a DICOM header suggests for the values that ITK returns, or None.
+
+    Of several windows, the first. ITK turns MONOCHROME1 over within the range of the stored bits, the window with it.
+    """
+    width, centre = _first_number(tags, WINDOW_WIDTH), _first_number(tags, WINDOW_CENTRE)
+    if width is None or centre is None or width <= 0:
+        return None
+    if not is_inverted(tags):
+        return width, centre
+    bits = _first_number(tags, BITS_STORED) or 0
+    lowest_and_highest = -1 if _first_number(tags, IS_SIGNED) else 2**bits - 1
+    slope, intercept = _first_number(tags, RESCALE_SLOPE), _first_number(tags, RESCALE_INTERCEPT)
+    return width, (1 if slope is None else slope) * lowest_and_highest + 2 * (intercept or 0) - centre
+
+
+def _first_number(tags: Mapping[str, str], name: str) -> float | None:
+    """Return the first value of an element; None where it has no finite one."""
+    try:
+        value = float(tags[name].split("\\")[0])
+    except (KeyError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

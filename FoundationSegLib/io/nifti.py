@@ -1,23 +1,20 @@
-"""NIfTI headers, read here because ITK hides what they say: it drops shear, and prefers one matrix silently.
-
-Layout: nifti1.h, https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h.
-"""
+"""NIfTI headers, read by nibabel because ITK hides what they say: it drops shear, and prefers one matrix silently."""
 
 import math
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from nibabel.analyze import AnalyzeHeader
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header, Nifti2Image, Nifti2Pair
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, InputError
 from ..core.geometry import Geometry
-from .completeness import check_plausible, first_bytes
+from .completeness import check_plausible, damaged, first_bytes
 
-_HEADER_BYTES = 348
-_NIFTI2_HEADER_BYTES = 540
 _LARGEST_OFFSET = 1 << 31  # of the voxels, in bytes; a header that says more is broken
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre; everything else is taken for mm, as ITK does
 
@@ -29,7 +26,7 @@ _SAME_PLACE_VOXELS = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NiftiHeader:
-    """What counts of a NIfTI-1 header.
+    """The fields that count of a NIfTI-1, NIfTI-2 or Analyze header.
 
     Attributes:
         sizes: number of voxels along each axis, i first.
@@ -38,6 +35,7 @@ class NiftiHeader:
         end_of_voxels: how many bytes it must hold.
         spacing_mm: ``pixdim`` of the first three axes.
         sform, qform: (4, 4) float64 to RAS in mm, or None where the header's code says that it is not set.
+        is_version_2: True for NIfTI-2, which ITK does not read.
     """
 
     sizes: tuple[int, ...]
@@ -47,6 +45,7 @@ class NiftiHeader:
     spacing_mm: tuple[float, float, float]
     sform: NDArray[np.float64] | None
     qform: NDArray[np.float64] | None
+    is_version_2: bool
 
     @property
     def matrix(self) -> NDArray[np.float64] | None:
@@ -55,85 +54,85 @@ class NiftiHeader:
 
 
 def read_header(path: Path) -> NiftiHeader | None:
-    """The header of a NIfTI-1 file or of its .hdr/.img pair; None for a file of another format.
+    """Read the header of a NIfTI file or of its .hdr/.img pair; None for a file of another format.
 
     Raises:
-        InputError: the file is NIfTI-2, which ITK does not read, or its compressed stream is damaged.
+        InputError: the compressed stream is damaged.
     """
     header_path = _partner(path, "img", "hdr")
     if not header_path.is_file():
         return None
-    head = first_bytes(header_path, _HEADER_BYTES)
-    order = next((mark for mark in "<>" if _integer(head, mark) == _HEADER_BYTES), None)
-    if any(_integer(head, mark) == _NIFTI2_HEADER_BYTES for mark in "<>") and head[4:8] in (b"n+2\0", b"ni2\0"):
-        raise InputError(f"{path.name} is NIfTI-2, which is not supported; save it as NIfTI-1 (.nii.gz) or NRRD")
-    magic = head[344:348]
-    is_nifti = magic in (b"n+1\0", b"ni1\0")
-    is_analyze = ".hdr" in header_path.suffixes  # the predecessor: the same sizes, no magic, no matrix
-    if order is None or len(head) < _HEADER_BYTES or not (is_nifti or is_analyze):
-        return None
-    voxels_path = path if magic == b"n+1\0" else _partner(header_path, "hdr", "img")
-    return _parse(head, order, voxels_path, is_nifti)
+    head = first_bytes(header_path, Nifti2Header.sizeof_hdr)
+    for kind in (Nifti1Header, Nifti2Header, AnalyzeHeader):
+        # Analyze is NIfTI's predecessor: the same sizes, no magic, no matrix.
+        if len(head) >= kind.sizeof_hdr and kind.may_contain_header(head):
+            if kind is AnalyzeHeader and ".hdr" not in header_path.suffixes:
+                return None
+            return _parse(kind(head[: kind.sizeof_hdr], check=False), header_path)
+    return None
 
 
 def _partner(path: Path, old: str, new: str) -> Path:
     return path.with_name(re.sub(rf"\.{old}(\.gz)?$", rf".{new}\1", path.name))
 
 
-def _integer(head: bytes, order: str) -> int:
-    return struct.unpack_from(order + "i", head)[0] if len(head) >= 4 else 0
-
-
-def _parse(head: bytes, order: str, voxels_path: Path, is_nifti: bool) -> NiftiHeader:
-    count, *sizes = struct.unpack_from(order + "8h", head, 40)
-    sizes = sizes[: max(0, count)]
-    bits = struct.unpack_from(order + "h", head, 72)[0]
-    pixdim = struct.unpack_from(order + "8f", head, 76)
-    stated_offset = struct.unpack_from(order + "f", head, 108)[0]
+def _parse(header: AnalyzeHeader, header_path: Path) -> NiftiHeader:
+    is_nifti = isinstance(header, Nifti1Header)
+    is_single = is_nifti and bytes(header["magic"]).startswith(b"n+")
+    scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
+    sizes = tuple(int(size) for size in header["dim"][1 : 1 + max(0, int(header["dim"][0]))])
+    stated_offset = float(header["vox_offset"])
     offset = int(stated_offset) if 0 <= stated_offset < _LARGEST_OFFSET else 0
-    scale = _MM_PER_UNIT.get(head[123] & 7, 1.0) if is_nifti else 1.0
-    spacing = tuple(abs(length) * scale for length in pixdim[1:4])
-    qform_code, sform_code = struct.unpack_from(order + "2h", head, 252) if is_nifti else (0, 0)
-    sform = np.array(struct.unpack_from(order + "12f", head, 280)).reshape(3, 4) * scale
-    placed = struct.unpack_from(order + "6f", head, 256)
-    qform = _from_quaternion(placed[:3], spacing, np.array(placed[3:]) * scale, flipped=pixdim[0] < 0)
+    i, j, k = (abs(float(length)) * scale for length in header["pixdim"][1:4])
     return NiftiHeader(
-        sizes=tuple(sizes),
-        voxels_path=voxels_path,
+        sizes=sizes,
+        voxels_path=header_path if is_single else _partner(header_path, "hdr", "img"),
         offset=offset,
-        end_of_voxels=offset + math.prod(sizes) * bits // 8,
-        spacing_mm=(spacing[0], spacing[1], spacing[2]),
-        # Some programs set the code and leave the matrix zero; like ITK, take that for not set.
-        sform=_affine(sform[:, :3], sform[:, 3]) if sform_code > 0 and sform[:, :3].any() else None,
-        qform=qform if qform_code > 0 else None,
+        end_of_voxels=offset + math.prod(sizes) * int(header["bitpix"]) // 8,
+        spacing_mm=(i, j, k),
+        sform=_sform(header, scale) if is_nifti else None,
+        qform=_qform(header, scale) if is_nifti else None,
+        is_version_2=isinstance(header, Nifti2Header),
     )
 
 
-def _affine(linear: NDArray[np.float64], origin: NDArray[np.float64]) -> NDArray[np.float64]:
-    matrix = np.eye(4)
-    matrix[:3, :3] = linear
-    matrix[:3, 3] = origin
-    return matrix
+def _sform(header: Nifti1Header, scale: float) -> NDArray[np.float64] | None:
+    matrix = np.array(header.get_sform(), np.float64)
+    # Some programs set the code and leave the matrix zero; like ITK, take that for not set.
+    is_set = header["sform_code"] > 0 and matrix[:3, :3].any()
+    return np.diag((scale, scale, scale, 1.0)) @ matrix if is_set else None
 
 
-def _from_quaternion(
-    bcd: tuple[float, ...], spacing: tuple[float, ...], origin: NDArray[np.float64], flipped: bool
-) -> NDArray[np.float64]:
-    """The qform as a matrix ("METHOD 2" of nifti1.h)."""
-    b, c, d = bcd
-    a = math.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
-    rotation = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
-    return _affine(rotation * (spacing[0], spacing[1], -spacing[2] if flipped else spacing[2]), origin)
+def _qform(header: Nifti1Header, scale: float) -> NDArray[np.float64] | None:
+    """Return the qform, also of headers whose rotation or voxel sizes are slightly wrong, as ITK does."""
+    if header["qform_code"] <= 0:
+        return None
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    bcd = [float(header[f"quatern_{letter}"]) for letter in "bcd"]
+    for letter, value in zip("bcd", bcd, strict=True):
+        header[f"quatern_{letter}"] = value / max(1.0, math.hypot(*bcd))
+    return np.diag((scale, scale, scale, 1.0)) @ np.array(header.get_qform(), np.float64)
+
+
+def read_nifti2_voxels(path: Path) -> NDArray[np.generic]:
+    """Read the voxels of a NIfTI-2 file or pair, rescaled as its header says; (F, K, J, I, C).
+
+    Raises:
+        InputError: the file is cut off or damaged, or its values are no numbers.
+    """
+    try:
+        image = (Nifti2Pair if ".img" in path.suffixes or ".hdr" in path.suffixes else Nifti2Image).load(path)
+        voxels = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise damaged(path) from error
+    i, j, k, frames, channels = (*voxels.shape, 1, 1, 1, 1)[:5]
+    ordered = voxels.reshape(i, j, k, frames, channels).transpose(3, 2, 1, 0, 4)
+    return np.ascontiguousarray(ordered, voxels.dtype.newbyteorder("="))
 
 
 def check_header(header: NiftiHeader, path: Path) -> None:
-    """Make sure that ITK can be trusted with the file.
+    """Make sure that the file can be read as its header says.
 
     Raises:
         InputError: there is no voxel, the file that goes with a header is missing, or it is far too short.
@@ -166,20 +165,19 @@ def sheared(path: Path) -> GeometryError:
 
 
 def check_placement(header: NiftiHeader, geometry: Geometry, path: Path) -> tuple[str, ...]:
-    """Notes on which matrix ITK used, where sform and qform place the image differently.
+    """Return a note on the matrix that was used, where sform and qform place the image differently.
 
     Args:
         header: the file's header.
-        geometry: what ITK made of it.
+        geometry: the grid that was read.
         path: the file, for messages.
 
     Raises:
-        GeometryError: ITK's grid is neither the sform nor the qform.
+        GeometryError: the grid is neither the sform nor the qform.
     """
-    matrices = {"sform": header.sform, "qform": header.qform}
     agrees = {
         name: Geometry(matrix, geometry.shape_kji).almost_equals(geometry, _SAME_PLACE_VOXELS)
-        for name, matrix in matrices.items()
+        for name, matrix in {"sform": header.sform, "qform": header.qform}.items()
         if matrix is not None
     }
     if all(agrees.values()):

@@ -1,4 +1,4 @@
-"""What a file holds, as ITK reads it: voxels, matrix and the few header fields that matter. No meaning yet."""
+"""Content of files as ITK reads it: voxels, matrix and the few header fields that matter. No meaning yet."""
 
 import re
 from collections.abc import Mapping
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from ..core.errors import FoundationSegError, GeometryError, InputError
 from ..core.geometry import Geometry
 from . import nifti
-from .completeness import check_complete, check_readable, check_stored_voxels, damaged
-from .quiet import quiet
+from .completeness import check_complete, check_readable, check_stored_voxels, damaged, quiet
 
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
@@ -40,14 +39,14 @@ _SEGMENT_FIELD = re.compile(r"Segment\w+", re.ASCII)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawImage:
-    """An image before anybody has said what its axes mean.
+    """An image as stored, before its axes have a meaning.
 
     Attributes:
         voxels: (F, K, J, I, C): frames, the grid, values per voxel; any number type.
         ijk_to_ras: (4, 4) float64 in mm.
         reader: ITK's name of the format, for example ``"GDCMImageIO"``.
         tags: DICOM elements by ``"gggg|eeee"`` and NRRD fields by name; no patient data.
-        notes: what had to be done.
+        notes: what was done in reading.
     """
 
     voxels: NDArray[np.generic]
@@ -69,7 +68,7 @@ class RawImage:
 
 
 def read_raw(path: Path) -> RawImage:
-    """The content of one file of any format that ITK reads.
+    """Read one file of any format that ITK reads, or a NIfTI-2 file.
 
     Raises:
         InputError: missing, empty, damaged, unknown format, not numbers.
@@ -77,24 +76,33 @@ def read_raw(path: Path) -> RawImage:
     """
     check_readable(path)
     header = nifti.read_header(path)
-    if header is not None:
-        nifti.check_header(header, path)
-    image, reader = _execute(path)
-    raw = to_raw(image, reader)
+    raw = to_raw(*_execute(path)) if header is None else _read_nifti(path, header)
     if raw.voxels.dtype.kind not in "iuf":
         raise InputError(f"{path.name}: its voxels are {raw.voxels.dtype} and not whole or real numbers")
-    if header is not None:
-        check_stored_voxels(header.voxels_path, header.offset, raw.voxels, header.end_of_voxels)
-    if header is None or header.matrix is None:
+    return raw
+
+
+def _read_nifti(path: Path, header: nifti.NiftiHeader) -> RawImage:
+    nifti.check_header(header, path)
+    if header.is_version_2:
+        voxels = nifti.read_nifti2_voxels(path)
+        lps_to_ras = swap_lps_ras(np.diag((*header.spacing_mm, 1.0)))
+        raw = RawImage(voxels, lps_to_ras if header.matrix is None else header.matrix, "Nifti2", {})
+        is_flat = False
+    else:
+        image, reader = _execute(path)
+        raw, is_flat = to_raw(image, reader), image.GetDimension() == 2
+    check_stored_voxels(header.voxels_path, header.offset, raw.voxels, header.end_of_voxels)
+    if header.matrix is None:
         return raw
-    if image.GetDimension() == 2:  # ITK keeps two axes and loses where a single slice lies
+    if is_flat:  # ITK keeps two axes and loses where a single slice lies
         has_normal = bool(header.matrix[:3, 2].any())
         return replace(raw, ijk_to_ras=header.matrix) if has_normal else raw
     return replace(raw, notes=nifti.check_placement(header, raw.geometry, path))
 
 
 def _execute(path: Path) -> tuple[sitk.Image, str]:
-    """Read a file; the image and the name of the format."""
+    """Read a file; return the image and the name of its format."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with quiet() as complaints:
@@ -109,7 +117,7 @@ def _execute(path: Path) -> tuple[sitk.Image, str]:
 
 
 def _explained(path: Path, message: str) -> FoundationSegError:
-    """One sentence for ITK's many lines."""
+    """Say in one sentence what ITK says in many lines."""
     if "orthonormal" in message:
         return nifti.sheared(path)
     if "Bad direction" in message:
@@ -129,7 +137,7 @@ def _explained(path: Path, message: str) -> FoundationSegError:
 
 
 def to_raw(image: sitk.Image, reader: str) -> RawImage:
-    """An ITK image as arrays: axes in numpy order, space as RAS."""
+    """Convert an ITK image to arrays: axes in numpy order, space as RAS."""
     tags = kept_tags(image)
     voxels = _voxels(image)
     if tags.get(NRRD_PIXEL_KIND) == "list":  # what Slicer calls a sequence: frames, not colours
@@ -153,16 +161,16 @@ def _ijk_to_ras(image: sitk.Image) -> NDArray[np.float64]:
 
 
 def kept_tags(source: sitk.Image | sitk.ImageFileReader) -> dict[str, str]:
-    """The header fields that matter, stripped of padding."""
+    """Return the header fields that matter, stripped of padding."""
     names = (name for name in source.GetMetaDataKeys() if name in _KEPT or _SEGMENT_FIELD.fullmatch(name))
     return {name: _printable(source.GetMetaData(name).strip()) for name in names}
 
 
 def _printable(text: str) -> str:
-    """The text with a question mark for bytes that are no UTF-8, which would fail wherever it is written next."""
+    """Replace by a question mark the bytes that are no UTF-8, which would fail wherever the text is written next."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def swap_lps_ras(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A (4, 4) matrix to LPS, as DICOM and ITK have it, as one to RAS; and the other way round."""
+    """Turn a (4, 4) matrix to LPS, as DICOM and ITK have it, into one to RAS, and the other way round."""
     return _LPS_TO_RAS @ matrix

@@ -1,4 +1,4 @@
-"""One segment as a mask, from a Slicer segmentation (.seg.nrrd) or from a label map."""
+"""Label maps and segmentations in files: telling them from images, and reading their segments as masks."""
 
 import re
 from collections.abc import Mapping
@@ -11,16 +11,146 @@ from numpy.typing import NDArray
 from ..core.errors import InputError
 from ..core.geometry import Geometry
 from ..core.name_words import listed
-from .label_maps import is_segmentation, labels_of, looks_like_label_map, refuse_dicom_segmentation, single_layer
-from .raw import RawImage, read_raw
+from .raw import MODALITY, RawImage, read_raw
 
-_FEW_LABELS = 32
-_SEGMENT_FIELD = re.compile(r"Segment(\d+)_ID")
+_SEGMENT_ID = re.compile(r"Segment(\d+)_ID")
+
+# Of three neighbours in a row that are not all equal, the part that has three different values. Measured: at most
+# 0.035 in label maps (42 organs at 3 mm), at least 0.43 in images (8-bit chest X-rays, black and white CT slices).
+_MOST_MIXED = 0.15
+# Enough rows to judge by; an image is then told after its first slices.
+_ENOUGH = 200_000
+# JPEG smears a black and white mask by so much.
+_SMEAR = 16
+# More values than these are no labels of a handful of organs: repeated rows and columns, as in an enlarged picture,
+# are then taken once.
+_FEW_VALUES = 32
+
+
+def is_segmentation(tags: Mapping[str, str]) -> bool:
+    """True for a DICOM segmentation object and for a segmentation that Slicer wrote."""
+    return tags.get(MODALITY) == "SEG" or any(_SEGMENT_ID.fullmatch(name) for name in tags)
+
+
+def looks_like_label_map(array_kji: NDArray[np.generic]) -> bool:
+    """True where voxels are whole numbers from 0 up and neighbours that differ lie between patches of equal value.
+
+    That is: of three voxels in a row that are not all equal, hardly ever do all three differ. In an image, values
+    change from voxel to voxel; in a label map there is one step from label to label.
+
+    Args:
+        array_kji: (K, J, I), any number type. A mask that JPEG has smeared counts as black and white.
+    """
+    if not (array_kji.min() == 0 and array_kji.max() > 0 and _is_whole(array_kji)):
+        return False
+    smeared = _is_smeared_mask(array_kji)
+    planes = array_kji > 127 if smeared else array_kji
+    if not _in_patches(planes):
+        return False
+    return not _has_many_values(array_kji) or smeared or _in_patches(planes, once=True)
+
+
+def _is_smeared_mask(array: NDArray[np.generic]) -> bool:
+    """True for 8 bits that are nearly black or nearly white everywhere, and somewhere each."""
+    if array.dtype != np.uint8 or array.max() < 255 - _SMEAR:
+        return False
+    return not ((array > _SMEAR) & (array < 255 - _SMEAR)).any()
+
+
+def _is_whole(array: NDArray[np.generic]) -> bool:
+    if array.dtype.kind in "iu":
+        return True
+    return all(bool(np.isfinite(plane).all() and (plane == np.trunc(plane)).all()) for plane in array)
+
+
+def _has_many_values(array_kji: NDArray[np.generic]) -> bool:
+    values: set[float] = set()
+    for plane in array_kji:
+        values.update(np.unique(plane).tolist())
+        if len(values) > _FEW_VALUES:
+            return True
+    return False
+
+
+def _in_patches(array_kji: NDArray[np.generic], once: bool = False) -> bool:
+    """True where three different values in a row are rare; ``once`` takes repeated rows and columns once."""
+    changing = mixed = 0
+    for plane in array_kji:
+        shown = _without_repeats(_without_repeats(plane).T) if once else plane
+        for rows in (shown, shown.T):
+            first, second, third = rows[:, :-2], rows[:, 1:-1], rows[:, 2:]
+            left, right = first != second, second != third
+            changing += int(np.count_nonzero(left | right))
+            mixed += int(np.count_nonzero(left & right & (first != third)))
+        if changing > _ENOUGH:
+            break
+    return changing > 0 and mixed <= _MOST_MIXED * changing
+
+
+def _without_repeats(plane: NDArray[np.generic]) -> NDArray[np.generic]:
+    new = np.ones(len(plane), np.bool_)
+    new[1:] = (plane[1:] != plane[:-1]).any(axis=1)
+    return plane[new]
+
+
+def read_label_map(path: Path) -> tuple[NDArray[np.generic], Geometry]:
+    """Read the labels in a file of any format that SimpleITK reads, and their grid.
+
+    Returns:
+        Labels (K, J, I) of an integer type, 0 for background, and the geometry. Whole numbers that the file stores
+        as real ones are converted; a picture becomes one slice.
+
+    Raises:
+        InputError: unreadable, not whole numbers, several frames, several values for each voxel, a DICOM
+            segmentation object.
+        GeometryError: no regular grid.
+    """
+    raw = read_raw(path)
+    return labels_of(single_layer(raw, path), path), raw.geometry
+
+
+def single_layer(raw: RawImage, path: Path) -> NDArray[np.generic]:
+    """Return the (K, J, I) voxels of an image with one value for each voxel.
+
+    Colour pictures whose channels are equal count as such.
+
+    Raises:
+        InputError: it has frames, layers or colours, or is a DICOM segmentation object.
+    """
+    refuse_dicom_segmentation(raw, path)
+    frames, channels = raw.voxels.shape[0], raw.voxels.shape[4]
+    if frames > 1 and is_segmentation(raw.tags):
+        raise InputError(f"{path.name} has overlapping segments in {frames} layers: it is no label map; name a segment")
+    if frames > 1:
+        raise InputError(f"{path.name} has {frames} frames (4-D); a label map must have one")
+    colours = raw.voxels[0, ..., : min(channels, 3)]
+    if channels not in (1, 3, 4) or not (colours == colours[..., :1]).all():
+        raise InputError(f"{path.name} has {channels} values for each voxel; a label map must have one")
+    return np.ascontiguousarray(colours[..., 0])
+
+
+def refuse_dicom_segmentation(raw: RawImage, path: Path) -> None:
+    """Raise :class:`InputError` for a DICOM segmentation object, whose frames ITK piles up regardless of segment."""
+    if raw.tags.get(MODALITY) == "SEG":
+        raise InputError(f"{path.name} is a DICOM segmentation, which is not supported; save it as .seg.nrrd in Slicer")
+
+
+def labels_of(voxels: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
+    """Convert whole numbers to an integer type, shape unchanged.
+
+    Raises:
+        InputError: a value is not whole.
+    """
+    if voxels.dtype.kind in "iu":
+        return voxels
+    if not _is_whole(voxels):
+        raise InputError(f"{path.name} is no label map: its values are not whole numbers; set a threshold first")
+    return voxels.astype(np.int32 if np.abs(voxels).max() < 2**31 else np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSegment:
-    """Where a .seg.nrrd keeps a segment: in which layer, under which label value."""
+    """A segment of a .seg.nrrd: its name, its layer, and its label value in that layer."""
 
     name: str
     layer: int
@@ -28,7 +158,7 @@ class StoredSegment:
 
 
 def read_mask_prompt(path: Path, segment_name: str) -> tuple[NDArray[np.bool_], Geometry]:
-    """The voxels of one segment of a file, and the file's grid.
+    """Read the voxels of one segment of a file, and the file's grid.
 
     Args:
         path: a segmentation that Slicer wrote, with shared labels or in overlapping layers; or a label map.
@@ -49,7 +179,7 @@ def read_mask_prompt(path: Path, segment_name: str) -> tuple[NDArray[np.bool_], 
 
 
 def segment_names(path: Path) -> tuple[str, ...]:
-    """The names by which :func:`read_mask_prompt` finds the segments of a file; of a label map, its numbers.
+    """List the names of the segments of a file, as :func:`read_mask_prompt` takes them; of a label map, its numbers.
 
     Raises:
         InputError: unreadable, there is no segment in it, or it is an image.
@@ -67,11 +197,11 @@ def segment_names(path: Path) -> tuple[str, ...]:
 
 
 def _label_numbers(labels_kji: NDArray[np.generic], path: Path) -> list[int]:
-    """The labels of a label map; what has no label below 0 and only a few of them is taken for one."""
-    found: list[int] = np.unique(labels_kji).tolist()
-    if found[0] < 0 or (len(found) > _FEW_LABELS and not looks_like_label_map(labels_kji)):
+    """Return the labels of a label map; an array without negative and with only a few values is taken for one."""
+    values: list[int] = np.unique(labels_kji).tolist()
+    if values[0] < 0 or (len(values) > _FEW_VALUES and not looks_like_label_map(labels_kji)):
         raise InputError(f"{path.name} is an image, not a label map; its values are no segments")
-    return [label for label in found if label]
+    return [value for value in values if value]
 
 
 def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
@@ -92,11 +222,11 @@ def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
 
 
 def stored_segments(tags: Mapping[str, str]) -> tuple[StoredSegment, ...]:
-    """The segments that the header of a .seg.nrrd lists, in its order.
+    """List the segments that the header of a .seg.nrrd names, in its order.
 
     Files from before Slicer 4.11 name neither layer nor label: each segment has a layer of its own, with label 1.
     """
-    numbers = sorted(int(match[1]) for match in map(_SEGMENT_FIELD.fullmatch, tags) if match)
+    numbers = sorted(int(match[1]) for match in map(_SEGMENT_ID.fullmatch, tags) if match)
     return tuple(
         StoredSegment(
             name=tags.get(f"Segment{n}_Name", tags[f"Segment{n}_ID"]),

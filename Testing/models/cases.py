@@ -11,7 +11,7 @@ from FoundationSegLib.core.intensity import resolve_intensity
 from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.io.label_maps import read_label_map
+from FoundationSegLib.io.segmentations import read_label_map
 
 Find = Callable[[str], Path]
 

@@ -63,7 +63,7 @@ LAW = {
     WORKER: Rule((WORKER, CORE, "numpy")),
     f"{WORKER}.main": Rule((WORKER, CORE, "numpy"), lazily=(HUB, MODELS, ENGINE)),
     f"{WORKER}.errand_main": Rule((WORKER, CORE), lazily=(HUB, ENGINE)),
-    IO: Rule((IO, CORE, "numpy", "SimpleITK")),
+    IO: Rule((IO, CORE, "numpy", "SimpleITK", "nibabel")),
     MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
     f"{LIBRARY}.evaluation": Rule(
         (f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch"), lazily=("matplotlib",)

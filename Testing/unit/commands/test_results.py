@@ -14,8 +14,7 @@ from FoundationSegLib.core.prompts import BoxPrompt, PromptSet, SegmentPrompts
 from FoundationSegLib.core.prompts_document import parse_prompts
 from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.files import read_segmentation
 from FoundationSegLib.mrml.headless import boot_scene

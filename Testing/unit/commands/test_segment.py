@@ -13,8 +13,7 @@ from FoundationSegLib.commands.terminal import say
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.requests import SegmentPrediction
 from FoundationSegLib.engine import engine
-from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 from Testing.unit.commands.conftest import BOXES, START, block_mask
 from Testing.unit.fakes import CARD_TOML
 

@@ -1,13 +1,10 @@
 """Files to read: the shared test images in place, and synthetic DICOM, NIfTI and NRRD files of any kind of badness."""
 
-import struct
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import gzip
 
+import nibabel
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike, NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -18,12 +15,12 @@ SERIES = "1.2.826.0.1.3680043.8.498.1"
 
 
 @pytest.fixture
-def noise() -> NDArray[np.int16]:
+def noise():
     """(4, 6, 5) values that no two neighbours share."""
     return np.random.default_rng(7).permutation(120).reshape(4, 6, 5).astype(np.int16)
 
 
-def dicom_image(pixels: NDArray[Any], **elements: Any) -> Dataset:
+def dicom_image(pixels, **elements):
     """A CT image; other elements are given by their keywords."""
     image = Dataset()
     image.file_meta = FileMetaDataset()
@@ -47,10 +44,10 @@ def dicom_image(pixels: NDArray[Any], **elements: Any) -> Dataset:
 
 
 @pytest.fixture
-def write_dicom() -> Callable[..., Path]:
+def write_dicom():
     """Write one DICOM image; elements by keyword."""
 
-    def write(path: Path, pixels: NDArray[Any], **elements: Any) -> Path:
+    def write(path, pixels, **elements):
         path.parent.mkdir(parents=True, exist_ok=True)
         dicom_image(pixels, **elements).save_as(path, enforce_file_format=True)
         return path
@@ -59,10 +56,10 @@ def write_dicom() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def write_series(write_dicom: Callable[..., Path]) -> Callable[..., Path]:
+def write_series(write_dicom):
     """Write a folder with one image for each position; file names run against the positions."""
 
-    def write(folder: Path, volume: NDArray[Any], positions: ArrayLike, **elements: Any) -> Path:
+    def write(folder, volume, positions, **elements):
         common = {"ImageOrientationPatient": list(AXIAL), "PixelSpacing": [0.5, 0.7], **elements}
         for n, (pixels, position) in enumerate(zip(volume, np.asarray(positions, float).tolist(), strict=True)):
             write_dicom(folder / f"{99 - n}.dcm", pixels, ImagePositionPatient=position, **common)
@@ -71,7 +68,7 @@ def write_series(write_dicom: Callable[..., Path]) -> Callable[..., Path]:
     return write
 
 
-def _sequence(**elements: Any) -> list[Dataset]:
+def _sequence(**elements):
     item = Dataset()
     for keyword, value in elements.items():
         setattr(item, keyword, value)
@@ -79,12 +76,10 @@ def _sequence(**elements: Any) -> list[Dataset]:
 
 
 @pytest.fixture
-def write_frames(write_dicom: Callable[..., Path]) -> Callable[..., Path]:
+def write_frames(write_dicom):
     """Write an enhanced multi-frame CT with one frame for each position."""
 
-    def write(
-        path: Path, volume: NDArray[Any], positions: ArrayLike, slopes: tuple[float, ...] = (), **more: Any
-    ) -> Path:
+    def write(path, volume, positions, slopes=(), **more):
         shared = _sequence(
             PixelMeasuresSequence=_sequence(PixelSpacing=[0.5, 0.7], SliceThickness=3),
             PlaneOrientationSequence=_sequence(ImageOrientationPatient=list(AXIAL)),
@@ -108,44 +103,32 @@ def write_frames(write_dicom: Callable[..., Path]) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def write_nifti() -> Callable[..., Path]:
-    """Write an uncompressed NIfTI-1 file of 16-bit values from the header's own fields."""
+def write_nifti():
+    """Write a NIfTI-1 file, or NIfTI-2 with ``kind``, from the header's own fields."""
 
-    def write(
-        path: Path,
-        values: NDArray[np.int16],
-        *,
-        sform: ArrayLike | None = None,
-        sform_code: int = 1,
-        qform_code: int = 0,
-        pixdim: tuple[float, ...] = (1, 1, 1, 1),
-        sizes: tuple[int, ...] | None = None,
-        units: int = 2,
-        order: str = "<",
-    ) -> Path:
-        header = bytearray(352)
-        dim = sizes or values.shape[::-1]
-        struct.pack_into(order + "i", header, 0, 348)
-        struct.pack_into(order + "8h", header, 40, len(dim), *dim, *[1] * (7 - len(dim)))
-        struct.pack_into(order + "2h", header, 70, 4, 16)
-        struct.pack_into(order + "8f", header, 76, *pixdim, *[1] * (8 - len(pixdim)))
-        struct.pack_into(order + "2f", header, 108, 352, 1)
-        header[123] = units
-        struct.pack_into(order + "2h", header, 252, qform_code, 0 if sform is None else sform_code)
+    def write(path, values, sform=None, order="<", sizes=None, kind=nibabel.Nifti1Header, **fields):
+        header = kind(endianness=order)
+        header.set_data_dtype(values.dtype)
+        header.set_data_shape(sizes or values.shape[::-1])
+        header["magic"] = kind.single_magic
+        header["vox_offset"] = offset = 352 if kind is nibabel.Nifti1Header else 544
+        header["xyzt_units"] = 2
         if sform is not None:
-            struct.pack_into(order + "12f", header, 280, *np.asarray(sform, float)[:3].ravel())
-        header[344:348] = b"n+1\0"
-        path.write_bytes(bytes(header) + values.astype(order + "i2").tobytes())
+            header.set_sform(np.vstack((np.asarray(sform, float)[:3], (0, 0, 0, 1))), 1)
+        for name, value in fields.items():
+            header[name] = np.resize((*value, *[1] * 8), 8) if name == "pixdim" else value
+        content = header.binaryblock.ljust(offset, b"\0") + values.astype(values.dtype.newbyteorder(order)).tobytes()
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
         return path
 
     return write
 
 
 @pytest.fixture
-def write_nrrd() -> Callable[..., Path]:
+def write_nrrd():
     """Write a raw NRRD file of 16-bit values; ``values`` has the slowest axis first."""
 
-    def write(path: Path, values: NDArray[Any], directions: str, kinds: str, *fields: str) -> Path:
+    def write(path, values, directions, kinds, *fields):
         lines = (
             "NRRD0005",
             "type: short",

@@ -1,17 +1,17 @@
-"""DICOM folders: one series becomes one volume, placed by its own positions; everything else is named and refused."""
+"""DICOM series and frames become one volume, placed by their own positions; all else is named and refused."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 
 from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.io.dicom import choose_series, find_series, read_folder
+from FoundationSegLib.io.dicom import choose_series, find_series, place_slices, read_folder
 from FoundationSegLib.io.images import read_volume
 
 Writer = Callable[..., Path]
@@ -19,7 +19,7 @@ EVEN = tuple((10.0, 20.0, 3.0 * k) for k in range(4))
 FIRST, SECOND = "1.2.3.10", "1.2.3.27"
 
 
-def test_shared_series(shared_data: Callable[[str], Path]) -> None:
+def test_shared_series(shared_data):
     volume = read_volume(shared_data("dcmqi/ct-3slice"))
     assert volume.array_kji.shape == (3, 512, 512)
     assert (int(volume.array_kji.min()), volume.modality, volume.window_level) == (-3024, "CT", (400, 40))
@@ -29,7 +29,7 @@ def test_shared_series(shared_data: Callable[[str], Path]) -> None:
     assert np.array_equal(volume.array_kji[0], single.array_kji[0])
 
 
-def test_slices_are_ordered_by_position(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
+def test_slices_are_ordered_by_position(tmp_path, noise, write_series):
     volume = read_volume(write_series(tmp_path, noise, EVEN))
     assert np.array_equal(volume.array_kji, noise)
     expected = [[-0.7, 0, 0, -10], [0, -0.5, 0, -20], [0, 0, 3, 0], [0, 0, 0, 1]]
@@ -37,31 +37,7 @@ def test_slices_are_ordered_by_position(tmp_path: Path, noise: NDArray[np.int16]
     assert volume.notes == ()
 
 
-def test_descending_positions_are_turned_round(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
-    volume = read_volume(write_series(tmp_path, noise, EVEN[::-1]))
-    assert np.array_equal(volume.array_kji, noise[::-1])
-    assert volume.geometry.ijk_to_ras[2, 2] == 3
-
-
-def test_gantry_tilt_becomes_a_sheared_grid(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
-    volume = read_volume(write_series(tmp_path, noise, [(10, 20 + k, 3 * k) for k in range(4)]))
-    assert np.allclose(volume.geometry.ijk_to_ras[:3, 2], (0, -1, 3))
-    assert any("tilted by 18.4 degrees" in note for note in volume.notes)
-
-
-def test_uneven_spacing_names_the_gap(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
-    folder = write_series(tmp_path, noise, [(0, 0, z) for z in (0, 2.5, 5, 10)])
-    with pytest.raises(GeometryError, match=re.escape("5 mm between slices 3 and 4 of 4 instead of 2.5 mm")):
-        read_volume(folder)
-
-
-def test_duplicate_positions(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
-    folder = write_series(tmp_path, noise, [(0, 0, z) for z in (0, 3, 3, 6)])
-    with pytest.raises(GeometryError, match=r"share a position .*slices 2 and 3"):
-        read_volume(folder)
-
-
-def test_different_orientations(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
+def test_different_orientations(tmp_path, noise, write_series):
     folder = write_series(tmp_path, noise[:3], EVEN[:3])
     write_series(folder / "x", noise[3:], EVEN[3:], ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
     (folder / "x" / "99.dcm").rename(folder / "0.dcm")
@@ -76,9 +52,7 @@ def test_different_orientations(tmp_path: Path, noise: NDArray[np.int16], write_
         ({"pixels": np.zeros((3, 3), np.int16)}, "differ in size"),
     ],
 )
-def test_slices_that_do_not_fit_together(
-    tmp_path: Path, noise: NDArray[np.int16], write_series: Writer, change: dict[str, Any], problem: str
-) -> None:
+def test_slices_that_do_not_fit_together(tmp_path, noise, write_series, change, problem):
     folder = write_series(tmp_path, noise[:3], EVEN[:3])
     pixels = change.pop("pixels", noise[3])
     write_series(folder / "x", pixels[np.newaxis], EVEN[3:], **change)
@@ -87,28 +61,26 @@ def test_slices_that_do_not_fit_together(
         read_volume(folder)
 
 
-def test_images_without_positions(tmp_path: Path, noise: NDArray[np.int16], write_dicom: Writer) -> None:
+def test_images_without_positions(tmp_path, noise, write_dicom):
     for n in range(2):
         write_dicom(tmp_path / f"{n}.dcm", noise[n])
     with pytest.raises(InputError, match="do not say where they lie"):
         read_volume(tmp_path)
 
 
-def test_several_multi_frame_files(tmp_path: Path, noise: NDArray[np.int16], write_frames: Writer) -> None:
+def test_several_multi_frame_files(tmp_path, noise, write_frames):
     for n in range(2):
         write_frames(tmp_path / f"{n}.dcm", noise, EVEN)
     with pytest.raises(InputError, match="several multi-frame images"):
         read_volume(tmp_path)
 
 
-def test_single_multi_frame_file_is_a_series(tmp_path: Path, noise: NDArray[np.int16], write_frames: Writer) -> None:
+def test_single_multi_frame_file_is_a_series(tmp_path, noise, write_frames):
     write_frames(tmp_path / "a.dcm", noise, EVEN)
     assert np.array_equal(read_volume(tmp_path).array_kji, noise)
 
 
-def test_slopes_of_their_own_keep_their_fractions(
-    tmp_path: Path, noise: NDArray[np.int16], write_series: Writer, write_dicom: Writer
-) -> None:
+def test_slopes_of_their_own_keep_their_fractions(tmp_path, noise, write_series, write_dicom):
     common = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1], "RescaleIntercept": 0}
     for k, slope in enumerate((1, 0.25, 0.5, 1)):
         write_dicom(tmp_path / f"{k}.dcm", noise[k], ImagePositionPatient=[0, 0, 3 * k], RescaleSlope=slope, **common)
@@ -117,13 +89,13 @@ def test_slopes_of_their_own_keep_their_fractions(
 
 
 @pytest.fixture
-def two_series(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer, write_dicom: Writer) -> Path:
+def two_series(tmp_path, noise, write_series, write_dicom):
     write_series(tmp_path, noise, EVEN, SeriesInstanceUID=SECOND, Modality="MR")
     write_dicom(tmp_path / "localizer", noise[0], SeriesInstanceUID=FIRST)
     return tmp_path
 
 
-def test_several_series_are_listed(two_series: Path) -> None:
+def test_several_series_are_listed(two_series):
     with pytest.raises(InputError) as caught:
         read_volume(two_series)
     message = str(caught.value)
@@ -133,24 +105,24 @@ def test_several_series_are_listed(two_series: Path) -> None:
 
 
 @pytest.mark.parametrize("choice", ["2", SECOND, "27", ".27"])
-def test_series_is_chosen_by_number_uid_or_end(two_series: Path, choice: str) -> None:
+def test_series_is_chosen_by_number_uid_or_end(two_series, choice):
     assert read_volume(two_series, series=choice).modality == "MR"
 
 
 @pytest.mark.parametrize(
     ("choice", "problem"), [("3", "no series fits"), ("xyz", "no series fits"), ("", "several series fit")]
 )
-def test_choice_that_fits_nothing_or_too_much(two_series: Path, choice: str, problem: str) -> None:
+def test_choice_that_fits_nothing_or_too_much(two_series, choice, problem):
     with pytest.raises(InputError, match=f"{problem} --series .*there are: 1: {FIRST}"):
         read_volume(two_series, series=choice)
 
 
-def test_whole_uid_wins_over_an_end(two_series: Path, noise: NDArray[np.int16], write_dicom: Writer) -> None:
+def test_whole_uid_wins_over_an_end(two_series, noise, write_dicom):
     write_dicom(two_series / "third", noise[0], SeriesInstanceUID="9." + FIRST)
     assert choose_series(find_series(two_series), FIRST).uid == FIRST
 
 
-def test_other_files_are_ignored(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
+def test_other_files_are_ignored(tmp_path, noise, write_series):
     folder = write_series(tmp_path, noise, EVEN)
     (folder / "notes.txt").write_text("not an image")
     (folder / "empty").touch()
@@ -162,14 +134,12 @@ def test_other_files_are_ignored(tmp_path: Path, noise: NDArray[np.int16], write
     assert np.array_equal(read_volume(folder).array_kji, noise)
 
 
-def test_subfolders_are_searched_when_the_folder_has_no_image(
-    tmp_path: Path, noise: NDArray[np.int16], write_series: Writer
-) -> None:
+def test_subfolders_are_searched_when_the_folder_has_no_image(tmp_path, noise, write_series):
     write_series(tmp_path / "IMG" / "0001", noise, EVEN)
     assert np.array_equal(read_volume(tmp_path).array_kji, noise)
 
 
-def test_damaged_slice_is_not_ignored(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
+def test_damaged_slice_is_not_ignored(tmp_path, noise, write_series):
     folder = write_series(tmp_path, noise, EVEN)
     last = folder / "96.dcm"
     last.write_bytes(last.read_bytes()[:-20])
@@ -178,20 +148,111 @@ def test_damaged_slice_is_not_ignored(tmp_path: Path, noise: NDArray[np.int16], 
 
 
 @pytest.mark.parametrize("content", [None, "text"])
-def test_folder_without_dicom(tmp_path: Path, content: str | None) -> None:
+def test_folder_without_dicom(tmp_path, content):
     if content:
         (tmp_path / "a.txt").write_text(content)
     with pytest.raises(InputError, match="holds no DICOM image"):
         read_folder(tmp_path)
 
 
-def test_segmentation_objects_in_a_folder(shared_data: Callable[[str], Path]) -> None:
+def test_segmentation_objects_in_a_folder(shared_data):
     with pytest.raises(InputError, match=r"2 DICOM series.*SEG, 1 images"):
         read_volume(shared_data("dcmqi"))
     with pytest.raises(InputError, match="segmentation, not an image"):
         read_volume(shared_data("dcmqi"), series="1")
 
 
-def test_nothing_of_the_patient_leaves(tmp_path: Path, noise: NDArray[np.int16], write_series: Writer) -> None:
+def test_nothing_of_the_patient_leaves(tmp_path, noise, write_series):
     raw = read_folder(write_series(tmp_path / "Doe^Jane", noise, EVEN))
     assert not any(secret in repr((raw.tags, raw.notes)) for secret in ("Doe", "secret"))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"syntax": ImplicitVRLittleEndian}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1"}]
+)
+def test_frames_in_their_places(tmp_path, noise, write_frames, options):
+    volume = read_volume(write_frames(tmp_path / "a.dcm", noise, EVEN, **options))
+    assert np.array_equal(volume.array_kji, noise)
+    expected = [[-0.7, 0, 0, -10], [0, -0.5, 0, -20], [0, 0, 3, 0], [0, 0, 0, 1]]
+    assert np.allclose(volume.geometry.ijk_to_ras, expected)
+    assert volume.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("heights", "problem"), [((0, 3, 6, 12), "6 mm between slices 3 and 4"), ((0, 0, 3, 3), "share a position")]
+)
+def test_uneven_and_shared_positions(tmp_path, noise, write_frames, heights, problem):
+    path = write_frames(tmp_path / "a.dcm", noise, [(0, 0, z) for z in heights])
+    with pytest.raises(GeometryError, match=problem):
+        read_volume(path)
+
+
+def test_missing_positions(tmp_path, noise, write_frames):
+    with pytest.raises(GeometryError, match="4 frames, but positions for 3"):
+        read_volume(write_frames(tmp_path / "a.dcm", noise, EVEN[:3]))
+
+
+def test_frames_that_are_scaled_differently(tmp_path, noise, write_frames):
+    with pytest.raises(InputError, match="scaled differently"):
+        read_volume(write_frames(tmp_path / "a.dcm", noise, EVEN, slopes=(1, 2, 1, 1)))
+
+
+def test_frames_without_positions_say_so(shared_data):
+    volume = read_volume(shared_data("pydicom-data/emri_small.dcm"))
+    assert volume.array_kji.shape == (10, 64, 64)
+    assert volume.modality == "MR"
+    assert any("1 mm was assumed" in note for note in volume.notes)
+
+
+def rotation(seed):
+    """A random rotation; its columns are the i axis, the j axis and the normal."""
+    axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    axes[:, 2] = np.cross(axes[:, 0], axes[:, 1])
+    return axes
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(2, 40),
+    gap=st.floats(0.1, 10),
+    tilt=st.one_of(st.just(0.0), st.floats(0.05, 0.7)),
+)
+def test_any_even_stack_is_placed_exactly(seed, count, gap, tilt):
+    axes, rng = rotation(seed), np.random.default_rng(seed)
+    step = gap * (axes[:, 2] + tilt * axes[:, 1])
+    origin = rng.uniform(-300, 300, 3)
+    shuffled = rng.permutation(count)
+    stack = place_slices(origin + np.outer(shuffled, step), (*axes[:, 0], *axes[:, 1]), (0.6, 0.9))
+    assert np.array_equal(shuffled[list(stack.order)], np.arange(count))
+    assert np.allclose(stack.matrix_lps[:3, 0], 0.6 * axes[:, 0])
+    assert np.allclose(stack.matrix_lps[:3, 1], 0.9 * axes[:, 1])
+    assert np.allclose(stack.matrix_lps[:3, 2], step)
+    assert np.allclose(stack.matrix_lps[:3, 3], origin)
+    assert bool(stack.notes) == (tilt > 0)
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_rounded_decimals_are_even_and_not_tilted(digits):
+    positions = np.round([(0.001 * (k % 2), 0, 0.625 * k) for k in range(60)], digits)
+    stack = place_slices(positions, (1, 0, 0, 0, 1, 0), (1, 1))
+    assert stack.notes == ()
+    assert np.allclose(stack.matrix_lps[:3, 2], (0, 0, 0.625), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("heights", "problem"),
+    [
+        ((0, 1, 2, 4, 5), "2 mm between slices 3 and 4 of 5 instead of 1 mm"),
+        ((0, 1, 2.02, 3.02), "1.02 mm between slices 2 and 3 of 4 instead of 1 mm"),
+        ((0, 2, 2, 4), "share a position .*slices 2 and 3"),
+        ((5, 5), "share a position"),
+    ],
+)
+def test_what_makes_no_grid(heights, problem):
+    with pytest.raises(GeometryError, match=problem):
+        place_slices([(0, 0, z) for z in heights], (1, 0, 0, 0, 1, 0), (1, 1))
+
+
+def test_slices_shifted_sideways_by_different_amounts():
+    with pytest.raises(GeometryError, match="slice 3 of 4 is shifted sideways"):
+        place_slices([(0, 0, 0), (0, 0, 1), (2, 0, 2), (2, 0, 3)], (1, 0, 0, 0, 1, 0), (1, 1))

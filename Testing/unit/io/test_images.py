@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from FoundationSegLib.core.errors import GeometryError, InputError
 from FoundationSegLib.core.volume import require_image
-from FoundationSegLib.io.images import image_name, read_volume
+from FoundationSegLib.io.images import display_window, image_name, is_inverted, read_volume
+from FoundationSegLib.io.raw import PHOTOMETRIC, WINDOW_CENTRE, WINDOW_WIDTH
 
 Finder = Callable[[str], Path]
-
 IMAGES = (
     "TotalSegmentator/example_ct.nii.gz",
     "TotalSegmentator/example_ct_sm.nii.gz",
@@ -52,7 +51,7 @@ LABELS = (
 
 
 @pytest.mark.parametrize("pattern", IMAGES)
-def test_reads_every_shared_image(shared_data: Finder, pattern: str) -> None:
+def test_reads_every_shared_image(shared_data, pattern):
     for path in _matching(shared_data, pattern):
         volume = read_volume(path)
         require_image(volume)
@@ -60,13 +59,13 @@ def test_reads_every_shared_image(shared_data: Finder, pattern: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", LABELS)
-def test_refuses_every_shared_label_map(shared_data: Finder, pattern: str) -> None:
+def test_refuses_every_shared_label_map(shared_data, pattern):
     for path in _matching(shared_data, pattern):
         with pytest.raises(InputError, match="not an image"):
             read_volume(path)
 
 
-def _matching(shared_data: Finder, pattern: str) -> list[Path]:
+def _matching(shared_data, pattern):
     folder, name = pattern.rsplit("/", 1)
     paths = sorted(shared_data(folder).glob(name))
     assert paths
@@ -81,7 +80,7 @@ def _matching(shared_data: Finder, pattern: str) -> list[Path]:
         "MONAI/prostate_t2_tse_tra_oblique.nii.gz",
     ],
 )
-def test_voxels_and_places_are_those_of_itk(shared_data: Finder, name: str) -> None:
+def test_voxels_and_places_are_those_of_itk(shared_data, name):
     path = shared_data(name)
     image, volume = sitk.ReadImage(str(path)), read_volume(path)
     assert np.array_equal(volume.array_kji, sitk.GetArrayViewFromImage(image))
@@ -92,7 +91,7 @@ def test_voxels_and_places_are_those_of_itk(shared_data: Finder, name: str) -> N
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
 @pytest.mark.parametrize("ending", ["nii.gz", "nrrd", "mha"])
-def test_voxels_keep_their_type(tmp_path: Path, noise: NDArray[np.int16], kind: str, ending: str) -> None:
+def test_voxels_keep_their_type(tmp_path, noise, kind, ending):
     path = tmp_path / f"image.{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(noise.astype(kind)), str(path))
     volume = read_volume(path)
@@ -100,7 +99,7 @@ def test_voxels_keep_their_type(tmp_path: Path, noise: NDArray[np.int16], kind: 
     assert np.array_equal(volume.array_kji, noise)
 
 
-def test_picture_becomes_one_slice(tmp_path: Path, noise: NDArray[np.int16]) -> None:
+def test_picture_becomes_one_slice(tmp_path, noise):
     image = sitk.GetImageFromArray(noise[0])
     image.SetSpacing((0.5, 0.7))
     image.SetOrigin((3, 4))
@@ -113,46 +112,46 @@ def test_picture_becomes_one_slice(tmp_path: Path, noise: NDArray[np.int16]) -> 
         assert np.allclose(volume.geometry.ijk_to_ras, expected)
 
 
-def test_picture_without_size_says_so(shared_data: Finder) -> None:
+def test_picture_without_size_says_so(shared_data):
     volume = read_volume(shared_data("torchxrayvision/nih_00000001_000.png"))
     assert volume.geometry.spacing_mm == (1, 1, 1)
     assert any("1 mm was assumed" in note for note in volume.notes)
 
 
-def test_colour_keeps_its_channels(shared_data: Finder) -> None:
+def test_colour_keeps_its_channels(shared_data):
     volume = read_volume(shared_data("scikit-image/ihc.png"))
     assert volume.array_kji.shape == (1, 512, 512, 3)
 
 
 @pytest.mark.parametrize("name", ["pydicom-data/US1_J2KR.dcm", "pydicom-data/gdcm-US-ALOKA-16.dcm"])
-def test_colour_dicom_becomes_rgb(shared_data: Finder, name: str) -> None:
+def test_colour_dicom_becomes_rgb(shared_data, name):
     volume = read_volume(shared_data(name))
     assert volume.is_colour
     assert volume.modality == "US"
 
 
-def test_grey_saved_as_rgba_becomes_grey(shared_data: Finder) -> None:
+def test_grey_saved_as_rgba_becomes_grey(shared_data):
     volume = read_volume(shared_data("BiomedParse/06_CT_abdomen.png"))
     assert volume.array_kji.shape == (1, 1024, 1024)
     assert any("read as grey" in note for note in volume.notes)
     assert "transparency was dropped" in volume.notes
 
 
-def test_transparency_is_dropped(tmp_path: Path) -> None:
+def test_transparency_is_dropped(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 255, (6, 5, 4), np.uint8)
     sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(tmp_path / "image.png"))
     assert np.array_equal(read_volume(tmp_path / "image.png").array_kji[0], pixels[..., :3])
 
 
 @pytest.mark.parametrize("channels", [2, 5])
-def test_other_channel_counts_are_refused(tmp_path: Path, channels: int) -> None:
+def test_other_channel_counts_are_refused(tmp_path, channels):
     path = tmp_path / "vectors.mha"
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((3, 4, 5, channels), np.uint8), isVector=True), str(path))
     with pytest.raises(InputError, match=f"vectors.mha has {channels} values"):
         read_volume(path)
 
 
-def test_displacement_field_is_no_colour(tmp_path: Path) -> None:
+def test_displacement_field_is_no_colour(tmp_path):
     field = np.random.default_rng(1).normal(0, 3, (3, 4, 5, 3)).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(field, isVector=True), str(tmp_path / "field.nrrd"))
     with pytest.raises(InputError, match="no colours"):
@@ -163,7 +162,7 @@ def test_displacement_field_is_no_colour(tmp_path: Path) -> None:
     ("name", "count"),
     [("nibabel/example4d.nii.gz", 2), ("nibabel/functional.nii", 20), ("SegNetCMR/SC-HF-I-10_4D_image.nii.gz", 2)],
 )
-def test_4d_image_needs_a_frame(shared_data: Finder, name: str, count: int) -> None:
+def test_4d_image_needs_a_frame(shared_data, name, count):
     path = shared_data(name)
     with pytest.raises(InputError, match=f"{count} frames .* --frame N, from 0 to {count - 1}"):
         read_volume(path)
@@ -173,30 +172,28 @@ def test_4d_image_needs_a_frame(shared_data: Finder, name: str, count: int) -> N
 
 
 @pytest.mark.parametrize("frame", [-1, 2])
-def test_frame_out_of_range(shared_data: Finder, frame: int) -> None:
+def test_frame_out_of_range(shared_data, frame):
     with pytest.raises(InputError, match="from 0 to 1, not"):
         read_volume(shared_data("nibabel/example4d.nii.gz"), frame=frame)
 
 
-def test_frame_of_a_3d_image(shared_data: Finder) -> None:
+def test_frame_of_a_3d_image(shared_data):
     with pytest.raises(InputError, match="single frame"):
         read_volume(shared_data("TotalSegmentator/example_ct_sm.nii.gz"), frame=0)
 
 
-def test_frame_of_a_4d_label_map_is_refused(shared_data: Finder) -> None:
+def test_frame_of_a_4d_label_map_is_refused(shared_data):
     with pytest.raises(InputError, match="label map"):
         read_volume(shared_data("SegNetCMR/SC-HF-I-10_4D_lv.nii.gz"), frame=0)
 
 
-def test_sheared_nrrd_keeps_its_shear(
-    tmp_path: Path, noise: NDArray[np.int16], write_nrrd: Callable[..., Path]
-) -> None:
+def test_sheared_nrrd_keeps_its_shear(tmp_path, noise, write_nrrd):
     path = write_nrrd(tmp_path / "tilted.nrrd", noise, "(1,0,0) (0,1,0) (0.5,0,2)", "domain domain domain")
     expected = [[-1, 0, -0.5, -1], [0, -1, 0, -2], [0, 0, 2, 3], [0, 0, 0, 1]]
     assert np.allclose(read_volume(path).geometry.ijk_to_ras, expected)
 
 
-def test_nrrd_list_axis_holds_frames(tmp_path: Path, write_nrrd: Callable[..., Path]) -> None:
+def test_nrrd_list_axis_holds_frames(tmp_path, write_nrrd):
     values = np.random.default_rng(1).permutation(72).reshape(2, 4, 3, 3)
     path = write_nrrd(tmp_path / "a.nrrd", values, "none (1,0,0) (0,1,0) (0,0,2)", "list domain domain domain")
     with pytest.raises(InputError, match="3 frames"):
@@ -204,9 +201,7 @@ def test_nrrd_list_axis_holds_frames(tmp_path: Path, write_nrrd: Callable[..., P
     assert np.array_equal(read_volume(path, frame=1).array_kji, values[..., 1])
 
 
-def test_slicer_segmentation_is_refused(
-    tmp_path: Path, noise: NDArray[np.int16], write_nrrd: Callable[..., Path]
-) -> None:
+def test_slicer_segmentation_is_refused(tmp_path, noise, write_nrrd):
     path = write_nrrd(
         tmp_path / "a.nrrd", noise, "(1,0,0) (0,1,0) (0,0,2)", "domain domain domain", "Segment0_ID:=Segment_1"
     )
@@ -216,9 +211,7 @@ def test_slicer_segmentation_is_refused(
 
 @pytest.mark.parametrize("kind", [np.int16, np.uint16, np.uint8])
 @pytest.mark.parametrize("scale", [{}, {"RescaleSlope": 2, "RescaleIntercept": -1000}])
-def test_monochrome1_is_inverted_with_its_window(
-    tmp_path: Path, noise: NDArray[np.int16], write_dicom: Callable[..., Path], kind: type, scale: dict[str, int]
-) -> None:
+def test_monochrome1_is_inverted_with_its_window(tmp_path, noise, write_dicom, kind, scale):
     stored = noise[0].astype(kind)
     slope, intercept = scale.get("RescaleSlope", 1), scale.get("RescaleIntercept", 0)
     elements = {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": slope * 60 + intercept, "WindowWidth": 50}
@@ -230,9 +223,7 @@ def test_monochrome1_is_inverted_with_its_window(
     assert any("MONOCHROME1" in note for note in volume.notes)
 
 
-def test_modality_rescaling_and_first_window(
-    tmp_path: Path, noise: NDArray[np.int16], write_dicom: Callable[..., Path]
-) -> None:
+def test_modality_rescaling_and_first_window(tmp_path, noise, write_dicom):
     path = write_dicom(
         tmp_path / "Doe.dcm",
         noise[0],
@@ -246,21 +237,19 @@ def test_modality_rescaling_and_first_window(
     assert np.array_equal(volume.array_kji[0], noise[0] * 2.0 - 1000)
 
 
-def test_dicom_folder_is_named_by_its_modality(
-    tmp_path: Path, noise: NDArray[np.int16], write_series: Callable[..., Path]
-) -> None:
+def test_dicom_folder_is_named_by_its_modality(tmp_path, noise, write_series):
     folder = write_series(tmp_path / "Doe_Jane", noise, [(0, 0, 3 * k) for k in range(4)])
     volume = read_volume(folder)
     assert volume.name == "CT"
     assert "Doe" not in repr((volume.name, volume.notes, volume.modality))
 
 
-def test_series_of_a_file(shared_data: Finder) -> None:
+def test_series_of_a_file(shared_data):
     with pytest.raises(InputError, match="not a folder"):
         read_volume(shared_data("dcmqi/ct-3slice/01.dcm"), series="1")
 
 
-def test_sheared_nifti_is_refused(tmp_path: Path, noise: NDArray[np.int16], write_nifti: Callable[..., Path]) -> None:
+def test_sheared_nifti_is_refused(tmp_path, noise, write_nifti):
     path = write_nifti(tmp_path / "a.nii", noise, sform=[[1, 0, 0.5, 0], [0, 1, 0, 0], [0, 0, 2, 0]])
     with pytest.raises(GeometryError, match=r"a\.nii: the image's matrix is sheared"):
         read_volume(path)
@@ -276,5 +265,32 @@ def test_sheared_nifti_is_refused(tmp_path: Path, noise: NDArray[np.int16], writ
         (".nrrd", ".nrrd"),
     ],
 )
-def test_image_name(file_name: str, name: str) -> None:
+def test_image_name(file_name, name):
     assert image_name(Path("/home/Doe^Jane") / file_name) == name
+
+
+@pytest.mark.parametrize(
+    ("width", "centre", "window"),
+    [
+        ("400", "40", (400, 40)),
+        ("400 \\1500", "40\\-600", (400, 40)),
+        ("0", "40", None),
+        ("-5", "40", None),
+        ("nan", "40", None),
+        ("", "40", None),
+        ("wide", "40", None),
+    ],
+)
+def test_window(width, centre, window):
+    assert display_window({WINDOW_WIDTH: width, WINDOW_CENTRE: centre}) == window
+
+
+def test_no_window():
+    assert display_window({}) is None
+    assert display_window({WINDOW_WIDTH: "400"}) is None
+
+
+def test_is_inverted():
+    assert is_inverted({PHOTOMETRIC: "MONOCHROME1"})
+    assert not is_inverted({PHOTOMETRIC: "MONOCHROME2"})
+    assert not is_inverted({})

@@ -1,15 +1,20 @@
 """Files that cannot be read: one clear sentence, the file's name and not its folders, nothing on the terminal."""
 
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from FoundationSegLib.core.errors import FoundationSegError, GeometryError, InputError
+from FoundationSegLib.io.completeness import (
+    check_complete,
+    quiet,
+)
 from FoundationSegLib.io.raw import read_raw
 
 Writer = Callable[..., Path]
@@ -17,7 +22,7 @@ TEXT = b"this is no image\n" * 60
 UNREADABLE = "is no image that can be read"
 
 
-def complaint(path: Path) -> str:
+def complaint(path):
     """The message, after the checks that hold for every message."""
     with pytest.raises(FoundationSegError) as caught:
         read_raw(path)
@@ -32,22 +37,22 @@ def complaint(path: Path) -> str:
     "name", ["a.nrrd", "a.nii", "a.nii.gz", "a.mha", "a.png", "a.jpg", "a.tif", "a.dcm", "a.gif", "a"]
 )
 @pytest.mark.parametrize(("content", "problem"), [(TEXT, UNREADABLE), (b"", "is empty")])
-def test_no_image(tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes, problem: str) -> None:
+def test_no_image(tmp_path, capfd, name, content, problem):
     path = tmp_path / name
     path.write_bytes(content)
     assert problem in complaint(path)
     assert capfd.readouterr() == ("", "")
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path):
     assert "does not exist" in complaint(tmp_path / "a.nrrd")
 
 
-def test_folder(tmp_path: Path) -> None:
+def test_folder(tmp_path):
     assert "is not a file" in complaint(tmp_path)
 
 
-def test_gif_is_named_as_not_understood(shared_data: Callable[[str], Path]) -> None:
+def test_gif_is_named_as_not_understood(shared_data):
     assert "PNG" in complaint(shared_data("DRIVE/21_manual1.gif"))
 
 
@@ -67,9 +72,7 @@ def test_gif_is_named_as_not_understood(shared_data: Callable[[str], Path]) -> N
         "stardist/img2d.tif",
     ],
 )
-def test_cut_off_file(
-    shared_data: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, part: float
-) -> None:
+def test_cut_off_file(shared_data, tmp_path, capfd, name, part):
     content = shared_data(name).read_bytes()
     path = tmp_path / Path(name).name
     path.write_bytes(content[: int(part * len(content))])
@@ -78,9 +81,7 @@ def test_cut_off_file(
 
 
 @pytest.mark.parametrize("ending", ["mha", "nrrd", "nii", "nii.gz", "vtk", "gipl", "gipl.gz", "mrc", "tiff"])
-def test_cut_off_volume(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], noise: NDArray[np.int16], ending: str
-) -> None:
+def test_cut_off_volume(tmp_path, capfd, noise, ending):
     path = tmp_path / f"a.{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(noise.astype(np.float32)), str(path))
     assert np.array_equal(read_raw(path).voxels[0, ..., 0], noise)
@@ -89,7 +90,7 @@ def test_cut_off_volume(
     assert capfd.readouterr() == ("", "")
 
 
-def test_cut_off_bitmap(tmp_path: Path, noise: NDArray[np.int16]) -> None:
+def test_cut_off_bitmap(tmp_path, noise):
     path = tmp_path / "a.bmp"
     sitk.WriteImage(sitk.GetImageFromArray(noise[0].astype(np.uint8)), str(path))
     assert np.array_equal(read_raw(path).voxels[0, 0, ..., 0], noise[0])
@@ -97,7 +98,7 @@ def test_cut_off_bitmap(tmp_path: Path, noise: NDArray[np.int16]) -> None:
     assert "damaged" in complaint(path)
 
 
-def test_altered_bytes_in_a_compressed_nifti(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+def test_altered_bytes_in_a_compressed_nifti(shared_data, tmp_path):
     content = bytearray(shared_data("TotalSegmentator/example_ct_sm.nii.gz").read_bytes())
     content[200_000] ^= 0xFF
     path = tmp_path / "a.nii.gz"
@@ -105,38 +106,82 @@ def test_altered_bytes_in_a_compressed_nifti(shared_data: Callable[[str], Path],
     assert "damaged" in complaint(path)
 
 
-def test_header_without_its_voxels(tmp_path: Path, noise: NDArray[np.int16]) -> None:
+def test_header_without_its_voxels(tmp_path, noise):
     sitk.WriteImage(sitk.GetImageFromArray(noise), str(tmp_path / "a.mhd"))
     (tmp_path / "a.raw").unlink()
     assert "damaged" in complaint(tmp_path / "a.mhd")
 
 
-def test_axes_in_one_plane(tmp_path: Path, noise: NDArray[np.int16], write_nrrd: Writer) -> None:
+def test_axes_in_one_plane(tmp_path, noise, write_nrrd):
     path = write_nrrd(tmp_path / "a.nrrd", noise, "(1,0,0) (1,0,0) (0,0,2)", "domain domain domain")
     assert "do not span space" in complaint(path)
     with pytest.raises(GeometryError):
         read_raw(path)
 
 
-def test_axis_of_length_zero(tmp_path: Path, write_nrrd: Writer) -> None:
+def test_axis_of_length_zero(tmp_path, write_nrrd):
     path = write_nrrd(tmp_path / "a.nrrd", np.zeros((0, 3, 4)), "(1,0,0) (0,1,0) (0,0,2)", "domain domain domain")
     assert "holds no voxels" in complaint(path)
 
 
-def test_time_axis_beside_space(tmp_path: Path, write_nrrd: Writer) -> None:
+def test_time_axis_beside_space(tmp_path, write_nrrd):
     values = np.zeros((2, 3, 4, 5))
     path = write_nrrd(tmp_path / "a.nrrd", values, "(1,0,0) (0,1,0) (0,0,2) none", "domain domain domain time")
     assert "axes that are not in space" in complaint(path)
 
 
-def test_complex_numbers(tmp_path: Path) -> None:
+def test_complex_numbers(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((3, 4, 5), np.complex64)), str(tmp_path / "a.nii"))
     with pytest.raises(InputError, match="complex64 and not whole or real"):
         read_raw(tmp_path / "a.nii")
 
 
-def test_only_known_fields_are_kept(tmp_path: Path, noise: NDArray[np.int16], write_dicom: Writer) -> None:
+def test_only_known_fields_are_kept(tmp_path, noise, write_dicom):
     raw = read_raw(write_dicom(tmp_path / "a.dcm", noise[0]))
     assert raw.is_dicom
     assert raw.tags["0008|0060"] == "CT"
     assert not any(tag.startswith("0010") for tag in raw.tags)
+
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.mark.parametrize(
+    "line", ["Premature end of JPEG file", "TIFFFetchDirectory: Can not read TIFF directory count."]
+)
+def test_libraries_are_heard(tmp_path, line):
+    (tmp_path / "a.jpg").write_bytes(CONTENT)
+    with pytest.raises(InputError, match="damaged"):
+        check_complete(tmp_path / "a.jpg", "JPEGImageIO", 10, [line])
+    check_complete(tmp_path / "a.jpg", "JPEGImageIO", 10, ["TIFFReadDirectory: Warning, Unknown field with tag 700"])
+
+
+def test_lines_are_caught_and_the_terminal_comes_back(capfd):
+    sys.stdout.write("before\n")
+    with quiet() as lines:
+        os.write(1, b"to standard output\n")
+        os.write(2, b"to standard error\n")
+    sys.stdout.write("after\n")
+    sys.stderr.write("error\n")
+    assert lines == ["to standard output", "to standard error"]
+    assert capfd.readouterr() == ("before\nafter\n", "error\n")
+
+
+def test_nested_and_after_an_error(capfd):
+    with pytest.raises(ValueError, match="stop"), quiet(), quiet():
+        os.write(2, b"hidden\n")
+        raise ValueError("stop")
+    os.write(2, b"shown\n")
+    assert capfd.readouterr().err == "shown\n"
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_itk_warnings_are_as_before(shown):
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    try:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        with quiet():
+            assert not sitk.ProcessObject.GetGlobalWarningDisplay()
+        assert sitk.ProcessObject.GetGlobalWarningDisplay() is shown
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)

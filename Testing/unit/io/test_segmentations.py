@@ -1,17 +1,130 @@
-"""Segments by name from Slicer's files, by number from label maps."""
+"""Label maps are told from images by their values; segments are read by name, labels by number."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.segmentations import read_mask_prompt, segment_names
+from FoundationSegLib.io.segmentations import looks_like_label_map, read_label_map, read_mask_prompt, segment_names
+
+Finder = Callable[[str], Path]
+
+
+def ball(shape, centre, radius):
+    grid = np.indices(shape)
+    return sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True)) <= radius**2
+
+
+@pytest.fixture
+def organs():
+    labels = np.zeros((20, 40, 40), np.uint8)
+    for label, centre, radius in ((1, (10, 14, 14), 9), (2, (10, 18, 22), 8), (60, (12, 30, 30), 5)):
+        labels[ball(labels.shape, centre, radius)] = label
+    return labels
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64])
+def test_labels_of_any_type(organs, kind):
+    assert looks_like_label_map(organs.astype(kind))
+
+
+def test_a_single_voxel_is_a_label():
+    labels = np.zeros((5, 6, 7), np.uint8)
+    labels[2, 3, 4] = 255
+    assert looks_like_label_map(labels)
+
+
+def test_many_instances(organs):
+    rng = np.random.default_rng(3)
+    cells = np.zeros((1, 300, 300), np.uint16)
+    for label in range(1, 400):
+        cells[ball(cells.shape, (0, *rng.integers(0, 300, 2)), 6)] = label
+    assert looks_like_label_map(cells)
+
+
+def test_mask_smeared_by_jpeg(organs):
+    rng = np.random.default_rng(3)
+    smeared = np.where(organs > 0, 255 - rng.integers(0, 9, organs.shape), rng.integers(0, 9, organs.shape))
+    assert looks_like_label_map(smeared.astype(np.uint8))
+
+
+def test_images_are_no_label_maps(organs):
+    rng = np.random.default_rng(3)
+    noisy = (organs * 50.0 + rng.normal(0, 3, organs.shape)).clip(0)
+    dark = np.where(organs == 60, noisy, 0)
+    ramp = np.broadcast_to(np.arange(40, dtype=np.uint8), organs.shape)
+    hounsfield = organs.astype(np.int16) - 1000
+    for image in (noisy, noisy.astype(np.uint8), dark.astype(np.uint8), ramp, hounsfield, organs + 0.5, organs + 7):
+        assert not looks_like_label_map(image)
+
+
+def test_enlarged_picture_is_no_label_map():
+    small = np.random.default_rng(3).integers(0, 255, (1, 30, 40)).astype(np.uint8)
+    assert not looks_like_label_map(small.repeat(4, axis=1).repeat(3, axis=2))
+
+
+def test_nothing_to_tell_from():
+    assert not looks_like_label_map(np.zeros((3, 4, 5), np.uint8))
+    assert not looks_like_label_map(np.full((3, 4, 5), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("dcmqi/heart_seg.nrrd", {0, 3}),
+        ("pyradiomics/brain1_label.nrrd", {0, 1}),
+        ("lung-segmentation-2d/cxr1-lungmask.png", {0, 255}),
+        ("BiomedParse/masks/06_CT_abdomen_liver.png", {0, 255}),
+    ],
+)
+def test_reads_shared_labels(shared_data, name, labels):
+    array, geometry = read_label_map(shared_data(name))
+    assert array.shape == geometry.shape_kji
+    assert array.dtype.kind in "iu"
+    assert set(np.unique(array).tolist()) == labels
+
+
+def test_instance_labels_keep_their_numbers(shared_data):
+    array, _ = read_label_map(shared_data("stardist/mask2d.tif"))
+    assert (array.shape, array.max(), len(np.unique(array))) == ((1, 512, 512), 183, 126)
+
+
+def test_labels_and_image_share_their_grid(shared_data):
+    image = sitk.ReadImage(str(shared_data("pyradiomics/brain1_image.nrrd")))
+    _, geometry = read_label_map(shared_data("pyradiomics/brain1_label.nrrd"))
+    expected = np.array(image.TransformIndexToPhysicalPoint((3, 4, 5))) * (-1, -1, 1)
+    assert np.allclose(geometry.to_ras((3, 4, 5)), expected)
+
+
+@pytest.mark.parametrize(("factor", "kind"), [(1.0, "i4"), (2.0**33, "i8")])
+def test_whole_numbers_stored_as_real(tmp_path, organs, factor, kind):
+    sitk.WriteImage(sitk.GetImageFromArray(organs * factor), str(tmp_path / "a.nrrd"))
+    array, _ = read_label_map(tmp_path / "a.nrrd")
+    assert array.dtype == kind
+    assert np.array_equal(array, organs * factor)
+
+
+def test_real_numbers_are_refused(tmp_path, organs):
+    sitk.WriteImage(sitk.GetImageFromArray(organs / 7), str(tmp_path / "a.nrrd"))
+    with pytest.raises(InputError, match="not whole numbers"):
+        read_label_map(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("SegNetCMR/SC-HF-I-10_4D_lv.nii.gz", "2 frames"),
+        ("dcmqi/liver.dcm", "DICOM segmentation"),
+        ("scikit-image/ihc.png", "3 values for each voxel"),
+    ],
+)
+def test_what_is_no_label_map(shared_data, name, problem):
+    with pytest.raises(InputError, match=problem):
+        read_label_map(shared_data(name))
+
 
 Writer = Callable[..., Path]
 LIVER = ("Segment0_ID:=S_1", "Segment0_Name:=Liver", "Segment0_LabelValue:=1", "Segment0_Layer:=0")
@@ -20,7 +133,7 @@ TUMOUR = ("Segment2_ID:=S_3", "Segment2_Name:=Tumour", "Segment2_LabelValue:=1",
 
 
 @pytest.fixture
-def labels() -> NDArray[np.int16]:
+def labels():
     array = np.zeros((4, 6, 5), np.int16)
     array[1:3, 1:4, 1:3] = 1
     array[2, 4:, 2:] = 5
@@ -28,14 +141,14 @@ def labels() -> NDArray[np.int16]:
 
 
 @pytest.fixture
-def shared_labels(tmp_path: Path, labels: NDArray[np.int16], write_nrrd: Writer) -> Path:
+def shared_labels(tmp_path, labels, write_nrrd):
     kinds = "domain domain domain"
     return write_nrrd(tmp_path / "shared.seg.nrrd", labels, "(-1,0,0) (0,-1,0) (0,0,2)", kinds, *LIVER, *VESSEL)
 
 
 @pytest.fixture
-def layers(tmp_path: Path, labels: NDArray[np.int16], write_nrrd: Writer) -> Callable[..., Path]:
-    def write(*fields: str) -> Path:
+def layers(tmp_path, labels, write_nrrd):
+    def write(*fields):
         values = np.stack((labels, labels.T.reshape(labels.shape) == 1), axis=-1)
         directions = "none (-1,0,0) (0,-1,0) (0,0,2)"
         return write_nrrd(tmp_path / "layers.seg.nrrd", values, directions, "list domain domain domain", *fields)
@@ -43,7 +156,7 @@ def layers(tmp_path: Path, labels: NDArray[np.int16], write_nrrd: Writer) -> Cal
     return write
 
 
-def test_shared_labels(shared_labels: Path, labels: NDArray[np.int16]) -> None:
+def test_shared_labels(shared_labels, labels):
     for name, value in (("Liver", 1), ("Hepatic vessel", 5)):
         mask, geometry = read_mask_prompt(shared_labels, name)
         assert mask.dtype == np.bool_
@@ -51,27 +164,25 @@ def test_shared_labels(shared_labels: Path, labels: NDArray[np.int16]) -> None:
         assert np.allclose(geometry.ijk_to_ras, [[1, 0, 0, -1], [0, 1, 0, -2], [0, 0, 2, 3], [0, 0, 0, 1]])
 
 
-def test_overlapping_layers(layers: Callable[..., Path], labels: NDArray[np.int16]) -> None:
+def test_overlapping_layers(layers, labels):
     path = layers(*LIVER, *VESSEL, *TUMOUR)
     assert np.array_equal(read_mask_prompt(path, "Liver")[0], labels == 1)
     assert np.array_equal(read_mask_prompt(path, "Hepatic vessel")[0], labels == 5)
     assert np.array_equal(read_mask_prompt(path, "Tumour")[0], labels.T.reshape(labels.shape) == 1)
 
 
-def test_files_of_old_slicers_have_a_layer_for_each_segment(
-    layers: Callable[..., Path], labels: NDArray[np.int16]
-) -> None:
+def test_files_of_old_slicers_have_a_layer_for_each_segment(layers, labels):
     path = layers("Segment0_ID:=S_1", "Segment0_Name:=Liver", "Segment1_ID:=S_2", "Segment1_Name:=Tumour")
     assert np.array_equal(read_mask_prompt(path, "Liver")[0], labels == 1)
     assert np.array_equal(read_mask_prompt(path, "Tumour")[0], labels.T.reshape(labels.shape) == 1)
 
 
-def test_missing_segment_names_those_there_are(shared_labels: Path) -> None:
+def test_missing_segment_names_those_there_are(shared_labels):
     with pytest.raises(InputError, match=r"shared\.seg\.nrrd has no segment 'Spleen'; it has: Liver, Hepatic vessel"):
         read_mask_prompt(shared_labels, "Spleen")
 
 
-def test_names_that_are_no_utf8(shared_labels: Path) -> None:
+def test_names_that_are_no_utf8(shared_labels):
     shared_labels.write_bytes(
         shared_labels.read_bytes().replace(b"Liver", b"L\xe9ver").replace(b"t1_Lay", b"t1_L\xe9y")
     )
@@ -80,35 +191,35 @@ def test_names_that_are_no_utf8(shared_labels: Path) -> None:
     assert "Hepatic vessel" in str(caught.value).encode().decode()
 
 
-def test_two_segments_of_one_name(layers: Callable[..., Path]) -> None:
+def test_two_segments_of_one_name(layers):
     path = layers(*LIVER, *(field.replace("Tumour", "Liver") for field in TUMOUR))
     with pytest.raises(InputError, match="2 segments called 'Liver'"):
         read_mask_prompt(path, "Liver")
 
 
-def test_layer_that_is_missing(layers: Callable[..., Path]) -> None:
+def test_layer_that_is_missing(layers):
     path = layers(*(field.replace("Layer:=1", "Layer:=7") for field in TUMOUR))
     with pytest.raises(InputError, match="layer that is missing"):
         read_mask_prompt(path, "Tumour")
 
 
-def test_fractional_segments(layers: Callable[..., Path]) -> None:
+def test_fractional_segments(layers):
     path = layers(*LIVER, "Segmentation_MasterRepresentation:=Fractional labelmap")
     with pytest.raises(InputError, match="fractional"):
         read_mask_prompt(path, "Liver")
 
 
-def test_layers_are_no_label_map(layers: Callable[..., Path]) -> None:
+def test_layers_are_no_label_map(layers):
     with pytest.raises(InputError, match="overlapping segments in 2 layers"):
         read_label_map(layers(*LIVER, *TUMOUR))
 
 
-def write_labels(path: Path, array: NDArray[Any]) -> Path:
+def write_labels(path, array):
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
     return path
 
 
-def test_label_map_by_number(tmp_path: Path, labels: NDArray[np.int16]) -> None:
+def test_label_map_by_number(tmp_path, labels):
     path = write_labels(tmp_path / "a.nii.gz", labels)
     assert np.array_equal(read_mask_prompt(path, "5")[0], labels == 5)
     for name in ("2", "0", "Liver"):
@@ -116,30 +227,30 @@ def test_label_map_by_number(tmp_path: Path, labels: NDArray[np.int16]) -> None:
             read_mask_prompt(path, name)
 
 
-def test_only_label_under_any_name(tmp_path: Path, labels: NDArray[np.int16]) -> None:
+def test_only_label_under_any_name(tmp_path, labels):
     path = write_labels(tmp_path / "a.nii.gz", (labels == 5) * np.float32(3))
     assert np.array_equal(read_mask_prompt(path, "Vessel")[0], labels == 5)
     with pytest.raises(InputError, match="no label '1'; it has: 3"):
         read_mask_prompt(path, "1")
 
 
-def test_empty_label_map(tmp_path: Path) -> None:
+def test_empty_label_map(tmp_path):
     path = write_labels(tmp_path / "a.nii.gz", np.zeros((3, 4, 5), np.uint8))
     with pytest.raises(InputError, match="it has: none"):
         read_mask_prompt(path, "Liver")
 
 
-def test_dicom_segmentation(shared_data: Callable[[str], Path]) -> None:
+def test_dicom_segmentation(shared_data):
     with pytest.raises(InputError, match="DICOM segmentation, which is not supported"):
         read_mask_prompt(shared_data("dcmqi/liver.dcm"), "Liver")
 
 
-def test_shared_label_map(shared_data: Callable[[str], Path]) -> None:
+def test_shared_label_map(shared_data):
     mask, geometry = read_mask_prompt(shared_data("dcmqi/heart_seg.nrrd"), "3")
     assert (int(mask.sum()), geometry.shape_kji) == (41449, (3, 512, 512))
 
 
-def test_an_image_has_no_segments(tmp_path: Path) -> None:
+def test_an_image_has_no_segments(tmp_path):
     noise = np.random.default_rng(0).integers(0, 200, (4, 30, 30)).astype(np.int16)
     for name, array in (("noise.nrrd", noise), ("ct.nrrd", noise - 1000)):
         sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
@@ -150,7 +261,7 @@ def test_an_image_has_no_segments(tmp_path: Path) -> None:
         assert len(str(caught.value)) < 300
 
 
-def test_a_label_map_has_its_numbers(tmp_path: Path) -> None:
+def test_a_label_map_has_its_numbers(tmp_path):
     centres = np.random.default_rng(0).random((50, 2)) * 80
     grid = np.stack(np.meshgrid(np.arange(80), np.arange(80), indexing="ij"), axis=-1)
     nearest = np.linalg.norm(grid[:, :, None] - centres, axis=-1).argmin(axis=-1)

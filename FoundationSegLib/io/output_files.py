@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole or not at all."""
+"""Files of results: their formats by name, and replacing them as a whole or not at all. Standard library only."""
 
 import os
 import secrets
@@ -6,18 +6,33 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 from ..core.errors import OutputError
 
+OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
 # Endings of two parts, which decide the format that a writer chooses.
 _DOUBLE_ENDINGS = (".seg.nrrd", ".nii.gz")
 
 
+def output_format(path: Path) -> OutputFormat:
+    """Return the format that a file name asks for by its ending; capitals do not matter.
+
+    Raises:
+        OutputError: another ending; the message lists the known ones.
+    """
+    for ending in get_args(OutputFormat):
+        if path.name.lower().endswith(f".{ending}"):
+            return ending
+    known = ", ".join(f".{ending}" for ending in get_args(OutputFormat))
+    raise OutputError(f"{path.name}: the name of a result must end in one of {known}")
+
+
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends without an error.
+    """Yield a new path beside ``path``; the file written there replaces ``path`` when the block ends without an error.
 
-    The path given has the same ending and does not exist yet. On an error in the block, what was written is removed
+    The new path has the same ending and does not exist yet. On an error in the block, what was written is removed
     and the old file, if any, stays as it was. A link stays a link: the file that it leads to is replaced, and the
     new file has the permissions of the old one.
 
@@ -26,10 +41,11 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     """
     try:
         target = path.resolve()
-        temporary = _beside(target)
+        temporary = _temporary_path(target)
         try:
             yield temporary
-            _flush(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             if target.is_file():
                 shutil.copymode(target, temporary)
             temporary.replace(target)
@@ -39,15 +55,13 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path.name} cannot be written: {error.strerror or error}") from error
 
 
-def _beside(path: Path) -> Path:
-    """A new name in the same folder: a rename is atomic within a file system only. Writers know small endings only."""
+def _temporary_path(path: Path) -> Path:
+    """Return a new name in the same folder, since a rename is atomic within a file system only.
+
+    The ending is in small letters, as writers expect it.
+    """
     ending = next((ending for ending in _DOUBLE_ENDINGS if path.name.lower().endswith(ending)), path.suffix)
     return path.with_name(f".fseg-{secrets.token_hex(6)}{ending.lower()}")
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def check_writable(path: Path) -> None:
@@ -62,7 +76,7 @@ def check_writable(path: Path) -> None:
             raise OutputError(f"{path.name} is not a file and cannot be replaced; choose another name")
         if not target.parent.is_dir():
             raise OutputError(f"the folder for {path.name} does not exist; make it first")
-        probe = _beside(target)
+        probe = _temporary_path(target)
         try:
             probe.touch(exist_ok=False)
         finally:

@@ -1,18 +1,14 @@
 """Label maps are written exactly, in the smallest type, or not at all."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from FoundationSegLib.core.errors import InputError, OutputError
 from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.io.label_maps import read_label_map
-from FoundationSegLib.io.outputs import write_label_map, write_values
+from FoundationSegLib.io.segmentations import read_label_map
+from FoundationSegLib.io.writing import write_label_map, write_values
 
 SHAPE = (4, 6, 5)
 OBLIQUE = np.array(
@@ -23,7 +19,7 @@ TILTED = np.array([[-1, 0, 0, 1], [0, -1, -0.7, 2], [0, 0, 2, 3], [0, 0, 0, 1]],
 GRIDS = {"oblique": OBLIQUE, "permuted": PERMUTED, "left-handed": np.diag((1.0, 1.0, -2.0, 1.0))}
 
 
-def labels(highest: int, kind: type = np.int64) -> NDArray[np.generic]:
+def labels(highest, kind=np.int64):
     array = np.random.default_rng(5).integers(0, 3, SHAPE).astype(kind)
     array[1, 2, 3] = highest
     return array
@@ -31,7 +27,7 @@ def labels(highest: int, kind: type = np.int64) -> NDArray[np.generic]:
 
 @pytest.mark.parametrize("ending", ["nii.gz", "nrrd"])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_voxels_and_grid_come_back(tmp_path: Path, ending: str, grid: str) -> None:
+def test_voxels_and_grid_come_back(tmp_path, ending, grid):
     path, geometry = tmp_path / f"a.{ending}", Geometry(GRIDS[grid], SHAPE)
     write_label_map(path, labels(9), geometry)
     array, read = read_label_map(path)
@@ -44,7 +40,7 @@ def test_voxels_and_grid_come_back(tmp_path: Path, ending: str, grid: str) -> No
     ("highest", "kind"), [(255, "u1"), (256, "u2"), (65535, "u2"), (65536, "u4"), (2**32 - 1, "u4")]
 )
 @pytest.mark.parametrize("ending", ["nii.gz", "nrrd"])
-def test_smallest_type_that_fits(tmp_path: Path, highest: int, kind: str, ending: str) -> None:
+def test_smallest_type_that_fits(tmp_path, highest, kind, ending):
     path = tmp_path / f"a.{ending}"
     write_label_map(path, labels(highest), geometry_from_spacing(SHAPE))
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -52,7 +48,7 @@ def test_smallest_type_that_fits(tmp_path: Path, highest: int, kind: str, ending
     assert array.max() == highest
 
 
-def test_sheared_grid_goes_to_nrrd_only(tmp_path: Path) -> None:
+def test_sheared_grid_goes_to_nrrd_only(tmp_path):
     geometry = Geometry(TILTED, SHAPE)
     with pytest.raises(OutputError, match=r"a\.nii\.gz: the image's grid is sheared"):
         write_label_map(tmp_path / "a.nii.gz", labels(1), geometry)
@@ -63,7 +59,7 @@ def test_sheared_grid_goes_to_nrrd_only(tmp_path: Path) -> None:
     assert np.allclose(read.ijk_to_ras, TILTED, atol=1e-12)
 
 
-def test_grid_of_a_real_image_comes_back(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
+def test_grid_of_a_real_image_comes_back(tmp_path, shared_data):
     array, geometry = read_label_map(shared_data("pyradiomics/breast1_label.nrrd"))
     for name in ("a.nrrd", "a.nii.gz"):
         write_label_map(tmp_path / name, array, geometry)
@@ -81,7 +77,7 @@ def test_grid_of_a_real_image_comes_back(tmp_path: Path, shared_data: Callable[[
         (labels(2**32), "to 4294967296"),
     ],
 )
-def test_labels_that_do_not_fit(tmp_path: Path, array: NDArray[np.generic], problem: str) -> None:
+def test_labels_that_do_not_fit(tmp_path, array, problem):
     with pytest.raises(InputError, match=problem):
         write_label_map(tmp_path / "a.nrrd", array, geometry_from_spacing(SHAPE))
     assert not list(tmp_path.iterdir())
@@ -95,16 +91,16 @@ def test_labels_that_do_not_fit(tmp_path: Path, array: NDArray[np.generic], prob
         ("missing/a.nrrd", "cannot be written"),
     ],
 )
-def test_places_that_do_not_work(tmp_path: Path, path: str, problem: str) -> None:
+def test_places_that_do_not_work(tmp_path, path, problem):
     with pytest.raises(OutputError, match=problem):
         write_label_map(tmp_path / path, labels(1), geometry_from_spacing(SHAPE))
 
 
-def test_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_file_stays_when_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "a.nrrd"
     path.write_text("old")
 
-    def fail(*_: object, **__: object) -> None:
+    def fail(*_, **__):
         raise RuntimeError("ITK has no space left")
 
     monkeypatch.setattr(sitk, "WriteImage", fail)
@@ -115,7 +111,7 @@ def test_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("matrix", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nii.gz"])
-def test_values_come_back_on_their_grid(tmp_path: Path, matrix: NDArray[np.float64], name: str) -> None:
+def test_values_come_back_on_their_grid(tmp_path, matrix, name):
     values = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
     geometry = Geometry(matrix, SHAPE)
     write_values(tmp_path / name, values, geometry)
@@ -128,7 +124,7 @@ def test_values_come_back_on_their_grid(tmp_path: Path, matrix: NDArray[np.float
     ("path", "problem"),
     [("a.seg.nrrd", "ending of a segmentation"), ("a.nii.gz", "sheared"), ("missing/a.nrrd", "cannot be written")],
 )
-def test_values_that_cannot_be_written(tmp_path: Path, path: str, problem: str) -> None:
+def test_values_that_cannot_be_written(tmp_path, path, problem):
     with pytest.raises(OutputError, match=problem):
         write_values(tmp_path / path, np.zeros(SHAPE, np.float32), Geometry(TILTED, SHAPE))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A file is replaced as a whole or not at all."""
+"""Results: their formats by name, and files that are replaced as a whole or not at all."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from FoundationSegLib.core.errors import InputError, OutputError
-from FoundationSegLib.io.atomic import check_writable, replace_atomically
+from FoundationSegLib.io.output_files import check_writable, output_format, replace_atomically
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from FoundationSegLib.io.atomic import check_writable, replace_atomically
         ("a", ""),
     ],
 )
-def test_new_file(tmp_path: Path, name: str, ending: str) -> None:
+def test_new_file(tmp_path, name, ending):
     with replace_atomically(tmp_path / name) as temporary:
         assert temporary.parent == tmp_path
         assert temporary.name.endswith(ending)
@@ -32,7 +32,7 @@ def test_new_file(tmp_path: Path, name: str, ending: str) -> None:
 
 
 @pytest.mark.parametrize("error", [InputError("bad"), KeyboardInterrupt()])
-def test_old_file_stays_on_failure(tmp_path: Path, error: BaseException) -> None:
+def test_old_file_stays_on_failure(tmp_path, error):
     path = tmp_path / "a.nrrd"
     path.write_text("old")
     with pytest.raises(type(error)), replace_atomically(path) as temporary:
@@ -41,7 +41,7 @@ def test_old_file_stays_on_failure(tmp_path: Path, error: BaseException) -> None
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
-def test_full_disk_is_an_output_error(tmp_path: Path) -> None:
+def test_full_disk_is_an_output_error(tmp_path):
     with (
         pytest.raises(OutputError, match=r"a\.nrrd cannot be written: No space left"),
         replace_atomically(tmp_path / "a.nrrd") as temporary,
@@ -51,12 +51,12 @@ def test_full_disk_is_an_output_error(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_written(tmp_path: Path) -> None:
+def test_nothing_written(tmp_path):
     with pytest.raises(OutputError, match=r"a\.nrrd cannot be written"), replace_atomically(tmp_path / "a.nrrd"):
         pass
 
 
-def test_permissions_are_kept(tmp_path: Path) -> None:
+def test_permissions_are_kept(tmp_path):
     path = tmp_path / "a.nrrd"
     path.write_text("old")
     path.chmod(0o640)
@@ -65,7 +65,7 @@ def test_permissions_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_link_stays_a_link(tmp_path: Path) -> None:
+def test_link_stays_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "a.nrrd"
     link.symlink_to(tmp_path / "real" / "b.nrrd")
@@ -75,7 +75,7 @@ def test_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "b.nrrd").read_text() == "new"
 
 
-def unwritable(tmp_path: Path) -> list[tuple[Path, str]]:
+def unwritable(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.nrrd").mkdir()
     return [
@@ -88,14 +88,14 @@ def unwritable(tmp_path: Path) -> list[tuple[Path, str]]:
     ]
 
 
-def test_check_names_what_is_wrong(tmp_path: Path) -> None:
+def test_check_names_what_is_wrong(tmp_path):
     for path, problem in unwritable(tmp_path):
         if path.is_relative_to(tmp_path) or path.parent.is_dir():
             with pytest.raises(OutputError, match=problem):
                 check_writable(path)
 
 
-def test_replacing_fails_where_the_check_fails(tmp_path: Path) -> None:
+def test_replacing_fails_where_the_check_fails(tmp_path):
     for path, _ in unwritable(tmp_path):
         if path == Path("/dev/null"):
             continue
@@ -104,14 +104,22 @@ def test_replacing_fails_where_the_check_fails(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_check_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_check_leaves_nothing_behind(tmp_path):
     (tmp_path / "old.nrrd").write_text("old")
     check_writable(tmp_path / "old.nrrd")
     check_writable(tmp_path / "new.seg.nrrd")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
-def test_messages_carry_no_folders(tmp_path: Path) -> None:
-    with pytest.raises(OutputError) as caught:
-        check_writable(tmp_path / "missing" / "a.nrrd")
-    assert tmp_path.name not in str(caught.value)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.seg.nrrd", "seg.nrrd"), ("a.NII.GZ", "nii.gz"), ("a.nrrd", "nrrd"), ("x.y.nii.gz", "nii.gz")],
+)
+def test_output_format(name, expected):
+    assert output_format(Path(name)) == expected
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.mha", "a", "nrrd", "a.nrrd.txt"])
+def test_other_formats(name):
+    with pytest.raises(OutputError, match=r"\.seg\.nrrd, \.nii\.gz, \.nrrd"):
+        output_format(Path(name))
