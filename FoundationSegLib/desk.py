@@ -14,7 +14,7 @@ from . import __version__
 from .core.card_values import ModelCard
 from .core.errors import Cancelled, FoundationSegError, GoneError, InputError
 from .core.ledger import Ledger
-from .core.outcomes import Done, ImageChanged, Outcome
+from .core.outcomes import Done, ImageChanged, Outcome, Refused
 from .core.overlap import OverlapPolicy
 from .core.progress import ProgressReport
 from .core.regions import Region
@@ -104,6 +104,7 @@ class Desk:
     _volume_stamp: Hashable = None
     _pump: Pump = field(init=False)
     _asked_at: float = 0.0
+    _given_up: FoundationSegError | None = None
     _other: tuple[int, Callable[[Event], None]] | None = None
 
     def __post_init__(self) -> None:
@@ -288,13 +289,24 @@ class Desk:
         elif self.session is not None:
             if isinstance(event, Progressed) and event.request_id == self.session.request_id:
                 self.report = event.report
-            deliver(self.session, event)
+            try:
+                deliver(self.session, event)
+            finally:
+                self._tell_busy()
+            return
+        self._tell_busy()
+
+    def _tell_busy(self) -> None:
         if not self.is_busy:
             self.report = None
         self.on_told("busy")
 
     def _happened(self, outcome: Outcome) -> None:
-        self.outcome, self.error = outcome, None
+        self.outcome = outcome
+        if isinstance(outcome, Refused) and not outcome.is_waiting:
+            self.error = self._given_up = outcome.error
+        elif self.error is not self._given_up:  # what was given up is said until somebody has read it
+            self.error = None
         if isinstance(outcome, ImageChanged) and self.session is not None:
             self._volume = self.session.volume
         if isinstance(outcome, Done) and outcome.what == "predicted":

@@ -127,7 +127,7 @@ class AnswerPart:
     def _waits_for_retry(self) -> bool:
         """True while what failed is neither asked again nor given up."""
         session = self._panel.desk.session
-        return session is not None and session.request_id is None and bool(session.queued_targets())
+        return session is not None and session.is_refused
 
     def _question(self, pending: Pending) -> str:
         store = self._panel.desk.session.ledger.store
@@ -151,7 +151,8 @@ class AnswerPart:
 
     def _dismiss(self) -> None:
         self._error = self._panel.desk.error = None
-        if isinstance(self._panel.desk.outcome, Refused):
+        outcome = self._panel.desk.outcome
+        if isinstance(outcome, Refused) and outcome.is_waiting:
             self._discard()
         self.show()
 

@@ -1,6 +1,6 @@
 """What was written to the segments of one segmentation, what others did to them, and how to take it back."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .errors import FoundationSegError, GoneError, InputError
@@ -122,13 +122,35 @@ class Ledger:
             if not self.store.occupied(segment_id).intersection(box).is_empty:
                 self._meet(segment_id)
 
-    def write(self, computed: Sequence[Computed], policy: OverlapPolicy, prediction: Prediction | None) -> Done:
+    def require_unlocked(self, segment_ids: Iterable[str]) -> None:
+        """Raise an InputError that names the first of these segments that is locked."""
+        for segment_id in segment_ids:
+            if self.store.is_locked(segment_id):
+                raise InputError(f"the segment '{self.store.name(segment_id)}' is locked: unlock it first")
+
+    def write(
+        self,
+        computed: Sequence[Computed],
+        policy: OverlapPolicy,
+        prediction: Prediction | None,
+        tell: Callable[[Done], None],
+    ) -> None:
         """Write one action: the segments one after the other, all of it one entry of the history.
 
+        Args:
+            computed: what is to be written.
+            policy: who keeps contested voxels.
+            prediction: the answer that it comes from; None where no model was asked.
+            tell: told of what was written, also where something failed after it: that much can be undone.
+
         Raises:
-            InputError: a segment is locked; what was written before it can be undone.
+            InputError: one of the segments is locked or deleted; nothing is written then.
+            Exception: whatever the store raised.
         """
+        for one in computed:
+            self._require_writable(one.prepared.target)
         writing, scores = Writing(self.store, self.records, self.masks), {}
+        is_whole = False
         try:
             for wanted in computed:
                 one = renewed(wanted, self.store, self.records)
@@ -139,19 +161,23 @@ class Ledger:
                 scores[segment_id] = one.answer.score
                 if segment_id in self.unborn:
                     writing.created[segment_id] = self.unborn.pop(segment_id)
+            is_whole = True
         finally:
-            forgotten = self.history.push(writing.entry) if writing.after else 0
-            self._settle(writing.after)
-        notes = prediction.notes if prediction is not None else ()
-        return Done(
-            "noted" if prediction is None else "predicted",
-            writing.changes,
-            tuple(writing.created),
-            (),
-            scores,
-            notes,
-            forgotten,
-        )
+            if is_whole or writing.after:
+                forgotten = self.history.push(writing.entry) if writing.after else 0
+                what: What = "noted" if prediction is None else "predicted"
+                notes = prediction.notes if prediction is not None else ()
+                tell(Done(what, writing.changes, tuple(writing.created), (), scores, notes, forgotten))
+            if not is_whole:
+                self.look()  # the store may have written a part of what failed
+            self._settle([key for key in writing.after if key in self.records])
+
+    def _require_writable(self, segment_id: str) -> None:
+        if self.store.is_gone or segment_id not in self.store.segment_ids:
+            raise GoneError("a segment was deleted meanwhile: nothing was written of what was asked with it")
+        if self.store.is_locked(segment_id):
+            name = self.store.name(segment_id)
+            raise InputError(f"'{name}' was locked meanwhile, and nothing was written: unlock it and ask again")
 
     def restore(
         self, segment_id: str, steps: Steps, mask: PackedMask, policy: OverlapPolicy, provenance: Mapping[str, str]

@@ -50,9 +50,16 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request failed. What it was for waits to be asked again, alone or with the next prompt, or to be discarded."""
+    """A request failed, or its answer cannot be written.
+
+    Attributes:
+        error: why.
+        is_waiting: what it was for waits to be asked again, alone or with the next prompt, or to be discarded;
+            otherwise it was given up.
+    """
 
     error: FoundationSegError
+    is_waiting: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ answers over (:func:`FoundationSegLib.worker.conversation.deliver`); a script wa
 
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from .actions import Action, Batch, Prepared, ask, prepare, request_names, signature
-from .errors import FoundationSegError, GeometryError, InputError
+from .errors import FoundationSegError, GeometryError, InputError, OutputError
 from .ledger import Ledger
 from .mask import EMPTY_MASK
-from .outcomes import Done, ImageChanged, Outcome, Pending, Refused
+from .outcomes import ImageChanged, Outcome, Pending, Refused
 from .overlap import OverlapPolicy
 from .requests import Prediction, SegmentPrediction
 from .segment_store import ImageSource, NewSegment, Predictor
@@ -41,6 +42,9 @@ class _Answered:
 class Session:
     """What is done to the segments of one segmentation on one volume.
 
+    While actions wait, a request is out, an answer is pending, or the session :attr:`is_refused`: whatever fails, be it
+    a segment, the store, the client or a listener, is told and raised once the others have gone on.
+
     Attributes:
         volume: the image.
         ledger: the segments: their steps and their history.
@@ -66,6 +70,7 @@ class Session:
     _queue: list[Action] = field(default_factory=list)
     _batch: Batch | None = None
     _answered: _Answered | None = None
+    _is_refused: bool = False
     _untold: list[Action] = field(default_factory=list)
     _image_stamp: Hashable = None
 
@@ -86,6 +91,11 @@ class Session:
     def pending(self) -> Pending | None:
         """What waits to be confirmed or discarded."""
         return self._answered.pending if self._answered is not None else None
+
+    @property
+    def is_refused(self) -> bool:
+        """True while what failed waits for :meth:`retry`, :meth:`discard`, or the next action."""
+        return self._is_refused and bool(self._queue)
 
     def steps(self, segment_id: str) -> Steps:
         """The steps of a segment that the session met, written ones first, then those that wait for an answer."""
@@ -115,21 +125,18 @@ class Session:
             InputError, PromptError: it makes no sense; nothing has happened then.
             GeometryError: the image was put on another grid.
         """
-        store = self.ledger.store
         self.look()
         self._look_at_image()
         for target in action.intents:
             self.ledger.record(target)
-            if store.is_locked(target):
-                raise InputError(f"the segment '{store.name(target)}' is locked: unlock it first")
+        self.ledger.require_unlocked(action.intents)
         queue, merged = self._with(action)
         signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
         self._queue = queue
         self._untold.append(merged)
-        try:
+        with ExitStack() as rest:
+            rest.callback(self._tell_queued)
             self._go_on()
-        finally:
-            self._tell_queued()
 
     def create(self, new: NewSegment) -> str:
         """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.ledger.Ledger.create`."""
@@ -157,8 +164,8 @@ class Session:
 
     def retry(self) -> None:
         """Ask again what failed."""
-        self._batch = self._answered = None
         self.look()
+        self._batch = self._answered = None
         self._go_on()
 
     def discard(self, target: str | None = None) -> bool:
@@ -166,28 +173,45 @@ class Session:
 
         With a target, only actions on that segment; the others are asked again.
         """
-        found = self._drop(lambda action: target is None or target in action.intents)
-        if found:
-            self._go_on()
-        return found
+        return self._drop(lambda action: target is None or target in action.intents)
 
     def confirm(self) -> None:
-        """Write what is pending. If somebody changed its segments meanwhile, it is asked again first."""
-        if self.pending is None:
+        """Write what is pending. If somebody changed its segments meanwhile, it is asked again first.
+
+        Raises:
+            InputError: one of its segments is locked; it is pending as before.
+        """
+        answered = self._answered
+        if self.pending is None or answered is None:
             return
         changed = self.look()
-        if self._answered is None or self._batch is None:
+        if self._answered is not answered or self._batch is None:
             return  # what it was for is gone
+        self.ledger.require_unlocked(self._batch.targets)
         if changed & set(self._batch.targets):
             self.retry()
         else:
-            self._write(self._answered)
+            self._write(answered)
 
     def answer(self, prediction: Prediction) -> None:
-        """Take an answer in; one to anything but the newest request is dropped."""
+        """Take an answer in; one to anything but the newest request is dropped.
+
+        Raises:
+            InputError: a segment was locked meanwhile: nothing is written of the action that it belongs to.
+            Exception: whatever the store or a listener raised; what was written was told then.
+        """
         batch = self._batch
         if prediction.request_id != self.request_id or batch is None:
             return
+        try:
+            self._take_in(batch, prediction)
+        except Exception as error:
+            if self._batch is batch and self._answered is None:
+                self._batch = None
+            self._refuse_stuck(error)
+            raise
+
+    def _take_in(self, batch: Batch, prediction: Prediction) -> None:
         changed = self.look()
         if self._batch is not batch:
             return  # what it was for is gone
@@ -211,10 +235,9 @@ class Session:
         """Take a failure in. What was asked waits for :meth:`retry`, :meth:`discard`, or the next action."""
         if request_id != self.request_id:
             return
-        self._batch = None
-        self.look()
-        if self._queue:
-            self._tell(Refused(error))
+        with ExitStack() as rest:
+            rest.callback(self._refuse_request, request_id, error)
+            self.look()
 
     def undo(self, segment_id: str) -> bool:
         """Take back the last action of a segment, without asking a model; False if there is none (any more).
@@ -240,7 +263,10 @@ class Session:
             self._tell(self.ledger.reject(segment_id))
 
     def look(self) -> frozenset[str]:
-        """Find out what others did (:meth:`.ledger.Ledger.look`); what was to be done to gone segments goes."""
+        """Find out what others did (:meth:`.ledger.Ledger.look`); what was to be done to gone segments goes.
+
+        What waits beside it goes on.
+        """
         changed = self.ledger.look()
         there = () if self.ledger.store.is_gone else self.ledger.store.segment_ids
         is_gone = self.ledger.store.is_gone
@@ -270,8 +296,9 @@ class Session:
 
     def _tell(self, outcome: Outcome | None) -> bool:
         if outcome is not None:
-            self._tell_queued()
-            self.on_outcome(outcome)
+            with ExitStack() as rest:
+                rest.callback(self.on_outcome, outcome)
+                self._tell_queued()
         return outcome is not None
 
     def _tell_queued(self) -> None:
@@ -281,9 +308,10 @@ class Session:
         """
         untold, self._untold = self._untold, []
         targets = dict.fromkeys(target for action in untold for target in action.intents)
-        for target in targets:
-            if target in self.ledger.records:
-                self.on_queued(target)
+        with ExitStack() as rest:
+            for target in reversed(targets):
+                if target in self.ledger.records:
+                    rest.callback(self.on_queued, target)
 
     def _with(self, action: Action) -> tuple[list[Action], Action]:
         """The queue with one action more, and the action as it stands there: merged with what it goes on from."""
@@ -298,26 +326,35 @@ class Session:
         return [*queue, action], action
 
     def _drop(self, is_meant: Callable[[Action], bool]) -> bool:
+        """Take actions out of the queue, and go on with the others; True if there were any."""
         left = [action for action in self._queue if not is_meant(action)]
         dropped = [action for action in self._queue if is_meant(action)]
         if not dropped:
             return False
         self._queue = left
-        if self._batch is not None and any(action not in left for action in self._batch.actions):
-            if self.request_id is not None:
-                self.client.cancel(self.request_id)
-            self._batch = self._answered = None
-        self._give_up(dropped)
+        with ExitStack() as rest:
+            rest.callback(self._go_on)
+            rest.callback(self._give_up, dropped)
+            if self._batch is not None and any(action not in left for action in self._batch.actions):
+                request_id, self._batch, self._answered = self.request_id, None, None
+                if request_id is not None:
+                    self.client.cancel(request_id)
         return True
 
     def _give_up(self, actions: Sequence[Action]) -> None:
         """Tell that steps wait no more, and take away what was made for them alone."""
         self._untold += actions
-        self._tell_queued()
-        waiting = self.queued_targets()
-        given_up = {key for action in actions for key in action.intents if key not in waiting}
-        for segment_id in self.ledger.withdraw([key for key in self.ledger.unborn if key in given_up]):
-            del self.ledger.unborn[segment_id]
+        with ExitStack() as rest:
+            rest.callback(self._withdraw, {key for action in actions for key in action.intents})
+            self._tell_queued()
+
+    def _withdraw(self, targets: set[str]) -> None:
+        """Take away those segments that were made for what is given up."""
+        given_up = targets - self.queued_targets()
+        unborn = [key for key in self.ledger.unborn if key in given_up]
+        self.ledger.withdraw(unborn)
+        for segment_id in unborn:  # whoever locked or changed one has made it his
+            self.ledger.unborn.pop(segment_id, None)
 
     def _prepared(self, action: Action) -> tuple[Prepared, ...]:
         names = request_names(action.intents, self.ledger.store)
@@ -325,19 +362,50 @@ class Session:
 
     def _go_on(self) -> None:
         """Ask for the first of the queue, and what can be asked with it, unless just that is out already."""
-        while self._queue:
+        try:
+            while self._queue and self._ask_next():
+                pass
+        except Exception as error:
+            self._refuse_stuck(error)
+            raise
+
+    def _ask_next(self) -> bool:
+        """Ask for the first of the queue, or do what needs no model; False while something has to be waited for."""
+        try:
             actions = self._first_together()
             if self._batch is not None and self._batch.actions == actions:
-                return
-            self._answered = None
-            batch = self._batch = self._batch_of(actions, next(self.numbers))
-            if batch.request is not None:
-                self.client.submit(batch.request)
-                self.on_request(self)
-                return
-            self._conclude(batch, None)
-            if self._answered is not None:
-                return
+                return False
+            batch = self._batch_of(actions, next(self.numbers))
+        except FoundationSegError as error:  # it makes no sense any more after what became of those before it
+            first = self._queue[0]
+            with ExitStack() as rest:
+                rest.callback(self._tell, Refused(error, is_waiting=False))
+                self._drop(lambda action: action is first)
+            return False
+        self._batch, self._answered, self._is_refused = None, None, False
+        if batch.request is not None:
+            self.client.submit(batch.request)
+            self._batch = batch
+            self.on_request(self)
+            return False
+        self._batch = batch
+        self._conclude(batch, None)
+        return self._answered is None
+
+    def _refuse_request(self, request_id: int, error: FoundationSegError) -> None:
+        if request_id == self.request_id:  # otherwise what it was for is gone
+            self._refuse(error)
+
+    def _refuse(self, error: FoundationSegError) -> None:
+        """What is asked or answered came to nothing, and waits."""
+        self._batch, self._answered, self._is_refused = None, None, True
+        if self._queue:
+            self._tell(Refused(error))
+
+    def _refuse_stuck(self, error: Exception) -> None:
+        """After an exception: say so, unless the queue has gone on, waits to be confirmed, or was refused already."""
+        if self._queue and self.request_id is None and self._answered is None and not self._is_refused:
+            self._refuse(_as_ours(error))
 
     def _first_together(self) -> tuple[Action, ...]:
         first, *rest = self._queue
@@ -346,8 +414,9 @@ class Session:
         wanted, taken, others = signature(self._prepared(first)), [first], set(first.intents)
         for action in rest:  # one that goes on from another has to wait for it
             is_free = wanted is not None and others.isdisjoint(action.intents)
-            if is_free and signature(self._prepared(action)) == wanted:
-                taken.append(action)
+            with suppress(FoundationSegError):  # told when it is its turn
+                if is_free and signature(self._prepared(action)) == wanted:
+                    taken.append(action)
             others |= action.intents.keys()
         return tuple(taken)
 
@@ -374,17 +443,45 @@ class Session:
             self._write(answered)
 
     def _write(self, answered: _Answered) -> None:
+        """Write all actions, tell what became of each, and go on with the queue, whatever fails in between."""
         self._batch = self._answered = None
-        outcomes: list[Done] = []
-        for action, computed in answered.computed:
-            self._queue.remove(action)
-            self._untold = [one for one in self._untold if one is not action]  # what is written is shown
-            policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
-            try:
-                outcomes.append(self.ledger.write(computed, policy, answered.prediction))
-            except FoundationSegError:  # it was locked meanwhile, or cannot be masked: its prompts are shown no more
-                self._give_up([action])
-                raise
-        for outcome in outcomes:
-            self._tell(outcome)
-        self._go_on()
+        outcomes: list[Outcome] = []
+        with ExitStack() as rest:
+            rest.callback(self._go_on)
+            rest.callback(self._tell_all, outcomes)
+            for action, computed in reversed(answered.computed):
+                rest.callback(self._write_action, action, computed, answered.prediction, outcomes)
+
+    def _write_action(
+        self,
+        action: Action,
+        computed: tuple[Computed, ...],
+        prediction: Prediction | None,
+        outcomes: list[Outcome],
+    ) -> None:
+        if action not in self._queue:
+            return  # a listener took it back meanwhile
+        self._queue.remove(action)
+        self._untold = [one for one in self._untold if one is not action]  # what is written is shown
+        policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
+        try:
+            self.ledger.write(computed, policy, prediction, outcomes.append)
+        except Exception as error:  # it was locked or deleted meanwhile, or cannot be masked
+            outcomes.append(Refused(_as_ours(error), is_waiting=False))
+            self._give_up([action])
+            raise
+
+    def _tell_all(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell of what was written first, so that what was refused is read last."""
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        written = [outcome for outcome in outcomes if not isinstance(outcome, Refused)]
+        with ExitStack() as rest:
+            for outcome in reversed((*written, *refused)):
+                rest.callback(self._tell, outcome)
+
+
+def _as_ours(error: Exception) -> FoundationSegError:
+    """An error that users can be told of."""
+    if isinstance(error, FoundationSegError):
+        return error
+    return OutputError(f"the segments could not be read or written: {type(error).__name__}: {error}")

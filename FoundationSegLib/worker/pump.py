@@ -15,8 +15,8 @@ class Pump:
     Attributes:
         client: who works.
         apply: told of each event, oldest first.
-        stop_timer: called when there is nothing more to come, and when :attr:`apply` raises: an exception in a timer's
-            slot would otherwise be printed at every tick and end nothing.
+        stop_timer: called when there is nothing more to come, and when the client itself raises: an exception in a
+            timer's slot would otherwise be printed at every tick and end nothing.
     """
 
     client: Client
@@ -43,13 +43,17 @@ class Pump:
             return
         self._is_applying = True
         try:
-            self._waiting.extend(self.client.poll())
+            self._poll()
             while self._waiting:
                 self.apply(self._waiting.popleft())
+        finally:
+            self._is_applying = False
+            if not self._waiting and not self.client.is_busy:
+                self.stop_timer()
+
+    def _poll(self) -> None:
+        try:
+            self._waiting.extend(self.client.poll())
         except BaseException:
             self.stop_timer()
             raise
-        finally:
-            self._is_applying = False
-        if not self.client.is_busy:
-            self.stop_timer()

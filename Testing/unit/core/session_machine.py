@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 
-from FoundationSegLib.core.errors import FoundationSegError, GoneError
+from FoundationSegLib.core.errors import FoundationSegError, GoneError, InputError
 from FoundationSegLib.core.geometry import Box
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.objects import add_objects
+from FoundationSegLib.core.outcomes import Done, Refused
 from FoundationSegLib.core.overlap import OverlapPolicy
 from FoundationSegLib.core.prompts import (
     BoxPrompt,
@@ -49,6 +50,7 @@ OPERATIONS = {
     "lock": 1,
     "ask_again": 1,
     "caution": 2,
+    "meanwhile": 4,
 }
 
 
@@ -69,7 +71,12 @@ class Machine:
         weights = np.array(list(OPERATIONS.values()), float)
         self.weights = weights / weights.sum()
         self.counts = dict.fromkeys(self.names, 0)
-        self.taken_in = {}
+        self.outcomes, self._listen = [], self.session.on_outcome
+        self.session.on_outcome = self.listen
+
+    def listen(self, outcome):
+        self.outcomes.append(outcome)
+        self._listen(outcome)
 
     @property
     def segment(self):
@@ -91,13 +98,21 @@ class Machine:
             self.counts["refused"] = self.counts.get("refused", 0) + 1
             self.session.discard()
         self.counts[name] += 1
+        self.check_queue(name)
         self.decide()
+        self.check_queue("decide")
         self.be_somewhere()
         after = self.masks()
         if name not in self.foreign and policy in (OverlapPolicy.PROTECT, OverlapPolicy.ALLOW):
             for key in before.keys() & after.keys() - self.allowed(name, touched) - waiting:
                 assert np.array_equal(before[key], after[key]), f"{name} changed {key}, which it must not"
         return name
+
+    def check_queue(self, name):
+        """Nothing waits while no request is out, nothing is pending and nothing was refused."""
+        session = self.session
+        waits = session.request_id is not None or session.pending is not None or session.is_refused
+        assert waits or not session.queued_targets(), f"{name} left something in the queue for ever"
 
     def be_somewhere(self):
         """Undoing takes segments away that the session made; the user goes on with another one."""
@@ -269,6 +284,41 @@ class Machine:
             self.client.reply(number)
         assert self.session.request_id is None
         return set(self.store.segment_ids) if painted is None else None
+
+    def meanwhile(self):
+        """Segments are locked or deleted while answers are out, some of them for several at once."""
+        self.client.is_slow, out = True, len(self.client.requests)
+        try:
+            for _ in range(3):
+                self.switch()
+                if not self.store.is_locked(self.active):
+                    self.segment.add(self.prompt())
+            self.objects()
+        finally:
+            self.client.is_slow = False
+        keys = [key for key in self.store.segment_ids if self.rng.random() < 0.4 and not self.store.is_locked(key)]
+        for key in keys:
+            self.set_locked(key, True)
+        if self.rng.random() < 0.2 and len(self.store.segment_ids) > 3:
+            self.remove_segment(self.store.segment_ids[-1])
+        is_overwriting = self.session.options.policy is OverlapPolicy.OVERWRITE  # neighbours, locked or not
+        locked = {key: mask for key, mask in self.masks().items() if self.store.is_locked(key) and not is_overwriting}
+        self.outcomes.clear()
+        before = self.masks()
+        for number in range(out, len(self.client.requests)):
+            try:
+                self.client.reply(number)
+            except InputError:
+                assert any(isinstance(one, Refused) and not one.is_waiting for one in self.outcomes)
+        after = self.masks()
+        assert all(np.array_equal(mask, after[key]) for key, mask in locked.items())
+        changed = {key for key in before.keys() & after.keys() if not np.array_equal(before[key], after[key])}
+        told = {key for one in self.outcomes if isinstance(one, Done) for key in one.changes}
+        assert changed <= told, "what was written is told"
+        for key in keys:
+            if key in self.store.segment_ids:
+                self.set_locked(key, False)
+        return set(self.store.segment_ids)
 
     def objects(self):
         if len(self.store.segment_ids) < 6:
