@@ -37,8 +37,14 @@ MOST_BYTES = 100 * 2**20
 MOST_BYTES_OF_A_FILE = 2 * 2**20
 ICON_SIZE = (128, 128)
 IMAGES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".gif": b"GIF8"}
-# What the stand-in of Slicer's widgets knows of them: facts, squeezed.
-WANTED = ("Testing/gui/inventory.json.gz",)
+# What the stand-in of Slicer's widgets knows of them: facts, squeezed; and small files that an earlier version wrote.
+WANTED = (
+    "Testing/gui/inventory.json.gz",
+    "Testing/fixtures/scene.mrb",
+    "Testing/fixtures/transformed.mrb",
+    "Testing/fixtures/seed.seg.nrrd",
+    "Testing/fixtures/store/models/fake/1.0/fake.pth",
+)
 UNWANTED = (
     *(".pyc", ".so", ".dll", ".exe", ".whl", ".zip", ".gz", ".pth", ".pt", ".ckpt", ".safetensors", ".onnx"),
     *(".nrrd", ".nii", ".mha", ".dcm", ".mrb", ".cxx", ".h"),
