@@ -48,6 +48,8 @@ def summary(desk: Desk) -> SegmentSummary | None:
     if session is None or session.ledger.store.is_gone or key not in session.ledger.store.segment_ids:
         return None
     ledger = session.ledger
+    if key not in ledger.records and not ledger.store.is_readable:
+        return None
     voxels = ledger.record(key).known.voxels
     model_id = ledger.store.provenance(key).get("Model", "")
     card = desk.catalogue.get(model_id)

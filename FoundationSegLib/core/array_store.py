@@ -32,8 +32,12 @@ class ArrayStore:
 
     geometry: Geometry
     is_gone: bool = False
+    is_readable: bool = True
     _segments: dict[str, _Segment] = field(default_factory=dict)
     _made: int = 0
+
+    def require_writable(self) -> None:
+        """See :meth:`SegmentStore.require_writable`: arrays always can."""
 
     @property
     def segment_ids(self) -> tuple[str, ...]:

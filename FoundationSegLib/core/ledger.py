@@ -44,7 +44,8 @@ class Ledger:
         """Find out what others did meanwhile; returns the ids of segments that they changed or deleted.
 
         Segments that were changed take their present voxels as their seed, and what was done to them before cannot be
-        undone any more. With the volume or the segmentation gone, everything is forgotten.
+        undone any more. With the volume or the segmentation gone, everything is forgotten. While the segments cannot
+        be read, nothing is compared.
         """
         there = () if self.store.is_gone else self.store.segment_ids
         gone = self.records.keys() - set(there)
@@ -52,7 +53,9 @@ class Ledger:
             del self.records[segment_id]
             self.unborn.pop(segment_id, None)
         self._look_for_withdrawn(there)
-        changed = {key for key, record in self.records.items() if record.look(self.store, key, self.masks)}
+        changed = set()
+        if self.records and self.store.is_readable:
+            changed = {key for key, record in self.records.items() if record.look(self.store, key, self.masks)}
         for segment_id in changed | gone:
             self.history.forget(segment_id)
         self._save(changed)
@@ -111,8 +114,18 @@ class Ledger:
         self._meet(segment_id)
         return self.records[segment_id]
 
+    def require_readable(self) -> None:
+        """Make sure that what is known of the segments is what they are; asked before anything is done to them.
+
+        Raises:
+            InputError, GeometryError: they are kept so that their voxels cannot be read or written.
+        """
+        if not self.store.is_gone and not self.store.is_readable:
+            self.store.require_writable()
+
     def _meet(self, segment_id: str) -> None:
         if segment_id not in self.records:
+            self.require_readable()
             document = self.prompt_store.read(segment_id) if self.prompt_store is not None else None
             self.records[segment_id] = open_record(self.store, segment_id, self.masks, document)
 
@@ -147,6 +160,7 @@ class Ledger:
             InputError: one of the segments is locked or deleted; nothing is written then.
             Exception: whatever the store raised.
         """
+        self.store.require_writable()
         for one in computed:
             self._require_writable(one.prepared.target)
         writing, scores = Writing(self.store, self.records, self.masks), {}
@@ -207,6 +221,7 @@ class Ledger:
             InputError: the action changed another segment, too, of which something later has to be undone first.
         """
         self.look()
+        self.require_readable()
         if segment_id in self._withdrawn:
             return None
         self.record(segment_id)
@@ -229,6 +244,7 @@ class Ledger:
         A segment whose making was undone comes back with its id, name and colour.
         """
         self.look()
+        self.require_readable()
         if segment_id not in self._withdrawn:
             self.record(segment_id)
         self._require_free("redo", self.history.blocking_redo(segment_id))
@@ -247,6 +263,7 @@ class Ledger:
 
     def accept(self, segment_id: str) -> Done:
         """Note that the last change of a segment is right."""
+        self.require_readable()
         record = self.record(segment_id)
         before, after = record.state, record.state.with_steps(AcceptStep())
         record.state = after
@@ -261,6 +278,7 @@ class Ledger:
             GoneError: the segment was deleted.
             InputError: there is nothing to reject, it was accepted, or another segment's later change is in the way.
         """
+        self.require_readable()
         self.record(segment_id)
         entry = self.last_change(segment_id)
         if entry is None:

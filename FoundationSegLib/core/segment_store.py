@@ -49,6 +49,22 @@ class SegmentStore(Protocol):
         ...
 
     @property
+    def is_readable(self) -> bool:
+        """False while the segments are kept so that their voxels cannot be read or written; cheap.
+
+        Nothing is compared, written or removed then. :meth:`require_writable` says why.
+        """
+        ...
+
+    def require_writable(self) -> None:
+        """Make sure that segments can be written where they belong; cheap, and asked before every write.
+
+        Raises:
+            InputError, GeometryError: they cannot, with what the user can do about it; nothing is changed.
+        """
+        ...
+
+    @property
     def segment_ids(self) -> tuple[str, ...]:
         """The ids of all segments."""
         ...

@@ -127,6 +127,7 @@ class Session:
         """
         self.look()
         self._look_at_image()
+        self._require_writable()
         for target in action.intents:
             self.ledger.record(target)
         self.ledger.require_unlocked(action.intents)
@@ -163,7 +164,8 @@ class Session:
         return tuple(made)
 
     def retry(self) -> None:
-        """Ask again what failed."""
+        """Ask again what failed. Raises as :meth:`.segment_store.SegmentStore.require_writable`."""
+        self._require_writable()
         self.look()
         self._batch = self._answered = None
         self._go_on()
@@ -187,6 +189,7 @@ class Session:
         changed = self.look()
         if self._answered is not answered or self._batch is None:
             return  # what it was for is gone
+        self._require_writable()
         self.ledger.require_unlocked(self._batch.targets)
         if changed & set(self._batch.targets):
             self.retry()
@@ -217,6 +220,7 @@ class Session:
             return  # what it was for is gone
         try:
             is_other_image = self._look_at_image()
+            self._require_writable()
         except FoundationSegError as error:
             self.fail(prediction.request_id, error)
             return
@@ -272,6 +276,10 @@ class Session:
         is_gone = self.ledger.store.is_gone
         self._drop(lambda action: is_gone or any(key not in there for key in action.intents))
         return changed
+
+    def _require_writable(self) -> None:
+        if not self.ledger.store.is_gone:
+            self.ledger.store.require_writable()
 
     def _look_at_image(self) -> bool:
         """Find out whether others changed the image; the client gets the new one then. True if so.

@@ -18,11 +18,12 @@ import slicer
 
 from ..core.errors import FoundationSegError
 from ..core.prompts import Prompt
+from .alignment import Alignment
 from .observers import Observers
 from .prompt_nodes import Place, place_of
 from .prompt_pictures import PromptPictures
 from .prompt_records import PromptRecord, RecordTags, record_text
-from .volumes import geometry_from_node, share_parent_transform
+from .volumes import share_parent_transform
 
 _SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified")
 
@@ -62,9 +63,8 @@ class ScenePrompts:
         self._tags: dict[str, RecordTags] = {}
         self._observers = Observers()
         self._is_writing = False
-        geometry = geometry_from_node(volume_node)
-        share_parent_transform(volume_node, segmentation_node)
-        self._pictures = PromptPictures(segmentation_node, geometry, self._changed)
+        self._alignment = Alignment(segmentation_node, volume_node)
+        self._pictures = PromptPictures(segmentation_node, self._alignment.geometry, self._changed)
         self._watch()
         self._read_segments()
         self._follow()
@@ -171,7 +171,8 @@ class ScenePrompts:
 
     def _follow(self) -> None:
         try:
-            share_parent_transform(self._volume_node, self._segmentation_node, *self._pictures.nodes.values())
+            self._alignment.settle()
+            share_parent_transform(self._volume_node, *self._pictures.nodes.values())
         except FoundationSegError as error:
             self._on_error(error)
 

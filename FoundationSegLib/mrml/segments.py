@@ -12,9 +12,9 @@ from ..core.geometry import Box
 from ..core.mask import Edit, PackedMask, SegmentChange, pack_mask
 from ..core.overlap import OverlapPolicy
 from . import segment_tags
+from .alignment import Alignment
 from .labelmaps import (
     BINARY_LABELMAP,
-    is_empty,
     mask_image,
     place_empty_labelmaps,
     take_labelmaps,
@@ -23,7 +23,7 @@ from .labelmaps import (
 from .masking import editable
 from .segment_reader import SegmentReader
 from .terminology import Colour, find_term, generic_colour
-from .volumes import geometry_from_node, parent_to_world, share_parent_transform
+from .volumes import geometry_from_node
 
 EDITOR_TAG = "FoundationSeg"
 
@@ -48,12 +48,42 @@ class SegmentWriter(SegmentReader):
         super().__init__(segmentation_node, geometry_from_node(volume_node))
         self._volume_node = volume_node
         turned = turned_labelmaps(segmentation_node.GetSegmentation(), self._geometry)
+        self._require_labelmaps()
         self._require_fit(turned)
+        self._alignment = Alignment(segmentation_node, volume_node)
         take_labelmaps(segmentation_node.GetSegmentation(), turned)
-        share_parent_transform(volume_node, segmentation_node)
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+        self._alignment.remember()
         place_empty_labelmaps(segmentation_node.GetSegmentation(), self._geometry.ijk_to_ras)
         self._logic = _editor_logic(segmentation_node, volume_node)
+
+    @property
+    def is_readable(self) -> bool:
+        """False where :meth:`require_readable` raises."""
+        try:
+            self.require_readable()
+        except (InputError, GeometryError):
+            return False
+        return True
+
+    def require_readable(self) -> None:
+        """Make sure that the segments are binary label maps in the coordinates in which they are read.
+
+        Raises:
+            InputError: they are kept as something else now.
+            GeometryError: the user moved them relative to the volume.
+        """
+        self._require_labelmaps()
+        try:
+            self._settle()
+        except GeometryError:
+            if not self._alignment.is_segmentation_untouched:
+                raise
+
+    def require_writable(self) -> None:
+        """:meth:`require_readable`, and the volume has not been moved relative to the segments either."""
+        self._require_labelmaps()
+        self._settle()
 
     def add_segment(
         self,
@@ -76,6 +106,7 @@ class SegmentWriter(SegmentReader):
             tags: segment tags by their whole names.
             segment_id: the id that it had once.
         """
+        self.require_writable()
         term = find_term(name)
         segmentation = self._node.GetSegmentation()
         segment = slicer.vtkSegment()
@@ -117,6 +148,7 @@ class SegmentWriter(SegmentReader):
             GeometryError: box or mask reach out of the volume, do not fit each other, or a segment to be changed lies
                 on another grid. Nothing is written then.
         """
+        self.require_writable()
         self._require_unlocked(segment_id)
         box = self.inside(box)
         change = self.difference(segment_id, _packed(mask, box), box)
@@ -133,6 +165,7 @@ class SegmentWriter(SegmentReader):
 
         For those who know the segment as it is: nothing is compared first. That holds for :meth:`apply_known`, too.
         """
+        self.require_writable()
         self._require_unlocked(segment_id)
         if masking_node is not None:
             change = editable(change, segment_id, self._node, self._volume_node, masking_node)
@@ -150,10 +183,12 @@ class SegmentWriter(SegmentReader):
             InputError: a segment of the edit does not exist any more; nothing is written then.
             GeometryError: a box reaches out of the volume, or a segment lies on another grid; nothing is written then.
         """
+        self.require_readable()
         return self._carry_out({key: self.possible(key, change) for key, change in edit.changes.items()})
 
     def apply_known(self, edit: Edit) -> Edit:
         """:meth:`apply` for those who know that the segments are as the edit needs them."""
+        self.require_readable()
         return self._carry_out(edit.changes)
 
     def _others(self, segment_id: str, policy: OverlapPolicy) -> tuple[list[str], list[str]]:
@@ -174,7 +209,10 @@ class SegmentWriter(SegmentReader):
         for segment_id, change in possible.items():
             self._modify(segment_id, change.gained, self._logic.ModificationModeAdd)
         made = {key: self.made(key, change) for key, change in possible.items()}
-        return Edit({segment_id: change for segment_id, change in made.items() if not change.is_empty})
+        edit = Edit({segment_id: change for segment_id, change in made.items() if not change.is_empty})
+        if not edit.changes and any(not change.is_empty for change in possible.values()):
+            raise InputError("Slicer did not write the segment: see its error log, or start a new segmentation")
+        return edit
 
     def _modify(self, segment_id: str, mask: PackedMask, mode: int) -> None:
         if not mask.box.is_empty:
@@ -186,20 +224,22 @@ class SegmentWriter(SegmentReader):
         if segment_tags.is_locked(segment):
             raise InputError(f"the segment '{segment.GetName()}' is locked: unlock it first")
 
-    def _require_fit(self, turned: Container[Any]) -> None:
-        name, kind = self._node.GetName(), self._node.GetSegmentation().GetSourceRepresentationName()
+    def _require_labelmaps(self) -> None:
+        kind = self._node.GetSegmentation().GetSourceRepresentationName()
         if kind != BINARY_LABELMAP:
             raise InputError(
-                f"the segmentation '{name}' is kept as {kind.lower()}: make the binary label map its source in the "
-                "Segmentations module, or start a new one"
+                f"the segmentation '{self._node.GetName()}' is kept as {kind.lower()}: make the binary label map its "
+                "source in the Segmentations module, or start a new one"
             )
+
+    def _require_fit(self, turned: Container[Any]) -> None:
         self.require_grid(key for key in self.segment_ids if self.labelmap(key) not in turned)
-        moves = not np.array_equal(parent_to_world(self._volume_node), parent_to_world(self._node))
-        if moves and not all(is_empty(self.labelmap(segment_id)) for segment_id in self.segment_ids):
-            raise GeometryError(
-                f"'{name}' and '{self._volume_node.GetName()}' are under different transforms, and taking the volume's "
-                "would move the segments: put both under the same one first"
-            )
+
+    def _settle(self) -> None:
+        self._alignment.settle()
+        if self._alignment.geometry is not self._geometry and self._alignment.geometry != self._geometry:
+            self._geometry = self._alignment.geometry
+            place_empty_labelmaps(self._node.GetSegmentation(), self._geometry.ijk_to_ras)
 
 
 def _packed(mask: PackedMask | NDArray[np.bool_], box: Box) -> PackedMask:

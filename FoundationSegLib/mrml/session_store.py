@@ -17,7 +17,6 @@ from .labelmaps import occupied_box
 from .segments import SegmentWriter
 from .surfaces import drop_surfaces, has_surfaces
 from .terminology import Colour, find_term, generic_colour
-from .volumes import share_parent_transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,16 @@ class SceneStore:
         )
 
     @property
+    def is_readable(self) -> bool:
+        """See :attr:`SegmentStore.is_readable`."""
+        return self._writer.is_readable
+
+    def require_writable(self) -> None:
+        """See :meth:`SegmentStore.require_writable`."""
+        self._require_there()
+        self._writer.require_writable()
+
+    @property
     def segment_ids(self) -> tuple[str, ...]:
         """See :attr:`SegmentStore.segment_ids`."""
         return self._writer.segment_ids
@@ -106,7 +115,7 @@ class SceneStore:
 
     def add(self, new: NewSegment) -> str:
         """See :meth:`SegmentStore.add`. The term goes by the kind; numbered segments have colours of their own."""
-        self._require_ready()
+        self.require_writable()
         term = find_term(new.kind or new.name)
         colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
         made = self._made.get(new.segment_id)
@@ -122,6 +131,8 @@ class SceneStore:
     def withdraw(self, segment_id: str) -> bool:
         """See :meth:`SegmentStore.withdraw`. Whoever names, colours, codes, locks or draws a segment makes it his."""
         self._require_there()
+        if not self.is_readable:
+            return False
         segment = self._writer.segment(segment_id)
         is_as_made = self._made.get(segment_id) == _Look.of(segment)
         if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
@@ -131,13 +142,14 @@ class SceneStore:
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """See :meth:`SegmentStore.write`."""
-        self._require_ready()
+        self.require_writable()
         self._drop_surfaces()
         return self._writer.write_change(segment_id, change, policy, self.masking_node)
 
     def apply(self, edit: Edit) -> Edit:
         """See :meth:`SegmentStore.apply`. The session has just looked whether the segments are as they were."""
         self._require_there()
+        self._writer.require_readable()
         self._drop_surfaces()
         return self._writer.apply_known(edit)
 
@@ -155,11 +167,6 @@ class SceneStore:
         if self.defers_surfaces and has_surfaces(self._segmentation_node):
             self.owes_surfaces = True
             drop_surfaces(self._segmentation_node)
-
-    def _require_ready(self) -> None:
-        """Also puts the segments under the transform that the volume is under now."""
-        self._require_there()
-        share_parent_transform(self._volume_node, self._segmentation_node)
 
     def _require_there(self) -> None:
         if self.is_gone:

@@ -20,6 +20,19 @@ def make_surfaces(segmentation_node: Any) -> None:
 
 
 def drop_surfaces(segmentation_node: Any) -> None:
-    """Take the surfaces of all segments away: while there is one, Slicer makes it anew within every write."""
-    if has_surfaces(segmentation_node):
-        segmentation_node.GetSegmentation().RemoveRepresentation(_SURFACE)
+    """Take the surfaces of all segments away: while there is one, Slicer makes it anew within every write.
+
+    Where a surface is all that there is of a segment, all of them stay.
+    """
+    segmentation = segmentation_node.GetSegmentation()
+    if has_surfaces(segmentation_node) and not any(
+        _is_only_copy(segmentation, key) for key in segmentation.GetSegmentIDs()
+    ):
+        segmentation.RemoveRepresentation(_SURFACE)
+
+
+def _is_only_copy(segmentation: Any, segment_id: str) -> bool:
+    source = segmentation.GetSourceRepresentationName()
+    segment = segmentation.GetSegment(segment_id)
+    has_surface = segment.GetRepresentation(_SURFACE) is not None
+    return has_surface and (source == _SURFACE or segment.GetRepresentation(source) is None)
