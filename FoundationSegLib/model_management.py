@@ -18,12 +18,10 @@ from .core.readiness import Readiness, Stored, assess
 from .core.redaction import without_paths
 from .core.requests import DeviceChoice, DownloadRequest
 from .core.requirements import requirement_name, requirements_of
-from .hub.fetch import require_fetchable
-from .hub.licenses import is_accepted, must_accept
-from .hub.login import has_login
-from .hub.removal import plan_removal, remove
-from .hub.room import free_bytes
-from .hub.store import Store, default_store_folder
+from .hub.fetch import is_accepted, must_accept, require_fetchable
+from .hub.hugging_face import has_login
+from .hub.plan import plan_removal, remove
+from .hub.store import Store, default_store_folder, free_bytes
 from .worker.client import Client, ask
 from .worker.errand import Errand
 from .worker.processes import wants_offline

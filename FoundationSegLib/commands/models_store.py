@@ -8,7 +8,7 @@ from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import CheckpointError, InputError
 from ..core.progress import Progress
 from ..core.sizes import bytes_text
-from ..hub.removal import RemovalPlan, plan_partial_removal, plan_removal, remove
+from ..hub.plan import RemovalPlan, plan_partial_removal, plan_removal, remove
 from ..hub.store import Store, default_store_folder
 from .model_actions import Actions, add_action
 from .terminal import ProgressLine, say

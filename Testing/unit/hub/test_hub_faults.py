@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from FoundationSegLib.core.errors import Cancelled, CheckpointError
-from FoundationSegLib.hub.online import ALLOW_VARIABLE
+from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import CONFIG, QUICK, cancel_after, content_of, fetch, hub_card, partial_bytes, strays
 from Testing.unit.hub.loopback_hub import Fault
@@ -24,7 +24,7 @@ IMPATIENT = type(QUICK)(attempts=3, first_wait_s=0.001, longest_wait_s=0.002, ti
 CHILD = """
 import sys
 from pathlib import Path
-from FoundationSegLib.hub.online import ALLOW_VARIABLE
+from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import content_of, fetch, hub_card
 store, repository = Store(Path(sys.argv[1])), sys.argv[2]

@@ -3,13 +3,13 @@
 import dataclasses
 import errno
 import os
+import shutil
 import time
 
 import pytest
 
 from FoundationSegLib.core.errors import Cancelled, CheckpointError
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.hub import transfer
 from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import (
@@ -203,10 +203,10 @@ def test_a_full_disk_midway_is_told_and_the_next_download_goes_on(hub, store, co
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data[: min(room, 50_000)])
 
-    monkeypatch.setattr(transfer.os, "write", fill)
+    monkeypatch.setattr(os, "write", fill)
     with pytest.raises(CheckpointError, match=r"No space left on device; make room"):
         fetch(store, card)
-    monkeypatch.setattr(transfer.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     assert store.status(card) == "partial"
     kept = partial_bytes(store, card)
     assert kept == 150_000
@@ -217,9 +217,8 @@ def test_a_full_disk_midway_is_told_and_the_next_download_goes_on(hub, store, co
 
 
 def test_room_is_looked_for_before_a_byte_travels(hub, store, commit, monkeypatch):
-    from FoundationSegLib.hub import room
-
-    monkeypatch.setattr(room, "free_bytes", lambda folder: 1000)
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(CheckpointError, match=r"needs 300 kB more, and the disk has 1 kB free"):
         fetch(store, hub_card())
     assert hub.sent == 0

@@ -8,11 +8,9 @@ import random
 from FoundationSegLib.core.cards import CheckpointFile
 from FoundationSegLib.core.errors import CheckpointError
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.hub.fetch import needs_download
-from FoundationSegLib.hub.licenses import is_accepted
-from FoundationSegLib.hub.online import Patience
-from FoundationSegLib.hub.plan import plan_download
-from FoundationSegLib.hub.removal import plan_removal
+from FoundationSegLib.hub.fetch import is_accepted, needs_download
+from FoundationSegLib.hub.hugging_face import RetryPolicy
+from FoundationSegLib.hub.plan import plan_download, plan_removal
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import REPOSITORY, content_of, fetch, hub_card
 
@@ -26,7 +24,7 @@ ODD += [
     "a" * 5000,
     "é\ud800".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
 ]
-HASTY = Patience(attempts=1, first_wait_s=0.001, longest_wait_s=0.001, timeout_s=1.0)
+HASTY = RetryPolicy(attempts=1, first_wait_s=0.001, longest_wait_s=0.001, timeout_s=1.0)
 
 
 def places(value, path=()):
@@ -93,7 +91,7 @@ def test_answers_of_the_hub(hub, tmp_path, full):
         hub.raw_answer = as_bytes(mutated(good, source), source)
         plan_download(store, card, Progress(), HASTY)
         try:
-            fetch(store, card, patience=HASTY)
+            fetch(store, card, policy=HASTY)
             assert content_of(store, card) == FILES
             right += 1
         except CheckpointError as error:
@@ -161,7 +159,7 @@ def test_cards_that_lead_elsewhere(hub, tmp_path, full):
         before = outside(tmp_path, store)
         try:
             store.status(card)
-            fetch(store, card, patience=HASTY)
+            fetch(store, card, policy=HASTY)
             assert list(content_of(store, card).values()) == [b"content"]
         except CheckpointError as error:
             assert len(str(error)) < 6000

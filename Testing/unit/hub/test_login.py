@@ -1,6 +1,6 @@
 import pytest
 
-from FoundationSegLib.hub.login import has_login
+from FoundationSegLib.hub.hugging_face import has_login
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])

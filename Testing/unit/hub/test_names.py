@@ -1,7 +1,8 @@
 import pytest
 
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.hub.names import folder_name, is_safe_path, require_inside, safe_path
+from FoundationSegLib.core.names import is_safe_path
+from FoundationSegLib.hub.records import folder_name, require_inside, safe_path
 
 BAD = [
     "",

