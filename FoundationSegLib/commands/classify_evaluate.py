@@ -14,7 +14,7 @@ from .targets import Writer, path_argument, require_targets, text_writer, write_
 from .terminal import one_line, say
 
 if TYPE_CHECKING:
-    from ..evaluation.classification_metrics import Estimate, Quality
+    from ..evaluation.classification import Estimate, ScoreQuality
 
 _PLOTS = ("roc", "calibration", "confusion")
 
@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> None:
     require_targets(targets, {"the table": options.table} | ({"the truth": options.truth} if options.truth else {}))
     found = read_scored(options.table, options.truth)
     with interrupts_wait():
-        from ..evaluation.classification_metrics import evaluate
+        from ..evaluation.classification import evaluate_scores
 
-    quality = evaluate(found.labels, found.truth, found.scores, found.is_exclusive, options.bootstrap)
+    quality = evaluate_scores(found.labels, found.truth, found.scores, found.is_exclusive, options.bootstrap)
     text = report_text(_document(quality, found))
     writers: list[Writer] = []
     if options.report:
@@ -58,16 +58,15 @@ def run(options: argparse.Namespace) -> None:
     print(text if options.json else "\n".join(_lines(quality, found)), end="" if options.json else "\n")
 
 
-def _plots(folder: Path, quality: "Quality", found: ScoredTruth) -> list[Writer]:
+def _plots(folder: Path, quality: "ScoreQuality", found: ScoredTruth) -> list[Writer]:
     try:
         with interrupts_wait():
             import matplotlib  # noqa: F401 - the plots need it, and it may be missing
     except ModuleNotFoundError as error:
         raise PackageError(f"--plots needs the package {error.name}: pip install matplotlib") from error
-    from ..evaluation import classification_plots as plots
-    from ..evaluation.classification_metrics import what_was_said
+    from ..evaluation import classification as plots
 
-    correct, confidence = what_was_said(found.truth, found.scores, found.is_exclusive)
+    correct, confidence = plots.predictions(found.truth, found.scores, found.is_exclusive)
     draw: dict[str, Callable[[Path], None]] = {
         "roc": lambda path: plots.plot_curves(path, quality, found.truth, found.scores),
         "calibration": lambda path: plots.plot_calibration(path, quality, correct, confidence),
@@ -76,7 +75,7 @@ def _plots(folder: Path, quality: "Quality", found: ScoredTruth) -> list[Writer]
     return [(folder / f"{name}.png", draw[name]) for name in _PLOTS]
 
 
-def _document(quality: "Quality", found: ScoredTruth) -> dict[str, Any]:
+def _document(quality: "ScoreQuality", found: ScoredTruth) -> dict[str, Any]:
     return {
         "version": 1,
         "command": "classify-evaluate",
@@ -108,7 +107,7 @@ def _estimate(one: "Estimate") -> dict[str, float | None]:
     return {name: None if value is None else round(value, 6) for name, value in values.items()}
 
 
-def _lines(quality: "Quality", found: ScoredTruth) -> list[str]:
+def _lines(quality: "ScoreQuality", found: ScoredTruth) -> list[str]:
     names = [one_line(one.name) for one in quality.labels]
     width = max(map(len, names))
     said = "the highest score" if quality.is_exclusive else "scores from one half on"
@@ -125,7 +124,7 @@ def _lines(quality: "Quality", found: ScoredTruth) -> list[str]:
     return [*lines, "", *_confusion_lines(quality, names, width), RESEARCH_USE]
 
 
-def _confusion_lines(quality: "Quality", names: list[str], width: int) -> list[str]:
+def _confusion_lines(quality: "ScoreQuality", names: list[str], width: int) -> list[str]:
     if quality.is_exclusive:
         header = "  ".join(f"{n:>4d}" for n in range(1, len(names) + 1))
         rows = [

@@ -10,7 +10,7 @@ from ..core.adapters import require_adapter
 from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import FoundationSegError, InputError, PackageError
 from ..core.intensity import check_policy
-from ..evaluation.settings import CHALLENGE_SEED, Protocol, ProtocolSettings, require_protocol
+from ..evaluation.protocol import CHALLENGE_SEED, ProtocolName, ProtocolSettings, require_protocol
 from .evaluation_truth import Truth, read_truth
 from .interrupts import interrupts_wait
 from .report import report_text
@@ -18,7 +18,7 @@ from .targets import path_argument, require_targets, text_writer, write_together
 from .terminal import say
 
 if TYPE_CHECKING:
-    from ..evaluation.scores import ModelScores
+    from ..evaluation.protocol import ModelScores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", type=path_argument, help="an image file, or a folder with one series")
     parser.add_argument("label", metavar="LABEL", type=path_argument, help="a label map on the image's grid: the truth")
     parser.add_argument("--model", metavar="ID", required=True, action="append", help="once for each model to compare")
-    parser.add_argument("--protocol", required=True, choices=get_args(Protocol), help="what each model is given")
+    parser.add_argument("--protocol", required=True, choices=get_args(ProtocolName), help="what each model is given")
     clicks, tolerance, seed = _within(int, 1, 100), _within(float, 0, 1000), _within(int, 0, 2**32 - 1)
     parser.add_argument("--clicks", metavar="N", type=clicks, default=5, help="how many simulated clicks (5)")
     parser.add_argument("--label", metavar="N", dest="values", type=int, action="append", help="a label to evaluate on")
@@ -91,7 +91,7 @@ def _check(options: argparse.Namespace) -> list[ModelCard]:
     return cards
 
 
-def refusal(card: ModelCard, protocol: Protocol) -> FoundationSegError | None:
+def refusal(card: ModelCard, protocol: ProtocolName) -> FoundationSegError | None:
     """Why a model cannot be evaluated by a protocol, as far as its card tells; None if it can be."""
     try:
         if card.task != "segment":

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..evaluation.scores import ModelScores, ObjectScores, Step
-from ..evaluation.settings import ProtocolSettings
+from ..evaluation.protocol import ModelScores, ObjectScores, ProtocolSettings, ProtocolStep
 from .report import software_versions
 
 _DIGITS = 6
@@ -72,7 +71,7 @@ def _object(label: int, scores: ObjectScores) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: ProtocolStep) -> dict[str, Any]:
     return {
         "prompt": step.prompt,
         "index_ijk": None if step.index_ijk is None else list(step.index_ijk),

@@ -9,10 +9,9 @@ from ..core.cards import ModelCard
 from ..core.errors import Cancelled, FoundationSegError
 from ..core.progress import ProgressReport
 from ..core.requests import Prediction, PredictRequest
-from ..evaluation.memory import peak_memory_mb
-from ..evaluation.protocol import evaluate_object
-from ..evaluation.scores import ModelScores, ObjectScores
-from ..evaluation.settings import ProtocolSettings
+from ..evaluation.metrics import peak_memory_mb
+from ..evaluation.protocol import ModelScores, ObjectScores, ProtocolSettings
+from ..evaluation.simulated_user import evaluate_object
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from . import segment

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..evaluation.scores import ModelScores
-from ..evaluation.settings import ProtocolSettings
+from ..evaluation.protocol import ModelScores, ProtocolSettings
 from .terminal import one_line
 
 _UNKNOWN = "-"

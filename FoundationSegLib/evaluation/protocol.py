@@ -1,145 +1,196 @@
-"""The field's interactive protocol on one object: a box, clicks or both, and the scores after each of them.
+"""The interactive protocol as values: how models are compared, and the scores of steps, objects and models."""
 
-After the CVPR 2025 challenge "Foundation Models for Interactive 3D Biomedical Image Segmentation"
-(``CVPR25_iter_eval.py``, github.com/JunMa11/CVPR-MedSegFMCompetition): an optional box, then five clicks, each in the
-middle of the largest error that is left, and a new prediction from all prompts so far after each.
-"""
-
-import itertools
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core.errors import InferenceError, PromptError
-from ..core.geometry import Geometry, Vector, bounding_box
-from ..core.prompts import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
-from ..core.requests import Prediction, PredictRequest, Propagation
-from ..core.volume import Volume
-from .clicks import Click, next_click
-from .metrics import dice, surface_dice
-from .scores import ObjectScores, Origin, PromptGiven, Step
-from .settings import ProtocolSettings
+from ..core.cards import ModelCard
+from ..core.errors import FoundationSegError, InputError
+from ..core.requests import CheckpointRecord
 
-Ask = Callable[[PredictRequest], Prediction]
-# Tight boxes cut off what a person would leave room for. The challenge's boxes are wider by a random part; one voxel is
-# what this project's other figures are measured with.
-_BOX_MARGIN = 1
+ProtocolName = Literal["box", "clicks", "box+clicks"]
+# "none": the segment was perfect, and there was nothing to click on.
+StepPrompt = Literal["box", "positive click", "negative click", "none"]
+CHALLENGE_SEED = 42  # numpy.random.seed(42) before each click, in the challenge's CVPR25_iter_eval.py
 
 
-def evaluate_object(
-    ask: Ask,
-    model_id: str,
-    volume: Volume,
-    truth_kji: NDArray[np.bool_],
-    settings: ProtocolSettings,
-    on_step: Callable[[], None] = lambda: None,
-) -> ObjectScores:
-    """One object by the protocol.
+@dataclass(frozen=True, slots=True)
+class ProtocolSettings:
+    """Settings that are the same for every model and every object.
 
-    A step that fails (:class:`PromptError`, :class:`InferenceError`) has found nothing, as in the challenge, and the
-    next click is placed accordingly. Once the segment is perfect nothing is asked any more: a model asked the same
-    again answers the same.
+    Attributes:
+        protocol: the prompts: a box, clicks alone, or a box and clicks.
+        clicks: how many; at least 1.
+        nsd_tolerance_mm: as in :func:`~.metrics.surface_dice`.
+        intensity: the policy, :mod:`FoundationSegLib.core.intensity`.
+        seed: as in :func:`~.simulated_user.next_click`.
+    """
 
-    Args:
-        ask: answers a request, with the image known already.
-        model_id: whom to ask.
-        volume: the image.
-        truth_kji: the object, (K, J, I) bool, not empty.
-        settings: the protocol.
-        on_step: called after each step.
+    protocol: ProtocolName
+    clicks: int = 5
+    nsd_tolerance_mm: float = 2.0
+    intensity: str = "auto"
+    seed: int = CHALLENGE_SEED
+
+    @property
+    def has_box(self) -> bool:
+        """True where a box comes first."""
+        return self.protocol != "clicks"
+
+    @property
+    def click_steps(self) -> int:
+        """Number of predictions of each object that follow a click."""
+        return 0 if self.protocol == "box" else self.clicks
+
+    @property
+    def steps(self) -> int:
+        """Number of predictions of each object."""
+        return self.has_box + self.click_steps
+
+
+def require_protocol(card: ModelCard, protocol: ProtocolName) -> None:
+    """Make sure that a model understands the prompts of a protocol: boxes, or clicks of both polarities.
 
     Raises:
-        FoundationSegError: the model cannot be asked at all, or the user stopped it.
+        InputError: it does not; the message names the protocol that it can be evaluated with, if there is one.
     """
-    run = _Run(ask, model_id, volume, truth_kji, settings, np.zeros_like(truth_kji))
-    for step in run.steps():
-        run.done.append(step)
-        on_step()
-    return ObjectScores(tuple(run.done), run.origin, run.load_s, tuple(dict.fromkeys(run.notes)))
+    takes_boxes = card.understands("box")
+    takes_clicks = card.understands("point") and "point" in card.negative
+    if (takes_boxes or protocol == "clicks") and (takes_clicks or protocol == "box"):
+        return
+    if takes_boxes:
+        raise InputError(f"{card.id} understands boxes, but no clicks for and against: use --protocol box")
+    if takes_clicks:
+        raise InputError(f"{card.id} understands clicks, but no boxes: use --protocol clicks")
+    raise InputError(f"{card.id} understands neither boxes nor clicks for and against, and cannot be evaluated")
 
 
-@dataclass(slots=True)
-class _Run:
-    """An object under evaluation: the prompts so far, and the segment that they gave."""
+@dataclass(frozen=True, slots=True)
+class ProtocolStep:
+    """One answer of a model.
 
-    ask: Ask
-    model_id: str
-    volume: Volume
-    truth_kji: NDArray[np.bool_]
-    settings: ProtocolSettings
-    mask_kji: NDArray[np.bool_]
-    prompts: list[Prompt] = field(default_factory=list)
-    done: list[Step] = field(default_factory=list)
-    origin: Origin | None = None
+    Attributes:
+        prompt: the prompt that was added to those of the steps before.
+        dice, nsd: how well the answer agrees with the truth, 0..1; 0 for a step that failed.
+        seconds: from the request to the answer, without the time for loading the model; None where nothing was asked,
+            or the step failed.
+        index_ijk: the voxel of a click.
+        error: the error of a step that failed.
+    """
+
+    prompt: StepPrompt
+    dice: float
+    nsd: float
+    seconds: float | None = None
+    index_ijk: tuple[int, int, int] | None = None
+    error: FoundationSegError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOrigin:
+    """The checkpoint that answered, its device and precision, and the intensities in the form of the report."""
+
+    checkpoint: CheckpointRecord
+    device: str
+    precision: str
+    intensity: Mapping[str, Any]
+
+
+def area_of_clicks(values: Iterable[float]) -> float | None:
+    """Return the area under a curve with one value for each click, by the trapezoid rule; None for fewer than two.
+
+    Clicks are 1 apart, and nothing is divided by their number, as in the challenge: five clicks that are perfect give
+    4. Its prediction from the box alone has no part in it, since the box is optional.
+    """
+    curve = list(values)
+    return float(np.trapezoid(curve)) if len(curve) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectScores:
+    """One object, step by step; at least one step.
+
+    ``origin`` is None where no step was answered; ``load_s`` are the seconds that the model was being loaded meanwhile;
+    ``notes`` are those of the answers, each once.
+    """
+
+    steps: tuple[ProtocolStep, ...]
+    origin: AnswerOrigin | None
     load_s: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    notes: tuple[str, ...] = ()
 
-    def steps(self) -> Iterator[Step]:
-        """Every step as it is made."""
-        geometry, settings = self.volume.geometry, self.settings
-        if settings.has_box:
-            self.prompts.append(box_around(self.truth_kji, geometry))
-            yield self._asked("box")
-        for _ in range(settings.click_steps):
-            click = next_click(self.truth_kji, self.mask_kji, geometry.spacing_mm, settings.seed)
-            if click is None:
-                yield Step("none", 1.0, 1.0)
-                continue
-            self.prompts.append(click_prompt(click, geometry))
-            is_positive = click.polarity is Polarity.POSITIVE
-            yield self._asked("positive click" if is_positive else "negative click", click)
+    @property
+    def dice_auc(self) -> float | None:
+        """The area under the Dice of the clicks; None for fewer than two clicks."""
+        return area_of_clicks(step.dice for step in self.steps if step.prompt != "box")
 
-    def _asked(self, given: PromptGiven, click: Click | None = None) -> Step:
-        index_ijk = click.index_ijk if click else None
-        begin = time.perf_counter()
-        try:
-            prediction = self.ask(self._request())
-        except (PromptError, InferenceError) as error:
-            self.mask_kji = np.zeros_like(self.truth_kji)
-            return Step(given, 0.0, 0.0, None, index_ijk, error)
-        took_s = time.perf_counter() - begin
-        self._take(prediction)
-        load_s = prediction.timings_s.get("load", 0.0)
-        truth, mask, spacing = self.truth_kji, self.mask_kji, self.volume.geometry.spacing_mm
-        nsd = surface_dice(truth, mask, spacing, self.settings.nsd_tolerance_mm)
-        return Step(given, dice(truth, mask), nsd, max(0.0, took_s - load_s), index_ijk)
-
-    def _request(self) -> PredictRequest:
-        segment = SegmentPrompts("object", tuple(self.prompts))
-        # A click lies on one slice: what it says has to be carried on. A box says how far by itself.
-        propagation = None if self.settings.has_box else Propagation()
-        number, key = next(self.numbers), self.volume.key
-        return PredictRequest(number, self.model_id, key, (segment,), self.settings.intensity, propagation)
-
-    def _take(self, prediction: Prediction) -> None:
-        self.mask_kji = prediction.segments[0].mask.expand(self.truth_kji.shape)
-        self.origin = Origin(prediction.checkpoint, prediction.device, prediction.precision, dict(prediction.intensity))
-        self.load_s += prediction.timings_s.get("load", 0.0)
-        self.notes += prediction.notes
+    @property
+    def nsd_auc(self) -> float | None:
+        """The area under the NSD of the clicks; None for fewer than two clicks."""
+        return area_of_clicks(step.nsd for step in self.steps if step.prompt != "box")
 
 
-def box_around(mask_kji: NDArray[np.bool_], geometry: Geometry) -> BoxPrompt:
-    """The 3-D box around an object, one voxel wider within the slices (along i and j) as far as the image reaches.
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """One model on all objects: its scores by label, or the error that it could not be evaluated for.
 
-    The challenge's box is that of the object's middle slice, widened by a random number of pixels (``get_boxes.py``);
-    this one holds the whole object, and is the same in every run.
+    ``peak_memory_mb`` is the most main memory that the process with the model has taken; None where that is unknown.
     """
-    tight = bounding_box(mask_kji)
-    margin = (0, _BOX_MARGIN, _BOX_MARGIN)
-    first = np.maximum(np.subtract(tight.start_kji, margin), 0)
-    last = np.minimum(np.add(tight.stop_kji, margin), mask_kji.shape) - 1
-    return BoxPrompt((_in_ras(first[::-1], geometry), _in_ras(last[::-1], geometry)))
+
+    model_id: str
+    objects: Mapping[int, ObjectScores]
+    peak_memory_mb: float | None = None
+    error: FoundationSegError | None = None
+
+    @property
+    def origin(self) -> AnswerOrigin | None:
+        """The checkpoint that answered; None where none did."""
+        return next((scores.origin for scores in self.objects.values() if scores.origin is not None), None)
+
+    @property
+    def dice(self) -> tuple[float, ...]:
+        """The Dice after each step, the mean of the objects."""
+        return self._step_means(lambda step: step.dice)
+
+    @property
+    def nsd(self) -> tuple[float, ...]:
+        """The NSD after each step, the mean of the objects."""
+        return self._step_means(lambda step: step.nsd)
+
+    @property
+    def dice_auc(self) -> float | None:
+        """The area under the Dice of the clicks, the mean of the objects."""
+        return _mean(scores.dice_auc for scores in self.objects.values())
+
+    @property
+    def nsd_auc(self) -> float | None:
+        """The area under the NSD of the clicks, the mean of the objects."""
+        return _mean(scores.nsd_auc for scores in self.objects.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of an answer, the mean of all that came."""
+        return _mean(step.seconds for scores in self.objects.values() for step in scores.steps)
+
+    @property
+    def load_s(self) -> float:
+        """The time for loading the model, downloads included."""
+        return sum(scores.load_s for scores in self.objects.values())
+
+    @property
+    def errors(self) -> tuple[FoundationSegError, ...]:
+        """The errors of the steps that failed, in their order."""
+        steps = (step for scores in self.objects.values() for step in scores.steps)
+        return tuple(step.error for step in steps if step.error is not None)
+
+    def _step_means(self, score: Callable[[ProtocolStep], float]) -> tuple[float, ...]:
+        rows = ([score(step) for step in scores.steps] for scores in self.objects.values())
+        return tuple(map(fmean, zip(*rows, strict=True)))
 
 
-def click_prompt(click: Click, geometry: Geometry) -> PointPrompt:
-    """A click as a prompt on its slice along k."""
-    return PointPrompt(_in_ras(np.array(click.index_ijk), geometry), click.polarity, "k")
-
-
-def _in_ras(index_ijk: NDArray[np.int64], geometry: Geometry) -> Vector:
-    r, a, s = (float(n) for n in geometry.to_ras(index_ijk))
-    return r, a, s
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -18,7 +18,7 @@ from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.scoring import Scoring
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.engine import Engine
-from FoundationSegLib.evaluation.memory import peak_memory_mb
+from FoundationSegLib.evaluation.metrics import peak_memory_mb
 from FoundationSegLib.models import biomedclip
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.messages import Failed, Progressed

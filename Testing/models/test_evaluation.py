@@ -6,7 +6,7 @@ import pytest
 
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.evaluation.settings import require_protocol
+from FoundationSegLib.evaluation.protocol import require_protocol
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from Testing.models.cases import BRAIN, CT, HEART
 

@@ -66,7 +66,7 @@ LAW = {
     IO: Rule((IO, CORE, "numpy", "SimpleITK", "nibabel")),
     MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
     f"{LIBRARY}.evaluation": Rule(
-        (f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "monai", "torch"), lazily=("matplotlib",)
+        (f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
     ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
@@ -170,7 +170,7 @@ def test_every_import_keeps_the_law():
         ("mrml.volumes", "import vtk.util.numpy_support\nimport slicer", None),
         ("mrml.rendering.window", "from ...io import images", IO),
         ("evaluation.metrics", "import monai.metrics, scipy, torch", None),
-        ("evaluation.protocol", "from ..worker.client import ask", f"{WORKER}.client.ask"),
+        ("evaluation.simulated_user", "from ..worker.client import ask", f"{WORKER}.client.ask"),
         ("novel.thing", "import numpy", "numpy"),
         ("commands.segment", "def f():\n    import torch", None),
     ],

@@ -340,7 +340,7 @@ def test_ctrl_c_writes_nothing(bench, monkeypatch):
 
 def test_a_missing_package_is_named(bench, monkeypatch):
     monkeypatch.delitem(sys.modules, evaluation_run.__name__)
-    monkeypatch.setitem(sys.modules, "FoundationSegLib.evaluation.protocol", None)
+    monkeypatch.setitem(sys.modules, "FoundationSegLib.evaluation.simulated_user", None)
     bench.evaluate("--label", 1)
     bench.assert_refused(1, "evaluate needs the package", files=FILES)
 

@@ -1,17 +1,17 @@
-"""Dice and NSD against cases done by hand and against plain surfaces of blocks; the area under a curve."""
+"""Dice and NSD against cases done by hand and against plain surfaces of blocks; the peak of memory."""
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.metrics import compute_surface_dice
-from scipy import integrate
 
-from FoundationSegLib.evaluation.metrics import area_under_curve, dice, surface_dice
+from FoundationSegLib.evaluation.metrics import dice, peak_memory_mb, surface_dice
 from Testing.unit.evaluation.masks import block, pairs, spacings
 
 SHAPE = (12, 12, 12)
@@ -112,26 +112,24 @@ def test_what_lies_around_changes_nothing(pair, spacing, tolerance, margins):
     assert surface_dice(first, second, spacing, tolerance) == surface_dice(*pair, spacing, tolerance)
 
 
-@given(pairs, spacings, tolerances)
-def test_cropping_changes_nothing(pair, spacing, tolerance):
-    if not (pair[0].any() and pair[1].any()):
-        return
-    truth, mask = (torch.from_numpy(np.pad(one, 4))[None, None] for one in pair)
-    whole = compute_surface_dice(
-        mask, truth, [tolerance], include_background=True, spacing=spacing[::-1], use_subvoxels=True
-    )
-    assert surface_dice(*pair, spacing, tolerance) == pytest.approx(float(whole), abs=1e-6)
+TAKE_100_MB = "import sys; taken = b'x' * 100_000_000; del taken; print(flush=True); sys.stdin.read()"
+LAUNCH = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {TAKE_100_MB!r}]))"
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is known on Linux alone")
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
-def test_the_area_is_the_challenges_and_bounded(values):
-    area = area_under_curve(values)
-    assert area == pytest.approx(integrate.cumulative_trapezoid(np.array(values), np.arange(len(values)))[-1])
-    assert (len(values) - 1) * min(values) - 1e-9 <= area <= (len(values) - 1) * max(values) + 1e-9
+@pytest.mark.skipif(sys.platform == "win32", reason="not known on Windows")
+def test_the_peak_of_this_process():
+    taken = b"x" * 50_000_000
+    assert peak_memory_mb() >= len(taken) / 1e6
+    assert peak_memory_mb() == peak_memory_mb(os.getpid())
 
 
-def test_the_area_of_five_perfect_clicks_is_4_and_of_one_click_unknown():
-    assert area_under_curve([1.0] * 5) == 4
-    assert area_under_curve([0.5, 1.0]) == 0.75
-    assert area_under_curve([1.0]) is None
-    assert area_under_curve([]) is None
+@linux_only
+@pytest.mark.parametrize("code", [TAKE_100_MB, LAUNCH], ids=["direct", "through a launcher"])
+def test_the_peak_of_another_process_stays_after_it_was_freed(code):
+    command = (sys.executable, "-c", code)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert 100 < peak_memory_mb(process.pid) < 200
+        process.stdin.close()
+    assert peak_memory_mb(process.pid) is None, "it has ended"

@@ -1,190 +1,92 @@
-"""The protocol with models that are made of rules: what they are asked, and how the answers count."""
+"""The protocol's settings, the models that understand them, and the means of scores."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceError, InputError, PromptError
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, Propagation, SegmentPrediction
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.evaluation.protocol import box_around, evaluate_object
-from FoundationSegLib.evaluation.settings import ProtocolSettings
-from FoundationSegLib.worker.client import InlineClient, ask
-from Testing.unit.evaluation.masks import block
-from Testing.unit.fakes import volume_of
-
-SHAPE = (8, 10, 12)
-TRUTH = block(SHAPE, (2, 6), (3, 8), (4, 9))
-VOLUME = volume_of(np.arange(960, dtype=np.int16).reshape(SHAPE))
+from FoundationSegLib.core.errors import InferenceError, InputError
+from FoundationSegLib.core.requests import CheckpointRecord
+from FoundationSegLib.evaluation.protocol import (
+    AnswerOrigin,
+    ModelScores,
+    ObjectScores,
+    ProtocolSettings,
+    ProtocolStep,
+    area_of_clicks,
+    require_protocol,
+)
+from Testing.unit.fakes import fake_card
 
 
-def prediction(request, mask, **fields):
-    record = CheckpointRecord(request.model_id, "nowhere", "1", "ab")
-    segments = (SegmentPrediction(pack_mask(mask), 0.5),)
-    return Prediction(request.request_id, segments, {"policy": request.intensity}, record, "cpu", "float32", **fields)
+@pytest.mark.parametrize(("protocol", "steps", "click_steps"), [("box", 1, 0), ("clicks", 5, 5), ("box+clicks", 6, 5)])
+def test_steps_are_the_box_and_the_clicks(protocol, steps, click_steps):
+    settings = ProtocolSettings(protocol)
+    assert (settings.steps, settings.click_steps) == (steps, click_steps)
 
 
-class Painter:
-    """Fills a box, and paints with each click a cube of so many voxels; remembers what it was asked."""
-
-    def __init__(self, radius=1, volume=VOLUME, **fields):
-        self.radius, self.volume, self.fields, self.requests = radius, volume, fields, []
-
-    def __call__(self, request):
-        self.requests.append(request)
-        mask = np.zeros(self.volume.geometry.shape_kji, np.bool_)
-        for prompt in request.segments[0].prompts:
-            if isinstance(prompt, BoxPrompt):
-                ends = [self.volume.geometry.nearest_voxel(corner)[::-1] for corner in prompt.corners]
-                mask[tuple(slice(a, b + 1) for a, b in zip(*ends, strict=True))] = True
-            else:
-                centre = self.volume.geometry.nearest_voxel(prompt.position)[::-1]
-                near = tuple(slice(max(0, n - self.radius), n + self.radius + 1) for n in centre)
-                mask[near] = prompt.polarity is Polarity.POSITIVE
-        return prediction(request, mask, **self.fields)
+CLICKABLE = {"prompts": ["point", "box"], "negative": ["point"]}
 
 
-def run(model, protocol="box+clicks", truth=TRUTH, **settings):
-    return evaluate_object(
-        model, "any", getattr(model, "volume", VOLUME), truth, ProtocolSettings(protocol, **settings)
-    )
-
-
-def kinds(scores):
-    return [step.prompt for step in scores.steps]
-
-
-def test_a_box_then_clicks_each_with_all_prompts_so_far():
-    model = Painter()
-    scores = run(model, clicks=3)
-    assert [len(request.segments[0].prompts) for request in model.requests] == [1, 2, 3, 4]
-    assert [type(prompt) for prompt in model.requests[-1].segments[0].prompts] == [BoxPrompt] + [PointPrompt] * 3
-    assert len({request.request_id for request in model.requests}) == 4
-    assert kinds(scores)[:2] == ["box", "negative click"], "the box is wider than the object"
-    assert scores.steps[0].dice == pytest.approx(2 * 100 / (100 + 4 * 7 * 7))
-    assert all(step.seconds >= 0 and step.error is None for step in scores.steps)
-    assert scores.origin.checkpoint.model_id == "any"
-
-
-def test_clicks_alone_begin_in_the_middle_and_are_carried_on():
-    model = Painter()
-    scores = run(model, "clicks", clicks=1)
-    first = model.requests[0].segments[0].prompts[0]
-    assert (first.polarity, first.plane) == (Polarity.POSITIVE, "k")
-    i, j, k = first.position
-    assert (5 <= i <= 7, 4 <= j <= 6, 3 <= k <= 4) == (True, True, True), "two voxels from the border of the object"
-    assert model.requests[0].propagation == Propagation()
-    assert kinds(scores) == ["positive click"]
-    assert scores.dice_auc is None
-
-
-def test_a_box_alone_is_one_step_within_its_range():
-    model = Painter()
-    scores = run(model, "box")
-    assert kinds(scores) == ["box"]
-    assert [request.propagation for request in model.requests] == [None]
-    assert (scores.dice_auc, scores.nsd_auc) == (None, None)
-
-
-def test_nothing_is_asked_about_a_perfect_segment():
-    model = Painter(radius=9)  # one click paints everything
-    scores = run(model, "clicks", truth=np.ones(SHAPE, np.bool_))
-    assert kinds(scores) == ["positive click"] + ["none"] * 4
-    assert len(model.requests) == 1
-    assert [step.dice for step in scores.steps] == [1] * 5
-    assert scores.steps[-1].seconds is None
-    assert (scores.dice_auc, scores.nsd_auc) == (4, 4)
-
-
-@pytest.mark.parametrize("error", [PromptError("no such thing"), InferenceError("out of memory")])
-def test_a_step_that_fails_has_found_nothing_and_the_next_goes_on(error):
-    painter = Painter()
-
-    def model(request):
-        if len(painter.requests) == 1:
-            painter.requests.append(request)
-            raise error
-        return painter(request)
-
-    scores = run(model, clicks=3)
-    assert [step.error for step in scores.steps] == [None, error, None, None]
-    assert (scores.steps[1].dice, scores.steps[1].nsd, scores.steps[1].seconds) == (0, 0, None)
-    assert scores.steps[2].prompt == "positive click", "nothing was found: the object is clicked"
-    assert scores.steps[3].dice > 0
-
-
-@pytest.mark.parametrize("error", [CheckpointError("none"), Cancelled("stopped"), InputError("no image")])
-def test_what_every_step_would_fail_with_ends_it(error):
-    def model(request):
-        raise error
-
-    with pytest.raises(type(error)):
-        run(model)
-
-
-def test_loading_the_model_is_told_apart():
-    scores = run(Painter(timings_s={"load": 5.0, "encode": 0.1}, notes=("clipped",)), clicks=2)
-    assert [step.seconds for step in scores.steps] == [0, 0, 0]
-    assert scores.load_s == 15
-    assert scores.notes == ("clipped",)
-
-
-def test_each_step_is_told():
-    told = []
-    evaluate_object(Painter(), "any", VOLUME, TRUTH, ProtocolSettings("box+clicks"), lambda: told.append(1))
-    assert len(told) == ProtocolSettings("box+clicks").steps == 6
-
-
-def test_the_settings_reach_the_request():
-    model = Painter()
-    run(model, intensity="ct-lung")
-    assert {request.intensity for request in model.requests} == {"ct-lung"}
-    assert {request.volume_key for request in model.requests} == {VOLUME.key}
-
-
-def test_space_is_that_of_the_image():
-    """An oblique, anisotropic grid: prompts are in RAS, and mean the same voxels."""
-    matrix = geometry_from_spacing(SHAPE, (0.7, 0.9, 5.0)).ijk_to_ras.copy()
-    turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, -1]])
-    matrix[:3, :3], matrix[:3, 3] = turn @ matrix[:3, :3], (10, -20, 30)
-    volume = Volume(VOLUME.array_kji, replace(VOLUME.geometry, ijk_to_ras=matrix))
-    scores = run(Painter(volume=volume), clicks=2)
-    plain = run(Painter(), clicks=2)
-    assert scores.steps[0].dice == plain.steps[0].dice
-    k, j, i = scores.steps[1].index_ijk[::-1]
-    assert TRUTH[k, j, i] == (scores.steps[1].prompt == "positive click")
-
-
-@given(st.tuples(*[st.integers(1, 7)] * 3), st.integers(0, 2**31))
-def test_the_box_holds_the_object_and_one_voxel_more_within_slices(shape, seed):
-    mask = np.random.default_rng(seed).random(shape) > 0.8
-    if not mask.any():
+@pytest.mark.parametrize(
+    ("card", "protocol", "told"),
+    [
+        ({"prompts": ["box"]}, "clicks", "boxes, but no clicks for and against: use --protocol box"),
+        ({"prompts": ["box"]}, "box+clicks", "boxes, but no clicks for and against: use --protocol box"),
+        ({"prompts": ["box", "point"]}, "clicks", "no clicks for and against"),
+        ({"prompts": ["point"], "negative": ["point"]}, "box", "clicks, but no boxes: use --protocol clicks"),
+        ({"prompts": ["text"]}, "box", "neither boxes nor clicks for and against, and cannot be evaluated"),
+        ({"prompts": ["box"]}, "box", None),
+        ({"prompts": ["point"], "negative": ["point"]}, "clicks", None),
+        (CLICKABLE, "clicks", None),
+        (CLICKABLE, "box+clicks", None),
+    ],
+)
+def test_a_model_must_understand_what_a_protocol_gives(card, protocol, told):
+    if told is None:
+        require_protocol(fake_card(**card), protocol)
         return
-    corners = np.array(box_around(mask, geometry_from_spacing(shape)).corners)
-    voxels = np.argwhere(mask)[:, ::-1]
-    assert np.array_equal(corners[0], np.maximum(np.subtract(voxels.min(axis=0), (1, 1, 0)), 0))
-    assert np.array_equal(corners[1], np.minimum(np.add(voxels.max(axis=0), (1, 1, 0)), np.subtract(shape[::-1], 1)))
+    with pytest.raises(InputError, match=told):
+        require_protocol(fake_card(**card), protocol)
 
 
-def test_a_client_answers():
-    class Engine:
-        def add_volume(self, volume):
-            pass
+ORIGIN = AnswerOrigin(CheckpointRecord("any", "nowhere", "1", "ab"), "cpu", "float32", {})
 
-        def remove_volume(self, volume_key):
-            pass
 
-        def prepare(self, model_id, progress):
-            pass
+def scores(*dices, box=None, **fields):
+    steps = [ProtocolStep("positive click", value, value / 2, 1.0) for value in dices]
+    boxes = [] if box is None else [ProtocolStep("box", box, box / 2, 3.0)]
+    return ObjectScores((*boxes, *steps), fields.pop("origin", ORIGIN), **fields)
 
-        def predict(self, request, progress):
-            return Painter()(request)
 
-    client = InlineClient(Engine())
-    assert kinds(run(lambda request: ask(client, request), clicks=1)) == ["box", "negative click"]
+def test_the_box_has_no_part_in_the_area():
+    assert scores(0.5, 1.0, box=0.1).dice_auc == scores(0.5, 1.0).dice_auc == 0.75
+    assert scores(0.5, 1.0, box=0.1).nsd_auc == 0.375
+    assert scores(box=0.9).dice_auc is None
+
+
+def test_a_model_has_the_means_of_its_objects():
+    model = ModelScores("any", {1: scores(0.2, 0.4, load_s=2.0), 5: scores(0.4, 0.8, load_s=0.5)}, 100.0)
+    assert model.dice == pytest.approx((0.3, 0.6))
+    assert model.nsd == pytest.approx((0.15, 0.3))
+    assert model.dice_auc == pytest.approx(0.45)
+    assert model.nsd_auc == pytest.approx(0.225)
+    assert model.seconds == 1
+    assert model.load_s == 2.5
+    assert model.origin == ORIGIN
+    assert model.errors == ()
+
+
+def test_seconds_are_those_of_answers():
+    failed = ProtocolStep("positive click", 0, 0, None, error=InferenceError("out of memory"))
+    model = ModelScores("any", {1: ObjectScores((failed, ProtocolStep("none", 1, 1)), None), 2: scores(0.5, 0.5)})
+    assert model.seconds == 1
+    assert model.origin == ORIGIN
+    assert model.errors == (failed.error,)
+
+
+def test_a_model_that_could_not_be_evaluated_has_no_numbers():
+    model = ModelScores("any", {}, error=InferenceError("out of memory"))
+    assert (model.dice, model.nsd, model.dice_auc, model.nsd_auc, model.seconds) == ((), (), None, None, None)
+    assert model.origin is None
+
+
+def test_the_area_of_five_perfect_clicks_is_4_and_of_one_click_unknown():
+    assert [area_of_clicks(values) for values in ([1.0] * 5, [0.5, 1.0], [1.0], [])] == [4, 0.75, None, None]

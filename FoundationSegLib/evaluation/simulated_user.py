@@ -1,0 +1,194 @@
+"""The simulated user: a box, clicks or both on one object, and the scores after each of them.
+
+After the CVPR 2025 challenge "Foundation Models for Interactive 3D Biomedical Image Segmentation"
+(``CVPR25_iter_eval.py``, github.com/JunMa11/CVPR-MedSegFMCompetition): an optional box, then five clicks, each in the
+middle of the largest error that is left, and a new prediction from all prompts so far after each. One rule differs on
+purpose: distances are in mm here and in voxels there, so that with thick slices the click still lands in the middle
+of the error. With a spacing of 1, 1, 1 the clicks are the challenge's, voxel by voxel.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from ..core.errors import InferenceError, PromptError
+from ..core.geometry import Geometry, Vector, as_vector, bounding_box
+from ..core.prompts import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
+from ..core.requests import Prediction, PredictRequest, Propagation
+from ..core.volume import Volume
+from .metrics import dice, surface_dice
+from .protocol import CHALLENGE_SEED, AnswerOrigin, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
+
+# 26 neighbours, as the challenge has it: errors that touch at a corner are one to the eye, and one click is for them.
+_NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
+# Depths that differ by less are equal: the same distance, summed up in another order.
+_SAME_DEPTH = 1e-9
+# Tight boxes cut off what a person would leave room for. The challenge's boxes are wider by a random part; one voxel is
+# what this project's other figures are measured with.
+_BOX_MARGIN = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """A voxel (i, j, k) to click on, and the polarity of the click."""
+
+    index_ijk: tuple[int, int, int]
+    polarity: Polarity
+
+
+def next_click(
+    truth_kji: NDArray[np.bool_],
+    mask_kji: NDArray[np.bool_],
+    spacing_mm: Vector = (1.0, 1.0, 1.0),
+    seed: int = CHALLENGE_SEED,
+) -> Click | None:
+    """Place a click in the middle of the largest error; None where there is no error.
+
+    Wherever the mask differs from the truth is an error, too much and too little alike; errors that touch, be it at a
+    corner, are one. The largest by volume (which on a grid is that by voxels; of equal ones the first in the order of
+    k, j, i) gets a click on its most interior voxel: that with the largest Euclidean distance to the outside of the
+    error, where the world beyond the image counts as outside. Of several such voxels, the seed chooses one. The click
+    is positive where the truth has the voxel.
+
+    Args:
+        truth_kji, mask_kji: the object and the present segment, (K, J, I) bool.
+        spacing_mm: between voxels along i, j, k.
+        seed: of the choice among voxels that are equally deep.
+    """
+    error_kji = truth_kji != mask_kji
+    region = bounding_box(error_kji)
+    if region.is_empty:
+        return None
+    numbered, _ = ndimage.label(error_kji[region.slices], _NEIGHBOURS)
+    sizes = np.bincount(numbered.ravel())
+    sizes[0] = 0
+    component = numbered == int(np.argmax(sizes))
+    tight = bounding_box(component)
+    depth_kji = interior_depth(component[tight.slices], spacing_mm)
+    deepest = np.argwhere(depth_kji >= depth_kji.max() * (1 - _SAME_DEPTH))
+    # The generator of numpy's early days, since the challenge's choice is one of its numbers.
+    chosen = deepest[np.random.RandomState(seed).choice(len(deepest))]
+    k, j, i = (chosen + tight.start_kji + region.start_kji).tolist()
+    return Click((i, j, k), Polarity.POSITIVE if truth_kji[k, j, i] else Polarity.NEGATIVE)
+
+
+def interior_depth(mask_kji: NDArray[np.bool_], spacing_mm: Vector) -> NDArray[np.float64]:
+    """Return the depth of each voxel in the mask: mm to the centre of the nearest voxel outside, 0 outside; (K, J, I).
+
+    Beyond the array is outside.
+    """
+    depth_kji = ndimage.distance_transform_edt(np.pad(mask_kji, 1), sampling=spacing_mm[::-1])
+    return np.asarray(depth_kji)[1:-1, 1:-1, 1:-1]
+
+
+def box_around(mask_kji: NDArray[np.bool_], geometry: Geometry) -> BoxPrompt:
+    """Draw the 3-D box around an object, one voxel wider within the slices (along i and j) as far as the image reaches.
+
+    The challenge's box is that of the object's middle slice, widened by a random number of pixels (``get_boxes.py``);
+    this one holds the whole object, and is the same in every run.
+    """
+    tight = bounding_box(mask_kji)
+    margin = (0, _BOX_MARGIN, _BOX_MARGIN)
+    first = np.maximum(np.subtract(tight.start_kji, margin), 0)
+    last = np.minimum(np.add(tight.stop_kji, margin), mask_kji.shape) - 1
+    return BoxPrompt((_position(first[::-1], geometry), _position(last[::-1], geometry)))
+
+
+def _position(index_ijk: ArrayLike, geometry: Geometry) -> Vector:
+    return as_vector(geometry.to_ras(index_ijk))
+
+
+def evaluate_object(
+    ask: Callable[[PredictRequest], Prediction],
+    model_id: str,
+    volume: Volume,
+    truth_kji: NDArray[np.bool_],
+    settings: ProtocolSettings,
+    on_step: Callable[[], None] = lambda: None,
+) -> ObjectScores:
+    """Evaluate a model on one object by the protocol.
+
+    A step that fails (:class:`PromptError`, :class:`InferenceError`) has found nothing, as in the challenge, and the
+    next click is placed accordingly. Once the segment is perfect nothing is asked any more: a model asked the same
+    again answers the same.
+
+    Args:
+        ask: answers a request, with the image known already.
+        model_id: the model.
+        volume: the image.
+        truth_kji: the object, (K, J, I) bool, not empty.
+        settings: the protocol.
+        on_step: called after each step.
+
+    Raises:
+        FoundationSegError: the model cannot be asked at all, or the user stopped it.
+    """
+    dialogue = _Dialogue(ask, model_id, volume, truth_kji, settings, np.zeros_like(truth_kji))
+    steps = []
+    for step in dialogue.steps():
+        steps.append(step)
+        on_step()
+    return ObjectScores(tuple(steps), dialogue.origin, dialogue.load_s, tuple(dict.fromkeys(dialogue.notes)))
+
+
+@dataclass(slots=True)
+class _Dialogue:
+    """An object under evaluation: the prompts so far, and the segment of the last answer."""
+
+    ask: Callable[[PredictRequest], Prediction]
+    model_id: str
+    volume: Volume
+    truth_kji: NDArray[np.bool_]
+    settings: ProtocolSettings
+    mask_kji: NDArray[np.bool_]
+    prompts: list[Prompt] = field(default_factory=list)
+    origin: AnswerOrigin | None = None
+    load_s: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def steps(self) -> Iterator[ProtocolStep]:
+        """Yield every step as it is made."""
+        geometry, settings = self.volume.geometry, self.settings
+        if settings.has_box:
+            yield self._step("box", box_around(self.truth_kji, geometry))
+        for _ in range(settings.click_steps):
+            click = next_click(self.truth_kji, self.mask_kji, geometry.spacing_mm, settings.seed)
+            if click is None:
+                yield ProtocolStep("none", 1.0, 1.0)
+                continue
+            kind: StepPrompt = "positive click" if click.polarity is Polarity.POSITIVE else "negative click"
+            point = PointPrompt(_position(click.index_ijk, geometry), click.polarity, "k")
+            yield self._step(kind, point, click.index_ijk)
+
+    def _step(self, kind: StepPrompt, prompt: Prompt, index_ijk: tuple[int, int, int] | None = None) -> ProtocolStep:
+        self.prompts.append(prompt)
+        begin = time.perf_counter()
+        try:
+            prediction = self.ask(self._request())
+        except (PromptError, InferenceError) as error:
+            self.mask_kji = np.zeros_like(self.truth_kji)
+            return ProtocolStep(kind, 0.0, 0.0, None, index_ijk, error)
+        load_s = prediction.timings_s.get("load", 0.0)
+        seconds = max(0.0, time.perf_counter() - begin - load_s)
+        self.mask_kji = prediction.segments[0].mask.expand(self.truth_kji.shape)
+        self.origin = AnswerOrigin(
+            prediction.checkpoint, prediction.device, prediction.precision, dict(prediction.intensity)
+        )
+        self.load_s += load_s
+        self.notes += prediction.notes
+        spacing_mm, tolerance_mm = self.volume.geometry.spacing_mm, self.settings.nsd_tolerance_mm
+        nsd = surface_dice(self.truth_kji, self.mask_kji, spacing_mm, tolerance_mm)
+        return ProtocolStep(kind, dice(self.truth_kji, self.mask_kji), nsd, seconds, index_ijk)
+
+    def _request(self) -> PredictRequest:
+        segment = SegmentPrompts("object", tuple(self.prompts))
+        # A click lies on one slice: what it says has to be carried on. A box says how far by itself.
+        propagation = None if self.settings.has_box else Propagation()
+        key = self.volume.key
+        return PredictRequest(next(self.numbers), self.model_id, key, (segment,), self.settings.intensity, propagation)
