@@ -4,8 +4,10 @@
     python3 Testing/run.py test [--full] [pytest arguments]
     python3 Testing/run.py bench [NAME]
     python3 Testing/run.py lint
+    python3 Testing/run.py house [FOLDER] [--list]
 
 Everything is installed into `.venv` in the project's folder, once: only changed requirement files install again.
+`house` measures the structure of this checkout, or of another one in FOLDER; it needs nothing but Python.
 """
 
 from __future__ import annotations  # an older Python must get as far as being refused
@@ -41,6 +43,7 @@ COMMANDS = {
     "test": ("-m", "pytest"),
     "bench": ("-W", "ignore", "-m", "Testing.benchmarks"),
     "lint": (),
+    "house": (),
 }
 
 
@@ -48,11 +51,13 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         print(__doc__, file=sys.stderr)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    command, rest = arguments[0], arguments[1:]
+    if command == "house":
+        return subprocess.call((sys.executable, str(ROOT / "Testing" / "house.py"), *rest))
     problem = check_machine()
     if problem:
         print(problem, file=sys.stderr)
         return 1
-    command, rest = arguments[0], arguments[1:]
     if command == "demo":  # it runs in the project's folder, but files are named from where the user is
         rest = [str(Path(part).absolute()) if Path(part).exists() else part for part in rest]
     try:
