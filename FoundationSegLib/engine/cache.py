@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from ..core.geometry import Axis
 from ..core.requests import CheckpointRecord
-from ..models.base import SliceAnswer, SliceEmbedding, SlicePrompt
+from ..models.protocols import SliceAnswer, SliceEmbedding, SlicePrompt
 from .budget import Budgeted
 from .orientation import Orientation
 

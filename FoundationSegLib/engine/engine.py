@@ -30,8 +30,7 @@ from ..core.requests import (
 from ..core.volume import Volume, require_image
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
-from ..models.base import SliceModel, has_memory, load_slice_model
-from ..models.volume_base import VolumeModel, load_volume_model
+from ..models.protocols import SliceModel, VolumeModel, has_memory, load_slice_model, load_volume_model
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
 from .classifying import classify

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import InputError
 from ..core.requests import HandOver
-from ..models.base import SliceMask, SliceModel, SlicePoint, SlicePrompt
+from ..models.protocols import SliceMask, SliceModel, SlicePoint, SlicePrompt
 
 # What a model is asked with, the best first: a box says where the object ends, and nearly all of them understand it.
 _KINDS = {"box": "box", "mask": "mask", "points": "point"}

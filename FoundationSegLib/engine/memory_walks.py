@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..core.geometry import Axis
-from ..models.base import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
+from ..models.protocols import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
 from .orientation import Orientation
 from .slice_parts import extent
 from .tracks import Track, distance_to
@@ -167,7 +167,7 @@ class MemoryWalk:
         followed: in the pixels that the model sees.
         asking: who runs the model.
         is_rising: True where slice numbers rise on the first way.
-        fresh_each_way, largest_part_only: see :class:`~FoundationSegLib.models.base.MemoryModel`.
+        fresh_each_way, largest_part_only: see :class:`~FoundationSegLib.models.protocols.MemoryModel`.
     """
 
     followed: Followed

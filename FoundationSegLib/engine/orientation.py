@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.geometry import AXES, Axis, Geometry
-from ..models.base import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 
 # Where columns and rows lead in RAS, by the direction that the slice faces: left is to the right of the image,
 # posterior or inferior is below; a sagittal slice has anterior to its left.

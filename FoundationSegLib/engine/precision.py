@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.base import BoxXyxy, Check, SliceAnswer, SliceModel, SlicePrompt, unstoppable
+from ..models.protocols import BoxXyxy, Check, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -47,7 +47,7 @@ class LeanModel:
         return getattr(self._model, name)
 
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Any:
-        """See :meth:`~..models.base.SliceModel.encode`; the embedding is in float32."""
+        """See :meth:`~..models.protocols.SliceModel.encode`; the embedding is in float32."""
         import torch
 
         with torch.autocast(self._model.device, dtype=getattr(torch, self.precision)):
@@ -79,7 +79,7 @@ class Chosen:
 def choose_precision(model: Any, precision: Precision) -> Chosen:
     """The model computing in a precision, where that leaves its masks as they are; as it is, otherwise.
 
-    ``model`` is a :class:`~..models.base.SliceModel`.
+    ``model`` is a :class:`~..models.protocols.SliceModel`.
     """
     if precision == model.precision:
         return Chosen(model)

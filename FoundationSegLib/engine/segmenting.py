@@ -10,7 +10,7 @@ from ..core.geometry import Axis, Shape, array_axis
 from ..core.mask import EMPTY_MASK, PackedMask, merge_masks, pack_mask
 from ..core.progress import Progress
 from ..core.requests import Propagation, SegmentPrediction
-from ..models.base import has_memory
+from ..models.protocols import has_memory
 from .memory_walks import MemoryWalk, join_tracks
 from .orientation import is_rising
 from .slice_inference import SliceInference, slice_of

@@ -14,7 +14,7 @@ from ..core.intensity import IntensityMapping
 from ..core.progress import Progress
 from ..core.requests import CheckpointRecord, HandOver, Prediction, PredictRequest, SegmentPrediction
 from ..core.volume import Volume
-from ..models.base import Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
+from ..models.protocols import Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 from .cache import AnswerCache, EmbeddingCache, EmbeddingKey
 from .hand_over import handed_over
 from .orientation import AS_STORED, Orientation, radiological

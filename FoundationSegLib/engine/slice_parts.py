@@ -9,7 +9,7 @@ from ..core.errors import PromptError
 from ..core.geometry import AXES, Axis, Geometry, array_axis
 from ..core.placement import PlacedBox, mask_axis, place_box, require_inside, require_voxels, slice_axis, slice_number
 from ..core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt, prompt_kind
-from ..models.base import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 
 PartOfPrompt = BoxXyxy | SlicePoint | SliceMask
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..core.errors import PromptError
 from ..core.geometry import AXES, Axis, Shape, array_axis
 from ..core.requests import BoxRule, Direction, Propagation
-from ..models.base import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 from .orientation import Orientation
 from .slice_parts import PartOfPrompt, Placed, SlicePart, VolumeBox, extent, grown
 

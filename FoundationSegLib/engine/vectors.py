@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..core.looks import Look
 from ..core.progress import Progress
 from ..core.requests import CheckpointRecord
-from ..models.classifier_base import ImageTextModel
+from ..models.protocols import ImageTextModel
 from .budget import Budgeted
 from .pictures import Pictures, View
 

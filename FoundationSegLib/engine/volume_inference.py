@@ -10,7 +10,7 @@ from ..core.intensity import IntensityMapping
 from ..core.progress import Progress
 from ..core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from ..core.volume import Volume
-from ..models.volume_base import VolumeAnswer, VolumeModel, VolumePrompt, VolumeView
+from ..models.protocols import VolumeAnswer, VolumeModel, VolumePrompt, VolumeView
 from .tasks import emptiness
 
 

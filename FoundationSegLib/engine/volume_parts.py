@@ -17,7 +17,7 @@ from ..core.prompts import (
     prompt_kind,
 )
 from ..core.rasters import lasso_voxels, scribble_voxels
-from ..models.volume_base import VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels, VolumeWords
+from ..models.protocols import VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels, VolumeWords
 
 
 def place_in_volume(prompts: Sequence[Prompt], places: Sequence[str], geometry: Geometry) -> VolumePrompt:

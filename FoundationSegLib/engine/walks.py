@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.geometry import AXES, Axis
-from ..models.base import ObjectMemory, SliceAnswer, SlicePrompt
+from ..models.protocols import ObjectMemory, SliceAnswer, SlicePrompt
 from .slice_parts import grown
 from .tracks import Track, confined, refined
 

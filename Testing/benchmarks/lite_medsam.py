@@ -14,7 +14,7 @@ from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
 from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.hub.fetch import ensure_checkpoint
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.models.base import SliceModel, SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SliceModel, SlicePrompt, load_slice_model
 from FoundationSegLib.worker.client import Client, ask
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.settings import WorkerSettings

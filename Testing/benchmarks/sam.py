@@ -8,7 +8,7 @@ import torch
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel, SamConfig
 
 from FoundationSegLib.core.cards import ModelCard, read_catalogue
-from FoundationSegLib.models.base import SlicePoint, SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt, load_slice_model
 from Testing.models import small_sam, small_sam2
 
 from .timing import THREADS, Comparison, median_s, timed_s

@@ -22,7 +22,7 @@ from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.fetch import ensure_checkpoint
-from FoundationSegLib.models.base import load_slice_model
+from FoundationSegLib.models.protocols import load_slice_model
 from FoundationSegLib.mrml.headless import boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node

@@ -7,7 +7,7 @@ from typing import Any
 
 from FoundationSegLib.engine import engine
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.models.volume_base import load_volume_model
+from FoundationSegLib.models.protocols import load_volume_model
 from FoundationSegLib.worker import main
 from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.models.small_nninteractive import card_of

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import Sam2Model, Sam2VideoModel
 
-from FoundationSegLib.models.base import SlicePrompt
+from FoundationSegLib.models.protocols import SlicePrompt
 from Testing.models.sam_cases import as_rgb, nested
 from Testing.models.small_sam2 import image_processor, video_processor
 

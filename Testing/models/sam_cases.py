@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from FoundationSegLib.models.base import SlicePoint, SlicePrompt
+from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
 
 SHAPES = {
     "landscape": (120, 150),

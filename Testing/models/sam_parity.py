@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from transformers import SamModel, SamProcessor
 
-from FoundationSegLib.models.base import SliceAnswer, SlicePrompt
+from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt
 from Testing.models.sam_cases import as_rgb, nested
 
 TOLERANCE = 1e-4  # of features and logits

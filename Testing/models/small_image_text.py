@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BertConfig, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
-from FoundationSegLib.models.two_towers import CLIP_MEAN, CLIP_STD
+from FoundationSegLib.models.classification.two_towers import CLIP_MEAN, CLIP_STD
 
 SIZE = 64  # pixels, of CLIP's and SigLIP's small pictures
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -128,7 +128,7 @@ def bert_words() -> list[str]:
 
 def write_biomedclip(folder: Path, size: int = 224) -> dict[str, Path]:
     """As BiomedCLIP's repository is stored, with the text tower's config.json from its second one."""
-    from FoundationSegLib.models.biomedclip import Network
+    from FoundationSegLib.models.classification.biomedclip import Network
 
     config = bert_config()
     document = {"architectures": ["BertForMaskedLM"], "model_type": "bert"} | config.to_dict()

@@ -9,7 +9,7 @@ import pytest
 from FoundationSegLib.core.cards import ModelCard
 from FoundationSegLib.hub.records import hash_file
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.models import medsam2
+from FoundationSegLib.models.segmentation import medsam2
 from Testing.models import small_image_text, small_sam, small_sam2
 from Testing.models.meta_sam2 import write_medsam2
 

@@ -14,7 +14,7 @@ import torch
 
 from FoundationSegLib.core.cards import ModelCard, read_catalogue
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.models.volume_base import VolumeBox, VolumePoint, VolumeVoxels
+from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels
 
 FOLDER = "nnInteractive_v1.0"
 CONFIGURATION = "3d_fullres_ps192_bs24"

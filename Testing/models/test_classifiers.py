@@ -19,7 +19,7 @@ from FoundationSegLib.core.scoring import Scoring
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.evaluation.metrics import peak_memory_mb
-from FoundationSegLib.models import biomedclip
+from FoundationSegLib.models.classification import biomedclip
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.messages import Failed, Progressed
 from FoundationSegLib.worker.process_client import ProcessClient

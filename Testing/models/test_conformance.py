@@ -32,7 +32,7 @@ from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import Store, default_store_folder
-from FoundationSegLib.models.base import load_slice_model
+from FoundationSegLib.models.protocols import load_slice_model
 from Testing.models.cases import SLICES, box_of, dice
 from Testing.models.small_models import WRITERS, shrink, stock
 

@@ -14,7 +14,7 @@ from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.models.volume_base import load_volume_model
+from FoundationSegLib.models.protocols import load_volume_model
 from Testing.models.headers import HEADERS, under
 
 IMAGES = {
@@ -50,7 +50,7 @@ def inner_voxel(mask):
 @pytest.mark.parametrize("modality", IMAGES)
 def test_nninteractive_is_shown_the_side_that_was_clicked(shared_data, engine, monkeypatch, modality, header):
     """What the package holds of a click, a stroke, a box and a seed is inside the kidney that they were made in."""
-    from FoundationSegLib.models.nninteractive import NnInteractive
+    from FoundationSegLib.models.segmentation.nninteractive import NnInteractive
 
     image, labels = (shared_data(name) for name in IMAGES[modality])
     image, truth = read_volume(image), sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))

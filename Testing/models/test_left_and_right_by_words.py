@@ -17,7 +17,7 @@ from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.prompts import ClassPrompt, PointPrompt, Polarity, TextPrompt
 from FoundationSegLib.engine.volume_parts import place_in_volume
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.models.volume_base import load_volume_model
+from FoundationSegLib.models.protocols import load_volume_model
 from Testing.models.headers import HEADERS, under
 from Testing.models.test_left_and_right import IMAGES, LEFT, RIGHT
 
@@ -76,7 +76,7 @@ class Balls(torch.nn.Module):
 
 def vista3d_view(patient, plane_at=None):
     pytest.importorskip("monai", reason="the package monai is absent")
-    from FoundationSegLib.models import vista3d
+    from FoundationSegLib.models.segmentation import vista3d
 
     known = classes_of(read_catalogue()["vista3d"])
     view = vista3d.Vista3d(Balls(), known, "cpu", (96, 96, 96)).view(patient.volume, Progress())

@@ -14,8 +14,8 @@ from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.models import lite_medsam
-from FoundationSegLib.models.base import SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SlicePrompt, load_slice_model
+from FoundationSegLib.models.segmentation import lite_medsam
 from Testing.models.cases import CASES, CT, HEART, SLICES, box_of, box_prompt, dice, one_slice
 from Testing.models.official_lite_medsam import shrink
 

@@ -29,7 +29,7 @@ from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
-from FoundationSegLib.models.volume_base import load_volume_model
+from FoundationSegLib.models.protocols import load_volume_model
 from FoundationSegLib.worker.client import InlineClient, ask
 from FoundationSegLib.worker.conversation import finish
 from FoundationSegLib.worker.process_client import ProcessClient

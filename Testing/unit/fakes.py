@@ -15,8 +15,18 @@ from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.models.base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from FoundationSegLib.models.volume_base import VolumeAnswer, VolumeBox, VolumePoint, VolumePrompt, VolumeVoxels
+from FoundationSegLib.models.protocols import (
+    BoxXyxy,
+    Check,
+    SliceAnswer,
+    SlicePrompt,
+    VolumeAnswer,
+    VolumeBox,
+    VolumePoint,
+    VolumePrompt,
+    VolumeVoxels,
+    unstoppable,
+)
 
 WEIGHTS = b"weights " * 50
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()

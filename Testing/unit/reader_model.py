@@ -8,8 +8,7 @@ import numpy as np
 
 from FoundationSegLib.core.cards import ModelCard
 from FoundationSegLib.core.scoring import Head
-from FoundationSegLib.models.base import unstoppable
-from FoundationSegLib.models.classifier_base import TextVectors
+from FoundationSegLib.models.protocols import TextVectors, unstoppable
 from Testing.unit.fakes import CARD_TOML, fake_card
 
 WIDTH = 12

@@ -18,7 +18,7 @@ from FoundationSegLib.commands.cli import main
 from FoundationSegLib.core import cards
 from FoundationSegLib.core.card_values import ModelCard
 from FoundationSegLib.engine import engine
-from FoundationSegLib.models.base import unstoppable
+from FoundationSegLib.models.protocols import unstoppable
 from FoundationSegLib.worker import main as worker_main
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.settings import WorkerSettings

@@ -10,7 +10,7 @@ from FoundationSegLib.core.class_lists import class_list_folder, read_class_list
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.engine import engine
 from FoundationSegLib.io.segmentations import read_mask_prompt
-from FoundationSegLib.models.volume_base import VolumeAnswer
+from FoundationSegLib.models.protocols import VolumeAnswer
 from Testing.unit.commands.conftest import SHAPE, START, block_mask
 from Testing.unit.fakes import CARD_TOML, fake_card, fill_store
 

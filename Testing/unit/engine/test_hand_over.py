@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.engine.hand_over import choose_hand_over, handed_over, inner_points
-from FoundationSegLib.models.base import SliceMask, SlicePrompt
+from FoundationSegLib.models.protocols import SliceMask, SlicePrompt
 from Testing.unit.fakes import FakeModel
 
 BLOCK = np.zeros((9, 12), bool)

@@ -11,7 +11,7 @@ from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.memory_walks import ABSENT_SLICES, join_tracks
 from FoundationSegLib.engine.segmenting import segment
 from FoundationSegLib.engine.slice_inference import SliceInference
-from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from Testing.unit.engine.walk_cases import AS_IT_IS, CHECKPOINT, SHAPE, find, inference_on, track
 from Testing.unit.fakes import FakeMemoryModel
 

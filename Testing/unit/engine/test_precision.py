@@ -10,8 +10,8 @@ from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine import precision as precision_module
 from FoundationSegLib.engine.precision import LeanModel, agreement_of, best_precision, choose_precision
-from FoundationSegLib.models import sam, sam2
-from FoundationSegLib.models.base import SliceAnswer, SlicePrompt, has_memory, unstoppable
+from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt, has_memory, unstoppable
+from FoundationSegLib.models.segmentation import sam, sam2
 from Testing.models import small_sam, small_sam2
 from Testing.unit.engine.engine_cases import ct, new_engine, predict
 from Testing.unit.fakes import FakeModel

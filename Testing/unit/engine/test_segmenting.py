@@ -12,7 +12,7 @@ from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.segmenting import stack_slices
 from FoundationSegLib.engine.slice_inference import SliceInference
 from FoundationSegLib.engine.tracks import Track
-from FoundationSegLib.models.base import SlicePrompt
+from FoundationSegLib.models.protocols import SlicePrompt
 from Testing.unit.engine.walk_cases import (
     AS_IT_IS,
     CHECKPOINT,

@@ -17,7 +17,7 @@ from FoundationSegLib.engine.slice_parts import (
     rectangle,
     with_part,
 )
-from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from Testing.unit.core.strategies import geometries
 
 GRID = geometry_from_spacing((12, 20, 30))

@@ -10,7 +10,7 @@ from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.engine import tracks as tracks_module
 from FoundationSegLib.engine.slice_parts import Placed, SlicePart, VolumeBox, rectangle
 from FoundationSegLib.engine.tracks import WIDER, Track, confined, inner_starts
-from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 
 SHAPE = (12, 20, 30)
 

@@ -11,7 +11,7 @@ from FoundationSegLib.core.prompts import BoxPrompt, ClassPrompt, PointPrompt, P
 from FoundationSegLib.core.requests import PredictRequest, Propagation
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
-from FoundationSegLib.models.volume_base import VolumeWords
+from FoundationSegLib.models.protocols import VolumeWords
 from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, predict, request
 from Testing.unit.fakes import FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
 

@@ -15,7 +15,7 @@ from FoundationSegLib.core.prompts import (
     TextPrompt,
 )
 from FoundationSegLib.engine.volume_parts import place_in_volume
-from FoundationSegLib.models.volume_base import VolumeBox, VolumePoint, VolumeVoxels, VolumeWords
+from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels, VolumeWords
 
 GEOMETRY = geometry_from_spacing((6, 10, 12))
 NO = Polarity.NEGATIVE

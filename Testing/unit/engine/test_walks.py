@@ -10,7 +10,7 @@ from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.walks import SliceWalk, visit
-from FoundationSegLib.models.base import SliceAnswer, SlicePoint, SlicePrompt
+from FoundationSegLib.models.protocols import SliceAnswer, SlicePoint, SlicePrompt
 from Testing.unit.engine.walk_cases import (
     HERE,
     SHAPE,

@@ -14,7 +14,7 @@ from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.segmenting import segment
 from FoundationSegLib.engine.slice_inference import SliceInference, slice_of
 from FoundationSegLib.engine.tracks import Track
-from FoundationSegLib.models.base import BoxXyxy, SliceAnswer, SlicePrompt
+from FoundationSegLib.models.protocols import BoxXyxy, SliceAnswer, SlicePrompt
 from Testing.unit.fakes import FakeEmbedding, FakeModel, volume_of
 
 SHAPE = (9, 10, 12)

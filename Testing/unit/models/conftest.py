@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.models import sam
+from FoundationSegLib.models.segmentation import sam
 from Testing.models.sam_parity import TransformersSam
 from Testing.models.small_sam import small_config, write_checkpoint
 

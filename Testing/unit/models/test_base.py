@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.core.errors import CardError
-from FoundationSegLib.models.base import SliceAnswer, SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt, load_slice_model
 from Testing.unit.fakes import fake_card
 
 
 def adapter(monkeypatch, name, **members):
     """A module among the adapters."""
-    whole = f"FoundationSegLib.models.{name}"
+    whole = f"FoundationSegLib.models.segmentation.{name}"
     module = types.ModuleType(whole)
     vars(module).update(members)
     monkeypatch.setitem(sys.modules, whole, module)
@@ -24,14 +24,14 @@ def test_the_adapter_is_called_like_the_family(monkeypatch, tmp_path):
 
 
 def test_a_family_without_an_adapter_is_named():
-    with pytest.raises(CardError, match="fake: no adapter is called no_such_family"):
+    with pytest.raises(CardError, match=r"fake: no adapter is called segmentation\.no_such_family"):
         load_slice_model(fake_card(family="no-such-family"), {}, "cpu")
 
 
 def test_a_package_that_the_adapter_lacks_is_not_taken_for_the_adapter(monkeypatch, tmp_path):
     """Only a missing adapter is the card's fault."""
     (tmp_path / "lacking.py").write_text("import no_such_package")
-    import FoundationSegLib.models as models
+    import FoundationSegLib.models.segmentation as models
 
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
     with pytest.raises(ModuleNotFoundError) as caught:

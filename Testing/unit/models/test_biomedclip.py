@@ -12,7 +12,7 @@ from PIL import Image
 from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.core.errors import CheckpointError
 from FoundationSegLib.core.scoring import joined
-from FoundationSegLib.models import biomedclip
+from FoundationSegLib.models.classification import biomedclip
 from Testing.models.image_text_parity import TEXTS, assert_same, in_colour, logits_of, square_pictures
 from Testing.models.small_image_text import open_clip_config, write_biomedclip
 

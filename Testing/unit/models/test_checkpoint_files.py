@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.models.checkpoint_files import read_pickle
+from FoundationSegLib.models.weights import read_pickle
 
 WEIGHTS = {"one": torch.arange(6.0).view(2, 3), "two": torch.ones(1).half()}
 LAYOUTS = {None: WEIGHTS, "model": {"model": WEIGHTS, "step": 3}}

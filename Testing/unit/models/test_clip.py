@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.core.errors import Cancelled, CheckpointError
 from FoundationSegLib.core.scoring import joined
-from FoundationSegLib.models import clip
+from FoundationSegLib.models.classification import clip
 from Testing.models.image_text_parity import TEXTS, assert_same, in_colour, logits_of, padded, square_pictures
 from Testing.models.small_image_text import write_clip
 

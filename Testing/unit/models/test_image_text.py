@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from FoundationSegLib.models.image_text import Preparation, TextReader, grid, unit
-from FoundationSegLib.models.normalisation import Normalisation
+from FoundationSegLib.models.classification.two_towers import Preparation, TextReader, grid, unit
+from FoundationSegLib.models.preprocessing import Normalisation
 
 PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
 

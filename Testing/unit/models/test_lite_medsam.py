@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.models import lite_medsam, sam_network
-from FoundationSegLib.models.base import SlicePrompt
-from FoundationSegLib.models.lite_medsam import LiteMedSam, LiteMedSamEncoder, build_decoder, fold_batch_norms
-from FoundationSegLib.models.tiny_vit_strips import has_fused_convolutions
+from FoundationSegLib.models.cpu_kernels.fused_convolution import fast_path_available
+from FoundationSegLib.models.protocols import SlicePrompt
+from FoundationSegLib.models.segmentation import lite_medsam
+from FoundationSegLib.models.segmentation.lite_medsam import (
+    LiteMedSam,
+    LiteMedSamEncoder,
+    build_decoder,
+    fold_batch_norms,
+)
 
 BOX = (20.0, 30.0, 90.0, 70.0)
 
@@ -29,8 +34,7 @@ def image():
 
 
 def without_fused_convolutions(patch):
-    for part in (lite_medsam, sam_network):
-        patch.setattr(part, "has_fused_convolutions", lambda: False)
+    patch.setattr(torch.ops, "mkldnn", object())
 
 
 def test_without_fused_convolutions_the_modules_encode(networks, image, monkeypatch):
@@ -47,7 +51,7 @@ def test_an_embedding_is_float32_in_the_decoders_layout(networks, image, colour)
     features = LiteMedSam(*networks, "cpu").encode(seen).features
     assert (features.shape, features.dtype) == ((1, 256, 64, 64), torch.float32)
     assert features.is_contiguous(
-        memory_format=torch.channels_last if has_fused_convolutions() else torch.contiguous_format
+        memory_format=torch.channels_last if fast_path_available("cpu") else torch.contiguous_format
     )
 
 

@@ -8,8 +8,8 @@ import torch
 from transformers import SamImageProcessor
 
 from FoundationSegLib.core.errors import CheckpointError, PromptError
-from FoundationSegLib.models import medsam
-from FoundationSegLib.models.base import SlicePoint, SlicePrompt
+from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
+from FoundationSegLib.models.segmentation import medsam
 from Testing.models import planted
 from Testing.models.sam_cases import SHAPES, as_rgb, image_of, prompt_of
 from Testing.models.sam_parity import AuthorsMedSam, assert_parity

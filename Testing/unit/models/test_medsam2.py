@@ -8,10 +8,10 @@ from transformers import Sam2VideoModel
 
 from FoundationSegLib.core.cards import card_folder, read_catalogue
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.models import medsam2
-from FoundationSegLib.models.base import SliceMask, SlicePrompt, load_slice_model
-from FoundationSegLib.models.medsam2 import MedSam2Preparation
-from FoundationSegLib.models.sam2_slices import Preparation
+from FoundationSegLib.models.protocols import SliceMask, SlicePrompt, load_slice_model
+from FoundationSegLib.models.segmentation import medsam2
+from FoundationSegLib.models.segmentation.medsam2 import MedSam2Preparation
+from FoundationSegLib.models.segmentation.sam2 import Preparation
 from Testing.models.meta_sam2 import as_meta, write_medsam2
 from Testing.models.reference_sam2 import Video
 from Testing.models.sam_cases import as_rgb

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Sam2VideoModel
 
-from FoundationSegLib.models.medsam2_checkpoint import configuration, to_transformers, transformers_name
+from FoundationSegLib.models.segmentation.medsam2 import configuration, to_transformers, transformers_name
 from Testing.models.meta_sam2 import as_meta
 from Testing.models.small_sam2 import small_network
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from FoundationSegLib.core.errors import Cancelled
-from FoundationSegLib.models.modules import checked, weight_bytes
+from FoundationSegLib.models.weights import checked, weight_bytes
 
 
 def test_the_check_comes_before_every_module_and_not_after():

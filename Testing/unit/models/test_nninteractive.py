@@ -14,7 +14,7 @@ from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.core.prompts import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt
 from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.volume_parts import place_in_volume
-from FoundationSegLib.models.volume_base import (
+from FoundationSegLib.models.protocols import (
     VolumeBox,
     VolumePoint,
     VolumePrompt,
@@ -27,7 +27,7 @@ from Testing.models.headers import HEADERS, under
 pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 
-from FoundationSegLib.models import nninteractive  # noqa: E402 - it can be imported without the package, the next not
+from FoundationSegLib.models.segmentation import nninteractive  # noqa: E402 - it can be imported without the package, the next not
 from Testing.models.small_nninteractive import FOLDER, Direct, card_of, directly, write_checkpoint  # noqa: E402
 
 SHAPE = (20, 24, 28)

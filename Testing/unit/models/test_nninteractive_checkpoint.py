@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.models.volume_base import load_volume_model
+from FoundationSegLib.models.protocols import load_volume_model
 
 pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]

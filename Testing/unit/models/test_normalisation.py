@@ -5,7 +5,7 @@ import json
 import pytest
 
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.models.normalisation import IMAGENET, Normalisation, read_normalisation
+from FoundationSegLib.models.preprocessing import IMAGENET, Normalisation, read_normalisation
 from Testing.models.small_sam import preprocessor
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.models.resize import CUBIC_FROM, longest_side_shape, resize_longest_side, resize_weights
+from FoundationSegLib.models.preprocessing import CUBIC_FROM, longest_side_shape, resize_longest_side, resize_weights
 
 sides = st.integers(1, 700)
 SHAPES = [

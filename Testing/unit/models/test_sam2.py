@@ -6,11 +6,10 @@ import torch
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from FoundationSegLib.core.errors import Cancelled
-from FoundationSegLib.models import sam2, sam2_slices
-from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.models.normalisation import Normalisation
-from FoundationSegLib.models.sam2 import Sam2
-from FoundationSegLib.models.sam2_slices import Preparation
+from FoundationSegLib.models.preprocessing import Normalisation
+from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.segmentation import sam2
+from FoundationSegLib.models.segmentation.sam2 import Preparation, Sam2
 from Testing.models import planted
 from Testing.models.reference_sam2 import image_said
 from Testing.models.small_sam2 import SIZE, enliven, image_part, slice_of, small_network
@@ -144,14 +143,12 @@ def otherwise(**changes):
 
 
 DEFECTS = {
-    "x and y of prompts swapped": lambda model, patch: planted.argument(
-        sam2_slices, "to_network", lambda xy: xy.flip(-1)
-    )(patch),
-    "prompts half a pixel off": lambda model, patch: planted.argument(sam2_slices, "to_network", lambda xy: xy + 0.5)(
+    "x and y of prompts swapped": lambda model, patch: planted.argument(sam2, "to_network", lambda xy: xy.flip(-1))(
         patch
     ),
+    "prompts half a pixel off": lambda model, patch: planted.argument(sam2, "to_network", lambda xy: xy + 0.5)(patch),
     "one scale for both axes": lambda model, patch: patch.setattr(
-        sam2_slices, "to_network", lambda xy, shape, size: xy * (size / max(shape))
+        sam2, "to_network", lambda xy, shape, size: xy * (size / max(shape))
     ),
     "rows of the image flipped": lambda model, patch: planted.argument(
         model, "_prepare", lambda image: np.ascontiguousarray(image[::-1])
@@ -162,9 +159,6 @@ DEFECTS = {
     "wrong mean": lambda model, patch: patch.setattr(model, "_prepare", otherwise(mean=(0.5, 0.5, 0.5))),
     "wrong deviation": lambda model, patch: patch.setattr(model, "_prepare", otherwise(std=(0.5, 0.5, 0.5))),
     "not divided by 255": lambda model, patch: patch.setattr(model, "_prepare", otherwise(factor=1.0)),
-    "polarity swapped": lambda model, patch: patch.setattr(
-        sam2, "point_tensors", lambda *a: (t := sam2_slices.point_tensors(*a)) and (t[0], 1 - t[1])
-    ),
     "memory's embedding of nothing left out": lambda model, patch: patch.setattr(
         model.network.no_memory_embedding, "data", torch.zeros_like(model.network.no_memory_embedding)
     ),

@@ -10,9 +10,9 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from FoundationSegLib.core.cards import card_folder, read_catalogue
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.models.base import SlicePrompt, load_slice_model
-from FoundationSegLib.models.normalisation import Normalisation
-from FoundationSegLib.models.sam2_slices import Preparation
+from FoundationSegLib.models.preprocessing import Normalisation
+from FoundationSegLib.models.protocols import SlicePrompt, load_slice_model
+from FoundationSegLib.models.segmentation.sam2 import Preparation
 from Testing.models.small_sam2 import slice_of, small_network, write_checkpoint
 
 CARD = read_catalogue(card_folder())["sam2.1-hiera-tiny"]

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from FoundationSegLib.core.errors import InferenceError
-from FoundationSegLib.models import sam2_memory, sam2_slices
-from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.models.sam2 import Sam2
-from FoundationSegLib.models.sam2_slices import Preparation
+from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.segmentation import sam2
+from FoundationSegLib.models.segmentation.sam2 import Preparation, Sam2
 from Testing.models import planted
 from Testing.models.reference_sam2 import Video
 from Testing.models.small_sam2 import small_network, volume_of_slices
@@ -49,8 +48,8 @@ def embeddings(model, frames):
 @pytest.fixture
 def logits(monkeypatch):
     """What a memory's masks are made of, in the order of its answers."""
-    seen, original = [], sam2_memory.mask_of
-    monkeypatch.setattr(sam2_memory, "mask_of", lambda coarse, shape: seen.append(coarse) or original(coarse, shape))
+    seen, original = [], sam2.mask_of
+    monkeypatch.setattr(sam2, "mask_of", lambda coarse, shape: seen.append(coarse) or original(coarse, shape))
     return seen
 
 
@@ -265,20 +264,18 @@ def test_fifty_slices_take_what_fifteen_take(model, embeddings):
 
 
 def patch_directions(patch):
-    original = sam2_memory.Sam2Memory.follow
-    patch.setattr(
-        sam2_memory.Sam2Memory, "follow", lambda self, index, levels, up: original(self, index, levels, not up)
-    )
+    original = sam2.Sam2Memory.follow
+    patch.setattr(sam2.Sam2Memory, "follow", lambda self, index, levels, up: original(self, index, levels, not up))
 
 
 DEFECTS = {
-    "x and y of prompts swapped": planted.argument(sam2_slices, "to_network", lambda xy: xy.flip(-1)),
-    "prompts half a pixel off": planted.argument(sam2_slices, "to_network", lambda xy: xy + 0.5),
+    "x and y of prompts swapped": planted.argument(sam2, "to_network", lambda xy: xy.flip(-1)),
+    "prompts half a pixel off": planted.argument(sam2, "to_network", lambda xy: xy + 0.5),
     "up and down swapped": patch_directions,
-    "left and right of the mask swapped": planted.argument(sam2_memory, "mask_of", lambda logits: logits.flip(-1)),
-    "rows of the mask flipped": planted.argument(sam2_memory, "mask_of", lambda logits: logits.flip(-2)),
+    "left and right of the mask swapped": planted.argument(sam2, "mask_of", lambda logits: logits.flip(-1)),
+    "rows of the mask flipped": planted.argument(sam2, "mask_of", lambda logits: logits.flip(-2)),
     "memories let go of too early": lambda patch: patch.setattr(
-        sam2_memory.Sam2Memory, "_reach", property(lambda _: 0, lambda *_: None), raising=False
+        sam2.Sam2Memory, "_reach", property(lambda _: 0, lambda *_: None), raising=False
     ),
 }
 

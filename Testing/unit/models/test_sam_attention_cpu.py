@@ -8,7 +8,7 @@ from torch import nn
 from transformers.models.sam.configuration_sam import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionLayer
 
-from FoundationSegLib.models.sam_attention_cpu import AttentionStrip, StripAttention, attend_in_strips
+from FoundationSegLib.models.cpu_kernels.sam import AttentionStrip, StripAttention, attend_in_strips
 
 
 def layer_of(window: int, **changes) -> SamVisionLayer:
@@ -24,7 +24,7 @@ def layer_of(window: int, **changes) -> SamVisionLayer:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 11, 20])
 def test_strips_of_every_size_give_the_same(rows, monkeypatch):
-    monkeypatch.setattr("FoundationSegLib.models.sam_attention_cpu.STRIP_ROWS", rows)
+    monkeypatch.setattr("FoundationSegLib.models.cpu_kernels.sam.STRIP_ROWS", rows)
     attention, image = layer_of(0).attn, torch.randn(1, 11, 11, 48)
     with torch.inference_mode():
         expected, _ = attention(image)

@@ -14,8 +14,8 @@ from transformers import SamConfig
 
 from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.models.base import load_slice_model
-from FoundationSegLib.models.sam_checkpoint import load_sam, read_config
+from FoundationSegLib.models.protocols import load_slice_model
+from FoundationSegLib.models.segmentation.sam import load_sam, read_config
 from Testing.models.small_sam import random_model, small_config, write_checkpoint
 
 SHARED = "prompt_encoder.shared_embedding.positional_embedding"

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from FoundationSegLib.models.lite_medsam import build_decoder
-from FoundationSegLib.models.sam_decoder_cpu import SamCpuDecoder
-from FoundationSegLib.models.tiny_vit_strips import has_fused_convolutions
+from FoundationSegLib.models.cpu_kernels.fused_convolution import fast_path_available
+from FoundationSegLib.models.cpu_kernels.sam import SamCpuDecoder
+from FoundationSegLib.models.segmentation.lite_medsam import build_decoder
 
-pytestmark = pytest.mark.skipif(not has_fused_convolutions(), reason="torch without oneDNN's fused convolutions")
+pytestmark = pytest.mark.skipif(not fast_path_available("cpu"), reason="torch without oneDNN's fused convolutions")
 BOXES = [(20.0, 30.0, 90.0, 70.0), (0.0, 0.0, 256.0, 256.0), (100.0, 3.0, 101.0, 4.0), (250.0, 200.0, 7.0, 10.0)]
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.models import sam
-from FoundationSegLib.models.base import SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.models.normalisation import Normalisation
+from FoundationSegLib.models.preprocessing import Normalisation
+from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.segmentation import sam
 from Testing.models import planted
 from Testing.models.sam_cases import box_of, disc, image_of, log_odds, prompt_of
 from Testing.models.sam_parity import assert_parity

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.models.base import SliceAnswer, SliceMask, SlicePrompt
+from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePrompt
 from Testing.models.sam_cases import box_of, disc, image_of, log_odds, prompt_of
 from Testing.models.sam_parity import assert_parity
 

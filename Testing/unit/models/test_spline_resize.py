@@ -8,7 +8,7 @@ at most ten of a million pixels.
 import numpy as np
 import pytest
 
-from FoundationSegLib.models.spline_resize import resize_by_splines, spline_weights
+from FoundationSegLib.models.preprocessing import resize_by_splines, spline_weights
 
 SHAPES = [(37, 51), (64, 64), (1, 30), (30, 1), (2, 3), (150, 90), (200, 10)]
 SIDE = 64

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from FoundationSegLib.core.errors import Cancelled
-from FoundationSegLib.models import tiny_vit_strips
-from FoundationSegLib.models.lite_medsam import LiteMedSamEncoder, fold_batch_norms, prepare, prepare_grey
-from FoundationSegLib.models.tiny_vit_strips import StripEncoder, has_fused_convolutions
+from FoundationSegLib.models.cpu_kernels.fused_convolution import fast_path_available
+from FoundationSegLib.models.cpu_kernels.tiny_vit import StripEncoder
+from FoundationSegLib.models.segmentation.lite_medsam import LiteMedSamEncoder, fold_batch_norms, prepare, prepare_grey
 
-needs_fused = pytest.mark.skipif(not has_fused_convolutions(), reason="torch without oneDNN's fused convolutions")
+needs_fused = pytest.mark.skipif(not fast_path_available("cpu"), reason="torch without oneDNN's fused convolutions")
 TOLERANCE = 2e-4  # the embedding has a standard deviation of 1; other orders of summing give 2e-5
 
 
@@ -41,7 +41,7 @@ def expected(modules: LiteMedSamEncoder, image: np.ndarray) -> Tensor:
 @needs_fused
 @pytest.mark.parametrize("pixels", [1, 1000, 5000, 8192, 10**6])
 def test_strips_of_every_size_give_the_modules_embedding(modules, image, expected, pixels, monkeypatch):
-    monkeypatch.setattr(tiny_vit_strips, "STRIP_PIXELS", pixels)
+    monkeypatch.setattr("FoundationSegLib.models.cpu_kernels.tiny_vit.STRIP_PIXELS", pixels)
     with torch.inference_mode():
         answer = StripEncoder(modules, 256).grey(*map(torch.from_numpy, prepare_grey(image)))
     assert answer.shape == (1, 256, 64, 64)
@@ -101,4 +101,4 @@ def test_a_uniform_slice_is_black():
 
 def test_a_torch_without_the_fused_convolutions_is_noticed(monkeypatch):
     monkeypatch.setattr(torch.ops, "mkldnn", object())
-    assert not has_fused_convolutions()
+    assert not fast_path_available("cpu")

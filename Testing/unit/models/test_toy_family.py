@@ -27,7 +27,8 @@ def library(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "FoundationSegLib", tmp_path / "FoundationSegLib", ignore=hidden)
     shutil.copytree(ROOT / "Resources", tmp_path / "Resources", ignore=hidden)
     for path in TOY.iterdir():
-        shutil.copy(path, tmp_path / ("FoundationSegLib/models" if path.suffix == ".py" else "Resources/ModelCards"))
+        folder = "FoundationSegLib/models/segmentation" if path.suffix == ".py" else "Resources/ModelCards"
+        shutil.copy(path, tmp_path / folder)
     own = {STORE_VARIABLE: str(tmp_path / "store"), "PYTHONPATH": str(tmp_path)}
     environment = {name: value for name, value in os.environ.items() if name != CARDS_VARIABLE} | own
 
@@ -110,7 +111,7 @@ def test_a_model_loads_what_it_needs_and_nothing_of_the_others(library, tmp_path
         "from FoundationSegLib.core.cards import read_catalogue\n"
         "from FoundationSegLib.engine.device import choose_device\n"
         "from FoundationSegLib.engine.engine import Engine\n"
-        "from FoundationSegLib.models.base import load_slice_model\n"
+        "from FoundationSegLib.models.protocols import load_slice_model\n"
         "load_slice_model(read_catalogue()['my-toy'], {'toy.json': Path('toy.json')}, choose_device('cpu'))\n"
         "import sys\n"
         "print([name for name in ('torch', 'transformers', 'timm', 'scipy') if name in sys.modules])\n"

@@ -14,8 +14,8 @@ from FoundationSegLib.core.errors import Cancelled, CheckpointError, PromptError
 from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.models import vista3d
-from FoundationSegLib.models.volume_base import VolumePoint, VolumePrompt, VolumeWords
+from FoundationSegLib.models.protocols import VolumePoint, VolumePrompt, VolumeWords
+from FoundationSegLib.models.segmentation import vista3d
 from Testing.models.small_vista3d import NAME, PATCH, small_network, write_checkpoint
 from Testing.models.volume_cases import MATRICES, noise
 

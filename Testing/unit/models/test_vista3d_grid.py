@@ -8,8 +8,8 @@ pytest.importorskip("monai", reason="the package monai is absent")
 
 from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.models import vista3d_grid
-from FoundationSegLib.models.vista3d_grid import network_grid
+from FoundationSegLib.models.segmentation import vista3d
+from FoundationSegLib.models.segmentation.vista3d import network_grid
 from Testing.models.volume_cases import MATRICES, noise
 
 
@@ -70,17 +70,17 @@ def test_one_slice_goes_there_and_back_as_in_the_bundle(bundle):
         ("_MARGIN", 9, {"image"}),
         ("SPACING_MM", 1.4, {"image"}),
         ("_LOWEST_HU", -1000.0, {"image"}),
-        ("towards_ras", lambda geometry: vista3d_grid.Turn(), {"image"}),
+        ("towards_ras", lambda geometry: vista3d.Turn(), {"image"}),
     ],
 )
 def test_planted_mistakes_are_seen(bundle, monkeypatch, name, wrong, seen):
-    monkeypatch.setattr(vista3d_grid, name, wrong)
+    monkeypatch.setattr(vista3d, name, wrong)
     assert differs_from_the_bundle(bundle, noise("LPS")) == seen
 
 
 def test_a_mistake_on_the_way_back_is_seen(bundle, monkeypatch):
-    turn = vista3d_grid.Turn.turn_back
-    monkeypatch.setattr(vista3d_grid.Turn, "turn_back", lambda self, array: turn(self, array)[:, :, ::-1])
+    turn = vista3d.Turn.turn_back
+    monkeypatch.setattr(vista3d.Turn, "turn_back", lambda self, array: turn(self, array)[:, :, ::-1])
     assert differs_from_the_bundle(bundle, noise("permuted")) == {"labels"}
 
 

@@ -13,14 +13,14 @@ from FoundationSegLib.core.errors import Cancelled, CheckpointError, PromptError
 from FoundationSegLib.core.geometry import Geometry
 from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.models.volume_base import VolumePrompt, VolumeWords, load_volume_model
+from FoundationSegLib.models.protocols import VolumePrompt, VolumeWords, load_volume_model
 from Testing.models.volume_cases import MATRICES, noise
 
 nibabel = pytest.importorskip("nibabel", reason="the package nibabel is absent")
 pytest.importorskip("voxtell", reason="the package voxtell is absent")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 
-from FoundationSegLib.models import voxtell  # noqa: E402
+from FoundationSegLib.models.segmentation import voxtell  # noqa: E402
 from Testing.models import small_voxtell  # noqa: E402
 
 CARD = read_catalogue()["voxtell"]

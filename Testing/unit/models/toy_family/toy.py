@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.cards import ModelCard
-from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
+from ...core.cards import ModelCard
+from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.cards import ModelCard
-from ..core.errors import PromptError
-from ..core.mask import pack_mask
-from ..core.progress import Progress
-from ..core.volume import Volume
-from .volume_base import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels
+from ...core.cards import ModelCard
+from ...core.errors import PromptError
+from ...core.mask import pack_mask
+from ...core.progress import Progress
+from ...core.volume import Volume
+from ..protocols import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from ..core.cards import ModelCard
-from ..core.scoring import Head
-from .base import Check, unstoppable
-from .checkpoint_files import read_json, required_file
-from .classifier_base import TextVectors
-from .config_sections import read_section, unusable
-from .image_text import Preparation, TextReader, grid, unit
-from .modules import checked, weight_bytes
-from .normalisation import Normalisation
-from .two_towers import CLIP_MEAN, CLIP_STD, build_network, read_tokenizer, read_weights
+from ...core.cards import ModelCard
+from ...core.scoring import Head
+from ..preprocessing import Normalisation
+from ..protocols import Check, TextVectors, unstoppable
+from ..weights import checked, read_json, read_section, required_file, unusable, weight_bytes
+from .two_towers import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Preparation,
+    TextReader,
+    build_network,
+    grid,
+    read_tokenizer,
+    read_weights,
+    unit,
+)
 
 _TRUNK = "vit_base_patch16_224"
 # What open_clip_config.json has to say of the towers, beside their sizes: what is built here.

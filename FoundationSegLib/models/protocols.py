@@ -1,16 +1,22 @@
 """What an adapter for a 2-D model offers to the engine, and how a card finds its adapter."""
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.adapters import adapter_name
 from ..core.cards import ModelCard
 from ..core.errors import CardError
+from ..core.geometry import Box, Shape
+from ..core.mask import PackedMask
+from ..core.progress import Progress
+from ..core.scoring import Head
+from ..core.volume import Volume
 
 # Called in the midst of long work; raises where the work is to end.
 Check = Callable[[], None]
@@ -197,10 +203,177 @@ def adapter_of(card: ModelCard) -> Any:
     Raises:
         CardError: no adapter is called like the family.
     """
-    name = card.family.replace("-", "_")
+    name = adapter_name(card)
     try:
-        return importlib.import_module(f"{__package__}.{name}")
+        return importlib.import_module(f".{name}", __package__)
     except ModuleNotFoundError as error:
         if error.name != f"{__package__}.{name}":
             raise
         raise CardError(f"{card.id}: no adapter is called {name}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePoint:
+    """A click on the voxel ``index_kji``."""
+
+    index_kji: Shape
+    positive: bool = True
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeBox:
+    """A box of voxels; one voxel thick along one axis where it was drawn on a slice."""
+
+    box: Box
+    positive: bool = True
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeVoxels:
+    """Voxels that were drawn: a stroke, the inside of a lasso, or what is known of the segment; never empty."""
+
+    kind: Literal["scribble", "lasso", "mask"]
+    voxels: PackedMask
+    positive: bool = True
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeWords:
+    """Free text, or the name or number of a class."""
+
+    kind: Literal["text", "class"]
+    words: str
+    positive: bool = True
+    place: str = field(default="", compare=False)
+
+
+# ``place`` is where the prompt stands in its document, for messages; parts that say the same are equal without it.
+VolumePart = VolumePoint | VolumeBox | VolumeVoxels | VolumeWords
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePrompt:
+    """All that is said of one segment, in the order in which it was said; only kinds that the card names.
+
+    Of two prompts one is often the beginning of the other: a correction comes with all that was said before it.
+    """
+
+    parts: tuple[VolumePart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeAnswer:
+    """What the model said about one segment.
+
+    Attributes:
+        mask: the whole segment.
+        score: the model's own estimate of the overlap (IoU), 0..1; None where it gives none.
+        runs: how often the model was asked for it; 0 where the answer was known.
+        notes: what the user should know, such as on which grid the model looked.
+    """
+
+    mask: PackedMask
+    score: float | None = None
+    runs: int = 1
+    notes: tuple[str, ...] = ()
+
+
+class VolumeView(Protocol):
+    """A model's view of one image: what it has prepared of it, and what it remembers of prompts.
+
+    The engine keeps it for the next request on the same image, and lets go of it for any other.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken beside the weights, on the host and on the device, in bytes."""
+        ...
+
+    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> Sequence[VolumeAnswer]:
+        """The segments that prompts mean, in their order; several are asked together where the model can do that.
+
+        The same prompts give the same answer, whatever was asked before: what is remembered only saves time.
+
+        Raises:
+            PromptError: a prompt is none that the model can follow, such as a name that it does not know.
+            InputError: the image is none that the model can look at.
+            Cancelled: ``progress`` was told to stop; what was asked before is still answered.
+        """
+        ...
+
+
+class VolumeModel(Protocol):
+    """A promptable model of volumes: look at an image once, then answer as many prompts as wanted."""
+
+    device: str
+    precision: str
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        ...
+
+    def view(self, volume: Volume, progress: Progress) -> VolumeView:
+        """Prepare an image: voxels as they are or cut to the user's window, never scaled; it is not written to.
+
+        Raises:
+            InputError: the model cannot look at it.
+            Cancelled: ``progress`` was told to stop.
+        """
+        ...
+
+
+def load_volume_model(card: ModelCard, files: Mapping[str, Path], device: str) -> VolumeModel:
+    """The adapter of a card's family, with its weights loaded; arguments and errors as those of
+    :func:`~.base.load_slice_model`."""
+    model: VolumeModel = adapter_of(card).load(card, files, device)
+    return model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextVectors:
+    """Encoded texts.
+
+    Attributes:
+        vectors: (texts, D) float32 of unit length.
+        truncated: for each text, whether it was longer than the model reads, so that its end was left out.
+    """
+
+    vectors: NDArray[np.float32]
+    truncated: tuple[bool, ...]
+
+
+class ImageTextModel(Protocol):
+    """A model with a tower for pictures and one for texts, whose vectors are compared by their cosine.
+
+    Pictures are (rows, columns) grey or (rows, columns, 3) colour, uint8, and seen as a whole: brought to the model's
+    square without regard to their aspect, which the caller keeps by padding.
+    """
+
+    device: str
+    precision: str
+    head: Head
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        ...
+
+    def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """One vector of unit length for each picture, (pictures, D), in one batch."""
+        ...
+
+    def encode_parts(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """For each picture a grid of vectors of unit length, (pictures, rows, columns, D): its parts, as seen in it.
+
+        The models were not trained for this: it is what their last layer holds of each part, brought where the
+        vector of the whole picture is.
+        """
+        ...
+
+    def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
+        """One vector for each text."""
+        ...

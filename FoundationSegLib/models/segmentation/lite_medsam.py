@@ -16,15 +16,32 @@ from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
-from ..core.cards import ModelCard
-from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from .checkpoint_files import load_strictly, read_pickle
-from .lite_medsam_checkpoint import split_checkpoint
-from .modules import weight_bytes
-from .resize import longest_side_shape, resize_longest_side
-from .sam_network import PromptTensors, SamDecoder, SamEmbedding
-from .sam_prompts import as_score, box_around, scaled_box, unpadded
-from .tiny_vit_strips import StripEncoder, has_fused_convolutions
+from ...core.cards import ModelCard
+from ..cpu_kernels.fused_convolution import fast_path_available
+from ..cpu_kernels.tiny_vit import StripEncoder
+from ..preprocessing import longest_side_shape, resize_longest_side
+from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
+from ..weights import DECODER_RULES, load_strictly, read_pickle, renamed, weight_bytes, with_shared_table
+from .sam import PromptTensors, SamDecoder, SamEmbedding, as_score, box_around, scaled_box, unpadded
+
+_ENCODER_RULES = (
+    (r"patch_embed\.seq\.0", "patch_embed.conv1"),
+    (r"patch_embed\.seq\.2", "patch_embed.conv2"),
+    (r"layers\.0\.downsample", "stages.1.downsample"),
+    (r"layers\.1\.downsample", "stages.2.downsample"),
+    (r"layers\.2\.downsample", "stages.3.downsample"),
+    (r"layers\.(\d)\.blocks", r"stages.\1.blocks"),
+    (r"\.c\.weight", ".conv.weight"),
+)
+
+
+def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the encoder and of the decoder, under the names of the modules here."""
+    prefix = "image_encoder."
+    encoder = {renamed(k.removeprefix(prefix), _ENCODER_RULES): v for k, v in state.items() if k.startswith(prefix)}
+    decoder = {renamed(k, DECODER_RULES): v for k, v in state.items() if not k.startswith(prefix)}
+    return encoder, with_shared_table(decoder)
+
 
 SIZE = 256  # side of the image and of the masks that the network works on, in pixels
 HAND_OVER_MARGIN = 3  # by how much the next slice's box exceeds this slice's mask, in pixels of the resized image
@@ -115,7 +132,7 @@ class LiteMedSam:
             _unfuse_attention(encoder)
         self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
         self.decoder = decoder.eval().to(device)
-        self._strips = StripEncoder(encoder, SIZE) if device == "cpu" and has_fused_convolutions() else None
+        self._strips = StripEncoder(encoder, SIZE) if fast_path_available(device) else None
         self._decode = SamDecoder(decoder, device)
 
     @property

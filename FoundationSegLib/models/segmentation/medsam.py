@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.cards import ModelCard
-from ..core.errors import PromptError
-from .base import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from .sam_checkpoint import load_sam
-from .sam_network import PromptTensors, SamEmbedding, SamNetwork
-from .sam_prompts import as_score, box_for_neighbour, box_tensor, scale_to
-from .spline_resize import resize_by_splines
+from ...core.cards import ModelCard
+from ...core.errors import PromptError
+from ..preprocessing import resize_by_splines
+from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
+from .sam import PromptTensors, SamEmbedding, SamNetwork, as_score, box_for_neighbour, box_tensor, load_sam, scale_to
 
 
 def prepare(image: NDArray[np.uint8], size: int) -> Tensor:

@@ -15,16 +15,12 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.configuration_clip import CLIPTextConfig, CLIPVisionConfig
 
-from ..core.cards import ModelCard
-from ..core.scoring import Head
-from .base import Check, unstoppable
-from .checkpoint_files import read_json
-from .classifier_base import TextVectors
-from .config_sections import read_section, unusable
-from .image_text import Preparation, TextReader, grid, unit
-from .modules import checked, weight_bytes
-from .normalisation import Normalisation
-from .two_towers import CLIP_MEAN, CLIP_STD, load_towers
+from ...core.cards import ModelCard
+from ...core.scoring import Head
+from ..preprocessing import Normalisation
+from ..protocols import Check, TextVectors, unstoppable
+from ..weights import checked, read_json, read_section, unusable, weight_bytes
+from .two_towers import CLIP_MEAN, CLIP_STD, Preparation, TextReader, grid, load_towers, unit
 
 
 class Clip:

@@ -9,86 +9,16 @@ it either: the embedding may move by 0.1 %, and the least sensitive ones, attent
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from timm.models.tiny_vit import MBConv, PatchMerging, TinyVitBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import Check, unstoppable
-
-if TYPE_CHECKING:
-    from .lite_medsam import LiteMedSamEncoder
+from ..protocols import Check, unstoppable
+from .fused_convolution import PackedConv, as_image
 
 STRIP_PIXELS = 8192  # pixels or tokens in a strip: 377 ms a slice; 394 ms with twice as many, 424 with half
-
-
-class PackedConv:
-    """A convolution or a linear layer on (rows, columns, channels) tensors, float32, by oneDNN's fused convolutions.
-
-    torch does not offer these publicly: :func:`has_fused_convolutions` says whether they are there. Without them, the
-    strips are no faster than the modules.
-
-    Args:
-        layer: where weight and bias come from.
-        shape: rows and columns that it will mostly see; oneDNN lays the weights out for them.
-        gelu: whether a GELU follows.
-        halo: whether the rows above and below come with the tensor, so that only columns are padded.
-    """
-
-    def __init__(
-        self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int], *, gelu: bool = False, halo: bool = False
-    ) -> None:
-        weight = layer.weight.detach()
-        conv = layer if isinstance(layer, nn.Conv2d) else nn.Conv2d(1, 1, 1)
-        rows, columns = conv.padding
-        self._geometry = ([0 if halo else rows, columns], list(conv.stride), [1, 1], conv.groups)
-        if weight.ndim == 2:
-            weight = weight[:, :, None, None]
-        self._bias = None if layer.bias is None else layer.bias.detach()
-        self._after = ("gelu", [], "none") if gelu else ("none", [], "")
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
-            weight.contiguous(memory_format=torch.channels_last),
-            *self._geometry,
-            [1, weight.shape[1] * conv.groups, *shape],
-        )
-        self.channels = weight.shape[0]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The layer's output, (rows, columns, channels)."""
-        y = torch.ops.mkldnn._convolution_pointwise(
-            _as_image(x), self._weight, self._bias, *self._geometry, *self._after
-        )
-        return y[0].permute(1, 2, 0)
-
-    def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """``total``, (rows, columns, channels), with the layer's output for x added in place; never a GELU."""
-        torch.ops.mkldnn._convolution_pointwise_.binary(
-            _as_image(total), _as_image(x), self._weight, self._bias, *self._geometry, "add", 1.0, None, [], None
-        )
-        return total
-
-
-def _as_image(x: Tensor) -> Tensor:
-    """(rows, columns, channels) as (1, channels, rows, columns), the same memory."""
-    return x.permute(2, 0, 1)[None]
-
-
-def has_fused_convolutions() -> bool:
-    """Whether this build of torch has oneDNN's fused convolutions, and they compute what they should."""
-    layer = nn.Conv2d(2, 2, 1).requires_grad_(False)
-    x = torch.linspace(-1, 1, 8).reshape(2, 2, 2)
-    expected = layer(_as_image(x))[0].permute(1, 2, 0)
-    try:
-        fused = PackedConv(layer, (2, 2), gelu=True)
-        with torch.inference_mode():
-            after, added = fused(x), fused.add_to(x.clone(), x)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return torch.allclose(after, functional.gelu(expected), atol=1e-5) and torch.allclose(
-        added, x + expected, atol=1e-5
-    )
 
 
 def _strips(rows: int, columns: int, multiple: int = 1) -> list[tuple[int, int]]:
@@ -178,7 +108,7 @@ class _Block:
 class StripEncoder:
     """The encoder of :class:`~.lite_medsam.LiteMedSam` for the CPU, from its modules with folded batch norms."""
 
-    def __init__(self, modules: "LiteMedSamEncoder", size: int) -> None:
+    def __init__(self, modules: nn.Module, size: int) -> None:
         embed, (first, *stages) = modules.patch_embed, modules.stages
         self._embed = (PackedConv(embed.conv1, (1, size), gelu=True), PackedConv(embed.conv2, (1, size)))
         self._convs = [_Expanding(module, size) for module in first.blocks]
@@ -235,5 +165,5 @@ class StripEncoder:
         return self._through_neck(x)
 
     def _through_neck(self, x: Tensor) -> Tensor:
-        x = self._norm(_as_image(self._reduce(x)))[0].permute(1, 2, 0)
-        return self._last_norm(_as_image(self._mix(x)))
+        x = self._norm(as_image(self._reduce(x)))[0].permute(1, 2, 0)
+        return self._last_norm(as_image(self._mix(x)))

@@ -1,0 +1,1 @@
+"""Adapters of models that compare pictures with texts, one file per family."""

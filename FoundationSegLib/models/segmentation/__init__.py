@@ -1,0 +1,1 @@
+"""Adapters of models that segment, one file per family."""
