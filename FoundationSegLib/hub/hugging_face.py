@@ -168,6 +168,7 @@ def in_background(produce: Callable[[], Iterable[_T]], progress: Progress) -> It
         Cancelled: the user stopped it.
         CheckpointError: the request ended in an unforeseen way; its usual errors are raised as they are.
     """
+    progress.check()  # a request that is cancelled already is not sent
     items: queue.Queue[Any] = queue.Queue(_AHEAD)
     is_abandoned = threading.Event()
     threading.Thread(target=_produce, args=(produce, items, is_abandoned), daemon=True).start()
