@@ -2,7 +2,7 @@
 
     python3 Testing/run.py demo [--volume FILE [--label FILE]]
     python3 Testing/run.py test [--full] [pytest arguments]
-    python3 Testing/run.py bench [NAME]
+    python3 Testing/run.py bench [NAME] | bench click-path [FOLDER] [--functions]
     python3 Testing/run.py lint
     python3 Testing/run.py house [FOLDER] [--list]
 
@@ -58,7 +58,9 @@ def main(arguments: list[str]) -> int:
     if problem:
         print(problem, file=sys.stderr)
         return 1
-    if command == "demo":  # it runs in the project's folder, but files are named from where the user is
+    if command == "demo" or rest[:1] == [
+        "click-path"
+    ]:  # run in the project's folder; the user names files from his own
         rest = [str(Path(part).absolute()) if Path(part).exists() else part for part in rest]
     try:
         set_up()

@@ -1,8 +1,12 @@
-"""`run.py bench [NAME]`: every claim of speed, against its yardstick in the same run. Above 1 means ours is faster."""
+"""`run.py bench [NAME]`: every claim of speed, against its yardstick in the same run. Above 1 means ours is faster.
+
+`click-path [FOLDER] [--functions]` counts calls instead, of another checkout too.
+"""
 
 import argparse
+import sys
 
-from . import hub, lite_medsam, sam, segments, session, worker
+from . import click_path, hub, lite_medsam, sam, segments, session, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
@@ -16,17 +20,21 @@ BENCHMARKS = {
     "download": hub.download,
     "sam": sam.sam,
     "sam2": sam.sam2,
+    "click-path": click_path.click_path,
 }
 
 
-def main() -> None:
+def main() -> int:
+    if sys.argv[1:2] == ["click-path"]:
+        return click_path.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="run.py bench", description=__doc__)
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="only this one")
     name = parser.parse_args().name
     for benchmark in [BENCHMARKS[name]] if name else BENCHMARKS.values():
         for line in benchmark():
             print(line, flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
