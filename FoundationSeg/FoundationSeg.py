@@ -206,12 +206,17 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         modelId: str = "lite-medsam",
         segmentationNode: Any = None,
         intensity: str = "auto",
+        allowForeign: bool = False,
     ) -> Any:
-        """Segment an image by prompts, a prompts file's path or its content; returns the segmentation node."""
+        """Segment an image by prompts, a prompts file's path or its content; returns the segmentation node.
+
+        A segmentation of another image is refused unless ``allowForeign`` is said, here and in what follows.
+        """
         from FoundationSegLib.node_scripting import segment_node
         from FoundationSegLib.scripting import choose
 
-        return segment_node(volumeNode, prompts, self.client(), choose(modelId, intensity), segmentationNode)
+        choice = choose(modelId, intensity)
+        return segment_node(volumeNode, prompts, self.client(), choice, segmentationNode, allowForeign)
 
     def batch(self, volumeNodes: Any, prompts: Any, modelId: str = "lite-medsam", intensity: str = "auto") -> list[Any]:
         """The same prompts on several images; returns a segmentation node for each."""
@@ -220,13 +225,15 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
         return segment_nodes(volumeNodes, prompts, self.client(), choose(modelId, intensity))
 
-    def session(self, volumeNode: Any, segmentationNode: Any = None, modelId: str = "lite-medsam") -> Any:
+    def session(
+        self, volumeNode: Any, segmentationNode: Any = None, modelId: str = "lite-medsam", allowForeign: bool = False
+    ) -> Any:
         """A session on nodes, for ``with``: prompt by prompt, with undo and everything that the panel can do."""
         from FoundationSegLib.node_scripting import NodeSession, make_segmentation
         from FoundationSegLib.scripting import choose
 
         node = segmentationNode or make_segmentation(volumeNode)
-        return NodeSession(volumeNode, node, self.client(), choose(modelId))
+        return NodeSession(volumeNode, node, self.client(), choose(modelId), allow_foreign=allowForeign)
 
     def propagate(
         self,
@@ -237,6 +244,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         start: int | None = None,
         stop: int | None = None,
         direction: str = "both",
+        allowForeign: bool = False,
     ) -> None:
         """Carry a segment on through the volume, over the slices from ``start`` to before ``stop``."""
         from FoundationSegLib.core.requests import Propagation
@@ -244,7 +252,9 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         from FoundationSegLib.scripting import choose
 
         propagation = Propagation(start, stop, direction)
-        propagate_segment(volumeNode, segmentationNode, segmentName, self.client(), choose(modelId), propagation)
+        propagate_segment(
+            volumeNode, segmentationNode, segmentName, self.client(), choose(modelId), propagation, allowForeign
+        )
 
     def classify(self, volumeNode: Any, labels: Any, modelId: str = "biomedclip", **options: Any) -> Any:
         """Score labels, a set's id or a list of words; options as ``FoundationSegLib.scripting.classify_volume``'s.
@@ -293,10 +303,13 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
         return volume_from_node(volumeNode)
 
-    def segmentWriter(self, segmentationNode: Any, volumeNode: Any) -> Any:
+    def segmentWriter(self, segmentationNode: Any, volumeNode: Any, allowForeign: bool = False) -> Any:
         """The one way of writing segments: it leaves neighbours alone, and every edit can be undone."""
+        from FoundationSegLib.mrml.reference_image import require_own
         from FoundationSegLib.mrml.segments import SegmentWriter
 
+        if not allowForeign:
+            require_own(segmentationNode, volumeNode)
         return SegmentWriter(segmentationNode, volumeNode)
 
 

@@ -22,6 +22,7 @@ from .core.requests import Request
 from .core.session import Options, Session
 from .core.steps import ModelChoice
 from .core.volume import Volume
+from .mrml.reference_image import belongs_to, hide_other_images, own_segmentation, require_own, show_all_images
 from .mrml.scene_recovery import SceneRecovery
 from .mrml.session_prompts import SessionPrompts
 from .mrml.session_store import SceneStore
@@ -105,6 +106,8 @@ class Desk:
     _pump: Pump = field(init=False)
     _asked_at: float = 0.0
     _given_up: FoundationSegError | None = None
+    _allowed: tuple[Any, Any] | None = None
+    _used: dict[str, str] = field(default_factory=dict)
     _other: tuple[int, Callable[[Event], None]] | None = None
 
     def __post_init__(self) -> None:
@@ -125,11 +128,41 @@ class Desk:
         if volume_node is self.volume_node and segmentation_node is self.segmentation_node:
             return
         self.leave()
+        self._allowed = None
         if volume_node is not self.volume_node:
             self.drop_request()
             self._let_volume_go()
         self.volume_node, self.segmentation_node = volume_node, segmentation_node
+        if volume_node is not None and volume_node.GetScene() is not None:
+            hide_other_images(volume_node, segmentation_node)
+            if segmentation_node is not None and belongs_to(segmentation_node, volume_node):
+                self._used[volume_node.GetID()] = segmentation_node.GetID()
         self.on_told("nodes")
+
+    @property
+    def is_foreign(self) -> bool:
+        """True where the chosen segmentation belongs to another image, and nobody has said to go on with it."""
+        nodes = self.volume_node, self.segmentation_node
+        return None not in nodes and nodes != self._allowed and not belongs_to(nodes[1], nodes[0])
+
+    def own_segmentation(self, volume_node: Any) -> Any:
+        """The segmentation of an image: the one that was worked on last, else the newest; None while there is none."""
+        return own_segmentation(volume_node, self._used.get(volume_node.GetID(), ""))
+
+    def allow_foreign(self) -> None:
+        """Go on with a segmentation of another image; with the next prompt it belongs to this one."""
+        self._allowed = self.volume_node, self.segmentation_node
+        if None not in self._allowed:
+            self._used[self.volume_node.GetID()] = self.segmentation_node.GetID()
+
+    def require_own(self) -> None:
+        """Refuse a segmentation of another image, unless :meth:`allow_foreign` was said.
+
+        Raises:
+            ForeignSegmentationError: the chosen segmentation belongs to another image.
+        """
+        if self.is_foreign:
+            require_own(self.segmentation_node, self.volume_node)
 
     def leave(self) -> None:
         """End the session: its request is stopped; segments and prompts stay."""
@@ -141,6 +174,8 @@ class Desk:
         self.leave()
         self.drop_request()
         self._let_volume_go()
+        if self.volume_node is not None and self.volume_node.GetScene() is not None:
+            show_all_images(self.volume_node.GetScene())
         self.volume_node = self.segmentation_node = None
         if self.client.is_busy:  # with the end of what was stopped
             self.start_timer()
@@ -151,6 +186,7 @@ class Desk:
         Raises:
             InputError, GeometryError: there is no image, one that cannot be segmented, or the segmentation does not
                 fit it.
+            ForeignSegmentationError: the segmentation belongs to another image (:meth:`allow_foreign`).
         """
         session, store = self.session, self._store
         if session is None or store is None or store.is_gone:
@@ -253,6 +289,7 @@ class Desk:
         if self.segmentation_node is None:
             raise InputError("choose a segmentation first")
         _require_there(self.segmentation_node)
+        self.require_own()
         store = SceneStore(self.segmentation_node, self.volume_node, defers_surfaces=True)
         prompts = SessionPrompts(self.segmentation_node, self.volume_node, self._refused)
         ledger = Ledger(store, prompts, __version__)

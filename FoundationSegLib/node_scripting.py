@@ -15,6 +15,7 @@ from .core.session import Session
 from .core.session_segment import SegmentSession
 from .core.steps import ModelChoice
 from .mrml.node_removal import remove_node
+from .mrml.reference_image import require_own
 from .mrml.session_prompts import SessionPrompts
 from .mrml.session_store import SceneStore
 from .mrml.volumes import volume_from_node
@@ -40,6 +41,10 @@ class NodeSession:
         client: who predicts.
         model: which model (:func:`.scripting.choose`).
         on_outcome: told of everything that happens.
+        allow_foreign: go on with a segmentation that belongs to another image; it belongs to this one from then on.
+
+    Raises:
+        ForeignSegmentationError: it belongs to another image, and that was not allowed; an InputError.
     """
 
     def __init__(
@@ -49,7 +54,10 @@ class NodeSession:
         client: Client,
         model: ModelChoice,
         on_outcome: Callable[[Outcome], None] = lambda _: None,
+        allow_foreign: bool = False,
     ) -> None:
+        if not allow_foreign:
+            require_own(segmentation_node, volume_node)
         self._client = client
         volume = volume_from_node(volume_node)
         store = SceneStore(segmentation_node, volume_node)
@@ -102,8 +110,11 @@ def segment_node(
     client: Client,
     model: ModelChoice,
     segmentation_node: Any = None,
+    allow_foreign: bool = False,
 ) -> Any:
     """Segment an image by prompts; returns the segmentation node, a new one unless one is given.
+
+    A segmentation of another image is refused, unless ``allow_foreign`` is said (:class:`NodeSession`).
 
     Raises:
         FoundationSegError: whatever the request failed with; a new node is removed again then.
@@ -111,7 +122,7 @@ def segment_node(
     wanted = as_prompts(prompts)
     node = segmentation_node or make_segmentation(volume_node)
     try:
-        with NodeSession(volume_node, node, client, model) as session:
+        with NodeSession(volume_node, node, client, model, allow_foreign=allow_foreign) as session:
             import_prompts(session, wanted)
     except BaseException:
         if segmentation_node is None:
@@ -139,13 +150,14 @@ def propagate_segment(
     client: Client,
     model: ModelChoice,
     propagation: Propagation | None = None,
+    allow_foreign: bool = False,
 ) -> None:
     """Carry a segment on through the volume from its prompts, or from the slices that were drawn by hand.
 
     Raises:
-        InputError: there is no such segment, or nothing to start from.
+        InputError: there is no such segment, nothing to start from, or the segmentation belongs to another image.
         FoundationSegError: whatever the request failed with.
     """
-    opened = NodeSession(volume_node, segmentation_node, client, model)
+    opened = NodeSession(volume_node, segmentation_node, client, model, allow_foreign=allow_foreign)
     with opened:
         opened.segment(name).propagate(propagation)

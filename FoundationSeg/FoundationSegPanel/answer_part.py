@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from FoundationSegLib import desk_actions
 from FoundationSegLib.core.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
 from FoundationSegLib.core.outcomes import Done, Pending, Refused
+from FoundationSegLib.mrml.reference_image import ForeignSegmentationError, reference_image
 
 from .slots import slot
 
@@ -23,6 +24,7 @@ class AnswerPart:
         self._error: FoundationSegError | None = None
         self._yes: Callable[[], None] = self._dismiss
         self._no: Callable[[], None] = self._dismiss
+        self._repeat: Callable[[], None] | None = None
         ui = self._ui
         ui.undoButton.connect("clicked()", self._undo)
         ui.redoButton.connect("clicked()", self._redo)
@@ -35,7 +37,13 @@ class AnswerPart:
     def tell(self, error: FoundationSegError) -> None:
         """Show an error until something else is done."""
         self._error = None if isinstance(error, Cancelled) else error
+        self._repeat = None
         self.show()
+
+    def ask_whose(self, error: ForeignSegmentationError, repeat: Callable[[], None]) -> None:
+        """Ask whether to go on in another image's segmentation; what was refused is done again with either answer."""
+        self.tell(error)
+        self._repeat = repeat
 
     def forget_error(self) -> None:
         """Something else was done."""
@@ -111,8 +119,12 @@ class AnswerPart:
 
     def _show_message(self) -> None:
         desk, ui = self._panel.desk, self._ui
+        if isinstance(self._error, ForeignSegmentationError) and not desk.is_foreign:
+            self._error = None  # another segmentation was chosen
         outcome, error = desk.outcome, self._error or desk.error
-        if error is not None:
+        if isinstance(error, ForeignSegmentationError):
+            self._say(self._whose(), (_("Use it for this image"), self._use_foreign), (_("Use another"), self._use_own))
+        elif error is not None:
             self._say(str(error), (_("OK"), self._dismiss))
         elif isinstance(outcome, Pending) and desk.session is not None and desk.session.pending is not None:
             self._say(self._question(outcome), (_("Apply"), desk.session.confirm), (_("Discard"), self._discard))
@@ -123,6 +135,30 @@ class AnswerPart:
             self._say(str(outcome.error), again, (_("Discard"), self._discard))
         else:
             ui.messageFrame.setVisible(False)
+
+    def _whose(self) -> str:
+        desk = self._panel.desk
+        own = desk.own_segmentation(desk.volume_node)
+        text = _("'{segmentation}' belongs to the image '{image}', and you work on '{volume}'. Use it, or use {other}?")
+        return text.format(
+            segmentation=desk.segmentation_node.GetName(),
+            image=reference_image(desk.segmentation_node).GetName(),
+            volume=desk.volume_node.GetName(),
+            other=f"'{own.GetName()}'" if own is not None else _("a new one"),
+        )
+
+    def _use_foreign(self) -> None:
+        self._panel.desk.allow_foreign()
+        self._do_again()
+
+    def _use_own(self) -> None:
+        self._panel.use_own()
+        self._do_again()
+
+    def _do_again(self) -> None:
+        repeat, self._repeat = self._repeat, None
+        if repeat is not None:
+            repeat()
 
     def _waits_for_retry(self) -> bool:
         """True while what failed is neither asked again nor given up."""

@@ -249,6 +249,7 @@ class ClassifyPart:
             return
         panel.ensure_segmentation()
         panel.follow()
+        panel.desk.require_own()
         volume_node = panel.desk.volume_node
         for one in answer.evidence:
             overlay = show_evidence(slicer.mrmlScene, one, answer, volume_node)

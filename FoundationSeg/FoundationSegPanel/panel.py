@@ -13,6 +13,7 @@ from FoundationSegLib.core.steps import ModelChoice
 from FoundationSegLib.desk import Desk, Told
 from FoundationSegLib.desk_actions import select
 from FoundationSegLib.mrml.observers import Observers
+from FoundationSegLib.mrml.reference_image import belongs_to
 from FoundationSegLib.node_scripting import make_segmentation
 
 from .advanced_part import AdvancedPart
@@ -187,6 +188,9 @@ class Panel:
     def _take_up(self, wanted: Parameters) -> None:
         """Have the desk work on what is chosen, as it is wished."""
         desk = self.desk
+        is_loading = slicer.mrmlScene.IsImporting() or slicer.mrmlScene.IsRestoring()  # its choices come with it
+        if wanted.volume is not None and wanted.volume is not desk.volume_node and not is_loading:
+            self._choose_own(wanted)
         if wanted.segmentation is not desk.segmentation_node:
             had_another = desk.segmentation_node is not None
             desk.use(wanted.volume, wanted.segmentation)
@@ -198,6 +202,19 @@ class Panel:
         self._wish(wanted)
         if wanted.segmentId != desk.segment_id:
             select(desk, wanted.segmentId)
+
+    def _choose_own(self, wanted: Parameters) -> None:
+        """Another image was chosen: its own segmentation goes with it, or none, unless one was chosen, too."""
+        chosen = wanted.segmentation
+        is_left_over = chosen is None or chosen is self.desk.segmentation_node
+        if is_left_over and (chosen is None or not belongs_to(chosen, wanted.volume)):
+            wanted.segmentation = self.desk.own_segmentation(wanted.volume)
+
+    def use_own(self) -> None:
+        """Put another image's segmentation away: this image's own takes its place, or a new one."""
+        if self.parameters is not None and self.parameters.volume is not None:
+            self.parameters.segmentation = self.desk.own_segmentation(self.parameters.volume)
+            self.make_ready()
 
     def _wish(self, wanted: Parameters) -> None:
         wishes = self.desk.wishes

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
+from FoundationSegLib.mrml.reference_image import belongs_to
 from FoundationSegLib.mrml.scene_recovery import LostSession, find_lost_sessions
 
 from .slots import slot
@@ -44,7 +45,8 @@ class RecoveryPart:
         if found is None:
             return
         panel.desk.leave()
-        node = found.restore(panel.parameters.volume, panel.parameters.segmentation)
+        volume, chosen = panel.parameters.volume, panel.parameters.segmentation
+        node = found.restore(volume, chosen if chosen is not None and belongs_to(chosen, volume) else None)
         found.discard()
         self._found = None
         panel.parameters.segmentation = node

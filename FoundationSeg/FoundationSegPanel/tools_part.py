@@ -1,6 +1,6 @@
 """The prompt tools: which there are goes by the model, and they draw in every slice view that shows the image."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -15,6 +15,7 @@ from FoundationSegLib.core.geometry import AXES, array_axis, round_index
 from FoundationSegLib.core.prompts import Polarity, Prompt
 from FoundationSegLib.desk_actions import give, give_words
 from FoundationSegLib.mrml.gestures import ToolKind
+from FoundationSegLib.mrml.reference_image import ForeignSegmentationError
 from FoundationSegLib.mrml.slice_tool import SliceTool
 from FoundationSegLib.mrml.slice_views import SliceView, slice_view
 
@@ -185,13 +186,20 @@ class ToolsPart:
     @slot
     def _drawn(self, prompt: Prompt) -> None:
         """A prompt was drawn, in answer to an event of VTK's."""
-        self._panel.make_ready()
-        give(self._panel.desk, prompt)
+        self._do(lambda: give(self._panel.desk, prompt))
 
     @slot
     def _words_given(self) -> None:
+        words = self._ui.wordsBox.currentText.split(",")
+        self._do(lambda: give_words(self._panel.desk, words))
+
+    def _do(self, action: Callable[[], None]) -> None:
+        """Give prompts; those for another image's segmentation are kept until the user has said where they go."""
         self._panel.make_ready()
-        give_words(self._panel.desk, self._ui.wordsBox.currentText.split(","))
+        try:
+            action()
+        except ForeignSegmentationError as error:
+            self._panel.answer.ask_whose(error, action)
 
     @slot
     def _layout_changed(self) -> None:

@@ -21,6 +21,7 @@ from ..core.recovery import Recovery, RecoveryFile, discard, find_recoveries, re
 from ..core.session import Session
 from ..core.user_folders import user_folder
 from .node_removal import remove_node
+from .reference_image import require_own
 from .session_prompts import SessionPrompts
 from .session_store import SceneStore
 from .volumes import geometry_from_node, volume_from_node
@@ -149,6 +150,8 @@ class LostSession:
         if key != self.recovery.volume_key:
             raise InputError("this recovery is of another image: load the image that it belongs to")
         scene = volume_node.GetScene()
+        if segmentation_node is not None:
+            require_own(segmentation_node, volume_node)
         node, store = _store(segmentation_node or self.find_segmentation(scene), volume_node, segmentation_node is None)
         prompts = SessionPrompts(node, volume_node)
         before = set(store.segment_ids)

@@ -6,6 +6,7 @@ import slicer
 
 from FoundationSegLib.core.cards import CARDS_VARIABLE
 from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.mrml.reference_image import reference_image
 from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.gui.panel_desk import GRID, MODULE
@@ -367,3 +368,54 @@ def test_a_wrong_card_of_the_users_own_leaves_the_panel_usable(desk, tmp_path, m
     widget = desk.open_module(MODULE)
     assert widget.ui.modelBox.count > 5
     assert "mine.toml" in str(widget.panel.model.desk.catalogue_problem)
+
+
+def second_image(at_panel):
+    """An image on the same lattice as the first."""
+    node = at_panel.add_volume("MR")
+    at_panel.desk.choose(at_panel.ui.volumeSelector, node)
+    at_panel.desk.show_volume(node)
+    at_panel.let_pass()
+    return node
+
+
+def test_choosing_an_image_chooses_its_own_segmentation(at_panel):
+    ui, desk, first = at_panel.ui, at_panel.desk, at_panel.volume_node
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    of_first = at_panel.wanted.segmentation
+    second = second_image(at_panel)
+    assert at_panel.wanted.segmentation is None and not of_first.GetDisplayVisibility()
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    of_second = at_panel.wanted.segmentation
+    assert of_second is not of_first and at_panel.voxels() == 90
+    desk.choose(ui.volumeSelector, first)
+    at_panel.let_pass()
+    assert at_panel.wanted.segmentation is of_first and at_panel.voxels("Segment") == 150
+    assert of_first.GetDisplayVisibility() and not of_second.GetDisplayVisibility()
+    desk.choose(ui.volumeSelector, second)
+    at_panel.let_pass()
+    assert at_panel.wanted.segmentation is of_second
+
+
+@pytest.mark.parametrize("answer", ["yes", "no", "selector"])
+def test_a_prompt_for_another_images_segmentation_asks(at_panel, answer):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    of_first = at_panel.wanted.segmentation
+    second = second_image(at_panel)
+    desk.choose(ui.segmentationSelector, of_first)
+    at_panel.let_pass()
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert "belongs to the image 'CT'" in ui.messageLabel.text and "'MR'" in ui.messageLabel.text
+    assert ui.messageNoButton.visible and of_first.GetSegmentation().GetNumberOfSegments() == 1
+    if answer == "selector":
+        desk.choose(ui.segmentationSelector, None)
+        at_panel.let_pass()
+        assert not ui.messageFrame.visible
+        return
+    desk.click(ui.messageYesButton if answer == "yes" else ui.messageNoButton)
+    at_panel.settle()
+    assert not ui.messageFrame.visible and at_panel.voxels() == 90, "the prompt is not lost"
+    assert (at_panel.wanted.segmentation is of_first) == (answer == "yes")
+    assert of_first.GetSegmentation().GetNumberOfSegments() == (2 if answer == "yes" else 1)
+    assert reference_image(at_panel.wanted.segmentation) is second
