@@ -18,4 +18,5 @@ def store(tmp_path):
 
 @pytest.fixture
 def commit(hub):
+    """The commit of a repository with two files."""
     return hub.add(REPOSITORY, FILES)

