@@ -419,3 +419,21 @@ def test_a_prompt_for_another_images_segmentation_asks(at_panel, answer):
     assert (at_panel.wanted.segmentation is of_first) == (answer == "yes")
     assert of_first.GetSegmentation().GetNumberOfSegments() == (2 if answer == "yes" else 1)
     assert reference_image(at_panel.wanted.segmentation) is second
+
+
+def test_what_was_given_up_is_said_until_somebody_has_read_it(at_panel):
+    """The answer to what waited behind it comes at once, and must not wipe the message away."""
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.client.is_slow = True
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    desk.click(ui.lockButton)
+    desk.click(ui.nextButton)
+    at_panel.box((5, 25, 6), (14, 26, 6))
+    at_panel.reply()
+    assert "locked meanwhile" in ui.messageLabel.text and at_panel.voxels() == 20
+    at_panel.box((5, 25, 8), (14, 26, 8))
+    at_panel.reply()
+    assert at_panel.voxels() == 40 and "locked meanwhile" in ui.messageLabel.text
+    desk.click(ui.messageYesButton)
+    assert not ui.messageFrame.visible
