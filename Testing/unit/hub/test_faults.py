@@ -1,0 +1,286 @@
+"""Random faults, cancels, kills and senseless documents: a download ends ready and right, or told and resumable, and
+nothing is written outside the store."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from FoundationSegLib.core.cards import CheckpointFile
+from FoundationSegLib.core.errors import Cancelled, CheckpointError
+from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.hub.fetch import is_accepted, needs_download
+from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE
+from FoundationSegLib.hub.plan import plan_download, plan_removal
+from FoundationSegLib.hub.store import Store
+from Testing.unit.hub.hub_cases import (
+    QUICK,
+    REPOSITORY,
+    cancel_after,
+    content_of,
+    fetch,
+    hub_card,
+    partial_bytes,
+    strays,
+)
+from Testing.unit.hub.loopback_hub import Fault
+
+ROOT = Path(__file__).resolve().parents[3]
+BYTE_FAULTS = ["cut", "cut", "cut", "stall", "wrong_bytes", "short", "long", "overrun", "ignore_range", "wrong_range"]
+BYTE_FAULTS += ["changed_etag", "gzip", "loop", "portal", *["status"] * 4]
+CODES = [401, 403, 404, 408, 416, 429, 500, 502, 503]
+IMPATIENT = dataclasses.replace(QUICK, attempts=3, first_wait_s=0.001, longest_wait_s=0.002, timeout_s=0.15)
+CALM = dataclasses.replace(QUICK, timeout_s=10.0)  # however busy the machine is
+ONCE = dataclasses.replace(CALM, attempts=1)
+
+# A process of its own that downloads, as a worker does; its Hub, store and cards come through the command line.
+CHILD = """
+import sys
+from pathlib import Path
+from FoundationSegLib.hub.store import Store
+from Testing.unit.hub.hub_cases import content_of, fetch, hub_card
+store, repository = Store(Path(sys.argv[1])), sys.argv[2]
+files = {name: bytes(int(size)) for name, size in (item.split("=") for item in sys.argv[3:])}
+card = hub_card(files, repository=repository)
+from huggingface_hub import HfApi  # it takes its time, and nothing can be killed meanwhile
+from huggingface_hub.utils import get_session
+get_session()
+print("started", flush=True)
+fetch(store, card)
+print(sum(map(len, content_of(store, card).values())), flush=True)
+"""
+
+
+def start_child(hub, store, repository, files, cache, **variables):
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    sizes = [f"{name}={len(content)}" for name, content in files.items()]
+    command = (sys.executable, "-c", CHILD, str(store.folder), repository, *sizes)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment | variables, stdout=pipe, stderr=pipe, text=True)
+
+
+def random_fault(source):
+    kind, retry_after = source.choice(BYTE_FAULTS), source.choice(["", "0", "1", "99999", "soon"])
+    return Fault(kind, source.randrange(40_000), source.choice(CODES), retry_after)
+
+
+def random_files(source):
+    count = source.randrange(1, 4)
+    return {f"part{n}/file{n}.bin": source.randbytes(source.choice([0, 1, 1999, 5000, 40_000])) for n in range(count)}
+
+
+def finished(store, card):
+    return [path for file in card.source.files if (path := store.file_path(card, file)).is_file()]
+
+
+def require_right_or_unfinished(store, card, files):
+    """What is ready is right, and a file that has its place has its bytes."""
+    if store.status(card) == "ready":
+        assert content_of(store, card) == files
+    for file in card.source.files:
+        path = store.file_path(card, file)
+        assert not path.exists() or path.read_bytes() == files[file.path]
+
+
+def test_random_faults_cancels_and_restarts(hub, tmp_path, full, bar, monkeypatch):
+    """Small files; several attempts each, the last without a fault."""
+    source, outcomes = random.Random(7), {"ready": 0, "told": 0, "cancelled": 0}
+    for round_ in range(470 if full else 40):
+        repository, store = f"org/model{round_}", Store(tmp_path / f"store{round_}")
+        files = random_files(source)
+        hub.add(repository, files)
+        card = hub_card(files, repository=repository, hashes=source.random() < 0.5)
+        for _ in range(source.randrange(1, 4)):
+            hub.faults.clear()
+            hub.faults.extend(random_fault(source) for _ in range(source.randrange(1, 8)))
+            hub.api_faults.clear()
+            if source.random() < 0.2:
+                hub.api_faults.append(Fault("status", code=source.choice(CODES)))
+            progress = cancel_after(source.randrange(60_000)) if source.random() < 0.3 else None
+            try:
+                fetch(Store(store.folder), card, progress, IMPATIENT)
+                outcomes["ready"] += 1
+            except Cancelled:
+                outcomes["cancelled"] += 1
+            except CheckpointError as error:
+                outcomes["told"] += 1
+                assert len(str(error)) < 400
+                assert "\n" not in str(error)
+            require_right_or_unfinished(store, card, files)
+        hub.faults.clear()
+        hub.api_faults.clear()
+        whole = sum(path.stat().st_size for path in finished(store, card))
+        has_halves = partial_bytes(store, card) > 0  # one that is wrong, and found out at its end, is fetched anew
+        # Requests of earlier attempts may still be on their way; the name tells them from those of this one.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_USER_AGENT_ORIGIN", f"last-{round_}-")
+        fetch(store, card, policy=CALM)
+        assert content_of(store, card) == files
+        assert strays(store, card) == []
+        sent = sum(count for agent, count in hub.sent_to.items() if f"last-{round_}-" in agent)
+        assert sent <= (1 + has_halves) * (sum(map(len, files.values())) - whole)
+    assert min(outcomes.values()) > 0
+    bar("faulty downloads that ended neither right nor told", 0.0, "0")
+
+
+def test_kills_at_random_moments(hub, tmp_path, full):
+    """A process that is killed leaves half files that the next one goes on from, and no lock."""
+    source, halves = random.Random(11), 0
+    files = {"weights.bin": bytes(3_000_000), "config.json": bytes(10)}
+    hub.add("org/killed", files)
+    card = hub_card(files, repository="org/killed")
+    hub.slow_s = 0.005
+    for round_ in range(30 if full else 3):
+        store = Store(tmp_path / f"store{round_}")
+        child = start_child(hub, store, "org/killed", files, tmp_path / "cache")
+        assert child.stdout.readline() == "started\n"
+        time.sleep(source.uniform(0.05, 0.4))
+        child.send_signal(signal.SIGKILL)
+        assert child.communicate()[1] == ""
+        require_right_or_unfinished(store, card, files)
+        kept, was_ready = partial_bytes(store, card), store.status(card) == "ready"
+        placed = sum(path.stat().st_size for path in finished(store, card))
+        halves += 0 < kept < 3_000_000
+        hub.start_count()
+        fetch(store, card, policy=CALM)
+        assert content_of(store, card) == files, "a dead process's lock holds nobody up"
+        assert strays(store, card) == []
+        assert hub.sent == (0 if was_ready else sum(map(len, files.values())) - kept - placed)
+    assert halves
+
+
+def test_two_processes_download_once(hub, tmp_path, store):
+    files = {"weights.bin": bytes(2_000_000), "config.json": bytes(13)}
+    hub.add("org/shared", files)
+    hub.slow_s = 0.005
+    children = [start_child(hub, store, "org/shared", files, tmp_path / "cache") for _ in range(2)]
+    total = sum(map(len, files.values()))
+    for child in children:
+        out, err = child.communicate(timeout=120)
+        assert (out, child.returncode) == (f"started\n{total}\n", 0), err
+    assert hub.sent == total
+    assert strays(store, hub_card(files, repository="org/shared")) == []
+
+
+@pytest.mark.parametrize(("allowed", "message"), [("0", "offline mode is on"), ("1", "")])
+def test_a_worker_that_is_offline_may_still_be_told_to_download(hub, tmp_path, store, allowed, message):
+    """The worker's environment has the offline mode on; whether the user wants it so, a variable of our own says."""
+    files = {"weights.bin": bytes(5000)}
+    hub.add("org/allowed", files)
+    variables = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", ALLOW_VARIABLE: allowed}
+    child = start_child(hub, store, "org/allowed", files, tmp_path / "cache", **variables)
+    err = child.communicate(timeout=120)[1]
+    assert message in err
+    assert (child.returncode == 0) == (message == ""), err
+
+
+FILES = {"weights/model.bin": bytes(range(250)) * 12, "config.json": b'{"layers": 2}'}
+ODD_NAMES = ["", "x", "../../evil", "/etc/evil", "con", "a\0b", "0" * 40, "0" * 64, "a" * 5000, "é\ufffd"]
+ODD = [None, True, 0, -1, 1 << 70, 1.5, float("nan"), [], {}, [[]], {"size": 3}, [1, 2], *ODD_NAMES]
+
+
+def changed(value, source):
+    """A JSON value with one of its parts changed or removed."""
+    if not isinstance(value, dict | list) or not value or source.random() < 0.05:
+        return source.choice(ODD)
+    value = value.copy()
+    key = source.choice(list(value) if isinstance(value, dict) else range(len(value)))
+    if source.random() < 0.3:
+        del value[key]
+    else:
+        value[key] = changed(value[key], source)
+    return value
+
+
+def senseless(document, source):
+    """The bytes of a document with one to three changes, which may be cut off or have flipped bits."""
+    for _ in range(source.randrange(1, 4)):
+        document = changed(document, source)
+    raw = json.dumps(document).encode()
+    raw = raw[: source.randrange(len(raw) + 1)] if source.random() < 0.15 else raw
+    return bytes(byte ^ (source.random() < 0.01) for byte in raw) if source.random() < 0.1 else raw
+
+
+def files_outside(folder, store):
+    paths = [path for path in folder.rglob("*") if not path.is_relative_to(store.folder)]
+    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def test_senseless_answers_of_the_hub(hub, tmp_path, full):
+    source, right = random.Random(5), 0
+    hub.add(REPOSITORY, FILES)
+    with urllib.request.urlopen(f"{hub.endpoint}/api/models/{REPOSITORY}/revision/main?blobs=true") as answer:
+        good = json.load(answer)
+    for n in range(400 if full else 60):
+        card, store = hub_card(FILES, sizes=source.random() < 0.5), Store(tmp_path / f"store{n}")
+        before = files_outside(tmp_path, store)
+        hub.raw_answer = senseless(good, source)
+        plan_download(store, card, Progress(), ONCE)
+        try:
+            fetch(store, card, policy=ONCE)
+            assert content_of(store, card) == FILES
+            right += 1
+        except CheckpointError as error:
+            assert len(str(error)) < 400
+            assert store.status(card) in ("absent", "partial")
+        assert files_outside(tmp_path, store) == before
+    assert right > 0
+
+
+def test_senseless_records_and_pins(hub, tmp_path, store, full):
+    source, card = random.Random(6), hub_card(FILES)
+    hub.add(REPOSITORY, FILES)
+    hub.add("other/model", FILES)
+    fetch(store, card)
+    record, pins = store.model_folder(card) / "complete.json", store.all_of(card) / "pins.json"
+    good = {path: path.read_bytes() for path in (record, pins)}
+    before = files_outside(tmp_path, store)
+    for _ in range(300 if full else 60):
+        for path, content in good.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        broken = source.choice(list(good))
+        broken.write_bytes(senseless(json.loads(good[broken]), source))
+        try:
+            assert store.status(card) in ("absent", "partial", "ready", "damaged")
+            assert content_of(store, card) == FILES
+        except CheckpointError as error:
+            assert len(str(error)) < 400
+        needs_download(store, card)
+        is_accepted(store, card)
+        plan_removal(store, card)
+        try:
+            fetch(store, card)
+            assert content_of(store, card) == FILES
+        except CheckpointError as error:
+            assert any(text in str(error) for text in ("not what the Hub had", "shows no", "no revision"))
+        assert files_outside(tmp_path, store) == before
+
+
+def test_cards_that_lead_elsewhere(hub, tmp_path, full):
+    """Such cards do not pass the schema; the store does not rely on it."""
+    source = random.Random(8)
+    names = [*ODD_NAMES, "../x", "..", "a/../../x", "C:\\x", "~root/x", "a b", "ok.bin"]
+    for n in range(300 if full else 60):
+        path, repository = source.choice(names), source.choice([REPOSITORY, *names])
+        hub.repositories.clear()
+        hub.add(REPOSITORY, {path: b"content", "ok.bin": b"content"})
+        card = hub_card({"x": b"content"}, repository=repository, revision=source.choice(["main", *names]) or "main")
+        origin = dataclasses.replace(card.source, files=(CheckpointFile(path, 7),))
+        card = dataclasses.replace(card, id=source.choice(["fake", *names]), source=origin)
+        store = Store(tmp_path / "deep" / f"store{n}")
+        before = files_outside(tmp_path, store)
+        try:
+            store.status(card)
+            fetch(store, card, policy=ONCE)
+            assert list(content_of(store, card).values()) == [b"content"]
+        except CheckpointError as error:
+            assert len(str(error)) < 6000
+        assert {path for path in files_outside(tmp_path, store) if path not in before} <= {Path("deep")}
