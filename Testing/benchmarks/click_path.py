@@ -125,9 +125,8 @@ def new_volume(library: Library) -> Any:
     return library("Volume")(bright, library("geometry_from_spacing")(SHAPE))
 
 
-def prepare(library: Library, session: Any) -> Prepared:
+def prepare(library: Library, session: Any, geometry: Any, voxels: Callable[[str], int]) -> Prepared:
     """Give a neighbour its box and a segment its first."""
-    geometry = session.volume.geometry
     neighbour, first, second = (
         library("BoxPrompt")(tuple(tuple(geometry.to_ras(corner).tolist()) for corner in corners))
         for corners in (NEIGHBOUR, FIRST, SECOND)
@@ -135,31 +134,33 @@ def prepare(library: Library, session: Any) -> Prepared:
     library("new_segment")(session, "Neighbour").add(neighbour)
     segment = library("new_segment")(session, "Organ")
     segment.add(first)
-    store = session.ledger.store
-    return Prepared(lambda: segment.add(second), lambda: int(store.read(segment.segment_id, geometry.box).sum()))
+    return Prepared(lambda: segment.add(second), lambda: voxels(segment.segment_id))
 
 
 @contextmanager
 def in_memory(library: Library) -> Iterator[Prepared]:
     """As a script does it."""
     card, volume = library("parse_card")(CARD), new_volume(library)
-    choice = library("ModelChoice").of(card)
-    yield prepare(library, library("open_session")(volume, new_client(library, card), choice))
+    choice, store = library("ModelChoice").of(card), library("ArrayStore")(volume.geometry)
+    session = library("open_session")(volume, new_client(library, card), choice, store)
+    yield prepare(library, session, volume.geometry, lambda key: int(store.read(key, volume.geometry.box).sum()))
 
 
 @contextmanager
 def in_scene(library: Library) -> Iterator[Prepared]:
     """As a script in Slicer does it, with what keeps a panel's session against crashes."""
-    card, choice_of = library("parse_card")(CARD), library("ModelChoice").of
+    card, volume = library("parse_card")(CARD), new_volume(library)
     headless = library("boot_scene")()
-    volume_node = library("add_volume_node")(headless.scene, new_volume(library))
-    segmentation_node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    segmentation_node.CreateDefaultDisplayNodes()
-    opened = library("NodeSession")(volume_node, segmentation_node, new_client(library, card), choice_of(card))
-    recovery = library("SceneRecovery")(opened.session, segmentation_node)
+    volume_node = library("add_volume_node")(headless.scene, volume)
+    node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.CreateDefaultDisplayNodes()
+    choice = library("ModelChoice").of(card)
+    opened = library("NodeSession")(volume_node, node, new_client(library, card), choice)
+    recovery = library("SceneRecovery")(opened.session, node)
     opened.session.on_outcome = recovery.note
+    read = importlib.import_module("slicer.util").arrayFromSegmentBinaryLabelmap
     with opened as session:
-        yield prepare(library, session)
+        yield prepare(library, session, volume.geometry, lambda key: int(read(node, key, volume_node).sum()))
     recovery.close()
 
 
