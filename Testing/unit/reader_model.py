@@ -13,7 +13,12 @@ from Testing.unit.fakes import CARD_TOML, fake_card
 
 WIDTH = 12
 LONGEST = 60  # characters that it reads
-READER_TOML = CARD_TOML.replace('"fake"', '"reader"').replace('"segment"', '"classify"').replace('["box"]', '["text"]')
+READER_TOML = (
+    CARD_TOML.replace('"fake"', '"reader"')
+    .replace('"segment"', '"classify"')
+    .replace('["box"]', '["text"]')
+    .replace('"lite-medsam"', '"clip"')
+)
 
 
 @dataclass(slots=True)
@@ -59,7 +64,9 @@ def sigmoid_reader(**fields) -> ReaderModel:
 
 
 def reader_card(**changes) -> ModelCard:
-    return replace(fake_card(), id="reader", title="Reader", task="classify", prompts=("text",), **changes)
+    return replace(
+        fake_card(), id="reader", title="Reader", task="classify", family="clip", prompts=("text",), **changes
+    )
 
 
 def _grey(image):
