@@ -18,7 +18,6 @@ from .core.outcomes import Done, ImageChanged, Outcome, Refused
 from .core.overlap import OverlapPolicy
 from .core.progress import ProgressReport
 from .core.regions import Region
-from .core.requests import Request
 from .core.session import Options, Session
 from .core.steps import ModelChoice
 from .core.volume import Volume
@@ -27,10 +26,9 @@ from .mrml.scene_recovery import SceneRecovery
 from .mrml.session_prompts import SessionPrompts
 from .mrml.session_store import SceneStore
 from .mrml.volumes import NodeImage, volume_from_node
-from .worker.client import Client
-from .worker.conversation import deliver
-from .worker.messages import Event, Progressed
-from .worker.pump import Pump
+from .worker.client import Client, deliver
+from .worker.poller import Poller
+from .worker.protocol import Event, Progressed, Request
 
 # What is to be shown anew: the nodes are others; the segments or their prompts have changed; a request began, went on
 # or ended; something was done, waits to be confirmed, or failed.
@@ -103,7 +101,7 @@ class Desk:
     _recovery: SceneRecovery | None = None
     _volume: Volume | None = None
     _volume_stamp: Hashable = None
-    _pump: Pump = field(init=False)
+    _pump: Poller = field(init=False)
     _asked_at: float = 0.0
     _given_up: FoundationSegError | None = None
     _allowed: tuple[Any, Any] | None = None
@@ -111,7 +109,7 @@ class Desk:
     _other: tuple[int, Callable[[Event], None]] | None = None
 
     def __post_init__(self) -> None:
-        self._pump = Pump(self.client, self._take, self.stop_timer)
+        self._pump = Poller(self.client, self._take, self.stop_timer)
 
     @property
     def owes_surfaces(self) -> bool:

@@ -1,10 +1,11 @@
 """For panels and scripts: which models there are, what each still needs, and how it comes and goes. Nothing here is Qt.
 
-What waits is for scripts and says so; a panel starts an :class:`~.worker.errand.Errand` or a client and polls it.
+What waits is for scripts and says so; a panel submits the same request to a client and polls it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from .core.inspection import PythonReport, inspect_python
 from .core.progress import ProgressReport
 from .core.readiness import Readiness, Stored, assess
 from .core.redaction import without_paths
-from .core.requests import DeviceChoice, DownloadRequest
 from .core.requirements import requirement_name, requirements_of
 from .hub.fetch import is_accepted, must_accept, require_fetchable
 from .hub.hugging_face import has_login
 from .hub.plan import plan_removal, remove
 from .hub.store import Store, default_store_folder, free_bytes
+from .requests.codec import to_document
+from .requests.maintenance import DownloadRequest, InspectRequest
+from .requests.worker_settings import DeviceChoice
 from .worker.client import Client, ask
-from .worker.errand import Errand
-from .worker.processes import wants_offline
-from .worker.settings import worker_command
+from .worker.process import wants_offline, worker_command
+from .worker.process_client import ProcessClient
 
 _OF_INTEREST = ("torchvision", "SimpleITK", "safetensors", "pip")
 
@@ -89,40 +91,26 @@ def readiness(
     return assess(card, python, stored(store, card, inherited), device)
 
 
-def start_inspection(
-    names: Iterable[str],
-    *,
-    devices: bool,
+def inspect(
+    catalogue: Mapping[str, ModelCard],
     python: str = "",
     inherited: Mapping[str, str] | None = None,
-) -> Errand:
-    """Begin to ask the worker's Python what it has; :meth:`.PythonReport.from_document` reads the result.
-
-    Args:
-        names: the packages to tell of.
-        devices: also what PyTorch can compute on, for which it is imported there: seconds.
-        python: which one; the running one's, unless given.
-        inherited: what its process starts with.
-
-    Raises:
-        InputError: there is no such Python.
-    """
-    arguments = {"packages": list(names), "devices": devices}
-    return Errand.start(worker_command(python, "errand_main"), "inspect", arguments, inherited)
-
-
-def inspect(
-    catalogue: Mapping[str, ModelCard], python: str = "", inherited: Mapping[str, str] | None = None
+    *,
+    devices: bool = False,
 ) -> PythonReport:
     """What the worker's Python has. For scripts: it waits, where that is not the running Python, about 0.1 s.
+
+    With ``devices`` also what PyTorch can compute on, for which it is imported there: seconds.
 
     Raises:
         InputError: there is no such Python, or it is none.
     """
-    if not python:
-        return inspect_python(package_names(catalogue))
-    errand = start_inspection(package_names(catalogue), devices=False, python=python, inherited=inherited)
-    return PythonReport.from_document(errand.finish())
+    names = package_names(catalogue)
+    if not python and not devices:
+        return inspect_python(names)
+    with closing(ProcessClient(command=worker_command(python), inherited=inherited)) as client:
+        report: PythonReport = ask(client, InspectRequest(1, names, devices))
+    return report
 
 
 def models(store: Store, python: PythonReport | None) -> list[dict[str, Any]]:
@@ -209,8 +197,7 @@ class Diagnosis:
 
     def to_document(self) -> dict[str, Any]:
         """As JSON values; texts that other programs wrote are without folders and names."""
-        document = asdict(self) | {"python": None if self.python is None else self.python.to_document()}
-        document["problem"] = without_paths(self.problem)
+        document: dict[str, Any] = to_document(replace(self, problem=without_paths(self.problem)))
         if self.python is not None and self.python.devices is not None:
             document["python"]["devices"]["problem"] = without_paths(self.python.devices.problem)
         return document
@@ -258,8 +245,7 @@ def run_diagnosis(
     """Ask the worker's Python for everything, and wait: some seconds, since PyTorch is imported there."""
     answer: PythonReport | FoundationSegError
     try:
-        errand = start_inspection(package_names(read_catalogue()), devices=True, python=python, inherited=inherited)
-        answer = PythonReport.from_document(errand.finish())
+        answer = inspect(read_catalogue(), python, inherited, devices=True)
     except FoundationSegError as error:
         answer = error
     return diagnose(store, answer, is_own_python=not python, software=software, inherited=inherited)

@@ -22,8 +22,7 @@ from .core.segment_store import PromptStore, SegmentStore
 from .core.session import Options, Session
 from .core.steps import ModelChoice
 from .core.volume import Volume
-from .worker.client import Client, OnProgress, ask
-from .worker.conversation import finish
+from .worker.client import Client, OnProgress, ask, finish
 
 
 def choose(model_id: str, intensity: str = "auto", region: Region | None = None) -> ModelChoice:

@@ -20,7 +20,7 @@ from FoundationSegLib.mrml.classification_nodes import show_classification
 from FoundationSegLib.mrml.evidence_nodes import add_evidence_segment, show_evidence
 from FoundationSegLib.mrml.roi import box_of_roi
 from FoundationSegLib.mrml.segment_names import accept_label
-from FoundationSegLib.worker.messages import Classified, Event, Failed, Progressed
+from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 
 from .choices import ChoiceBox
 from .slots import slot
@@ -202,8 +202,8 @@ class ClassifyPart:
             return
         if isinstance(event, Failed):
             self.tell(event.error)
-        elif isinstance(event, Classified):
-            self._answer = event.classification
+        elif isinstance(event, Answered) and isinstance(event.answer, Classification):
+            self._answer = event.answer
             self._show_answer()
             if self._wish is not None:
                 self._show_evidence()

@@ -1,10 +1,9 @@
 """What the panel and its dialogs know of the models on this computer, and how they come and go. One for the module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-
-import qt
 
 from FoundationSegLib import model_management
 from FoundationSegLib.core.cards import ModelCard, card_folder, read_catalogue
@@ -12,18 +11,31 @@ from FoundationSegLib.core.errors import Cancelled, CardError, FoundationSegErro
 from FoundationSegLib.core.inspection import DeviceReport, PythonReport, inspect_python
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.readiness import Readiness
-from FoundationSegLib.core.requests import DownloadRequest
-from FoundationSegLib.worker.errand import Errand, Task
-from FoundationSegLib.worker.messages import Event, Failed, Progressed
+from FoundationSegLib.requests.maintenance import (
+    DownloadRequest,
+    ImportRequest,
+    InspectRequest,
+    InstallPackagesRequest,
+    PlanPackagesRequest,
+    RemoveRequest,
+)
+from FoundationSegLib.worker.process import Timeouts, worker_command
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.pump import Pump
-from FoundationSegLib.worker.settings import Patience, worker_command
+from FoundationSegLib.worker.protocol import Request, task_of
 
-from .errand_timer import ErrandTimer
-from .settings import Settings, inherited_environment, open_client, read_settings, store_folder, write_settings
+from .background_task import BackgroundTask
+from .settings import (
+    Settings,
+    inherited_environment,
+    open_client,
+    read_settings,
+    store_folder,
+    worker_settings,
+    write_settings,
+)
 
-_INTERVAL_MS = 50
-_STOP_S = 0.03  # a download that is killed goes on where it was, and nobody has to wait for its end
+# What is over may be killed, a download goes on where it was, and nothing has to wait for the end of its process.
+_TIMEOUTS = Timeouts(stop_s=0.03)
 
 
 Cards = tuple[dict[str, ModelCard], CardError | None]
@@ -55,7 +67,7 @@ class Told:
 class ModelDesk:
     """The settings, the catalogue, the store and the worker's Python; and the one piece of work on them at a time.
 
-    Downloads have a client of their own, so that segmenting goes on meanwhile.
+    Each piece of work has a process of its own, so that segmenting goes on meanwhile.
 
     Attributes:
         settings: as they are now; changed by :meth:`change_settings` alone.
@@ -63,7 +75,7 @@ class ModelDesk:
         catalogue_problem: why the user's own cards are left out; None where they are not.
         python: what the worker's Python has; None until that is known.
         problem: why the worker's Python gave no answer; None if it did.
-        work: what is under way, ``"download"`` or the name of the errand; empty for nothing.
+        work: the name of the task that is under way, as in the worker's table of tasks; empty for none.
         model_id: the model that it is about, if any.
     """
 
@@ -84,14 +96,9 @@ class ModelDesk:
         self._devices: DeviceReport | None = None
         self._stop_worker = stop_worker
         self._observers: list[Callable[[], None]] = []
-        self._inspection, self._errands = ErrandTimer(), ErrandTimer()
-        self._client: ProcessClient | None = None
-        self._pump: Pump | None = None
+        self._inspection, self._task = BackgroundTask(), BackgroundTask()
         self._told: Told | None = None
         self._numbers = 0
-        self._timer = qt.QTimer()
-        self._timer.setInterval(_INTERVAL_MS)
-        self._timer.connect("timeout()", self._tick)
 
     @property
     def store(self) -> model_management.Store:
@@ -124,8 +131,7 @@ class ModelDesk:
         has_other_python = settings.worker_python != self.settings.worker_python
         self.settings = settings
         write_settings(settings)
-        self._stop_worker()
-        self._close_client()
+        self.stop_workers()
         if has_other_python:
             self.python = self.problem = self._devices = None
             self.refresh()
@@ -162,17 +168,8 @@ class ModelDesk:
             self.notify()
             on_end()
 
-        try:
-            errand = model_management.start_inspection(
-                names,
-                devices=devices,
-                python=self.settings.worker_python,
-                inherited=inherited_environment(self.settings),
-            )
-        except FoundationSegError as error:
-            fail(error)
-            return
-        self._inspection.run(errand, lambda result: self._take_report(PythonReport.from_document(result), on_end), fail)
+        request = InspectRequest(self._next_number(), names, devices)
+        self._inspection.run(self._package_client(), request, lambda report: self._take_report(report, on_end), fail)
 
     def _take_report(self, report: PythonReport, on_end: Callable[[], None]) -> None:
         self._devices = report.devices or self._devices
@@ -180,95 +177,80 @@ class ModelDesk:
         self.notify()
         on_end()
 
-    def run(self, task: Task, arguments: dict[str, Any], told: Told, model_id: str = "") -> None:
-        """Begin an errand: with packages in the worker's Python, otherwise in Slicer's own.
+    def plan_packages(self, requirements: Sequence[str], told: Told, model_id: str) -> None:
+        """Begin to ask pip what it would install into the worker's Python; the result is a ``PackagePlan``."""
+        request = PlanPackagesRequest(self._next_number(), tuple(requirements))
+        self._begin(request, self._package_client(), told, model_id)
 
-        Raises:
-            FoundationSegError: it cannot be started.
+    def install_packages(
+        self, requirements: Sequence[str], told: Told, model_id: str, from_elsewhere: Sequence[str] = ()
+    ) -> None:
+        """Begin to install packages into the worker's Python; workers are ended first.
+
+        ``from_elsewhere`` names packages that must not come from pip.
         """
-        is_about_packages = task in ("plan_packages", "install_packages")
-        python = self.settings.worker_python if is_about_packages else ""
-        inherited = inherited_environment(self.settings) if is_about_packages else None
-        if task == "install_packages":
-            self.stop_workers()
-        self._give_up()
-        errand = Errand.start(worker_command(python, "errand_main"), task, arguments, inherited)
-        self._begin(task, model_id, told)
-        self._errands.run(errand, self._end_well, self._end_badly, told.progress)
+        self.stop_workers()
+        request = InstallPackagesRequest(self._next_number(), tuple(requirements), tuple(from_elsewhere))
+        self._begin(request, self._package_client(), told, model_id)
 
     def import_checkpoint(self, model_id: str, source: str, told: Told, *, accept_license: bool) -> None:
         """Begin to bring a checkpoint in from a folder or an archive."""
-        arguments = {"model": model_id, "source": source, "accept_license": accept_license}
-        self.run("import_checkpoint", arguments | {"store": str(self.store.folder)}, told, model_id)
+        request = ImportRequest(self._next_number(), model_id, Path(source), accept_license)
+        self._begin(request, self._store_client(), told, model_id)
 
-    def remove_checkpoints(self, model_ids: list[str], told: Told) -> None:
-        """Begin to remove everything that is stored of some models; the worker lets go of them first."""
+    def remove_checkpoints(self, model_ids: Sequence[str], told: Told) -> None:
+        """Begin to remove everything that is stored of some models; the worker lets go of them first.
+
+        The result is a ``RemovedCheckpoints``.
+        """
         self.stop_workers()
-        self.run("remove_checkpoints", {"models": model_ids, "store": str(self.store.folder)}, told)
+        self._begin(RemoveRequest(self._next_number(), tuple(model_ids)), self._store_client(), told)
 
     def download(self, model_id: str, told: Told, *, accept_license: bool = False) -> None:
         """Begin to download a checkpoint, or what is missing of it."""
-        self._give_up()
-        self._numbers += 1
-        if self._client is None:
-            self._client = open_client(self.settings, Patience(stop_s=_STOP_S))
-            self._pump = Pump(self._client, self._take_event, self._timer.stop)
-        self._begin("download", model_id, told)
-        self._client.submit(DownloadRequest(self._numbers, model_id, accept_license))
-        self._timer.start()
+        request = DownloadRequest(self._next_number(), model_id, accept_license)
+        self._begin(request, open_client(self.settings, _TIMEOUTS), told, model_id)
 
     def cancel(self) -> None:
         """Stop what is under way; it fails as cancelled. What has arrived of a download is kept."""
-        self._errands.cancel()
-        if self._client is not None:
-            self._client.cancel(self._numbers)
+        self._task.cancel()
 
     def stop_workers(self) -> None:
-        """End the panel's worker and that of the downloads; both start again when they are needed."""
+        """End the panel's worker and a download; the worker starts again when it is needed."""
         self._stop_worker()
-        self._close_client()
+        if self.work == "download":
+            self._task.close()
+            self._end_badly(Cancelled("the download was stopped, since the worker was"))
 
     def close(self) -> None:
         """End whatever is under way; nobody is told."""
         self._observers.clear()
         self._told = None
         self._inspection.close()
-        self._errands.close()
-        self._close_client()
+        self._task.close()
 
-    def _close_client(self) -> None:
-        self._timer.stop()
-        client, self._client, self._pump = self._client, None, None
-        if client is not None:
-            client.close()
-        if self.work == "download":
-            self._end_badly(Cancelled("the download was stopped, since the worker was"))
+    def _next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
 
-    def _tick(self) -> None:
-        if self._pump is not None:
-            self._pump.tick()
+    def _package_client(self) -> ProcessClient:
+        """A client of the worker's Python, whose packages it is about."""
+        command = worker_command(self.settings.worker_python)
+        return ProcessClient(worker_settings(self.settings), command, _TIMEOUTS, inherited_environment(self.settings))
 
-    def _take_event(self, event: Event) -> None:
-        told = self._told
-        if event.request_id != self._numbers or self.work != "download" or told is None:
-            return
-        if isinstance(event, Progressed):
-            told.progress(event.report)
-        elif isinstance(event, Failed):
-            self._end_badly(event.error)
-        else:
-            self._end_well({})
+    def _store_client(self) -> ProcessClient:
+        """A client of Slicer's own Python: checkpoints can be moved where the worker's Python is missing."""
+        return ProcessClient(worker_settings(self.settings), worker_command(), _TIMEOUTS)
 
-    def _give_up(self) -> None:
-        """Something else takes the place of what is under way."""
+    def _begin(self, request: Request, client: ProcessClient, told: Told, model_id: str = "") -> None:
+        """Begin a request; it takes the place of the one under way."""
         if self.work:
             self.cancel()
-            self._errands.close()
+            self._task.close()
             self._end_badly(Cancelled("something else took its place"))
-
-    def _begin(self, work: str, model_id: str, told: Told) -> None:
-        self.work, self.model_id, self._told = work, model_id, told
+        self.work, self.model_id, self._told = task_of(request)[0], model_id, told
         self.notify()
+        self._task.run(client, request, self._end_well, self._end_badly, told.progress)
 
     def _end_well(self, result: Any) -> None:
         told = self._end()

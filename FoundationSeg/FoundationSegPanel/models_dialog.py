@@ -191,7 +191,7 @@ class ModelsDialog:
             self._desk.remove_checkpoints([card.id for card, _size in found], told)
 
     def _show_freed(self, result: Any) -> None:
-        self._say(_("{size} freed.").format(size=bytes_text(result["bytes_freed"])))
+        self._say(_("{size} freed.").format(size=bytes_text(result.bytes_freed)))
 
     @slot
     def _open_folder(self) -> None:

@@ -1,12 +1,11 @@
 """What a model still needs, as the rows of the first run's table: what, how large, from where."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from slicer.i18n import tr as _
 
 from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.packages import FROM_EXTENSION, canonical
+from FoundationSegLib.core.packages import FROM_EXTENSION, PackagePlan, canonical
 from FoundationSegLib.core.readiness import Readiness
 from FoundationSegLib.core.requirements import requirement_name
 from FoundationSegLib.core.sizes import bytes_text
@@ -62,19 +61,14 @@ def _about(name: str) -> str:
     return _("about {size}").format(size=bytes_text(size)) if size else _("small")
 
 
-def planned_rows(plan: Mapping[str, Any]) -> tuple[list[Row], int]:
-    """What pip would install, as it says itself, and the sum in bytes.
-
-    Args:
-        plan: a :class:`~FoundationSegLib.core.packages.PackagePlan` as JSON values.
-    """
-    packages: Iterable[Mapping[str, Any]] = plan["packages"]
+def planned_rows(plan: PackagePlan) -> tuple[list[Row], int]:
+    """The packages that pip would install, one a row, and the sum of their sizes in bytes."""
     found, total = [], 0
-    for package in packages:
-        name = f"{package['name']} {package['version']}"
-        if package["installed"]:
-            name = _("{name}, replaces {old}").format(name=name, old=package["installed"])
-        size = bytes_text(package["bytes"]) if package["bytes"] else _("unknown")
+    for package in plan.packages:
+        name = f"{package.name} {package.version}"
+        if package.installed:
+            name = _("{name}, replaces {old}").format(name=name, old=package.installed)
+        size = bytes_text(package.bytes) if package.bytes else _("unknown")
         found.append((name, size, _("the Python Package Index")))
-        total += package["bytes"]
+        total += package.bytes
     return found, total

@@ -130,7 +130,7 @@ class SetUp:
 
         self._is_left = False
         self._work(_("Asking the Python Package Index..."))
-        self._run("plan_packages", {"requirements": list(self.readiness.missing_packages)}, take)
+        self._desk.plan_packages(self.readiness.missing_packages, self._told(take), self._card.id)
 
     def _go_on(self) -> None:
         """Begin the next step; whatever is there already is left out."""
@@ -146,8 +146,9 @@ class SetUp:
             self._listener.ask_license()
         elif step == "weights":
             self._work(_("Downloading {title}...").format(title=self._card.title))
-            told = Told(self._finish("weights"), self._fail, self._report)
-            self._desk.download(self._card.id, told, accept_license=self._accepts_license)
+            self._desk.download(
+                self._card.id, self._told(self._finish("weights")), accept_license=self._accepts_license
+            )
         else:
             self.is_working = False
             self._listener.stand()
@@ -172,17 +173,12 @@ class SetUp:
             self._fail(PackageError(_("another extension is installing packages; try again when it is done")))
             return
         self._work(_("Installing Python packages..."))
-        asked = {
-            "requirements": list(self.readiness.missing_packages),
-            "from_elsewhere": list(FROM_EXTENSION) if own else [],
-        }
-        self._run("install_packages", asked, self._finish("packages"))
+        elsewhere = FROM_EXTENSION if own else ()
+        told = self._told(self._finish("packages"))
+        self._desk.install_packages(self.readiness.missing_packages, told, self._card.id, elsewhere)
 
-    def _run(self, task: Any, arguments: dict[str, Any], on_done: Callable[[Any], None]) -> None:
-        try:
-            self._desk.run(task, arguments, Told(on_done, self._fail, self._report), self._card.id)
-        except FoundationSegError as error:
-            self._fail(error)
+    def _told(self, on_done: Callable[[Any], None]) -> Told:
+        return Told(on_done, self._fail, self._report)
 
     def _work(self, text: str) -> None:
         self.is_working = True

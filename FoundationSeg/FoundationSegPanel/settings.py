@@ -9,10 +9,10 @@ from typing import Any
 import qt
 import slicer
 
-from FoundationSegLib.core.requests import DeviceChoice, MemoryBudget
 from FoundationSegLib.model_management import open_store
+from FoundationSegLib.requests.worker_settings import DeviceChoice, MemoryBudget, WorkerSettings
+from FoundationSegLib.worker.process import Timeouts, worker_command
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import Patience, WorkerSettings, worker_command
 
 _GROUP = "FoundationSeg"
 DEVICES: tuple[DeviceChoice, ...] = ("auto", "cuda", "mps", "cpu")
@@ -128,11 +128,11 @@ def follow_settings(client: ProcessClient, settings: Settings) -> None:
     client.settings, client.command, client.inherited = made.settings, made.command, made.inherited
 
 
-def open_client(settings: Settings, patience: Patience | None = None) -> ProcessClient:
+def open_client(settings: Settings, timeouts: Timeouts | None = None) -> ProcessClient:
     """A client whose worker starts, with the first request, as the settings say."""
     return ProcessClient(
         worker_settings(settings),
         worker_command(settings.worker_python),
-        patience or Patience(),
+        timeouts or Timeouts(),
         inherited_environment(settings),
     )

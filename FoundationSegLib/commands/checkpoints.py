@@ -3,10 +3,10 @@
 from ..core.cards import ModelCard
 from ..core.errors import PackageMissingError
 from ..core.packages import installed_version
-from ..core.requests import DeviceChoice
 from ..core.requirements import requirement_name
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.store import Store, default_store_folder
+from ..requests.worker_settings import DeviceChoice
 from .terminal import announce_download
 
 

@@ -24,9 +24,9 @@ from ..core.scoring import RuleChoice, Scoring
 from ..core.volume import Volume, require_image
 from ..hub.store import default_store_folder
 from ..io.output_files import output_format
+from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
-from ..worker.settings import WorkerSettings
 from .checkpoints import announce_missing
 from .classification_results import answer_lines, classify_report, csv_text, evidence_writer, failure_rows, rows_of
 from .interrupts import interrupts_wait

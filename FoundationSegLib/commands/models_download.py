@@ -10,14 +10,14 @@ from ..core.cards import ModelCard, find_card, read_catalogue
 from ..core.errors import Cancelled
 from ..core.packages import PackagePlan, PipTool, PlannedPackage, install_packages, missing_packages, plan_packages
 from ..core.progress import Progress
-from ..core.requests import DownloadRequest
 from ..core.sizes import bytes_text
 from ..hub.fetch import require_fetchable
 from ..hub.plan import DownloadPlan, plan_download
 from ..hub.store import Store, default_store_folder
+from ..requests.maintenance import DownloadRequest
+from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
-from ..worker.settings import WorkerSettings
 from .card_texts import size_text
 from .model_actions import Actions, add_action
 from .terminal import ProgressLine, announce_download, say

@@ -15,15 +15,15 @@ from ..core.intensity import check_policy
 from ..core.placement import prompts_in_ras, require_inside
 from ..core.prompts import PromptSet
 from ..core.prompts_document import prompts_to_document
-from ..core.requests import Direction, HandOver, MemoryBudget, Prediction, PredictRequest, Propagation
+from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..core.sizes import bytes_of
 from ..core.volume import Volume, require_image
 from ..engine.hand_over import choose_hand_over
 from ..hub.store import default_store_folder
 from ..io.output_files import output_format
+from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
-from ..worker.settings import WorkerSettings
 from . import words
 from .checkpoints import announce_missing
 from .interrupts import interrupts_wait

@@ -20,6 +20,10 @@ class GoneError(InputError):
     """What was to be segmented does not exist any more: the volume, the segmentation or the segment was deleted."""
 
 
+class DocumentError(InputError):
+    """A JSON document, a TOML file or a message has another form than it should; the message names the place."""
+
+
 class GeometryError(FoundationSegError):
     """An image's place in space cannot be used: singular, non-linear, unevenly spaced."""
 

@@ -9,9 +9,8 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 OLDEST_PYTHON = (3, 11)
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -68,25 +67,6 @@ class PythonReport:
     packages: Mapping[str, str]
     is_managed: bool = False
     devices: DeviceReport | None = None
-
-    def to_document(self) -> dict[str, Any]:
-        """As JSON values."""
-        document = asdict(self)
-        if self.devices is not None:
-            document["devices"]["devices"] = [asdict(device) for device in self.devices.devices]
-        return document
-
-    @staticmethod
-    def from_document(document: Mapping[str, Any]) -> "PythonReport":
-        """The report of :meth:`to_document`."""
-        told = document["devices"]
-        devices = None
-        if told is not None:
-            found = tuple(Device(**device) for device in told["devices"])
-            devices = DeviceReport(found, told["driver"], told["runtime"], told["problem"])
-        return PythonReport(
-            document["version"], document["system"], dict(document["packages"]), document["is_managed"], devices
-        )
 
 
 def inspect_python(packages: Iterable[str]) -> PythonReport:

@@ -4,9 +4,11 @@ Some models' packages bring in another torch or numpy, which breaks whatever els
 of all. What is there is kept, or nothing is installed.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,13 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import PackageError, PackageMissingError
+from .errors import Cancelled, PackageError, PackageMissingError
 from .progress import Progress, ProgressReport
 from .requirements import is_satisfied, requirement_name
 
 KEPT = ("torch", "torchvision", "numpy", "SimpleITK", "requests")
 FROM_EXTENSION = ("torch", "torchvision")  # in Slicer, the PyTorch extension installs them, and nobody else
 _POLL_S = 0.1
+_PLACING = "Installing collected packages"  # pip's word when it begins to change what is installed
+_PLACING_S = 50.0  # torch, from a slow disk
+_INTERRUPT_S = 5.0
 _SIZE_TIMEOUT_S = 5.0
 
 
@@ -224,21 +229,36 @@ def _wait(command: Sequence[str], log: Path, progress: Progress) -> int:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.STDOUT, creationflags=no_window
         )
-        line, rest = "", b""
+        reported, line, rest = None, "", b""
         try:
             while process.poll() is None:
                 *whole, rest = (rest + reading.read()).split(b"\n")
                 line = next((text.decode(errors="replace").strip() for text in reversed(whole) if text.strip()), line)
                 progress.check()
-                progress.report(ProgressReport("packages", 0, 0, line))
-                try:
+                if line != reported:
+                    progress.report(ProgressReport("packages", 0, 0, line))
+                    reported = line
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_S)
-                except subprocess.TimeoutExpired:
-                    continue
+        except Cancelled:
+            _stop_softly(process, log)
+            raise
         finally:
             process.kill()
             process.wait()
     return process.returncode
+
+
+def _stop_softly(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Let pip end: while it puts files into their places by itself, before that by a Ctrl-C.
+
+    A package of which half the files are there, or which was taken away for its newer version, would harm.
+    """
+    is_placing = _PLACING in log.read_text(encoding="utf-8", errors="replace")
+    if sys.platform != "win32" and not is_placing:
+        process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_PLACING_S if is_placing else _INTERRUPT_S)
 
 
 def _reason(log: str) -> str:

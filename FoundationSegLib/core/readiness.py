@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..requests.worker_settings import DeviceChoice
 from .adapters import has_adapter
 from .card_values import ModelCard
 from .inspection import OLDEST_PYTHON, Device, PythonReport
-from .requests import DeviceChoice
 from .requirements import missing_requirements, requirements_of
 
 # In the order in which a user has to deal with them. "adapter": this version cannot run the family. "python": the

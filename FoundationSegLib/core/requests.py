@@ -4,51 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .classify_request import ClassifyRequest
 from .errors import InputError
 from .geometry import Box
 from .mask import PackedMask
 from .prompts import SegmentPrompts
-
-DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
-
-# How a 3-D box is followed from slice to slice. "official": from the middle slice as it is stored, the box around the
-# neighbour's mask, wherever that leads (CVPR24_LiteMedSAM_infer.py). "surest": from several slices, turned the way a
-# radiologist sees them, with boxes cut to the prompt; each slice keeps the answer that the model is surest of.
-BoxRule = Literal["surest", "official"]
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryBudget:
-    """What an engine may keep, in bytes. What was not used the longest goes first; the newest stays in any case.
-
-    A LiteMedSAM embedding takes 4 MB: half a gigabyte is a chest CT of 128 slices, wholly encoded. ``limit`` is what
-    the worker is to take in all, on the host and on the device each; None for as much as there is.
-    """
-
-    volumes: int = 2 * 2**30
-    embeddings: int = 512 * 2**20
-    models: int = 6 * 2**30
-    limit: int | None = None
-
-    def within_limit(self) -> "MemoryBudget":
-        """The same with nothing above the limit."""
-        if self.limit is None:
-            return self
-        kept = (min(amount, self.limit) for amount in (self.volumes, self.embeddings, self.models))
-        return MemoryBudget(*kept, self.limit)
-
-    @property
-    def total(self) -> int:
-        """All of it, in bytes."""
-        return self.volumes + self.embeddings + self.models
-
-    @staticmethod
-    def within(total: int) -> "MemoryBudget":
-        """A budget of so many bytes, shared out as the usual one is."""
-        usual = MemoryBudget()
-        return MemoryBudget(*(part * total // usual.total for part in (usual.volumes, usual.embeddings, usual.models)))
-
 
 Direction = Literal["both", "up", "down"]
 HandOver = Literal["auto", "box", "mask", "points"]
@@ -106,24 +65,6 @@ class PredictRequest:
     intensity: str = "auto"
     propagation: Propagation | None = None
     region: Box | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadRequest:
-    """A model's checkpoint to download, or what is damaged of it; one that is whole is left alone.
-
-    Attributes:
-        request_id: a number that the answer repeats; the caller makes it unique, also among predictions.
-        model_id: the model's card.
-        accept_license: the user accepts the model's terms now.
-    """
-
-    request_id: int
-    model_id: str
-    accept_license: bool = False
-
-
-Request = PredictRequest | DownloadRequest | ClassifyRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The interactive session: one per volume and segmentation. Prompts in, edits out; nothing is ever lost.
 
 A session never waits and knows no client but by :class:`~.segment_store.Predictor`. Whoever polls the client hands its
-answers over (:func:`FoundationSegLib.worker.conversation.deliver`); a script waits, a panel lets a timer tick.
+answers over (:func:`FoundationSegLib.worker.client.deliver`); a script waits, a panel lets a timer tick.
 """
 
 import itertools

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.inspection import Device, DeviceReport, cpu, memory_bytes
-from ..core.requests import DeviceChoice
+from ..requests.worker_settings import DeviceChoice
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu
 

@@ -17,20 +17,13 @@ from ..core.intensity import IntensityMapping, resolve_intensity
 from ..core.looks import resolve_looks
 from ..core.packages import unusable_package
 from ..core.progress import Progress
-from ..core.requests import (
-    BoxRule,
-    CheckpointRecord,
-    DeviceChoice,
-    DownloadRequest,
-    MemoryBudget,
-    Prediction,
-    PredictRequest,
-    Propagation,
-)
+from ..core.requests import CheckpointRecord, Prediction, PredictRequest, Propagation
 from ..core.volume import Volume, require_image
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..models.protocols import SliceModel, VolumeModel, has_memory, load_slice_model, load_volume_model
+from ..requests.maintenance import DownloadRequest
+from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache
 from .classifying import classify

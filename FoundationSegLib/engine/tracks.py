@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ..core.errors import PromptError
 from ..core.geometry import AXES, Axis, Shape, array_axis
-from ..core.requests import BoxRule, Direction, Propagation
+from ..core.requests import Direction, Propagation
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..requests.worker_settings import BoxRule
 from .orientation import Orientation
 from .slice_parts import PartOfPrompt, Placed, SlicePart, VolumeBox, extent, grown
 

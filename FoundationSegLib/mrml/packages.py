@@ -1,6 +1,6 @@
 """PyTorch inside Slicer: through the extension that chooses the build which fits the computer, and nothing else.
 
-Every other package is installed by pip in a process of its own, :mod:`FoundationSegLib.worker.errand_main`, which can
+Every other package is installed by pip in a process of its own, :mod:`FoundationSegLib.worker.server`, which can
 be watched and stopped.
 """
 

@@ -1,25 +1,29 @@
-"""The client: one interface, whoever does the work. Here: the one that works in line, for tests and simple scripts."""
+"""The client: one interface, whoever does the work. Here also the in-line client, for tests and simple scripts."""
 
 import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 from ..core.classification import Classification
 from ..core.classify_request import ClassifyRequest
-from ..core.errors import Cancelled, FoundationSegError
+from ..core.errors import Cancelled, FoundationSegError, InputError
 from ..core.progress import CancelToken, Progress, ProgressReport
-from ..core.requests import DownloadRequest, Prediction, PredictRequest, Request
+from ..core.requests import Prediction, PredictRequest
 from ..core.volume import Volume
-from .messages import Answered, Classified, Downloaded, Event, Failed, Progressed
+from ..requests.maintenance import DownloadRequest
+from .protocol import Answered, Event, Failed, Progressed, Request
+
+OnProgress = Callable[[ProgressReport], None]
+_WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them
 
 
 class Client(Protocol):
-    """What a session, a panel or a command talks to. One request is under way at a time: the newest.
+    """The interface that a session, a panel or a command works through. One request is under way at a time: the newest.
 
-    That holds for downloads, too: a prediction ends one that is under way, and what has arrived of it is kept. Who
-    wants to predict meanwhile has another client download.
+    That holds for downloads, too: a prediction ends one that is under way, and what has arrived of it is kept. To
+    predict meanwhile, use another client for the download.
     """
 
     @property
@@ -44,7 +48,7 @@ class Client(Protocol):
         ...
 
     def submit(self, request: Request) -> None:
-        """Ask for a prediction, a classification or a download.
+        """Begin a task: any request of :data:`.protocol.TASKS`.
 
         Whatever was asked before and is not answered yet fails as cancelled.
         """
@@ -57,7 +61,7 @@ class Client(Protocol):
         ...
 
     def poll(self) -> tuple[Event, ...]:
-        """What happened since the last call, oldest first. Never waits."""
+        """The events since the last call, oldest first. Never waits."""
         ...
 
     def wait(self, timeout_s: float) -> None:
@@ -76,8 +80,8 @@ class Client(Protocol):
         ...
 
 
-class Answering(Protocol):
-    """What an in-line client needs of an engine."""
+class Engine(Protocol):
+    """The part of an engine that an in-line client uses."""
 
     def add_volume(self, volume: Volume) -> None:
         """Take in an image."""
@@ -109,12 +113,12 @@ class InlineClient:
     """A client whose work is done inside :meth:`submit`, in the caller's own process and thread.
 
     Attributes:
-        engine: who answers.
-        on_progress: told of each progress report at once, since nobody can poll meanwhile; the same reports are
+        engine: answers the requests.
+        on_progress: called with each progress report at once, since nobody can poll meanwhile; the same reports are
             among the events.
     """
 
-    engine: Answering
+    engine: Engine
     on_progress: Callable[[ProgressReport], None] | None = None
     _events: deque[Event] = field(default_factory=deque)
     _work: tuple[int, CancelToken] | None = None
@@ -151,19 +155,21 @@ class InlineClient:
                 self.on_progress(progress)
 
         try:
-            self._events.append(self._answer(request, Progress(report, token)))
+            answer = self._answer(request, Progress(report, token))
+            self._events.append(Answered(request.request_id, answer))
         except FoundationSegError as error:
             self._events.append(Failed(request.request_id, error))
         finally:
             self._work = None
 
-    def _answer(self, request: Request, progress: Progress) -> Event:
-        if isinstance(request, DownloadRequest):
-            self.engine.download(request, progress)
-            return Downloaded(request.request_id)
+    def _answer(self, request: Request, progress: Progress) -> Any:
+        if isinstance(request, PredictRequest):
+            return self.engine.predict(request, progress)
         if isinstance(request, ClassifyRequest):
-            return Classified(request.request_id, self.engine.classify(request, progress))
-        return Answered(request.request_id, self.engine.predict(request, progress))
+            return self.engine.classify(request, progress)
+        if isinstance(request, DownloadRequest):
+            return self.engine.download(request, progress)
+        raise InputError("packages and checkpoints are changed by a process of their own; use another client")
 
     def cancel(self, request_id: int) -> None:
         """See :meth:`Client.cancel`; to be called from a progress callback."""
@@ -189,23 +195,17 @@ class InlineClient:
         self._events.clear()
 
 
-_WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them
-
-
-OnProgress = Callable[[ProgressReport], None]
-
-
 @overload
 def ask(client: Client, request: PredictRequest, on_progress: OnProgress | None = None) -> Prediction: ...
 @overload
 def ask(client: Client, request: ClassifyRequest, on_progress: OnProgress | None = None) -> Classification: ...
 @overload
-def ask(client: Client, request: DownloadRequest, on_progress: OnProgress | None = None) -> None: ...
-def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Prediction | Classification | None:
+def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Any: ...
+def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Any:
     """Submit a request and wait for its answer; events of other requests are dropped. For scripts, not for panels.
 
-    Returns the prediction or the classification; None once a download is done. ``on_progress`` is told of each report
-    as it comes; of a client that works in line, all of them at the end.
+    Returns the answer, of the type in :data:`.protocol.TASKS`. ``on_progress`` is called with each report as it comes;
+    of a client that works in line, with all of them at the end.
 
     Raises:
         FoundationSegError: whatever the request failed with.
@@ -217,13 +217,9 @@ def ask(client: Client, request: Request, on_progress: OnProgress | None = None)
                 if event.request_id != request.request_id:
                     continue
                 if isinstance(event, Answered):
-                    return event.prediction
-                if isinstance(event, Classified):
-                    return event.classification
+                    return event.answer
                 if isinstance(event, Failed):
                     raise event.error
-                if isinstance(event, Downloaded):
-                    return None
                 if on_progress is not None:
                     on_progress(event.report)
             client.wait(_WAIT_S)
@@ -231,3 +227,54 @@ def ask(client: Client, request: Request, on_progress: OnProgress | None = None)
         client.cancel(request.request_id)
         client.poll()
     raise Cancelled("the client was closed before the answer came")
+
+
+class AskingSession(Protocol):
+    """The part of :class:`FoundationSegLib.core.session.Session` that answers go to."""
+
+    @property
+    def request_id(self) -> int | None:
+        """The number of the request that is out; None while there is none."""
+        ...
+
+    def answer(self, prediction: Prediction) -> None:
+        """Take an answer in."""
+        ...
+
+    def fail(self, request_id: int, error: FoundationSegError) -> None:
+        """Take a failure in."""
+        ...
+
+    def discard(self) -> bool:
+        """Take back the request that is out."""
+        ...
+
+
+def deliver(session: AskingSession, event: Event) -> None:
+    """Hand an event of the client to the session; those of other requests are left alone. For a panel's poller."""
+    if isinstance(event, Answered) and isinstance(event.answer, Prediction):
+        session.answer(event.answer)
+    elif isinstance(event, Failed):
+        session.fail(event.request_id, event.error)
+
+
+def finish(session: AskingSession, client: Client) -> None:
+    """Wait until the session has its answer. For scripts: give it to the session as what to do after each request.
+
+    Raises:
+        FoundationSegError: whatever the request failed with; the request is discarded.
+    """
+    try:
+        while session.request_id is not None:
+            for event in client.poll():
+                is_its_failure = isinstance(event, Failed) and event.request_id == session.request_id
+                deliver(session, event)
+                if isinstance(event, Failed) and is_its_failure:
+                    raise event.error
+            if session.request_id is not None:
+                if not client.is_busy:
+                    raise Cancelled("the client was closed before the answer came")
+                client.wait(_WAIT_S)
+    except BaseException:
+        session.discard()
+        raise

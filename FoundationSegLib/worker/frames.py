@@ -3,38 +3,44 @@
 import json
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 # "FSW" and the version of the frames; length of the header, length of the payload.
 _PREFIX = struct.Struct("<4sIQ")
-_MAGIC = b"FSW1"
+_MAGIC = b"FSW2"
 
-Payload = bytes | bytearray | memoryview
+Buffer = bytes | bytearray | memoryview
 
 
 class FrameError(Exception):
-    """What came is not a frame, or one beyond the limits."""
+    """The bytes that came are not a frame, or one beyond the limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message: ``header`` is plain JSON values, ``payload`` raw bytes."""
+    """One message: ``header`` is plain JSON values, ``parts`` are raw bytes, which arrive as one part."""
 
     header: Mapping[str, Any]
-    payload: Payload = b""
+    parts: Sequence[Buffer] = ()
+
+    @property
+    def payload(self) -> Buffer:
+        """The raw bytes, all parts in a row."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
 
-def encode_frame(frame: Frame) -> tuple[bytes, memoryview]:
-    """The bytes to send: what describes the frame, and its payload, which is not copied.
+def encode_frame(frame: Frame) -> list[memoryview]:
+    """The bytes to send, part by part; none of the frame's parts is copied.
 
     Raises:
-        ValueError, TypeError: the header holds what JSON does not know, such as NaN.
+        ValueError, TypeError: the header holds values that JSON does not know, such as NaN.
     """
     header = json.dumps(frame.header, allow_nan=False, default=_plain).encode()
-    payload = memoryview(frame.payload)
-    return _PREFIX.pack(_MAGIC, len(header), payload.nbytes) + header, payload
+    parts = [memoryview(part) for part in frame.parts]
+    prefix = _PREFIX.pack(_MAGIC, len(header), sum(part.nbytes for part in parts))
+    return [memoryview(prefix + header), *(part for part in parts if part.nbytes)]
 
 
 def _plain(value: Any) -> Any:
@@ -89,7 +95,7 @@ class FrameReader:
             self._header = _read_header(self._target)
             self._expect(self._lengths[1])
         else:
-            frame = Frame(self._header, self._target)
+            frame = Frame(self._header, (self._target,))
             self._lengths = self._header = None
             self._expect(_PREFIX.size)
             return frame

@@ -4,28 +4,77 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from ..core.classification import Classification
 from ..core.classify_request import ClassifyRequest
-from ..core.errors import Cancelled, FoundationSegError, InferenceError, VolumeMissingError
+from ..core.errors import (
+    Cancelled,
+    FoundationSegError,
+    GeometryError,
+    InferenceError,
+    InputError,
+    VolumeMissingError,
+)
+from ..core.geometry import Box, array_axis
 from ..core.progress import ProgressReport
-from ..core.requests import DownloadRequest, Request
+from ..core.requests import Prediction, PredictRequest
 from ..core.volume import Volume, require_image
-from .classification_documents import classify_to_frame
-from .documents import download_to_frame, error_from_frame, progress_from_frame, request_to_frame, volume_to_frame
+from ..requests.maintenance import DownloadRequest
+from ..requests.worker_settings import WorkerSettings
 from .frames import Frame
-from .link import Link, LinkLost
-from .messages import Event, Failed, Progressed
-from .settings import Patience, WorkerSettings, worker_command
-from .work import Work
+from .process import Link, LinkLost, RetryPolicy, Timeouts, worker_command
+from .protocol import (
+    Answered,
+    Event,
+    Failed,
+    Failure,
+    Progressed,
+    Request,
+    Task,
+    message,
+    request_message,
+    task_of,
+    value_of,
+    volume_message,
+)
 
-# A worker that ends this often in a row at the same step has a reason that a restart does not remove.
-_MAX_DEATHS = 5
-# One that is killed may have been in somebody's way; by whom cannot be told: for want of memory, Linux does it too.
-_MAX_KILLS = 25
 _SIGKILL = 9
-# To find out that one hangs takes minutes.
-_MAX_HANGS = 2
 _REAP_S = 0.2  # a launcher passes on the exit code of the worker, if it is let
+
+
+@dataclass(slots=True)
+class _Work:
+    """The request that is under way.
+
+    Attributes:
+        request: the request.
+        task: its row of the table.
+        ticket: names it to the worker; numbers of requests may come again.
+        extent: the box of the image that it is about; None for a task that is about none.
+        stirred: when something was last heard of it, on the monotonic clock, in seconds.
+        point: the last report of progress, ``died_at`` that of the worker that died last.
+        deaths: how often in a row it ended at that point, ``restarts`` how often in all.
+        has_asked_twice: the worker had let go of the image, and was sent it again.
+        stop_by: when it has to have stopped; None while nobody cancelled it, and for a task that is repeated.
+    """
+
+    request: Request
+    task: Task
+    ticket: int
+    extent: Box | None = None
+    stirred: float = field(default_factory=time.monotonic)
+    point: ProgressReport | None = None
+    died_at: ProgressReport | None = None
+    deaths: int = 0
+    restarts: int = 0
+    has_asked_twice: bool = False
+    stop_by: float | None = None
+
+    @property
+    def volume_key(self) -> str | None:
+        """The image that the request is about, if any."""
+        return self.request.volume_key if isinstance(self.request, PredictRequest | ClassifyRequest) else None
 
 
 @dataclass(slots=True)
@@ -35,23 +84,27 @@ class ProcessClient:
     For one thread. No method waits for the worker's work but :meth:`wait`, :meth:`stop` and :meth:`close`; what happens
     between calls of :meth:`poll` waits in the sockets. One request is under way at a time: the newest.
 
+    Work that may not be broken off by the end of another (an installation) is for a client of its own.
+
     Attributes:
-        settings: what the worker is told.
+        settings: settings that the worker starts with.
         command: how it is started.
-        patience: how long to wait for what.
+        timeouts: how long to wait before it counts as lost.
         inherited: the environment that the worker starts with; this process's own, unless given. Another Python than
             Slicer's must not get what Slicer's launcher has set.
+        retries: how often a request is asked again.
     """
 
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     command: Sequence[str] = field(default_factory=worker_command)
-    patience: Patience = field(default_factory=Patience)
+    timeouts: Timeouts = field(default_factory=Timeouts)
     inherited: Mapping[str, str] | None = None
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
     _link: Link | None = None
     _events: deque[Event] = field(default_factory=deque)
     _volumes: dict[str, Volume] = field(default_factory=dict)
     _sent: set[str] = field(default_factory=set)
-    _work: Work | None = None
+    _work: _Work | None = None
     _model_id: str | None = None
     _tickets: int = 0
     _ending: tuple[int, float] | None = None
@@ -71,7 +124,9 @@ class ProcessClient:
     def prepare(self, model_id: str) -> None:
         """See :meth:`Client.prepare`."""
         self._model_id = model_id
-        self._ask_link(Frame({"type": "prepare", "model": model_id}))
+        link = self._ensure_link()
+        if link is not None:
+            link.send(message("prepare", model=model_id))
 
     def send_volume(self, volume: Volume) -> None:
         """See :meth:`Client.send_volume`. The voxels must stay as they are until the image is removed.
@@ -90,30 +145,38 @@ class ProcessClient:
         self._volumes.pop(volume_key, None)
         if volume_key in self._sent and self._link is not None:
             self._sent.discard(volume_key)
-            self._link.send(Frame({"type": "remove_volume", "key": volume_key}))
+            self._link.send(message("remove_volume", key=volume_key))
 
     def submit(self, request: Request) -> None:
-        """See :meth:`Client.submit`; returns at once. A worker that dies over a request is replaced and asked again."""
-        self._drop("a newer request took its place", self.patience.supersede_s)
-        extent = None
-        if not isinstance(request, DownloadRequest):
+        """See :meth:`Client.submit`; returns at once. A worker that dies over a request is replaced and asked again.
+
+        A task that is not repeated fails with an :class:`~FoundationSegLib.core.errors.InputError` instead.
+        """
+        self._drop("a newer request took its place", self.timeouts.supersede_s)
+        self._tickets += 1
+        work = _Work(request, task_of(request)[1], self._tickets)
+        if isinstance(request, PredictRequest | ClassifyRequest):
             self._model_id = request.model_id
             if request.volume_key not in self._volumes:
                 self._events.append(Failed(request.request_id, VolumeMissingError()))
                 return
-            extent = self._volumes[request.volume_key].geometry.box
-        self._tickets += 1
-        self._work = Work(request, self._tickets, extent)
+            work.extent = self._volumes[request.volume_key].geometry.box
+        self._work = work
         if self._ensure_link() is not None:
             self._send_work()
 
     def cancel(self, request_id: int) -> None:
         """See :meth:`Client.cancel`. A worker that does not stop in time is killed."""
         work = self._work
-        if work is not None and work.request.request_id == request_id:
+        if work is None or work.request.request_id != request_id:
+            return
+        if work.task.is_repeated:
             is_download = isinstance(work.request, DownloadRequest)
             why = "the download was stopped on request" if is_download else "stopped on request; nothing was changed"
-            self._drop(why, self.patience.cancel_s)
+            self._drop(why, self.timeouts.cancel_s)
+        elif work.stop_by is None and self._link is not None:
+            work.stop_by = time.monotonic() + work.task.cancel_s
+            self._link.send(message("cancel", ticket=work.ticket))
 
     def poll(self) -> tuple[Event, ...]:
         """See :meth:`Client.poll`."""
@@ -134,12 +197,16 @@ class ProcessClient:
             self._link.wait(timeout_s)
 
     def stop(self) -> None:
-        """See :meth:`Client.stop`. Waits for at most as long as the patience allows."""
+        """See :meth:`Client.stop`. Waits for at most as long as the timeouts allow.
+
+        A process that changes packages or checkpoints is not killed: it breaks off in good order, and ends by itself.
+        """
+        is_careful = self._work is not None and not self._work.task.is_repeated
         self._drop("the worker was stopped", 0)
         link, self._link, self._ending = self._link, None, None
         self._sent.clear()
         if link is not None:
-            link.end(self.patience.stop_s)
+            link.end(self.timeouts.stop_s, kills=not (is_careful and link.is_connected))
 
     def close(self) -> None:
         """See :meth:`Client.close`."""
@@ -159,42 +226,36 @@ class ProcessClient:
             return
         self._events.append(Failed(work.request.request_id, Cancelled(why)))
         if self._link is not None:
-            self._link.send(Frame({"type": "cancel", "ticket": work.ticket}))
+            self._link.send(message("cancel", ticket=work.ticket))
             if work.point is not None and work.point.stage != "load":
-                self._ending = (work.ticket, time.monotonic() + within_s)
+                self._ending = (work.ticket, time.monotonic() + max(within_s, _grace_s(work.task)))
 
     def _ensure_link(self) -> Link | None:
         """The running worker, started if need be; None if it cannot be, and the request has failed by that."""
         if self._link is None:
             self._sent.clear()
             try:
-                self._link = Link.start(self.command, self.settings.to_document(), self.inherited)
+                self._link = Link.start(self.command, self.settings, self.inherited)
             except LinkLost as loss:
-                self._fail(InferenceError(str(loss)))
+                is_repeated = self._work is None or self._work.task.is_repeated
+                self._fail(InferenceError(str(loss)) if is_repeated else InputError(str(loss)))
         return self._link
-
-    def _ask_link(self, frame: Frame) -> None:
-        link = self._ensure_link()
-        if link is not None:
-            link.send(frame)
 
     def _transfer(self, volume_key: str) -> None:
         if volume_key not in self._sent and self._link is not None:
-            self._link.send(volume_to_frame(self._volumes[volume_key]))
+            self._link.send(volume_message(self._volumes[volume_key]))
             self._sent.add(volume_key)
 
     def _send_work(self) -> None:
         work, link = self._work, self._link
         if work is None or link is None:
             return
-        if isinstance(work.request, DownloadRequest):
-            link.send(download_to_frame(work.request, work.ticket))
-        elif work.request.volume_key not in self._volumes:
-            self._fail(VolumeMissingError())  # removed meanwhile
-        else:
-            self._transfer(work.request.volume_key)
-            to_frame = classify_to_frame if isinstance(work.request, ClassifyRequest) else request_to_frame
-            link.send(to_frame(work.request, work.ticket))
+        if work.volume_key is not None:
+            if work.volume_key not in self._volumes:
+                self._fail(VolumeMissingError())  # removed meanwhile
+                return
+            self._transfer(work.volume_key)
+        link.send(request_message(work.request, work.ticket))
 
     def _take(self, frame: Frame) -> None:
         try:
@@ -204,27 +265,31 @@ class ProcessClient:
 
     def _take_known(self, frame: Frame) -> None:
         kind, ticket = frame.header["type"], frame.header.get("ticket")
-        has_ended = kind in ("answered", "classified", "downloaded", "failed")
-        if has_ended and self._ending is not None and self._ending[0] == ticket:
+        if kind in ("answer", "failure") and self._ending is not None and self._ending[0] == ticket:
             self._ending = None
         work = self._work
         if work is None or ticket != work.ticket:
             return  # of a request that was dropped, or a mere sign of life
         if kind == "progress":
-            work.point, work.stirred = progress_from_frame(frame), time.monotonic()
+            work.point, work.stirred = value_of(frame, ProgressReport), time.monotonic()
             self._events.append(Progressed(work.request.request_id, work.point))
-        elif kind == "failed":
-            self._take_failure(work, error_from_frame(frame))
+        elif kind == "failure":
+            self._take_failure(work, value_of(frame, Failure).error())
+        elif kind != "answer":
+            raise ValueError(f"{kind!r} is no message about a request")
+        elif work.stop_by is not None:
+            self._fail(Cancelled("stopped on request, when it was done"))
         else:
-            self._events.append(work.answer(frame))
+            answer = value_of(frame, work.task.answer)
+            _require_fit(work, answer)
+            self._events.append(Answered(work.request.request_id, answer))
             self._work = None
 
-    def _take_failure(self, work: Work, error: FoundationSegError) -> None:
-        request, is_missing = work.request, isinstance(error, VolumeMissingError)
-        if not isinstance(request, DownloadRequest) and is_missing and not work.has_asked_twice:
+    def _take_failure(self, work: _Work, error: FoundationSegError) -> None:
+        if work.volume_key is not None and isinstance(error, VolumeMissingError) and not work.has_asked_twice:
             # The worker let go of the image for want of memory.
             work.has_asked_twice = True
-            self._sent.discard(request.volume_key)
+            self._sent.discard(work.volume_key)
             self._send_work()
         else:
             self._fail(error)
@@ -235,21 +300,23 @@ class ProcessClient:
             self._events.append(Failed(work.request.request_id, error))
 
     def _check_clocks(self, link: Link) -> None:
-        """Find out what hangs.
+        """Notice a worker that hangs.
 
         Raises:
-            LinkLost: the worker does.
+            LinkLost: it does.
         """
-        now, patience = time.monotonic(), self.patience
-        if not link.is_connected and now > link.started + patience.start_s:
-            raise LinkLost(f"the worker did not start within {patience.start_s:.0f} s", link.log_tail())
-        if self._ending is not None and now > self._ending[1]:
+        now, timeouts, work = time.monotonic(), self.timeouts, self._work
+        stops = [by for by in (self._ending and self._ending[1], work and work.stop_by) if by is not None]
+        if any(now > by for by in stops):
             raise LinkLost("the worker did not stop in time")
-        is_expected = self._work is not None or link.is_sending
-        if is_expected and link.is_connected and now > link.heard + patience.silence_s:
-            raise LinkLost(f"the worker gave no sign of life for {patience.silence_s:.0f} s", link.log_tail())
-        if self._work is not None and now > self._work.stirred + patience.stall_s:
-            raise LinkLost(f"the worker made no progress for {patience.stall_s:.0f} s", link.log_tail())
+        if not link.is_connected and now > link.started + timeouts.start_s:
+            message_text = f"the worker did not start within {timeouts.start_s:.0f} s"
+            raise LinkLost(message_text, link.log_tail(), has_started=False)
+        is_expected = work is not None or link.is_sending
+        if is_expected and link.is_connected and now > link.heard + timeouts.silence_s:
+            raise LinkLost(f"the worker gave no sign of life for {timeouts.silence_s:.0f} s", link.log_tail())
+        if work is not None and work.task.is_repeated and now > work.stirred + timeouts.stall_s:
+            raise LinkLost(f"the worker made no progress for {timeouts.stall_s:.0f} s", link.log_tail())
 
     def _recover(self, loss: LinkLost) -> None:
         """Put a new worker in the place of a lost one, and ask it again what the lost one was asked."""
@@ -262,21 +329,71 @@ class ProcessClient:
         elif was_deaf and self._model_id is not None:
             self.prepare(self._model_id)  # the next request should not have to wait for it
 
-    def _goes_on(self, work: Work, loss: LinkLost, code: int | None) -> bool:
-        """Whether a request is asked again; otherwise it has failed."""
+    def _goes_on(self, work: _Work, loss: LinkLost, code: int | None) -> bool:
+        """True where a request is asked again; otherwise it has failed."""
+        if not work.task.is_repeated:
+            self._fail_with_log(_reason(loss, code) if work.stop_by is None else Cancelled("stopped on request"), loss)
+            return False
         work.deaths = work.deaths + 1 if work.point == work.died_at else 1
         work.died_at, work.point, work.stirred = work.point, None, time.monotonic()
         work.restarts += 1
-        limit = _MAX_DEATHS if loss.has_ended else _MAX_HANGS
+        limit = self.retries.deaths if loss.has_ended else self.retries.hangs
         if loss.has_ended and code == -_SIGKILL:
-            limit = _MAX_KILLS
-        if work.restarts < _MAX_KILLS and work.deaths < limit:
+            limit = self.retries.kills
+        if work.restarts < self.retries.kills and work.deaths < limit:
             self._events.append(Progressed(work.request.request_id, ProgressReport("restart", work.deaths, 0)))
             return True
         how = f" with code {code}" if loss.has_ended else ""
         step = "at the same step" if work.died_at else "before its first step"
-        error = InferenceError(f"the worker failed {work.restarts} times {step} ({loss}{how}); is there enough memory?")
+        text = f"the worker failed {work.restarts} times {step} ({loss}{how}); is there enough memory?"
+        self._fail_with_log(InferenceError(text), loss)
+        return False
+
+    def _fail_with_log(self, error: FoundationSegError, loss: LinkLost) -> None:
         if loss.log:
             error.add_note(loss.log)
         self._fail(error)
-        return False
+
+
+def _grace_s(task: Task) -> float:
+    return 0.0 if task.is_repeated else task.cancel_s
+
+
+def _reason(loss: LinkLost, code: int | None) -> FoundationSegError:
+    """Why a Python did not do what is not asked again."""
+    if not loss.has_ended:
+        return InputError(str(loss))
+    if code is not None and code < 0:
+        return InputError(
+            f"the process was ended from outside (signal {-code}), or met a fault of this Python; try again"
+        )
+    if not loss.has_started and ("nknown option: -P" in loss.log or "option -P" in loss.log):
+        return InputError("this Python is too old; it has to be 3.11 or newer")
+    if not loss.has_started and "FoundationSegLib" in loss.log and "No module named" in loss.log:
+        return InputError(
+            "this Python does not find FoundationSeg; it may be in a sandbox that does not see its folders"
+        )
+    how = "" if code is None else f" with code {code}"
+    return InputError(f"this Python ended{how} before it had an answer; is it a Python?")
+
+
+def _require_fit(work: _Work, answer: Any) -> None:
+    """Make sure that an answer is one to the request.
+
+    Raises:
+        ValueError: it is about another number of segments, or other labels.
+        GeometryError: a mask or a slice lies outside of the image.
+    """
+    request, extent = work.request, work.extent
+    if isinstance(request, PredictRequest) and isinstance(answer, Prediction) and extent is not None:
+        if len(answer.segments) != len(request.segments):
+            raise ValueError("there are more or fewer segments than were asked for")
+        if not all(extent.contains(segment.mask.box) for segment in answer.segments):
+            raise GeometryError("a mask reaches out of the image")
+    if isinstance(request, ClassifyRequest) and isinstance(answer, Classification) and extent is not None:
+        names = tuple(score.name for score in answer.scores)
+        if names != request.labels.names or answer.axis != request.subject.axis:
+            raise ValueError("the answer is about other labels than were asked for")
+        count = extent.stop_kji[array_axis(answer.axis)]
+        if not all(0 <= index < count for part in (answer, *answer.evidence) for index in part.slices):
+            raise GeometryError("a slice lies outside of the image")

@@ -15,9 +15,9 @@ from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.hub.fetch import ensure_checkpoint
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import SliceModel, SlicePrompt, load_slice_model
+from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import Client, ask
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.conftest import SHARED
 from Testing.demo_data import demo_image
 from Testing.models.cases import SLICES, box_of, dice, one_slice

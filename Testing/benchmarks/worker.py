@@ -26,9 +26,9 @@ from FoundationSegLib.models.protocols import load_slice_model
 from FoundationSegLib.mrml.headless import boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import Client, InlineClient, ask
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings
 
 from .timing import THREADS, Comparison, median_s
 from .yardsticks import CARD, OFFICIAL_SCRIPT, STORE, run_yardstick

@@ -1,7 +1,7 @@
 """A computer for the dialogs about models: its packages, its pip, its PyTorch extension and a Hub, all of them local.
 
-What is "installed" is a folder of package records on the path of this process and of every errand; pip is a short
-script that writes there. Workers, errands, the store and the downloads are the real ones.
+What is "installed" is a folder of package records on the path of this process and of every worker; pip is a short
+script that writes there. Workers, the store and the downloads are the real ones.
 """
 
 import contextlib
@@ -116,7 +116,7 @@ class ModelRig:
         self.patch.syspath_prepend(str(self.site / "extension"))
 
     def light_torch(self) -> None:
-        """Errands import a PyTorch that knows no graphics card, and takes no seconds."""
+        """Workers import a PyTorch that knows no graphics card, and takes no seconds."""
         (self.site / "torch.py").write_text(_TORCH)
 
     def open(self) -> Any:

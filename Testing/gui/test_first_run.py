@@ -1,4 +1,4 @@
-"""The first run, driven by its buttons: real errands and workers; pip, the PyTorch extension and the Hub are local."""
+"""The first run, driven by its buttons: real workers; pip, the PyTorch extension and the Hub are local."""
 
 import os
 import signal
@@ -115,7 +115,7 @@ def test_a_pip_that_hangs_is_stopped(rig, show):
     rig.pip("hangs")
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: "Collecting" in first.ui.logEdit.plainText)
-    pid = first._desk._errands._errand.process.pid
+    pid = first._desk._task.worker_pid
     rig.desk.click(first.ui.stopButton)
     rig.wait(lambda: idle(first), 4)
     assert "Stopped" in message(first)
@@ -127,7 +127,7 @@ def test_closing_the_window_stops_what_is_under_way(rig, show):
     rig.pip("hangs")
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: "Collecting" in first.ui.logEdit.plainText)
-    pid = first._desk._errands._errand.process.pid
+    pid = first._desk._task.worker_pid
     rig.desk.click(first.ui.closeButton)
     rig.wait(lambda: not first._desk.work, 4)
     assert has_ended(pid)
@@ -216,7 +216,7 @@ def test_a_worker_that_is_killed_meanwhile_is_replaced(rig, show):
     rig.hub.slow_s = 0.05
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: first.ui.progressBar.maximum == 1000 and first.ui.progressBar.value > 200)
-    os.kill(first._desk._client.worker_pid, signal.SIGKILL)
+    os.kill(first._desk._task.worker_pid, signal.SIGKILL)
     rig.hub.slow_s = 0
     rig.wait(lambda: rig.ready)
 

@@ -64,7 +64,7 @@ def test_one_thing_takes_the_place_of_another(models, rig):
     rig.hub.slow_s = 0.05
     first, second, third = Ends(), Ends(), Ends()
     models.download("far", first.told)
-    models.run("plan_packages", {"requirements": ["foundationseg_sample"]}, second.told)
+    models.plan_packages(["foundationseg_sample"], second.told, "far")
     assert isinstance(first.errors[0], Cancelled)
     models.download("far", third.told)
     assert isinstance(second.errors[0], Cancelled)
@@ -74,10 +74,10 @@ def test_one_thing_takes_the_place_of_another(models, rig):
     assert not second.results
 
 
-def test_a_stopped_errand_is_told_once(models, rig):
+def test_a_stopped_installation_is_told_once(models, rig):
     rig.pip("hangs")
     ends = Ends()
-    models.run("install_packages", {"requirements": ["foundationseg_sample"], "from_elsewhere": []}, ends.told)
+    models.install_packages(["foundationseg_sample"], ends.told, "far")
     rig.wait(lambda: ends.reports)
     models.cancel()
     models.cancel()
@@ -89,8 +89,9 @@ def test_a_stopped_errand_is_told_once(models, rig):
 def test_packages_go_into_the_chosen_python_and_checkpoints_do_not_need_it(models, rig, tmp_path):
     models.settings = replace(models.settings, worker_python=str(tmp_path / "gone"))
     ends = Ends()
-    with pytest.raises(InputError, match="'gone' cannot be started"):
-        models.run("install_packages", {"requirements": ["x"], "from_elsewhere": []}, ends.told)
+    models.install_packages(["x"], ends.told, "far")
+    rig.wait(lambda: ends.errors)
+    assert isinstance(ends.errors[0], InputError) and "'gone' cannot be started" in str(ends.errors[0])
     assert models.work == ""
     models.remove_checkpoints(["far"], ends.told)
     rig.wait(lambda: ends.results)
@@ -101,7 +102,7 @@ def test_other_settings_end_the_workers_and_are_told(models, rig):
     rig.hub.slow_s = 0.05
     models.download("far", ends.told)
     rig.wait(lambda: ends.reports)
-    pid = models._client.worker_pid
+    pid = models._task.worker_pid
     models.change_settings(models.settings)
     assert rig.stopped == 0, "nothing has changed"
     models.change_settings(replace(models.settings, device="cpu"))
@@ -109,6 +110,7 @@ def test_other_settings_end_the_workers_and_are_told(models, rig):
     assert isinstance(ends.errors[0], Cancelled)
     rig.wait(lambda: has_ended(pid))
     models.change_settings(replace(models.settings, worker_python="/no/such/python"))
+    rig.wait(lambda: models.problem)
     assert models.python is None
     assert "cannot be started" in str(models.problem)
     models.change_settings(replace(models.settings, worker_python=sys.executable))
@@ -119,10 +121,10 @@ def test_other_settings_end_the_workers_and_are_told(models, rig):
 def test_closing_ends_everything_and_tells_nobody(models, rig):
     rig.pip("hangs")
     ends = Ends()
-    models.run("plan_packages", {"requirements": ["foundationseg_sample"]}, ends.told)
-    pid = models._errands._errand.process.pid
+    models.plan_packages(["foundationseg_sample"], ends.told, "far")
+    pid = models._task.worker_pid
     models.refresh(devices=True)
-    inspecting = models._inspection._errand.process.pid
+    inspecting = models._inspection.worker_pid
     models.close()
     rig.wait(lambda: has_ended(pid) and has_ended(inspecting))
     assert not ends.results

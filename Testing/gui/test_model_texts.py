@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.core.packages import PackagePlan, PlannedPackage
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.readiness import Lack, Readiness
 
@@ -73,8 +74,8 @@ def test_every_stage_has_words(texts, stage):
 def test_a_package_that_pip_would_replace_is_told(rig):
     from FoundationSegPanel.needs import planned_rows
 
-    told = {"name": "timm", "version": "1.0.22", "installed": "0.9", "bytes": 2_500_000}
-    rows, total = planned_rows({"packages": [told, told | {"name": "scipy", "installed": "", "bytes": 0}]})
+    packages = (PlannedPackage("timm", "1.0.22", "0.9", 2_500_000), PlannedPackage("scipy", "1.0.22", "", 0))
+    rows, total = planned_rows(PackagePlan((), (), packages))
     assert [row[:2] for row in rows] == [("timm 1.0.22, replaces 0.9", "2 MB"), ("scipy 1.0.22", "unknown")]
     assert total == 2_500_000
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.requests import MemoryBudget
-from FoundationSegLib.worker.settings import worker_command
+from FoundationSegLib.requests.worker_settings import MemoryBudget
+from FoundationSegLib.worker.process import worker_command
 
 
 @pytest.fixture

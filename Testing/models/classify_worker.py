@@ -8,8 +8,8 @@ from FoundationSegLib.core.cards import ModelCard, read_catalogue
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.records import hash_file
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.worker import main
-from FoundationSegLib.worker.settings import WorkerSettings
+from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.worker import server
 
 MODEL_VARIABLE = "FOUNDATIONSEG_TEST_MODEL"
 COMMAND = (sys.executable, "-P", "-m", "Testing.models.classify_worker")
@@ -30,4 +30,4 @@ def make_engine(settings: WorkerSettings) -> Engine:
 
 
 if __name__ == "__main__":
-    main.main(make_engine)
+    server.main(make_engine)

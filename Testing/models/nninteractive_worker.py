@@ -8,8 +8,8 @@ from typing import Any
 from FoundationSegLib.engine import engine
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models.protocols import load_volume_model
-from FoundationSegLib.worker import main
-from FoundationSegLib.worker.settings import WorkerSettings
+from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.worker import server
 from Testing.models.small_nninteractive import card_of
 
 
@@ -24,4 +24,4 @@ def make_engine(settings: WorkerSettings) -> engine.Engine:
 
 
 if __name__ == "__main__":
-    main.main(make_engine)
+    server.main(make_engine)

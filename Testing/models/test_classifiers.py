@@ -20,10 +20,10 @@ from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.evaluation.metrics import peak_memory_mb
 from FoundationSegLib.models.classification import biomedclip
+from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.messages import Failed, Progressed
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings
+from FoundationSegLib.worker.protocol import Failed, Progressed
 from Testing.models.classify_worker import COMMAND, MODEL_VARIABLE
 from Testing.models.small_models import stock
 

@@ -14,9 +14,9 @@ from FoundationSegLib.core.objects import next_segment
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity
 from FoundationSegLib.core.steps import ModelChoice
 from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.scripting import open_session
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings
 
 SHAPE = (20, 24, 28)
 PROMPTS = (

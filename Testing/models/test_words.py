@@ -30,10 +30,9 @@ from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.models.protocols import load_volume_model
-from FoundationSegLib.worker.client import InlineClient, ask
-from FoundationSegLib.worker.conversation import finish
+from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.worker.client import InlineClient, ask, finish
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.models import small_vista3d
 from Testing.models.volume_cases import noise
 

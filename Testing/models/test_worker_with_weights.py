@@ -11,9 +11,9 @@ import time
 import pytest
 
 from FoundationSegLib.core.requests import PredictRequest
+from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.models.cases import CT, box_of, box_prompt
 
 

@@ -10,7 +10,7 @@ from FoundationSegLib.core.progress import Progress, ProgressReport
 from FoundationSegLib.core.requests import CheckpointRecord, PredictRequest
 from FoundationSegLib.core.steps import ModelChoice
 from FoundationSegLib.desk import Desk
-from FoundationSegLib.worker.messages import Answered, Classified, Failed, Progressed
+from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.unit.core.session_cases import SLICES, FakeClient
 
 CATALOGUE = read_catalogue()
@@ -66,7 +66,7 @@ class DeskClient:
             self._events.append(Answered(request.request_id, answer))
         elif isinstance(request, ClassifyRequest):
             found = classified(request, self.volumes[request.volume_key])
-            self._events.append(Classified(request.request_id, found))
+            self._events.append(Answered(request.request_id, found))
 
     def poll(self):
         events = tuple(self._events)

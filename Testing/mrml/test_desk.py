@@ -10,7 +10,7 @@ from FoundationSegLib.core.prompts import PointPrompt, SegmentPrompts
 from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.desk_actions import add_segment, give, lock
 from FoundationSegLib.mrml.prompt_records import read_record
-from FoundationSegLib.worker.messages import Answered
+from FoundationSegLib.worker.protocol import Answered
 from Testing.mrml.desk_client import make_desk, run
 
 

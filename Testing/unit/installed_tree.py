@@ -51,7 +51,7 @@ def check_installed_tree(modules: Path) -> None:
 import FoundationSegLib
 from FoundationSegLib.core.cards import read_catalogue
 from FoundationSegLib.mrml import terminology
-from FoundationSegLib.worker import process_client, main
+from FoundationSegLib.worker import process_client, server
 print(FoundationSegLib.__file__, terminology._TABLE.is_file())
 """
     run = subprocess.run(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from FoundationSegLib import __version__, model_management
+from FoundationSegLib import __version__
 from FoundationSegLib.core.cards import CARDS_VARIABLE, find_card, read_catalogue
 from FoundationSegLib.core.errors import CheckpointError, InputError, UnknownModelError
 from FoundationSegLib.core.inspection import Device, DeviceReport, PythonReport
@@ -118,7 +118,7 @@ def test_a_model_that_nobody_knows(action, store):
 
 
 def test_the_running_python_is_asked_without_a_process(monkeypatch):
-    monkeypatch.setattr(model_management, "start_inspection", None)
+    monkeypatch.setattr("subprocess.Popen", None)
     assert inspect(read_catalogue()).packages["numpy"]
 
 

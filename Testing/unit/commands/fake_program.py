@@ -19,9 +19,9 @@ from FoundationSegLib.core import cards
 from FoundationSegLib.core.card_values import ModelCard
 from FoundationSegLib.engine import engine
 from FoundationSegLib.models.protocols import unstoppable
-from FoundationSegLib.worker import main as worker_main
+from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.worker import server as worker_main
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import WorkerSettings
 from Testing.unit.fakes import FakeModel
 from Testing.unit.reader_model import ReaderModel
 

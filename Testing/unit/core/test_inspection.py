@@ -1,11 +1,10 @@
-import json
 import subprocess
 import sys
 
 import numpy as np
 
 from FoundationSegLib.core import inspection
-from FoundationSegLib.core.inspection import Device, DeviceReport, PythonReport, cpu, inspect_python, memory_bytes
+from FoundationSegLib.core.inspection import cpu, inspect_python, memory_bytes
 
 
 def test_the_running_python_says_what_it_has_without_importing_it():
@@ -16,13 +15,6 @@ def test_the_running_python_says_what_it_has_without_importing_it():
     code += "inspect_python(['torch', 'numpy'])\nprint({'torch', 'numpy'} & set(sys.modules))"
     run = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
-
-
-def test_a_report_crosses_as_json_and_comes_back_the_same():
-    devices = DeviceReport((Device("cuda", "Card", 8 << 30, 1 << 30), Device("cpu", "CPU", 0)), "570.1", "12.8", "no")
-    for found in (None, devices):
-        report = PythonReport("3.12.1", "Linux", {"torch": ""}, True, found)
-        assert PythonReport.from_document(json.loads(json.dumps(report.to_document()))) == report
 
 
 def test_the_computer_has_a_processor_and_memory():

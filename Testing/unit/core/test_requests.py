@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.requests import CheckpointRecord, MemoryBudget
+from FoundationSegLib.core.requests import CheckpointRecord
+from FoundationSegLib.requests.worker_settings import MemoryBudget
 
 
 def test_the_report_names_the_checkpoint_as_the_interface_says():

@@ -12,12 +12,13 @@ from FoundationSegLib.core.errors import (
 from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import CancelToken, Progress
 from FoundationSegLib.core.prompts import BoxPrompt
-from FoundationSegLib.core.requests import MemoryBudget, Propagation
+from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine, engine_within
 from FoundationSegLib.engine.outlook import SLICES_AHEAD
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.requests.worker_settings import MemoryBudget
 from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, new_engine, predict, request
 from Testing.unit.fakes import SHA256, FakeModel, fake_card, fill_store, volume_of
 

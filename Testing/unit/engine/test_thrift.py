@@ -9,11 +9,12 @@ from FoundationSegLib.core.errors import MemoryShortageError
 from FoundationSegLib.core.geometry import Box
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import MemoryBudget, PredictRequest
+from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine import fitting, thrift
 from FoundationSegLib.engine.engine import Engine, engine_within
 from FoundationSegLib.engine.fitting import Left, forecast_load, remedies, smaller_models
+from FoundationSegLib.requests.worker_settings import MemoryBudget
 from Testing.unit.fakes import FakeModel, FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
 
 SHAPE = (40, 40, 40)

@@ -13,8 +13,9 @@ from FoundationSegLib.core.geometry import geometry_from_spacing
 from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
 from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.worker.process import RetryPolicy, Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.worker.settings import Patience, WorkerSettings
 from Testing.unit.worker.fake_worker import COMMAND
 
 
@@ -67,8 +68,11 @@ def volume() -> Volume:
 def make_client() -> Iterator[Callable[..., ProcessClient]]:
     made: list[ProcessClient] = []
 
-    def make(settings: WorkerSettings | None = None, command=COMMAND, **patience: float) -> ProcessClient:
-        made.append(ProcessClient(settings or WorkerSettings(), command, Patience(**patience)))
+    def make(
+        settings: WorkerSettings | None = None, command=COMMAND, retries: RetryPolicy | None = None, **timeouts: float
+    ) -> ProcessClient:
+        settings, retries = settings or WorkerSettings(), retries or RetryPolicy()
+        made.append(ProcessClient(settings, command, Timeouts(**timeouts), retries=retries))
         return made[-1]
 
     yield make

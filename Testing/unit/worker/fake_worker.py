@@ -20,16 +20,11 @@ from FoundationSegLib.core.classify_request import ClassifyRequest
 from FoundationSegLib.core.errors import DeviceLostError, InferenceError, PromptError, VolumeMissingError
 from FoundationSegLib.core.mask import pack_mask
 from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import (
-    CheckpointRecord,
-    DownloadRequest,
-    Prediction,
-    PredictRequest,
-    Request,
-    SegmentPrediction,
-)
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.worker import main
+from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.worker import server
+from FoundationSegLib.worker.protocol import Request
 from Testing.unit.core.classification_cases import answer
 
 COMMAND = (sys.executable, "-P", "-m", "Testing.unit.worker.fake_worker")
@@ -163,4 +158,4 @@ def positive_mask(volume: Volume) -> NDArray[np.bool_]:
 
 
 if __name__ == "__main__":
-    main.main(lambda settings: ScriptedEngine(keep=settings.budget.volumes))
+    server.main(lambda settings: ScriptedEngine(keep=settings.budget.volumes))

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from FoundationSegLib.hub import download, fetch
-from FoundationSegLib.worker import main
+from FoundationSegLib.worker import server
 from Testing.unit.hub.hub_cases import QUICK
 
 HEAVY = ("torch", "transformers", "timm", "SimpleITK", "slicer", "vtk")
@@ -41,4 +41,4 @@ if __name__ == "__main__":
     sys.addaudithook(trap)
     fetch.FETCHERS["hub"] = functools.partial(download.fetch_from_hub, policy=QUICK)
     os.write = write
-    main.main()
+    server.main()

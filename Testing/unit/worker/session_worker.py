@@ -7,7 +7,7 @@ from FoundationSegLib.core.errors import VolumeMissingError
 from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.core.requests import Prediction, PredictRequest
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.worker import main
+from FoundationSegLib.worker import server
 from Testing.unit.core.session_cases import FakeClient
 
 COMMAND = (sys.executable, "-P", "-m", "Testing.unit.worker.session_worker")
@@ -41,4 +41,4 @@ class SessionEngine:
 
 
 if __name__ == "__main__":
-    main.main(lambda settings: SessionEngine())
+    server.main(lambda settings: SessionEngine())

@@ -10,7 +10,7 @@ from FoundationSegLib.core.classify_request import ClassifyRequest
 from FoundationSegLib.core.errors import Cancelled, InferenceError, VolumeMissingError
 from FoundationSegLib.core.labels import label_set_of
 from FoundationSegLib.worker.client import InlineClient, ask
-from FoundationSegLib.worker.messages import Answered, Classified, Failed, Progressed
+from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.unit.worker.conftest import events_until, scripted
 from Testing.unit.worker.fake_worker import ScriptedEngine
 
@@ -52,7 +52,7 @@ def test_a_newer_request_takes_the_place_of_an_older_one(client, image):
     (failed,) = (event for event in events if isinstance(event, Failed))
     assert failed.request_id == 1 and isinstance(failed.error, Cancelled)
     client.submit(asked(image, "answer", 3))
-    assert events_until(client, Classified)[-1].request_id == 3
+    assert events_until(client, Answered)[-1].request_id == 3
 
 
 def test_cancel_ends_it_at_once(client, image):

@@ -4,15 +4,11 @@ from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceEr
 from FoundationSegLib.core.mask import EMPTY_MASK
 from FoundationSegLib.core.progress import ProgressReport
 from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import (
-    CheckpointRecord,
-    DownloadRequest,
-    Prediction,
-    PredictRequest,
-    SegmentPrediction,
-)
-from FoundationSegLib.worker.client import InlineClient, ask
-from FoundationSegLib.worker.messages import Answered, Downloaded, Failed, Progressed
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
+from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.worker.client import InlineClient, ask, deliver, finish
+from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
+from Testing.unit.core.session_cases import make_session, mask_of, point, segment_of
 
 
 class ThreeSteps:
@@ -187,7 +183,7 @@ def test_a_download_is_reported_and_ends_like_every_request():
     client, request = InlineClient(ThreeSteps()), DownloadRequest(5, "fake", accept_license=True)
     client.submit(request)
     reports = [Progressed(5, ProgressReport("download", done, 3)) for done in (1, 2, 3)]
-    assert client.poll() == (*reports, Downloaded(5))
+    assert client.poll() == (*reports, Answered(5))
     assert client.engine.downloads == [request]
     seen = []
     assert ask(client, request, seen.append) is None
@@ -211,3 +207,75 @@ def test_there_is_nothing_to_wait_for_or_to_stop():
     client.wait(100)
     client.stop()
     assert isinstance(ask(client, request()), Prediction)
+
+
+# Between a session and a client
+
+
+class ScriptedClient:
+    """A client that has a list of events to tell, one at each poll."""
+
+    def __init__(self, events, closes=False):
+        self.events, self.waits, self.closes = list(events), 0, closes
+
+    @property
+    def is_busy(self):
+        return bool(self.events) or not self.closes
+
+    def poll(self):
+        return (self.events.pop(0),) if self.events else ()
+
+    def wait(self, timeout_s):
+        self.waits += 1
+
+
+@pytest.fixture
+def session():
+    session, client = make_session()
+    client.is_slow = True
+    return session
+
+
+def test_events_of_others_are_left_alone(session):
+    segment = segment_of(session)
+    segment.add(point(3))
+    answer = session.client.prediction(session.client.requests[0])
+    for event in (Progressed(1, ProgressReport("decode", 1, 2)), Answered(1), Failed(99, InferenceError("other"))):
+        deliver(session, event)
+    assert session.request_id == 1
+    deliver(session, Answered(1, answer))
+    assert mask_of(segment).sum() == 25
+
+
+def test_waiting_for_the_answer(session):
+    segment = segment_of(session)
+    segment.add(point(3))
+    answer = session.client.prediction(session.client.requests[0])
+    client = ScriptedClient(
+        [Progressed(1, ProgressReport("decode", 1, 2)), Failed(7, InferenceError("x")), Answered(1, answer)]
+    )
+    finish(session, client)
+    assert mask_of(segment).sum() == 25 and client.waits == 2
+    finish(session, ScriptedClient([]))
+
+
+def test_a_failure_is_raised_and_nothing_waits_any_more(session):
+    segment_of(session).add(point(3))
+    with pytest.raises(InferenceError, match="killed"):
+        finish(session, ScriptedClient([Failed(1, InferenceError("killed"))]))
+    assert session.request_id is None and not session.discard()
+
+
+def test_an_interrupt_cancels(session):
+    segment_of(session).add(point(3))
+    client = ScriptedClient([])
+    client.wait = lambda timeout_s: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        finish(session, client)
+    assert session.client.cancelled == [1]
+
+
+def test_a_closed_client(session):
+    segment_of(session).add(point(3))
+    with pytest.raises(Cancelled, match="closed"):
+        finish(session, ScriptedClient([], closes=True))

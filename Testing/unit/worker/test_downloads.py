@@ -11,12 +11,12 @@ import pytest
 
 from FoundationSegLib.core.cards import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceError, UnknownModelError
-from FoundationSegLib.core.requests import DownloadRequest
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.worker import process_client
+from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.messages import Downloaded, Failed, Progressed
-from FoundationSegLib.worker.settings import WorkerSettings
+from FoundationSegLib.worker.process import RetryPolicy
+from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, content_of, partial_bytes, strays, tell_processes
 from Testing.unit.hub.loopback_hub import Fault, run_hub
 from Testing.unit.worker import hub_worker
@@ -58,7 +58,7 @@ def full_disk(tmp_path):
 @pytest.fixture
 def new_client(make_client, store, full_disk):
     settings = WorkerSettings(store_folder=store.folder)
-    return lambda **patience: make_client(settings, hub_worker.command(full_disk), **patience)
+    return lambda **fields: make_client(settings, hub_worker.command(full_disk), **fields)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_worker_that_is_killed_is_replaced_and_goes_on_from_there(client, hub,
     until(lambda: has_ended(pid))
     kept = partial_bytes(store, card())
     hub.slow_s = 0
-    events = events_until(client, Downloaded)
+    events = events_until(client, Answered)
     assert [event.report.stage for event in events if isinstance(event, Progressed)].count("restart") == 1
     assert client.worker_pid != pid
     assert kept > 0
@@ -153,8 +153,8 @@ def test_a_worker_that_is_killed_is_replaced_and_goes_on_from_there(client, hub,
 
 
 @on_posix
-def test_a_worker_that_is_killed_again_and_again_is_given_up_and_another_goes_on(client, hub, store, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_KILLS", 3)
+def test_a_worker_that_is_killed_again_and_again_is_given_up_and_another_goes_on(new_client, hub, store):
+    client = new_client(retries=RetryPolicy(kills=3))
     hub.slow_s = 0.05
     begun(client)
     for _ in range(2):
@@ -237,9 +237,9 @@ def test_a_second_download_takes_the_place_of_the_first_which_can_go_on(client, 
     begun(client)
     pid = client.worker_pid
     client.submit(far(2, "other"))
-    events = events_until(client, Downloaded)
+    events = events_until(client, Answered)
     (failed,) = (event for event in events if isinstance(event, Failed))
-    assert (failed.request_id, type(failed.error), events[-1]) == (1, Cancelled, Downloaded(2))
+    assert (failed.request_id, type(failed.error), events[-1]) == (1, Cancelled, Answered(2))
     assert client.worker_pid == pid
     kept = partial_bytes(store, card())
     assert (store.status(card()), store.status(card("other"))) == ("partial", "ready")
@@ -253,7 +253,7 @@ def test_the_same_model_asked_for_twice_goes_on_where_it_was(client, hub, store)
     hub.slow_s = 0.005
     begun(client)
     client.submit(far(2))
-    assert events_until(client, Downloaded)[-1] == Downloaded(2)
+    assert events_until(client, Answered)[-1] == Answered(2)
     assert byte_requests(hub)[-1].startswith("bytes="), "the second went on from the first"
     assert content_of(store, card()) == FILES
 
@@ -265,8 +265,8 @@ def test_two_workers_download_the_same_model_once(new_client, hub, store):
     second.submit(far())
     assert events_until(second, Progressed)[-1].report.stage == "wait"
     hub.slow_s = 0
-    events_until(first, Downloaded)
-    events_until(second, Downloaded)
+    events_until(first, Answered)
+    events_until(second, Answered)
     assert hub.sent == TOTAL
     assert content_of(store, card()) == FILES
 

@@ -13,11 +13,11 @@ from FoundationSegLib.core.errors import (
     VolumeMissingError,
 )
 from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.requests import DownloadRequest, MemoryBudget
 from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.worker_settings import MemoryBudget, WorkerSettings
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.messages import Answered, Downloaded, Failed, Progressed
-from FoundationSegLib.worker.settings import WorkerSettings
+from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import positive_mask
 
@@ -204,10 +204,10 @@ def test_the_newest_request_wins_be_it_a_download_or_not(client, volume):
     client.submit(scripted(volume, "steps=1000", 2))
     events = events_until(client, Progressed)
     client.submit(DownloadRequest(3, "answer"))
-    events += events_until(client, Downloaded)
+    events += events_until(client, Answered)
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.request_id, type(event.error)) for event in failed] == [(1, Cancelled), (2, Cancelled)]
-    assert events[-1] == Downloaded(3)
+    assert events[-1] == Answered(3)
 
 
 def test_numbers_of_numpy_cross(client, volume):

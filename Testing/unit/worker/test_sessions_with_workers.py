@@ -12,7 +12,7 @@ import pytest
 from FoundationSegLib.core.array_store import ArrayStore
 from FoundationSegLib.core.ledger import Ledger
 from FoundationSegLib.core.session import Options, Session
-from FoundationSegLib.worker.conversation import finish
+from FoundationSegLib.worker.client import finish
 from Testing.unit.core.session_cases import SLICES, small_volume
 from Testing.unit.core.session_machine import Machine
 from Testing.unit.worker.session_worker import COMMAND

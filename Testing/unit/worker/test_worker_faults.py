@@ -1,5 +1,6 @@
 """Workers that die, hang, cannot start or talk nonsense: the client goes on, or says what is wrong."""
 
+import json
 import os
 import shlex
 import signal
@@ -10,20 +11,29 @@ import time
 import numpy as np
 import pytest
 
+from FoundationSegLib.core.classify_request import ClassifyRequest, Subject
 from FoundationSegLib.core.errors import (
     Cancelled,
     InferenceError,
     VolumeMissingError,
 )
 from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.requests import DownloadRequest
+from FoundationSegLib.core.labels import label_set_of
+from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.worker import link, process_client
+from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.worker import process
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.messages import Answered, Failed, Progressed
+from FoundationSegLib.worker.frames import Frame
+from FoundationSegLib.worker.process import RetryPolicy
+from FoundationSegLib.worker.protocol import Answered, Failed, Progressed, message
+from Testing.unit.core.classification_cases import answer
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import COMMAND, positive_mask
 
+NAMES = ("Liver", "Spleen", "Kidney")
+ONCE = RetryPolicy(hangs=1)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 has_sigstop = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
 
@@ -52,7 +62,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, volume, tmp_
     client.submit(scripted(volume, f"die_once={tmp_path / 'died'} steps=2", 5))
     events = events_until(client, Answered)
     assert [event.report.stage for event in events[:-1]].count("restart") == 1
-    assert np.array_equal(events[-1].prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
+    assert np.array_equal(events[-1].answer.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
 
 
 def test_a_download_that_is_deaf_to_cancel_is_ended_with_its_worker(make_client):
@@ -99,7 +109,7 @@ def test_a_crash_at_one_step_ends_though_the_reports_differ(client, volume):
     client.send_volume(volume)
     client.submit(scripted(volume, "jitter=20 die=3"))
     restarts = [event for event in events_until(client, Failed, 60) if isinstance(event, Progressed)]
-    assert len([event for event in restarts if event.report.stage == "restart"]) < process_client._MAX_KILLS
+    assert len([event for event in restarts if event.report.stage == "restart"]) < client.retries.kills
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
@@ -139,7 +149,6 @@ def test_a_worker_that_cannot_be_replaced_fails_the_request(client, volume, monk
 
 
 def test_a_mask_beyond_the_image_is_not_believed(client, volume, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
     client.send_volume(volume)
     with pytest.raises(InferenceError, match="cannot be understood"):
         ask(client, scripted(volume, "beyond"))
@@ -158,7 +167,7 @@ def test_a_frozen_worker_that_is_sent_an_image_is_found_out(make_client, volume)
 
 
 def test_a_log_does_not_grow_without_bound(client, volume, monkeypatch):
-    monkeypatch.setattr(link, "_MAX_LOG", 10**6)
+    monkeypatch.setattr(process, "_MAX_LOG", 10**6)
     client.send_volume(volume)
     ask(client, scripted(volume, "spam=5000000"))
     ask(client, scripted(volume))
@@ -183,46 +192,100 @@ def test_a_program_that_is_no_worker_is_given_up(make_client, volume):
     assert "no module named numpy" in caught.value.__notes__[0]
 
 
-def test_a_worker_that_never_calls_back_is_given_up(make_client, volume, monkeypatch):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client = make_client(command=(sys.executable, "-c", "import time; time.sleep(60)"), start_s=0.2)
+def test_a_worker_that_never_calls_back_is_given_up(make_client, volume):
+    client = make_client(command=(sys.executable, "-c", "import time; time.sleep(60)"), retries=ONCE, start_s=0.2)
     client.send_volume(volume)
     with pytest.raises(InferenceError, match="did not start within"):
         ask(client, scripted(volume))
 
 
 @pytest.mark.parametrize(
-    ("patience", "script", "message"),
+    ("timeouts", "script", "message"),
     [
         pytest.param({"silence_s": 0.3}, "freeze", "no sign of life", marks=has_sigstop, id="frozen"),
         pytest.param({"stall_s": 0.3}, "hang=60", "no progress", id="without progress"),
     ],
 )
-def test_a_worker_that_hangs_is_given_up(make_client, volume, monkeypatch, patience, script, message):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
-    client = make_client(**patience)
+def test_a_worker_that_hangs_is_given_up(make_client, volume, timeouts, script, message):
+    client = make_client(retries=ONCE, **timeouts)
     client.send_volume(volume)
     with pytest.raises(InferenceError, match=message):
         ask(client, scripted(volume, script))
 
 
-def test_a_long_answer_with_signs_of_life_is_waited_for(make_client, volume, monkeypatch):
+def test_a_long_answer_with_signs_of_life_is_waited_for(make_client, volume):
     client = make_client(silence_s=3)
     client.send_volume(volume)
     assert ask(client, scripted(volume, "hang=4")).segments[0].score == 0.5
 
 
-@pytest.mark.parametrize("answer", [{"type": "answered"}, {}, {"type": "progress", "stage": "s"}])
-def test_a_worker_that_talks_nonsense_is_given_up(client, volume, monkeypatch, answer):
-    monkeypatch.setattr(process_client, "_MAX_HANGS", 1)
+# A worker that knows the secret, and answers its first request with these messages.
+_TALKER = """
+import json, socket, sys, time
+from FoundationSegLib.worker.frames import Frame
+from FoundationSegLib.worker.server import Channel
+first_words = json.load(sys.stdin)
+channel = Channel(socket.create_connection(("127.0.0.1", first_words["port"])))
+channel.send(Frame({"type": "hello", "secret": first_words["secret"]}))
+while (frame := channel.receive()).header["type"] != "request":
+    pass
+for header, payload in json.loads(sys.argv[1]):
+    channel.send(Frame({"ticket": frame.header["ticket"], **header}, (bytes.fromhex(payload),)))
+time.sleep(60)
+"""
+
+
+def talker(*frames: Frame) -> tuple[str, ...]:
+    said = [(frame.header, bytes(frame.payload).hex()) for frame in frames]
+    return sys.executable, "-c", _TALKER, json.dumps(said)
+
+
+def prediction(*starts):
+    masks = (pack_mask(np.ones((1, 2, 2), np.bool_), start) for start in starts)
+    segments = tuple(SegmentPrediction(mask, None) for mask in masks)
+    return Prediction(1, segments, {}, CheckpointRecord("fake", "fake-wheel", "1.0", "ab"), "cpu", "float32")
+
+
+def test_an_answer_that_fits_is_taken(make_client, volume):
+    client = make_client(command=talker(message("answer", prediction((1, 1, 1)))))
     client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000"))
-    events_until(client, Progressed)
-    take = client._take
-    monkeypatch.setattr(
-        process_client.ProcessClient,
-        "_take",
-        lambda self, frame: take(process_client.Frame({**answer, "ticket": client._tickets})),
-    )
-    (failed,) = (event for event in events_until(client, Failed) if isinstance(event, Failed))
-    assert "cannot be understood" in str(failed.error)
+    assert ask(client, scripted(volume)) == prediction((1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame({"type": "answer"}),
+        Frame({}),
+        Frame({"type": "progress", "stage": "s"}),
+        message("novel"),
+        message("answer"),
+        message("answer", prediction((1, 1, 7))),
+        message("answer", prediction((1, 1, 1), (1, 1, 1))),
+        message("answer", prediction()),
+        message("answer", answer()),
+    ],
+    ids=str,
+)
+def test_a_worker_that_talks_nonsense_is_given_up(make_client, volume, frame):
+    client = make_client(command=talker(frame), retries=ONCE)
+    client.send_volume(volume)
+    with pytest.raises(InferenceError, match="cannot be understood"):
+        ask(client, scripted(volume))
+
+
+@pytest.mark.parametrize(
+    ("names", "axis", "depth"), [(("Liver", "Spleen"), "k", 5), (NAMES, "j", 5), (NAMES, "k", 4), (NAMES, "k", 5)]
+)
+def test_a_classification_has_to_be_one_to_the_question(make_client, names, axis, depth):
+    """The answer is about three labels, and about slices 2 to 4."""
+    voxels = np.arange(depth * 48, dtype=np.int16).reshape(depth, 6, 8)
+    image = Volume(voxels, geometry_from_spacing(voxels.shape))
+    client = make_client(command=talker(message("answer", answer())), retries=ONCE)
+    client.send_volume(image)
+    request = ClassifyRequest(7, "biomedclip", image.key, label_set_of(names), Subject(axis))
+    if (names, axis, depth) == (NAMES, "k", 5):
+        assert ask(client, request).scores == answer().scores
+    else:
+        with pytest.raises(InferenceError, match="cannot be understood"):
+            ask(client, request)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.messages import Answered, Failed
+from FoundationSegLib.worker.protocol import Answered, Failed
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import positive_mask
 
@@ -69,7 +69,7 @@ def test_many_kills_in_one_run_do_not_end_it(client, volume):
         until(lambda pid=client.worker_pid: events.extend(client.poll()) or client.worker_pid != pid)
     events += events_until(client, Answered)
     assert not any(isinstance(event, Failed) for event in events)
-    assert np.array_equal(events[-1].prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
+    assert np.array_equal(events[-1].answer.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
 
 
 @on_linux
@@ -107,7 +107,7 @@ volume = Volume(voxels, geometry_from_spacing(voxels.shape))
 client = ProcessClient(command=COMMAND)
 client.send_volume(volume)
 client.submit(scripted(volume, sys.argv[1]))
-from FoundationSegLib.worker.messages import Progressed
+from FoundationSegLib.worker.protocol import Progressed
 events_until(client, Progressed)
 print(client.worker_pid, flush=True)
 time.sleep(60)
@@ -134,7 +134,7 @@ volume = Volume(voxels, geometry_from_spacing(voxels.shape))
 client = ProcessClient(command=COMMAND)
 client.send_volume(volume)
 client.submit(scripted(volume))
-from FoundationSegLib.worker.messages import Answered
+from FoundationSegLib.worker.protocol import Answered
 events_until(client, Answered)
 if os.fork() == 0:
     time.sleep(60)

@@ -1,12 +1,12 @@
 import pytest
 
-from FoundationSegLib.worker.messages import Answered, Failed
-from FoundationSegLib.worker.pump import Pump
+from FoundationSegLib.worker.poller import Poller
+from FoundationSegLib.worker.protocol import Answered, Failed
 from Testing.unit.worker.conftest import scripted, until
 
 
 class Timer:
-    """What a QTimer is to the pump."""
+    """A QTimer, as far as the poller knows it."""
 
     def __init__(self):
         self.ticks = 0
@@ -15,23 +15,15 @@ class Timer:
     def stop(self):
         self.runs = False
 
-    def run(self, pump, until_ticks=10**6):
+    def run(self, poller, until_ticks=10**6):
         while self.runs and self.ticks < until_ticks:
             self.ticks += 1
-            pump.tick()
-            pump.client.wait(0.01)
+            poller.tick()
+            poller.client.wait(0.01)
 
 
 def test_a_timer_brings_every_event_and_stops_at_the_end(client, volume):
-    timer, events = Timer(), []
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=3"))
-    timer.run(Pump(client, events.append, timer.stop))
-    assert isinstance(events[-1], Answered)
-    assert not client.is_busy
-
-
-def test_a_request_out_of_an_event_keeps_the_timer_running(client, volume):
+    """A request made while an event is applied keeps the timer running."""
     timer, answers = Timer(), []
 
     def apply(event):
@@ -41,9 +33,10 @@ def test_a_request_out_of_an_event_keeps_the_timer_running(client, volume):
                 client.submit(scripted(volume, "answer", event.request_id + 1))
 
     client.send_volume(volume)
-    client.submit(scripted(volume))
-    timer.run(Pump(client, apply, timer.stop))
+    client.submit(scripted(volume, "steps=3"))
+    timer.run(Poller(client, apply, timer.stop))
     assert answers == [1, 2, 3]
+    assert not client.is_busy
 
 
 def test_the_timer_runs_on_for_what_is_out_after_an_event_that_fails(client, volume):
@@ -59,10 +52,10 @@ def test_the_timer_runs_on_for_what_is_out_after_an_event_that_fails(client, vol
 
     client.send_volume(volume)
     client.submit(scripted(volume))
-    pump = Pump(client, apply, timer.stop)
+    poller = Poller(client, apply, timer.stop)
     for count in (1, 2):
         with pytest.raises(ZeroDivisionError):
-            timer.run(pump)
+            timer.run(poller)
         assert len(answers) == count and timer.runs == (count == 1)
 
 
@@ -84,11 +77,11 @@ def test_a_tick_inside_an_event_waits_for_its_turn():
 
     def apply(event):
         begun.append(event)
-        pump.tick()
+        poller.tick()
         done.append(event)
 
-    pump = Pump(ThreeEvents(), apply, lambda: None)
-    pump.tick()
+    poller = Poller(ThreeEvents(), apply, lambda: None)
+    poller.tick()
     assert begun == done == [1, 2, 3]
 
 
@@ -100,21 +93,21 @@ def test_no_event_is_lost_by_one_that_fails():
         if event == 1:
             raise ZeroDivisionError
 
-    pump = Pump(ThreeEvents(), apply, lambda: None)
+    poller = Poller(ThreeEvents(), apply, lambda: None)
     with pytest.raises(ZeroDivisionError):
-        pump.tick()
-    pump.tick()
+        poller.tick()
+    poller.tick()
     assert applied == [1, 2, 3]
 
 
 def test_the_end_of_the_connection_stops_the_timer(client, volume):
     timer, events = Timer(), []
-    pump = Pump(client, events.append, timer.stop)
+    poller = Poller(client, events.append, timer.stop)
     client.send_volume(volume)
     client.submit(scripted(volume, "steps=1000"))
-    timer.run(pump, until_ticks=3)
+    timer.run(poller, until_ticks=3)
     client.close()
-    timer.run(pump)
+    timer.run(poller)
     assert not timer.runs
     assert events == [event for event in events if not isinstance(event, Failed)], "closed means closed"
     until(lambda: client.worker_pid is None)

@@ -1,20 +1,20 @@
-"""The pump: what a timer of the panel calls while something is under way, and how it finds its end."""
+"""The poller: a timer calls it while something is under way, and it finds the end of that."""
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .client import Client
-from .messages import Event
+from .protocol import Event
 
 
 @dataclass(slots=True)
-class Pump:
-    """Takes events from a client to whoever applies them, at each tick of a timer.
+class Poller:
+    """Takes events from a client to a function that applies them, at each tick of a timer.
 
     Attributes:
-        client: who works.
-        apply: told of each event, oldest first.
+        client: the client.
+        apply: called with each event, oldest first.
         stop_timer: called when there is nothing more to come, and when the client itself raises: an exception in a
             timer's slot would otherwise be printed at every tick and end nothing.
     """
@@ -26,14 +26,14 @@ class Pump:
     _is_applying: bool = False
 
     def stop(self) -> None:
-        """Forget what is waiting, for example because the scene was closed."""
+        """Forget the events that are waiting, for example because the scene was closed."""
         self._waiting.clear()
         self.stop_timer()
 
     def tick(self) -> None:
-        """Apply what is ready; never waits.
+        """Apply the events that have come; never waits.
 
-        Whoever applies an event may let the timer run meanwhile (a dialog does): such a tick does nothing, so that
+        Applying an event may let the timer run meanwhile (a dialog does): such a tick does nothing, so that
         events are applied one after the other.
 
         Raises:

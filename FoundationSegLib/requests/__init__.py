@@ -1,0 +1,1 @@
+"""Requests, answers, and the one codec that turns them into documents and messages."""

@@ -1,0 +1,345 @@
+"""Values to JSON documents and to messages, and back: the fields of dataclasses and their types are the schema.
+
+::
+
+    document = to_document(Propagation(start=3))     # {"start": 3, "stop": None, "direction": "both", ...}
+    from_document(Propagation, document, "settings")  # the same value
+    document, parts = pack(mask)                      # of arrays and bytes, the bytes go beside the document
+    unpack(PackedMask, document, b"".join(parts))
+
+A document is strict: a field that is missing, unknown, or of another type than its annotation is a
+:class:`~FoundationSegLib.core.errors.DocumentError` that names its place. Known are dataclasses, optional fields,
+unions, ``Literal``, enumerations, ``tuple``, ``Mapping``, ``Path``, ``Any`` (JSON values as they are), plain numbers
+and texts, and in messages ``bytes`` and numpy's arrays. numpy is imported when an array comes.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..core.errors import DocumentError
+
+T = TypeVar("T")
+Buffer = bytes | bytearray | memoryview
+_NUMBERS_AND_TEXTS = (bool, int, float, str)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How the documents of a file format differ from the plain form.
+
+    Attributes:
+        tags: by class, the field that tells the classes of a union apart and what it says. Unless given, ``"type"`` and
+            the name of the class. ``NoneType`` may have one, too.
+        flat: by class, the field whose own fields stand beside the others instead of in an object of their own.
+        omitted: fields that are left out where they are None, as class and name.
+        unknown: what stands for None where a number may be absent; TOML has no null.
+        is_typed: a person wrote it: texts are one line without control characters, and those required are not empty.
+        longest_text: the most characters of a text.
+        largest_number: the largest whole number, without its sign.
+    """
+
+    tags: Mapping[type, tuple[str, str]] = field(default_factory=dict)
+    flat: Mapping[type, str] = field(default_factory=dict)
+    omitted: frozenset[tuple[type, str]] = frozenset()
+    unknown: str = ""
+    is_typed: bool = False
+    longest_text: int = 2**26
+    largest_number: int = 2**63
+
+    def tag(self, kind: type) -> tuple[str, str]:
+        """The field that names a class of a union, and the name."""
+        return self.tags.get(kind, ("type", kind.__name__))
+
+
+_PLAIN = Format()
+
+
+def to_document(value: Any, kind: Any = None, form: Format = _PLAIN) -> Any:
+    """The JSON values of a value; ``kind`` is its type, which a union has to say.
+
+    Raises:
+        TypeError: it holds bytes or an array, which JSON does not know.
+    """
+    document, parts = pack(value, kind, form)
+    if parts:
+        raise TypeError(f"{type(value).__name__} holds bytes, which a JSON document does not")
+    return document
+
+
+def from_document(kind: type[T] | Any, document: Any, place: str, form: Format = _PLAIN) -> T:
+    """The value of :func:`to_document`, of a decoded JSON or TOML document.
+
+    Args:
+        kind: the type of the value.
+        document: the decoded value.
+        place: the file's name, or another word for the document; messages begin with it.
+        form: the file format.
+
+    Raises:
+        DocumentError: it has another form.
+        FoundationSegError: the value itself refuses what it is made of.
+    """
+    return _Reader(form).read(kind, document, place)
+
+
+def pack(value: Any, kind: Any = None, form: Format = _PLAIN) -> tuple[Any, list[memoryview]]:
+    """A value as JSON values and the bytes beside them, which are copied only where an array does not lie together."""
+    writer = _Writer(form)
+    return writer.write(type(value) if kind is None else kind, value), writer.parts
+
+
+def unpack(kind: type[T] | Any, document: Any, payload: Buffer, place: str) -> T:
+    """The value of :func:`pack`; its arrays are read-only views of the payload.
+
+    Raises:
+        DocumentError: it has another form, or there are more or fewer bytes than it says.
+        FoundationSegError: the value itself refuses what it is made of.
+    """
+    reader = _Reader(_PLAIN, memoryview(payload))
+    value = reader.read(kind, document, place)
+    _require(reader.at == len(payload), f"{place}: has {len(payload)} bytes beside it, not {reader.at}")
+    return value
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise DocumentError(message)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _is_array(origin: Any) -> bool:
+    return getattr(origin, "__name__", "") == "ndarray"
+
+
+def _is_plain(kind: Any) -> bool:
+    """True where JSON has the values of a type as they are: numbers, texts, and tuples of them."""
+    if get_origin(kind) is tuple:
+        return all(item is Ellipsis or _is_plain(item) for item in get_args(kind))
+    return kind in _NUMBERS_AND_TEXTS
+
+
+def _are_points(kind: Any, items: Sequence[Any]) -> bool:
+    """True where items are lists of finite floats as a tuple type asks for, for which none is looked at alone."""
+    if get_origin(kind) is not tuple or set(get_args(kind)) != {float} or set(map(type, items)) != {list}:
+        return False
+    numbers = list(itertools.chain.from_iterable(items))
+    has_length = set(map(len, items)) == {len(get_args(kind))}
+    return has_length and set(map(type, numbers)) == {float} and all(map(math.isfinite, numbers))
+
+
+def _members(kind: Any) -> tuple[list[Any], list[Any]]:
+    """The dataclasses of a union, and its other members without None."""
+    members = [member for member in get_args(kind) if member is not NoneType]
+    return [m for m in members if is_dataclass(m)], [m for m in members if not is_dataclass(m)]
+
+
+@dataclass(slots=True)
+class _Writer:
+    form: Format
+    parts: list[memoryview] = field(default_factory=list)
+
+    def write(self, kind: Any, value: Any) -> Any:
+        origin, arguments = get_origin(kind), get_args(kind)
+        if value is None or kind is Any:
+            return value
+        if is_dataclass(kind):
+            return self._record(kind, value)
+        if origin in (Union, UnionType):
+            return self._union(kind, value)
+        if origin is tuple:
+            if _is_plain(kind):
+                return list(value)
+            kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+            return [self.write(item_kind, item) for item_kind, item in zip(kinds, value, strict=True)]
+        if origin is Mapping:
+            return {key: self.write(arguments[1], item) for key, item in value.items()}
+        if _is_array(origin):
+            return self._array(value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            self.parts.append(memoryview(value))
+            return {"bytes": len(value)}
+        if isinstance(value, Enum):
+            return value.value
+        return str(value) if isinstance(value, Path) else value
+
+    def _union(self, kind: Any, value: Any) -> Any:
+        records, others = _members(kind)
+        if not is_dataclass(value):
+            # JSON has no NaN, and nothing can be said instead of a number that is none.
+            is_number = not isinstance(value, float) or math.isfinite(value) or NoneType not in get_args(kind)
+            return self.write(others[0] if len(others) == 1 else Any, value if is_number else None)
+        document = self._record(type(value), value)
+        if len(records) == 1:
+            return document
+        key, name = self.form.tag(type(value))
+        return {key: name, **document}
+
+    def _record(self, kind: Any, value: Any) -> dict[str, Any]:
+        document: dict[str, Any] = {}
+        for name, item_kind in ((item.name, _hints(kind)[item.name]) for item in fields(kind)):
+            item = getattr(value, name)
+            if self.form.flat.get(kind) == name:
+                document |= self.write(item_kind, item) or dict([self.form.tag(NoneType)])
+            elif item is not None or (kind, name) not in self.form.omitted:
+                document[name] = self.write(item_kind, item)
+        return document
+
+    def _array(self, array: Any) -> dict[str, Any]:
+        import numpy as np
+
+        together = np.ascontiguousarray(array)
+        self.parts.append(together.reshape(-1).view(np.uint8).data)
+        return {"dtype": together.dtype.str, "shape": list(array.shape)}
+
+
+@dataclass(slots=True)
+class _Reader:
+    form: Format
+    payload: memoryview = field(default_factory=lambda: memoryview(b""))
+    at: int = 0
+
+    def read(self, kind: Any, value: Any, place: str) -> Any:
+        origin, arguments = get_origin(kind), get_args(kind)
+        if kind is Any:
+            return value
+        if is_dataclass(kind):
+            return self._record(kind, value, place)
+        if origin is Literal:
+            fits = any(value is choice or (type(value) is type(choice) and value == choice) for choice in arguments)
+            _require(fits, f"{place}: must be one of {', '.join(map(str, arguments))}, not {_shown(value)}")
+            return value
+        if origin in (Union, UnionType):
+            return self._union(kind, value, place)
+        if origin is tuple:
+            return self._tuple(arguments, value, place)
+        if origin is Mapping:
+            _require(isinstance(value, Mapping), f"{place}: must be a table")
+            return {
+                self.read(str, key, f"{place}: a name"): self.read(arguments[1], item, f"{place}.{key}")
+                for key, item in value.items()
+            }
+        if _is_array(origin):
+            return self._array(arguments[-1], value, place)
+        if kind is bytes:
+            _require(isinstance(value, Mapping) and value.keys() == {"bytes"}, f"{place}: must be bytes")
+            return bytes(self._next(value["bytes"], place))
+        return self._single(kind, value, place)
+
+    def _single(self, kind: Any, value: Any, place: str) -> Any:
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            names = [choice.value for choice in kind]
+            _require(value in names, f"{place}: must be one of {', '.join(map(str, names))}, not {_shown(value)}")
+            return kind(value)
+        if kind is Path:
+            return Path(self._single(str, value, place))
+        name = "null" if kind is NoneType else kind.__name__
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        _require(fits, f"{place}: must be {name}, not {type(value).__name__}")
+        if kind is str:
+            # A text that a person wrote is shown in terminals: an escape sequence could rewrite what stands there.
+            is_line = not self.form.is_typed or value.isprintable()
+            _require(is_line, f"{place}: must be one line without control characters")
+            longest = self.form.longest_text
+            _require(len(value) <= longest, f"{place}: is longer than {longest} characters")
+        elif type(value) is int:
+            _require(abs(value) <= self.form.largest_number, f"{place}: is larger than anything it could count")
+        elif kind is float:
+            _require(math.isfinite(value), f"{place}: must be a finite number")
+        return value
+
+    def _tuple(self, kinds: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
+        _require(isinstance(value, list | tuple), f"{place}: must be a list")
+        if kinds[-1] is Ellipsis:
+            if _are_points(kinds[0], value):  # an outline has a million of them
+                return tuple(map(tuple, value))
+            kinds = kinds[:1] * len(value)
+        _require(len(value) == len(kinds), f"{place}: must be a list of {len(kinds)}, not of {len(value)}")
+        return tuple(
+            self.read(kind, item, f"{place}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
+
+    def _union(self, kind: Any, value: Any, place: str) -> Any:
+        records, others = _members(kind)
+        is_none = int in others and value == self.form.unknown if self.form.unknown else value is None
+        if NoneType in get_args(kind) and is_none:
+            return None
+        if isinstance(value, Mapping) and records:
+            return self._tagged(kind, records, value, place)
+        for member in others[:-1]:
+            if type(value) is member:
+                return value
+        return self.read((others or records)[-1], value, place)
+
+    def _tagged(self, kind: Any, records: list[Any], value: Mapping[str, Any], place: str) -> Any:
+        if len(records) == 1:
+            return self._record(records[0], value, place)
+        choices = [*records, *(NoneType for member in get_args(kind) if member is NoneType)]
+        for choice in choices:
+            key, name = self.form.tag(choice)
+            if value.get(key) == name:
+                rest = {other: item for other, item in value.items() if other != key}
+                return None if choice is NoneType else self._record(choice, rest, place)
+        key = self.form.tag(records[0])[0]
+        raise DocumentError(f"{place}: {key}: no kind is called {_shown(value.get(key))}")
+
+    def _record(self, kind: Any, value: Any, place: str) -> Any:
+        _require(isinstance(value, Mapping), f"{place}: must be a table")
+        hints, flat = _hints(kind), self.form.flat.get(kind)
+        own = {item.name for item in fields(kind)} - {flat}
+        if flat is not None:
+            value = {name: value[name] for name in value if name in own} | {
+                flat: {name: item for name, item in value.items() if name not in own}
+            }
+        for name in value:
+            _require(name in hints, f"{place}: unknown field {_shown(name)}")
+        arguments = {}
+        for item in fields(kind):
+            is_required = item.default is MISSING and item.default_factory is MISSING
+            _require(item.name in value or not is_required, f"{place}: {item.name} is missing")
+            if item.name in value:
+                is_empty = self.form.is_typed and is_required and value[item.name] == ""
+                _require(not is_empty, f"{place}: {item.name}: is empty")
+                # In the order of the fields, which is that of the bytes beside the document.
+                where = place if item.name == flat else f"{place}: {item.name}"
+                arguments[item.name] = self.read(hints[item.name], value[item.name], where)
+        return kind(**arguments)
+
+    def _next(self, count: Any, place: str) -> memoryview:
+        fits = type(count) is int and 0 <= count <= len(self.payload) - self.at
+        _require(fits, f"{place}: has fewer bytes beside the document than it says")
+        self.at += count
+        return self.payload[self.at - count : self.at]
+
+    def _array(self, kind: Any, value: Any, place: str) -> Any:
+        import numpy as np
+
+        is_named = isinstance(value, Mapping) and value.keys() == {"dtype", "shape"}
+        _require(is_named and isinstance(value["dtype"], str), f"{place}: must be an array")
+        shape = self._tuple((int, Ellipsis), value["shape"], f"{place}: shape")
+        try:
+            dtype = np.dtype(value["dtype"])
+        except TypeError as error:
+            raise DocumentError(f"{place}: {_shown(value['dtype'])} is no type of numbers") from error
+        wanted = get_args(kind)[0] if get_args(kind) else np.generic
+        _require(dtype.kind in "biuf" and issubclass(dtype.type, wanted), f"{place}: is of the wrong type, {dtype}")
+        _require(all(count >= 0 for count in shape), f"{place}: its shape is negative")
+        array = np.frombuffer(self._next(math.prod(shape) * dtype.itemsize, place), dtype).reshape(shape)
+        array.flags.writeable = False
+        return array
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: on one line, and not endless."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

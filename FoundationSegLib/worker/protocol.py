@@ -1,0 +1,198 @@
+"""The protocol between a client and the process that works for it: the tasks, their messages, and the client's events.
+
+A client (:mod:`.client`, :mod:`.process_client`) is given a request, and tells by events what becomes of it::
+
+    client = ProcessClient(WorkerSettings(), worker_command())
+    client.submit(InspectRequest(1, ("torch",)))       # any request of the table of tasks
+    for event in client.poll():                        # Progressed ..., then one Answered or Failed; all with number 1
+        ...
+    report = ask(client, InspectRequest(2, ("torch",)))  # the same for a script, which waits
+
+:data:`TASKS` is the table: the name of each task, the type of its request and of its answer. :mod:`.tasks` has the
+functions that do them, in the process. A message is a :class:`~.frames.Frame`; its header has the ``type``, and from a
+request on the ``ticket`` that names it to the process. From the client come ``request``, ``cancel``, ``prepare``,
+``volume`` and ``remove_volume``; from the process ``hello`` (with the secret), ``alive``, ``progress``, ``answer`` and
+``failure``. Values in them are those of :mod:`FoundationSegLib.requests.codec`.
+
+It is read by Pythons that have no package yet: standard library alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ..core import errors
+from ..core.errors import FoundationSegError, InferenceError, PromptError
+from ..core.inspection import PythonReport
+from ..core.packages import PackagePlan
+from ..core.progress import ProgressReport
+from ..requests.codec import pack, unpack
+from ..requests.maintenance import (
+    DownloadRequest,
+    ImportRequest,
+    InspectRequest,
+    InstallPackagesRequest,
+    PlanPackagesRequest,
+    RemovedCheckpoints,
+    RemoveRequest,
+)
+from .frames import Frame
+
+if TYPE_CHECKING:
+    from ..core.volume import Volume
+
+T = TypeVar("T")
+
+
+class Request(Protocol):
+    """A request of the table of tasks."""
+
+    @property
+    def request_id(self) -> int:
+        """A number that the events repeat; the caller makes it unique among the requests of a client."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A request is under way."""
+
+    request_id: int
+    report: ProgressReport
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request is answered; ``answer`` is of the type that the table of tasks names."""
+
+    request_id: int
+    answer: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request could not be answered, or was stopped (:class:`~FoundationSegLib.core.errors.Cancelled`)."""
+
+    request_id: int
+    error: FoundationSegError
+
+
+Event = Progressed | Answered | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One kind of work.
+
+    Attributes:
+        request, answer: their types.
+        is_repeated: where the process is lost, the next one is asked the same. What changes a computer's packages or
+            checkpoints fails instead, and its cancel is told when it has really stopped.
+        cancel_s: of a task that is not repeated, how long it may take to stop before it is killed, in seconds.
+    """
+
+    request: type
+    answer: Any
+    is_repeated: bool = False
+    cancel_s: float = 2.0
+
+
+def _predict() -> Task:
+    from ..core.requests import Prediction, PredictRequest
+
+    return Task(PredictRequest, Prediction, is_repeated=True)
+
+
+def _classify() -> Task:
+    from ..core.classification import Classification
+    from ..core.classify_request import ClassifyRequest
+
+    return Task(ClassifyRequest, Classification, is_repeated=True)
+
+
+# By name. Types that need numpy are imported when their task is looked up.
+TASKS: Mapping[str, Callable[[], Task]] = {
+    "inspect": lambda: Task(InspectRequest, PythonReport),
+    "plan": lambda: Task(PlanPackagesRequest, PackagePlan),
+    # pip may be putting files in their places, which it should end.
+    "install": lambda: Task(InstallPackagesRequest, PackagePlan, cancel_s=60.0),
+    "download": lambda: Task(DownloadRequest, NoneType, is_repeated=True),
+    "import": lambda: Task(ImportRequest, NoneType),
+    "remove": lambda: Task(RemoveRequest, RemovedCheckpoints),
+    "predict": _predict,
+    "classify": _classify,
+}
+
+
+def task_of(request: Request) -> tuple[str, Task]:
+    """The name and the task of a request.
+
+    Raises:
+        TypeError: it is none of the table.
+    """
+    for name, task in ((name, find()) for name, find in TASKS.items()):
+        if type(request) is task.request:
+            return name, task
+    raise TypeError(f"{type(request).__name__} is no request of the table of tasks")
+
+
+def message(kind: str, value: Any = None, **header: Any) -> Frame:
+    """A message with a value; bytes and arrays of the value are not copied, and must stay as they are until sent."""
+    document, parts = pack(value)
+    return Frame({"type": kind, **header, "value": document}, parts)
+
+
+def value_of(frame: Frame, kind: type[T] | Any) -> T:
+    """The value of a message; its arrays are read-only views of the frame's payload.
+
+    Raises:
+        DocumentError: it is no value of that type.
+        KeyError: the message has no value.
+    """
+    return unpack(kind, frame.header["value"], frame.payload, str(frame.header["type"]))
+
+
+def request_message(request: Request, ticket: int) -> Frame:
+    """A request; ``ticket`` is what all messages about it will carry."""
+    return message("request", request, task=task_of(request)[0], ticket=ticket)
+
+
+def volume_message(volume: "Volume") -> Frame:
+    """An image, with its fingerprint; its name and the notes about its file stay here."""
+    frame = message("volume", volume, key=volume.key)
+    frame.header["value"].update(name="", notes=[])
+    return frame
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it crosses between processes; ``detail`` is for developers, such as a traceback."""
+
+    kind: str
+    message: str
+    place: str = ""
+    detail: str = ""
+
+    @staticmethod
+    def of(error: FoundationSegError, detail: str = "") -> "Failure":
+        """The failure that an error makes."""
+        place = error.place if isinstance(error, PromptError) else ""
+        return Failure(type(error).__name__, str(error), place, detail)
+
+    def error(self) -> FoundationSegError:
+        """The error, of the class it had; one that this version does not know is an :class:`InferenceError`.
+
+        The detail is a note of the exception: it is shown with a traceback and nowhere else.
+        """
+        kind = getattr(errors, self.kind, None)
+        error: FoundationSegError
+        if kind is PromptError:
+            error = PromptError(self.message.removeprefix(f"{self.place}: "), self.place)
+        elif isinstance(kind, type) and issubclass(kind, FoundationSegError):
+            error = kind(self.message)
+        else:
+            error = InferenceError(self.message)
+        if self.detail:
+            error.add_note(self.detail)
+        return error

@@ -1,0 +1,104 @@
+"""The functions of the tasks, in the process that does them. Each imports what it needs when it is called.
+
+Their names, requests and answers are those of :data:`.protocol.TASKS`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.errors import PackageError
+from ..core.inspection import PythonReport, inspect_python
+from ..core.packages import PackagePlan, PipTool, canonical, install_packages, plan_packages
+from ..core.progress import Progress, ProgressReport
+from ..requests.maintenance import (
+    ImportRequest,
+    InspectRequest,
+    InstallPackagesRequest,
+    PlanPackagesRequest,
+    RemovedCheckpoints,
+    RemoveRequest,
+)
+from ..requests.worker_settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from ..hub.store import Store
+
+
+class Workplace(Protocol):
+    """The worker, as its tasks see it."""
+
+    settings: WorkerSettings
+
+    def need_engine(self) -> Any:
+        """The engine, made if need be."""
+        ...
+
+
+Perform = Callable[[Any, Workplace, Progress], Any]
+
+
+def open_store(settings: WorkerSettings) -> "Store":
+    """The store of checkpoints that the settings name."""
+    from ..hub.store import Store, default_store_folder
+
+    return Store(settings.store_folder or default_store_folder())
+
+
+def _inspect(request: InspectRequest, _: Workplace, progress: Progress) -> PythonReport:
+    """Look up the packages, and with them the devices, for which alone PyTorch is imported."""
+    report = inspect_python(request.packages)
+    if not request.devices:
+        return report
+    progress.report(ProgressReport("devices", 0, 0))
+    from ..engine.device import describe_devices
+
+    return replace(report, devices=describe_devices())
+
+
+def _plan(request: PlanPackagesRequest, _: Workplace, progress: Progress) -> PackagePlan:
+    return plan_packages(request.requirements, PipTool(), progress)
+
+
+def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) -> PackagePlan:
+    plan = plan_packages(request.requirements, PipTool(), progress, size_of=lambda _: 0)
+    unwanted = {canonical(name) for name in request.from_elsewhere}
+    coming = [package.name for package in plan.packages if canonical(package.name) in unwanted]
+    if coming:
+        raise PackageError(f"{' and '.join(coming)} would come from pip; the extension 'PyTorch' has to install them")
+    install_packages(plan, PipTool(), progress)
+    return plan
+
+
+def _import(request: ImportRequest, workplace: Workplace, progress: Progress) -> None:
+    from ..core.cards import find_card, read_catalogue
+    from ..hub.exchange import import_checkpoint
+
+    card, accepts = find_card(read_catalogue(), request.model_id), request.accept_license
+    import_checkpoint(open_store(workplace.settings), card, request.source, progress, accept_license=accepts)
+
+
+def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) -> RemovedCheckpoints:
+    from ..core.cards import find_card, read_catalogue
+    from ..hub.plan import plan_removal, remove
+
+    store, catalogue, freed = open_store(workplace.settings), read_catalogue(), 0
+    for n, model_id in enumerate(request.model_ids):
+        progress.step("remove", n, len(request.model_ids))
+        card = find_card(catalogue, model_id)
+        plan = plan_removal(store, card)
+        remove(store, card, plan)
+        freed += plan.bytes_freed
+    return RemovedCheckpoints(freed)
+
+
+FUNCTIONS: Mapping[str, Perform] = {
+    "inspect": _inspect,
+    "plan": _plan,
+    "install": _install,
+    "download": lambda request, workplace, progress: workplace.need_engine().download(request, progress),
+    "import": _import,
+    "remove": _remove,
+    "predict": lambda request, workplace, progress: workplace.need_engine().predict(request, progress),
+    "classify": lambda request, workplace, progress: workplace.need_engine().classify(request, progress),
+}
