@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from typing import get_args
 
 from .card_schema import check
-from .card_values import CheckpointFile, License, ModelCard, Source
+from .card_values import TRANSLATIONS, CheckpointFile, License, ModelCard, PromptKind, Source
 from .errors import CardError, InputError
 from .intensity import check_policy
 from .names import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path
-from .prompts import PROMPT_TYPES
-from .translation import TRANSLATIONS
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _FAMILY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -39,8 +38,8 @@ def check_card(card: ModelCard, origin: str) -> None:
         )
     _check_source(card.source, f"{origin}: source")
     _check_license(card.license, f"{origin}: license")
-    for n, field in enumerate(card.unverified):
-        check(_has_field(card, field), f"{origin}: unverified[{n}]: the card has no field {field!r}")
+    for n, name in enumerate(card.unverified):
+        check(_has_field(card, name), f"{origin}: unverified[{n}]: the card has no field {name!r}")
 
 
 def _check_identity(card: ModelCard, origin: str) -> None:
@@ -52,7 +51,7 @@ def _check_identity(card: ModelCard, origin: str) -> None:
 
 
 def _check_abilities(card: ModelCard, origin: str) -> None:
-    unknown = set(card.prompts) - set(PROMPT_TYPES)
+    unknown = set(card.prompts) - set(get_args(PromptKind))
     check(not unknown, f"{origin}: prompts: unknown kinds {sorted(unknown)}")
     check(bool(card.prompts) or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
     check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")

@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .prompts import PromptKind
+PromptKind = Literal["point", "box", "scribble", "lasso", "mask", "text", "class"]
+
+# What a card may promise: by kind, the words for it, and the kinds that each word leads to.
+TRANSLATIONS: Mapping[str, Mapping[str, tuple[PromptKind, ...]]] = {
+    "point": {"box": ("box",)},
+    "scribble": {"points": ("point",), "box": ("box",), "box+points": ("box", "point")},
+    "lasso": {"box": ("box",), "box+points": ("box", "point")},
+    "mask": {"box": ("box",)},
+    "text": {"class": ("class",)},
+    "class": {"text": ("text",)},
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +11,6 @@ from .card_schema import build, check
 from .card_values import ModelCard
 from .errors import CardError, PromptError
 from .name_words import name_key
-from .prompts import ClassPrompt, PointPrompt, SegmentPrompts
 
 EVERYTHING = "everything"
 _SUGGESTIONS = 3
@@ -133,40 +132,3 @@ def expand_classes(card: ModelCard, names: Iterable[str], place: str = "classes"
     return tuple(found.values())
 
 
-def class_numbers(known: ClassList, prompts: Sequence[ClassPrompt], place: str = "segment") -> tuple[int, ...]:
-    """The numbers that the class prompts of one segment mean together, each once.
-
-    Raises:
-        PromptError: a name is of no class.
-    """
-    found = (known.find(prompt.name, f"{place}: {prompt.name}") for prompt in prompts)
-    return tuple(dict.fromkeys(part.number for one in found for part in known.parts_of(one)))
-
-
-def require_classes(card: ModelCard, segment: SegmentPrompts, place: str = "segment") -> None:
-    """Make sure that the class prompts of a segment name classes of the model, and go with its points.
-
-    With points, a segment is of one class at most, and that a whole one.
-
-    Raises:
-        PromptError: they do not.
-    """
-    if not card.classes:
-        return
-    known = classes_of(card)
-    with_points = any(isinstance(prompt, PointPrompt) for prompt in segment.prompts)
-    named = 0
-    for n, prompt in enumerate(segment.prompts):
-        if not isinstance(prompt, ClassPrompt):
-            continue
-        here, named = f"{place}.prompts[{n}].name", named + 1
-        if name_key(prompt.name) == name_key(EVERYTHING):
-            raise PromptError("everything is many segments, and this is one; name a class", here)
-        one = known.find(prompt.name, here)
-        if one.needs_points and not with_points:
-            raise PromptError(f"{one.name!r} means nothing without a point", here)
-        if with_points and named > 1:
-            raise PromptError("a segment with points is of one class", here)
-        if with_points and one.parts:
-            parts = ", ".join(known.by_number[number].name for number in one.parts[:6])
-            raise PromptError(f"with points, name one part of {one.name!r}: {parts}", here)

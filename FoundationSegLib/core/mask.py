@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import GeometryError
-from .geometry import EMPTY_BOX, Box, Shape, bounding_box, whole_box
+from .geometry import EMPTY_BOX, Axis, Box, Shape, array_axis, bounding_box, whole_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +189,81 @@ class Edit:
         """Make every change in place; ``masks_kji`` holds a boolean array of the whole image for each segment id."""
         for segment_id, change in self.changes.items():
             change.apply(masks_kji[segment_id])
+
+
+def cut_out(mask: PackedMask, box: Box) -> NDArray[np.bool_]:
+    """A mask in a box of the volume: a new (K, J, I) boolean array of the shape of the box."""
+    if box == mask.box:
+        return mask.unpack()
+    array = np.zeros(box.shape_kji, np.bool_)
+    lay_in(mask, array, box)
+    return array
+
+
+def lay_in(mask: PackedMask, array: NDArray[np.bool_], box: Box) -> None:
+    """Set the voxels of a mask in an array that is a box of the volume."""
+    common = mask.box.intersection(box)
+    if not common.is_empty:
+        place = common.relative_to(mask.box)
+        voxels = mask.unpack_slices(place.start_kji[0], place.stop_kji[0])
+        array[common.relative_to(box).slices] |= voxels[:, place.slices[1], place.slices[2]]
+
+
+def boxes_by_slice(mask: PackedMask, axis: Axis) -> tuple[Box, ...]:
+    """The tight box of a mask on each slice across an axis that it has voxels on."""
+    if mask.box.is_empty:
+        return ()
+    n, voxels = array_axis(axis), mask.unpack()
+    found = []
+    for index in range(voxels.shape[n]):
+        tight = bounding_box(voxels.take([index], axis=n))
+        if not tight.is_empty:
+            start = list(mask.box.start_kji)
+            start[n] += index
+            found.append(tight.shifted((start[0], start[1], start[2])))
+    return tuple(found)
+
+
+def connected_part(mask: PackedMask, slab: Box, positions_kji: Sequence[tuple[int, int, int]]) -> PackedMask:
+    """What of a mask in a slab hangs together with voxels at some positions, by faces; empty if none is set there."""
+    box = mask.box.intersection(slab)
+    if box.is_empty:
+        return EMPTY_MASK
+    voxels = cut_out(mask, box)
+    part = np.zeros_like(voxels)
+    for position in positions_kji:
+        at = tuple(np.subtract(position, box.start_kji))
+        if all(0 <= n < size for n, size in zip(at, box.shape_kji, strict=True)):
+            part[at] = voxels[at]
+    count = int(part.sum())
+    while count:
+        for axis in range(3):
+            part = _along_runs(voxels, part, axis)
+        before, count = count, int(part.sum())
+        if count == before:
+            return pack_mask(part, box.start_kji)
+    return EMPTY_MASK
+
+
+def _along_runs(voxels: NDArray[np.bool_], part: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    """The runs of voxels along an axis that have a voxel of the part in them."""
+    if voxels.shape[axis] == 1:
+        return part
+    lines, marked = (np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]) for array in (voxels, part))
+    starts = lines.copy()
+    starts[:, 1:] &= ~lines[:, :-1]
+    runs = np.cumsum(starts.reshape(-1)).reshape(lines.shape)
+    hit = np.zeros(int(runs[-1, -1]) + 1, np.bool_)
+    hit[runs[marked]] = True
+    whole = hit[runs] & lines
+    shape = np.moveaxis(voxels, axis, -1).shape
+    return np.moveaxis(whole.reshape(shape), -1, axis)
+
+
+def touched_slices(mask: PackedMask, axis: Axis) -> tuple[int, ...]:
+    """The numbers of the slices across an axis on which a mask has voxels."""
+    if mask.box.is_empty:
+        return ()
+    n = array_axis(axis)
+    others = tuple(other for other in range(3) if other != n)
+    return tuple(int(index) + mask.box.start_kji[n] for index in np.flatnonzero(mask.unpack().any(axis=others)))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
+from .card_values import PromptKind
 from .geometry import Axis, Vector
 from .mask import PackedMask
 
@@ -99,7 +100,6 @@ class ClassPrompt:
 
 WORDS = (TextPrompt, ClassPrompt)  # prompts that have no place
 Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | TextPrompt | ClassPrompt
-PromptKind = Literal["point", "box", "scribble", "lasso", "mask", "text", "class"]
 
 PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {
     "point": PointPrompt,

@@ -4,14 +4,15 @@ Which kinds are translated, and into what, stands on the model's card; what was 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .card_values import ModelCard
-from .class_lists import classes_of, require_classes
+from .card_values import ModelCard, PromptKind, TRANSLATIONS
+from .capabilities import require_classes
+from .class_lists import classes_of
 from .errors import PromptError
 from .geometry import AXES, Axis, Geometry, Vector, as_vector
 from .placement import require_voxels, slice_axis, slice_number, thin_axes
@@ -23,7 +24,6 @@ from .prompts import (
     PointPrompt,
     Polarity,
     Prompt,
-    PromptKind,
     ScribblePrompt,
     SegmentPrompts,
     TextPrompt,
@@ -31,15 +31,6 @@ from .prompts import (
 )
 from .prompts_document import join_place
 
-# What a card may promise: by kind, the words for it, and the kinds that each word leads to.
-TRANSLATIONS: Mapping[str, Mapping[str, tuple[PromptKind, ...]]] = {
-    "point": {"box": ("box",)},
-    "scribble": {"points": ("point",), "box": ("box",), "box+points": ("box", "point")},
-    "lasso": {"box": ("box",), "box+points": ("box", "point")},
-    "mask": {"box": ("box",)},
-    "text": {"class": ("class",)},
-    "class": {"text": ("text",)},
-}
 POINTS_OF_A_SCRIBBLE = 5
 _FINEST_RASTER = 64  # places along each side of a lasso among which its inside point is sought
 
