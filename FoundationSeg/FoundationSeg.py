@@ -188,13 +188,13 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
     def runnableCards(self, task: str) -> dict[str, Any]:
         """The cards of the models for a task that this version can run, by their ids."""
-        from FoundationSegLib.core.adapters import has_adapter
+        from FoundationSegLib.catalog.catalogue import has_adapter
 
         return {key: card for key, card in self.catalogue().items() if card.task == task and has_adapter(card)}
 
     def classNames(self, modelId: str) -> tuple[str, ...]:
         """The class names that a model knows; none for one that takes texts, or no words at all."""
-        from FoundationSegLib.core.class_lists import classes_of
+        from FoundationSegLib.catalog.class_lists import classes_of
 
         card = self.catalogue()[modelId]
         return tuple(one.name for one in classes_of(card).classes) if card.understands("class") else ()
@@ -247,8 +247,8 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         allowForeign: bool = False,
     ) -> None:
         """Carry a segment on through the volume, over the slices from ``start`` to before ``stop``."""
-        from FoundationSegLib.core.requests import Propagation
         from FoundationSegLib.node_scripting import propagate_segment
+        from FoundationSegLib.requests.segmentation import Propagation
         from FoundationSegLib.scripting import choose
 
         propagation = Propagation(start, stop, direction)
@@ -331,8 +331,8 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
 
     def test_WriteAndUndo(self) -> None:
         """A segment is written into a volume's voxels, read back, and undone."""
-        from FoundationSegLib.core.geometry import Box
-        from FoundationSegLib.core.mask import PackedMask
+        from FoundationSegLib.imaging.geometry import Box
+        from FoundationSegLib.imaging.masks import PackedMask
 
         voxels = slicer.vtkOrientedImageData()
         voxels.SetDimensions(6, 5, 4)
@@ -353,10 +353,10 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
         """A prompt becomes voxels and a markup; both go with undo, and come back with redo."""
         import numpy as np
 
-        from FoundationSegLib.core.objects import new_segment
-        from FoundationSegLib.core.prompts import BoxPrompt
-        from FoundationSegLib.core.steps import ModelChoice
         from FoundationSegLib.node_scripting import NodeSession, make_segmentation
+        from FoundationSegLib.prompts.kinds import BoxPrompt
+        from FoundationSegLib.session.segments import new_segment
+        from FoundationSegLib.session.steps import ModelChoice
         from FoundationSegLib.worker.client import InlineClient
 
         volumeNode = slicer.util.addVolumeFromArray(np.arange(120, dtype=np.int16).reshape(4, 5, 6))
@@ -403,9 +403,9 @@ class _SixVoxels:
 
     def predict(self, request: Any, progress: Any) -> Any:
         """The six voxels."""
-        from FoundationSegLib.core.geometry import Box
-        from FoundationSegLib.core.mask import PackedMask
-        from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
+        from FoundationSegLib.imaging.geometry import Box
+        from FoundationSegLib.imaging.masks import PackedMask
+        from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 
         mask = PackedMask(Box((2, 1, 1), (3, 3, 4)), bytes([0b11111100]))
         record = CheckpointRecord("six", "nowhere", "1", "0" * 64)

@@ -11,21 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from . import __version__
-from .core.card_values import ModelCard
-from .core.errors import Cancelled, FoundationSegError, GoneError, InputError
-from .core.ledger import Ledger
-from .core.outcomes import Done, ImageChanged, Outcome, Refused
-from .core.overlap import OverlapPolicy
-from .core.progress import ProgressReport
-from .core.regions import Region
-from .core.session import Options, Session
-from .core.steps import ModelChoice
-from .core.volume import Volume
+from .catalog.model_cards import ModelCard
+from .errors import Cancelled, FoundationSegError, GoneError, InputError
+from .imaging.volume import Volume
 from .mrml.reference_image import belongs_to, hide_other_images, own_segmentation, require_own, show_all_images
 from .mrml.scene_recovery import SceneRecovery
 from .mrml.session_prompts import SessionPrompts
 from .mrml.session_store import SceneStore
 from .mrml.volumes import NodeImage, volume_from_node
+from .progress import ProgressReport
+from .prompts.regions import Region
+from .session.ledger import Ledger
+from .session.segment_store import Done, ImageChanged, Options, Outcome, OverlapPolicy, Refused
+from .session.session import Session
+from .session.steps import ModelChoice
 from .worker.client import Client, deliver
 from .worker.poller import Poller
 from .worker.protocol import Event, Progressed, Request

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .core.errors import InputError
-from .core.objects import add_named, add_objects, free_segment, import_prompts, next_segment
-from .core.prompts import Polarity, Prompt, PromptSet
-from .core.requests import Propagation
-from .core.session_segment import SegmentSession
-from .core.steps import PromptAdded, RegionStep, standing
 from .desk import Desk
+from .errors import InputError
 from .mrml import segment_tags
+from .prompts.kinds import Polarity, Prompt, PromptSet
+from .requests.segmentation import Propagation
+from .session.segments import SegmentSession, add_named, add_objects, free_segment, import_prompts, next_segment
+from .session.steps import PromptAdded, RegionStep, standing
 
 
 @dataclass(frozen=True, slots=True)

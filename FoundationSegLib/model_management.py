@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .core.adapters import has_adapter
-from .core.cards import ModelCard, find_card, read_catalogue
-from .core.errors import FoundationSegError
-from .core.inspection import PythonReport, inspect_python
-from .core.progress import ProgressReport
-from .core.readiness import Readiness, Stored, assess
-from .core.redaction import without_paths
-from .core.requirements import requirement_name, requirements_of
+from .catalog.catalogue import find_card, has_adapter, read_catalogue
+from .catalog.model_cards import ModelCard
+from .errors import FoundationSegError
 from .hub.fetch import is_accepted, must_accept, require_fetchable
 from .hub.hugging_face import has_login
 from .hub.plan import plan_removal, remove
 from .hub.store import Store, default_store_folder, free_bytes
+from .installation.inspection import PythonReport, inspect_python, without_paths
+from .installation.packages import requirement_name, requirements_of
+from .installation.readiness import Readiness, Stored, assess
+from .progress import ProgressReport
 from .requests.codec import to_document
 from .requests.maintenance import DownloadRequest, InspectRequest
 from .requests.worker_settings import DeviceChoice

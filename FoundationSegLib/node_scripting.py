@@ -4,22 +4,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .core.errors import InputError
-from .core.objects import import_prompts
-from .core.outcomes import Outcome
-from .core.prompts import PromptSet
-from .core.prompts_document import parse_prompts
-from .core.prompts_file import read_prompts
-from .core.requests import Propagation
-from .core.session import Session
-from .core.session_segment import SegmentSession
-from .core.steps import ModelChoice
-from .mrml.node_removal import remove_node
+from .errors import InputError
 from .mrml.reference_image import require_own
+from .mrml.scene import remove_node
 from .mrml.session_prompts import SessionPrompts
 from .mrml.session_store import SceneStore
 from .mrml.volumes import volume_from_node
+from .prompts.kinds import PromptSet
+from .prompts.prompts_file import parse_prompts, read_prompts
+from .requests.segmentation import Propagation
 from .scripting import open_session
+from .session.segment_store import Outcome
+from .session.segments import SegmentSession, import_prompts
+from .session.session import Session
+from .session.steps import ModelChoice
 from .worker.client import Client
 
 

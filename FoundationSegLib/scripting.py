@@ -5,23 +5,20 @@ from functools import partial
 from secrets import randbits
 
 from . import __version__
-from .core.aggregation import Aggregation
-from .core.array_store import ArrayStore
-from .core.cards import find_card, read_catalogue
-from .core.classification import Classification
-from .core.classify_request import ClassifyRequest, EvidenceWish, Subject
-from .core.label_sets import find_label_set, read_label_sets
-from .core.labels import LabelSet, label_set_of
-from .core.ledger import Ledger
-from .core.objects import import_prompts
-from .core.outcomes import Outcome
-from .core.prompts import PromptSet
-from .core.regions import Region
-from .core.scoring import Scoring
-from .core.segment_store import PromptStore, SegmentStore
-from .core.session import Options, Session
-from .core.steps import ModelChoice
-from .core.volume import Volume
+from .catalog.catalogue import find_card, read_catalogue
+from .catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
+from .imaging.volume import Volume
+from .prompts.kinds import PromptSet
+from .prompts.regions import Region
+from .requests.classification import ClassifyRequest, EvidenceWish, Subject
+from .requests.classification_answer import Classification
+from .requests.scoring import Aggregation, Scoring
+from .session.array_store import ArrayStore
+from .session.ledger import Ledger
+from .session.segment_store import Options, Outcome, PromptStore, SegmentStore
+from .session.segments import import_prompts
+from .session.session import Session
+from .session.steps import ModelChoice
 from .worker.client import Client, OnProgress, ask, finish
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from FoundationSegLib.core.cards import CARDS_VARIABLE
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
 
 settings.register_profile("reduced", max_examples=40, deadline=None, derandomize=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from FoundationSegLib.commands.cli import main as foundationseg
-from FoundationSegLib.core.errors import FoundationSegError, InputError
+from FoundationSegLib.errors import FoundationSegError, InputError
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 

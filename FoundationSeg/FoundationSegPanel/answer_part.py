@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from slicer.i18n import tr as _
 
 from FoundationSegLib import desk_actions
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
-from FoundationSegLib.core.outcomes import Done, Pending, Refused
+from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
 from FoundationSegLib.mrml.reference_image import ForeignSegmentationError, reference_image
+from FoundationSegLib.session.segment_store import Done, Pending, Refused
 
 from .slots import slot
 

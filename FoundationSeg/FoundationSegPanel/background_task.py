@@ -5,8 +5,8 @@ from typing import Any
 
 import qt
 
-from FoundationSegLib.core.errors import FoundationSegError
-from FoundationSegLib.core.progress import ProgressReport
+from FoundationSegLib.errors import FoundationSegError
+from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.worker.poller import Poller
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.protocol import Answered, Event, Progressed, Request

@@ -8,18 +8,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.aggregation import parse_aggregation
-from FoundationSegLib.core.classification import NONE_OF_THESE, RESEARCH_USE, Classification
-from FoundationSegLib.core.classify_request import ClassifyRequest, EvidenceWish, Subject
-from FoundationSegLib.core.errors import Cancelled, FoundationSegError, InputError
-from FoundationSegLib.core.label_sets import read_label_sets
-from FoundationSegLib.core.labels import LabelSet, label_set_of
-from FoundationSegLib.core.segment_store import read_segment
+from FoundationSegLib.catalog.label_sets import LabelSet, label_set_of, read_label_sets
 from FoundationSegLib.desk_actions import has_selected, selected, stop
-from FoundationSegLib.mrml.classification_nodes import show_classification
-from FoundationSegLib.mrml.evidence_nodes import add_evidence_segment, show_evidence
-from FoundationSegLib.mrml.roi import box_of_roi
-from FoundationSegLib.mrml.segment_names import accept_label
+from FoundationSegLib.errors import Cancelled, FoundationSegError, InputError
+from FoundationSegLib.mrml.classification import accept_label, add_evidence_segment, show_classification, show_evidence
+from FoundationSegLib.mrml.volumes import box_of_roi
+from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
+from FoundationSegLib.requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
+from FoundationSegLib.requests.scoring import parse_aggregation
+from FoundationSegLib.session.segment_store import read_segment
 from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 
 from .choices import ChoiceBox

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib import model_management
-from FoundationSegLib.core.errors import FoundationSegError
+from FoundationSegLib.errors import FoundationSegError
 
 from .diagnosis_texts import Fact, as_text, facts
 from .dialogs import fill_row, make_dialog

@@ -5,7 +5,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.sizes import bytes_text
+from FoundationSegLib.progress import bytes_text
 
 Fact = tuple[str, str]
 

@@ -11,10 +11,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.errors import Cancelled, FoundationSegError
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.set_up import Step
-from FoundationSegLib.core.sizes import bytes_text
+from FoundationSegLib.errors import Cancelled, FoundationSegError
+from FoundationSegLib.installation.readiness import Step
+from FoundationSegLib.progress import ProgressReport, bytes_text
 
 from .dialogs import fill_row, make_dialog
 from .license_dialog import LicenseDialog

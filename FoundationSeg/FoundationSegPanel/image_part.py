@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.intensity import check_policy
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.intensity import check_policy
 
 from .choices import ChoiceBox
 from .slots import slot

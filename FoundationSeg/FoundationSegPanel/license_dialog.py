@@ -6,7 +6,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.card_values import ModelCard
+from FoundationSegLib.catalog.model_cards import ModelCard
 
 from .dialogs import make_dialog
 from .model_texts import terms_html

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from FoundationSegLib import model_management
-from FoundationSegLib.core.cards import ModelCard, card_folder, read_catalogue
-from FoundationSegLib.core.errors import Cancelled, CardError, FoundationSegError
-from FoundationSegLib.core.inspection import DeviceReport, PythonReport, inspect_python
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.readiness import Readiness
+from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.errors import Cancelled, CardError, FoundationSegError
+from FoundationSegLib.installation.inspection import DeviceReport, PythonReport, inspect_python
+from FoundationSegLib.installation.readiness import Readiness
+from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.maintenance import (
     DownloadRequest,
     ImportRequest,

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from FoundationSegLib import model_management
-from FoundationSegLib.core.cards import find_card, read_catalogue
-from FoundationSegLib.core.inspection import PythonReport
-from FoundationSegLib.core.progress import ProgressReport
+from FoundationSegLib.catalog.catalogue import find_card, read_catalogue
+from FoundationSegLib.installation.inspection import PythonReport
+from FoundationSegLib.progress import ProgressReport
 
 from .diagnosis_dialog import software
 from .settings import Settings, inherited_environment, open_client, read_settings, store_folder

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.errors import CheckpointError, PackageError
-from FoundationSegLib.core.inspection import has_nvidia_driver
-from FoundationSegLib.core.outcomes import Refused
+from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.errors import CheckpointError, PackageError
+from FoundationSegLib.installation.inspection import has_nvidia_driver
+from FoundationSegLib.session.segment_store import Refused
 
 from .choices import ChoiceBox
 from .diagnosis_dialog import DiagnosisDialog

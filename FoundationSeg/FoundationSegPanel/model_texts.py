@@ -4,11 +4,10 @@ from html import escape
 
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.card_values import License, ModelCard
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.readiness import Lack, Readiness
-from FoundationSegLib.core.requirements import requirement_name
-from FoundationSegLib.core.sizes import bytes_text
+from FoundationSegLib.catalog.model_cards import License, ModelCard
+from FoundationSegLib.installation.packages import requirement_name
+from FoundationSegLib.installation.readiness import Lack, Readiness
+from FoundationSegLib.progress import ProgressReport, bytes_text
 
 
 def state_text(readiness: Readiness) -> str:

@@ -7,11 +7,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.errors import Cancelled, FoundationSegError
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.readiness import Readiness
-from FoundationSegLib.core.sizes import bytes_text
+from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.errors import Cancelled, FoundationSegError
+from FoundationSegLib.installation.readiness import Readiness
+from FoundationSegLib.progress import ProgressReport, bytes_text
 
 from .dialogs import fill_row, make_dialog
 from .license_dialog import LicenseDialog

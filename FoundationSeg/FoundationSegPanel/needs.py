@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.packages import FROM_EXTENSION, PackagePlan, canonical
-from FoundationSegLib.core.readiness import Readiness
-from FoundationSegLib.core.requirements import requirement_name
-from FoundationSegLib.core.sizes import bytes_text
+from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.installation.packages import FROM_EXTENSION, PackagePlan, canonical, requirement_name
+from FoundationSegLib.installation.readiness import Readiness
+from FoundationSegLib.progress import bytes_text
 
 from .model_texts import size_text
 

@@ -7,14 +7,14 @@ import qt
 import slicer
 import vtk
 
-from FoundationSegLib.core.errors import FoundationSegError
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.steps import ModelChoice
 from FoundationSegLib.desk import Desk, Told
 from FoundationSegLib.desk_actions import select
-from FoundationSegLib.mrml.observers import Observers
+from FoundationSegLib.errors import FoundationSegError
 from FoundationSegLib.mrml.reference_image import belongs_to
+from FoundationSegLib.mrml.scene import Observers
 from FoundationSegLib.node_scripting import make_segmentation
+from FoundationSegLib.session.segment_store import OverlapPolicy
+from FoundationSegLib.session.steps import ModelChoice
 
 from .advanced_part import AdvancedPart
 from .answer_part import AnswerPart

@@ -19,7 +19,7 @@ class Parameters:
     Attributes:
         volume, segmentation, segmentId: what is worked on.
         modelId: the model; empty for the one that suits this computer.
-        intensity: the policy; see :mod:`FoundationSegLib.core.intensity`.
+        intensity: the policy; see :mod:`FoundationSegLib.imaging.intensity`.
         tool: what the mouse draws; empty for nothing.
         isNegative: prompts say what is not the object.
         kind: what new segments are called.

@@ -8,14 +8,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib import desk_actions
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.objects import export_prompts
-from FoundationSegLib.core.placement import prompt_positions
-from FoundationSegLib.core.prompts import ClassPrompt, Polarity, Prompt, TextPrompt, prompt_kind
-from FoundationSegLib.core.prompts_file import read_prompts, write_prompts
-from FoundationSegLib.core.requests import Propagation
-from FoundationSegLib.core.session_segment import SegmentSession
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.volumes import parent_to_world
+from FoundationSegLib.prompts.kinds import ClassPrompt, Polarity, Prompt, TextPrompt, prompt_kind
+from FoundationSegLib.prompts.placement import prompt_positions
+from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
+from FoundationSegLib.requests.segmentation import Propagation
+from FoundationSegLib.session.segments import SegmentSession, export_prompts
 
 from .choices import ChoiceBox
 from .slots import slot

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from slicer.i18n import tr as _
 
 from FoundationSegLib.desk_actions import add_segment, has_selected, lock, select, summary
-from FoundationSegLib.mrml.terminology import known_names
+from FoundationSegLib.mrml.segment_tags import known_names
 
 from .slots import slot
 

@@ -7,13 +7,12 @@ from typing import Any, Protocol
 import qt
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.errors import Cancelled, FoundationSegError, PackageError
-from FoundationSegLib.core.packages import FROM_EXTENSION
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.readiness import Readiness
-from FoundationSegLib.core.set_up import Step, next_step
+from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.errors import Cancelled, FoundationSegError, PackageError
+from FoundationSegLib.installation.packages import FROM_EXTENSION
+from FoundationSegLib.installation.readiness import Readiness, Step, next_step
 from FoundationSegLib.mrml.packages import find_torch_logic, install_torch
+from FoundationSegLib.progress import ProgressReport
 
 from .model_desk import ModelDesk, Told
 from .slots import slot

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from FoundationSegLib.core.errors import FoundationSegError
+from FoundationSegLib.errors import FoundationSegError
 
 
 class Telling(Protocol):

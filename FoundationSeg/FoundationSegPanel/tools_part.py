@@ -7,17 +7,16 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.core.capabilities import negative_kinds
-from FoundationSegLib.core.card_values import ModelCard
-from FoundationSegLib.core.classify_request import Subject
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.geometry import AXES, array_axis, round_index
-from FoundationSegLib.core.prompts import Polarity, Prompt
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.desk_actions import give, give_words
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.geometry import AXES, array_axis, round_index
 from FoundationSegLib.mrml.gestures import ToolKind
 from FoundationSegLib.mrml.reference_image import ForeignSegmentationError
-from FoundationSegLib.mrml.slice_tool import SliceTool
-from FoundationSegLib.mrml.slice_views import SliceView, slice_view
+from FoundationSegLib.mrml.slice_tool import SliceTool, SliceView, slice_view
+from FoundationSegLib.prompts.capabilities import negative_kinds
+from FoundationSegLib.prompts.kinds import Polarity, Prompt
+from FoundationSegLib.requests.classification import Subject
 
 from .keys import Keys
 from .slots import slot

@@ -1,7 +1,7 @@
 """How a card's facts read in the terminal."""
 
-from ..core.card_values import CheckpointFile, ModelCard
-from ..core.sizes import bytes_text
+from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..progress import bytes_text
 
 COLUMNS = 100  # what human output keeps to
 

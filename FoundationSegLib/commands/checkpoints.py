@@ -1,11 +1,10 @@
 """Before a model is used: what has to be downloaded for it."""
 
-from ..core.cards import ModelCard
-from ..core.errors import PackageMissingError
-from ..core.packages import installed_version
-from ..core.requirements import requirement_name
+from ..catalog.model_cards import ModelCard
+from ..errors import PackageMissingError
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.store import Store, default_store_folder
+from ..installation.packages import installed_version, requirement_name
 from ..requests.worker_settings import DeviceChoice
 from .terminal import announce_download
 

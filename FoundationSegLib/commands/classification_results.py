@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.classification import NONE_OF_THESE, RESEARCH_USE, Classification
-from ..core.volume import Volume
+from ..imaging.volume import Volume
 from ..io.output_files import output_format
+from ..requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
 from .interrupts import interrupts_wait
 from .report import software_versions
 from .terminal import one_line
@@ -111,9 +111,9 @@ def evidence_writer(path: Path, volume: Volume, answer: Classification) -> Calla
 
 def _segment_writer(volume: Volume, answer: Classification) -> Callable[[Path], None]:
     with interrupts_wait():
-        from ..mrml.evidence_nodes import add_evidence_segment
+        from ..mrml.classification import add_evidence_segment
         from ..mrml.files import write_segmentation
-        from ..mrml.headless import boot_scene
+        from ..mrml.scene import boot_scene
         from ..mrml.volumes import add_volume_node
 
     headless = boot_scene()

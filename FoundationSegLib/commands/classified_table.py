@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import InputError
+from ..errors import InputError
 
 _YES, _NO = {"1", "yes", "true"}, {"0", "no", "false"}
 

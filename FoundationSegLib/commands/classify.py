@@ -8,22 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from ..core.adapters import require_adapter
-from ..core.aggregation import parse_aggregation
-from ..core.capabilities import require_task
-from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.classification import Classification
-from ..core.classify_request import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
-from ..core.errors import FoundationSegError, GeometryError, InputError
-from ..core.geometry import AXES
-from ..core.label_sets import find_label_set, read_label_sets
-from ..core.labels import LabelSet, label_set_of
-from ..core.looks import check_looks
-from ..core.mask import PackedMask
-from ..core.scoring import RuleChoice, Scoring
-from ..core.volume import Volume, require_image
+from ..catalog.catalogue import find_card, read_catalogue, require_adapter
+from ..catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
+from ..catalog.model_cards import ModelCard
+from ..errors import FoundationSegError, GeometryError, InputError
 from ..hub.store import default_store_folder
+from ..imaging.geometry import AXES
+from ..imaging.intensity import check_looks
+from ..imaging.masks import PackedMask
+from ..imaging.volume import Volume, require_image
 from ..io.output_files import output_format
+from ..prompts.capabilities import require_task
+from ..requests.classification import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
+from ..requests.classification_answer import Classification
+from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient

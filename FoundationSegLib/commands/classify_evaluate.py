@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.classification import RESEARCH_USE
-from ..core.errors import InputError, OutputError, PackageError
+from ..errors import InputError, OutputError, PackageError
+from ..requests.classification_answer import RESEARCH_USE
 from .classified_table import ScoredTruth, read_scored
 from .interrupts import interrupts_wait
 from .report import report_text, software_versions

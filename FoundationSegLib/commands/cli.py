@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from .. import __version__
-from ..core.errors import (
+from ..errors import (
     Cancelled,
     CheckpointError,
     FoundationSegError,

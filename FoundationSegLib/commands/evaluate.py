@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from ..core.adapters import require_adapter
-from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.errors import FoundationSegError, InputError, PackageError
-from ..core.intensity import check_policy
+from ..catalog.catalogue import find_card, read_catalogue, require_adapter
+from ..catalog.model_cards import ModelCard
+from ..errors import FoundationSegError, InputError, PackageError
 from ..evaluation.protocol import CHALLENGE_SEED, ProtocolName, ProtocolSettings, require_protocol
+from ..imaging.intensity import check_policy
 from .evaluation_truth import Truth, read_truth
 from .interrupts import interrupts_wait
 from .report import report_text

@@ -5,13 +5,13 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..core.cards import ModelCard
-from ..core.errors import Cancelled, FoundationSegError
-from ..core.progress import ProgressReport
-from ..core.requests import Prediction, PredictRequest
+from ..catalog.model_cards import ModelCard
+from ..errors import Cancelled, FoundationSegError
 from ..evaluation.metrics import peak_memory_mb
 from ..evaluation.protocol import ModelScores, ObjectScores, ProtocolSettings
 from ..evaluation.simulated_user import evaluate_object
+from ..progress import ProgressReport
+from ..requests.segmentation import Prediction, PredictRequest
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from . import segment

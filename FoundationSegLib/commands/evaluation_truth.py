@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import InputError
-from ..core.name_words import listed
-from ..core.volume import Volume, require_image
+from ..catalog.class_lists import listed
+from ..errors import InputError
+from ..imaging.volume import Volume, require_image
 from .interrupts import interrupts_wait
 
 # Smaller labels are left out unless they are named: they are what a brush leaves behind, and no object.

@@ -5,8 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ..core.label_sets import find_label_set, read_label_sets, user_label_set_folder
-from ..core.labels import Label, LabelSet
+from ..catalog.label_sets import Label, LabelSet, find_label_set, read_label_sets, user_label_set_folder
 from .terminal import say
 
 

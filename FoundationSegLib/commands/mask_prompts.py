@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import GeometryError, InputError, PromptError
-from ..core.geometry import Geometry, whole_box
-from ..core.mask import PackedMask, pack_mask
-from ..core.prompts import MaskPrompt, Prompt, PromptSet
+from ..errors import GeometryError, InputError, PromptError
+from ..imaging.geometry import Geometry, whole_box
+from ..imaging.masks import PackedMask, pack_mask
+from ..prompts.kinds import MaskPrompt, Prompt, PromptSet
 
 
 def mask_files(prompts: PromptSet, folder: Path) -> tuple[Path, ...]:

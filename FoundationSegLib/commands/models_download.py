@@ -6,14 +6,21 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.errors import Cancelled
-from ..core.packages import PackagePlan, PipTool, PlannedPackage, install_packages, missing_packages, plan_packages
-from ..core.progress import Progress
-from ..core.sizes import bytes_text
+from ..catalog.catalogue import find_card, read_catalogue
+from ..catalog.model_cards import ModelCard
+from ..errors import Cancelled
 from ..hub.fetch import require_fetchable
 from ..hub.plan import DownloadPlan, plan_download
 from ..hub.store import Store, default_store_folder
+from ..installation.packages import (
+    PackagePlan,
+    PipTool,
+    PlannedPackage,
+    install_packages,
+    missing_packages,
+    plan_packages,
+)
+from ..progress import Progress, bytes_text
 from ..requests.maintenance import DownloadRequest
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from ..core.cards import find_card, read_catalogue
-from ..core.progress import Progress
+from ..catalog.catalogue import find_card, read_catalogue
 from ..hub.exchange import export_checkpoint, import_checkpoint
 from ..hub.store import Store, default_store_folder
+from ..progress import Progress
 from .model_actions import Actions, add_action
 from .terminal import ProgressLine, say
 

@@ -4,9 +4,8 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from ..core.adapters import has_adapter
-from ..core.card_values import ModelCard
-from ..core.cards import read_catalogue
+from ..catalog.catalogue import has_adapter, read_catalogue
+from ..catalog.model_cards import ModelCard
 from ..hub.store import Store, default_store_folder
 from ..model_management import describe
 from .card_texts import COLUMNS, fit, size_text

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ..core.adapters import has_adapter
-from ..core.card_values import ModelCard
-from ..core.cards import find_card, read_catalogue
-from ..core.class_lists import classes_of
+from ..catalog.catalogue import find_card, has_adapter, read_catalogue
+from ..catalog.class_lists import classes_of
+from ..catalog.model_cards import ModelCard
 from ..hub.store import Store, default_store_folder
 from ..model_management import describe
 from .card_texts import COLUMNS, file_text, size_text, source_text

@@ -4,12 +4,12 @@ import argparse
 import json
 from typing import Any
 
-from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.errors import CheckpointError, InputError
-from ..core.progress import Progress
-from ..core.sizes import bytes_text
+from ..catalog.catalogue import find_card, read_catalogue
+from ..catalog.model_cards import ModelCard
+from ..errors import CheckpointError, InputError
 from ..hub.plan import RemovalPlan, plan_partial_removal, plan_removal, remove
 from ..hub.store import Store, default_store_folder
+from ..progress import Progress, bytes_text
 from .model_actions import Actions, add_action
 from .terminal import ProgressLine, say
 

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..core.errors import OutputError
-from ..core.overlap import OverlapPolicy
-from ..core.prompts import PromptSet
-from ..core.prompts_document import prompts_to_document
-from ..core.requests import Prediction, SegmentPrediction
-from ..core.volume import Volume
+from ..errors import OutputError
+from ..imaging.volume import Volume
 from ..io.output_files import output_format
 from ..io.writing import write_label_map
 from ..mrml import segment_tags
 from ..mrml.files import write_segmentation
-from ..mrml.headless import HeadlessScene, boot_scene
 from ..mrml.rendering import render_overview
+from ..mrml.scene import HeadlessScene, boot_scene
 from ..mrml.segments import SegmentWriter
 from ..mrml.volumes import add_volume_node
+from ..prompts.kinds import PromptSet
+from ..prompts.prompts_file import prompts_to_document
+from ..requests.segmentation import Prediction, SegmentPrediction
+from ..session.segment_store import OverlapPolicy
 
 
 @dataclass(frozen=True, slots=True)

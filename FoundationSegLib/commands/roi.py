@@ -4,10 +4,9 @@ import argparse
 import re
 from dataclasses import dataclass
 
-from ..core.cropping import seen_box
-from ..core.geometry import Box, Geometry
-from ..core.prompts import PromptSet
-from ..core.regions import AroundPrompt, InsideBox
+from ..imaging.geometry import Box, Geometry
+from ..prompts.kinds import PromptSet
+from ..prompts.regions import AroundPrompt, InsideBox, seen_box
 from .slice_ranges import Ranges, box_of, box_ranges
 
 _AROUND = re.compile(r"prompts(?::([0-9]{1,4}(?:\.[0-9]{1,3})?))?")

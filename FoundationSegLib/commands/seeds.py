@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ..core.errors import InputError
-from ..core.name_words import listed
-from ..core.prompts import MaskPrompt, PromptSet
-from ..core.seeding import seeded
+from ..catalog.class_lists import listed
+from ..errors import InputError
+from ..prompts.kinds import MaskPrompt, PromptSet
+from ..requests.segmentation import seeded
 from .interrupts import interrupts_wait
 
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from ..core.adapters import require_adapter
-from ..core.capabilities import require_task, require_understood
-from ..core.cards import ModelCard, find_card, read_catalogue
-from ..core.errors import InputError, OutputError
-from ..core.intensity import check_policy
-from ..core.placement import prompts_in_ras, require_inside
-from ..core.prompts import PromptSet
-from ..core.prompts_document import prompts_to_document
-from ..core.requests import Direction, HandOver, Prediction, PredictRequest, Propagation
-from ..core.sizes import bytes_of
-from ..core.volume import Volume, require_image
+from ..catalog.catalogue import find_card, read_catalogue, require_adapter
+from ..catalog.model_cards import ModelCard
 from ..engine.hand_over import choose_hand_over
+from ..errors import InputError, OutputError
 from ..hub.store import default_store_folder
+from ..imaging.intensity import check_policy
+from ..imaging.volume import Volume, require_image
 from ..io.output_files import output_format
+from ..progress import bytes_of
+from ..prompts.capabilities import require_task, require_understood
+from ..prompts.kinds import PromptSet
+from ..prompts.placement import prompts_in_ras, require_inside
+from ..prompts.prompts_file import prompts_to_document
+from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from ..core.geometry import Box, Geometry
+from ..imaging.geometry import Box, Geometry
 
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..core.errors import OutputError
+from ..errors import OutputError
 from ..io.output_files import check_writable, replace_atomically
 
 Writer = tuple[Path, Callable[[Path], None]]  # a file to be written, and who writes it to the path it is given

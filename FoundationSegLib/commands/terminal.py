@@ -2,8 +2,8 @@
 
 import sys
 
-from ..core.cards import ModelCard
-from ..core.progress import ProgressReport
+from ..catalog.model_cards import ModelCard
+from ..progress import ProgressReport
 from .card_texts import size_text, source_text
 
 _STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}

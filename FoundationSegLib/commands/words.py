@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.card_values import ModelCard
-from ..core.errors import InferenceError, PromptError
-from ..core.named_prompts import asks_for_everything, segments_by_name
-from ..core.prompts import PromptSet
-from ..core.prompts_file import read_prompts
-from ..core.requests import Prediction
+from ..catalog.model_cards import ModelCard
+from ..errors import InferenceError, PromptError
+from ..prompts.capabilities import asks_for_everything, segments_by_name
+from ..prompts.kinds import PromptSet
+from ..prompts.prompts_file import read_prompts
+from ..requests.segmentation import Prediction
 from .targets import path_argument
 
 _SEGMENT = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)

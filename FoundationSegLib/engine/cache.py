@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..core.geometry import Axis
-from ..core.requests import CheckpointRecord
+from ..imaging.geometry import Axis
 from ..models.protocols import SliceAnswer, SliceEmbedding, SlicePrompt
+from ..requests.segmentation import CheckpointRecord
 from .budget import Budgeted
 from .orientation import Orientation
 

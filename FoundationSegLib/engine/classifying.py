@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.classification import Classification, ConceptScore, LabelScore
-from ..core.classify_request import ClassifyRequest
-from ..core.errors import InputError
-from ..core.evidence import LIMITS, EvidenceMap
-from ..core.labels import Label, LabelSet
-from ..core.looks import Look
-from ..core.scoring import LabelVectors, ScoringRule, choose_rule, margins
-from ..core.volume import Volume
+from ..catalog.label_sets import Label, LabelSet
+from ..errors import InputError
+from ..imaging.intensity import Look
+from ..imaging.volume import Volume
+from ..requests.classification import ClassifyRequest
+from ..requests.classification_answer import LIMITS, Classification, ConceptScore, EvidenceMap, LabelScore
+from ..requests.scoring import LabelVectors, ScoringRule, choose_rule, margins
 from .evidence_maps import Question, show_evidence
 from .pictures import Pictures, take_pictures
 from .vectors import Encoding, TextVector

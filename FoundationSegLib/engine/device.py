@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..core.errors import InputError
-from ..core.inspection import Device, DeviceReport, cpu, memory_bytes
+from ..errors import InputError
+from ..installation.inspection import Device, DeviceReport, cpu, memory_bytes
 from ..requests.worker_settings import DeviceChoice
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu

@@ -5,24 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from ..core.adapters import require_adapter
-from ..core.capabilities import require_task, require_understood
-from ..core.cards import ModelCard, find_card
-from ..core.classification import Classification
-from ..core.classify_request import ClassifyRequest
-from ..core.cropping import crop_volume
-from ..core.errors import InputError, PromptError, VolumeMissingError
-from ..core.geometry import Box
-from ..core.intensity import IntensityMapping, resolve_intensity
-from ..core.looks import resolve_looks
-from ..core.packages import unusable_package
-from ..core.progress import Progress
-from ..core.requests import CheckpointRecord, Prediction, PredictRequest, Propagation
-from ..core.volume import Volume, require_image
+from ..catalog.catalogue import find_card, require_adapter
+from ..catalog.model_cards import ModelCard
+from ..errors import InputError, PromptError, VolumeMissingError
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
+from ..imaging.geometry import Box
+from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_looks
+from ..imaging.volume import Volume, require_image
+from ..installation.packages import unusable_package
 from ..models.protocols import SliceModel, VolumeModel, has_memory, load_slice_model, load_volume_model
+from ..progress import Progress
+from ..prompts.capabilities import require_task, require_understood
+from ..prompts.regions import crop_volume
+from ..requests.classification import ClassifyRequest
+from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
+from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from .budget import Budgeted
 from .cache import AnswerCache, EmbeddingCache

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.classify_request import EvidenceWish
-from ..core.evidence import EvidenceMap
-from ..core.looks import Look
-from ..core.scoring import Head, LabelVectors, ScoringRule, contrast, leads, scores, wording_scores
+from ..imaging.intensity import Look
+from ..requests.classification import EvidenceWish
+from ..requests.classification_answer import EvidenceMap
+from ..requests.scoring import Head, LabelVectors, ScoringRule, contrast, leads, scores, wording_scores
 from .pictures import Pictures
 from .vectors import Encoding, direction
 

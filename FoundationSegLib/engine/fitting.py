@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.cards import ModelCard
-from ..core.cropping import around_prompts, largest_box_around
-from ..core.errors import MemoryShortageError
-from ..core.geometry import Box
-from ..core.placement import prompt_positions
-from ..core.prompts import ClassPrompt, MaskPrompt, TextPrompt
-from ..core.sizes import bytes_text
+from ..catalog.model_cards import ModelCard
+from ..errors import MemoryShortageError
+from ..imaging.geometry import Box
+from ..progress import bytes_text
+from ..prompts.kinds import ClassPrompt, MaskPrompt, TextPrompt
+from ..prompts.placement import prompt_positions
+from ..prompts.regions import around_prompts, largest_box_around
 from .tasks import Task
 
 # What a model sees around the prompts at the least, in mm: without surroundings, it says nothing of use.

@@ -6,9 +6,9 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import InputError
-from ..core.requests import HandOver
+from ..errors import InputError
 from ..models.protocols import SliceMask, SliceModel, SlicePoint, SlicePrompt
+from ..requests.segmentation import HandOver
 
 # What a model is asked with, the best first: a box says where the object ends, and nearly all of them understand it.
 _KINDS = {"box": "box", "mask": "mask", "points": "point"}

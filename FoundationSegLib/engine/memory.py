@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..core.errors import DeviceLostError, InferenceError, MemoryShortageError
+from ..errors import DeviceLostError, InferenceError, MemoryShortageError
 
 AnswerT = TypeVar("AnswerT")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..core.geometry import Axis
+from ..imaging.geometry import Axis
 from ..models.protocols import BoxXyxy, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
 from .orientation import Orientation
 from .slice_parts import extent

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import AXES, Axis, Geometry
+from ..imaging.geometry import AXES, Axis, Geometry
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 
 # Where columns and rows lead in RAS, by the direction that the slice faces: left is to the right of the image,

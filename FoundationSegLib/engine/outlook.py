@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..core.geometry import Axis, array_axis
-from ..core.progress import Progress
-from ..core.volume import Volume
+from ..imaging.geometry import Axis, array_axis
+from ..imaging.volume import Volume
+from ..progress import Progress
 from .slice_inference import SliceInference
 
 # How far from the last prompt slices are encoded: where a user scrolls next.

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.classify_request import Subject, slices_of
-from ..core.framing import Frame, frame_of, slice_frame, square, widened
-from ..core.geometry import Axis, Geometry, array_axis
-from ..core.looks import Look
-from ..core.mask import PackedMask
-from ..core.volume import Volume
+from ..imaging.geometry import Axis, Geometry, array_axis
+from ..imaging.intensity import Look
+from ..imaging.masks import PackedMask
+from ..imaging.volume import Volume
+from ..requests.classification import Frame, Subject, frame_of, slice_frame, slices_of, square, widened
 from .orientation import Orientation, radiological
 from .slice_inference import slice_of
 

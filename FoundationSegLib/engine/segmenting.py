@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import Axis, Shape, array_axis
-from ..core.mask import EMPTY_MASK, PackedMask, merge_masks, pack_mask
-from ..core.progress import Progress
-from ..core.requests import Propagation, SegmentPrediction
+from ..imaging.geometry import Axis, Shape, array_axis
+from ..imaging.masks import EMPTY_MASK, PackedMask, merge_masks, pack_mask
 from ..models.protocols import has_memory
+from ..progress import Progress
+from ..requests.segmentation import Propagation, SegmentPrediction
 from .memory_walks import MemoryWalk, join_tracks
 from .orientation import is_rising
 from .slice_inference import SliceInference, slice_of

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import Axis, array_axis
-from ..core.intensity import IntensityMapping
-from ..core.progress import Progress
-from ..core.requests import CheckpointRecord, HandOver, Prediction, PredictRequest, SegmentPrediction
-from ..core.volume import Volume
+from ..imaging.geometry import Axis, array_axis
+from ..imaging.intensity import IntensityMapping
+from ..imaging.volume import Volume
 from ..models.protocols import Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
+from ..progress import Progress
+from ..requests.segmentation import CheckpointRecord, HandOver, Prediction, PredictRequest, SegmentPrediction
 from .cache import AnswerCache, EmbeddingCache, EmbeddingKey
 from .hand_over import handed_over
 from .orientation import AS_STORED, Orientation, radiological

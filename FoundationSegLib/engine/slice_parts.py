@@ -5,11 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.errors import PromptError
-from ..core.geometry import AXES, Axis, Geometry, array_axis
-from ..core.placement import PlacedBox, mask_axis, place_box, require_inside, require_voxels, slice_axis, slice_number
-from ..core.prompts import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt, prompt_kind
+from ..errors import PromptError
+from ..imaging.geometry import AXES, Axis, Geometry, array_axis
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt, prompt_kind
+from ..prompts.placement import (
+    PlacedBox,
+    mask_axis,
+    place_box,
+    require_inside,
+    require_voxels,
+    slice_axis,
+    slice_number,
+)
 
 PartOfPrompt = BoxXyxy | SlicePoint | SliceMask
 

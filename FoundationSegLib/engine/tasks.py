@@ -4,17 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..core.cards import ModelCard
-from ..core.combination import cut_out
-from ..core.cropping import box_text, crop_prompts, crop_volume, pasted
-from ..core.errors import InputError
-from ..core.geometry import Axis, Box, Geometry, array_axis
-from ..core.mask import EMPTY_MASK, PackedMask, merge_masks, pack_mask
-from ..core.placement import clip
-from ..core.prompts import Prompt, SegmentPrompts
-from ..core.requests import Prediction, PredictRequest, Propagation, SegmentPrediction
-from ..core.translation import translate
-from ..core.volume import Volume
+from ..catalog.model_cards import ModelCard
+from ..errors import InputError
+from ..imaging.geometry import Axis, Box, Geometry, array_axis
+from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, merge_masks, pack_mask
+from ..imaging.volume import Volume
+from ..prompts.kinds import Prompt, SegmentPrompts
+from ..prompts.placement import clip
+from ..prompts.regions import box_text, crop_prompts, crop_volume, pasted
+from ..prompts.translation import translate
+from ..requests.segmentation import Prediction, PredictRequest, Propagation, SegmentPrediction
 
 PlacedT = TypeVar("PlacedT")
 Place = Callable[[Sequence[Prompt], Sequence[str], Geometry], PlacedT]

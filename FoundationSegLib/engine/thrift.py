@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ..core.cards import ModelCard
-from ..core.errors import MemoryShortageError
-from ..core.geometry import Box
-from ..core.requests import Prediction
-from ..core.sizes import bytes_text
-from ..core.volume import Volume
+from ..catalog.model_cards import ModelCard
+from ..errors import MemoryShortageError
+from ..imaging.geometry import Box
+from ..imaging.volume import Volume
+from ..progress import bytes_text
+from ..requests.segmentation import Prediction
 from .fitting import (
     Left,
     allowed_voxels,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import PromptError
-from ..core.geometry import AXES, Axis, Shape, array_axis
-from ..core.requests import Direction, Propagation
+from ..errors import PromptError
+from ..imaging.geometry import AXES, Axis, Shape, array_axis
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..requests.segmentation import Direction, Propagation
 from ..requests.worker_settings import BoxRule
 from .orientation import Orientation
 from .slice_parts import PartOfPrompt, Placed, SlicePart, VolumeBox, extent, grown

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.looks import Look
-from ..core.progress import Progress
-from ..core.requests import CheckpointRecord
+from ..imaging.intensity import Look
 from ..models.protocols import ImageTextModel
+from ..progress import Progress
+from ..requests.segmentation import CheckpointRecord
 from .budget import Budgeted
 from .pictures import Pictures, View
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.intensity import IntensityMapping
-from ..core.progress import Progress
-from ..core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
-from ..core.volume import Volume
+from ..imaging.intensity import IntensityMapping
+from ..imaging.volume import Volume
 from ..models.protocols import VolumeAnswer, VolumeModel, VolumePrompt, VolumeView
+from ..progress import Progress
+from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from .tasks import emptiness
 
 

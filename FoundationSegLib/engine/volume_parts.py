@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from ..core.errors import PromptError
-from ..core.geometry import Geometry
-from ..core.placement import place_box, require_inside, require_voxels
-from ..core.prompts import (
+from ..errors import PromptError
+from ..imaging.geometry import Geometry
+from ..models.protocols import VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels, VolumeWords
+from ..prompts.drawing import lasso_voxels, scribble_voxels
+from ..prompts.kinds import (
     BoxPrompt,
     ClassPrompt,
     LassoPrompt,
@@ -16,8 +17,7 @@ from ..core.prompts import (
     ScribblePrompt,
     prompt_kind,
 )
-from ..core.rasters import lasso_voxels, scribble_voxels
-from ..models.protocols import VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels, VolumeWords
+from ..prompts.placement import place_box, require_inside, require_voxels
 
 
 def place_in_volume(prompts: Sequence[Prompt], places: Sequence[str], geometry: Geometry) -> VolumePrompt:

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import AXES, Axis
+from ..imaging.geometry import AXES, Axis
 from ..models.protocols import ObjectMemory, SliceAnswer, SlicePrompt
 from .slice_parts import grown
 from .tracks import Track, confined, refined
@@ -77,7 +77,7 @@ class SliceWalk:
     Attributes:
         track: in the pixels that the model sees.
         asking: who runs the model.
-        least_agreement: see :class:`~FoundationSegLib.core.requests.Propagation`.
+        least_agreement: see :class:`~FoundationSegLib.requests.segmentation.Propagation`.
     """
 
     track: Track

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from ..core.classification import RESEARCH_USE
-from ..core.errors import InputError
+from ..errors import InputError
+from ..requests.classification_answer import RESEARCH_USE
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

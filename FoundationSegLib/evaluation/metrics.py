@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_dice, compute_surface_dice
 from numpy.typing import NDArray
 
-from ..core.geometry import Vector, bounding_box
+from ..imaging.geometry import Vector, bounding_box
 
 # One empty voxel on each side: an object has a surface at the border of the image, too.
 _MARGIN = 1

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..core.cards import ModelCard
-from ..core.errors import FoundationSegError, InputError
-from ..core.requests import CheckpointRecord
+from ..catalog.model_cards import ModelCard
+from ..errors import FoundationSegError, InputError
+from ..requests.segmentation import CheckpointRecord
 
 ProtocolName = Literal["box", "clicks", "box+clicks"]
 # "none": the segment was perfect, and there was nothing to click on.
@@ -25,7 +25,7 @@ class ProtocolSettings:
         protocol: the prompts: a box, clicks alone, or a box and clicks.
         clicks: how many; at least 1.
         nsd_tolerance_mm: as in :func:`~.metrics.surface_dice`.
-        intensity: the policy, :mod:`FoundationSegLib.core.intensity`.
+        intensity: the policy, :mod:`FoundationSegLib.imaging.intensity`.
         seed: as in :func:`~.simulated_user.next_click`.
     """
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from ..core.errors import InferenceError, PromptError
-from ..core.geometry import Geometry, Vector, as_vector, bounding_box
-from ..core.prompts import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
-from ..core.requests import Prediction, PredictRequest, Propagation
-from ..core.volume import Volume
+from ..errors import InferenceError, PromptError
+from ..imaging.geometry import Geometry, Vector, as_vector, bounding_box
+from ..imaging.volume import Volume
+from ..prompts.kinds import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
+from ..requests.segmentation import Prediction, PredictRequest, Propagation
 from .metrics import dice, surface_dice
 from .protocol import CHALLENGE_SEED, AnswerOrigin, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.cards import ModelCard
-from ..core.errors import CheckpointError
-from ..core.progress import Progress, ProgressReport
+from ..catalog.model_cards import ModelCard
+from ..errors import CheckpointError
+from ..progress import Progress, ProgressReport
 from .hugging_face import (
     BUSY,
     HubCheckpoint,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..core.cards import CheckpointFile, ModelCard
-from ..core.errors import CheckpointError, OutputError
-from ..core.names import is_safe_path
-from ..core.progress import Progress
+from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..errors import CheckpointError, OutputError
+from ..folders import is_safe_path
+from ..progress import Progress
 from .fetch import BAD_ARCHIVE, accept, must_accept, require_fetchable
 from .records import (
     CHUNK,

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.cards import ModelCard
-from ..core.errors import CheckpointError
-from ..core.progress import Progress
+from ..catalog.model_cards import ModelCard
+from ..errors import CheckpointError
+from ..progress import Progress
 from .download import fetch_from_hub
 from .records import LICENSES, read_json, write_json
 from .store import Store, store_errors

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core.cards import CheckpointFile, ModelCard
-from ..core.errors import CheckpointError
-from ..core.names import is_safe_path
-from ..core.progress import Progress
+from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..errors import CheckpointError
+from ..folders import is_safe_path
+from ..progress import Progress
 from .records import Digest, FileRecord, safe_path
 from .store import Store, known_bytes
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.cards import ModelCard
-from ..core.errors import CheckpointError
-from ..core.progress import Progress
+from ..catalog.model_cards import ModelCard
+from ..errors import CheckpointError
+from ..progress import Progress
 from .download import missing_bytes
 from .fetch import is_accepted, must_accept
 from .hugging_face import HubCheckpoint, RetryPolicy, find_checkpoint, online

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import CheckpointError
-from ..core.names import is_safe_name, is_safe_path
-from ..core.progress import Progress
+from ..errors import CheckpointError
+from ..folders import is_safe_name, is_safe_path
+from ..progress import Progress
 
 RECORD = "complete.json"
 PINS = "pins.json"

@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ..core.cards import CheckpointFile, ModelCard
-from ..core.errors import CheckpointError
-from ..core.locks import Locked, locked
-from ..core.progress import Progress
-from ..core.sizes import bytes_text
-from ..core.user_folders import user_folder
+from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..errors import CheckpointError
+from ..folders import Locked, locked, user_folder
+from ..progress import Progress, bytes_text
 from .records import (
     DAMAGED,
     PINS,

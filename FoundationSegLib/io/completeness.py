@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..core.errors import InputError
+from ..errors import InputError
 
 _CHUNK_BYTES = 1 << 20
 _BEST_COMPRESSION = 1032  # of deflate, https://zlib.net/zlib_tech.html

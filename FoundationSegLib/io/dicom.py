@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import GeometryError, InputError
+from ..errors import GeometryError, InputError
 from .completeness import damaged, quiet
 from .raw import MODALITY, ORIENTATION, POSITION, SERIES_UID, RawImage, kept_tags, read_raw, swap_lps_ras, to_raw
 

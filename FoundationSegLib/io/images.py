@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import InputError
-from ..core.volume import Volume
+from ..errors import InputError
+from ..imaging.volume import Volume
 from .dicom import read_file, read_folder
 from .raw import (
     BITS_STORED,

@@ -11,8 +11,8 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header, Nifti2Image, Nifti2Pair
 from numpy.typing import NDArray
 
-from ..core.errors import GeometryError, InputError
-from ..core.geometry import Geometry
+from ..errors import GeometryError, InputError
+from ..imaging.geometry import Geometry
 from .completeness import check_plausible, damaged, first_bytes
 
 _LARGEST_OFFSET = 1 << 31  # of the voxels, in bytes; a header that says more is broken

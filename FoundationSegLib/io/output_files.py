@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..core.errors import OutputError
+from ..errors import OutputError
 
 OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
 # Endings of two parts, which decide the format that a writer chooses.

@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..core.errors import FoundationSegError, GeometryError, InputError
-from ..core.geometry import Geometry
+from ..errors import FoundationSegError, GeometryError, InputError
+from ..imaging.geometry import Geometry
 from . import nifti
 from .completeness import check_complete, check_readable, check_stored_voxels, damaged, quiet
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import InputError
-from ..core.geometry import Geometry
-from ..core.name_words import listed
+from ..catalog.class_lists import listed
+from ..errors import InputError
+from ..imaging.geometry import Geometry
 from .raw import MODALITY, RawImage, read_raw
 
 _SEGMENT_ID = re.compile(r"Segment(\d+)_ID")

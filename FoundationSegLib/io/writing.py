@@ -6,8 +6,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..core.errors import FoundationSegError, InputError, OutputError
-from ..core.geometry import Geometry
+from ..errors import FoundationSegError, InputError, OutputError
+from ..imaging.geometry import Geometry
 from .completeness import quiet
 from .nifti import is_sheared
 from .output_files import output_format, replace_atomically

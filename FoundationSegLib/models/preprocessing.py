@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.cards import ModelCard
-from ..core.errors import CheckpointError
+from ..catalog.model_cards import ModelCard
+from ..errors import CheckpointError
 from .weights import read_json
 
 # What every published preprocessor_config.json of these families asks for: bilinear, and all of the steps.

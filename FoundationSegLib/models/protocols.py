@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.adapters import adapter_name
-from ..core.cards import ModelCard
-from ..core.errors import CardError
-from ..core.geometry import Box, Shape
-from ..core.mask import PackedMask
-from ..core.progress import Progress
-from ..core.scoring import Head
-from ..core.volume import Volume
+from ..catalog.catalogue import adapter_name
+from ..catalog.model_cards import ModelCard
+from ..errors import CardError
+from ..imaging.geometry import Box, Shape
+from ..imaging.masks import PackedMask
+from ..imaging.volume import Volume
+from ..progress import Progress
+from ..requests.scoring import Head
 
 # Called in the midst of long work; raises where the work is to end.
 Check = Callable[[], None]

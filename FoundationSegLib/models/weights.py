@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..core.cards import ModelCard
-from ..core.errors import CheckpointError
+from ..catalog.model_cards import ModelCard
+from ..errors import CheckpointError
 from .protocols import Check
 
 # What torch raises where a file is damaged: all that was seen of 6000 damaged ones.

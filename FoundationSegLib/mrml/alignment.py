@@ -14,8 +14,8 @@ import slicer.util
 import vtk
 from numpy.typing import NDArray
 
-from ..core.errors import GeometryError
-from ..core.geometry import Geometry
+from ..errors import GeometryError
+from ..imaging.geometry import Geometry
 from .labelmaps import BINARY_LABELMAP, grid_offset, is_empty
 from .volumes import geometry_from_node, parent_to_world, share_parent_transform
 

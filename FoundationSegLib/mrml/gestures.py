@@ -1,17 +1,17 @@
-"""What the mouse draws in a slice view, as values: presses, moves and releases become a gesture. No VTK here.
-
-Places are pixels from the lower left corner of the view, x to the right and y up.
-"""
+"""Gestures of the mouse in a slice view as values, and from them to prompts in space. No VTK here."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ..core.prompts import Polarity
+from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
+from ..prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, Plane, PointPrompt, Polarity, Prompt, ScribblePrompt
+from ..prompts.placement import require_inside
 
 Pixel = tuple[float, float]
 GestureKind = Literal["point", "box", "scribble", "lasso"]
@@ -189,3 +189,146 @@ def _encloses_something(path: Sequence[Pixel]) -> bool:
     extent = np.ptp(x), np.ptp(y)
     area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
     return min(extent) >= _CLICK_PX and (area >= _CLICK_PX**2 or len(path) > 3)
+
+
+# A view shows the slices of an axis where, from one end of the volume to the other, it leaves a slice by at most this
+# part of the distance to the next. Directions rounded to six decimals, as in DICOM, leave it by 0.005 at most in a
+# thousand voxels; a view turned by a tenth of a degree shows other voxels than the slice (0.9 in 512 cubic ones).
+PARALLEL_VOXELS = 0.01
+
+# A pixel can lie exactly between two voxels: in a view fitted to its volume at full zoom every pixel does. Rounding
+# errors of the matrices (below 1e-9 voxels) must not choose, differently each time: such a place belongs to the higher
+# voxel, as the rule for prompts says, and is moved there by this part of a voxel.
+_BORDER_VOXELS = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class ViewPlane:
+    """A slice view over a volume, as it was at one moment.
+
+    Attributes:
+        xy_to_ras: (4, 4) float64; from pixels (x, y, 0, 1) to mm in the volume's own RAS.
+        size_px: width and height of the view.
+        geometry: the volume's grid.
+    """
+
+    xy_to_ras: NDArray[np.float64]
+    size_px: tuple[int, int]
+    geometry: Geometry
+
+    def is_same(self, other: "ViewPlane") -> bool:
+        """True where both show the same place of the same grid."""
+        return (
+            self.size_px == other.size_px
+            and self.geometry == other.geometry
+            and np.array_equal(self.xy_to_ras, other.xy_to_ras)
+        )
+
+    def clamped(self, at: Pixel) -> Pixel:
+        """The pixel of the view nearest to a place, for mice that left the view with the button down."""
+        x, y = (float(min(max(n, 0), size - 1)) for n, size in zip(at, self.size_px, strict=True))
+        return x, y
+
+    @cached_property
+    def axis(self) -> Axis | None:
+        """The axis whose slices the view shows, to :data:`PARALLEL_VOXELS`; None for an oblique view."""
+        right, up = (self.geometry.ras_to_ijk[:3, :3] @ self.xy_to_ras[:3, :2]).T
+        normal = np.abs(np.cross(right, up))  # of the view, in voxel indices
+        n = int(np.argmax(normal))
+        others = [m for m in range(3) if m != n]
+        # From one end of the volume to the other along both other axes, the index along this one changes by that much.
+        deviation = normal[others] / normal[n] @ np.array(self.geometry.shape_kji[::-1])[others]
+        return AXES[n] if deviation <= PARALLEL_VOXELS else None
+
+    @cached_property
+    def plane(self) -> Plane:
+        """What a prompt placed here names as its plane.
+
+        The origin of an oblique plane is the point nearest to the middle of the volume, so that panning and zooming do
+        not change it.
+        """
+        if self.axis is not None:
+            return self.axis
+        right, up = self.xy_to_ras[:3, 0], self.xy_to_ras[:3, 1]
+        normal = np.cross(right, up)
+        normal /= np.linalg.norm(normal)
+        middle = self.geometry.to_ras((np.array(self.geometry.shape_kji[::-1]) - 1) / 2)
+        origin = middle - normal * ((middle - self.xy_to_ras[:3, 3]) @ normal)
+        return ObliquePlane(as_vector(origin), as_vector(normal), as_vector(up / np.linalg.norm(up)))
+
+    def index_ijk(self, places: Sequence[Pixel]) -> NDArray[np.float64]:
+        """The continuous voxel indices of pixels, (N, 3); in a view of slices, all on the slice of the first."""
+        index_ijk = self.geometry.to_ijk(_planar(places) @ self.xy_to_ras[:3].T)
+        if self.axis is not None:
+            n = AXES.index(self.axis)
+            index_ijk[:, n] = index_ijk[0, n]
+        borders = np.floor(index_ijk) + 0.5
+        return np.where(np.abs(index_ijk - borders) < _BORDER_VOXELS, borders + _BORDER_VOXELS, index_ijk)
+
+    def positions(self, places: Sequence[Pixel]) -> tuple[Vector, ...]:
+        """The RAS positions in mm of pixels."""
+        return tuple(as_vector(position) for position in self.geometry.to_ras(self.index_ijk(places)))
+
+    def pixels(self, positions_ras: ArrayLike) -> NDArray[np.float64]:
+        """Where RAS positions, (N, 3) in mm, show in the view, (N, 2); seen along the view's normal."""
+        positions = np.asarray(positions_ras, np.float64).reshape(-1, 3)
+        return (positions - self.xy_to_ras[:3, 3]) @ self._ras_to_xyz.T[:, :2]
+
+    @cached_property
+    def _ras_to_xyz(self) -> NDArray[np.float64]:
+        return np.linalg.inv(self.xy_to_ras[:3, :3])
+
+
+def _planar(places: Sequence[Pixel]) -> NDArray[np.float64]:
+    flat = np.asarray(places, np.float64).reshape(-1, 2)
+    return np.column_stack([flat, np.zeros(len(flat)), np.ones(len(flat))])
+
+
+def prompt_of(gesture: Gesture, view: ViewPlane, radius_mm: float | None = None) -> Prompt:
+    """The prompt that a finished gesture means.
+
+    In a view of slices a box lies along the voxel axes, between the voxels under its two ends. In an oblique view its
+    corners are opposite ones of the rectangle as drawn, whose sides run along ``up`` and across it.
+
+    Args:
+        gesture: in pixels of the view.
+        view: where it was drawn.
+        radius_mm: of a scribble; None for the default, half the smallest in-plane spacing.
+
+    Raises:
+        PromptError: it lies wholly outside the volume, or is a box that is one voxel wide.
+    """
+    positions, polarity, plane = view.positions(gesture.path), gesture.polarity, view.plane
+    if gesture.kind == "point":
+        prompt: Prompt = PointPrompt(positions[0], polarity, plane)
+    elif gesture.kind == "box":
+        prompt = BoxPrompt((positions[0], positions[-1]), polarity, plane)
+    elif gesture.kind == "scribble":
+        prompt = ScribblePrompt(positions, radius_mm, polarity, plane)
+    else:
+        prompt = LassoPrompt(positions, polarity, plane)
+    # A box in an oblique plane is a rectangle, not a box of voxels: it is looked for like a lasso.
+    oblique_box = gesture.kind == "box" and view.axis is None
+    asked = LassoPrompt(view.positions(rectangle(gesture.path))) if oblique_box else prompt
+    require_inside(asked, view.geometry)
+    return prompt
+
+
+def rectangle(path: Sequence[Pixel]) -> tuple[Pixel, Pixel, Pixel, Pixel]:
+    """The corners in turn of the upright rectangle between the first and the last place of a path."""
+    (left, bottom), (right, top) = path[0], path[-1]
+    return (left, bottom), (right, bottom), (right, top), (left, top)
+
+
+def box_outline(path: Sequence[Pixel], view: ViewPlane) -> NDArray[np.float64]:
+    """The four corners in pixels, (4, 2), of what a box drawn there holds: whole voxels, their borders included."""
+    if view.axis is None:
+        return np.array(rectangle(path))
+    ends = round_index(view.index_ijk((path[0], path[-1])))
+    low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
+    n = AXES.index(view.axis)
+    a, b = (m for m in range(3) if m != n)
+    corners = np.tile(ends[0].astype(np.float64), (4, 1))
+    corners[:, a] = low[a], high[a], high[a], low[a]
+    corners[:, b] = low[b], low[b], high[b], high[b]
+    return view.pixels(view.geometry.to_ras(corners))

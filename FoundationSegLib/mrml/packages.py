@@ -8,9 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..core.errors import PackageError
-from ..core.packages import FROM_EXTENSION, canonical
-from ..core.requirements import requirement_name
+from ..errors import PackageError
+from ..installation.packages import FROM_EXTENSION, canonical, requirement_name
 
 
 class TorchLogic(Protocol):

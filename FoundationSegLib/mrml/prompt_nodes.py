@@ -1,21 +1,266 @@
-"""Prompts as Slicer's own markups: a point list, an open or a closed curve, or a region of interest for each.
+"""Prompts as Slicer's own markups nodes and back, and the shapes that stand for them."""
 
-A node knows its prompt by two attributes and a node reference, which Slicer saves and keeps up with when it renames
-nodes on import. Nothing here is of a class of ours: a scene opens the same without FoundationSeg.
-"""
-
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
 
 import numpy as np
 import slicer
 import slicer.util
 import vtk
+from numpy.typing import ArrayLike, NDArray
 
-from ..core.prompts import Polarity, Prompt, prompt_kind
-from .prompt_looks import style_node
-from .prompt_shapes import Points, Shape, ShapeKind
+from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
+from ..prompts.kinds import (
+    BoxPrompt,
+    LassoPrompt,
+    ObliquePlane,
+    PointPrompt,
+    Polarity,
+    Prompt,
+    ScribblePrompt,
+    prompt_kind,
+)
+
+Colour = tuple[float, float, float]
+
+# Bright on grey images, and apart in lightness for those who see no difference between red and green.
+COLOURS: Mapping[Polarity, Colour] = {Polarity.POSITIVE: (0.35, 1.0, 0.45), Polarity.NEGATIVE: (1.0, 0.3, 0.2)}
+
+_ACTIVE: Colour = (1.0, 0.9, 0.2)
+_GLYPHS: Mapping[Polarity, str] = {Polarity.POSITIVE: "ThickCross2D", Polarity.NEGATIVE: "Dash2D"}
+# In percent of the screen's diagonal, as Slicer counts glyphs, and in parts of a glyph. Lines are as wide as Slicer's
+# own, 0.2 of a glyph of 3: it draws them as bands, which have gaps where they are much narrower than two pixels.
+_POINT_SIZE, _CORNER_SIZE, _LINE_THICKNESS = 3.0, 1.0, 0.6
+_FADING_MM = 0.1
+
+
+def style_node(node: Any, prompt: Prompt) -> None:
+    """Give the display of a markups node the look of its prompt; it must have one."""
+    display = node.GetDisplayNode()
+    colour = COLOURS[prompt.polarity]
+    display.SetColor(*colour)
+    display.SetSelectedColor(*colour)  # of control points that are "selected", as all of them are at first
+    display.SetActiveColor(*_ACTIVE)
+    display.SetPointLabelsVisibility(False)
+    display.SetPropertiesLabelVisibility(False)
+    display.SetHandlesInteractive(False)
+    display.SetFillVisibility(False)
+    display.SetSnapMode(display.SnapModeUnconstrained)
+    is_point = isinstance(prompt, PointPrompt)
+    display.SetGlyphTypeFromString(_GLYPHS[prompt.polarity] if is_point else "Square2D")
+    display.SetUseGlyphScale(True)
+    display.SetGlyphScale(_POINT_SIZE if is_point else _CORNER_SIZE)
+    display.SetLineThickness(_LINE_THICKNESS)
+    # Behind the start of the fading, Slicer turns green lines orange, towards the other polarity
+    # (vtkSlicerMarkupsWidgetRepresentation2D::UpdateDistanceColorMap): it starts where they end.
+    display.SetLineColorFadingStart(display.GetLineColorFadingEnd() - _FADING_MM)
+
+
+ShapeKind = Literal["point", "curve", "loop", "block"]
+Points = NDArray[np.float64]
+
+# Nobody moves a point by less than this; Slicer keeps the centre of a region of interest in single precision.
+_UNMOVED_MM = 1e-3
+# A way along the twelve edges of a block through its corners, whose bits say low or high along i, j, k.
+_EDGES = (0, 1, 3, 2, 0, 4, 5, 7, 6, 4, 5, 1, 3, 7, 6, 2)
+_ORTHOGONAL = 1e-6
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shape:
+    """What is drawn for a prompt.
+
+    Attributes:
+        kind: a point; an open or a closed line; or a block, whose points are its eight corners, i fastest.
+        points: (N, 3) float64, RAS in mm.
+    """
+
+    kind: ShapeKind
+    points: Points
+
+    def is_at(self, points: ArrayLike) -> bool:
+        """True where these are its points."""
+        others = np.asarray(points, np.float64).reshape(-1, 3)
+        return self.points.shape == others.shape and bool(np.abs(self.points - others).max(initial=0) <= _UNMOVED_MM)
+
+
+def shape_of(prompt: Prompt, geometry: Geometry) -> Shape | None:
+    """The shape of a prompt; None for masks, texts and classes, which have no place of their own.
+
+    A box of several slices is a block, or, on a sheared grid, a line along its edges: Slicer's regions of interest
+    have right angles.
+    """
+    if isinstance(prompt, PointPrompt):
+        return Shape("point", np.array([prompt.position]))
+    if isinstance(prompt, ScribblePrompt):
+        return Shape("curve", np.array(prompt.points))
+    if isinstance(prompt, LassoPrompt):
+        return Shape("loop", np.array(prompt.points))
+    if not isinstance(prompt, BoxPrompt):
+        return None
+    if isinstance(prompt.plane, ObliquePlane):
+        return Shape("loop", _rectangle(prompt.corners, prompt.plane))
+    low, high = _borders(prompt, geometry)
+    flat = _flat_axis(prompt, geometry)
+    if flat is not None:
+        return Shape("loop", geometry.to_ras(_flat_corners(low, high, flat)))
+    corners = _block_corners(low, high)
+    if _is_orthogonal(geometry):
+        return Shape("block", geometry.to_ras(corners))
+    return Shape("curve", geometry.to_ras(corners[list(_EDGES)]))
+
+
+def moved_prompt(prompt: Prompt, points: ArrayLike, geometry: Geometry) -> Prompt | None:
+    """The prompt after the points of its shape were moved, added or removed; None where nothing is left of it.
+
+    A shape that was moved as a whole takes its slice or its plane along. A single point stays on the slice or plane of
+    its prompt. Of a box, the corner opposite the one that was moved stays.
+    """
+    shape, new = shape_of(prompt, geometry), np.asarray(points, np.float64).reshape(-1, 3)
+    if shape is None or shape.is_at(new):
+        return prompt
+    if isinstance(prompt, PointPrompt):
+        return _moved_point(prompt, new[0]) if len(new) else None
+    if isinstance(prompt, BoxPrompt):
+        return _moved_box(prompt, shape, new, geometry) if len(new) == len(shape.points) else prompt
+    if isinstance(prompt, ScribblePrompt | LassoPrompt):
+        fewest = 3 if isinstance(prompt, LassoPrompt) else 1
+        return _moved_stroke(prompt, shape, new, geometry) if len(new) >= fewest else None
+    return prompt
+
+
+def _moved_point(prompt: PointPrompt, position: Points) -> PointPrompt:
+    plane = prompt.plane
+    if isinstance(plane, ObliquePlane):
+        plane = _plane_through(plane, position)
+    return replace(prompt, position=as_vector(position), plane=plane)
+
+
+def _moved_stroke(
+    prompt: ScribblePrompt | LassoPrompt, shape: Shape, new: Points, geometry: Geometry
+) -> ScribblePrompt | LassoPrompt:
+    plane = prompt.plane
+    as_a_whole = _shift(shape.points, new) is not None
+    if isinstance(plane, ObliquePlane):
+        if as_a_whole:
+            plane = _plane_through(plane, new[0])
+        new = _onto_plane(new, plane)
+    else:
+        new = _onto_slice(new, new[0] if as_a_whole else shape.points[0], plane or "k", geometry)
+    return replace(prompt, points=tuple(as_vector(point) for point in new), plane=plane)
+
+
+def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry) -> BoxPrompt:
+    shift = _shift(shape.points, new)
+    if isinstance(prompt.plane, ObliquePlane):
+        return _moved_rectangle(prompt, shape, new, shift)
+    flat = _flat_axis(prompt, geometry)
+    if shift is not None:
+        corners = [as_vector(np.asarray(corner) + shift) for corner in prompt.corners]
+        return replace(prompt, corners=(corners[0], corners[1]))
+    one, other = (geometry.to_ijk(place) for place in _opposite_ends(shape, new))
+    low, high = np.minimum(one, other) + 0.5, np.maximum(one, other) - 0.5
+    voxels = np.array([round_index(low), np.maximum(round_index(low), round_index(high))])
+    if flat is not None:
+        n = AXES.index(flat)
+        voxels[:, n] = geometry.nearest_voxel(prompt.corners[0])[n]
+    first, last = geometry.to_ras(voxels)
+    return replace(prompt, corners=(as_vector(first), as_vector(last)))
+
+
+def _moved_rectangle(prompt: BoxPrompt, shape: Shape, new: Points, shift: Points | None) -> BoxPrompt:
+    plane = prompt.plane
+    if not isinstance(plane, ObliquePlane):
+        return prompt
+    if shift is not None:
+        plane = _plane_through(plane, new[0])
+        ends = new[[0, 2]]
+    else:
+        ends = _onto_plane(np.array(_opposite_ends(shape, new)), plane)
+    return replace(prompt, corners=(as_vector(ends[0]), as_vector(ends[1])), plane=plane)
+
+
+def _opposite_ends(shape: Shape, new: Points) -> tuple[Points, Points]:
+    """The corner that was moved most, where it is now, and the one opposite it, where it was."""
+    if shape.kind == "block":  # a region of interest moves many corners at once, and both ends are where it says
+        return new[0], new[7]
+    moved = int(np.argmax(np.linalg.norm(new - shape.points, axis=1)))
+    old = shape.points
+    opposite = old[(moved + 2) % 4] if len(old) == 4 else old[_EDGES.index(7 - _EDGES[moved])]
+    return new[moved], opposite
+
+
+def _shift(old: Points, new: Points) -> Points | None:
+    """By how much all points were moved, if it is the same for all."""
+    if old.shape != new.shape:
+        return None
+    mean = (new - old).mean(axis=0)
+    return mean if np.abs(new - old - mean).max() <= _UNMOVED_MM else None
+
+
+def _onto_slice(points: Points, reference: Points, axis: Axis, geometry: Geometry) -> Points:
+    """The points, those off the slice of a reference put onto it along the axis; the others stay bit for bit."""
+    n = AXES.index(axis)
+    index_ijk, wanted = geometry.to_ijk(points), geometry.to_ijk(reference)[n]
+    off = round_index(index_ijk[:, n]) != round_index(wanted)
+    index_ijk[off, n] = wanted
+    return np.where(off[:, None], geometry.to_ras(index_ijk), points)
+
+
+def _onto_plane(points: Points, plane: ObliquePlane) -> Points:
+    normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
+    away = (points - plane.origin) @ normal
+    away[np.abs(away) <= _UNMOVED_MM] = 0
+    return points - away[:, None] * normal
+
+
+def _plane_through(plane: ObliquePlane, position: Points) -> ObliquePlane:
+    normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
+    return replace(plane, origin=as_vector(plane.origin + normal * ((position - plane.origin) @ normal)))
+
+
+def _rectangle(corners: Sequence[Vector], plane: ObliquePlane) -> Points:
+    """The four corners in turn of a rectangle whose sides run along ``up`` and across it."""
+    first, last = np.array(corners)
+    normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
+    up = np.array(plane.up) - normal * (normal @ plane.up)
+    rise = up * ((last - first) @ up / (up @ up))
+    return np.array([first, last - rise, last, first + rise])
+
+
+def _borders(prompt: BoxPrompt, geometry: Geometry) -> tuple[Points, Points]:
+    ends = geometry.nearest_voxel(prompt.corners)
+    return ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
+
+
+def _flat_axis(prompt: BoxPrompt, geometry: Geometry) -> Axis | None:
+    """The axis across which the box is one slice thick; its own where there are several."""
+    ends = geometry.nearest_voxel(prompt.corners)
+    thin = [axis for axis, a, b in zip(AXES, *ends.tolist(), strict=True) if a == b]
+    own = [axis for axis in thin if axis == prompt.plane]
+    return next(iter(own or thin), None)
+
+
+def _flat_corners(low: Points, high: Points, axis: Axis) -> Points:
+    n = AXES.index(axis)
+    a, b = (m for m in range(3) if m != n)
+    corners = np.tile((low + high) / 2, (4, 1))
+    corners[:, a] = low[a], high[a], high[a], low[a]
+    corners[:, b] = low[b], low[b], high[b], high[b]
+    return corners
+
+
+def _block_corners(low: Points, high: Points) -> Points:
+    ends = np.array([low, high])
+    return np.array([(ends[i, 0], ends[j, 1], ends[k, 2]) for k, j, i in product((0, 1), repeat=3)])
+
+
+def _is_orthogonal(geometry: Geometry) -> bool:
+    axes = geometry.ijk_to_ras[:3, :3] / np.array(geometry.spacing_mm)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= _ORTHOGONAL)
+
 
 PROMPT_ATTRIBUTE = "FoundationSeg.Prompt"
 SEGMENT_ATTRIBUTE = "FoundationSeg.Segment"

@@ -1,24 +1,47 @@
-"""What a segment keeps of its prompts: all of them in order, with model, settings and steps, as JSON in a segment tag.
-
-This is the truth about the prompts in the scene; markups are its picture (:mod:`.scene_prompts`). It is a tag because
-tags go where the segment goes: into `.mrb`, into a `.seg.nrrd` on its own, into another segmentation; and a segment
-that is deleted takes its prompts along. Slicer reads and writes it without knowing what it is.
-
-Masks are large and never change: each has a tag of its own, which is written once. It is there before the record that
-refers to it is, and goes after it.
-"""
+"""What was worked out for the items of a list that mostly grows at its end."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from ..core.errors import FoundationSegError, PromptError
-from ..core.mask_table import MaskTable
-from ..core.prefix_memo import PrefixMemo
-from ..core.prompts import Prompt
-from ..core.steps_document import mask_keys, prompt_of_entry, prompt_to_entry
+from ..errors import FoundationSegError, PromptError
+from ..imaging.masks import MaskTable
+from ..prompts.kinds import Prompt
+from ..session.steps_document import mask_keys, prompt_of_entry, prompt_to_entry
 from .segment_tags import PREFIX, read_tag, write_tag
+
+ItemT = TypeVar("ItemT")
+FoundT = TypeVar("FoundT")
+
+
+@dataclass(slots=True)
+class PrefixMemo(Generic[ItemT, FoundT]):
+    """Works out something for each item of a list, and again only from the first item that is another object.
+
+    Attributes:
+        work_out: what is found for an item; of the same object it must always be the same.
+    """
+
+    work_out: Callable[[ItemT], FoundT]
+    _items: Sequence[ItemT] = ()
+    _found: list[FoundT] = field(default_factory=list)
+
+    def of(self, items: Sequence[ItemT]) -> list[FoundT]:
+        """What is found for each item, in order: a list that is the next call's, too, and not to be kept."""
+        same = common_start(self._items, items)
+        self._found[same:] = [self.work_out(item) for item in items[same:]]
+        self._items = items
+        return self._found
+
+
+def common_start(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many items at the start of two lists are the same objects."""
+    for count, (first, second) in enumerate(zip(one, other, strict=False)):
+        if first is not second:
+            return count
+    return min(len(one), len(other))
+
 
 RECORD_TAG = PREFIX + "PromptRecord"
 MASK_TAG = PREFIX + "Mask."  # and the key of the mask

@@ -10,7 +10,7 @@ from typing import Any
 import slicer
 import slicer.util
 
-from ..core.errors import InputError
+from ..errors import InputError
 from .prompt_nodes import prompt_nodes
 
 HIDDEN_ATTRIBUTE = "FoundationSeg.Hidden"  # on what was visible, and is hidden while another image is worked on

@@ -16,13 +16,13 @@ from typing import Any
 
 import slicer
 
-from ..core.errors import FoundationSegError
-from ..core.prompts import Prompt
+from ..errors import FoundationSegError
+from ..prompts.kinds import Prompt
 from .alignment import Alignment
-from .observers import Observers
+from .prompt_markups import PromptPictures
 from .prompt_nodes import Place, place_of
-from .prompt_pictures import PromptPictures
 from .prompt_records import PromptRecord, RecordTags, record_text
+from .scene import Observers
 from .volumes import share_parent_transform
 
 _SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified")

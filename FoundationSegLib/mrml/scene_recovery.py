@@ -12,16 +12,15 @@ from typing import Any
 
 import slicer.util
 
-from ..core.errors import FoundationSegError, GeometryError, InputError
-from ..core.geometry import Geometry
-from ..core.ledger import Ledger
-from ..core.outcomes import Outcome
-from ..core.overlap import OverlapPolicy
-from ..core.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore_into
-from ..core.session import Session
-from ..core.user_folders import user_folder
-from .node_removal import remove_node
+from ..errors import FoundationSegError, GeometryError, InputError
+from ..folders import user_folder
+from ..imaging.geometry import Geometry
+from ..session.ledger import Ledger
+from ..session.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore_into
+from ..session.segment_store import Outcome, OverlapPolicy
+from ..session.session import Session
 from .reference_image import require_own
+from .scene import remove_node
 from .session_prompts import SessionPrompts
 from .session_store import SceneStore
 from .volumes import geometry_from_node, volume_from_node
@@ -140,7 +139,7 @@ class LostSession:
 
         They go into the segmentation that is given, else into the one that has such segments and can be written, else
         into a new one. Nothing that is there changes
-        (:func:`FoundationSegLib.core.recovery.restore_into`). A session that is open on these nodes is to be opened
+        (:func:`FoundationSegLib.session.recovery.restore_into`). A session that is open on these nodes is to be opened
         anew.
 
         Raises:

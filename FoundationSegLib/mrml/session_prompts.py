@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import FoundationSegError, GeometryError, InputError
-from ..core.geometry import Geometry
-from ..core.mask_table import MaskTable
-from ..core.prefix_memo import PrefixMemo
-from ..core.prompts import Prompt, bare
-from ..core.segment_store import KeptSteps
-from ..core.session import Session
-from ..core.session_segment import SegmentSession
-from ..core.steps import Held, PromptAdded, PromptMoved, PromptRemoved, Standing, Step, Steps, standing
-from ..core.steps_document import VERSION, mask_keys, parse_steps, step_to_document, steps_to_document
+from ..errors import FoundationSegError, GeometryError, InputError
+from ..imaging.geometry import Geometry
+from ..imaging.masks import MaskTable
+from ..prompts.kinds import Prompt, bare
+from ..session.segment_store import KeptSteps
+from ..session.segments import SegmentSession
+from ..session.session import Session
+from ..session.steps import Held, PromptAdded, PromptMoved, PromptRemoved, Standing, Step, Steps, standing
+from ..session.steps_document import VERSION, mask_keys, parse_steps, step_to_document, steps_to_document
 from .prompt_nodes import Place
-from .prompt_records import KeptPrompt, PromptRecord, to_text
+from .prompt_records import KeptPrompt, PrefixMemo, PromptRecord, to_text
 from .scene_prompts import ScenePrompts
 from .volumes import geometry_from_node
 
@@ -56,7 +55,7 @@ class _Texts:
 
 class SessionPrompts:
     """Keeps the steps of a segmentation's segments in the scene. See
-    :class:`FoundationSegLib.core.segment_store.PromptStore`.
+    :class:`FoundationSegLib.session.segment_store.PromptStore`.
 
     Without a session (:meth:`follow`), or once it has lost its nodes, prompts that the user moves are kept as they are.
 

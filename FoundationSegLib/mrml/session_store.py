@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import GoneError
-from ..core.geometry import Box, Geometry
-from ..core.mask import Edit, SegmentChange
-from ..core.overlap import OverlapPolicy
-from ..core.segment_store import NewSegment
+from ..errors import GoneError
+from ..imaging.geometry import Box, Geometry
+from ..imaging.masks import Edit, SegmentChange
+from ..session.segment_store import NewSegment, OverlapPolicy
 from . import segment_tags
 from .labelmaps import occupied_box
+from .segment_tags import Colour, find_term, generic_colour
 from .segments import SegmentWriter
 from .surfaces import drop_surfaces, has_surfaces
-from .terminology import Colour, find_term, generic_colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class _Look:
 
 class SceneStore:
     """The segments of a segmentation node in the voxels of a volume node. See
-    :class:`FoundationSegLib.core.segment_store.SegmentStore`.
+    :class:`FoundationSegLib.session.segment_store.SegmentStore`.
 
     Attributes:
         masking_node: a `vtkMRMLSegmentEditorNode` whose editable area and intensity range are to be kept to ("same as

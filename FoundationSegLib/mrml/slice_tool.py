@@ -1,17 +1,18 @@
-"""The tool that turns the mouse in slice views into prompts: press, drag, release. VTK's events only, no Qt.
+"""The slice tool: the mouse in slice views becomes prompts (press, drag, release). VTK's events only, no Qt."""
 
-What belongs to Slicer stays Slicer's: wheel, pan (middle button, Shift + left), zoom (right button), the crosshair
-(Shift), every key but Escape during a gesture. Of the left button we take over window/level, Ctrl's blending of
-foreground and background, and the double click that maximises a view, in views that show the volume.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import slicer
+import slicer.util
+import vtk
+from numpy.typing import NDArray
 
-from ..core.errors import FoundationSegError
-from ..core.prompts import Polarity, Prompt
+from ..errors import FoundationSegError, GeometryError
+from ..prompts.kinds import Polarity, Prompt
 from .gestures import (
     Drawing,
     Gesture,
@@ -20,16 +21,167 @@ from .gestures import (
     Reaction,
     State,
     ToolKind,
+    ViewPlane,
+    box_outline,
     cancel,
     move,
     press,
     press_again,
+    prompt_of,
     release,
 )
-from .observers import Observers
-from .preview import Preview, preview_lines
-from .slice_views import SliceView
-from .view_plane import ViewPlane, prompt_of
+from .prompt_nodes import COLOURS
+from .scene import Observers
+from .volumes import geometry_from_node, parent_to_world
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SliceView:
+    """One slice view.
+
+    Attributes:
+        interactor: the ``vtkRenderWindowInteractor`` of its window.
+        slice_node: the ``vtkMRMLSliceNode``.
+        composite_node: the ``vtkMRMLSliceCompositeNode``: which volumes it shows.
+        request_render: draws the view soon, in Slicer ``sliceWidget.sliceView().scheduleRender``; unless given, the
+            window is drawn at once.
+    """
+
+    interactor: Any
+    slice_node: Any
+    composite_node: Any
+    request_render: Callable[[], None] | None = None
+
+    def render(self) -> None:
+        """Show what has changed."""
+        if self.request_render is not None:
+            self.request_render()
+        elif (window := self.interactor.GetRenderWindow()) is not None:
+            window.Render()
+
+    def renderer_at(self, event_position: Pixel) -> Any:
+        """The renderer under a place of the window, as Slicer finds it (vtkMRMLViewInteractorStyle); None outside."""
+        return self.interactor.FindPokedRenderer(*(round(n) for n in event_position))
+
+    def shows(self, volume_node: Any) -> bool:
+        """True where the volume is in the background, or in a foreground that is not fully transparent."""
+        shown, volume_id = self.composite_node, volume_node.GetID()
+        if volume_id is None:
+            return False
+        in_front = shown.GetForegroundVolumeID() == volume_id and shown.GetForegroundOpacity() > 0
+        return in_front or shown.GetBackgroundVolumeID() == volume_id
+
+    def plane(self, volume_node: Any) -> ViewPlane:
+        """Where the view cuts the volume, in the volume's own RAS, before its parent transforms.
+
+        Raises:
+            InputError: the volume holds no image.
+            GeometryError: a parent transform is not linear, or a matrix cannot be inverted.
+        """
+        xy_to_world = slicer.util.arrayFromVTKMatrix(self.slice_node.GetXYToRAS())
+        try:
+            xy_to_ras = np.linalg.inv(parent_to_world(volume_node)) @ xy_to_world
+        except np.linalg.LinAlgError:
+            name = volume_node.GetName()
+            raise GeometryError(f"the parent transform of '{name}' flattens space: take the volume out of it") from None
+        width, height, _ = self.slice_node.GetDimensions()
+        return ViewPlane(xy_to_ras, (width, height), geometry_from_node(volume_node))
+
+
+def slice_view(slice_logic: Any, interactor: Any, request_render: Callable[[], None] | None = None) -> SliceView:
+    """The view of a ``vtkMRMLSliceLogic``; in Slicer, ``sliceWidget.sliceLogic()`` and ``sliceView().interactor()``."""
+    return SliceView(interactor, slice_logic.GetSliceNode(), slice_logic.GetSliceCompositeNode(), request_render)
+
+
+Line = NDArray[np.float64]
+
+_RADIUS_PX = 8.0
+_SIGN_PX = 4.5
+_DASH_PX, _GAP_PX = 9.0, 6.0
+_CIRCLE = np.linspace(0.0, 2 * np.pi, 25)
+_DARK = (0.0, 0.0, 0.0)
+
+
+def preview_lines(gesture: Gesture, view: ViewPlane) -> list[Line]:
+    """The lines that show an unfinished gesture, each (N, 2) in pixels of the view.
+
+    A point is a circle with a plus or a minus, a box the borders of the voxels it holds, a scribble its way, a lasso
+    its closed way. Lines of negative prompts are dashed, so that colour is not all that tells them apart.
+    """
+    if gesture.kind == "point":
+        return _sign(gesture.path[0], gesture.polarity)
+    if gesture.kind == "box":
+        way = _closed(box_outline(gesture.path, view))
+    elif gesture.kind == "lasso":
+        way = _closed(np.asarray(gesture.path))
+    else:
+        way = np.asarray(gesture.path)
+    return _dashes(way) if gesture.polarity is Polarity.NEGATIVE else [way]
+
+
+def _sign(at: tuple[float, float], polarity: Polarity) -> list[Line]:
+    centre = np.asarray(at)
+    circle = centre + _RADIUS_PX * np.column_stack([np.cos(_CIRCLE), np.sin(_CIRCLE)])
+    across = centre + np.array([[-_SIGN_PX, 0.0], [_SIGN_PX, 0.0]])
+    upright = centre + np.array([[0.0, -_SIGN_PX], [0.0, _SIGN_PX]])
+    return [circle, across] if polarity is Polarity.NEGATIVE else [circle, across, upright]
+
+
+def _closed(way: Line) -> Line:
+    return np.concatenate([way, way[:1]])
+
+
+def _dashes(way: Line) -> list[Line]:
+    """A way cut into dashes; VTK's own stipples are not drawn in two dimensions."""
+    reached = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
+    dashes = []
+    for start in np.arange(0.0, reached[-1], _DASH_PX + _GAP_PX):
+        end = min(start + _DASH_PX, reached[-1])
+        within = reached[(reached > start) & (reached < end)]
+        stops = np.concatenate([[start], within, [end]])
+        dashes.append(np.column_stack([np.interp(stops, reached, way[:, n]) for n in range(2)]))
+    return dashes
+
+
+class Preview:
+    """Lines in one renderer of a slice view, a dark line under each coloured one."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+        self._shape = vtk.vtkPolyData()
+        self._actors = [self._add(4.0), self._add(2.0)]
+
+    def show(self, lines: Sequence[Line], polarity: Polarity) -> None:
+        """Draw these lines, in pixels of the renderer, instead of the ones before."""
+        points, cells = vtk.vtkPoints(), vtk.vtkCellArray()
+        for line in lines:
+            places = [points.InsertNextPoint(float(x), float(y), 0.0) for x, y in line]
+            for start, end in pairwise(places):
+                cells.InsertNextCell(2)
+                cells.InsertCellPoint(start)
+                cells.InsertCellPoint(end)
+        self._shape.SetPoints(points)
+        self._shape.SetLines(cells)
+        self._shape.Modified()
+        for actor, colour in zip(self._actors, (_DARK, COLOURS[polarity]), strict=True):
+            actor.GetProperty().SetColor(*colour)
+
+    def remove(self) -> None:
+        """Take the lines out of the view."""
+        for actor in self._actors:
+            self._renderer.RemoveViewProp(actor)
+
+    def _add(self, width_px: float) -> Any:
+        mapper = vtk.vtkPolyDataMapper2D()
+        mapper.SetInputData(self._shape)
+        actor = vtk.vtkActor2D()
+        actor.SetMapper(mapper)
+        actor.PickableOff()
+        actor.GetProperty().SetLineWidth(width_px)
+        actor.GetProperty().SetDisplayLocationToForeground()
+        self._renderer.AddViewProp(actor)
+        return actor
+
 
 _INTERACTION = "vtkMRMLInteractionNodeSingleton"
 

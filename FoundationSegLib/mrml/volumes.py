@@ -1,5 +1,6 @@
 """Volume nodes to volumes and back, and the parent transform that volume, segmentation and prompts share."""
 
+import itertools
 from collections.abc import Hashable
 from typing import Any
 
@@ -10,9 +11,9 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util import numpy_support
 
-from ..core.errors import GeometryError, InputError
-from ..core.geometry import Geometry
-from ..core.volume import Volume
+from ..errors import GeometryError, InputError
+from ..imaging.geometry import Box, Geometry
+from ..imaging.volume import Volume
 
 _MODALITY = "DICOM.Modality"
 
@@ -61,7 +62,7 @@ def volume_from_node(volume_node: Any) -> Volume:
 
 
 class NodeImage:
-    """The image of a volume node as it is now. See :class:`FoundationSegLib.core.segment_store.ImageSource`.
+    """The image of a volume node as it is now. See :class:`FoundationSegLib.session.segment_store.ImageSource`.
 
     Who writes into Slicer's memory says so (`slicer.util.arrayFromVolumeModified`), or Slicer does not show it either.
     """
@@ -227,3 +228,28 @@ def _fits(array: NDArray[np.generic], dtype: np.dtype) -> bool:
     if array.dtype.kind in "iu":  # a double holds every whole number up to 2^53, though NumPy calls any cast safe
         return bool(array.min() >= -(2**53) and array.max() <= 2**53)
     return bool(np.array_equal(array.astype(dtype), array, equal_nan=True))
+
+
+def box_of_roi(roi_node: Any, volume_node: Any) -> Box:
+    """The voxels whose centres lie in a `vtkMRMLMarkupsROINode`; where it is turned, those in the box around it.
+
+    Raises:
+        InputError: it holds no voxel of the image, or was not placed yet.
+        GeometryError: a parent transform is not linear.
+    """
+    size = np.array(roi_node.GetSize())
+    if not (size > 0).all():
+        raise InputError(f"the region of interest '{roi_node.GetName()}' has no size yet: place it in a view")
+    object_to_world = slicer.util.arrayFromVTKMatrix(roi_node.GetObjectToWorldMatrix())
+    corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3))) * size
+    world = corners @ object_to_world[:3, :3].T + object_to_world[:3, 3]
+    to_ras = np.linalg.inv(parent_to_world(volume_node))
+    geometry = geometry_from_node(volume_node)
+    index_kji = geometry.to_ijk(world @ to_ras[:3, :3].T + to_ras[:3, 3])[:, ::-1]
+    tolerance = 1e-6  # of a voxel; a box drawn exactly onto centres has them
+    start = np.ceil(index_kji.min(axis=0) - tolerance).astype(int).tolist()
+    stop = (np.floor(index_kji.max(axis=0) + tolerance).astype(int) + 1).tolist()
+    box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).intersection(geometry.box)
+    if box.is_empty:
+        raise InputError(f"the region of interest '{roi_node.GetName()}' holds no voxel of '{volume_node.GetName()}'")
+    return box

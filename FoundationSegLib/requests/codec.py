@@ -8,7 +8,7 @@
     unpack(PackedMask, document, b"".join(parts))
 
 A document is strict: a field that is missing, unknown, or of another type than its annotation is a
-:class:`~FoundationSegLib.core.errors.DocumentError` that names its place. Known are dataclasses, optional fields,
+:class:`~FoundationSegLib.errors.DocumentError` that names its place. Known are dataclasses, optional fields,
 unions, ``Literal``, enumerations, ``tuple``, ``Mapping``, ``Path``, ``Any`` (JSON values as they are), plain numbers
 and texts, and in messages ``bytes`` and numpy's arrays. numpy is imported when an array comes.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ..core.errors import DocumentError
+from ..errors import DocumentError
 
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview

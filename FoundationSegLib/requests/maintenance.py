@@ -11,7 +11,7 @@ from pathlib import Path
 class InspectRequest:
     """Look up which of some packages a Python has; with ``devices`` also what PyTorch can compute on there (seconds).
 
-    Answered by a :class:`~FoundationSegLib.core.inspection.PythonReport`.
+    Answered by a :class:`~FoundationSegLib.installation.inspection.PythonReport`.
     """
 
     request_id: int
@@ -23,7 +23,7 @@ class InspectRequest:
 class PlanPackagesRequest:
     """Find out what pip would install for some requirements; nothing is installed.
 
-    Answered by a :class:`~FoundationSegLib.core.packages.PackagePlan`.
+    Answered by a :class:`~FoundationSegLib.installation.packages.PackagePlan`.
     """
 
     request_id: int
@@ -35,7 +35,7 @@ class InstallPackagesRequest:
     """Have pip install some requirements, unless that would replace a package that has to stay.
 
     ``from_elsewhere`` names packages that pip must not install, since they have another source.
-    Answered by the :class:`~FoundationSegLib.core.packages.PackagePlan` that was carried out.
+    Answered by the :class:`~FoundationSegLib.installation.packages.PackagePlan` that was carried out.
     """
 
     request_id: int

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
 
-from ..core.classification import Classification
-from ..core.classify_request import ClassifyRequest
-from ..core.errors import Cancelled, FoundationSegError, InputError
-from ..core.progress import CancelToken, Progress, ProgressReport
-from ..core.requests import Prediction, PredictRequest
-from ..core.volume import Volume
+from ..errors import Cancelled, FoundationSegError, InputError
+from ..imaging.volume import Volume
+from ..progress import CancelToken, Progress, ProgressReport
+from ..requests.classification import ClassifyRequest
+from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
+from ..requests.segmentation import Prediction, PredictRequest
 from .protocol import Answered, Event, Failed, Progressed, Request
 
 OnProgress = Callable[[ProgressReport], None]
@@ -56,7 +56,7 @@ class Client(Protocol):
 
     def cancel(self, request_id: int) -> None:
         """Stop the request that is under way: its last event is a failure by
-        :class:`~FoundationSegLib.core.errors.Cancelled`. Any other number is left alone.
+        :class:`~FoundationSegLib.errors.Cancelled`. Any other number is left alone.
         """
         ...
 
@@ -230,7 +230,7 @@ def ask(client: Client, request: Request, on_progress: OnProgress | None = None)
 
 
 class AskingSession(Protocol):
-    """The part of :class:`FoundationSegLib.core.session.Session` that answers go to."""
+    """The part of :class:`FoundationSegLib.session.session.Session` that answers go to."""
 
     @property
     def request_id(self) -> int | None:

@@ -6,21 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.classification import Classification
-from ..core.classify_request import ClassifyRequest
-from ..core.errors import (
-    Cancelled,
-    FoundationSegError,
-    GeometryError,
-    InferenceError,
-    InputError,
-    VolumeMissingError,
-)
-from ..core.geometry import Box, array_axis
-from ..core.progress import ProgressReport
-from ..core.requests import Prediction, PredictRequest
-from ..core.volume import Volume, require_image
+from ..errors import Cancelled, FoundationSegError, GeometryError, InferenceError, InputError, VolumeMissingError
+from ..imaging.geometry import Box, array_axis
+from ..imaging.volume import Volume, require_image
+from ..progress import ProgressReport
+from ..requests.classification import ClassifyRequest
+from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
+from ..requests.segmentation import Prediction, PredictRequest
 from ..requests.worker_settings import WorkerSettings
 from .frames import Frame
 from .process import Link, LinkLost, RetryPolicy, Timeouts, worker_command
@@ -150,7 +143,7 @@ class ProcessClient:
     def submit(self, request: Request) -> None:
         """See :meth:`Client.submit`; returns at once. A worker that dies over a request is replaced and asked again.
 
-        A task that is not repeated fails with an :class:`~FoundationSegLib.core.errors.InputError` instead.
+        A task that is not repeated fails with an :class:`~FoundationSegLib.errors.InputError` instead.
         """
         self._drop("a newer request took its place", self.timeouts.supersede_s)
         self._tickets += 1

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..core import errors
-from ..core.errors import FoundationSegError, InferenceError, PromptError
-from ..core.inspection import PythonReport
-from ..core.packages import PackagePlan
-from ..core.progress import ProgressReport
+from .. import errors
+from ..errors import FoundationSegError, InferenceError, PromptError
+from ..installation.inspection import PythonReport
+from ..installation.packages import PackagePlan
+from ..progress import ProgressReport
 from ..requests.codec import pack, unpack
 from ..requests.maintenance import (
     DownloadRequest,
@@ -40,7 +40,7 @@ from ..requests.maintenance import (
 from .frames import Frame
 
 if TYPE_CHECKING:
-    from ..core.volume import Volume
+    from ..imaging.volume import Volume
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request could not be answered, or was stopped (:class:`~FoundationSegLib.core.errors.Cancelled`)."""
+    """A request could not be answered, or was stopped (:class:`~FoundationSegLib.errors.Cancelled`)."""
 
     request_id: int
     error: FoundationSegError
@@ -99,14 +99,14 @@ class Task:
 
 
 def _predict() -> Task:
-    from ..core.requests import Prediction, PredictRequest
+    from ..requests.segmentation import Prediction, PredictRequest
 
     return Task(PredictRequest, Prediction, is_repeated=True)
 
 
 def _classify() -> Task:
-    from ..core.classification import Classification
-    from ..core.classify_request import ClassifyRequest
+    from ..requests.classification import ClassifyRequest
+    from ..requests.classification_answer import Classification
 
     return Task(ClassifyRequest, Classification, is_repeated=True)
 

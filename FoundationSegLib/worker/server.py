@@ -20,8 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from ..core.errors import DeviceLostError, FoundationSegError, InferenceError
-from ..core.progress import CancelToken, Progress, ProgressReport
+from ..errors import DeviceLostError, FoundationSegError, InferenceError
+from ..progress import CancelToken, Progress, ProgressReport
 from ..requests.codec import from_document
 from ..requests.worker_settings import WorkerSettings
 from .frames import Frame, FrameError, FrameReader, encode_frame
@@ -204,7 +204,7 @@ class Worker:
 
     def _add_volume(self, frame: Frame) -> None:
         """Keep an image; one that cannot be kept fails the requests that name it."""
-        from ..core.volume import Volume
+        from ..imaging.volume import Volume
 
         key = frame.header["key"]
         self._refused.pop(key, None)
@@ -295,7 +295,7 @@ class _Reports:
 
 
 def _engine(settings: WorkerSettings) -> "AheadEngine":
-    from ..core.cards import read_catalogue
+    from ..catalog.catalogue import read_catalogue
     from ..engine.engine import engine_within
 
     store = open_store(settings)

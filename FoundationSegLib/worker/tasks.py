@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..core.errors import PackageError
-from ..core.inspection import PythonReport, inspect_python
-from ..core.packages import PackagePlan, PipTool, canonical, install_packages, plan_packages
-from ..core.progress import Progress, ProgressReport
+from ..errors import PackageError
+from ..installation.inspection import PythonReport, inspect_python
+from ..installation.packages import PackagePlan, PipTool, canonical, install_packages, plan_packages
+from ..progress import Progress, ProgressReport
 from ..requests.maintenance import (
     ImportRequest,
     InspectRequest,
@@ -71,7 +71,7 @@ def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) 
 
 
 def _import(request: ImportRequest, workplace: Workplace, progress: Progress) -> None:
-    from ..core.cards import find_card, read_catalogue
+    from ..catalog.catalogue import find_card, read_catalogue
     from ..hub.exchange import import_checkpoint
 
     card, accepts = find_card(read_catalogue(), request.model_id), request.accept_license
@@ -79,7 +79,7 @@ def _import(request: ImportRequest, workplace: Workplace, progress: Progress) ->
 
 
 def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) -> RemovedCheckpoints:
-    from ..core.cards import find_card, read_catalogue
+    from ..catalog.catalogue import find_card, read_catalogue
     from ..hub.plan import plan_removal, remove
 
     store, catalogue, freed = open_store(workplace.settings), read_catalogue(), 0

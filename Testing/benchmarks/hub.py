@@ -30,7 +30,7 @@ with run_hub() as hub:
     sys.stdin.read()
 """
 _OURS = """
-from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.progress import Progress
 from FoundationSegLib.hub.fetch import download_checkpoint
 from FoundationSegLib.hub.store import Store
 from Testing.unit.hub.hub_cases import hub_card

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from FoundationSegLib.core.intensity import resolve_intensity
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.hub.fetch import ensure_checkpoint
+from FoundationSegLib.imaging.intensity import resolve_intensity
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import SliceModel, SlicePrompt, load_slice_model
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
+from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import Client, ask
 from FoundationSegLib.worker.process_client import ProcessClient

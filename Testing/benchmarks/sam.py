@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel, SamConfig
 
-from FoundationSegLib.core.cards import ModelCard, read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt, load_slice_model
 from Testing.models import small_sam, small_sam2
 

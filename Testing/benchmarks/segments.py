@@ -3,9 +3,9 @@
 import numpy as np
 import slicer
 
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
 

@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 import slicer
 
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.ledger import Ledger
-from FoundationSegLib.core.mask import Edit, PackedMask, pack_mask
-from FoundationSegLib.core.objects import next_segment
-from FoundationSegLib.core.outcomes import Done
-from FoundationSegLib.core.prompts import PointPrompt
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
-from FoundationSegLib.core.session import Options, Session
-from FoundationSegLib.core.session_segment import SegmentSession
-from FoundationSegLib.core.steps import ModelChoice
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.mrml.headless import HeadlessScene, boot_scene
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.masks import Edit, PackedMask, pack_mask
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import mask_image
+from FoundationSegLib.mrml.scene import HeadlessScene, boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.prompts.kinds import PointPrompt
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
+from FoundationSegLib.session.ledger import Ledger
+from FoundationSegLib.session.segment_store import Done, Options
+from FoundationSegLib.session.segments import SegmentSession, next_segment
+from FoundationSegLib.session.session import Session
+from FoundationSegLib.session.steps import ModelChoice
 
 from .timing import Comparison, timed_s
 

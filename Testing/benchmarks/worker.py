@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest
-from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.hub.fetch import ensure_checkpoint
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import load_slice_model
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
+from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import Client, InlineClient, ask
 from FoundationSegLib.worker.process_client import ProcessClient

@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.hub.store import Store, default_store_folder
 from Testing.wheel import unpack_wheel
 

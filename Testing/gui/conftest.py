@@ -62,8 +62,8 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 @pytest.fixture(scope="session")
 def opengl():
-    from FoundationSegLib.core.errors import OutputError
-    from FoundationSegLib.mrml.rendering.window import open_window
+    from FoundationSegLib.errors import OutputError
+    from FoundationSegLib.mrml.rendering.stage import open_window
 
     try:
         open_window(64, 64)

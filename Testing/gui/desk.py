@@ -13,7 +13,7 @@ import shiboken6
 import slicer
 from PySide6 import QtCore, QtWidgets
 
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.mrml.scene import boot_scene
 from Testing.gui import (
     application,
     behaviours,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from FoundationSegLib.core.cards import CARDS_VARIABLE
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, tell_processes
 from Testing.unit.hub.loopback_hub import LoopbackHub, run_hub

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import slicer
 
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.desk_client import DeskClient
 
@@ -24,7 +24,7 @@ class PanelDesk:
         monkeypatch.syspath_prepend(str(MODULE.parent))
         from FoundationSegPanel import model_desk, settings
 
-        from FoundationSegLib.core.readiness import Readiness
+        from FoundationSegLib.installation.readiness import Readiness
 
         monkeypatch.setattr(settings, "open_client", lambda _settings: self.client)
         monkeypatch.setattr(model_desk.ModelDesk, "readiness", lambda _desk, model_id: Readiness(model_id, ()))

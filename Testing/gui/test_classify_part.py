@@ -3,8 +3,8 @@
 import pytest
 import slicer
 
-from FoundationSegLib.core.classification import RESEARCH_USE
-from FoundationSegLib.core.labels import label_set_of
+from FoundationSegLib.catalog.label_sets import label_set_of
+from FoundationSegLib.requests.classification_answer import RESEARCH_USE
 
 
 @pytest.fixture

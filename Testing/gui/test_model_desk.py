@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, InputError
-from FoundationSegLib.core.inspection import PythonReport
+from FoundationSegLib.errors import Cancelled, InputError
+from FoundationSegLib.installation.inspection import PythonReport
 from Testing.gui.model_rig import NEEDS_NOTHING, NEEDS_SAMPLE
 from Testing.unit.worker.conftest import has_ended
 

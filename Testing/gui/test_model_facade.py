@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from FoundationSegLib.core.errors import CheckpointError, InputError, UnknownModelError
+from FoundationSegLib.errors import CheckpointError, InputError, UnknownModelError
 from Testing.gui.model_rig import MUST_ACCEPT, NEEDS_NOTHING
 from Testing.unit.worker import hub_worker
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.packages import PackagePlan, PlannedPackage
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.readiness import Lack, Readiness
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.installation.packages import PackagePlan, PlannedPackage
+from FoundationSegLib.installation.readiness import Lack, Readiness
+from FoundationSegLib.progress import ProgressReport
 
 CARDS = read_catalogue()
 TINY = CARDS["sam2.1-hiera-tiny"]

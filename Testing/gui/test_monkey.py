@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.mrml.segment_reader import SegmentReader
+from FoundationSegLib.mrml.labelmaps import SegmentReader
 from Testing.gui.panel_desk import GRID
 
 # They open dialogs; those have tests of their own.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.core.cards import CARDS_VARIABLE
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.reference_image import reference_image
 from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node

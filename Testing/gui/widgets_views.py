@@ -6,8 +6,8 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
-from FoundationSegLib.mrml.rendering.slice_panel import image_actor
-from FoundationSegLib.mrml.rendering.window import draw
+from FoundationSegLib.mrml.rendering.panels import image_actor
+from FoundationSegLib.mrml.rendering.stage import draw
 from Testing.gui.scene_user import SceneUser
 from Testing.gui.standin import Standin, standin
 from Testing.mrml.slice_rig import SliceRig

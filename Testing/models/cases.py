@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from FoundationSegLib.core.geometry import bounding_box
-from FoundationSegLib.core.intensity import resolve_intensity
-from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import bounding_box
+from FoundationSegLib.imaging.intensity import resolve_intensity
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_label_map
+from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
 
 Find = Callable[[str], Path]
 

@@ -4,7 +4,8 @@ import os
 import sys
 from dataclasses import replace
 
-from FoundationSegLib.core.cards import ModelCard, read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.records import hash_file
 from FoundationSegLib.hub.store import Store

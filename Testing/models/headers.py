@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.geometry import Geometry, Vector, as_vector
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import Geometry, Vector, as_vector
+from FoundationSegLib.imaging.volume import Volume
 
 # What numbers of the new array axes (k, j, i) are in the old one, which of them are reversed, and the turn in space.
 _TURN = np.array([[0.9, -0.3, 0.2], [0.2, 0.9, 0.4], [-0.3, -0.3, 0.9]])

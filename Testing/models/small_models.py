@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.cards import ModelCard
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.records import hash_file
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models.segmentation import medsam2

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from FoundationSegLib.core.cards import ModelCard, read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels
 

@@ -9,7 +9,8 @@ import torch
 from monai.networks.nets import vista3d132
 from safetensors.torch import save_file
 
-from FoundationSegLib.core.cards import CheckpointFile, ModelCard, read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.model_cards import CheckpointFile, ModelCard
 from FoundationSegLib.hub.store import Store
 
 NAME = "model.safetensors"

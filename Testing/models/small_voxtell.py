@@ -18,7 +18,8 @@ import torch
 from voxtell.inference import predictor as package
 from voxtell.model.voxtell_model import VoxTellModel
 
-from FoundationSegLib.core.cards import ModelCard, read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.store import Store
 
 FOLDER = "voxtell_v1.1"

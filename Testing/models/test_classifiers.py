@@ -7,19 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.adapters import has_adapter
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.classify_request import ClassifyRequest, EvidenceWish, Subject
-from FoundationSegLib.core.errors import Cancelled
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.label_sets import label_set_folder, read_label_sets
-from FoundationSegLib.core.labels import label_set_of
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.scoring import Scoring
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.catalogue import has_adapter, read_catalogue
+from FoundationSegLib.catalog.label_sets import label_set_folder, label_set_of, read_label_sets
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.evaluation.metrics import peak_memory_mb
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.classification import biomedclip
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
+from FoundationSegLib.requests.scoring import Scoring
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient

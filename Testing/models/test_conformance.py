@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.adapters import has_adapter
-from FoundationSegLib.core.cards import ModelCard, card_folder, read_catalogue
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, PromptError
-from FoundationSegLib.core.geometry import AXES, Geometry, array_axis, geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import (
+from FoundationSegLib.catalog.catalogue import card_folder, has_adapter, read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.engine.cache import EmbeddingCache
+from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
+from FoundationSegLib.hub.store import Store, default_store_folder
+from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis, geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.models.protocols import load_slice_model
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     ClassPrompt,
     LassoPrompt,
@@ -27,12 +32,7 @@ from FoundationSegLib.core.prompts import (
     SegmentPrompts,
     TextPrompt,
 )
-from FoundationSegLib.core.requests import Prediction, PredictRequest, Propagation
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.engine.cache import EmbeddingCache
-from FoundationSegLib.engine.engine import Engine
-from FoundationSegLib.hub.store import Store, default_store_folder
-from FoundationSegLib.models.protocols import load_slice_model
+from FoundationSegLib.requests.segmentation import Prediction, PredictRequest, Propagation
 from Testing.models.cases import SLICES, box_of, dice
 from Testing.models.small_models import WRITERS, shrink, stock
 

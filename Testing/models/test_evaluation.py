@@ -5,7 +5,7 @@ import json
 import pytest
 
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.evaluation.protocol import require_protocol
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from Testing.models.cases import BRAIN, CT, HEART

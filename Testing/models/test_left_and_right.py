@@ -7,14 +7,14 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import load_volume_model
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
+from FoundationSegLib.requests.segmentation import PredictRequest
 from Testing.models.headers import HEADERS, under
 
 IMAGES = {

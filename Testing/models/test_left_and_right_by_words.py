@@ -11,13 +11,13 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.class_lists import classes_of
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import ClassPrompt, PointPrompt, Polarity, TextPrompt
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.class_lists import classes_of
 from FoundationSegLib.engine.volume_parts import place_in_volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import load_volume_model
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, TextPrompt
 from Testing.models.headers import HEADERS, under
 from Testing.models.test_left_and_right import IMAGES, LEFT, RIGHT
 

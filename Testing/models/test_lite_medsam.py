@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.intensity import resolve_intensity
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import PredictRequest
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import CheckpointError
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.intensity import resolve_intensity
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import SlicePrompt, load_slice_model
 from FoundationSegLib.models.segmentation import lite_medsam
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.segmentation import PredictRequest
 from Testing.models.cases import CASES, CT, HEART, SLICES, box_of, box_prompt, dice, one_slice
 from Testing.models.official_lite_medsam import shrink
 

@@ -8,14 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.array_store import ArrayStore
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.objects import next_segment
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity
-from FoundationSegLib.core.steps import ModelChoice
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.scripting import open_session
+from FoundationSegLib.session.array_store import ArrayStore
+from FoundationSegLib.session.segments import next_segment
+from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.process_client import ProcessClient
 
 SHAPE = (20, 24, 28)

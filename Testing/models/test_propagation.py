@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import PredictRequest
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.segmentation import PredictRequest
 from Testing.models.cases import ALL_CASES, CASES, CT, HEART, box_of, box_prompt, dice, values_of
 
 # The reduced run takes the two smallest objects; the full one every label that the bars name.

@@ -11,26 +11,25 @@ import SimpleITK as sitk
 
 pytest.importorskip("monai", reason="the package monai is absent")
 
+from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.commands import segment
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.core import cards
-from FoundationSegLib.core.array_store import ArrayStore
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.ledger import Ledger
-from FoundationSegLib.core.objects import add_named
-from FoundationSegLib.core.outcomes import Refused
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import PredictRequest
-from FoundationSegLib.core.session import Options, Session
-from FoundationSegLib.core.session_segment import SegmentSession
-from FoundationSegLib.core.steps import ModelChoice
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import PromptError
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.models.protocols import load_volume_model
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.session.array_store import ArrayStore
+from FoundationSegLib.session.ledger import Ledger
+from FoundationSegLib.session.segment_store import Options, Refused
+from FoundationSegLib.session.segments import SegmentSession, add_named
+from FoundationSegLib.session.session import Session
+from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.client import InlineClient, ask, finish
 from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.models import small_vista3d

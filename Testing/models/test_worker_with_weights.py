@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from FoundationSegLib.core.requests import PredictRequest
+from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient

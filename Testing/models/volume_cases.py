@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.volume import Volume
-from Testing.unit.core.strategies import rotation
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
+from Testing.unit.strategies import rotation
 
 
 def _matrix(linear: np.ndarray) -> np.ndarray:

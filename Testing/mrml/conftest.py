@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.core.errors import OutputError
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.mrml.headless import boot_scene
-from FoundationSegLib.mrml.rendering.window import open_window
+from FoundationSegLib.errors import OutputError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.rendering.stage import open_window
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.scene_prompts import ScenePrompts
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node

@@ -3,15 +3,15 @@
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.classify_request import ClassifyRequest
-from FoundationSegLib.core.errors import Cancelled, InferenceError
-from FoundationSegLib.core.progress import Progress, ProgressReport
-from FoundationSegLib.core.requests import CheckpointRecord, PredictRequest
-from FoundationSegLib.core.steps import ModelChoice
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.desk import Desk
+from FoundationSegLib.errors import Cancelled, InferenceError
+from FoundationSegLib.progress import Progress, ProgressReport
+from FoundationSegLib.requests.classification import ClassifyRequest
+from FoundationSegLib.requests.segmentation import CheckpointRecord, PredictRequest
+from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
-from Testing.unit.core.session_cases import SLICES, FakeClient
+from Testing.unit.session.session_cases import SLICES, FakeClient
 
 CATALOGUE = read_catalogue()
 
@@ -85,9 +85,9 @@ class DeskClient:
 
 def classified(request, volume):
     """What a model answers that was made to tell bright from dark, behind the engine's own rules."""
-    from FoundationSegLib.core.looks import resolve_looks
     from FoundationSegLib.engine.classifying import classify
     from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
+    from FoundationSegLib.imaging.intensity import resolve_looks
     from Testing.unit.reader_model import ReaderModel
 
     weights = Weights(CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64), "cpu", "float32")

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.geometry import Geometry
+from FoundationSegLib.imaging.geometry import Geometry
 
 _angles = st.tuples(*[st.floats(-np.pi, np.pi)] * 3)
 

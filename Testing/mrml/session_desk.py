@@ -1,12 +1,13 @@
 """A session at work in a scene: volume, segmentation, prompts in the scene, a fast model, and the mouse."""
 
-from FoundationSegLib.core.ledger import Ledger
-from FoundationSegLib.core.session import Options, Session
-from FoundationSegLib.core.session_segment import SegmentSession
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import volume_from_node
-from Testing.unit.core.session_cases import SLICES, FakeClient
+from FoundationSegLib.session.ledger import Ledger
+from FoundationSegLib.session.segment_store import Options
+from FoundationSegLib.session.segments import SegmentSession
+from FoundationSegLib.session.session import Session
+from Testing.unit.session.session_cases import SLICES, FakeClient
 
 
 class Desk:

@@ -4,12 +4,11 @@ import numpy as np
 import slicer
 import vtk
 
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.mrml.rendering.slice_panel import image_actor
-from FoundationSegLib.mrml.rendering.window import draw, open_window, write_png
-from FoundationSegLib.mrml.slice_tool import SliceTool
-from FoundationSegLib.mrml.slice_views import slice_view
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.rendering.panels import image_actor
+from FoundationSegLib.mrml.rendering.stage import draw, open_window, write_png
+from FoundationSegLib.mrml.slice_tool import SliceTool, slice_view
 from FoundationSegLib.mrml.volumes import add_volume_node
 
 MANAGERS = ("vtkMRMLCrosshairDisplayableManager", "vtkMRMLScalarBarDisplayableManager")

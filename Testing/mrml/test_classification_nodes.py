@@ -5,10 +5,10 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.core.classification import NONE_OF_THESE, RESEARCH_USE
-from FoundationSegLib.mrml.classification_nodes import VOLUME, read_report, show_classification
-from FoundationSegLib.mrml.headless import boot_scene
-from Testing.unit.core.classification_cases import answer
+from FoundationSegLib.mrml.classification import VOLUME, read_report, show_classification
+from FoundationSegLib.mrml.scene import boot_scene
+from FoundationSegLib.requests.classification_answer import NONE_OF_THESE, RESEARCH_USE
+from Testing.unit.requests.classification_cases import answer
 
 
 def column(table, title):

@@ -3,13 +3,12 @@
 import pytest
 import vtk
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.core.outcomes import Done, Refused
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.prompts import PointPrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.desk_actions import add_segment, give, lock
+from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.mrml.prompt_records import read_record
+from FoundationSegLib.prompts.kinds import PointPrompt, SegmentPrompts
+from FoundationSegLib.requests.segmentation import PredictRequest
+from FoundationSegLib.session.segment_store import Done, OverlapPolicy, Refused
 from FoundationSegLib.worker.protocol import Answered
 from Testing.mrml.desk_client import make_desk, run
 

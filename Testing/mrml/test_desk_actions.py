@@ -5,13 +5,6 @@ from dataclasses import replace
 import pytest
 import vtk
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.outcomes import Done
-from FoundationSegLib.core.prompts import ClassPrompt, PointPrompt, Polarity, TextPrompt
-from FoundationSegLib.core.regions import AroundPrompt, SliceRange
-from FoundationSegLib.core.requests import Propagation
-from FoundationSegLib.core.session_segment import SegmentSession
-from FoundationSegLib.core.steps import standing
 from FoundationSegLib.desk_actions import (
     Possible,
     accept,
@@ -32,8 +25,15 @@ from FoundationSegLib.desk_actions import (
     turn_prompts,
     undo,
 )
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, TextPrompt
+from FoundationSegLib.prompts.regions import AroundPrompt, SliceRange
+from FoundationSegLib.requests.segmentation import Propagation
+from FoundationSegLib.session.segment_store import Done
+from FoundationSegLib.session.segments import SegmentSession
+from FoundationSegLib.session.steps import standing
 from Testing.mrml.desk_client import card_choice, make_desk, run
-from Testing.unit.core.session_cases import SEEING
+from Testing.unit.session.session_cases import SEEING
 
 
 @pytest.fixture

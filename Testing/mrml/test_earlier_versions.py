@@ -17,10 +17,10 @@ import slicer
 import slicer.util
 import vtk
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.prompts import PointPrompt
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.scene_recovery import find_lost_sessions
+from FoundationSegLib.prompts.kinds import PointPrompt
 from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_prompts_in_mrb import with_files
 

@@ -7,24 +7,21 @@ import slicer.util
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.classification import RESEARCH_USE
-from FoundationSegLib.core.classify_request import ClassifyRequest, EvidenceWish, Subject
-from FoundationSegLib.core.evidence import LIMITS
-from FoundationSegLib.core.framing import slice_frame, square
-from FoundationSegLib.core.geometry import AXES, Geometry, array_axis
-from FoundationSegLib.core.labels import label_set_of
-from FoundationSegLib.core.looks import resolve_looks
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import CheckpointRecord
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.label_sets import label_set_of
 from FoundationSegLib.engine.classifying import classify
 from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
+from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
+from FoundationSegLib.imaging.intensity import resolve_looks
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml import segment_tags
-from FoundationSegLib.mrml.classification_nodes import read_report
-from FoundationSegLib.mrml.evidence_nodes import add_evidence_segment, show_evidence
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.mrml.classification import add_evidence_segment, read_report, show_evidence
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node, geometry_from_node
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject, slice_frame, square
+from FoundationSegLib.requests.classification_answer import LIMITS, RESEARCH_USE
+from FoundationSegLib.requests.segmentation import CheckpointRecord
 from Testing.mrml.random_geometries import add_parent, geometries, parent_matrices
 from Testing.unit.reader_model import ReaderModel
 

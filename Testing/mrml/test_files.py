@@ -6,15 +6,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import InputError, OutputError
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import InputError, OutputError
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.files import read_segmentation, write_segmentation
 from FoundationSegLib.mrml.labelmaps import is_empty
 from FoundationSegLib.mrml.segment_tags import is_locked, lock, provenance, set_provenance
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.session.segment_store import OverlapPolicy
 from Testing.mrml.random_geometries import geometries, masks
 
 in_one_scene = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

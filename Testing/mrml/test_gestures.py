@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.prompts import Polarity
 from FoundationSegLib.mrml.gestures import (
     TOOL_KINDS,
     Drawing,
@@ -21,6 +20,7 @@ from FoundationSegLib.mrml.gestures import (
     release,
     simplified,
 )
+from FoundationSegLib.prompts.kinds import Polarity
 
 PLACES = st.tuples(st.integers(0, 300), st.integers(0, 300)).map(lambda at: (float(at[0]), float(at[1])))
 KINDS = st.sampled_from(TOOL_KINDS)

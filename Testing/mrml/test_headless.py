@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_booting_prints_nothing():
-    code = "from FoundationSegLib.mrml.headless import boot_scene; kept = boot_scene()"
+    code = "from FoundationSegLib.mrml.scene import boot_scene; kept = boot_scene()"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
@@ -19,7 +19,7 @@ def test_the_scene_is_slicers(headless):
 
 
 def test_each_boot_makes_an_empty_scene(headless):
-    from FoundationSegLib.mrml.headless import boot_scene
+    from FoundationSegLib.mrml.scene import boot_scene
 
     headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     assert boot_scene().scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None

@@ -7,9 +7,9 @@ import slicer.util
 import vtk
 from vtk.util import numpy_support
 
-from FoundationSegLib.core.errors import GeometryError
-from FoundationSegLib.core.geometry import EMPTY_BOX, Box, Geometry, geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.errors import GeometryError
+from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, Geometry, geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.mrml.labelmaps import (
     BINARY_LABELMAP,
     grid_offset,

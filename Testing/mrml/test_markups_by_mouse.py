@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.core.prompts import PointPrompt
 from FoundationSegLib.mrml.prompt_records import KeptPrompt, PromptRecord
 from FoundationSegLib.mrml.segments import SegmentWriter
+from FoundationSegLib.prompts.kinds import PointPrompt
 from Testing.mrml.slice_rig import SliceRig, UsedTool, add_volume
 
 A, B = (200, 150), (260, 180)

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.geometry import Box
-from FoundationSegLib.core.overlap import OverlapPolicy
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import volume_from_node
+from FoundationSegLib.session.segment_store import OverlapPolicy
 
 MODES = slicer.vtkMRMLSegmentationNode
 

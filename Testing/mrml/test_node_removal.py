@@ -1,6 +1,6 @@
 """Nothing of a node of ours stays in the scene."""
 
-from FoundationSegLib.mrml.node_removal import remove_node
+from FoundationSegLib.mrml.scene import remove_node
 
 
 def test_display_nodes_go_with_their_node(scene):

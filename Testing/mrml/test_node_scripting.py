@@ -4,11 +4,7 @@ import json
 
 import pytest
 
-from FoundationSegLib.core.errors import InferenceError, InputError, PromptError
-from FoundationSegLib.core.objects import new_segment
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt
-from FoundationSegLib.core.requests import Propagation
-from FoundationSegLib.core.steps import ModelChoice
+from FoundationSegLib.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.node_scripting import (
     NodeSession,
     make_segmentation,
@@ -16,9 +12,13 @@ from FoundationSegLib.node_scripting import (
     segment_node,
     segment_nodes,
 )
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
+from FoundationSegLib.requests.segmentation import Propagation
+from FoundationSegLib.session.segments import new_segment
+from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.client import InlineClient
 from Testing.mrml.slice_rig import add_volume
-from Testing.unit.core.session_cases import SLICES
+from Testing.unit.session.session_cases import SLICES
 from Testing.unit.test_scripting import FakeEngine
 
 PROMPTS = {

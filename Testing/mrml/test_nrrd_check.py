@@ -2,8 +2,8 @@ import gzip
 
 import pytest
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.mrml.nrrd_check import require_sound_nrrd
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.mrml.files import require_sound_nrrd
 
 HEADER = """NRRD0004
 # Complete NRRD file format specification at:

@@ -4,7 +4,7 @@ import gc
 
 import vtk
 
-from FoundationSegLib.mrml.observers import Observers
+from FoundationSegLib.mrml.scene import Observers
 
 
 class Counter:

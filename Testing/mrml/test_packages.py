@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from FoundationSegLib.core.errors import PackageError
+from FoundationSegLib.errors import PackageError
 from FoundationSegLib.mrml.packages import find_torch_logic, install_torch
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import vtk
 
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.prompts import Polarity
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.mrml.gestures import Gesture, GestureKind
-from FoundationSegLib.mrml.preview import Preview, preview_lines
+from FoundationSegLib.mrml.slice_tool import Preview, preview_lines
+from FoundationSegLib.prompts.kinds import Polarity
 from Testing.mrml.test_view_plane import slice_view_of
 
 PATH = ((190.0, 140.0), (210.0, 150.0), (200.0, 165.0))

@@ -7,20 +7,8 @@ import slicer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.mask_table import mask_key
-from FoundationSegLib.core.prompts import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Polarity,
-    ScribblePrompt,
-    TextPrompt,
-)
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.masks import mask_key, pack_mask
 from FoundationSegLib.mrml.prompt_records import (
     MASK_TAG,
     RECORD_TAG,
@@ -32,6 +20,17 @@ from FoundationSegLib.mrml.prompt_records import (
     record_text,
 )
 from FoundationSegLib.mrml.segment_tags import read_tag, write_tag
+from FoundationSegLib.prompts.kinds import (
+    BoxPrompt,
+    ClassPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    ObliquePlane,
+    PointPrompt,
+    Polarity,
+    ScribblePrompt,
+    TextPrompt,
+)
 from Testing.mrml.random_geometries import geometries, masks
 
 _numbers = st.floats(-1e4, 1e4)

@@ -5,17 +5,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.geometry import AXES, geometry_from_spacing
-from FoundationSegLib.core.placement import place_box, slice_number
-from FoundationSegLib.core.prompts import (
-    BoxPrompt,
-    LassoPrompt,
-    ObliquePlane,
-    PointPrompt,
-    ScribblePrompt,
-    TextPrompt,
-)
-from FoundationSegLib.mrml.prompt_shapes import moved_prompt, shape_of
+from FoundationSegLib.imaging.geometry import AXES, geometry_from_spacing
+from FoundationSegLib.mrml.prompt_nodes import moved_prompt, shape_of
+from FoundationSegLib.prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, ScribblePrompt, TextPrompt
+from FoundationSegLib.prompts.placement import place_box, slice_number
 from Testing.mrml.random_geometries import geometries
 
 PLANE = ObliquePlane((1.0, 2.0, 3.0), (0.0, 0.6, 0.8), (0.0, 0.8, -0.6))

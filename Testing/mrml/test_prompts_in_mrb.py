@@ -9,19 +9,18 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.objects import export_prompts, import_prompts
-from FoundationSegLib.core.prompts import PromptSet, SegmentPrompts
-from FoundationSegLib.core.prompts_file import read_prompts, write_prompts
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.files import read_segmentation, write_segmentation
-from FoundationSegLib.mrml.headless import boot_scene
-from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
+from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
 from FoundationSegLib.mrml.prompt_records import PromptRecord
-from FoundationSegLib.mrml.prompt_shapes import shape_of
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segment_tags import provenance, set_provenance
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.prompts.kinds import PromptSet, SegmentPrompts
+from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
+from FoundationSegLib.session.segments import export_prompts, import_prompts
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
 from Testing.mrml.session_desk import Desk

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.objects import next_segment
-from FoundationSegLib.core.prompts import PointPrompt
-from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.desk_actions import give
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.reference_image import belongs_to, own_segmentation, reference_image
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.node_scripting import NodeSession, make_segmentation, propagate_segment, segment_node
+from FoundationSegLib.prompts.kinds import PointPrompt
+from FoundationSegLib.session.segments import next_segment
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.desk_client import make_desk, run
-from Testing.unit.core.session_cases import SLICES
+from Testing.unit.session.session_cases import SLICES
 
 POINT = PointPrompt(tuple(AWKWARD.to_ras((4, 3, 2)).tolist()), plane="k")
 
@@ -142,7 +142,7 @@ def script_client():
             pass
 
         def predict(self, request, progress):
-            from Testing.unit.core.session_cases import FakeClient
+            from Testing.unit.session.session_cases import FakeClient
 
             return FakeClient(self.volume).prediction(request)
 

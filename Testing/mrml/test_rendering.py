@@ -10,13 +10,15 @@ vtk = pytest.importorskip("vtk")
 
 from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
 
-from FoundationSegLib.core.errors import GeometryError, InputError, OutputError  # noqa: E402
-from FoundationSegLib.mrml.headless import boot_scene  # noqa: E402
+from FoundationSegLib.errors import GeometryError, InputError, OutputError  # noqa: E402
 from FoundationSegLib.mrml.rendering import render_overview  # noqa: E402
-from FoundationSegLib.mrml.rendering.stage import set_stage  # noqa: E402
+from FoundationSegLib.mrml.rendering.panels import make_surfaces, surface_points  # noqa: E402
+from FoundationSegLib.mrml.rendering.stage import (  # noqa: E402
+    open_window,
+    set_stage,
+)
 from FoundationSegLib.mrml.rendering.subjects import list_subjects  # noqa: E402
-from FoundationSegLib.mrml.rendering.surfaces import make_surfaces, surface_points  # noqa: E402
-from FoundationSegLib.mrml.rendering.window import open_window  # noqa: E402
+from FoundationSegLib.mrml.scene import boot_scene  # noqa: E402
 from Testing.mrml.picture_phantom import (  # noqa: E402
     BLOB_RAS,
     MAGENTA,
@@ -220,7 +222,7 @@ def test_small_segments_keep_a_surface(headless, voxels):
 @pytest.mark.parametrize("most_voxels", [1_000_000, 300])
 @pytest.mark.parametrize("name", ["oblique", "sheared", "permuted"])
 def test_surfaces_lie_on_the_voxels(headless, monkeypatch, name, most_voxels):
-    monkeypatch.setattr("FoundationSegLib.mrml.rendering.surfaces._MOST_VOXELS", most_voxels)
+    monkeypatch.setattr("FoundationSegLib.mrml.rendering.panels._MOST_VOXELS", most_voxels)
     volume, segmentation = phantom(MATRICES[name])
     stage = set_stage(volume, segmentation, 0, 1)
     subjects = list_subjects(stage.segmentation_node)

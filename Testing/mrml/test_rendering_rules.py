@@ -5,11 +5,9 @@ import pytest
 
 pytest.importorskip("slicer")
 
-from FoundationSegLib.mrml.rendering.labels import direction_letters
-from FoundationSegLib.mrml.rendering.legend import format_volume
-from FoundationSegLib.mrml.rendering.slice_panel import round_length
+from FoundationSegLib.mrml.rendering.legend import direction_letters, format_volume
+from FoundationSegLib.mrml.rendering.panels import fit_beside, round_length, view_axes
 from FoundationSegLib.mrml.rendering.subjects import Subject, choose_offset, see_through
-from FoundationSegLib.mrml.rendering.surface_panel import fit_beside, view_axes
 
 GREY = (0.5, 0.5, 0.5)
 

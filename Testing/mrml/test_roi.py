@@ -6,11 +6,10 @@ import vtk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.mrml.roi import box_of_roi
-from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.volumes import add_volume_node, box_of_roi
 from Testing.mrml.conftest import AWKWARD
 
 

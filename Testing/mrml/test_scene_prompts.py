@@ -6,9 +6,12 @@ import slicer
 import slicer.util
 import vtk
 
-from FoundationSegLib.core.errors import GeometryError, PromptError
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.prompts import (
+from FoundationSegLib.errors import GeometryError, PromptError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.mrml.prompt_nodes import COLOURS, place_of
+from FoundationSegLib.mrml.prompt_records import RECORD_TAG, KeptPrompt, PromptRecord, read_record
+from FoundationSegLib.mrml.segment_tags import write_tag
+from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     ClassPrompt,
     LassoPrompt,
@@ -18,10 +21,6 @@ from FoundationSegLib.core.prompts import (
     ScribblePrompt,
     TextPrompt,
 )
-from FoundationSegLib.mrml.prompt_looks import COLOURS
-from FoundationSegLib.mrml.prompt_nodes import place_of
-from FoundationSegLib.mrml.prompt_records import RECORD_TAG, KeptPrompt, PromptRecord, read_record
-from FoundationSegLib.mrml.segment_tags import write_tag
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
 

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.core.errors import InputError, OutputError
-from FoundationSegLib.core.objects import add_objects, new_segment
-from FoundationSegLib.core.recovery import find_recoveries
-from FoundationSegLib.core.session_segment import SegmentSession
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE, SceneRecovery, find_lost_sessions, recovery_folder
+from FoundationSegLib.mrml.segment_tags import find_term
 from FoundationSegLib.mrml.segments import SegmentWriter
-from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.session.recovery import find_recoveries
+from FoundationSegLib.session.segments import SegmentSession, add_objects, new_segment
 from Testing.mrml.session_desk import Desk
-from Testing.unit.core.session_cases import mask_of, point, small_volume
+from Testing.unit.session.session_cases import mask_of, point, small_volume
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from FoundationSegLib.core.classification import RESEARCH_USE
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.label_sets import label_set_folder, read_label_sets
-from FoundationSegLib.core.labels import Label, TermCode
+from FoundationSegLib.catalog.label_sets import Label, TermCode, label_set_folder, read_label_sets
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml import segment_tags
-from FoundationSegLib.mrml.segment_names import NAMED_BY, accept_label, identity, label_term, take_back
-from FoundationSegLib.mrml.terminology import find_term
-from Testing.unit.core.classification_cases import answer
+from FoundationSegLib.mrml.classification import NAMED_BY, accept_label, identity, label_term, take_back
+from FoundationSegLib.mrml.segment_tags import find_term
+from FoundationSegLib.requests.classification_answer import RESEARCH_USE
+from Testing.unit.requests.classification_cases import answer
 
 ORGANS = read_label_sets(label_set_folder())["ct-abdomen-organs"]
 

@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 import slicer.util
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.core.geometry import EMPTY_BOX, Box
-from FoundationSegLib.core.mask import EMPTY_MASK, SegmentChange, change_between, pack_mask
-from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP
-from FoundationSegLib.mrml.segment_reader import SegmentReader
+from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box
+from FoundationSegLib.imaging.masks import EMPTY_MASK, SegmentChange, change_between, pack_mask
+from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP, SegmentReader
 from FoundationSegLib.mrml.volumes import geometry_from_node
 from Testing.mrml.random_geometries import masks
 

@@ -5,7 +5,7 @@ import slicer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import (
     PROVENANCE,
     is_locked,

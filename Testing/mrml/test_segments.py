@@ -6,15 +6,15 @@ import vtk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.core.geometry import Box, Geometry
-from FoundationSegLib.core.mask import EMPTY_MASK, Edit, PackedMask, SegmentChange, pack_mask
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.geometry import Box, Geometry
+from FoundationSegLib.imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, pack_mask
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP
 from FoundationSegLib.mrml.segment_tags import lock
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node, parent_to_world
+from FoundationSegLib.session.segment_store import OverlapPolicy
 from Testing.mrml.random_geometries import add_parent, geometries, masks, parent_matrices, solid
 
 in_one_scene = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

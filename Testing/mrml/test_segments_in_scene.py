@@ -6,15 +6,14 @@ import slicer
 import slicer.util
 import vtk
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.core.geometry import Box, Geometry, geometry_from_spacing
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.volume import Volume
-from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP
-from FoundationSegLib.mrml.segment_reader import SegmentReader
+from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.geometry import Box, Geometry, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP, SegmentReader
+from FoundationSegLib.mrml.segment_tags import find_term
 from FoundationSegLib.mrml.segments import EDITOR_TAG, SegmentWriter
-from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.session.segment_store import OverlapPolicy
 from Testing.mrml.random_geometries import add_parent, solid
 
 

@@ -8,18 +8,18 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.objects import export_prompts, import_prompts, next_segment
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.prompts import PointPrompt, Polarity
-from FoundationSegLib.core.prompts_file import read_prompts, write_prompts
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.slice_tool import SliceTool
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.prompts.kinds import PointPrompt, Polarity
+from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
+from FoundationSegLib.session.segment_store import OverlapPolicy
+from FoundationSegLib.session.segments import export_prompts, import_prompts, next_segment
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_prompts_in_mrb import with_files
-from Testing.unit.core.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
+from Testing.unit.session.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
 A, B = (150, 100), (250, 200)
 

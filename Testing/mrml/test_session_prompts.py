@@ -9,11 +9,8 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.core.errors import InferenceError, InputError, PromptError
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.objects import add_objects, new_segment
-from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, Polarity
-from FoundationSegLib.core.steps import SeedStep
+from FoundationSegLib.errors import InferenceError, InputError, PromptError
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.prompt_records import (
     RECORD_TAG,
@@ -27,8 +24,11 @@ from FoundationSegLib.mrml.scene_prompts import ScenePrompts
 from FoundationSegLib.mrml.segment_tags import lock, read_tag, write_tag
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, Polarity
+from FoundationSegLib.session.segments import add_objects, new_segment
+from FoundationSegLib.session.steps import SeedStep
 from Testing.mrml.session_desk import Desk
-from Testing.unit.core.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
+from Testing.unit.session.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
 SEEDED = '{"version":1,"steps":[{"step":"seed","mask":"ff","reason":"hand"}],"result":""}'
 TURNED = {"ijk_to_ras": np.diag([-1.0, 1, 1, 1]).tolist(), "shape_kji": list(SHAPE)}

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.core.prompts import PointPrompt, Polarity, bare
-from FoundationSegLib.mrml.headless import boot_scene
-from FoundationSegLib.mrml.prompt_folder import take_from_folder
-from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
+from FoundationSegLib.mrml.prompt_markups import take_from_folder
+from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
 from FoundationSegLib.mrml.prompt_records import read_record
-from FoundationSegLib.mrml.prompt_shapes import shape_of
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.prompts.kinds import PointPrompt, Polarity, bare
 from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_session_store import SceneMachine
-from Testing.unit.core.session_cases import small_volume
+from Testing.unit.session.session_cases import small_volume
 
 MORE = {"drag": 12, "drop": 5, "save_state": 4, "slicers_undo": 3, "drop_all": 1}
 

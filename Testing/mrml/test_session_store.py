@@ -8,25 +8,21 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.core.errors import GeometryError, GoneError, InputError
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.ledger import Ledger
-from FoundationSegLib.core.objects import add_objects, next_segment
-from FoundationSegLib.core.outcomes import Done, ImageChanged
-from FoundationSegLib.core.overlap import OverlapPolicy
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt
-from FoundationSegLib.core.segment_store import PROVENANCE, NewSegment
-from FoundationSegLib.core.session import Options, Session
-from FoundationSegLib.core.session_segment import SegmentSession
+from FoundationSegLib.errors import GeometryError, GoneError, InputError
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.mrml import segment_tags
-from FoundationSegLib.mrml.segment_tags import lock
+from FoundationSegLib.mrml.segment_tags import find_term, lock
 from FoundationSegLib.mrml.session_store import SceneStore
-from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import NodeImage, add_volume_node, volume_from_node
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
+from FoundationSegLib.session.ledger import Ledger
+from FoundationSegLib.session.segment_store import PROVENANCE, Done, ImageChanged, NewSegment, Options, OverlapPolicy
+from FoundationSegLib.session.segments import SegmentSession, add_objects, next_segment
+from FoundationSegLib.session.session import Session
 from FoundationSegLib.worker.client import InlineClient
 from Testing.mrml.random_geometries import add_parent
-from Testing.unit.core.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
-from Testing.unit.core.session_machine import Machine
+from Testing.unit.session.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
+from Testing.unit.session.session_machine import Machine
 from Testing.unit.test_scripting import FakeEngine
 
 

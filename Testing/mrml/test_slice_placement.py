@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import vtk
 
-from FoundationSegLib.core.geometry import AXES, Geometry
-from FoundationSegLib.core.prompts import BoxPrompt, ObliquePlane, PointPrompt
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import AXES, Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.slice_tool import SliceTool
 from FoundationSegLib.mrml.volumes import add_volume_node, parent_to_world
+from FoundationSegLib.prompts.kinds import BoxPrompt, ObliquePlane, PointPrompt
 from Testing.mrml.random_geometries import _affine, _rotation, add_parent
 from Testing.mrml.slice_rig import SliceRig
 

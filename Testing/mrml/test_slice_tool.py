@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import vtk
 
-from FoundationSegLib.core.errors import GeometryError, InputError, PromptError
-from FoundationSegLib.core.prompts import BoxPrompt, LassoPrompt, PointPrompt, Polarity, ScribblePrompt
+from FoundationSegLib.errors import GeometryError, InputError, PromptError
 from FoundationSegLib.mrml.gestures import TOOL_KINDS
 from FoundationSegLib.mrml.slice_tool import SliceTool
+from FoundationSegLib.prompts.kinds import BoxPrompt, LassoPrompt, PointPrompt, Polarity, ScribblePrompt
 from Testing.mrml.random_geometries import add_parent
 from Testing.mrml.slice_rig import add_volume
 

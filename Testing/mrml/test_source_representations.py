@@ -5,18 +5,17 @@ import pytest
 import slicer
 import vtk
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.objects import next_segment
-from FoundationSegLib.core.outcomes import Done, Refused
-from FoundationSegLib.core.prompts import PointPrompt
-from FoundationSegLib.core.segment_store import NewSegment
 from FoundationSegLib.desk_actions import add_segment, give, undo
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.prompts.kinds import PointPrompt
+from FoundationSegLib.session.segment_store import Done, NewSegment, Refused
+from FoundationSegLib.session.segments import next_segment
 from Testing.mrml.desk_client import make_desk, run
 from Testing.mrml.session_desk import Desk
-from Testing.unit.core.session_cases import mask_of, point, ras, small_volume
+from Testing.unit.session.session_cases import mask_of, point, ras, small_volume
 
 LABELMAP, SURFACE = "Binary labelmap", "Closed surface"
 OTHERS = (SURFACE, "Fractional labelmap", "Planar contour", "Ribbon model", "Oriented DICOM image")

@@ -3,9 +3,9 @@
 import pytest
 import vtk
 
-from FoundationSegLib.core.prompts import PointPrompt
 from FoundationSegLib.desk_actions import give, undo
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
+from FoundationSegLib.prompts.kinds import PointPrompt
 from Testing.mrml.desk_client import make_desk, run
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import slicer
 
-from FoundationSegLib.core.class_lists import class_list_folder, read_class_list
-from FoundationSegLib.mrml.terminology import find_term, generic_colour
+from FoundationSegLib.catalog.class_lists import class_list_folder, read_class_list
+from FoundationSegLib.mrml.segment_tags import find_term, generic_colour
 
 TABLE = tomllib.loads((Path(__file__).parents[2] / "Resources" / "Terminology.toml").read_text(encoding="utf-8"))
 TERMS = TABLE["terms"]

@@ -5,12 +5,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.geometry import AXES, Geometry, geometry_from_spacing
-from FoundationSegLib.core.placement import place_box, slice_number
-from FoundationSegLib.core.prompts import ObliquePlane, Polarity
-from FoundationSegLib.mrml.gestures import Gesture
-from FoundationSegLib.mrml.view_plane import PARALLEL_VOXELS, ViewPlane, box_outline, prompt_of
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.geometry import AXES, Geometry, geometry_from_spacing
+from FoundationSegLib.mrml.gestures import PARALLEL_VOXELS, Gesture, ViewPlane, box_outline, prompt_of
+from FoundationSegLib.prompts.kinds import ObliquePlane, Polarity
+from FoundationSegLib.prompts.placement import place_box, slice_number
 from Testing.mrml.random_geometries import geometries
 
 SIZE = (400, 300)

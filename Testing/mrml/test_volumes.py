@@ -5,9 +5,9 @@ import slicer.util
 import vtk
 from hypothesis import HealthCheck, given, settings
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import (
     NodeImage,
     add_volume_node,

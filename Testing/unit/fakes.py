@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from FoundationSegLib.core.cards import ModelCard, parse_card
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.catalogue import parse_card
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import (
     BoxXyxy,
     Check,
@@ -27,6 +27,7 @@ from FoundationSegLib.models.protocols import (
     VolumeVoxels,
     unstoppable,
 )
+from FoundationSegLib.progress import Progress
 
 WEIGHTS = b"weights " * 50
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()

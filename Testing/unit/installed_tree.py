@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from Testing.unit.cmake_lists import read_project
 from Testing.unit.project_files import project_files
 
@@ -49,7 +49,7 @@ def check_installed_tree(modules: Path) -> None:
     assert {row["id"] for row in json.loads(listing.stdout)} == set(read_catalogue())
     code = """
 import FoundationSegLib
-from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.mrml import terminology
 from FoundationSegLib.worker import process_client, server
 print(FoundationSegLib.__file__, terminology._TABLE.is_file())

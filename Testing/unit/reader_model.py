@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from FoundationSegLib.core.cards import ModelCard
-from FoundationSegLib.core.scoring import Head
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.models.protocols import TextVectors, unstoppable
+from FoundationSegLib.requests.scoring import Head
 from Testing.unit.fakes import CARD_TOML, fake_card
 
 WIDTH = 12

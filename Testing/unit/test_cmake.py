@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from Testing.unit.cmake_lists import commands, read_project
 from Testing.unit.installed_tree import MODULES, check_installed_tree, places
 from Testing.unit.project_files import ROOT, copy_of_project
@@ -27,7 +27,7 @@ SCRIPT = """
 import slicer
 module = slicer.modules.foundationseg
 assert slicer.util.getModuleLogic("FoundationSeg") and module.widgetRepresentation()
-from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
 print("SAYS", module.path, module.icon.isNull(), len(read_catalogue()))
 """
 

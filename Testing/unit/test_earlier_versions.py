@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts_file import read_prompts, write_prompts
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.hub.fetch import download_checkpoint, require_fetchable
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from Testing.unit.hub.loopback_hub import hub_of_the_client
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"

@@ -11,9 +11,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "FoundationSegLib"
-CORE, REQUESTS, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
-    f"{LIBRARY}.{name}" for name in ("core", "requests", "hub", "models", "engine", "worker", "io", "mrml")
+IMAGING, PROMPTS, CATALOG, REQUESTS, SESSION, INSTALLATION, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
+    f"{LIBRARY}.{name}"
+    for name in (
+        "imaging",
+        "prompts",
+        "catalog",
+        "requests",
+        "session",
+        "installation",
+        "hub",
+        "models",
+        "engine",
+        "worker",
+        "io",
+        "mrml",
+    )
 )
+GROUND = tuple(f"{LIBRARY}.{name}" for name in ("errors", "progress", "folders"))
+VALUES = (*GROUND, IMAGING, PROMPTS, CATALOG, REQUESTS)
 TORCH = (
     "torch",
     "torchvision",
@@ -26,7 +42,10 @@ TORCH = (
     "voxtell",
 )
 ANYTHING = ""
-CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", "poller", "protocol", "process"))
+CLIENT_SIDE = tuple(
+    f"{WORKER}.{name}"
+    for name in ("client", "process_client", "pump", "messages", "settings", "conversation", "errand", "processes")
+)
 
 
 # What scripts and the panel have in common, and what the panel consists of.
@@ -53,34 +72,40 @@ class Rule:
 # The longest name that fits a file decides.
 LAW = {
     LIBRARY: Rule(()),
-    CORE: Rule((CORE, f"{REQUESTS}.codec", f"{REQUESTS}.worker_settings", "numpy")),
-    # Read by a Python that has no package yet; numpy when an array comes.
-    REQUESTS: Rule((REQUESTS, f"{CORE}.errors"), lazily=("numpy",)),
-    HUB: Rule((HUB, CORE), lazily=("huggingface_hub",)),
-    MODELS: Rule((MODELS, CORE, "numpy", "PIL", *TORCH), lazily=("huggingface_hub",)),
-    ENGINE: Rule((ENGINE, CORE, REQUESTS, HUB, MODELS, "numpy", "torch"), lazily=("scipy",)),
-    WORKER: Rule((WORKER, CORE, REQUESTS)),
-    f"{WORKER}.server": Rule((WORKER, CORE, REQUESTS), lazily=(ENGINE,)),
-    f"{WORKER}.tasks": Rule((WORKER, CORE, REQUESTS), lazily=(HUB, ENGINE)),
-    IO: Rule((IO, CORE, "numpy", "SimpleITK", "nibabel")),
-    MRML: Rule((MRML, CORE, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
+    **{name: Rule(GROUND) for name in GROUND},
+    IMAGING: Rule((*GROUND, IMAGING, "numpy")),
+    CATALOG: Rule((*GROUND, IMAGING, CATALOG)),
+    PROMPTS: Rule((*GROUND, IMAGING, CATALOG, PROMPTS, "numpy")),
+    REQUESTS: Rule((*VALUES, "numpy")),
+    SESSION: Rule((*VALUES, SESSION, "numpy")),
+    INSTALLATION: Rule((*GROUND, CATALOG, REQUESTS, INSTALLATION)),
+    HUB: Rule((*GROUND, CATALOG, REQUESTS, HUB), lazily=("huggingface_hub",)),
+    MODELS: Rule((*VALUES, INSTALLATION, MODELS, "numpy", "PIL", *TORCH), lazily=("huggingface_hub",)),
+    ENGINE: Rule((*VALUES, INSTALLATION, HUB, MODELS, ENGINE, "numpy", "torch"), lazily=("scipy",)),
+    WORKER: Rule((*VALUES, WORKER, "numpy")),
+    f"{WORKER}.main": Rule((*VALUES, WORKER, "numpy"), lazily=(HUB, MODELS, ENGINE)),
+    f"{WORKER}.errand_main": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
+    IO: Rule((*VALUES, IO, "numpy", "SimpleITK", "nibabel")),
+    MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
+    f"{MRML}.packages": Rule((*VALUES, INSTALLATION, MRML), lazily=("PyTorchUtils",)),
     f"{LIBRARY}.evaluation": Rule(
-        (f"{LIBRARY}.evaluation", CORE, IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
+        (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
     ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
-    f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE)),
-    f"{LIBRARY}.node_scripting": Rule((f"{LIBRARY}.scripting", CORE, *CLIENT_SIDE, MRML)),
-    f"{LIBRARY}.desk": Rule((f"{LIBRARY}.__version__", CORE, *CLIENT_SIDE, MRML)),
-    f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", CORE, MRML)),
-    f"{LIBRARY}.model_management": Rule((f"{LIBRARY}.__version__", CORE, REQUESTS, HUB, *CLIENT_SIDE)),
+    f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE)),
+    f"{LIBRARY}.node_scripting": Rule((f"{LIBRARY}.scripting", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
+    f"{LIBRARY}.desk": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
+    f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", *VALUES, SESSION, MRML)),
+    f"{LIBRARY}.model_management": Rule((f"{LIBRARY}.__version__", *VALUES, INSTALLATION, HUB, *CLIENT_SIDE)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
     "FoundationSeg": Rule(
-        (CORE, REQUESTS, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk"), lazily=("numpy",)
+        (*VALUES, SESSION, INSTALLATION, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk"),
+        lazily=("numpy",),
     ),
 }
 # What importing these modules may load beside the standard library and numpy, however many steps away.
 LIGHT = {
-    CORE: {LIBRARY},
+    **{name: {LIBRARY} for name in (*VALUES, SESSION, INSTALLATION)},
     HUB: {LIBRARY},
     WORKER: {LIBRARY},
     f"{ENGINE}.engine": {LIBRARY},
@@ -130,7 +155,7 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
 
 def test_every_import_keeps_the_law():
     paths = [*ROOT.glob(f"{LIBRARY}/**/*.py"), *ROOT.glob("FoundationSeg/**/*.py")]
-    assert {module_name(path) for path in paths} >= {LIBRARY, f"{CORE}.geometry", f"{WORKER}.client"}
+    assert {module_name(path) for path in paths} >= {LIBRARY, f"{IMAGING}.geometry", f"{WORKER}.client"}
     found = [
         line
         for path in sorted(paths)
@@ -142,19 +167,19 @@ def test_every_import_keeps_the_law():
 @pytest.mark.parametrize(
     ("module", "source", "culprit"),
     [
-        ("core.mask", "import torch", "torch"),
-        ("core.mask", "def f():\n    from torch.nn import functional", "torch.nn.functional"),
-        ("core.mask", "class C:\n    import SimpleITK as sitk", "SimpleITK"),
-        ("core.mask", "from ..hub.store import Store", f"{HUB}.store.Store"),
-        ("core.mask", "from .. import hub", HUB),
-        ("core.mask", "import FoundationSegLib.engine", ENGINE),
-        ("core.mask", "import importlib\nimportlib.import_module('torch')", "torch"),
+        ("imaging.masks", "import torch", "torch"),
+        ("imaging.masks", "def f():\n    from torch.nn import functional", "torch.nn.functional"),
+        ("imaging.masks", "class C:\n    import SimpleITK as sitk", "SimpleITK"),
+        ("imaging.masks", "from ..hub.store import Store", f"{HUB}.store.Store"),
+        ("imaging.masks", "from .. import hub", HUB),
+        ("imaging.masks", "import FoundationSegLib.engine", ENGINE),
+        ("imaging.masks", "import importlib\nimportlib.import_module('torch')", "torch"),
         (
-            "core.mask",
+            "imaging.masks",
             "if True:\n    try:\n        import scipy.ndimage\n    except ImportError:\n        pass",
             "scipy",
         ),
-        ("core.mask", "import math, numpy as np\nfrom .geometry import Box\nfrom .. import __version__", None),
+        ("imaging.masks", "import math, numpy as np\nfrom .geometry import Box\nfrom .. import __version__", None),
         ("hub.fetch", "import huggingface_hub", "huggingface_hub"),
         ("hub.fetch", "async def f():\n    from huggingface_hub import HfApi", None),
         ("hub.fetch", "def f():\n    import torch", "torch"),
@@ -163,8 +188,8 @@ def test_every_import_keeps_the_law():
         ("engine.engine", "import transformers", "transformers"),
         ("worker.client", "def f():\n    from ..engine.engine import Engine", ENGINE),
         ("worker.process_client", "from ..hub.store import Store", HUB),
-        ("worker.server", "from ..engine.engine import Engine", "only in functions"),
-        ("worker.server", "def f():\n    from ..engine.engine import Engine", None),
+        ("worker.main", "from ..engine.engine import Engine", "only in functions"),
+        ("worker.main", "def f():\n    from ..engine.engine import Engine", None),
         ("io.images", "from ..mrml import volumes", MRML),
         ("mrml.volumes", "import torch", "torch"),
         ("mrml.volumes", "def f():\n    import qt", "qt"),
@@ -185,8 +210,8 @@ def test_a_planted_import_is_caught(tmp_path, module, source, culprit):
 
 
 def test_a_package_counts_its_dots_from_itself():
-    assert violations("from .mask import Edit", CORE, is_package=True) == []
-    assert violations("from ..hub import store", CORE, is_package=True) != []
+    assert violations("from .masks import Edit", IMAGING, is_package=True) == []
+    assert violations("from ..hub import store", IMAGING, is_package=True) != []
 
 
 def modules_of(package: str) -> list[str]:
@@ -217,13 +242,15 @@ def test_importing_the_light_parts_loads_nothing_heavy(package):
 
 
 def test_nothing_on_slicers_side_loads_torch():
-    _, loaded = load(*modules_of(CORE), *modules_of(MRML), *modules_of(WORKER))
+    _, loaded = load(
+        *(name for part in (*VALUES, SESSION) for name in modules_of(part)), *modules_of(MRML), *modules_of(WORKER)
+    )
     assert {"slicer", LIBRARY} <= loaded
     assert not loaded & set(TORCH)
 
 
-def test_the_core_loads_itself_and_little_else(bar):
+def test_the_values_load_themselves_and_little_else(bar):
     """The time, the best of a few since another process may be at work, is noted and not asserted."""
-    runs = [load(LIBRARY, *modules_of(CORE)) for _ in range(5)]
-    bar("import of the core beyond numpy, ms", min(taken for taken, _ in runs), "< 100")
+    runs = [load(LIBRARY, *(name for part in (*VALUES, SESSION) for name in modules_of(part))) for _ in range(5)]
+    bar("import of values and sessions beyond numpy, ms", min(taken for taken, _ in runs), "< 100")
     assert runs[0][1] - sys.stdlib_module_names <= {LIBRARY, "numpy"}

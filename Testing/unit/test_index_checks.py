@@ -22,7 +22,7 @@ from Testing.unit.source_checks import ONLY_INSTALLER
 CHECKS = {check.__name__: check for check in index_checks.CHECKS + source_checks.CHECKS}
 ICON = "FoundationSeg/Resources/Icons/FoundationSeg.png"
 MODULE_FILE = "FoundationSeg/FoundationSeg.py"
-LIBRARY_FILE = "FoundationSegLib/core/geometry.py"
+LIBRARY_FILE = "FoundationSegLib/imaging/geometry.py"
 CMAKE = "CMakeLists.txt"
 CHECKLIST = ".github/CONTRIBUTING.md"
 NEW = ""

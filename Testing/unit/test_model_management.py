@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from FoundationSegLib import __version__
-from FoundationSegLib.core.cards import CARDS_VARIABLE, find_card, read_catalogue
-from FoundationSegLib.core.errors import CheckpointError, InputError, UnknownModelError
-from FoundationSegLib.core.inspection import Device, DeviceReport, PythonReport
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, find_card, read_catalogue
+from FoundationSegLib.errors import CheckpointError, InputError, UnknownModelError
 from FoundationSegLib.hub.fetch import accept, is_accepted
 from FoundationSegLib.hub.store import STORE_VARIABLE
+from FoundationSegLib.installation.inspection import Device, DeviceReport, PythonReport
 from FoundationSegLib.model_management import (
     diagnose,
     download_model,

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.packages import requirement_name
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.installation.packages import requirement_name
 from Testing import run
 
 

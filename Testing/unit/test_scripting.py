@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.errors import Cancelled, InferenceError, UnknownModelError
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.objects import next_segment
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt
-from FoundationSegLib.core.session_segment import SegmentSession
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import Cancelled, InferenceError, UnknownModelError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.scripting import choose, open_session
+from FoundationSegLib.session.segments import SegmentSession, next_segment
 from FoundationSegLib.worker import process_client
 from FoundationSegLib.worker.client import InlineClient
-from Testing.unit.core.session_cases import FakeClient, mask_of, ras, small_volume
+from Testing.unit.session.session_cases import FakeClient, mask_of, ras, small_volume
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 SCRIPTS = re.findall(r"```python\n(.*?)```", README[README.index("### Sessions") :], re.S)

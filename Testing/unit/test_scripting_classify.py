@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.core import cards
-from FoundationSegLib.core.aggregation import Aggregation
-from FoundationSegLib.core.classify_request import EvidenceWish, Subject
-from FoundationSegLib.core.errors import InputError, UnknownModelError
-from FoundationSegLib.core.labels import label_set_of
+from FoundationSegLib.catalog import catalogue as cards
+from FoundationSegLib.catalog.label_sets import label_set_of
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import InputError, UnknownModelError
+from FoundationSegLib.requests.classification import EvidenceWish, Subject
+from FoundationSegLib.requests.scoring import Aggregation
 from FoundationSegLib.scripting import choose_labels, classify_volume
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.fakes import fill_store, volume_of

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from ...core.cards import ModelCard
-from ...core.scoring import Head
+from ...catalog.model_cards import ModelCard
+from ...requests.scoring import Head
 from ..preprocessing import Normalisation
 from ..protocols import Check, TextVectors, unstoppable
 from ..weights import checked, read_json, read_section, required_file, unusable, weight_bytes

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.configuration_clip import CLIPTextConfig, CLIPVisionConfig
 
-from ...core.cards import ModelCard
-from ...core.scoring import Head
+from ...catalog.model_cards import ModelCard
+from ...requests.scoring import Head
 from ..preprocessing import Normalisation
 from ..protocols import Check, TextVectors, unstoppable
 from ..weights import checked, read_json, read_section, unusable, weight_bytes

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
-from ...core.cards import ModelCard
-from ...core.errors import CheckpointError
-from ...core.packages import missing_packages, requirement_name
+from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError
+from ...installation.packages import missing_packages, requirement_name
 from ..preprocessing import Normalisation
 from ..protocols import Check, TextVectors
 from ..weights import file_called, load_strictly, read_json, read_pickle, read_safetensors, required_file, unusable

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
-from ...core.cards import ModelCard
+from ...catalog.model_cards import ModelCard
 from ..cpu_kernels.fused_convolution import fast_path_available
 from ..cpu_kernels.tiny_vit import StripEncoder
 from ..preprocessing import longest_side_shape, resize_longest_side

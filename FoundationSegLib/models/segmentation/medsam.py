@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ...core.cards import ModelCard
-from ...core.errors import PromptError
+from ...catalog.model_cards import ModelCard
+from ...errors import PromptError
 from ..preprocessing import resize_by_splines
 from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 from .sam import PromptTensors, SamEmbedding, SamNetwork, as_score, box_for_neighbour, box_tensor, load_sam, scale_to

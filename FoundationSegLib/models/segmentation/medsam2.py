@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Sam2VideoConfig
 
-from ...core.cards import ModelCard
+from ...catalog.model_cards import ModelCard
 from ..preprocessing import IMAGENET
 from ..weights import DECODER_RULES, read_pickle, renamed, with_shared_table
 from .sam2 import Sam2, build_network

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...core.cards import ModelCard
-from ...core.errors import CheckpointError, InputError, PromptError
-from ...core.geometry import EMPTY_BOX, Box, bounding_box
-from ...core.mask import merge_masks, pack_mask
-from ...core.progress import Progress
-from ...core.volume import Volume
+from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError, InputError, PromptError
+from ...imaging.geometry import EMPTY_BOX, Box, bounding_box
+from ...imaging.masks import merge_masks, pack_mask
+from ...imaging.volume import Volume
+from ...progress import Progress
 from ..protocols import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels, VolumeWords
 from ..weights import DAMAGED, read_json, required_file
 

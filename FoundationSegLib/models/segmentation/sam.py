@@ -18,8 +18,8 @@ from torch.nn import functional
 from transformers import SamConfig, SamModel
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
-from ...core.cards import ModelCard
-from ...core.errors import PromptError
+from ...catalog.model_cards import ModelCard
+from ...errors import PromptError
 from ..cpu_kernels.fused_convolution import fast_path_available
 from ..cpu_kernels.sam import AttentionStrip, SamCpuDecoder, attend_in_strips
 from ..preprocessing import Normalisation, longest_side_shape, read_normalisation

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
-from ...core.cards import ModelCard
-from ...core.errors import CheckpointError, InferenceError
+from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError, InferenceError
 from ..preprocessing import IMAGENET, Normalisation, read_normalisation
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePrompt, unstoppable
 from ..weights import (

@@ -23,15 +23,15 @@ from monai.transforms.utils import keep_components_with_positive_points
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from ...core.cards import ModelCard
-from ...core.class_lists import ClassList, class_numbers, classes_of
-from ...core.errors import CheckpointError
-from ...core.geometry import Geometry, Shape
-from ...core.mask import EMPTY_MASK, pack_mask
-from ...core.progress import Progress
-from ...core.prompts import ClassPrompt
-from ...core.reorientation import Turn, towards_ras
-from ...core.volume import Volume
+from ...catalog.class_lists import ClassList, classes_of
+from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError
+from ...imaging.geometry import Geometry, Shape
+from ...imaging.masks import EMPTY_MASK, pack_mask
+from ...imaging.volume import Turn, Volume, towards_ras
+from ...progress import Progress
+from ...prompts.capabilities import class_numbers
+from ...prompts.kinds import ClassPrompt
 from ..protocols import VolumeAnswer, VolumePoint, VolumePrompt, VolumeWords
 from ..weights import checked, load_strictly, read_safetensors, weight_bytes
 

@@ -23,12 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...core.cards import ModelCard
-from ...core.errors import CheckpointError, PromptError
-from ...core.mask import EMPTY_MASK, PackedMask, merge_masks, pack_mask
-from ...core.progress import Progress
-from ...core.reorientation import Turn, towards_ras
-from ...core.volume import Volume
+from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError, PromptError
+from ...imaging.masks import EMPTY_MASK, PackedMask, merge_masks, pack_mask
+from ...imaging.volume import Turn, Volume, towards_ras
+from ...progress import Progress
 from ..protocols import VolumeAnswer, VolumePrompt, VolumeWords
 from ..weights import DAMAGED, checked, read_json, read_pickle, required_file, weight_bytes
 

@@ -10,15 +10,23 @@ import numpy as np
 import slicer
 from numpy.typing import NDArray
 
-from ...core.errors import InputError
-from .labels import Colour, Pen, direction_letters
-from .legend import draw_legend
-from .slice_panel import AXIAL, CORONAL, SAGITTAL, Orientation, SlicePanel, style_segments
-from .stage import Stage, dimensions_ijk, ijk_to_world, set_stage
+from ...errors import InputError
+from .legend import Colour, Pen, direction_letters, draw_legend
+from .panels import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    Orientation,
+    SlicePanel,
+    SurfacePanel,
+    label_sides,
+    make_surfaces,
+    style_segments,
+    style_surfaces,
+    surface_points,
+)
+from .stage import Frame, Stage, dimensions_ijk, draw, ijk_to_world, open_frame, set_stage, shrink, write_png
 from .subjects import Subject, choose_offset, list_subjects
-from .surface_panel import SurfacePanel, label_sides, style_surfaces
-from .surfaces import make_surfaces, surface_points
-from .window import Frame, draw, open_frame, shrink, write_png
 
 Pixels = NDArray[np.uint8]
 

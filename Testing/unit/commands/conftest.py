@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.commands import checkpoints, models_download, segment
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.core import cards
 from FoundationSegLib.engine import engine
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store
 from FoundationSegLib.worker.client import InlineClient

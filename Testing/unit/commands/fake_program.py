@@ -13,10 +13,10 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+from FoundationSegLib.catalog import catalogue as cards
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.commands import classify, segment
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.core import cards
-from FoundationSegLib.core.card_values import ModelCard
 from FoundationSegLib.engine import engine
 from FoundationSegLib.models.protocols import unstoppable
 from FoundationSegLib.requests.worker_settings import WorkerSettings

@@ -2,8 +2,8 @@ import pytest
 
 from FoundationSegLib.commands import checkpoints
 from FoundationSegLib.commands.checkpoints import announce_missing
-from FoundationSegLib.core.errors import CheckpointError, InputError, PackageMissingError
 from FoundationSegLib.engine import device
+from FoundationSegLib.errors import CheckpointError, InputError, PackageMissingError
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from Testing.unit.fakes import fake_card, fake_document, fill_store
 

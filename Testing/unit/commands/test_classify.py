@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.commands import classify
-from FoundationSegLib.core import cards
-from FoundationSegLib.core.classification import RESEARCH_USE
 from FoundationSegLib.engine import engine
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store
 from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.requests.classification_answer import RESEARCH_USE
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import BLOCKS, SHAPE, START, ct_array
 from Testing.unit.fakes import fill_store

@@ -8,7 +8,7 @@ import pytest
 
 from FoundationSegLib.commands.classification_results import csv_text
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.core.classification import RESEARCH_USE
+from FoundationSegLib.requests.classification_answer import RESEARCH_USE
 
 
 def table(path, scoring="softmax", with_truth=False, images=12):

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 
 from FoundationSegLib import __version__
 from FoundationSegLib.commands.cli import build_parser
-from FoundationSegLib.core.errors import (
+from FoundationSegLib.engine import engine
+from FoundationSegLib.errors import (
     Cancelled,
     CardError,
     CheckpointError,
@@ -28,7 +29,6 @@ from FoundationSegLib.core.errors import (
     PromptError,
     UnknownModelError,
 )
-from FoundationSegLib.engine import engine
 from FoundationSegLib.hub import fetch
 from Testing.unit.commands.conftest import START, ct_array, in_ras
 from Testing.unit.fakes import WEIGHTS

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.commands import classify
-from FoundationSegLib.core import cards
 from FoundationSegLib.engine import engine
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.worker.client import InlineClient

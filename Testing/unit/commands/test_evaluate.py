@@ -10,12 +10,12 @@ from scipy import ndimage
 
 from FoundationSegLib.commands import evaluation_run, segment
 from FoundationSegLib.commands.evaluation_truth import FEWEST_VOXELS, choose_labels
-from FoundationSegLib.core.errors import CheckpointError, InferenceError, InputError
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.prompts import BoxPrompt, Polarity
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
+from FoundationSegLib.errors import CheckpointError, InferenceError, InputError
 from FoundationSegLib.hub.store import STORE_VARIABLE
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io import nifti
+from FoundationSegLib.prompts.kinds import BoxPrompt, Polarity
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import SHAPE, START, block_mask
 from Testing.unit.fakes import CARD_TOML, SHA256, fake_card, fill_store

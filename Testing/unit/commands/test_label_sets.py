@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from FoundationSegLib.catalog.label_sets import LABEL_SETS_VARIABLE, label_set_folder, read_label_sets
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.core.label_sets import LABEL_SETS_VARIABLE, label_set_folder, read_label_sets
 
 SHIPPED = read_label_sets(label_set_folder())
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core import cards
+from FoundationSegLib.catalog import catalogue as cards
 from Testing.unit.commands.conftest import START
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import READER_TOML

@@ -5,9 +5,9 @@ import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib.commands.mask_prompts import read_masks
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.prompts import MaskPrompt, PromptSet, SegmentPrompts
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
 
 
 def seeded(folder, mask, name="Left", spacing=(1.0, 1.0, 2.0)):

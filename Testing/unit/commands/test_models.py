@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from FoundationSegLib.core import cards
+from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.hub import fetch
 from Testing.unit.fakes import CARD_TOML, WEIGHTS
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.core.cards import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store
-from Testing.unit.core.test_packages import wheel
 from Testing.unit.fakes import CARD_TOML, WEIGHTS
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, content_of, partial_bytes, strays, tell_processes
 from Testing.unit.hub.loopback_hub import run_hub
+from Testing.unit.installation.test_packages import wheel
 from Testing.unit.worker.conftest import has_ended, until
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.commands import models_download
-from FoundationSegLib.core import cards
 from FoundationSegLib.hub import download, fetch
 from Testing.unit.fakes import WEIGHTS
 from Testing.unit.hub.hub_cases import FILES, QUICK, REPOSITORY, card_text

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core import cards
-from FoundationSegLib.core.cards import CARDS_VARIABLE, read_catalogue
+from FoundationSegLib.catalog import catalogue as cards
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from Testing.unit.commands.test_models import add_card
 from Testing.unit.fakes import WEIGHTS

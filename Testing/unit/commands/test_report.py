@@ -8,8 +8,8 @@ import pytest
 from FoundationSegLib import __version__
 from FoundationSegLib.commands import report as report_module
 from FoundationSegLib.commands.report import segment_report, software_versions
-from FoundationSegLib.core.mask import EMPTY_MASK
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
+from FoundationSegLib.imaging.masks import EMPTY_MASK
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 from Testing.unit.commands.conftest import BOXES
 from Testing.unit.fakes import SHA256
 

@@ -7,17 +7,17 @@ import pytest
 from FoundationSegLib import __version__
 from FoundationSegLib.commands import results
 from FoundationSegLib.commands.results import build_segmentation
-from FoundationSegLib.core.errors import OutputError
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.mask import EMPTY_MASK, pack_mask
-from FoundationSegLib.core.prompts import BoxPrompt, PromptSet, SegmentPrompts
-from FoundationSegLib.core.prompts_document import parse_prompts
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import OutputError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.files import read_segmentation
-from FoundationSegLib.mrml.headless import boot_scene
+from FoundationSegLib.mrml.scene import boot_scene
+from FoundationSegLib.prompts.kinds import BoxPrompt, PromptSet, SegmentPrompts
+from FoundationSegLib.prompts.prompts_file import parse_prompts
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 from Testing.unit.commands.conftest import BLOCKS, SHAPE, block_mask, ct_array
 
 OBLIQUE = np.array([[0.0, -2.0, 0.0, 5.0], [0.8, 0.0, 1.8, -7.0], [0.6, 0.0, -2.4, 9.0], [0.0, 0.0, 0.0, 1.0]])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.commands.roi import Roi, roi_argument
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.prompts import PointPrompt, PromptSet, SegmentPrompts
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.prompts.kinds import PointPrompt, PromptSet, SegmentPrompts
 from Testing.unit.commands.conftest import block_mask
 
 GEOMETRY = geometry_from_spacing((6, 10, 12), (1.0, 1.0, 2.0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.cards import parse_card
+from FoundationSegLib.catalog.catalogue import parse_card
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.unit.commands.conftest import START, block_mask
 from Testing.unit.fakes import CARD_TOML, fill_store

@@ -10,10 +10,10 @@ import SimpleITK as sitk
 
 from FoundationSegLib.commands import cli, segment
 from FoundationSegLib.commands.terminal import say
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.requests import SegmentPrediction
 from FoundationSegLib.engine import engine
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
+from FoundationSegLib.requests.segmentation import SegmentPrediction
 from Testing.unit.commands.conftest import BOXES, START, block_mask
 from Testing.unit.fakes import CARD_TOML
 

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib.commands import checkpoints, results, segment, words
-from FoundationSegLib.core.errors import OutputError
+from FoundationSegLib.errors import OutputError
 from FoundationSegLib.io import images
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.unit.commands.conftest import START, block_mask, ct_array

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from FoundationSegLib.commands.slice_ranges import box_of, box_ranges, slice_range, slices_argument
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 
 
 def test_a_range_may_be_open():

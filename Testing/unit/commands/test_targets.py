@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from FoundationSegLib.commands.targets import path_argument, require_targets, text_writer, write_text, write_together
-from FoundationSegLib.core.errors import OutputError
+from FoundationSegLib.errors import OutputError
 
 
 def test_an_empty_path_is_not_the_working_folder():

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from FoundationSegLib.commands.terminal import ProgressLine, announce_download, one_line, say
-from FoundationSegLib.core.progress import ProgressReport
+from FoundationSegLib.progress import ProgressReport
 from Testing.unit.fakes import fake_card, fake_document
 
 

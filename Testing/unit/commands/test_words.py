@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.class_lists import class_list_folder, read_class_list
-from FoundationSegLib.core.mask import pack_mask
+from FoundationSegLib.catalog.class_lists import class_list_folder, read_class_list
 from FoundationSegLib.engine import engine
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.models.protocols import VolumeAnswer
 from Testing.unit.commands.conftest import SHAPE, START, block_mask

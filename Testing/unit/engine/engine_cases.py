@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
+from FoundationSegLib.requests.segmentation import PredictRequest
 from Testing.unit.fakes import fake_card, fill_store, volume_of
 
 SHAPE = (6, 10, 12)

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from FoundationSegLib.core.requests import CheckpointRecord
 from FoundationSegLib.engine.cache import EmbeddingCache, EmbeddingKey
 from FoundationSegLib.engine.orientation import AS_STORED, Orientation
+from FoundationSegLib.requests.segmentation import CheckpointRecord
 
 KEY = EmbeddingKey(
     checkpoint=CheckpointRecord("fake", "fake-wheel", "1.0", "ab"),

@@ -8,18 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.aggregation import Aggregation
-from FoundationSegLib.core.classify_request import ClassifyRequest, EvidenceWish, Subject
-from FoundationSegLib.core.errors import Cancelled, InputError, VolumeMissingError
-from FoundationSegLib.core.geometry import Box
-from FoundationSegLib.core.labels import Label, LabelSet, label_set_of
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import PredictRequest
-from FoundationSegLib.core.scoring import Scoring
+from FoundationSegLib.catalog.label_sets import Label, LabelSet, label_set_of
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import Cancelled, InputError, VolumeMissingError
+from FoundationSegLib.imaging.geometry import Box
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.prompts.kinds import SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
+from FoundationSegLib.requests.scoring import Aggregation, Scoring
+from FoundationSegLib.requests.segmentation import PredictRequest
 from Testing.unit.fakes import fill_store, volume_of
 from Testing.unit.reader_model import ReaderModel, reader_card, sigmoid_reader
 
@@ -160,10 +159,10 @@ class _Direct:
     """The engine's answer without an engine, for tests with many examples."""
 
     def __init__(self):
-        from FoundationSegLib.core.looks import resolve_looks
-        from FoundationSegLib.core.requests import CheckpointRecord
         from FoundationSegLib.engine.classifying import classify
         from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
+        from FoundationSegLib.imaging.intensity import resolve_looks
+        from FoundationSegLib.requests.segmentation import CheckpointRecord
 
         self.model, memory = ReaderModel(), VectorMemory()
         weights = Weights(CheckpointRecord("reader", "", "", ""), "cpu", "float32")

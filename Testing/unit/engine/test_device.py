@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.inspection import Device
 from FoundationSegLib.engine import device as device_file
 from FoundationSegLib.engine.device import choose_device, describe_devices
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.installation.inspection import Device
 
 
 @pytest.fixture

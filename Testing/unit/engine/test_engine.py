@@ -3,21 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import (
-    Cancelled,
-    InputError,
-    UnknownModelError,
-    VolumeMissingError,
-)
-from FoundationSegLib.core.mask import EMPTY_MASK
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import BoxPrompt
-from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine, engine_within
 from FoundationSegLib.engine.outlook import SLICES_AHEAD
+from FoundationSegLib.errors import Cancelled, InputError, UnknownModelError, VolumeMissingError
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.imaging.masks import EMPTY_MASK
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt
+from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.requests.worker_settings import MemoryBudget
 from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, new_engine, predict, request
 from Testing.unit.fakes import SHA256, FakeModel, fake_card, fill_store, volume_of

@@ -1,14 +1,14 @@
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, UnknownModelError
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import BoxPrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import Cancelled, CheckpointError, UnknownModelError
 from FoundationSegLib.hub import fetch
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
 from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.segmentation import PredictRequest
 from Testing.unit.engine.test_engine import ct
 from Testing.unit.fakes import WEIGHTS, FakeModel, fake_card
 

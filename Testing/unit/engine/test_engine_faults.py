@@ -4,7 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import (
+from FoundationSegLib.engine import engine as engine_module
+from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import (
     Cancelled,
     CardError,
     CheckpointError,
@@ -14,11 +16,9 @@ from FoundationSegLib.core.errors import (
     PromptError,
     UnknownModelError,
 )
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest, Propagation
-from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity, SegmentPrompts
+from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from Testing.unit.engine.engine_cases import AROUND, SHAPE, ct, new_engine, predict, request
 from Testing.unit.fakes import FakeModel, fake_card, fill_store, volume_of
 

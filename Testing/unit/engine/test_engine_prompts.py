@@ -3,15 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import (
-    PromptError,
-)
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import MaskPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest, Propagation
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import MaskPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
+from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from Testing.unit.engine.engine_cases import SHAPE, ct, predict
 from Testing.unit.fakes import fake_card, fill_store
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from FoundationSegLib.core.errors import InputError
 from FoundationSegLib.engine.hand_over import choose_hand_over, handed_over, inner_points
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.models.protocols import SliceMask, SlicePrompt
 from Testing.unit.fakes import FakeModel
 

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from FoundationSegLib.core.errors import DeviceLostError, InferenceError, MemoryShortageError
 from FoundationSegLib.engine import memory
+from FoundationSegLib.errors import DeviceLostError, InferenceError, MemoryShortageError
 
 
 @pytest.mark.parametrize(

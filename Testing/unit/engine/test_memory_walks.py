@@ -3,15 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.progress import Cancelled, CancelToken, Progress
-from FoundationSegLib.core.requests import Propagation
-from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.memory_walks import ABSENT_SLICES, join_tracks
 from FoundationSegLib.engine.segmenting import segment
 from FoundationSegLib.engine.slice_inference import SliceInference
+from FoundationSegLib.errors import Cancelled
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.requests.segmentation import Propagation
 from Testing.unit.engine.walk_cases import AS_IT_IS, CHECKPOINT, SHAPE, find, inference_on, track
 from Testing.unit.fakes import FakeMemoryModel
 

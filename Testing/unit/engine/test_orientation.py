@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.geometry import AXES, Geometry, array_axis
 from FoundationSegLib.engine.orientation import AS_STORED, Orientation, is_rising, radiological
+from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
 
 ORIENTATIONS = st.builds(Orientation, st.booleans(), st.booleans(), st.booleans())
 # What is shown to the right and at the bottom, by the axis of the body that is looked along.

@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.classify_request import Subject
-from FoundationSegLib.core.errors import InputError
-from FoundationSegLib.core.geometry import AXES, Box, Geometry, array_axis, geometry_from_spacing
-from FoundationSegLib.core.looks import resolve_looks
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.pictures import take_pictures
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.geometry import AXES, Box, Geometry, array_axis, geometry_from_spacing
+from FoundationSegLib.imaging.intensity import resolve_looks
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.requests.classification import Subject
 from Testing.unit.fakes import volume_of
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine import precision as precision_module
 from FoundationSegLib.engine.precision import LeanModel, agreement_of, best_precision, choose_precision

@@ -3,16 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import Cancelled
-from FoundationSegLib.core.geometry import AXES, Geometry, array_axis
-from FoundationSegLib.core.mask import EMPTY_MASK
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.segmenting import stack_slices
 from FoundationSegLib.engine.slice_inference import SliceInference
 from FoundationSegLib.engine.tracks import Track
+from FoundationSegLib.errors import Cancelled
+from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
+from FoundationSegLib.imaging.masks import EMPTY_MASK
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SlicePrompt
+from FoundationSegLib.progress import CancelToken, Progress
 from Testing.unit.engine.walk_cases import (
     AS_IT_IS,
     CHECKPOINT,

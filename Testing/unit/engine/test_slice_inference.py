@@ -1,9 +1,9 @@
 import numpy as np
 
-from FoundationSegLib.core.intensity import IntensityMapping
-from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.engine.cache import AnswerCache, EmbeddingCache
+from FoundationSegLib.imaging.intensity import IntensityMapping
 from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
+from FoundationSegLib.progress import Progress
 from Testing.unit.engine.walk_cases import AS_IT_IS, SHAPE, bright, find, inference_on, numbered, track
 from Testing.unit.fakes import FakeModel
 

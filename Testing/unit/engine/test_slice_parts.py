@@ -3,11 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.geometry import AXES, Geometry, array_axis, geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.placement import place_box
-from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, ObliquePlane, PointPrompt, Polarity, TextPrompt
 from FoundationSegLib.engine.slice_parts import (
     SlicePart,
     VolumeBox,
@@ -17,8 +12,13 @@ from FoundationSegLib.engine.slice_parts import (
     rectangle,
     with_part,
 )
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis, geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
-from Testing.unit.core.strategies import geometries
+from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, ObliquePlane, PointPrompt, Polarity, TextPrompt
+from FoundationSegLib.prompts.placement import place_box
+from Testing.unit.strategies import geometries
 
 GRID = geometry_from_spacing((12, 20, 30))
 NOT_HERE = Polarity.NEGATIVE

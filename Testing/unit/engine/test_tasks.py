@@ -7,19 +7,19 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.cropping import crop_volume
-from FoundationSegLib.core.errors import InputError, PromptError
-from FoundationSegLib.core.geometry import Box
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import BoxPrompt, MaskPrompt, PointPrompt, ScribblePrompt, SegmentPrompts
-from FoundationSegLib.core.requests import PredictRequest, Propagation
-from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
-from Testing.unit.core.strategies import geometries
+from FoundationSegLib.errors import InputError, PromptError
+from FoundationSegLib.imaging.geometry import Box
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, ScribblePrompt, SegmentPrompts
+from FoundationSegLib.prompts.regions import crop_volume
+from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from Testing.unit.engine.engine_cases import SHAPE, ct
 from Testing.unit.fakes import FakeVolumeModel, fake_card, fill_store, volume_of
+from Testing.unit.strategies import geometries
 
 SLICES = {"prompts": ["box", "point", "mask"], "negative": ["point"], "translations": {"scribble": "points"}}
 VOLUMES = {"dimensions": [3], "channels": [1], "prompts": ["box", "point", "mask", "scribble"], "intensity": "raw"}

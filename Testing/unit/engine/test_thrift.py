@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import MemoryShortageError
-from FoundationSegLib.core.geometry import Box
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import PredictRequest
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine import fitting, thrift
 from FoundationSegLib.engine.engine import Engine, engine_within
 from FoundationSegLib.engine.fitting import Left, forecast_load, remedies, smaller_models
+from FoundationSegLib.errors import MemoryShortageError
+from FoundationSegLib.imaging.geometry import Box
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import MemoryBudget
 from Testing.unit.fakes import FakeModel, FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
 

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.geometry import AXES, Box, array_axis
-from FoundationSegLib.core.placement import PlacedBox
-from FoundationSegLib.core.requests import Propagation
 from FoundationSegLib.engine import tracks as tracks_module
 from FoundationSegLib.engine.slice_parts import Placed, SlicePart, VolumeBox, rectangle
 from FoundationSegLib.engine.tracks import WIDER, Track, confined, inner_starts
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.geometry import AXES, Box, array_axis
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.prompts.placement import PlacedBox
+from FoundationSegLib.requests.segmentation import Propagation
 
 SHAPE = (12, 20, 30)
 

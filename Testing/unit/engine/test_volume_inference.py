@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, InferenceError, PromptError
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import BoxPrompt, ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import PredictRequest, Propagation
 from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import Cancelled, InferenceError, PromptError
 from FoundationSegLib.models.protocols import VolumeWords
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, predict, request
 from Testing.unit.fakes import FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import PromptError
-from FoundationSegLib.core.geometry import Box, geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.prompts import (
+from FoundationSegLib.engine.volume_parts import place_in_volume
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels, VolumeWords
+from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     ClassPrompt,
     LassoPrompt,
@@ -14,8 +16,6 @@ from FoundationSegLib.core.prompts import (
     ScribblePrompt,
     TextPrompt,
 )
-from FoundationSegLib.engine.volume_parts import place_in_volume
-from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels, VolumeWords
 
 GEOMETRY = geometry_from_spacing((6, 10, 12))
 NO = Polarity.NEGATIVE

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.geometry import AXES, array_axis
-from FoundationSegLib.core.mask import EMPTY_MASK
-from FoundationSegLib.core.progress import Progress
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.walks import SliceWalk, visit
+from FoundationSegLib.imaging.geometry import AXES, array_axis
+from FoundationSegLib.imaging.masks import EMPTY_MASK
 from FoundationSegLib.models.protocols import SliceAnswer, SlicePoint, SlicePrompt
+from FoundationSegLib.progress import Progress
 from Testing.unit.engine.walk_cases import (
     HERE,
     SHAPE,

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from FoundationSegLib.core.geometry import Axis, array_axis
-from FoundationSegLib.core.intensity import IntensityMapping
-from FoundationSegLib.core.mask import PackedMask
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import CheckpointRecord, Propagation
 from FoundationSegLib.engine.cache import EmbeddingCache
 from FoundationSegLib.engine.segmenting import segment
 from FoundationSegLib.engine.slice_inference import SliceInference, slice_of
 from FoundationSegLib.engine.tracks import Track
+from FoundationSegLib.imaging.geometry import Axis, array_axis
+from FoundationSegLib.imaging.intensity import IntensityMapping
+from FoundationSegLib.imaging.masks import PackedMask
 from FoundationSegLib.models.protocols import BoxXyxy, SliceAnswer, SlicePrompt
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Propagation
 from Testing.unit.fakes import FakeEmbedding, FakeModel, volume_of
 
 SHAPE = (9, 10, 12)

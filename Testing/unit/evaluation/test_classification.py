@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.evaluation.classification import (
     areas_under_curves,
     calibration_error,

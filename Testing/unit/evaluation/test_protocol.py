@@ -2,8 +2,7 @@
 
 import pytest
 
-from FoundationSegLib.core.errors import InferenceError, InputError
-from FoundationSegLib.core.requests import CheckpointRecord
+from FoundationSegLib.errors import InferenceError, InputError
 from FoundationSegLib.evaluation.protocol import (
     AnswerOrigin,
     ModelScores,
@@ -13,6 +12,7 @@ from FoundationSegLib.evaluation.protocol import (
     area_of_clicks,
     require_protocol,
 )
+from FoundationSegLib.requests.segmentation import CheckpointRecord
 from Testing.unit.fakes import fake_card
 
 

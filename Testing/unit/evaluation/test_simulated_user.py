@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceError, InputError, PromptError
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.prompts import BoxPrompt, PointPrompt, Polarity
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, Propagation, SegmentPrediction
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, InputError, PromptError
 from FoundationSegLib.evaluation.protocol import ProtocolSettings
 from FoundationSegLib.evaluation.simulated_user import Click, box_around, evaluate_object, interior_depth, next_click
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, Propagation, SegmentPrediction
 from FoundationSegLib.worker.client import InlineClient, ask
 from Testing.unit.evaluation.masks import block, pairs, shapes, spacings
 from Testing.unit.fakes import volume_of

@@ -5,10 +5,10 @@ import hashlib
 import random
 import threading
 
-from FoundationSegLib.core.cards import CheckpointFile
-from FoundationSegLib.core.progress import CancelToken, Progress
+from FoundationSegLib.catalog.model_cards import CheckpointFile
 from FoundationSegLib.hub.download import fetch_from_hub
 from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE, RetryPolicy
+from FoundationSegLib.progress import CancelToken, Progress
 from Testing.unit.fakes import CARD_TOML, fake_card
 
 REPOSITORY = "org/model"

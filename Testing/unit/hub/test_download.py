@@ -12,13 +12,13 @@ import tracemalloc
 import pytest
 from huggingface_hub import constants, snapshot_download
 
-from FoundationSegLib.core.cards import CheckpointFile
-from FoundationSegLib.core.errors import Cancelled, CheckpointError
-from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.catalog.model_cards import CheckpointFile
+from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint
 from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE, online
 from FoundationSegLib.hub.plan import plan_download, plan_removal, remove
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.progress import Progress
 from Testing.unit.hub.hub_cases import (
     CONFIG,
     FILES,

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, OutputError
-from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.errors import Cancelled, CheckpointError, OutputError
 from FoundationSegLib.hub.exchange import export_checkpoint, import_checkpoint
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.progress import Progress
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
 from Testing.unit.hub.hub_cases import CONFIG, FILES, REPOSITORY, content_of, fetch, hub_card, strays
 

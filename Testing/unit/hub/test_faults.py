@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.cards import CheckpointFile
-from FoundationSegLib.core.errors import Cancelled, CheckpointError
-from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.catalog.model_cards import CheckpointFile
+from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.hub.fetch import is_accepted, needs_download
 from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE
 from FoundationSegLib.hub.plan import plan_download, plan_removal
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.progress import Progress
 from Testing.unit.hub.hub_cases import (
     QUICK,
     REPOSITORY,

@@ -10,8 +10,7 @@ import zipfile
 
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError
-from FoundationSegLib.core.progress import CancelToken, Progress
+from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.hub.exchange import import_checkpoint
 from FoundationSegLib.hub.fetch import (
     download_checkpoint,
@@ -24,6 +23,7 @@ from FoundationSegLib.hub.fetch import (
 from FoundationSegLib.hub.hugging_face import has_login
 from FoundationSegLib.hub.records import RECORD
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.progress import CancelToken, Progress
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
 
 CARD = fake_card()

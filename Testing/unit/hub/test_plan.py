@@ -2,9 +2,9 @@
 
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError
-from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.hub.plan import plan_download, plan_partial_removal, plan_removal, remove
+from FoundationSegLib.progress import Progress
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
 from Testing.unit.hub.hub_cases import FILES, REPOSITORY, cancel_after, fetch, hub_card, partial_bytes
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.core.names import is_safe_path
+from FoundationSegLib.errors import CheckpointError
+from FoundationSegLib.folders import is_safe_path
 from FoundationSegLib.hub.records import folder_name, hash_file, require_inside, safe_path
 from Testing.unit.fakes import SHA256, WEIGHTS
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError
-from FoundationSegLib.core.progress import Progress
+from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.hub.records import RECORD
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store, default_store_folder
+from FoundationSegLib.progress import Progress
 from Testing.unit.fakes import SHA256, WEIGHTS, fake_card, fake_document, fill_store
 
 CARD = fake_card()

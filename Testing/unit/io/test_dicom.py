@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from FoundationSegLib.core.errors import GeometryError, InputError
+from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.io.dicom import choose_series, find_series, place_slices, read_folder
 from FoundationSegLib.io.images import read_volume
 

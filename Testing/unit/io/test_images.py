@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.errors import GeometryError, InputError
-from FoundationSegLib.core.volume import require_image
+from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.io.images import display_window, image_name, is_inverted, read_volume
 from FoundationSegLib.io.raw import PHOTOMETRIC, WINDOW_CENTRE, WINDOW_WIDTH
 

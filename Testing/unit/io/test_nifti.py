@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.errors import GeometryError, InputError
+from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.io.images import read_volume
 
 Writer = Callable[..., Path]

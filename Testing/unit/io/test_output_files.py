@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core.errors import InputError, OutputError
+from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.io.output_files import check_writable, output_format, replace_atomically
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.errors import FoundationSegError, GeometryError, InputError
+from FoundationSegLib.errors import FoundationSegError, GeometryError, InputError
 from FoundationSegLib.io.completeness import (
     check_complete,
     quiet,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.errors import InputError
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.io.segmentations import looks_like_label_map, read_label_map, read_mask_prompt, segment_names
 
 Finder = Callable[[str], Path]

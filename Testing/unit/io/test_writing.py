@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.errors import InputError, OutputError
-from FoundationSegLib.core.geometry import Geometry, geometry_from_spacing
+from FoundationSegLib.errors import InputError, OutputError
+from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_label_map
 from FoundationSegLib.io.writing import write_label_map, write_values

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from FoundationSegLib.core.cards import read_catalogue
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.models.segmentation import sam
 from Testing.models.sam_parity import TransformersSam
 from Testing.models.small_sam import small_config, write_checkpoint

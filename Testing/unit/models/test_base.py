@@ -4,7 +4,7 @@ import types
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import CardError
+from FoundationSegLib.errors import CardError
 from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt, load_slice_model
 from Testing.unit.fakes import fake_card
 

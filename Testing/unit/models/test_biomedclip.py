@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.core.scoring import joined
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.classification import biomedclip
+from FoundationSegLib.requests.scoring import joined
 from Testing.models.image_text_parity import TEXTS, assert_same, in_colour, logits_of, square_pictures
 from Testing.models.small_image_text import open_clip_config, write_biomedclip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.weights import read_pickle
 
 WEIGHTS = {"one": torch.arange(6.0).view(2, 3), "two": torch.ones(1).half()}

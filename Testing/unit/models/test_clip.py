@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.errors import Cancelled, CheckpointError
-from FoundationSegLib.core.scoring import joined
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.models.classification import clip
+from FoundationSegLib.requests.scoring import joined
 from Testing.models.image_text_parity import TEXTS, assert_same, in_colour, logits_of, padded, square_pictures
 from Testing.models.small_image_text import write_clip
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import SamImageProcessor
 
-from FoundationSegLib.core.errors import CheckpointError, PromptError
+from FoundationSegLib.errors import CheckpointError, PromptError
 from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation import medsam
 from Testing.models import planted

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from transformers import Sam2VideoModel
 
-from FoundationSegLib.core.cards import card_folder, read_catalogue
-from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.protocols import SliceMask, SlicePrompt, load_slice_model
 from FoundationSegLib.models.segmentation import medsam2
 from FoundationSegLib.models.segmentation.medsam2 import MedSam2Preparation

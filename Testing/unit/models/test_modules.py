@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from FoundationSegLib.core.errors import Cancelled
+from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.models.weights import checked, weight_bytes
 
 

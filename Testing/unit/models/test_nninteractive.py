@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import Cancelled, InputError, PromptError
-from FoundationSegLib.core.geometry import Box, Geometry, geometry_from_spacing
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.prompts import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt
-from FoundationSegLib.core.volume import Volume
 from FoundationSegLib.engine.volume_parts import place_in_volume
+from FoundationSegLib.errors import Cancelled, InputError, PromptError
+from FoundationSegLib.imaging.geometry import Box, Geometry, geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import (
     VolumeBox,
     VolumePoint,
@@ -22,6 +20,8 @@ from FoundationSegLib.models.protocols import (
     VolumeWords,
     load_volume_model,
 )
+from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt
 from Testing.models.headers import HEADERS, under
 
 pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.protocols import load_volume_model
 
 pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.preprocessing import IMAGENET, Normalisation, read_normalisation
 from Testing.models.small_sam import preprocessor
 

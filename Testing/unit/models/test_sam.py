@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError
+from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.models.segmentation import sam
 from Testing.models.sam_cases import KINDS, SHAPES, image_of, prompt_of
 from Testing.models.sam_parity import TransformersSam, assert_parity

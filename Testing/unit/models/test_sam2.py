@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from FoundationSegLib.core.errors import Cancelled
+from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.models.preprocessing import Normalisation
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation import sam2

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from FoundationSegLib.core.cards import card_folder, read_catalogue
-from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.preprocessing import Normalisation
 from FoundationSegLib.models.protocols import SlicePrompt, load_slice_model
 from FoundationSegLib.models.segmentation.sam2 import Preparation

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import InferenceError
+from FoundationSegLib.errors import InferenceError
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation import sam2
 from FoundationSegLib.models.segmentation.sam2 import Preparation, Sam2

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import SamConfig
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.errors import CheckpointError
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.protocols import load_slice_model
 from FoundationSegLib.models.segmentation.sam import load_sam, read_config
 from Testing.models.small_sam import random_model, small_config, write_checkpoint

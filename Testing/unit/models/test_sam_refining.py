@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.errors import PromptError
+from FoundationSegLib.errors import PromptError
 from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePrompt
 from Testing.models.sam_cases import box_of, disc, image_of, log_odds, prompt_of
 from Testing.models.sam_parity import assert_parity

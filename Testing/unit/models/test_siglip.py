@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, SiglipImageProcessor, SiglipModel
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.errors import CheckpointError
-from FoundationSegLib.core.scoring import LabelVectors, scores
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.classification import siglip
+from FoundationSegLib.requests.scoring import LabelVectors, scores
 from Testing.models.image_text_parity import TEXTS, assert_same, in_colour, logits_of, square_pictures
 from Testing.models.small_image_text import write_siglip
 

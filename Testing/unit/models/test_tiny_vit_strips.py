@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from FoundationSegLib.core.errors import Cancelled
+from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.models.cpu_kernels.fused_convolution import fast_path_available
 from FoundationSegLib.models.cpu_kernels.tiny_vit import StripEncoder
 from FoundationSegLib.models.segmentation.lite_medsam import LiteMedSamEncoder, fold_batch_norms, prepare, prepare_grey

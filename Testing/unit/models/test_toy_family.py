@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.core.cards import CARDS_VARIABLE
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.conftest import ROOT
@@ -108,7 +108,7 @@ def test_a_model_loads_what_it_needs_and_nothing_of_the_others(library, tmp_path
     (tmp_path / "toy.json").write_text('{"level": 128}')
     script.write_text(
         "from pathlib import Path\n"
-        "from FoundationSegLib.core.cards import read_catalogue\n"
+        "from FoundationSegLib.catalog.catalogue import read_catalogue\n"
         "from FoundationSegLib.engine.device import choose_device\n"
         "from FoundationSegLib.engine.engine import Engine\n"
         "from FoundationSegLib.models.protocols import load_slice_model\n"

@@ -8,14 +8,14 @@ pytest.importorskip("monai", reason="the package monai is absent")
 
 from safetensors.torch import save_file
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.class_lists import classes_of
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, PromptError
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.class_lists import classes_of
+from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import VolumePoint, VolumePrompt, VolumeWords
 from FoundationSegLib.models.segmentation import vista3d
+from FoundationSegLib.progress import CancelToken, Progress
 from Testing.models.small_vista3d import NAME, PATCH, small_network, write_checkpoint
 from Testing.models.volume_cases import MATRICES, noise
 

@@ -6,8 +6,8 @@ import torch
 
 pytest.importorskip("monai", reason="the package monai is absent")
 
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.segmentation import vista3d
 from FoundationSegLib.models.segmentation.vista3d import network_grid
 from Testing.models.volume_cases import MATRICES, noise

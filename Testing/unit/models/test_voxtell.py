@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.core.cards import read_catalogue
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, PromptError
-from FoundationSegLib.core.geometry import Geometry
-from FoundationSegLib.core.progress import CancelToken, Progress
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import VolumePrompt, VolumeWords, load_volume_model
+from FoundationSegLib.progress import CancelToken, Progress
 from Testing.models.volume_cases import MATRICES, noise
 
 nibabel = pytest.importorskip("nibabel", reason="the package nibabel is absent")

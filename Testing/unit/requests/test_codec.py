@@ -13,25 +13,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.core.aggregation import Aggregation
-from FoundationSegLib.core.classification import Classification
-from FoundationSegLib.core.classify_request import ClassifyRequest, EvidenceWish, Subject
-from FoundationSegLib.core.errors import DocumentError, FoundationSegError, GeometryError
-from FoundationSegLib.core.geometry import Box, Geometry
-from FoundationSegLib.core.inspection import Device, DeviceReport, PythonReport
-from FoundationSegLib.core.label_sets import label_set_folder, read_label_sets
-from FoundationSegLib.core.labels import label_set_of
-from FoundationSegLib.core.mask import EMPTY_MASK, PackedMask, pack_mask
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.prompts import LassoPrompt, MaskPrompt, SegmentPrompts
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
-from FoundationSegLib.core.scoring import Scoring
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.label_sets import label_set_folder, label_set_of, read_label_sets
+from FoundationSegLib.errors import DocumentError, FoundationSegError, GeometryError
+from FoundationSegLib.imaging.geometry import Box, Geometry
+from FoundationSegLib.imaging.masks import EMPTY_MASK, PackedMask, pack_mask
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.installation.inspection import Device, DeviceReport, PythonReport
+from FoundationSegLib.progress import ProgressReport
+from FoundationSegLib.prompts.kinds import LassoPrompt, MaskPrompt, SegmentPrompts
+from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
+from FoundationSegLib.requests.classification_answer import Classification
 from FoundationSegLib.requests.codec import Format, from_document, pack, to_document, unpack
 from FoundationSegLib.requests.maintenance import DownloadRequest, ImportRequest, InspectRequest
+from FoundationSegLib.requests.scoring import Aggregation, Scoring
+from FoundationSegLib.requests.segmentation import (
+    CheckpointRecord,
+    Prediction,
+    PredictRequest,
+    Propagation,
+    SegmentPrediction,
+)
 from FoundationSegLib.requests.worker_settings import MemoryBudget, WorkerSettings
-from Testing.unit.core.classification_cases import answer
-from Testing.unit.core.strategies import boxes, geometries, prompts
+from Testing.unit.requests.classification_cases import answer
+from Testing.unit.strategies import boxes, geometries, prompts
 
 DTYPES = ("i1", "u1", "<i2", ">i2", "<u4", "<i8", "<f4", ">f8", "<f2")
 SETS = read_label_sets(label_set_folder())

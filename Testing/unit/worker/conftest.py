@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import PredictRequest
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.prompts.kinds import SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.process import RetryPolicy, Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from FoundationSegLib.core.classification import Classification
-from FoundationSegLib.core.classify_request import ClassifyRequest
-from FoundationSegLib.core.errors import DeviceLostError, InferenceError, PromptError, VolumeMissingError
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import DeviceLostError, InferenceError, PromptError, VolumeMissingError
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.classification import ClassifyRequest
+from FoundationSegLib.requests.classification_answer import Classification
 from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from FoundationSegLib.worker import server
 from FoundationSegLib.worker.protocol import Request
-from Testing.unit.core.classification_cases import answer
+from Testing.unit.requests.classification_cases import answer
 
 COMMAND = (sys.executable, "-P", "-m", "Testing.unit.worker.fake_worker")
 

@@ -3,12 +3,12 @@
 import sys
 import time
 
-from FoundationSegLib.core.errors import VolumeMissingError
-from FoundationSegLib.core.progress import Progress
-from FoundationSegLib.core.requests import Prediction, PredictRequest
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.errors import VolumeMissingError
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.segmentation import Prediction, PredictRequest
 from FoundationSegLib.worker import server
-from Testing.unit.core.session_cases import FakeClient
+from Testing.unit.session.session_cases import FakeClient
 
 COMMAND = (sys.executable, "-P", "-m", "Testing.unit.worker.session_worker")
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from FoundationSegLib.core.classify_request import ClassifyRequest
-from FoundationSegLib.core.errors import Cancelled, InferenceError, VolumeMissingError
-from FoundationSegLib.core.labels import label_set_of
+from FoundationSegLib.catalog.label_sets import label_set_of
+from FoundationSegLib.errors import Cancelled, InferenceError, VolumeMissingError
+from FoundationSegLib.requests.classification import ClassifyRequest
 from FoundationSegLib.worker.client import InlineClient, ask
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.unit.worker.conftest import events_until, scripted

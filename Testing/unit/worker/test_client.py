@@ -1,14 +1,14 @@
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceError, InputError
-from FoundationSegLib.core.mask import EMPTY_MASK
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.prompts import SegmentPrompts, TextPrompt
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
+from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, InputError
+from FoundationSegLib.imaging.masks import EMPTY_MASK
+from FoundationSegLib.progress import ProgressReport
+from FoundationSegLib.prompts.kinds import SegmentPrompts, TextPrompt
 from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from FoundationSegLib.worker.client import InlineClient, ask, deliver, finish
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
-from Testing.unit.core.session_cases import make_session, mask_of, point, segment_of
+from Testing.unit.session.session_cases import make_session, mask_of, point, segment_of
 
 
 class ThreeSteps:

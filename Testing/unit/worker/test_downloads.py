@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from FoundationSegLib.core.cards import CARDS_VARIABLE, read_catalogue
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, InferenceError, UnknownModelError
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
+from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, UnknownModelError
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings

@@ -10,8 +10,8 @@ from Testing.conftest import ROOT
 SCRIPT = """
 import contextlib, sys
 import numpy as np
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.requests.worker_settings import WorkerSettings

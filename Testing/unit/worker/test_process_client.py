@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.errors import (
+from FoundationSegLib.errors import (
     Cancelled,
     DeviceLostError,
     InferenceError,
@@ -12,8 +12,8 @@ from FoundationSegLib.core.errors import (
     PromptError,
     VolumeMissingError,
 )
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.worker_settings import MemoryBudget, WorkerSettings
 from FoundationSegLib.worker.client import ask

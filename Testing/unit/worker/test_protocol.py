@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.core import errors
-from FoundationSegLib.core.errors import FoundationSegError, InferenceError, InputError, PromptError
-from FoundationSegLib.core.progress import ProgressReport
-from FoundationSegLib.core.requests import Propagation
+from FoundationSegLib import errors
+from FoundationSegLib.errors import FoundationSegError, InferenceError, InputError, PromptError
+from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.maintenance import DownloadRequest, ImportRequest, InspectRequest, RemoveRequest
+from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.worker.frames import Frame
 from FoundationSegLib.worker.protocol import TASKS, Failure, message, request_message, task_of, value_of, volume_message
 from FoundationSegLib.worker.server import Channel, Inbox

@@ -9,12 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.array_store import ArrayStore
-from FoundationSegLib.core.ledger import Ledger
-from FoundationSegLib.core.session import Options, Session
+from FoundationSegLib.session.array_store import ArrayStore
+from FoundationSegLib.session.ledger import Ledger
+from FoundationSegLib.session.segment_store import Options
+from FoundationSegLib.session.session import Session
 from FoundationSegLib.worker.client import finish
-from Testing.unit.core.session_cases import SLICES, small_volume
-from Testing.unit.core.session_machine import Machine
+from Testing.unit.session.session_cases import SLICES, small_volume
+from Testing.unit.session.session_machine import Machine
 from Testing.unit.worker.session_worker import COMMAND
 
 # Of the random operations of sessions, those that a script can do, which waits for each answer.

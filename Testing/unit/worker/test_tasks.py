@@ -11,7 +11,7 @@ import numpy as np
 import pip
 import pytest
 
-from FoundationSegLib.core.errors import Cancelled, CheckpointError, InputError, PackageError
+from FoundationSegLib.errors import Cancelled, CheckpointError, InputError, PackageError
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.requests.maintenance import (
     ImportRequest,

@@ -11,24 +11,20 @@ import time
 import numpy as np
 import pytest
 
-from FoundationSegLib.core.classify_request import ClassifyRequest, Subject
-from FoundationSegLib.core.errors import (
-    Cancelled,
-    InferenceError,
-    VolumeMissingError,
-)
-from FoundationSegLib.core.geometry import geometry_from_spacing
-from FoundationSegLib.core.labels import label_set_of
-from FoundationSegLib.core.mask import pack_mask
-from FoundationSegLib.core.requests import CheckpointRecord, Prediction, SegmentPrediction
-from FoundationSegLib.core.volume import Volume
+from FoundationSegLib.catalog.label_sets import label_set_of
+from FoundationSegLib.errors import Cancelled, InferenceError, VolumeMissingError
+from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.requests.classification import ClassifyRequest, Subject
 from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.worker import process
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.frames import Frame
 from FoundationSegLib.worker.process import RetryPolicy
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed, message
-from Testing.unit.core.classification_cases import answer
+from Testing.unit.requests.classification_cases import answer
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import COMMAND, positive_mask
 

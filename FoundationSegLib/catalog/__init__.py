@@ -1,0 +1,1 @@
+"""Model cards, class lists and label sets."""

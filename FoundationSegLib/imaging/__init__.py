@@ -1,0 +1,1 @@
+"""Geometry, volumes, masks and intensity. Numpy only."""

@@ -1,0 +1,1 @@
+"""Packages that models need, and what a Python has. Standard library only."""

@@ -1,0 +1,368 @@
+"""Python packages of a model: requirements, a plan shown first, and refusals where it would do harm."""
+
+import contextlib
+import importlib.metadata
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import Cancelled, PackageError, PackageMissingError
+from ..progress import Progress, ProgressReport
+
+if TYPE_CHECKING:  # this file is read by Pythons that have no numpy yet
+    from ..catalog.model_cards import ModelCard
+
+# What a worker needs beside its models' packages. numpy, for it does not start without; Slicer has it.
+_OF_EVERY_WORKER = ("numpy",)
+_OF_DOWNLOADS = ("huggingface_hub",)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CLAUSE = re.compile(r"(~=|===?|!=|<=|>=|<|>)\s*v?([0-9]+(?:\.[0-9]+)*)(\.\*)?")
+
+
+def requirement_name(requirement: str) -> str:
+    """The package that a requirement is about.
+
+    Raises:
+        PackageError: it names none.
+    """
+    found = _NAME.match(requirement.strip())
+    if found is None:
+        raise PackageError(f"{requirement[:80]!r} names no package")
+    return found[0]
+
+
+def is_satisfied(requirement: str, version: str) -> bool:
+    """Whether an installed version is one that a requirement allows; no version, ``""``, never is.
+
+    Only the numbers are compared: what is before a release, after it or local to a computer (``2.9.1rc1``,
+    ``2.8.0+cu128``) counts as the release. For more, pip is asked. Source: PEP 440, version specifiers.
+    """
+    release = _release(version)
+    return bool(release) and all(
+        _is_within(release, operator, _release(number), bool(star))
+        for operator, number, star in _CLAUSE.findall(requirement)
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    found = re.match(r"v?(?:[0-9]+!)?([0-9]+(?:\.[0-9]+)*)", version.strip())
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def _is_within(version: tuple[int, ...], operator: str, number: tuple[int, ...], has_star: bool) -> bool:
+    if operator == "~=":  # at least this, with all but the last number the same
+        return _compare(version, number) >= 0 and _starts_with(version, number[:-1])
+    if has_star:
+        return _starts_with(version, number) == (operator in ("==", "==="))
+    order = _compare(version, number)
+    return {
+        "==": order == 0,
+        "===": order == 0,
+        "!=": order != 0,
+        "<=": order <= 0,
+        ">=": order >= 0,
+        "<": order < 0,
+        ">": order > 0,
+    }[operator]
+
+
+def _compare(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    length = max(len(one), len(other))
+    padded_one, padded_other = (version + (0,) * (length - len(version)) for version in (one, other))
+    return (padded_one > padded_other) - (padded_one < padded_other)
+
+
+def _starts_with(version: tuple[int, ...], start: tuple[int, ...]) -> bool:
+    return (version + (0,) * len(start))[: len(start)] == start
+
+
+def missing_requirements(requirements: Sequence[str], versions: Mapping[str, str]) -> tuple[str, ...]:
+    """The requirements that the installed packages do not fulfil: absent, or in a version that is not allowed.
+
+    Args:
+        requirements: as pip takes them.
+        versions: the installed version by the name that the requirement uses; empty or missing where there is none.
+    """
+    return tuple(text for text in requirements if not is_satisfied(text, versions.get(requirement_name(text), "")))
+
+
+def requirements_of(card: "ModelCard", *, to_download: bool) -> tuple[str, ...]:
+    """Everything that the Python which runs a model needs, each package once.
+
+    Args:
+        card: the model.
+        to_download: the checkpoint has still to be fetched, which a source on the Hub needs a client for.
+    """
+    own = list(card.packages)
+    extra = _OF_EVERY_WORKER + (_OF_DOWNLOADS if to_download and card.source.kind == "hub" else ())
+    names = {requirement_name(text) for text in own}
+    known = {requirement_name(text): text for text in shipped_requirements()}
+    return (*own, *(known.get(name, name) for name in extra if name not in names))
+
+
+def shipped_requirements() -> tuple[str, ...]:
+    """The lines of ``Resources/requirements.txt``, which has the version ranges that this version was tested with."""
+    path = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise PackageError("the list of packages is missing; install FoundationSeg again") from error
+    return tuple(line.strip() for line in lines if _NAME.match(line.strip()))
+
+
+KEPT = ("torch", "torchvision", "numpy", "SimpleITK", "requests")
+FROM_EXTENSION = ("torch", "torchvision")  # in Slicer, the PyTorch extension installs them, and nobody else
+_POLL_S = 0.1
+_PLACING = "Installing collected packages"  # pip's word when it begins to change what is installed
+_PLACING_S = 50.0  # torch, from a slow disk
+_INTERRUPT_S = 5.0
+_SIZE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPackage:
+    """A package that would be installed. ``installed`` is the version it would replace, empty where there is none;
+    ``bytes`` is what has to be downloaded, 0 where nobody says."""
+
+    name: str
+    version: str
+    installed: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackagePlan:
+    """What would be installed for a model.
+
+    Attributes:
+        requirements: what the model asks for.
+        constraints: what has to stay as it is, as pip writes it.
+        packages: what would be installed.
+    """
+
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...]
+    packages: tuple[PlannedPackage, ...]
+
+    @property
+    def harms(self) -> tuple[PlannedPackage, ...]:
+        """The packages that have to stay and would be replaced."""
+        kept = {canonical(name) for name in KEPT}
+        return tuple(package for package in self.packages if package.installed and canonical(package.name) in kept)
+
+
+class PackageTool(Protocol):
+    """Something that installs packages: pip, or Slicer."""
+
+    def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
+        """What would be installed, as pip's report: https://pip.pypa.io/en/stable/reference/installation-report/"""
+        ...
+
+    def install(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> None:
+        """Install."""
+        ...
+
+
+def canonical(name: str) -> str:
+    """A package's name as it is compared: https://packaging.python.org/specifications/name-normalization/"""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed_version(name: str) -> str:
+    """The installed version of a package; empty where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def missing_packages(requirements: Sequence[str], version_of: Callable[[str], str] = installed_version) -> list[str]:
+    """The requirements whose package is not installed, or in a version that is not allowed; nobody is asked."""
+    return [text for text in requirements if not is_satisfied(text, version_of(requirement_name(text)))]
+
+
+def pip_command(requirements: Sequence[str]) -> str:
+    """What to type to install packages by hand.
+
+    In quotes that POSIX's shells and Windows's both know: the ``>`` of a version range would be a redirection.
+    """
+    return " ".join(("pip install", *(f'"{requirement}"' for requirement in requirements)))
+
+
+def unusable_package(title: str, error: ImportError, requirements: Sequence[str]) -> PackageError:
+    """What to raise where a model cannot be loaded because an import failed: a package is absent, too old or broken.
+
+    Only what is missing is to be installed: what is there may have to stay as it is.
+    """
+    module, missing = str(error.name or "that it imports"), missing_packages(requirements)
+    if missing or isinstance(error, ModuleNotFoundError):
+        remedy = f"install it with: {pip_command(missing or (module,))}"
+        return PackageMissingError(f"{title} needs the Python package {module}; {remedy}")
+    return PackageError(f"{title} cannot use the Python package {module} ({error}); install it again")
+
+
+def plan_packages(
+    requirements: Sequence[str],
+    tool: PackageTool,
+    progress: Progress,
+    version_of: Callable[[str], str] = installed_version,
+    size_of: Callable[[str], int] | None = None,
+) -> PackagePlan:
+    """Find out what installing packages would do; nothing is installed.
+
+    Args:
+        requirements: as pip takes them.
+        tool: what would install them.
+        progress: what stops it.
+        version_of: the installed version of a package, empty for none.
+        size_of: how large the file at an address is, in bytes.
+
+    Raises:
+        PackageError: there is no way to install them.
+        Cancelled: the user stopped it.
+    """
+    for requirement in requirements:
+        requirement_name(requirement)  # an option of pip's in a card is none
+    constraints = tuple(f"{name}=={version}" for name in KEPT if (version := version_of(name)))
+    report = tool.report(requirements, constraints, progress)
+    try:
+        found = [_planned(entry, version_of, size_of or file_bytes, progress) for entry in report["install"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackageError("pip's report is not one that this version understands; update pip") from error
+    return PackagePlan(tuple(requirements), constraints, tuple(found))
+
+
+def _planned(
+    entry: Any, version_of: Callable[[str], str], size_of: Callable[[str], int], progress: Progress
+) -> PlannedPackage:
+    progress.check()
+    name, version = str(entry["metadata"]["name"]), str(entry["metadata"]["version"])
+    return PlannedPackage(name, version, version_of(name), size_of(str(entry["download_info"]["url"])))
+
+
+def install_packages(plan: PackagePlan, tool: PackageTool, progress: Progress) -> None:
+    """Do what a plan says.
+
+    Raises:
+        PackageError: it would replace a package that has to stay, or it fails.
+        Cancelled: the user stopped it.
+    """
+    if plan.harms:
+        changes = ", ".join(f"{package.name} {package.installed} -> {package.version}" for package in plan.harms)
+        raise PackageError(f"the packages would replace what is installed ({changes}), so nothing was installed")
+    if plan.packages:
+        tool.install(plan.requirements, plan.constraints, progress)
+
+
+def file_bytes(url: str) -> int:
+    """How large the file at an address is, in bytes; 0 where nobody says."""
+    if not url.startswith(("http://", "https://")):
+        return 0
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=_SIZE_TIMEOUT_S) as answer:
+            return int(answer.headers.get("Content-Length") or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class PipTool:
+    """pip, of a given Python. What it prints while it works is the item of the progress reports, line by line."""
+
+    python: str = sys.executable
+
+    def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
+        """What pip would install.
+
+        Raises:
+            PackageError: pip finds no way.
+            Cancelled: the user stopped it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            self._run(("--dry-run", "--report", str(report)), requirements, constraints, progress)
+            try:
+                return json.loads(report.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                message = "pip gives no report of what it would install; update pip to 22.2 or later"
+                raise PackageError(message) from error
+
+    def install(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> None:
+        """Install with pip.
+
+        Raises:
+            PackageError: pip fails.
+            Cancelled: the user stopped it.
+        """
+        self._run((), requirements, constraints, progress)
+
+    def _run(
+        self, options: Sequence[str], requirements: Sequence[str], constraints: Sequence[str], progress: Progress
+    ) -> None:
+        usual = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+        with tempfile.TemporaryDirectory() as name:
+            kept, log = Path(name) / "constraints.txt", Path(name) / "log.txt"
+            kept.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
+            log.touch()
+            command = (self.python, *usual, *options, "--constraint", str(kept), "--", *requirements)
+            if _wait(command, log, progress) != 0:
+                raise PackageError(_reason(log.read_text(encoding="utf-8", errors="replace")))
+
+
+def _wait(command: Sequence[str], log: Path, progress: Progress) -> int:
+    no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open a console
+    # Opened twice: a place that both processes share would be moved by reading.
+    with log.open("wb") as writing, log.open("rb") as reading:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.STDOUT, creationflags=no_window
+        )
+        reported, line, rest = None, "", b""
+        try:
+            while process.poll() is None:
+                *whole, rest = (rest + reading.read()).split(b"\n")
+                line = next((text.decode(errors="replace").strip() for text in reversed(whole) if text.strip()), line)
+                progress.check()
+                if line != reported:
+                    progress.report(ProgressReport("packages", 0, 0, line))
+                    reported = line
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_S)
+        except Cancelled:
+            _stop_softly(process, log)
+            raise
+        finally:
+            process.kill()
+            process.wait()
+    return process.returncode
+
+
+def _stop_softly(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Let pip end: while it puts files into their places by itself, before that by a Ctrl-C.
+
+    A package of which half the files are there, or which was taken away for its newer version, would harm.
+    """
+    is_placing = _PLACING in log.read_text(encoding="utf-8", errors="replace")
+    if sys.platform != "win32" and not is_placing:
+        process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_PLACING_S if is_placing else _INTERRUPT_S)
+
+
+def _reason(log: str) -> str:
+    lines = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    if "No module named pip" in log:
+        lines = ["this Python has no pip"]
+    if "externally-managed-environment" in log:
+        lines = ["the packages of this Python belong to the operating system; make one with 'python3 -m venv'"]
+    reason = f" (pip: {lines[-1][:200]})" if lines else ""
+    return f"the packages cannot be installed{reason}; nothing that has to stay was changed"

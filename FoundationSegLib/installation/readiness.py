@@ -1,0 +1,180 @@
+"""Readiness: what stands between a user and a model, and the next step to take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..catalog.catalogue import has_adapter
+from ..catalog.model_cards import ModelCard
+from ..requests.worker_settings import DeviceChoice
+from .inspection import OLDEST_PYTHON, Device, PythonReport
+from .packages import FROM_EXTENSION, canonical, missing_requirements, requirement_name, requirements_of
+
+# In the order in which a user has to deal with them. "adapter": this version cannot run the family. "python": the
+# chosen Python is too old. "packages": some are missing there. "license": terms to accept. "gate": the Hub wants a
+# login. "room": the disk is too full. "weights": to download. "memory": the device may have too little; only a warning.
+Need = Literal["adapter", "python", "packages", "license", "gate", "room", "weights", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that is missing.
+
+    Attributes:
+        need: what.
+        bytes: how much of it; 0 where nobody knows or it has no size.
+        items: for packages, the requirements; for weights, ``"partial"`` or ``"damaged"`` where something is there;
+            for memory, the device.
+    """
+
+    need: Need
+    bytes: int = 0
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store knows of a model.
+
+    Attributes:
+        status: ``"absent"``, ``"partial"``, ``"ready"`` or ``"damaged"``.
+        bytes_here: what lies there, half files included.
+        free_bytes: the room on the store's disk.
+        must_accept: its terms have to be accepted; ``is_accepted`` where they were.
+        has_login: there is a token for the Hub.
+    """
+
+    status: str
+    bytes_here: int
+    free_bytes: int
+    must_accept: bool
+    is_accepted: bool
+    has_login: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a model can be used.
+
+    Attributes:
+        model_id: the card's id.
+        lacks: what is missing, in the order in which to deal with it.
+    """
+
+    model_id: str
+    lacks: tuple[Lack, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        """True where the model can be used; it may still want more memory than there seems to be."""
+        return all(lack.need == "memory" for lack in self.lacks)
+
+    @property
+    def is_possible(self) -> bool:
+        """False where nothing that could be installed or downloaded would help."""
+        return not any(lack.need == "adapter" for lack in self.lacks)
+
+    def lack(self, need: Need) -> Lack | None:
+        """What is missing of a kind, if anything is."""
+        return next((lack for lack in self.lacks if lack.need == need), None)
+
+    @property
+    def missing_packages(self) -> tuple[str, ...]:
+        """The requirements that are not fulfilled."""
+        lack = self.lack("packages")
+        return lack.items if lack else ()
+
+
+def assess(card: ModelCard, python: PythonReport | None, stored: Stored, choice: DeviceChoice = "auto") -> Readiness:
+    """What is missing before a model can be used.
+
+    Args:
+        card: the model.
+        python: the worker's Python; None where it was not asked yet, and nothing is said of it then.
+        stored: what the store knows of the model.
+        choice: what the worker is told to compute on.
+    """
+    lacks: list[Lack] = []
+    if not has_adapter(card):
+        lacks.append(Lack("adapter"))
+    to_download = stored.status != "ready"
+    if python is not None:
+        lacks += _of_python(card, python, to_download=to_download)
+    if to_download:
+        lacks += _of_download(card, stored)
+    if python is not None and python.devices is not None:
+        lacks += _of_memory(card, python.devices.devices, choice)
+    return Readiness(card.id, tuple(lacks))
+
+
+def _of_python(card: ModelCard, python: PythonReport, *, to_download: bool) -> list[Lack]:
+    lacks = []
+    if tuple(int(part) for part in python.version.split(".")[:2]) < OLDEST_PYTHON:
+        lacks.append(Lack("python", items=(python.version,)))
+    missing = missing_requirements(requirements_of(card, to_download=to_download), python.packages)
+    return [*lacks, Lack("packages", items=missing)] if missing else lacks
+
+
+def _of_download(card: ModelCard, stored: Stored) -> list[Lack]:
+    lacks = []
+    if stored.must_accept and not stored.is_accepted:
+        lacks.append(Lack("license"))
+    if card.gated and not stored.has_login:
+        lacks.append(Lack("gate"))
+    to_fetch = card.source.bytes
+    if stored.status == "partial" and card.source.kind == "hub":
+        to_fetch = max(0, to_fetch - stored.bytes_here)
+    if to_fetch > stored.free_bytes:
+        lacks.append(Lack("room", to_fetch - stored.free_bytes))
+    found = () if stored.status == "absent" else (stored.status,)
+    return [*lacks, Lack("weights", to_fetch, found)]
+
+
+def _of_memory(card: ModelCard, devices: Sequence[Device], choice: DeviceChoice) -> list[Lack]:
+    usable = [device for device in devices if choice in ("auto", device.kind)]
+    device = usable[0] if usable else None
+    if device is None or not device.bytes or not card.memory_mb:
+        return []
+    lacking = card.memory_mb.get(device.kind, 0) * 10**6 - device.bytes
+    return [Lack("memory", lacking, (device.kind,))] if lacking > 0 else []
+
+
+# "blocked": nothing that is installed or downloaded would help. "torch": the PyTorch extension installs PyTorch in
+# Slicer's own Python. "packages": pip installs the others. "license": the terms have to be accepted. "gate": the user
+# has to log in to the Hub. "weights": the checkpoint is downloaded. "done": the model is ready.
+Step = Literal["blocked", "torch", "packages", "license", "gate", "weights", "done"]
+
+
+def next_step(readiness: Readiness, *, is_own_python: bool, with_weights: bool = True) -> Step:
+    """What to do next, by what is missing now; whatever was done before, and wherever it was stopped.
+
+    Args:
+        readiness: of the model, with the worker's Python asked.
+        is_own_python: models run in Slicer's own Python, in which pip must not touch PyTorch.
+        with_weights: the checkpoint is wanted, too.
+    """
+    if readiness.lack("adapter") or readiness.lack("python"):
+        return "blocked"
+    if is_own_python and lacks_torch(readiness):
+        return "torch"
+    if readiness.missing_packages:
+        return "packages"
+    if not with_weights:
+        return "done"
+    for need, step in _OF_WEIGHTS.items():
+        if readiness.lack(need):
+            return step
+    return "done"
+
+
+_OF_WEIGHTS: dict[Literal["room", "license", "gate", "weights"], Step] = {
+    "room": "blocked",
+    "license": "license",
+    "gate": "gate",
+    "weights": "weights",
+}
+
+
+def lacks_torch(readiness: Readiness) -> bool:
+    """True where what the PyTorch extension installs is missing, or too old."""
+    return any(canonical(requirement_name(text)) in FROM_EXTENSION for text in readiness.missing_packages)

@@ -1,0 +1,323 @@
+"""Classification in the scene: tables, charts, evidence to lay over the image, names accepted for segments."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+
+from .. import __version__
+from ..catalog.label_sets import Label
+from ..errors import InputError
+from ..imaging.geometry import Geometry
+from ..imaging.volume import Volume
+from ..requests.classification_answer import LIMITS, NONE_OF_THESE, RESEARCH_USE, Classification, EvidenceMap
+from ..session.segment_store import OverlapPolicy
+from . import segment_tags
+from .segment_tags import Code, Colour, Term, find_term, generic_colour
+from .segments import SegmentWriter
+from .volumes import add_volume_node, geometry_from_node, share_parent_transform
+
+REPORT = "FoundationSeg.Classification"  # the attribute with the answer, as JSON
+VOLUME = "FoundationSeg.ClassifiedVolume"  # the reference to the image
+_MOST_CURVES = 8  # more lines than that cannot be told apart
+_LABEL, _SCORE, _SLICE = "Label", "Score", "Slice"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationNodes:
+    """What :func:`show_classification` made.
+
+    Attributes:
+        table: one row for each label, by rank.
+        bars: a plot chart of the scores, the highest at the left.
+        curve_table, curves: one row for each slice, and a plot chart of the best labels over them; None for one slice.
+        concept_table, concept_bars: similarities to concepts and a plot chart of them; None where none were asked for.
+    """
+
+    table: Any
+    bars: Any
+    curve_table: Any | None = None
+    curves: Any | None = None
+    concept_table: Any | None = None
+    concept_bars: Any | None = None
+
+
+def show_classification(scene: Any, answer: Classification, volume_node: Any | None = None) -> ClassificationNodes:
+    """New nodes that show an answer; they keep it whole, see :func:`read_report`.
+
+    Args:
+        scene: where they go.
+        answer: what a classifier said.
+        volume_node: the image, which the tables then refer to.
+    """
+    subject = volume_node.GetName() if volume_node is not None else "image"
+    name = f"{subject}: {answer.label_set}"
+    table = _table(scene, f"{name} scores", answer, volume_node)
+    _fill_scores(table, answer)
+    bars = _chart(scene, f"{name} scores", _summary(answer), (_LABEL, "Score"))
+    _series(scene, bars, table, _SCORE, x=None, colour=generic_colour(0))
+    bars.SetYAxisRangeAuto(False)
+    bars.SetYAxisRange(0.0, 1.0)
+    nodes = {"table": table, "bars": bars}
+    if len(answer.slices) > 1:
+        nodes |= _show_curves(scene, name, answer, volume_node)
+    if answer.concepts:
+        nodes |= _show_concepts(scene, name, answer, volume_node)
+    return ClassificationNodes(**nodes)
+
+
+def read_report(node: Any) -> dict[str, Any] | None:
+    """The answer that a node was made for, in the report's form; None for any other node."""
+    text = node.GetAttribute(REPORT)
+    return None if text is None else json.loads(text)
+
+
+def _table(scene: Any, name: str, answer: Classification, volume_node: Any | None) -> Any:
+    table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
+    table.SetUseColumnTitleAsColumnHeader(True)
+    table.SetDescription(RESEARCH_USE)
+    report = {"software": {"FoundationSeg": __version__}, **answer.to_document()}
+    table.SetAttribute(REPORT, json.dumps(report, ensure_ascii=False))
+    if volume_node is not None:
+        table.SetNodeReferenceID(VOLUME, volume_node.GetID())
+    return table
+
+
+def _fill_scores(table: Any, answer: Classification) -> None:
+    ranked, count = answer.ranked, len(answer.ranked)
+    checkpoint = answer.checkpoint
+    _add_texts(table, _LABEL, (one.name for one in ranked))
+    for title, name in ((_SCORE, "score"), ("Spread", "spread"), ("Lowest", "low"), ("Highest", "high")):
+        _add_numbers(table, title, [getattr(one, name) for one in ranked])
+    _add_numbers(table, "Margin", [one.margin for one in ranked])
+    _add_texts(table, "Stands out", ("yes" if one.stands_out else "no" for one in ranked))
+    # In every row, so that they are not lost where the table is copied or saved as text.
+    _add_texts(table, "Scoring", [answer.rule] * count)
+    _add_texts(table, "Aggregation", [str(answer.aggregation)] * count)
+    _add_texts(table, "Model", [checkpoint.model_id] * count)
+    _add_texts(table, "Revision", [checkpoint.revision] * count)
+    _add_texts(table, "Note", [RESEARCH_USE] * count)
+
+
+def _show_curves(scene: Any, name: str, answer: Classification, volume_node: Any | None) -> dict[str, Any]:
+    table = _table(scene, f"{name} by slice", answer, volume_node)
+    _add_numbers(table, _SLICE, list(answer.slices))
+    for number, one in enumerate(answer.scores):
+        _add_numbers(table, one.name, answer.curves[:, number].tolist())
+    chart = _chart(scene, f"{name} by slice", _summary(answer), (f"Slice across {answer.axis}", "Score"))
+    for number, one in enumerate(answer.ranked[:_MOST_CURVES]):
+        _series(scene, chart, table, one.name, x=_SLICE, colour=generic_colour(number))
+    chart.SetYAxisRangeAuto(False)
+    chart.SetYAxisRange(0.0, 1.0)
+    return {"curve_table": table, "curves": chart}
+
+
+def _show_concepts(scene: Any, name: str, answer: Classification, volume_node: Any | None) -> dict[str, Any]:
+    ordered = sorted(answer.concepts, key=lambda one: -one.similarity)
+    table = _table(scene, f"{name} concepts", answer, volume_node)
+    _add_texts(table, "Concept", (f"{one.label}: {one.concept}" for one in ordered))
+    _add_numbers(table, "Similarity", [one.similarity for one in ordered])
+    title = f"Concepts, without training. {RESEARCH_USE}"
+    chart = _chart(scene, f"{name} concepts", title, ("Concept", "Similarity"))
+    _series(scene, chart, table, "Similarity", x=None, colour=generic_colour(1), labels="Concept")
+    return {"concept_table": table, "concept_bars": chart}
+
+
+def _summary(answer: Classification) -> str:
+    return f"{', '.join(answer.verdict) or NONE_OF_THESE}. {RESEARCH_USE}"
+
+
+def _chart(scene: Any, name: str, title: str, axes: tuple[str, str]) -> Any:
+    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", name)
+    chart.SetTitle(title)
+    chart.SetTitleFontSize(10)
+    chart.SetXAxisTitle(axes[0])
+    chart.SetYAxisTitle(axes[1])
+    chart.SetDescription(RESEARCH_USE)
+    return chart
+
+
+def _series(
+    scene: Any,
+    chart: Any,
+    table: Any,
+    y: str,
+    *,
+    x: str | None,
+    colour: Sequence[float],
+    labels: str = _LABEL,
+) -> None:
+    series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", y)
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetYColumnName(y)
+    if x is None:
+        series.SetLabelColumnName(labels)
+        series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeBar)
+    else:
+        series.SetXColumnName(x)
+        series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)  # a line by a column of its own
+        series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
+    series.SetColor(*colour)
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+
+
+def _add_texts(table: Any, title: str, values: Iterable[str]) -> None:
+    column = vtk.vtkStringArray()
+    column.SetName(title)
+    for value in values:
+        column.InsertNextValue(value)
+    table.AddColumn(column)
+
+
+def _add_numbers(table: Any, title: str, values: Iterable[float]) -> None:
+    column = vtk.vtkDoubleArray()
+    column.SetName(title)
+    for value in values:
+        column.InsertNextValue(value)
+    table.AddColumn(column)
+
+
+_COLOURS = "vtkMRMLColorTableNodeIron"
+
+
+def show_evidence(scene: Any, evidence: EvidenceMap, answer: Classification, volume_node: Any) -> Any:
+    """A new volume node with the evidence, voxel on voxel with the image, cut to the slices that have it.
+
+    What is below the middle of all values is not shown.
+    """
+    geometry = geometry_from_node(volume_node)
+    box, painted = evidence.paint(geometry)
+    k, j, i = box.start_kji
+    matrix = np.array(geometry.ijk_to_ras)
+    matrix[:3, 3] = geometry.to_ras((i, j, k))
+    name = f"{volume_node.GetName()}: evidence for {evidence.label} ({evidence.method})"
+    node = add_volume_node(scene, Volume(painted, Geometry(matrix, box.shape_kji), name=name))
+    share_parent_transform(volume_node, node)
+    node.SetDescription(f"{RESEARCH_USE} {LIMITS}")
+    node.SetAttribute(REPORT, json.dumps(answer.to_document(), ensure_ascii=False))
+    low, high = evidence.threshold(0.0), evidence.threshold(1.0)
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(_COLOURS)
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(low, high if high > low else low + 1.0)
+    display.AutoThresholdOff()
+    display.SetThreshold(float(np.nextafter(np.float32(low), np.float32(np.inf))), max(high, low + 1.0))
+    display.SetApplyThreshold(True)
+    return node
+
+
+def add_evidence_segment(
+    segmentation_node: Any, evidence: EvidenceMap, answer: Classification, volume_node: Any, share: float = 0.5
+) -> str:
+    """Add a segment of where the evidence is above :meth:`~.EvidenceMap.threshold`; returns its id.
+
+    Other segments keep their voxels, and the new one may overlap them.
+
+    Raises:
+        InputError, GeometryError: the segmentation cannot be written on the image's grid.
+    """
+    writer = SegmentWriter(segmentation_node, volume_node)
+    segment_id = writer.add_segment(f"Evidence: {evidence.label}")
+    box, mask = evidence.mask(writer.geometry, share)
+    writer.write(segment_id, mask, box, policy=OverlapPolicy.ALLOW)
+    asked = {"label": evidence.label, "method": evidence.method, "share": share, "research_use": RESEARCH_USE}
+    segment_tags.set_provenance(writer.segment(segment_id), provenance(answer, asked))
+    return segment_id
+
+
+def provenance(answer: Classification, asked: dict[str, Any]) -> dict[str, str]:
+    """Where a segment came from that a classifier had a part in, as :mod:`.segment_tags` keeps it."""
+    checkpoint = answer.checkpoint
+    return {
+        "Model": checkpoint.model_id,
+        "Repository": checkpoint.source,
+        "Revision": checkpoint.revision,
+        "SHA256": checkpoint.sha256,
+        "Prompts": json.dumps(asked, ensure_ascii=False),
+        "Intensity": json.dumps([dict(look) for look in answer.looks]),
+        "Version": __version__,
+    }
+
+
+NAMED_BY = f"{segment_tags.PREFIX}NamedBy"
+_CONTEXT = "Segmentation category and type - DICOM master list"
+_CATEGORIES = {
+    "structure": Code("123037004", "Anatomical Structure"),
+    "tissue": Code("85756007", "Tissue"),
+    "finding": Code("49755003", "Morphologically Altered Structure"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentIdentity:
+    """What a segment is called: its name, its terminology in Slicer's serialised form, its colour, who named it."""
+
+    name: str
+    terminology: str
+    colour: Colour
+    named_by: str | None
+
+
+def label_term(label: Label) -> Term | None:
+    """The coded term of a label: Slicer's own for its name, else its code; None where it has neither."""
+    known = find_term(label.name)
+    if known is not None:
+        return known
+    if label.code is None or label.code.scheme != "SCT" or not label.category:
+        return None
+    return Term(_CONTEXT, _CATEGORIES[label.category], Code(label.code.value, label.code.meaning))
+
+
+def accept_label(segment: Any, label: Label, answer: Classification) -> SegmentIdentity:
+    """Give a `vtkSegment` the name of a label, and its terminology and colour where there is a code.
+
+    A tag says which model proposed it. Returns what the segment was called before, for :func:`take_back`.
+
+    Raises:
+        InputError: the segment is locked, or the answer is not about this label.
+    """
+    if segment_tags.is_locked(segment):
+        raise InputError(f"the segment '{segment.GetName()}' is locked: unlock it first")
+    score = next((one for one in answer.scores if one.name == label.name), None)
+    if score is None:
+        raise InputError(f"the classifier was not asked about {label.name!r}")
+    before = identity(segment)
+    segment.SetName(label.name)
+    segment.SetNameAutoGenerated(False)
+    term = label_term(label)
+    if term is not None:
+        segment.SetTerminology(term.serialized)
+        if term.colour is not None:
+            segment.SetColor(*term.colour)
+            segment.SetColorAutoGenerated(False)
+    named_by = {
+        "model": answer.checkpoint.to_document(),
+        "label_set": answer.label_set,
+        "label": label.name,
+        "score": round(score.score, 6),
+        "research_use": RESEARCH_USE,
+    }
+    segment_tags.write_tag(segment, NAMED_BY, json.dumps(named_by, ensure_ascii=False))
+    return before
+
+
+def identity(segment: Any) -> SegmentIdentity:
+    """What a `vtkSegment` is called now."""
+    red, green, blue = segment.GetColor()
+    named_by = segment_tags.read_tag(segment, NAMED_BY)
+    return SegmentIdentity(segment.GetName(), segment.GetTerminology() or "", (red, green, blue), named_by)
+
+
+def take_back(segment: Any, before: SegmentIdentity) -> None:
+    """Call a segment again what it was called before :func:`accept_label`."""
+    segment.SetName(before.name)
+    segment.SetTerminology(before.terminology)
+    segment.SetColor(*before.colour)
+    if before.named_by is None:
+        segment.RemoveTag(NAMED_BY)
+    else:
+        segment_tags.write_tag(segment, NAMED_BY, before.named_by)

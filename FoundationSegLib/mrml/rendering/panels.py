@@ -1,0 +1,320 @@
+"""The panels of an overview: slices and surfaces, drawn by Slicer's own views."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from numpy.typing import NDArray
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from ...imaging.geometry import bounding_box
+from ..labelmaps import BINARY_LABELMAP
+from ..volumes import parent_to_world
+from .legend import BLACK, WHITE, Colour, Pen, direction_letters
+from .stage import Stage, show_with
+from .subjects import Subject, sample, see_through
+
+CLOSED_SURFACE = "Closed surface"
+# A panel has under a million pixels: more voxels would cost seconds and show nothing.
+_MOST_VOXELS = 1_000_000
+# Smoothing would shrink smaller segments to nothing: they keep the surface of their voxels.
+_FEW_VOXELS = 64
+_SMOOTHING = 0.5
+
+
+def make_surfaces(stage: Stage, subjects: Sequence[Subject]) -> None:
+    """Give every segment of the stage its surface."""
+    segmentation = stage.segmentation_node.GetSegmentation()
+    for subject in subjects:
+        segment = segmentation.GetSegment(subject.segment_id)
+        smoothing = _SMOOTHING if len(subject.points_ras) > _FEW_VOXELS else 0.0
+        segment.AddRepresentation(CLOSED_SURFACE, _to_surface(_coarse_labelmap(segment), smoothing))
+
+
+def surface_points(stage: Stage, subjects: Sequence[Subject]) -> NDArray[np.float64]:
+    """(N, 3) float64: the corners of all surfaces in the world; for a segment without any, its voxels."""
+    segmentation = stage.segmentation_node.GetSegmentation()
+    to_world = parent_to_world(stage.segmentation_node)
+    found = []
+    for subject in subjects:
+        surface = segmentation.GetSegment(subject.segment_id).GetRepresentation(CLOSED_SURFACE)
+        if surface.GetNumberOfPoints():
+            corners = vtk_to_numpy(surface.GetPoints().GetData())
+            found.append(corners @ to_world[:3, :3].T + to_world[:3, 3])
+        else:
+            found.append(subject.points_ras)
+    return np.concatenate(found)
+
+
+def _coarse_labelmap(segment: Any) -> Any:
+    """The segment's voxels as a ``vtkOrientedImageData`` of 0 and 1: its box alone, of a large one every n-th voxel."""
+    labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+    columns, rows, slices = labelmap.GetDimensions()
+    labels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(slices, rows, columns)
+    mask = labels == segment.GetLabelValue()
+    box = bounding_box(mask)
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    to_ras = slicer.util.arrayFromVTKMatrix(matrix)
+    steps = _steps(box.shape_kji[::-1], np.linalg.norm(to_ras[:3, :3], axis=0))
+    start = np.array(labelmap.GetExtent()[::2]) + box.start_kji[::-1]
+    to_ras[:3, 3] += to_ras[:3, :3] @ start
+    to_ras[:3, :3] *= steps
+    return _oriented_image(mask[box.slices][:: steps[2], :: steps[1], :: steps[0]], to_ras)
+
+
+def _steps(shape_ijk: Sequence[int], spacing_mm: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many voxels to go on along i, j, k, doubled where they are closest until few enough are left."""
+    steps = np.ones(3, dtype=np.int64)
+    while np.prod(np.ceil(shape_ijk / steps)) > _MOST_VOXELS:
+        steps[np.argmin(spacing_mm * steps)] *= 2
+    return steps
+
+
+def _oriented_image(mask_kji: NDArray[np.bool_], to_ras: NDArray[np.float64]) -> Any:
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*mask_kji.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(mask_kji.astype(np.uint8).ravel(), deep=True))
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(to_ras.ravel())
+    image.SetImageToWorldMatrix(matrix)
+    return image
+
+
+def _to_surface(labelmap: Any, smoothing: float) -> Any:
+    segment = slicer.vtkSegment()
+    segment.AddRepresentation(BINARY_LABELMAP, labelmap)
+    segment.SetLabelValue(1)
+    segmentation = slicer.vtkSegmentation()
+    segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
+    segmentation.AddSegment(segment, "1")
+    rule = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule
+    segmentation.SetConversionParameter(rule.GetSmoothingFactorParameterName(), str(smoothing))
+    segmentation.CreateRepresentation(CLOSED_SURFACE, True)
+    return segment.GetRepresentation(CLOSED_SURFACE)
+
+
+_FILL_OPACITY = 0.35
+_RULER_PART = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """One of Slicer's three orientation presets, with the name and colour of the view that users know it by.
+
+    Attributes:
+        preset: the name of the preset.
+        layout_name: the name of Slicer's view; its colour too.
+    """
+
+    preset: str
+    layout_name: str
+
+    @property
+    def colour(self) -> Colour:
+        """Of the bar above the view, as in Slicer."""
+        return getattr(slicer.vtkMRMLSliceNode, f"Get{self.layout_name}Color")()
+
+
+AXIAL = Orientation("Axial", "Red")
+SAGITTAL = Orientation("Sagittal", "Yellow")
+CORONAL = Orientation("Coronal", "Green")
+
+
+def style_segments(stage: Stage, line_px: int) -> None:
+    """Translucent fields with opaque outlines of that many pixels, in every slice view."""
+    display = stage.segmentation_node.GetDisplayNode()
+    display.SetOpacity2DFill(_FILL_OPACITY)
+    display.SetOpacity2DOutline(1.0)
+    display.SetSliceIntersectionThickness(line_px)
+
+
+class SlicePanel:
+    """A slice view of a stage in a renderer that is already part of a window."""
+
+    def __init__(self, stage: Stage, renderer: Any, orientation: Orientation) -> None:
+        self._renderer = renderer
+        self._logic = _add_logic(stage, orientation)
+        self._logic.ResizeSliceNode(*renderer.GetSize())
+        self._logic.GetSliceCompositeNode().SetBackgroundVolumeID(stage.volume_node.GetID())
+        self._logic.FitSliceToBackground()
+        # Before the overlay: what is translucent replaces whatever is drawn later, instead of blending with it.
+        renderer.AddViewProp(image_actor(self._logic))
+        manager = slicer.vtkMRMLSegmentationsDisplayableManager2D()
+        self._overlay = show_with(stage, renderer, self._logic.GetSliceNode(), manager)
+
+    @property
+    def slice_to_ras(self) -> NDArray[np.float64]:
+        """(4, 4): columns are image right, image up, normal and centre, in the world."""
+        return slicer.util.arrayFromVTKMatrix(self._logic.GetSliceNode().GetSliceToRAS())
+
+    def turn_to_volume(self) -> None:
+        """Lay the view into the slices of the volume instead of the patient's axes."""
+        self._logic.RotateSliceToLowestVolumeAxes()
+        self._logic.FitSliceToBackground()
+
+    def move_to(self, offset_mm: float) -> None:
+        """Cut at a distance from the world's origin along the normal."""
+        self._logic.SetSliceOffset(offset_mm)
+        self._logic.UpdatePipeline()
+
+    def label(self, pen: Pen) -> None:
+        """Write the patient's directions at the edges and draw a ruler."""
+        width, height = self._renderer.GetSize()
+        right, up = self.slice_to_ras[:3, 0], self.slice_to_ras[:3, 1]
+        margin = pen.font_px * 0.4
+        pen.write(direction_letters(-right), (margin, height / 2), ("left", "centre"), halo=True)
+        pen.write(direction_letters(right), (width - margin, height / 2), ("right", "centre"), halo=True)
+        pen.write(direction_letters(up), (width / 2, height - margin), ("centre", "top"), halo=True)
+        pen.write(direction_letters(-up), (width / 2, margin), ("centre", "bottom"), halo=True)
+        self._draw_ruler(pen, margin)
+
+    def _draw_ruler(self, pen: Pen, margin: float) -> None:
+        width, _ = self._renderer.GetSize()
+        pixels_per_mm = width / self._logic.GetSliceNode().GetFieldOfView()[0]
+        length_mm = round_length(_RULER_PART * width / pixels_per_mm)
+        left, right = 2 * margin, 2 * margin + length_mm * pixels_per_mm
+        thickness, edge = pen.font_px / 7, pen.font_px / 18
+        pen.fill((left - edge, 2 * margin - edge, right + edge, 2 * margin + thickness + edge), BLACK)
+        pen.fill((left, 2 * margin, right, 2 * margin + thickness), WHITE)
+        text = f"{length_mm / 10:g} cm" if length_mm >= 10 else f"{length_mm:g} mm"
+        pen.write(text, ((left + right) / 2, 2 * margin + 2 * thickness), ("centre", "bottom"), halo=True)
+
+
+def round_length(length: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above a length."""
+    power = 10.0 ** np.floor(np.log10(length))
+    return float(max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)) * power)
+
+
+def _add_logic(stage: Stage, orientation: Orientation) -> Any:
+    logic = slicer.vtkMRMLSliceLogic()
+    logic.SetMRMLApplicationLogic(stage.application_logic)
+    stage.application_logic.GetSliceLogics().AddItem(logic)
+    logic.SetMRMLScene(stage.scene)
+    logic.AddSliceNode(orientation.layout_name).SetOrientation(orientation.preset)
+    return logic
+
+
+def image_actor(logic: Any) -> Any:
+    """The grey or colour image: the slice logic computes it, but Slicer's window widgets are what draws it."""
+    mapper = vtk.vtkImageMapper()
+    mapper.SetColorWindow(255)
+    mapper.SetColorLevel(127.5)
+    mapper.SetInputConnection(logic.GetImageDataConnection())
+    actor = vtk.vtkActor2D()
+    actor.SetMapper(mapper)
+    actor.GetProperty().SetDisplayLocationToBackground()
+    return actor
+
+
+_SEE_THROUGH = 0.3
+# From anterior, a little from above and from the patient's left: the patient's right is on the left.
+_AZIMUTH, _ELEVATION = np.radians(18.0), np.radians(15.0)
+# Twice that many layers: enough for a segment within a segment within a segment.
+_PEELS = 2
+_FILLED = 0.92
+# Steps of five per cent; at the last, an eighth of the size, a legend of most of the panel has been passed.
+_SMALLER = 40
+_PLACED_POINTS = 5_000
+
+
+def view_axes() -> NDArray[np.float64]:
+    """(3, 3): rows are image right, image up and towards the viewer, unit vectors in the world."""
+    right = np.array([-np.cos(_AZIMUTH), -np.sin(_AZIMUTH), 0.0])
+    front = np.array([-np.sin(_AZIMUTH), np.cos(_AZIMUTH), 0.0])
+    towards = np.cos(_ELEVATION) * front + np.sin(_ELEVATION) * np.array([0.0, 0.0, 1.0])
+    return np.array([right, np.cross(towards, right), towards])
+
+
+def style_surfaces(stage: Stage, subjects: Sequence[Subject]) -> None:
+    """Show surfaces, and let those be seen through that hide others."""
+    display = stage.segmentation_node.GetDisplayNode()
+    display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
+    for segment_id in see_through(subjects, view_axes()):
+        display.SetSegmentOpacity3D(segment_id, _SEE_THROUGH)
+
+
+class SurfacePanel:
+    """The surfaces of a stage in a renderer that is already part of a window, seen from the front."""
+
+    def __init__(self, stage: Stage, renderer: Any) -> None:
+        self._renderer = renderer
+        self._group = show_with(
+            stage,
+            renderer,
+            _add_view_node(stage),
+            slicer.vtkMRMLCameraDisplayableManager(),  # the next one crashes without it
+            slicer.vtkMRMLViewDisplayableManager(),
+            slicer.vtkMRMLSegmentationsDisplayableManager3D(),
+        )
+        vtk.vtkLightKit().AddLightsToRenderer(renderer)
+        # Translucent surfaces in their true order.
+        renderer.SetUseDepthPeeling(True)
+        renderer.SetMaximumNumberOfPeels(_PEELS)
+        renderer.SetOcclusionRatio(0.0)
+
+    def fit(self, points: NDArray[np.float64], legend: tuple[float, float]) -> None:
+        """Turn the camera, and fill what a legend of that width and height in the upper left corner leaves free."""
+        _, up, towards = view_axes()
+        camera = self._renderer.GetActiveCamera()
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        camera.SetFocalPoint(*middle)
+        camera.SetPosition(*(middle + towards))
+        camera.SetViewUp(*up)
+        self._renderer.ResetCamera(*np.stack([points.min(axis=0), points.max(axis=0)], axis=1).ravel())
+        corner = 2 * np.array(legend) / self._renderer.GetSize()
+        place, zoom = fit_beside(self._project(sample(points, _PLACED_POINTS)), (corner[0], corner[1]))
+        camera.Zoom(zoom)
+        camera.SetWindowCenter(*place)
+        self._renderer.ResetCameraClippingRange()
+
+    def _project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where points are drawn: (N, 3) in the world to (N, 2) in -1..1 across the panel."""
+        aspect = self._renderer.GetTiledAspectRatio()
+        camera = self._renderer.GetActiveCamera()
+        matrix = slicer.util.arrayFromVTKMatrix(camera.GetCompositeProjectionTransformMatrix(aspect, -1, 1))
+        drawn = points @ matrix[:, :3].T + matrix[:, 3]
+        return drawn[:, :2] / drawn[:, 3:]
+
+
+def fit_beside(drawn: NDArray[np.float64], corner: tuple[float, float]) -> tuple[NDArray[np.float64], float]:
+    """The largest zoom, and the nearest place to the middle, at which points keep clear of the upper left corner.
+
+    Args:
+        drawn: (N, 2), where the points are now, in -1..1 across the panel and up.
+        corner: width and height of what is there, in the same unit.
+
+    Returns:
+        The camera's window centre, (2,), and the factor to zoom by.
+    """
+    middle, extent = (drawn.min(axis=0) + drawn.max(axis=0)) / 2, np.maximum(np.ptp(drawn, axis=0), 1e-6)
+    largest = _FILLED * float((2 / extent).min())
+    for zoom in largest * 0.95 ** np.arange(_SMALLER):
+        slack = np.maximum(0, 1 - extent * zoom / 2 / _FILLED)
+        for right, down in sorted(product(np.linspace(0, 1, 9), repeat=2), key=lambda part: sum(part)):
+            target = slack * (right, -down)
+            moved = (drawn - middle) * zoom + target
+            if not ((moved[:, 0] < corner[0] - 1) & (moved[:, 1] > 1 - corner[1])).any():
+                return middle * zoom - target, zoom
+    return middle * largest, largest
+
+
+def _add_view_node(stage: Stage) -> Any:
+    node = slicer.vtkMRMLViewNode()
+    node.SetLayoutName("1")
+    node.SetBoxVisible(False)
+    node.SetAxisLabelsVisible(False)
+    return stage.scene.AddNode(node)
+
+
+def label_sides(pen: Pen) -> None:
+    """Write which side of the patient is left and right in the lower corners of a panel."""
+    width, _ = pen.renderer.GetSize()
+    margin, right = pen.font_px * 0.4, view_axes()[0]
+    pen.write(direction_letters(-right), (margin, margin), ("left", "bottom"), halo=True)
+    pen.write(direction_letters(right), (width - margin, margin), ("right", "bottom"), halo=True)

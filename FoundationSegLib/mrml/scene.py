@@ -1,0 +1,132 @@
+"""The scene: one without Slicer's application, observers that are removed together, nodes taken out again."""
+
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakMethod
+
+import slicer
+import vtk
+
+# The terminologies' logic gets no scene: a scene makes it look for term files that the wheel does not carry, and it
+# prints six errors when it finds none. It parses and serialises terms without one.
+_WITHOUT_SCENE = "Terminologies"
+
+_MODULE_LOGICS = {
+    "Volumes": "vtkSlicerVolumesLogic",
+    "Terminologies": "vtkSlicerTerminologiesModuleLogic",
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
+    "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HeadlessScene:
+    """A booted scene. Keep it as long as nodes are used: the scene and its logics live as long as this does.
+
+    Attributes:
+        scene: the ``vtkMRMLScene``; also ``slicer.mrmlScene`` from now on.
+        application_logic: the ``vtkSlicerApplicationLogic``.
+        module_logics: the logics of Slicer's modules by module name; also behind ``slicer.modules``.
+    """
+
+    scene: Any
+    application_logic: Any
+    module_logics: dict[str, Any] = field(default_factory=dict)
+
+
+def boot_scene() -> HeadlessScene:
+    """A new scene with the logics of Volumes, Segmentations, Markups, Terminologies and subject hierarchy.
+
+    Makes it ``slicer.mrmlScene`` and fills ``slicer.modules``, because `slicer.util` looks there. Prints nothing.
+    """
+    scene = slicer.vtkMRMLScene()
+    application_logic = slicer.vtkSlicerApplicationLogic()
+    application_logic.SetMRMLScene(scene)
+    slicer.mrmlScene = scene
+    # Without its colour tables, every label map would print a warning.
+    application_logic.GetColorLogic().SetMRMLScene(scene)
+    application_logic.GetColorLogic().AddDefaultColorNodes()
+    application_logic.SetModuleLogic("Colors", application_logic.GetColorLogic())
+    logics = {name: _add_logic(name, application_logic, scene) for name in _MODULE_LOGICS}
+    slicer.modules = types.SimpleNamespace(
+        **{name.lower(): types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in logics.items()}
+    )
+    return HeadlessScene(scene, application_logic, logics)
+
+
+def _add_logic(name: str, application_logic: Any, scene: Any) -> Any:
+    logic = getattr(slicer, _MODULE_LOGICS[name])()
+    logic.SetMRMLApplicationLogic(application_logic)
+    application_logic.SetModuleLogic(name, logic)
+    if name != _WITHOUT_SCENE:
+        logic.SetMRMLScene(scene)
+    return logic
+
+
+class Observers:
+    """Calls methods when VTK objects report events.
+
+    The methods' owner is not kept alive: who is dropped without :meth:`remove` is not called any more. Observers that
+    did keep it would be called on an object that Python's garbage collector has already emptied.
+    """
+
+    def __init__(self) -> None:
+        self._tags: list[tuple[Any, int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._tags)
+
+    def add(self, observed: Any, event: int | str, method: Callable[..., Any], *arguments: Any) -> None:
+        """Call a method with these arguments at every such event."""
+        weak = WeakMethod(method)
+
+        def call(*_: Any) -> None:
+            if (alive := weak()) is not None:
+                alive(*arguments)
+
+        self._tags.append((observed, observed.AddObserver(event, call)))
+
+    def add_for_nodes(self, scene: Any, event: int, method: Callable[[Any], Any]) -> None:
+        """Call a method with the node that an event of a scene is about."""
+        weak = WeakMethod(method)
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def call(_scene: Any, _event: str, node: Any) -> None:
+            if (alive := weak()) is not None:
+                alive(node)
+
+        self._tags.append((scene, scene.AddObserver(event, call)))
+
+    def add_first(self, interactor: Any, event: str, method: Callable[..., bool], *arguments: Any) -> None:
+        """Call a method before Slicer acts on an event of a view; where it returns True, Slicer does not act at all."""
+        weak = WeakMethod(method)
+
+        def call(*_: Any) -> None:
+            command = interactor.GetCommand(tag)  # now, because the method may remove the observer
+            if (alive := weak()) is not None and alive(*arguments):
+                command.SetAbortFlag(1)
+
+        # Slicer's own reactions have priority 0 (vtkMRMLViewInteractorStyle::SetInteractor).
+        tag = interactor.AddObserver(event, call, 10.0)
+        self._tags.append((interactor, tag))
+
+    def remove(self) -> None:
+        """Remove them all."""
+        for observed, tag in self._tags:
+            observed.RemoveObserver(tag)
+        self._tags = []
+
+
+def remove_node(node: Any) -> None:
+    """Remove a displayable node and its display nodes, which Slicer's scene would leave behind."""
+    scene = node.GetScene()
+    if scene is None:
+        return
+    own = [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+    scene.RemoveNode(node)
+    for display_node in own:
+        if display_node is not None and display_node.GetScene() is scene:
+            scene.RemoveNode(display_node)

@@ -1,0 +1,95 @@
+"""Progress and cancel: the two things a long computation owes its caller. And how a number of bytes reads."""
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .errors import Cancelled, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """How far a computation is: ``done`` of ``total`` steps of ``stage`` (``"download"``, ``"encode"``, ...).
+
+    ``total`` is 0 while it is unknown. Where a step has parts, ``item`` names the one in work, ``item_done`` of
+    ``item_total``: the file of a download, with its bytes.
+    """
+
+    stage: str
+    done: int
+    total: int
+    item: str = ""
+    item_done: int = 0
+    item_total: int = 0
+
+
+class CancelToken:
+    """A flag that one thread sets and the computing thread looks at between steps."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the computation to stop at its next step."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """True once somebody asked to stop."""
+        return self._event.is_set()
+
+
+def _discard(report: ProgressReport) -> None:
+    del report
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a computation reports to, and asks whether to go on.
+
+    ``report`` receives each :class:`ProgressReport`; ``token`` is the flag that stops the computation.
+    """
+
+    report: Callable[[ProgressReport], None] = _discard
+    token: CancelToken = field(default_factory=CancelToken)
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """Report one step, after making sure that the computation may go on.
+
+        Raises:
+            Cancelled: the token was set.
+        """
+        self.check()
+        self.report(ProgressReport(stage, done, total))
+
+    def check(self) -> None:
+        """Raise :class:`Cancelled` once the token is set."""
+        if self.token.cancelled:
+            raise Cancelled("stopped on request; nothing was changed")
+
+
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([kMGT]?)B?")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes, short: ``812 B``, ``6 kB``, ``37 MB``, ``1.2 GB``."""
+    if count >= 999.5e6:
+        return f"{count / 1e9:.1f} GB"
+    if count >= 999.5e3:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} B"
+
+
+def bytes_of(text: str) -> int:
+    """The number of bytes that a size such as ``6GB``, ``1.5 GB`` or ``800M`` means.
+
+    Raises:
+        InputError: it is none, or nothing at all.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    count = int(float(found[1]) * _UNITS[found[2]]) if found is not None else 0
+    if count <= 0:
+        raise InputError(f"{text[:40]!r} is no amount of memory, such as 6GB or 800MB")
+    return count

@@ -1,0 +1,1 @@
+"""Prompts: kinds, files, placement, translation. Numpy only."""

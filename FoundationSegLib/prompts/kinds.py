@@ -1,0 +1,144 @@
+"""Prompts: what a user says about a segment. Seven kinds, one value type each; positions are RAS in mm."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+from ..catalog.model_cards import PromptKind
+from ..imaging.geometry import Axis, Vector
+from ..imaging.masks import PackedMask
+
+
+class Polarity(StrEnum):
+    """Whether a prompt says "this belongs to the segment" or "this does not"."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
+@dataclass(frozen=True, slots=True)
+class ObliquePlane:
+    """The plane of an oblique slice view: ``origin`` in mm, ``normal`` across it, ``up`` towards its top edge.
+
+    ``normal`` and ``up`` need no unit length; ``up`` is taken without its part along ``normal``.
+    """
+
+    origin: Vector
+    normal: Vector
+    up: Vector
+
+
+Plane = Axis | ObliquePlane
+
+
+@dataclass(frozen=True, slots=True)
+class PointPrompt:
+    """A click."""
+
+    position: Vector
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPrompt:
+    """A box along the voxel axes, given by two opposite corners, both inside."""
+
+    corners: tuple[Vector, Vector]
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScribblePrompt:
+    """A stroke through ``points``; ``radius_mm`` None means half the smallest in-plane spacing."""
+
+    points: tuple[Vector, ...]
+    radius_mm: float | None = None
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LassoPrompt:
+    """A closed, planar outline through ``points``; the last is joined to the first."""
+
+    points: tuple[Vector, ...]
+    polarity: Polarity = Polarity.POSITIVE
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPrompt:
+    """A segment of a file: ``file`` is relative to the prompts file, ``segment`` its name there.
+
+    ``voxels`` are those of the segment, on the grid of the image; None until somebody has read the file. They are no
+    part of a prompts file.
+    """
+
+    file: str
+    segment: str
+    polarity: Polarity = Polarity.POSITIVE
+    voxels: PackedMask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """Free words."""
+
+    text: str
+    polarity: Polarity = Polarity.POSITIVE
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPrompt:
+    """One of the names that the model was trained on."""
+
+    name: str
+    polarity: Polarity = Polarity.POSITIVE
+
+
+WORDS = (TextPrompt, ClassPrompt)  # prompts that have no place
+Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | TextPrompt | ClassPrompt
+
+PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {
+    "point": PointPrompt,
+    "box": BoxPrompt,
+    "scribble": ScribblePrompt,
+    "lasso": LassoPrompt,
+    "mask": MaskPrompt,
+    "text": TextPrompt,
+    "class": ClassPrompt,
+}
+
+
+def prompt_kind(prompt: Prompt) -> PromptKind:
+    """The name of a prompt's kind, as in the prompts file and on model cards."""
+    return next(kind for kind, prompt_type in PROMPT_TYPES.items() if type(prompt) is prompt_type)
+
+
+def bare(prompt: Prompt) -> Prompt:
+    """The prompt without voxels."""
+    return replace(prompt, voxels=None) if isinstance(prompt, MaskPrompt) and prompt.voxels is not None else prompt
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPrompts:
+    """All prompts of one segment, in the order in which they were given; never empty."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+
+
+Space = Literal["ras", "ijk"]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """A whole prompts file: at least one segment, each name once.
+
+    ``space`` says what the positions are: ``"ras"`` in mm, or ``"ijk"`` voxel indices (i, j, k) as written.
+    """
+
+    segments: tuple[SegmentPrompts, ...]
+    space: Space = "ras"

@@ -1,0 +1,253 @@
+"""From prompts to voxels: rounding, clipping, thin boxes, and the planes that 2-D models look at."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import PromptError
+from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, array_axis, as_vector, round_index
+from ..imaging.masks import PackedMask
+from .kinds import (
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    ObliquePlane,
+    PointPrompt,
+    Prompt,
+    PromptSet,
+    ScribblePrompt,
+    SegmentPrompts,
+)
+from .prompts_file import join_place
+
+
+def prompts_in_ras(prompts: PromptSet, geometry: Geometry) -> PromptSet:
+    """The same prompts with RAS positions; those that are in RAS come back as they are.
+
+    Corners of boxes are rounded to voxels first, so that they name the same voxels on the way back.
+    """
+    if prompts.space == "ras":
+        return prompts
+    segments = tuple(
+        SegmentPrompts(segment.name, tuple(_prompt_in_ras(prompt, geometry) for prompt in segment.prompts))
+        for segment in prompts.segments
+    )
+    return PromptSet(segments, "ras")
+
+
+def _prompt_in_ras(prompt: Prompt, geometry: Geometry) -> Prompt:
+    def to_ras(index_ijk: Vector) -> Vector:
+        return as_vector(geometry.to_ras(index_ijk))
+
+    if isinstance(prompt, BoxPrompt):
+        first, second = (to_ras(as_vector(round_index(corner))) for corner in prompt.corners)
+        moved: Prompt = replace(prompt, corners=(first, second))
+    elif isinstance(prompt, PointPrompt):
+        moved = replace(prompt, position=to_ras(prompt.position))
+    elif isinstance(prompt, ScribblePrompt | LassoPrompt):
+        moved = replace(prompt, points=tuple(to_ras(point) for point in prompt.points))
+    else:
+        return prompt
+    if isinstance(moved.plane, ObliquePlane):
+        return replace(moved, plane=_plane_in_ras(moved.plane, geometry, to_ras))
+    return moved
+
+
+def _plane_in_ras(plane: ObliquePlane, geometry: Geometry, to_ras: Callable[[Vector], Vector]) -> ObliquePlane:
+    """A plane given in voxel indices, in mm: normals transform with the transposed inverse, directions directly."""
+    linear = geometry.ijk_to_ras[:3, :3]
+    normal = geometry.ras_to_ijk[:3, :3].T @ plane.normal
+    return ObliquePlane(to_ras(plane.origin), as_vector(normal), as_vector(linear @ plane.up))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBox:
+    """A box prompt in voxels.
+
+    Attributes:
+        box: the voxels of the prompt that lie in the image; never empty.
+        axis: the axis that a 2-D box is thin in, or that a 3-D box is to be cut along.
+        is_2d: True for a box on one slice.
+        clipped: True where a part of the prompt lies outside the image.
+    """
+
+    box: Box
+    axis: Axis
+    is_2d: bool
+    clipped: bool
+
+    @property
+    def slices(self) -> range:
+        """The slice numbers that the box covers along its axis."""
+        n = array_axis(self.axis)
+        return range(self.box.start_kji[n], self.box.stop_kji[n])
+
+
+def place_box(prompt: BoxPrompt, geometry: Geometry, place: str = "") -> PlacedBox:
+    """The voxels of a box prompt: corners rounded to the nearest voxel, then cut to the image.
+
+    Args:
+        prompt: a box whose corners are RAS in mm and whose plane is a volume axis or not given.
+        geometry: the image.
+        place: where the prompt stands in its document, for messages.
+
+    Raises:
+        PromptError: the box is one voxel thick in two or three axes, lies wholly outside, or names a plane
+            that is not the axis it is thin in.
+    """
+    asked = _box_around(prompt.corners, geometry, join_place(place, "corners"))
+    thin = thin_axes(asked)
+    axis = _box_axis(prompt, thin, place)
+    inside = _require_inside(asked, geometry, join_place(place, "corners"))
+    return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != asked)
+
+
+def thin_axes(box: Box) -> list[Axis]:
+    """The axes along which a box is one voxel thick."""
+    return [axis for axis in AXES if box.shape_kji[array_axis(axis)] == 1]
+
+
+def mask_axis(mask: PackedMask) -> Axis:
+    """The axis across which a mask speaks on slices: that which it is thin in, as for a box, else k."""
+    thin = thin_axes(mask.box)
+    return thin[0] if len(thin) == 1 else "k"
+
+
+def _box_around(positions: Sequence[Vector], geometry: Geometry, place: str) -> Box:
+    """The smallest box, inside the image or not, around the voxels nearest to RAS positions."""
+    index_ijk = geometry.to_ijk(positions)
+    if np.isnan(index_ijk).any():
+        raise PromptError("is no position in space", place)
+    index_kji = round_index(index_ijk)[:, ::-1]
+    (k0, j0, i0), (k1, j1, i1) = index_kji.min(axis=0).tolist(), (index_kji.max(axis=0) + 1).tolist()
+    return Box((k0, j0, i0), (k1, j1, i1))
+
+
+def _require_inside(asked: Box, geometry: Geometry, place: str) -> Box:
+    inside = asked.intersection(geometry.box)
+    if inside.is_empty:
+        raise PromptError(_outside_message(geometry), place)
+    return inside
+
+
+def _box_axis(prompt: BoxPrompt, thin: list[Axis], place: str) -> Axis:
+    if len(thin) > 1:
+        raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", join_place(place, "corners"))
+    if isinstance(prompt.plane, ObliquePlane):
+        raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_place(place, "plane"))
+    if thin and prompt.plane not in (None, thin[0]):
+        message = f"the box is thin along {thin[0]}, so it is on no slice of {prompt.plane}"
+        raise PromptError(message, join_place(place, "plane"))
+    return thin[0] if thin else prompt.plane or "k"
+
+
+def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, place: str = "") -> Axis:
+    """The axis across which the slice of a 2-D prompt lies: k, unless its plane says otherwise.
+
+    Raises:
+        PromptError: the plane is oblique, and so no slice of the volume.
+    """
+    if isinstance(prompt.plane, ObliquePlane):
+        message = "this version looks at the slices of the volume only, not at oblique planes; name an axis"
+        raise PromptError(message, join_place(place, "plane"))
+    return prompt.plane or "k"
+
+
+def slice_number(positions: Sequence[Vector], axis: Axis, geometry: Geometry, place: str = "") -> int:
+    """The slice across an axis that all these RAS positions lie on, inside the image or not.
+
+    Raises:
+        PromptError: they lie on several.
+    """
+    numbers = geometry.nearest_voxel(positions)[:, AXES.index(axis)]
+    if (numbers != numbers[0]).any():
+        message = f"lies on the slices {numbers.min()} to {numbers.max()} of {axis}; a prompt belongs to one slice"
+        raise PromptError(f"{message} (say which axis by 'plane')", place)
+    return int(numbers[0])
+
+
+def require_voxels(prompt: MaskPrompt, geometry: Geometry, place: str = "") -> PackedMask:
+    """The voxels of a mask prompt.
+
+    Raises:
+        PromptError: its file was not read, it is empty, or it does not fit the image.
+    """
+    if prompt.voxels is None:
+        raise PromptError("the file was not read", join_place(place, "file"))
+    if prompt.voxels.box.is_empty:
+        raise PromptError(f"the segment {prompt.segment!r} is empty", join_place(place, "segment"))
+    if not geometry.box.contains(prompt.voxels.box):
+        raise PromptError("the mask does not fit the image", join_place(place, "file"))
+    return prompt.voxels
+
+
+def _outside_message(geometry: Geometry) -> str:
+    k, j, i = geometry.shape_kji
+    low, high = (geometry.to_ras(corner) for corner in ((0, 0, 0), (i - 1, j - 1, k - 1)))
+    first, last = (", ".join(f"{n:.1f}" for n in corner) for corner in (low, high))
+    return f"lies wholly outside the image ({i} x {j} x {k} voxels, from RAS {first} to {last} mm)"
+
+
+def prompt_positions(prompt: Prompt) -> tuple[Vector, ...]:
+    """Every position that a prompt names, RAS in mm; none for masks, texts and classes."""
+    if isinstance(prompt, BoxPrompt):
+        return prompt.corners
+    if isinstance(prompt, ScribblePrompt | LassoPrompt):
+        return prompt.points
+    return (prompt.position,) if isinstance(prompt, PointPrompt) else ()
+
+
+def positions_place(prompt: Prompt, place: str) -> str:
+    """Where the positions of a prompt stand, that itself stands at a place."""
+    if isinstance(prompt, BoxPrompt):
+        return join_place(place, "corners")
+    return join_place(place, "position" if isinstance(prompt, PointPrompt) else "points")
+
+
+def clip(segment: SegmentPrompts, geometry: Geometry, place: str = "segment") -> tuple[str, ...]:
+    """Notes on the prompts of a segment of which a part lies outside the image, and so is left out.
+
+    Raises:
+        PromptError: a prompt lies wholly outside (:func:`require_inside`).
+    """
+    places = [f"{place}.prompts[{n}]" for n in range(len(segment.prompts))]
+    return tuple(
+        f"{positions_place(prompt, here)}: clipped to the image"
+        for prompt, here in zip(segment.prompts, places, strict=True)
+        if require_inside(prompt, geometry, here)
+    )
+
+
+def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
+    """Make sure that a prompt touches the image; True where a part of it lies outside.
+
+    Points count by their voxel, boxes, scribbles and lassos by the box around their voxels: a lasso may go around
+    the image. Other kinds always fit.
+
+    Raises:
+        PromptError: it lies wholly outside, or is a lasso that is not planar.
+    """
+    if isinstance(prompt, BoxPrompt):
+        return place_box(prompt, geometry, place).clipped
+    positions = prompt_positions(prompt)
+    if not positions:
+        return False
+    at = positions_place(prompt, place)
+    if isinstance(prompt, LassoPrompt):
+        _require_planar(prompt, geometry, at)
+    asked = _box_around(positions, geometry, at)
+    return _require_inside(asked, geometry, at) != asked
+
+
+def _require_planar(lasso: LassoPrompt, geometry: Geometry, place: str) -> None:
+    """No point of a lasso may be further from the plane through all of them than half the smallest spacing."""
+    points = np.asarray(lasso.points)
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = points - points.mean(axis=0)
+    if not np.isfinite(points).all():
+        raise PromptError("is no position in space", place)
+    normal = np.linalg.svd(points, full_matrices=False)[2][-1]
+    furthest = float(np.abs(points @ normal).max())
+    if furthest > min(geometry.spacing_mm) / 2:
+        raise PromptError(f"a lasso must be planar; a point lies {furthest:.1f} mm out of its plane", place)

@@ -1,0 +1,219 @@
+"""Requests for classification: slices, square frames, label sets. Plain values that can cross a process boundary."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.label_sets import LabelSet
+from ..errors import InputError
+from ..imaging.geometry import AXES, Axis, Box, Geometry, array_axis
+from ..imaging.masks import PackedMask
+from .scoring import Aggregation, Scoring
+
+_LARGEST_SIDE = 8192  # pixels; a grid of needles would need more to become a square, and is stretched instead
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A rectangle of a stored slice in whole voxels, half-open; it may reach out of the slice.
+
+    Attributes:
+        rows, columns: the first and the one after the last, along the slice's two axes in array order.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of rows and of columns."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+    def cut(self, plane: NDArray[np.uint8], inside: "Frame") -> NDArray[np.uint8]:
+        """This part of a stored slice, (rows, columns) or (rows, columns, 3); black outside of another frame."""
+        cut = np.zeros((*self.shape, *plane.shape[2:]), plane.dtype)
+        shown = _overlap(self, _overlap(inside, Frame((0, plane.shape[0]), (0, plane.shape[1]))))
+        cut[shown.relative_to(self).slices] = plane[shown.slices]
+        return cut
+
+    def relative_to(self, other: "Frame") -> "Frame":
+        """The frame as counted from the first row and column of another."""
+        (r0, r1), (c0, c1), r, c = self.rows, self.columns, other.rows[0], other.columns[0]
+        return Frame((r0 - r, r1 - r), (c0 - c, c1 - c))
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The index that cuts this frame out of a slice that holds it."""
+        return slice(*self.rows), slice(*self.columns)
+
+
+def _overlap(one: Frame, other: Frame) -> Frame:
+    def line(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+        start = max(a[0], b[0])
+        return start, max(start, min(a[1], b[1]))
+
+    return Frame(line(one.rows, other.rows), line(one.columns, other.columns))
+
+
+def frame_of(box: Box, axis: Axis) -> Frame:
+    """What a box covers of the slices across an axis."""
+    (r0, c0), (r1, c1) = (
+        tuple(n for position, n in enumerate(corner) if position != array_axis(axis))
+        for corner in (box.start_kji, box.stop_kji)
+    )
+    return Frame((r0, r1), (c0, c1))
+
+
+def widened(frame: Frame, margin: float) -> Frame:
+    """The frame with a margin on each side, of that part of its longer side and of one voxel at least."""
+    more = max(1, round(max(frame.shape) * margin)) if margin else 0
+    return Frame((frame.rows[0] - more, frame.rows[1] + more), (frame.columns[0] - more, frame.columns[1] + more))
+
+
+def square(frame: Frame, geometry: Geometry, axis: Axis) -> Frame:
+    """The smallest frame around this one, about the same centre, that is as high as wide in mm, to the voxel."""
+    i, j, k = geometry.spacing_mm
+    row_mm, column_mm = (mm for name, mm in zip(("k", "j", "i"), (k, j, i), strict=True) if name != axis)
+    rows, columns = frame.shape
+    side_mm = max(rows * row_mm, columns * column_mm)
+    return Frame(_grown(frame.rows, side_mm / row_mm), _grown(frame.columns, side_mm / column_mm))
+
+
+def _grown(line: tuple[int, int], length: float) -> tuple[int, int]:
+    wanted = min(round(length), max(_LARGEST_SIDE, line[1] - line[0]))
+    missing = max(0, wanted - (line[1] - line[0]))
+    return line[0] - missing // 2, line[1] + missing - missing // 2
+
+
+def slice_frame(geometry: Geometry, axis: Axis) -> Frame:
+    """All of a slice across an axis."""
+    return frame_of(geometry.box, axis)
+
+
+def slice_count(geometry: Geometry, axis: Axis) -> int:
+    """The number of slices across an axis."""
+    return geometry.shape_kji[2 - AXES.index(axis)]
+
+
+SegmentView = Literal["crop", "mask"]
+EvidenceMethod = Literal["similarity", "occlusion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What of an image is classified: slices across an axis, all of them unless said, or a part of them.
+
+    Attributes:
+        axis: the slices lie across it.
+        start, stop: the first slice, and the first that is none of them; None means the end of what is there.
+        box: a region of interest, in voxels: its slices, cut to it.
+        segment: the voxels of a segment: its slices, cut to the box around it.
+        view: whether what surrounds the segment is seen (``"crop"``) or is black (``"mask"``).
+        margin: how far around the segment is seen, as a part of the longer side of its box.
+
+    Raises:
+        InputError: the range, the box or the segment is empty, both a box and a segment are given, or the margin is
+            not within 0..10.
+    """
+
+    axis: Axis = "k"
+    start: int | None = None
+    stop: int | None = None
+    box: Box | None = None
+    segment: PackedMask | None = None
+    view: SegmentView = "crop"
+    margin: float = 0.15
+
+    def __post_init__(self) -> None:
+        first = self.start or 0
+        if first < 0 or (self.stop is not None and self.stop <= first):
+            raise InputError(f"there is no slice from {first} to before {self.stop} to classify")
+        if self.box is not None and self.segment is not None:
+            raise InputError("either a region or a segment is classified, not both")
+        if self.box is not None and self.box.is_empty:
+            raise InputError("the region to classify is empty")
+        if self.segment is not None and self.segment.box.is_empty:
+            raise InputError("the segment to classify is empty")
+        if not (math.isfinite(self.margin) and 0 <= self.margin <= 10):
+            raise InputError(f"the margin around a segment lies within 0 and 10, not at {self.margin}")
+
+
+def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
+    """The numbers of the slices of an image that a subject is on, rising.
+
+    Raises:
+        InputError: no slice of the image is in the range, or the region or the segment lies outside of the image.
+    """
+    place, count = array_axis(subject.axis), slice_count(geometry, subject.axis)
+    first, end = subject.start or 0, count if subject.stop is None else subject.stop
+    if end > count or first >= count:
+        raise InputError(f"there are {count} slices across {subject.axis}, from 0 to {count - 1}; not up to {end - 1}")
+    numbers: Sequence[int] = range(first, end)
+    part = subject.box or (subject.segment.box if subject.segment else None)
+    if part is not None:
+        if not geometry.box.contains(part):
+            what = "region" if subject.box else "segment"
+            raise InputError(f"the {what} to classify reaches out of the image")
+        numbers = range(max(first, part.start_kji[place]), min(end, part.stop_kji[place]))
+    if subject.segment is not None:
+        others = tuple(n for n in range(3) if n != place)
+        there = subject.segment.unpack().any(axis=others)
+        numbers = [n for n in numbers if there[n - subject.segment.box.start_kji[place]]]
+    if not numbers:
+        raise InputError("the range of slices and what is to be classified on them do not meet")
+    return tuple(numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceWish:
+    """Where in the image the model is to show what speaks for a label.
+
+    Attributes:
+        label: the label's name; empty for the one with the highest score.
+        method: ``"similarity"`` compares the parts of the picture with the label's words, in one more look at each
+            slice; ``"occlusion"`` covers one part after the other and measures what the score loses, in a hundred.
+        slices: on how many slices, those where the label scores highest first; 0 for all.
+        parts: into how many parts each side is divided for occlusion.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    label: str = ""
+    method: EvidenceMethod = "similarity"
+    slices: int = 8
+    parts: int = 10
+
+    def __post_init__(self) -> None:
+        if self.slices < 0 or not 2 <= self.parts <= 64:
+            raise InputError("evidence needs 0 or more slices, and from 2 to 64 parts a side")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """Labels to score in an image.
+
+    Attributes:
+        request_id: a number that the answer repeats; the caller makes it unique, also among other requests.
+        model_id: the model's card.
+        volume_key: :attr:`FoundationSegLib.imaging.volume.Volume.key` of an image that was sent before.
+        labels: what it may be.
+        subject: which part of the image.
+        intensity: a policy of :mod:`~.intensity`, or ``"ct-windows"`` or ``"ct-channels"`` of :mod:`~.looks`.
+        scoring, aggregation: how scores are made, and those of several slices joined.
+        evidence: what to show of why, if anything.
+    """
+
+    request_id: int
+    model_id: str
+    volume_key: str
+    labels: LabelSet
+    subject: Subject = field(default_factory=Subject)
+    intensity: str = "auto"
+    scoring: Scoring = field(default_factory=Scoring)
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    evidence: EvidenceWish | None = None

@@ -1,0 +1,242 @@
+"""Answers of classifiers: ranked labels with their spread, the curve over slices, evidence in voxels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..imaging.geometry import Axis, Box, Geometry, array_axis
+from .classification import EvidenceMethod, Frame
+from .scoring import Aggregation, ScoringRule
+from .segmentation import CheckpointRecord
+
+LIMITS = (
+    "Evidence shows what moved this model's score, not where a disease is: similarity of parts was never trained for, "
+    "and occlusion tells of one part at a time."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvidenceMap:
+    """What speaks for a label on some slices.
+
+    Attributes:
+        label: its name.
+        method: what was measured: ``"similarity"`` is a difference of cosines between a part of the picture and texts,
+            ``"occlusion"`` what the label's lead loses, in logits, where a part is covered.
+        axis: the slices lie across it.
+        slices: their numbers, rising.
+        frame: what the model saw of each, in voxels.
+        values: (slices, rows, columns) float32, cells of equal size that fill the frame, in the order of the stored
+            slice's axes.
+
+    Raises:
+        InputError: numbers of slices and values do not agree, or a value is not finite.
+    """
+
+    label: str
+    method: EvidenceMethod
+    axis: Axis
+    slices: tuple[int, ...]
+    frame: Frame
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or len(self.values) != len(self.slices) or not self.values.size:
+            raise InputError("evidence needs one grid of values for each slice")
+        if not np.isfinite(self.values).all():
+            raise InputError("the evidence holds values that are not finite")
+
+    def box(self, geometry: Geometry) -> Box:
+        """The voxels from the first to the last slice, inside the frame and the image."""
+        place = array_axis(self.axis)
+        lines = [(max(0, a), b) for a, b in (self.frame.rows, self.frame.columns)]
+        lines.insert(place, (min(self.slices), max(self.slices) + 1))
+        stop = tuple(min(b, n) for (_, b), n in zip(lines, geometry.shape_kji, strict=True))
+        (k0, j0, i0), (k1, j1, i1) = tuple(a for a, _ in lines), stop
+        return Box((k0, j0, i0), (k1, j1, i1))
+
+    def paint(self, geometry: Geometry) -> tuple[Box, NDArray[np.float32]]:
+        """The evidence in voxels: a box of the image, and in it (K, J, I) values, interpolated within slices.
+
+        Slices of the box without evidence hold the lowest value there is.
+        """
+        box, place = self.box(geometry), array_axis(self.axis)
+        painted = np.full(box.shape_kji, self.values.min(), np.float32)
+        slices = np.moveaxis(painted, place, 0)
+        starts = [n for position, n in enumerate(box.start_kji) if position != place]
+        rows, columns = (
+            _weights(line, cells, start, count)
+            for line, cells, start, count in zip(
+                (self.frame.rows, self.frame.columns), self.values.shape[1:], starts, slices.shape[1:], strict=True
+            )
+        )
+        for index, grid in zip(self.slices, self.values, strict=True):
+            slices[index - box.start_kji[place]] = rows @ grid @ columns.T
+        return box, painted
+
+    def threshold(self, share: float = 0.5) -> float:
+        """The value at a share of the way from the middle of all values (their median) to the highest."""
+        if not 0 <= share <= 1:
+            raise InputError(f"the threshold of evidence is a share from 0 to 1, not {share}")
+        middle, highest = float(np.median(self.values)), float(self.values.max())
+        return middle + share * (highest - middle)
+
+    def mask(self, geometry: Geometry, share: float = 0.5) -> tuple[Box, NDArray[np.bool_]]:
+        """Where the evidence is above :meth:`threshold`: a box of the image, and in it (K, J, I); empty if flat."""
+        box, painted = self.paint(geometry)
+        if self.values.min() == self.values.max():
+            return box, np.zeros(box.shape_kji, np.bool_)
+        return box, painted >= self.threshold(share)
+
+
+def _weights(line: tuple[int, int], cells: int, start: int, count: int) -> NDArray[np.float32]:
+    """What each cell counts in each voxel, (count, cells): linear between the middles of cells, flat outside them."""
+    size = (line[1] - line[0]) / cells
+    at = np.clip((np.arange(start, start + count) + 0.5 - line[0]) / size - 0.5, 0, cells - 1)
+    lower = np.minimum(at.astype(int), max(0, cells - 2))
+    weights = np.zeros((count, cells), np.float32)
+    weights[np.arange(count), lower] = 1 - (at - lower)
+    if cells > 1:
+        weights[np.arange(count), lower + 1] = at - lower
+    return weights
+
+
+RESEARCH_USE = "Research use, not a diagnosis; scores are not calibrated probabilities."
+NONE_OF_THESE = "none of these"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One label.
+
+    Attributes:
+        name: the label.
+        score: from 0 to 1; over exclusive labels one image's scores sum to one.
+        spread: the standard deviation of the scores that its texts give one by one: how much the wording matters.
+        low, high: the lowest and the highest of those.
+        margin: by how much the score leads the best other label, or the label's absence.
+        stands_out: whether that is as much as was asked for, and more than the wording alone moves the score.
+    """
+
+    name: str
+    score: float
+    spread: float
+    low: float
+    high: float
+    margin: float
+    stands_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptScore:
+    """How similar the image is to a concept of a label: a cosine, averaged over the slices."""
+
+    label: str
+    concept: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classification:
+    """The answer to a request.
+
+    Attributes:
+        request_id: that of the request.
+        scores: one for each label, in the request's order; :attr:`ranked` sorts them.
+        rule: how the labels were scored; ``temperature``, ``margin`` and ``aggregation`` go with it.
+        label_set: the id of the labels' set.
+        axis, slices: which slices were seen.
+        curves: (slices, labels) float32: the score of each slice; NaN where there was nothing to see on it.
+        looks: how the image was seen, in the report's form.
+        checkpoint: which weights answered.
+        device, precision: where and with what numbers.
+        concepts: the similarities to the labels' concepts, where they were asked for.
+        evidence: where something spoke for a label, where that was asked for.
+        notes: what was cut short, left out or repeated.
+        timings_s: seconds by stage: ``load``, ``text``, ``encode``, ``evidence``.
+        counts: how often the model ran: ``images``, ``image_batches``, ``texts``, ``text_batches``.
+
+    Raises:
+        InputError: the parts do not agree.
+    """
+
+    request_id: int
+    scores: tuple[LabelScore, ...]
+    rule: ScoringRule
+    temperature: float
+    margin: float
+    aggregation: Aggregation
+    label_set: str
+    axis: Axis
+    slices: tuple[int, ...]
+    curves: NDArray[np.float32]
+    looks: tuple[Mapping[str, Any], ...]
+    checkpoint: CheckpointRecord
+    device: str
+    precision: str
+    concepts: tuple[ConceptScore, ...] = ()
+    evidence: tuple[EvidenceMap, ...] = ()
+    notes: tuple[str, ...] = ()
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.curves.shape != (len(self.slices), len(self.scores)):
+            raise InputError(f"scores of {self.curves.shape} slices and labels do not fit what was classified")
+        if not all(np.isfinite((one.score, one.spread)).all() for one in self.scores):
+            raise InputError("a score is not a number")
+
+    @property
+    def ranked(self) -> tuple[LabelScore, ...]:
+        """The labels, the highest score first; equal ones in the request's order."""
+        return tuple(sorted(self.scores, key=lambda one: -one.score))
+
+    @property
+    def is_exclusive(self) -> bool:
+        """True where the labels were scored against each other."""
+        return self.rule in ("softmax", "concepts")
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """The labels that stand out, the highest first; empty means "none of these"."""
+        return tuple(one.name for one in self.ranked if one.stands_out)
+
+    def to_document(self) -> dict[str, Any]:
+        """The form of the report: everything but the evidence's voxels; scores by rank, to six digits."""
+        return {
+            "research_use": RESEARCH_USE,
+            "model": self.checkpoint.to_document(),
+            "device": self.device,
+            "precision": self.precision,
+            "looks": [dict(look) for look in self.looks],
+            "label_set": self.label_set,
+            "scoring": {"rule": self.rule, "temperature": self.temperature, "margin": self.margin},
+            "aggregation": str(self.aggregation),
+            "verdict": list(self.verdict) or NONE_OF_THESE,
+            "labels": [_score_document(one) for one in self.ranked],
+            "axis": self.axis,
+            "slices": list(self.slices),
+            "curves": {
+                one.name: [None if np.isnan(n) else round(float(n), 6) for n in self.curves[:, number]]
+                for number, one in enumerate(self.scores)
+            },
+            "concepts": [
+                {"label": one.label, "concept": one.concept, "similarity": round(one.similarity, 6)}
+                for one in self.concepts
+            ],
+            "evidence": [
+                {"label": one.label, "method": one.method, "slices": list(one.slices)} for one in self.evidence
+            ],
+            "notes": list(self.notes),
+            "timings_s": {name: round(value, 3) for name, value in self.timings_s.items()},
+            "counts": dict(self.counts),
+        }
+
+
+def _score_document(one: LabelScore) -> dict[str, Any]:
+    numbers = {name: round(getattr(one, name), 6) for name in ("score", "spread", "low", "high", "margin")}
+    return {"name": one.name, **numbers, "stands_out": one.stands_out}

@@ -1,0 +1,149 @@
+"""Requests for segmentation and downloads and their answers: plain values that can cross a process boundary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import InputError
+from ..imaging.geometry import Box
+from ..imaging.masks import PackedMask
+from ..prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
+
+Direction = Literal["both", "up", "down"]
+HandOver = Literal["auto", "box", "mask", "points"]
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """How 2-D prompts are carried on through the volume, along the axis whose slices they lie on.
+
+    Attributes:
+        start, stop: the first slice that may be reached, and the first that may not; None means the volume's end.
+        direction: towards higher slice numbers, lower ones, or both.
+        hand_over: what a 2-D model is asked with on the next slice: the box around this slice's mask, the mask, or
+            points inside it; ``"auto"`` takes the first of these that it understands. A model with a memory of its own
+            needs none of them.
+        least_agreement: the object has ended where less than this part of two neighbouring masks (their intersection
+            over union, 0..1) agrees: what follows is another object. Of a model with a memory, its own word for
+            "not here" decides instead.
+
+    Raises:
+        InputError: the range holds no slice, or the agreement is not within 0..1.
+    """
+
+    start: int | None = None
+    stop: int | None = None
+    direction: Direction = "both"
+    hand_over: HandOver = "auto"
+    least_agreement: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.stop is not None and self.stop <= (self.start or 0):
+            raise InputError(f"there is no slice from {self.start or 0} to before {self.stop} to propagate to")
+        if not 0 <= self.least_agreement <= 1:
+            raise InputError(f"an agreement lies within 0 and 1, not at {self.least_agreement}")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """Segments to predict, together: a slice that several of them need is encoded once.
+
+    Attributes:
+        request_id: a number that the answer repeats; the caller makes it unique.
+        model_id: the model's card.
+        volume_key: :attr:`FoundationSegLib.imaging.volume.Volume.key` of an image that was sent before.
+        segments: each segment with all its prompts, in RAS. Messages say ``segments[n]`` for the one at place n.
+        intensity: the policy, :mod:`FoundationSegLib.imaging.intensity`.
+        propagation: how 2-D prompts are carried on; None where each changes its own slice only.
+        region: the box of the image that the model sees; nothing is found outside. None for all of it.
+    """
+
+    request_id: int
+    model_id: str
+    volume_key: str
+    segments: tuple[SegmentPrompts, ...]
+    intensity: str = "auto"
+    propagation: Propagation | None = None
+    region: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """Which weights answered: model id, where they came from, revision, and the sha256 of the first file."""
+
+    model_id: str
+    source: str
+    revision: str
+    sha256: str
+
+    def to_document(self) -> dict[str, str]:
+        """The form of the report."""
+        return {"id": self.model_id, "source": self.source, "revision": self.revision, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPrediction:
+    """One segment as it should be now.
+
+    Attributes:
+        mask: the segment's voxels.
+        score: the model's own estimate of the overlap (IoU) with the object, 0..1, averaged over the slices that
+            it decoded; None where it gave none.
+    """
+
+    mask: PackedMask
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to a request.
+
+    Attributes:
+        request_id: that of the request.
+        segments: what was found, in the request's order.
+        intensity: the mapping that was used, in the report's form.
+        checkpoint: which weights answered.
+        device, precision: where and with what numbers, e.g. ``"cpu"``, ``"float32"``.
+        notes: what was clipped, translated, stopped early or encoded again.
+        timings_s: seconds by stage: ``load``, ``encode``, ``decode``.
+        counts: how often the model ran: ``encodes``, ``decodes``.
+    """
+
+    request_id: int
+    segments: tuple[SegmentPrediction, ...]
+    intensity: Mapping[str, Any]
+    checkpoint: CheckpointRecord
+    device: str
+    precision: str
+    notes: tuple[str, ...] = ()
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+_RESULT = "result"  # mask prompts name a file; the voxels of these were never in any
+
+
+def seeds_of(names: Sequence[str], prediction: Prediction) -> tuple[MaskPrompt, ...]:
+    """What was found, as seeds; segments of which nothing was found are none.
+
+    ``names`` are those of the segments, in the order in which they were asked for.
+    """
+    found = zip(names, prediction.segments, strict=True)
+    return tuple(MaskPrompt(_RESULT, name, voxels=one.mask) for name, one in found if not one.mask.box.is_empty)
+
+
+def seeded(prompts: PromptSet, seeds: Sequence[MaskPrompt]) -> PromptSet:
+    """The same prompts, with the seed of the same name before those of each segment that has one.
+
+    Where there are no prompts at all, each seed is a segment: the model is asked what it makes of it. Seeds of
+    segments that are not prompted are left out otherwise: nobody asked for a change of them.
+    """
+    if not prompts.segments:
+        return PromptSet(tuple(SegmentPrompts(seed.segment, (seed,)) for seed in seeds), prompts.space)
+    by_name = {seed.segment: seed for seed in seeds}
+    segments = tuple(
+        SegmentPrompts(one.name, (by_name[one.name], *one.prompts)) if one.name in by_name else one
+        for one in prompts.segments
+    )
+    return PromptSet(segments, prompts.space)

@@ -1,0 +1,1 @@
+"""The interactive session: steps, plan, history, undo, recovery. Numpy only."""

@@ -1,0 +1,294 @@
+"""What a crash would lose: the steps and the voxels of the segments, in one folder, restored onto the same image.
+
+The folder holds no name, path or patient field of the image: it is found by the image's fingerprint.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from ..errors import InputError, OutputError
+from ..folders import Locked, locked
+from ..imaging.masks import MaskTable, PackedMask
+from ..prompts.kinds import MaskPrompt
+from .ledger import Ledger
+from .segment_state import Record, RecordState
+from .segment_store import Done, NewSegment, Outcome, OverlapPolicy
+from .session import Session
+from .steps import PromptAdded, PromptMoved, Step, Steps
+from .steps_document import parse_steps, steps_to_document
+
+VERSION = 1
+_ENDING = ".recovery.json"
+
+
+def _nothing() -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(slots=True)
+class RecoveryFile:
+    """Keeps a session's steps and voxels in a file of its own, every few changes.
+
+    While it is kept, a lock of the operating system says that the session lives: nobody takes it for lost
+    (:func:`find_recoveries`).
+
+    Attributes:
+        folder: where; made when first needed. Several sessions, of several processes, may share it.
+        every: how many changes may be lost.
+        more: what else is to be kept, as JSON values: no path, no name of the image, no patient.
+        path: the file; None until something was written.
+    """
+
+    folder: Path
+    every: int = 5
+    more: Callable[[], Mapping[str, Any]] = _nothing
+    path: Path | None = None
+    _changes: int = 0
+    _name: str = field(default_factory=lambda: secrets.token_hex(8))
+    _segments: dict[str, "_Written"] = field(default_factory=dict)
+    _alive: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def note(self, session: Session, outcome: Outcome) -> bool:
+        """Be told of what happens in the session (``on_outcome``); writes when enough has. True if it wrote.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        if isinstance(outcome, Done):
+            self._changes += 1
+            if self._changes >= self.every:
+                self.write(session)
+                return True
+        return False
+
+    def write(self, session: Session) -> None:
+        """Write everything now; the file of before stays whole until this one is.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        self._changes = 0
+        if session.ledger.store.is_gone:
+            return
+        path = self.folder / f"{self._name}{_ENDING}"
+        temporary = path.with_suffix(".tmp")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path is None:
+                self._alive.enter_context(locked(_lock_of(path)))
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(self._texts(session))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if self.path is None:
+                self._alive.close()
+            reason = error.strerror or type(error).__name__
+            raise OutputError(f"the recovery folder cannot be written: {reason}; make room there") from error
+        self.path = path
+
+    def close(self) -> None:
+        """Delete the file, and the folder if nothing else is in it: the session ended as it should."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        self._alive.close()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        self.path = None
+
+    def _texts(self, session: Session) -> Iterator[str]:
+        """The file's text. Of segments that did not change since the last time it is at hand."""
+        head = {"version": VERSION, "volume": session.volume.key, "time": time.time(), "more": dict(self.more())}
+        yield f'{json.dumps(head)[:-1]}, "segments": {{'
+        ledger, found, is_first = session.ledger, {}, True
+        for key, record in ledger.records.items():
+            if not record.state.steps and not record.known.voxels:
+                continue  # made, and nothing done to it yet
+            name, mask, before = ledger.store.name(key), record.known.mask(), self._segments.get(key)
+            if before is None or not before.is_of(name, record.state, mask):
+                before = _Written(name, record.state, mask, json.dumps(_segment(record, name, ledger.masks)))
+            found[key] = before
+            yield f"{'' if is_first else ', '}{json.dumps(key)}: {before.text}"
+            is_first = False
+        self._segments = found
+        yield "}}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A segment as it was written last, as JSON text."""
+
+    name: str
+    state: RecordState
+    mask: PackedMask
+    text: str
+
+    def is_of(self, name: str, state: RecordState, mask: PackedMask) -> bool:
+        return name == self.name and state is self.state and mask is self.mask
+
+
+def _segment(record: Record, name: str, masks: MaskTable) -> dict[str, Any]:
+    steps = tuple(_without_paths(step) for step in record.state.steps)
+    present = MaskTable()
+    mask = present.put(record.known.mask())
+    about = {"name": name, "provenance": _provenance_without_paths(record.state.provenance)}
+    return about | {"mask": mask, "voxels": present.to_document([mask])} | steps_to_document(steps, masks)
+
+
+def _without_paths(step: Step) -> Step:
+    if isinstance(step, PromptAdded | PromptMoved) and isinstance(step.prompt, MaskPrompt):
+        return replace(step, prompt=replace(step.prompt, file=_file_name(step.prompt.file)))
+    return step
+
+
+def _provenance_without_paths(provenance: Mapping[str, str]) -> dict[str, str]:
+    found = dict(provenance)
+    if "Prompts" in found:
+        prompts = json.loads(found["Prompts"])
+        for prompt in prompts:
+            if "file" in prompt:
+                prompt["file"] = _file_name(prompt["file"])
+        found["Prompts"] = json.dumps(prompts)
+    return found
+
+
+def _file_name(path: str) -> str:
+    return PurePath(path).name or "mask"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a session left behind that did not end as it should.
+
+    Attributes:
+        path: the file.
+        volume_key: the image that it was about.
+        saved: when it was written, in seconds since 1970.
+        segments: the names of the segments by their ids.
+        more: what else was kept (:attr:`RecoveryFile.more`).
+    """
+
+    path: Path
+    volume_key: str
+    saved: float
+    segments: Mapping[str, str]
+    more: Mapping[str, Any]
+
+
+def find_recoveries(folder: Path, volume_key: str | None = None) -> tuple[Recovery, ...]:
+    """What was left behind in a folder, of one image if its key is given, the newest first.
+
+    What is damaged is left out, and so is what belongs to a session that lives, in this process or in another one.
+    """
+    found = []
+    for path in folder.glob(f"*{_ENDING}") if folder.is_dir() else ():
+        with contextlib.suppress(InputError):
+            if not _is_alive(path):
+                found.append(_found(path))
+    wanted = [one for one in found if volume_key in (None, one.volume_key)]
+    return tuple(sorted(wanted, key=lambda one: one.saved, reverse=True))
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _is_alive(path: Path) -> bool:
+    """True while the session that writes a file is there."""
+    try:
+        with locked(_lock_of(path)):
+            return False
+    except Locked:
+        return True
+    except OSError:
+        return False  # a folder that can only be read: nobody writes there now
+
+
+def restore(session: Session, recovery: Recovery) -> tuple[str, ...]:
+    """:func:`restore_into` the segments of a session. Raises as that."""
+    return restore_into(session.ledger, session.volume.key, session.options.policy, recovery)
+
+
+def restore_into(ledger: Ledger, volume_key: str, policy: OverlapPolicy, recovery: Recovery) -> tuple[str, ...]:
+    """Put back what a recovery holds, without asking a model; returns the ids of the segments.
+
+    Segments of the same id and name get their voxels back where they are empty now, and are left alone where they have
+    these voxels already; for all others new ones are made. No voxel of a segment that is there changes, unless the
+    overlap policy allows that.
+
+    Raises:
+        InputError: the file is damaged, or of another image.
+    """
+    document = _read(recovery.path)
+    if document["volume"] != volume_key:
+        raise InputError("this recovery is of another image: load the image that it belongs to")
+    saved = [(key, _parsed(entry, ledger.masks)) for key, entry in document["segments"].items()]
+    return tuple(_put_back(ledger, policy, key, one) for key, one in saved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """A segment as it was."""
+
+    name: str
+    steps: Steps
+    mask: PackedMask
+    provenance: Mapping[str, str]
+
+
+def _parsed(entry: Mapping[str, Any], masks: MaskTable) -> _Saved:
+    try:
+        present = MaskTable()
+        present.take_document(entry["voxels"])
+        provenance = {str(name): str(value) for name, value in entry["provenance"].items()}
+        return _Saved(str(entry["name"]), parse_steps(entry, masks), present.get(entry["mask"]), provenance)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError("the recovery file is damaged") from error
+
+
+def _put_back(ledger: Ledger, policy: OverlapPolicy, key: str, saved: _Saved) -> str:
+    store = ledger.store
+    is_there = key in store.segment_ids and store.name(key) == saved.name
+    if is_there and not saved.mask.box.is_empty and ledger.record(key).known.mask() == saved.mask:
+        return key
+    is_free = is_there and not ledger.record(key).known.voxels and not store.is_locked(key)
+    target = key if is_free else store.add(NewSegment(saved.name, saved.name, segment_id=key))
+    ledger.restore(target, saved.steps, saved.mask, policy, saved.provenance)
+    return target
+
+
+def _found(path: Path) -> Recovery:
+    document = _read(path)
+    try:
+        names = {str(key): str(segment["name"]) for key, segment in document["segments"].items()}
+        return Recovery(path, str(document["volume"]), float(document["time"]), names, dict(document["more"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError("the recovery file is damaged") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] == VERSION and isinstance(document["segments"], dict):
+            return document
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("the recovery file cannot be read") from error
+    raise InputError("the recovery file is of another version")
+
+
+def discard(recovery: Recovery) -> None:
+    """Delete what was left behind, with its folder if nothing else is in it."""
+    for path in (recovery.path, recovery.path.with_suffix(".tmp"), _lock_of(recovery.path)):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        recovery.path.parent.rmdir()

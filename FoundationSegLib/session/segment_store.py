@@ -1,0 +1,288 @@
+"""Needs of a session: where segments are kept, who predicts, where prompts are saved; and what it tells."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FoundationSegError
+from ..imaging.geometry import Box, Geometry
+from ..imaging.masks import Edit, MaskTable, PackedMask, SegmentChange, pack_mask
+from ..imaging.volume import Volume
+from ..requests.segmentation import PredictRequest
+from .steps import ModelChoice, Standing, Steps
+
+
+class OverlapPolicy(StrEnum):
+    """Who keeps a voxel that a segment wants and another segment already has.
+
+    Attributes:
+        PROTECT: the other segment, whichever it is.
+        PROTECT_LOCKED: the other segment if it is locked; unlocked ones lose the voxel.
+        ALLOW: both.
+        OVERWRITE: the new one; every other segment, locked or not, loses the voxel.
+    """
+
+    PROTECT = "protect"
+    PROTECT_LOCKED = "protect-locked"
+    ALLOW = "allow"
+    OVERWRITE = "overwrite"
+
+
+PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity")
+
+
+@dataclass(frozen=True, slots=True)
+class NewSegment:
+    """A segment that is to be made.
+
+    Attributes:
+        name: as the user sees it.
+        kind: what it is, which term and colour go by: the name without a number.
+        number: its place among its like, from 1; 0 for one that stands alone. Numbered ones differ in colour.
+        segment_id: the id that it is to have again, if none has it; a new one where it is empty.
+    """
+
+    name: str
+    kind: str = ""
+    number: int = 0
+    segment_id: str = ""
+
+
+class SegmentStore(Protocol):
+    """The segments of one segmentation, in the voxels of one volume."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The volume's grid, in which all boxes, masks and edits are given."""
+        ...
+
+    @property
+    def is_gone(self) -> bool:
+        """True once the volume or the segmentation was deleted, or the scene closed: nothing can be read or written."""
+        ...
+
+    @property
+    def is_readable(self) -> bool:
+        """False while the segments are kept so that their voxels cannot be read or written; cheap.
+
+        Nothing is compared, written or removed then. :meth:`require_writable` says why.
+        """
+        ...
+
+    def require_writable(self) -> None:
+        """Make sure that segments can be written where they belong; cheap, and asked before every write.
+
+        Raises:
+            InputError, GeometryError: they cannot, with what the user can do about it; nothing is changed.
+        """
+        ...
+
+    @property
+    def segment_ids(self) -> tuple[str, ...]:
+        """The ids of all segments."""
+        ...
+
+    def is_locked(self, segment_id: str) -> bool:
+        """True for a segment that may not be written."""
+        ...
+
+    def name(self, segment_id: str) -> str:
+        """What the user calls the segment."""
+        ...
+
+    def stamp(self, segment_id: str) -> Hashable:
+        """A value that changes whenever the segment's voxels may have changed; cheap. It may change without reason."""
+        ...
+
+    def read(self, segment_id: str, box: Box) -> NDArray[np.bool_]:
+        """The segment in a box of the volume: a new (K, J, I) boolean array."""
+        ...
+
+    def occupied(self, segment_id: str) -> Box:
+        """A box that holds every voxel of the segment."""
+        ...
+
+    def add(self, new: NewSegment) -> str:
+        """Make an empty segment and return its id; one that was withdrawn comes back as it was."""
+        ...
+
+    def withdraw(self, segment_id: str) -> bool:
+        """Delete a segment that :meth:`add` made, if it is empty and nobody changed it; False where it stays."""
+        ...
+
+    def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
+        """Make a change as far as the policy and the locks of others allow, and return what really changed.
+
+        Raises:
+            InputError: the segment itself is locked; nothing is written then.
+        """
+        ...
+
+    def apply(self, edit: Edit) -> Edit:
+        """Undo or redo: make exactly the changes of an edit, and return what really changed."""
+        ...
+
+    def provenance(self, segment_id: str) -> Mapping[str, str]:
+        """Where the segment comes from, as :meth:`describe` was told; empty if it was told nothing."""
+        ...
+
+    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
+        """Say where the segment comes from, by the names of :data:`PROVENANCE`; nothing takes that away."""
+        ...
+
+
+class Predictor(Protocol):
+    """The part of a client that a session uses; see :class:`FoundationSegLib.worker.client.Client`."""
+
+    def send_volume(self, volume: Volume) -> None:
+        """Hand over an image; requests name it by its key."""
+        ...
+
+    def remove_volume(self, volume_key: str) -> None:
+        """Let go of an image."""
+        ...
+
+    def submit(self, request: PredictRequest) -> None:
+        """Ask. Whatever was asked before and is not answered yet is dropped."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Stop a request that is under way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSteps:
+    """What is kept of a segment for a later session.
+
+    Attributes:
+        steps: its steps.
+        now: what they come to, for those who show the prompts.
+        result: a text that tells whether the segment's voxels are those that the steps led to.
+        masks: what the steps refer to.
+    """
+
+    steps: Steps
+    now: Standing
+    result: str
+    masks: MaskTable
+
+
+class ImageSource(Protocol):
+    """Where an image comes from that others may change meanwhile, such as a volume node."""
+
+    def stamp(self) -> Hashable:
+        """A value that changes whenever the image may have changed; cheap. It may change without reason."""
+        ...
+
+    def read(self) -> Volume:
+        """The image as it is now.
+
+        Raises:
+            InputError, GeometryError: there is none any more that could be used.
+        """
+        ...
+
+
+class PromptStore(Protocol):
+    """Where the steps of a segment are kept with it, such as markups in the scene (design D8)."""
+
+    def read(self, segment_id: str) -> Mapping[str, Any] | None:
+        """What was kept for the segment, perhaps in an earlier session: :meth:`.steps_document.steps_to_document` with
+        the ``result`` beside; None if nothing was."""
+        ...
+
+    def write(self, segment_id: str, kept: KeptSteps) -> None:
+        """Keep a segment's steps in place of those that were kept before."""
+        ...
+
+
+def read_segment(store: SegmentStore, segment_id: str) -> PackedMask:
+    """All voxels of a segment."""
+    box = store.occupied(segment_id)
+    return pack_mask(store.read(segment_id, box), box.start_kji)
+
+
+What = Literal["predicted", "noted", "undone", "redone", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Something was written, or taken back.
+
+    Attributes:
+        what: how it came about.
+        changes: what segments gained and lost, by id; several changes of one segment one after the other.
+        created: the ids of segments that came into being with it, empty ones that waited for it included.
+        removed: the ids of segments that went with it, because it was their coming into being that was undone.
+        scores: the model's own estimates of the overlap, 0..1, by segment id.
+        notes: what the model had to say.
+        forgotten: how many of the oldest actions can no longer be undone, for want of room in the history.
+    """
+
+    what: What
+    changes: Mapping[str, tuple[SegmentChange, ...]]
+    created: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    forgotten: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An answer that would take away more than was agreed on. Nothing is written until it is confirmed.
+
+    Attributes:
+        changes: what segments would gain and lose, by id.
+        lost_share: the largest part of a segment that would go, 0..1.
+        by_hand: how many voxels would change that were drawn or erased by hand.
+    """
+
+    changes: Mapping[str, SegmentChange]
+    lost_share: float
+    by_hand: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request failed, or its answer cannot be written.
+
+    Attributes:
+        error: why.
+        is_waiting: what it was for waits to be asked again, alone or with the next prompt, or to be discarded;
+            otherwise it was given up.
+    """
+
+    error: FoundationSegError
+    is_waiting: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChanged:
+    """Somebody changed the voxels of the image. Segments and steps stay as they are; what is asked next is of the new
+    image, and so is what was under way.
+    """
+
+
+Outcome = Done | Pending | Refused | ImageChanged
+
+
+@dataclass(slots=True)
+class Options:
+    """What a session goes by; may be changed at any time, for what comes after.
+
+    Attributes:
+        choice: which model answers.
+        policy: who keeps voxels that a segment wants and another has.
+        ask_above: the part of a segment, 0..1, that a prompt may delete without being confirmed; voxels that were
+            drawn or erased by hand are asked for in any case. None: never ask.
+    """
+
+    choice: ModelChoice | None = None
+    policy: OverlapPolicy = OverlapPolicy.PROTECT
+    ask_above: float | None = 0.5

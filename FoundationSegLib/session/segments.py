@@ -1,0 +1,211 @@
+"""Segments of a session: one segment for scripts and panels, and many at once."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..catalog.model_cards import ModelCard
+from ..errors import InputError
+from ..prompts.capabilities import segments_by_name
+from ..prompts.kinds import Polarity, Prompt, PromptSet, SegmentPrompts
+from ..prompts.placement import prompts_in_ras
+from ..prompts.regions import AroundPrompt, Region
+from ..requests.segmentation import Propagation
+from .pending_edit import Action
+from .segment_store import NewSegment
+from .session import Session
+from .steps import (
+    PROMPT_STEPS,
+    ModelChoice,
+    PolarityChanged,
+    PromptAdded,
+    PromptMoved,
+    PromptRemoved,
+    PropagateStep,
+    RegionStep,
+    Step,
+    Steps,
+    restated,
+    standing,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSession:
+    """A segment of a session. Holds nothing itself: any number of these may stand for the same segment.
+
+    Every change asks the model again. All methods that change something raise what :meth:`.session.Session.act` raises.
+    """
+
+    session: Session
+    segment_id: str
+
+    @property
+    def steps(self) -> Steps:
+        """All steps of the segment, written ones first, then those that wait for an answer."""
+        self.session.ledger.record(self.segment_id)
+        return self.session.steps(self.segment_id)
+
+    @property
+    def prompts(self) -> Mapping[str, Prompt]:
+        """The prompts by their keys, in the order in which they were first given."""
+        return {held.key: held.prompt for held in standing(self.steps).prompts}
+
+    @property
+    def next_key(self) -> int:
+        """The number of the key that the next prompt gets; none that the segment had comes again."""
+        numbers = [int(step.key) for step in self.steps if isinstance(step, PROMPT_STEPS) and step.key.isdecimal()]
+        return max(numbers, default=0) + 1
+
+    def add(self, *prompts: Prompt) -> tuple[str, ...]:
+        """Give prompts, together; returns their keys."""
+        first = self.next_key
+        keys = tuple(str(first + n) for n in range(len(prompts)))
+        self._act(*(PromptAdded(key, prompt) for key, prompt in zip(keys, prompts, strict=True)))
+        return keys
+
+    def remove(self, *keys: str) -> None:
+        """Take prompts back, whichever they are. What they added goes, unless it became the seed meanwhile."""
+        self._act(*(PromptRemoved(key) for key in keys))
+
+    def move(self, key: str, prompt: Prompt) -> None:
+        """Put a prompt elsewhere, or change it in any other way."""
+        self._act(PromptMoved(key, prompt))
+
+    def set_polarity(self, key: str, polarity: Polarity) -> None:
+        """Make a prompt positive or negative."""
+        self._act(PolarityChanged(key, polarity))
+
+    def propagate(self, propagation: Propagation | None = None) -> None:
+        """Carry on what was found on slices. Slices that were corrected, by hand or by prompts, stay as they are."""
+        self._act(PropagateStep(propagation or Propagation()))
+
+    def limit(self, region: Region | None) -> None:
+        """Limit what comes to a region; None: not any more."""
+        self._act(RegionStep(region))
+
+    def ask_again(self, choice: ModelChoice) -> None:
+        """Ask another model, or another version, with the same prompts; corrections by hand are asked for first."""
+        self._replace(restated(self.steps, choice), is_asked_again=True)
+
+    def replay(self, steps: Steps) -> None:
+        """Put other steps in the place of the segment's own, for example those of an earlier session."""
+        if not steps:
+            raise InputError("there are no steps to replay")
+        self._replace(steps)
+
+    def _replace(self, steps: Steps, is_asked_again: bool = False) -> None:
+        self.session.act(Action({self.segment_id: steps}, self.session.options.choice, True, is_asked_again))
+
+    def _act(self, *steps: Step) -> None:
+        if steps:
+            self.session.act(Action({self.segment_id: steps}, self.session.options.choice))
+
+
+def new_segment(session: Session, name: str) -> SegmentSession:
+    """A new, empty segment; its term and colour go by its name. Undoing takes it away again."""
+    return SegmentSession(session, session.create(NewSegment(name, name)))
+
+
+def next_segment(session: Session, kind: str = "Segment") -> SegmentSession:
+    """A new, empty segment with the next free number behind its name: ``Lesion 1``, ``Lesion 2``, ..."""
+    new = _numbered(session, kind, 1)[0]
+    return SegmentSession(session, session.create(new))
+
+
+def free_segment(session: Session, kind: str) -> NewSegment:
+    """A segment to be made that is called as it is, or that has the next free number where that name is taken."""
+    store = session.ledger.store
+    is_taken = kind in {store.name(segment_id) for segment_id in store.segment_ids}
+    return _numbered(session, kind, 1)[0] if is_taken else NewSegment(kind, kind)
+
+
+def add_objects(
+    session: Session, prompts: Sequence[Prompt], kind: str = "Lesion", region: Region | None = None
+) -> tuple[str, ...]:
+    """One prompt for each object makes one numbered segment each, in one request: slices are encoded once.
+
+    The segments are there at once, empty, with their prompts, and keep to a region if one is given; undoing takes all
+    of them away again. Returns their ids. Raises as :meth:`.session.Session.act`.
+    """
+    new, limit = _numbered(session, kind, len(prompts)), _limit(None, region)
+    given = ((*limit, PromptAdded("1", prompt)) for prompt in prompts)
+    return session.act_on_new(list(zip(new, given, strict=True)))
+
+
+def import_prompts(session: Session, prompts: PromptSet, region: Region | None = None) -> tuple[str, ...]:
+    """Give all prompts of a prompts file, together: to segments of these names, which are made where there are none.
+
+    The segments keep to a region if one is given. One segment after the other where the model sees what is around the
+    prompts of each. Returns the ids of the segments, in order. Raises as :meth:`.session.Session.act`.
+    """
+    ledger, intents = session.ledger, []
+    known = {ledger.store.name(key): key for key in reversed(ledger.store.segment_ids)}
+    for segment in prompts_in_ras(prompts, session.volume.geometry).segments:
+        target = known.get(segment.name) or NewSegment(segment.name, segment.name)
+        first, before = 1, None
+        if isinstance(target, str):
+            known_segment = SegmentSession(session, target)
+            first, before = known_segment.next_key, standing(known_segment.steps).region
+        limit = _limit(before, region)
+        steps = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
+        intents.append((target, (*limit, *steps)))
+    choice = session.options.choice
+    if choice is not None and isinstance(choice.region, AroundPrompt):
+        return tuple(segment_id for one in intents for segment_id in session.act_on_new([one]))
+    return session.act_on_new(intents)
+
+
+def add_named(
+    session: Session,
+    card: ModelCard,
+    classes: Sequence[str] = (),
+    texts: Sequence[str] = (),
+    region: Region | None = None,
+) -> tuple[str, ...]:
+    """A segment for each class and each text, all in one request: the model looks at the image once.
+
+    Segments of these names are used where there are any. Returns their ids, in order. Raises as
+    :func:`.named_prompts.segments_by_name` and
+    :meth:`.session.Session.act`.
+    """
+    named = segments_by_name(card, classes, texts)
+    return import_prompts(session, PromptSet(named), region) if named else ()
+
+
+def export_prompts(session: Session) -> PromptSet:
+    """The prompts of all segments that have any, as a prompts file holds them; names that come again are numbered.
+
+    Masks go by file and segment: their voxels are no part of a prompts file.
+    """
+    found: dict[str, SegmentPrompts] = {}
+    for segment_id in session.ledger.store.segment_ids:
+        held = standing(session.ledger.record(segment_id).state.steps).prompts
+        if held:
+            name = _free_name(session.ledger.store.name(segment_id).strip() or "Segment", found)
+            found[name] = SegmentPrompts(name, tuple(one.prompt for one in held))
+    return PromptSet(tuple(found.values()))
+
+
+def _limit(before: Region | None, region: Region | None) -> tuple[RegionStep, ...]:
+    """The step that limits a segment to a region, if one is given and it does not keep to it already."""
+    return (RegionStep(region),) if region is not None and region != before else ()
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
+def _numbered(session: Session, kind: str, count: int) -> tuple[NewSegment, ...]:
+    store = session.ledger.store
+    taken = {store.name(segment_id) for segment_id in store.segment_ids}
+    found: list[NewSegment] = []
+    number = 0
+    while len(found) < count:
+        number += 1
+        if f"{kind} {number}" not in taken:
+            found.append(NewSegment(f"{kind} {number}", kind, number))
+    return tuple(found)

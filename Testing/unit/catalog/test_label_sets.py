@@ -1,0 +1,144 @@
+import re
+
+import pytest
+
+from FoundationSegLib.catalog import label_sets
+from FoundationSegLib.catalog.label_sets import find_label_set, parse_label_set, read_label_set, read_label_sets
+from FoundationSegLib.errors import InputError
+
+SHIPPED = read_label_sets(label_sets.label_set_folder())
+TOML = """
+id = "mine"
+title = "Mine"
+kind = "findings"
+negative_templates = ["no {}"]
+
+[[labels]]
+name = "Cyst"
+phrasings = ["a cyst", "a fluid-filled lesion"]
+code = { scheme = "SCT", value = "367643001", meaning = "Cyst" }
+"""
+
+
+def test_what_comes_along():
+    assert set(SHIPPED) == {
+        "modality",
+        "body-part",
+        "chest-xray-findings",
+        "ct-abdomen-organs",
+        "ultrasound-views",
+        "endoscopy-views",
+        "fundus-findings",
+        "pathology-tissue",
+    }
+
+
+@pytest.mark.parametrize("labels", SHIPPED.values(), ids=SHIPPED)
+def test_every_label_has_phrasings_a_negation_and_a_source(labels):
+    assert labels.source and labels.title
+    for label in labels.labels:
+        assert len(labels.texts(label)) >= 2, label.name
+        assert labels.negative_texts(label), label.name
+        assert not set(labels.texts(label)) & set(labels.negative_texts(label)), label.name
+
+
+@pytest.mark.parametrize("labels", SHIPPED.values(), ids=SHIPPED)
+def test_no_sentence_stands_for_two_labels(labels):
+    texts = [text.casefold() for label in labels.labels for text in labels.texts(label)]
+    assert len(set(texts)) == len(texts)
+
+
+def verhoeff(number):
+    """The check digit that every SNOMED CT identifier ends with (SNOMED CT Release File Specification, 4.6)."""
+    step = [1, 5, 7, 6, 2, 8, 3, 0, 9, 4]
+    rows = [list(range(10))]
+    for _ in range(7):
+        rows.append([rows[-1][step[n]] for n in range(10)])
+    check = 0
+    for position, digit in enumerate(map(int, reversed(number))):
+        one, other = check, rows[position % 8][digit]
+        turned = (one + other) % 5 if other < 5 else 5 + (one + other) % 5
+        flipped = (one - other) % 5 if other >= 5 else 5 + (one - other) % 5
+        check = turned if one < 5 else flipped
+    return check == 0
+
+
+def test_the_check_digit_tells_wrong_codes():
+    assert verhoeff("10200004") and verhoeff("1187332001")
+    assert not any(verhoeff(wrong) for wrong in ("10200005", "10020004", "1187332010"))
+
+
+@pytest.mark.parametrize("labels", SHIPPED.values(), ids=SHIPPED)
+def test_codes_are_codes(labels):
+    coded = [label.code for label in labels.labels if label.code]
+    assert len(coded) * 2 >= len(labels.labels) or labels.id in ("endoscopy-views", "pathology-tissue")
+    for code in coded:
+        assert code.scheme in ("SCT", "DCM") and code.meaning
+        if code.scheme == "SCT":
+            assert re.fullmatch(r"[1-9][0-9]{5,17}", code.value) and verhoeff(code.value), code
+        else:
+            assert re.fullmatch(r"[A-Z]{2,8}", code.value), code
+
+
+def test_organs_have_concepts_and_a_segment_is_one_of_them():
+    organs = SHIPPED["ct-abdomen-organs"]
+    assert organs.one_in_segment and organs.kind == "findings"
+    assert all(label.concepts and label.category == "structure" for label in organs.labels)
+
+
+def test_users_sets_join_those_that_come_along_and_may_replace_them(tmp_path, monkeypatch):
+    monkeypatch.setenv(label_sets.LABEL_SETS_VARIABLE, str(tmp_path))
+    (tmp_path / "mine.toml").write_text(TOML, encoding="utf-8")
+    (tmp_path / "modality.toml").write_text(TOML.replace('"mine"', '"modality"'), encoding="utf-8")
+    (tmp_path / "._mine.toml").write_text("what a Mac leaves", encoding="utf-8")
+    sets = read_label_sets()
+    assert set(sets) == {*SHIPPED, "mine"}
+    assert sets["modality"].names == ("Cyst",)
+    assert find_label_set(sets, "mine").labels[0].code.value == "367643001"
+    with pytest.raises(InputError, match="no label set is called 'none'; there are: body-part"):
+        find_label_set(sets, "none")
+
+
+def test_a_folder_that_was_named_and_is_not_there_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv(label_sets.LABEL_SETS_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(InputError, match="names no folder: none"):
+        read_label_sets()
+    with pytest.raises(InputError, match="install FoundationSeg again"):
+        read_label_sets(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (('kind = "findings"', 'kind = "both"'), "kind: must be one of exclusive, findings"),
+        (('title = "Mine"', 'titel = "Mine"'), "unknown field 'titel'"),
+        (('name = "Cyst"', "name = 3"), r"labels\[0\]: name: must be str"),
+        (('name = "Cyst"', 'name = ""'), "name: is empty"),
+        (('"no {}"', '"no"'), "template 'no'"),
+        (('"367643001"', "367643001"), "value: must be str"),
+        (('id = "mine"', 'id = "other"'), "named after its id, other.toml"),
+        (("[[labels]]", "[labels]"), "labels: must be a list"),
+        (('title = "Mine"', 'title = "Mi'), "cannot be read"),
+        (('"a cyst"', '"a\\u001bcyst"'), "control characters"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_wrong_is_named(tmp_path, change, why):
+    path = tmp_path / "mine.toml"
+    path.write_text(TOML.replace(*change), encoding="utf-8")
+    with pytest.raises(InputError, match=why) as error:
+        read_label_set(path)
+    assert str(error.value).startswith("mine.toml: ") and str(tmp_path) not in str(error.value)
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "big.toml").write_bytes(b" " * 1_000_001)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    for name in ("big", "binary", "missing"):
+        with pytest.raises(InputError, match=f"{name}.toml: "):
+            read_label_set(tmp_path / f"{name}.toml")
+
+
+def test_a_document_is_named_by_its_origin():
+    with pytest.raises(InputError, match=r"^labels: labels is missing"):
+        parse_label_set({"id": "a", "title": "b", "kind": "findings"}, "labels")

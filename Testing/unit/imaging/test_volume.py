@@ -1,0 +1,110 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume, require_image
+
+SHAPE = (3, 4, 5)
+RAMP = np.arange(60, dtype=np.int16).reshape(SHAPE)
+GRID = geometry_from_spacing(SHAPE)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [RAMP.copy(), np.asfortranarray(RAMP), np.repeat(RAMP, 2, axis=2)[:, :, ::2], RAMP[::-1].copy()[::-1]],
+    ids=["copy", "fortran", "strided", "reversed"],
+)
+def test_the_key_is_of_the_voxels_not_of_their_memory(array):
+    first, second = Volume(RAMP, GRID), Volume(array, geometry_from_spacing(SHAPE), name="other", modality="CT")
+    assert first.key == second.key
+    assert len(first.key) == 32
+    assert int(first.key, 16) >= 0
+
+
+@given(st.integers(0, 59), st.integers(1, 2**15))
+def test_one_voxel_changes_the_key(place, difference):
+    other = RAMP.copy()
+    other.flat[place] ^= np.int16(difference) if difference < 2**15 else np.int16(-(2**15))
+    assert Volume(RAMP, GRID).key != Volume(other, GRID).key
+
+
+def test_everything_that_makes_another_image_makes_another_key():
+    moved = np.eye(4)
+    moved[0, 3] = 1e-9
+    flat = geometry_from_spacing((1, 3, 20))
+    volumes = [
+        Volume(RAMP, GRID),
+        Volume(RAMP.astype(np.uint16), GRID),
+        Volume(RAMP.astype(np.int32), GRID),
+        Volume(RAMP.astype(np.float32), GRID),
+        Volume(RAMP, geometry_from_spacing(SHAPE, (1.0, 1.0, 1.1))),
+        Volume(RAMP, Geometry(moved, SHAPE)),
+        Volume(RAMP.reshape(1, 3, 20), flat),
+        Volume(RAMP.reshape(1, 1, 20, 3), geometry_from_spacing((1, 1, 20))),
+    ]
+    assert all(first.key != second.key for first, second in itertools.combinations(volumes, 2))
+
+
+@pytest.mark.parametrize(("shape", "colour"), [((3, 4, 5), False), ((3, 4, 5, 3), True), ((1, 4, 3), False)])
+def test_colour_is_a_fourth_axis_of_three(shape, colour):
+    assert Volume(np.zeros(shape, np.uint8), geometry_from_spacing(shape[:3])).is_colour is colour
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 5)), "three axes"),
+        (np.zeros((3, 4, 5, 4)), "three colours"),
+        (np.zeros((3, 4, 5, 1)), "three colours"),
+        (np.zeros((2, 3, 4, 5, 3)), "three axes"),
+        (np.zeros(SHAPE, bool), "bool"),
+        (np.zeros(SHAPE, complex), "complex"),
+        (np.zeros(SHAPE, "U1"), "whole or real numbers"),
+        (np.zeros((5, 4, 3)), "do not agree"),
+        (np.zeros((3, 4, 0)), "do not agree"),
+    ],
+)
+def test_arrays_that_are_no_image_are_refused(array, message):
+    with pytest.raises(InputError, match=message):
+        Volume(array, GRID)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", ">i2", "u8", "i8", "f2", "<f4", ">f4", "f8"])
+def test_an_image_with_something_to_see_is_accepted(dtype):
+    volume = Volume(RAMP.astype(dtype), GRID)
+    require_image(volume)
+    assert volume.key != Volume(volume.array_kji[::-1], GRID).key
+    with pytest.raises(InputError, match="every voxel is 7"):
+        require_image(Volume(np.full(SHAPE, 7, dtype), GRID))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_values_that_are_not_finite_are_refused_and_counted(wrong, dtype):
+    array = RAMP.astype(dtype)
+    array[0, 0, 0] = array[2, 3, 4] = wrong
+    with pytest.raises(InputError, match="has 2 values that are not a number or infinite"):
+        require_image(Volume(array, GRID))
+
+
+def test_an_image_of_nothing_but_nan_is_refused_for_that():
+    with pytest.raises(InputError, match="60 values that are not a number"):
+        require_image(Volume(np.full(SHAPE, math.nan), GRID))
+
+
+def test_a_constant_colour_image_is_refused():
+    with pytest.raises(InputError, match="constant"):
+        require_image(Volume(np.full((*SHAPE, 3), 9, np.uint8), GRID))
+
+
+@pytest.mark.parametrize("window", [(float("nan"), 40.0), (400.0, float("inf"))])
+def test_a_display_window_that_is_no_number_is_refused(window):
+    array = np.zeros((2, 3, 4), np.int16)
+    with pytest.raises(InputError, match="display window"):
+        Volume(array, geometry_from_spacing(array.shape), window_level=window)

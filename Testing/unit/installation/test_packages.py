@@ -1,0 +1,195 @@
+import shlex
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.errors import Cancelled, PackageError, PackageMissingError
+from FoundationSegLib.installation.packages import (
+    PipTool,
+    canonical,
+    file_bytes,
+    install_packages,
+    missing_packages,
+    pip_command,
+    plan_packages,
+    requirement_name,
+    unusable_package,
+)
+from FoundationSegLib.progress import CancelToken, Progress
+
+INSTALLED = {"torch": "2.13.0+cpu", "numpy": "2.4.6", "SimpleITK": "2.5.3", "timm": "1.0.17"}
+
+
+def version_of(name):
+    return INSTALLED.get(name, "")
+
+
+def entry(name, version, url="https://example.org/x.whl"):
+    return {"metadata": {"name": name, "version": version}, "download_info": {"url": url}}
+
+
+class Recorded:
+    """A tool that says what it is told to, and remembers what it is asked."""
+
+    def __init__(self, *entries):
+        self.document, self.asked, self.installed = {"install": list(entries)}, [], []
+
+    def report(self, requirements, constraints, progress):
+        self.asked.append((tuple(requirements), tuple(constraints)))
+        return self.document
+
+    def install(self, requirements, constraints, progress):
+        self.installed.append((tuple(requirements), tuple(constraints)))
+
+
+def plan(tool, *requirements):
+    return plan_packages(requirements, tool, Progress(), version_of, lambda url: 5_000_000)
+
+
+def test_what_is_typed_by_hand_keeps_its_version_ranges():
+    command = pip_command(("transformers>=4.57,<6", "torch>=2.4,!=2.9.*", "timm"))
+    assert shlex.split(command) == ["pip", "install", "transformers>=4.57,<6", "torch>=2.4,!=2.9.*", "timm"]
+    assert '"transformers>=4.57,<6"' in command, "Windows knows no other quotes"
+
+
+def test_what_is_installed_is_held_and_the_plan_says_what_comes():
+    tool = Recorded(entry("open_clip_torch", "3.3.0"), entry("timm", "1.0.22"))
+    made = plan(tool, "open_clip_torch>=3.0", "timm")
+    constraints = ("torch==2.13.0+cpu", "numpy==2.4.6", "SimpleITK==2.5.3")
+    assert tool.asked == [(("open_clip_torch>=3.0", "timm"), constraints)]
+    assert [(p.name, p.version, p.installed, p.bytes) for p in made.packages] == [
+        ("open_clip_torch", "3.3.0", "", 5_000_000),
+        ("timm", "1.0.22", "1.0.17", 5_000_000),
+    ]
+    assert made.harms == ()
+    install_packages(made, tool, Progress())
+    assert tool.installed == [(("open_clip_torch>=3.0", "timm"), constraints)]
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "SimpleITK", "simpleitk"])
+def test_a_plan_that_would_replace_what_has_to_stay_is_refused(name):
+    INSTALLED["simpleitk"] = "2.5.3"
+    tool = Recorded(entry(name, "9.9"), entry("voxtell", "0.1.2"))
+    made = plan(tool, "voxtell")
+    assert [package.name for package in made.harms] == [name]
+    with pytest.raises(PackageError, match=f"would replace what is installed \\({name} .* -> 9.9"):
+        install_packages(made, tool, Progress())
+    assert tool.installed == []
+
+
+def test_nothing_to_do_asks_nobody():
+    tool = Recorded()
+    install_packages(plan(tool, "timm"), tool, Progress())
+    assert tool.installed == []
+
+
+@pytest.mark.parametrize(
+    "document", [None, [], {}, {"install": [3]}, {"install": None}, {"install": [{"metadata": {}}]}]
+)
+def test_a_report_that_makes_no_sense(document):
+    tool = Recorded()
+    tool.document = document
+    with pytest.raises(PackageError, match="update pip"):
+        plan(tool, "timm")
+
+
+@pytest.mark.parametrize("requirement", ["--index-url=http://evil", "-r file", "", " ", "../here"])
+def test_an_option_in_a_card_is_no_package(requirement):
+    tool = Recorded()
+    with pytest.raises(PackageError, match="names no package"):
+        plan(tool, requirement)
+    assert tool.asked == []
+
+
+def test_missing_packages_are_found_without_asking():
+    assert missing_packages(["timm>=1.0", "torch", "voxtell<1"], version_of) == ["voxtell<1"]
+
+
+def wheel(folder, name, version, requires=(), members=None):
+    info = f"{name}-{version}.dist-info"
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {r}" for r in requires),
+    ]
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", "")
+        for path, content in (members or {}).items():
+            archive.writestr(path, content)
+        archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def local_index(tmp_path, monkeypatch):
+    """pip finds packages in a folder alone."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    return tmp_path
+
+
+def test_the_real_pip_reports_and_changes_nothing(local_index):
+    wheel(local_index, "foundationseg_sample", "1.0", ["foundationseg_needed"])
+    wheel(local_index, "foundationseg_needed", "2.0")
+    made = plan_packages(("foundationseg_sample",), PipTool(), Progress())
+    found = {(package.name, package.version) for package in made.packages}
+    assert found == {("foundationseg_sample", "1.0"), ("foundationseg_needed", "2.0")}
+    command = (sys.executable, "-m", "pip", "show", "foundationseg_sample")
+    check = subprocess.run(command, capture_output=True, check=False)
+    assert check.returncode != 0
+
+
+def test_the_real_pip_finds_no_way_around_what_has_to_stay(local_index):
+    wheel(local_index, "foundationseg_sample", "1.0", ["numpy<0.1"])
+    wheel(local_index, "numpy", "0.0.1")
+    with pytest.raises(PackageError, match="cannot be installed"):
+        plan_packages(("foundationseg_sample",), PipTool(), Progress())
+
+
+def test_pip_can_be_stopped():
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        PipTool().report(("x",), (), Progress(token=token))
+
+
+def test_sizes_of_files_that_nobody_serves():
+    assert file_bytes("file:///etc/passwd") == 0
+    assert file_bytes("http://127.0.0.1:1/x.whl") == 0
+
+
+def test_the_packages_of_all_models_come_on_top_of_what_is_there(full, tmp_path, bar):
+    """All at once, as after trying every model: torch, torchvision and numpy stay as they are."""
+    if not full:
+        pytest.skip("the package index is asked in the full run only")
+    small = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path), "yacs")
+    if subprocess.run(small, capture_output=True).returncode:
+        pytest.skip("the package index cannot be reached")
+    wanted = tuple(dict.fromkeys(text for card in read_catalogue().values() for text in card.packages))
+    assert {requirement_name(text) for text in wanted} >= {"nnInteractive", "voxtell", "monai", "transformers"}
+    made = plan_packages(wanted, PipTool(), Progress(), size_of=lambda url: 0)
+    coming = {canonical(package.name) for package in made.packages}
+    bar("packages that all models bring", len(coming), "torch, torchvision and numpy untouched")
+    assert made.harms == ()
+    assert not coming & {"torch", "torchvision", "numpy"}
+    assert {line.partition("==")[0] for line in made.constraints} >= {"torch", "torchvision", "numpy"}
+    with pytest.raises(PackageError):  # another torch is none that goes with what is there
+        plan_packages((*wanted, "torch<2.5"), PipTool(), Progress(), size_of=lambda url: 0)
+
+
+def test_what_cannot_be_imported_is_absent_too_old_or_broken():
+    absent = unusable_package("M", ModuleNotFoundError("No module named 'x.y'", name="x.y"), ["numpy", "x>=2"])
+    assert isinstance(absent, PackageMissingError)
+    assert str(absent) == 'M needs the Python package x.y; install it with: pip install "x>=2"'
+    old = unusable_package("M", ImportError("cannot import name 'new'", name="numpy"), ["numpy>=999"])
+    assert isinstance(old, PackageMissingError) and str(old).endswith('pip install "numpy>=999"')
+    broken = unusable_package("M", ImportError("libx.so: cannot open", name="numpy"), ["numpy"])
+    assert not isinstance(broken, PackageMissingError)
+    assert str(broken) == "M cannot use the Python package numpy (libx.so: cannot open); install it again"

@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.installation.inspection import Device, DeviceReport, PythonReport
+from FoundationSegLib.installation.packages import requirement_name, requirements_of
+from FoundationSegLib.installation.readiness import Stored, assess
+
+CATALOGUE = read_catalogue()
+TINY = CATALOGUE["sam2.1-hiera-tiny"]
+READY = Stored("ready", TINY.source.bytes, 1 << 40, False, False, False)
+ABSENT = replace(READY, status="absent", bytes_here=0)
+VERSIONS = {
+    "torch": "2.8.0+cu128",
+    "transformers": "5.1.0",
+    "numpy": "2.4.6",
+    "scipy": "1.17",
+    "huggingface_hub": "1.5",
+}
+PYTHON = PythonReport("3.12.10", "Linux", VERSIONS)
+
+
+def needs(*arguments):
+    return [lack.need for lack in assess(*arguments).lacks]
+
+
+def without(*names):
+    return replace(PYTHON, packages={name: v for name, v in VERSIONS.items() if name not in names})
+
+
+def test_a_model_with_everything_is_ready():
+    found = assess(TINY, PYTHON, READY)
+    assert found.lacks == ()
+    assert found.is_ready
+    assert found.is_possible
+
+
+def test_what_is_missing_comes_in_the_order_in_which_to_deal_with_it():
+    gated = replace(TINY, gated=True)
+    stored = replace(ABSENT, must_accept=True, free_bytes=10)
+    devices = DeviceReport((Device("cpu", "", 1_000_000),))
+    python = replace(without("torch"), version="3.9.2", devices=devices)
+    expected = ["python", "packages", "license", "gate", "room", "weights", "memory"]
+    assert needs(gated, python, stored) == expected
+    assert needs(replace(gated, family="unheard-of"), python, stored) == ["adapter", *expected]
+
+
+def test_a_package_counts_as_missing_in_a_version_that_is_not_allowed():
+    old = replace(PYTHON, packages={**VERSIONS, "torch": "2.2.2"})
+    assert assess(TINY, old, READY).missing_packages == ("torch>=2.4,!=2.9.*",)
+
+
+def test_the_hubs_client_is_wanted_for_a_download_alone():
+    python = without("huggingface_hub")
+    assert assess(TINY, python, READY).is_ready
+    assert needs(TINY, python, ABSENT) == ["packages", "weights"]
+
+
+def test_nothing_is_said_of_a_python_that_was_not_asked():
+    assert needs(TINY, None, ABSENT) == ["weights"]
+
+
+@pytest.mark.parametrize("status", ["partial", "damaged"])
+def test_what_is_there_already_is_told(status):
+    lack = assess(TINY, PYTHON, replace(ABSENT, status=status, bytes_here=1000)).lack("weights")
+    assert lack.items == (status,)
+    assert lack.bytes == TINY.source.bytes - (1000 if status == "partial" else 0)
+
+
+def test_terms_and_a_login_are_asked_for_once():
+    gated = replace(TINY, gated=True)
+    assert needs(gated, PYTHON, replace(ABSENT, must_accept=True, is_accepted=True, has_login=True)) == ["weights"]
+    assert needs(gated, PYTHON, replace(READY, must_accept=True)) == [], "what is there can be used"
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("auto", []), ("cuda", []), ("cpu", ["cpu"]), ("mps", [])])
+def test_memory_is_a_warning_about_the_device_that_will_be_used(choice, expected):
+    devices = DeviceReport((Device("cuda", "", 24 << 30), Device("cpu", "", 1 << 30)))
+    found = assess(TINY, replace(PYTHON, devices=devices), READY, choice)
+    assert [lack.items[0] for lack in found.lacks] == expected
+    assert found.is_ready
+
+
+def test_a_device_that_does_not_say_its_memory_is_not_held_against():
+    devices = DeviceReport((Device("cpu", "", 0),))
+    assert assess(TINY, replace(PYTHON, devices=devices), READY).lacks == ()
+
+
+@given(
+    st.sampled_from(sorted(CATALOGUE)),
+    st.sets(st.sampled_from(sorted(VERSIONS))),
+    st.sampled_from(["absent", "partial", "ready", "damaged"]),
+    st.integers(0, 1 << 33),
+    st.integers(0, 1 << 33),
+    st.booleans(),
+    st.booleans(),
+)
+def test_ready_means_that_nothing_but_memory_is_missing(model_id, missing, status, here, free, accepted, login):
+    card = CATALOGUE[model_id]
+    python = without(*missing)
+    found = assess(card, python, Stored(status, here, free, card.license.must_accept, accepted, login))
+    assert found.is_ready == (not [lack for lack in found.lacks if lack.need != "memory"])
+    assert (found.lack("weights") is None) == (status == "ready")
+    assert all(lack.bytes >= 0 for lack in found.lacks)
+    told = {requirement_name(text) for text in found.missing_packages}
+    wanted = {requirement_name(text) for text in requirements_of(card, to_download=status != "ready")}
+    assert told <= wanted
+    assert missing & wanted <= told

@@ -1,0 +1,313 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from FoundationSegLib.errors import PromptError
+from FoundationSegLib.imaging.geometry import AXES, Box, Geometry, array_axis, geometry_from_spacing, round_index
+from FoundationSegLib.prompts.kinds import (
+    BoxPrompt,
+    ClassPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    ObliquePlane,
+    PointPrompt,
+    Polarity,
+    PromptSet,
+    ScribblePrompt,
+    SegmentPrompts,
+    TextPrompt,
+)
+from FoundationSegLib.prompts.placement import (
+    PlacedBox,
+    clip,
+    place_box,
+    prompt_positions,
+    prompts_in_ras,
+    require_inside,
+)
+from Testing.unit.strategies import finite, geometries, planes, prompt_sets
+
+GRID = geometry_from_spacing((10, 20, 30), (0.5, 1.0, 4.0))
+PLACE = "segments[2].prompts[0]"
+
+
+def box_ijk(first, second, **fields):
+    """A box prompt in RAS whose corners are given in voxels of GRID."""
+    corners = tuple(tuple(GRID.to_ras(corner).tolist()) for corner in (first, second))
+    return BoxPrompt(corners, **fields)
+
+
+def in_ras(prompt, geometry, space="ijk"):
+    return prompts_in_ras(PromptSet((SegmentPrompts("Liver", (prompt,)),), space), geometry).segments[0].prompts[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "start_kji", "stop_kji"),
+    [
+        ((1, 2, 3), (4, 5, 6), (3, 2, 1), (7, 6, 5)),
+        ((4, 2, 6), (1, 5, 3), (3, 2, 1), (7, 6, 5)),
+        ((1.5, 2.5, 3.5), (4.5, 5.5, 6.5), (4, 3, 2), (8, 7, 6)),
+        ((1.49, 2.49, 3.49), (4.49, 5.49, 6.49), (3, 2, 1), (7, 6, 5)),
+        ((-0.5, -0.5, -0.5), (1, 1, 1), (0, 0, 0), (2, 2, 2)),
+    ],
+)
+def test_corners_are_rounded_halves_up_and_are_both_inside(first, second, start_kji, stop_kji):
+    by_ras = place_box(box_ijk(first, second), GRID)
+    by_ijk = place_box(in_ras(BoxPrompt((first, second)), GRID), GRID)
+    assert by_ras == by_ijk == PlacedBox(Box(start_kji, stop_kji), "k", is_2d=False, clipped=False)
+
+
+index = st.integers(-3, 45).map(float) | finite(-3.0, 45.0) | st.integers(-3, 45).map(lambda n: n + 0.5)
+corners = st.tuples(*[st.tuples(index, index, index)] * 2)
+
+
+@given(geometries(), corners)
+def test_a_box_in_ijk_and_its_twin_in_ras_are_the_same_voxels(geometry, corners_ijk):
+    rounded = round_index(corners_ijk)
+    low, high = rounded.min(axis=0), rounded.max(axis=0)
+    thin = [axis for axis, same in zip(AXES, low == high, strict=True) if same]
+    stop = np.minimum(high + 1, geometry.shape_kji[::-1])
+    start = np.maximum(low, 0)
+    prompt = in_ras(BoxPrompt(corners_ijk), geometry)
+    if len(thin) > 1 or (start >= stop).any():
+        with pytest.raises(PromptError) as caught:
+            place_box(prompt, geometry, PLACE)
+        assert caught.value.place == f"{PLACE}.corners"
+        return
+    placed = place_box(prompt, geometry, PLACE)
+    assert placed.box == Box(tuple(start[::-1].tolist()), tuple(stop[::-1].tolist()))
+    assert placed.axis == (thin[0] if thin else "k")
+    assert placed.is_2d == bool(thin)
+    assert placed.clipped == ((start != low).any() or (stop != high + 1).any())
+    assert placed.slices == range(start[AXES.index(placed.axis)], stop[AXES.index(placed.axis)])
+    in_space = tuple(tuple(geometry.to_ras(corner).tolist()) for corner in rounded)
+    assert place_box(BoxPrompt(in_space), geometry) == placed
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_one_voxel_thick_in_one_axis_is_a_box_on_that_slice(axis):
+    second = [8, 9, 7]
+    second[AXES.index(axis)] = 5
+    placed = place_box(box_ijk((5, 5, 5), second), GRID, PLACE)
+    assert (placed.axis, placed.is_2d, placed.slices) == (axis, True, range(5, 6))
+    same = place_box(box_ijk((5, 5, 5), second, plane=axis), GRID, PLACE)
+    assert same == placed
+    for other in set(AXES) - {axis}:
+        with pytest.raises(PromptError, match=f"thin along {axis}.*no slice of {other}") as caught:
+            place_box(box_ijk((5, 5, 5), second, plane=other), GRID, PLACE)
+        assert caught.value.place == f"{PLACE}.plane"
+
+
+@pytest.mark.parametrize(
+    ("second", "axes"),
+    [((5, 5, 8), "i and j"), ((5, 8, 5), "i and k"), ((8, 5, 5), "j and k"), ((5, 5, 5), "i and j and k")],
+)
+def test_thin_in_two_or_three_axes_is_an_error(second, axes):
+    with pytest.raises(PromptError, match=f"one voxel thick along {axes}$") as caught:
+        place_box(box_ijk((5, 5, 5), second), GRID, PLACE)
+    assert caught.value.place == f"{PLACE}.corners"
+
+
+def test_thin_is_a_matter_of_the_prompt_not_of_what_the_image_leaves_of_it():
+    placed = place_box(box_ijk((1, 1, -3), (5, 5, 0)), GRID)
+    assert placed == PlacedBox(Box((0, 1, 1), (1, 6, 6)), "k", is_2d=False, clipped=True)
+    single = geometry_from_spacing((1, 20, 30))
+    assert place_box(BoxPrompt(((1, 1, 0), (5, 5, 0))), single).is_2d
+    rounded_thin = place_box(box_ijk((1, 1, 4.6), (5, 5, 5.4)), GRID)
+    assert (rounded_thin.is_2d, rounded_thin.slices) == (True, range(5, 6))
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_thick_box_is_cut_along_its_plane(axis):
+    placed = place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=axis), GRID)
+    assert (placed.axis, placed.is_2d) == (axis, False)
+    assert placed.slices == {"i": range(1, 5), "j": range(2, 7), "k": range(3, 9)}[axis]
+    assert len(placed.slices) == placed.box.shape_kji[array_axis(axis)]
+
+
+def test_a_box_cannot_lie_in_an_oblique_plane():
+    plane = ObliquePlane((0.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.0, 1.0, -1.0))
+    with pytest.raises(PromptError, match="oblique") as caught:
+        place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=plane), GRID, PLACE)
+    assert caught.value.place == f"{PLACE}.plane"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((-5, 2, 3), (4, 6, 8), Box((3, 2, 0), (9, 7, 5))),
+        ((1, 2, 3), (30, 6, 8), Box((3, 2, 1), (9, 7, 30))),
+        ((-100, -100, -100), (100, 100, 100), GRID.box),
+        ((1, 2, 3), (1e300, 1e300, 8), Box((3, 2, 1), (9, 20, 30))),
+        ((-1e300, 2, 3), (4, 6, 8), Box((3, 2, 0), (9, 7, 5))),
+    ],
+)
+def test_a_box_partly_outside_is_clipped_and_says_so(first, second, expected):
+    prompt = box_ijk(first, second)
+    assert place_box(prompt, GRID) == PlacedBox(expected, "k", is_2d=False, clipped=True)
+    assert require_inside(prompt, GRID) is True
+
+
+@pytest.mark.parametrize("place", [PLACE, ""])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((-9, 2, 3), (-1, 6, 8)), ((30, 2, 3), (40, 6, 8)), ((1, 2, 10), (4, 6, 10)), ((1, -1e300, 3), (4, -1e299, 8))],
+)
+def test_a_box_wholly_outside_is_an_error_with_its_place(first, second, place):
+    for check in (place_box, require_inside):
+        with pytest.raises(PromptError, match=r"wholly outside the image.*30 x 20 x 10 voxels") as caught:
+            check(box_ijk(first, second), GRID, place)
+        assert caught.value.place == f"{place}.corners".lstrip(".")
+
+
+def test_positions_that_overflow_are_an_error_with_its_place():
+    oblique = Geometry([[1, 1, 0, 0], [1, -1, 0, 0], [0, 0, 1e-3, 0], [0, 0, 0, 1]], (5, 6, 7))
+    for position in ((1e308, 1e308, 1e308), (1.7e308, -1.7e308, 0.0), (math.nan, 0.0, 0.0)):
+        with pytest.raises(PromptError) as caught:
+            require_inside(PointPrompt(position), oblique, PLACE)
+        assert caught.value.place == f"{PLACE}.position"
+        with pytest.raises(PromptError) as caught:
+            place_box(BoxPrompt((position, position)), oblique, PLACE)
+        assert caught.value.place == f"{PLACE}.corners"
+
+
+INSIDE, OUTSIDE = (1.0, 2.0, 3.0), (1.0, 2.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "partly_outside"),
+    [
+        (PointPrompt(INSIDE), False),
+        (PointPrompt((-0.25, -0.5, -2.0)), False),
+        (ScribblePrompt((INSIDE,)), False),
+        (ScribblePrompt((INSIDE, OUTSIDE)), True),
+        (ScribblePrompt((OUTSIDE, (1.0, 2.0, -300.0))), True),
+        (LassoPrompt((INSIDE, (2.0, 2.0, 3.0), (2.0, 5.0, 3.0))), False),
+        (LassoPrompt((INSIDE, INSIDE, OUTSIDE)), True),
+        (LassoPrompt(((-50.0, -50.0, 4.0), (50.0, -50.0, 4.0), (50.0, 50.0, 4.0), (-50.0, 50.0, 4.0))), True),
+        (MaskPrompt("seed.seg.nrrd", "Liver"), False),
+        (TextPrompt("liver"), False),
+        (ClassPrompt("liver"), False),
+    ],
+)
+def test_prompts_that_touch_the_image_say_whether_a_part_is_outside(prompt, partly_outside):
+    assert require_inside(prompt, GRID, PLACE) is partly_outside
+
+
+@pytest.mark.parametrize(
+    ("prompt", "field"),
+    [
+        (PointPrompt(OUTSIDE), "position"),
+        (PointPrompt((-0.2501, 0.0, 0.0)), "position"),
+        (PointPrompt((14.75, 0.0, 0.0)), "position"),
+        (ScribblePrompt((OUTSIDE,)), "points"),
+        (ScribblePrompt((OUTSIDE, (5.0, 5.0, 400.0))), "points"),
+        (LassoPrompt((OUTSIDE, OUTSIDE, OUTSIDE)), "points"),
+    ],
+)
+def test_prompts_wholly_outside_are_an_error_with_their_place(prompt, field):
+    with pytest.raises(PromptError, match=r"from RAS 0.0, 0.0, 0.0 to 14.5, 19.0, 36.0 mm") as caught:
+        require_inside(prompt, GRID, PLACE)
+    assert caught.value.place == f"{PLACE}.{field}"
+
+
+@given(geometries(), prompt_sets)
+def test_prompts_in_ras_stay_and_prompts_in_ijk_move_to_where_their_voxels_are(geometry, prompts):
+    moved = prompts_in_ras(prompts, geometry)
+    assert moved.space == "ras"
+    if prompts.space == "ras":
+        assert moved is prompts
+        return
+    for before, after in zip(prompts.segments, moved.segments, strict=True):
+        assert after.name == before.name
+        for old, new in zip(before.prompts, after.prompts, strict=True):
+            assert type(new) is type(old)
+            assert new.polarity is old.polarity
+            if prompt_positions(old):
+                expected = round_index(old.corners) if isinstance(old, BoxPrompt) else prompt_positions(old)
+                assert geometry.to_ijk(prompt_positions(new)) == pytest.approx(np.array(expected, float), abs=1e-4)
+            else:
+                assert new == old
+
+
+@given(geometries(), planes.filter(lambda plane: isinstance(plane, ObliquePlane)), finite(-9, 9), finite(-9, 9))
+def test_an_oblique_plane_moves_with_its_points(geometry, plane, along, across):
+    """Points of the plane in voxels are points of the plane in space, and up stays up."""
+    normal, up = np.array(plane.normal), np.array(plane.up)
+    sideways = np.cross(up, normal) / np.linalg.norm(normal)
+    index_ijk = plane.origin + along * up + across * sideways
+    moved = in_ras(PointPrompt(tuple(index_ijk.tolist()), Polarity.NEGATIVE, plane), geometry)
+    assert moved.polarity is Polarity.NEGATIVE
+    offset = np.subtract(moved.position, moved.plane.origin)
+    length = np.linalg.norm(moved.plane.normal)
+    assume(length > 0)
+    # float64 keeps about 1e-12 of the largest numbers in play
+    scale = np.linalg.norm(moved.plane.origin) + np.linalg.norm(moved.position) + 1
+    assert np.dot(moved.plane.normal, offset) / length == pytest.approx(0, abs=1e-9 * scale)
+    assert moved.plane.up == pytest.approx(tuple(geometry.to_ras(up) - geometry.to_ras((0, 0, 0))), abs=1e-9 * scale)
+
+
+@pytest.mark.parametrize("plane", [None, "i", "j", "k"])
+def test_what_is_no_position_is_kept(plane):
+    scribble = ScribblePrompt((INSIDE,), 2.5, Polarity.NEGATIVE, plane)
+    moved = in_ras(scribble, GRID)
+    assert (moved.radius_mm, moved.polarity, moved.plane) == (2.5, Polarity.NEGATIVE, plane)
+    assert moved.points == ((0.5, 2.0, 12.0),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "positions"),
+    [
+        (PointPrompt(INSIDE), (INSIDE,)),
+        (BoxPrompt((INSIDE, OUTSIDE)), (INSIDE, OUTSIDE)),
+        (ScribblePrompt((OUTSIDE, INSIDE)), (OUTSIDE, INSIDE)),
+        (LassoPrompt((OUTSIDE, INSIDE, INSIDE)), (OUTSIDE, INSIDE, INSIDE)),
+        (MaskPrompt("seed.seg.nrrd", "Liver"), ()),
+        (TextPrompt("liver"), ()),
+        (ClassPrompt("liver"), ()),
+    ],
+)
+def test_positions_come_in_the_order_they_were_given(prompt, positions):
+    assert prompt_positions(prompt) == positions
+
+
+def test_a_lasso_must_be_planar():
+    geometry = geometry_from_spacing((10, 20, 30), (1.0, 2.0, 3.0))
+    flat = ((1.0, 1.0, 4.0), (9.0, 1.0, 4.0), (9.0, 9.0, 4.4), (1.0, 9.0, 4.0))
+    assert require_inside(LassoPrompt(flat), geometry) is False
+    tilted = tuple((x, y, x + 2 * y) for x, y, _ in flat)
+    assert require_inside(LassoPrompt(tilted[:3]), geometry) is False
+    bent = (*flat[:3], (1.0, 9.0, 8.0))
+    with pytest.raises(PromptError, match="planar") as caught:
+        require_inside(LassoPrompt(bent), geometry, "segments[0].prompts[1]")
+    assert caught.value.place == "segments[0].prompts[1].points"
+
+
+def test_what_is_clipped_is_noted_where_it_stands():
+    grid = geometry_from_spacing((12, 20, 30))
+    across = ((-4.0, 2.0, 3.0), (14.0, 8.0, 3.0))
+    prompts = (
+        ScribblePrompt(across),
+        LassoPrompt((*across, (9.0, 2.0, 3.0))),
+        BoxPrompt(across),
+        PointPrompt(across[1]),
+    )
+    wanted = ("prompts[0].points", "prompts[1].points", "prompts[2].corners")
+    assert clip(SegmentPrompts("a", prompts), grid, "s") == tuple(
+        f"s.{place}: clipped to the image" for place in wanted
+    )
+    for prompt in (ScribblePrompt(((-4.0, 2.0, 3.0),)), LassoPrompt(((-4.0, 2.0, 3.0),) * 3)):
+        with pytest.raises(PromptError, match="wholly outside") as caught:
+            clip(SegmentPrompts("a", (PointPrompt(across[1]), prompt)), grid, "s")
+        assert caught.value.place == "s.prompts[1].points"
+
+
+@pytest.mark.parametrize("far", [float("nan"), float("inf"), 1.7e308])
+def test_a_lasso_beyond_all_numbers_is_refused_with_its_place(far):
+    lasso = LassoPrompt(((far, far, 3.0), (-far, 1.0, 3.0), (1.0, far, 3.0)))
+    with pytest.raises(PromptError, match="is no position in space") as caught:
+        require_inside(lasso, geometry_from_spacing((12, 20, 30)), "p")
+    assert caught.value.place == "p.points"

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from FoundationSegLib.imaging.masks import Edit, SegmentChange, change_between, pack_mask
+from FoundationSegLib.session.history import Entry, History
+
+
+def change(*voxels):
+    mask = np.zeros((2, 3, 4), bool)
+    mask.flat[list(voxels)] = True
+    return SegmentChange(gained=pack_mask(mask))
+
+
+def entry(number, *segment_ids):
+    edit = Edit({key: change(number) for key in segment_ids})
+    return Entry((edit,), dict.fromkeys(segment_ids, number - 1), dict.fromkeys(segment_ids, number))
+
+
+def test_each_segment_has_its_own_order():
+    history = History()
+    for number, key in enumerate("ABAB", start=1):
+        history.push(entry(number, key))
+    assert history.undo("A") == entry(3, "A")
+    assert history.undo("B") == entry(4, "B")
+    assert history.redo("A") == entry(3, "A")
+    assert history.undo("A") == entry(3, "A") and history.undo("A") == entry(1, "A")
+    assert history.undo("A") is None and history.last("B") == entry(2, "B")
+
+
+def test_a_new_action_ends_what_can_be_redone_of_its_segments():
+    history = History()
+    for key in "AB":
+        history.push(entry(1, key))
+        history.undo(key)
+    history.push(entry(2, "A"))
+    assert history.redo("A") is None and history.redo("B") == entry(1, "B")
+
+
+def test_an_action_on_two_segments_waits_for_the_later_one_of_either():
+    history = History()
+    history.push(entry(1, "A", "B"))
+    history.push(entry(2, "B"))
+    assert (history.blocking_undo("A"), history.blocking_undo("B")) == ("B", None)
+    history.undo("B")
+    assert history.blocking_undo("A") is None
+    assert history.undo("A") == entry(1, "A", "B")
+    assert history.blocking_redo("B") is None and history.redo("B") == entry(1, "A", "B")
+
+
+def test_what_lies_below_a_lost_action_is_lost():
+    history = History()
+    for number, keys in enumerate(("B", "A", "AB", "B", "C"), start=1):
+        history.push(entry(number, *keys))
+    history.forget("A")
+    assert history.undo("A") is None
+    assert history.undo("B") == entry(4, "B") and history.undo("B") is None
+    assert history.undo("C") == entry(5, "C")
+
+
+def test_what_waits_below_a_lost_redo_is_lost():
+    history = History()
+    history.push(entry(1, "A", "B"))
+    history.push(entry(2, "A"))
+    assert history.undo("A") and history.undo("A")
+    history.push(entry(3, "B"))
+    assert history.redo("A") is None
+
+
+def noise(seed, size=40):
+    return pack_mask(np.random.default_rng(seed).random((size,) * 3) > 0.5)
+
+
+def noisy(number):
+    edit = Edit({"A": SegmentChange(noise(number), noise(1000 + number))})
+    return Entry((edit,), {"A": number - 1}, {"A": number})
+
+
+def test_the_oldest_fall_out_and_that_is_told():
+    history = History(budget_bytes=6 * noisy(0).edits[0].nbytes)
+    gone = [history.push(noisy(number)) for number in range(10)]
+    assert sum(gone) >= 4 and history.nbytes <= history.budget_bytes
+    left = 10 - sum(gone)
+    for number in reversed(range(10 - left, 10)):
+        assert history.undo("A") == noisy(number)
+    assert history.undo("A") is None
+    for number in range(10 - left, 10):
+        assert history.redo("A") == noisy(number)
+
+
+def test_what_is_larger_than_the_budget_cannot_be_undone():
+    history = History(budget_bytes=100)
+    assert history.push(noisy(1)) == 1
+    assert history.undo("A") is None and history.nbytes == 0
+
+
+def test_older_edits_are_compressed_and_come_back_as_they_were():
+    history = History(budget_bytes=10**6)
+    solid = [pack_mask(np.ones((100, 100, 50 + number), bool)) for number in range(20)]
+    entries = [Entry((Edit({"A": SegmentChange(gained=mask)}),), {"A": 0}, {"A": 1}) for mask in solid]
+    assert sum(history.push(one) for one in entries) == 0
+    assert sum(mask.nbytes for mask in solid) > 10**6 > history.nbytes
+    assert [history.undo("A") for _ in entries] == entries[::-1]
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noise"])
+def test_a_hundred_prompts_of_150_voxels_stay_within_the_budget(bar, full, kind):
+    """Each changes a cube of 150 voxels, gains and losses all over it; with noise nothing can be compressed."""
+    history, size = History(), 150
+    rng = np.random.default_rng(0)
+    before = np.zeros((size,) * 3, bool)
+    forgotten = 0
+    for number in range(100 if full else 30):
+        if kind == "noise":
+            after = rng.random(before.shape) > 0.5
+        else:
+            after = np.kron(rng.random((size // 10,) * 3) > 0.5, np.ones((10, 10, 10), bool))
+        start = tuple(int(n) for n in rng.integers(0, (450, 362, 362)))
+        edit = Edit({"A": change_between(before, after, start)})
+        forgotten += history.push(Entry((edit,), {"A": number}, {"A": number + 1}))
+        before = after
+    assert forgotten == 0 and history.nbytes < 200e6
+    bar(f"history of {100 if full else 30} prompts, 150 voxels, {kind}, MB", history.nbytes / 1e6, "< 200")
