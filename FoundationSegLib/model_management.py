@@ -12,6 +12,7 @@ from typing import Any
 from . import __version__
 from .catalog.catalogue import find_card, has_adapter, read_catalogue
 from .catalog.model_cards import ModelCard
+from .codec import to_document
 from .errors import FoundationSegError
 from .hub.fetch import is_accepted, must_accept, require_fetchable
 from .hub.hugging_face import has_login
@@ -21,7 +22,6 @@ from .installation.inspection import PythonReport, inspect_python, without_paths
 from .installation.packages import requirement_name, requirements_of
 from .installation.readiness import Readiness, Stored, assess
 from .progress import ProgressReport
-from .requests.codec import to_document
 from .requests.maintenance import DownloadRequest, InspectRequest
 from .requests.worker_settings import DeviceChoice
 from .worker.client import Client, ask

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ..codec import Format, from_document
 from ..errors import CardError, DocumentError
-from ..requests.codec import Format, from_document
 
 # No checkpoint has 10 TB, and beyond 2**53 a float would not hold a number. "unknown" stands for a number that nobody
 # knows.

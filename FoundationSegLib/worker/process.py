@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..requests.codec import to_document
+from ..codec import to_document
 from ..requests.worker_settings import WorkerSettings
 from .frames import Frame, FrameError, FrameReader, encode_frame
 

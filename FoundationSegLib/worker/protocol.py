@@ -12,7 +12,7 @@ A client (:mod:`.client`, :mod:`.process_client`) is given a request, and tells 
 functions that do them, in the process. A message is a :class:`~.frames.Frame`; its header has the ``type``, and from a
 request on the ``ticket`` that names it to the process. From the client come ``request``, ``cancel``, ``prepare``,
 ``volume`` and ``remove_volume``; from the process ``hello`` (with the secret), ``alive``, ``progress``, ``answer`` and
-``failure``. Values in them are those of :mod:`FoundationSegLib.requests.codec`.
+``failure``. Values in them are those of :mod:`FoundationSegLib.codec`.
 
 It is read by Pythons that have no package yet: standard library alone.
 """
@@ -23,11 +23,11 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import errors
+from ..codec import pack, unpack
 from ..errors import FoundationSegError, InferenceError, PromptError
 from ..installation.inspection import PythonReport
 from ..installation.packages import PackagePlan
 from ..progress import ProgressReport
-from ..requests.codec import pack, unpack
 from ..requests.maintenance import (
     DownloadRequest,
     ImportRequest,

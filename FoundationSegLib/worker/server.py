@@ -20,9 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from ..codec import from_document
 from ..errors import DeviceLostError, FoundationSegError, InferenceError
 from ..progress import CancelToken, Progress, ProgressReport
-from ..requests.codec import from_document
 from ..requests.worker_settings import WorkerSettings
 from .frames import Frame, FrameError, FrameReader, encode_frame
 from .protocol import TASKS, Failure, message, value_of

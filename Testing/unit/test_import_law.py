@@ -28,7 +28,7 @@ IMAGING, PROMPTS, CATALOG, REQUESTS, SESSION, INSTALLATION, HUB, MODELS, ENGINE,
         "mrml",
     )
 )
-GROUND = tuple(f"{LIBRARY}.{name}" for name in ("errors", "progress", "folders"))
+GROUND = tuple(f"{LIBRARY}.{name}" for name in ("errors", "progress", "folders", "codec"))
 VALUES = (*GROUND, IMAGING, PROMPTS, CATALOG, REQUESTS)
 TORCH = (
     "torch",
@@ -42,10 +42,7 @@ TORCH = (
     "voxtell",
 )
 ANYTHING = ""
-CLIENT_SIDE = tuple(
-    f"{WORKER}.{name}"
-    for name in ("client", "process_client", "pump", "messages", "settings", "conversation", "errand", "processes")
-)
+CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", "poller", "protocol", "process"))
 
 
 # What scripts and the panel have in common, and what the panel consists of.
@@ -72,7 +69,7 @@ class Rule:
 # The longest name that fits a file decides.
 LAW = {
     LIBRARY: Rule(()),
-    **{name: Rule(GROUND) for name in GROUND},
+    **{name: Rule(GROUND, lazily=("numpy",)) for name in GROUND},
     IMAGING: Rule((*GROUND, IMAGING, "numpy")),
     CATALOG: Rule((*GROUND, IMAGING, CATALOG)),
     PROMPTS: Rule((*GROUND, IMAGING, CATALOG, PROMPTS, "numpy")),
@@ -82,9 +79,9 @@ LAW = {
     HUB: Rule((*GROUND, CATALOG, REQUESTS, HUB), lazily=("huggingface_hub",)),
     MODELS: Rule((*VALUES, INSTALLATION, MODELS, "numpy", "PIL", *TORCH), lazily=("huggingface_hub",)),
     ENGINE: Rule((*VALUES, INSTALLATION, HUB, MODELS, ENGINE, "numpy", "torch"), lazily=("scipy",)),
-    WORKER: Rule((*VALUES, WORKER, "numpy")),
-    f"{WORKER}.main": Rule((*VALUES, WORKER, "numpy"), lazily=(HUB, MODELS, ENGINE)),
-    f"{WORKER}.errand_main": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
+    WORKER: Rule((*VALUES, INSTALLATION, WORKER)),
+    f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(ENGINE,)),
+    f"{WORKER}.tasks": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
     IO: Rule((*VALUES, IO, "numpy", "SimpleITK", "nibabel")),
     MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
     f"{MRML}.packages": Rule((*VALUES, INSTALLATION, MRML), lazily=("PyTorchUtils",)),
@@ -188,8 +185,8 @@ def test_every_import_keeps_the_law():
         ("engine.engine", "import transformers", "transformers"),
         ("worker.client", "def f():\n    from ..engine.engine import Engine", ENGINE),
         ("worker.process_client", "from ..hub.store import Store", HUB),
-        ("worker.main", "from ..engine.engine import Engine", "only in functions"),
-        ("worker.main", "def f():\n    from ..engine.engine import Engine", None),
+        ("worker.server", "from ..engine.engine import Engine", "only in functions"),
+        ("worker.server", "def f():\n    from ..engine.engine import Engine", None),
         ("io.images", "from ..mrml import volumes", MRML),
         ("mrml.volumes", "import torch", "torch"),
         ("mrml.volumes", "def f():\n    import qt", "qt"),

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ..errors import DocumentError
+from .errors import DocumentError
 
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import label_set_folder, label_set_of, read_label_sets
+from FoundationSegLib.codec import Format, from_document, pack, to_document, unpack
 from FoundationSegLib.errors import DocumentError, FoundationSegError, GeometryError
 from FoundationSegLib.imaging.geometry import Box, Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, PackedMask, pack_mask
@@ -23,7 +24,6 @@ from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.prompts.kinds import LassoPrompt, MaskPrompt, SegmentPrompts
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.classification_answer import Classification
-from FoundationSegLib.requests.codec import Format, from_document, pack, to_document, unpack
 from FoundationSegLib.requests.maintenance import DownloadRequest, ImportRequest, InspectRequest
 from FoundationSegLib.requests.scoring import Aggregation, Scoring
 from FoundationSegLib.requests.segmentation import (
@@ -295,8 +295,8 @@ def test_noise_is_refused_with_an_error_of_ours(document):
 
 def test_numpy_comes_with_the_first_array_alone():
     code = (
-        "import sys\nfrom FoundationSegLib.requests import codec, maintenance, worker_settings\n"
+        "import sys\nfrom FoundationSegLib import codec\nfrom FoundationSegLib.requests import maintenance, worker_settings\n"
         "from FoundationSegLib.worker import frames, process, protocol, server, tasks\n"
         "codec.to_document(worker_settings.WorkerSettings())\nassert not {'numpy', 'torch'} & set(sys.modules)"
     )
-    subprocess.run((sys.executable, "-c", code), check=True, cwd=Path(__file__).resolve().parents[3])
+    subprocess.run((sys.executable, "-c", code), check=True, cwd=Path(__file__).resolve().parents[2])
