@@ -57,6 +57,13 @@ class Alignment:
         """True while the segmentation is under the transform, and in the coordinates, in which it was last aligned."""
         return self._state()[1::2] == self._aligned[1::2]
 
+    @property
+    def is_image_in_place(self) -> bool:
+        """True while the volume has the coordinates in which it was last aligned, under a linear transform or none."""
+        parent = self._volume_node.GetParentTransformNode()
+        has_same_grid = self._state()[2] == self._aligned[2]
+        return has_same_grid and (parent is None or bool(parent.IsTransformToWorldLinear()))
+
     def remember(self) -> None:
         """Take the nodes as they are now for aligned."""
         self._aligned = self._state()

@@ -120,6 +120,10 @@ class PromptPictures:
             else:
                 self._adopt(place, node)
 
+    def use_geometry(self, geometry: Geometry) -> None:
+        """Draw on another grid from now on."""
+        self._geometry = geometry
+
     @property
     def nodes(self) -> dict[Place, Any]:
         """The markups nodes, by what they stand for."""

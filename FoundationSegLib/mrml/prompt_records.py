@@ -5,10 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from ..errors import FoundationSegError, PromptError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FoundationSegError, GeometryError, PromptError
+from ..imaging.geometry import Geometry
 from ..imaging.masks import MaskTable
 from ..prompts.kinds import Prompt
-from ..session.steps_document import mask_keys, prompt_of_entry, prompt_to_entry
+from ..session.steps import transformed_prompt, transformed_steps
+from ..session.steps_document import mask_keys, parse_steps, prompt_of_entry, prompt_to_entry, step_to_document
 from .segment_tags import PREFIX, read_tag, write_tag
 
 ItemT = TypeVar("ItemT")
@@ -47,6 +52,7 @@ RECORD_TAG = PREFIX + "PromptRecord"
 MASK_TAG = PREFIX + "Mask."  # and the key of the mask
 UNREAD_TAG = PREFIX + "UnreadPromptRecord"  # and a number from the second one on
 _VERSION = 1
+_GRID = "grid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,39 @@ class PromptRecord:
             return replace(self, prompts=tuple(kept for kept in self.prompts if kept.key != key))
         changed = (KeptPrompt(key, prompt) if kept.key == key else kept for kept in self.prompts)
         return replace(self, prompts=tuple(changed))
+
+
+def grid_setting(geometry: Geometry) -> dict[str, Any]:
+    """The setting of a record that says in which image's RAS and voxels its prompts and steps are."""
+    return {_GRID: {"ijk_to_ras": geometry.ijk_to_ras.tolist(), "shape_kji": list(geometry.shape_kji)}}
+
+
+def recorded_geometry(record: PromptRecord) -> Geometry | None:
+    """The grid of the image for which a record was written; None where it does not say."""
+    grid = record.settings.get(_GRID)
+    try:
+        return Geometry(np.array(grid["ijk_to_ras"], np.float64), tuple(grid["shape_kji"]))
+    except (GeometryError, TypeError, KeyError, ValueError):
+        return None
+
+
+def transformed_record(record: PromptRecord, matrix: NDArray[np.float64], geometry: Geometry) -> PromptRecord:
+    """The record with prompts and steps moved by a (4, 4) matrix in RAS mm, which leads to the image's new grid.
+
+    Steps that cannot be read stay as they are.
+    """
+    prompts = tuple(KeptPrompt(kept.key, transformed_prompt(kept.prompt, matrix)) for kept in record.prompts)
+    steps, settings = record.steps, record.settings
+    if steps:
+        try:
+            document, masks = json.loads(steps), MaskTable()
+            texts = {key: json.loads(text) for key, text in record.masks.items()}
+            moved = transformed_steps(parse_steps({**document, "masks": texts}, masks), matrix)
+            steps = to_text({**document, "steps": [step_to_document(step, masks) for step in moved]})
+            settings = {**settings, **grid_setting(geometry)}
+        except (FoundationSegError, ValueError):
+            pass
+    return replace(record, prompts=prompts, steps=steps, settings=settings)
 
 
 def to_text(document: object) -> str:

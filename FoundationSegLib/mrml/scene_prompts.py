@@ -11,17 +11,22 @@ While nobody watches, markups are markups: the records stay as they are, and are
 One object watches a segmentation; :meth:`ScenePrompts.stop` it before the scene itself is destroyed.
 """
 
+import json
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import slicer
 
 from ..errors import FoundationSegError
+from ..imaging.geometry import Geometry
+from ..imaging.masks import checksum, pack_mask
 from ..prompts.kinds import Prompt
 from .alignment import Alignment
+from .labelmaps import SegmentReader
 from .prompt_markups import PromptPictures
 from .prompt_nodes import Place, place_of
-from .prompt_records import PromptRecord, RecordTags, record_text
+from .prompt_records import PromptRecord, RecordTags, record_text, recorded_geometry, transformed_record
 from .scene import Observers
 from .volumes import share_parent_transform
 
@@ -38,6 +43,8 @@ class ScenePrompts:
         volume_node: the image; segmentation and markups are put under its parent transform, and follow it.
         on_changed: told when the user changed a prompt in the scene: segment id, key, and the prompt as it is now,
             or None where it was removed. The record has been written by then.
+        on_image_moved: told that image and segments have other coordinates, as after "Harden transform", and that all
+            records were taken along.
         on_error: told of what cannot be done in answer to an event: the volume was put under a transform that is not
             linear, a record is damaged.
 
@@ -52,22 +59,30 @@ class ScenePrompts:
         volume_node: Any,
         on_changed: OnChanged | None = None,
         on_error: Callable[[FoundationSegError], None] | None = None,
+        on_image_moved: Callable[[], None] | None = None,
     ) -> None:
         self._scene = segmentation_node.GetScene()
         self._segmentation_node = segmentation_node
         self._volume_node = volume_node
         self._on_changed = on_changed or (lambda segment_id, key, prompt: None)
         self._on_error = on_error or (lambda error: None)
+        self._on_image_moved = on_image_moved or (lambda: None)
         self._records: dict[str, PromptRecord] = {}
         self._texts: dict[str, str | None] = {}
         self._tags: dict[str, RecordTags] = {}
         self._observers = Observers()
         self._is_writing = False
         self._alignment = Alignment(segmentation_node, volume_node)
-        self._pictures = PromptPictures(segmentation_node, self._alignment.geometry, self._changed)
+        self._geometry = self._alignment.geometry
+        self._pictures = PromptPictures(segmentation_node, self._geometry, self._changed)
         self._watch()
         self._read_segments()
-        self._follow()
+        self.follow_image()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of the image in whose RAS the records are."""
+        return self._geometry
 
     @property
     def segment_ids(self) -> tuple[str, ...]:
@@ -146,7 +161,10 @@ class ScenePrompts:
         try:
             # A segment without a record may get one yet: Slicer's undo adds segments first, and then their tags.
             if text is not None:
-                self._records[segment_id] = self._tags_of(segment_id).read(self._segment(segment_id))
+                record = self._tags_of(segment_id).read(self._segment(segment_id))
+                self._records[segment_id] = self._taken_along(segment_id, record)
+                if self._records[segment_id] is not record:
+                    self._write(segment_id, self._records[segment_id])
         except FoundationSegError as error:
             self._on_error(error)
         else:
@@ -169,12 +187,50 @@ class ScenePrompts:
         name = (segment and segment.GetName()) or segment_id
         self._pictures.draw_segment(segment_id, name, self.record(segment_id))
 
-    def _follow(self) -> None:
+    def follow_image(self) -> None:
+        """Keep segments and markups where they are on the image, whatever was done in the Transforms module."""
         try:
             self._alignment.settle()
-            share_parent_transform(self._volume_node, *self._pictures.nodes.values())
         except FoundationSegError as error:
             self._on_error(error)
+        if self._alignment.is_image_in_place:
+            share_parent_transform(self._volume_node, *self._pictures.nodes.values())
+        if self._alignment.geometry != self._geometry:
+            self._take_records_along()
+            self._on_image_moved()
+
+    def _segmentation_transformed(self) -> None:
+        if self._segmentation_node.GetParentTransformNode() is self._volume_node.GetParentTransformNode():
+            self.follow_image()
+
+    def use_alignment(self, alignment: Alignment) -> None:
+        """Go by the alignment of whoever writes the segments: both have to know when they were aligned last."""
+        self._alignment = alignment
+        self.follow_image()
+
+    def _take_records_along(self) -> None:
+        before, self._geometry = self._geometry, self._alignment.geometry
+        self._pictures.use_geometry(self._geometry)
+        matrix = self._geometry.ijk_to_ras @ before.ras_to_ijk
+        for segment_id, record in list(self._records.items()):
+            self.set_record(segment_id, transformed_record(record, matrix, self._geometry))
+
+    def _taken_along(self, segment_id: str, record: PromptRecord) -> PromptRecord:
+        """The record on the image as it is now: both may have been hardened while nobody watched.
+
+        The segment tells: it has the same voxels then, on another grid of the same shape. A mirrored grid is another
+        image: Slicer turns left-handed ones round when it reads them.
+        """
+        before = recorded_geometry(record)
+        if before is None or before.shape_kji != self._geometry.shape_kji or before.almost_equals(self._geometry):
+            return record
+        matrix = self._geometry.ijk_to_ras @ before.ras_to_ijk
+        if np.linalg.det(matrix[:3, :3]) < 0:
+            return record
+        voxels = pack_mask(SegmentReader(self._segmentation_node, self._geometry).read_mask(segment_id))
+        if not record.steps or json.loads(record.steps).get("result") != f"{checksum(voxels):016x}":
+            return record
+        return transformed_record(record, matrix, self._geometry)
 
     def _segment(self, segment_id: str) -> Any:
         return self._segmentation_node.GetSegmentation().GetSegment(segment_id)
@@ -186,4 +242,5 @@ class ScenePrompts:
             code = getattr(slicer.vtkSegmentation, event)
             self._observers.add(self._segmentation_node, code, self._read_segments)
         transformed = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        self._observers.add(self._volume_node, transformed, self._follow)
+        self._observers.add(self._volume_node, transformed, self.follow_image)
+        self._observers.add(self._segmentation_node, transformed, self._segmentation_transformed)

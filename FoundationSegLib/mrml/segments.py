@@ -107,10 +107,10 @@ class SegmentWriter(SegmentReader):
         turned = turned_labelmaps(segmentation_node.GetSegmentation(), self._geometry)
         self._require_labelmaps()
         self._require_fit(turned)
-        self._alignment = Alignment(segmentation_node, volume_node)
+        self.alignment = Alignment(segmentation_node, volume_node)
         take_labelmaps(segmentation_node.GetSegmentation(), turned)
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-        self._alignment.remember()
+        self.alignment.remember()
         place_empty_labelmaps(segmentation_node.GetSegmentation(), self._geometry.ijk_to_ras)
         self._logic = _editor_logic(segmentation_node, volume_node)
 
@@ -134,7 +134,7 @@ class SegmentWriter(SegmentReader):
         try:
             self._settle()
         except GeometryError:
-            if not self._alignment.is_segmentation_untouched:
+            if not self.alignment.is_segmentation_untouched:
                 raise
 
     def require_writable(self) -> None:
@@ -293,9 +293,9 @@ class SegmentWriter(SegmentReader):
         self.require_grid(key for key in self.segment_ids if self.labelmap(key) not in turned)
 
     def _settle(self) -> None:
-        self._alignment.settle()
-        if self._alignment.geometry is not self._geometry and self._alignment.geometry != self._geometry:
-            self._geometry = self._alignment.geometry
+        self.alignment.settle()
+        if self.alignment.geometry is not self._geometry and self.alignment.geometry != self._geometry:
+            self._geometry = self.alignment.geometry
             place_empty_labelmaps(self._node.GetSegmentation(), self._geometry.ijk_to_ras)
 
 

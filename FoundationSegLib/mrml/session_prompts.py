@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from ..errors import FoundationSegError, GeometryError, InputError
-from ..imaging.geometry import Geometry
+from ..errors import FoundationSegError, InputError
 from ..imaging.masks import MaskTable
 from ..prompts.kinds import Prompt, bare
 from ..session.segment_store import KeptSteps
@@ -22,11 +19,9 @@ from ..session.session import Session
 from ..session.steps import Held, PromptAdded, PromptMoved, PromptRemoved, Standing, Step, Steps, standing
 from ..session.steps_document import VERSION, mask_keys, parse_steps, step_to_document, steps_to_document
 from .prompt_nodes import Place
-from .prompt_records import KeptPrompt, PrefixMemo, PromptRecord, to_text
+from .prompt_records import KeptPrompt, PrefixMemo, PromptRecord, grid_setting, recorded_geometry, to_text
 from .scene_prompts import ScenePrompts
-from .volumes import geometry_from_node
-
-_GRID = "grid"
+from .session_store import SceneStore
 
 
 @dataclass(slots=True)
@@ -75,17 +70,18 @@ class SessionPrompts:
         on_error: Callable[[FoundationSegError], None] | None = None,
     ) -> None:
         self._on_error = on_error or (lambda error: None)
-        self._geometry = geometry_from_node(volume_node)
-        self._grid = {"ijk_to_ras": self._geometry.ijk_to_ras.tolist(), "shape_kji": list(self._geometry.shape_kji)}
         self._session: Session | None = None
         self._being_told: Place | None = None
         self._texts: dict[str, _Texts] = {}
-        self.scene = ScenePrompts(segmentation_node, volume_node, self._changed, self._on_error)
+        self.scene = ScenePrompts(segmentation_node, volume_node, self._changed, self._on_error, self._image_moved)
+        self._grid = grid_setting(self.scene.geometry)
 
     def follow(self, session: Session) -> None:
         """Show what waits for an answer in a session that keeps its steps here, and tell it what the user moves."""
         self._session = session
         session.on_queued = self._draw
+        if isinstance(session.ledger.store, SceneStore):
+            self.scene.use_alignment(session.ledger.store.alignment)
 
     def stop(self) -> None:
         """Watch the scene no more; records and markups stay."""
@@ -116,7 +112,8 @@ class SessionPrompts:
         """The steps of a record with their masks; None where there are none of this grid."""
         if not record.steps:
             return None
-        if not _is_grid(record.settings.get(_GRID), self._geometry):
+        recorded = recorded_geometry(record)
+        if recorded is None or not recorded.almost_equals(self.scene.geometry):
             self.scene.set_aside(segment_id)
             return None
         try:
@@ -127,6 +124,7 @@ class SessionPrompts:
 
     def write(self, segment_id: str, kept: KeptSteps) -> None:
         """See :meth:`PromptStore.write`."""
+        self.scene.follow_image()
         before = self.scene.record(segment_id)
         texts = self._texts.get(segment_id)
         if texts is None or texts.masks is not kept.masks:
@@ -140,7 +138,7 @@ class SessionPrompts:
             PromptRecord(
                 self._shown(segment_id, kept.now),
                 kept.now.choice.model_id if kept.now.choice is not None else "",
-                {**before.settings, _GRID: self._grid},
+                {**before.settings, **self._grid},
                 f'{{"version":{VERSION},"steps":[{steps}],"result":{to_text(kept.result)}}}',
                 masks,
             ),
@@ -162,6 +160,12 @@ class SessionPrompts:
     def _key_being_told(self, segment_id: str) -> str | None:
         place = self._being_told
         return place.key if place is not None and place.segment_id == segment_id else None
+
+    def _image_moved(self) -> None:
+        """Image and segments have other coordinates, and so have the records; the session's steps follow."""
+        self._grid = grid_setting(self.scene.geometry)
+        if self._session is not None:
+            self._session.look()
 
     def _changed(self, segment_id: str, key: str, prompt: Prompt | None) -> None:
         """The user moved or removed a markup."""
@@ -192,12 +196,3 @@ def _differences(now: Standing, record: PromptRecord, key_being_told: str | None
     moved = (PromptMoved(key, after[key]) for key in changed)
     added = (PromptAdded(key, prompt) for key, prompt in after.items() if key not in before)
     return (*removed, *moved, *added)
-
-
-def _is_grid(document: Any, geometry: Geometry) -> bool:
-    """Whether voxels mean the same; Slicer turns left-handed grids round when it reads them."""
-    try:
-        kept = Geometry(np.array(document["ijk_to_ras"], np.float64), tuple(document["shape_kji"]))
-    except (GeometryError, TypeError, KeyError, ValueError):
-        return False
-    return kept.almost_equals(geometry)

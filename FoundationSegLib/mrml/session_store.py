@@ -12,6 +12,7 @@ from ..imaging.geometry import Box, Geometry
 from ..imaging.masks import Edit, SegmentChange
 from ..session.segment_store import NewSegment, OverlapPolicy
 from . import segment_tags
+from .alignment import Alignment
 from .labelmaps import occupied_box
 from .segment_tags import Colour, find_term, generic_colour
 from .segments import SegmentWriter
@@ -61,6 +62,11 @@ class SceneStore:
     def writer(self) -> SegmentWriter:
         """The door that everything goes through."""
         return self._writer
+
+    @property
+    def alignment(self) -> Alignment:
+        """Keeps the segments where they are on the image."""
+        return self._writer.alignment
 
     @property
     def geometry(self) -> Geometry:

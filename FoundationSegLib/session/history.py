@@ -1,7 +1,7 @@
 """Undo and redo of edits, per segment, within a budget of bytes; the oldest fall out first."""
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -154,6 +154,12 @@ class History(Generic[StateT]):
     def forget(self, segment_id: str) -> None:
         """Drop all actions of a segment, and what cannot be undone without them: somebody else changed it."""
         self._done, self._undone = _cut(self._done, {segment_id}), _cut(self._undone, {segment_id})
+
+    def change_states(self, changed: Callable[[StateT], StateT]) -> None:
+        """Put other states in place of those before and after all actions; the edits stay."""
+        for kept in (*self._done, *self._undone):
+            kept.before = {key: changed(state) for key, state in kept.before.items()}
+            kept.after = {key: changed(state) for key, state in kept.after.items()}
 
     def _squeeze(self) -> None:
         """Compress the oldest until few enough are left as they are."""

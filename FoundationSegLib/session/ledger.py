@@ -3,6 +3,9 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import FoundationSegError, GoneError, InputError
 from ..imaging.geometry import EMPTY_BOX, Box
 from ..imaging.masks import Edit, MaskTable, PackedMask, SegmentChange
@@ -11,7 +14,7 @@ from .history import Entry, History
 from .pending_edit import Computed, Writing, follow, provenance_of, renewed
 from .segment_state import KnownMask, Record, RecordState, kept_steps, open_record
 from .segment_store import Done, NewSegment, OverlapPolicy, PromptStore, SegmentStore, What
-from .steps import AcceptStep, RejectStep, Steps, effective, standing
+from .steps import AcceptStep, RejectStep, Steps, effective, standing, transformed_steps
 
 
 @dataclass(slots=True)
@@ -110,6 +113,18 @@ class Ledger:
             raise GoneError("the volume, the segmentation or the segment was deleted: choose another one")
         self._meet(segment_id)
         return self.records[segment_id]
+
+    def move_prompts(self, matrix: NDArray[np.float64]) -> None:
+        """Take all prompts along where the image was moved by a (4, 4) matrix in RAS mm; undo and redo stay."""
+
+        def moved(state: RecordState) -> RecordState:
+            steps = transformed_steps(state.steps, matrix)
+            return replace(state, steps=steps, standing=standing(steps))
+
+        self.history.change_states(moved)
+        for record in self.records.values():
+            record.state = moved(record.state)
+        self._save(self.records)
 
     def require_readable(self) -> None:
         """Make sure that what is known of the segments is what they are; asked before anything is done to them.

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import PromptError
 from ..imaging.geometry import EMPTY_BOX, Box, Geometry
@@ -43,6 +44,7 @@ from .steps import (
     WithheldStep,
     going_on,
     standing,
+    transformed_steps,
 )
 
 
@@ -74,6 +76,11 @@ class Action:
         for target, steps in later.intents.items():
             intents[target] = (*intents.get(target, ()), *steps)
         return Action(intents, self.choice)
+
+    def transformed(self, matrix: NDArray[np.float64]) -> "Action":
+        """The same with its prompts moved by a (4, 4) matrix in RAS mm."""
+        intents = {target: transformed_steps(steps, matrix) for target, steps in self.intents.items()}
+        return replace(self, intents=intents)
 
 
 @dataclass(frozen=True, slots=True)

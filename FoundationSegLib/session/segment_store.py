@@ -264,8 +264,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ImageChanged:
-    """Somebody changed the voxels of the image. Segments and steps stay as they are; what is asked next is of the new
-    image, and so is what was under way.
+    """Somebody changed the voxels of the image, or hardened a transform on image and segments.
+
+    Segments and steps stay as they are on the image; what is asked next is of the new image, and so is what was under
+    way.
     """
 
 

@@ -7,7 +7,7 @@ answers over (:func:`FoundationSegLib.worker.client.deliver`); a script waits, a
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import FoundationSegError, GeometryError, InputError, OutputError
 from ..imaging.masks import EMPTY_MASK
@@ -275,8 +275,9 @@ class Session:
     def look(self) -> frozenset[str]:
         """Find out what others did (:meth:`.ledger.Ledger.look`); what was to be done to gone segments goes.
 
-        What waits beside it goes on.
+        What waits beside it goes on. Where image and segments were moved together, their prompts are taken along.
         """
+        self._move_with_image()
         changed = self.ledger.look()
         there = () if self.ledger.store.is_gone else self.ledger.store.segment_ids
         is_gone = self.ledger.store.is_gone
@@ -307,6 +308,31 @@ class Session:
         self.client.remove_volume(before.key)
         self._tell(ImageChanged())
         return True
+
+    def _move_with_image(self) -> None:
+        """Take the prompts along where image and segments have other coordinates, as after "Harden transform".
+
+        What was asked is asked again.
+        """
+        store, before = self.ledger.store, self.volume
+        if store.is_gone or not store.is_readable or store.geometry == before.geometry:
+            return
+        source = self.image_source
+        stamp, volume = (source.stamp(), source.read()) if source is not None else (None, None)
+        if volume is None or volume.geometry != store.geometry:
+            volume = replace(before, geometry=store.geometry)
+        matrix = store.geometry.ijk_to_ras @ before.geometry.ras_to_ijk
+        self.client.send_volume(volume)
+        self.volume, self._image_stamp = volume, stamp
+        moved = {id(action): action.transformed(matrix) for action in self._queue}
+        self._queue = [moved[id(action)] for action in self._queue]
+        self._untold = [moved.get(id(action), action) for action in self._untold]
+        self._batch = self._answered = None
+        self.ledger.move_prompts(matrix)
+        self.client.remove_volume(before.key)
+        self._tell(ImageChanged())
+        if self._queue and not self._is_refused:
+            self._go_on()
 
     def _tell(self, outcome: Outcome | None) -> bool:
         if outcome is not None:

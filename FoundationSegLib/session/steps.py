@@ -6,11 +6,15 @@ by their keys in a :class:`~.mask_table.MaskTable`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..catalog.model_cards import ModelCard
 from ..errors import InputError
-from ..prompts.kinds import Polarity, Prompt
+from ..imaging.geometry import Vector
+from ..prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, Polarity, Prompt, ScribblePrompt
 from ..prompts.regions import Region
 from ..requests.segmentation import Propagation
 
@@ -305,3 +309,51 @@ def restated(steps: Sequence[Step], choice: ModelChoice) -> Steps:
     found += [PromptAdded(held.key, held.prompt) for held in standing(steps).prompts]
     propagated = [step for step in effective(steps) if isinstance(step, PropagateStep)]
     return tuple(found + propagated[-1:])
+
+
+_PlacedT = TypeVar("_PlacedT", PointPrompt, BoxPrompt, ScribblePrompt, LassoPrompt)
+
+
+def transformed_prompt(prompt: Prompt, matrix: NDArray[np.float64]) -> Prompt:
+    """The prompt with its positions moved by a (4, 4) matrix in RAS mm; masks and words have none."""
+    match prompt:
+        case PointPrompt():
+            return _with_plane(replace(prompt, position=_point(prompt.position, matrix)), matrix)
+        case BoxPrompt(corners=(first, second)):
+            corners = _point(first, matrix), _point(second, matrix)
+            return _with_plane(replace(prompt, corners=corners), matrix)
+        case ScribblePrompt() | LassoPrompt():
+            moved = replace(prompt, points=tuple(_point(point, matrix) for point in prompt.points))
+            if isinstance(moved, ScribblePrompt) and moved.radius_mm is not None:
+                scale = float(np.cbrt(abs(np.linalg.det(matrix[:3, :3]))))
+                moved = replace(moved, radius_mm=moved.radius_mm * scale)
+            return _with_plane(moved, matrix)
+    return prompt
+
+
+def transformed_steps(steps: Steps, matrix: NDArray[np.float64]) -> Steps:
+    """The steps with their prompts moved by a (4, 4) matrix in RAS mm; seeds and regions are voxels and stay."""
+
+    def transformed(step: Step) -> Step:
+        has_prompt = isinstance(step, PromptAdded | PromptMoved)
+        return replace(step, prompt=transformed_prompt(step.prompt, matrix)) if has_prompt else step
+
+    return tuple(transformed(step) for step in steps)
+
+
+def _with_plane(prompt: _PlacedT, matrix: NDArray[np.float64]) -> _PlacedT:
+    plane = prompt.plane
+    if not isinstance(plane, ObliquePlane):
+        return prompt
+    normal = np.linalg.inv(matrix[:3, :3]).T @ plane.normal
+    up = matrix[:3, :3] @ plane.up
+    return replace(prompt, plane=ObliquePlane(_point(plane.origin, matrix), _vector(normal), _vector(up)))
+
+
+def _point(position: Vector, matrix: NDArray[np.float64]) -> Vector:
+    return _vector(matrix[:3, :3] @ position + matrix[:3, 3])
+
+
+def _vector(values: NDArray[np.float64]) -> Vector:
+    x, y, z = values.tolist()
+    return x, y, z
