@@ -5,7 +5,9 @@ second has another origin, refuses requests that carry a login, and knows files 
 """
 
 import contextlib
+import gzip
 import hashlib
+import io
 import json
 import re
 import threading
@@ -45,12 +47,9 @@ class File:
     content: bytes | Path
 
     def __post_init__(self) -> None:
-        if isinstance(self.content, bytes):
-            self.size, self.sha256 = len(self.content), hashlib.sha256(self.content).hexdigest()
-        else:
-            self.size = self.content.stat().st_size
-            with self.content.open("rb") as stream:
-                self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        with io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb") as stream:
+            self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            self.size = stream.seek(0, io.SEEK_END)
 
     @property
     def git_oid(self) -> str:
@@ -74,10 +73,6 @@ class Repository:
     granted: set[str] = field(default_factory=set)
 
 
-def commit_of(seed: object) -> str:
-    return hashlib.sha1(repr(seed).encode()).hexdigest()
-
-
 @dataclass
 class LoopbackHub:
     """The two servers. What was asked is in ``requests`` (method, path, range, login), what was sent of bodies in
@@ -90,7 +85,6 @@ class LoopbackHub:
     sent: int = 0
     raw_answer: bytes | None = None  # given to every question for metadata
     leaves_lengths_out: bool = False
-    redirects_small_files: bool = False
     released: threading.Event = field(default_factory=threading.Event)
     slow_s: float = 0.0  # between blocks
     endpoint: str = ""
@@ -104,19 +98,16 @@ class LoopbackHub:
         for key, value in fields.items():
             setattr(repository, key, value)
         made = {path: File(content) for path, content in files.items()}
-        commit = commit_of((name, revision, {path: file.sha256 for path, file in made.items()}))
+        seed = name, revision, {path: file.sha256 for path, file in made.items()}
+        commit = hashlib.sha1(repr(seed).encode()).hexdigest()
         repository.commits[commit] = made
         repository.revisions[revision] = commit
         return commit
 
     def stored(self, sha256: str) -> File | None:
         """The file of that hash in any repository."""
-        for repository in self.repositories.values():
-            for files in repository.commits.values():
-                for file in files.values():
-                    if file.sha256 == sha256:
-                        return file
-        return None
+        commits = (files for repository in self.repositories.values() for files in repository.commits.values())
+        return next((file for files in commits for file in files.values() if file.sha256 == sha256), None)
 
     def start_count(self) -> None:
         """Count ``sent`` from here, once no answer to somebody who has gone is under way any more."""
@@ -179,14 +170,13 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
     def do_GET(self) -> None:
         login = self.headers.get("authorization", "")
         self.hub.requests.append((self.command, self.path, self.headers.get("range", ""), login))
         with contextlib.suppress(ConnectionError):
             self.answer(urlsplit(self.path).path, login.removeprefix("Bearer "))
+
+    do_HEAD = do_GET
 
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError):  # clients are killed here
@@ -205,9 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def refuse(self, status: int, code: str = "", retry_after: str = "", message: str = "") -> None:
-        headers = {"X-Error-Code": code} if code else {}
-        headers |= {"Retry-After": retry_after} if retry_after else {}
-        headers |= {"X-Error-Message": message} if message else {}
+        headers = {"X-Error-Code": code, "Retry-After": retry_after, "X-Error-Message": message}
+        headers = {name: value for name, value in headers.items() if value}
         self.reply(status, headers, json.dumps({"error": message or "refused"}).encode())
 
     def serve(self, file: File, headers: dict[str, str]) -> None:
@@ -220,8 +209,6 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.kind == "portal":
             self.reply(200, {"Content-Type": "text/html"}, b"<html>Please log in to the hospital's network</html>")
         elif fault.kind == "gzip":
-            import gzip
-
             self.reply(200, {"Content-Encoding": "gzip", **headers}, gzip.compress(_bytes(file, 0)))
         else:
             self.body(file, headers, fault)
@@ -234,8 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= file.size:
                 self.reply(416, {"Content-Range": f"bytes */{file.size}"})
                 return
-        length = file.size - start + {"short": -7, "long": 7}.get(fault.kind, 0)
-        length = max(length, 0)
+        length = max(file.size - start + {"short": -7, "long": 7}.get(fault.kind, 0), 0)
         self.send_response(206 if start else 200)
         if start:
             shown = start + 1 if fault.kind == "wrong_range" else start
@@ -303,10 +289,6 @@ class _HubHandler(_Handler):
         if fault is not None and fault.kind == "stall":
             self.hub.released.wait(20)
             self.close_connection = True
-        elif fault is not None and fault.kind == "cut":
-            self.close_connection = True
-        elif fault is not None and fault.kind == "loop":
-            self.reply(302, {"Location": self.path})
         elif fault is not None:
             self.refuse(fault.code, retry_after=fault.retry_after, message=f"you sent {token}")
         elif self.hub.raw_answer is not None:
@@ -314,16 +296,23 @@ class _HubHandler(_Handler):
         else:
             self.describe(path, token)
 
+    def find_commit(self, repository: Repository | None, revision: str, token: str) -> str:
+        """The commit that a revision means; empty after a refusal."""
+        if repository is None or (repository.private and token not in repository.granted):
+            self.refuse(404 if token else 401, "RepoNotFound")
+            return ""
+        commit = repository.revisions.get(revision, revision)
+        if commit in repository.commits:
+            return commit
+        self.refuse(404, "RevisionNotFound")
+        return ""
+
     def describe(self, path: str, token: str) -> None:
         found = re.fullmatch(r"(.+?)(?:/(revision|tree)/([^/]+))?", path)
         name, kind, revision = found[1], found[2], unquote(found[3] or "main")
         repository = self.hub.repositories.get(name)
-        if repository is None or (repository.private and token not in repository.granted):
-            self.refuse(401 if not token else 404, "RepoNotFound")
-            return
-        commit = repository.revisions.get(revision, revision)
-        if commit not in repository.commits:
-            self.refuse(404, "RevisionNotFound")
+        commit = self.find_commit(repository, revision, token)
+        if not commit:
             return
         files = repository.commits[commit]
         if kind == "tree":
@@ -345,15 +334,11 @@ class _HubHandler(_Handler):
 
     def resolve(self, name: str, revision: str, path: str, token: str) -> None:
         repository = self.hub.repositories.get(name)
-        if repository is None or (repository.private and token not in repository.granted):
-            self.refuse(401 if not token else 404, "RepoNotFound")
-            return
-        if repository.gated and token not in repository.granted:
+        if repository and repository.gated and token not in repository.granted:
             self.refuse(403 if token else 401, "GatedRepo", message=f"you sent {token}")
             return
-        commit = repository.revisions.get(revision, revision)
-        if commit not in repository.commits:
-            self.refuse(404, "RevisionNotFound")
+        commit = self.find_commit(repository, revision, token)
+        if not commit:
             return
         file = repository.commits[commit].get(path)
         if file is None:

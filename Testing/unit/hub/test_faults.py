@@ -1,23 +1,15 @@
-"""Random faults, cancels, kills and senseless documents: a download ends ready and right, or told and resumable, and
+"""Random faults, cancels and senseless documents: a download ends ready and right, or told and resumable, and
 nothing is written outside the store."""
 
 import dataclasses
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 import urllib.request
 from pathlib import Path
-
-import pytest
 
 from FoundationSegLib.catalog.model_cards import CheckpointFile
 from FoundationSegLib.errors import Cancelled, CheckpointError
 from FoundationSegLib.hub.fetch import is_accepted, needs_download
-from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE
 from FoundationSegLib.hub.plan import plan_download, plan_removal
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.progress import Progress
@@ -33,38 +25,12 @@ from Testing.unit.hub.hub_cases import (
 )
 from Testing.unit.hub.loopback_hub import Fault
 
-ROOT = Path(__file__).resolve().parents[3]
 BYTE_FAULTS = ["cut", "cut", "cut", "stall", "wrong_bytes", "short", "long", "overrun", "ignore_range", "wrong_range"]
 BYTE_FAULTS += ["changed_etag", "gzip", "loop", "portal", *["status"] * 4]
 CODES = [401, 403, 404, 408, 416, 429, 500, 502, 503]
 IMPATIENT = dataclasses.replace(QUICK, attempts=3, first_wait_s=0.001, longest_wait_s=0.002, timeout_s=0.15)
 CALM = dataclasses.replace(QUICK, timeout_s=10.0)  # however busy the machine is
 ONCE = dataclasses.replace(CALM, attempts=1)
-
-# A process of its own that downloads, as a worker does; its Hub, store and cards come through the command line.
-CHILD = """
-import sys
-from pathlib import Path
-from FoundationSegLib.hub.store import Store
-from Testing.unit.hub.hub_cases import content_of, fetch, hub_card
-store, repository = Store(Path(sys.argv[1])), sys.argv[2]
-files = {name: bytes(int(size)) for name, size in (item.split("=") for item in sys.argv[3:])}
-card = hub_card(files, repository=repository)
-from huggingface_hub import HfApi  # it takes its time, and nothing can be killed meanwhile
-from huggingface_hub.utils import get_session
-get_session()
-print("started", flush=True)
-fetch(store, card)
-print(sum(map(len, content_of(store, card).values())), flush=True)
-"""
-
-
-def start_child(hub, store, repository, files, cache, **variables):
-    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(ROOT)}
-    sizes = [f"{name}={len(content)}" for name, content in files.items()]
-    command = (sys.executable, "-c", CHILD, str(store.folder), repository, *sizes)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment | variables, stdout=pipe, stderr=pipe, text=True)
 
 
 def random_fault(source):
@@ -128,57 +94,6 @@ def test_random_faults_cancels_and_restarts(hub, tmp_path, full, bar, monkeypatc
         assert sent <= (1 + has_halves) * (sum(map(len, files.values())) - whole)
     assert min(outcomes.values()) > 0
     bar("faulty downloads that ended neither right nor told", 0.0, "0")
-
-
-def test_kills_at_random_moments(hub, tmp_path, full):
-    """A process that is killed leaves half files that the next one goes on from, and no lock."""
-    source, halves = random.Random(11), 0
-    files = {"weights.bin": bytes(3_000_000), "config.json": bytes(10)}
-    hub.add("org/killed", files)
-    card = hub_card(files, repository="org/killed")
-    hub.slow_s = 0.005
-    for round_ in range(30 if full else 3):
-        store = Store(tmp_path / f"store{round_}")
-        child = start_child(hub, store, "org/killed", files, tmp_path / "cache")
-        assert child.stdout.readline() == "started\n"
-        time.sleep(source.uniform(0.05, 0.4))
-        child.send_signal(signal.SIGKILL)
-        assert child.communicate()[1] == ""
-        require_right_or_unfinished(store, card, files)
-        kept, was_ready = partial_bytes(store, card), store.status(card) == "ready"
-        placed = sum(path.stat().st_size for path in finished(store, card))
-        halves += 0 < kept < 3_000_000
-        hub.start_count()
-        fetch(store, card, policy=CALM)
-        assert content_of(store, card) == files, "a dead process's lock holds nobody up"
-        assert strays(store, card) == []
-        assert hub.sent == (0 if was_ready else sum(map(len, files.values())) - kept - placed)
-    assert halves
-
-
-def test_two_processes_download_once(hub, tmp_path, store):
-    files = {"weights.bin": bytes(2_000_000), "config.json": bytes(13)}
-    hub.add("org/shared", files)
-    hub.slow_s = 0.005
-    children = [start_child(hub, store, "org/shared", files, tmp_path / "cache") for _ in range(2)]
-    total = sum(map(len, files.values()))
-    for child in children:
-        out, err = child.communicate(timeout=120)
-        assert (out, child.returncode) == (f"started\n{total}\n", 0), err
-    assert hub.sent == total
-    assert strays(store, hub_card(files, repository="org/shared")) == []
-
-
-@pytest.mark.parametrize(("allowed", "message"), [("0", "offline mode is on"), ("1", "")])
-def test_a_worker_that_is_offline_may_still_be_told_to_download(hub, tmp_path, store, allowed, message):
-    """The worker's environment has the offline mode on; whether the user wants it so, a variable of our own says."""
-    files = {"weights.bin": bytes(5000)}
-    hub.add("org/allowed", files)
-    variables = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", ALLOW_VARIABLE: allowed}
-    child = start_child(hub, store, "org/allowed", files, tmp_path / "cache", **variables)
-    err = child.communicate(timeout=120)[1]
-    assert message in err
-    assert (child.returncode == 0) == (message == ""), err
 
 
 FILES = {"weights/model.bin": bytes(range(250)) * 12, "config.json": b'{"layers": 2}'}
