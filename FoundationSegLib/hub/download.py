@@ -17,7 +17,7 @@ from .hugging_face import (
     BUSY,
     HubCheckpoint,
     HubFile,
-    RetryPolicy,
+    Retries,
     find_checkpoint,
     http_package,
     hub_client,
@@ -37,10 +37,10 @@ _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 # Receives how many bytes of a file are there.
-ByteProgress = Callable[[int], None]
+OnBytes = Callable[[int], None]
 
 
-def fetch_from_hub(store: Store, card: ModelCard, progress: Progress, policy: RetryPolicy | None = None) -> None:
+def fetch_from_hub(store: Store, card: ModelCard, progress: Progress, retries: Retries | None = None) -> None:
     """Download what the store lacks of a checkpoint. The caller holds the store's lock for the model.
 
     Whole files are moved into the checkpoint one by one, and the record is written at the end. The bytes of half files
@@ -50,11 +50,11 @@ def fetch_from_hub(store: Store, card: ModelCard, progress: Progress, policy: Re
         CheckpointError: it cannot be fetched, or is not what the card or the Hub says.
         Cancelled: the user stopped it.
     """
-    policy = policy or RetryPolicy()
+    retries = retries or Retries()
     with online(), store_errors(card):
-        checkpoint = find_checkpoint(store, card, policy, progress)
+        checkpoint = find_checkpoint(store, card, retries, progress)
         store.pin(card, {origin: repository.commit for origin, repository in checkpoint.repositories.items()})
-        _HubDownload(store, card, progress, policy).run(checkpoint)
+        _HubDownload(store, card, progress, retries).run(checkpoint)
 
 
 def missing_bytes(incoming: Path, file: HubFile) -> int:
@@ -75,7 +75,7 @@ class _HubDownload:
     store: Store
     card: ModelCard
     progress: Progress
-    policy: RetryPolicy
+    retries: Retries
     bytes_here: int = 0
     bytes_total: int = 0
 
@@ -123,7 +123,7 @@ class _HubDownload:
         arrived = incoming / f"{file.partial_name}.found"
         digest = None if _partial_bytes(incoming, file) else take_from_cache(file, arrived, self.progress)
         if digest is None:
-            digest, arrived = download(file, partial, self.policy, self.progress, report), partial
+            digest, arrived = download(file, partial, self.retries, self.progress, report), partial
         target.parent.mkdir(parents=True, exist_ok=True)
         arrived.replace(target)
         self.bytes_here += digest.bytes
@@ -239,7 +239,7 @@ class _PartialFile:
     def is_right(self) -> bool:
         return self.expected.matches(self.hasher.digest())
 
-    def resume(self, progress: Progress, report: ByteProgress) -> None:
+    def resume(self, progress: Progress, report: OnBytes) -> None:
         """Hash the bytes of an earlier try, or drop them if they are more than the file has."""
         if os.fstat(self.descriptor).st_size > self.expected.bytes:
             self.clear()
@@ -264,7 +264,7 @@ class _PartialFile:
             chunk = chunk[count:]
 
 
-def download(file: HubFile, partial: Path, policy: RetryPolicy, progress: Progress, report: ByteProgress) -> Digest:
+def download(file: HubFile, partial: Path, retries: Retries, progress: Progress, report: OnBytes) -> Digest:
     """Download a file into ``partial``, going on from the bytes that are in it already.
 
     They are kept when this fails, unless they can no longer become the file.
@@ -276,10 +276,10 @@ def download(file: HubFile, partial: Path, policy: RetryPolicy, progress: Progre
     """
     with contextlib.closing(_PartialFile(partial, file.digest)) as half:
         half.resume(progress, report)
-        _complete(file, half, policy, progress, report)
+        _complete(file, half, retries, progress, report)
         if half.is_mixed and not half.is_right:
             half.clear()  # one of the pieces is wrong, and there is no telling which
-            _complete(file, half, policy, progress, report)
+            _complete(file, half, retries, progress, report)
         if half.is_right:
             os.fsync(half.descriptor)
             return half.hasher.digest()
@@ -290,13 +290,13 @@ def download(file: HubFile, partial: Path, policy: RetryPolicy, progress: Progre
     )
 
 
-def _complete(file: HubFile, half: _PartialFile, policy: RetryPolicy, progress: Progress, report: ByteProgress) -> None:
+def _complete(file: HubFile, half: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
     """Request the missing bytes until every one is there; only tries without a new byte count."""
     tries = restarts = 0
     while half.bytes < file.digest.bytes:
         before = half.bytes
         try:
-            _request(file, half, policy, progress, report)
+            _request(file, half, retries, progress, report)
         except _StartAgain:
             restarts += 1
             half.clear()
@@ -304,13 +304,13 @@ def _complete(file: HubFile, half: _PartialFile, policy: RetryPolicy, progress: 
                 raise _wrong_length(file) from None
         except _Interrupted as interrupted:
             tries = 1 if half.bytes > before else tries + 1
-            if tries >= policy.attempts:
+            if tries >= retries.attempts:
                 error = interrupted.error
                 raise unreachable(file.repository, file.file.path, error, interrupted.status) from error
-            policy.wait(tries, interrupted.requested_s, progress)
+            retries.wait(tries, interrupted.requested_s, progress)
 
 
-def _request(file: HubFile, half: _PartialFile, policy: RetryPolicy, progress: Progress, report: ByteProgress) -> None:
+def _request(file: HubFile, half: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
     """Make one request for all bytes that are missing.
 
     Raises:
@@ -318,7 +318,7 @@ def _request(file: HubFile, half: _PartialFile, policy: RetryPolicy, progress: P
         _StartAgain: the bytes so far are of no use.
     """
     half.is_mixed = half.bytes > 0
-    with contextlib.closing(_answer(file, half.bytes, policy, progress)) as answer:
+    with contextlib.closing(_answer(file, half.bytes, retries, progress)) as answer:
         _check_headers(next(answer), file, half)
         for chunk in answer:
             if half.bytes + len(chunk) > file.digest.bytes:
@@ -329,11 +329,11 @@ def _request(file: HubFile, half: _PartialFile, policy: RetryPolicy, progress: P
         raise _Interrupted
 
 
-def _answer(file: HubFile, start: int, policy: RetryPolicy, progress: Progress) -> Iterator[Any]:
+def _answer(file: HubFile, start: int, retries: Retries, progress: Progress) -> Iterator[Any]:
     """Yield the headers of an answer, then its body as it comes; a silent server is cut off after ``silence_s``."""
     http = http_package()
     try:
-        yield from in_background(lambda: _read(file.url, start, policy.silence_s), progress)
+        yield from in_background(lambda: _read(file.url, start, retries.silence_s), progress)
     except http.TooManyRedirects:
         raise redirects_in_circles(file.repository, file.file.path) from None
     except (OSError, http.HTTPError, http.InvalidURL, RuntimeError, ValueError) as error:

@@ -39,8 +39,8 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Limits of the patience with a server.
+class Retries:
+    """Limits of waiting for a server.
 
     Attributes:
         attempts: tries in a row without a single new byte.
@@ -258,7 +258,7 @@ class HubCheckpoint:
     files: tuple[HubFile, ...]
 
 
-def find_checkpoint(store: Store, card: ModelCard, policy: RetryPolicy, progress: Progress) -> HubCheckpoint:
+def find_checkpoint(store: Store, card: ModelCard, retries: Retries, progress: Progress) -> HubCheckpoint:
     """Ask the Hub for a card's files, at the commits that the store knows the card's revisions by.
 
     Raises:
@@ -270,7 +270,7 @@ def find_checkpoint(store: Store, card: ModelCard, policy: RetryPolicy, progress
         name, revision = origin
         paths = {file.path for file in card.source.files if card.source.origin(file) == origin}
         commit = store.commit(card, name, revision)
-        repositories[origin] = _find_repository(name, commit or revision, paths, policy, progress)
+        repositories[origin] = _find_repository(name, commit or revision, paths, retries, progress)
         if commit and repositories[origin].commit != commit:
             raise CheckpointError(f"the Hub answers for {name} with another commit than {commit[:12]}; try again later")
     records = store.records(card) or {}
@@ -312,29 +312,27 @@ def _agreed_digest(card: ModelCard, file: CheckpointFile, remote: Digest, record
     return replace(remote, sha256=known or remote.sha256)
 
 
-def _find_repository(
-    name: str, revision: str, paths: set[str], policy: RetryPolicy, progress: Progress
-) -> HubRepository:
+def _find_repository(name: str, revision: str, paths: set[str], retries: Retries, progress: Progress) -> HubRepository:
     """Repository at the commit that a revision stands for now, with those of its files that ``paths`` names."""
     client = hub_client()
 
     def ask() -> HubRepository:
-        model = client.HfApi().model_info(name, revision=revision, files_metadata=True, timeout=policy.silence_s)
+        model = client.HfApi().model_info(name, revision=revision, files_metadata=True, timeout=retries.silence_s)
         return _parse_repository(name, model, paths)
 
     def ask_for(path: str) -> Digest:
         url = client.hf_hub_url(name, path, revision=repository.commit)
-        metadata = client.get_hf_file_metadata(url, timeout=policy.silence_s)
+        metadata = client.get_hf_file_metadata(url, timeout=retries.silence_s)
         if metadata.commit_hash not in (None, repository.commit):
             raise CheckpointError(f"the Hub's answer for {path} of {name} is of another commit than asked for")
         etag = metadata.etag or ""
         hashes = (etag if pattern.fullmatch(etag) else "" for pattern in (_SHA256, _COMMIT))
         return _checked_digest(metadata.size, *hashes)
 
-    repository = _ask_patiently(ask, name, f"revision {revision[:12]}", policy, progress)
+    repository = _ask_patiently(ask, name, f"revision {revision[:12]}", retries, progress)
     files = {
         # Some mirrors leave the lengths out of the list, and give them file by file.
-        path: _ask_patiently(lambda path=path: ask_for(path), name, path, policy, progress)
+        path: _ask_patiently(lambda path=path: ask_for(path), name, path, retries, progress)
         if digest == _NO_LENGTH
         else digest
         for path, digest in repository.files.items()
@@ -370,12 +368,12 @@ def _checked_digest(length: Any, sha256: str, git_oid: str) -> Digest:
     return Digest(length, sha256, git_oid)
 
 
-def _ask_patiently(ask: Callable[[], _T], name: str, subject: str, policy: RetryPolicy, progress: Progress) -> _T:
+def _ask_patiently(ask: Callable[[], _T], name: str, subject: str, retries: Retries, progress: Progress) -> _T:
     """Answer to a question, asked again while the Hub is busy or cannot be reached."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     http = http_package()
-    for tries in range(1, policy.attempts + 1):
+    for tries in range(1, retries.attempts + 1):
         requested_s = 0.0
         try:
             return next(in_background(lambda: iter([ask()]), progress))
@@ -394,8 +392,8 @@ def _ask_patiently(ask: Callable[[], _T], name: str, subject: str, policy: Retry
             raise CheckpointError(
                 f"the Hub's answer for {name} makes no sense; a proxy or firewall may have answered"
             ) from None
-        if tries < policy.attempts:
-            policy.wait(tries, requested_s, progress)
+        if tries < retries.attempts:
+            retries.wait(tries, requested_s, progress)
     raise failure
 
 

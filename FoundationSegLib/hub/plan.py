@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from ..progress import Progress
 from .download import missing_bytes
 from .fetch import is_accepted, must_accept
-from .hugging_face import HubCheckpoint, RetryPolicy, find_checkpoint, online
+from .hugging_face import HubCheckpoint, Retries, find_checkpoint, online
 from .records import require_inside
 from .store import INCOMING, Status, Store, free_bytes, known_bytes, store_errors
 
@@ -65,7 +65,7 @@ class DownloadPlan:
     notes: tuple[str, ...]
 
 
-def plan_download(store: Store, card: ModelCard, progress: Progress, policy: RetryPolicy | None = None) -> DownloadPlan:
+def plan_download(store: Store, card: ModelCard, progress: Progress, retries: Retries | None = None) -> DownloadPlan:
     """Plan the download of a checkpoint. Nothing is written.
 
     Raises:
@@ -75,7 +75,7 @@ def plan_download(store: Store, card: ModelCard, progress: Progress, policy: Ret
     if card.source.kind == "hub":
         try:
             with online():
-                checkpoint = find_checkpoint(store, card, policy or RetryPolicy(attempts=2), progress)
+                checkpoint = find_checkpoint(store, card, retries or Retries(attempts=2), progress)
         except CheckpointError as error:
             notes.append(str(error))
     repositories = tuple(checkpoint.repositories.values()) if checkpoint else ()

@@ -7,7 +7,7 @@ import threading
 
 from FoundationSegLib.catalog.model_cards import CheckpointFile
 from FoundationSegLib.hub.download import fetch_from_hub
-from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE, RetryPolicy
+from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE, Retries
 from FoundationSegLib.progress import CancelToken, Progress
 from Testing.unit.fakes import CARD_TOML, fake_card
 
@@ -15,7 +15,7 @@ REPOSITORY = "org/model"
 WEIGHTS = random.Random(1).randbytes(300_000)
 CONFIG = b'{"layers": 2}'
 FILES = {"weights/model.safetensors": WEIGHTS, "config.json": CONFIG}
-QUICK = RetryPolicy(attempts=4, first_wait_s=0.01, longest_wait_s=0.05, timeout_s=0.5)
+QUICK = Retries(attempts=4, first_wait_s=0.01, longest_wait_s=0.05, timeout_s=0.5)
 
 
 def hub_card(files=FILES, *, hashes=False, sizes=True, repository=REPOSITORY, revision="main", **changes):
@@ -48,12 +48,12 @@ def tell_processes(monkeypatch, hub, cache):
         monkeypatch.setenv(name, value)
 
 
-def fetch(store, card, progress=None, policy=QUICK):
+def fetch(store, card, progress=None, retries=QUICK):
     """What download_checkpoint does for a card of the Hub, with the patience of a test."""
     progress = progress or Progress()
     with store.lock(card, progress):
         if store.status(card) != "ready":
-            fetch_from_hub(store, card, progress, policy)
+            fetch_from_hub(store, card, progress, retries)
 
 
 def cancel_after(count):

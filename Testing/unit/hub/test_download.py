@@ -39,16 +39,18 @@ TOKEN = "hf_ThisIsVerySecret0123456789"
 DOWN = [Fault("status", code=500)] * 9
 
 
-def break_off(hub, store, after, card=None):
+def break_off(hub, store, after):
     """Have a download end after so many bytes of the first file."""
     hub.faults.extend([Fault("cut", after), *DOWN])
     with pytest.raises(CheckpointError):
-        fetch(store, card or hub_card())
+        fetch(store, hub_card())
     hub.faults.clear()
 
 
-def require_whole(store, card=None, files=FILES):
-    assert content_of(store, card or hub_card()) == files
+def fetch_whole(store, card=None):
+    """Download, and make sure that every byte is right and nothing else is left."""
+    fetch(store, card or hub_card())
+    assert content_of(store, card or hub_card()) == FILES
     assert strays(store, card or hub_card()) == []
 
 
@@ -56,10 +58,10 @@ def require_whole(store, card=None, files=FILES):
 @pytest.mark.parametrize("sizes", [True, False])
 def test_a_checkpoint_comes_whole_and_once(hub, store, commit, hashes, sizes):
     card = hub_card(hashes=hashes, sizes=sizes)
-    download_checkpoint(store, card, Progress())
-    assert store.status(card) == "ready"
-    require_whole(store, card)
-    assert store.model_folder(card).name == commit
+    assert ensure_checkpoint(store, card, Progress())
+    assert (store.status(card), store.model_folder(card).name) == ("ready", commit)
+    assert content_of(store, card) == FILES
+    assert strays(store, card) == []
     assert hub.sent == TOTAL
     assert {path for _, path, _, _ in hub.requests if path.startswith("/api")} == {
         f"/api/models/{REPOSITORY}/revision/main?blobs=true"
@@ -99,7 +101,7 @@ MENDED = [
 def test_faults_that_pass_are_overcome(hub, store, commit, faults):
     hub.faults.extend(faults)
     fetch(store, hub_card(hashes=True))
-    require_whole(store)
+    assert content_of(store, hub_card()) == FILES
 
 
 FATAL = [
@@ -127,8 +129,7 @@ def test_faults_that_stay_are_told_and_the_next_download_succeeds(hub, store, co
     assert store.status(card) == "partial"
     assert may_keep or partial_bytes(store, card) == 0
     hub.faults.clear()
-    fetch(store, card)
-    require_whole(store, card)
+    fetch_whole(store, card)
 
 
 def test_a_changed_etag_starts_the_file_again(hub, store):
@@ -136,7 +137,7 @@ def test_a_changed_etag_starts_the_file_again(hub, store):
     hub.add(REPOSITORY, files)
     hub.faults.extend([Fault("cut", 500), Fault("changed_etag")])
     fetch(store, hub_card(files))
-    require_whole(store, hub_card(files), files)
+    assert content_of(store, hub_card(files)) == files
     hub.faults.extend([Fault("changed_etag")] * 9)
     with pytest.raises(CheckpointError, match="the file has changed"):
         fetch(Store(store.folder.with_name("second")), hub_card(files))
@@ -151,15 +152,14 @@ def test_a_resumed_download_transfers_what_was_missing(hub, store, commit, after
     fetch(Store(store.folder), hub_card())
     bar(f"bytes beyond what was missing, after {after} bytes", hub.sent - (TOTAL - after), "<= 1048576")
     assert hub.sent == TOTAL - after
-    require_whole(store)
+    assert content_of(store, hub_card()) == FILES
 
 
 def test_a_half_file_that_was_changed_is_found_out(hub, store, commit):
     break_off(hub, store, 200_000)
     (partial,) = store.model_folder(hub_card()).glob("incoming/*.partial")
     partial.write_bytes(b"x" * 150_000)
-    fetch(store, hub_card())
-    require_whole(store)
+    fetch_whole(store)
 
 
 @pytest.mark.parametrize("where", ["api", "body", "wait"])
@@ -199,7 +199,7 @@ def test_a_full_disk_midway_is_told_and_the_next_download_goes_on(hub, store, co
     hub.start_count()
     fetch(store, hub_card())
     assert hub.sent == TOTAL - 150_000
-    require_whole(store)
+    assert content_of(store, hub_card()) == FILES
 
 
 def test_room_is_looked_for_before_a_byte_travels(hub, store, commit, monkeypatch):
@@ -230,8 +230,7 @@ def test_a_branch_that_moves_does_not_mix_two_versions(hub, store, commit):
     break_off(hub, store, 100_000)
     later = hub.add(REPOSITORY, {path: content[::-1] for path, content in FILES.items()})
     assert later != commit
-    fetch(store, hub_card())
-    require_whole(store)
+    fetch_whole(store)
     assert store.model_folder(hub_card()).name == commit
 
 
@@ -278,7 +277,7 @@ def test_only_the_damaged_file_is_fetched_again_and_a_touched_one_is_not(hub, st
     hub.start_count()
     fetch(store, card)
     assert hub.sent == len(CONFIG)
-    require_whole(store)
+    assert content_of(store, hub_card()) == FILES
     os.utime(weights, (1, 1))
     fetch(store, card)
     assert hub.sent == len(CONFIG)
@@ -300,7 +299,7 @@ def test_a_second_repository_has_a_folder_of_its_own(hub, store, commit):
 def test_a_mirror_that_leaves_lengths_out_is_asked_file_by_file(hub, store, commit):
     hub.leaves_lengths_out = True
     fetch(store, hub_card(sizes=False))
-    require_whole(store)
+    assert content_of(store, hub_card()) == FILES
     assert [method for method, *_ in hub.requests].count("HEAD") == 2
 
 
@@ -310,8 +309,7 @@ def test_a_file_that_only_git_knows_is_held_to_its_git_hash(hub, store, commit, 
     hub.faults.append(Fault("wrong_bytes"))
     with pytest.raises(CheckpointError, match="wrong hash"):
         fetch(store, hub_card())
-    fetch(store, hub_card())
-    require_whole(store)
+    fetch_whole(store)
 
 
 def test_a_file_without_any_hash_is_not_downloaded(hub, store, commit, monkeypatch):
@@ -321,7 +319,7 @@ def test_a_file_without_any_hash_is_not_downloaded(hub, store, commit, monkeypat
         fetch(store, hub_card())
     assert hub.sent == 0
     fetch(store, hub_card(hashes=True))
-    require_whole(store)
+    assert content_of(store, hub_card()) == FILES
 
 
 @pytest.mark.parametrize("odd", ["../../evil", "con", "", "A" * 64, "0" * 63])
@@ -334,8 +332,7 @@ def test_a_record_cannot_name_a_half_download(hub, store, commit, odd):
     record.write_text(json.dumps(document))
     store.file_path(card, card.source.files[0]).unlink()
     assert store.status(card) == "partial"
-    fetch(store, card)
-    require_whole(store)
+    fetch_whole(store, card)
 
 
 def test_what_killed_processes_left_goes_with_the_next_download(hub, store, commit):
@@ -358,8 +355,7 @@ def test_a_gate_says_what_to_do_and_the_login_opens_it(hub, store, monkeypatch, 
         fetch(store, card)
     assert TOKEN[::-1] not in str(caught.value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    fetch(store, card)
-    require_whole(store, card)
+    fetch_whole(store, card)
     storage = [login for _, path, _, login in hub.requests if path.startswith("/lfs/")]
     assert storage == [""], "the login is for the Hub, not for its storage"
     written = b"".join(path.read_bytes() for path in store.folder.rglob("*") if path.is_file())
@@ -418,8 +414,7 @@ def test_the_users_own_cache_is_used_and_never_changed(hub, commit, store, tmp_p
             path.write_bytes(path.read_bytes()[::-1])
     hub.start_count()
     before = files_of(cache)
-    fetch(store, hub_card())
-    require_whole(store)
+    fetch_whole(store)
     assert hub.sent == (TOTAL if case == "wrong" else 0)
     plan = plan_removal(store, hub_card())
     assert plan.bytes_shared == (0 if case in ("copied", "wrong") else TOTAL)

