@@ -36,7 +36,7 @@ from .settings import (
 )
 
 # What is over may be killed, a download goes on where it was, and nothing has to wait for the end of its process.
-_TIMEOUTS = Timeouts(stop_s=0.03)
+_STOP_S = 0.03
 
 
 Cards = tuple[dict[str, ModelCard], CardError | None]
@@ -210,7 +210,7 @@ class ModelDesk:
     def download(self, model_id: str, told: Told, *, accept_license: bool = False) -> None:
         """Begin to download a checkpoint, or what is missing of it."""
         request = DownloadRequest(self._next_number(), model_id, accept_license)
-        self._begin(request, open_client(self.settings, _TIMEOUTS), told, model_id)
+        self._begin(request, open_client(self.settings, Timeouts(stop_s=_STOP_S)), told, model_id)
 
     def cancel(self) -> None:
         """Stop what is under way; it fails as cancelled. What has arrived of a download is kept."""
@@ -237,11 +237,13 @@ class ModelDesk:
     def _package_client(self) -> ProcessClient:
         """A client of the worker's Python, whose packages it is about."""
         command = worker_command(self.settings.worker_python)
-        return ProcessClient(worker_settings(self.settings), command, _TIMEOUTS, inherited_environment(self.settings))
+        return ProcessClient(
+            worker_settings(self.settings), command, Timeouts(stop_s=_STOP_S), inherited_environment(self.settings)
+        )
 
     def _store_client(self) -> ProcessClient:
         """A client of Slicer's own Python: checkpoints can be moved where the worker's Python is missing."""
-        return ProcessClient(worker_settings(self.settings), worker_command(), _TIMEOUTS)
+        return ProcessClient(worker_settings(self.settings), worker_command(), Timeouts(stop_s=_STOP_S))
 
     def _begin(self, request: Request, client: ProcessClient, told: Told, model_id: str = "") -> None:
         """Begin a request; it takes the place of the one under way."""

@@ -70,7 +70,7 @@ PLANTED = [
     ("heavy_imports", MODULE_FILE, NEW, "import torch\n"),
     ("heavy_imports", MODULE_FILE, NEW, "import requests\n"),
     ("heavy_imports", MODULE_FILE, NEW, "try:\n    import scipy\nexcept ImportError:\n    pass\n"),
-    ("heavy_imports", MODULE_FILE, NEW, "from FoundationSegLib.models import sam\n"),
+    ("heavy_imports", MODULE_FILE, NEW, "from FoundationSegLib.models.segmentation import sam\n"),
     ("work_at_import", MODULE_FILE, NEW, "print('hello')\n"),
     ("work_at_import", MODULE_FILE, NEW, "SETTINGS = qt.QSettings()\n"),
     ("work_at_import", MODULE_FILE, NEW, "for _ in range(3):\n    pass\n"),
