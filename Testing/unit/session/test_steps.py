@@ -10,7 +10,16 @@ from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.errors import InputError, PromptError
 from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.imaging.masks import MaskTable, pack_mask
-from FoundationSegLib.prompts.kinds import MaskPrompt, PointPrompt, Polarity
+from FoundationSegLib.prompts.kinds import (
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    ObliquePlane,
+    PointPrompt,
+    Polarity,
+    ScribblePrompt,
+    TextPrompt,
+)
 from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.steps import (
@@ -29,6 +38,7 @@ from FoundationSegLib.session.steps import (
     going_on,
     restated,
     standing,
+    transformed_steps,
 )
 from FoundationSegLib.session.steps_document import parse_steps, steps_to_document
 from Testing.unit import strategies
@@ -158,3 +168,37 @@ def test_what_a_card_says_of_a_model():
     assert ModelChoice.of(cards["sam-vit-base"]) == ModelChoice("sam-vit-base", sees_seed=True, takes_masks=True)
     assert ModelChoice.of(cards["nninteractive"], "raw") == ModelChoice("nninteractive", "raw", True, True, True)
     assert ModelChoice.of(cards["vista3d"]).in_3d and not ModelChoice.of(cards["vista3d"]).takes_masks
+
+
+ELSEWHERE = np.array([[0.0, -2, 0.3, 50], [1.5, 0, 0, -20], [0, 0.2, 1, 7], [0, 0, 0, 1]])
+FIRST, SECOND, PLANE = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), ObliquePlane((1.0, 2, 3), (0.1, 0.2, 1.0), (0.0, 1.0, -0.2))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        PointPrompt(FIRST, plane=PLANE),
+        BoxPrompt((FIRST, SECOND), plane="k"),
+        ScribblePrompt((FIRST, SECOND), 2.0),
+        LassoPrompt((FIRST, SECOND, (1.0, 5.0, 6.0)), plane=PLANE),
+        TextPrompt("liver"),
+    ],
+)
+def test_prompts_go_along_with_an_image_that_is_moved(prompt):
+    steps = (PromptAdded("1", prompt), RegionStep(None), PromptMoved("1", prompt), PromptRemoved("1"))
+    moved = transformed_steps(steps, ELSEWHERE)
+    assert moved[1] is steps[1] and moved[3] is steps[3] and moved[0].prompt == moved[2].prompt
+    there = moved[0].prompt
+    for name in ("position", "corners", "points"):
+        before, after = (np.reshape(getattr(one, name, FIRST), (-1, 3)) for one in (prompt, there))
+        assert not hasattr(prompt, name) or np.allclose(before @ ELSEWHERE[:3, :3].T + ELSEWHERE[:3, 3], after)
+    if getattr(prompt, "plane", None) is PLANE:
+        across = np.cross(PLANE.up, PLANE.normal)  # lies in the plane, and so does its image
+        assert np.isclose(np.dot(there.plane.normal, ELSEWHERE[:3, :3] @ across), 0)
+        assert np.isclose(np.dot(there.plane.normal, there.plane.up), np.dot(PLANE.normal, PLANE.up))
+    assert np.allclose(_positions(transformed_steps(moved, np.linalg.inv(ELSEWHERE))), _positions(steps))
+
+
+def _positions(steps):
+    prompt = steps[0].prompt
+    return [*np.ravel(getattr(prompt, "position", getattr(prompt, "points", getattr(prompt, "corners", ()))))]
