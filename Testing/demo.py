@@ -32,7 +32,7 @@ def main() -> int:
     arguments = ["segment", volume, "--model", "lite-medsam", "--prompts", prompts, "--output", target]
     if options.volume is None:
         arguments += ["--intensity", "ct-lung"]
-    arguments += ["--overview", OUTPUT / "overview.png", "--report", OUTPUT / "report.json"]
+    arguments += ["--download", "--overview", OUTPUT / "overview.png", "--report", OUTPUT / "report.json"]
     code = foundationseg([str(argument) for argument in arguments])
     if code:
         return code

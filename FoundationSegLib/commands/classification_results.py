@@ -1,4 +1,4 @@
-"""What `classify` writes and prints: lines, a report, rows of a table, evidence."""
+"""Results of `classify`: lines, a report, rows of a table, evidence."""
 
 import csv
 import io
@@ -11,9 +11,8 @@ import numpy as np
 from ..imaging.volume import Volume
 from ..io.output_files import output_format
 from ..requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
-from .interrupts import interrupts_wait
-from .report import software_versions
-from .terminal import one_line
+from .outputs import software_versions
+from .terminal import interrupts_wait, one_line
 
 COLUMNS = (
     *("image", "label", "score", "spread", "lowest", "highest", "margin", "stands_out", "scoring", "aggregation"),
@@ -22,11 +21,11 @@ COLUMNS = (
 
 
 def answer_lines(answer: Classification) -> list[str]:
-    """What is printed: the verdict, the labels by rank, and what all of it is for."""
-    width = max(len(one_line(one.name)) for one in answer.scores)
+    """Return the printed lines: the verdict, the labels by rank, and the line on research use."""
+    width = max(len(one_line(label.name)) for label in answer.scores)
     lines = [
-        f"{one_line(one.name).ljust(width)}  {one.score:6.3f}  wording {one.low:.3f} to {one.high:.3f}"
-        for one in answer.ranked
+        f"{one_line(label.name).ljust(width)}  {label.score:6.3f}  wording {label.low:.3f} to {label.high:.3f}"
+        for label in answer.ranked
     ]
     count = "one slice" if len(answer.slices) == 1 else f"{answer.aggregation} of {len(answer.slices)} slices"
     verdict = ", ".join(map(one_line, answer.verdict)) or NONE_OF_THESE
@@ -36,13 +35,13 @@ def answer_lines(answer: Classification) -> list[str]:
 def classify_report(
     answer: Classification, notes: Sequence[str], timings_s: Mapping[str, float], subject: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The report of ``classify``.
+    """Compose the report of ``classify``.
 
     Args:
         answer: the classifier's.
-        notes: what was done to the image, in addition to what the answer notes.
+        notes: what was done to the image; those of the answer follow.
         timings_s: seconds of the command's own stages: ``start``, ``total``.
-        subject: what was classified.
+        subject: the part of the image that was classified.
     """
     document = answer.to_document()
     stages = {name: round(value, 3) for name, value in timings_s.items()}
@@ -51,7 +50,7 @@ def classify_report(
 
 
 def rows_of(image: str, answer: Classification) -> list[dict[str, object]]:
-    """The rows of a table for an image: one for each label, by rank."""
+    """Return the rows of a table for an image: one for each label, by rank."""
     checkpoint = answer.checkpoint
     shared = {
         "image": image,
@@ -66,25 +65,25 @@ def rows_of(image: str, answer: Classification) -> list[dict[str, object]]:
     return [
         shared
         | {
-            "label": one.name,
-            "score": f"{one.score:.6f}",
-            "spread": f"{one.spread:.6f}",
-            "lowest": f"{one.low:.6f}",
-            "highest": f"{one.high:.6f}",
-            "margin": f"{one.margin:.6f}",
-            "stands_out": int(one.stands_out),
+            "label": label.name,
+            "score": f"{label.score:.6f}",
+            "spread": f"{label.spread:.6f}",
+            "lowest": f"{label.low:.6f}",
+            "highest": f"{label.high:.6f}",
+            "margin": f"{label.margin:.6f}",
+            "stands_out": int(label.stands_out),
         }
-        for one in answer.ranked
+        for label in answer.ranked
     ]
 
 
-def failure_rows(image: str, model_id: str, why: str) -> list[dict[str, object]]:
-    """The row of an image that could not be classified."""
-    return [{"image": image, "model": model_id, "error": one_line(why), "note": RESEARCH_USE}]
+def failure_rows(image: str, model_id: str, reason: str) -> list[dict[str, object]]:
+    """Return the row of an image that could not be classified."""
+    return [{"image": image, "model": model_id, "error": one_line(reason), "note": RESEARCH_USE}]
 
 
 def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
-    """Rows as a table of comma-separated values (RFC 4180), with a header."""
+    """Format rows as a table of comma-separated values (RFC 4180), with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\r\n")
     writer.writeheader()
@@ -93,7 +92,7 @@ def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
 
 
 def evidence_writer(path: Path, volume: Volume, answer: Classification) -> Callable[[Path], None]:
-    """Who writes the evidence: as a segment to a .seg.nrrd, as values on the image's grid to a .nrrd or .nii.gz.
+    """Return the writer of the evidence: a segment in a .seg.nrrd, values on the image's grid in a .nrrd or .nii.gz.
 
     Raises:
         InputError, GeometryError, OutputError: it cannot be put into that format.

@@ -3,8 +3,7 @@
 import argparse
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -24,17 +23,14 @@ from ..requests.classification_answer import Classification
 from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
-from ..worker.process_client import ProcessClient
-from .checkpoints import announce_missing
+from .arguments import add_model_arguments, box_of, box_ranges, path_argument, slices_argument
 from .classification_results import answer_lines, classify_report, csv_text, evidence_writer, failure_rows, rows_of
-from .interrupts import interrupts_wait
-from .mask_prompts import read_mask
-from .report import report_text
-from .slice_ranges import box_of, box_ranges, slices_argument
-from .targets import Writer, path_argument, require_targets, text_writer, write_together
-from .terminal import ProgressLine, say
+from .downloads import require_checkpoint
+from .outputs import print_result, report_text, require_targets, text_writers, write_together
+from .prompt_options import read_mask
+from .terminal import ProgressLine, interrupts_wait, say
 
-# What lies beside images: the command's own results first of all.
+# Endings of files beside images, the command's own results first of all.
 _NO_IMAGES = {".csv", ".json", ".txt", ".md", ".toml", ".pdf", ".xlsx", ".py", ".zip"}
 
 
@@ -55,9 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--segment-view", choices=get_args(SegmentView), default="crop", help="with what is around it")
     parser.add_argument("--region", metavar="I,J,K", type=box_ranges, help="classify these voxels, each START:STOP")
     parser.add_argument("--each", action="store_true", help="VOLUME is a folder: classify every image in it")
-    parser.add_argument(
-        "--intensity", metavar="POLICY", default="auto", help="a policy's name, width,centre, ct-windows or ct-channels"
-    )
     parser.add_argument("--scoring", choices=get_args(RuleChoice), default="auto", help="how labels are scored")
     parser.add_argument("--temperature", metavar="T", type=float, default=1.0, help="above 1: more even scores (1)")
     parser.add_argument("--margin", metavar="M", type=float, default=0.1, help="what a label has to lead by (0.1)")
@@ -69,40 +62,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", metavar="FILE", type=path_argument, help="write what was found, as JSON")
     parser.add_argument("--csv", metavar="FILE", type=path_argument, help="write a table, one row for each label")
     parser.add_argument("--json", action="store_true", help="print the report instead of the scores")
-    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
-    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
-    parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    add_model_arguments(parser, "a policy's name, width,centre, ct-windows or ct-channels")
     parser.set_defaults(run=run)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Everything that was asked for, checked as far as it can be before an image is read."""
-
-    card: ModelCard
-    request: ClassifyRequest  # but for the image and the segment
-    options: argparse.Namespace
 
 
 def run(options: argparse.Namespace) -> None:
     """Classify, then write; of one image nothing is written unless everything went well."""
-    job = _check(options)
-    with contextlib.closing(open_client(options)) as client:
-        client.prepare(job.card.id)  # the model is loaded while the image is read
-        if options.each:
-            _classify_folder(job, client)
-        else:
-            _classify_one(job, client)
-
-
-def open_client(options: argparse.Namespace) -> Client:
-    """The client that does the work: a worker process of its own."""
-    return ProcessClient(WorkerSettings(options.device, default_store_folder(), encode_ahead=False))
-
-
-def _check(options: argparse.Namespace) -> _Job:
     card = find_card(read_catalogue(), options.model)
+    request = _check(options, card)
+    settings = WorkerSettings(options.device, default_store_folder(), encode_ahead=False)
+    with contextlib.closing(options.connect(settings)) as client:
+        client.prepare(card.id)  # the model is loaded while the image is read
+        classify = _classify_folder if options.each else _classify_image
+        classify(options, card, request, client)
+
+
+def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
+    """Find what is wrong without the image before it is read; return the request, but for the image and the segment."""
     require_task(card, "classify")
     require_adapter(card)
     check_looks(options.intensity)
@@ -118,12 +94,11 @@ def _check(options: argparse.Namespace) -> _Job:
         raise InputError("--evidence-label is for --evidence OUT, which says where the evidence goes")
     if options.each:
         _check_folder(options)
-    sources = {"the image": options.volume} | ({"the segmentation": options.segment} if options.segment else {})
-    require_targets({name: getattr(options, name) for name in ("evidence", "report", "csv")}, sources)
+    targets = {name: getattr(options, name) for name in ("evidence", "report", "csv")}
+    require_targets(targets, {"the image": options.volume, "the segmentation": options.segment})
     scoring = Scoring(options.scoring, options.temperature, options.margin)
     aggregation = parse_aggregation(options.aggregation)
-    request = ClassifyRequest(1, card.id, "", labels, subject, options.intensity, scoring, aggregation, evidence)
-    return _Job(card, request, options)
+    return ClassifyRequest(1, card.id, "", labels, subject, options.intensity, scoring, aggregation, evidence)
 
 
 def _labels(options: argparse.Namespace) -> LabelSet:
@@ -163,43 +138,41 @@ def _read(path: Path, options: argparse.Namespace) -> Volume:
     return volume
 
 
-def _ask(job: _Job, volume: Volume, client: Client, segment: PackedMask | None = None) -> Classification:
-    box = None if job.options.region is None else box_of(job.options.region, volume.geometry)
-    subject = replace(job.request.subject, box=box, segment=segment)
+def _ask(
+    options: argparse.Namespace,
+    card: ModelCard,
+    request: ClassifyRequest,
+    volume: Volume,
+    client: Client,
+    segment: PackedMask | None = None,
+) -> Classification:
+    box = None if options.region is None else box_of(options.region, volume.geometry)
+    subject = replace(request.subject, box=box, segment=segment)
     slices_of(subject, volume.geometry)  # what cannot be classified needs no download
-    request = replace(job.request, volume_key=volume.key, subject=subject)
-    announce_missing(job.card, job.options.device)
-    line = ProgressLine()
-    try:
+    require_checkpoint(card, options)
+    with ProgressLine() as line:
         client.send_volume(volume)
-        return ask(client, request, line.show)
-    finally:
-        line.clear()
+        return ask(client, replace(request, volume_key=volume.key, subject=subject), line.show)
 
 
-def _classify_one(job: _Job, client: Client) -> None:
-    options, begin = job.options, time.perf_counter()
+def _classify_image(options: argparse.Namespace, card: ModelCard, request: ClassifyRequest, client: Client) -> None:
+    begin = time.perf_counter()
     volume = _read(options.volume, options)
     segment = read_mask(options.segment, options.segment_name, volume.geometry) if options.segment else None
     start_s = time.perf_counter() - begin
-    answer = _ask(job, volume, client, segment)
+    answer = _ask(options, card, request, volume, client, segment)
     timings_s = {"start": start_s, "total": time.perf_counter() - begin}
-    text = report_text(classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume)))
-    writers: list[Writer] = []
-    if options.evidence:
-        writers.append((options.evidence, evidence_writer(options.evidence, volume, answer)))
-    if options.report:
-        writers.append(text_writer(options.report, text))
-    if options.csv:
-        writers.append(text_writer(options.csv, csv_text(rows_of(options.volume.name, answer))))
-    write_together(writers)
+    report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume))
+    writers = [(options.evidence, evidence_writer(options.evidence, volume, answer))] if options.evidence else []
+    table = csv_text(rows_of(options.volume.name, answer))
+    write_together([*writers, *text_writers([(options.report, report_text(report)), (options.csv, table)])])
     for note in (*volume.notes, *answer.notes):
         say(f"note: {note}")
-    print(text if options.json else "\n".join(answer_lines(answer)), end="" if options.json else "\n")
+    print_result(report, answer_lines(answer), as_json=options.json)
 
 
 def _subject_document(options: argparse.Namespace, volume: Volume) -> dict[str, object]:
-    """What was classified, as the report tells it: names of files, no folders."""
+    """Describe what was classified for the report: names of files, no folders."""
     document: dict[str, object] = {"axis": options.axis}
     if options.region is not None:
         box = box_of(options.region, volume.geometry)
@@ -209,8 +182,7 @@ def _subject_document(options: argparse.Namespace, volume: Volume) -> dict[str, 
     return document
 
 
-def _classify_folder(job: _Job, client: Client) -> None:
-    options = job.options
+def _classify_folder(options: argparse.Namespace, card: ModelCard, request: ClassifyRequest, client: Client) -> None:
     paths = images_in(options.volume)
     rows: list[dict[str, object]] = []
     reports: list[dict[str, object]] = []
@@ -219,11 +191,11 @@ def _classify_folder(job: _Job, client: Client) -> None:
         begin = time.perf_counter()
         try:
             volume = _read(path, options)
-            answer = _ask(job, volume, client)
+            answer = _ask(options, card, request, volume, client)
             client.remove_volume(volume.key)
         except (InputError, GeometryError) as error:  # of this image; the next one may do better
             failures.append(error)
-            rows += failure_rows(path.name, job.card.id, str(error))
+            rows += failure_rows(path.name, card.id, str(error))
             reports.append({"image": path.name, "error": str(error)})
             say(f"{path.name}: not classified: {error}")
             continue
@@ -233,34 +205,23 @@ def _classify_folder(job: _Job, client: Client) -> None:
         say(f"{number}/{len(paths)} {path.name}: {', '.join(answer.verdict) or 'none of these'}")
     if len(failures) == len(paths):
         raise failures[0]
-    _write_folder(options, rows, reports)
-
-
-def _write_folder(
-    options: argparse.Namespace, rows: Sequence[dict[str, object]], reports: Sequence[dict[str, object]]
-) -> None:
-    text = report_text({"version": 1, "command": "classify", "images": list(reports)})
-    writers: list[Writer] = []
-    if options.csv:
-        writers.append(text_writer(options.csv, csv_text(rows)))
-    if options.report:
-        writers.append(text_writer(options.report, text))
-    write_together(writers)
+    text = report_text({"version": 1, "command": "classify", "images": reports})
+    write_together(text_writers([(options.csv, csv_text(rows)), (options.report, text)]))
     if options.json:
         print(text, end="")
 
 
 def images_in(folder: Path) -> list[Path]:
-    """What in a folder may be an image, by name: each file, and each folder, which is one DICOM series.
+    """List what may be an image in a folder, by name: each file, and each folder, which is one DICOM series.
 
     Raises:
         InputError: there is nothing.
     """
     try:
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"the folder {folder.name} cannot be read: {error.strerror}") from error
-    images = [path for path in found if path.is_dir() or path.suffix.lower() not in _NO_IMAGES]
+    images = [path for path in paths if path.is_dir() or path.suffix.lower() not in _NO_IMAGES]
     if not images:
         raise InputError(f"the folder {folder.name} holds no images")
     return images

@@ -1,22 +1,57 @@
-"""`classify-evaluate`: a table of `classify` and the truth in; how good the scores are, and pictures of it, out."""
+"""`classify-evaluate`: a table of `classify` and the truth in; the quality of the scores, and pictures of it, out."""
 
 import argparse
-from collections.abc import Callable
+import csv
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError, OutputError, PackageError
 from ..requests.classification_answer import RESEARCH_USE
-from .classified_table import ScoredTruth, read_scored
-from .interrupts import interrupts_wait
-from .report import report_text, software_versions
-from .targets import Writer, path_argument, require_targets, text_writer, write_together
-from .terminal import one_line, say
+from .arguments import path_argument
+from .outputs import (
+    FileWriter,
+    print_result,
+    report_text,
+    require_targets,
+    software_versions,
+    text_writers,
+    write_together,
+)
+from .terminal import interrupts_wait, one_line, say
 
 if TYPE_CHECKING:
     from ..evaluation.classification import Estimate, ScoreQuality
 
 _PLOTS = ("roc", "calibration", "confusion")
+_YES, _NO = {"1", "yes", "true"}, {"0", "no", "false"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredTruth:
+    """Images with both a score and a truth.
+
+    Attributes:
+        images, labels: their names.
+        scores: (images, labels) from 0 to 1.
+        truth: (images, labels) whether each label holds.
+        is_exclusive: whether the labels were scored against each other.
+        models: the models that scored them.
+        notes: what was left out.
+    """
+
+    images: tuple[str, ...]
+    labels: tuple[str, ...]
+    scores: NDArray[np.float64]
+    truth: NDArray[np.bool_]
+    is_exclusive: bool
+    models: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,25 +75,21 @@ def run(options: argparse.Namespace) -> None:
         if not options.plots.is_dir():
             raise OutputError(f"--plots {options.plots.name} is not a folder; make it first")
         targets |= {f"plots {name}": options.plots / f"{name}.png" for name in _PLOTS}
-    require_targets(targets, {"the table": options.table} | ({"the truth": options.truth} if options.truth else {}))
-    found = read_scored(options.table, options.truth)
+    require_targets(targets, {"the table": options.table, "the truth": options.truth})
+    scored = read_scored(options.table, options.truth)
     with interrupts_wait():
         from ..evaluation.classification import evaluate_scores
 
-    quality = evaluate_scores(found.labels, found.truth, found.scores, found.is_exclusive, options.bootstrap)
-    text = report_text(_document(quality, found))
-    writers: list[Writer] = []
-    if options.report:
-        writers.append(text_writer(options.report, text))
-    if options.plots:
-        writers += _plots(options.plots, quality, found)
-    write_together(writers)
-    for note in found.notes:
+    quality = evaluate_scores(scored.labels, scored.truth, scored.scores, scored.is_exclusive, options.bootstrap)
+    document = _document(quality, scored)
+    plots = _plots(options.plots, quality, scored) if options.plots else []
+    write_together([*text_writers([(options.report, report_text(document))]), *plots])
+    for note in scored.notes:
         say(f"note: {note}")
-    print(text if options.json else "\n".join(_lines(quality, found)), end="" if options.json else "\n")
+    print_result(document, _lines(quality, scored), as_json=options.json)
 
 
-def _plots(folder: Path, quality: "ScoreQuality", found: ScoredTruth) -> list[Writer]:
+def _plots(folder: Path, quality: "ScoreQuality", scored: ScoredTruth) -> list[FileWriter]:
     try:
         with interrupts_wait():
             import matplotlib  # noqa: F401 - the plots need it, and it may be missing
@@ -66,61 +97,51 @@ def _plots(folder: Path, quality: "ScoreQuality", found: ScoredTruth) -> list[Wr
         raise PackageError(f"--plots needs the package {error.name}: pip install matplotlib") from error
     from ..evaluation import classification as plots
 
-    correct, confidence = plots.predictions(found.truth, found.scores, found.is_exclusive)
+    correct, confidence = plots.predictions(scored.truth, scored.scores, scored.is_exclusive)
     draw: dict[str, Callable[[Path], None]] = {
-        "roc": lambda path: plots.plot_curves(path, quality, found.truth, found.scores),
+        "roc": lambda path: plots.plot_curves(path, quality, scored.truth, scored.scores),
         "calibration": lambda path: plots.plot_calibration(path, quality, correct, confidence),
         "confusion": lambda path: plots.plot_confusion(path, quality),
     }
     return [(folder / f"{name}.png", draw[name]) for name in _PLOTS]
 
 
-def _document(quality: "ScoreQuality", found: ScoredTruth) -> dict[str, Any]:
+def _document(quality: "ScoreQuality", scored: ScoredTruth) -> dict[str, Any]:
     return {
         "version": 1,
         "command": "classify-evaluate",
         "research_use": RESEARCH_USE,
-        "models": list(found.models),
+        "models": list(scored.models),
         "images": quality.images,
         "exclusive": quality.is_exclusive,
-        "auc": _estimate(quality.auc),
-        "accuracy": _estimate(quality.accuracy),
-        "calibration_error": _estimate(quality.calibration_error),
-        "labels": [
-            {
-                "name": one.name,
-                "positives": one.positives,
-                "negatives": one.negatives,
-                "auc": _estimate(one.auc),
-                "accuracy": one.accuracy,
-            }
-            for one in quality.labels
-        ],
+        "auc": _rounded(quality.auc),
+        "accuracy": _rounded(quality.accuracy),
+        "calibration_error": _rounded(quality.calibration_error),
+        "labels": [asdict(label) | {"auc": _rounded(label.auc)} for label in quality.labels],
         "confusion": quality.confusion.tolist(),
-        "notes": list(found.notes),
-        "software": software_versions("matplotlib"),
+        "notes": list(scored.notes),
+        "software": software_versions("matplotlib", "scikit-learn"),
     }
 
 
-def _estimate(one: "Estimate") -> dict[str, float | None]:
-    values = {"value": one.value, "low": one.low, "high": one.high}
-    return {name: None if value is None else round(value, 6) for name, value in values.items()}
+def _rounded(estimate: "Estimate") -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 6) for name, value in asdict(estimate).items()}
 
 
-def _lines(quality: "ScoreQuality", found: ScoredTruth) -> list[str]:
-    names = [one_line(one.name) for one in quality.labels]
+def _lines(quality: "ScoreQuality", scored: ScoredTruth) -> list[str]:
+    names = [one_line(label.name) for label in quality.labels]
     width = max(map(len, names))
-    said = "the highest score" if quality.is_exclusive else "scores from one half on"
+    rule = "the highest score" if quality.is_exclusive else "scores from one half on"
     lines = [
-        f"{quality.images} images, {len(names)} labels, {', '.join(found.models)}",
-        f"AUC, mean              {_told(quality.auc)}",
-        f"accuracy of {said}     {_told(quality.accuracy)}",
-        f"calibration error      {_told(quality.calibration_error)}",
+        f"{quality.images} images, {len(names)} labels, {', '.join(scored.models)}",
+        f"AUC, mean              {_estimate_text(quality.auc)}",
+        f"accuracy of {rule}     {_estimate_text(quality.accuracy)}",
+        f"calibration error      {_estimate_text(quality.calibration_error)}",
         "",
         f"{'label'.ljust(width)}  yes  no   AUC",
     ]
-    for name, one in zip(names, quality.labels, strict=True):
-        lines.append(f"{name.ljust(width)}  {one.positives:3d}  {one.negatives:3d}  {_told(one.auc)}")
+    for name, label in zip(names, quality.labels, strict=True):
+        lines.append(f"{name.ljust(width)}  {label.positives:3d}  {label.negatives:3d}  {_estimate_text(label.auc)}")
     return [*lines, "", *_confusion_lines(quality, names, width), RESEARCH_USE]
 
 
@@ -139,8 +160,105 @@ def _confusion_lines(quality: "ScoreQuality", names: list[str], width: int) -> l
     return [f"{'confusion'.ljust(width)}  found  missed  false alarm  rightly no", *rows, ""]
 
 
-def _told(one: "Estimate") -> str:
-    if one.value is None:
+def _estimate_text(estimate: "Estimate") -> str:
+    if estimate.value is None:
         return "-"
-    interval = "" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})"
-    return f"{one.value:.3f}{interval}"
+    interval = "" if estimate.low is None else f" ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f}{interval}"
+
+
+def read_scored(path: Path, truth_path: Path | None) -> ScoredTruth:
+    """Read a table of `classify`, and the truth.
+
+    Args:
+        path: the table; a column ``truth`` may say 1 or 0 for each row.
+        truth_path: another table with the columns ``image`` and ``label``: one row for each label that holds in an
+            image; an image in which none holds has a row with an empty label.
+
+    Raises:
+        InputError: a table cannot be read, lacks a column, has a row twice, or nothing says what is true.
+    """
+    rows = _read(path, ("image", "label", "score", "scoring"))
+    scored = [row for row in rows if row["label"]]
+    labels = tuple(dict.fromkeys(row["label"] for row in scored))
+    scores: dict[str, dict[str, float]] = {}
+    for row in scored:
+        of_image = scores.setdefault(row["image"], {})
+        if row["label"] in of_image:
+            raise InputError(f"{path.name}: {row['image']!r} has the label {row['label']!r} twice")
+        of_image[row["label"]] = _score(row["score"], path)
+    truth = _truth_column(scored, path) if truth_path is None else _truth_table(truth_path, labels)
+    images = tuple(image for image in scores if image in truth and len(scores[image]) == len(labels))
+    return ScoredTruth(
+        images=images,
+        labels=labels,
+        scores=np.array([[scores[image][label] for label in labels] for image in images], np.float64),
+        truth=np.array([[label in truth[image] for label in labels] for image in images], np.bool_),
+        is_exclusive={row["scoring"] for row in scored} <= {"softmax", "concepts"},
+        models=tuple(dict.fromkeys(row.get("model", "") for row in scored)),
+        notes=_left_out({row["image"] for row in rows}, scores, truth, images),
+    )
+
+
+def _left_out(
+    every: set[str], scores: Collection[str], truth: Collection[str], used: Collection[str]
+) -> tuple[str, ...]:
+    notes = []
+    if failed := len(every - set(scores)):
+        notes.append(f"{failed} images were not classified and are left out")
+    if unknown := len(set(scores) - set(truth)):
+        notes.append(f"nothing says what is true of {unknown} images, which are left out")
+    if more := len(set(scores) & set(truth)) - len(used):
+        notes.append(f"{more} images lack the score of some label and are left out")
+    if unscored := len(set(truth) - every):
+        notes.append(f"{unscored} images of the truth are not in the table")
+    return tuple(notes)
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(f"{path.name}: has no column {missing[0]!r}; it needs {', '.join(columns)}")
+            return [{name: value or "" for name, value in row.items() if name is not None} for row in reader]
+    except OSError as error:
+        raise InputError(f"{path.name}: cannot be read: {error.strerror or type(error).__name__}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path.name}: is no table of comma-separated values in UTF-8") from error
+
+
+def _score(text: str, path: Path) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise InputError(f"{path.name}: a score is a number from 0 to 1, not {text[:40]!r}")
+    return score
+
+
+def _truth_column(rows: Sequence[dict[str, str]], path: Path) -> dict[str, set[str]]:
+    if not any(row.get("truth") for row in rows):
+        raise InputError(f"{path.name}: nothing says what is true: add a column 'truth' with 1 or 0, or give --truth")
+    truth: dict[str, set[str]] = {}
+    for row in rows:
+        mark = (row.get("truth") or "").strip().lower()
+        if mark in _YES:
+            truth.setdefault(row["image"], set()).add(row["label"])
+        elif mark in _NO:
+            truth.setdefault(row["image"], set())
+        elif mark:
+            raise InputError(f"{path.name}: truth is 1 or 0, not {mark[:40]!r}")
+    return truth
+
+
+def _truth_table(path: Path, labels: Sequence[str]) -> dict[str, set[str]]:
+    truth: dict[str, set[str]] = {}
+    for row in _read(path, ("image", "label")):
+        known = truth.setdefault(row["image"], set())
+        if row["label"] and row["label"] not in labels:
+            raise InputError(f"{path.name}: {row['label'][:60]!r} is none of the labels that were scored")
+        known |= {row["label"]} - {""}
+    return truth

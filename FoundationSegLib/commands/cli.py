@@ -20,6 +20,9 @@ from ..errors import (
     PromptError,
     UnknownModelError,
 )
+from ..requests.worker_settings import WorkerSettings
+from ..worker.client import Client
+from ..worker.process_client import ProcessClient
 from . import classify, classify_evaluate, evaluate, label_sets, models, segment
 from .terminal import one_line, say
 
@@ -39,33 +42,41 @@ _EXIT_CODES: tuple[tuple[type[FoundationSegError], int], ...] = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line."""
+    """A parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, one_line(f"{PROGRAM}: {message} (see '{self.prog} --help')") + "\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every command; each command's function is in ``run``."""
+    """Make the parser of every command; each command's function is in ``run``."""
     parser = _Parser(prog="python -m FoundationSegLib", description="Segment medical images with foundation models.")
     parser.add_argument("--version", action="version", version=f"FoundationSeg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    segment.add_arguments(commands.add_parser("segment", help="segment an image from prompts"))
-    classify.add_arguments(commands.add_parser("classify", help="score labels in an image, by words"))
-    classify_evaluate.add_arguments(
-        commands.add_parser("classify-evaluate", help="how good the scores of 'classify' are")
-    )
-    label_sets.add_arguments(commands.add_parser("label-sets", help="list and show the labels to classify with"))
-    evaluate.add_arguments(commands.add_parser("evaluate", help="compare models on an image with a known truth"))
-    models.add_arguments(commands.add_parser("models", help="list, explain and download models"))
+    for name, command, purpose in (
+        ("segment", segment, "segment an image from prompts"),
+        ("classify", classify, "score labels in an image, by words"),
+        ("classify-evaluate", classify_evaluate, "how good the scores of 'classify' are"),
+        ("label-sets", label_sets, "list and show the labels to classify with"),
+        ("evaluate", evaluate, "compare models on an image with a known truth"),
+        ("models", models, "list, explain and download models"),
+    ):
+        command.add_arguments(commands.add_parser(name, help=purpose))
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code of ``interfaces``: 0 success, 1 failed, 2 bad usage or input, 3 no model,
-    130 interrupted.
+def main(arguments: Sequence[str] | None = None, connect: Callable[[WorkerSettings], Client] = ProcessClient) -> int:
+    """Run a command.
+
+    Args:
+        arguments: those of the command line.
+        connect: makes the client that does the work; by default a worker process of its own.
+
+    Returns:
+        The exit code: 0 success, 1 failed, 2 bad usage or bad input, 3 model missing, not accepted or damaged, 130
+        interrupted.
     """
-    options = argparse.Namespace(debug=False)
+    options = argparse.Namespace(debug=False, connect=connect)
     try:
         build_parser().parse_args(arguments, options)
         if not options.debug:

@@ -1,24 +1,47 @@
 """`evaluate`: an image and a label map in; a table of how well each model finds the labels, and a report, out."""
 
 import argparse
-import math
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..catalog.catalogue import find_card, read_catalogue, require_adapter
+from ..catalog.class_lists import listed
 from ..catalog.model_cards import ModelCard
-from ..errors import FoundationSegError, InputError, PackageError
-from ..evaluation.protocol import CHALLENGE_SEED, ProtocolName, ProtocolSettings, require_protocol
+from ..errors import Cancelled, FoundationSegError, InputError, PackageError
+from ..evaluation.protocol import (
+    CHALLENGE_SEED,
+    ModelScores,
+    ObjectScores,
+    ProtocolName,
+    ProtocolSettings,
+    require_protocol,
+)
+from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
-from .evaluation_truth import Truth, read_truth
-from .interrupts import interrupts_wait
-from .report import report_text
-from .targets import path_argument, require_targets, text_writer, write_together
-from .terminal import say
+from ..imaging.volume import Volume, require_image
+from ..progress import ProgressReport
+from ..prompts.capabilities import require_task
+from ..requests.segmentation import Prediction, PredictRequest
+from ..requests.worker_settings import WorkerSettings
+from ..worker.client import Client, ask
+from ..worker.process_client import ProcessClient
+from .arguments import add_model_arguments, number_within, path_argument
+from .downloads import require_checkpoint
+from .evaluation_report import evaluation_report, table_text
+from .outputs import print_result, report_text, require_targets, text_writers, write_together
+from .terminal import ProgressLine, interrupts_wait, say
 
-if TYPE_CHECKING:
-    from ..evaluation.protocol import ModelScores
+# Smaller labels are left out unless they are named: they are what a brush leaves behind, and no object.
+FEWEST_VOXELS = 27
+_SHEARED = "the grid is sheared: distances in mm are measured along its axes, as if they were at right angles"
+_WAIT_S = 0.2
+_OWN_STAGES = ("download", "load", "restart", "wait")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,35 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("label", metavar="LABEL", type=path_argument, help="a label map on the image's grid: the truth")
     parser.add_argument("--model", metavar="ID", required=True, action="append", help="once for each model to compare")
     parser.add_argument("--protocol", required=True, choices=get_args(ProtocolName), help="what each model is given")
-    clicks, tolerance, seed = _within(int, 1, 100), _within(float, 0, 1000), _within(int, 0, 2**32 - 1)
+    clicks, tolerance = number_within(int, 1, 100), number_within(float, 0, 1000)
     parser.add_argument("--clicks", metavar="N", type=clicks, default=5, help="how many simulated clicks (5)")
     parser.add_argument("--label", metavar="N", dest="values", type=int, action="append", help="a label to evaluate on")
     parser.add_argument("--nsd-tolerance-mm", metavar="MM", type=tolerance, default=2.0, help="of the surface Dice (2)")
     parser.add_argument("--report", metavar="FILE", type=path_argument, help="write what was found, as JSON")
     parser.add_argument("--json", action="store_true", help="print the report instead of the table")
-    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
-    parser.add_argument("--intensity", metavar="POLICY", default="auto", help="a policy's name, or width,centre")
+    seed = number_within(int, 0, 2**32 - 1)
     parser.add_argument("--seed", metavar="N", type=seed, default=CHALLENGE_SEED, help="of ties between clicks (42)")
-    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
-    parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.set_defaults(run=run, memory_limit=None)
-
-
-def _within(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """A parser of numbers within a range, both ends included."""
-    wanted = f"must be {'a whole number' if kind is int else 'a number'} from {low} to {high}"
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(wanted)
-        return value
-
-    return parse
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -68,34 +72,40 @@ def run(options: argparse.Namespace) -> None:
     settings = ProtocolSettings(
         options.protocol, options.clicks, options.nsd_tolerance_mm, options.intensity, options.seed
     )
-    cards = _check(options)
-    truth = read_truth(options)
-    models = _evaluate(cards, truth, settings, options)
+    refusals = _check(options)
+    truth = _read_truth(options)
+    models = _evaluate(refusals, truth, settings, options)
     failed = [model.error for model in models if model.error is not None]
     if len(models) == 1 and failed:
         raise failed[0]
-    _report(models, truth, settings, options, begin)
+    ml = truth.volume.geometry.voxel_volume_mm3 / 1000
+    objects = [{"label": n, "voxels": count, "volume_ml": round(count * ml, 3)} for n, count in truth.voxels.items()]
+    document = evaluation_report(models, objects, settings, truth.notes, time.perf_counter() - begin)
+    write_together(text_writers([(options.report, report_text(document))]))
+    for note in (*truth.notes, *_failed_steps(models)):
+        say(f"note: {note}")
+    print_result(document, [table_text(models, truth.voxels, settings)], as_json=options.json)
     if len(failed) == len(models):
         raise failed[0]
 
 
-def _check(options: argparse.Namespace) -> list[ModelCard]:
-    """What can be found wrong without the image is found before it is read."""
+def _check(options: argparse.Namespace) -> list[tuple[ModelCard, FoundationSegError | None]]:
+    """Find what is wrong without the image before it is read; return each model, with why it cannot be evaluated."""
     catalogue = read_catalogue()
     cards = [find_card(catalogue, model_id) for model_id in dict.fromkeys(options.model)]
     check_policy(options.intensity)
     require_targets({"report": options.report}, {"the image": options.image, "the label map": options.label})
-    refusals = [error for card in cards if (error := refusal(card, options.protocol)) is not None]
-    if len(refusals) == len(cards):
-        raise refusals[0]
-    return cards
+    refusals = [(card, _refusal(card, options.protocol)) for card in cards]
+    first = refusals[0][1]
+    if first is not None and all(refusal is not None for _, refusal in refusals):
+        raise first
+    return refusals
 
 
-def refusal(card: ModelCard, protocol: ProtocolName) -> FoundationSegError | None:
-    """Why a model cannot be evaluated by a protocol, as far as its card tells; None if it can be."""
+def _refusal(card: ModelCard, protocol: ProtocolName) -> FoundationSegError | None:
+    """Return why a model cannot be evaluated by a protocol, as far as its card says."""
     try:
-        if card.task != "segment":
-            raise InputError(f"{card.id} is a model to {card.task} with, not to segment with")
+        require_task(card, "segment")
         require_adapter(card)
         require_protocol(card, protocol)
     except FoundationSegError as error:
@@ -103,42 +113,171 @@ def refusal(card: ModelCard, protocol: ProtocolName) -> FoundationSegError | Non
     return None
 
 
-def _evaluate(
-    cards: Sequence[ModelCard], truth: Truth, settings: ProtocolSettings, options: argparse.Namespace
-) -> list["ModelScores"]:
-    try:
-        with interrupts_wait():
-            from .evaluation_run import evaluate_models
-    except ModuleNotFoundError as error:
-        raise PackageError(f"evaluate needs the package {error.name}, which is not installed") from error
-    refusals = {card.id: refusal(card, settings.protocol) for card in cards}
-    return evaluate_models(cards, refusals, truth, settings, options)
-
-
-def _report(
-    models: Sequence["ModelScores"],
-    truth: Truth,
-    settings: ProtocolSettings,
-    options: argparse.Namespace,
-    begin: float,
-) -> None:
-    from .evaluation_report import evaluation_report
-    from .evaluation_table import table_text
-
-    ml = truth.volume.geometry.voxel_volume_mm3 / 1000
-    objects = [{"label": n, "voxels": count, "volume_ml": round(count * ml, 3)} for n, count in truth.voxels.items()]
-    document = evaluation_report(models, objects, settings, truth.notes, time.perf_counter() - begin)
-    text = report_text(document)
-    if options.report:
-        write_together([text_writer(options.report, text)])
-    for note in (*truth.notes, *_failures(models)):
-        say(f"note: {note}")
-    print(text.rstrip() if options.json else table_text(models, truth.voxels, settings))
-
-
-def _failures(models: Sequence["ModelScores"]) -> list[str]:
+def _failed_steps(models: Sequence[ModelScores]) -> list[str]:
     return [
         f"{model.model_id}: a step failed and counts as 0 ({len(model.errors)} times); first: {model.errors[0]}"
         for model in models
         if model.errors
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """An image and its objects: labels (K, J, I) of an integer type, and the number of voxels of each label to find."""
+
+    volume: Volume
+    labels_kji: NDArray[np.generic]
+    voxels: Mapping[int, int]
+    notes: tuple[str, ...]
+
+
+def _read_truth(options: argparse.Namespace) -> GroundTruth:
+    """Read the image and the label map of the command line.
+
+    Raises:
+        InputError: they lie on different grids, or there is nothing to find.
+    """
+    with interrupts_wait():
+        from ..io.images import read_volume
+        from ..io.nifti import is_sheared
+        from ..io.segmentations import read_label_map
+
+    volume = read_volume(options.image, series=options.series, frame=options.frame)
+    require_image(volume)
+    labels, geometry = read_label_map(options.label)
+    if not geometry.almost_equals(volume.geometry):
+        here, there = (" x ".join(map(str, grid.shape_kji[::-1])) for grid in (volume.geometry, geometry))
+        raise InputError(
+            f"{options.label.name} lies on another grid than {options.image.name} "
+            f"({there} voxels, not {here}, or elsewhere in space); resample the label map to the image"
+        )
+    voxels, notes = choose_labels(labels, options.values, options.label.name)
+    sheared = (_SHEARED,) if is_sheared(geometry.ijk_to_ras) else ()
+    return GroundTruth(volume, labels, voxels, (*volume.notes, *sheared, *notes))
+
+
+def choose_labels(
+    labels_kji: NDArray[np.generic], choice: Sequence[int] | None, shown: str
+) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Count the voxels of each label to evaluate on, with notes on those that were left out.
+
+    That is those that are named, or else every label above 0 with at least :data:`FEWEST_VOXELS` voxels.
+
+    Args:
+        labels_kji: (K, J, I) of an integer type.
+        choice: the labels that the user named; None for all.
+        shown: the name of the label map.
+
+    Raises:
+        InputError: there is none of those.
+    """
+    values, sizes = np.unique(labels_kji[labels_kji > 0], return_counts=True)
+    counts = dict(zip(values.tolist(), sizes.tolist(), strict=True))
+    if choice is not None:
+        missing = [value for value in choice if value not in counts]
+        if missing:
+            raise InputError(f"{shown} has no label {missing[0]}; it has {listed(list(counts)) or 'none'}")
+        return {value: counts[value] for value in dict.fromkeys(choice)}, ()
+    small = [value for value, count in counts.items() if count < FEWEST_VOXELS]
+    if len(small) == len(counts):
+        raise InputError(f"{shown} has no label with at least {FEWEST_VOXELS} voxels; name smaller ones with --label N")
+    notes = (f"left out, with less than {FEWEST_VOXELS} voxels: label {listed(small)}",) if small else ()
+    return {value: count for value, count in counts.items() if value not in small}, notes
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Shows how far the whole evaluation is, and keeps the highest peak of memory of the model's process."""
+
+    line: ProgressLine
+    total: int
+    done: int = 0
+    peak_mb: float | None = None
+
+    def show(self, report: ProgressReport) -> None:
+        """Show a report of the work on one request; what takes long beside the steps is shown in their place."""
+        self.line.show(report if report.stage in _OWN_STAGES else ProgressReport("evaluate", self.done, self.total))
+
+    def step(self, client: Client) -> None:
+        """Count a step that is done."""
+        self.done += 1
+        self.line.show(ProgressReport("evaluate", self.done, self.total))
+        peak_mb = _peak_mb(client)
+        if peak_mb is not None:
+            self.peak_mb = max(peak_mb, self.peak_mb or 0.0)
+
+
+def _peak_mb(client: Client) -> float | None:
+    """Return the peak of memory of the worker's process, or of this one where the work is done in line."""
+    from ..evaluation.metrics import peak_memory_mb
+
+    if not isinstance(client, ProcessClient):
+        return peak_memory_mb()
+    return None if client.worker_pid is None else peak_memory_mb(client.worker_pid)
+
+
+def _evaluate(
+    refusals: Sequence[tuple[ModelCard, FoundationSegError | None]],
+    truth: GroundTruth,
+    settings: ProtocolSettings,
+    options: argparse.Namespace,
+) -> list[ModelScores]:
+    """Evaluate each model on every object, in a worker process of its own.
+
+    Raises:
+        PackageError: a package that only this command needs is missing.
+        Cancelled: the user stopped it.
+    """
+    try:
+        with interrupts_wait():
+            from ..evaluation import simulated_user  # noqa: F401 - only to see that its packages are here
+    except ModuleNotFoundError as error:
+        raise PackageError(f"evaluate needs the package {error.name}, which is not installed") from error
+    able = sum(refusal is None for _, refusal in refusals)
+    with ProgressLine() as line:
+        watch = _Watch(line, able * len(truth.voxels) * settings.steps)
+        return [
+            ModelScores(card.id, {}, error=refusal)
+            if refusal
+            else _evaluate_model(card, truth, settings, options, watch)
+            for card, refusal in refusals
+        ]
+
+
+def _evaluate_model(
+    card: ModelCard, truth: GroundTruth, settings: ProtocolSettings, options: argparse.Namespace, watch: _Watch
+) -> ModelScores:
+    watch.peak_mb, before = None, watch.done
+    try:
+        watch.line.clear()
+        require_checkpoint(card, options)
+        worker = WorkerSettings(options.device, default_store_folder(), encode_ahead=False)
+        with contextlib.closing(options.connect(worker)) as client:
+            client.send_volume(truth.volume)
+            while client.is_busy:  # the start and the image's way are no part of the time of an answer
+                client.poll()
+                client.wait(_WAIT_S)
+            objects = _evaluate_objects(client, card, truth, settings, watch)
+    except Cancelled:
+        raise
+    except FoundationSegError as error:
+        watch.done = before + len(truth.voxels) * settings.steps
+        return ModelScores(card.id, {}, watch.peak_mb, error)
+    scores = ModelScores(card.id, objects, watch.peak_mb)
+    return scores if scores.origin is not None else ModelScores(card.id, {}, watch.peak_mb, scores.errors[0])
+
+
+def _evaluate_objects(
+    client: Client, card: ModelCard, truth: GroundTruth, settings: ProtocolSettings, watch: _Watch
+) -> dict[int, ObjectScores]:
+    from ..evaluation.simulated_user import evaluate_object
+
+    def answer(request: PredictRequest) -> Prediction:
+        return ask(client, request, watch.show)
+
+    return {
+        label: evaluate_object(
+            answer, card.id, truth.volume, truth.labels_kji == label, settings, lambda: watch.step(client)
+        )
+        for label in truth.voxels
+    }

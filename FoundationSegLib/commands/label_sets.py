@@ -1,11 +1,11 @@
-"""`label-sets`: the sets of labels to classify with, and what each of them says."""
+"""`label-sets`: the sets of labels to classify with, and the sentences of each of them."""
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
 from ..catalog.label_sets import Label, LabelSet, find_label_set, read_label_sets, user_label_set_folder
+from .outputs import print_result
 from .terminal import say
 
 
@@ -22,19 +22,14 @@ def run(options: argparse.Namespace) -> None:
     sets = read_label_sets()
     if options.id is not None:
         labels = find_label_set(sets, options.id)
-        print(_json(_document(labels)) if options.json else "\n".join(_lines(labels)))
-    elif options.json:
-        print(
-            _json([{"id": one.id, "title": one.title, "kind": one.kind, "labels": one.names} for one in sets.values()])
-        )
-    else:
-        width = max(map(len, sets))
-        print("\n".join(f"{one.id.ljust(width)}  {len(one.labels):4d} labels  {one.title}" for one in sets.values()))
+        print_result(_document(labels), _lines(labels), as_json=options.json)
+        return
+    width = max(map(len, sets))
+    documents = [{"id": s.id, "title": s.title, "kind": s.kind, "labels": s.names} for s in sets.values()]
+    lines = [f"{s.id.ljust(width)}  {len(s.labels):4d} labels  {s.title}" for s in sets.values()]
+    print_result(documents, lines, as_json=options.json)
+    if not options.json:
         say(f"Sets of your own go into a folder called {user_label_set_folder().name} of your settings: see the README")
-
-
-def _json(document: Any) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def _document(labels: LabelSet) -> dict[str, Any]:

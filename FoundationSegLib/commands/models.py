@@ -1,12 +1,269 @@
-"""The sub-commands of `models`; each has a file of its own."""
+"""`models`: list, show, verify, remove, import and export the models of the catalogue."""
 
 import argparse
+import json
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
-from . import models_download, models_exchange, models_list, models_show, models_store
+from ..catalog.catalogue import find_card, has_adapter, read_catalogue
+from ..catalog.class_lists import classes_of
+from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..errors import CheckpointError, InputError
+from ..hub.exchange import export_checkpoint, import_checkpoint
+from ..hub.plan import RemovalPlan, plan_partial_removal, plan_removal, remove
+from ..hub.store import Store, default_store_folder
+from ..model_management import describe
+from ..progress import Progress, bytes_text
+from .arguments import path_argument
+from .downloads import run_download, run_plan, size_text, source_text
+from .terminal import COLUMNS, ProgressLine, fit, say
+
+_HEADER = ("ID", "PROMPTS", "LICENCE", "COMMERCIAL", "SIZE", "STATUS")
+_GAP = "  "
+_ELASTIC = ("PROMPTS", "LICENCE", "ID")  # the columns that give way, in this order, where a line would be too long
+_NARROWEST = 8
+_LABEL_WIDTH = 14
+_COMMERCIAL = {"yes": "allowed", "no": "not allowed", "unclear": "unclear: the texts conflict or leave it open"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for commands in (models_list, models_show, models_download, models_store, models_exchange):
-        commands.add_arguments(actions)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], purpose: str, *, json: bool = True
+    ) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(name, help=purpose)
+        action.add_argument("--debug", action="store_true", help="show tracebacks")
+        if json:
+            action.add_argument("--json", action="store_true", help="as JSON")
+        action.set_defaults(run=run)
+        return action
+
+    add("list", _list, "show every model, and whether it is downloaded")
+    add("show", _show, "tell everything about one model before it is downloaded").add_argument("model", metavar="ID")
+    plan = add("plan", run_plan, "show what a download would take, and on what terms")
+    plan.add_argument("model", metavar="ID")
+    plan.add_argument("--packages", action="store_true", help="also ask pip what the model's packages would bring")
+    download = add("download", run_download, "download a model's checkpoint, or what is damaged of it", json=False)
+    download.add_argument("model", metavar="ID")
+    download.add_argument("--with-packages", action="store_true", help="also install the model's Python packages")
+    verify = add("verify", _verify, "hash a downloaded model's files again, or those of all")
+    verify.add_argument("model", metavar="ID", nargs="?")
+    removal = add("remove", _remove, "show what removing a model frees, and remove it with --yes")
+    removal.add_argument("model", metavar="ID", nargs="?", help="needed unless --partial is given")
+    removal.add_argument("--partial", action="store_true", help="half downloads only")
+    removal.add_argument("--yes", action="store_true", help="do it")
+    incoming = add("import", _import, "take a model's checkpoint from a folder or an archive", json=False)
+    outgoing = add("export", _export, "write a model's checkpoint to a folder or an archive", json=False)
+    for action in (incoming, outgoing):
+        action.add_argument("model", metavar="ID")
+        action.add_argument(
+            "path", metavar="PATH", type=path_argument, help="a folder, or a .zip, .tar or .tar.gz file"
+        )
+    for action in (download, incoming):
+        action.add_argument("--accept-license", action="store_true", help="accept the terms that the model asks for")
+
+
+def _store() -> Store:
+    return Store(default_store_folder())
+
+
+def _cards(model: str | None) -> list[ModelCard]:
+    catalogue = read_catalogue()
+    return [find_card(catalogue, model)] if model else list(catalogue.values())
+
+
+def _list(options: argparse.Namespace) -> None:
+    store, cards = _store(), _cards(None)
+    if options.json:
+        print(json.dumps([describe(card, store) for card in cards], indent=1))
+    else:
+        print("\n".join(table(cards, store)))
+
+
+def table(cards: Sequence[ModelCard], store: Store) -> list[str]:
+    """Return the catalogue as lines of at most :data:`~.terminal.COLUMNS` characters, what can be run first."""
+    rows = {card.id: _row(card, store) for card in cards}
+    widths = _widths([_HEADER, *rows.values()])
+    lines = [_line(_HEADER, widths), *(_line(rows[card.id], widths) for card in cards if has_adapter(card))]
+    others = [_line(rows[card.id], widths) for card in cards if not has_adapter(card)]
+    if others:
+        lines += ["", "Described, but this version cannot run them yet:", *others]
+    remarks = []
+    if any(card.gated for card in cards):
+        remarks.append("* its conditions must be accepted on the Hub, with an account")
+    if any(size_text(card).startswith("~") for card in cards):
+        remarks.append("~ not certain; the Hub is asked before anything is downloaded")
+    if any(card.unverified or card.license.note for card in cards):
+        remarks.append("'models show ID' tells the terms, the memory it takes, and what was not verified")
+    return [*lines, "", *remarks] if remarks else lines
+
+
+def _row(card: ModelCard, store: Store) -> tuple[str, ...]:
+    terms = f"{card.license.name}{' *' if card.gated else ''}"
+    prompts = f"{'' if card.task == 'segment' else 'classifies by '}{' '.join(card.prompts)}"
+    return card.id, prompts, terms, card.license.commercial_use, size_text(card), store.status(card)
+
+
+def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name in _ELASTIC:
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - COLUMNS
+        n = _HEADER.index(name)
+        widths[n] = max(min(_NARROWEST, widths[n]), widths[n] - max(0, excess))
+    return widths
+
+
+def _line(row: tuple[str, ...], widths: Sequence[int]) -> str:
+    return _GAP.join(fit(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _show(options: argparse.Namespace) -> None:
+    card, store = find_card(read_catalogue(), options.model), _store()
+    if options.json:
+        # `license` stays the short name of the list; `terms` has all that is said of it.
+        card_fields = asdict(card)
+        card_fields["terms"] = card_fields.pop("license")
+        print(json.dumps(card_fields | describe(card, store), indent=1))
+        return
+    print(f"{card.title} ({card.id})")
+    for label, text in _facts(card, store):
+        print(_paragraph(label, text))
+
+
+def _facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:
+    """Yield labels and texts, in the order in which they matter."""
+    yield "Runs here", "yes" if has_adapter(card) else f"no, this version has no adapter for {card.family!r}"
+    yield "Status", store.status(card)
+    yield "Good at", card.good_at
+    yield "Bad at", card.bad_at
+    yield "Task", f"{card.task}, on {' and '.join({2: 'slices', 3: 'volumes'}[n] for n in card.dimensions)}"
+    negative = f"; also as 'not this': {', '.join(card.negative)}" if card.negative else ""
+    yield "Prompts", f"{', '.join(card.prompts) or 'none'}{negative}"
+    if card.classes:
+        yield "Classes", "; ".join(f"{entry.number} {entry.name}" for entry in classes_of(card).classes)
+    if card.translations:
+        yield "Translated", ", ".join(f"{kind} to {words}" for kind, words in card.translations.items())
+    yield "Trained on", ", ".join(card.modalities) or "no medical images"
+    colours = {(1,): "grey", (3,): "colour"}.get(card.channels, "grey and colour")
+    yield "Sees", f"{colours}{', 8 bits' if card.input_8bit else ''}, intensity policy {card.intensity!r}"
+    basis = card.memory_basis or {}
+    amounts = [f"{device}: {amount} MB ({basis[device]})" for device, amount in (card.memory_mb or {}).items()]
+    yield "Memory", ", ".join(amounts) or "not known"
+    yield "Packages", ", ".join(card.packages) or "none"
+    origin = f"{source_text(card)}: {card.source.repository}, revision {card.source.revision}"
+    yield "Download", f"{size_text(card)} from {origin}"
+    for n, file in enumerate(card.source.files):
+        yield "File", _file_text(card, n, file)
+    if card.full_pickle:
+        yield "Pickle", "loading the checkpoint can run code that is in it: only if you trust its makers"
+    yield from _terms(card)
+    yield "Cite", card.citation
+    for note in card.notes:
+        yield "Note", note
+    if card.unverified:
+        yield "Not verified", f"{', '.join(card.unverified)}; what the source can tell is asked before a download"
+
+
+def _file_text(card: ModelCard, number: int, file: CheckpointFile) -> str:
+    """Describe one file of a checkpoint: its path, its size, and what is not known of it."""
+    field = f"source.files[{number}]"
+    size = "size unknown" if file.bytes is None else bytes_text(file.bytes)
+    if file.bytes is not None and card.is_unverified(f"{field}.bytes"):
+        size = f"~{size}"
+    doubt = " but not certain" if card.is_unverified(f"{field}.sha256") else ""
+    remarks = [size, f"sha256 known{doubt}" if file.sha256 else "sha256 not known"]
+    if file.repository:
+        remarks.append(f"from {file.repository} {file.revision}")
+    return f"{file.path} ({', '.join(remarks)})"
+
+
+def _terms(card: ModelCard) -> Iterator[tuple[str, str]]:
+    terms = card.license
+    yield "Licence", f"{terms.name}{'; must be accepted before the download' if terms.must_accept else ''}"
+    yield "Commercial", _COMMERCIAL[terms.commercial_use]
+    if terms.note:
+        yield "Terms", terms.note
+    if terms.url:
+        yield "Text", terms.url
+    gate = "its conditions must be accepted on the Hub, with an account" if card.gated else "open to everybody"
+    yield "Gate", gate
+
+
+def _paragraph(label: str, text: str) -> str:
+    first, indent = f"{label}:".ljust(_LABEL_WIDTH), " " * _LABEL_WIDTH
+    return textwrap.fill(
+        text, COLUMNS, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _verify(options: argparse.Namespace) -> None:
+    store = _store()
+    cards = [card for card in _cards(options.model) if options.model or store.status(card) != "absent"]
+    results = [{"id": card.id, "problem": _problem(store, card), "status": store.status(card)} for card in cards]
+    if options.json:
+        print(json.dumps(results, indent=1))
+    else:
+        for result in results:
+            print(f"{result['id']}: {result['problem'] or 'every file has the right hash'}")
+    problems = [result["problem"] for result in results if result["problem"]]
+    if problems:
+        raise CheckpointError(problems[0] if len(problems) == 1 else f"{len(problems)} models are not whole")
+
+
+def _problem(store: Store, card: ModelCard) -> str:
+    """Hash a model's files; return what is wrong with them, or an empty text."""
+    with ProgressLine() as line:
+        try:
+            store.verify(card, Progress(line.show))
+        except CheckpointError as error:
+            return str(error)
+    return ""
+
+
+def _remove(options: argparse.Namespace) -> None:
+    if not options.model and not options.partial:
+        raise InputError("name a model, or --partial for the half downloads of all (see 'models remove --help')")
+    store, make_plan = _store(), plan_partial_removal if options.partial else plan_removal
+    plans = [(card, make_plan(store, card)) for card in _cards(options.model)]
+    plans = [(card, plan) for card, plan in plans if plan.folders]
+    for card, plan in plans if options.yes else ():
+        remove(store, card, plan)
+    if options.json:
+        print(json.dumps([_removal_document(plan, done=options.yes) for _, plan in plans], indent=1))
+        return
+    for _, plan in plans:
+        shared = f"; {bytes_text(plan.bytes_shared)} stay, as the Hugging Face cache has them too"
+        verb = "freed" if options.yes else "frees"
+        print(f"{plan.model}: {verb} {bytes_text(plan.bytes_freed)}{shared if plan.bytes_shared else ''}")
+    if not plans:
+        say("there is nothing to remove")
+    elif not options.yes:
+        say("nothing was removed; --yes does it")
+
+
+def _removal_document(plan: RemovalPlan, *, done: bool) -> dict[str, Any]:
+    return {
+        "id": plan.model,
+        "bytes_freed": plan.bytes_freed,
+        "bytes_shared": plan.bytes_shared,
+        "folders": [folder.name for folder in plan.folders],
+        "removed": done,
+    }
+
+
+def _import(options: argparse.Namespace) -> None:
+    card = find_card(read_catalogue(), options.model)
+    with ProgressLine() as line:
+        import_checkpoint(_store(), card, options.path, Progress(line.show), accept_license=options.accept_license)
+    say(f"{card.title} is ready")
+
+
+def _export(options: argparse.Namespace) -> None:
+    card = find_card(read_catalogue(), options.model)
+    with ProgressLine() as line:
+        export_checkpoint(_store(), card, options.path, Progress(line.show))
+    say(f"{card.title} was written to {options.path.name}")

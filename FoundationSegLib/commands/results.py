@@ -1,4 +1,4 @@
-"""From predictions to a segmentation node, and from there to files."""
+"""The result of `segment`: a segmentation node in a scene of its own, and from there files."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from ..session.segment_store import OverlapPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SegmentResult:
     """A segmentation in a scene of its own.
 
     Attributes:
@@ -46,7 +46,7 @@ class Result:
     high: float
 
     def writer(self, path: Path) -> Callable[[Path], None]:
-        """Who writes the segments in the format of that path's ending, to the path it is given.
+        """Return the function that writes the segments in the format of that path's ending, to the path it is given.
 
         Raises:
             OutputError: the format is a label map, and segments overlap.
@@ -61,7 +61,7 @@ class Result:
         render_overview(self.volume_node, self.segmentation_node, path, low=self.low, high=self.high)
 
     def _labels(self) -> np.ndarray:
-        """Every voxel's segment, by the segment's number from 1; (K, J, I)."""
+        """Number every voxel by its segment, from 1; (K, J, I)."""
         shape = self.segment_writer.geometry.shape_kji
         labels = np.zeros(shape, np.uint16)
         for number, segment_id in enumerate(self.segment_writer.segment_ids, start=1):
@@ -75,8 +75,8 @@ class Result:
         return labels
 
 
-def build_segmentation(volume: Volume, prompts: PromptSet, prediction: Prediction, overlap: str) -> Result:
-    """A new scene with the image and the segments of a prediction, in the order of the prompts.
+def build_segmentation(volume: Volume, prompts: PromptSet, prediction: Prediction, overlap: str) -> SegmentResult:
+    """Make a scene with the image and the segments of a prediction, in the order of the prompts.
 
     Args:
         volume: the image.
@@ -90,14 +90,14 @@ def build_segmentation(volume: Volume, prompts: PromptSet, prediction: Predictio
     node.CreateDefaultDisplayNodes()
     writer = SegmentWriter(node, volume_node)
     rows = []
-    for segment, found in zip(prompts.segments, prediction.segments, strict=True):
+    for segment, predicted in zip(prompts.segments, prediction.segments, strict=True):
         segment_id = writer.add_segment(segment.name)
-        writer.write(segment_id, found.mask, policy=OverlapPolicy(overlap))
+        writer.write(segment_id, predicted.mask, policy=OverlapPolicy(overlap))
         document = prompts_to_document(PromptSet((segment,), prompts.space))
         segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, document))
-        rows.append(_row(segment.name, writer, segment_id, found))
+        rows.append(_row(segment.name, writer, segment_id, predicted))
     low, high = (float(prediction.intensity[name]) for name in ("low", "high"))
-    return Result(headless, volume_node, node, writer, rows, low, high)
+    return SegmentResult(headless, volume_node, node, writer, rows, low, high)
 
 
 def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, str]:
@@ -113,11 +113,11 @@ def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, st
     }
 
 
-def _row(name: str, writer: SegmentWriter, segment_id: str, found: SegmentPrediction) -> dict[str, object]:
+def _row(name: str, writer: SegmentWriter, segment_id: str, predicted: SegmentPrediction) -> dict[str, object]:
     voxels = int(np.count_nonzero(writer.read_mask(segment_id)))
     return {
         "name": name,
         "voxels": voxels,
         "volume_ml": round(voxels * writer.geometry.voxel_volume_mm3 / 1000, 4),
-        "score": None if found.score is None else round(found.score, 4),
+        "score": None if predicted.score is None else round(predicted.score, 4),
     }

@@ -1,14 +1,22 @@
-"""What a command says while it works."""
+"""Messages of a command while it works: lines and progress on stderr, and interrupts where they must wait."""
 
+import contextlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
-from ..catalog.model_cards import ModelCard
 from ..progress import ProgressReport
-from .card_texts import size_text, source_text
 
-_STAGES = {"download": "Downloading", "load": "Loading", "restart": "Restarting", "slices": "Segmenting"}
-_STAGES |= {"view": "Looking at the image", "prompts": "Segmenting", "decode": "Segmenting"}
-_STAGES |= {
+COLUMNS = 100  # the width that human output keeps to
+_STAGES = {
+    "download": "Downloading",
+    "load": "Loading",
+    "restart": "Restarting",
+    "slices": "Segmenting",
+    "view": "Looking at the image",
+    "prompts": "Segmenting",
+    "decode": "Segmenting",
     "classify": "Looking at slices",
     "text": "Reading labels",
     "evidence": "Looking for evidence",
@@ -22,32 +30,23 @@ _STAGES |= {
 
 
 def say(line: str) -> None:
-    """One line for the user, on stderr: stdout is for results."""
+    """Print one line for the user on stderr, since stdout is for results."""
     if sys.stderr is not None:  # closed by whoever started the program
         print(one_line(line), file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:
-    """A text on one line, without the control characters that names from files may carry to the terminal."""
+    """Put a text on one line, without the control characters that names from files may carry to the terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def announce_download(card: ModelCard) -> None:
-    """Say what is about to be downloaded, and how much, before the first byte travels."""
-    origin = f"{card.source.repository} {card.source.revision} on {source_text(card)}"
-    say(f"Downloading {card.title} ({size_text(card)}, {card.license.name}) from {origin}")
-
-
-def _count(report: ProgressReport) -> str:
-    if not report.total:
-        return ""
-    if report.stage == "download":
-        return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB" + (f" ({report.item})" if report.item else "")
-    return f" {report.done}/{report.total}"
+def fit(text: str, width: int) -> str:
+    """Cut a text to a width, with an ellipsis where something is missing."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 class ProgressLine:
-    """A line that counts steps in place; silent unless stderr is a terminal."""
+    """A line that counts steps in place; silent unless stderr is a terminal. Leaving its block takes it away."""
 
     def __init__(self) -> None:
         self._shown = 0
@@ -65,3 +64,40 @@ class ProgressLine:
         if self._shown:
             print(f"\r{' ' * self._shown}\r", end="", file=sys.stderr, flush=True)
             self._shown = 0
+
+    def __enter__(self) -> "ProgressLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+
+def _count(report: ProgressReport) -> str:
+    if not report.total:
+        return ""
+    if report.stage == "download":
+        return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB" + (f" ({report.item})" if report.item else "")
+    return f" {report.done}/{report.total}"
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C count at the end of the block only.
+
+    For the imports of extension modules: interrupted in their midst, VTK's end in a broken import, or in a crash of the
+    interpreter (14 of 47 tries).
+
+    Raises:
+        KeyboardInterrupt: at the end, if it came.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    interrupts: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if interrupts:
+        raise KeyboardInterrupt

@@ -179,12 +179,15 @@ def test_the_command_line_writes_classes_with_slicers_terms(engine, stocked, tmp
     image.SetSpacing((0.9, 1.1, 2.0))
     sitk.WriteImage(image, str(tmp_path / "ct.nrrd"))
     monkeypatch.setenv(STORE_VARIABLE, str(store.folder))
-    monkeypatch.setattr(segment, "open_client", lambda options: InlineClient(engine))
     monkeypatch.setattr(segment, "read_catalogue", lambda: {card.id: card})
-    monkeypatch.setattr(segment, "announce_missing", lambda *_: None)
+    monkeypatch.setattr(segment, "require_checkpoint", lambda *_: None)
     out, report = tmp_path / "out.seg.nrrd", tmp_path / "report.json"
+
+    def connect(settings):
+        return InlineClient(engine)
+
     asked = ("--model", "vista3d", "--classes", "everything", "--report", str(report), "--output", str(out))
-    assert main(("segment", str(tmp_path / "ct.nrrd"), *asked)) == 0, capsys.readouterr().err
+    assert main(("segment", str(tmp_path / "ct.nrrd"), *asked), connect) == 0, capsys.readouterr().err
     told = json.loads(report.read_text())
     names = [one["name"] for one in told["segments"]]
     assert 5 < len(names) < 117
@@ -235,15 +238,19 @@ def test_the_command_line_writes_a_segment_for_each_text(saying, tmp_path, monke
     pytest.importorskip("slicer", reason="slicer-core is absent")
     engine, card = saying
     sitk.WriteImage(sitk.GetImageFromArray(VOLUME.array_kji), str(tmp_path / "ct.nrrd"))
-    monkeypatch.setattr(segment, "open_client", lambda options: InlineClient(engine))
     monkeypatch.setattr(segment, "read_catalogue", lambda: {card.id: card})
-    monkeypatch.setattr(segment, "announce_missing", lambda *_: None)
+    monkeypatch.setattr(segment, "require_checkpoint", lambda *_: None)
     out, report = tmp_path / "out.seg.nrrd", tmp_path / "report.json"
+
+    def connect(settings):
+        return InlineClient(engine)
+
     said = ("--text", "Liver", "--text", "tumor in the left lung", "--report", str(report), "--output", str(out))
-    assert main(("segment", str(tmp_path / "ct.nrrd"), "--model", "voxtell", *said)) == 0, capsys.readouterr().err
+    image = ("segment", str(tmp_path / "ct.nrrd"), "--model", "voxtell")
+    assert main((*image, *said), connect) == 0, capsys.readouterr().err
     told = json.loads(report.read_text())
     assert [one["name"] for one in told["segments"]] == ["Liver", "tumor in the left lung"]
     assert all(one["voxels"] for one in told["segments"])
     assert told["prompts"]["segments"][1]["prompts"] == [{"type": "text", "text": "tumor in the left lung"}]
-    assert main(("segment", str(tmp_path / "ct.nrrd"), "--model", "voxtell", "--text", "x", "--output", str(out))) == 2
+    assert main((*image, "--text", "x", "--output", str(out)), connect) == 2
     assert "'x' is none of them" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib.catalog import catalogue as cards
-from FoundationSegLib.commands import checkpoints, models_download, segment
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.engine import engine
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store
@@ -21,6 +19,7 @@ from Testing.unit.fakes import CARD_TOML, FakeModel, fill_store
 
 SHAPE = (6, 10, 12)
 BLOCKS = {"Left": (slice(1, 5), slice(2, 6), slice(1, 5)), "Right": (slice(2, 4), slice(3, 8), slice(7, 11))}
+FAKE_CARD = CARD_TOML.replace('packages = ["fakelib"]', "packages = []")
 START = {"ct.nrrd", "prompts.json"}  # the files of a fresh desk
 BOXES = {"Left": [[0, 1, 1], [5, 6, 4]], "Right": [[6, 2, 2], [11, 8, 3]]}
 
@@ -48,12 +47,13 @@ def in_ras(corners_ijk: list[list[float]]) -> list[list[float]]:
 class Desk:
     """A folder with an image and prompts; :meth:`segment` runs the command on them.
 
-    ``devices`` are those that a model was loaded for; ``out`` and ``err`` what the last run printed, ``code`` how it
-    ended.
+    ``connect`` makes the client of a run, in line, where the fake model is: the worker has tests of its own.
+    ``devices`` are those that a model was loaded for; ``out``, ``err`` and ``code`` come from the last run.
     """
 
     folder: Path
     capture: Any
+    connect: Any = None
     model: FakeModel = field(default_factory=FakeModel)
     devices: list[str] = field(default_factory=list)
     out: str = ""
@@ -102,7 +102,7 @@ class Desk:
         """The exit code of the command line."""
         self.capture.readouterr()
         try:
-            self.code = main(arguments)
+            self.code = main(arguments, self.connect)
         except SystemExit as error:
             self.code = int(error.code or 0)
         self.out, self.err = self.capture.readouterr()
@@ -125,10 +125,19 @@ class Desk:
         return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
 
 
+def add_card(desk, name, *replacements):
+    """A further model of the desk, without a checkpoint."""
+    text = FAKE_CARD.replace('id = "fake"', f'id = "{name}"')
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    (cards.card_folder() / f"{name}.toml").write_text(text)
+
+
 @pytest.fixture
 def desk(tmp_path, monkeypatch, capfd):
     (tmp_path / "cards").mkdir()
-    (tmp_path / "cards" / "fake.toml").write_text(CARD_TOML)
+    (tmp_path / "cards" / "fake.toml").write_text(FAKE_CARD)
     (tmp_path / "desk").mkdir()
     fill_store(tmp_path / "store")
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
@@ -142,12 +151,8 @@ def desk(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(engine, "load_slice_model", load)
 
-    def open_client(options):
-        """In line, where the fake model is: the worker has tests of its own."""
-        return InlineClient(engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), options.device))
-
     monkeypatch.setattr(engine, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
-    monkeypatch.setattr(segment, "open_client", open_client)
-    monkeypatch.setattr(checkpoints, "installed_version", lambda name: "1")  # of what the fake model names
-    monkeypatch.setattr(models_download, "open_client", lambda: open_client(Namespace(device="auto")))
+    made.connect = lambda settings: InlineClient(
+        engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), settings.device)
+    )
     return made

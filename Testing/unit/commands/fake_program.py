@@ -10,12 +10,10 @@ number of the worker's process in it, and takes a minute, in which something can
 import os
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.commands import classify, segment
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.engine import engine
 from FoundationSegLib.models.protocols import unstoppable
@@ -64,9 +62,9 @@ def load(card: ModelCard, *arguments: object) -> SlowModel | SlowReader:
     return SlowReader() if card.task == "classify" else SlowModel()
 
 
-def open_client(options: Namespace) -> ProcessClient:
+def connect(settings: WorkerSettings) -> ProcessClient:
     command = (sys.executable, "-P", "-m", MODULE, "worker", str(cards.card_folder()), SlowModel.marker)
-    return ProcessClient(WorkerSettings(options.device), command)
+    return ProcessClient(settings, command)
 
 
 if __name__ == "__main__":
@@ -77,5 +75,4 @@ if __name__ == "__main__":
     engine.choose_device = lambda choice: "cpu"
     if role == "worker":
         worker_main.main()
-    segment.open_client = classify.open_client = open_client
-    sys.exit(main(rest))
+    sys.exit(main(rest, connect))

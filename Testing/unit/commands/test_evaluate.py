@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from FoundationSegLib.commands import evaluation_run, segment
-from FoundationSegLib.commands.evaluation_truth import FEWEST_VOXELS, choose_labels
+from FoundationSegLib.commands.evaluate import FEWEST_VOXELS, choose_labels
 from FoundationSegLib.errors import CheckpointError, InferenceError, InputError
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.imaging.masks import pack_mask
@@ -66,15 +65,15 @@ class Threshold:
 
 
 @pytest.fixture
-def bench(desk, monkeypatch, tmp_path):
+def bench(desk, tmp_path):
     """The desk with a label map of both blocks and of a speck, and engines that are remembered in ``engines``."""
     truth = block_mask("Left").astype(np.uint8) + 2 * block_mask("Right")
     truth[0, 0, :3] = 7
     desk.truth = desk.write_image("truth.nrrd", truth)
     desk.engines = []
 
-    def open_client(options):
-        desk.engines.append(Threshold(options))
+    def connect(settings):
+        desk.engines.append(Threshold(settings))
         return InlineClient(desk.engines[-1])
 
     def card(name, text=CARD_TOML):
@@ -86,8 +85,7 @@ def bench(desk, monkeypatch, tmp_path):
         where = (str(image or desk.image), str(label or desk.truth))
         return desk.run("evaluate", *where, *models, "--protocol", protocol, *map(str, more))
 
-    desk.card, desk.evaluate, desk.open_engine = card, evaluate, segment.open_client
-    monkeypatch.setattr(segment, "open_client", open_client)
+    desk.card, desk.evaluate, desk.real_engine, desk.connect = card, evaluate, desk.connect, connect
     return desk
 
 
@@ -142,9 +140,9 @@ def test_a_box_with_clicks_has_columns_for_both(bench, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["clicks", "box+clicks"])
-def test_clicks_go_through_the_real_engine(bench, monkeypatch, tmp_path, protocol):
+def test_clicks_go_through_the_real_engine(bench, tmp_path, protocol):
     """The click on one slice becomes a volume; further clicks do no harm where the model does as it is told."""
-    monkeypatch.setattr(segment, "open_client", bench.open_engine)
+    bench.connect = bench.real_engine
     ready(bench, tmp_path, "clicker", CLICKABLE)
     (model,) = report_of(bench, model="clicker", protocol=protocol)["models"]
     assert model["model"]["sha256"] == SHA256
@@ -339,7 +337,7 @@ def test_ctrl_c_writes_nothing(bench, monkeypatch):
 
 
 def test_a_missing_package_is_named(bench, monkeypatch):
-    monkeypatch.delitem(sys.modules, evaluation_run.__name__)
+    monkeypatch.delattr("FoundationSegLib.evaluation.simulated_user", raising=False)
     monkeypatch.setitem(sys.modules, "FoundationSegLib.evaluation.simulated_user", None)
     bench.evaluate("--label", 1)
     bench.assert_refused(1, "evaluate needs the package", files=FILES)
@@ -347,7 +345,7 @@ def test_a_missing_package_is_named(bench, monkeypatch):
 
 def test_a_checkpoint_that_has_to_be_downloaded_is_announced(bench, monkeypatch, tmp_path):
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "empty"))
-    assert bench.evaluate("--label", 1) == 0
+    assert bench.evaluate("--label", 1, "--download") == 0
     assert bench.err.startswith("Downloading Fake Model")
 
 

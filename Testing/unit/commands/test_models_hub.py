@@ -6,7 +6,7 @@ import json
 import pytest
 
 from FoundationSegLib.catalog import catalogue as cards
-from FoundationSegLib.commands import models_download
+from FoundationSegLib.commands import downloads
 from FoundationSegLib.hub import download, fetch
 from Testing.unit.fakes import WEIGHTS
 from Testing.unit.hub.hub_cases import FILES, QUICK, REPOSITORY, card_text
@@ -166,7 +166,7 @@ class Pip:
 
 def test_packages_are_shown_before_they_are_installed(desk, hub, monkeypatch):
     pip = Pip(("fakelib", "2.0"))
-    monkeypatch.setattr(models_download, "PipTool", lambda: pip)
+    monkeypatch.setattr(downloads, "PipTool", lambda: pip)
     assert desk.run("models", "plan", "far") == 0
     assert "packages fakelib missing; 'models plan far --packages'" in desk.out
     assert desk.run("models", "plan", "far", "--packages") == 0
@@ -179,7 +179,7 @@ def test_packages_are_shown_before_they_are_installed(desk, hub, monkeypatch):
 
 def test_packages_that_would_replace_numpy_are_refused_before_the_download(desk, hub, monkeypatch):
     pip = Pip(("fakelib", "2.0"), ("numpy", "0.1"))
-    monkeypatch.setattr(models_download, "PipTool", lambda: pip)
+    monkeypatch.setattr(downloads, "PipTool", lambda: pip)
     assert desk.run("models", "plan", "far", "--packages", "--json") == 0
     assert json.loads(desk.out)["packages_that_would_harm"] == ["numpy"]
     assert desk.run("models", "download", "far", "--with-packages") == 1

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from FoundationSegLib import __version__
-from FoundationSegLib.commands import results
 from FoundationSegLib.commands.results import build_segmentation
-from FoundationSegLib.errors import OutputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
 from FoundationSegLib.imaging.volume import Volume
@@ -42,25 +40,6 @@ def build(masks, overlap="allow"):
 
 def blocks(*more):
     return {name: block_mask(name) for name in BLOCKS} | dict(more)
-
-
-def test_every_segment_is_counted_in_order():
-    result, _ = build(blocks(("Nothing", np.zeros(SHAPE, bool))))
-    voxel_ml = abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
-    assert [(row["name"], row["voxels"]) for row in result.segments] == [("Left", 64), ("Right", 40), ("Nothing", 0)]
-    for row in result.segments:
-        assert row["volume_ml"] == pytest.approx(row["voxels"] * voxel_ml, abs=1e-4)
-        assert row["score"] == 0.6667
-    assert (result.low, result.high) == (-160.0, 240.0)
-
-
-def test_a_score_that_was_not_given_is_none():
-    volume = Volume(ct_array(), Geometry(OBLIQUE, SHAPE))
-    prompts = PromptSet((SegmentPrompts("A", (BoxPrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),)),))
-    result = build_segmentation(
-        volume, prompts, replace(PREDICTION, segments=(SegmentPrediction(EMPTY_MASK, None),)), "allow"
-    )
-    assert result.segments[0]["score"] is None
 
 
 def test_every_segment_says_where_it_came_from(tmp_path):
@@ -103,39 +82,3 @@ def test_a_label_map_is_small_and_in_place(tmp_path, ending):
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, block_mask("Left") + 2 * block_mask("Right"))
     assert geometry.almost_equals(Geometry(OBLIQUE, SHAPE))
-
-
-def test_an_empty_segment_keeps_its_number(tmp_path):
-    result, _ = build({"Nothing": np.zeros(SHAPE, bool)} | blocks())
-    path = tmp_path / "a.nrrd"
-    result.writer(path)(path)
-    assert np.array_equal(read_label_map(path)[0], 2 * block_mask("Left") + 3 * block_mask("Right"))
-
-
-def test_an_overlap_is_found_before_anything_is_written(tmp_path):
-    touching = np.zeros(SHAPE, bool)
-    touching[4, 5, 4] = True
-    result, _ = build(blocks(("Corner", touching)))
-    assert result.writer(tmp_path / "a.seg.nrrd")
-    with pytest.raises(OutputError, match=r"'Left' and 'Corner' overlap.*--overlap protect"):
-        result.writer(tmp_path / "a.nrrd")
-    assert not list(tmp_path.iterdir())
-
-
-def test_protect_keeps_earlier_segments_whole():
-    result, _ = build(blocks(("All", np.ones(SHAPE, bool))), overlap="protect")
-    left, right, everything = (result.segment_writer.read_mask(key) for key in result.segment_writer.segment_ids)
-    assert np.array_equal(left, block_mask("Left"))
-    assert np.array_equal(right, block_mask("Right"))
-    assert np.array_equal(everything, ~(left | right))
-    assert result.segments[2]["voxels"] == everything.sum()
-
-
-def test_the_overview_gets_the_intensities_that_the_model_saw(monkeypatch, tmp_path):
-    calls = []
-    monkeypatch.setattr(results, "render_overview", lambda *arguments, **options: calls.append((arguments, options)))
-    result, _ = build(blocks())
-    result.render(tmp_path / "a.png")
-    assert calls == [
-        ((result.volume_node, result.segmentation_node, tmp_path / "a.png"), {"low": -160.0, "high": 240.0})
-    ]

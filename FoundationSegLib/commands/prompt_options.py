@@ -1,0 +1,179 @@
+"""Prompts of the command line: a file, classes and texts, seeds of another result, and the files of mask prompts."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..catalog.class_lists import listed
+from ..catalog.model_cards import ModelCard
+from ..errors import GeometryError, InferenceError, InputError, PromptError
+from ..imaging.geometry import Geometry, whole_box
+from ..imaging.masks import PackedMask, pack_mask
+from ..prompts.capabilities import asks_for_everything, segments_by_name
+from ..prompts.kinds import MaskPrompt, Prompt, PromptSet
+from ..prompts.prompts_file import read_prompts
+from ..requests.segmentation import Prediction, seeded
+from .arguments import path_argument
+from .terminal import interrupts_wait
+
+_SEGMENT_NOTE = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)
+_NAMES_IN_A_NOTE = 200  # characters; a note is one line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what to segment."""
+    parser.add_argument("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
+    parser.add_argument(
+        "--classes", metavar="NAME,…", help="classes of the model by name or number, a segment each, or 'everything'"
+    )
+    parser.add_argument(
+        "--text", metavar="PHRASE", action="append", default=[], help="a phrase; again for another segment"
+    )
+    parser.add_argument(
+        "--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names"
+    )
+
+
+def read_options(options: argparse.Namespace, card: ModelCard) -> PromptSet:
+    """Read the prompts of the file, those by classes and texts, and the seeds of the other file.
+
+    Raises:
+        InputError, PromptError: a file is wrong, a name is of no class, a segment comes twice, or there is no segment.
+    """
+    prompts = read_prompts(options.prompts) if options.prompts is not None else PromptSet(())
+    named = segments_by_name(card, _class_names(options), options.text)
+    for segment in named:
+        if any(segment.name == other.name for other in prompts.segments):
+            raise PromptError(
+                f"the prompts file has a segment {segment.name!r} already, which --classes or --text name"
+            )
+    prompts = replace(prompts, segments=(*prompts.segments, *named))
+    if options.seed_from is not None:
+        prompts = _with_seeds(prompts, options.seed_from)
+    if not prompts.segments:
+        raise InputError("say what to segment: --prompts FILE, --classes NAMES, --text PHRASE or --seed-from FILE")
+    return prompts
+
+
+def _class_names(options: argparse.Namespace) -> Sequence[str]:
+    return [name.strip() for name in options.classes.split(",")] if options.classes else []
+
+
+def _with_seeds(prompts: PromptSet, path: Path) -> PromptSet:
+    """Add the segments of a file as seeds, whose voxels are still to be read.
+
+    Raises:
+        InputError: the file cannot be read, or none of its segments is prompted.
+    """
+    with interrupts_wait():
+        from ..io.segmentations import segment_names
+
+    names = segment_names(path)
+    with_seeds = seeded(prompts, [MaskPrompt(str(path.absolute()), name) for name in names])
+    if prompts.segments and with_seeds == prompts:
+        prompted = listed([segment.name for segment in prompts.segments])
+        raise InputError(f"{path.name} has no segment that is prompted; it has: {listed(names)}; not: {prompted}")
+    return with_seeds
+
+
+def prompts_folder(options: argparse.Namespace) -> Path:
+    """Return the folder that the files of mask prompts are relative to."""
+    return options.prompts.parent if options.prompts is not None else Path()
+
+
+def mask_files(prompts: PromptSet, folder: Path) -> tuple[Path, ...]:
+    """List the files of the mask prompts, each once; ``folder`` is that of the prompts file."""
+    every = (prompt for segment in prompts.segments for prompt in segment.prompts)
+    return tuple(dict.fromkeys(folder / prompt.file for prompt in every if isinstance(prompt, MaskPrompt)))
+
+
+def without_folders(prompts: PromptSet) -> PromptSet:
+    """Return the prompts for reports, which name the files of mask prompts without their folders."""
+
+    def bare(prompt: Prompt) -> Prompt:
+        return replace(prompt, file=re.split(r"[/\\]", prompt.file)[-1]) if isinstance(prompt, MaskPrompt) else prompt
+
+    segments = (replace(segment, prompts=tuple(map(bare, segment.prompts))) for segment in prompts.segments)
+    return replace(prompts, segments=tuple(segments))
+
+
+def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSet:
+    """Read the voxels of each mask prompt.
+
+    Args:
+        prompts: the prompts.
+        folder: that of the prompts file, which the mask files are relative to.
+        geometry: the image; a mask must be on its grid, but may be a crop of it or reach beyond.
+
+    Raises:
+        PromptError: a mask file cannot be read, has no such segment, or is on another grid.
+    """
+
+    def with_voxels(prompt: Prompt, where: str) -> Prompt:
+        if not isinstance(prompt, MaskPrompt):
+            return prompt
+        try:
+            return replace(prompt, voxels=read_mask(folder / prompt.file, prompt.segment, geometry))
+        except (InputError, GeometryError) as error:
+            raise PromptError(str(error), f"{where}.file") from error
+
+    segments = []
+    for n, segment in enumerate(prompts.segments):
+        read = (with_voxels(prompt, f"segments[{n}].prompts[{m}]") for m, prompt in enumerate(segment.prompts))
+        segments.append(replace(segment, prompts=tuple(read)))
+    return replace(prompts, segments=tuple(segments))
+
+
+def read_mask(path: Path, segment_name: str, geometry: Geometry) -> PackedMask:
+    """Read a segment of a file on the voxels of an image; what lies outside of the image is left out.
+
+    Raises:
+        InputError, GeometryError: the file cannot be read, has no such segment, or is on another grid.
+    """
+    from ..io.segmentations import read_mask_prompt
+
+    mask, grid = read_mask_prompt(path, segment_name)
+    offset = geometry.offset_of(grid)  # a segmentation is often saved without its empty margin
+    if offset is None:
+        raise GeometryError("the mask is not on the grid of the image; resample it to the image first")
+    inside = whole_box(mask.shape).intersection(geometry.box.shifted((-offset[0], -offset[1], -offset[2])))
+    k, j, i = np.add(inside.start_kji, offset).tolist()
+    return pack_mask(mask[inside.slices], (k, j, i))
+
+
+def without_absent(
+    options: argparse.Namespace, prompts: PromptSet, prediction: Prediction
+) -> tuple[PromptSet, Prediction]:
+    """Leave out the classes that were not found, where everything was asked for.
+
+    Raises:
+        InferenceError: nothing was found.
+    """
+    if not asks_for_everything(_class_names(options)):
+        return prompts, prediction
+    kept = [n for n, segment in enumerate(prediction.segments) if not segment.mask.box.is_empty]
+    if not kept:
+        raise InferenceError("the model found none of its classes in the image")
+    absent = [segment.name for n, segment in enumerate(prompts.segments) if n not in kept]
+    notes = [renumbered for note in prediction.notes if (renumbered := _renumbered(note, kept))]
+    if absent:
+        names = ", ".join(absent)
+        short = names if len(names) <= _NAMES_IN_A_NOTE else f"{names[:_NAMES_IN_A_NOTE]}…"
+        notes.append(f"not found, and left out: {len(absent)} of {len(prompts.segments)}: {short}")
+    present = replace(prediction, segments=tuple(prediction.segments[n] for n in kept), notes=tuple(notes))
+    return replace(prompts, segments=tuple(prompts.segments[n] for n in kept)), present
+
+
+def _renumbered(note: str, kept: Sequence[int]) -> str:
+    """Renumber the segment in a note; of one that was left out, keep the note without a number unless it says so."""
+    match = _SEGMENT_NOTE.fullmatch(note)
+    if match is None:
+        return note
+    number, joint, text = int(match[1]), match[2], match[3]
+    if number in kept:
+        return f"segments[{kept.index(number)}]{joint}{text}"
+    return "" if text == "the model found nothing" else text.lstrip(".: ")
