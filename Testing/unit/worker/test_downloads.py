@@ -85,6 +85,16 @@ def byte_requests(hub):
     return [range_ for _, _, range_, _ in hub.asked("/lfs/")]
 
 
+def require_resumed(client, hub, store, number=2):
+    """Ask again: the download goes on from the bytes that are there."""
+    kept = partial_bytes(store, card())
+    assert 0 < kept < TOTAL
+    hub.slow_s = 0
+    ask(client, far(number))
+    assert byte_requests(hub)[-1] == f"bytes={kept}-"
+    assert content_of(store, card()) == FILES
+
+
 def test_a_worker_downloads_and_tells_how_far_it_is(client, hub, store):
     hub.slow_s = 0.002
     reports = []
@@ -114,13 +124,8 @@ def test_a_download_that_is_cancelled_is_kept_and_the_worker_goes_on(client, hub
     assert isinstance(failed.error, Cancelled)
     until(lambda: (client.poll() and False) or not client.is_busy)
     bar("worker free after a download was cancelled, s", time.perf_counter() - start, "<= 3")
-    kept = partial_bytes(store, card())
-    assert 0 < kept < TOTAL
-    hub.slow_s = 0
-    ask(client, far(2))
+    require_resumed(client, hub, store)
     assert client.worker_pid == pid
-    assert byte_requests(hub)[-1] == f"bytes={kept}-"
-    assert content_of(store, card()) == FILES
 
 
 def test_a_silent_hub_holds_up_no_cancel(client, hub):
@@ -167,10 +172,7 @@ def test_a_worker_that_is_killed_again_and_again_is_given_up_and_another_goes_on
     error = events_until(client, Failed)[-1].error
     assert isinstance(error, InferenceError)
     assert "the worker failed 3 times" in str(error)
-    assert partial_bytes(store, card()) > 0
-    hub.slow_s = 0
-    ask(client, far(2))
-    assert content_of(store, card()) == FILES
+    require_resumed(client, hub, store)
 
 
 def test_a_full_disk_is_told_and_the_same_worker_goes_on_when_there_is_room(client, hub, store, full_disk):
@@ -180,13 +182,10 @@ def test_a_full_disk_is_told_and_the_same_worker_goes_on_when_there_is_room(clie
     error = events_until(client, Failed)[-1].error
     assert isinstance(error, CheckpointError)
     assert "cannot be stored: No space left on device; make room" in str(error)
-    kept, pid = partial_bytes(store, card()), client.worker_pid
-    assert kept > 0
+    pid = client.worker_pid
     full_disk.unlink()
-    hub.slow_s = 0
-    ask(client, far(2))
-    assert (client.worker_pid, byte_requests(hub)[-1]) == (pid, f"bytes={kept}-")
-    assert content_of(store, card()) == FILES
+    require_resumed(client, hub, store)
+    assert client.worker_pid == pid
 
 
 def test_terms_are_accepted_by_the_request(client, hub, store, cards):
@@ -197,15 +196,6 @@ def test_terms_are_accepted_by_the_request(client, hub, store, cards):
     ask(client, far(accept_license=True))
     assert store.status(card()) == "ready"
     assert (store.folder / "licenses.json").exists()
-
-
-def test_a_gate_says_what_to_do(client, hub, store):
-    hub.repositories[REPOSITORY].gated = "manual"
-    with pytest.raises(CheckpointError, match="hf auth login"):
-        ask(client, far())
-    hub.repositories[REPOSITORY].gated = False
-    ask(client, far())
-    assert store.status(card()) == "ready"
 
 
 def test_without_a_network_it_is_said(client, hub, store, monkeypatch):
@@ -241,12 +231,8 @@ def test_a_second_download_takes_the_place_of_the_first_which_can_go_on(client, 
     (failed,) = (event for event in events if isinstance(event, Failed))
     assert (failed.request_id, type(failed.error), events[-1]) == (1, Cancelled, Answered(2))
     assert client.worker_pid == pid
-    kept = partial_bytes(store, card())
     assert (store.status(card()), store.status(card("other"))) == ("partial", "ready")
-    assert 0 < kept < TOTAL
-    hub.requests.clear()
-    ask(client, far(3))
-    assert byte_requests(hub) == [f"bytes={kept}-"]
+    require_resumed(client, hub, store, 3)
 
 
 def test_the_same_model_asked_for_twice_goes_on_where_it_was(client, hub, store):
@@ -278,11 +264,7 @@ def test_a_closed_client_leaves_half_a_file_and_no_process(client, hub, store):
     pid = client.worker_pid
     client.close()
     assert has_ended(pid)
-    kept = partial_bytes(store, card())
-    assert 0 < kept < TOTAL
-    hub.slow_s = 0
-    ask(client, far(2))
-    assert byte_requests(hub)[-1] == f"bytes={kept}-"
+    require_resumed(client, hub, store)
 
 
 @on_posix
