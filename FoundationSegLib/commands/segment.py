@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from ..catalog.catalogue import find_card, read_catalogue, require_adapter
 from ..catalog.model_cards import ModelCard
-from ..engine.hand_over import choose_hand_over
+from ..engine.propagation import choose_hand_over
 from ..errors import OutputError
 from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy

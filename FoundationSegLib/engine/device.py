@@ -1,50 +1,57 @@
-"""Which device computes: CUDA first, then Apple's MPS, then the CPU; and with how many threads."""
+"""The device that computes: which one, with how many threads, how much memory it has left, and how it fails."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import DeviceLostError, InferenceError, InputError, MemoryShortageError
 from ..installation.inspection import Device, DeviceReport, cpu, memory_bytes
 from ..requests.worker_settings import DeviceChoice
 
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu
-
+# https://docs.kernel.org/admin-guide/cgroup-v2.html
+CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
 _DRIVER_S = 5.0
+
+# What torch says where memory ran out, beside raising a class of its own for CUDA alone.
+_SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+# What CUDA says where nothing will work any more in this process.
+_LOST = ("cuda error:", "device-side assert", "unspecified launch failure")
 
 
 def choose_device(choice: DeviceChoice) -> str:
-    """The device to compute on, ``"cuda"``, ``"mps"`` or ``"cpu"``; ``"auto"`` takes the first that is there.
+    """Return the device to compute on, ``"cuda"``, ``"mps"`` or ``"cpu"``; ``"auto"`` takes the first available one.
 
     Raises:
-        InputError: the wanted device is not there.
+        InputError: the device is not available here.
     """
     if choice == "cpu":
         return choice  # always there, and a model may do without torch
     import torch
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if choice == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there[choice]:
-        usable = ", ".join(device for device, is_there in there.items() if is_there)
-        raise InputError(f"the device {choice} is not available here; available: {usable}")
-    return choice
+    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    usable = [device for device, available in is_available.items() if available]
+    if choice != "auto" and choice not in usable:
+        raise InputError(f"the device {choice} is not available here; available: {', '.join(usable)}")
+    return usable[0] if choice == "auto" else choice
 
 
 def describe_devices() -> DeviceReport:
-    """What PyTorch can compute on in this Python; it is imported for that."""
+    """Return what PyTorch can compute on in this Python; it is imported for that."""
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library of it is missing or broken
         return DeviceReport((cpu(),), problem=f"{type(error).__name__}: {error}")
-    found = [_cuda_device(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    devices = [_cuda_device(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if torch.backends.mps.is_available():
         limit = getattr(torch.mps, "recommended_max_memory", None)
-        found.append(Device("mps", "Apple GPU", limit() if limit else memory_bytes()))
-    return DeviceReport((*found, cpu()), _driver(), torch.version.cuda or "")
+        devices.append(Device("mps", "Apple GPU", limit() if limit else memory_bytes()))
+    return DeviceReport((*devices, cpu()), _driver(), torch.version.cuda or "")
 
 
 def _cuda_device(number: int) -> Device:
@@ -53,13 +60,13 @@ def _cuda_device(number: int) -> Device:
     name, total = torch.cuda.get_device_name(number), torch.cuda.get_device_properties(number).total_memory
     try:
         free, _ = torch.cuda.mem_get_info(number)
-    except RuntimeError:  # somebody else has taken all of it
+    except RuntimeError:  # other programs have taken all of it
         free = 0
     return Device("cuda", name, int(total), int(free))
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver; empty where its own program is not there, or gives no answer."""
+    """Return the version of NVIDIA's driver; empty where its own program is missing or gives no answer."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
@@ -74,27 +81,132 @@ def _driver() -> str:
     return next(iter(run.stdout.split()), "")
 
 
-def limit_threads() -> None:
+def limit_threads(cgroup: Path = CGROUP) -> None:
     """Let torch compute with no more threads than there are processors for it: more get in each other's way.
 
     A container or a batch system may give a process fewer than the machine has, which torch does not know. With more
-    than four, one is left to the program that shows the result. Never raises what somebody else lowered.
+    than four, one is left to the program that shows the result. A lower number that is set already stays.
     """
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    usable = usable_processors()
-    wanted = min(torch.get_num_threads(), usable - 1 if usable > 4 else usable)
-    if wanted < torch.get_num_threads():
-        torch.set_num_threads(wanted)
+    usable = usable_processors(cgroup)
+    threads = usable - 1 if usable > 4 else usable
+    if threads < torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
-def usable_processors() -> int:
-    """How many processors this process may use: of its affinity and of its container's share; 1 at the least."""
+def usable_processors(cgroup: Path = CGROUP) -> int:
+    """Return how many processors this process may use, by its affinity and its container's share; at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        share, period = _CPU_MAX.read_text().split()
+        share, period = (cgroup / "cpu.max").read_text().split()
         count = min(count, -(-int(share) // int(period)))
     except (OSError, ValueError):  # no such file, or "max": no share of its own
         pass
     return max(1, count)
+
+
+@contextmanager
+def framework_errors() -> Iterator[None]:
+    """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours.
+
+    Raises:
+        MemoryShortageError: memory ran out.
+        DeviceLostError: the device does not answer any more.
+        InferenceError: anything else went wrong.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lines = str(error).strip().splitlines()
+        message = f"the model could not answer: {lines[0] if lines else type(error).__name__}"
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in text for words in _SHORTAGES):
+            raise MemoryShortageError(message) from error
+        if any(words in text for words in _LOST):
+            raise DeviceLostError(message) from error
+        raise InferenceError(message) from error
+
+
+def release_memory(device: str) -> None:
+    """Return freed memory to the system and to the device, where the framework kept it for itself."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and device == "cuda":
+        torch.cuda.empty_cache()
+    elif torch is not None and device == "mps":
+        torch.mps.empty_cache()
+
+
+def free_bytes(device: str) -> int | None:
+    """Return the memory that can still be taken where a device computes, in bytes; None where it is unknown."""
+    if device == "cpu":
+        return free_host_bytes()
+    import torch
+
+    try:
+        if device == "cuda":
+            return int(torch.cuda.mem_get_info()[0])
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    except (RuntimeError, AssertionError):
+        return None
+
+
+def free_host_bytes(cgroup: Path = CGROUP, meminfo: Path = _MEMINFO) -> int | None:
+    """Return the main memory of the machine or the container that can still be taken, in bytes; None if unknown."""
+    if sys.platform == "win32":
+        return _free_on_windows()
+    known = [amount for amount in (_from_meminfo(meminfo), _from_cgroup(cgroup)) if amount is not None]
+    return min(known, default=None)
+
+
+def taken_bytes() -> int:
+    """Return the main memory that this process has taken, in bytes; 0 where it is unknown."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    import resource
+
+    return pages * resource.getpagesize()
+
+
+def _from_meminfo(meminfo: Path) -> int | None:
+    try:
+        lines = meminfo.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _from_cgroup(cgroup: Path) -> int | None:
+    """Read the container's limit; the file holds the word ``max`` where there is none.
+
+    The memory that it counts as taken includes files that were read, which make room by themselves.
+    """
+    try:
+        most, taken = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stated = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return max(0, most - taken + int(stated.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return None
+
+
+def _free_on_windows() -> int | None:
+    # https://learn.microsoft.com/windows/win32/api/sysinfoapi/ns-sysinfoapi-memorystatusex
+    import ctypes
+
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            ("total", ctypes.c_ulonglong),
+            ("available", ctypes.c_ulonglong),
+            ("others", ctypes.c_ulonglong * 5),
+        )
+
+    status = Status()
+    status.length = ctypes.sizeof(Status)
+    is_known = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return int(status.available) if is_known else None

@@ -1,107 +1,94 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Literal
 
 from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.model_cards import ModelCard
-from ..errors import InputError, PromptError, VolumeMissingError
+from ..errors import InputError, MemoryShortageError, PromptError, VolumeMissingError
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
-from ..imaging.geometry import Box
 from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_looks
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
 from ..models.protocols import SliceModel, VolumeModel, has_memory, load_slice_model, load_volume_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
-from ..prompts.regions import crop_volume
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
-from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, Propagation
+from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
-from .budget import Budgeted
-from .cache import AnswerCache, EmbeddingCache
-from .classifying import classify
-from .device import choose_device, limit_threads
-from .hand_over import choose_hand_over
-from .memory import give_back, guarded
-from .outlook import Outlook, outlook_from
+from .caches import LoadedModel, LruCache, SliceCache, Weights
+from .classification import classify
+from .device import choose_device, framework_errors, limit_threads, release_memory
+from .encoding import Encoder, VectorCache
+from .memory_planning import Cropper, ImagePart, MemoryPlanner, empty_notes, image_part, join_predictions
 from .precision import best_precision, choose_precision
-from .segmenting import segment
-from .slice_inference import SliceInference, slice_prediction
-from .slice_parts import place_prompts
-from .tasks import Task, make_task
-from .thrift import Thrift
-from .tracks import plan_tracks
-from .vectors import Encoding, VectorMemory, Weights
-from .volume_inference import VolumeInference, volume_prediction
-from .volume_parts import place_in_volume
+from .propagation import choose_hand_over, segment
+from .propagation_planning import plan_tracks
+from .slice_inference import Prefetcher, SliceInference
+from .slices import place_on_slices
+from .volumes import ViewCache, place_in_volume
 
-# What of the budget for embeddings is for answers: they are small, and a correction asks for most of them again.
-_ANSWERS_SHARE = 1 / 8
-
-_BUDGET = MemoryBudget()
-
-ModelT = TypeVar("ModelT")
+LoadModel = Callable[[ModelCard, Mapping[str, Path], str], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel(Generic[ModelT]):
-    """A model that is ready to answer, and which weights it has."""
-
-    model: ModelT
-    checkpoint: CheckpointRecord
-
-
-def _volume_memory(budget_bytes: int = _BUDGET.volumes) -> Budgeted[str, Volume]:
-    return Budgeted(budget_bytes, lambda volume: volume.array_kji.nbytes)
-
-
-def _model_memory(budget_bytes: int = _BUDGET.models) -> Budgeted[str, LoadedModel[Any]]:
-    return Budgeted(budget_bytes, lambda loaded: loaded.model.nbytes)
+def load_model(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
+    """Load the weights of a card's model into its adapter."""
+    load: LoadModel = load_volume_model if card.sees_volumes else load_slice_model
+    return load(card, files, device)
 
 
 @dataclass(slots=True)
 class Engine:
-    """Answers requests, one at a time. :func:`engine_within` makes one with a budget of memory.
+    """Answers requests, one at a time.
 
     Attributes:
         catalogue: the cards by id.
         store: where the checkpoints are.
-        device: what to compute on; ``"auto"`` picks the best that is there.
-        viewing: what models of volumes prepared of the last image.
-        memory_limit: what may be taken in all, in bytes, on the host and on the device each; None: what there is.
-        cache, answers, volumes, models: the embeddings, what was answered on them, the images by key and the loaded
-            models by id, each within its budget.
-        vectors: what classifiers saw and read.
-        box_rule: how 3-D boxes are followed, and whether slices are turned before the model sees them;
+        device: what to compute on; ``"auto"`` picks the best one available.
+        box_rule: how 3-D boxes are followed, and if slices are turned before the model sees them;
             ``"official"`` is there for parity with LiteMedSAM's own script.
+        budget: the memory for images, embeddings and models, and what may be taken in all.
+        load_model: loads a model from its card, the files of its checkpoint and a device.
+        planner: fits images into memory.
+        volumes, models: the images by key and the loaded models by id, each within its budget.
+        slice_cache: embeddings and answers on slices.
+        views: the last view of a model of volumes.
+        vectors: what classifiers encoded.
     """
 
     catalogue: Mapping[str, ModelCard]
     store: Store
     device: DeviceChoice = "auto"
-    cache: EmbeddingCache[Any] = field(default_factory=lambda: EmbeddingCache(_BUDGET.embeddings))
     box_rule: BoxRule = "surest"
-    answers: AnswerCache = field(default_factory=lambda: AnswerCache(int(_BUDGET.embeddings * _ANSWERS_SHARE)))
-    volumes: Budgeted[str, Volume] = field(default_factory=_volume_memory)
-    models: Budgeted[str, LoadedModel[Any]] = field(default_factory=_model_memory)
-    vectors: VectorMemory = field(default_factory=VectorMemory)
-    viewing: VolumeInference = field(default_factory=VolumeInference)
-    memory_limit: int | None = None
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
+    load_model: LoadModel = load_model
+    planner: MemoryPlanner = field(init=False)
+    volumes: LruCache[str, Volume] = field(init=False)
+    models: LruCache[str, LoadedModel[Any]] = field(init=False)
+    slice_cache: SliceCache = field(init=False)
+    views: ViewCache = field(default_factory=ViewCache)
+    vectors: VectorCache = field(default_factory=VectorCache)
+    _cropper: Cropper = field(default_factory=Cropper)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
-    _part: tuple[str, Box, Volume] | None = None  # of an image, that a model was limited to last
-    _part_keys: dict[str, set[str]] = field(default_factory=dict)
-    _outlook: Outlook | None = None
-    _load_notes: tuple[str, ...] = ()
-    _load_s: float = 0.0  # for the next prediction to tell, also where the model was prepared before it
+    _prefetcher: Prefetcher | None = None
+    # Seconds and notes of loading a model, for its next answer, also where it was prepared before the request.
+    _loading: dict[str, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        budget = self.budget.within_limit()
+        self.planner = MemoryPlanner(self.catalogue, budget.limit)
+        self.volumes = LruCache(budget.volumes, lambda volume: volume.array_kji.nbytes)
+        self.models = LruCache(budget.models, lambda loaded: loaded.model.nbytes)
+        self.slice_cache = SliceCache.within(budget.embeddings)
 
     def add_volume(self, volume: Volume) -> None:
-        """Take in an image; requests name it by its key.
+        """Keep an image; requests name it by its key.
 
         Raises:
             InputError: there is nothing to segment in it: NaN, infinite or constant.
@@ -110,19 +97,16 @@ class Engine:
         self.volumes.put(volume.key, volume)
 
     def remove_volume(self, volume_key: str) -> None:
-        """Let go of an image and of all that was seen of it; it is no error if it is not there."""
+        """Drop an image and all that was computed of it; it is no error if it is not there."""
         self.volumes.drop(volume_key)
         self.vectors.drop_volume(volume_key)
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
-        if self._part is not None and self._part[0] == volume_key:
-            self._part = None
-        for key in (volume_key, *self._part_keys.pop(volume_key, ())):
-            self.cache.drop_volume(key)
-            self.answers.drop_volume(key)
-            if self._outlook is not None and self._outlook.inference.volume.key == key:
-                self._outlook = None
-            if self.viewing.volume_key == key:
-                self.viewing.let_go()
+        for key in self._cropper.forget(volume_key):
+            self.slice_cache.drop_volume(key)
+            if self._prefetcher is not None and self._prefetcher.inference.volume.key == key:
+                self._prefetcher = None
+            if self.views.volume_key == key:
+                self.views.clear()
 
     def prepare(self, model_id: str, progress: Progress) -> None:
         """Load a model that will be asked for; one that would have to be downloaded first is left alone.
@@ -136,7 +120,7 @@ class Engine:
             self._load(card, progress)
 
     def download(self, request: DownloadRequest, progress: Progress) -> None:
-        """Download what the store lacks of a model's checkpoint; the next prediction is made with what is there then.
+        """Download what the store lacks of a model's checkpoint; the next answer uses the new files.
 
         Raises:
             UnknownModelError: there is no such model.
@@ -148,103 +132,113 @@ class Engine:
         download_checkpoint(self.store, card, progress, accept_license=request.accept_license)
         self.models.drop(card.id)  # it may have been loaded from other files
         self.vectors.drop_model(card.id)
-        self._outlook = None  # which holds it, too
-        self.viewing.let_go()  # as this may
+        self._prefetcher = None  # it holds the model, too
+        self.views.clear()  # as this may
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
-        """Answer a request.
+        """Answer a request: about all of the image, or as much as there is memory for.
+
+        Where memory runs out anyway, everything that can be made again is dropped, and the model is asked a second time
+        about less.
 
         Raises:
             UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
             VolumeMissingError: the volume was not added, or made room for others.
             InputError: the intensity policy does not fit the volume.
             PromptError: a prompt is outside the volume or not understood by the model.
+            MemoryShortageError: there is too little memory from the start, or it ran out twice.
             InferenceError: the model failed.
             Cancelled: the user stopped it.
         """
-        self._outlook = None
-        progress.check()
-        card = find_card(self.catalogue, request.model_id)
-        require_task(card, "segment")
+        card, volume = self._start(request, "segment", progress)
         if not request.segments or not all(prompts.prompts for prompts in request.segments):
             raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
-        volume = self._volume(request.volume_key)
-        if volume.is_colour and 3 not in card.channels:
-            raise InputError(f"{card.title} does not understand colour; give it a grey image")
-        task = make_task(card, request, volume, request.region, self._part_of)
-        # Of what this model views, the memory is taken already.
-        besides = None if self.viewing.is_of(card.id, task.volume.key) else self.viewing.nbytes
-        return self._thrift.answer(task, besides, self._part_of, lambda one: self._answer(one, progress), self._let_go)
+        part = image_part(card, request, volume, request.region)
+        parts = [part]
+        if not self.views.holds(card.id, self._cropper.crop(part).key):  # otherwise the memory is taken already
+            parts = self.planner.fit(part, released=self.views.nbytes)
+        try:
+            return join_predictions([self._answer(part, progress) for part in parts])
+        except MemoryShortageError as error:
+            shortage = str(error)
+        self._release()  # not before the error is gone: its traceback holds on to everything that the attempt made
+        parts = self.planner.after_shortage(parts[0]) or parts
+        try:
+            prediction = join_predictions([self._answer(part, progress) for part in parts])
+        except MemoryShortageError as error:
+            remedies = self.planner.remedies(card, self._release())
+            again = "after all that was kept had been given back, it ran out again"
+            raise MemoryShortageError(f"{shortage}; {again}: {remedies}") from error
+        note = f"memory ran out ({shortage}): all that was kept was given back, and the model was asked again"
+        return replace(prediction, notes=(*prediction.notes, note))
 
-    @property
-    def _thrift(self) -> Thrift:
-        return Thrift(self.catalogue, self.memory_limit)
+    def _answer(self, part: ImagePart, progress: Progress) -> Prediction:
+        answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
+        prediction = answer(part, self._cropper.crop(part), progress)
+        load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
+        notes = (*load_notes, *prediction.notes, *empty_notes(prediction.segments))
+        timings_s = {"load": load_s, **prediction.timings_s}
+        return part.pasted(replace(prediction, notes=notes, timings_s=timings_s))
 
-    def _let_go(self) -> str:
-        """Give back whatever can be made again, views, embeddings, answers and models; returns the device."""
-        self._outlook = None
-        self.viewing.let_go()
-        for kept in (self.cache, self.answers, self.models):
-            kept.clear()
-        device = choose_device(self.device)
-        give_back(device)
-        return device
+    def _answer_on_slices(self, part: ImagePart, volume: Volume, progress: Progress) -> Prediction:
+        """Place the prompts on slices, plan their tracks, and carry these from slice to slice."""
+        card, request = part.card, part.request
+        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
+        prompts, notes = part.place(volume.geometry, place_on_slices)
+        propagation = part.propagation_along(axis for on_slices in prompts for axis in on_slices.axes)
+        mapping = self._mapping(request.intensity, part.whole)
+        loaded: LoadedModel[SliceModel] = self._load(card, progress)
+        as_stored = self.box_rule == "official"
+        inference = SliceInference(
+            loaded.model, loaded.weights, volume, mapping, self.slice_cache, as_stored, progress.check
+        )
+        # A model with a memory starts in the middle of a 3-D box, as its authors do.
+        rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
+        tracks = [plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule) for on_slices in prompts]
+        with framework_errors():
+            carried = replace(propagation or Propagation(), hand_over=hand_over)
+            segments = segment(inference, tracks, carried, progress)
+        self._prefetcher = Prefetcher(inference, *prompts[-1].last)
+        counts = inference.counts
+        if counts.reencodes:
+            notes.append(f"encoded again, for want of memory: {counts.reencodes} of {counts.encodes} slices")
+        return _prediction(
+            part,
+            loaded,
+            mapping,
+            segments=tuple(segments),
+            notes=tuple(notes),
+            timings_s={"encode": counts.encode_s, "decode": counts.decode_s},
+            counts={"encodes": counts.encodes, "decodes": counts.decodes},
+        )
 
-    def _part_of(self, volume: Volume, box: Box) -> Volume:
-        """A part of an image; the same one again and again, since its key takes time to compute."""
-        if self._part is None or self._part[:2] != (volume.key, box):
-            self._part = volume.key, box, crop_volume(volume, box)
-            self._part_keys.setdefault(volume.key, set()).add(self._part[2].key)
-        return self._part[2]
-
-    def _answer(self, task: Task, progress: Progress) -> Prediction:
-        answer = self._in_volume if task.card.sees_volumes else self._on_slices
-        prediction = task.finished(answer(task, progress))
-        notes, self._load_notes = self._load_notes, ()
-        return replace(prediction, notes=(*notes, *prediction.notes))
-
-    def _in_volume(self, task: Task, progress: Progress) -> Prediction:
-        card, request = task.card, task.request
-        prompts, notes = task.place(place_in_volume)
+    def _answer_in_volume(self, part: ImagePart, volume: Volume, progress: Progress) -> Prediction:
+        """Place the prompts in the volume, and ask the model's view of it."""
+        card, request = part.card, part.request
+        prompts, notes = part.place(volume.geometry, place_in_volume)
         if request.propagation is not None:
             notes.append(f"{card.title} looks at the whole volume: there is nothing to propagate")
-        # It has a recipe of its own for the intensities: it gets the voxels as they are, unless told otherwise.
+        # The card knows the model's own recipe for the intensities, which is used unless the user chose another.
         policy = card.intensity if request.intensity == "auto" else request.intensity
-        mapping = replace(self._mapping(policy, task.whole), policy=request.intensity)
+        mapping = replace(self._mapping(policy, part.whole), policy=request.intensity)
         loaded: LoadedModel[VolumeModel] = self._load(card, progress)
-        load_s, self._load_s = self._load_s, 0.0
-        answers = guarded(
-            lambda: self.viewing.ask(loaded.model, loaded.checkpoint, task.volume, mapping, prompts, progress)
-        )
-        return volume_prediction(request, answers, notes, loaded.model, loaded.checkpoint, mapping, load_s)
-
-    def _on_slices(self, task: Task, progress: Progress) -> Prediction:
-        card, request, volume = task.card, task.request, task.volume
-        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
-        placed, notes = task.place(place_prompts)
-        propagation = task.propagation_along(axis for one in placed for axis in one.axes)
-        mapping = self._mapping(request.intensity, task.whole)
-        loaded: LoadedModel[SliceModel] = self._load(card, progress)
-        load_s, self._load_s = self._load_s, 0.0
-        inference = SliceInference(
-            loaded.model,
-            loaded.checkpoint,
-            volume,
+        start = time.perf_counter()
+        with framework_errors():
+            view, is_new = self.views.view(loaded, volume, mapping, progress)
+            viewed = time.perf_counter()
+            answers = view.answer(prompts, progress)
+        notes += [f"segments[{n}]: {note}" for n, answer in enumerate(answers) for note in answer.notes]
+        return _prediction(
+            part,
+            loaded,
             mapping,
-            self.cache,
-            self.answers,
-            hand_over,
-            as_stored=self.box_rule == "official",
-            check=progress.check,
+            segments=tuple(SegmentPrediction(answer.mask, answer.score) for answer in answers),
+            notes=tuple(notes),
+            timings_s={"encode": viewed - start if is_new else 0.0, "decode": time.perf_counter() - viewed},
+            counts={"encodes": int(is_new), "decodes": sum(answer.runs for answer in answers)},
         )
-        # A model with a memory starts in the middle of a 3-D box, as its authors do, and is sure of itself.
-        rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
-        tracks = [plan_tracks(one, volume.geometry.shape_kji, propagation, rule) for one in placed]
-        segments = guarded(lambda: segment(inference, tracks, propagation or Propagation(), progress))
-        self._outlook = outlook_from(inference, *placed[-1].last)
-        return slice_prediction(request, segments, notes, inference, load_s)
 
     def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
         """Answer a request to classify.
@@ -256,35 +250,46 @@ class Engine:
             InferenceError: the model failed.
             Cancelled: the user stopped it.
         """
-        self._outlook = None
-        progress.check()
-        card = find_card(self.catalogue, request.model_id)
-        require_task(card, "classify")
-        volume = self._volume(request.volume_key)
-        if volume.is_colour and 3 not in card.channels:
-            raise InputError(f"{card.title} does not understand colour; give it a grey image")
+        card, volume = self._start(request, "classify", progress)
         looks = resolve_looks(request.intensity, volume, card.ct_channels, self._mapping)
-        loaded: Any = self._load(card, progress)
-        load_s, self._load_s = self._load_s, 0.0
-        weights = Weights(loaded.checkpoint, loaded.model.device, loaded.model.precision)
-        encoding = Encoding(loaded.model, weights, self.vectors, progress)
-        found = guarded(lambda: classify(request, volume, looks, encoding))
-        return replace(found, timings_s={"load": load_s, **found.timings_s})
+        encoder = Encoder(self._load(card, progress), self.vectors, progress)
+        load_s, _ = self._loading.pop(card.id, (0.0, ()))
+        with framework_errors():
+            classification = classify(request, volume, looks, encoder)
+        return replace(classification, timings_s={"load": load_s, **classification.timings_s})
 
     def encode_ahead(self, progress: Progress) -> bool:
-        """Encode one more of the slices around the last prompt; False where there is none left.
+        """Encode one more of the slices around the last prompt; return False where none is left.
 
         Raises:
-            Cancelled: something that was asked for has come.
+            Cancelled: a request has come.
         """
-        outlook = self._outlook
-        return outlook is not None and guarded(lambda: outlook.encode_next(progress))
+        with framework_errors():
+            return self._prefetcher is not None and self._prefetcher.encode_next(progress)
 
-    def _volume(self, key: str) -> Volume:
-        volume = self.volumes.get(key)
+    def _start(
+        self, request: PredictRequest | ClassifyRequest, task: Literal["segment", "classify"], progress: Progress
+    ) -> tuple[ModelCard, Volume]:
+        """Check that a request can be answered at all; return its model's card and its image."""
+        self._prefetcher = None
+        progress.check()
+        card = find_card(self.catalogue, request.model_id)
+        require_task(card, task)
+        volume = self.volumes.get(request.volume_key)
         if volume is None:
             raise VolumeMissingError()
-        return volume
+        if volume.is_colour and 3 not in card.channels:
+            raise InputError(f"{card.title} does not understand colour; give it a grey image")
+        return card, volume
+
+    def _release(self) -> str:
+        """Drop everything that can be made again: views, embeddings, answers and models; return the device."""
+        self._prefetcher = None
+        for cache in (self.views, self.slice_cache, self.models):
+            cache.clear()
+        device = choose_device(self.device)
+        release_memory(device)
+        return device
 
     def _mapping(self, policy: str, volume: Volume) -> IntensityMapping:
         # Percentiles of a large volume take seconds, and a click asks for the same ones again.
@@ -298,40 +303,42 @@ class Engine:
 
     def _load(self, card: ModelCard, progress: Progress) -> LoadedModel[Any]:
         loaded = self.models.get(card.id)
-        if loaded is None:
-            start = time.perf_counter()
-            try:
-                loaded = self._load_anew(card, progress)
-            except ImportError as error:
-                raise unusable_package(card.title, error, card.packages) from error
-            self.models.put(card.id, loaded)
-            self._load_s += time.perf_counter() - start
-        return loaded
-
-    def _load_anew(self, card: ModelCard, progress: Progress) -> LoadedModel[Any]:
+        if loaded is not None:
+            return loaded
+        start = time.perf_counter()
         require_adapter(card)
         progress.step("load", 0, 1)
+        try:
+            loaded, notes = self._load_anew(card, progress)
+        except ImportError as error:
+            raise unusable_package(card.title, error, card.packages) from error
+        self.models.put(card.id, loaded)
+        self._loading[card.id] = (time.perf_counter() - start, notes)
+        return loaded
+
+    def _load_anew(self, card: ModelCard, progress: Progress) -> tuple[LoadedModel[Any], tuple[str, ...]]:
         device = choose_device(self.device)  # before anything is downloaded in vain
         files = ensure_checkpoint(self.store, card, progress)
-        load = load_volume_model if card.sees_volumes else load_slice_model
-        self._load_notes = self._thrift.forecast_load(card, device)
-        model: Any = guarded(lambda: load(card, files, device))
+        notes = self.planner.forecast_load(card, device)
+        with framework_errors():
+            model = self.load_model(card, files, device)
         limit_threads()  # torch is loaded by now, if the model needs it
         if card.task == "segment" and not card.sees_volumes:  # others have a recipe of their own
-            chosen = guarded(lambda: choose_precision(model, best_precision(model.device)))
-            model, self._load_notes = chosen.model, (*self._load_notes, *chosen.notes)
+            with framework_errors():
+                model, precision_notes = choose_precision(model, best_precision(model.device))
+            notes = (*notes, *precision_notes)
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
-        return LoadedModel(model, record)
+        return LoadedModel(model, Weights(record, model.device, model.precision)), notes
 
 
-def engine_within(
-    budget: MemoryBudget, catalogue: Mapping[str, ModelCard], store: Store, device: DeviceChoice, box_rule: BoxRule
-) -> Engine:
-    """An engine that keeps no more than a budget of memory."""
-    budget = budget.within_limit()
-    cache: EmbeddingCache[Any] = EmbeddingCache(budget.embeddings)
-    answers = AnswerCache(int(budget.embeddings * _ANSWERS_SHARE))
-    volumes, models = _volume_memory(budget.volumes), _model_memory(budget.models)
-    limit = budget.limit
-    return Engine(catalogue, store, device, cache, box_rule, answers, volumes, models, memory_limit=limit)
+def _prediction(part: ImagePart, loaded: LoadedModel[Any], mapping: IntensityMapping, **fields: Any) -> Prediction:
+    weights = loaded.weights
+    return Prediction(
+        request_id=part.request.request_id,
+        intensity=mapping.to_document(),
+        checkpoint=weights.checkpoint,
+        device=weights.device,
+        precision=weights.precision,
+        **fields,
+    )

@@ -1,4 +1,4 @@
-"""Inference on the slices of a volume: encode once, decode, and never answer the same question twice."""
+"""Run a model on the slices of a volume: encode each slice once, and answer no prompt twice."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,26 +6,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..imaging.geometry import Axis, array_axis
 from ..imaging.intensity import IntensityMapping
 from ..imaging.volume import Volume
 from ..models.protocols import Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 from ..progress import Progress
-from ..requests.segmentation import CheckpointRecord, HandOver, Prediction, PredictRequest, SegmentPrediction
-from .cache import AnswerCache, EmbeddingCache, EmbeddingKey
-from .hand_over import handed_over
-from .orientation import AS_STORED, Orientation, radiological
-from .tasks import emptiness
+from .caches import EmbeddingKey, SliceCache, Weights
+from .slices import AS_STORED, Orientation, radiological, slice_of
+
+# Slices are encoded in advance up to this distance from the last prompt: where a user scrolls next.
+SLICES_AHEAD = 5
 
 
 @dataclass(slots=True)
-class Tally:
-    """What inference has done so far: how often the model ran and for how long.
+class SliceCounts:
+    """How often a model of slices ran for a request, and for how long.
 
-    ``reencodes`` are those of the ``encodes`` that were of slices encoded before, which the cache could not hold.
+    ``reencodes`` of the ``encodes`` were of slices that the cache could not keep.
     """
 
     encodes: int = 0
@@ -40,137 +37,128 @@ class SliceInference:
     """One volume seen by one model through one intensity mapping.
 
     Attributes:
-        model, checkpoint: who answers; the checkpoint is part of the caches' keys.
-        volume, mapping: what it sees.
-        cache, answers: embeddings, and what was answered on them.
-        hand_over_as: what a slice's mask becomes for the next slice.
         as_stored: keeps slices from being turned the way a radiologist sees them.
         check: called in the midst of an encoding, and ends it by raising.
-        tally: filled as the model runs.
+        counts: filled as the model runs.
     """
 
     model: SliceModel
-    checkpoint: CheckpointRecord
+    weights: Weights
     volume: Volume
     mapping: IntensityMapping
-    cache: EmbeddingCache[Any]
-    answers: AnswerCache = field(default_factory=lambda: AnswerCache(0))
-    hand_over_as: HandOver = "box"
+    cache: SliceCache
     as_stored: bool = False
     check: Check = unstoppable
-    tally: Tally = field(default_factory=Tally)
+    counts: SliceCounts = field(default_factory=SliceCounts)
+    _orientations: dict[Axis, Orientation] = field(default_factory=dict)
 
     def encode_ahead(self, axis: Axis, index: int, progress: Progress) -> bool:
-        """Encode a slice that may be asked for; False where that was done before.
+        """Encode a slice that may be needed soon; return False where that was done before.
 
         Raises:
-            Cancelled: something that was asked for has come.
+            Cancelled: a request has come.
         """
         progress.check()
-        before = self.tally.encodes
+        before = self.counts.encodes
         self._embedding(self._key(axis, index), progress.check)
-        return self.tally.encodes > before
+        return self.counts.encodes > before
 
-    def ask(self, axis: Axis, index: int, asks: Sequence[SlicePrompt]) -> SliceAnswer:
-        """See :meth:`~.walks.Asking.ask`. What was asked before is not asked again."""
+    def ask(self, axis: Axis, index: int, stages: Sequence[SlicePrompt]) -> SliceAnswer:
+        """Return the answer on a slice to a prompt as it grew stage by stage; known answers are taken from the cache.
+
+        Raises:
+            ValueError: there is no stage.
+        """
         key = self._key(axis, index)
-        previous: SliceAnswer | None = None
-        for stage, prompt in enumerate(asks, start=1):
-            asked = key, tuple(asks[:stage])
-            answer = self.answers.get(asked)
+        answer: SliceAnswer | None = None
+        for stop, prompt in enumerate(stages, start=1):
+            question, previous = (key, tuple(stages[:stop])), answer
+            answer = self.cache.answers.get(question)
             if answer is None:
                 embedding = self._embedding(key, self.check)
-                with self._decoding():
+                with self._timed_decoding():
                     answer = self.model.decode(embedding, prompt, previous)
-                self.answers.put(asked, answer)
-            previous = answer
-        if previous is None:
-            raise ValueError("nothing was asked")
-        return previous
+                self.cache.answers.put(question, answer)
+        if answer is None:
+            raise ValueError("a slice was asked without a prompt")
+        return answer
 
-    def hand_over(self, mask: NDArray[np.bool_], wider: int) -> SlicePrompt | None:
-        """See :meth:`~.walks.Asking.hand_over`."""
-        return handed_over(self.model, mask, self.hand_over_as, wider)
-
-    def remember(self, axis: Axis) -> ObjectMemory:
-        """See :meth:`~.walks.Asking.remember`; for models that have a memory."""
+    def start_memory(self, axis: Axis) -> ObjectMemory:
+        """Return a new memory of one object, of a model that has memories."""
         model: Any = self.model
         return model.remember(self.volume.geometry.shape_kji[array_axis(axis)])
 
     def recall(
         self, memory: ObjectMemory, axis: Axis, index: int, prompt: SlicePrompt | None, upwards: bool
     ) -> SliceAnswer:
-        """See :meth:`~.walks.Asking.recall`."""
+        """Return the answer of a memory on a slice, to a prompt or, without one, from the slice before it."""
         embedding = self._embedding(self._key(axis, index), self.check)
-        with self._decoding():
+        with self._timed_decoding():
             if prompt is None:
                 return memory.follow(index, embedding, upwards)
             return memory.prompt(index, embedding, prompt)
 
     def orientation(self, axis: Axis) -> Orientation:
-        """How slices across an axis are turned before the model sees them."""
-        return AS_STORED if self.as_stored else radiological(self.volume.geometry, axis)
+        """Return how slices across an axis are turned before the model sees them."""
+        if axis not in self._orientations:
+            self._orientations[axis] = AS_STORED if self.as_stored else radiological(self.volume.geometry, axis)
+        return self._orientations[axis]
 
     @contextmanager
-    def _decoding(self) -> Iterator[None]:
+    def _timed_decoding(self) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.tally.decode_s += time.perf_counter() - start
-        self.tally.decodes += 1
+        self.counts.decode_s += time.perf_counter() - start
+        self.counts.decodes += 1
 
     def _key(self, axis: Axis, index: int) -> EmbeddingKey:
-        return EmbeddingKey(
-            self.checkpoint,
-            self.model.device,
-            self.model.precision,
-            self.volume.key,
-            axis,
-            index,
-            self.orientation(axis),
-            self.mapping.low,
-            self.mapping.high,
-        )
+        low, high = self.mapping.low, self.mapping.high
+        return EmbeddingKey(self.weights, self.volume.key, axis, index, self.orientation(axis), low, high)
 
     def _embedding(self, key: EmbeddingKey, check: Check) -> Any:
-        embedding = self.cache.get(key)
+        embedding = self.cache.embeddings.get(key)
         if embedding is None:
             start = time.perf_counter()
             seen = key.orientation.turn(self.mapping.to_uint8(slice_of(self.volume, key.axis, key.index)))
             embedding = self.model.encode(seen, check)
-            self.tally.encode_s += time.perf_counter() - start
-            self.tally.encodes += 1
-            self.tally.reencodes += self.cache.had(key)
-            self.cache.put(key, embedding)
+            self.counts.encode_s += time.perf_counter() - start
+            self.counts.encodes += 1
+            self.counts.reencodes += key in self.cache.encoded
+            self.cache.encoded.add(key)
+            self.cache.embeddings.put(key, embedding)
         return embedding
 
 
-def slice_of(volume: Volume, axis: Axis, index: int) -> NDArray[np.generic]:
-    """One slice across an axis, (rows, columns) or (rows, columns, 3): the remaining axes in array order. A view."""
-    place: list[slice | int] = [slice(None)] * 3
-    place[array_axis(axis)] = index
-    return volume.array_kji[tuple(place)]
+@dataclass(slots=True)
+class Prefetcher:
+    """Encodes the slices around the last prompt while nothing else is to be done, the nearest first.
 
+    Attributes:
+        axis, slices: where the last prompt lies.
+        done: how many of the slices around it were looked at.
+    """
 
-def slice_prediction(
-    request: PredictRequest,
-    segments: Sequence[SegmentPrediction],
-    notes: Sequence[str],
-    inference: SliceInference,
-    load_s: float,
-) -> Prediction:
-    """The answer to a request, with what the user should know of how it was found."""
-    tally = inference.tally
-    notes = [*notes, *emptiness(segments)]
-    if tally.reencodes:
-        notes.append(f"encoded again, for want of memory: {tally.reencodes} of {tally.encodes} slices")
-    return Prediction(
-        request_id=request.request_id,
-        segments=tuple(segments),
-        intensity=inference.mapping.to_document(),
-        checkpoint=inference.checkpoint,
-        device=inference.model.device,
-        precision=inference.model.precision,
-        notes=tuple(notes),
-        timings_s={"load": load_s, "encode": tally.encode_s, "decode": tally.decode_s},
-        counts={"encodes": tally.encodes, "decodes": tally.decodes},
-    )
+    inference: SliceInference
+    axis: Axis
+    slices: range
+    done: int = 0
+
+    def encode_next(self, progress: Progress) -> bool:
+        """Encode the nearest slice that is not encoded yet; return False where none is left.
+
+        Raises:
+            Cancelled: a request has come.
+        """
+        around = self._slices_around()
+        while self.done < len(around):
+            is_new = self.inference.encode_ahead(self.axis, around[self.done], progress)
+            self.done += 1
+            if is_new:
+                return True
+        return False
+
+    def _slices_around(self) -> list[int]:
+        length = self.inference.volume.geometry.shape_kji[array_axis(self.axis)]
+        distances = range(1, SLICES_AHEAD + 1)
+        around = [n for distance in distances for n in (self.slices.stop - 1 + distance, self.slices.start - distance)]
+        return [index for index in around if 0 <= index < length]

@@ -230,10 +230,10 @@ def _cropped_mask(mask: PackedMask, box: Box, place: str, notes: list[str]) -> P
 
 
 def _require_in_region(prompt: Prompt, geometry: Geometry, grid: Geometry, place: str) -> None:
-    require_inside(prompt, geometry, place)
     try:
         require_inside(prompt, grid, place)
     except PromptError as error:
+        require_inside(prompt, geometry, place)
         raise PromptError("lies wholly outside the region of interest", positions_place(prompt, place)) from error
 
 
@@ -264,14 +264,14 @@ def largest_box_around(inner: Box, voxels: int, whole: Box) -> Box | None:
     low, high = 0, max(whole.shape_kji)
     while low < high:  # the largest margin that still fits
         middle = (low + high + 1) // 2
-        if np.prod(_grown(inner, middle, whole).shape_kji, dtype=np.int64) <= voxels:
+        if np.prod(grown(inner, middle, whole).shape_kji, dtype=np.int64) <= voxels:
             low = middle
         else:
             high = middle - 1
-    return _grown(inner, low, whole)
+    return grown(inner, low, whole)
 
 
-def _grown(box: Box, margin: int, whole: Box) -> Box:
+def grown(box: Box, margin: int, whole: Box) -> Box:
+    """Return a box that is wider by a margin of voxels on every side, cut to the whole."""
     (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
-    grown = Box((k0 - margin, j0 - margin, i0 - margin), (k1 + margin, j1 + margin, i1 + margin))
-    return grown.intersection(whole)
+    return Box((k0 - margin, j0 - margin, i0 - margin), (k1 + margin, j1 + margin, i1 + margin)).intersection(whole)

@@ -28,7 +28,7 @@ from .kinds import (
     TextPrompt,
     prompt_kind,
 )
-from .placement import require_voxels, slice_axis, slice_number, thin_axes
+from .placement import positions_place, require_inside, require_voxels, slice_axis, slice_number, thin_axes
 from .prompts_file import join_place
 
 POINTS_OF_A_SCRIBBLE = 5
@@ -65,12 +65,16 @@ def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, plac
         here = f"{place}.prompts[{n}]"
         kind = prompt_kind(prompt)
         if card.understands(kind):
-            made: Sequence[Prompt] = (prompt,)
-        elif isinstance(prompt, PointPrompt):
+            prompts.append(prompt)
+            origins.append(n)
+            continue
+        if require_inside(prompt, geometry, here):
+            notes.append(f"{positions_place(prompt, here)}: clipped to the image")
+        if isinstance(prompt, PointPrompt):
             clicks.append(n)
             if len(clicks) % 2:
                 continue
-            made = (_box_of_clicks(segment, clicks[-2], n, geometry, place),)
+            made: Sequence[Prompt] = (_box_of_clicks(segment, clicks[-2], n, geometry, place),)
             notes.append(f"{place}.prompts[{clicks[-2]}] and {here}: two clicks became the corners of a box")
         else:
             words = card.translations[kind]

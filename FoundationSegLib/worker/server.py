@@ -296,10 +296,10 @@ class _Reports:
 
 def _engine(settings: WorkerSettings) -> "AheadEngine":
     from ..catalog.catalogue import read_catalogue
-    from ..engine.engine import engine_within
+    from ..engine.engine import Engine
 
     store = open_store(settings)
-    return engine_within(settings.budget, read_catalogue(), store, settings.device, settings.box_rule)
+    return Engine(read_catalogue(), store, settings.device, settings.box_rule, settings.budget)
 
 
 def _connect(port: int, secret: str) -> Channel:

@@ -45,7 +45,9 @@ def engine(card: ModelCard, store: Store) -> Engine:
 @pytest.fixture(scope="session")
 def official_engine(engine: Engine) -> Engine:
     """The same engine by the rule of the official script; it shares the embeddings."""
-    return replace(engine, box_rule="official")
+    official = replace(engine, box_rule="official")
+    official.slice_cache = engine.slice_cache
+    return official
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from FoundationSegLib.catalog.catalogue import card_folder, has_adapter, read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.engine.cache import EmbeddingCache
+from FoundationSegLib.engine.caches import SliceCache
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
 from FoundationSegLib.hub.store import Store, default_store_folder
@@ -158,7 +158,13 @@ def test_the_same_steps_give_the_same_mask_whatever_was_asked_before(subject, en
     other_way = subject.engine()
     backwards = [ask(other_way, volume, one).segments for one in reversed(asked)][::-1]
     assert first == backwards
-    assert [ask(subject.engine(cache=EmbeddingCache(0)), volume, one).segments for one in asked] == first
+    assert [ask(without_cache(subject.engine()), volume, one).segments for one in asked] == first
+
+
+def without_cache(engine: Engine) -> Engine:
+    """The engine, which keeps nothing of a slice."""
+    engine.slice_cache = SliceCache.within(0)
+    return engine
 
 
 def test_a_second_prompt_on_a_slice_never_encodes(engine):
@@ -176,7 +182,7 @@ def test_propagation_encodes_each_slice_once_for_all_segments_and_corrections(su
     assert together.counts["encodes"] <= SHAPE[0]
     again = ask(engine, volume, (*two[0], box(volume, (12, 4, 4), (40, 28, 4))), propagation=everywhere)
     assert together.counts["encodes"] + again.counts["encodes"] <= SHAPE[0]
-    tight = ask(subject.engine(cache=EmbeddingCache(0)), volume, *two, propagation=everywhere)
+    tight = ask(without_cache(subject.engine()), volume, *two, propagation=everywhere)
     assert tight.segments == together.segments, "a cache that holds nothing changes nothing but the time"
     noted = [note for note in tight.notes if note.startswith("encoded again")]
     assert bool(noted) == (tight.counts["encodes"] > together.counts["encodes"])

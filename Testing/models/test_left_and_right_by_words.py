@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.class_lists import classes_of
-from FoundationSegLib.engine.volume_parts import place_in_volume
+from FoundationSegLib.engine.volumes import place_in_volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import load_volume_model
 from FoundationSegLib.progress import Progress
@@ -44,7 +44,7 @@ class Patient:
         self.middle = np.mean(list(self.places.values()), axis=0)
 
     def asked(self, *prompts):
-        return place_in_volume(prompts, [f"{n}" for n in range(len(prompts))], self.volume.geometry)
+        return place_in_volume(prompts, [f"{n}" for n in range(len(prompts))], self.volume.geometry)[0]
 
     def found(self, view, *prompts):
         return view.answer([self.asked(*prompts)], Progress())[0].mask.expand(self.volume.geometry.shape_kji)

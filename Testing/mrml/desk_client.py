@@ -85,14 +85,15 @@ class DeskClient:
 
 def classified(request, volume):
     """What a model answers that was made to tell bright from dark, behind the engine's own rules."""
-    from FoundationSegLib.engine.classifying import classify
-    from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
+    from FoundationSegLib.engine.caches import LoadedModel, Weights
+    from FoundationSegLib.engine.classification import classify
+    from FoundationSegLib.engine.encoding import Encoder, VectorCache
     from FoundationSegLib.imaging.intensity import resolve_looks
     from Testing.unit.reader_model import ReaderModel
 
     weights = Weights(CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64), "cpu", "float32")
-    encoding = Encoding(ReaderModel(cells=16), weights, VectorMemory(), Progress())
-    return classify(request, volume, resolve_looks(request.intensity, volume), encoding)
+    encoder = Encoder(LoadedModel(ReaderModel(cells=16), weights), VectorCache(), Progress())
+    return classify(request, volume, resolve_looks(request.intensity, volume), encoder)
 
 
 class Ticks:

@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import label_set_of
-from FoundationSegLib.engine.classifying import classify
-from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
+from FoundationSegLib.engine.caches import LoadedModel, Weights
+from FoundationSegLib.engine.classification import classify
+from FoundationSegLib.engine.encoding import Encoder, VectorCache
 from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
 from FoundationSegLib.imaging.intensity import resolve_looks
 from FoundationSegLib.imaging.volume import Volume
@@ -58,8 +59,8 @@ def explained(volume, axis, method):
     request = ClassifyRequest(
         1, "reader", volume.key, label_set_of(["bright", "dark"]), Subject(axis), "raw", evidence=wish
     )
-    encoding = Encoding(model, weights, VectorMemory(), Progress())
-    return classify(request, volume, resolve_looks("raw", volume), encoding)
+    encoder = Encoder(LoadedModel(model, weights), VectorCache(), Progress())
+    return classify(request, volume, resolve_looks("raw", volume), encoder)
 
 
 def in_line(found, axis):

@@ -1,4 +1,4 @@
-"""An image with a block in it, and an engine with the fake model to ask about it."""
+"""An image with a block in it, and an engine with a fake model to ask about it."""
 
 import numpy as np
 
@@ -7,14 +7,10 @@ from FoundationSegLib.hub.store import Store
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
 from FoundationSegLib.requests.segmentation import PredictRequest
-from Testing.unit.fakes import fake_card, fill_store, volume_of
+from Testing.unit.fakes import FakeModel, fake_card, fill_store, volume_of
 
 SHAPE = (6, 10, 12)
-
-
 BRIGHT = (slice(1, 5), slice(3, 7), slice(4, 9))
-
-
 AROUND = BoxPrompt(((3.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
 
 
@@ -25,9 +21,13 @@ def ct():
     return volume_of(array)
 
 
-def new_engine(folder, **fields):
-    card, store = fake_card(), Store(folder)
-    return Engine({card.id: card}, fill_store(folder) if store.status(card) == "absent" else store, **fields)
+def new_engine(folder, model=None, card=None, device="cpu", **fields):
+    """An engine on the CPU whose store has the card's checkpoint, and whose model is a fake one or a loader of one."""
+    card, store, model = card or fake_card(), Store(folder), model or FakeModel()
+    if store.status(card) == "absent":
+        fill_store(folder, card)
+    load = model if callable(model) else lambda *arguments: model
+    return Engine({card.id: card}, store, device, load_model=load, **fields)
 
 
 def request(volume, *prompts, **fields):

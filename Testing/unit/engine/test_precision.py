@@ -7,14 +7,10 @@ import pytest
 import torch
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine import precision as precision_module
-from FoundationSegLib.engine.precision import LeanModel, agreement_of, best_precision, choose_precision
+from FoundationSegLib.engine.precision import LeanModel, agreement_of, best_precision, choose_precision, example_slice
 from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt, has_memory, unstoppable
 from FoundationSegLib.models.segmentation import sam, sam2
 from Testing.models import small_sam, small_sam2
-from Testing.unit.engine.engine_cases import ct, new_engine, predict
-from Testing.unit.fakes import FakeModel
 
 
 @dataclass(frozen=True)
@@ -57,17 +53,15 @@ def test_what_a_device_is_made_for(monkeypatch, capability, wanted):
 
 def test_where_masks_agree_the_encoder_is_lean():
     model = Rounding(scale=1)
-    chosen = choose_precision(model, "bfloat16")
-    assert (chosen.model.precision, chosen.notes) == ("bfloat16", ())
+    lean, notes = choose_precision(model, "bfloat16")
+    assert (lean.precision, lean.device, notes) == ("bfloat16", "cpu", ())
     assert model.seen == [torch.float32, torch.bfloat16]
-    assert chosen.model.device == "cpu"
-    assert choose_precision(model, "float32").model is model
+    assert choose_precision(model, "float32") == (model, ())
 
 
 def test_where_they_do_not_it_stays_as_it_is():
-    chosen = choose_precision(model := Rounding(scale=3000), "bfloat16")
-    assert chosen.model is model
-    (note,) = chosen.notes
+    chosen, (note,) = choose_precision(model := Rounding(scale=3000), "bfloat16")
+    assert chosen is model
     assert note.startswith("the model computes in float32: in bfloat16 its masks would differ (Dice 0.")
 
 
@@ -94,7 +88,7 @@ def test_every_embedding_comes_back_in_32_bits(tmp_path, family, numbers):
         files = small_sam2.write_checkpoint(tmp_path, small_sam2.small_network(size=128))
         model = sam2.load(read_catalogue()["sam2.1-hiera-tiny"], files, "cpu")
     lean, prompt = LeanModel(model, numbers), SlicePrompt((60.0, 50.0, 180.0, 190.0))
-    image = precision_module._made_up()[0]
+    image = example_slice()[0]
     whole, short = model.encode(image), lean.encode(image)
     first, second = ((one.features,) if family == "sam" else one.maps for one in (whole, short))
     for one, other in zip(first, second, strict=True):
@@ -105,20 +99,3 @@ def test_every_embedding_comes_back_in_32_bits(tmp_path, family, numbers):
     if family == "sam2":
         memory = lean.remember(3)
         assert memory.prompt(0, short, prompt).mask.shape == memory.follow(1, short, True).mask.shape == image.shape
-
-
-def test_the_engine_says_what_it_computed_with(tmp_path, monkeypatch):
-    chosen = LeanModel(FakeModel(), "bfloat16")
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda *arguments: FakeModel())
-    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu")
-    asked = []
-
-    def choose(model, wanted):
-        asked.append((model.device, wanted))
-        chosen.encode = model.encode
-        return precision_module.Chosen(chosen, ("a note",))
-
-    monkeypatch.setattr(engine_module, "choose_precision", choose)
-    answer = predict(new_engine(tmp_path), ct())
-    assert (answer.precision, answer.notes) == ("bfloat16", ("a note",))
-    assert asked == [("cpu", "float32")]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.engine.volume_parts import place_in_volume
+from FoundationSegLib.engine.volumes import place_in_volume
 from FoundationSegLib.errors import Cancelled, InputError, PromptError
 from FoundationSegLib.imaging.geometry import Box, Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
@@ -145,14 +145,14 @@ def test_it_says_so_however_the_image_is_stored(model, root, header):
         LassoPrompt(ring, plane=axis),
     )
     places = [f"segments[0].prompts[{n}]" for n in range(4)]
-    placed = place_in_volume(prompts, places, geometry)
+    placed, _ = place_in_volume(prompts, places, geometry)
     wanted = [FLAT, VolumePoint((3, 3, 4), False), voxels("scribble", (9, 11, slice(9, 17)))]
     wanted.append(voxels("lasso", (9, slice(8, 14), slice(9, 17))))
     for part, other in zip(placed.parts, wanted, strict=True):
         assert np.array_equal(stored.back(drawn(part, array.shape)), drawn(other, SHAPE))
     known = np.zeros(array.shape, np.bool_)
     known[stored_slices(stored)] = True
-    seeded = place_in_volume((MaskPrompt("a", "b", voxels=pack_mask(known)), *prompts), ["", *places], geometry)
+    seeded, _ = place_in_volume((MaskPrompt("a", "b", voxels=pack_mask(known)), *prompts), ["", *places], geometry)
     for prompt in (placed, seeded):
         assert np.array_equal(masked(view_of(model, array), *prompt.parts), directly(root, array, prompt.parts))
 

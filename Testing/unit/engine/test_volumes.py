@@ -1,19 +1,31 @@
 """Models of volumes behind the engine: what reaches them, what is kept of them, and what comes back."""
 
-from dataclasses import replace
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.engine.volumes import place_in_volume
 from FoundationSegLib.errors import Cancelled, InferenceError, PromptError
-from FoundationSegLib.models.protocols import VolumeWords
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels, VolumeWords
 from FoundationSegLib.progress import CancelToken, Progress
-from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
+from FoundationSegLib.prompts.kinds import (
+    BoxPrompt,
+    ClassPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    PointPrompt,
+    Polarity,
+    ScribblePrompt,
+    SegmentPrompts,
+    TextPrompt,
+)
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
-from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, predict, request
-from Testing.unit.fakes import FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
+from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, new_engine, predict, request
+from Testing.unit.fakes import FakeVolumeModel, fake_card, volume_of
 
 CARD = {
     "dimensions": [3],
@@ -26,18 +38,13 @@ CARD = {
 
 
 @pytest.fixture
-def model(monkeypatch):
-    fake = FakeVolumeModel()
-    monkeypatch.setattr(engine_module, "load_volume_model", lambda card, files, device: fake)
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda *arguments: pytest.fail("it is none of slices"))
-    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu")
-    return fake
+def model():
+    return FakeVolumeModel()
 
 
 @pytest.fixture
 def engine(model, tmp_path):
-    card = fake_card(**CARD)
-    return Engine({card.id: card}, fill_store(tmp_path, card))
+    return new_engine(tmp_path, model, fake_card(**CARD))
 
 
 def test_an_answer_says_what_was_found_and_how(engine, model):
@@ -72,20 +79,23 @@ def test_a_view_is_made_once_for_an_image_and_a_window(engine, model):
     assert counts == [1, 0, 1, 1], "the last one alone is kept"
     predict(engine, volume_of(volume.array_kji + 1))
     assert predict(engine, volume).counts["encodes"] == 1
-    assert engine.viewing.nbytes == 500
+    assert engine.views.nbytes == 500
     engine.remove_volume(volume.key)
-    assert (engine.viewing.nbytes, engine.viewing.volume_key) == (0, "")
+    assert (engine.views.nbytes, engine.views.volume_key) == (0, "")
 
 
-def test_the_old_view_is_gone_before_the_new_one_is_made(engine, model, monkeypatch):
-    predict(engine, ct())
+def test_the_old_view_is_gone_before_the_new_one_is_made(tmp_path):
     alive = []
-    view = FakeVolumeModel.view
-    monkeypatch.setattr(
-        FakeVolumeModel, "view", lambda *arguments: alive.append(engine.viewing.nbytes) or view(*arguments)
-    )
+
+    class Watching(FakeVolumeModel):
+        def view(self, volume, progress):
+            alive.append(engine.views.nbytes)
+            return FakeVolumeModel.view(self, volume, progress)
+
+    engine = new_engine(tmp_path, Watching(), fake_card(**CARD))
+    predict(engine, ct())
     predict(engine, volume_of(ct().array_kji + 1))
-    assert alive == [0]
+    assert alive == [0, 0]
 
 
 def test_words_reach_the_model_all_segments_at_once(engine, model):
@@ -125,21 +135,34 @@ def test_notes_tell_what_was_clipped_translated_and_left_out(engine):
     assert nothing.segments[0].mask.box.is_empty
 
 
-def test_a_negative_prompt_alone_is_refused_before_a_model_is_loaded(engine, monkeypatch):
-    monkeypatch.setattr(engine_module, "load_volume_model", lambda *arguments: pytest.fail("loaded"))
+def test_a_negative_prompt_alone_is_refused_before_a_model_is_loaded(tmp_path):
+    engine = new_engine(tmp_path, lambda *arguments: pytest.fail("loaded"), fake_card(**CARD))
     with pytest.raises(PromptError, match="negative point alone"):
         predict(engine, ct(), PointPrompt((4.0, 4.0, 2.0), Polarity.NEGATIVE))
 
 
-@pytest.mark.parametrize("step", ["view", "answer"])
-def test_a_fault_of_the_framework_is_told_and_the_next_request_works(engine, model, monkeypatch, step):
-    def fail(*arguments):
+@dataclass
+class Failing(FakeVolumeModel):
+    """Fails once, as it views the image or as its view answers."""
+
+    step: str = ""
+
+    def view(self, volume, progress):
+        step, self.step = self.step, ""
+        if step == "view":
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        view = FakeVolumeModel.view(self, volume, progress)
+        return SimpleNamespace(nbytes=0, answer=self.fail) if step == "answer" else view
+
+    def fail(self, *arguments):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    with monkeypatch.context() as patch, pytest.raises(InferenceError, match="unspecified launch failure"):
-        patch.setattr(FakeVolumeModel if step == "view" else FakeView, step, fail)
+
+@pytest.mark.parametrize("step", ["view", "answer"])
+def test_a_fault_of_the_framework_is_told(tmp_path, step):
+    engine = new_engine(tmp_path, Failing(step=step), fake_card(**CARD))
+    with pytest.raises(InferenceError, match="unspecified launch failure"):
         predict(engine, ct())
-    assert predict(engine, ct()).segments[0].mask.voxels == 80
 
 
 def test_a_request_that_was_stopped_leaves_no_view(engine, model):
@@ -156,8 +179,61 @@ def test_there_is_nothing_to_encode_ahead(engine):
     assert not engine.encode_ahead(Progress())
 
 
-def test_a_new_engine_gives_the_same_answer(engine, model, tmp_path):
-    card = fake_card(**CARD)
-    other = Engine({card.id: card}, engine.store)
-    first = predict(engine, ct())
-    assert replace(predict(other, ct()), timings_s={}) == replace(first, timings_s={})
+GEOMETRY = geometry_from_spacing((6, 10, 12))
+NO = Polarity.NEGATIVE
+
+
+def placed(*prompts):
+    places = [f"segments[0].prompts[{n}]" for n in range(len(prompts))]
+    return place_in_volume(prompts, places, GEOMETRY)[0].parts
+
+
+def voxels(*indices):
+    mask = np.zeros(GEOMETRY.shape_kji, np.bool_)
+    for index in indices:
+        mask[index] = True
+    return pack_mask(mask)
+
+
+def test_every_kind_is_put_into_voxels_and_keeps_its_place_and_order():
+    seed = voxels((1, 2, 3))
+    ring = ((1.0, 1.0, 2.0), (3.0, 1.0, 2.0), (3.0, 3.0, 2.0), (1.0, 3.0, 2.0))
+    found = placed(
+        MaskPrompt("a", "b", voxels=seed),
+        PointPrompt((4.4, 5.0, 2.0)),
+        BoxPrompt(((1.0, 2.0, 3.0), (4.0, 5.0, 3.0)), NO),
+        BoxPrompt(((1.0, 2.0, 3.0), (4.0, 5.0, 9.0))),
+        ScribblePrompt(((2.0, 2.0, 1.0), (4.0, 2.0, 1.0)), polarity=NO),
+        LassoPrompt(ring),
+        TextPrompt("liver"),
+        ClassPrompt("7"),
+    )
+    assert found[:6] == (
+        VolumeVoxels("mask", seed),
+        VolumePoint((2, 5, 4)),
+        VolumeBox(Box((3, 2, 1), (4, 6, 5)), False),
+        VolumeBox(Box((3, 2, 1), (6, 6, 5))),
+        VolumeVoxels("scribble", voxels((1, 2, 2), (1, 2, 3), (1, 2, 4)), False),
+        found[5],
+    )
+    assert found[5].kind == "lasso" and found[5].voxels.expand(GEOMETRY.shape_kji)[2, 2, 2]
+    assert found[6:] == (VolumeWords("text", "liver"), VolumeWords("class", "7"))
+    assert [part.place for part in found] == [f"segments[0].prompts[{n}]" for n in range(8)]
+
+
+def test_parts_that_say_the_same_are_equal_wherever_they_stand():
+    assert placed(PointPrompt((4.4, 5.0, 2.0)))[0] == placed(TextPrompt("a"), PointPrompt((3.6, 5.0, 2.0)))[1]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message", "place"),
+    [
+        ((PointPrompt((1.0, 1.0, 1.0), NO),), "negative point alone does not say", "segments[0].prompts[0].polarity"),
+        ((TextPrompt("a"), PointPrompt((99.0, 1.0, 1.0))), "wholly outside", "segments[0].prompts[1].position"),
+        ((MaskPrompt("a", "b"),), "was not read", "segments[0].prompts[0].file"),
+    ],
+)
+def test_what_says_nothing_is_refused_with_its_place(prompts, message, place):
+    with pytest.raises(PromptError, match=message) as caught:
+        placed(*prompts)
+    assert caught.value.place == place

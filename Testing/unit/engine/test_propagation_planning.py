@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.engine import tracks as tracks_module
-from FoundationSegLib.engine.slice_parts import Placed, SlicePart, VolumeBox, rectangle
-from FoundationSegLib.engine.tracks import WIDER, Track, confined, inner_starts
+from FoundationSegLib.engine import propagation_planning
+from FoundationSegLib.engine.propagation_planning import WIDER, Track, confined, inner_starts
+from FoundationSegLib.engine.slices import SlicePart, SlicePrompts, StackedBox, rectangle
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Box, array_axis
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
@@ -21,13 +21,13 @@ def placed(start_kji, stop_kji, axis="k", is_2d=False):
 
 def plan_tracks(boxes, shape_kji, propagation, rule="surest"):
     """The tracks of boxes, and of parts on slices."""
-    volumes = [VolumeBox(b.axis, b.slices, rectangle(b)) for b in boxes if isinstance(b, PlacedBox) and not b.is_2d]
+    volumes = [StackedBox(b.axis, b.slices, rectangle(b)) for b in boxes if isinstance(b, PlacedBox) and not b.is_2d]
     parts = [
         SlicePart(b.axis, b.slices.start, rectangle(b), "") if isinstance(b, PlacedBox) else b
         for b in boxes
         if not isinstance(b, PlacedBox) or b.is_2d
     ]
-    return tracks_module.plan_tracks(Placed(tuple(volumes), tuple(parts)), shape_kji, propagation, rule)
+    return propagation_planning.plan_tracks(SlicePrompts(tuple(volumes), tuple(parts)), shape_kji, propagation, rule)
 
 
 def flat(*indices, axis="k"):
@@ -85,8 +85,7 @@ def test_starts_lie_in_the_inner_part_and_no_end_is_preferred(first, length):
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=4, unique=True).map(sorted))
 def test_every_slice_is_come_to_on_the_way_up_or_down(starts):
     track = Track("k", tuple(starts), (SlicePrompt((0, 0, 1, 1)),), range(20), range(20))
-    up, down = track.ways
-    assert set(up) | set(down) == set(track.reach)
+    assert set().union(*track.directions) == set(track.reach)
     assert track.steps == 20 + starts[-1] - starts[0] - (len(starts) - 1)
 
 
@@ -180,7 +179,7 @@ def by_start(tracks):
 
 def test_a_click_changes_its_slice_and_with_propagation_reaches_on():
     (alone,) = plan_tracks([click(4), click(4, NO)], SHAPE, None)
-    assert (alone.asks, alone.reach) == ((SlicePrompt(points=(YES,)), SlicePrompt(points=(YES, NO))), range(4, 5))
+    assert (alone.stages, alone.reach) == ((SlicePrompt(points=(YES,)), SlicePrompt(points=(YES, NO))), range(4, 5))
     (carried,) = plan_tracks([click(4)], SHAPE, Propagation())
     assert (carried.span, carried.reach) == (range(4, 5), range(12))
     low, high = plan_tracks([click(4), click(9)], SHAPE, Propagation())
@@ -191,14 +190,14 @@ def test_a_click_on_the_slice_of_a_box_refines_it_whichever_came_first():
     (box,) = flat(5)
     (track,) = plan_tracks([click(5), box, click(5, NO)], SHAPE, None)
     around = (4, 3, 8, 7)
-    assert track.asks == (SlicePrompt(around), SlicePrompt(around, (YES,)), SlicePrompt(around, (YES, NO)))
+    assert track.stages == (SlicePrompt(around), SlicePrompt(around, (YES,)), SlicePrompt(around, (YES, NO)))
 
 
 def test_a_click_between_two_boxes_refines_what_is_found_there():
     tracks = plan_tracks([*flat(2, 9), click(4), click(8, NO)], SHAPE, None)
     assert [track.points for track in tracks] == [{4: (YES,)}, {8: (NO,)}]
-    assert tracks[0].asks_on(4) == (tracks[0].prompt, SlicePrompt(tracks[0].prompt.box, (YES,)))
-    assert tracks[0].asks_on(3) == (tracks[0].prompt,)
+    assert tracks[0].stages_on(4) == (tracks[0].prompt, SlicePrompt(tracks[0].prompt.box, (YES,)))
+    assert tracks[0].stages_on(3) == (tracks[0].prompt,)
 
 
 def test_a_click_beyond_the_boxes_stands_for_itself_unless_they_are_carried_on():

@@ -3,17 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.engine.cache import EmbeddingCache
-from FoundationSegLib.engine.memory_walks import ABSENT_SLICES, join_tracks
-from FoundationSegLib.engine.segmenting import segment
+from FoundationSegLib.engine.propagation import segment
 from FoundationSegLib.engine.slice_inference import SliceInference
+from FoundationSegLib.engine.video_memory import ABSENT_SLICES, join_tracks
 from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.requests.segmentation import Propagation
-from Testing.unit.engine.walk_cases import AS_IT_IS, CHECKPOINT, SHAPE, find, inference_on, track
+from Testing.unit.engine.slice_cases import AS_IT_IS, SHAPE, WEIGHTS, cache_of, find, inference_on, track
 from Testing.unit.fakes import FakeMemoryModel
 
 LEFT, RIGHT = SlicePrompt((1, 1, 4, 4)), SlicePrompt((7, 1, 10, 4))
@@ -55,7 +54,7 @@ def test_beyond_the_prompts_it_stops_where_the_object_is_absent_and_between_them
     assert [index for _, index in between.stories[0]] == [1, 7, 2, 3, 4, 5, 6, 0]
 
 
-def test_a_point_on_the_way_corrects_what_was_followed_there():
+def test_a_point_on_the_way_corrects_what_was_tracked_there():
     model = FakeMemoryModel()
     corrected = track(3, range(3, 4), range(3, 7), LEFT, points={5: (SlicePoint(3.0, 3.0, positive=False),)})
     mask = find(inference_on(blocks(*range(9)), model), [corrected]).expand(SHAPE)
@@ -74,27 +73,27 @@ def test_a_3d_box_starts_at_its_middle_and_is_not_left():
 def test_two_boxes_on_a_slice_are_two_objects_and_meet_theirs_on_the_next():
     first = [track(2, range(2, 3), range(5), box) for box in (LEFT, RIGHT)]
     then = [track(7, range(7, 8), range(5, 9), box) for box in (RIGHT, LEFT)]
-    followed, alone = join_tracks([*first, *then])
+    tracked, alone = join_tracks([*first, *then])
     assert alone == []
-    assert [list(one.prompts.values()) for one in followed] == [[LEFT, LEFT], [RIGHT, RIGHT]]
+    assert [list(one.prompts.values()) for one in tracked] == [[LEFT, LEFT], [RIGHT, RIGHT]]
 
 
 def test_what_is_not_carried_on_is_asked_on_its_slice_alone():
     model = FakeMemoryModel()
     far = track(8, range(8, 9), prompt=LEFT)
-    followed, alone = join_tracks([track(2, range(2, 3), range(5), LEFT), far])
-    assert ([sorted(one.prompts) for one in followed], alone) == ([[2]], [far])
+    tracked, alone = join_tracks([track(2, range(2, 3), range(5), LEFT), far])
+    assert ([sorted(one.prompts) for one in tracked], alone) == ([[2]], [far])
     find(inference_on(blocks(8), model), [far])
     assert (model.stories, len(model.asked)) == ([], 1)
 
 
 def test_objects_pass_a_slice_together_and_it_is_encoded_once():
     model = FakeMemoryModel()
-    inference = inference_on(blocks(*range(9), both=True), model, EmbeddingCache(0))
+    inference = inference_on(blocks(*range(9), both=True), model, cache_of(0))
     tracks = [[track(4, range(4, 5), range(9), box)] for box in (LEFT, RIGHT)]
-    found = segment(inference, tracks, Propagation(), Progress())
+    found = segment(inference, tracks, Propagation(hand_over="box"), Progress())
     assert [one.mask.voxels for one in found] == [9 * 4, 9 * 4]
-    assert inference.tally.encodes == 9
+    assert inference.counts.encodes == 9
     assert (
         found[0]
         == segment(
@@ -129,7 +128,7 @@ def test_where_slice_numbers_fall_the_first_way_is_down():
     """So that the same object is found in the same way however the volume is stored."""
     model = FakeMemoryModel()
     volume = Volume(blocks(*range(9)), Geometry(np.diag([1.0, 1.0, -1.0, 1.0]), SHAPE))
-    inference = SliceInference(model, CHECKPOINT, volume, AS_IT_IS, EmbeddingCache(10**6))
+    inference = SliceInference(model, WEIGHTS, volume, AS_IT_IS, cache_of(10**6))
     tracks = [track(3, range(3, 4), range(1, 5), LEFT), track(6, range(6, 7), range(5, 9), LEFT)]
     find(inference, tracks)
     assert model.stories == [
@@ -175,19 +174,19 @@ def test_a_prompted_slice_next_to_what_is_reached_is_remembered_too():
     """On the last slice, or where the direction ends there: it has nowhere to go, and still speaks of the object."""
     ends = [track(key, range(key, key + 1), reach, LEFT) for key, reach in ((3, range(3, 7)), (7, range(7, 8)))]
     further = track(8, range(8, 9), prompt=LEFT)
-    (followed,), alone = join_tracks([*ends, further])
-    assert (sorted(followed.prompts), followed.reach, alone) == ([3, 7, 8], range(3, 9), [])
+    (tracked,), alone = join_tracks([*ends, further])
+    assert (sorted(tracked.prompts), tracked.reach, alone) == ([3, 7, 8], range(3, 9), [])
     boxes = [track(key, reach, prompt=LEFT) for key, reach in ((2, range(2, 5)), (6, range(5, 7)))]
     beside = track(7, range(7, 8), prompt=SlicePrompt(points=(SlicePoint(3.0, 3.0),)))
-    (followed,), alone = join_tracks([*boxes, beside])
-    assert (sorted(followed.prompts), alone) == ([2, 6], [beside]), "without propagation a click changes its slice"
+    (tracked,), alone = join_tracks([*boxes, beside])
+    assert (sorted(tracked.prompts), alone) == ([2, 6], [beside]), "without propagation a click changes its slice"
 
 
 def test_an_object_goes_on_with_the_box_that_overlaps_it_most_whichever_was_given_first():
     for boxes in ((LEFT, RIGHT), (RIGHT, LEFT)):
         tracks = [track(2, range(2, 3), range(5), LEFT), *(track(7, range(7, 8), range(5, 9), box) for box in boxes)]
-        followed, _ = join_tracks(tracks)
-        assert [one.prompts for one in followed] == [{2: LEFT, 7: LEFT}, {7: RIGHT}]
+        tracked, _ = join_tracks(tracks)
+        assert [one.prompts for one in tracked] == [{2: LEFT, 7: LEFT}, {7: RIGHT}]
 
 
 def test_clicks_correct_the_objects_they_mean_beyond_the_prompt_of_another():

@@ -1,21 +1,20 @@
 """Memory that is short, from the start or at any stage: an answer with less, or a clear error; the next one works."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine import fitting, thrift
-from FoundationSegLib.engine.engine import Engine, engine_within
-from FoundationSegLib.engine.fitting import Left, forecast_load, remedies, smaller_models
+from FoundationSegLib.engine.memory_planning import AvailableMemory, MemoryPlanner, smaller_models
 from FoundationSegLib.errors import MemoryShortageError
 from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
 from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import MemoryBudget
-from Testing.unit.fakes import FakeModel, FakeView, FakeVolumeModel, fake_card, fill_store, volume_of
+from Testing.unit.engine.engine_cases import new_engine
+from Testing.unit.fakes import FakeModel, FakeVolumeModel, fake_card, volume_of
 
 SHAPE = (40, 40, 40)
 VOLUMES = {
@@ -34,31 +33,34 @@ def image():
     return volume_of(array)
 
 
-@pytest.fixture
-def model(monkeypatch):
-    fake = FakeVolumeModel()
-    monkeypatch.setattr(engine_module, "load_volume_model", lambda card, files, device: fake)
-    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu")
-    return fake
+class Free:
+    """How much memory there is, in bytes, on the host and on the device each."""
+
+    bytes = 10**12
+
+    def measure(self, device):
+        return AvailableMemory(self.bytes, self.bytes)
 
 
 @pytest.fixture
-def free(monkeypatch):
-    """How much memory there is; set ``free.bytes``."""
-
-    class Free:
-        bytes = 10**12
-
-    monkeypatch.setattr(thrift, "free_host_bytes", lambda: Free.bytes)
-    monkeypatch.setattr(thrift, "free_bytes", lambda device: Free.bytes)
-    monkeypatch.setattr(thrift, "taken_bytes", lambda: 0)
-    return Free
+def model():
+    return FakeVolumeModel()
 
 
 @pytest.fixture
-def engine(model, tmp_path):
-    card = fake_card(**VOLUMES)
-    return Engine({card.id: card}, fill_store(tmp_path, card))
+def free():
+    return Free()
+
+
+def engine_with(free, folder, model, card=None, budget=None, **planning):
+    engine = new_engine(folder, model, card or fake_card(**VOLUMES), budget=budget or MemoryBudget())
+    engine.planner = replace(engine.planner, measure=free.measure, **planning)
+    return engine
+
+
+@pytest.fixture
+def engine(model, tmp_path, free):
+    return engine_with(free, tmp_path, model)
 
 
 def ask(engine, *prompts, volume=None, **fields):
@@ -103,7 +105,7 @@ def test_what_is_viewed_needs_no_room_any_more(engine, model, free):
 
 def test_what_the_old_view_takes_will_be_free(engine, model, free):
     ask(engine)
-    engine.viewing._view.nbytes = 10**9
+    engine.views._view.nbytes = 10**9
     free.bytes = 1
     other = volume_of(image().array_kji + 1)
     assert ask(engine, volume=other).notes == ()
@@ -134,10 +136,7 @@ def test_a_region_of_the_users_own_stays_within_bounds(engine, model, free):
 
 
 def test_the_users_limit_counts_as_what_is_there(model, free, tmp_path):
-    card = fake_card(**VOLUMES)
-    budget = MemoryBudget(limit=40**3 * 20)
-    engine = engine_within(budget, {card.id: card}, fill_store(tmp_path, card), "cpu", "surest")
-    answer = ask(engine)
+    answer = ask(engine_with(free, tmp_path, model, budget=MemoryBudget(limit=40**3 * 20)))
     assert "since 1 MB of the 1 MB that it is limited to of memory are free" in answer.notes[0]
     assert MemoryBudget(10, 20, 30, 15).within_limit() == MemoryBudget(10, 15, 15, 15)
     assert MemoryBudget(10, 20, 30).within_limit() == MemoryBudget(10, 20, 30)
@@ -149,16 +148,14 @@ def patches(shape=(40, 150, 40)):
 
 
 @pytest.fixture
-def tiling(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "_OVERLAP", 4)
-    card = fake_card(**VOLUMES | {"can_be_tiled": True})
-    return Engine({card.id: card}, fill_store(tmp_path, card))
+def tiling(model, tmp_path, free):
+    return engine_with(free, tmp_path, model, fake_card(**VOLUMES | {"can_be_tiled": True}), tile_overlap=4)
 
 
 def test_words_are_asked_in_parts_where_the_model_allows_it(tiling, model, free):
     volume = patches()
     whole = ask(tiling, TextPrompt("liver"), volume=volume)
-    tiling.viewing.let_go()
+    tiling.views.clear()
     model.viewed.clear()
     free.bytes = 40 * 120 * 40 * 20
     answer = ask(tiling, TextPrompt("liver"), volume=volume)
@@ -187,52 +184,70 @@ def test_words_beside_points_are_not_asked_in_parts(tiling, free):
         ask(tiling, TextPrompt("liver"), CLICK, volume=patches())
 
 
-def test_where_memory_runs_out_words_are_asked_in_parts(tiling, model, free, monkeypatch):
-    volume, failed, answer_of = patches(), [], FakeView.answer
-    whole = ask(tiling, TextPrompt("liver"), volume=volume)
+FAULTS = [MemoryError("Unable to allocate"), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
 
-    def fail(*arguments):
-        if not failed:
-            failed.append(True)
-            raise FAULTS[1]
-        return answer_of(*arguments)
 
-    monkeypatch.setattr(FakeView, "answer", fail)
+class Failing:
+    """Models of volumes and of slices that fail at one of their steps, some times; notes what was kept then."""
+
+    def __init__(self, step, fault, times):
+        self.step, self.fault, self.times = step, fault, times
+        self.volumes, self.slices, self.kept, self.engine = FakeVolumeModel(), FakeModel(), [], None
+
+    def __getattr__(self, name):
+        return getattr(self.volumes if name in ("view", "viewed") else self.slices, name)
+
+    def load(self, *arguments):
+        return self.attempt("load", lambda: self)
+
+    def view(self, volume, progress):
+        view = self.attempt("view", lambda: self.volumes.view(volume, progress))
+        answer = view.answer
+        return SimpleNamespace(nbytes=500, answer=lambda *asked: self.attempt("answer", lambda: answer(*asked)))
+
+    def encode(self, *arguments):
+        return self.attempt("encode", lambda: self.slices.encode(*arguments))
+
+    def decode(self, *arguments):
+        return self.attempt("decode", lambda: self.slices.decode(*arguments))
+
+    def attempt(self, step, act):
+        if step == self.step:
+            self.kept.append((self.engine.views.nbytes, list(self.engine.models)))
+            if self.times:
+                self.times -= 1
+                raise self.fault
+        return act()
+
+
+def failing_engine(free, folder, step, fault=FAULTS[1], times=0, **card):
+    model = Failing(step, fault, times)
+    model.engine = engine_with(free, folder, model.load, fake_card(**card), tile_overlap=4)
+    return model.engine, model
+
+
+def test_where_memory_runs_out_words_are_asked_in_parts(tmp_path, free):
+    engine, model = failing_engine(free, tmp_path, "answer", **VOLUMES | {"can_be_tiled": True})
+    volume = patches()
+    whole = ask(engine, TextPrompt("liver"), volume=volume)
+    model.times = 1
     model.viewed.clear()
-    answer = ask(tiling, TextPrompt("liver"), volume=volume)
+    answer = ask(engine, TextPrompt("liver"), volume=volume)
     assert answer.segments[0].mask == whole.segments[0].mask
     assert max(part.size for part in model.viewed) <= volume.array_kji.size / 4
     assert answer.notes[0] == f"the model saw the image in {len(model.viewed)} parts, since memory ran out"
 
 
-FAULTS = [MemoryError("Unable to allocate"), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
-
-
 @pytest.mark.parametrize("fault", FAULTS, ids=["host", "device"])
-@pytest.mark.parametrize("stage", ["load", "view", "answer"])
+@pytest.mark.parametrize("step", ["load", "view", "answer"])
 @pytest.mark.parametrize("times", [1, 2])
-def test_where_memory_runs_out_less_is_asked_once(engine, model, free, monkeypatch, stage, fault, times):
+def test_where_memory_runs_out_less_is_asked_once(tmp_path, free, step, fault, times):
     """All of it is given back first. Once: an answer that says so. Twice: an error that does; the next one works."""
+    engine, model = failing_engine(free, tmp_path, step, fault, **VOLUMES)
     ask(engine)
-    held, left = [], [times]
-
-    def failing(method):
-        def fail(*arguments):
-            held.append((engine.viewing.nbytes, list(engine.models)))
-            if left[0]:
-                left[0] -= 1
-                raise fault
-            return method(*arguments)
-
-        return fail
-
-    if stage == "load":
+    if step == "load":
         engine.models.clear()
-        monkeypatch.setattr(engine_module, "load_volume_model", failing(lambda *arguments: model))
-    else:
-        kind, name = (FakeVolumeModel, "view") if stage == "view" else (FakeView, "answer")
-        monkeypatch.setattr(kind, name, failing(getattr(kind, name)))
-    other = volume_of(image().array_kji + 1)
+    model.times, other = times, volume_of(image().array_kji + 1)
     if times == 1:
         answer = ask(engine, volume=other)
         assert answer.notes[0].startswith("the model saw the region i ")
@@ -243,27 +258,14 @@ def test_where_memory_runs_out_less_is_asked_once(engine, model, free, monkeypat
     else:
         with pytest.raises(MemoryShortageError, match="it ran out again: close other programs, limit the model"):
             ask(engine, volume=other)
-        assert (engine.viewing.nbytes, list(engine.models)) == (0, [])
-    assert held[-1][0] == (500 if stage == "answer" else 0)
+        assert (engine.views.nbytes, list(engine.models)) == (0, [])
+    assert model.kept[-1][0] == (500 if step == "answer" else 0)
     assert ask(engine, volume=other).notes == ()
 
 
-@pytest.mark.parametrize("stage", ["encode", "decode"])
-def test_models_of_slices_are_asked_again_as_they_were(monkeypatch, tmp_path, stage, free):
-    fake, failed = FakeModel(), []
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda *arguments: fake)
-    monkeypatch.setattr(engine_module, "choose_device", lambda choice: "cpu")
-    method = getattr(FakeModel, stage)
-
-    def fail(*arguments):
-        if not failed:
-            failed.append(stage)
-            raise FAULTS[1]
-        return method(*arguments)
-
-    monkeypatch.setattr(FakeModel, stage, fail)
-    card = fake_card()
-    engine = Engine({card.id: card}, fill_store(tmp_path))
+@pytest.mark.parametrize("step", ["encode", "decode"])
+def test_models_of_slices_are_asked_again_as_they_were(tmp_path, step, free):
+    engine, _ = failing_engine(free, tmp_path, step, times=1)
     box = BoxPrompt(((15.0, 15.0, 18.0), (25.0, 25.0, 22.0)))
     answer = ask(engine, box, intensity="raw")
     assert answer.segments[0].mask.voxels == 125
@@ -273,8 +275,7 @@ def test_models_of_slices_are_asked_again_as_they_were(monkeypatch, tmp_path, st
 
 def test_a_model_that_may_not_fit_is_told_before_it_is_loaded(model, free, tmp_path):
     memory = {"memory_mb": {"cpu": 5000}, "memory_basis": {"cpu": "measured"}}
-    card = fake_card(**VOLUMES, **memory)
-    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    engine = engine_with(free, tmp_path, model, fake_card(**VOLUMES, **memory))
     free.bytes = 4 * 10**9
     first, second = ask(engine), ask(engine)
     assert first.notes[0].startswith(
@@ -283,10 +284,9 @@ def test_a_model_that_may_not_fit_is_told_before_it_is_loaded(model, free, tmp_p
     assert second.notes == (), "it has been loaded by now"
 
 
-def test_weights_that_cannot_fit_are_not_loaded(model, free, monkeypatch, tmp_path):
+def test_weights_that_cannot_fit_are_not_loaded(free, tmp_path):
     card = fake_card(**VOLUMES | {"bytes_per_voxel": 0})
-    engine = Engine({card.id: card}, fill_store(tmp_path, card))
-    monkeypatch.setattr(engine_module, "load_volume_model", lambda *arguments: pytest.fail("loaded"))
+    engine = engine_with(free, tmp_path, lambda *arguments: pytest.fail("loaded"), card)
     free.bytes = 300
     with pytest.raises(MemoryShortageError, match="the weights of Fake Model take 400 B, and 300 B are free"):
         ask(engine)
@@ -308,9 +308,11 @@ def test_smaller_models_are_those_that_understand_as_much():
     asked = replace(cards[0], id="x", memory_mb={"cuda": 1000})
     assert smaller_models(asked, "cuda", catalogue) == ["a", "d"]
     assert smaller_models(asked, "cpu", catalogue) == []
-    assert "compute on the CPU, or use a smaller model (a, d)" in remedies(asked, "cuda", Left(1, 1), catalogue)
-    assert remedies(asked, "cuda", Left(1, 1, 5), catalogue).startswith("close other programs or raise the limit, ")
+    planner = MemoryPlanner(catalogue)
+    assert "compute on the CPU, or use a smaller model (a, d)" in planner.remedies(asked, "cuda")
+    assert replace(planner, limit=5).remedies(asked, "cuda").startswith("close other programs or raise the limit, ")
 
 
 def test_a_card_that_says_nothing_is_no_reason_to_worry():
-    assert forecast_load(fake_card(), "cpu", Left(None, None), {}) == ()
+    planner = MemoryPlanner({}, measure=lambda device: AvailableMemory(None, None))
+    assert planner.forecast_load(fake_card(), "cpu") == ()

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from FoundationSegLib.engine.cache import EmbeddingCache
-from FoundationSegLib.engine.segmenting import segment
-from FoundationSegLib.engine.slice_inference import SliceInference, slice_of
-from FoundationSegLib.engine.tracks import Track
+from FoundationSegLib.engine.caches import SliceCache, Weights
+from FoundationSegLib.engine.propagation import segment
+from FoundationSegLib.engine.propagation_planning import Track
+from FoundationSegLib.engine.slice_inference import SliceInference
+from FoundationSegLib.engine.slices import slice_of
 from FoundationSegLib.imaging.geometry import Axis, array_axis
 from FoundationSegLib.imaging.intensity import IntensityMapping
 from FoundationSegLib.imaging.masks import PackedMask
@@ -19,23 +20,27 @@ from Testing.unit.fakes import FakeEmbedding, FakeModel, volume_of
 
 SHAPE = (9, 10, 12)
 WHOLE = SlicePrompt((0, 0, 11, 9))
-CHECKPOINT = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
+WEIGHTS = Weights(CheckpointRecord("fake", "fake-wheel", "1.0", "ab"), "cpu", "float32")
 AS_IT_IS = IntensityMapping("raw", "raw", 0.0, 255.0)
 HERE = (slice(2, 6), slice(3, 8))
 THERE = (slice(7, 9), slice(9, 11))
 
 
+def cache_of(budget_bytes: int) -> SliceCache:
+    """A cache of embeddings alone: every prompt is asked."""
+    return SliceCache.within(budget_bytes, answers_share=0)
+
+
 def inference_on(
     array: np.ndarray,
     model: Any = None,
-    cache: EmbeddingCache[Any] | None = None,
+    cache: SliceCache | None = None,
     mapping: IntensityMapping = AS_IT_IS,
     as_stored: bool = True,
     **fields: Any,
 ) -> SliceInference:
-    cache = EmbeddingCache(10**6) if cache is None else cache
-    model = model or FakeModel()
-    return SliceInference(model, CHECKPOINT, volume_of(array), mapping, cache, as_stored=as_stored, **fields)
+    cache, model = cache or cache_of(10**6), model or FakeModel()
+    return SliceInference(model, WEIGHTS, volume_of(array), mapping, cache, as_stored=as_stored, **fields)
 
 
 def find(
@@ -45,7 +50,7 @@ def find(
     propagation: Propagation | None = None,
 ) -> PackedMask:
     """The mask of one segment."""
-    return segment(inference, [tracks], propagation or Propagation(), progress or Progress())[0].mask
+    return segment(inference, [tracks], propagation or Propagation(hand_over="box"), progress or Progress())[0].mask
 
 
 def numbered(axis: Axis = "k", shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.engine.pictures import take_pictures
+from FoundationSegLib.engine.encoding import Pictures
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import AXES, Box, Geometry, array_axis, geometry_from_spacing
 from FoundationSegLib.imaging.intensity import resolve_looks
@@ -24,28 +24,28 @@ def look_of(volume):
 
 def test_all_slices_or_a_range_of_them():
     volume = numbered()
-    assert take_pictures(volume, Subject()).slices == (0, 1, 2, 3)
-    assert take_pictures(volume, Subject("i", 2, 5)).slices == (2, 3, 4)
-    assert take_pictures(volume, Subject("j", 4)).slices == (4, 5)
+    assert Pictures.of(volume, Subject()).slices == (0, 1, 2, 3)
+    assert Pictures.of(volume, Subject("i", 2, 5)).slices == (2, 3, 4)
+    assert Pictures.of(volume, Subject("j", 4)).slices == (4, 5)
     for subject in (Subject(stop=5), Subject(start=4), Subject("i", 0, 9)):
         with pytest.raises(InputError, match="slices across"):
-            take_pictures(volume, subject)
+            Pictures.of(volume, subject)
 
 
 def test_a_region_has_its_slices_and_is_black_outside():
     volume = numbered()
-    pictures = take_pictures(volume, Subject("k", box=Box((1, 1, 2), (3, 5, 4))))
+    pictures = Pictures.of(volume, Subject("k", box=Box((1, 1, 2), (3, 5, 4))))
     assert pictures.slices == (1, 2)
     picture = pictures.picture(1, look_of(volume))
     shown = pictures.shown()
     assert picture.shape == shown.shape == (4, 4) and shown.sum() == 8
     assert set(picture[shown]) == set(volume.array_kji[1, 1:5, 2:4].ravel())
     assert not picture[~shown].any()
-    assert take_pictures(volume, Subject("k", 2, box=Box((1, 1, 2), (3, 5, 4)))).slices == (2,)
+    assert Pictures.of(volume, Subject("k", 2, box=Box((1, 1, 2), (3, 5, 4)))).slices == (2,)
     with pytest.raises(InputError, match="do not meet"):
-        take_pictures(volume, Subject("k", 3, box=Box((1, 1, 2), (3, 5, 4))))
+        Pictures.of(volume, Subject("k", 3, box=Box((1, 1, 2), (3, 5, 4))))
     with pytest.raises(InputError, match="reaches out"):
-        take_pictures(volume, Subject("k", box=Box((1, 1, 2), (3, 5, 9))))
+        Pictures.of(volume, Subject("k", box=Box((1, 1, 2), (3, 5, 9))))
 
 
 def test_a_segment_is_seen_with_what_is_around_it_or_alone():
@@ -53,15 +53,15 @@ def test_a_segment_is_seen_with_what_is_around_it_or_alone():
     mask = np.zeros((4, 20, 20), bool)
     mask[1, 5:9, 6:10] = mask[3, 5:8, 6:9] = True
     segment = pack_mask(mask)
-    cropped = take_pictures(volume, Subject(segment=segment, margin=0.25))
+    cropped = Pictures.of(volume, Subject(segment=segment, margin=0.25))
     assert cropped.slices == (1, 3)  # on slice 2 there is nothing of it
     assert cropped.picture(1, look_of(volume)).shape == (6, 6)
     assert cropped.shown().all()
-    masked = take_pictures(volume, Subject(segment=segment, view="mask", margin=0.25))
+    masked = Pictures.of(volume, Subject(segment=segment, view="mask", margin=0.25))
     seen = masked.picture(3, look_of(volume))
     assert set(seen[seen > 0]) <= set(volume.array_kji[3][mask[3]])
     assert np.count_nonzero(seen) == np.count_nonzero(volume.array_kji[3][mask[3]])
-    assert masked.view != cropped.view
+    assert masked.key != cropped.key
 
 
 def test_pictures_of_a_segment_elsewhere_are_others():
@@ -70,7 +70,7 @@ def test_pictures_of_a_segment_elsewhere_are_others():
         mask = np.zeros((4, 20, 20), bool)
         mask[0, 5:9, 6:10] = True
         mask[0, 5, 6 + start] = False
-        views.add(take_pictures(volume, Subject(segment=pack_mask(mask), view="mask")).view)
+        views.add(Pictures.of(volume, Subject(segment=pack_mask(mask), view="mask")).key)
     assert len(views) == 3
 
 
@@ -93,7 +93,7 @@ def test_the_same_anatomy_gives_the_same_picture_however_it_is_stored(axis, orde
     volume = Volume(np.ascontiguousarray(stored), Geometry(matrix, stored.shape))
     place = order.index(array_axis(axis))
     name = AXES[2 - place]
-    one, other = take_pictures(plain, Subject(axis)), take_pictures(volume, Subject(name))
+    one, other = Pictures.of(plain, Subject(axis)), Pictures.of(volume, Subject(name))
     index = 2
     same = index if signs[place] > 0 else world.shape[array_axis(axis)] - 1 - index
     a, b = one.picture(index, look_of(plain)), other.picture(same, look_of(volume))
@@ -103,8 +103,8 @@ def test_the_same_anatomy_gives_the_same_picture_however_it_is_stored(axis, orde
 
 def test_needles_keep_their_aspect():
     volume = Volume(np.arange(160, dtype=np.uint8).reshape(4, 5, 8), geometry_from_spacing((4, 5, 8), (1.0, 2.0, 5.0)))
-    assert take_pictures(volume, Subject("k")).picture(0, look_of(volume)).shape == (5, 10)  # 10 mm x 10 mm
-    assert take_pictures(volume, Subject("j")).picture(0, look_of(volume)).shape == (4, 20)  # 20 mm x 20 mm
+    assert Pictures.of(volume, Subject("k")).picture(0, look_of(volume)).shape == (5, 10)  # 10 mm x 10 mm
+    assert Pictures.of(volume, Subject("j")).picture(0, look_of(volume)).shape == (4, 20)  # 20 mm x 20 mm
 
 
 def test_blank_is_where_every_pixel_is_the_same():
@@ -113,9 +113,9 @@ def test_blank_is_where_every_pixel_is_the_same():
     array[2, 3, 3] = 1
     array[3, 0, 0] = 200
     volume = volume_of(array)
-    pictures, look = take_pictures(volume, Subject()), look_of(volume)
+    pictures, look = Pictures.of(volume, Subject()), look_of(volume)
     assert [pictures.is_blank(pictures.picture(n, look)) for n in range(4)] == [True, True, False, False]
-    one_pixel = take_pictures(volume, Subject(box=Box((2, 3, 3), (3, 4, 4))))
+    one_pixel = Pictures.of(volume, Subject(box=Box((2, 3, 3), (3, 4, 4))))
     assert one_pixel.is_blank(one_pixel.picture(2, look))
 
 
@@ -123,7 +123,7 @@ def test_colour_is_kept():
     rng = np.random.default_rng(0)
     volume = volume_of(rng.integers(0, 255, (2, 6, 4, 3)).astype(np.uint8))
     (look,) = resolve_looks("auto", volume)
-    pictures = take_pictures(volume, Subject())
+    pictures = Pictures.of(volume, Subject())
     picture = pictures.picture(1, look)
     assert picture.shape == (6, 6, 3)
     assert np.array_equal(picture[pictures.shown()].reshape(6, 4, 3)[::-1, ::-1], volume.array_kji[1])

@@ -9,33 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import Label, LabelSet, label_set_of
-from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.engine.caches import LoadedModel, Weights
+from FoundationSegLib.engine.classification import classify
+from FoundationSegLib.engine.encoding import Encoder, VectorCache
 from FoundationSegLib.errors import Cancelled, InputError, VolumeMissingError
 from FoundationSegLib.imaging.geometry import Box
+from FoundationSegLib.imaging.intensity import resolve_looks
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.prompts.kinds import SegmentPrompts, TextPrompt
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.scoring import Aggregation, Scoring
-from FoundationSegLib.requests.segmentation import PredictRequest
-from Testing.unit.fakes import fill_store, volume_of
+from FoundationSegLib.requests.segmentation import CheckpointRecord, PredictRequest
+from Testing.unit.engine.engine_cases import new_engine
+from Testing.unit.fakes import volume_of
 from Testing.unit.reader_model import ReaderModel, reader_card, sigmoid_reader
 
 TWO = label_set_of(["bright", "dark"])
 
 
 @pytest.fixture
-def model(monkeypatch):
-    made = ReaderModel()
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda card, files, device: made)
-    return made
+def model():
+    return ReaderModel()
 
 
 @pytest.fixture
 def engine(model, tmp_path):
-    card = reader_card()
-    return Engine({card.id: card}, fill_store(tmp_path, card), "cpu")
+    return new_engine(tmp_path, model, reader_card())
 
 
 def noise(shape=(5, 20, 20), seed=0, modality="MR"):
@@ -134,7 +134,7 @@ def test_windows_are_separate_looks_whose_vectors_are_averaged(engine, model):
 
 def test_windows_are_channels_where_the_card_says_so(model, tmp_path):
     card = reader_card(ct_channels=((-1024, 1024), (-135, 215), (0, 80)))
-    engine = Engine({card.id: card}, fill_store(tmp_path, card), "cpu")
+    engine = new_engine(tmp_path, model, card)
     found = ask(engine, noise((2, 12, 12), modality="CT"))
     assert [look["name"] for look in found.looks] == ["ct-channels"]
     assert model.batches[0][0].shape == (12, 12, 3)
@@ -156,23 +156,16 @@ def test_permuting_labels_permutes_the_answer(order, rule, aggregation):
 
 
 class _Direct:
-    """The engine's answer without an engine, for tests with many examples."""
+    """The answer without an engine, for tests with many examples."""
 
     def __init__(self):
-        from FoundationSegLib.engine.classifying import classify
-        from FoundationSegLib.engine.vectors import Encoding, VectorMemory, Weights
-        from FoundationSegLib.imaging.intensity import resolve_looks
-        from FoundationSegLib.requests.segmentation import CheckpointRecord
-
-        self.model, memory = ReaderModel(), VectorMemory()
         weights = Weights(CheckpointRecord("reader", "", "", ""), "cpu", "float32")
+        self.loaded, self.cache = LoadedModel(ReaderModel(), weights), VectorCache()
 
-        def ask(volume, labels, **fields):
-            request = ClassifyRequest(1, "reader", volume.key, labels, **fields)
-            encoding = Encoding(self.model, weights, memory, Progress())
-            return classify(request, volume, resolve_looks(request.intensity, volume), encoding)
-
-        self.ask = ask
+    def ask(self, volume, labels, **fields):
+        request = ClassifyRequest(1, "reader", volume.key, labels, **fields)
+        encoder = Encoder(self.loaded, self.cache, Progress())
+        return classify(request, volume, resolve_looks(request.intensity, volume), encoder)
 
 
 def test_slices_with_nothing_to_see_are_told_and_do_not_count(engine, model):
@@ -239,10 +232,8 @@ def test_what_the_wording_alone_could_have_done_does_not_stand_out(rule, doubt):
     assert seen == {(False, False), (True, False), (True, True)}
 
 
-def test_findings_do_not_meet_and_sigmoids_are_used_where_they_were_trained(monkeypatch, tmp_path):
-    made, card = sigmoid_reader(), reader_card()
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda card, files, device: made)
-    engine = Engine({card.id: card}, fill_store(tmp_path, card), "cpu")
+def test_findings_do_not_meet_and_sigmoids_are_used_where_they_were_trained(tmp_path):
+    engine = new_engine(tmp_path, sigmoid_reader(), reader_card())
     findings = replace(TWO, kind="findings")
     found = ask(engine, noise(), findings)
     assert found.rule == "sigmoid" and sum(one.score for one in found.scores) != pytest.approx(1)

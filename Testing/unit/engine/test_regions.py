@@ -1,14 +1,14 @@
 """A model that sees a part of the image says what it would of that part alone, pasted back voxel for voxel."""
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import InputError, PromptError
 from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.imaging.masks import pack_mask
@@ -17,8 +17,8 @@ from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, ScribblePrompt, SegmentPrompts
 from FoundationSegLib.prompts.regions import crop_volume
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
-from Testing.unit.engine.engine_cases import SHAPE, ct
-from Testing.unit.fakes import FakeVolumeModel, fake_card, fill_store, volume_of
+from Testing.unit.engine.engine_cases import SHAPE, ct, new_engine
+from Testing.unit.fakes import FakeModel, FakeVolumeModel, fake_card, volume_of
 from Testing.unit.strategies import geometries
 
 SLICES = {"prompts": ["box", "point", "mask"], "negative": ["point"], "translations": {"scribble": "points"}}
@@ -27,11 +27,10 @@ REGION = Box((1, 2, 3), (5, 8, 10))
 
 
 @pytest.fixture(params=["slices", "volumes"])
-def engine(request, model, monkeypatch, tmp_path):
-    viewing = FakeVolumeModel()
-    monkeypatch.setattr(engine_module, "load_volume_model", lambda card, files, device: viewing)
-    card = fake_card(**(SLICES if request.param == "slices" else VOLUMES))
-    return Engine({card.id: card}, fill_store(tmp_path, card))
+def engine(request, tmp_path):
+    if request.param == "slices":
+        return new_engine(tmp_path, FakeModel(), fake_card(**SLICES))
+    return new_engine(tmp_path, FakeVolumeModel(), fake_card(**VOLUMES))
 
 
 def ask(engine, volume, *prompts, **fields):
@@ -71,12 +70,8 @@ def test_so_it_is_on_any_grid(geometry, shares):
     region = Box(low, high)
     assume(low != place and np.ptp(array[region.slices]) > 0)
     volume = Volume(array, geometry)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "load_volume_model", lambda *arguments: FakeVolumeModel())
-        patch.setattr(engine_module, "choose_device", lambda choice: "cpu")
-        patch.setattr(engine_module, "ensure_checkpoint", lambda *arguments: {})
-        card = fake_card(**VOLUMES)
-        engine = Engine({card.id: card}, _NoStore())
+    with TemporaryDirectory() as folder:
+        engine = new_engine(Path(folder), FakeVolumeModel(), fake_card(**VOLUMES))
         click = PointPrompt(tuple(geometry.to_ras(place[::-1])))
         whole = ask(engine, volume, click).segments[0].mask.expand(shape)
         seen = ask(engine, volume, click, region=region).segments[0].mask.expand(shape)
@@ -84,16 +79,6 @@ def test_so_it_is_on_any_grid(geometry, shares):
     inside[region.slices] = True
     assert np.array_equal(seen & (array > 0), whole & (array > 0) & inside)
     assert not (seen & ~inside).any()
-
-
-class _NoStore:
-    """Of a model without files."""
-
-    def commit(self, card):
-        return "1.0"
-
-    def sha256(self, card):
-        return "0" * 64
 
 
 def test_intensities_are_those_of_the_whole_image(engine):
@@ -126,9 +111,9 @@ def test_the_same_part_is_viewed_once_and_let_go_with_its_image(engine):
     volume = ct()
     counts = [ask(engine, volume, PointPrompt((5.0, 4.0, 2.0)), region=REGION).counts["encodes"] for _ in range(2)]
     assert counts == [1, 0]
-    assert len(engine.cache) or engine.viewing.nbytes
+    assert len(engine.slice_cache.embeddings) or engine.views.nbytes
     engine.remove_volume(volume.key)
-    assert (len(engine.cache), len(engine.answers), engine.viewing.nbytes) == (0, 0, 0)
+    assert (len(engine.slice_cache.embeddings), len(engine.slice_cache.answers), engine.views.nbytes) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -142,16 +127,14 @@ def test_the_same_part_is_viewed_once_and_let_go_with_its_image(engine):
     ],
 )
 def test_slices_are_counted_in_the_whole_image(model, tmp_path, propagation, slices):
-    card = fake_card(**SLICES)
-    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    engine = new_engine(tmp_path, model, fake_card(**SLICES))
     region = Box((1, 0, 0), (4, 10, 12))
     answer = ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)), region=region, propagation=propagation)
     assert set(np.nonzero(answer.segments[0].mask.expand(SHAPE))[0]) == slices
 
 
 def test_ranges_that_meet_no_region_or_several_axes_are_refused(model, tmp_path):
-    card = fake_card(**SLICES)
-    engine = Engine({card.id: card}, fill_store(tmp_path, card))
+    engine = new_engine(tmp_path, model, fake_card(**SLICES))
     region, click = Box((1, 0, 0), (4, 10, 12)), PointPrompt((5.0, 4.0, 2.0))
     with pytest.raises(InputError, match="no slice of the region of interest"):
         ask(engine, ct(), click, region=region, propagation=Propagation(start=4))

@@ -1,0 +1,246 @@
+"""Classify slices by words: encode texts and pictures, score and join them, and show the evidence for a label."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.label_sets import Label, LabelSet
+from ..errors import InputError
+from ..imaging.intensity import Look
+from ..imaging.volume import Volume
+from ..requests.classification import ClassifyRequest, EvidenceWish
+from ..requests.classification_answer import LIMITS, Classification, ConceptScore, EvidenceMap, LabelScore
+from ..requests.scoring import (
+    Head,
+    LabelVectors,
+    ScoringRule,
+    choose_rule,
+    contrast,
+    leads,
+    margins,
+    scores,
+    wording_scores,
+)
+from .encoding import Encoder, Pictures, TextVector, direction
+
+Floats = NDArray[np.float64]
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelQuestion:
+    """The labels that pictures are compared with, as vectors, and how they are scored."""
+
+    vectors: LabelVectors
+    rule: ScoringRule
+    head: Head
+    temperature: float
+
+    def lead(self, vectors: Sequence[NDArray[np.float32]], label: int) -> Floats:
+        """Return by how much one label leads what is against it, in logits, for each picture's vector."""
+        images = np.stack(vectors).astype(np.float64)
+        return leads(images, self.vectors, self.rule, self.head, self.temperature)[:, label]
+
+
+def classify(request: ClassifyRequest, volume: Volume, looks: Sequence[Look], encoder: Encoder) -> Classification:
+    """Answer a request.
+
+    Args:
+        request: the labels, the part of the image and the rules.
+        volume: the image.
+        looks: its intensity views.
+        encoder: the model and the vectors that are known.
+
+    Raises:
+        InputError: the labels, the model and the rule do not fit each other; what is to be classified lies outside of
+            the image; or there is nothing to see there.
+        Cancelled: the user stopped it.
+    """
+    weights, head = encoder.loaded.weights, encoder.loaded.model.head
+    rule = choose_rule(request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None)
+    pictures = Pictures.of(volume, request.subject)
+    texts = encoder.texts(_texts(request.labels, rule))
+    question = LabelQuestion(_label_vectors(request.labels, rule, texts), rule, head, request.scoring.temperature)
+    vectors = encoder.slices(pictures, looks)
+    if not vectors:
+        raise InputError("there is nothing to see on what was chosen: every pixel is the same")
+    images = np.stack(list(vectors.values())).astype(np.float64)
+    by_slice = scores(images, question.vectors, rule, head, question.temperature)
+    by_wording = wording_scores(images, question.vectors, rule, head, question.temperature)
+    label_scores = _label_scores(request, by_slice, by_wording, rule)
+    evidence: tuple[EvidenceMap, ...] = ()
+    if request.evidence is not None:
+        name = request.evidence.label or max(label_scores, key=lambda label: label.score).name
+        number = request.labels.names.index(request.labels.label(name).name)
+        evidence = (_evidence(request.evidence, (name, number), encoder, pictures, looks, question, vectors),)
+    curves = np.full((len(pictures.slices), by_slice.shape[1]), np.nan, np.float32)
+    curves[[index in vectors for index in pictures.slices]] = by_slice
+    return Classification(
+        request_id=request.request_id,
+        scores=label_scores,
+        rule=rule,
+        temperature=request.scoring.temperature,
+        margin=request.scoring.margin,
+        aggregation=request.aggregation,
+        label_set=request.labels.id,
+        axis=request.subject.axis,
+        slices=pictures.slices,
+        curves=curves,
+        looks=tuple(look.to_document() for look in looks),
+        checkpoint=weights.checkpoint,
+        device=weights.device,
+        precision=weights.precision,
+        concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
+        evidence=evidence,
+        notes=_notes(pictures, looks, len(vectors), texts, bool(evidence)),
+        timings_s=encoder.counter.timings_s,
+        counts=encoder.counter.counts,
+    )
+
+
+def _texts(labels: LabelSet, rule: ScoringRule) -> list[str]:
+    """Return every sentence that a rule needs."""
+    positive = [text for label in labels.labels for text in _positive(labels, label, rule)]
+    negative = [text for label in labels.labels for text in labels.negative_texts(label)] if rule == "pairs" else []
+    return positive + negative
+
+
+def _positive(labels: LabelSet, label: Label, rule: ScoringRule) -> tuple[str, ...]:
+    return label.concepts if rule == "concepts" else labels.texts(label)
+
+
+def _label_vectors(labels: LabelSet, rule: ScoringRule, texts: Mapping[str, TextVector]) -> LabelVectors:
+    def stacked(sentences: Sequence[str]) -> Floats:
+        return np.stack([texts[sentence].vector for sentence in sentences]).astype(np.float64)
+
+    positive = tuple(stacked(_positive(labels, label, rule)) for label in labels.labels)
+    if rule != "pairs":
+        return LabelVectors(positive)
+    return LabelVectors(positive, tuple(stacked(labels.negative_texts(label)) for label in labels.labels))
+
+
+def _label_scores(
+    request: ClassifyRequest, by_slice: Floats, by_wording: Sequence[Floats], rule: ScoringRule
+) -> tuple[LabelScore, ...]:
+    aggregated = request.aggregation(by_slice)
+    leading = margins(aggregated, rule)
+    doubt = 2 if rule in ("pairs", "sigmoid") else 1  # the margin to an absence is twice the distance to one half
+    label_scores = []
+    for name, score, lead, wordings in zip(request.labels.names, aggregated, leading, by_wording, strict=True):
+        wording = request.aggregation(wordings)
+        spread, low, high = float(wording.std()), float(wording.min()), float(wording.max())
+        stands_out = bool(lead >= request.scoring.margin and lead > doubt * spread)
+        label_scores.append(LabelScore(name, float(score), spread, low, high, float(lead), stands_out))
+    return tuple(label_scores)
+
+
+def _concepts(labels: LabelSet, images: Floats, texts: Mapping[str, TextVector]) -> tuple[ConceptScore, ...]:
+    mean = images.mean(axis=0)
+    return tuple(
+        ConceptScore(label.name, concept, float(mean @ texts[concept].vector.astype(np.float64)))
+        for label in labels.labels
+        for concept in label.concepts
+    )
+
+
+def _notes(
+    pictures: Pictures, looks: Sequence[Look], visible: int, texts: Mapping[str, TextVector], has_evidence: bool
+) -> tuple[str, ...]:
+    notes = []
+    slices = len(pictures.slices)
+    if visible < slices:
+        notes.append(f"{slices - visible} of {slices} slices show nothing, every pixel being the same: no evidence")
+    if len(looks) > 1:
+        notes.append(f"seen {len(looks)} times, the vectors averaged: {', '.join(look.name for look in looks)}")
+    for text, vector in texts.items():
+        if vector.truncated:
+            notes.append(f"longer than the model reads, so that its end was left out: {text[:60]!r}...")
+    return (*notes, LIMITS) if has_evidence else tuple(notes)
+
+
+def _evidence(
+    options: EvidenceWish,
+    label: tuple[str, int],
+    encoder: Encoder,
+    pictures: Pictures,
+    looks: Sequence[Look],
+    question: LabelQuestion,
+    vectors: Mapping[int, NDArray[np.float32]],
+) -> EvidenceMap:
+    """Return the evidence for a label, given by name and number, on the slices where it leads the most.
+
+    It is measured by the similarity of a picture's parts, or by covering one part after another.
+    """
+    begin, (name, number) = time.perf_counter(), label
+    lead = dict(zip(vectors, question.lead(list(vectors.values()), number), strict=True))
+    slices = tuple(sorted(sorted(vectors, key=lambda index: -lead[index])[: options.slices or None]))
+    grids = []
+    for done, index in enumerate(slices):
+        encoder.progress.step("evidence", done, len(slices))
+        shown = [picture for look in looks if not pictures.is_blank(picture := pictures.picture(index, look))]
+        if options.method == "similarity":
+            grid = _similarity(encoder, shown, question, number)
+        else:
+            grid = _occlusion(encoder, shown, pictures.shown(), question, number, options.parts)
+        grids.append(pictures.key.orientation.turn_back(grid))
+    encoder.progress.step("evidence", len(slices), len(slices))
+    encoder.counter.timings_s["evidence"] += time.perf_counter() - begin
+    values = np.stack(grids).astype(np.float32)
+    return EvidenceMap(name, options.method, pictures.key.axis, slices, pictures.key.frame, values)
+
+
+def _similarity(encoder: Encoder, shown: Sequence[Picture], question: LabelQuestion, label: int) -> Floats:
+    """Return (rows, columns): how much more like the label than like what is against it each part of a picture is."""
+    encoder.counter.add_batch("image", len(shown))
+    parts = encoder.loaded.model.encode_parts(shown, encoder.progress.check).mean(axis=0)
+    rows, columns, width = parts.shape
+    flat = parts.reshape(-1, width).astype(np.float64)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return contrast(flat, question.vectors, question.rule, label).reshape(rows, columns)
+
+
+def _occlusion(
+    encoder: Encoder,
+    shown: Sequence[Picture],
+    is_image: NDArray[np.bool_],
+    question: LabelQuestion,
+    label: int,
+    parts: int,
+) -> Floats:
+    """Return (rows, columns): what the label's lead loses, in logits, where a part of the picture is made grey."""
+    rows, columns = (min(parts, side) for side in is_image.shape)
+    cells = {n: cell for n, cell in enumerate(_cells(is_image.shape, rows, columns)) if is_image[cell].any()}
+
+    def pictures() -> Iterator[Picture]:
+        yield from shown
+        for cell in cells.values():
+            for picture in shown:
+                yield _covered(picture, cell, is_image)
+
+    vectors = list(encoder.batches(pictures()))
+    joined = [direction(vectors[n : n + len(shown)]) for n in range(0, len(vectors), len(shown))]
+    lead = question.lead(joined, label)
+    loss = np.zeros((rows, columns))
+    loss.flat[list(cells)] = lead[0] - lead[1:]
+    return loss
+
+
+def _cells(shape: tuple[int, ...], rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the parts of a picture, row by row."""
+    lines, pillars = (
+        np.linspace(0, side, count + 1).round().astype(int) for side, count in zip(shape, (rows, columns), strict=True)
+    )
+    for r0, r1 in itertools.pairwise(lines):
+        for c0, c1 in itertools.pairwise(pillars):
+            yield slice(r0, r1), slice(c0, c1)
+
+
+def _covered(picture: Picture, cell: tuple[slice, slice], is_image: NDArray[np.bool_]) -> Picture:
+    """Return the picture with a part of it at the mean level of the whole; padding stays black."""
+    covered = picture.copy()
+    covered[cell][is_image[cell]] = picture[is_image].mean(axis=0).round().astype(np.uint8)
+    return covered

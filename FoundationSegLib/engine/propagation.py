@@ -1,0 +1,217 @@
+"""Carry tracks from slice to slice with a 2-D model: the mask on one slice becomes the prompt of the next."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..imaging.masks import merge_masks
+from ..models.protocols import SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt, has_memory
+from ..progress import Progress
+from ..requests.segmentation import HandOver, Propagation, SegmentPrediction
+from .propagation_planning import Track, confined, refined
+from .slice_inference import SliceInference
+from .slices import prompt_stages, slice_of, stack_slices
+from .video_memory import MemorySequence, Visit, join_tracks, visit
+
+# The prompt kind that each way to hand a mask over needs, the best first: a box says where the object ends, and nearly
+# all models understand it.
+_KINDS = {"box": "box", "mask": "mask", "points": "point"}
+# Parts of a mask that are smaller than this part of the largest get no point of their own.
+_SMALLEST_PART = 0.1
+
+
+@dataclass(slots=True)
+class SliceSequence:
+    """Passes the slices of a track from each of its starts: upwards first, then downwards.
+
+    That is the order of the official script of LiteMedSAM. The prompts of all starts pass a slice together, and those
+    that have become the same go on as one. Each slice keeps the answer that the model is surest of.
+
+    Attributes:
+        track: in the pixels that the model sees.
+        propagation: its hand-over is one that the model understands.
+        answers: by slice, filled as the slices are passed.
+        done: how many slices have been passed.
+    """
+
+    track: Track
+    inference: SliceInference
+    propagation: Propagation
+    answers: dict[int, SliceAnswer] = field(default_factory=dict)
+    done: int = 0
+    _first_answers: dict[int, SliceAnswer] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """The most slices to pass."""
+        return self.track.steps
+
+    def visits(self) -> Iterator[Visit]:
+        """Yield which slice is next, then work on it; in rising order."""
+        track = self.track
+        for number, direction in enumerate(track.directions, start=1):
+            neighbours: list[SliceAnswer] = []
+            for index in direction:
+                is_new = index not in self._first_answers
+                if neighbours or (is_new and index in track.starts) or track.is_clicked(index):
+                    yield visit(track.axis, number, index * direction.step)
+                neighbours = self._answer(index, neighbours)
+                for answer in neighbours:
+                    if index not in self.answers or _certainty(answer) > _certainty(self.answers[index]):
+                        self.answers[index] = answer
+                self.done += is_new
+
+    def _answer(self, index: int, neighbours: Sequence[SliceAnswer]) -> list[SliceAnswer]:
+        """Return the answers on a slice: the prompt's own where it is a start, then those to its neighbour's masks.
+
+        Where no mask is handed over, a positive point says by itself that the object is here.
+        """
+        track, answers, asked = self.track, [], set()
+        if index in track.starts:
+            if index not in self._first_answers:
+                stages = track.stages_on(index)
+                self._first_answers[index] = self.inference.ask(track.axis, index, stages)
+            answers.append(self._first_answers[index])
+            asked.add(track.prompt)
+        for neighbour in neighbours or ([] if asked else [None]):
+            stages = self._stages(index, neighbour)
+            if not stages or stages[0] in asked:
+                continue
+            asked.add(stages[0])
+            answer = self.inference.ask(track.axis, index, stages)
+            is_certain = neighbour is None or index in track.span or track.is_clicked(index)
+            if is_certain or agreement(neighbour.mask, answer.mask) >= self.propagation.least_agreement:
+                answers.append(answer)
+        return answers
+
+    def _stages(self, index: int, neighbour: SliceAnswer | None) -> tuple[SlicePrompt, ...]:
+        """Return the prompt of a later slice as it grows; empty where nothing says that the object is there."""
+        track, points = self.track, self.track.points.get(index, ())
+        prompt = None
+        if neighbour is not None:
+            way = self.propagation.hand_over
+            prompt = next_slice_prompt(self.inference.model, neighbour.mask, way, track.wider)
+        prompt = prompt and confined(prompt, track.limit)
+        if prompt is None and index in track.span:
+            prompt = track.prompt
+        return prompt_stages(points) if prompt is None else refined(prompt, points)
+
+
+def segment(
+    inference: SliceInference, tracks: Sequence[Sequence[Track]], propagation: Propagation, progress: Progress
+) -> list[SegmentPrediction]:
+    """Return the masks of the tracks of each segment, in the order of the segments.
+
+    All tracks of all segments pass a slice together, so that it is encoded once.
+
+    Raises:
+        Cancelled: the user asked to stop.
+    """
+    sequences = [_sequences(inference, of_segment, propagation) for of_segment in tracks]
+    _pass_slices([sequence for of_segment in sequences for sequence in of_segment], progress)
+    return [_join(inference, of_segment) for of_segment in sequences]
+
+
+def _sequences(
+    inference: SliceInference, tracks: Sequence[Track], propagation: Propagation
+) -> list[SliceSequence | MemorySequence]:
+    sequences: list[SliceSequence | MemorySequence] = []
+    model = inference.model
+    if has_memory(model):
+        objects, tracks = join_tracks(tracks)
+        sequences += [MemorySequence.of(tracked, model, inference) for tracked in objects]
+    for track in tracks:
+        rows, columns = slice_of(inference.volume, track.axis, 0).shape[:2]
+        turned = track.turned(inference.orientation(track.axis), (rows, columns))
+        sequences.append(SliceSequence(turned, inference, propagation))
+    return sequences
+
+
+def _pass_slices(sequences: Sequence[SliceSequence | MemorySequence], progress: Progress) -> None:
+    """Let the sequence go on that is the furthest behind, again and again, until all have ended."""
+    total, reported = sum([sequence.steps for sequence in sequences]), 0
+
+    def report() -> None:
+        nonlocal reported
+        done = sum([sequence.done for sequence in sequences])
+        if done > reported:
+            reported = done
+            progress.step("slices", done, total)
+
+    for _ in heapq.merge(*[sequence.visits() for sequence in sequences]):
+        report()
+        progress.check()
+    report()
+
+
+def _join(inference: SliceInference, sequences: Sequence[SliceSequence | MemorySequence]) -> SegmentPrediction:
+    """Return the union of the masks of all slices, and the mean of the model's scores where it found something."""
+    masks, scores = [], []
+    for sequence in sequences:
+        axis = sequence.track.axis
+        orientation = inference.orientation(axis)
+        slices = {}
+        for index, answer in sequence.answers.items():
+            slices[index] = orientation.turn_back(answer.mask)
+            if answer.mask.any():
+                scores.append(answer.score)
+        mask = stack_slices(axis, slices)
+        masks.append(sequence.finished(mask) if isinstance(sequence, MemorySequence) else mask)
+    return SegmentPrediction(merge_masks(masks), sum(scores) / len(scores) if scores else None)
+
+
+def choose_hand_over(choice: HandOver, prompt_kinds: Sequence[str]) -> HandOver:
+    """Return how masks are handed over to a model that understands these kinds of prompts.
+
+    Raises:
+        InputError: the choice is none that the model understands.
+    """
+    usable = [way for way in get_args(HandOver) if _KINDS.get(way) in prompt_kinds]
+    if choice == "auto" and usable:
+        return usable[0]
+    if choice not in usable:
+        known = ", ".join(usable) or "nothing"
+        raise InputError(f"the model cannot be asked with the {choice} of a neighbouring slice, only with: {known}")
+    return choice
+
+
+def next_slice_prompt(model: SliceModel, mask: NDArray[np.bool_], way: HandOver, wider: int = 0) -> SlicePrompt | None:
+    """Return the prompt for the next slice that follows from a mask, (rows, columns); None for an empty mask."""
+    if way == "box":
+        box = model.box_around(mask, wider)
+        return box and SlicePrompt(box)
+    if not mask.any():
+        return None
+    return SlicePrompt(mask=SliceMask.pack(mask)) if way == "mask" else SlicePrompt(points=inner_points(mask))
+
+
+def inner_points(mask: NDArray[np.bool_]) -> tuple[SlicePoint, ...]:
+    """Return the innermost pixel of each connected part of a mask that counts, the largest part first.
+
+    Innermost is the pixel furthest from any pixel outside the part, beyond the edge of the slice included.
+    """
+    from scipy import ndimage
+
+    padded = np.pad(mask, 1)
+    depth = ndimage.distance_transform_edt(padded)
+    parts, count = ndimage.label(padded)
+    sizes = ndimage.sum_labels(padded, parts, range(1, count + 1))
+    large = [n for n in np.argsort(-sizes, kind="stable") if sizes[n] >= _SMALLEST_PART * sizes.max()]
+    deepest = ndimage.maximum_position(depth, parts, [n + 1 for n in large])
+    return tuple(SlicePoint(float(column - 1), float(row - 1)) for row, column in deepest)
+
+
+def agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the intersection of two masks over their union, 0..1; 0 where both are empty."""
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else 0.0
+
+
+def _certainty(answer: SliceAnswer) -> tuple[bool, float]:
+    """Rank answers on a slice: those with a mask first, then by the model's own estimate."""
+    return bool(answer.mask.any()), answer.score

@@ -1,0 +1,257 @@
+"""Slices of a volume: prompts placed on them, turned as a radiologist sees them, and stacked to a mask again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import PromptError
+from ..imaging.geometry import AXES, Axis, Geometry, array_axis
+from ..imaging.masks import EMPTY_MASK, PackedMask, pack_mask
+from ..imaging.volume import Volume
+from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt, prompt_kind
+from ..prompts.placement import PlacedBox, mask_axis, place_box, require_inside, require_voxels, slice_axis
+
+PromptPart = BoxXyxy | SlicePoint | SliceMask
+
+# Where columns and rows lead in RAS, by the direction that the slice faces: left is to the right of the image,
+# posterior or inferior is below; a sagittal slice has anterior to its left.
+_RADIOLOGICAL = {
+    "R": ((0.0, -1.0, 0.0), (0.0, 0.0, -1.0)),
+    "A": ((-1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
+    "S": ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePart:
+    """A prompt's part on slice number ``index`` across ``axis``, in the pixels of the slice.
+
+    ``place`` is where the prompt stands in its document, for messages.
+    """
+
+    axis: Axis
+    index: int
+    part: PromptPart
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackedBox:
+    """A 3-D box: the same rectangle on each of the slices across its axis."""
+
+    axis: Axis
+    slices: range
+    box: BoxXyxy
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePrompts:
+    """The prompts of a segment on slices: 3-D boxes, and parts in the order in which they were given."""
+
+    boxes: tuple[StackedBox, ...]
+    parts: tuple[SlicePart, ...]
+
+    @property
+    def axes(self) -> set[Axis]:
+        """The axes across whose slices the prompts lie."""
+        return {prompt.axis for prompt in (*self.boxes, *self.parts)}
+
+    @property
+    def last(self) -> tuple[Axis, range]:
+        """The slices of the last prompt, near which the next one is likely."""
+        if self.parts:
+            return self.parts[-1].axis, range(self.parts[-1].index, self.parts[-1].index + 1)
+        return self.boxes[-1].axis, self.boxes[-1].slices
+
+
+def place_on_slices(
+    prompts: Sequence[Prompt], places: Sequence[str], geometry: Geometry
+) -> tuple[SlicePrompts, list[int]]:
+    """Place prompts, RAS in mm, on slices; return them with the numbers of those that were clipped to the image.
+
+    Args:
+        prompts: those of one segment, of kinds that the model understands.
+        places: where each stands in its document.
+        geometry: the image.
+
+    Raises:
+        PromptError: a prompt lies outside the image, belongs to no single slice, or is of a kind that no slice has.
+    """
+    boxes: list[StackedBox] = []
+    parts: list[SlicePart] = []
+    clipped: list[int] = []
+    for n, (prompt, place) in enumerate(zip(prompts, places, strict=True)):
+        if prompt.polarity is Polarity.NEGATIVE and not isinstance(prompt, PointPrompt):
+            raise PromptError(f"a negative {prompt_kind(prompt)} says nothing on a slice", f"{place}.polarity")
+        if isinstance(prompt, BoxPrompt):
+            placed = place_box(prompt, geometry, place)
+            if placed.clipped:
+                clipped.append(n)
+            if placed.is_2d:
+                parts.append(SlicePart(placed.axis, placed.slices.start, rectangle(placed), place))
+            else:
+                boxes.append(StackedBox(placed.axis, placed.slices, rectangle(placed)))
+        elif isinstance(prompt, PointPrompt):
+            parts.append(_point_part(prompt, geometry, place))
+        elif isinstance(prompt, MaskPrompt):
+            parts += _mask_parts(prompt, geometry, place)
+        else:
+            raise PromptError(f"a {prompt_kind(prompt)} says nothing on a slice", f"{place}.type")
+    return SlicePrompts(tuple(boxes), tuple(parts)), clipped
+
+
+def rectangle(placed: PlacedBox) -> BoxXyxy:
+    """Return a box in the pixels of its slices: x along the later array axis, y along the earlier; corners inside."""
+    thin = array_axis(placed.axis)
+    rows, columns = (0 if thin else 1), (1 if thin == 2 else 2)
+    start, stop = placed.box.start_kji, placed.box.stop_kji
+    return start[columns], start[rows], stop[columns] - 1, stop[rows] - 1
+
+
+def _point_part(prompt: PointPrompt, geometry: Geometry, place: str) -> SlicePart:
+    """A click counts by the voxel that it lies in."""
+    require_inside(prompt, geometry, place)
+    axis = slice_axis(prompt, place)
+    voxel_ijk = geometry.nearest_voxel(prompt.position).tolist()
+    index = voxel_ijk.pop(AXES.index(axis))
+    x, y = map(float, voxel_ijk)
+    return SlicePart(axis, index, SlicePoint(x, y, prompt.polarity is Polarity.POSITIVE), place)
+
+
+def _mask_parts(prompt: MaskPrompt, geometry: Geometry, place: str) -> Iterator[SlicePart]:
+    """A mask speaks on every slice across its axis that it has voxels on."""
+    voxels = require_voxels(prompt, geometry, place)
+    axis = mask_axis(voxels)
+    n = array_axis(axis)
+    others = [other for other in range(3) if other != n]
+    for index, mask in enumerate(np.moveaxis(voxels.unpack(), n, 0), start=voxels.box.start_kji[n]):
+        if mask.any():
+            whole = np.zeros([geometry.shape_kji[other] for other in others], np.bool_)
+            whole[tuple(voxels.box.slices[other] for other in others)] = mask
+            yield SlicePart(axis, index, SliceMask.pack(whole), place)
+
+
+def extent(part: PromptPart) -> BoxXyxy | None:
+    """Return the box around a box or a mask; None for a point or an empty mask, which have no extent."""
+    if not isinstance(part, SliceMask):
+        return None if isinstance(part, SlicePoint) else part
+    rows, columns = np.nonzero(part.unpack())
+    if not rows.size:
+        return None
+    return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+
+
+def has_positive(points: Sequence[SlicePoint]) -> bool:
+    """Return True where a point says that the object is there."""
+    return any(point.positive for point in points)
+
+
+def prompt_stages(parts: Sequence[PromptPart]) -> tuple[SlicePrompt, ...]:
+    """Return the prompt as it grew part by part, from where it says where the object is; the last has all parts.
+
+    A box takes the place of an earlier one, masks are joined.
+    """
+    stages: list[SlicePrompt] = []
+    box, points, mask = None, (), None
+    for part in parts:
+        if isinstance(part, SlicePoint):
+            points = (*points, part)
+        elif isinstance(part, SliceMask):
+            mask = part if mask is None else SliceMask.pack(mask.unpack() | part.unpack())
+        else:
+            box = part
+        if box is not None or mask is not None or has_positive(points):
+            stages.append(SlicePrompt(box, points, mask))
+    return tuple(stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How a stored slice is turned before a model sees it: rows and columns exchanged first, then either reversed."""
+
+    transposed: bool = False
+    rows_reversed: bool = False
+    columns_reversed: bool = False
+
+    def turn(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Turn a stored slice, (rows, columns) or (rows, columns, 3), as it is seen; contiguous."""
+        return np.ascontiguousarray(self._reversed(stored.swapaxes(0, 1) if self.transposed else stored))
+
+    def turn_back(self, seen: NDArray[Any]) -> NDArray[Any]:
+        """Return the stored slice that looks like this."""
+        stored = self._reversed(seen)
+        return np.ascontiguousarray(stored.swapaxes(0, 1) if self.transposed else stored)
+
+    def turn_box(self, box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
+        """Turn a box of a stored slice of (rows, columns) voxels; both corners are inside the box."""
+        x0, y0, x1, y1 = box
+        rows, columns = shape
+        if self.transposed:
+            x0, y0, x1, y1, rows, columns = y0, x0, y1, x1, columns, rows
+        if self.rows_reversed:
+            y0, y1 = rows - 1 - y1, rows - 1 - y0
+        if self.columns_reversed:
+            x0, x1 = columns - 1 - x1, columns - 1 - x0
+        return x0, y0, x1, y1
+
+    def turn_points(self, points: Sequence[SlicePoint], shape: tuple[int, int]) -> tuple[SlicePoint, ...]:
+        """Turn points of a stored slice of (rows, columns) voxels."""
+        corners = [self.turn_box((point.x, point.y, point.x, point.y), shape) for point in points]
+        return tuple(SlicePoint(x, y, point.positive) for (x, y, _, _), point in zip(corners, points, strict=True))
+
+    def turn_prompt(self, prompt: SlicePrompt, shape: tuple[int, int]) -> SlicePrompt:
+        """Turn a prompt on a stored slice of (rows, columns) voxels."""
+        return SlicePrompt(
+            prompt.box and self.turn_box(prompt.box, shape),
+            prompt.points and self.turn_points(prompt.points, shape),
+            prompt.mask and SliceMask.pack(self.turn(prompt.mask.unpack())),
+        )
+
+    def _reversed(self, seen: NDArray[Any]) -> NDArray[Any]:
+        return seen[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+
+
+AS_STORED = Orientation()
+
+
+def is_rising(geometry: Geometry, axis: Axis) -> bool:
+    """Return True where slice numbers across an axis rise towards the right, the front or the head."""
+    direction = geometry.ijk_to_ras[:3, AXES.index(axis)]
+    return bool(direction[np.argmax(np.abs(direction))] > 0)
+
+
+def radiological(geometry: Geometry, axis: Axis) -> Orientation:
+    """Return how slices across an axis are turned to look as on a radiologist's screen, to the nearest quarter turn.
+
+    Medical models were trained on such slices, however a volume is stored. Oblique slices are turned like the
+    anatomical ones that they are nearest to.
+    """
+    linear = geometry.ijk_to_ras[:3, :3]
+    directions = list((linear / np.linalg.norm(linear, axis=0)).T)
+    del directions[AXES.index(axis)]
+    along, across = directions  # of a slice's columns and of its rows
+    facing = "RAS"[int(np.argmax(np.abs(np.cross(along, across))))]
+    right, down = np.array(_RADIOLOGICAL[facing])
+    transposed = abs(across @ right) + abs(along @ down) > abs(along @ right) + abs(across @ down)
+    if transposed:
+        along, across = across, along
+    return Orientation(bool(transposed), bool(across @ down < 0), bool(along @ right < 0))
+
+
+def slice_of(volume: Volume, axis: Axis, index: int) -> NDArray[np.generic]:
+    """Return a view of one slice, (rows, columns) or (rows, columns, 3): the remaining axes in array order."""
+    return volume.array_kji[(*(slice(None),) * array_axis(axis), index)]
+
+
+def stack_slices(axis: Axis, slices: Mapping[int, NDArray[np.bool_]]) -> PackedMask:
+    """Stack stored slices across an axis, by their number, to a mask; all other slices are empty."""
+    if not slices:
+        return EMPTY_MASK
+    n, low, high = array_axis(axis), min(slices), max(slices)
+    empty = np.zeros_like(slices[low])
+    stack = np.stack([slices.get(index, empty) for index in range(low, high + 1)], axis=n)
+    return pack_mask(stack, (low if n == 0 else 0, low if n == 1 else 0, low if n == 2 else 0))

@@ -1,0 +1,152 @@
+"""Run a model on whole volumes: place prompts in voxels, and keep the model's view of one image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import PromptError
+from ..imaging.geometry import Geometry
+from ..imaging.intensity import IntensityMapping
+from ..imaging.volume import Volume
+from ..models.protocols import (
+    VolumeBox,
+    VolumeModel,
+    VolumePart,
+    VolumePoint,
+    VolumePrompt,
+    VolumeView,
+    VolumeVoxels,
+    VolumeWords,
+)
+from ..progress import Progress
+from ..prompts.drawing import lasso_voxels, scribble_voxels
+from ..prompts.kinds import (
+    BoxPrompt,
+    ClassPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    PointPrompt,
+    Polarity,
+    Prompt,
+    ScribblePrompt,
+    TextPrompt,
+    prompt_kind,
+)
+from ..prompts.placement import place_box, require_inside, require_voxels
+from .caches import LoadedModel, Weights
+
+
+def place_in_volume(
+    prompts: Sequence[Prompt], places: Sequence[str], geometry: Geometry
+) -> tuple[VolumePrompt, list[int]]:
+    """Place prompts, RAS in mm, in a volume; return them with the numbers of those that were clipped.
+
+    Args:
+        prompts: those of one segment, of kinds that the model understands.
+        places: where each stands in its document.
+        geometry: the image.
+
+    Raises:
+        PromptError: a prompt lies outside the image, or nothing says where the segment is.
+    """
+    parts: list[VolumePart] = []
+    clipped: list[int] = []
+    for n, (prompt, place) in enumerate(zip(prompts, places, strict=True)):
+        if isinstance(prompt, BoxPrompt):
+            placed = place_box(prompt, geometry, place)
+            is_clipped = placed.clipped
+            parts.append(VolumeBox(placed.box, prompt.polarity is Polarity.POSITIVE, place))
+        else:
+            is_clipped = require_inside(prompt, geometry, place)
+            parts.append(_part(prompt, geometry, place))
+        if is_clipped:
+            clipped.append(n)
+    if not any(part.positive for part in parts):
+        kind = prompt_kind(prompts[0])
+        raise PromptError(f"a negative {kind} alone does not say where the segment is", f"{places[0]}.polarity")
+    return VolumePrompt(tuple(parts)), clipped
+
+
+_Unboxed = PointPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | ClassPrompt | TextPrompt
+
+
+def _part(prompt: _Unboxed, geometry: Geometry, place: str) -> VolumePart:
+    positive = prompt.polarity is Polarity.POSITIVE
+    if isinstance(prompt, PointPrompt):
+        i, j, k = geometry.nearest_voxel(prompt.position).tolist()
+        return VolumePoint((k, j, i), positive, place)
+    if isinstance(prompt, ScribblePrompt):
+        return VolumeVoxels("scribble", scribble_voxels(prompt, geometry, place), positive, place)
+    if isinstance(prompt, LassoPrompt):
+        return VolumeVoxels("lasso", lasso_voxels(prompt, geometry, place), positive, place)
+    if isinstance(prompt, MaskPrompt):
+        return VolumeVoxels("mask", require_voxels(prompt, geometry, place), positive, place)
+    if isinstance(prompt, ClassPrompt):
+        return VolumeWords("class", prompt.name, positive, place)
+    return VolumeWords("text", prompt.text, positive, place)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewKey:
+    """Everything that changes a model's view: weights, image, and the window that it was cut to."""
+
+    weights: Weights
+    volume_key: str
+    window: tuple[float, float] | None
+
+
+@dataclass(slots=True)
+class ViewCache:
+    """Keeps the last view of a model of volumes: it may be as large as the image many times over."""
+
+    _key: ViewKey | None = None
+    _view: VolumeView | None = None
+
+    @property
+    def volume_key(self) -> str:
+        """The image that is viewed; empty where there is none."""
+        return "" if self._key is None else self._key.volume_key
+
+    def holds(self, model_id: str, volume_key: str) -> bool:
+        """Return True where the view is that model's of that image."""
+        key = self._key
+        return key is not None and (key.weights.checkpoint.model_id, key.volume_key) == (model_id, volume_key)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the view, in bytes."""
+        return 0 if self._view is None else self._view.nbytes
+
+    def clear(self) -> None:
+        """Drop the view."""
+        self._key = self._view = None
+
+    def view(
+        self, loaded: LoadedModel[VolumeModel], volume: Volume, mapping: IntensityMapping, progress: Progress
+    ) -> tuple[VolumeView, bool]:
+        """Return a model's view of an image, and True where it was made anew; errors are those of the model's ``view``.
+
+        The old view is dropped before the next one is made: both at once may be more than there is memory for.
+        """
+        window = None if mapping.rule == "raw" else (mapping.low, mapping.high)
+        key = ViewKey(loaded.weights, volume.key, window)
+        if self._view is not None and key == self._key:
+            return self._view, False
+        self.clear()
+        progress.step("view", 0, 1)
+        self._view = loaded.model.view(_cut_to_window(volume, window), progress)
+        self._key = key
+        return self._view, True
+
+
+def _cut_to_window(volume: Volume, window: tuple[float, float] | None) -> Volume:
+    """Return the image with values beyond a window at its limits, in its own unit and type."""
+    if window is None:
+        return volume
+    array = volume.array_kji
+    if array.dtype.kind != "f":  # a limit between two whole numbers, or beyond the type, would change the type
+        limits = np.iinfo(array.dtype)
+        low, high = (int(np.clip(round(limit), limits.min, limits.max)) for limit in window)
+        return replace(volume, array_kji=np.clip(array, low, high))
+    return replace(volume, array_kji=np.clip(array, *window).astype(array.dtype, copy=False))
