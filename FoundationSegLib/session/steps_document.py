@@ -1,16 +1,16 @@
-"""Steps as JSON values and back. Masks are named by their keys; :class:`~.mask_table.MaskTable` has them."""
+"""Steps as JSON values and back. Masks are named by their keys; a :class:`.MaskTable` has them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import NoneType
 from typing import Any
 
-from ..errors import InputError, PromptError
-from ..imaging.geometry import Box
+from ..codec import Format, from_document, to_document
+from ..errors import DocumentError, InputError, PromptError
 from ..imaging.masks import MaskTable
-from ..prompts.kinds import MaskPrompt, Polarity, Prompt
+from ..prompts.kinds import MaskPrompt, Prompt
 from ..prompts.prompts_file import parse_prompts, prompt_to_document
-from ..prompts.regions import AroundPrompt, InsideBox, Region, SliceRange
-from ..requests.segmentation import Propagation
+from ..prompts.regions import AroundPrompt, InsideBox, SliceRange
 from .steps import (
     AcceptStep,
     ModelChoice,
@@ -42,6 +42,17 @@ _NAMES: dict[type[Step], str] = {
     SettingsStep: "settings",
     WithheldStep: "withheld",
 }
+_FORMAT = Format(
+    tags={
+        **{kind: ("step", name) for kind, name in _NAMES.items()},
+        InsideBox: ("kind", "box"),
+        SliceRange: ("kind", "slices"),
+        AroundPrompt: ("kind", "around"),
+        NoneType: ("kind", "none"),
+    },
+    flat={PropagateStep: "propagation", RegionStep: "region", SettingsStep: "choice", InsideBox: "box"},
+    omitted=frozenset({(ModelChoice, "region")}),
+)
 
 
 def steps_to_document(steps: Sequence[Step], masks: MaskTable) -> dict[str, Any]:
@@ -62,8 +73,8 @@ def parse_steps(document: object, masks: MaskTable) -> Steps:
         raise InputError("these are no steps of this version of FoundationSeg")
     try:
         masks.take_document(document.get("masks", {}))
-        return tuple(_step(entry, masks) for entry in document["steps"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return tuple(_step(entry, masks, f"steps[{n}]") for n, entry in enumerate(document["steps"]))
+    except (DocumentError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the steps are damaged: {error}") from error
 
 
@@ -74,21 +85,10 @@ def mask_keys(entry: Mapping[str, Any]) -> Iterator[str]:
 
 def step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
     """One step as JSON values; the voxels of a prompt go to the table."""
-    entry: dict[str, Any] = {"step": _NAMES[type(step)]}
     if isinstance(step, PromptAdded | PromptMoved):
-        return entry | {"key": step.key} | prompt_to_entry(step.prompt, masks)
-    if isinstance(step, PropagateStep):
-        return entry | asdict(step.propagation)
-    if isinstance(step, RegionStep):
-        return entry | _region_to_document(step.region)
-    if isinstance(step, SettingsStep):
-        plain = asdict(replace(step.choice, region=None))
-        del plain["region"]
-        seen = step.choice.region
-        return entry | plain | ({} if seen is None else {"region": _region_to_document(seen)})
-    if isinstance(step, PolarityChanged):
-        return entry | {"key": step.key, "polarity": step.polarity.value}
-    return entry | asdict(step)
+        return {"step": _NAMES[type(step)], "key": step.key, **prompt_to_entry(step.prompt, masks)}
+    document: dict[str, Any] = to_document(step, Step, _FORMAT)
+    return document
 
 
 def prompt_to_entry(prompt: Prompt, masks: MaskTable) -> dict[str, Any]:
@@ -97,19 +97,6 @@ def prompt_to_entry(prompt: Prompt, masks: MaskTable) -> dict[str, Any]:
     if isinstance(prompt, MaskPrompt) and prompt.voxels is not None:
         return {"prompt": document, "voxels": masks.put(prompt.voxels)}
     return {"prompt": document}
-
-
-def _region_to_document(region: Region | None) -> dict[str, Any]:
-    if region is None:
-        return {"kind": "none"}
-    if isinstance(region, InsideBox):
-        return {"kind": "box", "start_kji": region.box.start_kji, "stop_kji": region.box.stop_kji}
-    return {"kind": "slices" if isinstance(region, SliceRange) else "around", **asdict(region)}
-
-
-def _step(entry: Mapping[str, Any], masks: MaskTable) -> Step:
-    fields = {name: value for name, value in entry.items() if name != "step"}
-    return _READERS[entry["step"]](fields, masks)
 
 
 def prompt_of_entry(entry: Mapping[str, Any], masks: MaskTable) -> Prompt:
@@ -126,38 +113,11 @@ def prompt_of_entry(entry: Mapping[str, Any], masks: MaskTable) -> Prompt:
     return prompt
 
 
-def _prompt(fields: Mapping[str, Any], masks: MaskTable) -> tuple[str, Prompt]:
+def _step(entry: Mapping[str, Any], masks: MaskTable, place: str) -> Step:
+    kind = {"prompt-added": PromptAdded, "prompt-moved": PromptMoved}.get(entry["step"])
+    if kind is None:
+        return from_document(Step, entry, place, _FORMAT)
     try:
-        return fields["key"], prompt_of_entry(fields, masks)
+        return kind(entry["key"], prompt_of_entry(entry, masks))
     except PromptError as error:
-        raise PromptError(f"the prompt '{fields['key']}' is damaged: {error}") from error
-
-
-def _region(fields: Mapping[str, Any]) -> Region | None:
-    kind, values = fields["kind"], {name: value for name, value in fields.items() if name != "kind"}
-    if kind == "none":
-        return None
-    if kind == "box":
-        (k0, j0, i0), (k1, j1, i1) = values["start_kji"], values["stop_kji"]
-        return InsideBox(Box((k0, j0, i0), (k1, j1, i1)))
-    return SliceRange(**values) if kind == "slices" else AroundPrompt(**values)
-
-
-def _choice(fields: Mapping[str, Any]) -> ModelChoice:
-    seen = _region(fields["region"]) if "region" in fields else None
-    return ModelChoice(**{**fields, "region": seen})
-
-
-_READERS: dict[str, Callable[[Mapping[str, Any], MaskTable], Step]] = {
-    "seed": lambda fields, _: SeedStep(**fields),
-    "prompt-added": lambda fields, masks: PromptAdded(*_prompt(fields, masks)),
-    "prompt-removed": lambda fields, _: PromptRemoved(**fields),
-    "prompt-moved": lambda fields, masks: PromptMoved(*_prompt(fields, masks)),
-    "polarity-changed": lambda fields, _: PolarityChanged(fields["key"], Polarity(fields["polarity"])),
-    "propagate": lambda fields, _: PropagateStep(Propagation(**fields)),
-    "region": lambda fields, _: RegionStep(_region(fields)),
-    "accept": lambda fields, _: AcceptStep(**fields),
-    "reject": lambda fields, _: RejectStep(**fields),
-    "settings": lambda fields, _: SettingsStep(_choice(fields)),
-    "withheld": lambda fields, _: WithheldStep(**fields),
-}
+        raise PromptError(f"the prompt '{entry['key']}' is damaged: {error}") from error
