@@ -21,13 +21,12 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import DocumentError
 
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
-_NUMBERS_AND_TEXTS = (bool, int, float, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,34 +112,56 @@ def _require(holds: bool, message: str) -> None:
         raise DocumentError(message)
 
 
+class _Item(NamedTuple):
+    """A field of a dataclass; ``is_json``: JSON has its values as they are."""
+
+    name: str
+    kind: Any
+    is_required: bool
+    is_json: bool
+
+
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _items(record: Any) -> tuple[_Item, ...]:
+    """The fields of a dataclass, in order, which is also that of the bytes beside the document."""
+    hints = get_type_hints(record)
+    return tuple(
+        _Item(item.name, hints[item.name], item.default is item.default_factory is MISSING, _is_json(hints[item.name]))
+        for item in fields(record)
+    )
+
+
+@cache
+def _shape(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The origin and the arguments of an annotation."""
+    return get_origin(kind), get_args(kind)
+
+
+def _is_json(kind: Any) -> bool:
+    """True where JSON has the values of a type as they are; of a number that may be absent, NaN is not."""
+    origin, arguments = _shape(kind)
+    if origin in (Union, UnionType):
+        return float not in arguments and all(map(_is_json, arguments))
+    return kind in (bool, int, float, str, Any, NoneType) or origin is Literal
 
 
 def _is_array(origin: Any) -> bool:
     return getattr(origin, "__name__", "") == "ndarray"
 
 
-def _is_plain(kind: Any) -> bool:
-    """True where JSON has the values of a type as they are: numbers, texts, and tuples of them."""
-    if get_origin(kind) is tuple:
-        return all(item is Ellipsis or _is_plain(item) for item in get_args(kind))
-    return kind in _NUMBERS_AND_TEXTS
-
-
 def _are_points(kind: Any, items: Sequence[Any]) -> bool:
     """True where items are lists of finite floats as a tuple type asks for, for which none is looked at alone."""
-    if get_origin(kind) is not tuple or set(get_args(kind)) != {float} or set(map(type, items)) != {list}:
+    if _shape(kind)[0] is not tuple or set(_shape(kind)[1]) != {float} or set(map(type, items)) != {list}:
         return False
     numbers = list(itertools.chain.from_iterable(items))
-    has_length = set(map(len, items)) == {len(get_args(kind))}
+    has_length = set(map(len, items)) == {len(_shape(kind)[1])}
     return has_length and set(map(type, numbers)) == {float} and all(map(math.isfinite, numbers))
 
 
+@cache
 def _members(kind: Any) -> tuple[list[Any], list[Any]]:
     """The dataclasses of a union, and its other members without None."""
-    members = [member for member in get_args(kind) if member is not NoneType]
+    members = [member for member in _shape(kind)[1] if member is not NoneType]
     return [m for m in members if is_dataclass(m)], [m for m in members if not is_dataclass(m)]
 
 
@@ -150,7 +171,7 @@ class _Writer:
     parts: list[memoryview] = field(default_factory=list)
 
     def write(self, kind: Any, value: Any) -> Any:
-        origin, arguments = get_origin(kind), get_args(kind)
+        origin, arguments = _shape(kind)
         if value is None or kind is Any:
             return value
         if is_dataclass(kind):
@@ -158,7 +179,7 @@ class _Writer:
         if origin in (Union, UnionType):
             return self._union(kind, value)
         if origin is tuple:
-            if _is_plain(kind):
+            if all(item is Ellipsis or _is_json(item) for item in arguments):
                 return list(value)
             kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
             return [self.write(item_kind, item) for item_kind, item in zip(kinds, value, strict=True)]
@@ -177,7 +198,7 @@ class _Writer:
         records, others = _members(kind)
         if not is_dataclass(value):
             # JSON has no NaN, and nothing can be said instead of a number that is none.
-            is_number = not isinstance(value, float) or math.isfinite(value) or NoneType not in get_args(kind)
+            is_number = not isinstance(value, float) or math.isfinite(value) or NoneType not in _shape(kind)[1]
             return self.write(others[0] if len(others) == 1 else Any, value if is_number else None)
         document = self._record(type(value), value)
         if len(records) == 1:
@@ -185,14 +206,15 @@ class _Writer:
         key, name = self.form.tag(type(value))
         return {key: name, **document}
 
-    def _record(self, kind: Any, value: Any) -> dict[str, Any]:
+    def _record(self, kind: Any, record: Any) -> dict[str, Any]:
         document: dict[str, Any] = {}
-        for name, item_kind in ((item.name, _hints(kind)[item.name]) for item in fields(kind)):
-            item = getattr(value, name)
-            if self.form.flat.get(kind) == name:
-                document |= self.write(item_kind, item) or dict([self.form.tag(NoneType)])
-            elif item is not None or (kind, name) not in self.form.omitted:
-                document[name] = self.write(item_kind, item)
+        flat = self.form.flat.get(kind)
+        for item in _items(kind):
+            value = getattr(record, item.name)
+            if item.name == flat:
+                document |= self.write(item.kind, value) or dict([self.form.tag(NoneType)])
+            elif value is not None or (kind, item.name) not in self.form.omitted:
+                document[item.name] = value if item.is_json else self.write(item.kind, value)
         return document
 
     def _array(self, array: Any) -> dict[str, Any]:
@@ -210,7 +232,7 @@ class _Reader:
     at: int = 0
 
     def read(self, kind: Any, value: Any, place: str) -> Any:
-        origin, arguments = get_origin(kind), get_args(kind)
+        origin, arguments = _shape(kind)
         if kind is Any:
             return value
         if is_dataclass(kind):
@@ -272,7 +294,7 @@ class _Reader:
     def _union(self, kind: Any, value: Any, place: str) -> Any:
         records, others = _members(kind)
         is_none = int in others and value == self.form.unknown if self.form.unknown else value is None
-        if NoneType in get_args(kind) and is_none:
+        if NoneType in _shape(kind)[1] and is_none:
             return None
         if isinstance(value, Mapping) and records:
             return self._tagged(kind, records, value, place)
@@ -284,7 +306,7 @@ class _Reader:
     def _tagged(self, kind: Any, records: list[Any], value: Mapping[str, Any], place: str) -> Any:
         if len(records) == 1:
             return self._record(records[0], value, place)
-        choices = [*records, *(NoneType for member in get_args(kind) if member is NoneType)]
+        choices = [*records, *(NoneType for member in _shape(kind)[1] if member is NoneType)]
         for choice in choices:
             key, name = self.form.tag(choice)
             if value.get(key) == name:
@@ -295,24 +317,22 @@ class _Reader:
 
     def _record(self, kind: Any, value: Any, place: str) -> Any:
         _require(isinstance(value, Mapping), f"{place}: must be a table")
-        hints, flat = _hints(kind), self.form.flat.get(kind)
-        own = {item.name for item in fields(kind)} - {flat}
+        items, flat = _items(kind), self.form.flat.get(kind)
+        own = {item.name for item in items} - {flat}
+        others = {name: item for name, item in value.items() if name not in own}
         if flat is not None:
-            value = {name: value[name] for name in value if name in own} | {
-                flat: {name: item for name, item in value.items() if name not in own}
-            }
-        for name in value:
-            _require(name in hints, f"{place}: unknown field {_shown(name)}")
+            value = {**{name: value[name] for name in value if name in own}, flat: others}
+        elif others:
+            raise DocumentError(f"{place}: unknown field {_shown(next(iter(others)))}")
         arguments = {}
-        for item in fields(kind):
-            is_required = item.default is MISSING and item.default_factory is MISSING
-            _require(item.name in value or not is_required, f"{place}: {item.name} is missing")
+        for item in items:
             if item.name in value:
-                is_empty = self.form.is_typed and is_required and value[item.name] == ""
+                is_empty = self.form.is_typed and item.is_required and value[item.name] == ""
                 _require(not is_empty, f"{place}: {item.name}: is empty")
-                # In the order of the fields, which is that of the bytes beside the document.
                 where = place if item.name == flat else f"{place}: {item.name}"
-                arguments[item.name] = self.read(hints[item.name], value[item.name], where)
+                arguments[item.name] = self.read(item.kind, value[item.name], where)
+            elif item.is_required:
+                raise DocumentError(f"{place}: {item.name} is missing")
         return kind(**arguments)
 
     def _next(self, count: Any, place: str) -> memoryview:
@@ -331,7 +351,7 @@ class _Reader:
             dtype = np.dtype(value["dtype"])
         except TypeError as error:
             raise DocumentError(f"{place}: {_shown(value['dtype'])} is no type of numbers") from error
-        wanted = get_args(kind)[0] if get_args(kind) else np.generic
+        wanted = _shape(kind)[1][0] if _shape(kind)[1] else np.generic
         _require(dtype.kind in "biuf" and issubclass(dtype.type, wanted), f"{place}: is of the wrong type, {dtype}")
         _require(all(count >= 0 for count in shape), f"{place}: its shape is negative")
         array = np.frombuffer(self._next(math.prod(shape) * dtype.itemsize, place), dtype).reshape(shape)

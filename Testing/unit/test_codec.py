@@ -155,15 +155,6 @@ def test_what_is_plain_becomes_a_document_and_comes_back(value):
     assert from_document(type(value), json.loads(json.dumps(to_document(value))), "it") == value
 
 
-def test_an_outline_of_a_million_points_is_quick(bar):
-    import time
-
-    lasso = LassoPrompt(tuple((float(n), 0.5, -1.0) for n in range(200_000)))
-    start = time.perf_counter()
-    assert crossed(lasso) == lasso
-    bar("an outline of 200,000 points there and back, s", time.perf_counter() - start, "< 2")
-
-
 # What the documents of files may want otherwise
 
 
