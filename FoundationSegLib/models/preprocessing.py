@@ -1,4 +1,4 @@
-"""Intensities as a network was trained on them, and what a preprocessor_config.json says of it."""
+"""Preparation of images: resizing as the authors of the models do it, and intensities as a network was trained."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,10 +13,16 @@ from torch import Tensor
 
 from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError
-from .weights import read_json
+from .weights import file_called, read_json
 
-# What every published preprocessor_config.json of these families asks for: bilinear, and all of the steps.
+# What every published preprocessor_config.json of SAM's families asks for: bilinear, and all of the steps.
 _STEPS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 2}
+# Enlarging by less than this is linear, by more cubic.
+CUBIC_FROM = 1.5
+Kernel = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # weights by the distance between pixel centres
+# The pole of the filter that makes a cubic spline go through its samples; its powers vanish after 30 of them.
+_POLE = math.sqrt(3) - 2
+_REACH = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Normalisation:
     factor: float = 1 / 255
 
     def __call__(self, levels: Tensor) -> Tensor:
-        """(B, 1 or 3, rows, columns) uint8 as (B, 3, rows, columns) float32.
+        """Normalise (B, 1 or 3, rows, columns) uint8 to (B, 3, rows, columns) float32.
 
         Factor and mean in one, as transformers does it, so that not even the last bit differs.
         """
@@ -42,33 +48,43 @@ class Normalisation:
 IMAGENET = Normalisation()
 
 
-def read_normalisation(path: Path | None, card: ModelCard, shape: Mapping[str, object]) -> Normalisation:
-    """What a preprocessor_config.json says; the usual where it is silent, or where the checkpoint has none.
+def read_normalisation(files: Mapping[str, Path], card: ModelCard, shape: Mapping[str, object]) -> Normalisation:
+    """Read a preprocessor_config.json; ImageNet's values where it names none, or where there is no file.
 
     Args:
-        path: the file.
+        files: the checkpoint, by the paths that the card gives.
         card: for the messages.
-        shape: what else it may say, if anything: how the family brings images into shape.
+        shape: the family's way of bringing images into shape, which the file may repeat and not contradict.
 
     Raises:
-        CheckpointError: the file is unreadable, or asks for what the family does not do, or for another size.
+        CheckpointError: the file is unreadable, or asks for another preparation or another size than the family's.
     """
+    path = file_called("preprocessor_config.json", files)
     if path is None:
         return IMAGENET
     document = read_json(path, card)
-    known = all(document.get(key, value) == value for key, value in (_STEPS | dict(shape)).items())
-    mean, std = (
-        document.get(key, value) for key, value in (("image_mean", IMAGENET.mean), ("image_std", IMAGENET.std))
-    )
-    factor = document.get("rescale_factor", IMAGENET.factor)
-    if not (known and all(map(_are_numbers, (mean, std, [factor] * 3))) and min(*std, factor) > 0):
+    normalisation = parse_normalisation(document, IMAGENET)
+    if normalisation is None or any(document.get(key, value) != value for key, value in (_STEPS | dict(shape)).items()):
         raise CheckpointError(f"{card.title}: {path.name} asks for a preparation of images that is not this model's")
-    return Normalisation(tuple(mean), tuple(std), factor)
+    return normalisation
 
 
-def _are_numbers(values: object) -> bool:
-    """Whether these are numbers, one for each of three channels."""
-    return isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(n, int | float) for n in values)
+def parse_normalisation(document: Mapping[str, object], default: Normalisation) -> Normalisation | None:
+    """Read mean, deviation and factor of a preprocessor_config.json; None where they are no usable numbers."""
+    mean, std = document.get("image_mean", default.mean), document.get("image_std", default.std)
+    factor = document.get("rescale_factor", default.factor)
+    if not all(
+        isinstance(values, list | tuple) and len(values) == 3 and all(type(n) in (int, float) for n in values)
+        for values in (mean, std, [factor] * 3)
+    ):
+        return None
+    return Normalisation(tuple(mean), tuple(std), factor) if min(*std, factor) > 0 else None
+
+
+def channels_first(image: NDArray[np.generic]) -> Tensor:
+    """(rows, columns) or (rows, columns, 3) as a tensor of (1, 1 or 3, rows, columns)."""
+    channels = image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
+    return torch.from_numpy(np.ascontiguousarray(channels))[None]
 
 
 def longest_side_shape(shape: tuple[int, int], length: int) -> tuple[int, int]:
@@ -77,13 +93,9 @@ def longest_side_shape(shape: tuple[int, int], length: int) -> tuple[int, int]:
     return max(1, int(shape[0] * scale + 0.5)), max(1, int(shape[1] * scale + 0.5))
 
 
-# Enlarging by less than this is linear, by more cubic.
-CUBIC_FROM = 1.5
-
-
 @lru_cache(maxsize=16)
 def resize_weights(size: int, new_size: int) -> NDArray[np.float32]:
-    """How much each of ``size`` pixels gives to each of ``new_size``, along one axis; (new_size, size), rows sum to 1.
+    """Share of each of ``size`` pixels in each of ``new_size``, along one axis; (new_size, size), rows sum to 1.
 
     Shrinking averages the area that a new pixel covers, as the official script does (OpenCV's INTER_AREA). Enlarging
     is linear up to :data:`CUBIC_FROM`-fold (INTER_LINEAR), and cubic beyond (INTER_CUBIC, with its A of -0.75). For
@@ -93,8 +105,9 @@ def resize_weights(size: int, new_size: int) -> NDArray[np.float32]:
     """
     if new_size <= size:
         return _area_weights(size, new_size)
-    kernel, reach = (_cubic, 2) if new_size >= CUBIC_FROM * size else (_linear, 1)
-    return _kernel_weights(size, new_size, kernel, reach)
+    if new_size >= CUBIC_FROM * size:
+        return _kernel_weights(size, new_size, _cubic, 2).astype(np.float32)
+    return _kernel_weights(size, new_size, lambda distance: 1 - distance, 1).astype(np.float32)
 
 
 def _area_weights(size: int, new_size: int) -> NDArray[np.float32]:
@@ -106,22 +119,15 @@ def _area_weights(size: int, new_size: int) -> NDArray[np.float32]:
     return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _kernel_weights(
-    size: int, new_size: int, kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]], reach: int
-) -> NDArray[np.float32]:
-    """Weights by the distance between pixel centres; the kernel is zero from ``reach`` pixels on."""
+def _kernel_weights(size: int, new_size: int, kernel: Kernel, reach: int, mirror: bool = False) -> NDArray[np.float64]:
+    """Weights of a kernel that is zero from ``reach`` pixels on; beyond the edges a mirror, or the edge pixel."""
     centres = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
     first = np.floor(centres).astype(np.int64)
     weights = np.zeros((new_size, size))
     for offset in range(1 - reach, reach + 1):
-        # Beyond the edge, the edge pixel goes on.
-        pixels = np.clip(first + offset, 0, size - 1)
+        pixels = _mirrored(first + offset, size) if mirror else np.clip(first + offset, 0, size - 1)
         np.add.at(weights, (np.arange(new_size), pixels), kernel(np.abs(centres - first - offset)))
-    return weights.astype(np.float32)
-
-
-def _linear(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 - distance
+    return weights
 
 
 def _cubic(distance: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float64]:
@@ -132,7 +138,7 @@ def _cubic(distance: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float6
 
 
 def resize_longest_side(image: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
-    """An image of (rows, columns) or (rows, columns, 3), uint8, with its longer side at ``length``; uint8.
+    """Resize (rows, columns) or (rows, columns, 3), uint8, so that its longer side is ``length``; uint8.
 
     Agrees with OpenCV to one grey level (tested).
     """
@@ -140,33 +146,24 @@ def resize_longest_side(image: NDArray[np.uint8], length: int) -> NDArray[np.uin
     new_rows, new_columns = longest_side_shape((rows, columns), length)
     if (new_rows, new_columns) == (rows, columns):
         return image
-    down, across = resize_weights(rows, new_rows), resize_weights(columns, new_columns)
-    values = np.moveaxis(image.astype(np.float32), (0, 1), (-2, -1))
+    down, across = (torch.from_numpy(resize_weights(*n)) for n in ((rows, new_rows), (columns, new_columns)))
+    values = torch.from_numpy(np.moveaxis(image.astype(np.float32), (0, 1), (-2, -1)))
     # By torch: numpy's own threads would go on spinning for a while, and slow the encoder that comes next.
-    product = torch.from_numpy(down) @ torch.from_numpy(values) @ torch.from_numpy(across).T
+    product = (down @ values @ across.T).numpy()
     # Cubic weights overshoot at edges.
-    resized = np.clip(np.floor(product.numpy() + 0.5), 0, 255)
+    resized = np.clip(np.floor(product + 0.5), 0, 255)
     return np.ascontiguousarray(np.moveaxis(resized, (-2, -1), (0, 1)).astype(np.uint8))
-
-
-# The pole of the filter that makes a cubic spline go through its samples; its powers are nothing after 30 of them.
-_POLE = math.sqrt(3) - 2
-_REACH = 30
 
 
 @lru_cache(maxsize=4)
 def spline_weights(size: int, new_size: int) -> NDArray[np.float64]:
-    """How much each of ``size`` pixels gives to each of ``new_size``, along one axis; (new_size, size), rows sum to 1.
+    """Share of each of ``size`` pixels in each of ``new_size`` by cubic splines; (new_size, size), rows sum to 1.
 
-    Beyond the edges the pixels go on as in a mirror whose surface is the centre of the last pixel (``"reflect"`` to
-    scikit-image, ``"mirror"`` to scipy).
+    scikit-image's ``resize(order=3, anti_aliasing=True)`` along one axis (skimage/transform/_warps.py): a Gaussian,
+    where it shrinks, and then scipy.ndimage's zoom. Beyond the edges the pixels go on as in a mirror whose surface is
+    the centre of the last pixel (``"reflect"`` to scikit-image, ``"mirror"`` to scipy).
     """
-    centres = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
-    first = np.floor(centres).astype(np.int64)
-    samples = np.zeros((new_size, size))
-    for offset in range(-1, 3):
-        weights = _cubic_b_spline(np.abs(centres - first - offset))
-        np.add.at(samples, (np.arange(new_size), _mirrored(first + offset, size)), weights)
+    samples = _kernel_weights(size, new_size, _cubic_b_spline, 2, mirror=True)
     return samples @ _spline_filter(size) @ _gaussian(size, max(0.0, (size / new_size - 1) / 2))
 
 
@@ -178,13 +175,13 @@ def _cubic_b_spline(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spline_filter(size: int) -> NDArray[np.float64]:
-    """From pixels to the coefficients of the spline through them; (size, size)."""
+    """Matrix from pixels to the coefficients of the spline through them; (size, size)."""
     gain = -6 * _POLE / (1 - _POLE**2)
     return _filter(size, [gain * _POLE ** abs(n) for n in range(-_REACH, _REACH + 1)])
 
 
 def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:
-    """scipy's gaussian_filter1d, four sigma to each side; (size, size)."""
+    """Matrix of scipy's gaussian_filter1d, four sigma to each side; (size, size)."""
     if sigma == 0:
         return np.eye(size)
     reach = int(4 * sigma + 0.5)
@@ -194,14 +191,14 @@ def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:
 
 def _filter(size: int, weights: NDArray[np.float64] | list[float]) -> NDArray[np.float64]:
     matrix = np.zeros((size, size))
-    places = np.arange(size)
+    pixels = np.arange(size)
     for offset, weight in enumerate(weights, -(len(weights) // 2)):
-        np.add.at(matrix, (places, _mirrored(places + offset, size)), weight)
+        np.add.at(matrix, (pixels, _mirrored(pixels + offset, size)), weight)
     return matrix
 
 
 def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Indices beyond the edges, mirrored at the first and the last pixel as often as it takes."""
+    """Mirror indices beyond the edges at the first and the last pixel, as often as it takes."""
     if size == 1:
         return np.zeros_like(index)
     period = 2 * (size - 1)
@@ -210,10 +207,10 @@ def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 def resize_by_splines(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image (rows, columns) or (rows, columns, 3) resized to (rows, columns) = ``shape``; uint8.
+    """Resize (rows, columns) or (rows, columns, 3) to (rows, columns) = ``shape`` by cubic splines; uint8.
 
-    What overshoots the image's own range is cut, as scikit-image does, and fractions are cut off, as its users'
-    ``astype(np.uint8)`` does. What lies below a whole number by no more than rounding errors counts as that number: on
+    The result stays within the image's own range, as in scikit-image, and fractions are cut off, as by its users'
+    ``astype(np.uint8)``. A value below a whole number by no more than rounding errors counts as that number: on
     scikit-image's side those pixels, in flat areas, come out one level lower or not by chance.
     """
     down, across = (torch.from_numpy(spline_weights(*sizes)) for sizes in zip(image.shape[:2], shape, strict=True))

@@ -1,4 +1,4 @@
-"""What an adapter for a 2-D model offers to the engine, and how a card finds its adapter."""
+"""Protocols between the engine and the adapters, for slices, volumes and classification, and how a card is loaded."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,32 @@ from ..imaging.volume import Volume
 from ..progress import Progress
 from ..requests.scoring import Head
 
-# Called in the midst of long work; raises where the work is to end.
+# Called during long work; raises where the work is to end.
 Check = Callable[[], None]
 
 BoxXyxy = tuple[float, float, float, float]
+
+
+def unstoppable() -> None:
+    """Check of work that is never cancelled."""
+
+
+def adapter_of(card: ModelCard) -> Any:
+    """Import the module that adapts a card's family; it offers ``load(card, files, device)``.
+
+    Raises:
+        CardError: no adapter is called like the family.
+    """
+    name = adapter_name(card)
+    try:
+        return importlib.import_module(f".{name}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__package__}.{name}":
+            raise
+        raise CardError(f"{card.id}: no adapter is called {name}") from error
+
+
+# Slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +57,9 @@ class SlicePoint:
 
 @dataclass(frozen=True, slots=True)
 class SliceMask:
-    """What is known of an object on a slice of (rows, columns) = ``shape``: a bit per pixel, rows first.
+    """A mask of a slice of (rows, columns) = ``shape``: a bit per pixel, rows first.
 
-    Two of them are equal where they say the same, so that an answer can be remembered by its prompt.
+    Masks of the same pixels are equal, so that an answer can be remembered by its prompt.
     """
 
     shape: tuple[int, int]
@@ -45,11 +67,11 @@ class SliceMask:
 
     @classmethod
     def pack(cls, mask: NDArray[np.generic]) -> "SliceMask":
-        """Of (rows, columns), where what is not zero is in the object."""
+        """Pack an array of (rows, columns), where nonzero pixels are in the object."""
         return cls((mask.shape[0], mask.shape[1]), np.packbits(mask != 0).tobytes())
 
     def unpack(self) -> NDArray[np.bool_]:
-        """A new boolean array (rows, columns)."""
+        """Return a new boolean array (rows, columns)."""
         rows, columns = self.shape
         flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=rows * columns)
         return flat.view(np.bool_).reshape(self.shape)
@@ -57,15 +79,15 @@ class SliceMask:
 
 @dataclass(frozen=True, slots=True)
 class SlicePrompt:
-    """What is asked about one object on one slice, in its pixels: x along the columns, y along the rows.
+    """A prompt for one object on one slice, in its pixels: x along the columns, y along the rows.
 
-    Centres of pixels are at whole numbers. All parts speak of the same object; a model is given only those kinds that
-    its card names.
+    Centres of pixels are at whole numbers. All parts are about the same object. A model is given only those kinds
+    that its card names.
 
     Attributes:
         box: (x0, y0, x1, y1) around the object, both corners inside the box.
         points: in the order in which they were set.
-        mask: what the object is known to be, roughly or exactly.
+        mask: the object as known so far, roughly or exactly.
     """
 
     box: BoxXyxy | None = None
@@ -75,13 +97,13 @@ class SlicePrompt:
 
 @dataclass(frozen=True, slots=True)
 class SliceAnswer:
-    """What the model said about one object on one slice.
+    """A model's answer for one object on one slice.
 
     Attributes:
         mask: (rows, columns) boolean.
         score: its predicted IoU, 0..1.
-        logits: its own coarse logits, for :meth:`SliceModel.decode` to refine; nobody else looks inside. None where
-            the model cannot refine.
+        logits: its own coarse logits, opaque to all but :meth:`SliceModel.decode`, which refines them. None where the
+            model cannot refine.
         absent: True where the model says that the object is not on this slice; the mask is empty then.
     """
 
@@ -92,20 +114,15 @@ class SliceAnswer:
 
 
 class SliceEmbedding(Protocol):
-    """The encoder's view of one slice: opaque to the engine, counted by the cache."""
+    """The encoder's features of one slice: opaque to the engine, counted by the cache."""
 
     @property
     def nbytes(self) -> int:
         """Memory taken, in bytes."""
-        ...
-
-
-def unstoppable() -> None:
-    """The check of work that nobody will stop."""
 
 
 class SliceModel(Protocol):
-    """A promptable 2-D model: encode a slice once, then decode as many prompts as wanted."""
+    """A promptable 2-D model: encode a slice once, then decode any number of prompts."""
 
     device: str
     precision: str
@@ -113,50 +130,44 @@ class SliceModel(Protocol):
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        ...
 
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Any:
-        """The embedding of a slice, (rows, columns) grey or (rows, columns, 3) colour, uint8.
+        """Encode a slice, (rows, columns) grey or (rows, columns, 3) colour, uint8, to a :class:`SliceEmbedding`.
 
-        ``check`` is called now and then, as often as the framework lets it; what it raises ends the work.
+        ``check`` is called as often as the framework allows; an exception of it ends the work.
         """
-        ...
 
     def decode(self, embedding: Any, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
-        """The mask that a prompt means on an encoded slice.
+        """Segment the object of a prompt on an encoded slice.
 
-        ``previous`` is the answer to the same prompt without its latest part, which a model that can refine starts
-        from; others ignore it. The same arguments give the same answer, whatever was asked before.
+        ``previous`` is the answer to the same prompt without its latest part. A model that can refine starts from it,
+        others ignore it. The same arguments always give the same answer.
         """
-        ...
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
-        """The box to ask a neighbouring slice with, where this slice's mask is the best guess; None for an empty mask.
+        """Box for a neighbouring slice, where this slice's mask is the best guess; None for an empty mask.
 
         ``wider``: by how many pixels of the model's own grid its margin exceeds the one that is usual for the model.
         """
-        ...
 
 
 class ObjectMemory(Protocol):
-    """What a model remembers of one object while it is followed through the slices of a volume.
+    """A model's memory of one object while it is followed through the slices of a volume.
 
     Slices with prompts of their own come first, all of them; then the others, each next to one that is known.
     """
 
     def prompt(self, index: int, embedding: Any, prompt: SlicePrompt) -> SliceAnswer:
-        """The answer on a slice with a prompt, and remember it.
+        """Segment a slice with a prompt, and remember the answer.
 
-        On a slice that was followed before, the prompt corrects what was found there.
+        On a slice that was followed before, the prompt corrects the earlier answer.
         """
-        ...
 
     def follow(self, index: int, embedding: Any, upwards: bool) -> SliceAnswer:
-        """The answer on a slice without a prompt, from what is remembered, and remember it, too.
+        """Segment a slice without a prompt from what is remembered, and remember the answer.
 
         ``upwards``: True where slice numbers rise. A slice that was prompted before gives the answer it gave then.
         """
-        ...
 
 
 class MemoryModel(SliceModel, Protocol):
@@ -172,8 +183,7 @@ class MemoryModel(SliceModel, Protocol):
     largest_part_only: bool
 
     def remember(self, slices: int) -> ObjectMemory:
-        """A new memory of one object in a volume of that many slices."""
-        ...
+        """Start a memory of one object in a volume of that many slices."""
 
 
 def has_memory(model: SliceModel) -> TypeGuard[MemoryModel]:
@@ -182,11 +192,11 @@ def has_memory(model: SliceModel) -> TypeGuard[MemoryModel]:
 
 
 def load_slice_model(card: ModelCard, files: Mapping[str, Path], device: str) -> SliceModel:
-    """The adapter of a card's family, with its weights loaded.
+    """Load the adapter of a card's family with its weights.
 
     Args:
         card: the model.
-        files: where each file of the checkpoint lies, by the path the card gives it; verified.
+        files: the verified files of the checkpoint, by the path the card gives them.
         device: ``"cuda"``, ``"mps"`` or ``"cpu"``.
 
     Raises:
@@ -197,19 +207,8 @@ def load_slice_model(card: ModelCard, files: Mapping[str, Path], device: str) ->
     return model
 
 
-def adapter_of(card: ModelCard) -> Any:
-    """The module that adapts a card's family; it offers ``load(card, files, device)``.
-
-    Raises:
-        CardError: no adapter is called like the family.
-    """
-    name = adapter_name(card)
-    try:
-        return importlib.import_module(f".{name}", __package__)
-    except ModuleNotFoundError as error:
-        if error.name != f"{__package__}.{name}":
-            raise
-        raise CardError(f"{card.id}: no adapter is called {name}") from error
+# Volumes. All indices are voxels of the image that the model is shown. ``place`` is the path of a prompt in its
+# document, for messages; it does not count when parts are compared.
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +231,7 @@ class VolumeBox:
 
 @dataclass(frozen=True, slots=True)
 class VolumeVoxels:
-    """Voxels that were drawn: a stroke, the inside of a lasso, or what is known of the segment; never empty."""
+    """Drawn voxels: a stroke, the inside of a lasso, or the segment as known so far; never empty."""
 
     kind: Literal["scribble", "lasso", "mask"]
     voxels: PackedMask
@@ -250,15 +249,14 @@ class VolumeWords:
     place: str = field(default="", compare=False)
 
 
-# ``place`` is where the prompt stands in its document, for messages; parts that say the same are equal without it.
 VolumePart = VolumePoint | VolumeBox | VolumeVoxels | VolumeWords
 
 
 @dataclass(frozen=True, slots=True)
 class VolumePrompt:
-    """All that is said of one segment, in the order in which it was said; only kinds that the card names.
+    """All prompts of one segment in their order, of those kinds that the card names.
 
-    Of two prompts one is often the beginning of the other: a correction comes with all that was said before it.
+    A corrected prompt begins with the parts of the prompt before the correction.
     """
 
     parts: tuple[VolumePart, ...]
@@ -266,13 +264,13 @@ class VolumePrompt:
 
 @dataclass(frozen=True, slots=True)
 class VolumeAnswer:
-    """What the model said about one segment.
+    """A model's answer for one segment.
 
     Attributes:
         mask: the whole segment.
         score: the model's own estimate of the overlap (IoU), 0..1; None where it gives none.
-        runs: how often the model was asked for it; 0 where the answer was known.
-        notes: what the user should know, such as on which grid the model looked.
+        runs: how often the network ran for it; 0 where the answer was known.
+        notes: notes for the user, such as the grid on which the model looked.
     """
 
     mask: PackedMask
@@ -282,31 +280,29 @@ class VolumeAnswer:
 
 
 class VolumeView(Protocol):
-    """A model's view of one image: what it has prepared of it, and what it remembers of prompts.
+    """A model's view of one image: the prepared image, and the memory of prompts.
 
-    The engine keeps it for the next request on the same image, and lets go of it for any other.
+    The engine keeps it for the next request on the same image, and drops it for any other.
     """
 
     @property
     def nbytes(self) -> int:
         """Memory taken beside the weights, on the host and on the device, in bytes."""
-        ...
 
     def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> Sequence[VolumeAnswer]:
-        """The segments that prompts mean, in their order; several are asked together where the model can do that.
+        """Segment the prompts, in their order; several at once where the model can do that.
 
-        The same prompts give the same answer, whatever was asked before: what is remembered only saves time.
+        The same prompts always give the same answer: a memory of earlier prompts only saves time.
 
         Raises:
-            PromptError: a prompt is none that the model can follow, such as a name that it does not know.
-            InputError: the image is none that the model can look at.
-            Cancelled: ``progress`` was told to stop; what was asked before is still answered.
+            PromptError: the model cannot follow a prompt, for example an unknown name.
+            InputError: the model cannot look at the image.
+            Cancelled: ``progress`` was told to stop; earlier prompts can still be answered.
         """
-        ...
 
 
 class VolumeModel(Protocol):
-    """A promptable model of volumes: look at an image once, then answer as many prompts as wanted."""
+    """A promptable model of volumes: prepare an image once, then answer any number of prompts."""
 
     device: str
     precision: str
@@ -314,7 +310,6 @@ class VolumeModel(Protocol):
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        ...
 
     def view(self, volume: Volume, progress: Progress) -> VolumeView:
         """Prepare an image: voxels as they are or cut to the user's window, never scaled; it is not written to.
@@ -323,14 +318,15 @@ class VolumeModel(Protocol):
             InputError: the model cannot look at it.
             Cancelled: ``progress`` was told to stop.
         """
-        ...
 
 
 def load_volume_model(card: ModelCard, files: Mapping[str, Path], device: str) -> VolumeModel:
-    """The adapter of a card's family, with its weights loaded; arguments and errors as those of
-    :func:`~.base.load_slice_model`."""
+    """Load the adapter of a card's family; arguments and errors as those of :func:`load_slice_model`."""
     model: VolumeModel = adapter_of(card).load(card, files, device)
     return model
+
+
+# Classification by words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -339,7 +335,7 @@ class TextVectors:
 
     Attributes:
         vectors: (texts, D) float32 of unit length.
-        truncated: for each text, whether it was longer than the model reads, so that its end was left out.
+        truncated: for each text, True where it was longer than the model reads, so that its end was left out.
     """
 
     vectors: NDArray[np.float32]
@@ -349,8 +345,8 @@ class TextVectors:
 class ImageTextModel(Protocol):
     """A model with a tower for pictures and one for texts, whose vectors are compared by their cosine.
 
-    Pictures are (rows, columns) grey or (rows, columns, 3) colour, uint8, and seen as a whole: brought to the model's
-    square without regard to their aspect, which the caller keeps by padding.
+    Pictures are (rows, columns) grey or (rows, columns, 3) colour, uint8. A whole picture is brought to the model's
+    square without regard to its aspect, which the caller keeps by padding.
     """
 
     device: str
@@ -360,20 +356,16 @@ class ImageTextModel(Protocol):
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        ...
 
     def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
-        """One vector of unit length for each picture, (pictures, D), in one batch."""
-        ...
+        """Encode pictures in one batch: (pictures, D), each row of unit length."""
 
     def encode_parts(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
-        """For each picture a grid of vectors of unit length, (pictures, rows, columns, D): its parts, as seen in it.
+        """Encode the parts of pictures: for each a grid of vectors of unit length, (pictures, rows, columns, D).
 
-        The models were not trained for this: it is what their last layer holds of each part, brought where the
-        vector of the whole picture is.
+        The models were not trained for this: it is the last layer's vector of each part, projected as the vector of
+        the whole picture is.
         """
-        ...
 
     def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
-        """One vector for each text."""
-        ...
+        """Encode texts, one vector for each."""

@@ -1,4 +1,4 @@
-"""A checkpoint's files: found by their names, read without running code, held to what a network needs."""
+"""Checkpoints: files found by their names, read without running code, and loaded strictly into a network."""
 
 import json
 import pickle
@@ -18,20 +18,41 @@ from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError
 from .protocols import Check
 
-# What torch raises where a file is damaged: all that was seen of 6000 damaged ones.
+# All that torch raised on 6000 damaged files.
 DAMAGED = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(pickle.UnpicklingError, struct.error),
 )
+# Patterns and their replacements, applied in order, each on the result of those before it.
+RenameRules = Sequence[tuple[str, str]]
+# The prompt encoder and the mask decoder, from the original SAM's names to those of transformers' convert_sam_to_hf.py.
+DECODER_RULES: RenameRules = (
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.0", r"\1.proj_in"),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.1", r"\1.layers.0"),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.2", r"\1.proj_out"),
+    (r"mask_downscaling\.0", "mask_embed.conv1"),
+    (r"mask_downscaling\.1", "mask_embed.layer_norm1"),
+    (r"mask_downscaling\.3", "mask_embed.conv2"),
+    (r"mask_downscaling\.4", "mask_embed.layer_norm2"),
+    (r"mask_downscaling\.6", "mask_embed.conv3"),
+    (r"output_upscaling\.0", "upscale_conv1"),
+    (r"output_upscaling\.1", "upscale_layer_norm"),
+    (r"output_upscaling\.3", "upscale_conv2"),
+    (r"point_embeddings", "point_embed"),
+    (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
+    (r"\.norm", ".layer_norm"),
+)
+# One table of SAM under two names. Transformers saves it once, or in its version 5 SAM 2's twice.
+_SHARED_TABLE = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
 
 
 def file_called(name: str, files: Mapping[str, Path]) -> Path | None:
-    """Where the file of that name lies, in whichever folder of its repository it is; None where the card has none."""
+    """Path of the file of that name, in any folder of its repository; None where the card has none."""
     return next((path for key, path in files.items() if key.rpartition("/")[2] == name), None)
 
 
 def required_file(name: str, files: Mapping[str, Path], card: ModelCard) -> Path:
-    """Where the file of that name lies.
+    """Path of the file of that name.
 
     Raises:
         CheckpointError: the card has none.
@@ -42,8 +63,13 @@ def required_file(name: str, files: Mapping[str, Path], card: ModelCard) -> Path
     return path
 
 
+def only_file(card: ModelCard, files: Mapping[str, Path]) -> Path:
+    """Path of the weights of a card whose checkpoint is a single file."""
+    return files[card.source.files[0].path]
+
+
 def read_json(path: Path, card: ModelCard) -> dict[str, Any]:
-    """A configuration file.
+    """Read a configuration file.
 
     Raises:
         CheckpointError: the file is unreadable, or not one object.
@@ -58,14 +84,14 @@ def read_json(path: Path, card: ModelCard) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path, card: ModelCard) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. The format cannot hold code; whatever else poses as it is refused.
+    """Read the tensors of a safetensors file to the CPU. The format cannot hold code.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another format.
     """
     try:
         return load_file(path)
-    # A header that lies about the sizes comes through as one of the latter two.
+    # A header with false sizes comes through as one of the latter two.
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{card.title}: {path.name} is damaged or not in the safetensors format; download it again"
@@ -73,7 +99,7 @@ def read_safetensors(path: Path, card: ModelCard) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path, card: ModelCard, under: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a file that ``torch.save`` wrote, without running any code that it may hold; on the CPU.
+    """Read the tensors of a file that ``torch.save`` wrote to the CPU, without running any code that it may hold.
 
     Args:
         path: the file; it holds a dictionary of tensors.
@@ -96,30 +122,63 @@ def read_pickle(path: Path, card: ModelCard, under: str | None = None) -> dict[s
     return content
 
 
-def load_strictly(
-    module: nn.Module, state: Mapping[str, Tensor], card: ModelCard, *, as_they_are: bool = False
-) -> None:
-    """Give a module its weights: all of them, no others, of the right shapes.
+def renamed(name: str, rules: RenameRules) -> str:
+    """Apply the rules to the name of a weight."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
-    ``as_they_are`` makes the tensors themselves the weights, instead of copying them into those that are there.
+
+def share_table(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add SAM's table of positions under both of its names, where the weights have it under one."""
+    table = next((state[name] for name in _SHARED_TABLE if name in state), None)
+    return dict(state) if table is None else {**dict.fromkeys(_SHARED_TABLE, table), **state}
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], card: ModelCard, *, assign: bool = False) -> None:
+    """Load weights into a module: all of them, no others, of the right shapes.
+
+    ``assign`` makes the tensors themselves the weights, instead of copying them into those that are there.
 
     Raises:
         CheckpointError: the weights are another network's.
     """
     try:
-        module.load_state_dict(state, strict=True, assign=as_they_are)
+        module.load_state_dict(state, strict=True, assign=assign)
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not hold the weights of {card.title}") from error
 
 
-def read_section(kind: type[Any], given: object, path: Path, card: ModelCard) -> Any:
-    """A part of a configuration.
-
-    Only what describes the network is read. Files of 2023 hold much else, which later transformers refuse or warn of.
+def read_config(path: Path, card: ModelCard, kind: type[Any], sections: Mapping[str, type[Any]], **numbers: int) -> Any:
+    """Read the sizes of a network from a config.json of transformers.
 
     Args:
-        kind: the class of the part.
-        given: what the file says of it.
+        path: the file.
+        card: for the messages.
+        kind: the class of the configuration.
+        sections: its parts, by their names in the file, and their classes.
+        numbers: whole numbers above zero beside the parts, and their defaults.
+
+    Raises:
+        CheckpointError: the file is unreadable, or describes another network.
+    """
+    document = read_json(path, card)
+    values = {name: document.get(name, default) for name, default in numbers.items()}
+    if document.get("model_type") != kind.model_type or not all(type(n) is int and n > 0 for n in values.values()):
+        raise unusable(path.name, card)
+    parts = {name: read_section(section, document.get(name, {}), path, card) for name, section in sections.items()}
+    return kind(**values, **{name: part.to_dict() for name, part in parts.items()})
+
+
+def read_section(kind: type[Any], section: object, path: Path, card: ModelCard) -> Any:
+    """Read a part of a configuration of transformers.
+
+    Only the keys that describe the network are read. Files of 2023 hold others, which later transformers refuse or
+    warn of.
+
+    Args:
+        kind: the class of the part, a ``PretrainedConfig``.
+        section: its value in the file.
         path: the file, for the messages.
         card: for the messages.
 
@@ -129,75 +188,39 @@ def read_section(kind: type[Any], given: object, path: Path, card: ModelCard) ->
     from huggingface_hub import errors
     from transformers import PretrainedConfig
 
-    usual = kind().to_dict()
-    names = usual.keys() - PretrainedConfig().to_dict().keys()
-    if not isinstance(given, dict):
+    defaults = kind().to_dict()
+    names = defaults.keys() - PretrainedConfig().to_dict().keys()
+    if not isinstance(section, dict):
         raise unusable(path.name, card)
-    known: Mapping[str, Any] = {key: value for key, value in given.items() if key in names and value is not None}
-    if not all(_is_like(key, value, usual[key]) for key, value in known.items()):
+    values = {key: value for key, value in section.items() if key in names and value is not None}
+    if not all(_has_type_of(key, value, defaults[key]) for key, value in values.items()):
         raise unusable(path.name, card)
-    refusals = getattr(errors, "StrictDataclassError", ValueError)  # what transformers from 5 on raises
+    refusals = getattr(errors, "StrictDataclassError", ValueError)  # raised by transformers from 5 on
     try:
-        return kind(**known)
+        return kind(**values)
     except (ValueError, KeyError, refusals) as error:
         raise unusable(path.name, card) from error
 
 
-def _is_like(key: str, value: object, usual: object) -> bool:
-    """Whether a value may stand where another does: of its type, and whole numbers above zero, but for tokens."""
-    if isinstance(usual, bool | str):
-        return isinstance(value, type(usual))
-    if isinstance(usual, list | tuple):
+def _has_type_of(key: str, value: object, default: object) -> bool:
+    """True for a value of the default's type; whole numbers are above zero, but for tokens."""
+    if isinstance(default, bool | str):
+        return isinstance(value, type(default))
+    if isinstance(default, list | tuple):
         return isinstance(value, list | tuple) and all(type(item) is int for item in value)
-    if isinstance(usual, float):
+    if isinstance(default, float):
         return isinstance(value, float | int)
     return type(value) is int and value >= (0 if key.endswith("_token_id") else 1)
 
 
 def unusable(name: str, card: ModelCard) -> CheckpointError:
-    """The error for a file that describes another network."""
+    """Make the error for a file that describes another network."""
     return CheckpointError(f"{card.title}: {name} does not describe a network of the family {card.family}")
 
 
-Rules = Sequence[tuple[str, str]]
-
-# Of the prompt encoder and the mask decoder (transformers' convert_sam_to_hf.py); order matters.
-DECODER_RULES = (
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.0", r"\1.proj_in"),
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.1", r"\1.layers.0"),
-    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.2", r"\1.proj_out"),
-    (r"mask_downscaling\.0", "mask_embed.conv1"),
-    (r"mask_downscaling\.1", "mask_embed.layer_norm1"),
-    (r"mask_downscaling\.3", "mask_embed.conv2"),
-    (r"mask_downscaling\.4", "mask_embed.layer_norm2"),
-    (r"mask_downscaling\.6", "mask_embed.conv3"),
-    (r"output_upscaling\.0", "upscale_conv1"),
-    (r"output_upscaling\.1", "upscale_layer_norm"),
-    (r"output_upscaling\.3", "upscale_conv2"),
-    (r"point_embeddings", "point_embed"),
-    (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
-    (r"\.norm", ".layer_norm"),
-)
-# One table of the original under two names. Transformers saves it once, or in its version 5 SAM 2's twice.
-_SHARED = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
-
-
-def renamed(name: str, rules: Rules) -> str:
-    """A name after every rule, a pattern and what replaces it, each on the result of those before it."""
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def with_shared_table(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with the table of positions under both of its names, where it came under one."""
-    table = next((state[name] for name in _SHARED if name in state), None)
-    return dict(state) if table is None else {**dict.fromkeys(_SHARED, table), **state}
-
-
 def weight_bytes(*modules: nn.Module) -> int:
-    """Memory taken by the weights, and by what else the modules keep, in bytes."""
-    return sum(kept.nbytes for module in modules for kept in (*module.parameters(), *module.buffers()))
+    """Memory taken by the parameters and buffers of modules, in bytes."""
+    return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
 
 
 @contextmanager

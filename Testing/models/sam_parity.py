@@ -104,7 +104,12 @@ def assert_parity(
     embedding = adapter.encode(image)
     said = []
     decode = adapter.network.decode
-    with patch.object(adapter.network, "decode", lambda *arguments: said.append(decode(*arguments)) or said[-1]):
+
+    def noted(*arguments, **named):
+        said.append(decode(*arguments, **named))
+        return said[-1]
+
+    with patch.object(adapter.network, "decode", noted):
         answer = adapter.decode(embedding, prompt, previous)
     logits, scores = said[0]
     torch.testing.assert_close(embedding.features, expected.features, rtol=0, atol=TOLERANCE)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BertConfig, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
-from FoundationSegLib.models.classification.two_towers import CLIP_MEAN, CLIP_STD
+from FoundationSegLib.models.classification.two_towers import CLIP_COLOURS
 
 SIZE = 64  # pixels, of CLIP's and SigLIP's small pictures
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -67,7 +67,11 @@ def write_clip(folder: Path, *, preprocessor: Mapping[str, Any] | None = None) -
     _write(folder, "special_tokens_map.json", tokens)
     _write(folder, "tokenizer_config.json", tokens | {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
     usual = {"crop_size": SIZE, "do_center_crop": True, "do_normalize": True, "do_resize": True, "resample": 3}
-    usual |= {"image_mean": CLIP_MEAN, "image_std": CLIP_STD, "size": SIZE, "feature_extractor_type": "CLIP"}
+    usual |= {
+        "image_mean": CLIP_COLOURS.mean,
+        "image_std": CLIP_COLOURS.std,
+        "size": SIZE,
+    }
     _write(folder, "preprocessor_config.json", usual | dict(preprocessor or {}))
     return _files(folder)
 
@@ -103,7 +107,7 @@ def open_clip_config(size: int) -> dict[str, Any]:
     name = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
     text = {"hf_model_name": name, "hf_tokenizer_name": name, "hf_proj_type": "mlp", "context_length": 256}
     text |= {"hf_pooler_type": "cls_last_hidden_state_pooler"}
-    prepared = {"mean": CLIP_MEAN, "std": CLIP_STD}
+    prepared = {"mean": CLIP_COLOURS.mean, "std": CLIP_COLOURS.std}
     return {"model_cfg": {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": prepared}
 
 

@@ -50,7 +50,7 @@ def inner_voxel(mask):
 @pytest.mark.parametrize("modality", IMAGES)
 def test_nninteractive_is_shown_the_side_that_was_clicked(shared_data, engine, monkeypatch, modality, header):
     """What the package holds of a click, a stroke, a box and a seed is inside the kidney that they were made in."""
-    from FoundationSegLib.models.segmentation.nninteractive import NnInteractive
+    from nnInteractive.inference.inference_session import nnInteractiveInferenceSession as Session
 
     image, labels = (shared_data(name) for name in IMAGES[modality])
     image, truth = read_volume(image), sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))
@@ -71,9 +71,8 @@ def test_nninteractive_is_shown_the_side_that_was_clicked(shared_data, engine, m
         ScribblePrompt((at(sides[LEFT][::-1]), at(np.add(sides[LEFT][::-1], (1, 0, 0)))), plane=axis),
         BoxPrompt(tuple(at(np.add(sides[LEFT][::-1], (n, n, 0))) for n in (-2, 2))),
     )
-    sessions = []
-    new_session = NnInteractive.new_session
-    monkeypatch.setattr(NnInteractive, "new_session", lambda model: sessions.append(new_session(model)) or sessions[-1])
+    sessions, set_image = [], Session.set_image
+    monkeypatch.setattr(Session, "set_image", lambda self, array: sessions.append(self) or set_image(self, array))
     engine.add_volume(seen.volume)
     request = PredictRequest(1, "nninteractive", seen.volume.key, (SegmentPrompts("Kidney", prompts),))
     engine.predict(request, Progress())

@@ -81,7 +81,7 @@ def vista3d_view(patient, plane_at=None):
     known = classes_of(read_catalogue()["vista3d"])
     view = vista3d.Vista3d(Balls(), known, "cpu", (96, 96, 96)).view(patient.volume, Progress())
     if plane_at is not None:
-        view.network.plane = float(view.grid.geometry.to_ijk(plane_at)[0])
+        view.model.network.plane = float(view.grid.geometry.to_ijk(plane_at)[0])
     return view
 
 

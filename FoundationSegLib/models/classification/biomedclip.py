@@ -1,41 +1,28 @@
-"""BiomedCLIP: a ViT of timm and a BERT of transformers under the names that open_clip gives their weights, in float32.
+"""BiomedCLIP: a ViT of timm and a BERT of transformers under the names that open_clip gives their weights.
 
 open_clip itself is not needed, and nothing is looked up on the Hub, as its loader would for the text tower's
 configuration: that is the checkpoint's config.json. Preparation, tokens and vectors are open_clip's for square
-pictures; of others the whole is seen, where it would crop the middle.
+pictures.
 """
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from ...catalog.model_cards import ModelCard
 from ...requests.scoring import Head
-from ..preprocessing import Normalisation
-from ..protocols import Check, TextVectors, unstoppable
-from ..weights import checked, read_json, read_section, required_file, unusable, weight_bytes
-from .two_towers import (
-    CLIP_MEAN,
-    CLIP_STD,
-    Preparation,
-    TextReader,
-    build_network,
-    grid,
-    read_tokenizer,
-    read_weights,
-    unit,
-)
+from ..preprocessing import Normalisation, parse_normalisation
+from ..weights import read_json, read_section, required_file, unusable
+from .two_towers import CLIP_COLOURS, Preparation, TextReader, TwoTowers, build_network, read_tokenizer, read_weights
 
 _TRUNK = "vit_base_patch16_224"
-# What open_clip_config.json has to say of the towers, beside their sizes: what is built here.
+# Required values of open_clip_config.json, beside the sizes: the towers that are built here.
 _VISION = {"timm_model_name": _TRUNK, "timm_pool": "", "timm_proj": "linear"}
 _TEXT = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"}
 
@@ -66,79 +53,35 @@ class Network(nn.Module):
         self.logit_scale = nn.Parameter(torch.zeros(()))
 
 
-class BiomedClip:
-    """The adapter."""
-
-    precision = "float32"
-
-    def __init__(self, network: Network, preparation: Preparation, reader: TextReader, device: str) -> None:
-        self.network, self.device = network, device
-        self.head = Head(float(network.logit_scale.exp()))
-        self._preparation, self._reader = preparation, reader
-
-    @property
-    def nbytes(self) -> int:
-        """Memory taken by the weights, in bytes."""
-        return weight_bytes(self.network)
-
-    @torch.inference_mode()
-    def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
-        """See :meth:`~.classifier_base.ImageTextModel.encode_images`."""
-        return unit(self.network.visual.head["proj"](self._seen(images, check)[:, 0]))
-
-    @torch.inference_mode()
-    def encode_parts(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
-        """See :meth:`~.classifier_base.ImageTextModel.encode_parts`: each patch through the way of the class token."""
-        return unit(grid(self.network.visual.head["proj"](self._seen(images, check)[:, 1:])))
-
-    @torch.inference_mode()
-    def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
-        """See :meth:`~.classifier_base.ImageTextModel.encode_texts`."""
-        return self._reader.encode([_clean(text) for text in texts], self._read, check)
-
-    def _seen(self, images: Sequence[NDArray[np.uint8]], check: Check) -> Tensor:
-        pixels = self._preparation(images, self.device)
-        with checked(self.network.visual.trunk.blocks, check):
-            return self.network.visual.trunk.forward_features(pixels)
-
-    def _read(self, tokens: Any) -> Tensor:
-        ids = tokens["input_ids"].to(self.device)
-        pad = self.network.text.transformer.config.pad_token_id
-        read = self.network.text.transformer(input_ids=ids, attention_mask=(ids != pad).long())
-        return self.network.text.proj(read.last_hidden_state[:, 0])
-
-
-def _clean(text: str) -> str:
-    """As open_clip cleans texts, but for its repair of wrongly decoded ones."""
+def clean(text: str) -> str:
+    """Clean a text as open_clip does, but for its repair of wrongly decoded ones."""
     return " ".join(html.unescape(html.unescape(text)).split())
 
 
 def _read_sizes(path: Path, card: ModelCard) -> tuple[int, int, int, Normalisation]:
-    """From open_clip_config.json: the width of the vectors, the side of pictures, the length of texts, the colours.
+    """Read from open_clip_config.json the width of the vectors, the side of pictures, the length of texts, the colours.
 
     Raises:
         CheckpointError: the file is unreadable, or describes other towers.
     """
     document = read_json(path, card)
-    model, prepared = document.get("model_cfg"), document.get("preprocess_cfg", {})
+    model, preparation = document.get("model_cfg"), document.get("preprocess_cfg", {})
     parts = [model.get(name) for name in ("vision_cfg", "text_cfg")] if isinstance(model, dict) else []
-    if not (parts and all(isinstance(part, dict) for part in (*parts, prepared))):
+    if not (parts and all(isinstance(part, dict) for part in (*parts, preparation))):
         raise unusable(path.name, card)
     vision, text = parts
     width, size, length = model.get("embed_dim"), vision.get("image_size", 224), text.get("context_length", 77)
     known = all(vision.get(key) == value for key, value in _VISION.items())
     known &= all(text.get(key) == value for key, value in _TEXT.items())
-    mean, std = prepared.get("mean", CLIP_MEAN), prepared.get("std", CLIP_STD)
-    colours = [*mean, *std] if isinstance(mean, list | tuple) and isinstance(std, list | tuple) else []
-    if not (known and all(type(n) is int and n > 0 for n in (width, size, length))):
+    renamed = {f"image_{key}": preparation[key] for key in ("mean", "std") if key in preparation}
+    colours = parse_normalisation(renamed, CLIP_COLOURS)
+    if colours is None or not (known and all(type(n) is int and n > 0 for n in (width, size, length))):
         raise unusable(path.name, card)
-    if len(colours) != 6 or not all(type(n) in (int, float) for n in colours) or min(std) <= 0:
-        raise unusable(path.name, card)
-    return width, size, length, Normalisation(tuple(mean), tuple(std))
+    return width, size, length, colours
 
 
-def load(card: ModelCard, files: Mapping[str, Path], device: str) -> BiomedClip:
-    """The adapter with the weights of its files.
+def load(card: ModelCard, files: Mapping[str, Path], device: str) -> TwoTowers:
+    """Load the adapter with its files.
 
     Raises:
         CheckpointError: a file is missing or damaged, or they do not describe and hold BiomedCLIP's towers.
@@ -146,11 +89,26 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> BiomedClip:
     path = required_file("open_clip_config.json", files, card)
     width, size, length, colours = _read_sizes(path, card)
     text_path = required_file("config.json", files, card)
-    config: Any = read_section(BertConfig, read_json(text_path, card), text_path, card)
+    config = read_section(BertConfig, read_json(text_path, card), text_path, card)
     if length > config.max_position_embeddings:
         raise unusable(path.name, card)
-    network: Any = build_network(
+    network = build_network(
         lambda: Network(config, width, size), read_weights(card, files), card, device, text_path.name
     )
     reader = TextReader(read_tokenizer(card, files), length, is_padded=False)
-    return BiomedClip(network, Preparation(size, colours, by_pillow=True), reader, device)
+    trunk, project, bert = network.visual.trunk, network.visual.head["proj"], network.text.transformer
+
+    def images(pixels: Tensor) -> Tensor:
+        return project(trunk.forward_features(pixels)[:, 0])
+
+    def parts(pixels: Tensor) -> Tensor:
+        """Project each patch as the class token."""
+        return project(trunk.forward_features(pixels)[:, 1:])
+
+    def texts(tokens: Any) -> Tensor:
+        ids = tokens["input_ids"].to(device)
+        output = bert(input_ids=ids, attention_mask=(ids != bert.config.pad_token_id).long())
+        return network.text.proj(output.last_hidden_state[:, 0])
+
+    preparation, head = Preparation(size, colours, by_pillow=True), Head(float(network.logit_scale.exp()))
+    return TwoTowers(network, device, head, preparation, reader, trunk.blocks, images, parts, texts, clean)

@@ -1,4 +1,7 @@
-"""What the adapters for classification by words share: pictures to batches, texts to tokens, vectors of unit length."""
+"""Networks with a tower for pictures and one for texts: the adapter that their families share, and their checkpoints.
+
+Pictures that are not square are seen whole, where the processors of transformers and open_clip crop the middle.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +19,27 @@ from torchvision.transforms.v2.functional import InterpolationMode, resize
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError
 from ...installation.packages import missing_packages, requirement_name
-from ..preprocessing import Normalisation
-from ..protocols import Check, TextVectors
-from ..weights import file_called, load_strictly, read_json, read_pickle, read_safetensors, required_file, unusable
+from ...requests.scoring import Head
+from ..preprocessing import Normalisation, channels_first, parse_normalisation
+from ..protocols import Check, TextVectors, unstoppable
+from ..weights import (
+    checked,
+    file_called,
+    load_strictly,
+    read_json,
+    read_pickle,
+    read_safetensors,
+    required_file,
+    unusable,
+    weight_bytes,
+)
 
-# What one step of a text tower computes at most, in tokens: some 300 MB of activations in a network of usual width, and
-# a hundred texts of SigLIP, each of 64, at once.
+# Largest batch of a text tower, in tokens: some 300 MB of activations in a network of usual width, and a hundred texts
+# of SigLIP, each of 64, at once.
 _TOKENS = 2**13
+# Buffers that only count up; old checkpoints hold them, newer ones do not.
+_COUNTING_BUFFERS = ("position_ids", "token_type_ids")
+CLIP_COLOURS = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def unit(vectors: Tensor) -> NDArray[np.float32]:
@@ -38,14 +55,14 @@ def grid(parts: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How pictures become a batch.
+    """Turns pictures into a batch.
 
     Attributes:
         size: the side of the model's square, in pixels.
         normalisation: mean and deviation.
         resample: the kernel, by Pillow's number: 2 is linear, 3 cubic; both smooth where they shrink.
-        by_pillow: whether Pillow resizes, as in open_clip, or torchvision, as in transformers: they differ by one grey
-            level here and there.
+        by_pillow: True where Pillow resizes, as in open_clip, or else torchvision, as in transformers: they differ by
+            one grey level here and there.
     """
 
     size: int
@@ -55,32 +72,25 @@ class Preparation:
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
         """(pictures, 3, size, size) float32 on the device."""
-        resized = [self._by_pillow(image) if self.by_pillow else self._by_torch(image) for image in images]
-        return torch.cat([self.normalisation(one) for one in resized]).to(device)
+        return torch.cat([self.normalisation(self._resized(image)) for image in images]).to(device)
 
-    def _by_torch(self, image: NDArray[np.uint8]) -> Tensor:
-        channels = torch.from_numpy(np.ascontiguousarray(_channels_first(image)))[None]
+    def _resized(self, image: NDArray[np.uint8]) -> Tensor:
+        square = (self.size, self.size)
+        if self.by_pillow:
+            return channels_first(np.array(Image.fromarray(image).resize(square, Image.Resampling(self.resample))))
         mode = InterpolationMode.BICUBIC if self.resample == 3 else InterpolationMode.BILINEAR
-        return resize(channels, [self.size, self.size], interpolation=mode, antialias=True)
-
-    def _by_pillow(self, image: NDArray[np.uint8]) -> Tensor:
-        resized = Image.fromarray(image).resize((self.size, self.size), Image.Resampling(self.resample))
-        return torch.from_numpy(np.ascontiguousarray(_channels_first(np.array(resized))))[None]
-
-
-def _channels_first(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
+        return resize(channels_first(image), list(square), interpolation=mode, antialias=True)
 
 
 @dataclass(frozen=True, slots=True)
 class TextReader:
-    """Texts to tokens.
+    """Turns texts into tokens.
 
     Attributes:
         tokenizer: of transformers.
-        length: how many tokens the model reads.
-        is_padded: whether every text is padded to that length, because the model was trained so; otherwise only to the
-            longest of its batch, which changes nothing where padding is masked.
+        length: the longest text that the model reads, in tokens.
+        is_padded: True where every text is padded to that length, because the model was trained so; otherwise only to
+            the longest of its batch, which changes nothing where padding is masked.
     """
 
     tokenizer: Any
@@ -88,7 +98,7 @@ class TextReader:
     is_padded: bool
 
     def encode(self, texts: Sequence[str], tower: Callable[[Any], Tensor], check: Check) -> TextVectors:
-        """Encode texts by a tower that takes tokens and gives (texts, D), short texts with short ones.
+        """Encode texts by ``tower``, which takes tokens, in batches that sort short texts with short ones.
 
         The vectors are in the order of the texts.
         """
@@ -103,14 +113,14 @@ class TextReader:
         return TextVectors(np.stack(vectors), tuple(length > self.length for length in lengths))
 
     def tokens(self, texts: Sequence[str]) -> Any:
-        """The tokens of texts, cut to the model's length, and padded."""
+        """Tokens of texts, cut to the model's length, and padded."""
         padding = "max_length" if self.is_padded else True
         return self.tokenizer(
             list(texts), padding=padding, max_length=self.length, truncation=True, return_tensors="pt"
         )
 
     def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Numbers of texts, those of one batch together: no more than so many tokens, padding included."""
+        """Numbers of the texts of each batch: no more than so many tokens, padding included."""
         batch: list[int] = []
         for n in order:
             longest = self.length if self.is_padded else min(lengths[n], self.length)
@@ -122,13 +132,60 @@ class TextReader:
             yield batch
 
 
-# Counted up in every network, and in old checkpoints none the less.
-_COUNTED = ("position_ids", "token_type_ids")
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+@dataclass(frozen=True, slots=True)
+class TwoTowers:
+    """The adapter of every family with two towers, in float32.
+
+    Attributes:
+        network: both towers, on the device.
+        device: ``"cuda"``, ``"mps"`` or ``"cpu"``.
+        head: scale and bias of the logits.
+        preparation: turns pictures into a batch.
+        reader: turns texts into tokens.
+        blocks: the layers of the picture tower; the work can be stopped before each.
+        images: from a batch of pictures to their vectors, (pictures, D).
+        parts: from a batch of pictures to the vectors of their patches, (pictures, patches, D).
+        texts: from tokens to the vectors of the texts, (texts, D).
+        clean: prepares a text for the tokenizer.
+    """
+
+    network: nn.Module
+    device: str
+    head: Head
+    preparation: Preparation
+    reader: TextReader
+    blocks: Sequence[nn.Module]
+    images: Callable[[Tensor], Tensor]
+    parts: Callable[[Tensor], Tensor]
+    texts: Callable[[Any], Tensor]
+    clean: Callable[[str], str] = str
+    precision: str = "float32"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        return weight_bytes(self.network)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """Encode pictures in one batch: (pictures, D), each row of unit length."""
+        with checked(self.blocks, check):
+            return unit(self.images(self.preparation(images, self.device)))
+
+    @torch.inference_mode()
+    def encode_parts(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """Encode the patches of pictures: (pictures, rows, columns, D), vectors of unit length."""
+        with checked(self.blocks, check):
+            return unit(grid(self.parts(self.preparation(images, self.device))))
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
+        """Encode texts, one vector for each."""
+        return self.reader.encode([self.clean(text) for text in texts], self.texts, check)
 
 
 def read_weights(card: ModelCard, files: Mapping[str, Path]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, whichever of the two formats it is in, without those that are counted up.
+    """Read the tensors of a checkpoint, in either of the two formats, without buffers that only count up.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -140,16 +197,16 @@ def read_weights(card: ModelCard, files: Mapping[str, Path]) -> dict[str, Tensor
         names = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
         name = next((name for name in names if file_called(name, files)), names[0])
         state = read_pickle(required_file(name, files, card), card)
-    return {name: value for name, value in state.items() if not name.endswith(_COUNTED)}
+    return {name: value for name, value in state.items() if not name.endswith(_COUNTING_BUFFERS)}
 
 
 def build_network(
     make: Callable[[], nn.Module], state: Mapping[str, Tensor], card: ModelCard, device: str, name: str
-) -> nn.Module:
-    """A network with its weights, float32, for inference.
+) -> Any:
+    """Build a network with its weights, float32, for inference.
 
     Args:
-        make: makes it, with whatever weights.
+        make: makes it, with any weights.
         state: the weights, all of them and no others.
         card: for the messages.
         device: where it shall compute.
@@ -164,18 +221,18 @@ def build_network(
             network = make()
     except (ValueError, KeyError, TypeError) as error:
         raise unusable(name, card) from error
-    load_strictly(network, {key: value.float() for key, value in state.items()}, card, as_they_are=True)
+    load_strictly(network, {key: value.float() for key, value in state.items()}, card, assign=True)
     for module in network.modules():
-        for key, kept in module.named_buffers(recurse=False):
-            if key not in _COUNTED:
+        for key, buffer in module.named_buffers(recurse=False):
+            if key not in _COUNTING_BUFFERS:
                 raise CheckpointError(f"{card.title}: this version of the packages builds another network: {key}")
-            counted = torch.arange(kept.shape[-1]) if key == "position_ids" else torch.zeros(1, dtype=torch.long)
-            setattr(module, key, counted.expand(kept.shape).clone())
+            count = torch.arange(buffer.shape[-1]) if key == "position_ids" else torch.zeros(1, dtype=torch.long)
+            setattr(module, key, count.expand(buffer.shape).clone())
     return network.to(device).eval().requires_grad_(False)
 
 
 def read_tokenizer(card: ModelCard, files: Mapping[str, Path]) -> Any:
-    """The tokenizer of a checkpoint's folder; nothing is looked up elsewhere, and no code of the folder is run.
+    """Read the tokenizer of a checkpoint's folder; nothing is downloaded, and no code of the folder is run.
 
     Raises:
         CheckpointError: its files are missing or damaged.
@@ -187,61 +244,57 @@ def read_tokenizer(card: ModelCard, files: Mapping[str, Path]) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True, trust_remote_code=False)
-    except ImportError as error:  # transformers says so at length, and not as Python does
+    except ImportError as error:  # transformers raises it without the name of the package
         name = next(map(requirement_name, missing_packages(card.packages)), "that its tokenizer asks for")
         raise ModuleNotFoundError(str(error), name=name) from error
-    except Exception as error:  # the parsers of three formats, one of them in Rust, raise what they like
+    except Exception as error:  # the parsers of three formats, one of them in Rust, raise errors of any type
         raise CheckpointError(f"{card.title}: its tokenizer cannot be read; download it again") from error
 
 
-def read_preparation(path: Path | None, card: ModelCard, size: int, usual: Preparation) -> Preparation:
-    """How a preprocessor_config.json has pictures prepared; the usual where it is silent or missing.
+def read_preparation(path: Path | None, card: ModelCard, default: Preparation) -> Preparation:
+    """Read a preprocessor_config.json; the default where it names no value, or where there is no file.
 
     Raises:
-        CheckpointError: the file is unreadable, or asks for another size, or for what is not done here.
+        CheckpointError: the file is unreadable, or asks for another size or for steps that are not done here.
     """
     if path is None:
-        return usual
+        return default
     document = read_json(path, card)
-    wanted = document.get("size", size)
-    sides = set(wanted.values()) if isinstance(wanted, dict) else {wanted}
-    mean, std = document.get("image_mean", usual.normalisation.mean), document.get("image_std", usual.normalisation.std)
-    factor = document.get("rescale_factor", usual.normalisation.factor)
-    resample = document.get("resample", usual.resample)
-    numbers = [*mean, *std, factor] if isinstance(mean, list | tuple) and isinstance(std, list | tuple) else []
+    size = document.get("size", default.size)
+    sides = set(size.values()) if isinstance(size, dict) else {size}
+    normalisation = parse_normalisation(document, default.normalisation)
+    resample = document.get("resample", default.resample)
     steps = all(document.get(key, True) is True for key in ("do_resize", "do_rescale", "do_normalize"))
-    fits = sides == {size} and steps and resample in (2, 3) and len(numbers) == 7
-    if not (fits and all(type(n) in (int, float) for n in numbers) and min(*std, factor) > 0):
+    if normalisation is None or sides != {default.size} or not steps or resample not in (2, 3):
         raise CheckpointError(f"{card.title}: {path.name} asks for a preparation of pictures that is not this model's")
-    return Preparation(size, Normalisation(tuple(mean), tuple(std), factor), resample, usual.by_pillow)
+    return Preparation(default.size, normalisation, resample)
 
 
 def load_towers(
     card: ModelCard,
     files: Mapping[str, Path],
     device: str,
-    read_config: Callable[[Path, ModelCard], Any],
+    config: Any,
     make: Callable[[Any], nn.Module],
-    usual: Normalisation,
+    colours: Normalisation,
     is_padded: bool,
 ) -> tuple[Any, Preparation, TextReader]:
-    """The network, the preparation of pictures and the reader of texts in a folder of transformers.
+    """Load the network, the preparation of pictures and the reader of texts of a folder of transformers.
 
     Args:
-        card, files, device: as every adapter's ``load`` gets them.
-        read_config: the network's sizes, out of config.json.
-        make: the network of these sizes, with whatever weights.
-        usual: how pictures are prepared where the folder does not say.
+        card: the model.
+        files: its files, by the path the card gives them.
+        device: where it shall compute.
+        config: the network's sizes.
+        make: makes the network of these sizes, with any weights.
+        colours: mean and deviation of pictures where the folder does not name them.
         is_padded: texts are filled up to the longest that the network takes.
 
     Raises:
         CheckpointError: a file is missing or damaged, or they do not describe and hold the network.
     """
-    path = required_file("config.json", files, card)
-    config = read_config(path, card)
-    network = build_network(lambda: make(config), read_weights(card, files), card, device, path.name)
-    size = config.vision_config.image_size
-    kept = file_called("preprocessor_config.json", files)
-    preparation = read_preparation(kept, card, size, Preparation(size, usual))
+    network = build_network(lambda: make(config), read_weights(card, files), card, device, "config.json")
+    default = Preparation(config.vision_config.image_size, colours)
+    preparation = read_preparation(file_called("preprocessor_config.json", files), card, default)
     reader = TextReader(read_tokenizer(card, files), config.text_config.max_position_embeddings, is_padded=is_padded)
     return network, preparation, reader

@@ -11,10 +11,10 @@ class PackedConv:
     torch does not offer these publicly: :func:`fast_path_available` tells whether they are there.
 
     Args:
-        layer: where weight and bias come from.
-        shape: rows and columns that it will mostly see; oneDNN lays the weights out for them.
-        gelu: whether a GELU follows.
-        halo: whether the rows above and below come with the tensor, so that only columns are padded.
+        layer: the source of weight and bias.
+        shape: rows and columns of most inputs; oneDNN lays the weights out for them.
+        gelu: True where a GELU follows.
+        halo: True where the rows above and below come with the tensor, so that only columns are padded.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class PackedConv:
         self.channels = weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The layer's output, (rows, columns, channels)."""
+        """Run the layer: (rows, columns, channels)."""
         y = torch.ops.mkldnn._convolution_pointwise(
             as_image(x), self._weight, self._bias, *self._geometry, *self._after
         )
         return y[0].permute(1, 2, 0)
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """``total``, (rows, columns, channels), with the layer's output for x added in place; never a GELU."""
+        """Add the layer's output for x to ``total``, (rows, columns, channels), in place; never a GELU."""
         torch.ops.mkldnn._convolution_pointwise_.binary(
             as_image(total), as_image(x), self._weight, self._bias, *self._geometry, "add", 1.0, None, [], None
         )

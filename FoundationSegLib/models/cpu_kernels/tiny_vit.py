@@ -22,13 +22,13 @@ STRIP_PIXELS = 8192  # pixels or tokens in a strip: 377 ms a slice; 394 ms with 
 
 
 def _strips(rows: int, columns: int, multiple: int = 1) -> list[tuple[int, int]]:
-    """First and last (excluded) row of every strip; but for the last, they hold a multiple of so many rows."""
+    """First and last (excluded) row of every strip; all but the last hold a multiple of ``multiple`` rows."""
     step = max(1, STRIP_PIXELS // (columns * multiple)) * multiple
     return [(first, min(first + step, rows)) for first in range(0, rows, step)]
 
 
 def _with_neighbours(rows_of: Callable[[int, int], Tensor], first: int, last: int, height: int) -> Tensor:
-    """The rows first to last (excluded) and one more on either side, zeros outside the image."""
+    """Rows ``first`` to ``last`` (excluded) and one more on either side, zeros outside the image."""
     low, high = max(first - 1, 0), min(last + 1, height)
     rows = rows_of(low, high)
     missing = (low - first + 1, last + 1 - high)
@@ -46,7 +46,7 @@ class _Expanding:
         self._project = PackedConv(module.conv3, (shape[0], columns // self.stride))
 
     def merge(self, x: Tensor) -> Tensor:
-        """PatchMerging: (rows, columns, channels) to (rows / stride, columns / stride, more channels)."""
+        """Merge patches: (rows, columns, channels) to (rows / stride, columns / stride, more channels)."""
         rows, columns = x.shape[0], x.shape[1]
         out = x.new_empty(rows // self.stride, columns // self.stride, self._project.channels)
         for first, last in _strips(rows, columns, self.stride):
@@ -55,7 +55,7 @@ class _Expanding:
         return out
 
     def convolve(self, x: Tensor, expanded: Callable[[int, int], Tensor], check: Check) -> Tensor:
-        """MBConv: the same shape as x; ``expanded`` gives x after the first GELU, for a range of rows."""
+        """Convolve as MBConv; the shape of x stays. ``expanded`` gives x after the first GELU, for a range of rows."""
         out = torch.empty_like(x)
         for first, last in _strips(x.shape[0], x.shape[1]):
             check()
@@ -80,7 +80,7 @@ class _Block:
         self._narrow = PackedConv(module.mlp.fc2, shape)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The block's output; x, (rows, columns, channels), is overwritten."""
+        """Run the block; x, (rows, columns, channels), is overwritten."""
         rows, columns = x.shape[:2]
         for first, last in _strips(rows, columns, self._window):
             self._project.add_to(x[first:last], self._attend(x[first:last]))
@@ -106,10 +106,15 @@ class _Block:
 
 
 class StripEncoder:
-    """The encoder of :class:`~.lite_medsam.LiteMedSam` for the CPU, from its modules with folded batch norms."""
+    """LiteMedSAM's encoder for the CPU.
 
-    def __init__(self, modules: nn.Module, size: int) -> None:
-        embed, (first, *stages) = modules.patch_embed, modules.stages
+    Args:
+        encoder: its modules ``patch_embed``, ``stages`` and ``neck``, with folded batch norms.
+        size: the side of the image, in pixels.
+    """
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        embed, (first, *stages) = encoder.patch_embed, encoder.stages
         self._embed = (PackedConv(embed.conv1, (1, size), gelu=True), PackedConv(embed.conv2, (1, size)))
         self._convs = [_Expanding(module, size) for module in first.blocks]
         self._stages: list[tuple[_Expanding, list[_Block]]] = []
@@ -118,19 +123,19 @@ class StripEncoder:
             merge = _Expanding(stage.downsample, columns)
             columns //= merge.stride
             self._stages.append((merge, [_Block(block, columns) for block in stage.blocks]))
-        reduce, self._norm, mix, self._last_norm = modules.neck
+        reduce, self._norm, mix, self._last_norm = encoder.neck
         self._reduce, self._mix = (PackedConv(conv, (columns, columns)) for conv in (reduce, mix))
 
     def grey(self, levels: Tensor, pixels: Tensor, check: Check = unstoppable) -> Tensor:
-        """The embedding of a grey image, (1, 256, size / 4, size / 4).
+        """Embed a grey image: (1, 256, size / 4, size / 4).
 
-        What comes before the first 3x3 convolution sees single pixels: worked out once for every grey level, and
-        then looked up.
+        The layers before the first 3x3 convolution see single pixels: they run once for every grey level, whose result
+        is then looked up.
 
         Args:
-            levels: (levels,) float32, what each grey level means, 0..1.
+            levels: (levels,) float32, the value of each grey level, 0..1.
             pixels: (size, size) int32, the level of every pixel.
-            check: called every few milliseconds; what it raises ends the work.
+            check: called every few milliseconds; an exception of it ends the work.
         """
         embedded = self._embed_pixels(levels[None, :, None].expand(1, -1, 3).contiguous())
         expanded = self._convs[0].expand(embedded)[0]
@@ -142,7 +147,7 @@ class StripEncoder:
         return self._encode(x, lambda low, high: rows_of(expanded, low, high), check)
 
     def colour(self, pixels: Tensor, check: Check = unstoppable) -> Tensor:
-        """The embedding of an image (size, size, 3), float32, 0..1; ``check`` as above."""
+        """Embed an image (size, size, 3), float32, 0..1; ``check`` as for :meth:`grey`."""
         x = self._embed_pixels(pixels)
         return self._encode(x, lambda low, high: self._convs[0].expand(x[low:high]), check)
 

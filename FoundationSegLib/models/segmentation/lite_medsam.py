@@ -1,8 +1,8 @@
 """LiteMedSAM: a TinyViT encoder and SAM's decoder, distilled from MedSAM; boxes on slices.
 
-The network is put together from timm's TinyViT and transformers' SAM; preparation and the hand-over between slices
+The network is put together from timm's TinyViT and transformers' SAM; preparation and the box for the next slice
 follow CVPR24_LiteMedSAM_infer.py of bowang-lab/MedSAM, branch LiteMedSAM, but for slices below 256 pixels, which are
-enlarged smoothly (:func:`~.resize.resize_weights`).
+enlarged smoothly (:func:`~..preprocessing.resize_weights`).
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.layers import LayerNorm2d
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
@@ -21,9 +22,11 @@ from ..cpu_kernels.fused_convolution import fast_path_available
 from ..cpu_kernels.tiny_vit import StripEncoder
 from ..preprocessing import longest_side_shape, resize_longest_side
 from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from ..weights import DECODER_RULES, load_strictly, read_pickle, renamed, weight_bytes, with_shared_table
-from .sam import PromptTensors, SamDecoder, SamEmbedding, as_score, box_around, scaled_box, unpadded
+from ..weights import DECODER_RULES, load_strictly, only_file, read_pickle, renamed, share_table, weight_bytes
+from .sam import SamDecoder, SamEmbedding, as_score, box_around, scaled_box, unpadded
 
+SIZE = 256  # side of the image and of the masks that the network works on, in pixels
+NEXT_BOX_MARGIN = 3  # by how much the next slice's box exceeds this slice's mask, in pixels of the resized image
 _ENCODER_RULES = (
     (r"patch_embed\.seq\.0", "patch_embed.conv1"),
     (r"patch_embed\.seq\.2", "patch_embed.conv2"),
@@ -33,32 +36,6 @@ _ENCODER_RULES = (
     (r"layers\.(\d)\.blocks", r"stages.\1.blocks"),
     (r"\.c\.weight", ".conv.weight"),
 )
-
-
-def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of the encoder and of the decoder, under the names of the modules here."""
-    prefix = "image_encoder."
-    encoder = {renamed(k.removeprefix(prefix), _ENCODER_RULES): v for k, v in state.items() if k.startswith(prefix)}
-    decoder = {renamed(k, DECODER_RULES): v for k, v in state.items() if not k.startswith(prefix)}
-    return encoder, with_shared_table(decoder)
-
-
-SIZE = 256  # side of the image and of the masks that the network works on, in pixels
-HAND_OVER_MARGIN = 3  # by how much the next slice's box exceeds this slice's mask, in pixels of the resized image
-
-
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of a (B, C, H, W) tensor, at every pixel; epsilon 1e-6 as in SAM's neck."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The normalised tensor, same shape."""
-        last = nn.functional.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
-        return last.permute(0, 3, 1, 2)
 
 
 class LiteMedSamEncoder(nn.Module):
@@ -74,7 +51,7 @@ class LiteMedSamEncoder(nn.Module):
             num_classes=0,
             drop_path_rate=0.0,
         )
-        # Where LiteMedSAM differs from TinyViT: patches are single pixels, and the last merge keeps the resolution.
+        # LiteMedSAM differs from TinyViT: patches are single pixels, and the last merge keeps the resolution.
         body.patch_embed.conv1.conv = nn.Conv2d(3, 32, 1, bias=False)
         body.patch_embed.conv2.conv = nn.Conv2d(32, 64, 1, bias=False)
         body.stages[3].downsample.conv2.conv.stride = (1, 1)
@@ -82,18 +59,18 @@ class LiteMedSamEncoder(nn.Module):
         self.stages = body.stages
         self.neck = nn.Sequential(
             nn.Conv2d(320, 256, 1, bias=False),
-            ChannelNorm(256),
+            LayerNorm2d(256, eps=1e-6),
             nn.Conv2d(256, 256, 3, padding=1, bias=False),
-            ChannelNorm(256),
+            LayerNorm2d(256, eps=1e-6),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The embedding of a batch of images."""
+        """Embed a batch of images."""
         return self.neck(self.stages(self.patch_embed(x)))
 
 
 def build_decoder() -> SamModel:
-    """SAM's prompt encoder and mask decoder at 256 pixels, without an image encoder."""
+    """Build SAM's prompt encoder and mask decoder at 256 pixels, without an image encoder."""
     config = SamConfig(
         vision_config=SamVisionConfig(image_size=SIZE, patch_size=4, num_hidden_layers=1, global_attn_indexes=[0]),
         prompt_encoder_config=SamPromptEncoderConfig(image_size=SIZE, patch_size=4),
@@ -142,7 +119,7 @@ class LiteMedSam:
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> SamEmbedding:
-        """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped on the CPU only."""
+        """Encode a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped on the CPU only."""
         features = self._decode.laid_out(self._features(image, check))
         return SamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
 
@@ -157,22 +134,22 @@ class LiteMedSam:
 
     @torch.inference_mode()
     def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
-        """The mask in the prompt's box, all that this model understands."""
+        """Segment the object in the prompt's box, the only prompt of this model."""
         box = torch.tensor([[box_to_network(prompt.box, embedding.shape)]], dtype=torch.float32, device=self.device)
-        logits, scores = self._decode(embedding.features, PromptTensors(boxes=box))
-        # Above 0 is what the official script's sigmoid above 0.5 means.
+        logits, scores = self._decode(embedding.features, boxes=box)
+        # The official script's sigmoid above 0.5 is a logit above 0.
         mask = unpadded(logits[None], SIZE, embedding.resized, embedding.shape) > 0
         return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]))
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
-        """The box for the next slice: around this mask once resized, and three of the network's pixels or more."""
-        margin = HAND_OVER_MARGIN + wider
+        """Box for the next slice: around this mask once resized, wider by three of the network's pixels or more."""
+        margin = NEXT_BOX_MARGIN + wider
         box = box_around(resize_longest_side(mask.astype(np.uint8), SIZE), (margin, margin), (SIZE, SIZE))
         return box and scaled_box(box, (max(mask.shape) / SIZE,) * 2)
 
 
 def prepare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the encoder sees of a slice: (1, 3, 256, 256) float32, 0..1.
+    """Prepare a slice for the encoder: (1, 3, 256, 256) float32, 0..1.
 
     Longest side to 256 in 8 bits, darkest to 0 and brightest to 1, zeros at the bottom and right.
     """
@@ -183,7 +160,7 @@ def prepare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def prepare_grey(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """The same of a grey slice, as (256,) float32, what each level means, and (256, 256), the level of every pixel."""
+    """Prepare a grey slice as (256,) float32, the value of each level, and (256, 256), the level of every pixel."""
     small = resize_longest_side(image, SIZE)
     padded = np.full((SIZE, SIZE), small.min(), np.int32)
     padded[: small.shape[0], : small.shape[1]] = small
@@ -191,13 +168,13 @@ def prepare_grey(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray
 
 
 def _stretch(levels: NDArray[np.integer], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Levels on the scale where the image's darkest is 0 and its brightest 1."""
+    """Scale levels so that the image's darkest is 0 and its brightest 1."""
     low, high = float(image.min()), float(image.max())
     return (levels.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-8))
 
 
 def box_to_network(box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
-    """A box of a slice's pixels in those of the network: scaled and cut to whole numbers, as the official script does.
+    """Convert a box to the network's pixels: scaled and cut to whole numbers, as the official script does.
 
     The tiny addend keeps boxes that :meth:`LiteMedSam.box_around` scaled up whole on the way back.
     """
@@ -205,13 +182,21 @@ def box_to_network(box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
     return x0, y0, x1, y1
 
 
+def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split a checkpoint into the weights of the encoder and of the decoder, under the names of the modules here."""
+    prefix = "image_encoder."
+    encoder = {renamed(k.removeprefix(prefix), _ENCODER_RULES): v for k, v in state.items() if k.startswith(prefix)}
+    decoder = {renamed(k, DECODER_RULES): v for k, v in state.items() if not k.startswith(prefix)}
+    return encoder, share_table(decoder)
+
+
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> LiteMedSam:
-    """The adapter with the weights of its single file.
+    """Load the adapter with its single file.
 
     Raises:
         CheckpointError: the file is unreadable, or holds other weights.
     """
-    encoder_state, decoder_state = split_checkpoint(read_pickle(files[card.source.files[0].path], card))
+    encoder_state, decoder_state = split_checkpoint(read_pickle(only_file(card, files), card))
     encoder, decoder = LiteMedSamEncoder(), build_decoder()
     load_strictly(encoder, encoder_state, card)
     load_strictly(decoder, decoder_state, card)

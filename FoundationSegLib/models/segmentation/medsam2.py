@@ -1,7 +1,9 @@
 """MedSAM2: SAM 2.1 tiny at 512 pixels, trained on medical volumes; a box or a mask on a slice, followed both ways.
 
 Preparation and rules follow medsam2_infer_3D_CT.py of bowang-lab/MedSAM2: slices are resized by Pillow, the way down
-starts afresh, and of an object the largest connected part is kept. Ma J et al., arXiv:2504.03600.
+starts afresh, and of an object the largest connected part is kept. Ma J et al., arXiv:2504.03600. The names of its
+weights are those of facebookresearch/sam2, which it was trained with; the rules that rename them are those of
+transformers' convert_sam2_video_to_hf.py.
 """
 
 import re
@@ -17,8 +19,8 @@ from torch import Tensor
 from transformers import Sam2VideoConfig
 
 from ...catalog.model_cards import ModelCard
-from ..preprocessing import IMAGENET
-from ..weights import DECODER_RULES, read_pickle, renamed, with_shared_table
+from ..preprocessing import IMAGENET, channels_first
+from ..weights import DECODER_RULES, only_file, read_pickle, renamed, share_table
 from .sam2 import Sam2, build_network
 
 SIZE = 512  # side of the image that MedSAM2 was trained with, in pixels
@@ -59,12 +61,12 @@ _POINT = re.compile(r"prompt_encoder\.point_embed\.(\d)\.weight")
 
 
 def transformers_name(name: str) -> str:
-    """Transformers' name of a weight."""
+    """Translate the name of a weight to that of transformers."""
     return _DOWNSAMPLER.sub(_downsampler_name, renamed(name, _RULES))
 
 
 def _downsampler_name(match: re.Match[str]) -> str:
-    """Its layers are three in a row: a convolution, a norm, and an activation without weights; then a convolution."""
+    """Name a layer: they repeat as a convolution, a norm and an activation without weights; a convolution is last."""
     position = int(match.group(1))
     kind = "conv" if position % 3 == 0 else "layer_norm"
     layer = "final_conv" if position == _LAST_OF_DOWNSAMPLER else f"layers.{position // 3}.{kind}"
@@ -72,16 +74,16 @@ def _downsampler_name(match: re.Match[str]) -> str:
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under transformers' names: point embeddings joined, the shared embedding under both of its names."""
+    """Rename weights as transformers does: point embeddings joined, the shared embedding under both of its names."""
     named = {transformers_name(name): weight for name, weight in state.items()}
     points = sorted(name for name in named if _POINT.fullmatch(name))
     if points:
         named["prompt_encoder.point_embed.weight"] = torch.cat([named.pop(name) for name in points])
-    return with_shared_table(named)
+    return share_table(named)
 
 
 def configuration() -> Sam2VideoConfig:
-    """SAM 2.1 tiny, all of whose sizes are those of a 512-pixel image (MedSAM2's sam2.1_hiera_t512.yaml).
+    """Configuration of SAM 2.1 tiny with all sizes for an image of 512 pixels (MedSAM2's sam2.1_hiera_t512.yaml).
 
     No weight has a shape that depends on them: with the usual 1024, loading would succeed and the answers be wrong.
     """
@@ -99,24 +101,23 @@ def configuration() -> Sam2VideoConfig:
 
 @dataclass(frozen=True, slots=True)
 class MedSam2Preparation:
-    """What MedSAM2's encoder sees of a slice: stretched to ``size`` by ``size`` in 8 bits, normalised as SAM 2's."""
+    """Preparation for MedSAM2's encoder: stretched to ``size`` by ``size`` in 8 bits, normalised as for SAM 2."""
 
     size: int
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
-        """(1, 3, size, size) float32 on the host, of (rows, columns) or (rows, columns, 3), uint8; bicubic."""
-        square = np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC))
-        colour = square if square.ndim == 3 else square[:, :, None]
-        return IMAGENET(torch.from_numpy(np.moveaxis(colour, 2, 0).copy())[None])
+        """Stretch (rows, columns) or (rows, columns, 3), uint8, to (1, 3, size, size) float32 on the host; bicubic."""
+        square = Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        return IMAGENET(channels_first(np.array(square)))
 
 
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
-    """The adapter with the weights of its single file.
+    """Load the adapter with its single file.
 
     Raises:
         CheckpointError: the file is unreadable, or holds other weights.
     """
-    state = to_transformers(read_pickle(files[card.source.files[0].path], card, under="model"))
+    state = to_transformers(read_pickle(only_file(card, files), card, under="model"))
     config = configuration()
     network = build_network(config, state, card)
     return Sam2(network, MedSam2Preparation(config.image_size), device, fresh_each_way=True, largest_part_only=True)

@@ -1,6 +1,6 @@
 """nnInteractive: points, boxes, strokes, lassos and known voxels in whole volumes, by its authors' own session.
 
-What the session holds is derived from the prompts: one more is one call, the last one taken back is its undo, and
+The state of a session is derived from the prompts: one more is one call, the last one taken back is its undo, and
 anything else is a replay. So a worker that was started again gives the same mask for the same prompts.
 Isensee F et al., arXiv:2503.08373; the package ``nnInteractive``, whose session does all the work.
 """
@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,59 +28,10 @@ from ..protocols import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, Volume
 from ..weights import DAMAGED, read_json, required_file
 
 _CHECKPOINT = "checkpoint_final.pth"
-# The classes that its configuration may name: it is read by looking names up and calling what they stand for.
+# The classes that its configuration may name: the package looks the names up and calls them.
 _NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.\w+")
 _LAYER = re.compile(r"torch\.nn(\.modules\.\w+)?\.\w+")
-
-
-def trusted_checkpoint(card: ModelCard, files: Mapping[str, Path]) -> tuple[Path, Path]:
-    """The weights' file, and the model's folder, of files that may be opened.
-
-    Raises:
-        CheckpointError: a file is missing or not the card's, or the configuration names more than a network.
-    """
-    checkpoint, plans = required_file(_CHECKPOINT, files, card), required_file("plans.json", files, card)
-    _require_trusted(card, checkpoint)
-    _require_network(read_json(plans, card), card)
-    return checkpoint, plans.parent
-
-
-def _require_trusted(card: ModelCard, checkpoint: Path) -> None:
-    """The checkpoint is a full pickle, which may run anything: only the very file that the card names is opened."""
-    wanted = next(file.sha256 for file in card.source.files if file.name == _CHECKPOINT)
-    if not wanted:
-        raise CheckpointError(f"{card.title}: its card gives no hash of {_CHECKPOINT}, which can run code: not opened")
-    try:
-        with checkpoint.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{card.title}: {checkpoint.name} cannot be read; download it again") from error
-    if found != wanted:
-        raise CheckpointError(f"{card.title}: {checkpoint.name} is not the file of the card; download it again")
-
-
-def _require_network(plans: Mapping[str, Any], card: ModelCard) -> None:
-    """What the configuration names is imported and called: nothing but networks and their layers may stand there."""
-    configurations = plans.get("configurations")
-    if not isinstance(configurations, Mapping):
-        raise CheckpointError(f"{card.title}: plans.json is not a configuration; download it again")
-    for configuration in configurations.values():
-        architecture = configuration.get("architecture") if isinstance(configuration, Mapping) else None
-        if isinstance(architecture, Mapping) and not _names_a_network(architecture):
-            raise CheckpointError(f"{card.title}: plans.json names what is no part of a network; download it again")
-
-
-def _names_a_network(architecture: Mapping[str, Any]) -> bool:
-    arguments, imported = architecture.get("arch_kwargs"), architecture.get("_kw_requires_import")
-    if not isinstance(arguments, Mapping) or not isinstance(imported, list):
-        return False
-    layers = [arguments.get(name) for name in imported]
-    return bool(_NETWORK.fullmatch(str(architecture.get("network_class_name")))) and all(
-        layer is None or _LAYER.fullmatch(str(layer)) for layer in layers
-    )
-
-
-# What a segment's session takes for each voxel of the image: the image in float32, eight channels in float16 and the
+# Memory of a segment's session for each voxel of the image: the image in float32, eight channels in float16 and the
 # mask. Several segments that are corrected in turn have one each, as far as this reaches; others are replayed.
 _BYTES_PER_VOXEL = 4 + 8 * 2 + 1
 _SESSION_BYTES = 4 * 2**30
@@ -98,71 +49,69 @@ class Operation:
 
 
 def operations(prompt: VolumePrompt) -> tuple[Operation, ...]:
-    """The calls that a prompt comes to: what is known of the segment first, since that call forgets all others.
+    """Translate a prompt into calls: its masks first and as one, since that call forgets all others.
 
     Raises:
         PromptError: words, which the model does not understand.
     """
-    known = [part for part in prompt.parts if isinstance(part, VolumeVoxels) and part.kind == "mask"]
-    others = [part for part in prompt.parts if part not in known]
+    masks = [part for part in prompt.parts if isinstance(part, VolumeVoxels) and part.kind == "mask"]
+    others = [part for part in prompt.parts if part not in masks]
     for part in others:
         if isinstance(part, VolumeWords):
             raise PromptError("nnInteractive does not understand words", part.place)
     calls = [Operation(part) for part in others]
-    if known:
-        whole = VolumeVoxels("mask", merge_masks([part.voxels for part in known]), place=known[0].place)
+    if masks:
+        whole = VolumeVoxels("mask", merge_masks([part.voxels for part in masks]), place=masks[0].place)
         calls.insert(0, Operation(whole, predicts=not others))
     return tuple(calls)
 
 
 @dataclass(slots=True)
-class _Desk:
-    """A session with the image, and which calls it stands after.
+class _Session:
+    """A session of the package on an image, and the calls since its last reset.
 
     Attributes:
-        session: the package's.
-        buffer: what it writes its mask to, (K, J, I) uint8.
-        done: the calls since the last reset; None where a call failed, and nobody knows.
+        package: the package's own session.
+        buffer: the mask, which the package writes to, (K, J, I) uint8.
+        done: the calls since the last reset; None after a call that failed, which leaves them unknown.
         can_undo: the last call can be taken back; the package keeps one.
         reach: the box outside which the mask is empty.
     """
 
-    session: Any
+    package: Any
     buffer: NDArray[np.uint8]
     done: tuple[Operation, ...] | None = ()
     can_undo: bool = False
     reach: Box = EMPTY_BOX
 
-    def bring_to(self, wanted: tuple[Operation, ...], progress: Progress) -> int:
-        """Make it stand after these calls; returns how many predictions that took."""
+    def bring_to(self, calls: tuple[Operation, ...], progress: Progress) -> int:
+        """Undo, reset and call until exactly these calls are done; returns the number of predictions."""
         done, self.done = self.done, None  # until all went well
-        if done is not None and self.can_undo and done[:-1] == wanted:
-            self.session.undo()
-            self.done, self.can_undo = wanted, False
+        if done is not None and self.can_undo and done[:-1] == calls:
+            self.package.undo()
+            self.done, self.can_undo = calls, False
             return 0
-        if done is None or done != wanted[: len(done)]:
-            self.session.reset_interactions()
+        if done is None or done != calls[: len(done)]:
+            self.package.reset_interactions()
             done, self.can_undo, self.reach = (), False, EMPTY_BOX
         runs = 0
-        for n, operation in enumerate(wanted[len(done) :], start=len(done)):
-            progress.step("prompts", n, len(wanted))
-            self._do(operation)
+        for n, operation in enumerate(calls[len(done) :], start=len(done)):
+            progress.step("prompts", n, len(calls))
+            self._call(operation)
             runs += operation.predicts
-        self.done = wanted
+        self.done = calls
         return runs
 
-    def _do(self, operation: Operation) -> None:
-        part, session = operation.part, self.session
-        with _same_chance():
+    def _call(self, operation: Operation) -> None:
+        part, session = operation.part, self.package
+        with _fixed_seed():
             if isinstance(part, VolumePoint):
                 changed = session.add_point_interaction(part.index_kji, part.positive)
             elif isinstance(part, VolumeBox):
                 changed = session.add_bbox_interaction(_limits(part.box), part.positive)
-            elif isinstance(part, VolumeWords):
-                raise PromptError("nnInteractive does not understand words", part.place)
             elif part.kind == "mask":
-                known = part.voxels.expand(self.buffer.shape).view(np.uint8)
-                changed = session.add_initial_seg_interaction(known, run_prediction=operation.predicts)
+                mask = part.voxels.expand(self.buffer.shape).view(np.uint8)
+                changed = session.add_initial_seg_interaction(mask, run_prediction=operation.predicts)
                 self.reach = part.voxels.box
             else:
                 drawn, limits = part.voxels.unpack().view(np.uint8), _limits(part.voxels.box)
@@ -174,7 +123,7 @@ class _Desk:
             self.reach = self.reach.union(Box((k0, j0, i0), (k1, j1, i1)))
 
     def answer(self, runs: int) -> VolumeAnswer:
-        """The mask that it holds; only where it may have changed is looked at."""
+        """Pack the mask; only the box in which it can be nonzero is read."""
         return VolumeAnswer(pack_mask(self.buffer[self.reach.slices], self.reach.start_kji), None, runs)
 
 
@@ -183,8 +132,8 @@ def _limits(box: Box) -> list[list[int]]:
 
 
 @contextlib.contextmanager
-def _same_chance() -> Iterator[None]:
-    """The package places some patches by numpy's global chance: the same for every call, and nobody else's changed."""
+def _fixed_seed() -> Iterator[None]:
+    """Seed numpy's global generator, by which the package places some patches, and restore its state."""
     state = np.random.get_state()  # noqa: NPY002 - it is the package that draws from it
     np.random.seed(0)  # noqa: NPY002
     try:
@@ -194,34 +143,29 @@ def _same_chance() -> Iterator[None]:
 
 
 def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """The package tells its story on the standard output."""
+    """Hide the standard output, on which the package logs."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
 @dataclass(slots=True)
 class NnInteractiveView:
-    """An image as nnInteractive sees it; segments that are corrected in turn have a session each, if there is room."""
+    """A prepared image; segments that are corrected in turn have a session each, if there is room."""
 
     model: "NnInteractive"
     array_kji: NDArray[np.generic]
-    _desks: list[_Desk] = field(default_factory=list)  # the one used last is the last
+    _sessions: list[_Session]  # the one used last is the last
 
     @property
     def nbytes(self) -> int:
         """Memory taken on the host, in bytes."""
-        return len(self._desks) * self.array_kji.size * _BYTES_PER_VOXEL
+        return len(self._sessions) * self.array_kji.size * _BYTES_PER_VOXEL
 
     def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
-        """See :meth:`~.volume_base.VolumeView.answer`."""
-        wanted = [operations(prompt) for prompt in prompts]
-        for calls in wanted:
+        """Segment the prompts one by one; :meth:`~..protocols.VolumeView.answer` lists the errors."""
+        every = [operations(prompt) for prompt in prompts]
+        for calls in every:
             self._require_flat(calls)
-        return [self._answer(calls, progress) for calls in wanted]
-
-    def prepare(self) -> None:
-        """Make the first session's picture of the image."""
-        with _quiet():
-            self._desks.append(self._new_desk())
+        return [self._answer(calls, progress) for calls in every]
 
     def _require_flat(self, calls: Sequence[Operation]) -> None:
         for part in (call.part for call in calls):
@@ -231,53 +175,44 @@ class NnInteractiveView:
 
     def _answer(self, calls: tuple[Operation, ...], progress: Progress) -> VolumeAnswer:
         with _quiet():
-            desk = self._desk_for(calls)
-            hook = desk.session.network.register_forward_pre_hook(lambda *_: progress.check())
+            session = self._session_for(calls)
+            hook = session.package.network.register_forward_pre_hook(lambda *_: progress.check())
             try:
-                runs = desk.bring_to(calls, progress)
+                runs = session.bring_to(calls, progress)
             finally:
                 hook.remove()
-            return desk.answer(runs)
+            return session.answer(runs)
 
-    def _desk_for(self, calls: tuple[Operation, ...]) -> _Desk:
-        """The session that is nearest to what is wanted; a new one, or the one not used the longest, if none is."""
+    def _session_for(self, calls: tuple[Operation, ...]) -> _Session:
+        """Session with most of these calls done; if none has any, a new one or the one unused for the longest time."""
 
-        def common(desk: _Desk) -> int:
-            done = desk.done or ()
+        def common(session: _Session) -> int:
+            done = session.done or ()
             if done == calls[: len(done)]:
-                return len(done) + (done == calls)  # what is known is better than what can be undone
-            return len(calls) if desk.can_undo and done[:-1] == calls else 0
+                return len(done) + (done == calls)  # nothing to do is better than an undo
+            return len(calls) if session.can_undo and done[:-1] == calls else 0
 
-        best = max(self._desks, key=common, default=None)
+        best = max(self._sessions, key=common, default=None)
         if best is None or not common(best):
             most = min(_MOST_SESSIONS, max(1, _SESSION_BYTES // (self.array_kji.size * _BYTES_PER_VOXEL)))
-            blank = next((desk for desk in self._desks if desk.done == ()), None)
+            blank = next((session for session in self._sessions if session.done == ()), None)
             if blank is not None:
                 best = blank
-            elif len(self._desks) < most:
-                self._desks.append(best := self._new_desk())
+            elif len(self._sessions) < most:
+                self._sessions.append(best := self.model.new_session(self.array_kji))
             else:
-                best = self._desks[0]
-        self._desks.remove(best)
-        self._desks.append(best)
+                best = self._sessions[0]
+        self._sessions.remove(best)
+        self._sessions.append(best)
         return best
-
-    def _new_desk(self) -> _Desk:
-        session = self.model.new_session()
-        session.set_image(self.array_kji[None])
-        if session.preprocess_future is not None:
-            session.preprocess_future.result()  # it works in a thread, and an error of it would come out later
-        buffer = np.zeros(self.array_kji.shape, np.uint8)
-        session.set_target_buffer(buffer)
-        return _Desk(session, buffer)
 
 
 @dataclass(frozen=True, slots=True)
 class NnInteractive:
     """The model: a loaded network that any number of sessions share.
 
-    ``autozoom``: look at a wider surrounding where the answer reaches the border of what was looked at, as always but
-    in tests: with random weights it always does.
+    ``autozoom``: look at a wider surrounding where the answer reaches the border of the window. False only in tests:
+    with random weights it always does.
     """
 
     artifacts: Mapping[str, Any]
@@ -286,7 +221,7 @@ class NnInteractive:
 
     @property
     def precision(self) -> str:
-        """The package lets CUDA compute in half precision, and nothing else."""
+        """Half precision on CUDA, which the package chooses, and float32 elsewhere."""
         return "float16" if self.device == "cuda" else "float32"
 
     @property
@@ -300,25 +235,29 @@ class NnInteractive:
         return bool(self.artifacts["capability_content"].get("supported_interactions", {}).get("bbox3d"))
 
     def view(self, volume: Volume, progress: Progress) -> NnInteractiveView:
-        """See :meth:`~.volume_base.VolumeModel.view`."""
+        """Prepare an image; :meth:`~..protocols.VolumeModel.view` lists the errors."""
         progress.check()
         _require_contrast(volume)
-        view = NnInteractiveView(self, volume.array_kji)
-        view.prepare()
-        return view
+        with _quiet():
+            return NnInteractiveView(self, volume.array_kji, [self.new_session(volume.array_kji)])
 
-    def new_session(self) -> Any:
-        """A session of the package with the network, and no image yet."""
-        session = _bare_session(self.device, self.autozoom)
-        session.initialize_from_loaded_artifacts(dict(self.artifacts))
-        return session
+    def new_session(self, array_kji: NDArray[np.generic]) -> _Session:
+        """Open a session of the package on an image."""
+        package = _bare_session(self.device, self.autozoom)
+        package.initialize_from_loaded_artifacts(dict(self.artifacts))
+        package.set_image(array_kji[None])
+        if package.preprocess_future is not None:
+            package.preprocess_future.result()  # it works in a thread, and an error of it would come out later
+        buffer = np.zeros(array_kji.shape, np.uint8)
+        package.set_target_buffer(buffer)
+        return _Session(package, buffer)
 
 
 def _require_contrast(volume: Volume) -> None:
-    """The package divides by the spread of the values in the box around what is not zero; of none it makes NaN.
+    """Require a spread of the values in the box around the nonzero voxels: the package divides by it.
 
     Raises:
-        InputError: all is zero or the same there, or too large for its numbers.
+        InputError: all values there are zero or the same, or too large for float32.
     """
     array = volume.array_kji
     inside = array[bounding_box(array).slices]
@@ -340,8 +279,53 @@ def _bare_session(device: str, autozoom: bool) -> Any:
     )
 
 
+def trusted_checkpoint(card: ModelCard, files: Mapping[str, Path]) -> tuple[Path, Path]:
+    """Check the files, whose content is run, before the package opens them; returns the weights and the model's folder.
+
+    Raises:
+        CheckpointError: a file is missing or not the card's, or the configuration names more than a network.
+    """
+    checkpoint, plans = required_file(_CHECKPOINT, files, card), required_file("plans.json", files, card)
+    _require_trusted(card, checkpoint)
+    _require_network(read_json(plans, card), card)
+    return checkpoint, plans.parent
+
+
+def _require_trusted(card: ModelCard, checkpoint: Path) -> None:
+    """Require the very file that the card names: the checkpoint is a full pickle, which may run anything."""
+    expected = next(file.sha256 for file in card.source.files if file.name == _CHECKPOINT)
+    if not expected:
+        raise CheckpointError(f"{card.title}: its card gives no hash of {_CHECKPOINT}, which can run code: not opened")
+    try:
+        with checkpoint.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{card.title}: {checkpoint.name} cannot be read; download it again") from error
+    if digest != expected:
+        raise CheckpointError(f"{card.title}: {checkpoint.name} is not the file of the card; download it again")
+
+
+def _require_network(plans: Mapping[str, Any], card: ModelCard) -> None:
+    """Require that a configuration names networks and layers alone: the package imports and calls the names."""
+    configurations = plans.get("configurations")
+    if not isinstance(configurations, Mapping):
+        raise CheckpointError(f"{card.title}: plans.json is not a configuration; download it again")
+    for configuration in configurations.values():
+        architecture = configuration.get("architecture") if isinstance(configuration, Mapping) else None
+        if isinstance(architecture, Mapping) and not _names_a_network(architecture):
+            raise CheckpointError(f"{card.title}: plans.json names what is no part of a network; download it again")
+
+
+def _names_a_network(architecture: Mapping[str, Any]) -> bool:
+    arguments, imported = architecture.get("arch_kwargs"), architecture.get("_kw_requires_import")
+    if not isinstance(arguments, Mapping) or not isinstance(imported, list):
+        return False
+    layers = [str(layer) for name in imported if (layer := arguments.get(name)) is not None]
+    return bool(_NETWORK.fullmatch(str(architecture.get("network_class_name")))) and all(map(_LAYER.fullmatch, layers))
+
+
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> NnInteractive:
-    """The adapter with the weights of its folder; nothing is asked of the network.
+    """Load the adapter with its folder; nothing is downloaded.
 
     Raises:
         CheckpointError: a file is missing or not the card's, or its configuration is not one of a network.

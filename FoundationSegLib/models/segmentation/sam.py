@@ -1,8 +1,10 @@
 """SAM (ViT-B, ViT-L, ViT-H) and SlimSAM: points, boxes and masks on slices, and refining the last answer.
 
 The network is transformers' SamModel. Preparation, coordinates and masks are those of its SamProcessor, in float32
-throughout; which of its masks is given follows the original SAM (segment_anything/predictor.py and the README: three
+throughout. The choice among its masks follows the original SAM (segment_anything/predictor.py and the README: three
 masks for a single point, which may mean a part or the whole, and one for every other prompt).
+
+MedSAM, LiteMedSAM and SAM 2 share the network's parts and the coordinates with it.
 """
 
 import math
@@ -22,44 +24,47 @@ from ...catalog.model_cards import ModelCard
 from ...errors import PromptError
 from ..cpu_kernels.fused_convolution import fast_path_available
 from ..cpu_kernels.sam import AttentionStrip, SamCpuDecoder, attend_in_strips
-from ..preprocessing import Normalisation, longest_side_shape, read_normalisation
+from ..preprocessing import Normalisation, channels_first, longest_side_shape, read_normalisation
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePoint, SlicePrompt, unstoppable
 from ..weights import (
     checked,
-    file_called,
     load_strictly,
-    read_json,
+    read_config,
     read_safetensors,
-    read_section,
     required_file,
+    share_table,
     unusable,
     weight_bytes,
-    with_shared_table,
 )
 
 # By how much the box for a neighbouring slice exceeds the mask, of the side of the network's image. LiteMedSAM's
 # authors take 3 of its 256 pixels (CVPR24_LiteMedSAM_infer.py); nobody has published one for SAM or MedSAM.
 NEIGHBOUR_MARGIN = 3 / 256
-# How sure a mask prompt is of each of its pixels: log-odds of 0.999, as in micro-sam's _compute_logits_from_mask.
+# Confidence of a mask prompt in each of its pixels: log-odds of 0.999, as in micro-sam's _compute_logits_from_mask.
 MASK_LOGIT = math.log((1 - 1e-3) / 1e-3)
+_SECTIONS = {
+    "vision_config": SamVisionConfig,
+    "prompt_encoder_config": SamPromptEncoderConfig,
+    "mask_decoder_config": SamMaskDecoderConfig,
+}
 
 Scale = tuple[float, float]
 
 
 def scale_to(resized: tuple[int, int], shape: tuple[int, int]) -> Scale:
-    """By how much x and y grow from a slice (rows, columns) to what it was resized to (SamProcessor)."""
+    """Factors by which x and y grow from a slice (rows, columns) to its resized shape (SamProcessor)."""
     return resized[1] / shape[1], resized[0] / shape[0]
 
 
 def point_tensors(points: Sequence[SlicePoint], scale: Scale, device: str) -> tuple[Tensor, Tensor]:
     """Points for the network, (1, 1, points, 2), and their labels, (1, 1, points)."""
-    places = [(point.x * scale[0], point.y * scale[1]) for point in points]
+    positions = [(point.x * scale[0], point.y * scale[1]) for point in points]
     labels = [int(point.positive) for point in points]
-    return torch.tensor([[places]], dtype=torch.float32, device=device), torch.tensor([[labels]], device=device)
+    return torch.tensor([[positions]], dtype=torch.float32, device=device), torch.tensor([[labels]], device=device)
 
 
 def scaled_box(box: BoxXyxy, scale: Scale) -> BoxXyxy:
-    """A box with its x and y multiplied."""
+    """Multiply the x and y of a box."""
     x0, y0, x1, y1 = (n * factor for n, factor in zip(box, scale * 2, strict=True))
     return x0, y0, x1, y1
 
@@ -70,16 +75,16 @@ def box_tensor(box: BoxXyxy, scale: Scale, device: str) -> Tensor:
 
 
 def mask_tensor(mask: SliceMask, size: int, device: str) -> Tensor:
-    """What is known of an object as logits for the network, (1, 1, size, size).
+    """A mask prompt as logits for the network, (1, 1, size, size).
 
     As in micro-sam (prompt_based_segmentation.py, _compute_logits_from_mask, commit 3acdcd72): the mask itself is
     resized to its longest side, cut at a half and padded with background, and only then turned into log-odds.
 
     Where every pixel of the network sees less than half an object, those that see most of it stand for it.
     """
-    known = torch.from_numpy(mask.unpack()).to(torch.float32)[None, None]
+    pixels = torch.from_numpy(mask.unpack()).to(torch.float32)[None, None]
     shape = longest_side_shape(mask.shape, size)
-    small = functional.interpolate(known, shape, mode="bilinear", align_corners=False, antialias=True)
+    small = functional.interpolate(pixels, shape, mode="bilinear", align_corners=False, antialias=True)
     inside = small > min(0.5, 0.99 * float(small.max()))
     padded = functional.pad(inside, (0, size - shape[1], 0, size - shape[0]))
     return torch.where(padded, MASK_LOGIT, -MASK_LOGIT).to(device)
@@ -93,14 +98,14 @@ def unpadded(logits: Tensor, size: int, resized: tuple[int, int], shape: tuple[i
 
 
 def as_score(predicted: Tensor) -> float:
-    """The network's guess of its own IoU, which may leave its range, 0..1."""
+    """Cut the network's prediction of its own IoU to 0..1, which it may leave."""
     return min(1.0, max(0.0, float(predicted)))
 
 
 def box_around(mask: NDArray[np.generic], margin: Scale, limit: Scale) -> BoxXyxy | None:
-    """The box around what is not zero, wider by ``margin`` (x, y), between zero and ``limit``; None for an empty mask.
+    """Box around the nonzero pixels, wider by ``margin`` (x, y), between zero and ``limit``; None for an empty mask.
 
-    Both corners of a margin of zero are in the object.
+    With a margin of zero both corners are in the object.
     """
     rows, columns = np.nonzero(mask)
     if not rows.size:
@@ -111,11 +116,11 @@ def box_around(mask: NDArray[np.generic], margin: Scale, limit: Scale) -> BoxXyx
 
 
 def box_for_neighbour(mask: NDArray[np.bool_], scale: Scale, size: int, wider: int) -> BoxXyxy | None:
-    """The box to ask a neighbouring slice with: around this slice's mask, and wider by the usual margin and more.
+    """Box for a neighbouring slice: around this slice's mask, and wider by the usual margin and more.
 
     Args:
         mask: (rows, columns).
-        scale: by how much x and y grow from the slice to the network.
+        scale: factors by which x and y grow from the slice to the network.
         size: the side of the network's image, in pixels.
         wider: by how many of the network's pixels the margin exceeds the usual one.
     """
@@ -129,7 +134,7 @@ class SamEmbedding:
     """An encoded slice.
 
     ``features`` is (1, channels, size / 16, size / 16), of LiteMedSAM (1, channels, size / 4, size / 4), float32 on the
-    model's device; ``shape`` is that of the slice (rows, columns), ``resized`` what it was resized to before padding.
+    model's device; ``shape`` is that of the slice (rows, columns), ``resized`` its shape once resized, before padding.
     """
 
     features: Tensor
@@ -142,55 +147,49 @@ class SamEmbedding:
         return self.features.nbytes
 
 
-@dataclass(frozen=True, slots=True)
-class PromptTensors:
-    """A prompt for one object as the network takes it, on its device, float32; points or a box at the least.
-
-    Attributes:
-        points: (1, 1, points, 2), x and y in pixels of the network; centres at whole numbers.
-        labels: (1, 1, points), 1 for a positive point, 0 for a negative one.
-        boxes: (1, 1, 4), x0, y0, x1, y1.
-        masks: as large as those that come out, (1, 1, rows, columns), logits.
-    """
-
-    points: Tensor | None = None
-    labels: Tensor | None = None
-    boxes: Tensor | None = None
-    masks: Tensor | None = None
-
-
 class SamDecoder:
     """The prompt encoder and mask decoder of ``model``, which need no image encoder. Call it in inference mode."""
 
     def __init__(self, model: SamModel, device: str) -> None:
         self._model = model
-        # transformers works this out for every prompt, and in a layout that slows what follows: 61 against 50 ms.
+        # transformers works this out for every prompt, and in a layout that slows the decoder: 61 against 50 ms.
         self._positions = model.get_image_wide_positional_embeddings().detach().contiguous()
         self._cpu_decoder = SamCpuDecoder(model) if fast_path_available(device) else None
 
     def laid_out(self, features: Tensor) -> Tensor:
-        """An encoder's features in a layout for many prompts: transformers' decoder is slower on any but the plain."""
+        """Lay an encoder's features out for many prompts: transformers' decoder is fast on contiguous ones alone."""
         return features if self._cpu_decoder else features.contiguous()
 
-    def __call__(self, features: Tensor, prompt: PromptTensors, several: bool = False) -> tuple[Tensor, Tensor]:
-        """Logits (masks, rows, columns) and predicted IoUs (masks,): one mask, or the ``several`` guesses."""
-        sparse, dense = self._model.prompt_encoder(
-            input_points=prompt.points,
-            input_labels=prompt.labels,
-            input_boxes=prompt.boxes,
-            input_masks=prompt.masks,
-        )
+    def __call__(
+        self,
+        features: Tensor,
+        points: tuple[Tensor | None, Tensor | None] = (None, None),
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+        several: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode a prompt for one object to logits (masks, rows, columns) and predicted IoUs (masks,).
+
+        Args:
+            features: the encoder's, as laid out by :meth:`laid_out`.
+            points: (1, 1, points, 2) float32, x and y in pixels of the network, centres at whole numbers; and their
+                labels, (1, 1, points), 1 for a positive point, 0 for a negative one. Points or a box at the least.
+            boxes: (1, 1, 4) float32, x0, y0, x1, y1 in pixels of the network.
+            masks: (1, 1, rows, columns) logits, of the size of the network's masks.
+            several: True for several guesses instead of one mask.
+        """
+        sparse, dense = self._model.prompt_encoder(*points, boxes, masks)
         if self._cpu_decoder:
-            mask = None if prompt.masks is None else dense
+            mask = None if masks is None else dense
             return self._cpu_decoder(features, sparse[0, 0], mask, several)
-        masks, scores = self._model.mask_decoder(
+        logits, scores = self._model.mask_decoder(
             image_embeddings=features,
             image_positional_embeddings=self._positions,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=several,
         )
-        return masks[0, 0], scores[0, 0]
+        return logits[0, 0], scores[0, 0]
 
 
 class SamNetwork:
@@ -211,7 +210,7 @@ class SamNetwork:
         return weight_bytes(self.model)
 
     def encode(self, pixels: Tensor, check: Check) -> Tensor:
-        """The features of (1, 3, size, size) float32; ``check`` is called many times in every layer of the encoder."""
+        """Encode (1, 3, size, size) float32; ``check`` is called many times in every layer of the encoder."""
         encoder = self.model.vision_encoder
         # Before every linear layer, and before every strip of an attention.
         steps = (module for module in encoder.layers.modules() if isinstance(module, nn.Linear | AttentionStrip))
@@ -219,68 +218,46 @@ class SamNetwork:
             return self.decode.laid_out(encoder(pixels.to(self.device))[0])
 
 
-_SECTIONS = {
-    "vision_config": SamVisionConfig,
-    "prompt_encoder_config": SamPromptEncoderConfig,
-    "mask_decoder_config": SamMaskDecoderConfig,
-}
-
-
-def load_sam(card: ModelCard, files: Mapping[str, Path], device: str) -> SamModel:
-    """The network on the device, float32, for inference.
+def load_network(card: ModelCard, files: Mapping[str, Path], device: str) -> SamNetwork:
+    """Load SAM's network, float32, for inference. No name of a repository is ever given to transformers.
 
     Args:
         card: for the messages.
-        files: where each file of the checkpoint lies, by the path the card gives it; config.json and
-            model.safetensors are looked for by their names, in any folder.
+        files: the checkpoint in the layout of transformers; config.json and model.safetensors are looked for by their
+            names, in any folder.
         device: ``"cuda"``, ``"mps"`` or ``"cpu"``.
 
     Raises:
         CheckpointError: a file is missing, damaged, or does not hold SAM's network as config.json describes it.
     """
-    config = read_config(required_file("config.json", files, card), card)
+    config = read_config(required_file("config.json", files, card), card, SamConfig, _SECTIONS)
+    vision, prompts = config.vision_config, config.prompt_encoder_config
+    if (vision.image_size, vision.patch_size) != (prompts.image_size, prompts.patch_size):
+        raise unusable("config.json", card)
     state = read_safetensors(required_file("model.safetensors", files, card), card)
     try:
         # Without memory at first: random weights of the largest SAM would take ten seconds, and be thrown away.
         with torch.device("meta"):
             model = SamModel(config)
-    # What the sizes rule out, or an activation that transformers has not.
+    # Sizes that contradict each other, or an activation that transformers has not.
     except (ValueError, KeyError) as error:
         raise unusable("config.json", card) from error
     model.to_empty(device=device)
-    load_strictly(model, with_shared_table(state), card)
-    return model.eval().requires_grad_(False)
-
-
-def read_config(path: Path, card: ModelCard) -> SamConfig:
-    """The network's sizes, from a config.json.
-
-    Raises:
-        CheckpointError: the file is unreadable, or describes something else than SAM.
-    """
-    document = read_json(path, card)
-    if document.get("model_type") != "sam":
-        raise unusable(path.name, card)
-    config = SamConfig(
-        **{name: read_section(_SECTIONS[name], document.get(name, {}), path, card) for name in _SECTIONS}
-    )
-    vision, prompts = config.vision_config, config.prompt_encoder_config
-    if (vision.image_size, vision.patch_size) != (prompts.image_size, prompts.patch_size):
-        raise unusable(path.name, card)
-    return config
+    load_strictly(model, share_table(state), card)
+    return SamNetwork(model.eval().requires_grad_(False), device)
 
 
 def prepare(image: NDArray[np.uint8], size: int, normalisation: Normalisation) -> Tensor:
-    """What the encoder sees of a slice: (1, 3, size, size) float32.
+    """Prepare a slice for the encoder: (1, 3, size, size) float32.
 
     Longest side to ``size`` in 8 bits, then each channel's mean and standard deviation, then zeros at the bottom and
     right. A grey slice (rows, columns) is resized once, and then repeated.
     """
-    channels = image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
     rows, columns = longest_side_shape(image.shape[:2], size)
-    levels = torch.from_numpy(np.ascontiguousarray(channels))[None]
     # On 8 bits torch computes in whole numbers, as SamImageProcessor does: in floats a fifth of all pixels differ by 1.
-    levels = functional.interpolate(levels, (rows, columns), mode="bilinear", align_corners=False, antialias=True)
+    levels = functional.interpolate(
+        channels_first(image), (rows, columns), mode="bilinear", align_corners=False, antialias=True
+    )
     padded = torch.zeros(1, 3, size, size)
     padded[..., :rows, :columns] = normalisation(levels)
     return padded
@@ -302,70 +279,67 @@ class Sam:
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> SamEmbedding:
-        """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8."""
+        """Encode a slice, (rows, columns) or (rows, columns, 3), uint8."""
         size = self.network.size
         features = self.network.encode(prepare(image, size, self._normalisation), check)
         return SamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], size))
 
     @torch.inference_mode()
     def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
-        """The mask that the prompt means; of the three for a single point, the one that the network trusts most.
+        """Segment a prompt's object; of the three masks for a single point, the one that the network trusts most.
 
         ``previous`` goes in as its logits, and then a mask of the prompt does not.
 
         Raises:
-            PromptError: nothing says where the object is.
+            PromptError: the prompt has no point, no box and no mask with a pixel in it.
         """
-        known = None if previous is None else previous.logits
-        tensors = self._tensors(prompt, embedding, known)
-        logits, scores = self.network.decode(embedding.features, tensors, is_ambiguous(prompt, known))
-        best = int(scores.argmax())
-        # A copy: the others need not be kept with it.
-        chosen = logits[None, best : best + 1].clone()
-        mask = unpadded(chosen, self.network.size, embedding.resized, embedding.shape) > 0
-        return SliceAnswer(mask.cpu().numpy(), as_score(scores[best]), chosen)
-
-    def _tensors(self, prompt: SlicePrompt, embedding: SamEmbedding, known: Tensor | None) -> PromptTensors:
+        logits = None if previous is None else previous.logits
         scale = scale_to(embedding.resized, embedding.shape)
-        points, labels = point_tensors(prompt.points, scale, self.device) if prompt.points else (None, None)
-        box = prompt.box or self._box_of_mask(prompt, known)
+        points = point_tensors(prompt.points, scale, self.device) if prompt.points else (None, None)
+        box = prompt.box or self._box_of_mask(prompt, logits)
         if not (box or prompt.points):
             raise PromptError("the prompt says nothing of where the object is")
         boxes = box_tensor(box, scale, self.device) if box else None
-        if known is None and prompt.mask:
-            known = mask_tensor(prompt.mask, self.network.mask_size, self.device)
-        return PromptTensors(points, labels, boxes, known)
+        several = is_ambiguous(prompt, logits)
+        if logits is None and prompt.mask:
+            logits = mask_tensor(prompt.mask, self.network.mask_size, self.device)
+        guesses, scores = self.network.decode(embedding.features, points, boxes, logits, several)
+        best = int(scores.argmax())
+        # A copy: the others need not be kept with it.
+        chosen = guesses[None, best : best + 1].clone()
+        mask = unpadded(chosen, self.network.size, embedding.resized, embedding.shape) > 0
+        return SliceAnswer(mask.cpu().numpy(), as_score(scores[best]), chosen)
 
     @staticmethod
-    def _box_of_mask(prompt: SlicePrompt, known: Tensor | None) -> BoxXyxy | None:
-        """A mask goes in with the box around it, as in micro-sam's segment_from_mask; not while it is refined.
+    def _box_of_mask(prompt: SlicePrompt, logits: Tensor | None) -> BoxXyxy | None:
+        """Box around a prompt's mask, which goes in with it, as in micro-sam's segment_from_mask.
 
-        Points that refine an answer may lie outside what the mask was at first.
+        None while an answer is refined: points that refine it may lie outside the first mask.
         """
-        if prompt.mask is None or (known is not None and prompt.points):
+        if prompt.mask is None or (logits is not None and prompt.points):
             return None
         mask = prompt.mask.unpack()
         return box_around(mask, (0, 0), mask.shape[::-1])
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
-        """The box for the next slice: around this mask, and 12 of the network's 1024 pixels wider, or more."""
+        """Box for the next slice: around this mask, and 12 of the network's 1024 pixels wider, or more."""
         size = self.network.size
         return box_for_neighbour(mask, scale_to(longest_side_shape(mask.shape, size), mask.shape), size, wider)
 
 
-def is_ambiguous(prompt: SlicePrompt, known: Tensor | None) -> bool:
-    """Whether the prompt may mean several objects: a single positive point, and nothing else."""
-    alone = prompt.box is None and prompt.mask is None and known is None
+def is_ambiguous(prompt: SlicePrompt, logits: Tensor | None) -> bool:
+    """True for a prompt that may mean several objects: a single positive point, and nothing else."""
+    alone = prompt.box is None and prompt.mask is None and logits is None
     return alone and len(prompt.points) == 1 and prompt.points[0].positive
 
 
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam:
-    """The adapter with the weights of its files: config.json, model.safetensors, maybe preprocessor_config.json.
+    """Load the adapter with its files: config.json, model.safetensors, maybe preprocessor_config.json.
 
     Raises:
         CheckpointError: a file is missing or damaged, or they do not describe and hold SAM's network.
     """
-    network = SamNetwork(load_sam(card, files, device), device)
-    path, side = file_called("preprocessor_config.json", files), network.size
+    network = load_network(card, files, device)
+    side = network.size
     shape = {"size": {"longest_edge": side}, "do_pad": True, "pad_size": {"height": side, "width": side}}
-    return Sam(network, read_normalisation(path, card, shape))
+    return Sam(network, read_normalisation(files, card, shape))

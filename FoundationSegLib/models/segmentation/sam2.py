@@ -1,7 +1,8 @@
 """SAM 2.1: one network for slices and, by its memory, for volumes; points, boxes and masks.
 
 The network is transformers' ``Sam2VideoModel``. A slice by itself is decoded as ``Sam2Model`` does, which is the part
-of it that has no memory; a volume is followed as by transformers' own video session (:mod:`.sam2_memory`).
+of it that has no memory. A volume is followed as by transformers' own video session. Images, coordinates and masks
+are prepared as by ``Sam2Processor`` and ``Sam2VideoProcessor``; the tests hold each against them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,41 +20,43 @@ from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoMo
 
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError, InferenceError
-from ..preprocessing import IMAGENET, Normalisation, read_normalisation
+from ..preprocessing import IMAGENET, Normalisation, channels_first, read_normalisation
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePrompt, unstoppable
 from ..weights import (
     checked,
-    file_called,
     load_strictly,
     read_json,
     read_safetensors,
     required_file,
+    share_table,
     weight_bytes,
-    with_shared_table,
 )
 from .sam import as_score, box_for_neighbour, scale_to
 
 # A mask as logits: transformers' _use_mask_as_output, "very close to 0/1 in prob after sigmoid".
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 _BOX_LABELS = (2, 3)  # a box among points: its upper left and its lower right corner
+_OBJECT = 0  # the video session's only object; so is its index there
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How a checkpoint wants its images: (``size``, ``size``) pixels, then normalised (``Sam2ImageProcessor``)."""
+    """A checkpoint's preparation of images: (``size``, ``size``) pixels, then normalised (``Sam2ImageProcessor``)."""
 
     size: int
     normalisation: Normalisation = IMAGENET
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
-        """What the encoder sees of (rows, columns) or (rows, columns, 3), uint8: (1, 3, size, size) float32, host.
+        """Stretch (rows, columns) or (rows, columns, 3), uint8, to (1, 3, size, size) float32 on the host.
 
-        Stretched in 8 bits, bilinear with anti-aliasing.
+        In 8 bits, bilinear with anti-aliasing.
         """
-        colour = image if image.ndim == 3 else image[:, :, None]
-        pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(colour, 2, 0)))[None]
-        square = interpolate(pixels, size=(self.size, self.size), mode="bilinear", antialias=True)
+        square = interpolate(channels_first(image), size=(self.size, self.size), mode="bilinear", antialias=True)
         return self.normalisation(square)
+
+
+# Turns a slice, uint8, into the network's image, (1, 3, S, S) float32.
+Prepare = Callable[[NDArray[np.uint8]], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,9 @@ class Sam2Embedding:
 
 
 def to_network(xy: Tensor, shape: tuple[int, int], size: int) -> Tensor:
-    """(..., 2) columns and rows of a slice of ``shape`` in the network's pixels, each axis stretched by its own.
+    """(..., 2) columns and rows of a slice of ``shape`` in the network's pixels, each axis stretched by its own factor.
 
-    Rounded to float32 before it is scaled, as Sam2Processor does; SamProcessor scales in float64 (:mod:`.sam_prompts`).
+    Rounded to float32 before it is scaled, as Sam2Processor does; SamProcessor scales in float64 (:mod:`.sam`).
     """
     rows, columns = shape
     return torch.stack((xy[..., 0] * (size / columns), xy[..., 1] * (size / rows)), dim=-1)
@@ -101,13 +104,12 @@ def click_tensors(prompt: SlicePrompt, shape: tuple[int, int], size: int) -> tup
 
     (1, 1, n, 2) float32 in the network's pixels and (1, 1, n) labels, where 2 and 3 are corners.
     """
-    xy, labels = [], []
+    clicks = []
     if prompt.box is not None:
-        xy.append(box_tensor(prompt.box, shape, size).reshape(1, 1, 2, 2))
-        labels.append(torch.tensor([[_BOX_LABELS]]))
+        clicks.append((box_tensor(prompt.box, shape, size).reshape(1, 1, 2, 2), torch.tensor([[_BOX_LABELS]])))
     if points := point_tensors(prompt, shape, size):
-        xy.append(points[0])
-        labels.append(points[1])
+        clicks.append(points)
+    xy, labels = zip(*clicks, strict=True)
     return torch.cat(xy, dim=2), torch.cat(labels, dim=2)
 
 
@@ -131,46 +133,58 @@ def mask_of(logits: Tensor, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return (full[0, 0] > 0).cpu().numpy()
 
 
-Decode = Callable[[Sam2Embedding, SlicePrompt], SliceAnswer]
-_OBJECT = 0  # the session's only object; so is its index there
-
-
 class Sam2Memory:
-    """What is remembered of one object while it is followed; an answer says ``absent`` where its object score does.
+    """SAM 2's memory of one object: transformers' video session, fed with slices that are encoded already.
+
+    The session decides on the contents of the memory (SAM 2: Segment Anything in Images and Videos, arXiv:2408.00714,
+    section 4). This class hands it features in place of frames, and frees outputs that it would keep for ever. An
+    answer is ``absent`` where its object score says so.
 
     A prompted slice is conditioned by its prompt alone, whatever other slices say; a slice that was followed before
-    is corrected: its prompt is decoded together with what is remembered. Points and box on one slice are one prompt.
-    The session takes either clicks or a mask: where a prompt has both, the mask is first refined by the clicks, as on
-    a slice by itself, and the result is what is remembered.
+    is corrected: its prompt is decoded together with the memory. Points and box on one slice are one prompt. The
+    session takes either clicks or a mask: where a prompt has both, the mask is first refined by the clicks, as on a
+    slice by itself, and the result is remembered.
 
     Spatial memories (0.5 MB a slice at 1024 pixels) are kept of the prompted slices, and of the slices so near to
     one of those or to the latest that the network looks at them; pointers to the object (1 kB a slice) of all. A
     correction of a slice far from all of these therefore sees the spatial memories of prompted slices alone.
     """
 
-    def __init__(self, network: Sam2VideoModel, positions: Tensor, decode: Decode, slices: int) -> None:
+    def __init__(
+        self,
+        network: Sam2VideoModel,
+        positions: Tensor,
+        decode: Callable[[Sam2Embedding, SlicePrompt], SliceAnswer],
+        slices: int,
+    ) -> None:
         self._network = network
         self._positions = positions
         self._decode = decode
         self._reach = network.config.num_maskmem - 1
         self._size = network.config.image_size
-        self._session = _empty_session(slices, network.device)
+        device = network.device
+        self._session = Sam2VideoInferenceSession(
+            dtype=torch.float32, inference_device=device, inference_state_device=device, video_storage_device=device
+        )
+        # Of the frames, only their number is looked at, as long as the features are there first.
+        self._session.processed_frames = dict.fromkeys(range(slices))
         self._session.obj_id_to_idx(_OBJECT)
         self._prompted: dict[int, SliceAnswer] = {}
         self._memory_positions: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
-        """Memory taken by what is remembered, in bytes."""
-        stored = [value for output in self._outputs() for value in output.values() if isinstance(value, Tensor)]
-        storages = (value.untyped_storage() for value in stored)
+        """Memory taken by the session's outputs, in bytes."""
+        tensors = [value for output in self._outputs() for value in output.values() if isinstance(value, Tensor)]
+        storages = (value.untyped_storage() for value in tensors)
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def prompt(self, index: int, embedding: Sam2Embedding, prompt: SlicePrompt) -> SliceAnswer:
-        """The answer on a slice with a prompt, and remember it; its points and box as clicks, its mask as it is."""
+        """Segment a slice with a prompt, and remember it; its points and box as clicks, its mask as it is."""
         if prompt.mask is None:
-            self._set_clicks(index, prompt, embedding.shape)
-            answer = self._answer(index, embedding, self._direction(index))
+            points, labels = click_tensors(prompt, embedding.shape, self._size)
+            self._session.add_point_inputs(_OBJECT, index, {"point_coords": points, "point_labels": labels})
+            answer = self._answer_prompt(index, embedding)
         elif prompt.box is None and not prompt.points:
             answer = self._remember_mask(index, embedding, prompt.mask)
         else:
@@ -180,7 +194,7 @@ class Sam2Memory:
         return answer
 
     def follow(self, index: int, embedding: Sam2Embedding, upwards: bool) -> SliceAnswer:
-        """The answer on a slice without a prompt, from what is remembered, and remember it, too.
+        """Segment a slice without a prompt, from the memory, and remember it.
 
         Raises:
             InferenceError: no slice has a prompt yet.
@@ -193,17 +207,13 @@ class Sam2Memory:
 
     def _remember_mask(self, index: int, embedding: Sam2Embedding, mask: SliceMask) -> SliceAnswer:
         self._session.add_mask_inputs(_OBJECT, index, mask_tensor(mask, self._size))
-        self._session.obj_with_new_inputs = [_OBJECT]
-        return self._answer(index, embedding, self._direction(index), score=1.0)
+        return self._answer_prompt(index, embedding, score=1.0)
 
-    def _set_clicks(self, index: int, prompt: SlicePrompt, shape: tuple[int, int]) -> None:
-        points, labels = click_tensors(prompt, shape, self._size)
-        self._session.add_point_inputs(_OBJECT, index, {"point_coords": points, "point_labels": labels})
+    def _answer_prompt(self, index: int, embedding: Sam2Embedding, score: float | None = None) -> SliceAnswer:
         self._session.obj_with_new_inputs = [_OBJECT]
-
-    def _direction(self, index: int) -> bool:
-        """Whether the slice was followed downwards, if it was: a correction looks the way that it was found."""
-        return self._session.frames_tracked_per_obj[_OBJECT].get(index, {"reverse": False})["reverse"]
+        # A correction looks in the direction in which the slice was followed, if it was.
+        tracked = self._session.frames_tracked_per_obj[_OBJECT].get(index, {"reverse": False})
+        return self._answer(index, embedding, tracked["reverse"], score)
 
     @torch.inference_mode()
     def _answer(self, index: int, embedding: Sam2Embedding, reverse: bool, score: float | None = None) -> SliceAnswer:
@@ -211,41 +221,41 @@ class Sam2Memory:
         self._session.cache.cache_vision_features(index, features)
         with _predicted_iou(self._network) as scores:
             output = self._network(self._session, frame_idx=index, reverse=reverse)
-        absent = not float(self._stored(index)["object_score_logits"]) > 0
-        self._forget(index)
+        absent = not float(self._output_of(index)["object_score_logits"]) > 0
+        self._free_unused(index)
         return SliceAnswer(
             mask_of(output.pred_masks, embedding.shape), scores[-1] if score is None else score, absent=absent
         )
 
-    def _forget(self, index: int) -> None:
-        """Let go of what the session will not look at again after its answer on a slice."""
+    def _free_unused(self, index: int) -> None:
+        """Free everything that the session will not look at again after its answer on a slice."""
         self._session.cache.clear_all()
         self._session.remove_point_inputs(_OBJECT, index)
         self._session.remove_mask_inputs(_OBJECT, index)
         outputs = self._session.output_dict_per_obj[_OBJECT]
         # In the order of the slices, so that answers do not depend on the order in which prompts were given.
         outputs["cond_frame_outputs"] = dict(sorted(outputs["cond_frame_outputs"].items()))
-        self._keep_little(self._stored(index))
-        wanted = (index, *outputs["cond_frame_outputs"], *self._prompted)
+        self._shrink(self._output_of(index))
+        centres = (index, *outputs["cond_frame_outputs"], *self._prompted)
         for other, output in outputs["non_cond_frame_outputs"].items():
-            if output["maskmem_features"].numel() and all(abs(other - near) > self._reach for near in wanted):
+            if output["maskmem_features"].numel() and all(abs(other - centre) > self._reach for centre in centres):
                 for name in ("maskmem_features", "maskmem_pos_enc"):
                     # Empty and not away: the session reads it of every slice that it knows, and joins them.
                     output[name] = output[name].new_empty((0, *output[name].shape[1:]))
 
-    def _keep_little(self, output: dict[str, Any]) -> None:
-        """Of a new output, what later slices look at; positions are the same in all, and kept once."""
+    def _shrink(self, output: dict[str, Any]) -> None:
+        """Keep of a new output only the parts that later slices use; positions are the same in all, and kept once."""
         for name in ("high_res_masks", "pred_masks"):
             output.pop(name, None)
         if self._memory_positions is None:
             self._memory_positions = output["maskmem_pos_enc"].clone()
         output["maskmem_pos_enc"] = self._memory_positions
         for name, value in output.items():
-            # What is a view would keep alive what it is a view of.
+            # A view would keep the whole tensor alive.
             if value is not self._memory_positions:
                 output[name] = value.clone()
 
-    def _stored(self, index: int) -> dict[str, Any]:
+    def _output_of(self, index: int) -> dict[str, Any]:
         return next(kind[index] for kind in self._session.output_dict_per_obj[_OBJECT].values() if index in kind)
 
     def _outputs(self) -> Iterator[dict[str, Any]]:
@@ -253,18 +263,9 @@ class Sam2Memory:
             yield from kind.values()
 
 
-def _empty_session(slices: int, device: torch.device) -> Sam2VideoInferenceSession:
-    session = Sam2VideoInferenceSession(
-        dtype=torch.float32, inference_device=device, inference_state_device=device, video_storage_device=device
-    )
-    # Of the frames, only their number is looked at, as long as the features are there first.
-    session.processed_frames = dict.fromkeys(range(slices))
-    return session
-
-
 @contextmanager
 def _predicted_iou(network: Sam2VideoModel) -> Iterator[list[float]]:
-    """The predicted IoU of the best mask of every decoding within: the session does not hand it out."""
+    """Collect the predicted IoU of the best mask of every decoding within: the session does not hand it out."""
     scores: list[float] = []
 
     def note(_module: Any, _arguments: Any, output: tuple[Tensor, ...]) -> None:
@@ -277,8 +278,115 @@ def _predicted_iou(network: Sam2VideoModel) -> Iterator[list[float]]:
         handle.remove()
 
 
+class Sam2:
+    """The adapter; :class:`~..protocols.MemoryModel` describes the two rules."""
+
+    precision = "float32"
+
+    def __init__(
+        self,
+        network: Sam2VideoModel,
+        prepare: Prepare,
+        device: str,
+        fresh_each_way: bool = False,
+        largest_part_only: bool = False,
+    ) -> None:
+        self.device = device
+        self.fresh_each_way = fresh_each_way
+        self.largest_part_only = largest_part_only
+        self.network = network.eval().requires_grad_(False).to(device)
+        self._prepare = prepare
+        self._size = network.config.image_size
+        self._positions = _coarse_positions(self.network)
+        self._grid = network.get_image_wide_positional_embeddings()
+        network.vision_encoder.neck.position_encoding = _NoPositions()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        return weight_bytes(self.network)
+
+    @torch.inference_mode()
+    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Sam2Embedding:
+        """Encode a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped between blocks."""
+        pixels = self._prepare(image).to(self.device)
+        with checked(self.network.vision_encoder.backbone.blocks, check):
+            output = self.network.get_image_features(pixels)
+        # transformers 4 answers with a tuple.
+        maps = output[0] if isinstance(output, tuple) else output.fpn_hidden_states
+        return Sam2Embedding(tuple(maps), image.shape[:2])
+
+    @torch.inference_mode()
+    def decode(self, embedding: Sam2Embedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
+        """Segment a prompt's object on a slice by itself.
+
+        A single point is ambiguous: of the three masks for it, the best by predicted IoU. As SAM 2's own image
+        predictor, it takes the object to be on the slice; only a memory says that one is absent.
+        """
+        coarse = None if previous is None else previous.logits
+        if coarse is None and prompt.mask is not None:
+            stretched = mask_tensor(prompt.mask, self._size)
+            coarse = mask_as_logits(stretched, self.network.prompt_encoder.mask_input_size).to(self.device)
+        ambiguous = len(prompt.points) == 1 and prompt.box is None and coarse is None
+        logits, scores = self._decoded(embedding, self._prompt_tensors(prompt, embedding.shape), coarse, ambiguous)
+        best = int(scores[0, 0].argmax())
+        chosen = logits[0, :, best : best + 1].clone()
+        return SliceAnswer(mask_of(chosen, embedding.shape), as_score(scores[0, 0, best]), chosen)
+
+    def _prompt_tensors(self, prompt: SlicePrompt, shape: tuple[int, int]) -> dict[str, Tensor | None]:
+        points = point_tensors(prompt, shape, self._size)
+        box = None if prompt.box is None else box_tensor(prompt.box, shape, self._size)
+        if points is None and box is None:
+            # Sam2Model's padding: a point that is none.
+            points = torch.zeros(1, 1, 1, 2), -torch.ones(1, 1, 1, dtype=torch.int32)
+        xy, labels = points or (None, None)
+        tensors = {"input_points": xy, "input_labels": labels, "input_boxes": box}
+        return {name: None if value is None else value.to(self.device) for name, value in tensors.items()}
+
+    def _decoded(
+        self, embedding: Sam2Embedding, prompts: dict[str, Tensor | None], coarse: Tensor | None, several: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (1, 1, n, S/4, S/4) and predicted IoUs (1, 1, n): n is 3 where ``several``, otherwise 1."""
+        sparse, dense = self.network.prompt_encoder(**prompts, input_masks=coarse)
+        maps = [*embedding.maps[:-1], embedding.maps[-1] + self.network.no_memory_embedding]
+        sizes = self.network.backbone_feature_sizes
+        levels = [level.permute(1, 2, 0).view(1, -1, *size) for level, size in zip(maps, sizes, strict=True)]
+        return self.network.mask_decoder(
+            image_embeddings=levels[-1],
+            image_positional_embeddings=self._grid,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=several,
+            high_resolution_features=levels[:-1],
+        )[:2]
+
+    def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
+        """Box for the next slice, where no memory is wanted: around this mask, and 12 of 1024 pixels or more."""
+        return box_for_neighbour(mask, scale_to((self._size, self._size), mask.shape), self._size, wider)
+
+    def remember(self, slices: int) -> Sam2Memory:
+        """Start a memory of one object in a volume of that many slices."""
+        return Sam2Memory(self.network, self._positions, self.decode, slices)
+
+
+class _NoPositions(nn.Module):
+    """In place of the neck's positional embeddings, which are the same for every slice and 84 MB large."""
+
+    def forward(self, shape: torch.Size, device: Any, dtype: torch.dtype, mask: Tensor | None = None) -> Tensor:
+        """(1, 1, 1, 1), which broadcasts in place of the embeddings."""
+        return torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
+
+
+@torch.inference_mode()
+def _coarse_positions(network: Sam2VideoModel) -> Tensor:
+    """The positional embedding of the coarsest level, the only one that is used: (S/16 * S/16, 1, C) float32."""
+    shape = torch.Size((1, network.hidden_dim, *network.backbone_feature_sizes[-1]))
+    positions = network.vision_encoder.neck.position_encoding(shape, network.device, torch.float32)
+    return positions.flatten(2).permute(2, 0, 1)
+
+
 def read_config(path: Path, card: ModelCard) -> Sam2VideoConfig:
-    """What the network is made of.
+    """Read the network's sizes from a config.json.
 
     Raises:
         CheckpointError: it is not that of a SAM 2 video model, or its sizes contradict each other.
@@ -314,18 +422,8 @@ def _sizes_agree(config: Sam2VideoConfig) -> bool:
     )
 
 
-def read_preparation(files: Mapping[str, Path], size: int, card: ModelCard) -> Preparation:
-    """How the checkpoint wants its images; transformers' defaults where it does not say.
-
-    Raises:
-        CheckpointError: it wants what SAM 2 does not: another interpolation, or images of another size.
-    """
-    path = file_called("preprocessor_config.json", files)
-    return Preparation(size, read_normalisation(path, card, {"size": {"height": size, "width": size}}))
-
-
 def build_network(config: Sam2VideoConfig, state: Mapping[str, Tensor], card: ModelCard) -> Sam2VideoModel:
-    """The network with exactly these weights.
+    """Build the network with exactly these weights.
 
     Raises:
         CheckpointError: some are missing, left over, or of another shape; or the configuration describes no network.
@@ -338,124 +436,15 @@ def build_network(config: Sam2VideoConfig, state: Mapping[str, Tensor], card: Mo
     return network
 
 
-# What turns a slice, uint8, into the network's image, (1, 3, S, S) float32.
-Prepare = Callable[[NDArray[np.uint8]], Tensor]
-
-
-class Sam2:
-    """The adapter. See :class:`~.base.MemoryModel` for the two rules."""
-
-    precision = "float32"
-
-    def __init__(
-        self,
-        network: Sam2VideoModel,
-        prepare: Prepare,
-        device: str,
-        fresh_each_way: bool = False,
-        largest_part_only: bool = False,
-    ) -> None:
-        self.device = device
-        self.fresh_each_way = fresh_each_way
-        self.largest_part_only = largest_part_only
-        self.network = network.eval().requires_grad_(False).to(device)
-        self._prepare = prepare
-        self._size = network.config.image_size
-        self._positions = _coarse_positions(self.network)
-        self._grid = network.get_image_wide_positional_embeddings()
-        network.vision_encoder.neck.position_encoding = _NoPositions()
-
-    @property
-    def nbytes(self) -> int:
-        """Memory taken by the weights, in bytes."""
-        return weight_bytes(self.network)
-
-    @torch.inference_mode()
-    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Sam2Embedding:
-        """The embedding of a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped between blocks."""
-        pixels = self._prepare(image).to(self.device)
-        with checked(self.network.vision_encoder.backbone.blocks, check):
-            output = self.network.get_image_features(pixels)
-        # transformers 4 answers with a tuple.
-        maps = output[0] if isinstance(output, tuple) else output.fpn_hidden_states
-        return Sam2Embedding(tuple(maps), image.shape[:2])
-
-    @torch.inference_mode()
-    def decode(self, embedding: Sam2Embedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
-        """The mask that a prompt means on a slice by itself.
-
-        A single point is ambiguous: of the three masks for it, the best by predicted IoU. As SAM 2's own image
-        predictor, it takes the object to be where the prompt says; only a memory says that one is absent.
-        """
-        coarse = None if previous is None else previous.logits
-        if coarse is None and prompt.mask is not None:
-            stretched = mask_tensor(prompt.mask, self._size)
-            coarse = mask_as_logits(stretched, self.network.prompt_encoder.mask_input_size).to(self.device)
-        ambiguous = len(prompt.points) == 1 and prompt.box is None and coarse is None
-        logits, scores = self._decoded(embedding, self._prompt_tensors(prompt, embedding.shape), coarse, ambiguous)
-        best = int(scores[0, 0].argmax())
-        chosen = logits[0, :, best : best + 1].clone()
-        return SliceAnswer(mask_of(chosen, embedding.shape), as_score(scores[0, 0, best]), chosen)
-
-    def _prompt_tensors(self, prompt: SlicePrompt, shape: tuple[int, int]) -> dict[str, Tensor | None]:
-        points = point_tensors(prompt, shape, self._size)
-        box = None if prompt.box is None else box_tensor(prompt.box, shape, self._size)
-        if points is None and box is None:
-            # Sam2Model's padding: a point that is none.
-            points = torch.zeros(1, 1, 1, 2), -torch.ones(1, 1, 1, dtype=torch.int32)
-        xy, labels = (None, None) if points is None else points
-        named = {"input_points": xy, "input_labels": labels, "input_boxes": box}
-        return {name: None if value is None else value.to(self.device) for name, value in named.items()}
-
-    def _decoded(
-        self, embedding: Sam2Embedding, prompts: dict[str, Tensor | None], coarse: Tensor | None, several: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (1, 1, n, S/4, S/4) and predicted IoUs (1, 1, n): n is 3 where ``several``, otherwise 1."""
-        sparse, dense = self.network.prompt_encoder(**prompts, input_masks=coarse)
-        maps = [*embedding.maps[:-1], embedding.maps[-1] + self.network.no_memory_embedding]
-        sizes = self.network.backbone_feature_sizes
-        levels = [level.permute(1, 2, 0).view(1, -1, *size) for level, size in zip(maps, sizes, strict=True)]
-        return self.network.mask_decoder(
-            image_embeddings=levels[-1],
-            image_positional_embeddings=self._grid,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=several,
-            high_resolution_features=levels[:-1],
-        )[:2]
-
-    def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
-        """The box for the next slice, where no memory is wanted: around this mask, and 12 of 1024 pixels or more."""
-        return box_for_neighbour(mask, scale_to((self._size, self._size), mask.shape), self._size, wider)
-
-    def remember(self, slices: int) -> Sam2Memory:
-        """A new memory of one object in a volume of that many slices."""
-        return Sam2Memory(self.network, self._positions, self.decode, slices)
-
-
-class _NoPositions(nn.Module):
-    """In place of the neck's positional embeddings, which are the same for every slice and 84 MB large."""
-
-    def forward(self, shape: torch.Size, device: Any, dtype: torch.dtype, mask: Tensor | None = None) -> Tensor:
-        """(1, 1, 1, 1), so that what looks at it still can."""
-        return torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
-
-
-@torch.inference_mode()
-def _coarse_positions(network: Sam2VideoModel) -> Tensor:
-    """The positional embedding of the coarsest level, the only one that is used: (S/16 * S/16, 1, C) float32."""
-    shape = torch.Size((1, network.hidden_dim, *network.backbone_feature_sizes[-1]))
-    positions = network.vision_encoder.neck.position_encoding(shape, network.device, torch.float32)
-    return positions.flatten(2).permute(2, 0, 1)
-
-
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
-    """The adapter with the weights of a checkpoint in transformers' layout.
+    """Load the adapter with the weights of a checkpoint in transformers' layout.
 
     Raises:
         CheckpointError: a file is missing, unreadable, does not fit the others, or holds other weights.
     """
     config = read_config(required_file("config.json", files, card), card)
-    prepare = read_preparation(files, config.image_size, card)
+    size = config.image_size
+    normalisation = read_normalisation(files, card, {"size": {"height": size, "width": size}})
     state = read_safetensors(required_file("model.safetensors", files, card), card)
-    return Sam2(build_network(config, with_shared_table(state), card), prepare, device)
+    network = build_network(config, share_table(state), card)
+    return Sam2(network, Preparation(size, normalisation), device)

@@ -1,7 +1,7 @@
 """VoxTell: structures and findings by words, in whole volumes; its authors' own predictor does all the work.
 
-The meaning of the phrases that it is asked is looked up in the bank that comes with it, so that the language model of
-8 GB is never loaded. Rokuss M et al., arXiv:2511.11450; the package ``voxtell``.
+The vectors of phrases are looked up in the bank that comes with it, so that the language model of 8 GB is never
+loaded. Rokuss M et al., arXiv:2511.11450; the package ``voxtell``.
 """
 
 import codecs
@@ -33,9 +33,9 @@ from ..weights import DAMAGED, checked, read_json, read_pickle, required_file, w
 
 CHECKPOINT, PLANS, BANK = "checkpoint_final.pth", "plans.json", "text_embeddings.npz"
 _CONFIGURATION = "3d_fullres"
-# The classes that the configuration may name: the package imports what stands there.
+# The classes that the configuration may name: the package imports them.
 _LAYER = re.compile(r"torch\.nn(\.modules\.\w+)?\.\w+")
-# What a training run leaves beside the weights: numbers of numpy's. torch knows them by the names of either numpy.
+# Numbers of numpy's, which a training run leaves beside the weights. torch knows them by the names of either numpy.
 _NUMBERS = (
     np.ndarray,
     np.dtype,
@@ -45,11 +45,108 @@ _NUMBERS = (
       for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
 )  # fmt: skip
 
-Bank = Mapping[str, NDArray[np.float16]]
+_SUGGESTIONS = 3
+# Memory of each phrase for every voxel, measured on the host: logits of two bytes, and masks on their way back.
+_BYTES_PER_VOXEL = 7
+_PHRASE_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class VoxTellView:
+    """An image turned to RAS. Nothing else is kept of it."""
+
+    predictor: Any
+    array_kji: NDArray[np.generic]
+    turn: Turn
+    nbytes: int = 0
+
+    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
+        """Segment the phrases, each once; a segment is the union of its phrases.
+
+        Raises:
+            PromptError: the bank does not have a phrase.
+            Cancelled: ``progress`` was told to stop.
+        """
+        segments = [
+            [self._checked_phrase(part) for part in prompt.parts if isinstance(part, VolumeWords)] for prompt in prompts
+        ]
+        phrases = tuple(dict.fromkeys(phrase for segment in segments for phrase in segment))
+        masks: dict[str, PackedMask] = {}
+        at_once = max(1, _PHRASE_BYTES // (_BYTES_PER_VOXEL * self.array_kji.size))
+        runs = 0
+        for start in range(0, len(phrases), at_once):
+            batch = phrases[start : start + at_once]
+            batch_masks, windows = self._segment(batch, progress)
+            masks |= dict(zip(batch, batch_masks, strict=True))
+            runs += windows
+        answers = (
+            merge_masks([masks[phrase] for phrase in segment]) if segment else EMPTY_MASK for segment in segments
+        )
+        return [VolumeAnswer(mask, None, runs if n == 0 else 0) for n, mask in enumerate(answers)]
+
+    def _checked_phrase(self, part: VolumeWords) -> str:
+        phrase = " ".join(part.words.lower().split())
+        bank = self.predictor.embedding_bank
+        if phrase not in bank:
+            near = difflib.get_close_matches(phrase, bank, _SUGGESTIONS)
+            hint = f"; it knows {' and '.join(map(repr, near))}" if near else ""
+            message = (
+                f"VoxTell has {len(bank)} phrases whose meaning it knows, and {phrase[:80]!r} is none of them{hint}"
+            )
+            raise PromptError(message, f"{part.place}.text")
+        return phrase
+
+    def _segment(self, phrases: Sequence[str], progress: Progress) -> tuple[list[PackedMask], int]:
+        """Masks of phrases on the stored grid, and the number of windows that the network saw."""
+        windows = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal windows
+            windows = total
+            progress.step("decode", done, total)
+
+        leaves = [module for module in self.predictor.network.modules() if not any(module.children())]
+        progress.check()
+        arguments = self.array_kji[None], list(phrases)
+        # The package shows a bar of its own.
+        with contextlib.redirect_stderr(io.StringIO()), checked(leaves, progress.check):
+            try:
+                masks = self.predictor.predict_single_image(*arguments, progress_callback=report)
+            except torch.OutOfMemoryError:
+                if not self.predictor.perform_everything_on_device:
+                    raise
+                torch.cuda.empty_cache()
+                self.predictor.perform_everything_on_device = False
+                masks = self.predictor.predict_single_image(*arguments, progress_callback=report)
+        return [pack_mask(self.turn.turn_back(mask)) for mask in masks], windows
+
+
+@dataclass(frozen=True, slots=True)
+class VoxTell:
+    """The model: the package's predictor with its weights and the bank of phrases."""
+
+    predictor: Any
+    device: str
+
+    @property
+    def precision(self) -> str:
+        """Mixed precision on CUDA, which the package chooses, and float32 elsewhere."""
+        return "mixed float16" if self.device == "cuda" else "float32"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights and the bank, in bytes."""
+        return weight_bytes(self.predictor.network) + sum(row.nbytes for row in self.predictor.embedding_bank.values())
+
+    def view(self, volume: Volume, progress: Progress) -> VoxTellView:
+        """Turn the image to RAS: slices, rows and columns as the package's own reader has them."""
+        progress.check()
+        turn = towards_ras(volume.geometry)
+        return VoxTellView(self.predictor, turn.turn(volume.array_kji), turn)
 
 
 def read_weights(card: ModelCard, files: Mapping[str, Path]) -> dict[str, Tensor]:
-    """The network's weights.
+    """Read the network's weights.
 
     Raises:
         CheckpointError: the file is damaged, or holds more than numbers.
@@ -60,12 +157,12 @@ def read_weights(card: ModelCard, files: Mapping[str, Path]) -> dict[str, Tensor
 
 @contextmanager
 def model_folder(card: ModelCard, files: Mapping[str, Path]) -> Iterator[Path]:
-    """A folder in the package's layout, with a checkpoint that holds the weights and nothing that could be run.
+    """Make a folder in the package's layout, with a checkpoint that holds the weights and nothing that could be run.
 
     The package reads checkpoints in a way that runs whatever code they hold.
 
     Raises:
-        CheckpointError: a file is damaged or names what is no part of a network, or there is no room on the disk.
+        CheckpointError: a file is damaged or names more than parts of a network, or there is no room on the disk.
     """
     plans = required_file(PLANS, files, card)
     require_network(read_json(plans, card), card)
@@ -92,16 +189,16 @@ def require_network(plans: Mapping[str, Any], card: ModelCard) -> None:
     """
     try:
         architecture = plans["configurations"][_CONFIGURATION]["architecture"]
-        named = [architecture["arch_kwargs"][name] for name in architecture["_kw_requires_import"]]
+        layers = [architecture["arch_kwargs"][name] for name in architecture["_kw_requires_import"]]
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{card.title}: plans.json is not its configuration; download it again") from error
-    for name in named:
+    for name in layers:
         if name is not None and not (_LAYER.fullmatch(str(name)) and pydoc.locate(str(name))):
             raise CheckpointError(f"{card.title}: plans.json names what is no part of a network; download it again")
 
 
-def read_bank(card: ModelCard, files: Mapping[str, Path]) -> Bank:
-    """The meaning of each known phrase, in lower case, as (2560,) numbers.
+def read_bank(card: ModelCard, files: Mapping[str, Path]) -> dict[str, NDArray[np.float16]]:
+    """Read the vector of each phrase, in lower case, as (2560,) numbers.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -117,114 +214,13 @@ def read_bank(card: ModelCard, files: Mapping[str, Path]) -> Bank:
     return {str(label).lower(): embedding for label, embedding in zip(labels.tolist(), embeddings, strict=True)}
 
 
-_SUGGESTIONS = 3
-# What each phrase takes for every voxel, measured on the host: logits of two bytes, and masks on their way back.
-_BYTES_PER_VOXEL = 7
-_PHRASE_BYTES = 4 * 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class VoxTellView:
-    """An image as VoxTell sees it: turned to RAS. Nothing else is kept of it."""
-
-    predictor: Any
-    array_kji: NDArray[np.generic]
-    turn: Turn
-    nbytes: int = 0
-
-    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
-        """A segment is all that its phrases mean; every phrase is asked once.
-
-        Raises:
-            PromptError: the meaning of a phrase is not known.
-            Cancelled: ``progress`` was told to stop.
-        """
-        asked = [[self._known(part) for part in prompt.parts if isinstance(part, VolumeWords)] for prompt in prompts]
-        phrases = tuple(dict.fromkeys(phrase for one in asked for phrase in one))
-        found: dict[str, PackedMask] = {}
-        at_once = max(1, _PHRASE_BYTES // (_BYTES_PER_VOXEL * self.array_kji.size))
-        runs = 0
-        for start in range(0, len(phrases), at_once):
-            some = phrases[start : start + at_once]
-            masks, more = self._ask(some, progress)
-            found |= dict(zip(some, masks, strict=True))
-            runs += more
-        masks = [merge_masks([found[phrase] for phrase in one]) if one else EMPTY_MASK for one in asked]
-        return [VolumeAnswer(mask, None, runs if n == 0 else 0) for n, mask in enumerate(masks)]
-
-    def _known(self, part: VolumeWords) -> str:
-        phrase = " ".join(part.words.lower().split())
-        bank = self.predictor.embedding_bank
-        if phrase not in bank:
-            near = difflib.get_close_matches(phrase, bank, _SUGGESTIONS)
-            hint = f"; it knows {' and '.join(map(repr, near))}" if near else ""
-            message = (
-                f"VoxTell has {len(bank)} phrases whose meaning it knows, and {phrase[:80]!r} is none of them{hint}"
-            )
-            raise PromptError(message, f"{part.place}.text")
-        return phrase
-
-    def _ask(self, phrases: Sequence[str], progress: Progress) -> tuple[list[PackedMask], int]:
-        """What phrases mean, on the stored grid, and how many windows were looked at."""
-        windows = 0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal windows
-            windows = total
-            progress.step("decode", done, total)
-
-        leaves = [module for module in self.predictor.network.modules() if not any(module.children())]
-        progress.check()
-        # The package shows a bar of its own.
-        with contextlib.redirect_stderr(io.StringIO()), checked(leaves, progress.check):
-            try:
-                found = self._predict(phrases, tell)
-            except torch.OutOfMemoryError:
-                if not self.predictor.perform_everything_on_device:
-                    raise
-                torch.cuda.empty_cache()
-                self.predictor.perform_everything_on_device = False
-                found = self._predict(phrases, tell)
-        return [pack_mask(self.turn.turn_back(mask)) for mask in found], windows
-
-    def _predict(self, phrases: Sequence[str], tell: Any) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = self.predictor.predict_single_image(
-            self.array_kji[None], list(phrases), progress_callback=tell
-        )
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class VoxTell:
-    """The model: the package's predictor with its weights and the bank of phrases."""
-
-    predictor: Any
-    device: str
-
-    @property
-    def precision(self) -> str:
-        """The package lets CUDA compute in mixed precision, and nothing else."""
-        return "mixed float16" if self.device == "cuda" else "float32"
-
-    @property
-    def nbytes(self) -> int:
-        """Memory taken by the weights and the bank, in bytes."""
-        return weight_bytes(self.predictor.network) + sum(one.nbytes for one in self.predictor.embedding_bank.values())
-
-    def view(self, volume: Volume, progress: Progress) -> VoxTellView:
-        """The image turned to RAS: slices, rows and columns as the package's own reader has them."""
-        progress.check()
-        turn = towards_ras(volume.geometry)
-        return VoxTellView(self.predictor, turn.turn(volume.array_kji), turn)
-
-
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> VoxTell:
-    """The adapter with the weights of its folder; nothing is asked of the network, and no language model loaded.
+    """Load the adapter with its folder; nothing is downloaded, and no language model loaded.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the files do not fit together.
     """
-    bank = dict(read_bank(card, files))
+    bank = read_bank(card, files)
     from voxtell.inference.predictor import VoxTellPredictor
 
     with model_folder(card, files) as folder:

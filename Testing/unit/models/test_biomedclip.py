@@ -12,6 +12,7 @@ from PIL import Image
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.classification import biomedclip
+from FoundationSegLib.models.classification.two_towers import CLIP_COLOURS
 from FoundationSegLib.requests.scoring import joined
 from Testing.models.image_text_parity import TEXTS, assert_same, in_colour, logits_of, square_pictures
 from Testing.models.small_image_text import open_clip_config, write_biomedclip
@@ -73,7 +74,7 @@ def test_vectors_and_logits_are_open_clips(adapter, reference):
 @needs_open_clip
 def test_tokens_are_open_clips_but_for_the_padding(adapter, reference):
     theirs = reference[2](list(TEXTS), context_length=256)
-    mine = adapter._reader.tokens([biomedclip._clean(text) for text in TEXTS])["input_ids"]
+    mine = adapter.reader.tokens([biomedclip.clean(text) for text in TEXTS])["input_ids"]
     assert mine.shape[1] <= 256 and not theirs[:, mine.shape[1] :].any()
     assert torch.equal(mine, theirs[:, : mine.shape[1]])
 
@@ -92,7 +93,7 @@ def test_the_towers_are_timms_and_transformers(adapter, files):
     trunk = timm.create_model("vit_base_patch16_224", num_classes=0).eval()
     trunk.load_state_dict(part("visual.trunk."))
     pictures = square_pictures()[2:5]
-    mean, std = (torch.tensor(values)[:, None, None] for values in (biomedclip.CLIP_MEAN, biomedclip.CLIP_STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_COLOURS.mean, CLIP_COLOURS.std))
     shown = [Image.fromarray(in_colour(one)).resize((224, 224), Image.Resampling.BICUBIC) for one in pictures]
     batch = torch.stack([(torch.from_numpy(np.array(one)).permute(2, 0, 1) / 255 - mean) / std for one in shown])
     assert_same(adapter.encode_images(pictures), (trunk(batch) @ state["visual.head.proj.weight"].T).numpy())
@@ -100,8 +101,8 @@ def test_the_towers_are_timms_and_transformers(adapter, files):
     text.load_state_dict(
         {name: value for name, value in part("text.transformer.").items() if not name.endswith("position_ids")}
     )
-    tokens = adapter._reader.tokenizer(
-        [biomedclip._clean(one) for one in TEXTS],
+    tokens = adapter.reader.tokenizer(
+        [biomedclip.clean(one) for one in TEXTS],
         padding="max_length",
         max_length=256,
         truncation=True,

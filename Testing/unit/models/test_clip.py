@@ -80,7 +80,7 @@ def test_one_by_one_is_the_same_as_together(adapter):
 
 
 def test_tokens_are_cut_and_that_is_told(adapter, reference):
-    reader = adapter._reader
+    reader = adapter.reader
     tokens = reader.tokens(TEXTS)["input_ids"]
     assert torch.equal(tokens, reference.tokens(TEXTS).input_ids)
     assert tokens.shape[1] == 77

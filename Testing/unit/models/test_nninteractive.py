@@ -346,7 +346,7 @@ def test_an_image_that_would_become_nan_is_refused(model, array, message):
 def test_what_is_seen_is_finite_wherever_contrast_is(model):
     array = np.pad(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), 6)
     view = view_of(model, array)
-    assert torch.isfinite(view._desks[0].session.preprocessed_image).all()
+    assert torch.isfinite(view._sessions[0].package.preprocessed_image).all()
 
 
 def test_a_box_across_slices_and_words_are_refused_with_their_place(model):

@@ -16,18 +16,18 @@ def path(tmp_path):
 
 def test_what_it_says_is_taken_and_the_rest_is_usual(path, sam_card):
     path.write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "rescale_factor": 1}))
-    assert read_normalisation(path, sam_card, {}) == Normalisation((0.1, 0.2, 0.3), factor=1)
-    assert read_normalisation(None, sam_card, {}) == IMAGENET
+    assert read_normalisation({path.name: path}, sam_card, {}) == Normalisation((0.1, 0.2, 0.3), factor=1)
+    assert read_normalisation({}, sam_card, {}) == IMAGENET
 
 
 def test_a_shape_may_be_left_out_and_not_be_another(path, sam_card):
     shape = {"size": {"longest_edge": 256}}
     for document in ({}, shape):
         path.write_text(json.dumps(document))
-        assert read_normalisation(path, sam_card, shape) == IMAGENET
+        assert read_normalisation({path.name: path}, sam_card, shape) == IMAGENET
     path.write_text(json.dumps({"size": {"longest_edge": 512}}))
     with pytest.raises(CheckpointError, match="asks for a preparation"):
-        read_normalisation(path, sam_card, shape)
+        read_normalisation({path.name: path}, sam_card, shape)
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_a_shape_may_be_left_out_and_not_be_another(path, sam_card):
 def test_what_no_family_does_is_refused(path, sam_card, changes):
     path.write_text(json.dumps(preprocessor(256, **changes)))
     with pytest.raises(CheckpointError, match=r"SAM ViT-B: preprocessor_config\.json asks for"):
-        read_normalisation(path, sam_card, {})
+        read_normalisation({path.name: path}, sam_card, {})

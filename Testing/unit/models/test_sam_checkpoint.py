@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import SamConfig
+from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.models.protocols import load_slice_model
-from FoundationSegLib.models.segmentation.sam import load_sam, read_config
+from FoundationSegLib.models.segmentation.sam import load_network
+from FoundationSegLib.models.weights import read_config
 from Testing.models.small_sam import random_model, small_config, write_checkpoint
 
 SHARED = "prompt_encoder.shared_embedding.positional_embedding"
@@ -43,7 +45,7 @@ def change_config(files, change):
 
 
 def test_holds_what_was_saved(sam_card, files):
-    model, expected = load_sam(sam_card, files, "cpu"), random_model(small_config())
+    model, expected = load_network(sam_card, files, "cpu").model, random_model(small_config())
     assert not model.training
     state = model.state_dict()
     assert state.keys() == expected.state_dict().keys()
@@ -56,23 +58,23 @@ def test_holds_what_was_saved(sam_card, files):
 def test_the_table_of_positions_may_come_under_either_name_or_both(sam_card, files, name):
     table = load_file(files["model.safetensors"])[OTHER_NAME]
     change_weights(files, lambda state: state.pop(OTHER_NAME) is None or state.update({name: table}))
-    state = load_sam(sam_card, files, "cpu").state_dict()
+    state = load_network(sam_card, files, "cpu").model.state_dict()
     assert torch.equal(state[SHARED], table) and torch.equal(state[OTHER_NAME], table)
     change_weights(files, lambda state: state.update({SHARED: table.clone(), OTHER_NAME: table.clone()}))
-    assert torch.equal(load_sam(sam_card, files, "cpu").state_dict()[SHARED], table)
+    assert torch.equal(load_network(sam_card, files, "cpu").model.state_dict()[SHARED], table)
 
 
 def test_files_are_found_in_a_folder_of_their_repository(sam_card, files):
-    assert load_sam(sam_card, {f"sub/folder/{name}": path for name, path in files.items()}, "cpu")
+    assert load_network(sam_card, {f"sub/folder/{name}": path for name, path in files.items()}, "cpu")
 
 
 def test_weights_in_half_precision_become_float32(sam_card, files):
     change_weights(files, lambda state: state.update({k: v.half() for k, v in state.items()}))
-    assert {p.dtype for p in load_sam(sam_card, files, "cpu").parameters()} == {torch.float32}
+    assert {p.dtype for p in load_network(sam_card, files, "cpu").model.parameters()} == {torch.float32}
 
 
 def test_the_file_may_go_once_it_is_loaded(sam_card, files):
-    model, path = load_sam(sam_card, files, "cpu"), files["model.safetensors"]
+    model, path = load_network(sam_card, files, "cpu").model, files["model.safetensors"]
     before = [p.clone() for p in model.parameters()]
     path.write_bytes(b"\0" * path.stat().st_size)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
@@ -97,7 +99,7 @@ def wider(state):
 def test_weights_that_lack_or_exceed_are_refused(sam_card, files, change):
     change_weights(files, change)
     with pytest.raises(CheckpointError, match=NO_WEIGHTS):
-        load_sam(sam_card, files, "cpu")
+        load_network(sam_card, files, "cpu")
 
 
 def of_a_pickle(path):
@@ -133,21 +135,21 @@ DAMAGES = [of_a_pickle, of_torch, cut_short, cut_in_the_header, lying_header, hu
 def test_what_poses_as_safetensors_is_refused(sam_card, files, damage):
     damage(files["model.safetensors"])
     with pytest.raises(CheckpointError, match=DAMAGED):
-        load_sam(sam_card, files, "cpu")
+        load_network(sam_card, files, "cpu")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(sam_card, files, name):
     del files[name]
     with pytest.raises(CheckpointError, match=f"SAM ViT-B: its card names no {name}"):
-        load_sam(sam_card, files, "cpu")
+        load_network(sam_card, files, "cpu")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])
 def test_a_damaged_configuration_is_refused(sam_card, files, text):
     files["config.json"].write_text(text)
     with pytest.raises(CheckpointError, match=r"SAM ViT-B: config\.json"):
-        load_sam(sam_card, files, "cpu")
+        load_network(sam_card, files, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_a_damaged_configuration_is_refused(sam_card, files, text):
 def test_a_configuration_of_another_network_is_refused(sam_card, files, change):
     change_config(files, change)
     with pytest.raises(CheckpointError, match=NOT_SAM):
-        load_sam(sam_card, files, "cpu")
+        load_network(sam_card, files, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_a_configuration_of_another_network_is_refused(sam_card, files, change):
 def test_a_configuration_that_the_weights_do_not_fit_is_refused(sam_card, files, change):
     change_config(files, change)
     with pytest.raises(CheckpointError, match=NO_WEIGHTS):
-        load_sam(sam_card, files, "cpu")
+        load_network(sam_card, files, "cpu")
 
 
 def test_an_old_configuration_with_much_beside_the_network_is_read(sam_card, tmp_path):
@@ -203,7 +205,12 @@ def test_an_old_configuration_with_much_beside_the_network_is_read(sam_card, tmp
     }
     path = tmp_path / "config.json"
     path.write_text(json.dumps(document))
-    config = read_config(path, sam_card)
+    sections = {
+        "vision_config": SamVisionConfig,
+        "prompt_encoder_config": SamPromptEncoderConfig,
+        "mask_decoder_config": SamMaskDecoderConfig,
+    }
+    config = read_config(path, sam_card, SamConfig, sections)
     sizes = (config.vision_config.hidden_size, config.vision_config.mlp_dim, config.vision_config.num_hidden_layers)
     assert sizes == (168, 696, 12)
     assert (config.prompt_encoder_config.image_embedding_size, config.mask_decoder_config.mlp_dim) == (64, 2048)

@@ -69,7 +69,7 @@ def test_scores_by_sigmoid_are_the_models_own(adapter, reference):
 
 
 def test_every_text_is_padded_as_in_training(adapter, reference):
-    tokens = adapter._reader.tokens(TEXTS)["input_ids"]
+    tokens = adapter.reader.tokens(TEXTS)["input_ids"]
     assert torch.equal(tokens, reference.tokens(TEXTS).input_ids) and tokens.shape[1] == 64
     assert adapter.encode_texts(TEXTS).truncated == (False, False, False, False, False, True)
     alone = np.concatenate([adapter.encode_texts([text]).vectors for text in TEXTS])
@@ -92,7 +92,7 @@ def test_letters_are_made_small_whatever_the_tokenizer_does(tmp_path, files, ada
     }
     config.write_text(json.dumps(told), encoding="utf-8")
     plain = siglip.load(CARD, {path.name: path for path in tmp_path.iterdir()}, "cpu")
-    ids = [one._reader.tokens(["A CT Scan"])["input_ids"][0].tolist() for one in (plain, adapter)]
+    ids = [one.reader.tokens(["A CT Scan"])["input_ids"][0].tolist() for one in (plain, adapter)]
     assert ids[0] != ids[1], "without it they differ"
     assert_same(plain.encode_texts(["A CT Scan"]).vectors, adapter.encode_texts(["a ct scan"]).vectors)
     assert_same(adapter.encode_texts(["A CT Scan"]).vectors, adapter.encode_texts(["a ct scan"]).vectors)

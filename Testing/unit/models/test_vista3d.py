@@ -100,7 +100,7 @@ def test_classes_asked_together_are_the_bundles(labels_of, model, name):
 
 def test_everything_is_the_bundles(bundle, labels_of, model):
     volume = noise("LPS")
-    asked = [one.number for one in model.known.everything]
+    asked = [one.number for one in model.class_list.everything]
     assert asked == bundle.EVERYTHING
     wanted = labels_of(volume, label_prompt=bundle.EVERYTHING)
     found = masks(model, volume, *map(named, asked))

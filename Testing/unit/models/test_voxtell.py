@@ -109,7 +109,7 @@ def test_planted_mistakes_are_seen(model, written, monkeypatch, planted):
         monkeypatch.setattr(voxtell.Turn, "turn", lambda self, array: turn(self, array).transpose(2, 1, 0))
         monkeypatch.setattr(voxtell.Turn, "turn_back", lambda self, array: back(self, array.transpose(2, 1, 0)))
     else:
-        monkeypatch.setattr(voxtell.VoxTellView, "_known", lambda self, part: "liver")
+        monkeypatch.setattr(voxtell.VoxTellView, "_checked_phrase", lambda self, part: "liver")
     assert not np.array_equal(masks(model, volume, said("spleen"))[0], wanted)
 
 
