@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.cards import ModelCard
+from ...catalog.model_cards import ModelCard
 from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.cards import ModelCard
-from ...core.errors import PromptError
-from ...core.mask import pack_mask
-from ...core.progress import Progress
-from ...core.volume import Volume
+from ...catalog.model_cards import ModelCard
+from ...errors import PromptError
+from ...imaging.masks import pack_mask
+from ...imaging.volume import Volume
+from ...progress import Progress
 from ..protocols import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels
 
 
