@@ -31,7 +31,7 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the documents of a file format differ from the plain form.
+    """Differences of a file format from the plain form.
 
     Attributes:
         tags: by class, the field that tells the classes of a union apart and what it says. Unless given, ``"type"`` and
@@ -72,7 +72,7 @@ def to_document(value: Any, kind: Any = None, form: Format = _PLAIN) -> Any:
     return document
 
 
-def from_document(kind: type[T] | Any, document: Any, place: str, form: Format = _PLAIN) -> T:
+def from_document(kind: type[T] | Any, document: Any, location: str, form: Format = _PLAIN) -> T:
     """The value of :func:`to_document`, of a decoded JSON or TOML document.
 
     Args:
@@ -85,7 +85,7 @@ def from_document(kind: type[T] | Any, document: Any, place: str, form: Format =
         DocumentError: it has another form.
         FoundationSegError: the value itself refuses what it is made of.
     """
-    return _Reader(form).read(kind, document, place)
+    return _Reader(form).read(kind, document, location)
 
 
 def pack(value: Any, kind: Any = None, form: Format = _PLAIN) -> tuple[Any, list[memoryview]]:
@@ -94,7 +94,7 @@ def pack(value: Any, kind: Any = None, form: Format = _PLAIN) -> tuple[Any, list
     return writer.write(type(value) if kind is None else kind, value), writer.parts
 
 
-def unpack(kind: type[T] | Any, document: Any, payload: Buffer, place: str) -> T:
+def unpack(kind: type[T] | Any, document: Any, payload: Buffer, location: str) -> T:
     """The value of :func:`pack`; its arrays are read-only views of the payload.
 
     Raises:
@@ -102,8 +102,8 @@ def unpack(kind: type[T] | Any, document: Any, payload: Buffer, place: str) -> T
         FoundationSegError: the value itself refuses what it is made of.
     """
     reader = _Reader(_PLAIN, memoryview(payload))
-    value = reader.read(kind, document, place)
-    _require(reader.at == len(payload), f"{place}: has {len(payload)} bytes beside it, not {reader.at}")
+    value = reader.read(kind, document, location)
+    _require(reader.at == len(payload), f"{location}: has {len(payload)} bytes beside it, not {reader.at}")
     return value
 
 
@@ -231,135 +231,137 @@ class _Reader:
     payload: memoryview = field(default_factory=lambda: memoryview(b""))
     at: int = 0
 
-    def read(self, kind: Any, value: Any, place: str) -> Any:
+    def read(self, kind: Any, value: Any, location: str) -> Any:
         origin, arguments = _shape(kind)
         if kind is Any:
             return value
         if is_dataclass(kind):
-            return self._record(kind, value, place)
+            return self._record(kind, value, location)
         if origin is Literal:
             fits = any(value is choice or (type(value) is type(choice) and value == choice) for choice in arguments)
-            _require(fits, f"{place}: must be one of {', '.join(map(str, arguments))}, not {_shown(value)}")
+            _require(fits, f"{location}: must be one of {', '.join(map(str, arguments))}, not {_describe(value)}")
             return value
         if origin in (Union, UnionType):
-            return self._union(kind, value, place)
+            return self._union(kind, value, location)
         if origin is tuple:
-            return self._tuple(arguments, value, place)
+            return self._tuple(arguments, value, location)
         if origin is Mapping:
-            _require(isinstance(value, Mapping), f"{place}: must be a table")
+            _require(isinstance(value, Mapping), f"{location}: must be a table")
             return {
-                self.read(str, key, f"{place}: a name"): self.read(arguments[1], item, f"{place}.{key}")
+                self.read(str, key, f"{location}: a name"): self.read(arguments[1], item, f"{location}.{key}")
                 for key, item in value.items()
             }
         if _is_array(origin):
-            return self._array(arguments[-1], value, place)
+            return self._array(arguments[-1], value, location)
         if kind is bytes:
-            _require(isinstance(value, Mapping) and value.keys() == {"bytes"}, f"{place}: must be bytes")
-            return bytes(self._next(value["bytes"], place))
-        return self._single(kind, value, place)
+            _require(isinstance(value, Mapping) and value.keys() == {"bytes"}, f"{location}: must be bytes")
+            return bytes(self._next(value["bytes"], location))
+        return self._single(kind, value, location)
 
-    def _single(self, kind: Any, value: Any, place: str) -> Any:
+    def _single(self, kind: Any, value: Any, location: str) -> Any:
         if isinstance(kind, type) and issubclass(kind, Enum):
             names = [choice.value for choice in kind]
-            _require(value in names, f"{place}: must be one of {', '.join(map(str, names))}, not {_shown(value)}")
+            _require(value in names, f"{location}: must be one of {', '.join(map(str, names))}, not {_describe(value)}")
             return kind(value)
         if kind is Path:
-            return Path(self._single(str, value, place))
+            return Path(self._single(str, value, location))
         name = "null" if kind is NoneType else kind.__name__
         fits = type(value) is kind or (kind is float and type(value) is int)
-        _require(fits, f"{place}: must be {name}, not {type(value).__name__}")
+        _require(fits, f"{location}: must be {name}, not {type(value).__name__}")
         if kind is str:
             # A text that a person wrote is shown in terminals: an escape sequence could rewrite what stands there.
             is_line = not self.form.is_typed or value.isprintable()
-            _require(is_line, f"{place}: must be one line without control characters")
+            _require(is_line, f"{location}: must be one line without control characters")
             longest = self.form.longest_text
-            _require(len(value) <= longest, f"{place}: is longer than {longest} characters")
+            _require(len(value) <= longest, f"{location}: is longer than {longest} characters")
         elif type(value) is int:
-            _require(abs(value) <= self.form.largest_number, f"{place}: is larger than anything it could count")
+            _require(abs(value) <= self.form.largest_number, f"{location}: is larger than anything it could count")
         elif kind is float:
-            _require(math.isfinite(value), f"{place}: must be a finite number")
+            _require(math.isfinite(value), f"{location}: must be a finite number")
         return value
 
-    def _tuple(self, kinds: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
-        _require(isinstance(value, list | tuple), f"{place}: must be a list")
+    def _tuple(self, kinds: tuple[Any, ...], value: Any, location: str) -> tuple[Any, ...]:
+        _require(isinstance(value, list | tuple), f"{location}: must be a list")
         if kinds[-1] is Ellipsis:
             if _are_points(kinds[0], value):  # an outline has a million of them
                 return tuple(map(tuple, value))
             kinds = kinds[:1] * len(value)
-        _require(len(value) == len(kinds), f"{place}: must be a list of {len(kinds)}, not of {len(value)}")
+        _require(len(value) == len(kinds), f"{location}: must be a list of {len(kinds)}, not of {len(value)}")
         return tuple(
-            self.read(kind, item, f"{place}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
+            self.read(kind, item, f"{location}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
         )
 
-    def _union(self, kind: Any, value: Any, place: str) -> Any:
+    def _union(self, kind: Any, value: Any, location: str) -> Any:
         records, others = _members(kind)
         is_none = int in others and value == self.form.unknown if self.form.unknown else value is None
         if NoneType in _shape(kind)[1] and is_none:
             return None
         if isinstance(value, Mapping) and records:
-            return self._tagged(kind, records, value, place)
+            return self._tagged(kind, records, value, location)
         for member in others[:-1]:
             if type(value) is member:
                 return value
-        return self.read((others or records)[-1], value, place)
+        return self.read((others or records)[-1], value, location)
 
-    def _tagged(self, kind: Any, records: list[Any], value: Mapping[str, Any], place: str) -> Any:
+    def _tagged(self, kind: Any, records: list[Any], value: Mapping[str, Any], location: str) -> Any:
         if len(records) == 1:
-            return self._record(records[0], value, place)
+            return self._record(records[0], value, location)
         choices = [*records, *(NoneType for member in _shape(kind)[1] if member is NoneType)]
         for choice in choices:
             key, name = self.form.tag(choice)
             if value.get(key) == name:
                 rest = {other: item for other, item in value.items() if other != key}
-                return None if choice is NoneType else self._record(choice, rest, place)
+                return None if choice is NoneType else self._record(choice, rest, location)
         key = self.form.tag(records[0])[0]
-        raise DocumentError(f"{place}: {key}: no kind is called {_shown(value.get(key))}")
+        raise DocumentError(f"{location}: {key}: no kind is called {_describe(value.get(key))}")
 
-    def _record(self, kind: Any, value: Any, place: str) -> Any:
-        _require(isinstance(value, Mapping), f"{place}: must be a table")
+    def _record(self, kind: Any, value: Any, location: str) -> Any:
+        _require(isinstance(value, Mapping), f"{location}: must be a table")
         items, flat = _items(kind), self.form.flat.get(kind)
         own = {item.name for item in items} - {flat}
         others = {name: item for name, item in value.items() if name not in own}
         if flat is not None:
             value = {**{name: value[name] for name in value if name in own}, flat: others}
         elif others:
-            raise DocumentError(f"{place}: unknown field {_shown(next(iter(others)))}")
+            raise DocumentError(f"{location}: unknown field {_describe(next(iter(others)))}")
         arguments = {}
         for item in items:
             if item.name in value:
                 is_empty = self.form.is_typed and item.is_required and value[item.name] == ""
-                _require(not is_empty, f"{place}: {item.name}: is empty")
-                where = place if item.name == flat else f"{place}: {item.name}"
+                _require(not is_empty, f"{location}: {item.name}: is empty")
+                where = location if item.name == flat else f"{location}: {item.name}"
                 arguments[item.name] = self.read(item.kind, value[item.name], where)
             elif item.is_required:
-                raise DocumentError(f"{place}: {item.name} is missing")
+                raise DocumentError(f"{location}: {item.name} is missing")
         return kind(**arguments)
 
-    def _next(self, count: Any, place: str) -> memoryview:
+    def _next(self, count: Any, location: str) -> memoryview:
         fits = type(count) is int and 0 <= count <= len(self.payload) - self.at
-        _require(fits, f"{place}: has fewer bytes beside the document than it says")
+        _require(fits, f"{location}: has fewer bytes beside the document than it says")
         self.at += count
         return self.payload[self.at - count : self.at]
 
-    def _array(self, kind: Any, value: Any, place: str) -> Any:
+    def _array(self, kind: Any, value: Any, location: str) -> Any:
         import numpy as np
 
         is_named = isinstance(value, Mapping) and value.keys() == {"dtype", "shape"}
-        _require(is_named and isinstance(value["dtype"], str), f"{place}: must be an array")
-        shape = self._tuple((int, Ellipsis), value["shape"], f"{place}: shape")
+        _require(is_named and isinstance(value["dtype"], str), f"{location}: must be an array")
+        shape = self._tuple((int, Ellipsis), value["shape"], f"{location}: shape")
         try:
             dtype = np.dtype(value["dtype"])
         except TypeError as error:
-            raise DocumentError(f"{place}: {_shown(value['dtype'])} is no type of numbers") from error
-        wanted = _shape(kind)[1][0] if _shape(kind)[1] else np.generic
-        _require(dtype.kind in "biuf" and issubclass(dtype.type, wanted), f"{place}: is of the wrong type, {dtype}")
-        _require(all(count >= 0 for count in shape), f"{place}: its shape is negative")
-        array = np.frombuffer(self._next(math.prod(shape) * dtype.itemsize, place), dtype).reshape(shape)
+            raise DocumentError(f"{location}: {_describe(value['dtype'])} is no type of numbers") from error
+        expected = _shape(kind)[1][0] if _shape(kind)[1] else np.generic
+        _require(
+            dtype.kind in "biuf" and issubclass(dtype.type, expected), f"{location}: is of the wrong type, {dtype}"
+        )
+        _require(all(count >= 0 for count in shape), f"{location}: its shape is negative")
+        array = np.frombuffer(self._next(math.prod(shape) * dtype.itemsize, location), dtype).reshape(shape)
         array.flags.writeable = False
         return array
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     """A value in a message: on one line, and not endless."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -17,7 +17,7 @@ class VolumeMissingError(InputError):
 
 
 class GoneError(InputError):
-    """What was to be segmented does not exist any more: the volume, the segmentation or the segment was deleted."""
+    """The target does not exist any more: the volume, the segmentation or the segment was deleted."""
 
 
 class DocumentError(InputError):

@@ -143,13 +143,13 @@ def _open(path: Path) -> int:
 
 
 def _is_still_there(path: Path, descriptor: int) -> bool:
-    """Who held the lock before removed the file; a lock on a removed file keeps nobody out."""
+    """True while the locked file is still there. A lock on a removed file keeps nobody out."""
     try:
         present = path.stat()
     except OSError:
         return False
-    held = os.fstat(descriptor)
-    return (present.st_dev, present.st_ino) == (held.st_dev, held.st_ino)
+    stat = os.fstat(descriptor)
+    return (present.st_dev, present.st_ino) == (stat.st_dev, stat.st_ino)
 
 
 def _release(path: Path, descriptor: int) -> None:

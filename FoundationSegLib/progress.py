@@ -10,7 +10,7 @@ from .errors import Cancelled, InputError
 
 @dataclass(frozen=True, slots=True)
 class ProgressReport:
-    """How far a computation is: ``done`` of ``total`` steps of ``stage`` (``"download"``, ``"encode"``, ...).
+    """Progress of a computation: ``done`` of ``total`` steps of ``stage`` (``"download"``, ``"encode"``, ...).
 
     ``total`` is 0 while it is unknown. Where a step has parts, ``item`` names the one in work, ``item_done`` of
     ``item_total``: the file of a download, with its bytes.
@@ -46,7 +46,7 @@ def _discard(report: ProgressReport) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a computation reports to, and asks whether to go on.
+    """Receiver of progress reports, asked whether to go on.
 
     ``report`` receives each :class:`ProgressReport`; ``token`` is the flag that stops the computation.
     """
@@ -88,8 +88,8 @@ def bytes_of(text: str) -> int:
     Raises:
         InputError: it is none, or nothing at all.
     """
-    found = _SIZE.fullmatch(text.strip())
-    count = int(float(found[1]) * _UNITS[found[2]]) if found is not None else 0
+    match = _SIZE.fullmatch(text.strip())
+    count = int(float(match[1]) * _UNITS[match[2]]) if match is not None else 0
     if count <= 0:
         raise InputError(f"{text[:40]!r} is no amount of memory, such as 6GB or 800MB")
     return count

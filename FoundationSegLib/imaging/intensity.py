@@ -185,8 +185,8 @@ class Look:
     def see(self, plane: NDArray[np.generic]) -> NDArray[np.uint8]:
         """A slice (rows, columns) or (rows, columns, 3) as a picture: (rows, columns) or (rows, columns, 3)."""
         flat = plane.reshape(plane.shape[0], -1)
-        seen = [mapping.to_uint8(flat) for mapping in self.mappings]
-        return seen[0].reshape(plane.shape) if len(seen) == 1 else np.stack(seen, axis=2)
+        channels = [mapping.to_uint8(flat) for mapping in self.mappings]
+        return channels[0].reshape(plane.shape) if len(channels) == 1 else np.stack(channels, axis=2)
 
     def to_document(self) -> dict[str, Any]:
         """The form of the report."""

@@ -113,7 +113,7 @@ def merge_masks(masks: Sequence[PackedMask]) -> PackedMask:
 
 @dataclass(frozen=True, slots=True)
 class SegmentChange:
-    """What an edit did to one segment: the voxels it gained and those it lost, each in its own tight box."""
+    """Change of one segment by an edit: voxels gained and voxels lost, each in its own tight box."""
 
     gained: PackedMask = EMPTY_MASK
     lost: PackedMask = EMPTY_MASK
@@ -208,9 +208,9 @@ def lay_in(mask: PackedMask, array: NDArray[np.bool_], box: Box) -> None:
     """Set the voxels of a mask in an array that is a box of the volume."""
     common = mask.box.intersection(box)
     if not common.is_empty:
-        place = common.relative_to(mask.box)
-        voxels = mask.unpack_slices(place.start_kji[0], place.stop_kji[0])
-        array[common.relative_to(box).slices] |= voxels[:, place.slices[1], place.slices[2]]
+        inner = common.relative_to(mask.box)
+        voxels = mask.unpack_slices(inner.start_kji[0], inner.stop_kji[0])
+        array[common.relative_to(box).slices] |= voxels[:, inner.slices[1], inner.slices[2]]
 
 
 def boxes_by_slice(mask: PackedMask, axis: Axis) -> tuple[Box, ...]:
@@ -218,18 +218,18 @@ def boxes_by_slice(mask: PackedMask, axis: Axis) -> tuple[Box, ...]:
     if mask.box.is_empty:
         return ()
     n, voxels = array_axis(axis), mask.unpack()
-    found = []
+    boxes = []
     for index in range(voxels.shape[n]):
         tight = bounding_box(voxels.take([index], axis=n))
         if not tight.is_empty:
             start = list(mask.box.start_kji)
             start[n] += index
-            found.append(tight.shifted((start[0], start[1], start[2])))
-    return tuple(found)
+            boxes.append(tight.shifted((start[0], start[1], start[2])))
+    return tuple(boxes)
 
 
 def connected_part(mask: PackedMask, slab: Box, positions_kji: Sequence[tuple[int, int, int]]) -> PackedMask:
-    """What of a mask in a slab hangs together with voxels at some positions, by faces; empty if none is set there."""
+    """The part of a mask in a slab that is face-connected to voxels at some positions; empty if none is set."""
     box = mask.box.intersection(slab)
     if box.is_empty:
         return EMPTY_MASK

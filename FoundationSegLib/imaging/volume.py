@@ -84,7 +84,7 @@ def require_image(volume: Volume) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How to turn the array of a volume: axes exchanged first, then reversed. No voxel changes its value.
+    """Turn of a volume's array: axes exchanged first, then reversed. No voxel changes its value.
 
     Attributes:
         axes: the axis of the stored array (0 for k, 1 for j, 2 for i) that becomes each axis of the turned one.

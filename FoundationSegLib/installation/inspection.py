@@ -72,7 +72,7 @@ class PythonReport:
 
 
 def inspect_python(packages: Iterable[str]) -> PythonReport:
-    """What the running Python is, and has of these packages; none of them is imported."""
+    """Inspect the running Python: its version, and the versions of these packages, none of which is imported."""
     importlib.invalidate_caches()  # something may have been installed a moment ago
     versions = {name: _installed_version(name) for name in packages}
     return PythonReport(platform.python_version(), _system(), versions, _is_managed())
@@ -97,7 +97,7 @@ def _is_managed() -> bool:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether this computer has NVIDIA's driver, and so perhaps a card for CUDA: found out at once, without PyTorch.
+    """True where this computer has NVIDIA's driver, and so perhaps a card for CUDA: found out at once, without PyTorch.
 
     A guess to choose a model by; only PyTorch knows whether it can use the card.
     """

@@ -34,14 +34,14 @@ def requirement_name(requirement: str) -> str:
     Raises:
         PackageError: it names none.
     """
-    found = _NAME.match(requirement.strip())
-    if found is None:
+    match = _NAME.match(requirement.strip())
+    if match is None:
         raise PackageError(f"{requirement[:80]!r} names no package")
-    return found[0]
+    return match[0]
 
 
 def is_satisfied(requirement: str, version: str) -> bool:
-    """Whether an installed version is one that a requirement allows; no version, ``""``, never is.
+    """True for an installed version that a requirement allows; no version, ``""``, never is.
 
     Only the numbers are compared: what is before a release, after it or local to a computer (``2.9.1rc1``,
     ``2.8.0+cu128``) counts as the release. For more, pip is asked. Source: PEP 440, version specifiers.
@@ -54,8 +54,8 @@ def is_satisfied(requirement: str, version: str) -> bool:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    found = re.match(r"v?(?:[0-9]+!)?([0-9]+(?:\.[0-9]+)*)", version.strip())
-    return tuple(int(part) for part in found[1].split(".")) if found else ()
+    match = re.match(r"v?(?:[0-9]+!)?([0-9]+(?:\.[0-9]+)*)", version.strip())
+    return tuple(int(part) for part in match[1].split(".")) if match else ()
 
 
 def _is_within(version: tuple[int, ...], operator: str, number: tuple[int, ...], has_star: bool) -> bool:
@@ -75,10 +75,10 @@ def _is_within(version: tuple[int, ...], operator: str, number: tuple[int, ...],
     }[operator]
 
 
-def _compare(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    length = max(len(one), len(other))
-    padded_one, padded_other = (version + (0,) * (length - len(version)) for version in (one, other))
-    return (padded_one > padded_other) - (padded_one < padded_other)
+def _compare(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    length = max(len(left), len(right))
+    padded_left, padded_right = (version + (0,) * (length - len(version)) for version in (left, right))
+    return (padded_left > padded_right) - (padded_left < padded_right)
 
 
 def _starts_with(version: tuple[int, ...], start: tuple[int, ...]) -> bool:
@@ -105,8 +105,8 @@ def requirements_of(card: "ModelCard", *, to_download: bool) -> tuple[str, ...]:
     own = list(card.packages)
     extra = _OF_EVERY_WORKER + (_OF_DOWNLOADS if to_download and card.source.kind == "hub" else ())
     names = {requirement_name(text) for text in own}
-    known = {requirement_name(text): text for text in shipped_requirements()}
-    return (*own, *(known.get(name, name) for name in extra if name not in names))
+    shipped = {requirement_name(text): text for text in shipped_requirements()}
+    return (*own, *(shipped.get(name, name) for name in extra if name not in names))
 
 
 def shipped_requirements() -> tuple[str, ...]:
@@ -141,7 +141,7 @@ class PlannedPackage:
 
 @dataclass(frozen=True, slots=True)
 class PackagePlan:
-    """What would be installed for a model.
+    """Packages that pip would install for a model.
 
     Attributes:
         requirements: what the model asks for.
@@ -156,15 +156,17 @@ class PackagePlan:
     @property
     def harms(self) -> tuple[PlannedPackage, ...]:
         """The packages that have to stay and would be replaced."""
-        kept = {canonical(name) for name in KEPT}
-        return tuple(package for package in self.packages if package.installed and canonical(package.name) in kept)
+        constraints_file = {canonical(name) for name in KEPT}
+        return tuple(
+            package for package in self.packages if package.installed and canonical(package.name) in constraints_file
+        )
 
 
 class PackageTool(Protocol):
     """Something that installs packages: pip, or Slicer."""
 
     def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
-        """What would be installed, as pip's report: https://pip.pypa.io/en/stable/reference/installation-report/"""
+        """Ask pip for its report of an installation: https://pip.pypa.io/en/stable/reference/installation-report/"""
         ...
 
     def install(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> None:
@@ -191,7 +193,7 @@ def missing_packages(requirements: Sequence[str], version_of: Callable[[str], st
 
 
 def pip_command(requirements: Sequence[str]) -> str:
-    """What to type to install packages by hand.
+    """The command that installs packages by hand.
 
     In quotes that POSIX's shells and Windows's both know: the ``>`` of a version range would be a redirection.
     """
@@ -199,7 +201,7 @@ def pip_command(requirements: Sequence[str]) -> str:
 
 
 def unusable_package(title: str, error: ImportError, requirements: Sequence[str]) -> PackageError:
-    """What to raise where a model cannot be loaded because an import failed: a package is absent, too old or broken.
+    """The error for a model that cannot be loaded because an import failed: a package is absent, too old or broken.
 
     Only what is missing is to be installed: what is there may have to stay as it is.
     """
@@ -235,10 +237,10 @@ def plan_packages(
     constraints = tuple(f"{name}=={version}" for name in KEPT if (version := version_of(name)))
     report = tool.report(requirements, constraints, progress)
     try:
-        found = [_planned(entry, version_of, size_of or file_bytes, progress) for entry in report["install"]]
+        planned = [_planned(entry, version_of, size_of or file_bytes, progress) for entry in report["install"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise PackageError("pip's report is not one that this version understands; update pip") from error
-    return PackagePlan(tuple(requirements), constraints, tuple(found))
+    return PackagePlan(tuple(requirements), constraints, tuple(planned))
 
 
 def _planned(
@@ -264,7 +266,7 @@ def install_packages(plan: PackagePlan, tool: PackageTool, progress: Progress) -
 
 
 def file_bytes(url: str) -> int:
-    """How large the file at an address is, in bytes; 0 where nobody says."""
+    """Size of the file at an address, in bytes; 0 where the server does not say."""
     if not url.startswith(("http://", "https://")):
         return 0
     try:
@@ -282,7 +284,7 @@ class PipTool:
     python: str = sys.executable
 
     def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
-        """What pip would install.
+        """Plan the installation with pip.
 
         Raises:
             PackageError: pip finds no way.
@@ -311,10 +313,10 @@ class PipTool:
     ) -> None:
         usual = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
         with tempfile.TemporaryDirectory() as name:
-            kept, log = Path(name) / "constraints.txt", Path(name) / "log.txt"
-            kept.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
+            constraints_file, log = Path(name) / "constraints.txt", Path(name) / "log.txt"
+            constraints_file.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
             log.touch()
-            command = (self.python, *usual, *options, "--constraint", str(kept), "--", *requirements)
+            command = (self.python, *usual, *options, "--constraint", str(constraints_file), "--", *requirements)
             if _wait(command, log, progress) != 0:
                 raise PackageError(_reason(log.read_text(encoding="utf-8", errors="replace")))
 

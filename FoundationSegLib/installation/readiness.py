@@ -34,7 +34,7 @@ class Lack:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the store knows of a model.
+    """State of a model in the store.
 
     Attributes:
         status: ``"absent"``, ``"partial"``, ``"ready"`` or ``"damaged"``.
@@ -54,7 +54,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a model can be used.
+    """Readiness of a model, and all that it still lacks.
 
     Attributes:
         model_id: the card's id.
@@ -75,7 +75,7 @@ class Readiness:
         return not any(lack.need == "adapter" for lack in self.lacks)
 
     def lack(self, need: Need) -> Lack | None:
-        """What is missing of a kind, if anything is."""
+        """The missing requirement of a kind, or None."""
         return next((lack for lack in self.lacks if lack.need == need), None)
 
     @property
@@ -86,7 +86,7 @@ class Readiness:
 
 
 def assess(card: ModelCard, python: PythonReport | None, stored: Stored, choice: DeviceChoice = "auto") -> Readiness:
-    """What is missing before a model can be used.
+    """Assess what is missing before a model can be used.
 
     Args:
         card: the model.
@@ -146,7 +146,7 @@ Step = Literal["blocked", "torch", "packages", "license", "gate", "weights", "do
 
 
 def next_step(readiness: Readiness, *, is_own_python: bool, with_weights: bool = True) -> Step:
-    """What to do next, by what is missing now; whatever was done before, and wherever it was stopped.
+    """The next step, by what is missing now, wherever the last set-up was stopped.
 
     Args:
         readiness: of the model, with the worker's Python asked.

@@ -29,28 +29,28 @@ def require_task(card: ModelCard, task: Literal["segment", "classify"]) -> None:
         raise InputError(f"{card.id} is a model to {card.task} with, not to {task} with; see 'models list'")
 
 
-def require_understood(card: ModelCard, segment: SegmentPrompts, place: str = "segment") -> None:
+def require_understood(card: ModelCard, segment: SegmentPrompts, location: str = "segment") -> None:
     """Make sure that a model takes every prompt of a segment, itself or translated, polarity and class names included.
 
     Raises:
         PromptError: it does not; the message names the kinds, or some of the classes, that can be given.
     """
     for n, prompt in enumerate(segment.prompts):
-        _require_one(card, prompt, f"{place}.prompts[{n}]")
-    require_classes(card, segment, place)
+        _require_one(card, prompt, f"{location}.prompts[{n}]")
+    require_classes(card, segment, location)
 
 
-def _require_one(card: ModelCard, prompt: Prompt, place: str) -> None:
+def _require_one(card: ModelCard, prompt: Prompt, location: str) -> None:
     kind = prompt_kind(prompt)
     if not card.takes(kind):
-        known = ", ".join(_PLURALS[name] for name in (*card.prompts, *card.translations))
-        message = f"{card.title} does not understand {_PLURALS[kind]}; it understands: {known}"
-        raise PromptError(message, f"{place}.type")
+        kinds = ", ".join(_PLURALS[name] for name in (*card.prompts, *card.translations))
+        message = f"{card.title} does not understand {_PLURALS[kind]}; it understands: {kinds}"
+        raise PromptError(message, f"{location}.type")
     negative = negative_kinds(card)
     if prompt.polarity is Polarity.NEGATIVE and kind not in negative:
-        known = ", ".join(_PLURALS[name] for name in negative) or "none"
-        message = f"{card.title} does not understand negative {_PLURALS[kind]}; negative kinds it understands: {known}"
-        raise PromptError(message, f"{place}.polarity")
+        kinds = ", ".join(_PLURALS[name] for name in negative) or "none"
+        message = f"{card.title} does not understand negative {_PLURALS[kind]}; negative kinds it understands: {kinds}"
+        raise PromptError(message, f"{location}.polarity")
 
 
 def negative_kinds(card: ModelCard) -> tuple[str, ...]:
@@ -66,17 +66,17 @@ def negative_kinds(card: ModelCard) -> tuple[str, ...]:
     return (*card.negative, *translated)
 
 
-def class_numbers(known: ClassList, prompts: Sequence[ClassPrompt], place: str = "segment") -> tuple[int, ...]:
+def class_numbers(classes: ClassList, prompts: Sequence[ClassPrompt], location: str = "segment") -> tuple[int, ...]:
     """The numbers that the class prompts of one segment mean together, each once.
 
     Raises:
         PromptError: a name is of no class.
     """
-    found = (known.find(prompt.name, f"{place}: {prompt.name}") for prompt in prompts)
-    return tuple(dict.fromkeys(part.number for one in found for part in known.parts_of(one)))
+    entries = (classes.find(prompt.name, f"{location}: {prompt.name}") for prompt in prompts)
+    return tuple(dict.fromkeys(part.number for entry in entries for part in classes.parts_of(entry)))
 
 
-def require_classes(card: ModelCard, segment: SegmentPrompts, place: str = "segment") -> None:
+def require_classes(card: ModelCard, segment: SegmentPrompts, location: str = "segment") -> None:
     """Make sure that the class prompts of a segment name classes of the model, and go with its points.
 
     With points, a segment is of one class at most, and that a whole one.
@@ -86,23 +86,23 @@ def require_classes(card: ModelCard, segment: SegmentPrompts, place: str = "segm
     """
     if not card.classes:
         return
-    known = classes_of(card)
+    classes = classes_of(card)
     with_points = any(isinstance(prompt, PointPrompt) for prompt in segment.prompts)
     named = 0
     for n, prompt in enumerate(segment.prompts):
         if not isinstance(prompt, ClassPrompt):
             continue
-        here, named = f"{place}.prompts[{n}].name", named + 1
+        here, named = f"{location}.prompts[{n}].name", named + 1
         if name_key(prompt.name) == name_key(EVERYTHING):
             raise PromptError("everything is many segments, and this is one; name a class", here)
-        one = known.find(prompt.name, here)
-        if one.needs_points and not with_points:
-            raise PromptError(f"{one.name!r} means nothing without a point", here)
+        entry = classes.find(prompt.name, here)
+        if entry.needs_points and not with_points:
+            raise PromptError(f"{entry.name!r} means nothing without a point", here)
         if with_points and named > 1:
             raise PromptError("a segment with points is of one class", here)
-        if with_points and one.parts:
-            parts = ", ".join(known.by_number[number].name for number in one.parts[:6])
-            raise PromptError(f"with points, name one part of {one.name!r}: {parts}", here)
+        if with_points and entry.parts:
+            parts = ", ".join(classes.by_number[number].name for number in entry.parts[:6])
+            raise PromptError(f"with points, name one part of {entry.name!r}: {parts}", here)
 
 
 def segments_by_name(
@@ -119,20 +119,20 @@ def segments_by_name(
         PromptError: a name is of no class of the model, a text is empty, or a segment comes twice.
     """
     if card.classes:
-        named = tuple(one.name for one in expand_classes(card, classes))
+        named = tuple(entry.name for entry in expand_classes(card, classes))
     else:
         named = tuple(classes)
     if not card.classes and asks_for_everything(classes):
         raise PromptError(f"{card.title} has no list of classes: name them one by one", "classes")
-    found = [SegmentPrompts(name, (ClassPrompt(name),)) for name in named]
-    found += [SegmentPrompts(text.strip(), (TextPrompt(text),)) for text in texts]
-    names = [one.name for one in found]
+    segments = [SegmentPrompts(name, (ClassPrompt(name),)) for name in named]
+    segments += [SegmentPrompts(text.strip(), (TextPrompt(text),)) for text in texts]
+    names = [segment.name for segment in segments]
     for n, name in enumerate(names):
         if not name.strip():
             raise PromptError("a class or a text is empty")
         if name in names[:n]:
             raise PromptError(f"{name!r} is asked for twice")
-    return tuple(found)
+    return tuple(segments)
 
 
 def asks_for_everything(classes: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What strokes and lassos cover, in voxels: for models that are shown the drawing itself."""
+"""Voxels that strokes and lassos cover: for models that are shown the drawing itself."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from ..imaging.geometry import AXES, EMPTY_BOX, Box, Geometry, Vector, as_vector
 from ..imaging.masks import PackedMask, pack_mask
 from .kinds import LassoPrompt, ObliquePlane, ScribblePrompt
 from .placement import slice_axis, slice_number
-from .prompts_file import join_place
+from .prompts_file import join_location
 from .regions import slab, wider_box
 from .translation import is_within
 
@@ -21,7 +21,7 @@ _PIECE_VOXELS = 16  # a stroke is looked at in pieces: the box around a long sla
 Piece = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def scribble_voxels(prompt: ScribblePrompt, geometry: Geometry, place: str = "") -> PackedMask:
+def scribble_voxels(prompt: ScribblePrompt, geometry: Geometry, location: str = "") -> PackedMask:
     """The voxels of a stroke: those that it passes through, and those whose centres are within its radius.
 
     On a slice the stroke keeps to that slice; in an oblique plane it is as thick across the plane as along it.
@@ -29,10 +29,10 @@ def scribble_voxels(prompt: ScribblePrompt, geometry: Geometry, place: str = "")
     Raises:
         PromptError: the stroke lies on several slices, or wholly outside the image.
     """
-    at = join_place(place, "points")
+    at = join_location(location, "points")
     room, across = geometry.box, geometry.spacing_mm
     if not isinstance(prompt.plane, ObliquePlane):
-        axis = slice_axis(prompt, place)
+        axis = slice_axis(prompt, location)
         index = slice_number(prompt.points, axis, geometry, at)
         room = slab(axis, index, index + 1, geometry)
         across = as_vector([np.inf if other == axis else mm for other, mm in zip(AXES, across, strict=True)])
@@ -40,11 +40,11 @@ def scribble_voxels(prompt: ScribblePrompt, geometry: Geometry, place: str = "")
     pieces = list(_pieces(prompt.points, radius_mm, geometry))
     reach = [wider_box(_box_around(geometry.to_ijk(piece)), radius_mm, geometry) for piece in pieces]
     box = EMPTY_BOX
-    for one in reach:
-        box = box.union(one.intersection(room))
+    for piece_box in reach:
+        box = box.union(piece_box.intersection(room))
     voxels = np.zeros(box.shape_kji, np.bool_)
-    for piece, one in zip(pieces, reach, strict=True):
-        _add_piece(voxels, piece, radius_mm, geometry, box, one.intersection(room))
+    for piece, piece_box in zip(pieces, reach, strict=True):
+        _add_piece(voxels, piece, radius_mm, geometry, box, piece_box.intersection(room))
     mask = pack_mask(voxels, box.start_kji)
     if mask.box.is_empty:
         raise PromptError("too little of the scribble lies inside the image", at)
@@ -102,17 +102,17 @@ def _add_piece(
     part[tuple(passed.T)] = True
 
 
-def lasso_voxels(prompt: LassoPrompt, geometry: Geometry, place: str = "") -> PackedMask:
+def lasso_voxels(prompt: LassoPrompt, geometry: Geometry, location: str = "") -> PackedMask:
     """The voxels whose centres lie inside a lasso: on its slice, or nearest to its oblique plane.
 
     Raises:
         PromptError: it lies on several slices, or there is no voxel inside it.
     """
-    at = join_place(place, "points")
+    at = join_location(location, "points")
     if isinstance(prompt.plane, ObliquePlane):
         mask = _inside_oblique(prompt, geometry)
     else:
-        axis = slice_axis(prompt, place)
+        axis = slice_axis(prompt, location)
         layer = slab(axis, index := slice_number(prompt.points, axis, geometry, at), index + 1, geometry)
         outline = geometry.to_ijk(prompt.points)
         box = _box_around(outline).intersection(layer)
@@ -132,13 +132,13 @@ def _inside_oblique(prompt: LassoPrompt, geometry: Geometry) -> PackedMask:
     thickness = float(np.abs(normal @ geometry.ijk_to_ras[:3, :3]).max())
     outline = np.stack([(points - origin) @ right, (points - origin) @ down], axis=1)
     box = wider_box(_box_around(geometry.to_ijk(points)), thickness, geometry)
-    found = np.zeros(box.shape_kji, np.bool_)
-    for number, plane in enumerate(found, start=box.start_kji[0]):
+    covered = np.zeros(box.shape_kji, np.bool_)
+    for number, plane in enumerate(covered, start=box.start_kji[0]):
         layer = slab("k", number, number + 1, geometry).intersection(box)
         away = geometry.to_ras(_centres(layer)) - origin
         near = np.flatnonzero(np.abs(away @ normal) <= thickness / 2)
         plane.reshape(-1)[near] = is_within(np.stack([away[near] @ right, away[near] @ down], axis=1), outline)
-    return pack_mask(found, box.start_kji)
+    return pack_mask(covered, box.start_kji)
 
 
 def _box_around(index_ijk: NDArray[np.float64]) -> Box:

@@ -10,7 +10,7 @@ from ..imaging.masks import PackedMask
 
 
 class Polarity(StrEnum):
-    """Whether a prompt says "this belongs to the segment" or "this does not"."""
+    """Polarity of a prompt: "this belongs to the segment", or "this does not"."""
 
     POSITIVE = "positive"
     NEGATIVE = "negative"

@@ -19,7 +19,7 @@ from .kinds import (
     ScribblePrompt,
     SegmentPrompts,
 )
-from .prompts_file import join_place
+from .prompts_file import join_location
 
 
 def prompts_in_ras(prompts: PromptSet, geometry: Geometry) -> PromptSet:
@@ -84,7 +84,7 @@ class PlacedBox:
         return range(self.box.start_kji[n], self.box.stop_kji[n])
 
 
-def place_box(prompt: BoxPrompt, geometry: Geometry, place: str = "") -> PlacedBox:
+def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> PlacedBox:
     """The voxels of a box prompt: corners rounded to the nearest voxel, then cut to the image.
 
     Args:
@@ -96,11 +96,11 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, place: str = "") -> PlacedB
         PromptError: the box is one voxel thick in two or three axes, lies wholly outside, or names a plane
             that is not the axis it is thin in.
     """
-    asked = _box_around(prompt.corners, geometry, join_place(place, "corners"))
-    thin = thin_axes(asked)
-    axis = _box_axis(prompt, thin, place)
-    inside = _require_inside(asked, geometry, join_place(place, "corners"))
-    return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != asked)
+    box = _box_around(prompt.corners, geometry, join_location(location, "corners"))
+    thin = thin_axes(box)
+    axis = _box_axis(prompt, thin, location)
+    inside = _require_inside(box, geometry, join_location(location, "corners"))
+    return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != box)
 
 
 def thin_axes(box: Box) -> list[Axis]:
@@ -114,35 +114,35 @@ def mask_axis(mask: PackedMask) -> Axis:
     return thin[0] if len(thin) == 1 else "k"
 
 
-def _box_around(positions: Sequence[Vector], geometry: Geometry, place: str) -> Box:
+def _box_around(positions: Sequence[Vector], geometry: Geometry, location: str) -> Box:
     """The smallest box, inside the image or not, around the voxels nearest to RAS positions."""
     index_ijk = geometry.to_ijk(positions)
     if np.isnan(index_ijk).any():
-        raise PromptError("is no position in space", place)
+        raise PromptError("is no position in space", location)
     index_kji = round_index(index_ijk)[:, ::-1]
     (k0, j0, i0), (k1, j1, i1) = index_kji.min(axis=0).tolist(), (index_kji.max(axis=0) + 1).tolist()
     return Box((k0, j0, i0), (k1, j1, i1))
 
 
-def _require_inside(asked: Box, geometry: Geometry, place: str) -> Box:
-    inside = asked.intersection(geometry.box)
+def _require_inside(box: Box, geometry: Geometry, location: str) -> Box:
+    inside = box.intersection(geometry.box)
     if inside.is_empty:
-        raise PromptError(_outside_message(geometry), place)
+        raise PromptError(_outside_message(geometry), location)
     return inside
 
 
-def _box_axis(prompt: BoxPrompt, thin: list[Axis], place: str) -> Axis:
+def _box_axis(prompt: BoxPrompt, thin: list[Axis], location: str) -> Axis:
     if len(thin) > 1:
-        raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", join_place(place, "corners"))
+        raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", join_location(location, "corners"))
     if isinstance(prompt.plane, ObliquePlane):
-        raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_place(place, "plane"))
+        raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_location(location, "plane"))
     if thin and prompt.plane not in (None, thin[0]):
         message = f"the box is thin along {thin[0]}, so it is on no slice of {prompt.plane}"
-        raise PromptError(message, join_place(place, "plane"))
+        raise PromptError(message, join_location(location, "plane"))
     return thin[0] if thin else prompt.plane or "k"
 
 
-def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, place: str = "") -> Axis:
+def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, location: str = "") -> Axis:
     """The axis across which the slice of a 2-D prompt lies: k, unless its plane says otherwise.
 
     Raises:
@@ -150,11 +150,11 @@ def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, place: str = 
     """
     if isinstance(prompt.plane, ObliquePlane):
         message = "this version looks at the slices of the volume only, not at oblique planes; name an axis"
-        raise PromptError(message, join_place(place, "plane"))
+        raise PromptError(message, join_location(location, "plane"))
     return prompt.plane or "k"
 
 
-def slice_number(positions: Sequence[Vector], axis: Axis, geometry: Geometry, place: str = "") -> int:
+def slice_number(positions: Sequence[Vector], axis: Axis, geometry: Geometry, location: str = "") -> int:
     """The slice across an axis that all these RAS positions lie on, inside the image or not.
 
     Raises:
@@ -163,22 +163,22 @@ def slice_number(positions: Sequence[Vector], axis: Axis, geometry: Geometry, pl
     numbers = geometry.nearest_voxel(positions)[:, AXES.index(axis)]
     if (numbers != numbers[0]).any():
         message = f"lies on the slices {numbers.min()} to {numbers.max()} of {axis}; a prompt belongs to one slice"
-        raise PromptError(f"{message} (say which axis by 'plane')", place)
+        raise PromptError(f"{message} (say which axis by 'plane')", location)
     return int(numbers[0])
 
 
-def require_voxels(prompt: MaskPrompt, geometry: Geometry, place: str = "") -> PackedMask:
+def require_voxels(prompt: MaskPrompt, geometry: Geometry, location: str = "") -> PackedMask:
     """The voxels of a mask prompt.
 
     Raises:
         PromptError: its file was not read, it is empty, or it does not fit the image.
     """
     if prompt.voxels is None:
-        raise PromptError("the file was not read", join_place(place, "file"))
+        raise PromptError("the file was not read", join_location(location, "file"))
     if prompt.voxels.box.is_empty:
-        raise PromptError(f"the segment {prompt.segment!r} is empty", join_place(place, "segment"))
+        raise PromptError(f"the segment {prompt.segment!r} is empty", join_location(location, "segment"))
     if not geometry.box.contains(prompt.voxels.box):
-        raise PromptError("the mask does not fit the image", join_place(place, "file"))
+        raise PromptError("the mask does not fit the image", join_location(location, "file"))
     return prompt.voxels
 
 
@@ -198,28 +198,28 @@ def prompt_positions(prompt: Prompt) -> tuple[Vector, ...]:
     return (prompt.position,) if isinstance(prompt, PointPrompt) else ()
 
 
-def positions_place(prompt: Prompt, place: str) -> str:
+def positions_location(prompt: Prompt, location: str) -> str:
     """Where the positions of a prompt stand, that itself stands at a place."""
     if isinstance(prompt, BoxPrompt):
-        return join_place(place, "corners")
-    return join_place(place, "position" if isinstance(prompt, PointPrompt) else "points")
+        return join_location(location, "corners")
+    return join_location(location, "position" if isinstance(prompt, PointPrompt) else "points")
 
 
-def clip(segment: SegmentPrompts, geometry: Geometry, place: str = "segment") -> tuple[str, ...]:
+def clip(segment: SegmentPrompts, geometry: Geometry, location: str = "segment") -> tuple[str, ...]:
     """Notes on the prompts of a segment of which a part lies outside the image, and so is left out.
 
     Raises:
         PromptError: a prompt lies wholly outside (:func:`require_inside`).
     """
-    places = [f"{place}.prompts[{n}]" for n in range(len(segment.prompts))]
+    locations = [f"{location}.prompts[{n}]" for n in range(len(segment.prompts))]
     return tuple(
-        f"{positions_place(prompt, here)}: clipped to the image"
-        for prompt, here in zip(segment.prompts, places, strict=True)
+        f"{positions_location(prompt, here)}: clipped to the image"
+        for prompt, here in zip(segment.prompts, locations, strict=True)
         if require_inside(prompt, geometry, here)
     )
 
 
-def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
+def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bool:
     """Make sure that a prompt touches the image; True where a part of it lies outside.
 
     Points count by their voxel, boxes, scribbles and lassos by the box around their voxels: a lasso may go around
@@ -229,25 +229,25 @@ def require_inside(prompt: Prompt, geometry: Geometry, place: str = "") -> bool:
         PromptError: it lies wholly outside, or is a lasso that is not planar.
     """
     if isinstance(prompt, BoxPrompt):
-        return place_box(prompt, geometry, place).clipped
+        return place_box(prompt, geometry, location).clipped
     positions = prompt_positions(prompt)
     if not positions:
         return False
-    at = positions_place(prompt, place)
+    at = positions_location(prompt, location)
     if isinstance(prompt, LassoPrompt):
         _require_planar(prompt, geometry, at)
-    asked = _box_around(positions, geometry, at)
-    return _require_inside(asked, geometry, at) != asked
+    box = _box_around(positions, geometry, at)
+    return _require_inside(box, geometry, at) != box
 
 
-def _require_planar(lasso: LassoPrompt, geometry: Geometry, place: str) -> None:
+def _require_planar(lasso: LassoPrompt, geometry: Geometry, location: str) -> None:
     """No point of a lasso may be further from the plane through all of them than half the smallest spacing."""
     points = np.asarray(lasso.points)
     with np.errstate(over="ignore", invalid="ignore"):
         points = points - points.mean(axis=0)
     if not np.isfinite(points).all():
-        raise PromptError("is no position in space", place)
+        raise PromptError("is no position in space", location)
     normal = np.linalg.svd(points, full_matrices=False)[2][-1]
     furthest = float(np.abs(points @ normal).max())
     if furthest > min(geometry.spacing_mm) / 2:
-        raise PromptError(f"a lasso must be planar; a point lies {furthest:.1f} mm out of its plane", place)
+        raise PromptError(f"a lasso must be planar; a point lies {furthest:.1f} mm out of its plane", location)

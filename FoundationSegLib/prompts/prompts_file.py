@@ -23,10 +23,10 @@ def parse_prompts(document: object) -> PromptSet:
     """
     root = _mapping(document, "", required=("version", "segments"), optional=("space",))
     if root["version"] != VERSION or isinstance(root["version"], bool):
-        raise PromptError(f"must be {VERSION}, not {_shown(root['version'])}", "version")
+        raise PromptError(f"must be {VERSION}, not {_describe(root['version'])}", "version")
     space = root.get("space", "ras")
     if space not in ("ras", "ijk"):
-        raise PromptError(f"must be 'ras' or 'ijk', not {_shown(space)}", "space")
+        raise PromptError(f"must be 'ras' or 'ijk', not {_describe(space)}", "space")
     segments = tuple(
         _segment(value, f"segments[{n}]") for n, value in enumerate(_list(root["segments"], "segments", least=1))
     )
@@ -35,36 +35,36 @@ def parse_prompts(document: object) -> PromptSet:
 
 
 def _refuse_twins(segments: Sequence[SegmentPrompts]) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for n, segment in enumerate(segments):
-        if segment.name in seen:
+        if segment.name in names:
             raise PromptError(f"the name {segment.name!r} is taken by an earlier segment", f"segments[{n}].name")
-        seen.add(segment.name)
+        names.add(segment.name)
 
 
-def _segment(value: object, place: str) -> SegmentPrompts:
-    segment = _mapping(value, place, required=("name", "prompts"))
-    prompts = _list(segment["prompts"], f"{place}.prompts", least=1)
+def _segment(value: object, location: str) -> SegmentPrompts:
+    segment = _mapping(value, location, required=("name", "prompts"))
+    prompts = _list(segment["prompts"], f"{location}.prompts", least=1)
     return SegmentPrompts(
-        _text(segment["name"], f"{place}.name"),
-        tuple(_prompt(prompt, f"{place}.prompts[{n}]") for n, prompt in enumerate(prompts)),
+        _text(segment["name"], f"{location}.name"),
+        tuple(_prompt(prompt, f"{location}.prompts[{n}]") for n, prompt in enumerate(prompts)),
     )
 
 
-def _prompt(value: object, place: str) -> Prompt:
+def _prompt(value: object, location: str) -> Prompt:
     if not isinstance(value, Mapping):
-        raise PromptError(f"must be an object, not {_kind_of(value)}", place)
+        raise PromptError(f"must be an object, not {_kind_of(value)}", location)
     kind = value.get("type")
     if not isinstance(kind, str) or kind not in PROMPT_TYPES:
-        found = f"{_shown(kind)} is unknown" if "type" in value else "missing"
-        raise PromptError(f"{found}; must be one of {', '.join(PROMPT_TYPES)}", f"{place}.type")
+        problem = f"{_describe(kind)} is unknown" if "type" in value else "missing"
+        raise PromptError(f"{problem}; must be one of {', '.join(PROMPT_TYPES)}", f"{location}.type")
     prompt_type = PROMPT_TYPES[cast("PromptKind", kind)]
     readers = {field.name: _READERS[field.name] for field in fields(prompt_type) if field.name in _READERS}
     required = tuple(name for name in readers if name not in _OPTIONAL)
-    given = _mapping(value, place, required=("type", *required), optional=tuple(_OPTIONAL & readers.keys()))
-    arguments = {name: read(given[name], f"{place}.{name}") for name, read in readers.items() if name in given}
+    values = _mapping(value, location, required=("type", *required), optional=tuple(_OPTIONAL & readers.keys()))
+    arguments = {name: read(values[name], f"{location}.{name}") for name, read in readers.items() if name in values}
     if kind == "lasso" and len(arguments["points"]) < 3:
-        raise PromptError("a lasso needs at least three points", f"{place}.points")
+        raise PromptError("a lasso needs at least three points", f"{location}.points")
     return prompt_type(**arguments)
 
 
@@ -73,104 +73,104 @@ def _kind_of(value: object) -> str:
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     """A value in a message: short words and numbers as they are, of others only what they are."""
     short = isinstance(value, str) and len(value) < 60
     number = type(value) in (int, float) and abs(cast("float", value)) < 1e9
     return repr(value) if short or number else _kind_of(value)
 
 
-def _mapping(value: object, place: str, required: Sequence[str], optional: Sequence[str] = ()) -> Mapping[str, Any]:
+def _mapping(value: object, location: str, required: Sequence[str], optional: Sequence[str] = ()) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise PromptError(f"must be an object, not {_kind_of(value)}", place)
+        raise PromptError(f"must be an object, not {_kind_of(value)}", location)
     for name in value:
         if name not in required and name not in optional:
-            known = ", ".join((*required, *optional))
-            raise PromptError(f"unknown field; known here: {known}", join_place(place, str(name)))
+            names = ", ".join((*required, *optional))
+            raise PromptError(f"unknown field; known here: {names}", join_location(location, str(name)))
     for name in required:
         if name not in value:
-            raise PromptError("missing", join_place(place, name))
+            raise PromptError("missing", join_location(location, name))
     return value
 
 
-def join_place(place: str, name: str) -> str:
+def join_location(location: str, name: str) -> str:
     """The place of a field in its object; ``place`` is empty for the document itself."""
-    return f"{place}.{name}" if place else name
+    return f"{location}.{name}" if location else name
 
 
-def _list(value: object, place: str, least: int) -> Sequence[object]:
+def _list(value: object, location: str, least: int) -> Sequence[object]:
     if not isinstance(value, list | tuple):
-        raise PromptError(f"must be a list, not {_kind_of(value)}", place)
+        raise PromptError(f"must be a list, not {_kind_of(value)}", location)
     if len(value) < least:
-        raise PromptError(f"needs at least {least} of them" if value else "is empty", place)
+        raise PromptError(f"needs at least {least} of them" if value else "is empty", location)
     return value
 
 
-def _text(value: object, place: str) -> str:
+def _text(value: object, location: str) -> str:
     if not isinstance(value, str):
-        raise PromptError(f"must be text, not {_kind_of(value)}", place)
+        raise PromptError(f"must be text, not {_kind_of(value)}", location)
     if not value.strip():
-        raise PromptError("is empty", place)
+        raise PromptError("is empty", location)
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise PromptError("holds a character that no file can hold", place)
+        raise PromptError("holds a character that no file can hold", location)
     return value
 
 
-def _number(value: object, place: str) -> float:
+def _number(value: object, location: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PromptError(f"must be a number, not {_kind_of(value)}", place)
+        raise PromptError(f"must be a number, not {_kind_of(value)}", location)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise PromptError("must be a finite number", place)
+        raise PromptError("must be a finite number", location)
     return number
 
 
-def _vector(value: object, place: str) -> Vector:
-    numbers = _list(value, place, least=3)
+def _vector(value: object, location: str) -> Vector:
+    numbers = _list(value, location, least=3)
     if len(numbers) != 3:
-        raise PromptError(f"needs three numbers, not {len(numbers)}", place)
-    x, y, z = (_number(number, f"{place}[{n}]") for n, number in enumerate(numbers))
+        raise PromptError(f"needs three numbers, not {len(numbers)}", location)
+    x, y, z = (_number(number, f"{location}[{n}]") for n, number in enumerate(numbers))
     return x, y, z
 
 
-def _corners(value: object, place: str) -> tuple[Vector, Vector]:
-    corners = _points(value, place)
+def _corners(value: object, location: str) -> tuple[Vector, Vector]:
+    corners = _points(value, location)
     if len(corners) != 2:
-        raise PromptError(f"needs two corners, not {len(corners)}", place)
+        raise PromptError(f"needs two corners, not {len(corners)}", location)
     return corners[0], corners[1]
 
 
-def _points(value: object, place: str) -> tuple[Vector, ...]:
-    return tuple(_vector(point, f"{place}[{n}]") for n, point in enumerate(_list(value, place, least=1)))
+def _points(value: object, location: str) -> tuple[Vector, ...]:
+    return tuple(_vector(point, f"{location}[{n}]") for n, point in enumerate(_list(value, location, least=1)))
 
 
-def _radius(value: object, place: str) -> float:
-    radius = _number(value, place)
+def _radius(value: object, location: str) -> float:
+    radius = _number(value, location)
     if radius <= 0:
-        raise PromptError("must be above 0", place)
+        raise PromptError("must be above 0", location)
     return radius
 
 
-def _polarity(value: object, place: str) -> Polarity:
+def _polarity(value: object, location: str) -> Polarity:
     if value not in ("positive", "negative"):
-        raise PromptError(f"must be 'positive' or 'negative', not {_shown(value)}", place)
+        raise PromptError(f"must be 'positive' or 'negative', not {_describe(value)}", location)
     return Polarity(str(value))
 
 
-def _plane(value: object, place: str) -> Plane:
+def _plane(value: object, location: str) -> Plane:
     if isinstance(value, str):
         if value not in AXES:
-            raise PromptError(f"must be 'i', 'j', 'k' or an object, not {_shown(value)}", place)
+            raise PromptError(f"must be 'i', 'j', 'k' or an object, not {_describe(value)}", location)
         return cast("Axis", value)
-    plane = _mapping(value, place, required=("origin", "normal", "up"))
-    origin, normal, up = (_vector(plane[name], f"{place}.{name}") for name in ("origin", "normal", "up"))
+    plane = _mapping(value, location, required=("origin", "normal", "up"))
+    origin, normal, up = (_vector(plane[name], f"{location}.{name}") for name in ("origin", "normal", "up"))
     if not math.hypot(*normal) > 0:
-        raise PromptError("must not be zero", f"{place}.normal")
+        raise PromptError("must not be zero", f"{location}.normal")
     if not math.hypot(*_cross(normal, up)) > 1e-6 * math.hypot(*normal) * math.hypot(*up):
-        raise PromptError("must not be zero or along the normal", f"{place}.up")
+        raise PromptError("must not be zero or along the normal", f"{location}.up")
     return ObliquePlane(origin, normal, up)
 
 

@@ -12,8 +12,8 @@ from ..imaging.geometry import EMPTY_BOX, Axis, Box, Geometry, Vector, array_axi
 from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask
 from ..imaging.volume import Volume
 from .kinds import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt, SegmentPrompts
-from .placement import place_box, positions_place, prompt_positions, require_inside
-from .prompts_file import join_place
+from .placement import place_box, positions_location, prompt_positions, require_inside
+from .prompts_file import join_location
 
 _SAMPLES_PER_RADIUS = 2  # of a stroke, between its points: the spheres around them overlap by more than half
 
@@ -71,7 +71,7 @@ def slab(axis: Axis, start: int, stop: int, geometry: Geometry) -> Box:
 
 
 def inside_region(region: Region, prompts: Sequence[Prompt], geometry: Geometry, box: Box) -> NDArray[np.bool_]:
-    """Which voxels of a box a region holds: a new (K, J, I) boolean array of the shape of the box.
+    """Voxels of a box inside a region: a new (K, J, I) boolean array of the shape of the box.
 
     ``prompts`` are those that :class:`AroundPrompt` means, RAS in mm.
     """
@@ -105,11 +105,11 @@ def _add_surroundings(
 
 def _along(points: Sequence[Vector], step_mm: float) -> list[Vector]:
     """Positions along a stroke, no further apart than the step."""
-    found = [points[0]]
+    points_along = [points[0]]
     for first, second in itertools.pairwise(points):
         count = max(1, int(np.ceil(np.linalg.norm(np.subtract(second, first)) / step_mm)))
-        found += [tuple(np.add(first, np.subtract(second, first) * n / count)) for n in range(1, count + 1)]
-    return found
+        points_along += [tuple(np.add(first, np.subtract(second, first) * n / count)) for n in range(1, count + 1)]
+    return points_along
 
 
 def _add_sphere(inside: NDArray[np.bool_], centre: Vector, radius_mm: float, geometry: Geometry, box: Box) -> None:
@@ -210,31 +210,31 @@ def crop_prompts(
     for n, segment in enumerate(segments):
         prompts: list[Prompt] = []
         for m, prompt in enumerate(segment.prompts):
-            place = f"segments[{n}].prompts[{m}]"
+            location = f"segments[{n}].prompts[{m}]"
             if isinstance(prompt, MaskPrompt) and prompt.voxels is not None:
-                prompt = replace(prompt, voxels=_cropped_mask(prompt.voxels, box, place, notes))
+                prompt = replace(prompt, voxels=_cropped_mask(prompt.voxels, box, location, notes))
             elif prompt_positions(prompt):
-                _require_in_region(prompt, geometry, grid, place)
+                _require_in_region(prompt, geometry, grid, location)
             prompts.append(prompt)
         cropped.append(SegmentPrompts(segment.name, tuple(prompts)))
     return tuple(cropped), tuple(notes)
 
 
-def _cropped_mask(mask: PackedMask, box: Box, place: str, notes: list[str]) -> PackedMask:
+def _cropped_mask(mask: PackedMask, box: Box, location: str, notes: list[str]) -> PackedMask:
     part = pack_mask(cut_out(mask, common := mask.box.intersection(box)), common.relative_to(box).start_kji)
     if part.box.is_empty and not mask.box.is_empty:
-        raise PromptError("lies wholly outside the region of interest", join_place(place, "file"))
+        raise PromptError("lies wholly outside the region of interest", join_location(location, "file"))
     if part.voxels < mask.voxels:
-        notes.append(f"{place}: cut to the region of interest")
+        notes.append(f"{location}: cut to the region of interest")
     return part
 
 
-def _require_in_region(prompt: Prompt, geometry: Geometry, grid: Geometry, place: str) -> None:
+def _require_in_region(prompt: Prompt, geometry: Geometry, grid: Geometry, location: str) -> None:
     try:
-        require_inside(prompt, grid, place)
+        require_inside(prompt, grid, location)
     except PromptError as error:
-        require_inside(prompt, geometry, place)
-        raise PromptError("lies wholly outside the region of interest", positions_place(prompt, place)) from error
+        require_inside(prompt, geometry, location)
+        raise PromptError("lies wholly outside the region of interest", positions_location(prompt, location)) from error
 
 
 def pasted(mask: PackedMask, box: Box) -> PackedMask:

@@ -28,8 +28,8 @@ from .kinds import (
     TextPrompt,
     prompt_kind,
 )
-from .placement import positions_place, require_inside, require_voxels, slice_axis, slice_number, thin_axes
-from .prompts_file import join_place
+from .placement import positions_location, require_inside, require_voxels, slice_axis, slice_number, thin_axes
+from .prompts_file import join_location
 
 POINTS_OF_A_SCRIBBLE = 5
 _FINEST_RASTER = 64  # places along each side of a lasso among which its inside point is sought
@@ -44,7 +44,7 @@ class Translation:
     notes: tuple[str, ...]
 
 
-def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, place: str = "segment") -> Translation:
+def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, location: str = "segment") -> Translation:
     """The prompts of a segment in the kinds that a model understands; those it does understand stay as they are.
 
     Args:
@@ -62,92 +62,93 @@ def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, plac
     notes: list[str] = []
     clicks: list[int] = []
     for n, prompt in enumerate(segment.prompts):
-        here = f"{place}.prompts[{n}]"
+        here = f"{location}.prompts[{n}]"
         kind = prompt_kind(prompt)
         if card.understands(kind):
             prompts.append(prompt)
             origins.append(n)
             continue
         if require_inside(prompt, geometry, here):
-            notes.append(f"{positions_place(prompt, here)}: clipped to the image")
+            notes.append(f"{positions_location(prompt, here)}: clipped to the image")
         if isinstance(prompt, PointPrompt):
             clicks.append(n)
             if len(clicks) % 2:
                 continue
-            made: Sequence[Prompt] = (_box_of_clicks(segment, clicks[-2], n, geometry, place),)
-            notes.append(f"{place}.prompts[{clicks[-2]}] and {here}: two clicks became the corners of a box")
+            translated: Sequence[Prompt] = (_box_of_clicks(segment, clicks[-2], n, geometry, location),)
+            notes.append(f"{location}.prompts[{clicks[-2]}] and {here}: two clicks became the corners of a box")
         else:
             words = card.translations[kind]
-            made = _translated(prompt, TRANSLATIONS[kind][words], card, geometry, here)
-            notes.append(f"{here}: the {kind} became {_told(made)}, which {card.title} understands")
-        prompts += made
-        origins += [n] * len(made)
+            translated = _translated(prompt, TRANSLATIONS[kind][words], card, geometry, here)
+            notes.append(f"{here}: the {kind} became {_description(translated)}, which {card.title} understands")
+        prompts += translated
+        origins += [n] * len(translated)
     if len(clicks) % 2:
         remedy = "click the opposite corner, too"
         raise PromptError(
-            f"{card.title} makes a box of two clicks; {remedy}", f"{place}.prompts[{clicks[-1]}].position"
+            f"{card.title} makes a box of two clicks; {remedy}", f"{location}.prompts[{clicks[-1]}].position"
         )
     made_of = SegmentPrompts(segment.name, tuple(prompts))
-    require_classes(card, made_of, place)
+    require_classes(card, made_of, location)
     return Translation(made_of, tuple(origins), tuple(notes))
 
 
-def _told(made: Sequence[Prompt]) -> str:
-    points = sum(isinstance(prompt, PointPrompt) for prompt in made)
-    if isinstance(made[0], ClassPrompt | TextPrompt):
-        return f"the {prompt_kind(made[0])} {made[0].name if isinstance(made[0], ClassPrompt) else made[0].text!r}"
-    parts = ["a box"] if any(isinstance(prompt, BoxPrompt) for prompt in made) else []
+def _description(translated: Sequence[Prompt]) -> str:
+    points = sum(isinstance(prompt, PointPrompt) for prompt in translated)
+    if isinstance(translated[0], ClassPrompt | TextPrompt):
+        words = translated[0].name if isinstance(translated[0], ClassPrompt) else translated[0].text
+        return f"the {prompt_kind(translated[0])} {words!r}"
+    parts = ["a box"] if any(isinstance(prompt, BoxPrompt) for prompt in translated) else []
     if points:
         parts.append("a point" if points == 1 else f"{points} points")
     return " and ".join(parts)
 
 
-def _box_of_clicks(segment: SegmentPrompts, first: int, second: int, geometry: Geometry, place: str) -> BoxPrompt:
-    one, other = segment.prompts[first], segment.prompts[second]
-    if not isinstance(one, PointPrompt) or not isinstance(other, PointPrompt):
-        raise PromptError("two clicks make a box", place)
-    axis = slice_axis(one, f"{place}.prompts[{first}]")
-    if slice_axis(other, f"{place}.prompts[{second}]") != axis:
-        raise PromptError("the two corners of a box lie on slices of one axis", f"{place}.prompts[{second}].plane")
+def _box_of_clicks(segment: SegmentPrompts, first: int, second: int, geometry: Geometry, location: str) -> BoxPrompt:
+    corner, opposite = segment.prompts[first], segment.prompts[second]
+    if not isinstance(corner, PointPrompt) or not isinstance(opposite, PointPrompt):
+        raise PromptError("two clicks make a box", location)
+    axis = slice_axis(corner, f"{location}.prompts[{first}]")
+    if slice_axis(opposite, f"{location}.prompts[{second}]") != axis:
+        raise PromptError("the two corners of a box lie on slices of one axis", f"{location}.prompts[{second}].plane")
     n = AXES.index(axis)
-    ends = [geometry.nearest_voxel(prompt.position) for prompt in (one, other)]
+    ends = [geometry.nearest_voxel(prompt.position) for prompt in (corner, opposite)]
     if ends[0][n] != ends[1][n]:
-        raise PromptError("the two corners of a box lie on one slice", f"{place}.prompts[{second}].position")
-    return _flat_box(np.array(ends), axis, geometry, f"{place}.prompts[{second}].position")
+        raise PromptError("the two corners of a box lie on one slice", f"{location}.prompts[{second}].position")
+    return _flat_box(np.array(ends), axis, geometry, f"{location}.prompts[{second}].position")
 
 
 def _translated(
-    prompt: Prompt, kinds: Sequence[PromptKind], card: ModelCard, geometry: Geometry, place: str
+    prompt: Prompt, kinds: Sequence[PromptKind], card: ModelCard, geometry: Geometry, location: str
 ) -> list[Prompt]:
     if isinstance(prompt, MaskPrompt):
-        return [_box_of_mask(prompt, geometry, place)]
+        return [_box_of_mask(prompt, geometry, location)]
     if isinstance(prompt, TextPrompt):
-        known = classes_of(card).find(prompt.text, join_place(place, "text"))
-        return [ClassPrompt(known.name, prompt.polarity)]
+        entry = classes_of(card).find(prompt.text, join_location(location, "text"))
+        return [ClassPrompt(entry.name, prompt.polarity)]
     if isinstance(prompt, ClassPrompt):
         return [TextPrompt(prompt.name, prompt.polarity)]
     if not isinstance(prompt, ScribblePrompt | LassoPrompt):
-        raise PromptError(f"nothing stands for a {prompt_kind(prompt)}", f"{place}.type")
-    made: list[Prompt] = []
+        raise PromptError(f"nothing stands for a {prompt_kind(prompt)}", f"{location}.type")
+    translated: list[Prompt] = []
     negative = prompt.polarity is Polarity.NEGATIVE
     if "box" in kinds and (not negative or "box" in card.negative):
-        made.append(_box_of_outline(prompt, geometry, place))
+        translated.append(_box_of_outline(prompt, geometry, location))
     if "point" in kinds and (not negative or "point" in card.negative):
-        made += _points_of(prompt, geometry, place)
-    if not made:
-        raise PromptError(f"{card.title} has no way to say what is not the object", f"{place}.polarity")
-    return made
+        translated += _points_of(prompt, geometry, location)
+    if not translated:
+        raise PromptError(f"{card.title} has no way to say what is not the object", f"{location}.polarity")
+    return translated
 
 
-def _points_of(prompt: ScribblePrompt | LassoPrompt, geometry: Geometry, place: str) -> list[Prompt]:
+def _points_of(prompt: ScribblePrompt | LassoPrompt, geometry: Geometry, location: str) -> list[Prompt]:
     plane = prompt.plane
     with np.errstate(over="ignore", invalid="ignore"):  # of what is so far away nothing is found, and that is said
         if isinstance(prompt, ScribblePrompt):
             positions = _along(prompt, geometry)
         else:
-            positions = [_inside(prompt, geometry, place)]
+            positions = [_inside(prompt, geometry, location)]
     if not positions:
-        raise PromptError("too little of the scribble lies inside the image", join_place(place, "points"))
+        raise PromptError("too little of the scribble lies inside the image", join_location(location, "points"))
     return [PointPrompt(position, prompt.polarity, plane) for position in positions]
 
 
@@ -156,21 +157,21 @@ def _along(scribble: ScribblePrompt, geometry: Geometry) -> list[Vector]:
     points = np.asarray(scribble.points, np.float64)
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     reached = np.concatenate([[0.0], np.cumsum(steps)])
-    wanted = reached[-1] * (np.arange(POINTS_OF_A_SCRIBBLE) + 0.5) / POINTS_OF_A_SCRIBBLE
-    places = np.stack([np.interp(wanted, reached, points[:, n]) for n in range(3)], axis=1)
-    found: dict[tuple[int, ...], Vector] = {}
+    spaced = reached[-1] * (np.arange(POINTS_OF_A_SCRIBBLE) + 0.5) / POINTS_OF_A_SCRIBBLE
+    locations = np.stack([np.interp(spaced, reached, points[:, n]) for n in range(3)], axis=1)
+    voxels: dict[tuple[int, ...], Vector] = {}
     limits = geometry.shape_kji[::-1]
-    for position in (*places, *points):  # the stroke's own points where all the others lie outside
+    for position in (*locations, *points):  # the stroke's own points where all the others lie outside
         voxel = tuple(geometry.nearest_voxel(position).tolist())
-        if len(found) < POINTS_OF_A_SCRIBBLE and all(0 <= v < limit for v, limit in zip(voxel, limits, strict=True)):
-            found.setdefault(voxel, as_vector(position))
-    return list(found.values())
+        if len(voxels) < POINTS_OF_A_SCRIBBLE and all(0 <= v < limit for v, limit in zip(voxel, limits, strict=True)):
+            voxels.setdefault(voxel, as_vector(position))
+    return list(voxels.values())
 
 
-def _inside(lasso: LassoPrompt, geometry: Geometry, place: str) -> Vector:
+def _inside(lasso: LassoPrompt, geometry: Geometry, location: str) -> Vector:
     """The place inside a lasso, and inside the image, that is furthest from its line, to a 64th of its extent."""
-    axis = slice_axis(lasso, place)
-    index = slice_number(lasso.points, axis, geometry, join_place(place, "points"))
+    axis = slice_axis(lasso, location)
+    index = slice_number(lasso.points, axis, geometry, join_location(location, "points"))
     others = [n for n in range(3) if n != AXES.index(axis)]
     outline = geometry.to_ijk(lasso.points)[:, others]
     limits = [geometry.shape_kji[::-1][n] - 1 for n in others]
@@ -179,7 +180,7 @@ def _inside(lasso: LassoPrompt, geometry: Geometry, place: str) -> Vector:
     raster = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, 2)
     within = raster[is_within(raster, outline)]
     if not within.size:
-        raise PromptError("no voxel of the image lies inside the lasso", join_place(place, "points"))
+        raise PromptError("no voxel of the image lies inside the lasso", join_location(location, "points"))
     spacing = np.array(geometry.spacing_mm)[others]
     depth = _distance_to_line(within * spacing, outline * spacing)
     index_ijk = np.full(3, float(index))
@@ -188,7 +189,7 @@ def _inside(lasso: LassoPrompt, geometry: Geometry, place: str) -> Vector:
 
 
 def is_within(points: NDArray[np.float64], outline: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of (n, 2) points lie inside a closed outline of (m, 2), by the even-odd rule."""
+    """Points (n, 2) inside a closed outline of (m, 2), by the even-odd rule."""
     inside = np.zeros(len(points), np.bool_)
     for (ax, ay), (bx, by) in zip(outline, np.roll(outline, -1, axis=0), strict=True):
         if ay == by:
@@ -199,7 +200,7 @@ def is_within(points: NDArray[np.float64], outline: NDArray[np.float64]) -> NDAr
 
 
 def _distance_to_line(points: NDArray[np.float64], outline: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far (n, 2) points are from the nearest edge of a closed outline of (m, 2)."""
+    """Distances of (n, 2) points from the nearest edge of a closed outline of (m, 2)."""
     nearest = np.full(len(points), np.inf)
     for start, end in zip(outline, np.roll(outline, -1, axis=0), strict=True):
         edge = end - start
@@ -209,10 +210,10 @@ def _distance_to_line(points: NDArray[np.float64], outline: NDArray[np.float64])
     return nearest
 
 
-def _box_of_outline(prompt: ScribblePrompt | LassoPrompt, geometry: Geometry, place: str) -> BoxPrompt:
+def _box_of_outline(prompt: ScribblePrompt | LassoPrompt, geometry: Geometry, location: str) -> BoxPrompt:
     """The flat box around a stroke, its width included, or around a lasso."""
-    at = join_place(place, "points")
-    axis = slice_axis(prompt, place)
+    at = join_location(location, "points")
+    axis = slice_axis(prompt, location)
     slice_number(prompt.points, axis, geometry, at)
     voxels = geometry.nearest_voxel(prompt.points)
     if isinstance(prompt, ScribblePrompt):
@@ -224,21 +225,21 @@ def _box_of_outline(prompt: ScribblePrompt | LassoPrompt, geometry: Geometry, pl
     return _flat_box(voxels, axis, geometry, at)
 
 
-def _flat_box(voxels_ijk: NDArray[np.int64], axis: Axis, geometry: Geometry, place: str) -> BoxPrompt:
+def _flat_box(voxels_ijk: NDArray[np.int64], axis: Axis, geometry: Geometry, location: str) -> BoxPrompt:
     low, high = voxels_ijk.min(axis=0), voxels_ijk.max(axis=0)
-    thin = [other for n, other in enumerate(AXES) if other != axis and low[n] == high[n]]
+    thin = [opposite for n, opposite in enumerate(AXES) if opposite != axis and low[n] == high[n]]
     if thin:
         message = f"says nothing of the object's extent along {' and '.join(thin)}, and a box is needed"
-        raise PromptError(message, place)
+        raise PromptError(message, location)
     return BoxPrompt(_corners(low, high, geometry), plane=axis)
 
 
-def _box_of_mask(prompt: MaskPrompt, geometry: Geometry, place: str) -> BoxPrompt:
-    box = require_voxels(prompt, geometry, place).box
+def _box_of_mask(prompt: MaskPrompt, geometry: Geometry, location: str) -> BoxPrompt:
+    box = require_voxels(prompt, geometry, location).box
     low, high = box.start_kji[::-1], np.subtract(box.stop_kji, 1)[::-1]
     thin = thin_axes(box)
     if len(thin) > 1:
-        raise PromptError(f"the mask is one voxel thick along {' and '.join(thin)}, and a box is needed", place)
+        raise PromptError(f"the mask is one voxel thick along {' and '.join(thin)}, and a box is needed", location)
     return BoxPrompt(_corners(np.array(low), high, geometry))
 
 

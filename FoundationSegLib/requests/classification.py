@@ -40,9 +40,9 @@ class Frame:
         cut[shown.relative_to(self).slices] = plane[shown.slices]
         return cut
 
-    def relative_to(self, other: "Frame") -> "Frame":
+    def relative_to(self, second: "Frame") -> "Frame":
         """The frame as counted from the first row and column of another."""
-        (r0, r1), (c0, c1), r, c = self.rows, self.columns, other.rows[0], other.columns[0]
+        (r0, r1), (c0, c1), r, c = self.rows, self.columns, second.rows[0], second.columns[0]
         return Frame((r0 - r, r1 - r), (c0 - c, c1 - c))
 
     @property
@@ -51,16 +51,16 @@ class Frame:
         return slice(*self.rows), slice(*self.columns)
 
 
-def _overlap(one: Frame, other: Frame) -> Frame:
+def _overlap(first: Frame, second: Frame) -> Frame:
     def line(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
         start = max(a[0], b[0])
         return start, max(start, min(a[1], b[1]))
 
-    return Frame(line(one.rows, other.rows), line(one.columns, other.columns))
+    return Frame(line(first.rows, second.rows), line(first.columns, second.columns))
 
 
 def frame_of(box: Box, axis: Axis) -> Frame:
-    """What a box covers of the slices across an axis."""
+    """Frame that a box covers on the slices across an axis."""
     (r0, c0), (r1, c1) = (
         tuple(n for position, n in enumerate(corner) if position != array_axis(axis))
         for corner in (box.start_kji, box.stop_kji)
@@ -84,8 +84,8 @@ def square(frame: Frame, geometry: Geometry, axis: Axis) -> Frame:
 
 
 def _grown(line: tuple[int, int], length: float) -> tuple[int, int]:
-    wanted = min(round(length), max(_LARGEST_SIDE, line[1] - line[0]))
-    missing = max(0, wanted - (line[1] - line[0]))
+    side = min(round(length), max(_LARGEST_SIDE, line[1] - line[0]))
+    missing = max(0, side - (line[1] - line[0]))
     return line[0] - missing // 2, line[1] + missing - missing // 2
 
 
@@ -105,7 +105,7 @@ EvidenceMethod = Literal["similarity", "occlusion"]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What of an image is classified: slices across an axis, all of them unless said, or a part of them.
+    """The part of an image to classify: slices across an axis, all of them unless said, or a part of them.
 
     Attributes:
         axis: the slices lie across it.
@@ -156,8 +156,8 @@ def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
     part = subject.box or (subject.segment.box if subject.segment else None)
     if part is not None:
         if not geometry.box.contains(part):
-            what = "region" if subject.box else "segment"
-            raise InputError(f"the {what} to classify reaches out of the image")
+            part_name = "region" if subject.box else "segment"
+            raise InputError(f"the {part_name} to classify reaches out of the image")
         numbers = range(max(first, part.start_kji[place]), min(end, part.stop_kji[place]))
     if subject.segment is not None:
         others = tuple(n for n in range(3) if n != place)
@@ -170,7 +170,7 @@ def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceWish:
-    """Where in the image the model is to show what speaks for a label.
+    """Request for evidence: the place in the image that speaks for a label.
 
     Attributes:
         label: the label's name; empty for the one with the highest score.

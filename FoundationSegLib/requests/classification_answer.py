@@ -21,7 +21,7 @@ LIMITS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvidenceMap:
-    """What speaks for a label on some slices.
+    """Evidence for a label on some slices.
 
     Attributes:
         label: its name.
@@ -86,7 +86,7 @@ class EvidenceMap:
         return middle + share * (highest - middle)
 
     def mask(self, geometry: Geometry, share: float = 0.5) -> tuple[Box, NDArray[np.bool_]]:
-        """Where the evidence is above :meth:`threshold`: a box of the image, and in it (K, J, I); empty if flat."""
+        """Voxels with evidence above :meth:`threshold`: a box of the image, and in it (K, J, I); empty if flat."""
         box, painted = self.paint(geometry)
         if self.values.min() == self.values.max():
             return box, np.zeros(box.shape_kji, np.bool_)
@@ -94,7 +94,7 @@ class EvidenceMap:
 
 
 def _weights(line: tuple[int, int], cells: int, start: int, count: int) -> NDArray[np.float32]:
-    """What each cell counts in each voxel, (count, cells): linear between the middles of cells, flat outside them."""
+    """Weights of cells in voxels, (count, cells): linear between the middles of cells, flat outside them."""
     size = (line[1] - line[0]) / cells
     at = np.clip((np.arange(start, start + count) + 0.5 - line[0]) / size - 0.5, 0, cells - 1)
     lower = np.minimum(at.astype(int), max(0, cells - 2))
@@ -133,7 +133,7 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True)
 class ConceptScore:
-    """How similar the image is to a concept of a label: a cosine, averaged over the slices."""
+    """Similarity of the image to a concept of a label: a cosine, averaged over the slices."""
 
     label: str
     concept: str
@@ -187,13 +187,13 @@ class Classification:
     def __post_init__(self) -> None:
         if self.curves.shape != (len(self.slices), len(self.scores)):
             raise InputError(f"scores of {self.curves.shape} slices and labels do not fit what was classified")
-        if not all(np.isfinite((one.score, one.spread)).all() for one in self.scores):
+        if not all(np.isfinite((label.score, label.spread)).all() for label in self.scores):
             raise InputError("a score is not a number")
 
     @property
     def ranked(self) -> tuple[LabelScore, ...]:
         """The labels, the highest score first; equal ones in the request's order."""
-        return tuple(sorted(self.scores, key=lambda one: -one.score))
+        return tuple(sorted(self.scores, key=lambda label: -label.score))
 
     @property
     def is_exclusive(self) -> bool:
@@ -203,7 +203,7 @@ class Classification:
     @property
     def verdict(self) -> tuple[str, ...]:
         """The labels that stand out, the highest first; empty means "none of these"."""
-        return tuple(one.name for one in self.ranked if one.stands_out)
+        return tuple(label.name for label in self.ranked if label.stands_out)
 
     def to_document(self) -> dict[str, Any]:
         """The form of the report: everything but the evidence's voxels; scores by rank, to six digits."""
@@ -217,19 +217,19 @@ class Classification:
             "scoring": {"rule": self.rule, "temperature": self.temperature, "margin": self.margin},
             "aggregation": str(self.aggregation),
             "verdict": list(self.verdict) or NONE_OF_THESE,
-            "labels": [_score_document(one) for one in self.ranked],
+            "labels": [_score_document(label) for label in self.ranked],
             "axis": self.axis,
             "slices": list(self.slices),
             "curves": {
-                one.name: [None if np.isnan(n) else round(float(n), 6) for n in self.curves[:, number]]
-                for number, one in enumerate(self.scores)
+                label.name: [None if np.isnan(n) else round(float(n), 6) for n in self.curves[:, number]]
+                for number, label in enumerate(self.scores)
             },
             "concepts": [
-                {"label": one.label, "concept": one.concept, "similarity": round(one.similarity, 6)}
-                for one in self.concepts
+                {"label": label.label, "concept": label.concept, "similarity": round(label.similarity, 6)}
+                for label in self.concepts
             ],
             "evidence": [
-                {"label": one.label, "method": one.method, "slices": list(one.slices)} for one in self.evidence
+                {"label": label.label, "method": label.method, "slices": list(label.slices)} for label in self.evidence
             ],
             "notes": list(self.notes),
             "timings_s": {name: round(value, 3) for name, value in self.timings_s.items()},
@@ -237,6 +237,6 @@ class Classification:
         }
 
 
-def _score_document(one: LabelScore) -> dict[str, Any]:
-    numbers = {name: round(getattr(one, name), 6) for name in ("score", "spread", "low", "high", "margin")}
-    return {"name": one.name, **numbers, "stands_out": one.stands_out}
+def _score_document(label: LabelScore) -> dict[str, Any]:
+    numbers = {name: round(getattr(label, name), 6) for name in ("score", "spread", "low", "high", "margin")}
+    return {"name": label.name, **numbers, "stands_out": label.stands_out}

@@ -18,7 +18,7 @@ RuleChoice = Literal["auto", "softmax", "pairs", "sigmoid", "concepts"]
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How labels are scored.
+    """Rule that scores labels.
 
     Attributes:
         rule: ``"auto"`` takes what fits the labels and the model; see :func:`choose_rule`.
@@ -43,7 +43,7 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a model makes of a cosine: ``scale`` times it, plus ``bias``; ``is_sigmoid`` where it was trained by one."""
+    """Head of a model: logit of a cosine, ``scale`` times it, plus ``bias``; ``is_sigmoid`` if trained so."""
 
     scale: float
     bias: float = 0.0
@@ -126,7 +126,7 @@ def wording_scores(
 
 
 def contrast(points: Floats, vectors: LabelVectors, rule: ScoringRule, number: int) -> Floats:
-    """How much more like one label than like what is against it each point is: a difference of cosines, (points,).
+    """Lead of one label over what is against it, for each point: a difference of cosines, (points,).
 
     Against it are the other labels on average, its absence, or with ``"sigmoid"`` nothing.
     """
@@ -158,9 +158,9 @@ def _bias(rule: ScoringRule, head: Head) -> float:
 
 def _logits(images: Floats, texts: Sequence[Floats], rule: ScoringRule, head: Head, temperature: float) -> Floats:
     if rule == "concepts":
-        columns = [(images @ one.T).mean(axis=1) for one in texts]
+        columns = [(images @ embeddings.T).mean(axis=1) for embeddings in texts]
     else:
-        columns = [images @ joined(one) for one in texts]
+        columns = [images @ joined(embeddings) for embeddings in texts]
     return (head.scale * np.stack(columns, axis=1) + _bias(rule, head)) / temperature
 
 
@@ -188,7 +188,7 @@ AggregationRule = Literal["mean", "max", "top-k"]
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """How the scores of slices become one.
+    """Rule that joins the scores of slices to one.
 
     Attributes:
         rule: the mean over all slices; the highest; or, for each label, the mean of the ``k`` highest.
@@ -214,12 +214,12 @@ class Aggregation:
         Raises:
             InputError: no slice is left.
         """
-        seen = scores[~np.isnan(scores.reshape(len(scores), -1)).any(axis=1)]
-        if not len(seen):
+        valid = scores[~np.isnan(scores.reshape(len(scores), -1)).any(axis=1)]
+        if not len(valid):
             raise InputError("there is no slice to score")
         if self.rule == "mean":
-            return seen.mean(axis=0)
-        highest = np.sort(seen, axis=0)[-(self.k if self.rule == "top-k" else 1) :]
+            return valid.mean(axis=0)
+        highest = np.sort(valid, axis=0)[-(self.k if self.rule == "top-k" else 1) :]
         return highest.mean(axis=0)
 
 

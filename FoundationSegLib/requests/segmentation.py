@@ -15,7 +15,7 @@ HandOver = Literal["auto", "box", "mask", "points"]
 
 @dataclass(frozen=True, slots=True)
 class Propagation:
-    """How 2-D prompts are carried on through the volume, along the axis whose slices they lie on.
+    """Propagation of 2-D prompts through the volume, along the axis whose slices they lie on.
 
     Attributes:
         start, stop: the first slice that may be reached, and the first that may not; None means the volume's end.
@@ -69,7 +69,7 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """Which weights answered: model id, where they came from, revision, and the sha256 of the first file."""
+    """Record of the weights that answered: model id, origin, revision, and the sha256 of the first file."""
 
     model_id: str
     source: str
@@ -125,12 +125,14 @@ _RESULT = "result"  # mask prompts name a file; the voxels of these were never i
 
 
 def seeds_of(names: Sequence[str], prediction: Prediction) -> tuple[MaskPrompt, ...]:
-    """What was found, as seeds; segments of which nothing was found are none.
+    """Seeds from an answer; empty segments give none.
 
     ``names`` are those of the segments, in the order in which they were asked for.
     """
-    found = zip(names, prediction.segments, strict=True)
-    return tuple(MaskPrompt(_RESULT, name, voxels=one.mask) for name, one in found if not one.mask.box.is_empty)
+    answered = zip(names, prediction.segments, strict=True)
+    return tuple(
+        MaskPrompt(_RESULT, name, voxels=segment.mask) for name, segment in answered if not segment.mask.box.is_empty
+    )
 
 
 def seeded(prompts: PromptSet, seeds: Sequence[MaskPrompt]) -> PromptSet:
@@ -143,7 +145,7 @@ def seeded(prompts: PromptSet, seeds: Sequence[MaskPrompt]) -> PromptSet:
         return PromptSet(tuple(SegmentPrompts(seed.segment, (seed,)) for seed in seeds), prompts.space)
     by_name = {seed.segment: seed for seed in seeds}
     segments = tuple(
-        SegmentPrompts(one.name, (by_name[one.name], *one.prompts)) if one.name in by_name else one
-        for one in prompts.segments
+        SegmentPrompts(segment.name, (by_name[segment.name], *segment.prompts)) if segment.name in by_name else segment
+        for segment in prompts.segments
     )
     return PromptSet(segments, prompts.space)

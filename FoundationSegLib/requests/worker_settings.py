@@ -14,7 +14,7 @@ BoxRule = Literal["surest", "official"]
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """What an engine may keep, in bytes. What was not used the longest goes first; the newest stays in any case.
+    """Memory that an engine may keep, in bytes. The part unused the longest goes first; the newest stays in any case.
 
     A LiteMedSAM embedding takes 4 MB: half a gigabyte is a chest CT of 128 slices, wholly encoded. ``limit`` is what
     the worker is to take in all, on the host and on the device each; None for as much as there is.
