@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
+from FoundationSegLib.installation.packages import INSTALLATIONS_VARIABLE
 from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
 
 settings.register_profile("reduced", max_examples=40, deadline=None, derandomize=True)
@@ -32,6 +33,7 @@ def nothing_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> I
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CARDS_VARIABLE, str(tmp_path_factory.mktemp("cards")))
         patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("recovery")))
+        patch.setenv(INSTALLATIONS_VARIABLE, str(tmp_path_factory.mktemp("installations")))
         yield
 
 

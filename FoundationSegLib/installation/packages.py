@@ -1,6 +1,7 @@
 """Python packages of a model: requirements, a plan shown first, and refusals where it would do harm."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import Cancelled, PackageError, PackageMissingError
+from ..codec import from_document, to_document
+from ..errors import Cancelled, DocumentError, PackageError, PackageMissingError
+from ..folders import user_folder
 from ..progress import Progress, ProgressReport
 
 if TYPE_CHECKING:  # this file is read by Pythons that have no numpy yet
@@ -121,6 +124,7 @@ def shipped_requirements() -> tuple[str, ...]:
 
 KEPT = ("torch", "torchvision", "numpy", "SimpleITK", "requests")
 FROM_EXTENSION = ("torch", "torchvision")  # in Slicer, the PyTorch extension installs them, and nobody else
+INSTALLATIONS_VARIABLE = "FOUNDATIONSEG_INSTALLATIONS"  # names another folder for the notes about installations
 _POLL_S = 0.1
 _PLACING = "Installing collected packages"  # pip's word when it begins to change what is installed
 _PLACING_S = 50.0  # torch, from a slow disk
@@ -265,6 +269,67 @@ def install_packages(plan: PackagePlan, tool: PackageTool, progress: Progress) -
         tool.install(plan.requirements, plan.constraints, progress)
 
 
+def interrupted_installation() -> Path:
+    """The note about an installation in the running Python; it is there while one is under way, or was cut off."""
+    folder = user_folder("cache", INSTALLATIONS_VARIABLE, "FoundationSeg/installations")
+    return folder / f"{hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]}.json"
+
+
+@contextlib.contextmanager
+def noted_installation(note: Path, plan: PackagePlan) -> Iterator[None]:
+    """Keep a note about an installation until pip has ended by itself; :func:`repair_installation` reads it."""
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(to_document(plan)), encoding="utf-8")
+    try:
+        yield
+    except PackageError:  # pip puts back what it had taken away
+        note.unlink(missing_ok=True)
+        raise
+    note.unlink(missing_ok=True)
+
+
+def repair_installation(
+    note: Path,
+    reinstall: Callable[[Sequence[str], Progress], None],
+    progress: Progress,
+    is_whole: Callable[[str], bool] | None = None,
+) -> tuple[str, ...]:
+    """Install again what an installation that was cut off has left broken; the requirements that were.
+
+    Args:
+        note: the note of :func:`noted_installation`; without one there is nothing to repair.
+        reinstall: installs requirements without what they need in turn, whatever is there.
+        progress: stops it.
+        is_whole: tells whether a package is installed with all its files.
+
+    Raises:
+        PackageError: they cannot be installed; the note stays for the next time.
+        Cancelled: the user stopped it.
+    """
+    try:
+        plan = from_document(PackagePlan, json.loads(note.read_text(encoding="utf-8")), "installation")
+    except (OSError, ValueError, DocumentError):  # none, or half written, before anything was changed
+        note.unlink(missing_ok=True)
+        return ()
+    is_whole = is_whole or has_all_files
+    # A new package that is not there at all is not broken: whoever needs it asks for it again.
+    there = [package for package in plan.packages if package.installed or installed_version(package.name)]
+    broken = tuple(f"{package.name}=={package.version}" for package in there if not is_whole(package.name))
+    if broken:
+        reinstall(broken, progress)
+    note.unlink(missing_ok=True)
+    return broken
+
+
+def has_all_files(name: str) -> bool:
+    """True where a package is installed, with all the files that its record names."""
+    try:
+        files = importlib.metadata.distribution(name).files
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return files is None or all(Path(str(file.locate())).exists() for file in files if file.suffix != ".pyc")
+
+
 def file_bytes(url: str) -> int:
     """Size of the file at an address, in bytes; 0 where the server does not say."""
     if not url.startswith(("http://", "https://")):
@@ -307,6 +372,10 @@ class PipTool:
             Cancelled: the user stopped it.
         """
         self._run((), requirements, constraints, progress)
+
+    def reinstall(self, requirements: Sequence[str], progress: Progress) -> None:
+        """Install requirements again, without what they need in turn. Raises as :meth:`install`."""
+        self._run(("--force-reinstall", "--no-deps"), requirements, (), progress)
 
     def _run(
         self, options: Sequence[str], requirements: Sequence[str], constraints: Sequence[str], progress: Progress

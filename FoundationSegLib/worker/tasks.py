@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import PackageError
 from ..installation.inspection import PythonReport, inspect_python
-from ..installation.packages import PackagePlan, PipTool, canonical, install_packages, plan_packages
+from ..installation.packages import (
+    PackagePlan,
+    PipTool,
+    canonical,
+    install_packages,
+    interrupted_installation,
+    noted_installation,
+    plan_packages,
+    repair_installation,
+)
 from ..progress import Progress, ProgressReport
 from ..requests.maintenance import (
     ImportRequest,
@@ -61,12 +70,15 @@ def _plan(request: PlanPackagesRequest, _: Workplace, progress: Progress) -> Pac
 
 
 def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) -> PackagePlan:
+    note = interrupted_installation()
+    repair_installation(note, PipTool().reinstall, progress)
     plan = plan_packages(request.requirements, PipTool(), progress, size_of=lambda _: 0)
     unwanted = {canonical(name) for name in request.from_elsewhere}
     coming = [package.name for package in plan.packages if canonical(package.name) in unwanted]
     if coming:
         raise PackageError(f"{' and '.join(coming)} would come from pip; the extension 'PyTorch' has to install them")
-    install_packages(plan, PipTool(), progress)
+    with noted_installation(note, plan):
+        install_packages(plan, PipTool(), progress)
     return plan
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -8,13 +9,18 @@ import pytest
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.errors import Cancelled, PackageError, PackageMissingError
 from FoundationSegLib.installation.packages import (
+    PackagePlan,
     PipTool,
+    PlannedPackage,
     canonical,
     file_bytes,
+    has_all_files,
     install_packages,
     missing_packages,
+    noted_installation,
     pip_command,
     plan_packages,
+    repair_installation,
     requirement_name,
     unusable_package,
 )
@@ -193,3 +199,46 @@ def test_what_cannot_be_imported_is_absent_too_old_or_broken():
     broken = unusable_package("M", ImportError("libx.so: cannot open", name="numpy"), ["numpy"])
     assert not isinstance(broken, PackageMissingError)
     assert str(broken) == "M cannot use the Python package numpy (libx.so: cannot open); install it again"
+
+
+def test_what_is_broken_is_installed_again_and_nothing_else(tmp_path):
+    note, asked = tmp_path / "notes" / "note.json", []
+    packages = (
+        PlannedPackage("NumPy", "9", "2", 0),
+        PlannedPackage("gone", "3", "2", 0),
+        PlannedPackage("new", "1", "", 0),
+    )
+    planned = PackagePlan((), (), packages)
+
+    def repair(reinstall=lambda broken, progress: asked.append(broken)):
+        return repair_installation(note, reinstall, Progress())
+
+    def fail(*_):
+        raise PackageError("no network")
+
+    assert repair() == ()
+    with pytest.raises(Cancelled), noted_installation(note, planned):
+        raise Cancelled
+    with pytest.raises(PackageError):
+        repair(fail)
+    assert repair() == ("gone==3",)
+    assert asked == [("gone==3",)] and repair() == (), "it is repaired once"
+    for error in (PackageError("pip failed, and has put everything back"), None):
+        with contextlib.suppress(PackageError), noted_installation(note, planned):
+            if error:
+                raise error
+        assert not note.exists()
+    note.write_text("[half")
+    assert repair() == () and not note.exists()
+
+
+def test_a_package_is_whole_with_all_its_files(tmp_path, monkeypatch):
+    info = tmp_path / "sample-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sample\nVersion: 1\n")
+    (info / "RECORD").write_text("sample.py,,\n__pycache__/sample.pyc,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not has_all_files("sample")
+    (tmp_path / "sample.py").touch()
+    assert has_all_files("sample")
+    assert not has_all_files("no-such-package")

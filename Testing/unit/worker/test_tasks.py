@@ -13,6 +13,7 @@ import pytest
 
 from FoundationSegLib.errors import Cancelled, CheckpointError, InputError, PackageError
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.installation.packages import INSTALLATIONS_VARIABLE
 from FoundationSegLib.requests.maintenance import (
     ImportRequest,
     InspectRequest,
@@ -209,6 +210,32 @@ def test_an_installation_is_stopped_softly(make_client, fake_pip, tmp_path, stag
     else:
         client.close()
     until(lambda: note.read_text() == end)
+
+
+@on_posix
+def test_the_next_installation_repairs_what_was_cut(do, make_client, fake_pip, tmp_path, monkeypatch):
+    """pip is killed when it has taken the old version away; the old one had come with another package, say."""
+    monkeypatch.setenv(INSTALLATIONS_VARIABLE, str(tmp_path / "notes"))
+    record = tmp_path / "lost_package-0.9.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: lost_package\nVersion: 0.9\n")
+    log = tmp_path / "log"
+    cut = f"import shutil; shutil.rmtree({str(record)!r}); open({str(log)!r}, 'w').close(); time.sleep(60)"
+    found = FOUND.replace("Timm", "lost_package")
+    fake_pip(found + cut)
+    client = make_client(command=COMMAND)
+    client.submit(INSTALL)
+    until(lambda: (client.poll() and False) or log.exists())
+    os.kill(client.worker_pid, signal.SIGKILL)
+    events_until(client, Failed)
+    (tmp_path / "pip" / "__main__.py").write_text(
+        f"{found}open({str(log)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
+    )
+    do(INSTALL)
+    repair, install = log.read_text().splitlines()
+    assert "--force-reinstall --no-deps" in repair and repair.endswith("-- lost_package==1.0")
+    assert install.endswith("-- timm") and "--force-reinstall" not in install
+    assert list((tmp_path / "notes").iterdir()) == []
 
 
 @on_posix
