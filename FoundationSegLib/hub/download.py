@@ -43,8 +43,8 @@ OnBytes = Callable[[int], None]
 def fetch_from_hub(store: Store, card: ModelCard, progress: Progress, retries: Retries | None = None) -> None:
     """Download what the store lacks of a checkpoint. The caller holds the store's lock for the model.
 
-    Whole files are moved into the checkpoint one by one, and the record is written at the end. The bytes of half files
-    are kept when this fails, and the next call goes on from there.
+    Whole files are moved into the checkpoint one by one, and the record is written at the end. Partial files are kept
+    when this fails, and the next call goes on from there.
 
     Raises:
         CheckpointError: it cannot be fetched, or is not what the card or the Hub says.
@@ -58,7 +58,7 @@ def fetch_from_hub(store: Store, card: ModelCard, progress: Progress, retries: R
 
 
 def missing_bytes(incoming: Path, file: HubFile) -> int:
-    """Bytes of a file that have still to come, beyond those of its half file."""
+    """Bytes of a file that have still to come, beyond those of its partial file."""
     return max(0, file.digest.bytes - _partial_bytes(incoming, file))
 
 
@@ -212,7 +212,7 @@ class _Interrupted(Exception):
 
 @dataclass(slots=True)
 class _PartialFile:
-    """A half file that is open, and the hashes of its bytes.
+    """A partial file that is open, and the hashes of its bytes.
 
     ``is_mixed`` is true if its bytes come from more than one answer.
     """
@@ -264,8 +264,8 @@ class _PartialFile:
             chunk = chunk[count:]
 
 
-def download(file: HubFile, partial: Path, retries: Retries, progress: Progress, report: OnBytes) -> Digest:
-    """Download a file into ``partial``, going on from the bytes that are in it already.
+def download(file: HubFile, path: Path, retries: Retries, progress: Progress, report: OnBytes) -> Digest:
+    """Download a file into ``path``, going on from the bytes that are in it already.
 
     They are kept when this fails, unless they can no longer become the file.
 
@@ -274,58 +274,58 @@ def download(file: HubFile, partial: Path, retries: Retries, progress: Progress,
         OSError: they cannot be written.
         Cancelled: the user stopped it.
     """
-    with contextlib.closing(_PartialFile(partial, file.digest)) as half:
-        half.resume(progress, report)
-        _complete(file, half, retries, progress, report)
-        if half.is_mixed and not half.is_right:
-            half.clear()  # one of the pieces is wrong, and there is no telling which
-            _complete(file, half, retries, progress, report)
-        if half.is_right:
-            os.fsync(half.descriptor)
-            return half.hasher.digest()
-    partial.unlink()
+    with contextlib.closing(_PartialFile(path, file.digest)) as partial:
+        partial.resume(progress, report)
+        _complete(file, partial, retries, progress, report)
+        if partial.is_mixed and not partial.is_right:
+            partial.clear()  # one of the pieces is wrong, and there is no telling which
+            _complete(file, partial, retries, progress, report)
+        if partial.is_right:
+            os.fsync(partial.descriptor)
+            return partial.hasher.digest()
+    path.unlink()
     raise CheckpointError(
         f"what was downloaded as {file.file.path} of {file.repository} has the wrong hash and was thrown away; "
         "a proxy or firewall may have changed it: try again, or another network"
     )
 
 
-def _complete(file: HubFile, half: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
+def _complete(file: HubFile, partial: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
     """Request the missing bytes until every one is there; only tries without a new byte count."""
     tries = restarts = 0
-    while half.bytes < file.digest.bytes:
-        before = half.bytes
+    while partial.bytes < file.digest.bytes:
+        before = partial.bytes
         try:
-            _request(file, half, retries, progress, report)
+            _request(file, partial, retries, progress, report)
         except _StartAgain:
             restarts += 1
-            half.clear()
+            partial.clear()
             if restarts > _MAX_RESTARTS:
                 raise _wrong_length(file) from None
         except _Interrupted as interrupted:
-            tries = 1 if half.bytes > before else tries + 1
+            tries = 1 if partial.bytes > before else tries + 1
             if tries >= retries.attempts:
                 error = interrupted.error
                 raise unreachable(file.repository, file.file.path, error, interrupted.status) from error
             retries.wait(tries, interrupted.requested_s, progress)
 
 
-def _request(file: HubFile, half: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
+def _request(file: HubFile, partial: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
     """Make one request for all bytes that are missing.
 
     Raises:
         _Interrupted: another try may get more.
         _StartAgain: the bytes so far are of no use.
     """
-    half.is_mixed = half.bytes > 0
-    with contextlib.closing(_answer(file, half.bytes, retries, progress)) as answer:
-        _check_headers(next(answer), file, half)
+    partial.is_mixed = partial.bytes > 0
+    with contextlib.closing(_answer(file, partial.bytes, retries, progress)) as answer:
+        _check_headers(next(answer), file, partial)
         for chunk in answer:
-            if half.bytes + len(chunk) > file.digest.bytes:
+            if partial.bytes + len(chunk) > file.digest.bytes:
                 raise _StartAgain
-            half.write(chunk)
-            report(half.bytes)
-    if half.bytes < file.digest.bytes:
+            partial.write(chunk)
+            report(partial.bytes)
+    if partial.bytes < file.digest.bytes:
         raise _Interrupted
 
 
@@ -364,7 +364,7 @@ def _read(url: str, start: int, timeout_s: float) -> Iterator[_Headers | bytes]:
         yield from response.iter_bytes()
 
 
-def _check_headers(headers: _Headers, file: HubFile, half: _PartialFile) -> None:
+def _check_headers(headers: _Headers, file: HubFile, partial: _PartialFile) -> None:
     """Make sure that the body of an answer comes next in the file, or is all of it."""
     if headers.status in BUSY:
         raise _Interrupted(status=headers.status, requested_s=requested_wait_s(headers.final))
@@ -377,14 +377,14 @@ def _check_headers(headers: _Headers, file: HubFile, half: _PartialFile) -> None
     _require_same_file(headers.hub, file)
     is_encoded = headers.final.get("content-encoding", "identity") != "identity"
     if headers.status == 200:
-        if half.bytes:
-            half.clear()  # the server knows no ranges: this is the whole file
+        if partial.bytes:
+            partial.clear()  # the server knows no ranges: this is the whole file
         length = headers.final.get("content-length", "")
         if length and not is_encoded and length != str(file.digest.bytes):
             raise _wrong_length(file)
         return
     span = _RANGE.fullmatch(headers.final.get("content-range", ""))
-    if is_encoded or span is None or int(span[1]) != half.bytes or span[3] not in ("*", str(file.digest.bytes)):
+    if is_encoded or span is None or int(span[1]) != partial.bytes or span[3] not in ("*", str(file.digest.bytes)):
         raise _StartAgain
 
 

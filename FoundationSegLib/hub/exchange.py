@@ -95,8 +95,8 @@ class _Import:
                 writing.write(chunk)
                 self.progress.step("import", n, len(self.card.source.files))
         digest, earlier = hasher.digest(), (self.store.records(self.card) or {}).get(file.path)
-        known = {file.sha256, *(record.sha256 for record in (exported, earlier) if record)} - {""}
-        if length not in (None, digest.bytes) or known - {digest.sha256}:
+        hashes = {file.sha256, *(record.sha256 for record in (exported, earlier) if record)} - {""}
+        if length not in (None, digest.bytes) or hashes - {digest.sha256}:
             raise CheckpointError(
                 f"{file.path} in {self.source.name} is not that of {self.card.id}: its length or hash is wrong"
             )
@@ -213,16 +213,16 @@ class _Member:
 
 
 def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
-    for info in archive.infolist():
-        is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
-        opener = functools.partial(archive.open, info)
-        yield _Member(info.filename, info.file_size, not info.is_dir(), is_link, opener)
+    for entry in archive.infolist():
+        is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
+        opener = functools.partial(archive.open, entry)
+        yield _Member(entry.filename, entry.file_size, not entry.is_dir(), is_link, opener)
 
 
 def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
-    for info in archive:
-        opener = functools.partial(archive.extractfile, info)
-        yield _Member(info.name, info.size, info.isreg(), not (info.isreg() or info.isdir()), opener)
+    for entry in archive:
+        opener = functools.partial(archive.extractfile, entry)
+        yield _Member(entry.name, entry.size, entry.isreg(), not (entry.isreg() or entry.isdir()), opener)
 
 
 def _archive_members(members: Iterable[_Member], limit: int) -> Iterator[tuple[str, OpenMember]]:

@@ -241,7 +241,7 @@ class HubFile:
 
     @property
     def partial_name(self) -> str:
-        """Name of the half file, the same in every process and for these bytes alone."""
+        """Name of the partial file, the same in every process and for these bytes alone."""
         return f"{self.digest.sha256 or self.digest.git_oid}.partial"
 
 
@@ -299,17 +299,17 @@ def _agreed_digest(card: ModelCard, file: CheckpointFile, remote: Digest, record
         )
     if file.sha256 and remote.sha256 not in ("", file.sha256):
         raise CheckpointError(f"{name} has another hash on the Hub than its card says; {remedy}")
-    known = file.sha256 or (record.sha256 if record else "")
-    if known and not _SHA256.fullmatch(known):
+    sha256 = file.sha256 or (record.sha256 if record else "")
+    if sha256 and not _SHA256.fullmatch(sha256):
         raise CheckpointError(f"the card's hash of {name} is none; it needs 64 hexadecimal digits")
-    if not (known or remote.sha256 or remote.git_oid):
+    if not (sha256 or remote.sha256 or remote.git_oid):
         raise CheckpointError(f"neither the Hub nor the card says what the hash of {name} is, so it is not downloaded")
     if record and not file.sha256 and (record.bytes != remote.bytes or remote.sha256 not in ("", record.sha256)):
         raise CheckpointError(
             f"{name} is not what the Hub had when it was first downloaded; if you trust the new one, "
             f"run 'models remove {card.id}' and download again"
         )
-    return replace(remote, sha256=known or remote.sha256)
+    return replace(remote, sha256=sha256 or remote.sha256)
 
 
 def _find_repository(name: str, revision: str, paths: set[str], retries: Retries, progress: Progress) -> HubRepository:

@@ -139,20 +139,20 @@ class RemovalPlan:
 
 
 def plan_removal(store: Store, card: ModelCard) -> RemovalPlan:
-    """Plan the removal of everything that the store has of a model, of every commit and half files too."""
+    """Plan the removal of everything that the store has of a model, of every commit and partial files too."""
     folder = store.all_of(card)
     return _plan(card.id, (folder,) if folder.is_dir() else ())
 
 
 def plan_partial_removal(store: Store, card: ModelCard) -> RemovalPlan:
-    """Plan the removal of a model's half downloads; whole files stay."""
+    """Plan the removal of a model's partial downloads; whole files stay."""
     paths = [*store.all_of(card).glob(f"{INCOMING}-*"), *store.all_of(card).glob(f"[!i]*/{INCOMING}*")]
-    halves = [path for path in paths if path.is_dir() and not path.is_symlink()]
-    folders = {half.parent if all(map(_is_half, half.parent.iterdir())) else half for half in halves}
+    partial = [path for path in paths if path.is_dir() and not path.is_symlink()]
+    folders = {path.parent if all(map(_is_partial, path.parent.iterdir())) else path for path in partial}
     return _plan(card.id, tuple(sorted(folders)))
 
 
-def _is_half(path: Path) -> bool:
+def _is_partial(path: Path) -> bool:
     return path.name.startswith(INCOMING)
 
 

@@ -31,7 +31,7 @@ from .records import (
 Status = Literal["absent", "partial", "ready", "damaged"]
 
 STORE_VARIABLE = "FOUNDATIONSEG_STORE"
-INCOMING = "incoming"  # folder of half files
+INCOMING = "incoming"  # folder of partial files
 _LEFT_BEHIND_S = 24 * 3600.0  # from this age on, a folder of a wheel's download belongs to a process that was killed
 _RESERVE = 64 << 20  # bytes; a disk that is full to the last byte stops every other program too
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -133,7 +133,7 @@ class Store:
         return "ready" if all(self.is_unchanged(card, file, records) for file in card.source.files) else "damaged"
 
     def bytes_here(self, card: ModelCard) -> int:
-        """Length in bytes of all that the store has of a card's commit, half files included."""
+        """Length in bytes of all that the store has of a card's commit, partial files included."""
         folder = self.model_folder(card)
         return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
 
@@ -275,7 +275,7 @@ def store_errors(card: ModelCard) -> Iterator[None]:
 
 
 def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> None:
-    """Remove the half files of killed processes; younger ones may still be in use by a process without the lock."""
+    """Remove the partial files of killed processes; younger ones may still be in use by a process without the lock."""
     for path in folder.glob(f"{INCOMING}-*"):
         if time.time() - path.lstat().st_mtime > older_than_s:
             shutil.rmtree(path, ignore_errors=True)

@@ -150,14 +150,12 @@ def hub_of_the_client(monkeypatch: Any, cache: Path) -> Iterator[LoopbackHub]:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "FOUNDATIONSEG_ALLOW_DOWNLOAD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     close_session()
+    settings = {"HF_HUB_CACHE": str(cache), "HF_TOKEN_PATH": str(cache / "token"), "HF_HUB_OFFLINE": False}
     with run_hub() as hub:
         url = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        for name, value in {**settings, "HUGGINGFACE_CO_URL_TEMPLATE": url, "ENDPOINT": hub.endpoint}.items():
+            monkeypatch.setattr(constants, name, value)
         yield hub
     close_session()
 

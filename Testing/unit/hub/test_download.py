@@ -32,7 +32,7 @@ from Testing.unit.hub.hub_cases import (
     partial_bytes,
     strays,
 )
-from Testing.unit.hub.loopback_hub import Fault, File
+from Testing.unit.hub.loopback_hub import Fault
 
 TOTAL = len(WEIGHTS) + len(CONFIG)
 TOKEN = "hf_ThisIsVerySecret0123456789"
@@ -292,23 +292,20 @@ def test_a_mirror_that_leaves_lengths_out_is_asked_file_by_file(hub, store, comm
     assert [method for method, *_ in hub.requests].count("HEAD") == 2
 
 
-def test_a_file_that_only_git_knows_is_held_to_its_git_hash(hub, store, commit, monkeypatch):
-    """A mirror may say no sha256, even of large files."""
-    monkeypatch.setattr(File, "is_lfs", False)
-    hub.faults.append(Fault("wrong_bytes"))
+def test_a_small_file_that_only_git_knows_is_held_to_its_git_hash(hub, store, commit):
+    hub.faults.extend([Fault("none"), Fault("wrong_bytes")])
     with pytest.raises(CheckpointError, match="wrong hash"):
         fetch(store, hub_card())
     fetch_whole(store)
 
 
-def test_a_file_without_any_hash_is_not_downloaded(hub, store, commit, monkeypatch):
-    monkeypatch.setattr(File, "is_lfs", False)
-    monkeypatch.setattr(File, "git_oid", "")
+def test_a_file_without_any_hash_is_not_downloaded(hub, store, commit):
+    siblings = [{"rfilename": path, "size": len(content)} for path, content in FILES.items()]
+    hub.raw_answer = json.dumps({"id": REPOSITORY, "sha": commit, "siblings": siblings}).encode()
     with pytest.raises(CheckpointError, match="neither the Hub nor the card says what the hash"):
         fetch(store, hub_card())
     assert hub.sent == 0
-    fetch(store, hub_card(hashes=True))
-    assert content_of(store, hub_card()) == FILES
+    fetch_whole(store, hub_card(hashes=True))
 
 
 @pytest.mark.parametrize("odd", ["../../evil", "con", "", "A" * 64, "0" * 63])
