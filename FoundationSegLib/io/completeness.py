@@ -151,20 +151,43 @@ def check_plausible(path: Path, needed_bytes: int) -> None:
         raise damaged(path)
 
 
-def check_stored_voxels(path: Path, offset: int, voxels: NDArray[np.generic], needed_bytes: int) -> None:
-    """Make sure that the file that these voxels were read from is whole.
+def check_stored_voxels(
+    path: Path,
+    offset: int,
+    voxels: NDArray[np.generic],
+    needed_bytes: int,
+    float_type: np.dtype[np.floating] | None = None,
+) -> None:
+    """Make sure that the NIfTI file that these voxels were read from is whole, and that ITK has changed none of them.
+
+    ITK reads values that are not finite as 0.
 
     Args:
         path: the file, compressed or not.
         offset: where the voxels begin, in decompressed bytes.
         voxels: the values as read, in the file's order.
         needed_bytes: the least number of decompressed bytes.
+        float_type: the type in the file where it is a real one.
 
     Raises:
-        InputError: the file is cut off or damaged.
+        InputError: the file is cut off or damaged, or some values are not finite.
     """
-    if not _has_checksum_of(path, offset, voxels) and stored_bytes(path) < needed_bytes:
+    if _has_checksum_of(path, offset, voxels):
+        return
+    if stored_bytes(path) < needed_bytes:
         raise damaged(path)
+    if float_type is not None and not np.all(voxels) and not _is_finite(path, offset, needed_bytes, float_type):
+        raise InputError(f"{path.name} has values that are not a number or infinite; replace them first")
+
+
+def _is_finite(path: Path, start: int, stop: int, float_type: np.dtype[np.floating]) -> bool:
+    with _decompressed(path) as stream:
+        stream.seek(start)
+        for position in range(start, stop, _CHUNK_BYTES):
+            values = np.frombuffer(stream.read(min(_CHUNK_BYTES, stop - position)), float_type)
+            if not np.isfinite(values).all():
+                return False
+    return True
 
 
 def _has_checksum_of(path: Path, offset: int, voxels: NDArray[np.generic]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from nibabel.analyze import AnalyzeHeader
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header, Nifti2Image, Nifti2Pair
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
@@ -33,6 +34,7 @@ class NiftiHeader:
         voxels_path: the file with the voxels.
         offset: where they begin in it, in bytes.
         end_of_voxels: how many bytes it must hold.
+        float_type: the type of the voxels in the file where it is a real one, otherwise None.
         spacing_mm: ``pixdim`` of the first three axes.
         sform, qform: (4, 4) float64 to RAS in mm, or None where the header's code says that it is not set.
         is_version_2: True for NIfTI-2, which ITK does not read.
@@ -42,6 +44,7 @@ class NiftiHeader:
     voxels_path: Path
     offset: int
     end_of_voxels: int
+    float_type: np.dtype[np.floating] | None
     spacing_mm: tuple[float, float, float]
     sform: NDArray[np.float64] | None
     qform: NDArray[np.float64] | None
@@ -57,7 +60,7 @@ def read_header(path: Path) -> NiftiHeader | None:
     """Read the header of a NIfTI file or of its .hdr/.img pair; None for a file of another format.
 
     Raises:
-        InputError: the compressed stream is damaged.
+        InputError: the compressed stream is damaged, or the values are scaled by something that is no number.
     """
     header_path = _partner(path, "img", "hdr")
     if not header_path.is_file():
@@ -78,17 +81,23 @@ def _partner(path: Path, old: str, new: str) -> Path:
 
 def _parse(header: AnalyzeHeader, header_path: Path) -> NiftiHeader:
     is_nifti = isinstance(header, Nifti1Header)
+    try:
+        header.get_slope_inter()
+    except HeaderDataError as error:
+        raise InputError(f"{header_path.name}: its header scales the values by no number; save it again") from error
     is_single = is_nifti and bytes(header["magic"]).startswith(b"n+")
     scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
     sizes = tuple(int(size) for size in header["dim"][1 : 1 + max(0, int(header["dim"][0]))])
     stated_offset = float(header["vox_offset"])
     offset = int(stated_offset) if 0 <= stated_offset < _LARGEST_OFFSET else 0
     i, j, k = (abs(float(length)) * scale for length in header["pixdim"][1:4])
+    real = {16: np.float32, 64: np.float64}.get(int(header["datatype"]))
     return NiftiHeader(
         sizes=sizes,
         voxels_path=header_path if is_single else _partner(header_path, "hdr", "img"),
         offset=offset,
         end_of_voxels=offset + math.prod(sizes) * int(header["bitpix"]) // 8,
+        float_type=np.dtype(real).newbyteorder(header.endianness) if real is not None else None,
         spacing_mm=(i, j, k),
         sform=_sform(header, scale) if is_nifti else None,
         qform=_qform(header, scale) if is_nifti else None,

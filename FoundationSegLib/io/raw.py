@@ -92,7 +92,7 @@ def _read_nifti(path: Path, header: nifti.NiftiHeader) -> RawImage:
     else:
         image, reader = _execute(path)
         raw, is_flat = to_raw(image, reader), image.GetDimension() == 2
-    check_stored_voxels(header.voxels_path, header.offset, raw.voxels, header.end_of_voxels)
+    check_stored_voxels(header.voxels_path, header.offset, raw.voxels, header.end_of_voxels, header.float_type)
     if header.matrix is None:
         return raw
     if is_flat:  # ITK keeps two axes and loses where a single slice lies

@@ -294,3 +294,39 @@ def test_is_inverted():
     assert is_inverted({PHOTOMETRIC: "MONOCHROME1"})
     assert not is_inverted({PHOTOMETRIC: "MONOCHROME2"})
     assert not is_inverted({})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd", "mha", "tif", "vtk", "gipl", "mrc"])
+def test_values_that_are_not_finite_are_refused_in_every_format(tmp_path, noise, ending, value):
+    array = noise.astype(np.float32)
+    array[3, 5, 4] = value
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"a.{ending}"))
+    with pytest.raises(InputError, match="not a number or infinite"):
+        require_image(read_volume(tmp_path / f"a.{ending}"))
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd", "mha", "tif", "png", "vtk", "gipl", "mrc", "dcm"])
+def test_the_upper_half_of_16_bits_stays_positive(tmp_path, noise, write_dicom, ending):
+    stored = (noise[:1] + 65_400).astype(np.uint16)
+    if ending == "dcm":
+        write_dicom(tmp_path / "a.dcm", stored[0])
+    else:
+        sitk.WriteImage(
+            sitk.GetImageFromArray(stored[0] if ending in ("tif", "png") else stored), tmp_path / f"a.{ending}"
+        )
+    assert np.array_equal(read_volume(tmp_path / f"a.{ending}").array_kji, stored)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize(
+    ("slope", "intercept", "factor"),
+    [(np.nan, np.nan, 1), (0, 5, 1), (2, 0, 2), (0.5, 0, 0.5), (1, np.nan, None), (2, np.inf, None)],
+)
+def test_a_nifti_header_scales_its_values(tmp_path, noise, write_nifti, ending, slope, intercept, factor):
+    path = write_nifti(tmp_path / f"a.{ending}", noise, scl_slope=slope, scl_inter=intercept)
+    if factor is None:
+        with pytest.raises(InputError, match="scales the values by no number"):
+            read_volume(path)
+    else:
+        assert np.array_equal(read_volume(path).array_kji, noise * factor)
