@@ -24,6 +24,9 @@ AXES: tuple[Axis, ...] = ("i", "j", "k")
 # degrees gives 0.87; at 1e-3 the axes lie in one plane to within 0.06 degrees and no inverse can be trusted.
 _SMALLEST_CELL = 1e-3
 _FARTHEST = 2.0**62
+# Two grids are the same up to this distance of their voxels, in voxels (design D5). Cosines of four decimals, usual in
+# DICOM and NIfTI files, move the far corner of 512 voxels by less.
+SAME_GRID_VOXELS = 0.05
 
 
 def as_vector(values: ArrayLike) -> Vector:
@@ -209,7 +212,7 @@ class Geometry:
         """The nearest voxel (i, j, k) of RAS positions in mm, inside the image or not; (..., 3)."""
         return round_index(self.to_ijk(position_ras))
 
-    def offset_of(self, other: "Geometry", tolerance_voxels: float = 1e-3) -> Shape | None:
+    def offset_of(self, other: "Geometry", tolerance_voxels: float = SAME_GRID_VOXELS) -> Shape | None:
         """The voxel here, (k, j, i), that is the first of another grid which lies voxel on voxel, as a crop does.
 
         It may lie outside. None where some voxel of the other grid lies further beside its twin than the tolerance.
@@ -222,7 +225,7 @@ class Geometry:
         i, j, k = offset.tolist()
         return k, j, i
 
-    def almost_equals(self, other: "Geometry", tolerance_voxels: float = 1e-3) -> bool:
+    def almost_equals(self, other: "Geometry", tolerance_voxels: float = SAME_GRID_VOXELS) -> bool:
         """True where no voxel of ``other`` lies further from its twin here than that part of a voxel."""
         return self.shape_kji == other.shape_kji and self.offset_of(other, tolerance_voxels) == (0, 0, 0)
 

@@ -9,7 +9,6 @@ import numpy as np
 from nibabel.analyze import AnalyzeHeader
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header, Nifti2Image, Nifti2Pair
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
@@ -81,10 +80,8 @@ def _partner(path: Path, old: str, new: str) -> Path:
 
 def _parse(header: AnalyzeHeader, header_path: Path) -> NiftiHeader:
     is_nifti = isinstance(header, Nifti1Header)
-    try:
-        header.get_slope_inter()
-    except HeaderDataError as error:
-        raise InputError(f"{header_path.name}: its header scales the values by no number; save it again") from error
+    if is_nifti:
+        _check_scale(header, header_path)
     is_single = is_nifti and bytes(header["magic"]).startswith(b"n+")
     scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
     sizes = tuple(int(size) for size in header["dim"][1 : 1 + max(0, int(header["dim"][0]))])
@@ -103,6 +100,13 @@ def _parse(header: AnalyzeHeader, header_path: Path) -> NiftiHeader:
         qform=_qform(header, scale) if is_nifti else None,
         is_version_2=isinstance(header, Nifti2Header),
     )
+
+
+def _check_scale(header: Nifti1Header, path: Path) -> None:
+    """Make sure that the values mean the same to ITK and to the format, where an intercept alone means nothing."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if (slope and math.isfinite(slope) and not math.isfinite(intercept)) or (not slope and intercept):
+        raise InputError(f"{path.name}: its header scales the values by no number; save it again")
 
 
 def _sform(header: Nifti1Header, scale: float) -> NDArray[np.float64] | None:

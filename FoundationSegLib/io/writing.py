@@ -1,17 +1,19 @@
-"""Label maps and values to files, by SimpleITK: replaced atomically, read back and compared."""
+"""Label maps and values to files: NIfTI by nibabel, NRRD by SimpleITK; replaced atomically, read back and compared."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..errors import FoundationSegError, InputError, OutputError
+from ..errors import FoundationSegError, GeometryError, InputError, OutputError
 from ..imaging.geometry import Geometry
 from .completeness import quiet
 from .nifti import is_sheared
 from .output_files import output_format, replace_atomically
-from .raw import swap_lps_ras
+from .raw import read_raw, swap_lps_ras
 from .segmentations import read_label_map
 
 
@@ -40,7 +42,6 @@ def write_label_map(path: Path, labels_kji: NDArray[np.generic], geometry: Geome
             written, grid = read_label_map(temporary)
         except FoundationSegError as error:
             raise _unwritable(path) from error
-        # ITK reports no full disk for NIfTI, and turns axes that are not quite orthogonal.
         if not (np.array_equal(written, labels_kji) and grid.almost_equals(geometry)):
             raise OutputError(f"{path.name}: this format cannot hold the label map exactly; write .nrrd instead")
 
@@ -70,9 +71,29 @@ def check_grid(path: Path, geometry: Geometry) -> None:
         raise OutputError(
             f"{path.name}: the image's grid is sheared, which NIfTI cannot hold; write .seg.nrrd or .nrrd instead"
         )
+    if kind == "nii.gz" and not _fits_nifti(geometry):
+        raise OutputError(
+            f"{path.name}: NIfTI cannot hold the image's grid exactly enough; write .seg.nrrd or .nrrd instead"
+        )
+
+
+def _fits_nifti(geometry: Geometry) -> bool:
+    """Try with the first voxels, since NIfTI holds the grid in single precision and ITK refuses some matrices."""
+    first = np.zeros([min(size, 2) for size in geometry.shape_kji], np.uint8)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "grid.nii.gz"
+        _write_nifti(path, first, geometry)
+        try:
+            stored = read_raw(path)
+        except GeometryError:
+            return False
+    return Geometry(stored.ijk_to_ras, geometry.shape_kji).almost_equals(geometry)
 
 
 def _write(path: Path, temporary: Path, voxels_kji: NDArray[np.generic], geometry: Geometry) -> None:
+    if output_format(path) == "nii.gz":
+        _write_nifti(temporary, voxels_kji, geometry)
+        return
     image = sitk.GetImageFromArray(voxels_kji)
     matrix = swap_lps_ras(geometry.ijk_to_ras)
     image.SetSpacing(geometry.spacing_mm)
@@ -83,6 +104,15 @@ def _write(path: Path, temporary: Path, voxels_kji: NDArray[np.generic], geometr
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
             raise _unwritable(path) from error
+
+
+def _write_nifti(path: Path, voxels_kji: NDArray[np.generic], geometry: Geometry) -> None:
+    """Write the grid as it is as the sform; ITK would turn axes that are not quite orthogonal, for the qform's sake."""
+    image = nibabel.Nifti1Image(voxels_kji.T, geometry.ijk_to_ras)
+    image.set_sform(geometry.ijk_to_ras, code=1)
+    image.set_qform(geometry.ijk_to_ras, code=1)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
 
 
 def _unwritable(path: Path) -> OutputError:

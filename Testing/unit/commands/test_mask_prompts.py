@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands.prompt_options import read_masks
+from FoundationSegLib.commands.prompt_options import read_mask, read_masks
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
@@ -57,3 +57,18 @@ def test_a_mask_that_cannot_be_had_is_refused_with_its_place(tmp_path, spacing, 
     with pytest.raises(PromptError, match=told) as caught:
         read_masks(prompts, tmp_path, Geometry(np.diag([-1.0, -1.0, 2.0, 1.0]), mask.shape))
     assert caught.value.place == "segments[0].prompts[0].file"
+
+
+def test_a_label_of_another_tool_on_a_grid_of_four_decimals_is_taken(tmp_path):
+    """ITK turns such axes to be orthogonal when it writes NIfTI, which moves the last voxels a little."""
+    cosines = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    matrix, mask = np.eye(4), np.zeros((6, 256, 256), np.uint8)
+    matrix[:3, :3] = np.round(cosines, 4) @ np.diag((0.9, 0.9, 2.5))
+    mask[2:4, 100:140, 100:140] = 1
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing((0.9, 0.9, 2.5))
+    image.SetDirection((np.diag((-1, -1, 1)) @ np.round(cosines, 4)).ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / "tool.nii.gz"))
+    assert np.array_equal(
+        read_mask(tmp_path / "tool.nii.gz", "1", Geometry(matrix, mask.shape)).expand(mask.shape), mask
+    )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.io.images import read_volume
+from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 from Testing.unit.commands.conftest import START, block_mask, ct_array
 
 
@@ -65,7 +66,7 @@ def test_an_unwritable_output_is_found_before_anything_is_read(desk):
 @pytest.mark.parametrize("culprit", ["report", "label map"])
 def test_old_files_survive_a_failure(desk, monkeypatch, culprit):
     """The file that cannot be written is named, and not the one beside it that was to take its place."""
-    paths = {name: desk.folder / file for name, file in (("output", "result.nii.gz"), ("report", "report.json"))}
+    paths = {name: desk.folder / file for name, file in (("output", "result.nrrd"), ("report", "report.json"))}
     for path in paths.values():
         path.write_bytes(b"old")
 
@@ -78,7 +79,7 @@ def test_old_files_survive_a_failure(desk, monkeypatch, culprit):
     else:
         monkeypatch.setattr(sitk, "WriteImage", lambda image, path, **options: fail(Path(path)))
     assert desk.segment(**paths) == 2
-    name = "report.json" if culprit == "report" else "result.nii.gz"
+    name = "report.json" if culprit == "report" else "result.nrrd"
     assert desk.err == f"foundationseg: {name} cannot be written: No space left on device\n"
     assert {path.read_bytes() for path in paths.values()} == {b"old"}
     assert desk.files() == {*START, *(path.name for path in paths.values())}
@@ -111,3 +112,23 @@ def test_a_sheared_image_fits_no_nifti_and_that_is_found_before_inference(desk):
     desk.assert_refused(2, "a.nii.gz: the image's grid is sheared", files={*START, "sheared.nrrd"})
     assert desk.model.encoded == []
     assert desk.segment(image=desk.folder / "sheared.nrrd", output=desk.folder / "a.nrrd") == 0
+
+
+def test_an_image_with_cosines_of_four_decimals_is_written_as_nifti(desk):
+    image = sitk.GetImageFromArray(ct_array())
+    cosines = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    image.SetDirection(np.round(cosines, 4).ravel().tolist())
+    sitk.WriteImage(image, str(desk.folder / "oblique.nrrd"))
+    assert desk.segment(image=desk.folder / "oblique.nrrd", output=desk.folder / "a.nii.gz") == 0, desk.err
+    grids = [read_volume(desk.folder / "oblique.nrrd").geometry, read_label_map(desk.folder / "a.nii.gz")[1]]
+    assert np.allclose(*(grid.ijk_to_ras for grid in grids), atol=1e-6)
+
+
+def test_a_grid_that_nifti_cannot_hold_is_refused_before_the_model_is_asked(desk):
+    image = sitk.GetImageFromArray(ct_array())
+    image.SetSpacing((3e-5, 3e-5, 3e-5))
+    image.SetOrigin((500.3, -400.1, 1200.7))
+    sitk.WriteImage(image, str(desk.folder / "fine.nrrd"))
+    desk.segment(image=desk.folder / "fine.nrrd", output=desk.folder / "a.nii.gz")
+    desk.assert_refused(2, "a.nii.gz: NIfTI cannot hold the image's grid exactly enough", files={*START, "fine.nrrd"})
+    assert desk.model.encoded == []

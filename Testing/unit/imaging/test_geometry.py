@@ -172,7 +172,7 @@ def test_a_geometry_is_a_value():
 def test_almost_equal_means_no_voxel_is_off_by_more(geometry, direction):
     length = max(abs(n) for n in direction)
     offset = np.zeros(3) if length < 1e-3 else np.divide(direction, length)
-    for part, close in ((0.5e-3, True), (2e-3, not offset.any())):
+    for part, close in ((0.04, True), (0.06, not offset.any())):
         other = geometry.ijk_to_ras.copy()
         other[:3, 3] = geometry.to_ras(part * offset)
         assert geometry.almost_equals(Geometry(other, geometry.shape_kji)) == close
@@ -180,9 +180,9 @@ def test_almost_equal_means_no_voxel_is_off_by_more(geometry, direction):
 
 def test_almost_equal_looks_at_the_far_corner_and_the_shape():
     geometry = geometry_from_spacing((100, 200, 300), (1.0, 1.0, 1.0))
-    stretched = geometry_from_spacing((100, 200, 300), (1.0, 1.0 + 1e-5, 1.0))
+    stretched = geometry_from_spacing((100, 200, 300), (1.0, 1.0 + 1e-3, 1.0))
     assert not geometry.almost_equals(stretched)
-    assert geometry.almost_equals(stretched, tolerance_voxels=0.01)
+    assert geometry.almost_equals(stretched, tolerance_voxels=0.5)
     assert not geometry.almost_equals(geometry_from_spacing((100, 200, 301)))
 
 

@@ -308,7 +308,7 @@ def test_values_that_are_not_finite_are_refused_in_every_format(tmp_path, noise,
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd", "mha", "tif", "png", "vtk", "gipl", "mrc", "dcm"])
 def test_the_upper_half_of_16_bits_stays_positive(tmp_path, noise, write_dicom, ending):
-    stored = (noise[:1] + 65_400).astype(np.uint16)
+    stored = (noise[:1].astype(np.int32) + 65_400).astype(np.uint16)
     if ending == "dcm":
         write_dicom(tmp_path / "a.dcm", stored[0])
     else:
@@ -321,7 +321,7 @@ def test_the_upper_half_of_16_bits_stays_positive(tmp_path, noise, write_dicom, 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
 @pytest.mark.parametrize(
     ("slope", "intercept", "factor"),
-    [(np.nan, np.nan, 1), (0, 5, 1), (2, 0, 2), (0.5, 0, 0.5), (1, np.nan, None), (2, np.inf, None)],
+    [(np.nan, np.nan, 1), (0, 0, 1), (2, 0, 2), (1, np.nan, None), (2, np.inf, None), (0, 5, None)],
 )
 def test_a_nifti_header_scales_its_values(tmp_path, noise, write_nifti, ending, slope, intercept, factor):
     path = write_nifti(tmp_path / f"a.{ending}", noise, scl_slope=slope, scl_inter=intercept)

@@ -8,7 +8,7 @@ from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_label_map
-from FoundationSegLib.io.writing import write_label_map, write_values
+from FoundationSegLib.io.writing import check_grid, write_label_map, write_values
 
 SHAPE = (4, 6, 5)
 OBLIQUE = np.array(
@@ -16,7 +16,19 @@ OBLIQUE = np.array(
 )
 PERMUTED = np.array([[0, 0, -3, 7], [0.5, 0, 0, 8], [0, -0.5, 0, 9], [0, 0, 0, 1]], np.float64)
 TILTED = np.array([[-1, 0, 0, 1], [0, -1, -0.7, 2], [0, 0, 2, 3], [0, 0, 0, 1]], np.float64)
+FAR = np.array([[-3e-5, 0, 0, 1], [0, -3e-5, 0, 2], [0, 0, 3e-5, 1200.7], [0, 0, 0, 1]], np.float64)
+
+
+def rounded(digits):
+    """A grid whose cosines were rounded, as in DICOM and many NIfTI files."""
+    cosines = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = np.round(cosines, digits) @ np.diag((0.9, 0.9, 2.5)), (10, 20, 30)
+    return matrix
+
+
 GRIDS = {"oblique": OBLIQUE, "permuted": PERMUTED, "left-handed": np.diag((1.0, 1.0, -2.0, 1.0))}
+GRIDS |= {f"{digits} decimals": rounded(digits) for digits in (4, 5, 6)}
 
 
 def labels(highest, kind=np.int64):
@@ -128,3 +140,22 @@ def test_values_that_cannot_be_written(tmp_path, path, problem):
     with pytest.raises(OutputError, match=problem):
         write_values(tmp_path / path, np.zeros(SHAPE, np.float32), Geometry(TILTED, SHAPE))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("digits", [4, 5, 6])
+def test_rounded_cosines_are_written_as_they_are_to_the_last_voxel(tmp_path, digits):
+    geometry = Geometry(rounded(digits), (100, 512, 512))
+    check_grid(tmp_path / "a.nii.gz", geometry)
+    array = np.zeros(geometry.shape_kji, np.uint8)
+    array[99, 511, 511] = 1
+    write_label_map(tmp_path / "a.nii.gz", array, geometry)
+    read = read_label_map(tmp_path / "a.nii.gz")[1]
+    last = (511, 511, 99)
+    assert np.allclose(read.to_ras(last), geometry.to_ras(last), atol=1e-3)
+
+
+@pytest.mark.parametrize("matrix", [TILTED, FAR, rounded(2)])
+def test_a_grid_that_nifti_cannot_hold_is_found_out_beforehand(tmp_path, matrix):
+    with pytest.raises(OutputError, match=r"a\.nii\.gz.*write \.seg\.nrrd or \.nrrd instead"):
+        check_grid(tmp_path / "a.nii.gz", Geometry(matrix, (100, 512, 512)))
+    check_grid(tmp_path / "a.nrrd", Geometry(matrix, (100, 512, 512)))
