@@ -366,7 +366,7 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
             segment.add(BoxPrompt(((1.0, 1.0, 2.0), (3.0, 2.0, 2.0))))
 
             def found() -> tuple[int, int]:
-                voxels = session.ledger.store.read(segment.segment_id, session.volume.geometry.box)
+                voxels = session.read(segment.segment_id)
                 return int(voxels.sum()), slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")
 
             self.assertEqual(found(), (6, 1))

@@ -21,8 +21,7 @@ from .mrml.session_store import SceneStore
 from .mrml.volumes import NodeImage, volume_from_node
 from .progress import ProgressReport
 from .prompts.regions import Region
-from .session.ledger import Ledger
-from .session.segment_store import Done, ImageChanged, Options, Outcome, OverlapPolicy, Refused
+from .session.segment_store import ImageChanged, Options, Outcome, OverlapPolicy, Refused, SegmentEdited
 from .session.session import Session
 from .session.steps import ModelChoice
 from .worker.client import Client, deliver
@@ -289,17 +288,18 @@ class Desk:
         self.require_own()
         store = SceneStore(self.segmentation_node, self.volume_node, defers_surfaces=True)
         prompts = SessionPrompts(self.segmentation_node, self.volume_node, self._refused)
-        ledger = Ledger(store, prompts, __version__)
         try:
             session = Session(
                 volume,
-                ledger,
+                store,
                 self.client,
                 Options(),
                 self._happened,
                 self._requested,
                 image_source=NodeImage(self.volume_node),
                 numbers=self._numbers,
+                prompt_store=prompts,
+                version=__version__,
             )
         except FoundationSegError:
             prompts.stop()
@@ -343,7 +343,7 @@ class Desk:
             self.error = None
         if isinstance(outcome, ImageChanged) and self.session is not None:
             self._volume = self.session.volume
-        if isinstance(outcome, Done) and outcome.what == "predicted":
+        if isinstance(outcome, SegmentEdited) and outcome.kind == "predicted":
             self.answer_s = time.perf_counter() - self._asked_at
         if self._recovery is not None:
             self._recovery.note(outcome)

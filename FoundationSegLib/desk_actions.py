@@ -9,7 +9,7 @@ from .mrml import segment_tags
 from .prompts.kinds import Polarity, Prompt, PromptSet
 from .requests.segmentation import Propagation
 from .session.segments import SegmentSession, add_named, add_objects, free_segment, import_prompts, next_segment
-from .session.steps import PromptAdded, RegionStep, standing
+from .session.steps import PromptAdded, RegionStep, state_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,15 @@ class Possible:
 def summary(desk: Desk) -> SegmentSummary | None:
     """The selected segment as it stands; None while there is none, or no session yet."""
     session, key = desk.session, desk.segment_id
-    if session is None or session.ledger.store.is_gone or key not in session.ledger.store.segment_ids:
+    if session is None or not session.can_read(key):
         return None
-    ledger = session.ledger
-    if key not in ledger.records and not ledger.store.is_readable:
-        return None
-    voxels = ledger.record(key).known.voxels
-    model_id = ledger.store.provenance(key).get("Model", "")
+    voxels, model_id = session.voxels(key), session.provenance(key).get("Model", "")
     card = desk.catalogue.get(model_id)
     return SegmentSummary(
-        ledger.store.name(key),
+        session.segment_name(key),
         voxels,
         voxels * session.volume.geometry.voxel_volume_mm3 / 1000,
-        ledger.store.is_locked(key),
+        session.is_locked(key),
         len(SegmentSession(session, key).prompts),
         card.title if card is not None else model_id,
     )
@@ -65,15 +61,9 @@ def summary(desk: Desk) -> SegmentSummary | None:
 def possible(desk: Desk) -> Possible:
     """What can be undone, redone, accepted or rejected now."""
     session, key = desk.session, desk.segment_id
-    if session is None or session.ledger.store.is_gone or not key:
+    if session is None or not key:
         return Possible()
-    ledger = session.ledger
-    is_waiting = key in session.queued_targets()
-    return Possible(
-        is_waiting or ledger.history.can_undo(key),
-        not is_waiting and ledger.history.can_redo(key),
-        is_waiting or (key in ledger.store.segment_ids and ledger.last_change(key) is not None),
-    )
+    return Possible(session.can_undo(key), session.can_redo(key), session.can_reject(key))
 
 
 def select(desk: Desk, segment_id: str) -> None:
@@ -96,7 +86,7 @@ def selected(desk: Desk) -> SegmentSession:
         InputError, GeometryError: none is, or as :meth:`.desk.Desk.opened`.
     """
     session = desk.opened()
-    if desk.segment_id not in session.ledger.store.segment_ids:
+    if desk.segment_id not in session.segment_ids:
         raise InputError("select a segment first")
     return SegmentSession(session, desk.segment_id)
 
@@ -124,14 +114,14 @@ def give(desk: Desk, prompt: Prompt) -> None:
         raise InputError("choose a model first")
     if desk.wishes.many_objects and prompt.polarity is Polarity.POSITIVE:
         select(desk, add_objects(session, (prompt,), _kind(desk), desk.wishes.region)[0])
-    elif desk.segment_id in session.ledger.store.segment_ids:
+    elif desk.segment_id in session.segment_ids:
         segment = SegmentSession(session, desk.segment_id)
         _limit(desk, segment)
         segment.add(prompt)
     else:
         region = (RegionStep(desk.wishes.region),) if desk.wishes.region is not None else ()
         steps = (*region, PromptAdded("1", prompt))
-        select(desk, session.act_on_new([(free_segment(session, _kind(desk)), steps)])[0])
+        select(desk, session.add_to_segments([(free_segment(session, _kind(desk)), steps)])[0])
     desk.on_told("segments")
 
 
@@ -246,5 +236,5 @@ def _kind(desk: Desk) -> str:
 
 
 def _limit(desk: Desk, segment: SegmentSession) -> None:
-    if standing(segment.steps).region != desk.wishes.region:
+    if state_of(segment.steps).region != desk.wishes.region:
         segment.limit(desk.wishes.region)

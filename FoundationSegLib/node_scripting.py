@@ -79,8 +79,7 @@ class NodeSession:
         Raises:
             InputError: there is none, or more than one.
         """
-        store = self.session.ledger.store
-        found = [key for key in store.segment_ids if store.name(key) == name]
+        found = [key for key in self.session.segment_ids if self.session.segment_name(key) == name]
         if len(found) != 1:
             raise InputError(f"{len(found)} segments are called {name!r}: name one that is there once")
         return SegmentSession(self.session, found[0])

@@ -13,9 +13,7 @@ from .prompts.regions import Region
 from .requests.classification import ClassifyRequest, EvidenceWish, Subject
 from .requests.classification_answer import Classification
 from .requests.scoring import Aggregation, Scoring
-from .session.array_store import ArrayStore
-from .session.ledger import Ledger
-from .session.segment_store import Options, Outcome, PromptStore, SegmentStore
+from .session.segment_store import ArrayStore, Options, Outcome, PromptStore, SegmentStore
 from .session.segments import import_prompts
 from .session.session import Session
 from .session.steps import ModelChoice
@@ -52,9 +50,17 @@ def open_session(
         prompt_store: where the steps are kept with them.
         on_outcome: told of everything that happens.
     """
-    ledger = Ledger(store or ArrayStore(volume.geometry), prompt_store, __version__)
     options = Options(model, ask_above=None)
-    return Session(volume, ledger, client, options, on_outcome, partial(finish, client=client))
+    return Session(
+        volume,
+        store or ArrayStore(volume.geometry),
+        client,
+        options,
+        on_outcome,
+        partial(finish, client=client),
+        prompt_store=prompt_store,
+        version=__version__,
+    )
 
 
 def segment_volumes(

@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from FoundationSegLib import desk_actions
 from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
 from FoundationSegLib.mrml.reference_image import ForeignSegmentationError, reference_image
-from FoundationSegLib.session.segment_store import Done, Pending, Refused
+from FoundationSegLib.session.segment_store import Confirmation, Refused, SegmentEdited
 
 from .slots import slot
 
@@ -64,7 +64,7 @@ class AnswerPart:
     def accept(self) -> None:
         """What waits to be confirmed is; otherwise the last change is right."""
         desk = self._panel.desk
-        if desk.session is not None and desk.session.pending is not None:
+        if desk.session is not None and desk.session.confirmation is not None:
             desk.session.confirm()
         else:
             desk_actions.accept(desk)
@@ -90,12 +90,12 @@ class AnswerPart:
 
     def _show_change(self) -> None:
         desk = self._panel.desk
-        is_done = isinstance(desk.outcome, Done) and desk.session is not None
+        is_done = isinstance(desk.outcome, SegmentEdited) and desk.session is not None
         self._ui.changeLabel.setVisible(is_done)
         if is_done:
             self._ui.changeLabel.setText(self._change(desk.outcome))
 
-    def _change(self, done: Done) -> str:
+    def _change(self, done: SegmentEdited) -> str:
         desk = self._panel.desk
         ml = desk.session.volume.geometry.voxel_volume_mm3 / 1000
         changes = [change for several in done.changes.values() for change in several]
@@ -106,12 +106,12 @@ class AnswerPart:
             "undone": _("Undone"),
             "redone": _("Redone"),
             "rejected": _("Rejected"),
-        }[done.what]
+        }[done.kind]
         parts = [f"<b>{what}:</b> +{gained:.2f} ml, -{lost:.2f} ml"]
         scores = [score for score in done.scores.values() if score is not None]
         if scores:
             parts.append(_("the model's own estimate {score}").format(score=f"{min(scores):.2f}"))
-        if done.what == "predicted" and desk.answer_s is not None:
+        if done.kind == "predicted" and desk.answer_s is not None:
             parts.append(_("{seconds} s").format(seconds=f"{desk.answer_s:.2f}"))
         if done.forgotten:
             parts.append(_("the oldest {count} steps cannot be undone any more").format(count=done.forgotten))
@@ -126,7 +126,7 @@ class AnswerPart:
             self._say(self._whose(), (_("Use it for this image"), self._use_foreign), (_("Use another"), self._use_own))
         elif error is not None:
             self._say(str(error), (_("OK"), self._dismiss))
-        elif isinstance(outcome, Pending) and desk.session is not None and desk.session.pending is not None:
+        elif isinstance(outcome, Confirmation) and desk.session is not None and desk.session.confirmation is not None:
             self._say(self._question(outcome), (_("Apply"), desk.session.confirm), (_("Discard"), self._discard))
         elif isinstance(outcome, Refused) and self._waits_for_retry():
             # Where the model or its packages are missing, the way out is to get them, and not another try.
@@ -165,9 +165,9 @@ class AnswerPart:
         session = self._panel.desk.session
         return session is not None and session.is_refused
 
-    def _question(self, pending: Pending) -> str:
-        store = self._panel.desk.session.ledger.store
-        names = ", ".join(f"'{store.name(key)}'" for key in pending.changes if key in store.segment_ids)
+    def _question(self, pending: Confirmation) -> str:
+        session = self._panel.desk.session
+        names = ", ".join(f"'{session.segment_name(key)}'" for key in pending.changes if key in session.segment_ids)
         if pending.by_hand:
             return _("This would change {count} voxels of {names} that were drawn or erased by hand.").format(
                 count=pending.by_hand, names=names

@@ -16,7 +16,6 @@ from FoundationSegLib.mrml.volumes import box_of_roi
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
 from FoundationSegLib.requests.scoring import parse_aggregation
-from FoundationSegLib.session.segment_store import read_segment
 from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 
 from .choices import ChoiceBox
@@ -165,7 +164,7 @@ class ClassifyPart:
             return Subject(box=box_of_roi(wanted.roi, wanted.volume))
         if wanted.subject == "segment":
             segment = selected(panel.desk)
-            return Subject(segment=read_segment(segment.session.ledger.store, segment.segment_id))
+            return Subject(segment=segment.session.mask(segment.segment_id))
         return Subject()
 
     def _ask(self, wish: EvidenceWish | None) -> None:

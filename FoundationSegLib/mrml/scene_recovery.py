@@ -15,8 +15,8 @@ import slicer.util
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..folders import user_folder
 from ..imaging.geometry import Geometry
-from ..session.ledger import Ledger
 from ..session.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore_into
+from ..session.segment_history import SegmentHistory
 from ..session.segment_store import Outcome, OverlapPolicy
 from ..session.session import Session
 from .reference_image import require_own
@@ -83,7 +83,7 @@ class SceneRecovery:
         """What the session does not know: how segments look, and what tells people which image it was."""
         volume = self.session.volume
         segmentation = self.segmentation_node.GetSegmentation()
-        segments = {key: segmentation.GetSegment(key) for key in self.session.ledger.records}
+        segments = {key: segmentation.GetSegment(key) for key in self.session.known_ids}
         looks = {
             key: {"colour": segment.GetColor(), "terminology": segment.GetTerminology()}
             for key, segment in segments.items()
@@ -155,7 +155,7 @@ class LostSession:
         prompts = SessionPrompts(node, volume_node)
         before = set(store.segment_ids)
         try:
-            ids = restore_into(Ledger(store, prompts), key, OverlapPolicy.PROTECT, self.recovery)
+            ids = restore_into(SegmentHistory(store, prompts), key, OverlapPolicy.PROTECT, self.recovery)
         except FoundationSegError:
             if segmentation_node is None and not store.segment_ids:
                 remove_node(node)

@@ -16,7 +16,7 @@ from ..prompts.kinds import Prompt, bare
 from ..session.segment_store import KeptSteps
 from ..session.segments import SegmentSession
 from ..session.session import Session
-from ..session.steps import Held, PromptAdded, PromptMoved, PromptRemoved, Standing, Step, Steps, standing
+from ..session.steps import ActivePrompt, PromptAdded, PromptMoved, PromptRemoved, SegmentState, Step, Steps, state_of
 from ..session.steps_document import VERSION, mask_keys, parse_steps, step_to_document, steps_to_document
 from .prompt_nodes import Place
 from .prompt_records import KeptPrompt, PrefixMemo, PromptRecord, grid_setting, recorded_geometry, to_text
@@ -35,7 +35,7 @@ class _Texts:
     """
 
     masks: MaskTable = field(default_factory=MaskTable)
-    prompts: PrefixMemo[Held, KeptPrompt] = field(
+    prompts: PrefixMemo[ActivePrompt, KeptPrompt] = field(
         default_factory=lambda: PrefixMemo(lambda held: KeptPrompt(held.key, bare(held.prompt)))
     )
     steps: PrefixMemo[Step, tuple[str, tuple[str, ...]]] = field(init=False)
@@ -80,8 +80,8 @@ class SessionPrompts:
         """Show what waits for an answer in a session that keeps its steps here, and tell it what the user moves."""
         self._session = session
         session.on_queued = self._draw
-        if isinstance(session.ledger.store, SceneStore):
-            self.scene.use_alignment(session.ledger.store.alignment)
+        if isinstance(session.store, SceneStore):
+            self.scene.use_alignment(session.store.alignment)
 
     def stop(self) -> None:
         """Watch the scene no more; records and markups stay."""
@@ -99,11 +99,11 @@ class SessionPrompts:
             document = self._document(segment_id, record)
             if document is not None:
                 steps = parse_steps(document, masks)
-            more = _differences(standing(steps), record, self._key_being_told(segment_id))
+            more = _differences(state_of(steps), record, self._key_being_told(segment_id))
         except FoundationSegError as error:
             self.scene.set_aside(segment_id)
             self._on_error(error)
-            document, steps, more = None, (), _differences(Standing(), record, None)
+            document, steps, more = None, (), _differences(SegmentState(), record, None)
         if document is not None and not more:
             return document
         return steps_to_document((*steps, *more), masks)
@@ -151,11 +151,11 @@ class SessionPrompts:
         if record.prompts != prompts:
             self.scene.set_record(segment_id, replace(record, prompts=prompts))
 
-    def _shown(self, segment_id: str, now: Standing | None) -> tuple[KeptPrompt, ...]:
+    def _shown(self, segment_id: str, now: SegmentState | None) -> tuple[KeptPrompt, ...]:
         if self._session is not None and (now is None or segment_id in self._session.queued_targets()):
-            now = self._session.standing(segment_id)
+            now = self._session.state(segment_id)
         texts = self._texts.setdefault(segment_id, _Texts())
-        return tuple(texts.prompts.of((now or Standing()).prompts))
+        return tuple(texts.prompts.of((now or SegmentState()).prompts))
 
     def _key_being_told(self, segment_id: str) -> str | None:
         place = self._being_told
@@ -165,12 +165,12 @@ class SessionPrompts:
         """Image and segments have other coordinates, and so have the records; the session's steps follow."""
         self._grid = grid_setting(self.scene.geometry)
         if self._session is not None:
-            self._session.look()
+            self._session.detect_external_changes()
 
     def _changed(self, segment_id: str, key: str, prompt: Prompt | None) -> None:
         """The user moved or removed a markup."""
         session = self._session
-        if session is None or session.ledger.store.is_gone:
+        if session is None or session.is_gone:
             return
         segment = SegmentSession(session, segment_id)
         self._being_told = Place(segment_id, key)  # should the session meet the segment only now: as it was before
@@ -180,14 +180,14 @@ class SessionPrompts:
             elif key in segment.prompts:
                 segment.remove(key)
         except FoundationSegError as error:
-            if segment_id in session.ledger.records:
+            if segment_id in session.known_ids:
                 self._draw(segment_id)
             self._on_error(error)
         finally:
             self._being_told = None
 
 
-def _differences(now: Standing, record: PromptRecord, key_being_told: str | None) -> Steps:
+def _differences(now: SegmentState, record: PromptRecord, key_being_told: str | None) -> Steps:
     """The steps that lead to the prompts of a record."""
     before = {held.key: bare(held.prompt) for held in now.prompts}
     after = {kept.key: bare(kept.prompt) for kept in record.prompts}

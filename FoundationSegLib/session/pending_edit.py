@@ -1,4 +1,4 @@
-"""Pending edits: actions that no model has answered yet, and answers on their way to the segments."""
+"""Confirmation edits: actions that no model has answered yet, and answers on their way to the segments."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,10 +26,9 @@ from ..prompts.kinds import WORDS, Prompt, SegmentPrompts, bare
 from ..prompts.placement import require_inside
 from ..prompts.prompts_file import prompt_to_document
 from ..requests.segmentation import Prediction, PredictRequest, Propagation, SegmentPrediction
-from .history import Entry
 from .plan import Plan, plan
 from .segment_state import Record, RecordState
-from .segment_store import NewSegment, OverlapPolicy, Pending, SegmentStore
+from .segment_store import Confirmation, NewSegment, OverlapPolicy, SegmentStore
 from .steps import (
     ModelChoice,
     PolarityChanged,
@@ -38,18 +37,19 @@ from .steps import (
     PropagateStep,
     RegionStep,
     SeedReason,
+    SegmentState,
     SettingsStep,
-    Standing,
     Steps,
     WithheldStep,
     going_on,
-    standing,
+    state_of,
     transformed_steps,
 )
+from .undo_stack import Entry
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class PendingEdit:
     """Something that was done to one or several segments at once.
 
     Attributes:
@@ -64,7 +64,7 @@ class Action:
     is_replay: bool = False
     is_asked_again: bool = False
 
-    def merged(self, later: "Action") -> "Action | None":
+    def merged(self, later: "PendingEdit") -> "PendingEdit | None":
         """Both in one, or None where the later one has to wait for the answer to this one."""
         if self.is_replay or later.is_replay or self.choice != later.choice:
             return None
@@ -75,9 +75,9 @@ class Action:
         intents = dict(self.intents)
         for target, steps in later.intents.items():
             intents[target] = (*intents.get(target, ()), *steps)
-        return Action(intents, self.choice)
+        return PendingEdit(intents, self.choice)
 
-    def transformed(self, matrix: NDArray[np.float64]) -> "Action":
+    def transformed(self, matrix: NDArray[np.float64]) -> "PendingEdit":
         """The same with its prompts moved by a (4, 4) matrix in RAS mm."""
         intents = {target: transformed_steps(steps, matrix) for target, steps in self.intents.items()}
         return replace(self, intents=intents)
@@ -99,14 +99,14 @@ class Prepared:
     target: str
     before: RecordState
     steps: Steps
-    after: Standing
+    after: SegmentState
     plan: Plan
     is_settled: bool
     keeps_seed: bool
 
 
 def prepare(
-    action: Action,
+    action: PendingEdit,
     records: Mapping[str, Record],
     masks: MaskTable,
     geometry: Geometry,
@@ -124,7 +124,7 @@ def prepare(
         before = record.state
         settled: Steps = ()
         if action.is_replay:
-            steps, after = intents, standing(intents)
+            steps, after = intents, state_of(intents)
         else:
             for step in intents:
                 if isinstance(step, PromptAdded | PromptMoved):
@@ -141,12 +141,12 @@ def prepare(
     return tuple(found)
 
 
-def _needs(now: Standing, intents: Steps, choice: ModelChoice | None) -> bool:
+def _needs(now: SegmentState, intents: Steps, choice: ModelChoice | None) -> bool:
     asks = any(isinstance(step, PromptAdded | PromptMoved | PolarityChanged | PropagateStep) for step in intents)
     return asks and choice is not None and choice != now.choice
 
 
-def _reason_to_settle(now: Standing, intents: Steps, choice: ModelChoice | None) -> SeedReason | None:
+def _reason_to_settle(now: SegmentState, intents: Steps, choice: ModelChoice | None) -> SeedReason | None:
     """Why the present voxels have to become the seed before the next steps; None where they need not."""
     if not now.is_computed:
         return None
@@ -169,7 +169,7 @@ class Batch:
         request: what the model is asked; None where nothing has to be asked.
     """
 
-    actions: tuple[Action, ...]
+    actions: tuple[PendingEdit, ...]
     prepared: tuple[tuple[Prepared, ...], ...]
     request: PredictRequest | None = None
     asked: tuple[str, ...] = field(default=())
@@ -274,8 +274,8 @@ def renewed(computed: Computed, store: SegmentStore, records: Mapping[str, Recor
 
 
 def warning(
-    action: Action, computed: Sequence[Computed], records: Mapping[str, Record], masks: MaskTable, ask_above: float
-) -> Pending | None:
+    action: PendingEdit, computed: Sequence[Computed], records: Mapping[str, Record], masks: MaskTable, ask_above: float
+) -> Confirmation | None:
     """What to ask before writing; None where nothing has to be asked."""
     share, by_hand, changes = 0.0, 0, {}
     for one in computed:
@@ -289,10 +289,10 @@ def warning(
         keys = dict.fromkeys((*one.prepared.before.standing.hand, *one.prepared.after.hand))
         hand = [masks.get(key) for key in keys]
         by_hand += sum(_common(one.change.gained, mask) + _common(one.change.lost, mask) for mask in hand)
-    return Pending(changes, share, by_hand) if share > ask_above or by_hand else None
+    return Confirmation(changes, share, by_hand) if share > ask_above or by_hand else None
 
 
-def _asked_for(action: Action, target: str) -> Literal["nothing", "hand", "all"]:
+def _asked_for(action: PendingEdit, target: str) -> Literal["nothing", "hand", "all"]:
     """What to ask for before: a prompt that is moved takes its effect along, which nobody has to be asked for."""
     if action.is_replay:
         return "all" if action.is_asked_again else "nothing"

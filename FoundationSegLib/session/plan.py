@@ -23,7 +23,7 @@ from ..prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Pro
 from ..prompts.placement import place_box, prompt_positions, slice_axis, slice_number
 from ..prompts.regions import Region, inside_region, is_within_reach, seen_box, slab
 from ..requests.segmentation import Propagation
-from .steps import ModelChoice, Standing
+from .steps import ModelChoice, SegmentState
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class _Place:
         )
 
 
-def plan(now: Standing, masks: MaskTable, geometry: Geometry, name: str) -> Plan:
+def plan(now: SegmentState, masks: MaskTable, geometry: Geometry, name: str) -> Plan:
     """What a model is asked now, and what its answer is put together with.
 
     Args:
@@ -188,7 +188,7 @@ def _seen_part(prompt: Prompt, seen: Box) -> tuple[Prompt, ...]:
     return () if part.box.is_empty else (replace(prompt, voxels=part),)
 
 
-def _asked(now: Standing, choice: ModelChoice, masks: MaskTable, rest: Combination, name: str) -> Plan:
+def _asked(now: SegmentState, choice: ModelChoice, masks: MaskTable, rest: Combination, name: str) -> Plan:
     if now.propagation is not None:
         ground = masks.get(now.ground)
         return _propagating(now, choice, now.propagation, masks, replace(rest, ground=ground), name)
@@ -197,7 +197,7 @@ def _asked(now: Standing, choice: ModelChoice, masks: MaskTable, rest: Combinati
     return _on_slices(now, choice, masks, rest, name)
 
 
-def _in_3d(now: Standing, choice: ModelChoice, rest: Combination, name: str) -> Plan:
+def _in_3d(now: SegmentState, choice: ModelChoice, rest: Combination, name: str) -> Plan:
     """A model of volumes is shown the seed and asked what came after it; one that takes none can only add to it."""
     live = tuple(held.prompt for held in now.prompts if held.is_live)
     if choice.sees_seed and not rest.seed.box.is_empty:
@@ -207,7 +207,7 @@ def _in_3d(now: Standing, choice: ModelChoice, rest: Combination, name: str) -> 
     return Plan(prompts, choice, None, rest)
 
 
-def _on_slices(now: Standing, choice: ModelChoice, masks: MaskTable, rest: Combination, name: str) -> Plan:
+def _on_slices(now: SegmentState, choice: ModelChoice, masks: MaskTable, rest: Combination, name: str) -> Plan:
     """A model of slices is asked what is live, and what was settled on the same slices."""
     geometry = rest.geometry
     fresh = [held.prompt for held in now.prompts if held.is_live]
@@ -229,7 +229,7 @@ def _on_slices(now: Standing, choice: ModelChoice, masks: MaskTable, rest: Combi
 
 
 def _propagating(
-    now: Standing, choice: ModelChoice, propagation: Propagation, masks: MaskTable, rest: Combination, name: str
+    now: SegmentState, choice: ModelChoice, propagation: Propagation, masks: MaskTable, rest: Combination, name: str
 ) -> Plan:
     """All prompts are carried on; slices that were corrected stay, and where masks are taken, start the walk, too."""
     geometry = rest.geometry
@@ -291,7 +291,7 @@ def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, geometry: Geometr
 
 
 def _kept(
-    now: Standing, masks: MaskTable, geometry: Geometry, axes: set[Axis], places: list[_Place]
+    now: SegmentState, masks: MaskTable, geometry: Geometry, axes: set[Axis], places: list[_Place]
 ) -> tuple[Box, ...]:
     """Slices corrected by hand which a box reaches that was not drawn on them."""
     kept = []

@@ -17,9 +17,9 @@ from ..errors import InputError, OutputError
 from ..folders import Locked, locked
 from ..imaging.masks import MaskTable, PackedMask
 from ..prompts.kinds import MaskPrompt
-from .ledger import Ledger
+from .segment_history import SegmentHistory
 from .segment_state import Record, RecordState
-from .segment_store import Done, NewSegment, Outcome, OverlapPolicy
+from .segment_store import NewSegment, Outcome, OverlapPolicy, SegmentEdited
 from .session import Session
 from .steps import PromptAdded, PromptMoved, Step, Steps
 from .steps_document import parse_steps, steps_to_document
@@ -61,7 +61,7 @@ class RecoveryFile:
         Raises:
             OutputError: the folder cannot be written.
         """
-        if isinstance(outcome, Done):
+        if isinstance(outcome, SegmentEdited):
             self._changes += 1
             if self._changes >= self.every:
                 self.write(session)
@@ -75,7 +75,7 @@ class RecoveryFile:
             OutputError: the folder cannot be written.
         """
         self._changes = 0
-        if session.ledger.store.is_gone:
+        if session.history.store.is_gone:
             return
         path = self.folder / f"{self._name}{_ENDING}"
         temporary = path.with_suffix(".tmp")
@@ -110,13 +110,13 @@ class RecoveryFile:
         """The file's text. Of segments that did not change since the last time it is at hand."""
         head = {"version": VERSION, "volume": session.volume.key, "time": time.time(), "more": dict(self.more())}
         yield f'{json.dumps(head)[:-1]}, "segments": {{'
-        ledger, found, is_first = session.ledger, {}, True
-        for key, record in ledger.records.items():
+        history, found, is_first = session.history, {}, True
+        for key, record in history.records.items():
             if not record.state.steps and not record.known.voxels:
                 continue  # made, and nothing done to it yet
-            name, mask, before = ledger.store.name(key), record.known.mask(), self._segments.get(key)
+            name, mask, before = history.store.name(key), record.known.mask(), self._segments.get(key)
             if before is None or not before.is_of(name, record.state, mask):
-                before = _Written(name, record.state, mask, json.dumps(_segment(record, name, ledger.masks)))
+                before = _Written(name, record.state, mask, json.dumps(_segment(record, name, history.masks)))
             found[key] = before
             yield f"{'' if is_first else ', '}{json.dumps(key)}: {before.text}"
             is_first = False
@@ -216,10 +216,12 @@ def _is_alive(path: Path) -> bool:
 
 def restore(session: Session, recovery: Recovery) -> tuple[str, ...]:
     """:func:`restore_into` the segments of a session. Raises as that."""
-    return restore_into(session.ledger, session.volume.key, session.options.policy, recovery)
+    return restore_into(session.history, session.volume.key, session.options.policy, recovery)
 
 
-def restore_into(ledger: Ledger, volume_key: str, policy: OverlapPolicy, recovery: Recovery) -> tuple[str, ...]:
+def restore_into(
+    history: SegmentHistory, volume_key: str, policy: OverlapPolicy, recovery: Recovery
+) -> tuple[str, ...]:
     """Put back what a recovery holds, without asking a model; returns the ids of the segments.
 
     Segments of the same id and name get their voxels back where they are empty now, and are left alone where they have
@@ -232,8 +234,8 @@ def restore_into(ledger: Ledger, volume_key: str, policy: OverlapPolicy, recover
     document = _read(recovery.path)
     if document["volume"] != volume_key:
         raise InputError("this recovery is of another image: load the image that it belongs to")
-    saved = [(key, _parsed(entry, ledger.masks)) for key, entry in document["segments"].items()]
-    return tuple(_put_back(ledger, policy, key, one) for key, one in saved)
+    saved = [(key, _parsed(entry, history.masks)) for key, entry in document["segments"].items()]
+    return tuple(_put_back(history, policy, key, one) for key, one in saved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,14 +258,14 @@ def _parsed(entry: Mapping[str, Any], masks: MaskTable) -> _Saved:
         raise InputError("the recovery file is damaged") from error
 
 
-def _put_back(ledger: Ledger, policy: OverlapPolicy, key: str, saved: _Saved) -> str:
-    store = ledger.store
+def _put_back(history: SegmentHistory, policy: OverlapPolicy, key: str, saved: _Saved) -> str:
+    store = history.store
     is_there = key in store.segment_ids and store.name(key) == saved.name
-    if is_there and not saved.mask.box.is_empty and ledger.record(key).known.mask() == saved.mask:
+    if is_there and not saved.mask.box.is_empty and history.record(key).known.mask() == saved.mask:
         return key
-    is_free = is_there and not ledger.record(key).known.voxels and not store.is_locked(key)
+    is_free = is_there and not history.record(key).known.voxels and not store.is_locked(key)
     target = key if is_free else store.add(NewSegment(saved.name, saved.name, segment_id=key))
-    ledger.restore(target, saved.steps, saved.mask, policy, saved.provenance)
+    history.restore(target, saved.steps, saved.mask, policy, saved.provenance)
     return target
 
 

@@ -19,7 +19,7 @@ from ..imaging.masks import (
     pack_mask,
 )
 from .segment_store import KeptSteps, SegmentStore, read_segment
-from .steps import SeedReason, SeedStep, Standing, Step, Steps, going_on, standing
+from .steps import SeedReason, SeedStep, SegmentState, Step, Steps, going_on, state_of
 from .steps_document import parse_steps
 
 _UNFOLDED_BYTES = 32 * 2**20  # of changes that wait until somebody asks for the whole mask
@@ -36,7 +36,7 @@ class RecordState:
     """
 
     steps: Steps = ()
-    standing: Standing = field(default_factory=Standing)
+    standing: SegmentState = field(default_factory=SegmentState)
     reach: Box = EMPTY_BOX
     provenance: Mapping[str, str] = field(default_factory=dict)
 
@@ -151,7 +151,7 @@ def open_record(store: SegmentStore, segment_id: str, masks: MaskTable, document
     record = Record(start, KnownMask.of(present), store.stamp(segment_id))
     if document is not None:
         steps = parse_steps(document, masks)
-        now = standing(steps)
+        now = state_of(steps)
         record.state = replace(start, steps=steps, standing=now, reach=present.box.union(masks.get(now.seed).box))
         if document.get("result") != _result(record):
             record.state = replace(record.seeded(masks, "hand"), reach=EMPTY_BOX)

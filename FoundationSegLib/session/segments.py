@@ -10,7 +10,7 @@ from ..prompts.kinds import Polarity, Prompt, PromptSet, SegmentPrompts
 from ..prompts.placement import prompts_in_ras
 from ..prompts.regions import AroundPrompt, Region
 from ..requests.segmentation import Propagation
-from .pending_edit import Action
+from .pending_edit import PendingEdit
 from .segment_store import NewSegment
 from .session import Session
 from .steps import (
@@ -25,7 +25,7 @@ from .steps import (
     Step,
     Steps,
     restated,
-    standing,
+    state_of,
 )
 
 
@@ -33,7 +33,7 @@ from .steps import (
 class SegmentSession:
     """A segment of a session. Holds nothing itself: any number of these may stand for the same segment.
 
-    Every change asks the model again. All methods that change something raise what :meth:`.session.Session.act` raises.
+    Every change asks the model again. All methods that change something raise what :meth:`.session.Session.add` raises.
     """
 
     session: Session
@@ -42,13 +42,13 @@ class SegmentSession:
     @property
     def steps(self) -> Steps:
         """All steps of the segment, written ones first, then those that wait for an answer."""
-        self.session.ledger.record(self.segment_id)
+        self.session.history.record(self.segment_id)
         return self.session.steps(self.segment_id)
 
     @property
     def prompts(self) -> Mapping[str, Prompt]:
         """The prompts by their keys, in the order in which they were first given."""
-        return {held.key: held.prompt for held in standing(self.steps).prompts}
+        return {held.key: held.prompt for held in state_of(self.steps).prompts}
 
     @property
     def next_key(self) -> int:
@@ -94,11 +94,11 @@ class SegmentSession:
         self._replace(steps)
 
     def _replace(self, steps: Steps, is_asked_again: bool = False) -> None:
-        self.session.act(Action({self.segment_id: steps}, self.session.options.choice, True, is_asked_again))
+        self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice, True, is_asked_again))
 
     def _act(self, *steps: Step) -> None:
         if steps:
-            self.session.act(Action({self.segment_id: steps}, self.session.options.choice))
+            self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice))
 
 
 def new_segment(session: Session, name: str) -> SegmentSession:
@@ -114,8 +114,7 @@ def next_segment(session: Session, kind: str = "Segment") -> SegmentSession:
 
 def free_segment(session: Session, kind: str) -> NewSegment:
     """A segment to be made that is called as it is, or that has the next free number where that name is taken."""
-    store = session.ledger.store
-    is_taken = kind in {store.name(segment_id) for segment_id in store.segment_ids}
+    is_taken = kind in {session.segment_name(segment_id) for segment_id in session.segment_ids}
     return _numbered(session, kind, 1)[0] if is_taken else NewSegment(kind, kind)
 
 
@@ -125,34 +124,34 @@ def add_objects(
     """One prompt for each object makes one numbered segment each, in one request: slices are encoded once.
 
     The segments are there at once, empty, with their prompts, and keep to a region if one is given; undoing takes all
-    of them away again. Returns their ids. Raises as :meth:`.session.Session.act`.
+    of them away again. Returns their ids. Raises as :meth:`.session.Session.add`.
     """
     new, limit = _numbered(session, kind, len(prompts)), _limit(None, region)
     given = ((*limit, PromptAdded("1", prompt)) for prompt in prompts)
-    return session.act_on_new(list(zip(new, given, strict=True)))
+    return session.add_to_segments(list(zip(new, given, strict=True)))
 
 
 def import_prompts(session: Session, prompts: PromptSet, region: Region | None = None) -> tuple[str, ...]:
     """Give all prompts of a prompts file, together: to segments of these names, which are made where there are none.
 
     The segments keep to a region if one is given. One segment after the other where the model sees what is around the
-    prompts of each. Returns the ids of the segments, in order. Raises as :meth:`.session.Session.act`.
+    prompts of each. Returns the ids of the segments, in order. Raises as :meth:`.session.Session.add`.
     """
-    ledger, intents = session.ledger, []
-    known = {ledger.store.name(key): key for key in reversed(ledger.store.segment_ids)}
+    intents = []
+    known = {session.segment_name(key): key for key in reversed(session.segment_ids)}
     for segment in prompts_in_ras(prompts, session.volume.geometry).segments:
         target = known.get(segment.name) or NewSegment(segment.name, segment.name)
         first, before = 1, None
         if isinstance(target, str):
             known_segment = SegmentSession(session, target)
-            first, before = known_segment.next_key, standing(known_segment.steps).region
+            first, before = known_segment.next_key, state_of(known_segment.steps).region
         limit = _limit(before, region)
         steps = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
         intents.append((target, (*limit, *steps)))
     choice = session.options.choice
     if choice is not None and isinstance(choice.region, AroundPrompt):
-        return tuple(segment_id for one in intents for segment_id in session.act_on_new([one]))
-    return session.act_on_new(intents)
+        return tuple(segment_id for one in intents for segment_id in session.add_to_segments([one]))
+    return session.add_to_segments(intents)
 
 
 def add_named(
@@ -166,7 +165,7 @@ def add_named(
 
     Segments of these names are used where there are any. Returns their ids, in order. Raises as
     :func:`.named_prompts.segments_by_name` and
-    :meth:`.session.Session.act`.
+    :meth:`.session.Session.add`.
     """
     named = segments_by_name(card, classes, texts)
     return import_prompts(session, PromptSet(named), region) if named else ()
@@ -178,10 +177,10 @@ def export_prompts(session: Session) -> PromptSet:
     Masks go by file and segment: their voxels are no part of a prompts file.
     """
     found: dict[str, SegmentPrompts] = {}
-    for segment_id in session.ledger.store.segment_ids:
-        held = standing(session.ledger.record(segment_id).state.steps).prompts
+    for segment_id in session.segment_ids:
+        held = state_of(session.history.record(segment_id).state.steps).prompts
         if held:
-            name = _free_name(session.ledger.store.name(segment_id).strip() or "Segment", found)
+            name = _free_name(session.segment_name(segment_id).strip() or "Segment", found)
             found[name] = SegmentPrompts(name, tuple(one.prompt for one in held))
     return PromptSet(tuple(found.values()))
 
@@ -200,8 +199,7 @@ def _free_name(name: str, taken: Collection[str]) -> str:
 
 
 def _numbered(session: Session, kind: str, count: int) -> tuple[NewSegment, ...]:
-    store = session.ledger.store
-    taken = {store.name(segment_id) for segment_id in store.segment_ids}
+    taken = {session.segment_name(segment_id) for segment_id in session.segment_ids}
     found: list[NewSegment] = []
     number = 0
     while len(found) < count:

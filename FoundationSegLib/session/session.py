@@ -5,28 +5,45 @@ answers over (:func:`FoundationSegLib.worker.client.deliver`); a script waits, a
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, GeometryError, InputError, OutputError
-from ..imaging.masks import EMPTY_MASK
+from ..imaging.masks import EMPTY_MASK, PackedMask
 from ..imaging.volume import Volume
 from ..requests.segmentation import Prediction, SegmentPrediction
-from .ledger import Ledger
-from .pending_edit import Action, Batch, Computed, Prepared, ask, compute, prepare, request_names, signature, warning
+from .pending_edit import (
+    Batch,
+    Computed,
+    PendingEdit,
+    Prepared,
+    ask,
+    compute,
+    prepare,
+    request_names,
+    signature,
+    warning,
+)
+from .segment_history import SegmentHistory
 from .segment_store import (
+    Confirmation,
     ImageChanged,
     ImageSource,
     NewSegment,
     Options,
     Outcome,
     OverlapPolicy,
-    Pending,
     Predictor,
+    PromptStore,
     Refused,
+    SegmentStore,
+    read_segment,
 )
-from .steps import Standing, Steps, going_on, standing
+from .steps import SegmentState, Steps, going_on, state_of
 
 _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
 
@@ -39,9 +56,9 @@ def _nothing(_: object) -> None:
 class _Answered:
     """A batch whose answer is known and not written yet."""
 
-    computed: list[tuple[Action, tuple[Computed, ...]]]
+    computed: list[tuple[PendingEdit, tuple[Computed, ...]]]
     prediction: Prediction | None
-    pending: Pending | None = None
+    pending: Confirmation | None = None
 
 
 @dataclass(slots=True)
@@ -53,7 +70,7 @@ class Session:
 
     Attributes:
         volume: the image.
-        ledger: the segments: their steps and their history.
+        store: where the segments are.
         client: who predicts; the session hands the image over.
         options: model, overlap policy, when to ask.
         on_outcome: told of everything that happens.
@@ -65,7 +82,7 @@ class Session:
     """
 
     volume: Volume
-    ledger: Ledger
+    store: SegmentStore
     client: Predictor
     options: Options = field(default_factory=Options)
     on_outcome: Callable[[Outcome], None] = _nothing
@@ -73,15 +90,19 @@ class Session:
     on_queued: Callable[[str], None] = _nothing
     image_source: ImageSource | None = None
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    _queue: list[Action] = field(default_factory=list)
+    prompt_store: InitVar[PromptStore | None] = None
+    version: InitVar[str] = ""
+    history: SegmentHistory = field(init=False)
+    _queue: list[PendingEdit] = field(default_factory=list)
     _batch: Batch | None = None
     _answered: _Answered | None = None
     _is_refused: bool = False
-    _untold: list[Action] = field(default_factory=list)
+    _untold: list[PendingEdit] = field(default_factory=list)
     _image_stamp: Hashable = None
 
-    def __post_init__(self) -> None:
-        if self.ledger.store.geometry != self.volume.geometry:
+    def __post_init__(self, prompt_store: PromptStore | None, version: str) -> None:
+        self.history = SegmentHistory(self.store, prompt_store, version)
+        if self.store.geometry != self.volume.geometry:
             raise InputError("the segments are kept on another grid than the volume's")
         self.client.send_volume(self.volume)
         if self.image_source is not None:
@@ -94,7 +115,7 @@ class Session:
         return None if request is None else request.request_id
 
     @property
-    def pending(self) -> Pending | None:
+    def confirmation(self) -> Confirmation | None:
         """What waits to be confirmed or discarded."""
         return self._answered.pending if self._answered is not None else None
 
@@ -103,27 +124,88 @@ class Session:
         """True while what failed waits for :meth:`retry`, :meth:`discard`, or the next action."""
         return self._is_refused and bool(self._queue)
 
+    @property
+    def is_gone(self) -> bool:
+        """True once the image or the segmentation was deleted: nothing can be read or written."""
+        return self.store.is_gone
+
+    @property
+    def segment_ids(self) -> tuple[str, ...]:
+        """The ids of all segments; none once they are gone."""
+        return () if self.store.is_gone else self.store.segment_ids
+
+    def segment_name(self, segment_id: str) -> str:
+        """The name that the user calls a segment by."""
+        return self.store.name(segment_id)
+
+    def is_locked(self, segment_id: str) -> bool:
+        """True for a segment that may not be written."""
+        return self.store.is_locked(segment_id)
+
+    def read(self, segment_id: str) -> NDArray[np.bool_]:
+        """The voxels of a segment in the whole volume: a new (K, J, I) boolean array."""
+        return self.store.read(segment_id, self.volume.geometry.box)
+
+    def mask(self, segment_id: str) -> PackedMask:
+        """The voxels of a segment, tightly boxed."""
+        return read_segment(self.store, segment_id)
+
+    def provenance(self, segment_id: str) -> Mapping[str, str]:
+        """The origin of a segment, by the names of :data:`~.segment_store.PROVENANCE`; empty where it has none."""
+        return self.store.provenance(segment_id)
+
+    def voxels(self, segment_id: str) -> int:
+        """The number of voxels of a segment. Raises as :meth:`.segment_history.SegmentHistory.record`."""
+        return self.history.record(segment_id).known.voxels
+
+    @property
+    def known_ids(self) -> tuple[str, ...]:
+        """The segments that the session met, the only ones that it has steps of."""
+        return tuple(self.history.records)
+
+    def can_read(self, segment_id: str) -> bool:
+        """True for a segment that is there and can be read now."""
+        is_known = segment_id in self.history.records
+        return segment_id in self.segment_ids and (is_known or self.store.is_readable)
+
+    def can_undo(self, segment_id: str) -> bool:
+        """True where something of a segment can be undone, be it that it still waits for an answer."""
+        return not self.is_gone and (
+            segment_id in self.queued_targets() or self.history.undo_stack.can_undo(segment_id)
+        )
+
+    def can_redo(self, segment_id: str) -> bool:
+        """True where something of a segment can be done again."""
+        is_queued = segment_id in self.queued_targets()
+        return not self.is_gone and not is_queued and self.history.undo_stack.can_redo(segment_id)
+
+    def can_reject(self, segment_id: str) -> bool:
+        """True where a segment has a change that was neither accepted nor rejected."""
+        if segment_id in self.queued_targets():
+            return not self.is_gone
+        return segment_id in self.segment_ids and self.history.last_change(segment_id) is not None
+
     def steps(self, segment_id: str) -> Steps:
         """The steps of a segment that the session met, written ones first, then those that wait for an answer."""
-        steps = self.ledger.records[segment_id].state.steps
+        steps = self.history.records[segment_id].state.steps
         for action in self._queue:
             more = action.intents.get(segment_id, ())
             steps = more if action.is_replay and more else (*steps, *more)
         return steps
 
-    def standing(self, segment_id: str) -> Standing:
+    def state(self, segment_id: str) -> SegmentState:
         """What :meth:`steps` come to."""
-        now = self.ledger.records[segment_id].state.standing
+        now = self.history.records[segment_id].state.standing
         for action in self._queue:
             more = action.intents.get(segment_id, ())
-            now = standing(more) if action.is_replay and more else going_on(now, more)
+            now = state_of(more) if action.is_replay and more else going_on(now, more)
         return now
 
     def queued_targets(self) -> frozenset[str]:
         """The segments with steps that are not written yet."""
         return frozenset(target for action in self._queue for target in action.intents)
 
-    def act(self, action: Action) -> None:
+    def add(self, action: PendingEdit) -> None:
         """Do something to segments: ask for what has to be predicted, and write what comes of it.
 
         Raises:
@@ -131,12 +213,12 @@ class Session:
             InputError, PromptError: it makes no sense; nothing has happened then.
             GeometryError: the image was put on another grid.
         """
-        self.look()
+        self.detect_external_changes()
         self._look_at_image()
         self._require_writable()
         for target in action.intents:
-            self.ledger.record(target)
-        self.ledger.require_unlocked(action.intents)
+            self.history.record(target)
+        self.history.require_unlocked(action.intents)
         queue, merged = self._with(action)
         signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
         self._queue = queue
@@ -146,33 +228,33 @@ class Session:
             self._go_on()
 
     def create(self, new: NewSegment) -> str:
-        """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.ledger.Ledger.create`."""
-        return self.ledger.create(new)
+        """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.SegmentHistory.create`."""
+        return self.history.create(new)
 
-    def act_on_new(self, intents: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
-        """:meth:`act` on segments, of which those that are new are made at once and go again if it is discarded.
+    def add_to_segments(self, intents: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
+        """:meth:`add` on segments, of which those that are new are made at once and go again if it is discarded.
 
         Returns the ids, in order. Nothing is made where it makes no sense.
         """
         made: dict[str, Steps] = {}
         try:
             for target, steps in intents:
-                made[target if isinstance(target, str) else self.ledger.announce(target)] = steps
+                made[target if isinstance(target, str) else self.history.announce(target)] = steps
             if made:
-                self.act(Action(made, self.options.choice))
+                self.add(PendingEdit(made, self.options.choice))
         except FoundationSegError:
             waiting = self.queued_targets()
-            unborn = [key for key in made if key in self.ledger.unborn and key not in waiting]
-            self.ledger.withdraw(unborn)
+            unborn = [key for key in made if key in self.history.unborn and key not in waiting]
+            self.history.withdraw(unborn)
             for key in unborn:
-                del self.ledger.unborn[key]
+                del self.history.unborn[key]
             raise
         return tuple(made)
 
     def retry(self) -> None:
         """Ask again what failed. Raises as :meth:`.segment_store.SegmentStore.require_writable`."""
         self._require_writable()
-        self.look()
+        self.detect_external_changes()
         self._batch = self._answered = None
         self._go_on()
 
@@ -190,13 +272,13 @@ class Session:
             InputError: one of its segments is locked; it is pending as before.
         """
         answered = self._answered
-        if self.pending is None or answered is None:
+        if self.confirmation is None or answered is None:
             return
-        changed = self.look()
+        changed = self.detect_external_changes()
         if self._answered is not answered or self._batch is None:
             return  # what it was for is gone
         self._require_writable()
-        self.ledger.require_unlocked(self._batch.targets)
+        self.history.require_unlocked(self._batch.targets)
         if changed & set(self._batch.targets):
             self.retry()
         else:
@@ -221,7 +303,7 @@ class Session:
             raise
 
     def _take_in(self, batch: Batch, prediction: Prediction) -> None:
-        changed = self.look()
+        changed = self.detect_external_changes()
         if self._batch is not batch:
             return  # what it was for is gone
         try:
@@ -247,46 +329,46 @@ class Session:
             return
         with ExitStack() as rest:
             rest.callback(self._refuse_request, request_id, error)
-            self.look()
+            self.detect_external_changes()
 
     def undo(self, segment_id: str) -> bool:
         """Take back the last action of a segment, without asking a model; False if there is none (any more).
 
-        What is not written yet is taken back first. Raises as :meth:`.ledger.Ledger.undo`.
+        What is not written yet is taken back first. Raises as :meth:`.segment_history.SegmentHistory.undo`.
         """
-        self.look()
-        return self.discard(segment_id) or self._tell(self.ledger.undo(segment_id))
+        self.detect_external_changes()
+        return self.discard(segment_id) or self._tell(self.history.undo(segment_id))
 
     def redo(self, segment_id: str) -> bool:
-        """Do again what was undone last; False if there is nothing. Raises as :meth:`.ledger.Ledger.redo`."""
-        self.look()
-        return segment_id not in self.queued_targets() and self._tell(self.ledger.redo(segment_id))
+        """Do again what was undone last; False if there is nothing. Raises as :meth:`.SegmentHistory.redo`."""
+        self.detect_external_changes()
+        return segment_id not in self.queued_targets() and self._tell(self.history.redo(segment_id))
 
     def accept(self, segment_id: str) -> None:
         """The last change of a segment is right; it cannot be rejected any more, but undone."""
-        self._tell(self.ledger.accept(segment_id))
+        self._tell(self.history.accept(segment_id))
 
     def reject(self, segment_id: str) -> None:
-        """The last change of a segment is wrong. Raises as :meth:`.ledger.Ledger.reject`."""
-        self.look()
+        """The last change of a segment is wrong. Raises as :meth:`.segment_history.SegmentHistory.reject`."""
+        self.detect_external_changes()
         if not self.discard(segment_id):
-            self._tell(self.ledger.reject(segment_id))
+            self._tell(self.history.reject(segment_id))
 
-    def look(self) -> frozenset[str]:
-        """Find out what others did (:meth:`.ledger.Ledger.look`); what was to be done to gone segments goes.
+    def detect_external_changes(self) -> frozenset[str]:
+        """Find out what others did and take back what was to be done to segments that are gone.
 
         What waits beside it goes on. Where image and segments were moved together, their prompts are taken along.
         """
         self._move_with_image()
-        changed = self.ledger.look()
-        there = () if self.ledger.store.is_gone else self.ledger.store.segment_ids
-        is_gone = self.ledger.store.is_gone
+        changed = self.history.detect_external_changes()
+        there = () if self.store.is_gone else self.store.segment_ids
+        is_gone = self.store.is_gone
         self._drop(lambda action: is_gone or any(key not in there for key in action.intents))
         return changed
 
     def _require_writable(self) -> None:
-        if not self.ledger.store.is_gone:
-            self.ledger.store.require_writable()
+        if not self.store.is_gone:
+            self.store.require_writable()
 
     def _look_at_image(self) -> bool:
         """Find out whether others changed the image; the client gets the new one then. True if so.
@@ -295,7 +377,7 @@ class Session:
             InputError, GeometryError: it cannot be used any more, or was put on another grid.
         """
         source = self.image_source
-        if source is None or self.ledger.store.is_gone or source.stamp() == self._image_stamp:
+        if source is None or self.store.is_gone or source.stamp() == self._image_stamp:
             return False
         stamp, volume = source.stamp(), source.read()
         if volume.geometry != self.volume.geometry:
@@ -314,7 +396,7 @@ class Session:
 
         What was asked is asked again.
         """
-        store, before = self.ledger.store, self.volume
+        store, before = self.store, self.volume
         if store.is_gone or not store.is_readable or store.geometry == before.geometry:
             return
         source = self.image_source
@@ -328,7 +410,7 @@ class Session:
         self._queue = [moved[id(action)] for action in self._queue]
         self._untold = [moved.get(id(action), action) for action in self._untold]
         self._batch = self._answered = None
-        self.ledger.move_prompts(matrix)
+        self.history.move_prompts(matrix)
         self.client.remove_volume(before.key)
         self._tell(ImageChanged())
         if self._queue and not self._is_refused:
@@ -350,10 +432,10 @@ class Session:
         targets = dict.fromkeys(target for action in untold for target in action.intents)
         with ExitStack() as rest:
             for target in reversed(targets):
-                if target in self.ledger.records:
+                if target in self.history.records:
                     rest.callback(self.on_queued, target)
 
-    def _with(self, action: Action) -> tuple[list[Action], Action]:
+    def _with(self, action: PendingEdit) -> tuple[list[PendingEdit], PendingEdit]:
         """The queue with one action more, and the action as it stands there: merged with what it goes on from."""
         queue = list(self._queue)
         for n in reversed(range(len(queue))):
@@ -365,7 +447,7 @@ class Session:
                 break
         return [*queue, action], action
 
-    def _drop(self, is_meant: Callable[[Action], bool]) -> bool:
+    def _drop(self, is_meant: Callable[[PendingEdit], bool]) -> bool:
         """Take actions out of the queue, and go on with the others; True if there were any."""
         left = [action for action in self._queue if not is_meant(action)]
         dropped = [action for action in self._queue if is_meant(action)]
@@ -381,7 +463,7 @@ class Session:
                     self.client.cancel(request_id)
         return True
 
-    def _give_up(self, actions: Sequence[Action]) -> None:
+    def _give_up(self, actions: Sequence[PendingEdit]) -> None:
         """Tell that steps wait no more, and take away what was made for them alone."""
         self._untold += actions
         with ExitStack() as rest:
@@ -391,14 +473,14 @@ class Session:
     def _withdraw(self, targets: set[str]) -> None:
         """Take away those segments that were made for what is given up."""
         given_up = targets - self.queued_targets()
-        unborn = [key for key in self.ledger.unborn if key in given_up]
-        self.ledger.withdraw(unborn)
+        unborn = [key for key in self.history.unborn if key in given_up]
+        self.history.withdraw(unborn)
         for segment_id in unborn:  # whoever locked or changed one has made it his
-            self.ledger.unborn.pop(segment_id, None)
+            self.history.unborn.pop(segment_id, None)
 
-    def _prepared(self, action: Action) -> tuple[Prepared, ...]:
-        names = request_names(action.intents, self.ledger.store)
-        return prepare(action, self.ledger.records, self.ledger.masks, self.volume.geometry, names)
+    def _prepared(self, action: PendingEdit) -> tuple[Prepared, ...]:
+        names = request_names(action.intents, self.store)
+        return prepare(action, self.history.records, self.history.masks, self.volume.geometry, names)
 
     def _go_on(self) -> None:
         """Ask for the first of the queue, and what can be asked with it, unless just that is out already."""
@@ -447,7 +529,7 @@ class Session:
         if self._queue and self.request_id is None and self._answered is None and not self._is_refused:
             self._refuse(_as_ours(error))
 
-    def _first_together(self) -> tuple[Action, ...]:
+    def _first_together(self) -> tuple[PendingEdit, ...]:
         first, *rest = self._queue
         if not rest:
             return (first,)
@@ -460,22 +542,22 @@ class Session:
             others |= action.intents.keys()
         return tuple(taken)
 
-    def _batch_of(self, actions: tuple[Action, ...], request_id: int) -> Batch:
+    def _batch_of(self, actions: tuple[PendingEdit, ...], request_id: int) -> Batch:
         batch = Batch(actions, tuple(self._prepared(action) for action in actions))
-        return ask(batch, request_id, self.volume.key, request_names(batch.targets, self.ledger.store))
+        return ask(batch, request_id, self.volume.key, request_names(batch.targets, self.store))
 
     def _conclude(self, batch: Batch, prediction: Prediction | None) -> None:
         """Put the answer together with what is there; write it, or ask first."""
         answers = dict(zip(batch.asked, prediction.segments, strict=True)) if prediction is not None else {}
-        ledger, above = self.ledger, self.options.ask_above
+        history, above = self.history, self.options.ask_above
         answered = _Answered([], prediction)
         for action, prepared in zip(batch.actions, batch.prepared, strict=True):
             parts = tuple(
-                compute(one, answers.get(one.target, _NO_ANSWER), ledger.store, ledger.records) for one in prepared
+                compute(one, answers.get(one.target, _NO_ANSWER), history.store, history.records) for one in prepared
             )
             answered.computed.append((action, parts))
             if above is not None and answered.pending is None:
-                answered.pending = warning(action, parts, ledger.records, ledger.masks, above)
+                answered.pending = warning(action, parts, history.records, history.masks, above)
         self._answered = answered
         if answered.pending is not None:
             self._tell(answered.pending)
@@ -494,7 +576,7 @@ class Session:
 
     def _write_action(
         self,
-        action: Action,
+        action: PendingEdit,
         computed: tuple[Computed, ...],
         prediction: Prediction | None,
         outcomes: list[Outcome],
@@ -505,7 +587,7 @@ class Session:
         self._untold = [one for one in self._untold if one is not action]  # what is written is shown
         policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
         try:
-            self.ledger.write(computed, policy, prediction, outcomes.append)
+            self.history.write(computed, policy, prediction, outcomes.append)
         except Exception as error:  # it was locked or deleted meanwhile, or cannot be masked
             outcomes.append(Refused(_as_ours(error), is_waiting=False))
             self._give_up([action])

@@ -160,7 +160,7 @@ PROMPT_STEPS = (PromptAdded, PromptRemoved, PromptMoved, PolarityChanged)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ActivePrompt:
     """A prompt that was given and not taken back.
 
     ``is_live``: nothing has become the seed since it was given or changed, so that its effect is computed and not
@@ -173,7 +173,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SegmentState:
     """What a list of steps comes to.
 
     Attributes:
@@ -190,7 +190,7 @@ class Standing:
 
     seed: str = ""
     ground: str = ""
-    prompts: tuple[Held, ...] = ()
+    prompts: tuple[ActivePrompt, ...] = ()
     vacated: tuple[Prompt, ...] = ()
     hand: tuple[str, ...] = ()
     choice: ModelChoice | None = None
@@ -204,7 +204,7 @@ class Standing:
         """True where the segment is something else than its seed: there are answers in it."""
         return bool(self.vacated) or self.propagation is not None or any(held.is_live for held in self.prompts)
 
-    def held(self, key: str) -> Held:
+    def held(self, key: str) -> ActivePrompt:
         """The prompt of that key.
 
         Raises:
@@ -216,16 +216,16 @@ class Standing:
         raise InputError(f"the segment has no prompt '{key}': it was taken back, or belongs to another segment")
 
 
-def standing(steps: Sequence[Step]) -> Standing:
+def state_of(steps: Sequence[Step]) -> SegmentState:
     """What a list of steps comes to.
 
     Raises:
         InputError: a step names a prompt that is not there.
     """
-    return going_on(Standing(), effective(steps))
+    return going_on(SegmentState(), effective(steps))
 
 
-def going_on(now: Standing, steps: Sequence[Step]) -> Standing:
+def going_on(now: SegmentState, steps: Sequence[Step]) -> SegmentState:
     """Where more steps lead, none of them a rejection.
 
     Raises:
@@ -253,7 +253,7 @@ def effective(steps: Sequence[Step]) -> list[Step]:
     return found
 
 
-def _after(now: Standing, step: Step) -> Standing:
+def _after(now: SegmentState, step: Step) -> SegmentState:
     if isinstance(step, SeedStep):
         return _seeded(now, step)
     if isinstance(step, PropagateStep):
@@ -269,7 +269,7 @@ def _after(now: Standing, step: Step) -> Standing:
     return _prompted(replace(now, denied="", retained=""), step)
 
 
-def _seeded(now: Standing, step: SeedStep) -> Standing:
+def _seeded(now: SegmentState, step: SeedStep) -> SegmentState:
     keeps_ground = step.reason in ("hand", "propagated")
     return replace(
         now,
@@ -284,11 +284,11 @@ def _seeded(now: Standing, step: SeedStep) -> Standing:
     )
 
 
-def _prompted(now: Standing, step: PromptAdded | PromptRemoved | PromptMoved | PolarityChanged) -> Standing:
+def _prompted(now: SegmentState, step: PromptAdded | PromptRemoved | PromptMoved | PolarityChanged) -> SegmentState:
     if isinstance(step, PromptAdded):
         if any(held.key == step.key for held in now.prompts):
             raise InputError(f"the segment has a prompt '{step.key}' already")
-        return replace(now, prompts=(*now.prompts, Held(step.key, step.prompt)))
+        return replace(now, prompts=(*now.prompts, ActivePrompt(step.key, step.prompt)))
     old = now.held(step.key)
     vacated = now.vacated if old.is_live else (*now.vacated, old.prompt)
     if isinstance(step, PromptRemoved):
@@ -298,7 +298,7 @@ def _prompted(now: Standing, step: PromptAdded | PromptRemoved | PromptMoved | P
         prompt = step.prompt
     else:
         prompt = replace(old.prompt, polarity=step.polarity)
-    changed = tuple(Held(held.key, prompt) if held.key == step.key else held for held in now.prompts)
+    changed = tuple(ActivePrompt(held.key, prompt) if held.key == step.key else held for held in now.prompts)
     return replace(now, prompts=changed, vacated=vacated)
 
 
@@ -306,7 +306,7 @@ def restated(steps: Sequence[Step], choice: ModelChoice) -> Steps:
     """The same prompts, as they stand, asked anew of a model: without seeds but the first, and without limits."""
     found: list[Step] = [step for step in steps[:1] if isinstance(step, SeedStep) and step.reason == "start"]
     found.append(SettingsStep(choice))
-    found += [PromptAdded(held.key, held.prompt) for held in standing(steps).prompts]
+    found += [PromptAdded(held.key, held.prompt) for held in state_of(steps).prompts]
     propagated = [step for step in effective(steps) if isinstance(step, PropagateStep)]
     return tuple(found + propagated[-1:])
 

@@ -21,8 +21,7 @@ from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
-from FoundationSegLib.session.ledger import Ledger
-from FoundationSegLib.session.segment_store import Done, Options
+from FoundationSegLib.session.segment_store import Options, SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession, next_segment
 from FoundationSegLib.session.session import Session
 from FoundationSegLib.session.steps import ModelChoice
@@ -93,7 +92,7 @@ class Bench:
         organ = np.zeros((240, 360, 360), np.bool_)
         organ[::40] = organ[0, 0, 0] = organ[-1, -1, -1] = True
         box = Box((30, 80, 80), (270, 440, 440))
-        store = self.segment.session.ledger.store
+        store = self.segment.session.store
         for writer, segment_id in ((store.writer, self.segment.segment_id), (self.twin, self.twin_id)):
             writer.write(segment_id, organ | writer.read_mask(segment_id, box), box)
 
@@ -128,12 +127,12 @@ def bench(with_prompts: bool = False) -> Bench:
     made: list[Bench] = []
 
     def listen(outcome: Any) -> None:
-        if isinstance(outcome, Done):
+        if isinstance(outcome, SegmentEdited):
             made[0].edits = [Edit({key: change}) for key, changes in outcome.changes.items() for change in changes]
 
     options = Options(ModelChoice("prepared", in_3d=True), ask_above=None)
     prompts = SessionPrompts(nodes[0], volume_node) if with_prompts else None
-    session = Session(volume, Ledger(store, prompts), client, options, on_outcome=listen, on_request=client.answer)
+    session = Session(volume, store, client, options, listen, client.answer, prompt_store=prompts)
     if prompts is not None:
         prompts.follow(session)
     made.append(Bench(headless, next_segment(session, "Organ"), twin, twin.add_segment("Organ"), prompts))
@@ -186,7 +185,7 @@ def _compared(it: Bench, where: str) -> Iterator[Comparison]:
 
 def _masked(it: Bench) -> list[str]:
     """The Segment Editor's own settings, which are kept to on request."""
-    store = it.segment.session.ledger.store
+    store = it.segment.session.store
     editor = it.headless.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
     editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
     editor.SetSourceVolumeIntensityMask(True)

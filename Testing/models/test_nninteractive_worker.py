@@ -13,7 +13,7 @@ from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.scripting import open_session
-from FoundationSegLib.session.array_store import ArrayStore
+from FoundationSegLib.session.segment_store import ArrayStore
 from FoundationSegLib.session.segments import next_segment
 from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.process_client import ProcessClient
@@ -58,11 +58,11 @@ def test_a_session_goes_on_with_another_worker_and_the_same_masks(made):
             for number, prompt in enumerate(PROMPTS):
                 keys += segment.add(prompt)
                 workers.add(client.worker_pid)
-                found.append(session.ledger.store.read(segment.segment_id, volume.geometry.box))
+                found.append(session.read(segment.segment_id))
                 if kills and number in (0, 2):
                     os.kill(client.worker_pid, signal.SIGKILL)
             segment.remove(keys[1])
-            found.append(session.ledger.store.read(segment.segment_id, volume.geometry.box))
+            found.append(session.read(segment.segment_id))
         masks.append(found)
         assert len(workers) == (3 if kills else 1)
     assert all(np.array_equal(one, other) for one, other in zip(*masks, strict=True))

@@ -24,9 +24,7 @@ from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
 from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
-from FoundationSegLib.session.array_store import ArrayStore
-from FoundationSegLib.session.ledger import Ledger
-from FoundationSegLib.session.segment_store import Options, Refused
+from FoundationSegLib.session.segment_store import ArrayStore, Options, Refused
 from FoundationSegLib.session.segments import SegmentSession, add_named
 from FoundationSegLib.session.session import Session
 from FoundationSegLib.session.steps import ModelChoice
@@ -76,14 +74,14 @@ def alone(engine, *prompts):
 def new_session(engine, card):
     """A session that waits, and what it told."""
     client, told = InlineClient(engine), []
-    ledger = Ledger(ArrayStore(VOLUME.geometry))
     options = Options(ModelChoice.of(card), ask_above=None)
-    return Session(VOLUME, ledger, client, options, told.append, partial(finish, client=client)), told
+    return Session(
+        VOLUME, ArrayStore(VOLUME.geometry), client, options, told.append, partial(finish, client=client)
+    ), told
 
 
 def masks(session):
-    store = session.ledger.store
-    return {store.name(key): store.read(key) for key in store.segment_ids}
+    return {session.segment_name(key): session.read(key) for key in session.segment_ids}
 
 
 def test_the_engine_asks_all_classes_at_once_and_texts_as_classes(engine):
@@ -110,7 +108,7 @@ def test_a_session_makes_a_segment_for_each_class_and_changes_it_by_words_and_cl
     assert list(masks(session)) == ["spleen", "right kidney"]
     for mask, wanted in zip(masks(session).values(), both.segments, strict=True):
         assert np.array_equal(mask, wanted.mask.expand(shape))
-    spleen = SegmentSession(session, session.ledger.store.segment_ids[0])
+    spleen = SegmentSession(session, session.segment_ids[0])
     click = PointPrompt(tuple(VOLUME.geometry.to_ras((12, 10, 13))), Polarity.NEGATIVE)
     (key,) = spleen.add(click)
     corrected = alone(engine, ClassPrompt("spleen"), click).expand(shape) & ~masks(session)["right kidney"]
@@ -134,7 +132,7 @@ def test_what_waits_at_the_same_time_does_not_change_what_a_class_is(engine, sto
             super().submit(request)
 
     client = Later(engine)
-    session = Session(VOLUME, Ledger(ArrayStore(VOLUME.geometry)), client, Options(ModelChoice.of(card)))
+    session = Session(VOLUME, ArrayStore(VOLUME.geometry), client, Options(ModelChoice.of(card)))
     for name in ("liver", "spleen", "right kidney"):
         add_named(session, card, [name])
     finish(session, client)

@@ -3,7 +3,6 @@
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import volume_from_node
-from FoundationSegLib.session.ledger import Ledger
 from FoundationSegLib.session.segment_store import Options
 from FoundationSegLib.session.segments import SegmentSession
 from FoundationSegLib.session.session import Session
@@ -20,7 +19,7 @@ class Desk:
         self.client = FakeClient(volume_from_node(volume_node))
         self.session = Session(
             self.client.volume,
-            Ledger(self.store, self.prompts, "0"),
+            self.store,
             self.client,
             Options(choice, ask_above=None),
             on_outcome=self.outcomes.append,

@@ -16,7 +16,7 @@ from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.volumes import add_volume_node, geometry_from_node, parent_to_world
 from FoundationSegLib.prompts.kinds import PointPrompt
-from FoundationSegLib.session.segment_store import Done, Refused
+from FoundationSegLib.session.segment_store import Refused, SegmentEdited
 from Testing.mrml.desk_client import make_desk, run
 
 SHAPE = (6, 20, 20)
@@ -70,7 +70,7 @@ class Work:
             assert len(self.client.asked) == asked and self.desk.outcome is None
             return error
         run(self.desk, self.ticks)
-        assert isinstance(self.desk.outcome, Done)
+        assert isinstance(self.desk.outcome, SegmentEdited)
         self.clicks.append((k, j, i))
         self.undone.clear()
         return None
@@ -175,7 +175,7 @@ def test_segments_moved_off_the_grid_and_hardened_are_refused_until_moved_back(w
     work.segments.HardenTransform()
     moved = work.world_voxels()
     assert isinstance(work.click(3, 5, 5), GeometryError) and np.array_equal(work.world_voxels(), moved)
-    assert work.desk.session.look() == frozenset(), "nothing was changed by hand"
+    assert work.desk.session.detect_external_changes() == frozenset(), "nothing was changed by hand"
     put(work.segments, work.add_transform(np.linalg.inv(MATRICES[1])))
     work.segments.HardenTransform()
     assert work.is_aligned and work.click(3, 5, 5) is None and undo(work.desk) and undo(work.desk)
@@ -189,7 +189,7 @@ def test_both_are_hardened_while_no_session_is_open(work):
     work.desk.segment_id = work.key
     assert work.click(3, 5, 5) is None and work.is_aligned
     work.check_prompts()
-    assert len(work.desk.session.standing(work.key).prompts) == 2
+    assert len(work.desk.session.state(work.key).prompts) == 2
 
 
 def test_a_transform_is_hardened_while_a_request_is_out(work):
@@ -200,7 +200,7 @@ def test_a_transform_is_hardened_while_a_request_is_out(work):
     work.client.reply()
     run(work.desk, work.ticks)
     work.clicks.append((3, 5, 5))
-    assert isinstance(work.desk.outcome, Done) and work.is_aligned
+    assert isinstance(work.desk.outcome, SegmentEdited) and work.is_aligned
     work.check_prompts()
 
 
@@ -217,7 +217,7 @@ def test_segments_that_are_moved_while_a_request_is_out_are_not_written(work):
     work.client.reply()
     run(work.desk, work.ticks)
     work.clicks.append((3, 5, 5))
-    assert isinstance(work.desk.outcome, Done) and work.is_aligned
+    assert isinstance(work.desk.outcome, SegmentEdited) and work.is_aligned
 
 
 CLICKS = st.tuples(st.just("click"), st.tuples(st.integers(0, 5), st.integers(2, 17), st.integers(2, 17)))

@@ -8,7 +8,7 @@ from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.mrml.prompt_records import read_record
 from FoundationSegLib.prompts.kinds import PointPrompt, SegmentPrompts
 from FoundationSegLib.requests.segmentation import PredictRequest
-from FoundationSegLib.session.segment_store import Done, OverlapPolicy, Refused
+from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
 from FoundationSegLib.worker.protocol import Answered
 from Testing.mrml.desk_client import make_desk, run
 
@@ -40,10 +40,10 @@ def test_a_prompt_becomes_a_segment(desk, volume_node, segmentation_node):
     give(made, centre(volume_node))
     assert made.is_busy and ticks.runs
     run(made, ticks)
-    assert not made.is_busy and isinstance(made.outcome, Done) and made.answer_s is not None
+    assert not made.is_busy and isinstance(made.outcome, SegmentEdited) and made.answer_s is not None
     (segment,) = segment_of(segmentation_node)
     assert segment.GetName() == "Segment"
-    voxels = made.session.ledger.store.read(made.segment_id, made.session.volume.geometry.box)
+    voxels = made.session.read(made.segment_id)
     assert voxels.sum() == 25
     assert {"busy", "outcome", "segments"} <= set(ticks.told)
 
@@ -104,7 +104,7 @@ def test_another_segmentation_has_a_session_of_its_own(scene, desk, volume_node,
     made.segment_id = segmentation_node.GetSegmentation().GetNthSegmentID(0)
     made.opened()
     record = read_record(segment_of(segmentation_node)[0])
-    assert len(record.prompts) == 1 and made.session.ledger.record(made.segment_id).state.steps
+    assert len(record.prompts) == 1 and made.session.steps(made.segment_id)
 
 
 def test_leaving_a_volume_gives_it_back(desk, volume_node):
@@ -153,7 +153,7 @@ def test_a_failure_waits_to_be_asked_again(volume_node, segmentation_node):
     client.fails = False
     made.session.retry()
     run(made, ticks)
-    assert isinstance(made.outcome, Done)
+    assert isinstance(made.outcome, SegmentEdited)
     made.close()
 
 

@@ -29,9 +29,9 @@ from FoundationSegLib.errors import InputError
 from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, TextPrompt
 from FoundationSegLib.prompts.regions import AroundPrompt, SliceRange
 from FoundationSegLib.requests.segmentation import Propagation
-from FoundationSegLib.session.segment_store import Done
+from FoundationSegLib.session.segment_store import SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession
-from FoundationSegLib.session.steps import standing
+from FoundationSegLib.session.steps import state_of
 from Testing.mrml.desk_client import card_choice, make_desk, run
 from Testing.unit.session.session_cases import SEEING
 
@@ -58,8 +58,7 @@ def given(desk, *prompts):
 
 
 def names(made):
-    store = made.session.ledger.store
-    return [store.name(key) for key in store.segment_ids]
+    return [made.session.segment_name(key) for key in made.session.segment_ids]
 
 
 def test_summary_of_nothing_is_nothing(desk):
@@ -108,7 +107,7 @@ def test_names_are_numbered_where_they_are_taken(desk):
     add_segment(made)
     add_segment(made, numbered=True)
     assert names(made) == ["Liver", "Liver 1", "Liver 2"]
-    assert made.segment_id == made.session.ledger.store.segment_ids[-1]
+    assert made.segment_id == made.session.segment_ids[-1]
 
 
 def test_each_prompt_can_make_a_segment(desk, volume_node):
@@ -127,7 +126,7 @@ def test_words_make_segments_of_their_names(desk):
     (request,) = client.asked
     assert [segment.prompts for segment in request.segments] == [(ClassPrompt("liver"),), (ClassPrompt("spleen"),)]
     run(made, ticks)
-    assert names(made) == ["liver", "spleen"] and isinstance(made.outcome, Done)
+    assert names(made) == ["liver", "spleen"] and isinstance(made.outcome, SegmentEdited)
     made.wishes.choice = card_choice("voxtell")
     give_words(made, ["a cyst"])
     assert client.asked[-1].segments[0].prompts == (TextPrompt("a cyst"),)
@@ -201,8 +200,8 @@ def test_each_segment_keeps_its_own_steps(desk, volume_node):
     select(made, first)
     assert summary(made).prompts == 1
     undo(made)
-    assert first not in made.session.ledger.store.segment_ids
-    select(made, made.session.ledger.store.segment_ids[-1])
+    assert first not in made.session.segment_ids
+    select(made, made.session.segment_ids[-1])
     assert summary(made).voxels > 0 and summary(made).prompts == 1
 
 
@@ -216,7 +215,7 @@ def test_propagation_and_regions_reach_the_request(desk, volume_node):
     made.wishes.region = AroundPrompt(2.0)
     given(desk, click(volume_node))
     steps = SegmentSession(made.session, made.segment_id).steps
-    assert standing(steps).region == AroundPrompt(2.0)
+    assert state_of(steps).region == AroundPrompt(2.0)
     before = len(steps)
     given(desk, click(volume_node, 5))
     assert len(SegmentSession(made.session, made.segment_id).steps) <= before + 2  # it is said once

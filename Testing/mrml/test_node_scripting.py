@@ -41,7 +41,7 @@ def names(node):
 def voxels(node, volume_node, name, client, model=SLICES):
     opened = NodeSession(volume_node, node, client, model)
     with opened as session:
-        return int(session.ledger.store.read(opened.segment(name).segment_id, session.volume.geometry.box).sum())
+        return int(session.read(opened.segment(name).segment_id).sum())
 
 
 @pytest.mark.parametrize("form", ["document", "file"])

@@ -48,14 +48,14 @@ def is_visible(node):
 def test_the_same_lattice_is_not_the_same_image(worked, volume_node, copy_node):
     desk, client, _ticks, node = worked
     key, asked = desk.segment_id, len(client.asked)
-    before = desk.session.ledger.store.read(key, AWKWARD.box)
+    before = desk.session.read(key)
     desk.use(copy_node, node)
     with pytest.raises(InputError, match=r"belongs to the image 'CT', not to 'MR': choose"):
         give(desk, POINT)
     assert len(client.asked) == asked and len(markups(node)) == 1 and node.GetSegmentation().GetNumberOfSegments() == 1
     assert reference_image(node) is volume_node and desk.is_foreign
     desk.use(volume_node, node)
-    assert np.array_equal(desk.opened().ledger.store.read(key, AWKWARD.box), before)
+    assert np.array_equal(desk.opened().read(key), before)
 
 
 def test_an_explicit_yes_goes_on(worked, volume_node, copy_node):

@@ -162,7 +162,7 @@ class TestWaiting:
         desk.session.on_outcome = lambda outcome: drawn.append(desk.node(segment, "2") is not None)
         segment.add(point(3, 4, 5, Polarity.NEGATIVE))
         assert drawn == [True], "it is there when the user is asked"
-        assert desk.session.pending and desk.place(segment, "2") == ras(3, 4, 5)
+        assert desk.session.confirmation and desk.place(segment, "2") == ras(3, 4, 5)
         desk.session.discard()
         assert desk.node(segment, "2") is None
         segment.add(point(3, 5, 6, Polarity.NEGATIVE))
@@ -179,7 +179,7 @@ class TestWaiting:
         segment.add(point(6))
         desk.session.options.ask_above = 0.0
         desk.drag(segment, "2", ras(3, 4, 5))
-        assert desk.session.pending.by_hand and desk.place(segment, "2") == ras(3, 4, 5)
+        assert desk.session.confirmation.by_hand and desk.place(segment, "2") == ras(3, 4, 5)
         desk.session.discard()
         assert desk.place(segment, "2") == ras(6, 4, 5) and not mask_of(segment)[3, 4, 5]
 
@@ -363,7 +363,7 @@ def test_what_is_deleted_while_a_request_is_out(what, fails, desk, segment, scen
     assert not desk.errors
     if what != "segment":
         assert desk.outcomes == [] and nodes == [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
-        assert desk.session.request_id is None and desk.session.pending is None
+        assert desk.session.request_id is None and desk.session.confirmation is None
     if what in ("scene", "segmentation"):
         assert not markups(scene)
     elif what == "segment":

@@ -71,7 +71,7 @@ class DeskMachine(SceneMachine):
         """The user goes back with it: segments come and go, and voxels and tags change behind the session's back."""
         if self.slicers_history.IsRestorePreviousStateAvailable():
             self.slicers_history.RestorePreviousState()
-        self.session.look()
+        self.session.detect_external_changes()
 
     def end(self, what):
         """Nodes are deleted while requests are out."""
@@ -95,7 +95,7 @@ class DeskMachine(SceneMachine):
             drawn.setdefault(place.segment_id, {})[place.key] = node
         assert drawn.keys() <= set(self.store.segment_ids), name
         for key in self.store.segment_ids:
-            if key not in self.session.ledger.records:
+            if key not in self.session.known_ids:
                 continue
             record = read_record(self.store.writer.segment(key))
             prompts = self.desk.segment(key).prompts
@@ -128,7 +128,7 @@ def test_random_operations_keep_markups_and_steps_together(part, full):
         desk = Desk(segmentation_node, volume_node)
         try:
             run(DeskMachine(100 * number + part, desk, segmentation_node, volume_node), 250 if full else 40)
-            steps = {key: desk.segment(key).steps for key in desk.session.ledger.records}
+            steps = {key: desk.segment(key).steps for key in desk.session.known_ids}
             desk.prompts.stop()
             again = Desk(segmentation_node, volume_node)
             try:

@@ -15,8 +15,14 @@ from FoundationSegLib.mrml.segment_tags import find_term, lock
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import NodeImage, add_volume_node, volume_from_node
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
-from FoundationSegLib.session.ledger import Ledger
-from FoundationSegLib.session.segment_store import PROVENANCE, Done, ImageChanged, NewSegment, Options, OverlapPolicy
+from FoundationSegLib.session.segment_store import (
+    PROVENANCE,
+    ImageChanged,
+    NewSegment,
+    Options,
+    OverlapPolicy,
+    SegmentEdited,
+)
 from FoundationSegLib.session.segments import SegmentSession, add_objects, next_segment
 from FoundationSegLib.session.session import Session
 from FoundationSegLib.worker.client import InlineClient
@@ -46,7 +52,7 @@ def session(store, client):
     outcomes = []
     session = Session(
         client.volume,
-        Ledger(store, version="0"),
+        store,
         client,
         Options(SLICES),
         on_outcome=outcomes.append,
@@ -109,9 +115,9 @@ def test_an_edit_is_seen_though_the_layer_is_shared(session, store, segmentation
     one.add(PointPrompt(ras(3, 4, 5)))
     other.add(PointPrompt(ras(1, 4, 5)))
     segmentation_node.GetSegmentation().CollapseBinaryLabelmaps(False)
-    assert session.look() == frozenset(), "saving changes nothing"
+    assert session.detect_external_changes() == frozenset(), "saving changes nothing"
     one.add(PointPrompt(ras(5, 4, 5)))
-    assert session.look() == frozenset()
+    assert session.detect_external_changes() == frozenset()
     assert session.undo(other.segment_id) and session.undo(one.segment_id) and session.undo(one.segment_id)
     assert not mask_of(one).any() and not mask_of(other).any()
 
@@ -201,7 +207,7 @@ def test_what_is_deleted_while_a_request_is_out(what, session, store, client, sc
         scene.RemoveNode(volume_node if what == "volume" else segmentation_node)
     nodes = scene.GetNumberOfNodes()
     client.reply()
-    assert client.outcomes == [] and session.request_id is None and session.pending is None
+    assert client.outcomes == [] and session.request_id is None and session.confirmation is None
     assert scene.GetNumberOfNodes() == nodes
     with pytest.raises(GoneError):
         segment.add(PointPrompt(ras(3, 4, 5)))
@@ -232,7 +238,7 @@ def test_objects_that_are_to_come_stay_away_from_a_closed_scene(session, client,
 def test_another_grid_is_refused(store, client):
     client.volume = small_volume(geometry=geometry_from_spacing((8, 10, 12), (2.0, 1.0, 1.0)))
     with pytest.raises(InputError, match="another grid"):
-        Session(client.volume, Ledger(store), client, Options(SLICES))
+        Session(client.volume, store, client, Options(SLICES))
 
 
 class SceneMachine(Machine):
@@ -343,7 +349,7 @@ def test_voxels_of_the_image_that_others_change(session, client, volume_node):
     segment.add(PointPrompt(ras(5, 4, 5)))
     keys = [request.volume_key for request in client.requests]
     assert keys[0] != keys[1] == volume_from_node(volume_node).key and mask_of(segment).sum() == 50
-    assert [type(one) for one in client.outcomes] == [Done, ImageChanged, Done]
+    assert [type(one) for one in client.outcomes] == [SegmentEdited, ImageChanged, SegmentEdited]
     volume_node.SetOrigin(1, 2, 3)
     with pytest.raises(GeometryError, match="moved"):
         segment.add(PointPrompt(ras(1, 4, 5)))

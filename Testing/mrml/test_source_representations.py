@@ -11,7 +11,7 @@ from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
-from FoundationSegLib.session.segment_store import Done, NewSegment, Refused
+from FoundationSegLib.session.segment_store import NewSegment, Refused, SegmentEdited
 from FoundationSegLib.session.segments import next_segment
 from Testing.mrml.desk_client import make_desk, run
 from Testing.mrml.session_desk import Desk
@@ -82,7 +82,7 @@ def test_another_source_is_refused_and_nothing_is_removed(kind, work, segmentati
             action()
     assert not store.withdraw(segment.segment_id), "what looks empty may be the only copy"
     drop_surfaces(segmentation_node)
-    assert session.look() == frozenset() and segment.steps == steps[:-1]
+    assert session.detect_external_changes() == frozenset() and segment.steps == steps[:-1]
     assert representations(segmentation_node) == kept and len(work.outcomes) == outcomes
 
 
@@ -128,5 +128,5 @@ def test_a_surface_that_is_the_only_copy_of_a_segment_stays(work, segmentation_n
     sphere.Update()
     segmentation.GetSegment(foreign).AddRepresentation(SURFACE, sphere.GetOutput())
     segment.add(point(5))
-    assert isinstance(work.outcomes[-1], Done) and np.count_nonzero(mask_of(segment)) == 50
+    assert isinstance(work.outcomes[-1], SegmentEdited) and np.count_nonzero(mask_of(segment)) == 50
     assert segmentation.GetSegment(foreign).GetRepresentation(SURFACE).GetNumberOfPoints() == 50

@@ -54,7 +54,7 @@ def test_the_readme_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
         sitk.WriteImage(sitk.GetImageFromArray(voxels), tmp_path / f"{name}.nii.gz")
     session = {}
     exec(SCRIPTS[0], session)
-    assert [session["session"].ledger.store.name(key) for key in "123"] == ["Liver", "Nodule 1", "Nodule 2"]
+    assert [session["session"].segment_name(key) for key in "123"] == ["Liver", "Nodule 1", "Nodule 2"]
     assert session["mask_kji"].sum() == 59 * 61 * 21
     batch = {}
     exec(SCRIPTS[1], batch)

@@ -12,9 +12,7 @@ from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, MaskPrompt, PointPrompt, Polarity, TextPrompt
 from FoundationSegLib.prompts.placement import place_box, prompt_positions
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
-from FoundationSegLib.session.array_store import ArrayStore
-from FoundationSegLib.session.ledger import Ledger
-from FoundationSegLib.session.segment_store import Options
+from FoundationSegLib.session.segment_store import ArrayStore, Options
 from FoundationSegLib.session.segments import SegmentSession, next_segment
 from FoundationSegLib.session.session import Session
 from FoundationSegLib.session.steps import ModelChoice
@@ -123,8 +121,9 @@ def make_session(store=None, choice=SLICES, shape=SHAPE, **options):
     """A session over plain arrays, and its client."""
     volume = small_volume(shape)
     client = FakeClient(volume)
-    ledger = Ledger(store or ArrayStore(volume.geometry))
-    session = Session(volume, ledger, client, Options(choice, **options), on_request=client.on_request)
+    session = Session(
+        volume, store or ArrayStore(volume.geometry), client, Options(choice, **options), on_request=client.on_request
+    )
     client.session = session
     return session, client
 
@@ -135,7 +134,7 @@ def segment_of(session, name="Liver"):
 
 def mask_of(segment: SegmentSession):
     """The voxels of a segment, in the whole image."""
-    return segment.session.ledger.store.read(segment.segment_id, segment.session.volume.geometry.box)
+    return segment.session.read(segment.segment_id)
 
 
 def document_of(kept):

@@ -19,7 +19,7 @@ from FoundationSegLib.prompts.kinds import (
 )
 from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.requests.segmentation import Propagation
-from FoundationSegLib.session.segment_store import Done, OverlapPolicy, Refused
+from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession, add_objects
 from FoundationSegLib.session.steps import SeedStep
 from FoundationSegLib.session.steps_document import parse_steps, steps_to_document
@@ -60,7 +60,7 @@ class Machine:
     def __init__(self, seed, session=None, client=None):
         self.rng = np.random.default_rng(seed)
         self.session, self.client = (session, client) if session else make_session(ask_above=None)
-        self.store = self.session.ledger.store
+        self.store = self.session.store
         self.whole = Box((0, 0, 0), self.store.geometry.shape_kji)
         for name in "AB":
             segment_of(self.session, name)
@@ -109,7 +109,7 @@ class Machine:
     def check_queue(self, name):
         """Nothing waits while no request is out, nothing is pending and nothing was refused."""
         session = self.session
-        waits = session.request_id is not None or session.pending is not None or session.is_refused
+        waits = session.request_id is not None or session.confirmation is not None or session.is_refused
         assert waits or not session.queued_targets(), f"{name} left something in the queue for ever"
 
     def be_somewhere(self):
@@ -183,10 +183,10 @@ class Machine:
 
     def undo(self):
         """Undo, and every second time redo and undo again: the segments must be the same each time."""
-        self.session.look()
+        self.session.detect_external_changes()
         if self.session.discard(self.active):
             return None
-        entry = self.session.ledger.history.last(self.active)
+        entry = self.session.history.undo_stack.last(self.active)
         before, steps = self.masks(), self.steps()
         if not self.session.undo(self.active):
             assert entry is None
@@ -208,7 +208,7 @@ class Machine:
         return before
 
     def undone_ids(self):
-        return {key for kept in self.session.ledger.history._undone for key in kept.segment_ids}
+        return {key for kept in self.session.history.undo_stack._undone for key in kept.segment_ids}
 
     def caution(self):
         """How much may go without being asked."""
@@ -216,7 +216,7 @@ class Machine:
 
     def decide(self):
         """What waits to be confirmed is confirmed, discarded, or left; it must not be written by then."""
-        pending = self.session.pending
+        pending = self.session.confirmation
         if pending is not None:
             self.counts["pending"] = self.counts.get("pending", 0) + 1
             if self.rng.random() < 0.5:
@@ -228,7 +228,7 @@ class Machine:
         self.session.accept(self.active)
 
     def reject(self):
-        entry = self.session.ledger.history.last(self.active)
+        entry = self.session.history.undo_stack.last(self.active)
         self.session.reject(self.active)
         return set(entry.after) if entry else None
 
@@ -311,7 +311,7 @@ class Machine:
         after = self.masks()
         assert all(np.array_equal(mask, after[key]) for key, mask in locked.items())
         changed = {key for key in before.keys() & after.keys() if not np.array_equal(before[key], after[key])}
-        told = {key for one in self.outcomes if isinstance(one, Done) for key in one.changes}
+        told = {key for one in self.outcomes if isinstance(one, SegmentEdited) for key in one.changes}
         assert changed <= told, "what was written is told"
         for key in keys:
             if key in self.store.segment_ids:
@@ -356,58 +356,58 @@ class Machine:
         self.segment.ask_again(self.session.options.choice)
 
     def steps(self):
-        return {key: record.state.steps for key, record in self.session.ledger.records.items()}
+        return {key: record.state.steps for key, record in self.session.history.records.items()}
 
     def check_replay(self):
         """The steps of every segment, through JSON, on a fresh session give the same masks."""
         self.session.discard()
-        self.session.look()
-        ledger = self.session.ledger
+        self.session.detect_external_changes()
+        history = self.session.history
         fresh, client = make_session(ask_above=None, shape=self.store.geometry.shape_kji)
         client.radius = getattr(self.client, "radius", client.radius)
-        for key, record in ledger.records.items():
-            document = json.loads(json.dumps(steps_to_document(record.state.steps, ledger.masks)))
-            steps = parse_steps(document, fresh.ledger.masks)
+        for key, record in history.records.items():
+            document = json.loads(json.dumps(steps_to_document(record.state.steps, history.masks)))
+            steps = parse_steps(document, fresh.history.masks)
             target = segment_of(fresh, key)
             if steps:
                 target.replay(steps)
-            replayed = fresh.ledger.store.read(target.segment_id, self.whole)
+            replayed = fresh.store.read(target.segment_id, self.whole)
             assert np.array_equal(replayed, self.store.read(key, self.whole)), f"{key} is another one after its replay"
 
     def check_undo_all(self):
         """Undoing everything leads to where each segment was when it was last seen to be somebody else's work."""
-        ledger, start, before = self.session.ledger, {}, {}
+        history, start, before = self.session.history, {}, {}
         self.redo_all()
         for key in self.store.segment_ids:
-            record = ledger.record(key)
-            entries = [kept for kept in ledger.history._done if key in kept.after]
+            record = history.record(key)
+            entries = [kept for kept in history.undo_stack._done if key in kept.after]
             start[key] = entries[0].before[key] if entries else record.state
-        made = {key for kept in ledger.history._done for key in kept.created if not self.store.is_locked(key)}
+        made = {key for kept in history.undo_stack._done for key in kept.created if not self.store.is_locked(key)}
         before, states = self.masks(), self.steps()
-        while ledger.history._done:
+        while history.undo_stack._done:
             assert [
                 key
                 for key in self.store.segment_ids
-                if not ledger.history.blocking_undo(key) and self.session.undo(key)
+                if not history.undo_stack.blocking_undo(key) and self.session.undo(key)
             ]
         masks = self.masks()
         assert not made & masks.keys(), "undoing that it was made takes a segment away"
         for key, state in start.items():
             if key in made:
                 continue
-            assert ledger.records[key].state == state
+            assert history.records[key].state == state
             if not state.steps:
                 assert not masks[key].any()
             elif isinstance(state.steps[-1], SeedStep):
-                assert np.array_equal(masks[key], ledger.masks.get(state.steps[-1].mask).expand(masks[key].shape))
+                assert np.array_equal(masks[key], history.masks.get(state.steps[-1].mask).expand(masks[key].shape))
         self.redo_all()
         assert same(self.masks(), before) and self.steps() == states
 
     def redo_all(self):
-        history = self.session.ledger.history
-        while history._undone:
+        undo_stack = self.session.history.undo_stack
+        while undo_stack._undone:
             ids = sorted(self.undone_ids())
-            assert [key for key in ids if not history.blocking_redo(key) and self.session.redo(key)]
+            assert [key for key in ids if not undo_stack.blocking_redo(key) and self.session.redo(key)]
 
 
 def same(one, other):

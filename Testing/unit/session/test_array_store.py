@@ -4,8 +4,7 @@ import pytest
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import Box, Geometry
 from FoundationSegLib.imaging.masks import SegmentChange, pack_mask
-from FoundationSegLib.session.array_store import ArrayStore
-from FoundationSegLib.session.segment_store import NewSegment, OverlapPolicy, read_segment
+from FoundationSegLib.session.segment_store import ArrayStore, NewSegment, OverlapPolicy, read_segment
 
 SHAPE = (3, 4, 5)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.imaging.masks import Edit, SegmentChange, change_between, pack_mask
-from FoundationSegLib.session.history import Entry, History
+from FoundationSegLib.session.undo_stack import Entry, UndoStack
 
 
 def change(*voxels):
@@ -17,7 +17,7 @@ def entry(number, *segment_ids):
 
 
 def test_each_segment_has_its_own_order():
-    history = History()
+    history = UndoStack()
     for number, key in enumerate("ABAB", start=1):
         history.push(entry(number, key))
     assert history.undo("A") == entry(3, "A")
@@ -28,7 +28,7 @@ def test_each_segment_has_its_own_order():
 
 
 def test_a_new_action_ends_what_can_be_redone_of_its_segments():
-    history = History()
+    history = UndoStack()
     for key in "AB":
         history.push(entry(1, key))
         history.undo(key)
@@ -37,7 +37,7 @@ def test_a_new_action_ends_what_can_be_redone_of_its_segments():
 
 
 def test_an_action_on_two_segments_waits_for_the_later_one_of_either():
-    history = History()
+    history = UndoStack()
     history.push(entry(1, "A", "B"))
     history.push(entry(2, "B"))
     assert (history.blocking_undo("A"), history.blocking_undo("B")) == ("B", None)
@@ -48,7 +48,7 @@ def test_an_action_on_two_segments_waits_for_the_later_one_of_either():
 
 
 def test_what_lies_below_a_lost_action_is_lost():
-    history = History()
+    history = UndoStack()
     for number, keys in enumerate(("B", "A", "AB", "B", "C"), start=1):
         history.push(entry(number, *keys))
     history.forget("A")
@@ -58,7 +58,7 @@ def test_what_lies_below_a_lost_action_is_lost():
 
 
 def test_what_waits_below_a_lost_redo_is_lost():
-    history = History()
+    history = UndoStack()
     history.push(entry(1, "A", "B"))
     history.push(entry(2, "A"))
     assert history.undo("A") and history.undo("A")
@@ -76,7 +76,7 @@ def noisy(number):
 
 
 def test_the_oldest_fall_out_and_that_is_told():
-    history = History(budget_bytes=6 * noisy(0).edits[0].nbytes)
+    history = UndoStack(budget_bytes=6 * noisy(0).edits[0].nbytes)
     gone = [history.push(noisy(number)) for number in range(10)]
     assert sum(gone) >= 4 and history.nbytes <= history.budget_bytes
     left = 10 - sum(gone)
@@ -88,13 +88,13 @@ def test_the_oldest_fall_out_and_that_is_told():
 
 
 def test_what_is_larger_than_the_budget_cannot_be_undone():
-    history = History(budget_bytes=100)
+    history = UndoStack(budget_bytes=100)
     assert history.push(noisy(1)) == 1
     assert history.undo("A") is None and history.nbytes == 0
 
 
 def test_older_edits_are_compressed_and_come_back_as_they_were():
-    history = History(budget_bytes=10**6)
+    history = UndoStack(budget_bytes=10**6)
     solid = [pack_mask(np.ones((100, 100, 50 + number), bool)) for number in range(20)]
     entries = [Entry((Edit({"A": SegmentChange(gained=mask)}),), {"A": 0}, {"A": 1}) for mask in solid]
     assert sum(history.push(one) for one in entries) == 0
@@ -105,7 +105,7 @@ def test_older_edits_are_compressed_and_come_back_as_they_were():
 @pytest.mark.parametrize("kind", ["smooth", "noise"])
 def test_a_hundred_prompts_of_150_voxels_stay_within_the_budget(bar, full, kind):
     """Each changes a cube of 150 voxels, gains and losses all over it; with noise nothing can be compressed."""
-    history, size = History(), 150
+    history, size = UndoStack(), 150
     rng = np.random.default_rng(0)
     before = np.zeros((size,) * 3, bool)
     forgotten = 0

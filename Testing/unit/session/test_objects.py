@@ -26,11 +26,11 @@ def points(*slices):
 
 
 def masks(session):
-    return [int(mask_of(SegmentSession(session, key)).sum()) for key in session.ledger.store.segment_ids]
+    return [int(mask_of(SegmentSession(session, key)).sum()) for key in session.store.segment_ids]
 
 
 def names(session):
-    return [session.ledger.store.name(key) for key in session.ledger.store.segment_ids]
+    return [session.store.name(key) for key in session.store.segment_ids]
 
 
 def test_one_click_for_each_lesion_in_one_request(session):
@@ -39,9 +39,9 @@ def test_one_click_for_each_lesion_in_one_request(session):
     new = add_objects(session, points(1, 3, 5))
     assert names(session) == ["Lesion 1", "Lesion 2", "Lesion 3"]
     assert len(session.client.requests) == 1 and masks(session) == [25, 25, 25]
-    assert outcomes[0].created == session.ledger.store.segment_ids == new
+    assert outcomes[0].created == session.store.segment_ids == new
     (more,) = add_objects(session, points(7))
-    assert session.ledger.store.name(more) == "Lesion 4"
+    assert session.store.name(more) == "Lesion 4"
     assert add_objects(session, []) == ()
 
 
@@ -67,7 +67,7 @@ def test_they_are_there_while_their_request_is_out_and_go_if_it_is_given_up(sess
     session.client.fails = True
     add_objects(session, points(5))
     assert session.discard() and names(session) == ["Lesion 1", "Lesion 2"]
-    assert session.ledger.unborn == {}
+    assert session.history.unborn == {}
 
 
 def test_one_that_somebody_painted_in_meanwhile_stays(session):
@@ -75,10 +75,10 @@ def test_one_that_somebody_painted_in_meanwhile_stays(session):
     first, second = add_objects(session, points(1, 3))
     mask = mask_of(SegmentSession(session, first))
     mask[6, 6, 6] = True
-    session.ledger.store.put(first, mask)
+    session.store.put(first, mask)
     session.discard()
-    assert session.ledger.store.segment_ids == (first,) and masks(session) == [1]
-    assert second not in session.ledger.records
+    assert session.store.segment_ids == (first,) and masks(session) == [1]
+    assert second not in session.history.records
 
 
 def test_prompts_that_wait_for_one_and_another_action(session):
@@ -89,7 +89,7 @@ def test_prompts_that_wait_for_one_and_another_action(session):
     segment.propagate()
     segment.add(*points(3))
     session.discard(new)
-    assert session.ledger.store.segment_ids == ()
+    assert session.store.segment_ids == ()
 
 
 def test_a_new_segment_is_taken_away_by_undoing_and_comes_back(session):
@@ -112,7 +112,7 @@ def test_a_new_segment_is_taken_away_by_undoing_and_comes_back(session):
 
 @pytest.mark.parametrize("what", ["renamed", "locked", "painted", "erased"])
 def test_one_that_somebody_changed_stays(session, what):
-    store = session.ledger.store
+    store = session.store
     segment = new_segment(session, "Liver")
     if what == "renamed":
         store._segments[segment.segment_id].name = "Mine"
@@ -120,7 +120,7 @@ def test_one_that_somebody_changed_stays(session, what):
         store.lock(segment.segment_id)
     else:
         store.put(segment.segment_id, np.ones(store.geometry.shape_kji))
-        session.look()
+        session.detect_external_changes()
         if what == "erased":
             store.put(segment.segment_id, np.zeros(store.geometry.shape_kji))
     assert session.undo(segment.segment_id) == (what in ("renamed", "locked"))
@@ -130,7 +130,7 @@ def test_one_that_somebody_changed_stays(session, what):
 def test_one_that_somebody_brought_back_is_theirs(session):
     segment = new_segment(session, "Liver")
     session.undo(segment.segment_id)
-    session.ledger.store.add(NewSegment("Liver", segment_id=segment.segment_id))
+    session.store.add(NewSegment("Liver", segment_id=segment.segment_id))
     assert not session.redo(segment.segment_id) and not session.undo(segment.segment_id)
     assert names(session) == ["Liver"]
 
@@ -138,7 +138,7 @@ def test_one_that_somebody_brought_back_is_theirs(session):
 def test_nothing_comes_back_where_all_is_gone(session):
     segment = new_segment(session, "Liver")
     session.undo(segment.segment_id)
-    session.ledger.store.is_gone = True
+    session.store.is_gone = True
     with pytest.raises(GoneError):
         session.redo(segment.segment_id)
 
@@ -148,7 +148,7 @@ def test_names_of_objects_that_wait_are_taken(session):
     add_objects(session, points(1))
     add_objects(session, points(3))
     session.client.reply()
-    store = session.ledger.store
+    store = session.store
     assert [store.name(key) for key in store.segment_ids] == ["Lesion 1", "Lesion 2"]
 
 
@@ -162,7 +162,7 @@ def test_objects_that_overlap(session, policy):
 
 
 def test_the_next_segment_has_the_next_number(session):
-    names = [session.ledger.store.name(next_segment(session, "Nodule").segment_id) for _ in range(3)]
+    names = [session.store.name(next_segment(session, "Nodule").segment_id) for _ in range(3)]
     assert names == ["Nodule 1", "Nodule 2", "Nodule 3"]
 
 
@@ -188,7 +188,7 @@ def test_prompts_in_voxels(session):
 def test_equal_names_are_told_apart(session):
     for _ in range(2):
         segment = next_segment(session, "A")
-        session.ledger.store._segments[segment.segment_id].name = "Same"
+        session.store._segments[segment.segment_id].name = "Same"
         segment.add(*points(3))
     assert [segment.name for segment in export_prompts(session).segments] == ["Same", "Same (2)"]
 
@@ -196,4 +196,4 @@ def test_equal_names_are_told_apart(session):
 def test_a_prompt_that_makes_no_sense_makes_nothing(session):
     with pytest.raises(PromptError):
         add_objects(session, [BoxPrompt((ras(1, 1, 1), ras(1, 1, 1)))])
-    assert session.ledger.store.segment_ids == ()
+    assert session.store.segment_ids == ()

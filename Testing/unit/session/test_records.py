@@ -7,7 +7,7 @@ from FoundationSegLib.imaging.masks import change_between, checksum, pack_mask
 from FoundationSegLib.session import segment_state as records
 from FoundationSegLib.session.segment_state import KnownMask, RecordState, kept_steps, open_record
 from FoundationSegLib.session.segment_store import NewSegment
-from FoundationSegLib.session.steps import SeedStep, standing
+from FoundationSegLib.session.steps import SeedStep, state_of
 from Testing.unit.session.session_cases import document_of, make_session, point, segment_of
 
 
@@ -31,20 +31,20 @@ def test_a_record_goes_on_where_it_ended():
     session, _ = make_session()
     segment = segment_of(session)
     segment.add(point(3))
-    ledger = session.ledger
-    record = ledger.record(segment.segment_id)
-    document = document_of(kept_steps(record, ledger.masks))
-    again = open_record(ledger.store, segment.segment_id, ledger.masks, document)
-    assert again.state.steps == record.state.steps and again.state.standing == standing(record.state.steps)
+    history = session.history
+    record = history.record(segment.segment_id)
+    document = document_of(kept_steps(record, history.masks))
+    again = open_record(history.store, segment.segment_id, history.masks, document)
+    assert again.state.steps == record.state.steps and again.state.standing == state_of(record.state.steps)
     assert again.state.provenance["Model"] == "fake"
 
 
 def test_a_segment_that_was_there_has_a_seed():
     session, _ = make_session()
     segment = segment_of(session)
-    store = session.ledger.store
-    assert session.ledger.record(segment.segment_id).state == RecordState()
+    store = session.store
+    assert session.history.record(segment.segment_id).state == RecordState()
     other = store.add(NewSegment("Old"))
     store.put(other, np.ones(store.geometry.shape_kji))
-    (seed,) = session.ledger.record(other).state.steps
+    (seed,) = session.history.record(other).state.steps
     assert isinstance(seed, SeedStep) and seed.reason == "start" and seed.mask

@@ -69,7 +69,7 @@ def test_after_a_crash_everything_goes_on(kept, folder):
     assert not client.requests and np.array_equal(mask_of(copy), mask_of(segment)) and copy.steps == segment.steps
     copy.remove("1")
     assert mask_of(copy).sum() == 25 and copy.add(point(5)) == ("3",)
-    assert fresh.ledger.store.provenance(key)["Model"] == "fake"
+    assert fresh.store.provenance(key)["Model"] == "fake"
     discard(found)
     assert not folder.exists()
 
@@ -81,7 +81,7 @@ def test_nothing_that_is_there_is_overwritten(kept, folder):
     segment.add(point(3))
     crash(file)
     fresh, _ = make_session()
-    mine = SegmentSession(fresh, fresh.ledger.store.add(NewSegment("Liver 1")))
+    mine = SegmentSession(fresh, fresh.store.add(NewSegment("Liver 1")))
     mine.add(point(3))
     before = mask_of(mine)
     (key,) = restore(fresh, find_recoveries(folder)[0])
@@ -102,7 +102,7 @@ def test_an_empty_segment_of_the_same_name_is_filled(kept, folder):
     assert restore(fresh, found) == (there.segment_id,)
     steps = there.steps
     assert restore(fresh, found) == (there.segment_id,), "it has these voxels already"
-    assert there.steps == steps and fresh.ledger.store.segment_ids == (there.segment_id,)
+    assert there.steps == steps and fresh.store.segment_ids == (there.segment_id,)
 
 
 def test_no_path_and_no_name_of_the_image(kept, folder):
@@ -147,7 +147,7 @@ def test_damaged_files_are_left_out(kept, folder):
     fresh, _ = make_session()
     with pytest.raises(InputError, match="damaged"):
         restore(fresh, found)
-    assert fresh.ledger.store.segment_ids == ()
+    assert fresh.store.segment_ids == ()
 
 
 def test_a_folder_that_cannot_be_written_is_told_without_its_path(kept, tmp_path):
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_written_is_told_without_its_path(kept, tmp_path
 
 def test_a_closed_scene_writes_nothing(kept, folder):
     session, file = kept
-    session.ledger.store.is_gone = True
+    session.store.is_gone = True
     file.write(session)
     assert not folder.exists() and file.path is None
 
@@ -171,23 +171,23 @@ def test_any_session_comes_back(folder, seed):
     for _ in range(40):
         machine.step()
     machine.session.discard()
-    machine.session.look()
+    machine.session.detect_external_changes()
     file = RecoveryFile(folder)
     file.write(machine.session)
     for _ in range(10):
         machine.step()
     machine.session.discard()
-    machine.session.look()
+    machine.session.detect_external_changes()
     file.write(machine.session)
     crash(file)
     fresh, _ = make_session(ask_above=None)
     fresh.options.policy = "allow"
     restored = restore(fresh, find_recoveries(folder)[0])
-    records = machine.session.ledger.records
+    records = machine.session.history.records
     kept = [key for key, record in records.items() if record.state.steps or record.known.voxels]
     for key, new in zip(kept, restored, strict=True):
-        assert np.array_equal(fresh.ledger.store.read(new), machine.store.read(key))
-        assert fresh.ledger.records[new].state.steps == machine.session.ledger.records[key].state.steps
+        assert np.array_equal(fresh.store.read(new), machine.store.read(key))
+        assert fresh.history.records[new].state.steps == machine.session.history.records[key].state.steps
 
 
 def test_only_segments_that_changed_are_worked_out_again(kept, monkeypatch):

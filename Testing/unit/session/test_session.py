@@ -7,16 +7,15 @@ import pytest
 
 from FoundationSegLib.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.prompts.kinds import BoxPrompt
-from FoundationSegLib.session.array_store import ArrayStore
-from FoundationSegLib.session.history import History
-from FoundationSegLib.session.segment_store import Done, NewSegment, Refused
+from FoundationSegLib.session.segment_store import ArrayStore, NewSegment, Refused, SegmentEdited
+from FoundationSegLib.session.undo_stack import UndoStack
 from Testing.unit.session.session_cases import SLICES, VOLUMES, make_session, mask_of, point, segment_of
 
 
 def test_what_a_prompt_added_is_told(session, segment, told):
     segment.add(point(3))
     (done,) = told
-    assert isinstance(done, Done) and done.what == "predicted" and done.scores == {segment.segment_id: 0.5}
+    assert isinstance(done, SegmentEdited) and done.kind == "predicted" and done.scores == {segment.segment_id: 0.5}
     assert done.changes[segment.segment_id][0].gained.voxels == mask_of(segment).sum() == 25
 
 
@@ -28,7 +27,7 @@ def test_undo_and_redo_ask_no_model(session, segment):
     assert session.undo(segment.segment_id)
     assert np.array_equal(mask_of(segment), first) and segment.steps == steps
     assert session.undo(segment.segment_id) and not mask_of(segment).any() and segment.steps == ()
-    assert session.undo(segment.segment_id) and session.ledger.store.segment_ids == (), "it was made here"
+    assert session.undo(segment.segment_id) and session.store.segment_ids == (), "it was made here"
     assert not session.undo(segment.segment_id)
     assert all(session.redo(segment.segment_id) for _ in range(3))
     assert not session.redo(segment.segment_id)
@@ -104,7 +103,7 @@ def test_what_failed_can_be_discarded(session, segment):
     session.client.fails = True
     segment.add(point(3))
     assert session.discard() and not session.discard()
-    assert segment.steps == () and not session.ledger.history.last(segment.segment_id).edits
+    assert segment.steps == () and not session.history.undo_stack.last(segment.segment_id).edits
 
 
 def test_what_waits_is_told(session, segment):
@@ -162,13 +161,13 @@ def test_a_mistake_is_told_at_once_and_changes_nothing(session, segment):
 
 
 def test_a_locked_segment_is_refused(session, segment):
-    session.ledger.store.lock(segment.segment_id)
+    session.store.lock(segment.segment_id)
     with pytest.raises(InputError, match="locked"):
         segment.add(point(3))
 
 
 def test_what_falls_out_of_the_history_is_told(session, told):
-    session.ledger.history = History(budget_bytes=12)
+    session.history.undo_stack = UndoStack(budget_bytes=12)
     segment = segment_of(session)
     for k in range(6):
         segment.add(point(k))

@@ -5,7 +5,7 @@ import pytest
 
 from FoundationSegLib.errors import InputError, PromptError
 from FoundationSegLib.prompts.kinds import BoxPrompt, Polarity
-from FoundationSegLib.session.segment_store import Pending
+from FoundationSegLib.session.segment_store import Confirmation
 from FoundationSegLib.session.steps import AcceptStep, RejectStep
 from Testing.unit.session.session_cases import CHOICES, VOLUMES, mask_of, point, ras
 
@@ -15,13 +15,13 @@ class TestAskingFirst:
         segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
         before, steps = mask_of(segment), segment.steps
         segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
-        assert session.pending == told[-1] and isinstance(told[-1], Pending)
+        assert session.confirmation == told[-1] and isinstance(told[-1], Confirmation)
         assert round(told[-1].lost_share, 3) == 0.875 and not told[-1].by_hand
         assert np.array_equal(mask_of(segment), before)
-        assert session.discard() and session.pending is None and segment.steps == steps
+        assert session.discard() and session.confirmation is None and segment.steps == steps
         segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
         session.confirm()
-        assert mask_of(segment).sum() == 9 and session.pending is None
+        assert mask_of(segment).sum() == 9 and session.confirmation is None
 
     def test_the_share_is_chosen(self, session, segment):
         segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
@@ -37,18 +37,18 @@ class TestAskingFirst:
     def test_moving_a_prompt_is_meant(self, session, segment, told):
         (key,) = segment.add(point(3))
         segment.move(key, point(5))
-        assert session.pending is None and mask_of(segment)[5].sum() == 25 and not mask_of(segment)[3].any()
+        assert session.confirmation is None and mask_of(segment)[5].sum() == 25 and not mask_of(segment)[3].any()
         mask = mask_of(segment)
         mask[5, 4, 5] = False
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         segment.move(key, point(5, 5, 5))
-        assert session.pending.by_hand == 1, "what was erased by hand would come back"
+        assert session.confirmation.by_hand == 1, "what was erased by hand would come back"
 
     def test_what_was_drawn_by_hand_is_asked_for(self, session, segment, told):
         segment.add(point(3))
         mask = mask_of(segment)
         mask[3, 2, 3] = False
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         segment.add(point(3, 4, 5))
         assert told[-1].by_hand == 1 and told[-1].lost_share == 0
         assert not mask_of(segment)[3, 2, 3]
@@ -59,9 +59,9 @@ class TestAskingFirst:
         segment.add(point(3))
         mask = mask_of(segment)
         mask[3, 4, 5], mask[0, 0, 0] = False, True
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         segment.ask_again(VOLUMES)
-        assert session.pending == told[-1] and told[-1].by_hand == 2
+        assert session.confirmation == told[-1] and told[-1].by_hand == 2
         assert np.array_equal(mask_of(segment), mask)
         session.confirm()
         assert mask_of(segment).sum() == 125 and session.undo(segment.segment_id)
@@ -71,17 +71,17 @@ class TestAskingFirst:
         segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
         segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
         segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9))))
-        assert session.pending is None and mask_of(segment).sum() == 72
+        assert session.confirmation is None and mask_of(segment).sum() == 72
 
     def test_somebody_paints_before_it_is_confirmed(self, session, segment):
         segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
         segment.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
         mask = mask_of(segment)
         mask[6] = True
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         session.confirm()
         assert mask_of(segment)[6].all()
-        assert session.pending is None or not session.pending.by_hand
+        assert session.confirmation is None or not session.confirmation.by_hand
 
 
 class TestAcceptAndReject:

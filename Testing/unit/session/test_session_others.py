@@ -6,7 +6,7 @@ import pytest
 from FoundationSegLib.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.session.segment_store import Done, ImageChanged, OverlapPolicy, Refused
+from FoundationSegLib.session.segment_store import ImageChanged, OverlapPolicy, Refused, SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession
 from FoundationSegLib.session.steps import SeedStep, WithheldStep
 from Testing.unit.session.session_cases import SHAPE, VOLUMES, document_of, make_session, mask_of, point, segment_of
@@ -17,7 +17,7 @@ class TestOthers:
         mask = mask_of(segment)
         for voxel in voxels:
             mask[voxel] = not mask[voxel]
-        segment.session.ledger.store.put(segment.segment_id, mask)
+        segment.session.store.put(segment.segment_id, mask)
         return mask
 
     def test_an_edit_by_hand_becomes_the_seed_and_stays(self, session, segment):
@@ -27,7 +27,7 @@ class TestOthers:
         assert np.array_equal(mask_of(segment), painted)
         seed = segment.steps[-1]
         assert isinstance(seed, SeedStep) and seed.reason == "hand"
-        assert np.array_equal(session.ledger.masks.get(seed.mask).expand(SHAPE), painted)
+        assert np.array_equal(session.history.masks.get(seed.mask).expand(SHAPE), painted)
         segment.add(point(1))
         assert session.undo(segment.segment_id) and not session.undo(segment.segment_id)
         assert np.array_equal(mask_of(segment), painted)
@@ -42,17 +42,17 @@ class TestOthers:
             session.client.reply()
         mask = mask_of(segment)
         assert mask[6, 0, 0] and not mask[3, 4, 5] and mask[1].sum() == 25
-        assert session.request_id is None and session.pending is None
+        assert session.request_id is None and session.confirmation is None
 
     def test_nothing_is_seen_where_nothing_changed(self, session, segment):
         segment.add(point(3))
-        session.ledger.store.put(segment.segment_id, mask_of(segment))
-        assert session.look() == frozenset() and session.undo(segment.segment_id)
+        session.store.put(segment.segment_id, mask_of(segment))
+        assert session.detect_external_changes() == frozenset() and session.undo(segment.segment_id)
 
     def test_a_segment_that_is_deleted(self, session, segment, told):
         session.client.is_slow = True
         segment.add(point(3))
-        session.ledger.store.remove(segment.segment_id)
+        session.store.remove(segment.segment_id)
         session.client.reply()
         assert told == [] and session.request_id is None
         for call in (segment.add, lambda *_: session.undo(segment.segment_id)):
@@ -63,7 +63,7 @@ class TestOthers:
     def test_everything_is_deleted(self, session, segment, told, fails):
         session.client.is_slow = True
         segment.add(point(3))
-        session.ledger.store.is_gone, session.client.fails = True, fails
+        session.store.is_gone, session.client.fails = True, fails
         session.client.reply()
         session.confirm()
         session.retry()
@@ -80,7 +80,7 @@ class TestNeighbours:
         assert mask_of(other).sum() == 10 and isinstance(other.steps[-1], WithheldStep)
         session.undo(one.segment_id)
         fresh, _ = make_session()
-        fresh.ledger.masks = session.ledger.masks
+        fresh.history.masks = session.history.masks
         copy = segment_of(fresh)
         copy.replay(other.steps)
         assert np.array_equal(mask_of(copy), mask_of(other)), "also where the neighbour is not there any more"
@@ -135,14 +135,14 @@ class Shelf(dict):
 
 
 def test_steps_go_on_in_another_session(session):
-    shelf = session.ledger.prompt_store = Shelf()
+    shelf = session.history.prompt_store = Shelf()
     segment = segment_of(session)
     segment.add(point(3), point(5))
     session.undo(segment.segment_id)
     assert shelf[segment.segment_id]["steps"] == []
     session.redo(segment.segment_id)
-    again, _ = make_session(store=session.ledger.store)
-    again.ledger.prompt_store = shelf
+    again, _ = make_session(store=session.store)
+    again.history.prompt_store = shelf
     copy = SegmentSession(again, segment.segment_id)
     assert copy.steps == segment.steps
     copy.remove("1")
@@ -150,14 +150,14 @@ def test_steps_go_on_in_another_session(session):
 
 
 def test_steps_go_on_from_what_was_changed_between_two_sessions(session):
-    shelf = session.ledger.prompt_store = Shelf()
+    shelf = session.history.prompt_store = Shelf()
     segment = segment_of(session)
     segment.add(point(3))
     mask = mask_of(segment)
     mask[6, 6, 6] = True
-    session.ledger.store.put(segment.segment_id, mask)
-    again, _ = make_session(store=session.ledger.store)
-    again.ledger.prompt_store = shelf
+    session.store.put(segment.segment_id, mask)
+    again, _ = make_session(store=session.store)
+    again.history.prompt_store = shelf
     copy = SegmentSession(again, segment.segment_id)
     copy.add(point(1))
     assert copy.steps[-2].reason == "hand" and mask_of(copy)[6, 6, 6] and mask_of(copy)[3].sum() == 25
@@ -195,7 +195,7 @@ class TestTheImage:
         before, steps, old = mask_of(segment), segment.steps, session.volume.key
         source.change(self.brighter(session.volume))
         segment.add(point(5))
-        assert [type(one) for one in told[-2:]] == [ImageChanged, Done]
+        assert [type(one) for one in told[-2:]] == [ImageChanged, SegmentEdited]
         new = source.volume.key
         assert session.client.requests[-1].volume_key == new != old and session.client.sent[-1] == new
         assert old not in session.client.sent and session.volume is source.volume
@@ -217,7 +217,7 @@ class TestTheImage:
         source.change(Volume(session.volume.array_kji.copy(), session.volume.geometry))
         segment.add(point(5))
         segment.add(point(6))
-        assert source.reads == 1 and all(isinstance(one, Done) for one in told)
+        assert source.reads == 1 and all(isinstance(one, SegmentEdited) for one in told)
 
     def test_another_grid_is_refused(self, session, segment, source, told):
         segment.add(point(3))

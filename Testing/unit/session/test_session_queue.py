@@ -5,8 +5,7 @@ import pytest
 from FoundationSegLib.errors import InferenceError, InputError
 from FoundationSegLib.prompts.kinds import BoxPrompt, Polarity
 from FoundationSegLib.requests.segmentation import Propagation
-from FoundationSegLib.session.array_store import ArrayStore
-from FoundationSegLib.session.segment_store import Done, OverlapPolicy, Refused
+from FoundationSegLib.session.segment_store import ArrayStore, OverlapPolicy, Refused, SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession, add_objects
 from FoundationSegLib.session.steps import PromptAdded
 from Testing.unit.session.session_cases import make_session, mask_of, point, ras, segment_of, small_volume
@@ -60,7 +59,7 @@ def add_to_both(session):
     """One action on two segments."""
     segments = [segment_of(session, name) for name in "AB"]
     steps = [(PromptAdded("1", point(k)),) for k in (3, 5)]
-    session.act_on_new(list(zip([one.segment_id for one in segments], steps, strict=True)))
+    session.add_to_segments(list(zip([one.segment_id for one in segments], steps, strict=True)))
     return segments
 
 
@@ -71,19 +70,19 @@ def finish(session):
 
 
 def has_gone_on(session):
-    waits = session.request_id is not None or session.pending is not None or session.is_refused
+    waits = session.request_id is not None or session.confirmation is not None or session.is_refused
     return waits or not session.queued_targets()
 
 
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_segment_that_is_locked_before_the_answer(session, three, told, at):
     ask(session, three)
-    store, key = session.ledger.store, three[at].segment_id
+    store, key = session.store, three[at].segment_id
     store.lock(key, True)
     with pytest.raises(InputError, match="locked meanwhile"):
         finish(session)
     finish(session)
-    assert [type(one) for one in told] == [Done, Refused, Done]
+    assert [type(one) for one in told] == [SegmentEdited, Refused, SegmentEdited]
     assert not told[1].is_waiting and not session.queued_targets() and not three[at].prompts
     assert [size > 0 for size in sizes(three)] == [n != at for n in range(3)]
     assert three[1 - at].segment_id in told[0].changes
@@ -92,7 +91,7 @@ def test_a_segment_that_is_locked_before_the_answer(session, three, told, at):
 def test_one_action_on_several_segments_is_written_whole_or_not(session, told):
     session.client.is_slow = True
     both = add_to_both(session)
-    session.ledger.store.lock(both[1].segment_id, True)
+    session.store.lock(both[1].segment_id, True)
     with pytest.raises(InputError, match="nothing was written"):
         finish(session)
     assert sizes(both) == [0, 0] and isinstance(told[-1], Refused) and has_gone_on(session)
@@ -101,16 +100,20 @@ def test_one_action_on_several_segments_is_written_whole_or_not(session, told):
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_segment_that_is_deleted_before_the_answer(session, three, told, at):
     ask(session, three)
-    session.ledger.store.remove(three[at].segment_id)
+    session.store.remove(three[at].segment_id)
     finish(session)
     left = [segment for n, segment in enumerate(three) if n != at]
-    assert all(sizes(left)) and [type(one) for one in told] == [Done, Done] and not session.queued_targets()
+    assert (
+        all(sizes(left))
+        and [type(one) for one in told] == [SegmentEdited, SegmentEdited]
+        and not session.queued_targets()
+    )
 
 
 def test_one_that_is_deleted_is_found_by_something_else(session, three):
     """Others may look first, such as a panel that shows the segments."""
     ask(session, three)
-    session.ledger.store.remove(three[0].segment_id)
+    session.store.remove(three[0].segment_id)
     session.undo(three[1].segment_id)
     assert has_gone_on(session) and session.request_id is not None
     finish(session)
@@ -119,7 +122,7 @@ def test_one_that_is_deleted_is_found_by_something_else(session, three):
 
 def test_what_is_deleted_and_fails(session, three):
     ask(session, three)
-    session.ledger.store.remove(three[0].segment_id)
+    session.store.remove(three[0].segment_id)
     session.client.fails = True
     session.client.reply()
     session.client.fails = False
@@ -129,7 +132,7 @@ def test_what_is_deleted_and_fails(session, three):
 
 def test_everything_is_deleted_before_the_answer(session, three, told):
     ask(session, three)
-    session.ledger.store.is_gone = True
+    session.store.is_gone = True
     finish(session)
     assert told == [] and not session.queued_targets()
 
@@ -138,12 +141,14 @@ def test_everything_is_deleted_before_the_answer(session, three, told):
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_store_that_cannot_write(session, three, told, at, writes_half):
     ask(session, three)
-    store = session.ledger.store
+    store = session.store
     store.broken, store.writes_half = {three[at].segment_id}, writes_half
     with pytest.raises(OSError, match="disk is full"):
         finish(session)
     finish(session)
-    assert [type(one) for one in told] == [Done, Refused, Done] and "disk is full" in str(told[1].error)
+    assert [type(one) for one in told] == [SegmentEdited, Refused, SegmentEdited] and "disk is full" in str(
+        told[1].error
+    )
     assert [size > 1 for size in sizes(three)] == [n != at for n in range(3)] and not session.queued_targets()
     store.broken = ()
     three[at].add(point(6, 2))
@@ -152,7 +157,7 @@ def test_a_store_that_cannot_write(session, three, told, at, writes_half):
 
 
 def test_what_was_written_of_one_action_is_told_and_can_be_undone(session, told):
-    session.ledger.store.broken = {"2"}
+    session.store.broken = {"2"}
     with pytest.raises(OSError, match="disk is full"):
         add_to_both(session)
     both = [SegmentSession(session, key) for key in "12"]
@@ -163,7 +168,7 @@ def test_what_was_written_of_one_action_is_told_and_can_be_undone(session, told)
 
 def test_a_store_that_cannot_be_read(session, three, told):
     ask(session, three)
-    store = session.ledger.store
+    store = session.store
     store.broken = {("read", three[1].segment_id)}
     with pytest.raises(MemoryError):
         session.client.reply()
@@ -192,9 +197,9 @@ def test_a_neighbour_that_is_locked_keeps_its_voxels(session, three, told):
     session.options.policy = OverlapPolicy.PROTECT_LOCKED
     session.client.is_slow = True
     three[1].add(point(3, 4, 7))
-    session.ledger.store.lock(three[0].segment_id, True)
+    session.store.lock(three[0].segment_id, True)
     finish(session)
-    assert sizes(three) == [25, 10, 0] and isinstance(told[-1], Done)
+    assert sizes(three) == [25, 10, 0] and isinstance(told[-1], SegmentEdited)
 
 
 @pytest.mark.parametrize("listener", ["on_outcome", "on_queued"])
@@ -226,12 +231,12 @@ def test_a_lock_while_an_answer_is_pending(session, three, told, call):
     first, key = three[0], three[0].segment_id
     first.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
     first.add(BoxPrompt((ras(3, 2, 1), ras(3, 8, 9)), Polarity.NEGATIVE))
-    session.ledger.store.lock(key, True)
+    session.store.lock(key, True)
     if call == "confirm":
         with pytest.raises(InputError, match="locked"):
             session.confirm()
-        assert session.pending is not None and sizes(three) == [72, 0, 0]
-        session.ledger.store.lock(key, False)
+        assert session.confirmation is not None and sizes(three) == [72, 0, 0]
+        session.store.lock(key, False)
         session.confirm()
         assert sizes(three) == [9, 0, 0]
     else:
@@ -243,7 +248,7 @@ def test_a_lock_while_an_answer_is_pending(session, three, told, call):
 def test_objects_of_one_request_with_a_lock(session, told):
     session.client.is_slow = True
     keys = add_objects(session, [point(3), point(5)])
-    session.ledger.store.lock(keys[0], True)
+    session.store.lock(keys[0], True)
     with pytest.raises(InputError):
         finish(session)
     assert has_gone_on(session) and any(isinstance(one, Refused) for one in told)

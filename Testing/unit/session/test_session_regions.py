@@ -92,8 +92,8 @@ def test_segments_of_one_action_with_different_boxes_are_refused():
     session, _ = make_session(choice=choice)
     made = [(NewSegment(name), (PromptAdded("1", point(k)),)) for name, k in (("A", 2), ("B", 6))]
     with pytest.raises(PromptError, match="seen in different regions"):
-        session.act_on_new(made)
-    assert session.ledger.store.segment_ids == ()
+        session.add_to_segments(made)
+    assert session.store.segment_ids == ()
 
 
 def test_the_segments_of_a_prompts_file_have_boxes_of_their_own():

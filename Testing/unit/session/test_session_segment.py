@@ -29,7 +29,7 @@ def session():
 
 def existing(session, *boxes):
     """A segment that was there before the session: solid boxes."""
-    store = session.ledger.store
+    store = session.store
     key = store.add(NewSegment("Old"))
     mask = np.zeros(SHAPE, bool)
     for box in boxes:
@@ -76,7 +76,7 @@ class TestPrompts:
         segment.add(point(1), point(3))
         mask = mask_of(segment)
         mask[7, 0, 0] = True
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         segment.move("2", point(5))
         after = mask_of(segment)
         assert after[5].sum() == 25 and after[7, 0, 0] and after[1].sum() == 25
@@ -188,17 +188,17 @@ class TestPropagation:
         mask = mask_of(segment)
         mask[5, 2:4] = False
         mask[6] = False
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         segment.propagate()
         assert np.array_equal(mask_of(segment)[5:7], mask[5:7])
         assert mask_of(segment)[7].sum() == 25
 
     def test_a_slice_drawn_by_hand_starts_it(self, session, segment):
         session.options.choice = SEEING
-        session.ledger.record(segment.segment_id)
+        session.history.record(segment.segment_id)
         mask = np.zeros(SHAPE, bool)
         mask[4, 2:5, 3:8] = True
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         segment.propagate(Propagation(3, 7))
         (drawn,) = last_request(session).segments[0].prompts
         assert drawn.voxels.box == Box((4, 2, 3), (5, 5, 8))
@@ -215,7 +215,7 @@ class TestPropagation:
         segment.add(BoxPrompt((ras(2, 4, 2), ras(5, 4, 7))))
         mask = mask_of(segment)
         mask[:, 4, 3] = False
-        session.ledger.store.put(segment.segment_id, mask)
+        session.store.put(segment.segment_id, mask)
         segment.propagate()
         assert np.array_equal(mask_of(segment)[:, 4], mask[:, 4])
 

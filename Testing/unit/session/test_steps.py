@@ -37,7 +37,7 @@ from FoundationSegLib.session.steps import (
     WithheldStep,
     going_on,
     restated,
-    standing,
+    state_of,
     transformed_steps,
 )
 from FoundationSegLib.session.steps_document import parse_steps, steps_to_document
@@ -104,7 +104,7 @@ def test_a_damaged_prompt_is_named():
 
 
 def test_any_prompt_is_removed_moved_and_turned():
-    now = standing((PromptAdded("1", POINT), PromptAdded("2", OTHER), PolarityChanged("1", Polarity.NEGATIVE)))
+    now = state_of((PromptAdded("1", POINT), PromptAdded("2", OTHER), PolarityChanged("1", Polarity.NEGATIVE)))
     assert [held.prompt for held in now.prompts] == [replace(POINT, polarity=Polarity.NEGATIVE), OTHER]
     now = going_on(now, (PromptMoved("1", OTHER), PromptRemoved("2")))
     assert [(held.key, held.prompt, held.is_live) for held in now.prompts] == [("1", OTHER, True)]
@@ -113,7 +113,7 @@ def test_any_prompt_is_removed_moved_and_turned():
 
 def test_a_seed_settles_what_came_before():
     first = (PromptAdded("1", POINT), PromptAdded("2", OTHER), WithheldStep(KEY, KEY))
-    now = standing((*first, SeedStep(KEY, "hand", KEY)))
+    now = state_of((*first, SeedStep(KEY, "hand", KEY)))
     assert not now.is_computed and (now.seed, now.ground, now.hand, now.denied) == (KEY, "", (KEY,), "")
     moved = going_on(now, (PromptMoved("1", OTHER),))
     assert moved.is_computed and moved.vacated == (POINT,)
@@ -123,26 +123,26 @@ def test_a_seed_settles_what_came_before():
 
 def test_ground_stays_below_what_was_propagated_or_drawn():
     start = (SeedStep(KEY, "start"), PromptAdded("1", POINT), PropagateStep(Propagation()))
-    assert standing((*start, SeedStep("", "propagated"))).ground == KEY
-    assert standing((*start, SeedStep("", "region"))).ground == ""
+    assert state_of((*start, SeedStep("", "propagated"))).ground == KEY
+    assert state_of((*start, SeedStep("", "region"))).ground == ""
 
 
 def test_rejected_steps_do_not_count():
     first = (PromptAdded("1", POINT),)
-    assert standing((*first, PromptAdded("2", OTHER), AcceptStep(), RejectStep(2))) == standing(first)
+    assert state_of((*first, PromptAdded("2", OTHER), AcceptStep(), RejectStep(2))) == state_of(first)
     with pytest.raises(InputError, match="cannot be rejected"):
-        standing((*first, RejectStep(2)))
+        state_of((*first, RejectStep(2)))
 
 
 @pytest.mark.parametrize("step", [PromptRemoved("9"), PromptMoved("9", POINT), PolarityChanged("9", Polarity.POSITIVE)])
 def test_a_prompt_that_is_not_there_is_named(step):
     with pytest.raises(InputError, match="no prompt '9'"):
-        standing((PromptAdded("1", POINT), step))
+        state_of((PromptAdded("1", POINT), step))
 
 
 def test_a_key_comes_once():
     with pytest.raises(InputError, match="a prompt '1' already"):
-        standing((PromptAdded("1", POINT), PromptAdded("1", POINT)))
+        state_of((PromptAdded("1", POINT), PromptAdded("1", POINT)))
 
 
 def test_the_same_prompts_for_another_model():

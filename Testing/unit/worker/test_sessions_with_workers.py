@@ -9,9 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from FoundationSegLib.session.array_store import ArrayStore
-from FoundationSegLib.session.ledger import Ledger
-from FoundationSegLib.session.segment_store import Options
+from FoundationSegLib.session.segment_store import ArrayStore, Options
 from FoundationSegLib.session.session import Session
 from FoundationSegLib.worker.client import finish
 from Testing.unit.session.session_cases import SLICES, small_volume
@@ -42,7 +40,7 @@ class KilledMachine(Machine):
         volume = small_volume()
         session = Session(
             volume,
-            Ledger(ArrayStore(volume.geometry)),
+            ArrayStore(volume.geometry),
             client,
             Options(SLICES, ask_above=None),
             on_request=partial(finish, client=client),

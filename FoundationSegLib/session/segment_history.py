@@ -10,22 +10,22 @@ from ..errors import FoundationSegError, GoneError, InputError
 from ..imaging.geometry import EMPTY_BOX, Box
 from ..imaging.masks import Edit, MaskTable, PackedMask, SegmentChange
 from ..requests.segmentation import Prediction
-from .history import Entry, History
 from .pending_edit import Computed, Writing, follow, provenance_of, renewed
 from .segment_state import KnownMask, Record, RecordState, kept_steps, open_record
-from .segment_store import Done, NewSegment, OverlapPolicy, PromptStore, SegmentStore, What
-from .steps import AcceptStep, RejectStep, Steps, effective, standing, transformed_steps
+from .segment_store import EditKind, NewSegment, OverlapPolicy, PromptStore, SegmentEdited, SegmentStore
+from .steps import AcceptStep, RejectStep, Steps, effective, state_of, transformed_steps
+from .undo_stack import Entry, UndoStack
 
 
 @dataclass(slots=True)
-class Ledger:
+class SegmentHistory:
     """The records of all segments that a session met, and the history of what it did to them.
 
     Attributes:
         store: where the segments are.
         prompt_store: where their steps are kept with them, if anywhere.
         version: of the software, for the provenance.
-        history: what can be undone.
+        undo_stack: what can be undone.
         masks: what steps refer to.
         records: the segments that the session met.
         unborn: segments that were made for what is not written yet, by id.
@@ -34,13 +34,13 @@ class Ledger:
     store: SegmentStore
     prompt_store: PromptStore | None = None
     version: str = ""
-    history: History[RecordState] = field(default_factory=History)
+    undo_stack: UndoStack[RecordState] = field(default_factory=UndoStack)
     masks: MaskTable = field(default_factory=MaskTable)
     records: dict[str, Record] = field(default_factory=dict)
     unborn: dict[str, NewSegment] = field(default_factory=dict)
     _withdrawn: set[str] = field(default_factory=set)  # by undoing that they were made
 
-    def look(self) -> frozenset[str]:
+    def detect_external_changes(self) -> frozenset[str]:
         """Find out what others did meanwhile; returns the ids of segments that they changed or deleted.
 
         Segments that were changed take their present voxels as their seed, and what was done to them before cannot be
@@ -57,7 +57,7 @@ class Ledger:
         if self.records and self.store.is_readable:
             changed = {key for key, record in self.records.items() if record.look(self.store, key, self.masks)}
         for segment_id in changed | gone:
-            self.history.forget(segment_id)
+            self.undo_stack.forget(segment_id)
         self._save(changed)
         return frozenset(changed | gone)
 
@@ -65,7 +65,7 @@ class Ledger:
         """Those that somebody else brought back are somebody else's; and nothing comes back where all has gone."""
         for segment_id in [key for key in self._withdrawn if self.store.is_gone or key in there]:
             self._withdrawn.discard(segment_id)
-            self.history.forget(segment_id)
+            self.undo_stack.forget(segment_id)
 
     def create(self, new: NewSegment) -> str:
         """Make an empty segment and return its id; undoing takes it away, unless somebody has changed it by then.
@@ -75,7 +75,7 @@ class Ledger:
         """
         segment_id = self._make(new)
         state, created = self.records[segment_id].state, {segment_id: new}
-        self.history.push(Entry((), {segment_id: state}, {segment_id: state}, created))
+        self.undo_stack.push(Entry((), {segment_id: state}, {segment_id: state}, created))
         return segment_id
 
     def announce(self, new: NewSegment) -> str:
@@ -108,7 +108,7 @@ class Ledger:
         Raises:
             GoneError: it was deleted, or all of it was.
         """
-        self.look()
+        self.detect_external_changes()
         if self.store.is_gone or segment_id not in self.store.segment_ids:
             raise GoneError("the volume, the segmentation or the segment was deleted: choose another one")
         self._meet(segment_id)
@@ -119,9 +119,9 @@ class Ledger:
 
         def moved(state: RecordState) -> RecordState:
             steps = transformed_steps(state.steps, matrix)
-            return replace(state, steps=steps, standing=standing(steps))
+            return replace(state, steps=steps, standing=state_of(steps))
 
-        self.history.change_states(moved)
+        self.undo_stack.change_states(moved)
         for record in self.records.values():
             record.state = moved(record.state)
         self._save(self.records)
@@ -158,7 +158,7 @@ class Ledger:
         computed: Sequence[Computed],
         policy: OverlapPolicy,
         prediction: Prediction | None,
-        tell: Callable[[Done], None],
+        tell: Callable[[SegmentEdited], None],
     ) -> None:
         """Write one action: the segments one after the other, all of it one entry of the history.
 
@@ -190,12 +190,12 @@ class Ledger:
             is_whole = True
         finally:
             if is_whole or writing.after:
-                forgotten = self.history.push(writing.entry) if writing.after else 0
-                what: What = "noted" if prediction is None else "predicted"
+                forgotten = self.undo_stack.push(writing.entry) if writing.after else 0
+                kind: EditKind = "noted" if prediction is None else "predicted"
                 notes = prediction.notes if prediction is not None else ()
-                tell(Done(what, writing.changes, tuple(writing.created), (), scores, notes, forgotten))
+                tell(SegmentEdited(kind, writing.changes, tuple(writing.created), (), scores, notes, forgotten))
             if not is_whole:
-                self.look()  # the store may have written a part of what failed
+                self.detect_external_changes()  # the store may have written a part of what failed
             self._settle([key for key in writing.after if key in self.records])
 
     def _require_writable(self, segment_id: str) -> None:
@@ -215,52 +215,52 @@ class Ledger:
         record = self.record(segment_id)
         edit = self.store.write(segment_id, SegmentChange(gained=mask), policy)
         follow(edit, self.records)
-        now = standing(steps)
+        now = state_of(steps)
         reach = mask.box.union(self.masks.get(now.seed).box)
         record.state = RecordState(steps, now, reach, provenance)
         if edit.changes.get(segment_id, SegmentChange()).gained != mask:
             record.state = replace(record.seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
         for other in edit.changes.keys() & self.records.keys() - {segment_id}:
             self.records[other].state = replace(self.records[other].seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
-            self.history.forget(other)
+            self.undo_stack.forget(other)
         self._settle(edit.changes.keys() & self.records.keys() | {segment_id})
 
-    def undo(self, segment_id: str) -> Done | None:
+    def undo(self, segment_id: str) -> SegmentEdited | None:
         """Take back the last action of a segment; None if there is none (any more).
 
         Raises:
             GoneError: the segment was deleted.
             InputError: the action changed another segment, too, of which something later has to be undone first.
         """
-        self.look()
+        self.detect_external_changes()
         self.require_readable()
         if segment_id in self._withdrawn:
             return None
         self.record(segment_id)
-        self._require_free("undo", self.history.blocking_undo(segment_id))
-        entry = self.history.undo(segment_id)
+        self._require_free("undo", self.undo_stack.blocking_undo(segment_id))
+        entry = self.undo_stack.undo(segment_id)
         if entry is None:
             return None
         try:
             done = self._carry_out("undone", entry.inverse, entry.before.items())
         except FoundationSegError:
-            self.history.redo(segment_id)  # it was not undone, and can be later
+            self.undo_stack.redo(segment_id)  # it was not undone, and can be later
             raise
         removed = self.withdraw(entry.created)
         self._withdrawn.update(removed)
         return replace(done, removed=removed)
 
-    def redo(self, segment_id: str) -> Done | None:
+    def redo(self, segment_id: str) -> SegmentEdited | None:
         """Do again what was undone last of a segment; None if there is nothing. Raises as :meth:`undo`.
 
         A segment whose making was undone comes back with its id, name and colour.
         """
-        self.look()
+        self.detect_external_changes()
         self.require_readable()
         if segment_id not in self._withdrawn:
             self.record(segment_id)
-        self._require_free("redo", self.history.blocking_redo(segment_id))
-        entry = self.history.redo(segment_id)
+        self._require_free("redo", self.undo_stack.blocking_redo(segment_id))
+        entry = self.undo_stack.redo(segment_id)
         if entry is None:
             return None
         back = [key for key in entry.created if key in self._withdrawn]
@@ -269,21 +269,21 @@ class Ledger:
                 self._make(replace(entry.created[key], segment_id=key))
             return replace(self._carry_out("redone", entry.edits, entry.after.items()), created=tuple(back))
         except FoundationSegError:
-            self.history.undo(segment_id)
+            self.undo_stack.undo(segment_id)
             self._withdrawn.update(self.withdraw(back))
             raise
 
-    def accept(self, segment_id: str) -> Done:
+    def accept(self, segment_id: str) -> SegmentEdited:
         """Note that the last change of a segment is right."""
         self.require_readable()
         record = self.record(segment_id)
         before, after = record.state, record.state.with_steps(AcceptStep())
         record.state = after
-        forgotten = self.history.push(Entry((), {segment_id: before}, {segment_id: after}))
+        forgotten = self.undo_stack.push(Entry((), {segment_id: before}, {segment_id: after}))
         self._settle((segment_id,))
-        return Done("noted", {}, forgotten=forgotten)
+        return SegmentEdited("noted", {}, forgotten=forgotten)
 
-    def reject(self, segment_id: str) -> Done:
+    def reject(self, segment_id: str) -> SegmentEdited:
         """Take back the last change of a segment, and keep in its steps that it was wrong.
 
         Raises:
@@ -295,16 +295,16 @@ class Ledger:
         entry = self.last_change(segment_id)
         if entry is None:
             raise InputError("there is no change to reject: it was accepted, or nothing was done yet")
-        self._require_free("undo", self.history.blocking_undo(segment_id))
+        self._require_free("undo", self.undo_stack.blocking_undo(segment_id))
         before = {key: self.records[key].state for key in entry.after}
         after = {key: _rejected(entry, key) for key in entry.after}
         done = self._carry_out("rejected", entry.inverse, after.items())
         edits = tuple(Edit({key: change}) for key, changes in done.changes.items() for change in changes)
-        return replace(done, forgotten=self.history.push(Entry(edits, before, after)))
+        return replace(done, forgotten=self.undo_stack.push(Entry(edits, before, after)))
 
     def last_change(self, segment_id: str) -> Entry[RecordState] | None:
         """The last change of a segment, if it was neither accepted nor rejected yet."""
-        entry = self.history.last(segment_id)
+        entry = self.undo_stack.last(segment_id)
         steps = entry.after[segment_id].steps if entry is not None else ()
         return entry if steps and not isinstance(steps[-1], AcceptStep | RejectStep) else None
 
@@ -314,10 +314,10 @@ class Ledger:
 
     def _carry_out(
         self,
-        what: What,
+        kind: EditKind,
         edits: Iterable[Edit],
         states: Iterable[tuple[str, RecordState]],
-    ) -> Done:
+    ) -> SegmentEdited:
         changes: dict[str, tuple[SegmentChange, ...]] = {}
         for edit in edits:
             real = self.store.apply(edit)
@@ -329,7 +329,7 @@ class Ledger:
             self.records[key].state = state
             touched.append(key)
         self._settle(touched)
-        return Done(what, changes)
+        return SegmentEdited(kind, changes)
 
     def _settle(self, segment_ids: Iterable[str]) -> None:
         """What was changed in between was changed by us."""

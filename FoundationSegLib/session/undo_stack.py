@@ -92,7 +92,7 @@ class _Kept(Generic[StateT]):
 
 
 @dataclass(slots=True)
-class History(Generic[StateT]):
+class UndoStack(Generic[StateT]):
     """What can be undone and redone.
 
     Each segment has its own order: its last action is undone first, whatever was done to others since. An action that
