@@ -15,7 +15,6 @@ settings.register_profile("full", max_examples=1000, deadline=None, derandomize=
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-_BARS = pytest.StashKey[list[tuple[str, float, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,7 +22,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_BARS] = []
     settings.load_profile("full" if config.getoption("--full") else "reduced")
 
 
@@ -61,15 +59,17 @@ def bar(request: pytest.FixtureRequest) -> Callable[[str, float, str], None]:
     """Note a measured value beside the bar it is held against, for the table at the end."""
 
     def note(name: str, value: float, wanted: str) -> None:
-        request.config.stash[_BARS].append((name, value, wanted))
+        request.node.user_properties.append(("bar", (name, float(value), wanted)))
 
     return note
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     yield
-    rows = config.stash[_BARS]
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    calls = [report for report in reports if getattr(report, "when", "") == "call"]
+    rows = [value for report in calls for key, value in report.user_properties if key == "bar"]
     if not rows:
         return
     terminalreporter.section("bars")

@@ -66,6 +66,10 @@ def main(arguments: list[str]) -> int:
         set_up()
         if command == "test" and "--full" in rest:
             add_optional()
+        if command == "test" and not {"--full", "-n"} & set(rest) and not any(name_of_test(part) for part in rest):
+            # Two processes of one thread each; sets in parameters have to come in the same order in both.
+            os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+            rest = ["-n", "auto", "--dist", "worksteal", *rest]
         return lint() if command == "lint" else run(*COMMANDS[command], *rest)
     except subprocess.CalledProcessError as error:
         print(f"run.py: the set-up failed with exit code {error.returncode}; the reason is above", file=sys.stderr)
@@ -87,6 +91,11 @@ def check_machine() -> str | None:
     if missing:
         return f"run.py: VTK and Qt need system libraries; install them: apt-get install -y {' '.join(missing)}"
     return None
+
+
+def name_of_test(argument: str) -> bool:
+    """True for an argument that names a test file, a folder, or a test in a file."""
+    return (ROOT / argument.partition("::")[0]).exists()
 
 
 def can_be_loaded(library: str) -> bool:

@@ -261,7 +261,6 @@ def test_an_answer_that_fits_is_taken(make_client, volume):
         message("answer", prediction()),
         message("answer", answer()),
     ],
-    ids=str,
 )
 def test_a_worker_that_talks_nonsense_is_given_up(make_client, volume, frame):
     client = make_client(command=talker(frame), retries=ONCE)
