@@ -39,7 +39,6 @@ class ScriptedEngine:
         self.ahead = 0
         self.prepared = ""
         self.pause_s = 0.01
-        self.shift = (0, 0, 0)
 
     def add_volume(self, volume: Volume) -> None:
         self.volumes[volume.key] = volume
@@ -67,7 +66,7 @@ class ScriptedEngine:
         volume = self.volumes[request.volume_key]
         self.follow(request.segments[0].name, request, progress)
         checkpoint = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
-        found = (SegmentPrediction(pack_mask(volume.array_kji > 0, self.shift), 0.5),) * len(request.segments)
+        found = (SegmentPrediction(pack_mask(volume.array_kji > 0), 0.5),) * len(request.segments)
         counts = {"pid": os.getpid(), "volumes": len(self.volumes), "ahead": self.ahead}
         return Prediction(
             request.request_id, found, {"rule": "none"}, checkpoint, "cpu", self.prepared, ("a note",), {}, counts
@@ -130,10 +129,6 @@ class ScriptedEngine:
     def do_spam(self, value: str, request: Request, progress: Progress) -> None:
         """What a library may print that warns in a loop."""
         sys.stderr.write("x" * int(value))
-
-    def do_beyond(self, value: str, request: Request, progress: Progress) -> None:
-        """Answer beyond the image."""
-        self.shift = (0, 0, 5)
 
     def do_spawn(self, value: str, request: Request, progress: Progress) -> None:
         """A child that would live for a minute; its number goes to a file."""

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
-from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, UnknownModelError
+from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
@@ -215,11 +215,6 @@ def test_the_users_own_offline_mode_holds_in_the_worker(client, hub, monkeypatch
     assert hub.requests == []
 
 
-def test_a_model_that_nobody_knows(client):
-    with pytest.raises(UnknownModelError, match="no model is called 'nothing'"):
-        ask(client, far(model="nothing"))
-
-
 def test_a_second_download_takes_the_place_of_the_first_which_can_go_on(client, hub, store, cards):
     hub.add("org/other", FILES)
     (cards / "other.toml").write_text(card_text(files=FILES, name="other", repository="org/other"))
@@ -233,15 +228,6 @@ def test_a_second_download_takes_the_place_of_the_first_which_can_go_on(client, 
     assert client.worker_pid == pid
     assert (store.status(card()), store.status(card("other"))) == ("partial", "ready")
     require_resumed(client, hub, store, 3)
-
-
-def test_the_same_model_asked_for_twice_goes_on_where_it_was(client, hub, store):
-    hub.slow_s = 0.005
-    begun(client)
-    client.submit(far(2))
-    assert events_until(client, Answered)[-1] == Answered(2)
-    assert byte_requests(hub)[-1].startswith("bytes="), "the second went on from the first"
-    assert content_of(store, card()) == FILES
 
 
 def test_two_workers_download_the_same_model_once(new_client, hub, store):

@@ -1,4 +1,3 @@
-import json
 import socket
 import struct
 
@@ -119,7 +118,3 @@ def test_frames_cross_a_real_connection():
         near.close()
         with pytest.raises(EOFError):
             FrameReader(1000).read(far)
-
-
-def test_a_header_is_json():
-    assert json.loads(sent(Frame({"name": "Leber é"}))[16:]) == {"name": "Leber é"}

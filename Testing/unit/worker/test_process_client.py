@@ -1,9 +1,11 @@
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from FoundationSegLib.catalog.label_sets import label_set_of
 from FoundationSegLib.errors import (
     Cancelled,
     DeviceLostError,
@@ -14,6 +16,7 @@ from FoundationSegLib.errors import (
 )
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.requests.classification import ClassifyRequest
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.worker_settings import MemoryBudget, WorkerSettings
 from FoundationSegLib.worker.client import ask
@@ -52,12 +55,8 @@ def test_a_volume_is_sent_once(client, volume):
     again = Volume(volume.array_kji.copy(), volume.geometry)
     client.send_volume(again)
     assert not client._link.is_sending, "the key tells them apart, not the object"
-
-
-def test_a_volume_with_nothing_in_it_is_refused_at_once(client):
     with pytest.raises(InputError, match="constant"):
         client.send_volume(Volume(np.zeros((2, 2, 2)), geometry_from_spacing((2, 2, 2))))
-    assert client.worker_pid is None
 
 
 def test_a_volume_that_was_not_sent_is_missing(client, volume):
@@ -79,14 +78,6 @@ def test_a_volume_that_had_to_make_room_is_sent_again(make_client, volume):
         prediction = ask(client, scripted(image))
         assert prediction.counts["volumes"] == 1
         assert np.array_equal(prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(image))
-
-
-def test_a_volume_that_lies_scattered_arrives_whole(client):
-    voxels = np.random.default_rng(3).integers(-9, 9, (8, 6, 9), dtype=np.int16).T[::-1, :, ::2]
-    scattered = Volume(voxels, geometry_from_spacing(voxels.shape))
-    client.send_volume(scattered)
-    mask = ask(client, scripted(scattered)).segments[0].mask
-    assert np.array_equal(mask.expand(voxels.shape), voxels > 0)
 
 
 def test_voxels_that_change_on_their_way_are_found_out(client):
@@ -128,27 +119,6 @@ def test_a_failure_comes_through_and_spoils_nothing(client, volume, script, kind
         assert caught.value.place == "segments[0].prompts[0]"
 
 
-def test_the_newest_request_wins(client, volume):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000", 1))
-    events_until(client, Progressed)
-    for number in (2, 3, 4):
-        client.submit(scripted(volume, "steps=2", number))
-    events = events_until(client, Answered)
-    failed = [event for event in events if isinstance(event, Failed)]
-    assert [event.request_id for event in failed] == [1, 2, 3]
-    assert all(isinstance(event.error, Cancelled) for event in failed)
-    assert events[-1].request_id == 4
-    assert not {event.request_id for event in events if isinstance(event, Progressed)} - {1, 4}
-
-
-def test_the_same_number_may_come_again(client, volume):
-    client.send_volume(volume)
-    for script in ("steps=1000", "answer"):
-        client.submit(scripted(volume, script, 5))
-    assert isinstance(events_until(client, Answered)[-1], Answered)
-
-
 def test_cancel_is_acknowledged_at_once_and_the_worker_lives(client, volume, bar):
     client.send_volume(volume)
     client.submit(scripted(volume, "steps=1000", 5))
@@ -185,48 +155,6 @@ def test_the_newest_request_does_not_wait_for_ever_for_a_deaf_one(make_client, v
     assert ask(client, scripted(volume, "answer", 2)).counts["pid"] != pid
 
 
-def test_a_download_is_a_request_like_others(client, volume):
-    reports = []
-    assert ask(client, DownloadRequest(7, "steps=3 pause=0"), reports.append) is None
-    assert [(report.stage, report.total) for report in reports][:1] == [("slices", 3)]
-    with pytest.raises(InferenceError, match="no-network"):
-        ask(client, DownloadRequest(7, "fail=no-network"))
-    with pytest.raises(InferenceError, match=r"the download failed .* not foreseen.*ZeroDivisionError"):
-        ask(client, DownloadRequest(7, "stumble=what"))
-    client.send_volume(volume)
-    assert ask(client, scripted(volume)).precision == "", "what is downloaded is not prepared for it"
-
-
-def test_the_newest_request_wins_be_it_a_download_or_not(client, volume):
-    client.send_volume(volume)
-    client.submit(DownloadRequest(1, "steps=1000"))
-    events_until(client, Progressed)
-    client.submit(scripted(volume, "steps=1000", 2))
-    events = events_until(client, Progressed)
-    client.submit(DownloadRequest(3, "answer"))
-    events += events_until(client, Answered)
-    failed = [event for event in events if isinstance(event, Failed)]
-    assert [(event.request_id, type(event.error)) for event in failed] == [(1, Cancelled), (2, Cancelled)]
-    assert events[-1] == Answered(3)
-
-
-def test_numbers_of_numpy_cross(client, volume):
-    odd = Volume(volume.array_kji, volume.geometry, "CT", (np.float32(400), np.float32(40)))
-    client.send_volume(odd)
-    assert ask(client, scripted(odd, "answer", np.int64(3))).request_id == 3
-
-
-def test_asking_again_after_an_interrupt(client, volume, monkeypatch):
-    client.send_volume(volume)
-
-    def interrupt(report):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ask(client, scripted(volume, "steps=1000"), interrupt)
-    assert ask(client, scripted(volume)).segments[0].score == 0.5
-
-
 def test_more_files_may_be_open_than_select_knows(client, volume):
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -253,29 +181,6 @@ def test_stop_ends_the_process_and_the_next_request_starts_another(client, volum
     assert ask(client, scripted(volume)).counts["pid"] != pid, "the image is still known"
 
 
-def test_a_model_can_be_prepared(client, volume):
-    client.prepare("fake")
-    client.send_volume(volume)
-    assert ask(client, scripted(volume)).precision == "fake"
-
-
-def test_encoding_ahead_is_dropped_the_moment_a_request_comes(client, volume):
-    client.send_volume(volume)
-    assert ask(client, scripted(volume, "ahead=50")).counts["ahead"] == 50
-    time.sleep(0.3)
-    start = time.perf_counter()
-    assert ask(client, scripted(volume)).counts["ahead"] == 49, "it has begun"
-    assert time.perf_counter() - start < 0.9, "one piece of it takes a second"
-
-
-def test_encoding_ahead_can_be_turned_off(make_client, volume):
-    client = make_client(WorkerSettings(encode_ahead=False))
-    client.send_volume(volume)
-    ask(client, scripted(volume, "ahead=50"))
-    time.sleep(0.1)
-    assert ask(client, scripted(volume)).counts["ahead"] == 50
-
-
 def test_a_worker_gets_the_environment_that_it_is_given(make_client, volume, monkeypatch, tmp_path):
     """Another Python than Slicer's must not find what Slicer's launcher has set: here, a home that has no Python."""
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))
@@ -283,3 +188,66 @@ def test_a_worker_gets_the_environment_that_it_is_given(make_client, volume, mon
     client.inherited = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     client.send_volume(volume)
     assert ask(client, scripted(volume)).segments
+
+
+def test_a_request_to_classify_and_one_to_download_are_requests_like_others(client):
+    voxels = np.arange(240, dtype=np.int16).reshape(5, 6, 8)
+    image = Volume(voxels, geometry_from_spacing(voxels.shape), "CT", (np.float32(400), np.float32(40)))
+    labels = replace(label_set_of(["Liver", "Spleen", "Kidney"]), title="steps=3 pause=0")
+    with pytest.raises(VolumeMissingError):
+        ask(client, ClassifyRequest(7, "fake", image.key, labels))
+    client.send_volume(image)
+    reports = []
+    classification = ask(client, ClassifyRequest(np.int64(7), "fake", image.key, labels), reports.append)
+    assert [score.name for score in classification.ranked] == ["Spleen", "Liver", "Kidney"]
+    assert classification.counts == {"pid": client.worker_pid, "labels": 3}
+    assert classification.evidence[0].values.shape == (2, 4, 4) and classification.curves.shape == (3, 3)
+    assert ask(client, DownloadRequest(7, "steps=3 pause=0"), reports.append) is None
+    assert [report.stage for report in reports if report.done == 0] == ["slices", "slices"]
+    with pytest.raises(InferenceError, match=r"the download failed .* not foreseen.*ZeroDivisionError"):
+        ask(client, DownloadRequest(7, "stumble=what"))
+    assert ask(client, scripted(image)).precision == "", "what is downloaded is not prepared for it"
+    client.prepare("fake")
+    assert ask(client, scripted(image)).precision == "fake"
+
+
+def test_the_newest_request_wins(client, volume):
+    client.send_volume(volume)
+    client.submit(DownloadRequest(1, "steps=1000"))
+    events_until(client, Progressed)
+    labels = replace(label_set_of(["a", "b"]), title="steps=1000")
+    for request in (
+        scripted(volume, "steps=1000", 2),
+        ClassifyRequest(3, "fake", volume.key, labels),
+        scripted(volume, "steps=1000", 4),  # the same number may come again
+        scripted(volume, "steps=2", 4),
+    ):
+        client.submit(request)
+    events = events_until(client, Answered)
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [event.request_id for event in failed] == [1, 2, 3, 4]
+    assert all(isinstance(event.error, Cancelled) for event in failed)
+    assert events[-1].request_id == 4 and events[-1].answer.segments
+    assert not {event.request_id for event in events if isinstance(event, Progressed)} - {1, 4}
+
+
+def test_asking_again_after_an_interrupt(client, volume):
+    client.send_volume(volume)
+
+    def interrupt(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(client, scripted(volume, "steps=1000"), interrupt)
+    assert ask(client, scripted(volume)).segments[0].score == 0.5
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_encoding_ahead_is_dropped_the_moment_a_request_comes_and_can_be_turned_off(make_client, volume, is_on):
+    client = make_client(WorkerSettings(encode_ahead=is_on))
+    client.send_volume(volume)
+    assert ask(client, scripted(volume, "ahead=50")).counts["ahead"] == 50
+    time.sleep(0.3)
+    start = time.perf_counter()
+    assert ask(client, scripted(volume)).counts["ahead"] == 50 - is_on
+    assert time.perf_counter() - start < 0.9, "one piece of it takes a second"

@@ -144,12 +144,6 @@ def test_a_worker_that_cannot_be_replaced_fails_the_request(client, volume, monk
     assert not client.is_busy
 
 
-def test_a_mask_beyond_the_image_is_not_believed(client, volume, monkeypatch):
-    client.send_volume(volume)
-    with pytest.raises(InferenceError, match="cannot be understood"):
-        ask(client, scripted(volume, "beyond"))
-
-
 @has_sigstop
 def test_a_frozen_worker_that_is_sent_an_image_is_found_out(make_client, volume):
     client = make_client(silence_s=0.3)
@@ -240,12 +234,6 @@ def prediction(*starts):
     masks = (pack_mask(np.ones((1, 2, 2), np.bool_), start) for start in starts)
     segments = tuple(SegmentPrediction(mask, None) for mask in masks)
     return Prediction(1, segments, {}, CheckpointRecord("fake", "fake-wheel", "1.0", "ab"), "cpu", "float32")
-
-
-def test_an_answer_that_fits_is_taken(make_client, volume):
-    client = make_client(command=talker(message("answer", prediction((1, 1, 1)))))
-    client.send_volume(volume)
-    assert ask(client, scripted(volume)) == prediction((1, 1, 1))
 
 
 @pytest.mark.parametrize(

@@ -96,57 +96,40 @@ def test_starts_and_stops_leave_nothing_behind(make_client, volume, full, tmp_pa
     assert after == before
 
 
-@on_linux
-def test_the_worker_ends_with_its_parent(volume, bar):
-    code = """
-import sys, time
+_PARENT = """
+import os, sys, time
 from Testing.unit.worker.conftest import *
 import numpy as np
+from FoundationSegLib.worker.protocol import Progressed
 voxels = np.arange(24).reshape(2, 3, 4)
 volume = Volume(voxels, geometry_from_spacing(voxels.shape))
 client = ProcessClient(command=COMMAND)
 client.send_volume(volume)
 client.submit(scripted(volume, sys.argv[1]))
-from FoundationSegLib.worker.protocol import Progressed
 events_until(client, Progressed)
-print(client.worker_pid, flush=True)
-time.sleep(60)
-"""
-    for script in ("steps=1 answer", "steps=100000", "steps=1 hang=60"):
-        with subprocess.Popen((sys.executable, "-c", code, script), cwd=ROOT, stdout=subprocess.PIPE) as parent:
-            pid = int(parent.stdout.readline())
-            assert not has_ended(pid)
-            parent.kill()
-            start = time.perf_counter()
-            until(lambda pid=pid: has_ended(pid), 5)
-            bar(f"the worker ends after its parent was killed ({script}), s", time.perf_counter() - start, "<= 5")
-
-
-@on_linux
-def test_a_fork_of_the_parent_does_not_keep_the_worker_alive(volume):
-    """It still holds the connection, so the worker has to find out in another way."""
-    code = """
-import os, sys, time
-from Testing.unit.worker.conftest import *
-import numpy as np
-voxels = np.arange(24).reshape(2, 3, 4)
-volume = Volume(voxels, geometry_from_spacing(voxels.shape))
-client = ProcessClient(command=COMMAND)
-client.send_volume(volume)
-client.submit(scripted(volume))
-from FoundationSegLib.worker.protocol import Answered
-events_until(client, Answered)
-if os.fork() == 0:
+if sys.argv[2] == "fork" and os.fork() == 0:
     time.sleep(60)
 print(client.worker_pid, flush=True)
 time.sleep(60)
 """
-    with subprocess.Popen((sys.executable, "-c", code), cwd=ROOT, stdout=subprocess.PIPE, process_group=0) as parent:
+
+
+@on_linux
+@pytest.mark.parametrize("script", ["steps=1 answer", "steps=100000", "steps=1 hang=60"])
+@pytest.mark.parametrize("fork", ["", "fork"])
+def test_the_worker_ends_with_its_parent(script, fork, bar):
+    """A fork of the parent still holds the connection, so the worker has to find out in another way."""
+    command = (sys.executable, "-c", _PARENT, script, fork)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, process_group=0) as parent:
         pid = int(parent.stdout.readline())
+        assert not has_ended(pid)
         parent.kill()
         parent.wait()
-        until(lambda: has_ended(pid), 5)
-        os.killpg(parent.pid, signal.SIGKILL)
+        start = time.perf_counter()
+        until(lambda: has_ended(pid), 10)
+        bar(f"the worker ends after its parent was killed ({script} {fork}), s", time.perf_counter() - start, "<= 5")
+        if fork:
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 @on_linux
