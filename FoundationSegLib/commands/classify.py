@@ -13,7 +13,7 @@ from ..catalog.model_cards import ModelCard
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES
-from ..imaging.intensity import check_looks
+from ..imaging.intensity import check_intensity_views
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume, require_image
 from ..io.output_files import output_format
@@ -81,7 +81,7 @@ def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     """Find what is wrong without the image before it is read; return the request, but for the image and the segment."""
     require_task(card, "classify")
     require_adapter(card)
-    check_looks(options.intensity)
+    check_intensity_views(options.intensity)
     labels = _labels(options)
     subject = _subject(options)
     evidence = None

@@ -56,7 +56,8 @@ class LruCache(Generic[KeyT, ValueT]):
 
     def put(self, key: KeyT, value: ValueT) -> None:
         """Keep a value, and drop the least recently used ones as needed."""
-        self.drop(key)
+        if key in self._entries:
+            self.drop(key)
         self._entries[key] = value
         self._nbytes += self._nbytes_of(value)
         while self._nbytes > self._budget_bytes and len(self._entries) > 1:

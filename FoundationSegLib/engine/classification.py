@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..catalog.label_sets import Label, LabelSet
 from ..errors import InputError
-from ..imaging.intensity import Look
+from ..imaging.intensity import IntensityView
 from ..imaging.volume import Volume
 from ..requests.classification import ClassifyRequest, EvidenceWish
 from ..requests.classification_answer import LIMITS, Classification, ConceptScore, EvidenceMap, LabelScore
@@ -46,13 +46,15 @@ class LabelQuestion:
         return leads(images, self.vectors, self.rule, self.head, self.temperature)[:, label]
 
 
-def classify(request: ClassifyRequest, volume: Volume, looks: Sequence[Look], encoder: Encoder) -> Classification:
+def classify(
+    request: ClassifyRequest, volume: Volume, views: Sequence[IntensityView], encoder: Encoder
+) -> Classification:
     """Answer a request.
 
     Args:
         request: the labels, the part of the image and the rules.
         volume: the image.
-        looks: its intensity views.
+        views: its intensity views.
         encoder: the model and the vectors that are known.
 
     Raises:
@@ -65,7 +67,7 @@ def classify(request: ClassifyRequest, volume: Volume, looks: Sequence[Look], en
     pictures = Pictures.of(volume, request.subject)
     texts = encoder.texts(_texts(request.labels, rule))
     question = LabelQuestion(_label_vectors(request.labels, rule, texts), rule, head, request.scoring.temperature)
-    vectors = encoder.slices(pictures, looks)
+    vectors = encoder.slices(pictures, views)
     if not vectors:
         raise InputError("there is nothing to see on what was chosen: every pixel is the same")
     images = np.stack(list(vectors.values())).astype(np.float64)
@@ -76,7 +78,7 @@ def classify(request: ClassifyRequest, volume: Volume, looks: Sequence[Look], en
     if request.evidence is not None:
         name = request.evidence.label or max(label_scores, key=lambda label: label.score).name
         number = request.labels.names.index(request.labels.label(name).name)
-        evidence = (_evidence(request.evidence, (name, number), encoder, pictures, looks, question, vectors),)
+        evidence = (_evidence(request.evidence, (name, number), encoder, pictures, views, question, vectors),)
     curves = np.full((len(pictures.slices), by_slice.shape[1]), np.nan, np.float32)
     curves[[index in vectors for index in pictures.slices]] = by_slice
     return Classification(
@@ -90,13 +92,13 @@ def classify(request: ClassifyRequest, volume: Volume, looks: Sequence[Look], en
         axis=request.subject.axis,
         slices=pictures.slices,
         curves=curves,
-        looks=tuple(look.to_document() for look in looks),
+        looks=tuple(view.to_document() for view in views),
         checkpoint=weights.checkpoint,
         device=weights.device,
         precision=weights.precision,
         concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
         evidence=evidence,
-        notes=_notes(pictures, looks, len(vectors), texts, bool(evidence)),
+        notes=_notes(pictures, views, len(vectors), texts, bool(evidence)),
         timings_s=encoder.counter.timings_s,
         counts=encoder.counter.counts,
     )
@@ -148,14 +150,18 @@ def _concepts(labels: LabelSet, images: Floats, texts: Mapping[str, TextVector])
 
 
 def _notes(
-    pictures: Pictures, looks: Sequence[Look], visible: int, texts: Mapping[str, TextVector], has_evidence: bool
+    pictures: Pictures,
+    views: Sequence[IntensityView],
+    visible: int,
+    texts: Mapping[str, TextVector],
+    has_evidence: bool,
 ) -> tuple[str, ...]:
     notes = []
     slices = len(pictures.slices)
     if visible < slices:
         notes.append(f"{slices - visible} of {slices} slices show nothing, every pixel being the same: no evidence")
-    if len(looks) > 1:
-        notes.append(f"seen {len(looks)} times, the vectors averaged: {', '.join(look.name for look in looks)}")
+    if len(views) > 1:
+        notes.append(f"seen {len(views)} times, the vectors averaged: {', '.join(view.name for view in views)}")
     for text, vector in texts.items():
         if vector.truncated:
             notes.append(f"longer than the model reads, so that its end was left out: {text[:60]!r}...")
@@ -167,7 +173,7 @@ def _evidence(
     label: tuple[str, int],
     encoder: Encoder,
     pictures: Pictures,
-    looks: Sequence[Look],
+    views: Sequence[IntensityView],
     question: LabelQuestion,
     vectors: Mapping[int, NDArray[np.float32]],
 ) -> EvidenceMap:
@@ -181,7 +187,7 @@ def _evidence(
     grids = []
     for done, index in enumerate(slices):
         encoder.progress.step("evidence", done, len(slices))
-        shown = [picture for look in looks if not pictures.is_blank(picture := pictures.picture(index, look))]
+        shown = [picture for view in views if not pictures.is_blank(picture := pictures.picture(index, view))]
         if options.method == "similarity":
             grid = _similarity(encoder, shown, question, number)
         else:

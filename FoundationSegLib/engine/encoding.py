@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..imaging.geometry import Axis, Geometry, array_axis
-from ..imaging.intensity import Look
+from ..imaging.intensity import IntensityView
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..models.protocols import ImageTextModel
@@ -80,9 +80,9 @@ class Pictures:
         key = PictureKey(volume.key, axis, radiological(geometry, axis), frame, inside, silhouette)
         return cls(volume, key, slices, segment)
 
-    def picture(self, index: int, look: Look) -> NDArray[np.uint8]:
+    def picture(self, index: int, view: IntensityView) -> NDArray[np.uint8]:
         """Return a slice as it is seen: (rows, columns) or (rows, columns, 3), square in mm."""
-        plane = look.see(slice_of(self.volume, self.key.axis, index))
+        plane = view.see(slice_of(self.volume, self.key.axis, index))
         if self.segment is not None:
             axis, silhouette = array_axis(self.key.axis), np.zeros(plane.shape[:2], np.bool_)
             cut = self.segment.unpack().take(index - self.segment.box.start_kji[axis], axis=axis)
@@ -147,7 +147,7 @@ class EncodingCounts:
 class VectorCache:
     """The vectors of slices by picture, intensity view and weights; those of texts by the text and the weights."""
 
-    slices: LruCache[tuple[Weights, PictureKey, Look], SliceVectors] = field(
+    slices: LruCache[tuple[Weights, PictureKey, IntensityView], SliceVectors] = field(
         default_factory=lambda: LruCache(_BUDGET_BYTES, _nbytes)
     )
     texts: LruCache[tuple[Weights, str], TextVector] = field(
@@ -196,7 +196,7 @@ class Encoder:
             self.counter.timings_s["text"] += time.perf_counter() - begin
         return {text: vector for text, vector in vectors.items() if vector is not None}
 
-    def slices(self, pictures: Pictures, looks: Sequence[Look]) -> dict[int, Vector]:
+    def slices(self, pictures: Pictures, views: Sequence[IntensityView]) -> dict[int, Vector]:
         """Return one unit vector for each slice on which there is something to see, by its number.
 
         That is the direction of the mean over intensity views, of those that show something.
@@ -205,39 +205,42 @@ class Encoder:
             Cancelled: the user stopped it; what was encoded is kept.
         """
         weights = self.loaded.weights
-        known = {look: self.cache.slices.get((weights, pictures.key, look)) or {} for look in looks}
-        missing = [(look, index) for index in pictures.slices for look in looks if index not in known[look]]
+        known = {view: dict(self.cache.slices.get((weights, pictures.key, view)) or {}) for view in views}
+        missing = [(view, index) for index in pictures.slices for view in views if index not in known[view]]
         if missing:
             self._encode_slices(pictures, known, missing)
         joined = {}
         for index in pictures.slices:
-            vectors = [vector for look in looks if (vector := known[look][index]) is not None]
+            vectors = [vector for view in views if (vector := known[view][index]) is not None]
             if vectors:
                 joined[index] = direction(vectors)
         return joined
 
     def _encode_slices(
-        self, pictures: Pictures, known: Mapping[Look, SliceVectors], missing: Sequence[tuple[Look, int]]
+        self,
+        pictures: Pictures,
+        known: Mapping[IntensityView, SliceVectors],
+        missing: Sequence[tuple[IntensityView, int]],
     ) -> None:
         begin, size = time.perf_counter(), self.batch_size
         try:
             for start in range(0, len(missing), size):
                 self.progress.step("classify", start, len(missing))
-                visible: list[tuple[Look, int]] = []
+                visible: list[tuple[IntensityView, int]] = []
                 images: list[NDArray[np.uint8]] = []
-                for look, index in missing[start : start + size]:
-                    picture = pictures.picture(index, look)
+                for view, index in missing[start : start + size]:
+                    picture = pictures.picture(index, view)
                     if pictures.is_blank(picture):
-                        known[look][index] = None
+                        known[view][index] = None
                     else:
-                        visible.append((look, index))
+                        visible.append((view, index))
                         images.append(picture)
-                for (look, index), vector in zip(visible, self.images(images), strict=True):
-                    known[look][index] = vector
+                for (view, index), vector in zip(visible, self.images(images), strict=True):
+                    known[view][index] = vector
             self.progress.step("classify", len(missing), len(missing))
         finally:
-            for look, vectors in known.items():
-                self.cache.slices.put((self.loaded.weights, pictures.key, look), vectors)
+            for view, vectors in known.items():
+                self.cache.slices.put((self.loaded.weights, pictures.key, view), vectors)
             self.counter.timings_s["encode"] += time.perf_counter() - begin
 
     @property

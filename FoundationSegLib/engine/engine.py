@@ -11,7 +11,7 @@ from ..catalog.model_cards import ModelCard
 from ..errors import InputError, MemoryShortageError, PromptError, VolumeMissingError
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
-from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_looks
+from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
 from ..models.protocols import SliceModel, VolumeModel, has_memory, load_slice_model, load_volume_model
@@ -157,7 +157,8 @@ class Engine:
             require_understood(card, prompts, f"segments[{n}]")
         part = image_part(card, request, volume, request.region)
         parts = [part]
-        if not self.views.holds(card.id, self._cropper.crop(part).key):  # otherwise the memory is taken already
+        # The memory for an image that is viewed is taken already.
+        if not (card.sees_volumes and self.views.holds(card.id, self._cropper.crop(part).key)):
             parts = self.planner.fit(part, released=self.views.nbytes)
         try:
             return join_predictions([self._answer(part, progress) for part in parts])
@@ -187,7 +188,7 @@ class Engine:
         card, request = part.card, part.request
         hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
         prompts, notes = part.place(volume.geometry, place_on_slices)
-        propagation = part.propagation_along(axis for on_slices in prompts for axis in on_slices.axes)
+        propagation = part.propagation_along(set().union(*[on_slices.axes for on_slices in prompts]))
         mapping = self._mapping(request.intensity, part.whole)
         loaded: LoadedModel[SliceModel] = self._load(card, progress)
         as_stored = self.box_rule == "official"
@@ -251,11 +252,11 @@ class Engine:
             Cancelled: the user stopped it.
         """
         card, volume = self._start(request, "classify", progress)
-        looks = resolve_looks(request.intensity, volume, card.ct_channels, self._mapping)
+        views = resolve_intensity_views(request.intensity, volume, card.ct_channels, self._mapping)
         encoder = Encoder(self._load(card, progress), self.vectors, progress)
         load_s, _ = self._loading.pop(card.id, (0.0, ()))
         with framework_errors():
-            classification = classify(request, volume, looks, encoder)
+            classification = classify(request, volume, views, encoder)
         return replace(classification, timings_s={"load": load_s, **classification.timings_s})
 
     def encode_ahead(self, progress: Progress) -> bool:

@@ -1,6 +1,6 @@
 """Decide what a model sees of an image for a request: the user's region, and as much of it as fits into memory."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -80,8 +80,8 @@ class ImagePart:
             notes += translated.notes
         return placed, notes
 
-    def propagation_along(self, axes: Iterable[Axis]) -> Propagation | None:
-        """Return the request's propagation with slice numbers of the part.
+    def propagation_along(self, axes: Set[Axis]) -> Propagation | None:
+        """Return the request's propagation with slice numbers of the part, where prompts lie on slices of some axes.
 
         Raises:
             InputError: the numbers are of slices across several axes, or the part has none of them.
@@ -89,7 +89,7 @@ class ImagePart:
         propagation = self.request.propagation
         if propagation is None or self.box is None or (propagation.start is None and propagation.stop is None):
             return propagation
-        axis, *others = sorted(set(axes))
+        axis, *others = sorted(axes)
         if others:
             raise InputError("a range of slices and a region of interest go together for prompts of one axis only")
         first, end = self.box.start_kji[array_axis(axis)], self.box.stop_kji[array_axis(axis)]

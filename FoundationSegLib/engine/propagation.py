@@ -1,14 +1,17 @@
 """Carry tracks from slice to slice with a 2-D model: the mask on one slice becomes the prompt of the next."""
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..imaging.geometry import Axis
 from ..imaging.masks import merge_masks
 from ..models.protocols import SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt, has_memory
 from ..progress import Progress
@@ -48,8 +51,15 @@ class SliceSequence:
 
     @property
     def steps(self) -> int:
-        """The most slices to pass."""
-        return self.track.steps
+        """The most slices to pass; a start that was passed upwards is no new one downwards."""
+        starts = self.track.starts
+        return len(self.track.reach) + starts[-1] - starts[0] + 1 - len(starts)
+
+    def answer_start(self) -> None:
+        """Answer the one slice of a track that is not carried on."""
+        index = self.track.starts[0]
+        self.answers[index] = self.inference.ask(self.track.axis, index, self.track.stages_on(index))
+        self.done = 1
 
     def visits(self) -> Iterator[Visit]:
         """Yield which slice is next, then work on it; in rising order."""
@@ -113,7 +123,11 @@ def segment(
         Cancelled: the user asked to stop.
     """
     sequences = [_sequences(inference, of_segment, propagation) for of_segment in tracks]
-    _pass_slices([sequence for of_segment in sequences for sequence in of_segment], progress)
+    together = [sequence for of_segment in sequences for sequence in of_segment]
+    if any(isinstance(sequence, MemorySequence) or len(sequence.track.reach) > 1 for sequence in together):
+        _pass_slices(together, progress)
+    else:
+        _answer_starts(together, progress)
     return [_join(inference, of_segment) for of_segment in sequences]
 
 
@@ -132,37 +146,43 @@ def _sequences(
     return sequences
 
 
+def _answer_starts(sequences: Sequence[SliceSequence], progress: Progress) -> None:
+    """Answer prompts that each change their own slice, slice by slice."""
+    for done, sequence in enumerate(sorted(sequences, key=attrgetter("track.axis", "track.starts")), start=1):
+        progress.check()
+        sequence.answer_start()
+        progress.step("slices", done, len(sequences))
+
+
 def _pass_slices(sequences: Sequence[SliceSequence | MemorySequence], progress: Progress) -> None:
     """Let the sequence go on that is the furthest behind, again and again, until all have ended."""
     total, reported = sum([sequence.steps for sequence in sequences]), 0
-
-    def report() -> None:
-        nonlocal reported
+    for _ in itertools.chain(heapq.merge(*[sequence.visits() for sequence in sequences]), [None]):
         done = sum([sequence.done for sequence in sequences])
         if done > reported:
             reported = done
             progress.step("slices", done, total)
-
-    for _ in heapq.merge(*[sequence.visits() for sequence in sequences]):
-        report()
         progress.check()
-    report()
 
 
 def _join(inference: SliceInference, sequences: Sequence[SliceSequence | MemorySequence]) -> SegmentPrediction:
     """Return the union of the masks of all slices, and the mean of the model's scores where it found something."""
     masks, scores = [], []
+    slices: dict[Axis, dict[int, NDArray[np.bool_]]] = {}
     for sequence in sequences:
         axis = sequence.track.axis
-        orientation = inference.orientation(axis)
-        slices = {}
+        orientation, is_object = inference.orientation(axis), isinstance(sequence, MemorySequence)
+        stored = {} if is_object else slices.setdefault(axis, {})
         for index, answer in sequence.answers.items():
-            slices[index] = orientation.turn_back(answer.mask)
+            mask = orientation.turn_back(answer.mask)
+            stored[index] = stored[index] | mask if index in stored else mask
             if answer.mask.any():
                 scores.append(answer.score)
-        mask = stack_slices(axis, slices)
-        masks.append(sequence.finished(mask) if isinstance(sequence, MemorySequence) else mask)
-    return SegmentPrediction(merge_masks(masks), sum(scores) / len(scores) if scores else None)
+        if is_object:
+            masks.append(sequence.finished(stack_slices(axis, stored)))
+    masks += [stack_slices(axis, stored) for axis, stored in slices.items()]
+    mask = masks[0] if len(masks) == 1 else merge_masks(masks)
+    return SegmentPrediction(mask, sum(scores) / len(scores) if scores else None)
 
 
 def choose_hand_over(choice: HandOver, prompt_kinds: Sequence[str]) -> HandOver:

@@ -7,6 +7,7 @@ on a slice that is governed refines the answer there; elsewhere it stands for it
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -62,14 +63,10 @@ class Track:
         up = range(self.starts[0], self.reach.stop)
         return (up, range(self.starts[-1], self.reach.start - 1, -1)) if self.reach.start < self.starts[-1] else (up,)
 
-    @property
-    def steps(self) -> int:
-        """The most slices to pass; a start that was passed upwards is no new one downwards."""
-        return len(self.reach) + self.starts[-1] - self.starts[0] + 1 - len(self.starts)
-
     def stages_on(self, index: int) -> tuple[SlicePrompt, ...]:
         """Return the prompt as it grows on a slice that is asked with it."""
-        return (*self.stages, *refined(self.prompt, self.points.get(index, ()))[1:])
+        points = self.points.get(index)
+        return self.stages if points is None else (*self.stages, refined(self.prompt, points)[-1])
 
     def is_clicked(self, index: int) -> bool:
         """Return True where a positive point says that the object is on a later slice."""
@@ -81,7 +78,7 @@ class Track:
             self,
             stages=tuple([orientation.turn_prompt(prompt, shape) for prompt in self.stages]),
             limit=self.limit and orientation.turn_box(self.limit, shape),
-            points=turned_points(self.points, orientation, shape),
+            points=self.points and turned_points(self.points, orientation, shape),
         )
 
 
@@ -162,18 +159,19 @@ def _flat_drafts(
     axis: Axis, parts: Sequence[SlicePart], volumes: Sequence[_Draft], length: int, propagation: Propagation | None
 ) -> list[_Draft]:
     """Make a draft for each box or mask on a slice, and for each slice with a positive point that is not reached."""
-    anchors: list[SlicePart] = []
+    boxes: list[SlicePart] = []
+    masks: list[SlicePart] = []
+    anchored: set[int] = set()
     clicked: set[int] = set()
-    for part in parts:
+    for part in sorted(parts, key=attrgetter("index")):
         if not isinstance(part.part, SlicePoint):
-            anchors.append(part)
+            (masks if isinstance(part.part, SliceMask) else boxes).append(part)
+            anchored.add(part.index)
         elif part.part.positive and not _reaching(volumes, part.index):
             clicked.add(part.index)
-    anchors.sort(key=lambda part: (part.index, isinstance(part.part, SliceMask)))
-    keys = sorted({part.index for part in anchors} or clicked)
-    boxed = [part.index for part in anchors if isinstance(part.part, tuple)]
+    keys, boxed = sorted(anchored or clicked), [part.index for part in boxes]
     drafts: list[_Draft] = []
-    for part in anchors:
+    for part in (*boxes, *masks):
         object_draft = _draft_of_mask(part.part, part.index, drafts) if isinstance(part.part, SliceMask) else None
         if object_draft is not None:
             object_draft.parts.append(part.part)
@@ -181,6 +179,7 @@ def _flat_drafts(
             span, reach = _ranges(part.index, keys, boxed, length, propagation)
             track = Track(axis, (part.index,), (), span, reach)
             drafts.append(_Draft(track, [part.part], extent(part.part)))
+    drafts.sort(key=attrgetter("track.starts"))
     for index in sorted(clicked):
         if not _reaching(drafts, index):
             own = range(index, index + 1)
@@ -210,6 +209,8 @@ def _ranges(
     ``keys`` are all key slices in order. Between those with a box, ``boxed``, every slice is answered, whatever the
     direction.
     """
+    if propagation is None and len(keys) == 1:
+        return range(key, key + 1), range(key, key + 1)
     between = [other for other in keys if boxed and boxed[0] <= other <= boxed[-1]]
     span = _territory(key, between) if key in between else range(key, key + 1)
     if propagation is None:

@@ -179,11 +179,12 @@ class Orientation:
 
     def turn(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a stored slice, (rows, columns) or (rows, columns, 3), as it is seen; contiguous."""
-        return np.ascontiguousarray(self._reversed(stored.swapaxes(0, 1) if self.transposed else stored))
+        seen = stored.swapaxes(0, 1) if self.transposed else stored
+        return np.ascontiguousarray(seen[self._steps])
 
     def turn_back(self, seen: NDArray[Any]) -> NDArray[Any]:
         """Return the stored slice that looks like this."""
-        stored = self._reversed(seen)
+        stored = seen[self._steps]
         return np.ascontiguousarray(stored.swapaxes(0, 1) if self.transposed else stored)
 
     def turn_box(self, box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
@@ -211,8 +212,9 @@ class Orientation:
             prompt.mask and SliceMask.pack(self.turn(prompt.mask.unpack())),
         )
 
-    def _reversed(self, seen: NDArray[Any]) -> NDArray[Any]:
-        return seen[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+    @property
+    def _steps(self) -> tuple[slice, slice]:
+        return np.s_[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 AS_STORED = Orientation()

@@ -50,8 +50,8 @@ class Box:
     @property
     def shape_kji(self) -> Shape:
         """The number of voxels along each axis; never negative."""
-        k, j, i = (max(0, b - a) for a, b in zip(self.start_kji, self.stop_kji, strict=True))
-        return k, j, i
+        (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
+        return max(0, k1 - k0), max(0, j1 - j0), max(0, i1 - i0)
 
     @property
     def is_empty(self) -> bool:
@@ -62,8 +62,9 @@ class Box:
     def slices(self) -> tuple[slice, slice, slice]:
         """The index that cuts this box out of a KJI array; what of the box lies outside is left out."""
         # Never below 0: there numpy counts from the other end.
-        k, j, i = (slice(max(a, 0), max(a, b, 0)) for a, b in zip(self.start_kji, self.stop_kji, strict=True))
-        return k, j, i
+        (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
+        k0, j0, i0 = max(k0, 0), max(j0, 0), max(i0, 0)
+        return slice(k0, max(k0, k1)), slice(j0, max(j0, j1)), slice(i0, max(i0, i1))
 
     def intersection(self, other: "Box") -> "Box":
         """The voxels in both boxes; empty where they do not meet."""
@@ -121,9 +122,10 @@ def bounding_box(mask_kji: NDArray[np.generic]) -> Box:
 
 def _extents(plane: NDArray[np.uint8]) -> tuple[range | None, range | None]:
     """The rows and the columns from the first to the last that is not zero; None if all are."""
-    indices = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
-    rows, columns = (range(int(line[0]), int(line[-1]) + 1) if line.size else None for line in indices)
-    return rows, columns
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    if not rows.size:
+        return None, None
+    return range(int(rows[0]), int(rows[-1]) + 1), range(int(columns[0]), int(columns[-1]) + 1)
 
 
 def round_index(index_ijk: ArrayLike) -> NDArray[np.int64]:

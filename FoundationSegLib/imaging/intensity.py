@@ -165,17 +165,17 @@ def _parse_window(text: str) -> tuple[float, float]:
     return width, centre
 
 
-CT_LOOKS = "ct-windows"  # each window a picture of its own
+CT_WINDOW_VIEWS = "ct-windows"  # each window a picture of its own
 CT_CHANNELS = "ct-channels"  # three windows as red, green and blue, for models that were trained so
 Resolve = Callable[[str, Volume], IntensityMapping]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One way to see an image.
+class IntensityView:
+    """One way to map the intensities of an image to a picture.
 
     Attributes:
-        name: what results call it.
+        name: its name in results.
         mappings: one, for grey or for all colours alike; or three, seen as red, green and blue.
     """
 
@@ -183,7 +183,7 @@ class Look:
     mappings: tuple[IntensityMapping, ...]
 
     def see(self, plane: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """A slice (rows, columns) or (rows, columns, 3) as a picture: (rows, columns) or (rows, columns, 3)."""
+        """Map a slice (rows, columns) or (rows, columns, 3) to a picture: (rows, columns) or (rows, columns, 3)."""
         flat = plane.reshape(plane.shape[0], -1)
         channels = [mapping.to_uint8(flat) for mapping in self.mappings]
         return channels[0].reshape(plane.shape) if len(channels) == 1 else np.stack(channels, axis=2)
@@ -193,25 +193,25 @@ class Look:
         return {"name": self.name, "channels": [mapping.to_document() for mapping in self.mappings]}
 
 
-def check_looks(policy: str) -> None:
-    """Raise :class:`InputError` unless the text names looks: an intensity policy, ``ct-windows`` or ``ct-channels``."""
-    if policy not in (CT_LOOKS, CT_CHANNELS):
+def check_intensity_views(policy: str) -> None:
+    """Raise :class:`InputError` unless the text is an intensity policy, ``ct-windows`` or ``ct-channels``."""
+    if policy not in (CT_WINDOW_VIEWS, CT_CHANNELS):
         check_policy(policy)
 
 
-def resolve_looks(
+def resolve_intensity_views(
     policy: str,
     volume: Volume,
     ct_channels: Sequence[Sequence[int]] = (),
     resolve: Resolve = resolve_intensity,
-) -> tuple[Look, ...]:
-    """The looks that a policy means for an image.
+) -> tuple[IntensityView, ...]:
+    """Return the views of an image that a policy means.
 
     ``auto`` sees CT through three windows: as the model's channels where it was trained so, otherwise as three pictures
     whose embeddings are averaged; everything else as :func:`~.intensity.resolve_intensity` has it.
 
     Args:
-        policy: see :func:`check_looks`.
+        policy: see :func:`check_intensity_views`.
         volume: the image.
         ct_channels: the lowest and highest Hounsfield units of red, green and blue, from the model's card; or none.
         resolve: how a single policy is resolved.
@@ -219,24 +219,24 @@ def resolve_looks(
     Raises:
         InputError: the policy is unknown, or does not fit the image or the model.
     """
-    check_looks(policy)
-    if policy in (CT_LOOKS, CT_CHANNELS) and volume.is_colour:
+    check_intensity_views(policy)
+    if policy in (CT_WINDOW_VIEWS, CT_CHANNELS) and volume.is_colour:
         raise InputError(f"{policy} is for CT, not for colour; use auto")
     if policy == "auto":
         single = resolve(policy, volume)
         if volume.is_colour or single.rule not in CT_WINDOWS:
-            return (Look(single.rule, (single,)),)
-        policy = CT_CHANNELS if ct_channels else CT_LOOKS
+            return (IntensityView(single.rule, (single,)),)
+        policy = CT_CHANNELS if ct_channels else CT_WINDOW_VIEWS
     if policy == CT_CHANNELS:
         return (_channels(ct_channels),)
-    if policy == CT_LOOKS:
-        return tuple(Look(name, (resolve(name, volume),)) for name in CT_WINDOWS)
+    if policy == CT_WINDOW_VIEWS:
+        return tuple(IntensityView(name, (resolve(name, volume),)) for name in CT_WINDOWS)
     mapping = resolve(policy, volume)
-    return (Look(mapping.rule, (mapping,)),)
+    return (IntensityView(mapping.rule, (mapping,)),)
 
 
-def _channels(windows: Sequence[Sequence[int]]) -> Look:
+def _channels(windows: Sequence[Sequence[int]]) -> IntensityView:
     if len(windows) != 3:
         raise InputError(f"{CT_CHANNELS} is for models that were trained with three windows as colours; use auto")
     mappings = (IntensityMapping(CT_CHANNELS, "window", float(low), float(high)) for low, high in windows)
-    return Look(CT_CHANNELS, tuple(mappings))
+    return IntensityView(CT_CHANNELS, tuple(mappings))

@@ -6,7 +6,7 @@ from typing import Literal
 from ..catalog.class_lists import EVERYTHING, ClassList, classes_of, expand_classes, name_key
 from ..catalog.model_cards import TRANSLATIONS, ModelCard
 from ..errors import InputError, PromptError
-from .kinds import ClassPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts, TextPrompt, prompt_kind
+from .kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt, prompt_kind
 
 _PLURALS = {
     "point": "points",
@@ -36,21 +36,17 @@ def require_understood(card: ModelCard, segment: SegmentPrompts, location: str =
         PromptError: it does not; the message names the kinds, or some of the classes, that can be given.
     """
     for n, prompt in enumerate(segment.prompts):
-        _require_one(card, prompt, f"{location}.prompts[{n}]")
-    require_classes(card, segment, location)
-
-
-def _require_one(card: ModelCard, prompt: Prompt, location: str) -> None:
-    kind = prompt_kind(prompt)
-    if not card.takes(kind):
-        kinds = ", ".join(_PLURALS[name] for name in (*card.prompts, *card.translations))
-        message = f"{card.title} does not understand {_PLURALS[kind]}; it understands: {kinds}"
-        raise PromptError(message, f"{location}.type")
-    negative = negative_kinds(card)
-    if prompt.polarity is Polarity.NEGATIVE and kind not in negative:
-        kinds = ", ".join(_PLURALS[name] for name in negative) or "none"
-        message = f"{card.title} does not understand negative {_PLURALS[kind]}; negative kinds it understands: {kinds}"
-        raise PromptError(message, f"{location}.polarity")
+        kind = prompt_kind(prompt)
+        if not card.takes(kind):
+            kinds = ", ".join(_PLURALS[name] for name in (*card.prompts, *card.translations))
+            message = f"{card.title} does not understand {_PLURALS[kind]}; it understands: {kinds}"
+            raise PromptError(message, f"{location}.prompts[{n}].type")
+        if prompt.polarity is Polarity.NEGATIVE and kind not in (negative := negative_kinds(card)):
+            kinds = ", ".join(_PLURALS[name] for name in negative) or "none"
+            message = f"{card.title} does not understand negative {_PLURALS[kind]}; negative kinds it understands"
+            raise PromptError(f"{message}: {kinds}", f"{location}.prompts[{n}].polarity")
+    if card.classes:
+        require_classes(card, segment, location)
 
 
 def negative_kinds(card: ModelCard) -> tuple[str, ...]:

@@ -110,11 +110,12 @@ PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {
     "text": TextPrompt,
     "class": ClassPrompt,
 }
+_KINDS: dict[type[Prompt], PromptKind] = {prompt_type: kind for kind, prompt_type in PROMPT_TYPES.items()}
 
 
 def prompt_kind(prompt: Prompt) -> PromptKind:
     """The name of a prompt's kind, as in the prompts file and on model cards."""
-    return next(kind for kind, prompt_type in PROMPT_TYPES.items() if type(prompt) is prompt_type)
+    return _KINDS[type(prompt)]
 
 
 def bare(prompt: Prompt) -> Prompt:

@@ -205,20 +205,6 @@ def positions_location(prompt: Prompt, location: str) -> str:
     return join_location(location, "position" if isinstance(prompt, PointPrompt) else "points")
 
 
-def clip(segment: SegmentPrompts, geometry: Geometry, location: str = "segment") -> tuple[str, ...]:
-    """Notes on the prompts of a segment of which a part lies outside the image, and so is left out.
-
-    Raises:
-        PromptError: a prompt lies wholly outside (:func:`require_inside`).
-    """
-    locations = [f"{location}.prompts[{n}]" for n in range(len(segment.prompts))]
-    return tuple(
-        f"{positions_location(prompt, here)}: clipped to the image"
-        for prompt, here in zip(segment.prompts, locations, strict=True)
-        if require_inside(prompt, geometry, here)
-    )
-
-
 def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bool:
     """Make sure that a prompt touches the image; True where a part of it lies outside.
 

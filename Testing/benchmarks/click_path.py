@@ -115,7 +115,10 @@ def new_client(library: Library, card: Any) -> Any:
     """An in-line client, its engine, and the model that needs no checkpoint."""
     engine = library("Engine")({card.id: card}, library("Store")(Path("nowhere")), "cpu")
     checkpoint = library("CheckpointRecord")(card.id, "rules", "1", "ab")
-    engine.models.put(card.id, library("LoadedModel")(RuleModel(library("SliceAnswer")), checkpoint))
+    loaded = library("LoadedModel")
+    if "weights" in loaded.__dataclass_fields__:  # earlier ones had the checkpoint alone
+        checkpoint = library("Weights")(checkpoint, "cpu", "float32")
+    engine.models.put(card.id, loaded(RuleModel(library("SliceAnswer")), checkpoint))
     return library("InlineClient")(engine)
 
 

@@ -88,12 +88,12 @@ def classified(request, volume):
     from FoundationSegLib.engine.caches import LoadedModel, Weights
     from FoundationSegLib.engine.classification import classify
     from FoundationSegLib.engine.encoding import Encoder, VectorCache
-    from FoundationSegLib.imaging.intensity import resolve_looks
+    from FoundationSegLib.imaging.intensity import resolve_intensity_views
     from Testing.unit.reader_model import ReaderModel
 
     weights = Weights(CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64), "cpu", "float32")
     encoder = Encoder(LoadedModel(ReaderModel(cells=16), weights), VectorCache(), Progress())
-    return classify(request, volume, resolve_looks(request.intensity, volume), encoder)
+    return classify(request, volume, resolve_intensity_views(request.intensity, volume), encoder)
 
 
 class Ticks:

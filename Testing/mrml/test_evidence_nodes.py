@@ -12,7 +12,7 @@ from FoundationSegLib.engine.caches import LoadedModel, Weights
 from FoundationSegLib.engine.classification import classify
 from FoundationSegLib.engine.encoding import Encoder, VectorCache
 from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
-from FoundationSegLib.imaging.intensity import resolve_looks
+from FoundationSegLib.imaging.intensity import resolve_intensity_views
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.classification import add_evidence_segment, read_report, show_evidence
@@ -60,7 +60,7 @@ def explained(volume, axis, method):
         1, "reader", volume.key, label_set_of(["bright", "dark"]), Subject(axis), "raw", evidence=wish
     )
     encoder = Encoder(LoadedModel(model, weights), VectorCache(), Progress())
-    return classify(request, volume, resolve_looks("raw", volume), encoder)
+    return classify(request, volume, resolve_intensity_views("raw", volume), encoder)
 
 
 def in_line(found, axis):

@@ -14,7 +14,7 @@ from FoundationSegLib.engine.classification import classify
 from FoundationSegLib.engine.encoding import Encoder, VectorCache
 from FoundationSegLib.errors import Cancelled, InputError, VolumeMissingError
 from FoundationSegLib.imaging.geometry import Box
-from FoundationSegLib.imaging.intensity import resolve_looks
+from FoundationSegLib.imaging.intensity import resolve_intensity_views
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.prompts.kinds import SegmentPrompts, TextPrompt
@@ -165,7 +165,7 @@ class _Direct:
     def ask(self, volume, labels, **fields):
         request = ClassifyRequest(1, "reader", volume.key, labels, **fields)
         encoder = Encoder(self.loaded, self.cache, Progress())
-        return classify(request, volume, resolve_looks(request.intensity, volume), encoder)
+        return classify(request, volume, resolve_intensity_views(request.intensity, volume), encoder)
 
 
 def test_slices_with_nothing_to_see_are_told_and_do_not_count(engine, model):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from FoundationSegLib.engine.encoding import Pictures
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import AXES, Box, Geometry, array_axis, geometry_from_spacing
-from FoundationSegLib.imaging.intensity import resolve_looks
+from FoundationSegLib.imaging.intensity import resolve_intensity_views
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.requests.classification import Subject
@@ -18,7 +18,7 @@ def numbered(shape=(4, 6, 8), **fields):
 
 
 def look_of(volume):
-    (look,) = resolve_looks("raw", volume)
+    (look,) = resolve_intensity_views("raw", volume)
     return look
 
 
@@ -122,7 +122,7 @@ def test_blank_is_where_every_pixel_is_the_same():
 def test_colour_is_kept():
     rng = np.random.default_rng(0)
     volume = volume_of(rng.integers(0, 255, (2, 6, 4, 3)).astype(np.uint8))
-    (look,) = resolve_looks("auto", volume)
+    (look,) = resolve_intensity_views("auto", volume)
     pictures = Pictures.of(volume, Subject())
     picture = pictures.picture(1, look)
     assert picture.shape == (6, 6, 3)

@@ -22,7 +22,6 @@ from FoundationSegLib.prompts.kinds import (
 )
 from FoundationSegLib.prompts.placement import (
     PlacedBox,
-    clip,
     place_box,
     prompt_positions,
     prompts_in_ras,
@@ -286,7 +285,7 @@ def test_a_lasso_must_be_planar():
     assert caught.value.place == "segments[0].prompts[1].points"
 
 
-def test_what_is_clipped_is_noted_where_it_stands():
+def test_prompts_across_the_border_are_told_from_those_outside():
     grid = geometry_from_spacing((12, 20, 30))
     across = ((-4.0, 2.0, 3.0), (14.0, 8.0, 3.0))
     prompts = (
@@ -295,13 +294,10 @@ def test_what_is_clipped_is_noted_where_it_stands():
         BoxPrompt(across),
         PointPrompt(across[1]),
     )
-    wanted = ("prompts[0].points", "prompts[1].points", "prompts[2].corners")
-    assert clip(SegmentPrompts("a", prompts), grid, "s") == tuple(
-        f"s.{place}: clipped to the image" for place in wanted
-    )
+    assert [require_inside(prompt, grid) for prompt in prompts] == [True, True, True, False]
     for prompt in (ScribblePrompt(((-4.0, 2.0, 3.0),)), LassoPrompt(((-4.0, 2.0, 3.0),) * 3)):
         with pytest.raises(PromptError, match="wholly outside") as caught:
-            clip(SegmentPrompts("a", (PointPrompt(across[1]), prompt)), grid, "s")
+            require_inside(prompt, grid, "s.prompts[1]")
         assert caught.value.place == "s.prompts[1].points"
 
 
