@@ -158,6 +158,10 @@ def _ask(
 def _classify_image(options: argparse.Namespace, card: ModelCard, request: ClassifyRequest, client: Client) -> None:
     begin = time.perf_counter()
     volume = _read(options.volume, options)
+    if options.evidence and output_format(options.evidence) != "seg.nrrd":
+        from ..io.writing import check_grid
+
+        check_grid(options.evidence, volume.geometry)
     segment = read_mask(options.segment, options.segment_name, volume.geometry) if options.segment else None
     start_s = time.perf_counter() - begin
     answer = _ask(options, card, request, volume, client, segment)

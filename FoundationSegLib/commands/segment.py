@@ -10,7 +10,9 @@ from typing import Any, get_args
 from ..catalog.catalogue import find_card, read_catalogue, require_adapter
 from ..catalog.model_cards import ModelCard
 from ..engine.propagation import choose_hand_over
-from ..errors import OutputError
+from ..engine.propagation_planning import is_stuck, plan_tracks
+from ..engine.slices import place_on_slices
+from ..errors import OutputError, PromptError
 from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume, require_image
@@ -19,6 +21,7 @@ from ..prompts.capabilities import require_task, require_understood
 from ..prompts.kinds import PromptSet
 from ..prompts.placement import prompts_in_ras, require_inside
 from ..prompts.prompts_file import prompts_to_document
+from ..prompts.translation import translate
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
@@ -155,10 +158,32 @@ def _predict(
         propagation=_propagation(options),
         region=None if options.roi is None else options.roi.box(placed, volume.geometry),
     )
+    _require_reach(request, card, volume)
     require_checkpoint(card, options)
     with ProgressLine() as line:
         client.send_volume(volume)
         return ask(client, request, line.show)
+
+
+def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> None:
+    """Make sure that the range and direction of a propagation lead at least one segment to another slice.
+
+    Raises:
+        PromptError: they do not.
+    """
+    if request.propagation is None or card.sees_volumes:
+        return
+    for n, segment in enumerate(request.segments):
+        prompts = translate(card, segment, volume.geometry, f"segments[{n}]").segment.prompts
+        places = [f"segments[{n}].prompts[{m}]" for m in range(len(prompts))]
+        on_slices, _ = place_on_slices(prompts, places, volume.geometry)
+        tracks = plan_tracks(on_slices, volume.geometry.shape_kji, request.propagation)
+        if not is_stuck(tracks, request.propagation):
+            return
+    raise PromptError(
+        "nothing can be carried on: from the slices of the prompts no other one is reached in that range or direction; "
+        "change --propagate-range or --propagate-direction"
+    )
 
 
 def segment_report(

@@ -29,7 +29,7 @@ from .encoding import Encoder, VectorCache
 from .memory_planning import Cropper, ImagePart, MemoryPlanner, empty_notes, image_part, join_predictions
 from .precision import best_precision, choose_precision
 from .propagation import choose_hand_over, segment
-from .propagation_planning import plan_tracks
+from .propagation_planning import is_stuck, plan_tracks
 from .slice_inference import Prefetcher, SliceInference
 from .slices import place_on_slices
 from .volumes import ViewCache, place_in_volume
@@ -198,6 +198,8 @@ class Engine:
         # A model with a memory starts in the middle of a 3-D box, as its authors do.
         rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
         tracks = [plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule) for on_slices in prompts]
+        stuck = [n for n, of_segment in enumerate(tracks) if is_stuck(of_segment, propagation)]
+        notes += [f"segments[{n}]: carried on to no other slice: none in that range or direction" for n in stuck]
         with framework_errors():
             carried = replace(propagation or Propagation(), hand_over=hand_over)
             segments = segment(inference, tracks, carried, progress)

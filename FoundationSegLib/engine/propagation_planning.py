@@ -117,6 +117,14 @@ def plan_tracks(
     return tracks
 
 
+def is_stuck(tracks: Sequence[Track], propagation: Propagation | None) -> bool:
+    """Return True where the range or direction of a propagation leads 2-D prompts to no slice but their own."""
+    if propagation is None or (propagation.direction == "both" and propagation.start is propagation.stop is None):
+        return False
+    flat = [track for track in tracks if track.is_flat]
+    return bool(flat) and all(len(track.reach) == 1 for track in flat)
+
+
 @dataclass(slots=True)
 class _Draft:
     """A track whose prompt is put together; ``box`` is where the object is, if a box or a mask says so."""

@@ -148,6 +148,35 @@ def test_carrying_on_in_an_impossible_way_is_bad_usage(desk, options, told):
     assert told in desk.err
 
 
+@pytest.mark.parametrize(
+    ("index", "options"),
+    [
+        (2, {"propagate-range": "4:6"}),
+        (4, {"propagate-range": ":2"}),
+        (5, {"propagate-direction": "up"}),
+        (0, {"propagate-direction": "down"}),
+        (3, {"propagate-range": "4:", "propagate-direction": "down"}),
+    ],
+)
+def test_a_propagation_that_leads_nowhere_is_bad_usage(desk, index, options):
+    document = desk.document("Left")
+    document["segments"][0]["prompts"] = [desk.box([[0, 1, index], [5, 6, index]])]
+    desk.segment(prompts=desk.write_prompts(document), **options)
+    desk.assert_refused(2, "nothing can be carried on", "--propagate-range")
+    assert desk.model.encoded == []
+
+
+def test_a_propagation_that_leads_some_segments_nowhere_is_noted(desk):
+    document = desk.document()
+    for segment, (i, j, k) in zip(document["segments"], ((5, 6, 2), (11, 8, 5)), strict=True):
+        segment["prompts"] = [desk.box([[i - 5, j - 5, k], [i, j, k]])]
+    report = desk.folder / "report.json"
+    code = desk.segment(prompts=desk.write_prompts(document), report=report, **{"propagate-range": "1:4"})
+    assert code == 0, desk.err
+    note = "segments[1]: carried on to no other slice: none in that range or direction"
+    assert note in report_of(report)["notes"] and f"note: {note}" in desk.err
+
+
 def test_a_mask_prompt_is_read_from_beside_the_prompts_file(desk):
     """The box-only model is asked with the box around it, as its card says."""
     card = CARD_TOML.replace("dimensions", 'translations = { mask = "box" }\ndimensions')
