@@ -148,20 +148,25 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         self._client: Any = None
         self._cards: Any = None
 
-    def client(self) -> Any:
-        """The client of this logic's worker, which starts with the first request and runs beside Slicer."""
-        if self._client is None:
-            from FoundationSegPanel.settings import open_client, read_settings
+    def installation(self) -> Any:
+        """Return the ``Installation`` that the settings name now: the store of checkpoints and the worker's Python."""
+        from FoundationSegPanel.settings import installation, read_settings
 
-            self._client = open_client(read_settings())
+        return installation(read_settings())
+
+    def client(self) -> Any:
+        """Return the client of this logic's worker, which starts with the first request and runs beside Slicer."""
+        if self._client is None:
+            self._client = self.installation().open_client()
         return self._client
 
     def restartWorker(self) -> None:
-        """End the worker; the next request starts one that goes by the settings as they are then."""
+        """End the worker; the next request starts one that goes by the settings as they are then. Images stay sent."""
         if self._client is not None:
-            from FoundationSegPanel.settings import follow_settings, read_settings
-
-            follow_settings(self._client, read_settings())
+            self._client.stop()
+            client = self.installation().open_client()
+            self._client.settings, self._client.command = client.settings, client.command
+            self._client.inherited = client.inherited
 
     def cleanup(self) -> None:
         """End the worker, if one was started, and let go of its images."""
@@ -208,32 +213,31 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         intensity: str = "auto",
         allowForeign: bool = False,
     ) -> Any:
-        """Segment an image by prompts, a prompts file's path or its content; returns the segmentation node.
+        """Segment an image by prompts, a prompts file's path or its content. Returns the segmentation node.
 
         A segmentation of another image is refused unless ``allowForeign`` is said, here and in what follows.
         """
-        from FoundationSegLib.node_scripting import segment_node
-        from FoundationSegLib.scripting import choose
+        from FoundationSegLib.api import choose
+        from FoundationSegLib.api_nodes import segment_node
 
-        choice = choose(modelId, intensity)
-        return segment_node(volumeNode, prompts, self.client(), choice, segmentationNode, allowForeign)
+        model = choose(modelId, intensity)
+        return segment_node(volumeNode, prompts, self.client(), model, segmentationNode, allowForeign)
 
     def batch(self, volumeNodes: Any, prompts: Any, modelId: str = "lite-medsam", intensity: str = "auto") -> list[Any]:
-        """The same prompts on several images; returns a segmentation node for each."""
-        from FoundationSegLib.node_scripting import segment_nodes
-        from FoundationSegLib.scripting import choose
+        """Give the same prompts on several images. Returns a segmentation node for each."""
+        from FoundationSegLib.api import load_prompts
 
-        return segment_nodes(volumeNodes, prompts, self.client(), choose(modelId, intensity))
+        prompts = load_prompts(prompts)
+        return [self.segment(node, prompts, modelId, intensity=intensity) for node in volumeNodes]
 
     def session(
         self, volumeNode: Any, segmentationNode: Any = None, modelId: str = "lite-medsam", allowForeign: bool = False
     ) -> Any:
-        """A session on nodes, for ``with``: prompt by prompt, with undo and everything that the panel can do."""
-        from FoundationSegLib.node_scripting import NodeSession, make_segmentation
-        from FoundationSegLib.scripting import choose
+        """Open a session on nodes, for ``with``: prompt by prompt, with undo and everything that the panel can do."""
+        from FoundationSegLib.api_nodes import NodeSession, make_segmentation
 
         node = segmentationNode or make_segmentation(volumeNode)
-        return NodeSession(volumeNode, node, self.client(), choose(modelId), allow_foreign=allowForeign)
+        return NodeSession(volumeNode, node, self.client(), modelId, allow_foreign=allowForeign)
 
     def propagate(
         self,
@@ -247,55 +251,43 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         allowForeign: bool = False,
     ) -> None:
         """Carry a segment on through the volume, over the slices from ``start`` to before ``stop``."""
-        from FoundationSegLib.node_scripting import propagate_segment
+        from FoundationSegLib.api_nodes import propagate_node
         from FoundationSegLib.requests.segmentation import Propagation
-        from FoundationSegLib.scripting import choose
 
         propagation = Propagation(start, stop, direction)
-        propagate_segment(
-            volumeNode, segmentationNode, segmentName, self.client(), choose(modelId), propagation, allowForeign
-        )
+        propagate_node(volumeNode, segmentationNode, segmentName, self.client(), modelId, propagation, allowForeign)
 
     def classify(self, volumeNode: Any, labels: Any, modelId: str = "biomedclip", **options: Any) -> Any:
-        """Score labels, a set's id or a list of words; options as ``FoundationSegLib.scripting.classify_volume``'s.
+        """Score labels, a set's id or a list of words; options as ``FoundationSegLib.api.classify``'s.
 
         Research use, not a diagnosis; scores are not calibrated probabilities.
         """
-        from FoundationSegLib.mrml.volumes import volume_from_node
-        from FoundationSegLib.scripting import classify_volume
+        from FoundationSegLib.api import classify
 
-        return classify_volume(volume_from_node(volumeNode), self.client(), modelId, labels, **options)
+        return classify(self.volume(volumeNode), self.client(), modelId, labels, **options)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model, whether it is ready, and what it lacks."""
-        from FoundationSegPanel import model_facade
-
-        return model_facade.models()
+        """List every model, with ``ready`` and what it ``lacks``."""
+        return self.installation().models()
 
     def modelState(self, modelId: str) -> dict[str, Any]:
-        """One model, whether it is ready, and what it lacks."""
-        from FoundationSegPanel import model_facade
-
-        return model_facade.model_state(modelId)
+        """Describe one model, with ``ready`` and what it ``lacks``."""
+        return self.installation().model_state(modelId)
 
     def downloadModel(self, modelId: str, acceptLicense: bool = False) -> None:
         """Download a model's checkpoint, and wait for it; ``acceptLicense`` where its terms have to be accepted."""
-        from FoundationSegPanel import model_facade
-
-        model_facade.download_model(modelId, accept_license=acceptLicense)
+        self.installation().download(modelId, accept_license=acceptLicense)
 
     def removeModel(self, modelId: str) -> int:
-        """Delete what is stored of a model; returns the room that this frees, in bytes."""
-        from FoundationSegPanel import model_facade
-
+        """Delete what is stored of a model. Returns the room that this frees, in bytes."""
         self.restartWorker()
-        return model_facade.remove_model(modelId)
+        return self.installation().remove(modelId)
 
     def diagnosis(self) -> dict[str, Any]:
-        """What somebody who helps needs to know; names no folder and no person. Takes seconds."""
-        from FoundationSegPanel import model_facade
+        """Describe this computer for somebody who helps; names no folder and no person. Takes seconds."""
+        from FoundationSegPanel.settings import software
 
-        return model_facade.diagnosis()
+        return self.installation().diagnosis(software())
 
     def volume(self, volumeNode: Any) -> Any:
         """A volume node as the library's value."""
@@ -353,7 +345,7 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
         """A prompt becomes voxels and a markup; both go with undo, and come back with redo."""
         import numpy as np
 
-        from FoundationSegLib.node_scripting import NodeSession, make_segmentation
+        from FoundationSegLib.api_nodes import NodeSession, make_segmentation
         from FoundationSegLib.prompts.kinds import BoxPrompt
         from FoundationSegLib.session.segments import new_segment
         from FoundationSegLib.session.steps import ModelChoice

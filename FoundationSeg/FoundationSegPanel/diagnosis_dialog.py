@@ -7,13 +7,12 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib import model_management
 from FoundationSegLib.errors import FoundationSegError
 
 from .diagnosis_texts import Fact, as_text, facts
 from .dialogs import fill_row, make_dialog
 from .model_desk import ModelDesk
-from .settings import inherited_environment
+from .settings import software
 from .slots import slot
 
 
@@ -76,14 +75,7 @@ class DiagnosisDialog:
         answer = desk.python if desk.problem is None else desk.problem
         if answer is None:  # the settings were changed meanwhile, and the new Python is still being asked
             return
-        diagnosis = model_management.diagnose(
-            desk.store,
-            answer,
-            is_own_python=desk.settings.is_own_python,
-            software=software(),
-            inherited=inherited_environment(desk.settings),
-        )
-        self._facts = facts(diagnosis.to_document())
+        self._facts = facts(desk.installation.diagnosis(software(), answer))
         self.ui.messageLabel.text = _("The copied text names no folder and no person.")
         self.ui.refreshButton.enabled = True
         self.ui.copyButton.enabled = True
@@ -108,9 +100,3 @@ class DiagnosisDialog:
     def _copy(self) -> None:
         qt.QGuiApplication.clipboard().setText(self.text)
         self.ui.messageLabel.text = _("Copied.")
-
-
-def software() -> list[tuple[str, str]]:
-    """What runs this: Slicer, its revision and its Python."""
-    version = f"{slicer.app.applicationVersion} ({slicer.app.revision})"
-    return [("Slicer", version), (_("Python of Slicer"), sys.version.split()[0])]

@@ -5,12 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from FoundationSegLib import model_management
+from FoundationSegLib.api import (
+    DeviceReport,
+    Installation,
+    PythonReport,
+    Readiness,
+    Store,
+    inspect_python,
+    package_names,
+)
 from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CardError, FoundationSegError
-from FoundationSegLib.installation.inspection import DeviceReport, PythonReport, inspect_python
-from FoundationSegLib.installation.readiness import Readiness
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.maintenance import (
     DownloadRequest,
@@ -20,20 +26,12 @@ from FoundationSegLib.requests.maintenance import (
     PlanPackagesRequest,
     RemoveRequest,
 )
-from FoundationSegLib.worker.process import Timeouts, worker_command
+from FoundationSegLib.worker.process import Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.protocol import Request, task_of
 
 from .background_task import BackgroundTask
-from .settings import (
-    Settings,
-    inherited_environment,
-    open_client,
-    read_settings,
-    store_folder,
-    worker_settings,
-    write_settings,
-)
+from .settings import Settings, installation, read_settings, write_settings
 
 # What is over may be killed, a download goes on where it was, and nothing has to wait for the end of its process.
 _STOP_S = 0.03
@@ -80,13 +78,19 @@ class ModelDesk:
         model_id: the model that it is about, if any.
     """
 
-    def __init__(self, stop_worker: Callable[[], None] = lambda: None, cards: Cards | None = None) -> None:
+    def __init__(
+        self,
+        stop_worker: Callable[[], None] = lambda: None,
+        cards: Cards | None = None,
+        open_client: Callable[[Installation, Timeouts], ProcessClient] = Installation.open_client,
+    ) -> None:
         """Read the settings; nothing is asked yet.
 
         Args:
             stop_worker: ends the panel's own worker, which must not run while packages are installed, and which
                 starts anew with other settings.
             cards: what :func:`read_cards` returned; it is called unless given.
+            open_client: opens the client of a download.
         """
         self.settings = read_settings()
         self.catalogue, self.catalogue_problem = cards or read_cards()
@@ -95,16 +99,21 @@ class ModelDesk:
         self.work = ""
         self.model_id = ""
         self._devices: DeviceReport | None = None
-        self._stop_worker = stop_worker
+        self._stop_worker, self._open_client = stop_worker, open_client
         self._observers: list[Callable[[], None]] = []
         self._inspection, self._task = BackgroundTask(), BackgroundTask()
         self._told: Told | None = None
         self._numbers = 0
 
     @property
-    def store(self) -> model_management.Store:
-        """Where the checkpoints are."""
-        return model_management.open_store(store_folder(self.settings))
+    def installation(self) -> Installation:
+        """The checkpoints and the Python that the settings name."""
+        return installation(self.settings)
+
+    @property
+    def store(self) -> Store:
+        """The store of checkpoints."""
+        return self.installation.store
 
     @property
     def devices(self) -> DeviceReport | None:
@@ -145,20 +154,18 @@ class ModelDesk:
 
     def readiness(self, model_id: str) -> Readiness:
         """What is missing before a model can be used, as far as it is known; quick."""
-        inherited = inherited_environment(self.settings)
-        card = self.catalogue[model_id]
-        return model_management.readiness(card, self.store, self.python, self.settings.device, inherited)
+        return self.installation.readiness(self.catalogue[model_id], self.python)
 
     def removable(self) -> list[tuple[ModelCard, int]]:
         """The models of which anything is stored, with what each takes, in bytes."""
-        return model_management.removable(self.store, self.catalogue.values())
+        return self.installation.removable(self.catalogue.values())
 
     def refresh(self, *, devices: bool = False, on_end: Callable[[], None] = lambda: None) -> None:
         """Ask the worker's Python again what it has; everybody is told at the end.
 
         Slicer's own is asked at once; another Python, and what it can compute on, in a process of its own.
         """
-        names = model_management.package_names(self.catalogue)
+        names = package_names(self.catalogue)
         if self.settings.is_own_python and not devices:
             self._inspection.close()
             self._take_report(inspect_python(names), on_end)
@@ -210,7 +217,7 @@ class ModelDesk:
     def download(self, model_id: str, told: Told, *, accept_license: bool = False) -> None:
         """Begin to download a checkpoint, or what is missing of it."""
         request = DownloadRequest(self._next_number(), model_id, accept_license)
-        self._begin(request, open_client(self.settings, Timeouts(stop_s=_STOP_S)), told, model_id)
+        self._begin(request, self._open_client(self.installation, Timeouts(stop_s=_STOP_S)), told, model_id)
 
     def cancel(self) -> None:
         """Stop what is under way; it fails as cancelled. What has arrived of a download is kept."""
@@ -236,14 +243,11 @@ class ModelDesk:
 
     def _package_client(self) -> ProcessClient:
         """A client of the worker's Python, whose packages it is about."""
-        command = worker_command(self.settings.worker_python)
-        return ProcessClient(
-            worker_settings(self.settings), command, Timeouts(stop_s=_STOP_S), inherited_environment(self.settings)
-        )
+        return self.installation.open_client(Timeouts(stop_s=_STOP_S))
 
     def _store_client(self) -> ProcessClient:
         """A client of Slicer's own Python: checkpoints can be moved where the worker's Python is missing."""
-        return ProcessClient(worker_settings(self.settings), worker_command(), Timeouts(stop_s=_STOP_S))
+        return replace(self.installation, python="", inherited=None).open_client(Timeouts(stop_s=_STOP_S))
 
     def _begin(self, request: Request, client: ProcessClient, told: Told, model_id: str = "") -> None:
         """Begin a request; it takes the place of the one under way."""

@@ -7,12 +7,12 @@ import qt
 import slicer
 import vtk
 
+from FoundationSegLib.api_nodes import make_segmentation
 from FoundationSegLib.desk import Desk, Told
 from FoundationSegLib.desk_actions import select
 from FoundationSegLib.errors import FoundationSegError
 from FoundationSegLib.mrml.reference_image import belongs_to
 from FoundationSegLib.mrml.scene import Observers
-from FoundationSegLib.node_scripting import make_segmentation
 from FoundationSegLib.session.segment_store import OverlapPolicy
 from FoundationSegLib.session.steps import ModelChoice
 

@@ -1,6 +1,7 @@
 """The module's settings: what belongs to this computer and its user, not to a scene. Kept by Qt, read as a value."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,11 +9,10 @@ from typing import Any
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
-from FoundationSegLib.model_management import open_store
+from FoundationSegLib.api import Installation
 from FoundationSegLib.requests.worker_settings import DeviceChoice, MemoryBudget, WorkerSettings
-from FoundationSegLib.worker.process import Timeouts, worker_command
-from FoundationSegLib.worker.process_client import ProcessClient
 
 _GROUP = "FoundationSeg"
 DEVICES: tuple[DeviceChoice, ...] = ("auto", "cuda", "mps", "cpu")
@@ -92,12 +92,7 @@ def _key(name: str) -> str:
     return f"{_GROUP}/{first}{''.join(word.capitalize() for word in others)}"
 
 
-def store_folder(settings: Settings) -> Path | None:
-    """Where the checkpoints are; None for the usual folder."""
-    return Path(settings.store_folder) if settings.store_folder else None
-
-
-def inherited_environment(settings: Settings) -> dict[str, str] | None:
+def _inherited_environment(settings: Settings) -> dict[str, str] | None:
     """What the worker's process starts with: of another Python, the environment from before Slicer's launcher.
 
     None for Slicer's own Python, which needs what the launcher has set.
@@ -108,31 +103,22 @@ def inherited_environment(settings: Settings) -> dict[str, str] | None:
     return {name: value for name, value in before.items() if name not in _OF_SLICERS_PYTHON}
 
 
-def worker_settings(settings: Settings) -> WorkerSettings:
-    """What the worker is told when it starts.
+def installation(settings: Settings) -> Installation:
+    """Return the checkpoints and the Python that the settings name.
 
     The folder is always named: another Python may have another environment, and so another usual folder.
     """
-    return WorkerSettings(
+    folder = Path(settings.store_folder) if settings.store_folder else None
+    worker_settings = WorkerSettings(
         device=settings.device,
-        store_folder=open_store(store_folder(settings)).folder,
+        store_folder=Installation(WorkerSettings(store_folder=folder)).store.folder,
         encode_ahead=settings.encode_ahead,
         budget=MemoryBudget.within(settings.memory_mb << 20),
     )
+    return Installation(worker_settings, settings.worker_python, _inherited_environment(settings))
 
 
-def follow_settings(client: ProcessClient, settings: Settings) -> None:
-    """End a client's worker; the next request starts one as the settings say. Images stay registered."""
-    client.stop()
-    made = open_client(settings)
-    client.settings, client.command, client.inherited = made.settings, made.command, made.inherited
-
-
-def open_client(settings: Settings, timeouts: Timeouts | None = None) -> ProcessClient:
-    """A client whose worker starts, with the first request, as the settings say."""
-    return ProcessClient(
-        worker_settings(settings),
-        worker_command(settings.worker_python),
-        timeouts or Timeouts(),
-        inherited_environment(settings),
-    )
+def software() -> list[tuple[str, str]]:
+    """Return the versions of Slicer and its Python, for a diagnosis."""
+    version = f"{slicer.app.applicationVersion} ({slicer.app.revision})"
+    return [("Slicer", version), (_("Python of Slicer"), sys.version.split()[0])]

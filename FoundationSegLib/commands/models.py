@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..api import describe
 from ..catalog.catalogue import find_card, has_adapter, read_catalogue
 from ..catalog.class_lists import classes_of
 from ..catalog.model_cards import CheckpointFile, ModelCard
@@ -14,7 +15,6 @@ from ..errors import CheckpointError, InputError
 from ..hub.exchange import export_checkpoint, import_checkpoint
 from ..hub.plan import RemovalPlan, plan_partial_removal, plan_removal, remove
 from ..hub.store import Store, default_store_folder
-from ..model_management import describe
 from ..progress import Progress, bytes_text
 from .arguments import path_argument
 from .downloads import run_download, run_plan, size_text, source_text

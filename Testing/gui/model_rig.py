@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from FoundationSegLib.api import Installation
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.hub.store import STORE_VARIABLE
+from FoundationSegLib.worker.process import Timeouts
+from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, tell_processes
 from Testing.unit.hub.loopback_hub import LoopbackHub, run_hub
 from Testing.unit.worker import hub_worker
@@ -121,12 +124,14 @@ class ModelRig:
 
     def open(self) -> Any:
         """The model desk, with a worker for downloads that can meet a full disk."""
-        from FoundationSegPanel import settings
         from FoundationSegPanel.model_desk import ModelDesk
 
-        self.patch.setattr(settings, "worker_command", lambda python="": hub_worker.command(self.full_disk))
-        self.models.append(ModelDesk(self._stop))
+        self.models.append(ModelDesk(self._stop, open_client=self._open_client))
         return self.models[-1]
+
+    def _open_client(self, installation: Installation, timeouts: Timeouts) -> ProcessClient:
+        command = hub_worker.command(self.full_disk)
+        return ProcessClient(installation.settings, command, timeouts, installation.inherited)
 
     def _stop(self) -> None:
         self.stopped += 1

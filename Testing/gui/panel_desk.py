@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 
+from FoundationSegLib.api import Installation
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import add_volume_node
@@ -22,11 +23,11 @@ class PanelDesk:
     def __init__(self, desk, monkeypatch):
         self.desk, self.client = desk, DeskClient()
         monkeypatch.syspath_prepend(str(MODULE.parent))
-        from FoundationSegPanel import model_desk, settings
+        from FoundationSegPanel import model_desk
 
         from FoundationSegLib.installation.readiness import Readiness
 
-        monkeypatch.setattr(settings, "open_client", lambda _settings: self.client)
+        monkeypatch.setattr(Installation, "open_client", lambda _installation: self.client)
         monkeypatch.setattr(model_desk.ModelDesk, "readiness", lambda _desk, model_id: Readiness(model_id, ()))
         self.volume_node = self.add_volume("CT")
         self.widget = desk.open_module(MODULE)

@@ -1,10 +1,14 @@
-"""The module as it is: loaded, built, tested by its own test, closed."""
+"""The module as it is: loaded, built, tested by its own test, closed; and its logic's models."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import slicer
+
+from FoundationSegLib.errors import CheckpointError, InputError, UnknownModelError
+from Testing.gui.model_rig import MUST_ACCEPT, NEEDS_NOTHING
 
 MODULE = Path(__file__).resolve().parents[2] / "FoundationSeg" / "FoundationSeg.py"
 
@@ -65,3 +69,37 @@ def test_an_old_slicer_is_told(desk):
         widget.enter()
     finally:
         application.write_property("minorVersion", 12)
+
+
+@pytest.fixture
+def logic(rig):
+    rig.card(MUST_ACCEPT, NEEDS_NOTHING)
+    return rig.desk.open_module(MODULE).logic
+
+
+def test_a_model_comes_and_goes_by_the_logic(logic):
+    assert [lack["need"] for lack in logic.modelState("far")["lacks"]] == ["license", "weights"]
+    with pytest.raises(CheckpointError, match="licence"):
+        logic.downloadModel("far")
+    logic.downloadModel("far", acceptLicense=True)
+    assert logic.modelState("far")["ready"]
+    assert next(model for model in logic.models() if model["id"] == "far") == logic.modelState("far")
+    assert logic.removeModel("far") > 2_000_000
+    assert not logic.modelState("far")["ready"]
+    with pytest.raises(UnknownModelError):
+        logic.modelState("sam3")
+
+
+def test_the_logic_goes_by_the_panels_settings(logic, rig, tmp_path):
+    from FoundationSegPanel.settings import Settings, write_settings
+
+    rig.light_torch()
+    write_settings(Settings(store_folder=str(tmp_path / "elsewhere")))
+    logic.downloadModel("far", acceptLicense=True)
+    assert (tmp_path / "elsewhere" / "models" / "far").is_dir()
+    document = logic.diagnosis()
+    assert document["software"]["Slicer"] == "5.12.3 (34000)"
+    assert str(tmp_path) not in json.dumps(document)
+    write_settings(Settings(worker_python="/no/such/python"))
+    with pytest.raises(InputError, match="cannot be started"):
+        logic.models()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from FoundationSegLib.requests.worker_settings import MemoryBudget
-from FoundationSegLib.worker.process import worker_command
 
 
 @pytest.fixture
@@ -53,22 +52,20 @@ def test_what_somebody_has_spoilt_counts_as_not_set(settings, key, value, field,
 
 def test_the_worker_is_told_what_was_chosen(settings, tmp_path):
     chosen = settings.Settings("", "cpu", 2048, str(tmp_path), False)
-    told = settings.worker_settings(chosen)
-    assert (told.device, told.store_folder, told.encode_ahead) == ("cpu", tmp_path, False)
-    assert told.budget == MemoryBudget.within(2048 << 20)
-    assert settings.worker_settings(replace(chosen, store_folder="")).store_folder == Path(
-        os.environ["FOUNDATIONSEG_STORE"]
-    ), "another Python may have another usual folder"
+    sent = settings.installation(chosen).settings
+    assert (sent.device, sent.store_folder, sent.encode_ahead) == ("cpu", tmp_path, False)
+    assert sent.budget == MemoryBudget.within(2048 << 20)
+    usual = settings.installation(replace(chosen, store_folder="")).settings.store_folder
+    assert usual == Path(os.environ["FOUNDATIONSEG_STORE"]), "another Python may have another usual folder"
 
 
 def test_slicers_python_gets_slicers_environment_and_another_does_not(settings, rig):
-    rig.patch.setattr(settings, "worker_command", worker_command)
     rig.patch.setenv("PYTHONHOME", "/slicer")
     rig.patch.setenv("OF_THE_USER", "yes")
-    own = settings.open_client(settings.Settings())
+    own = settings.installation(settings.Settings()).open_client()
     assert own.command[0] == sys.executable
     assert own.inherited is None
-    other = settings.open_client(settings.Settings("/opt/python"))
+    other = settings.installation(settings.Settings("/opt/python")).open_client()
     assert other.command[0] == "/opt/python"
     assert other.inherited["OF_THE_USER"] == "yes"
     assert "PYTHONHOME" not in other.inherited

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from FoundationSegLib.api_nodes import NodeSession, make_segmentation, propagate_node, segment_node
 from FoundationSegLib.desk_actions import give
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.reference_image import belongs_to, own_segmentation, reference_image
 from FoundationSegLib.mrml.volumes import add_volume_node
-from FoundationSegLib.node_scripting import NodeSession, make_segmentation, propagate_segment, segment_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segments import next_segment
 from Testing.mrml.conftest import AWKWARD
@@ -123,7 +123,7 @@ def test_scripts_say_so_explicitly(worked, copy_node, call, script_client):
     calls = {
         "segment": lambda **more: segment_node(copy_node, PROMPTS, script_client, SLICES, node, **more),
         "session": lambda **more: NodeSession(copy_node, node, script_client, SLICES, **more).close(),
-        "propagate": lambda **more: propagate_segment(copy_node, node, "Segment", script_client, SLICES, **more),
+        "propagate": lambda **more: propagate_node(copy_node, node, "Segment", script_client, SLICES, **more),
     }
     worked[0].leave()
     with pytest.raises(InputError, match="belongs to the image 'CT'"):

@@ -29,7 +29,7 @@ from FoundationSegLib.worker.client import InlineClient
 from Testing.mrml.random_geometries import add_parent
 from Testing.unit.session.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
 from Testing.unit.session.session_machine import Machine
-from Testing.unit.test_scripting import FakeEngine
+from Testing.unit.test_api import FakeEngine
 
 
 @pytest.fixture

@@ -49,9 +49,8 @@ CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", 
 PANEL_SIDE = (
     f"{LIBRARY}.desk",
     f"{LIBRARY}.desk_actions",
-    f"{LIBRARY}.scripting",
-    f"{LIBRARY}.node_scripting",
-    f"{LIBRARY}.model_management",
+    f"{LIBRARY}.api",
+    f"{LIBRARY}.api_nodes",
     f"{LIBRARY}.__version__",
     "FoundationSegPanel",
     "FoundationSeg.FoundationSegPanel",
@@ -89,11 +88,11 @@ LAW = {
         (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
     ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
-    f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE)),
-    f"{LIBRARY}.node_scripting": Rule((f"{LIBRARY}.scripting", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
+    f"{LIBRARY}.api": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, INSTALLATION, HUB, *CLIENT_SIDE)),
+    f"{LIBRARY}.api_nodes": Rule((f"{LIBRARY}.api", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
+    f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.api",)),
     f"{LIBRARY}.desk": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
     f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", *VALUES, SESSION, MRML)),
-    f"{LIBRARY}.model_management": Rule((f"{LIBRARY}.__version__", *VALUES, INSTALLATION, HUB, *CLIENT_SIDE)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
     "FoundationSeg": Rule(
         (*VALUES, SESSION, INSTALLATION, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk"),
@@ -107,7 +106,7 @@ LIGHT = {
     WORKER: {LIBRARY},
     f"{ENGINE}.engine": {LIBRARY},
     f"{LIBRARY}.commands.cli": {LIBRARY},
-    f"{LIBRARY}.model_management": {LIBRARY},
+    f"{LIBRARY}.api": {LIBRARY},
 }
 
 

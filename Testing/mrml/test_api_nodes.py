@@ -4,22 +4,15 @@ import json
 
 import pytest
 
+from FoundationSegLib.api_nodes import NodeSession, make_segmentation, propagate_node, segment_node
 from FoundationSegLib.errors import InferenceError, InputError, PromptError
-from FoundationSegLib.node_scripting import (
-    NodeSession,
-    make_segmentation,
-    propagate_segment,
-    segment_node,
-    segment_nodes,
-)
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segments import new_segment
 from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.client import InlineClient
-from Testing.mrml.slice_rig import add_volume
 from Testing.unit.session.session_cases import SLICES
-from Testing.unit.test_scripting import FakeEngine
+from Testing.unit.test_api import FakeEngine
 
 PROMPTS = {
     "version": 1,
@@ -54,12 +47,6 @@ def test_prompts_become_a_segmentation(volume_node, client, tmp_path, form):
     assert not client.engine.volumes, "the image is let go"
 
 
-def test_several_images(scene, volume_node, client):
-    other = add_volume(scene)
-    found = segment_nodes([volume_node, other], PROMPTS, client, SLICES)
-    assert [names(node) for node in found] == [["Liver"], ["Liver"]]
-
-
 def test_a_failure_leaves_nothing_behind(scene, volume_node):
     before = scene.GetNumberOfNodes()
     with pytest.raises(InferenceError):
@@ -85,11 +72,10 @@ def test_an_existing_segmentation_is_gone_on_with(volume_node, client):
 
 def test_propagation_by_name(volume_node, client):
     node = segment_node(volume_node, PROMPTS, client, SLICES)
-    propagate_segment(volume_node, node, "Liver", client, SLICES, Propagation(1, 4))
+    propagate_node(volume_node, node, "Liver", client, SLICES, Propagation(1, 4))
     assert voxels(node, volume_node, "Liver", client) == 36
-    for wrong in ("Spleen",):
-        with pytest.raises(InputError, match="0 segments"):
-            propagate_segment(volume_node, node, wrong, client, SLICES)
+    with pytest.raises(InputError, match="0 segments"):
+        propagate_node(volume_node, node, "Spleen", client, SLICES)
 
 
 def test_prompts_are_markups_with_the_segmentation(scene, volume_node, client):

@@ -1,0 +1,513 @@
+"""Segmentation, classification and models for scripts. Every function returns when its answer is there.
+
+Images and segments are plain values here; :mod:`.api_nodes` does the same on nodes of Slicer's scene. A script that
+predicts opens a worker first, and closes it at the end::
+
+    from contextlib import closing
+    from FoundationSegLib.api import Installation, segment
+    from FoundationSegLib.io.images import read_volume
+
+    volume = read_volume(Path("ct.nii.gz"))
+    with closing(Installation().open_client()) as client:
+        session = segment(volume, "prompts.json", client, "lite-medsam")
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from secrets import randbits
+from typing import Any
+
+from . import __version__
+from .catalog.catalogue import find_card, has_adapter, read_catalogue
+from .catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
+from .catalog.model_cards import ModelCard
+from .codec import to_document
+from .errors import FoundationSegError, InputError
+from .hub.fetch import is_accepted, must_accept, require_fetchable
+from .hub.hugging_face import has_login
+from .hub.plan import plan_removal, remove
+from .hub.store import Store, default_store_folder, free_bytes
+from .imaging.volume import Volume
+from .installation.inspection import DeviceReport, PythonReport, has_nvidia_driver, inspect_python, without_paths
+from .installation.packages import FROM_EXTENSION, PackagePlan, canonical, requirement_name, requirements_of
+from .installation.readiness import Lack, Readiness, Step, Stored, assess, next_step
+from .progress import ProgressReport
+from .prompts.kinds import PromptSet
+from .prompts.prompts_file import parse_prompts, read_prompts
+from .prompts.regions import Region
+from .requests.classification import ClassifyRequest, EvidenceWish, Subject
+from .requests.classification_answer import Classification
+from .requests.maintenance import DownloadRequest, InspectRequest
+from .requests.scoring import Aggregation, Scoring
+from .requests.segmentation import Propagation
+from .requests.worker_settings import WorkerSettings
+from .session.segment_store import ArrayStore, Options, Outcome, PromptStore, SegmentStore
+from .session.segments import SegmentSession, import_prompts
+from .session.session import Session
+from .session.steps import ModelChoice
+from .worker.client import Client, OnProgress, ask, finish
+from .worker.process import Timeouts, wants_offline, worker_command
+from .worker.process_client import ProcessClient
+
+# What the panel shows of packages and readiness comes from here, so that it needs nothing of `installation` and `hub`.
+__all__ = [
+    "FROM_EXTENSION",
+    "DeviceReport",
+    "Installation",
+    "Lack",
+    "PackagePlan",
+    "PythonReport",
+    "Readiness",
+    "Step",
+    "Store",
+    "canonical",
+    "choose",
+    "choose_labels",
+    "classify",
+    "describe",
+    "download",
+    "find_segment",
+    "has_nvidia_driver",
+    "inspect_python",
+    "load_prompts",
+    "models",
+    "next_step",
+    "open_session",
+    "package_names",
+    "propagate",
+    "requirement_name",
+    "segment",
+    "segment_volumes",
+]
+
+Model = ModelChoice | ModelCard | str
+Prompts = PromptSet | dict[str, Any] | Path | str
+_DIAGNOSED = ("torchvision", "SimpleITK", "safetensors", "pip")  # beside the packages that some model needs
+
+
+def ignore(_: object) -> None:
+    """Let an outcome pass."""
+
+
+# Segmentation
+
+
+def choose(model: Model, intensity: str = "auto", region: Region | None = None) -> ModelChoice:
+    """Choose a model by its id or card, with the intensity policy and the region of the image that it sees.
+
+    Example::
+
+        model = choose("lite-medsam", intensity="ct-lung")
+
+    Raises:
+        UnknownModelError: no card has that id.
+    """
+    if isinstance(model, ModelChoice):
+        return model
+    return ModelChoice.of(_card(model), intensity, region)
+
+
+def load_prompts(prompts: Prompts) -> PromptSet:
+    """Read prompts from a ``prompts.json`` file, or from its decoded content; a prompt set is returned as it is.
+
+    Raises:
+        InputError, PromptError: they cannot be read, or make no sense.
+    """
+    if isinstance(prompts, PromptSet):
+        return prompts
+    return parse_prompts(prompts) if isinstance(prompts, dict) else read_prompts(Path(prompts))
+
+
+def open_session(
+    volume: Volume,
+    client: Client,
+    model: Model,
+    store: SegmentStore | None = None,
+    prompt_store: PromptStore | None = None,
+    on_outcome: Callable[[Outcome], None] = ignore,
+) -> Session:
+    """Open a session: prompt by prompt, with undo. Its methods wait, and raise what the request failed with.
+
+    Much may be deleted without being asked for: a script means what it says (``session.options.ask_above``).
+
+    Example::
+
+        session = open_session(volume, client, "lite-medsam")
+        liver = new_segment(session, "Liver")
+        liver.add(BoxPrompt(((-53.0, -30.0, 5.0), (-111.0, -90.0, 25.0))))
+        session.undo(liver.segment_id)
+
+    Args:
+        volume: the image.
+        client: answers the requests; it is sent the image.
+        model: a model's id, its card, or a choice by :func:`choose`.
+        store: keeps the segments; plain arrays unless given.
+        prompt_store: keeps the steps with them.
+        on_outcome: called with everything that happens.
+    """
+    return Session(
+        volume,
+        store or ArrayStore(volume.geometry),
+        client,
+        Options(choose(model), ask_above=None),
+        on_outcome,
+        partial(finish, client=client),
+        prompt_store=prompt_store,
+        version=__version__,
+    )
+
+
+def segment(volume: Volume, prompts: Prompts, client: Client, model: Model) -> Session:
+    """Segment an image by prompts. Returns the session, in which the segments are.
+
+    Example::
+
+        session = segment(volume, "prompts.json", client, "lite-medsam")
+
+    Raises:
+        FoundationSegError: the prompts make no sense, or whatever the request failed with.
+    """
+    prompt_set = load_prompts(prompts)
+    session = open_session(volume, client, model)
+    import_prompts(session, prompt_set)
+    return session
+
+
+def segment_volumes(volumes: Iterable[tuple[Volume, Prompts]], client: Client, model: Model) -> Iterator[Session]:
+    """Segment several images, one after the other; the client drops an image when the next one is asked for.
+
+    Example::
+
+        images = ((read_volume(path), "prompts.json") for path in Path("scans").glob("*.nii.gz"))
+        for session in segment_volumes(images, client, "lite-medsam"):
+            print(session.volume.name)
+
+    Raises:
+        FoundationSegError: whatever the request of an image failed with; the images before it are finished.
+    """
+    for volume, prompts in volumes:
+        try:
+            yield segment(volume, prompts, client, model)
+        finally:
+            client.remove_volume(volume.key)
+
+
+def find_segment(session: Session, name: str) -> SegmentSession:
+    """Find the segment of a name.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    keys = [key for key in session.segment_ids if session.segment_name(key) == name]
+    if len(keys) != 1:
+        raise InputError(f"{len(keys)} segments are called {name!r}: name one that is there once")
+    return SegmentSession(session, keys[0])
+
+
+def propagate(session: Session, name: str, propagation: Propagation | None = None) -> None:
+    """Carry a segment on through the volume from its prompts, or from the slices that were drawn by hand.
+
+    Example::
+
+        propagate(session, "Liver", Propagation(start=10, stop=40, direction="up"))
+
+    Raises:
+        InputError: there is no such segment, or nothing to start from.
+        FoundationSegError: whatever the request failed with.
+    """
+    find_segment(session, name).propagate(propagation)
+
+
+# Classification
+
+
+def classify(
+    volume: Volume,
+    client: Client,
+    model: ModelCard | str,
+    labels: LabelSet | str | Sequence[str],
+    *,
+    subject: Subject | None = None,
+    intensity: str = "auto",
+    scoring: Scoring | None = None,
+    aggregation: Aggregation | None = None,
+    evidence: EvidenceWish | None = None,
+    on_progress: OnProgress | None = None,
+) -> Classification:
+    """Score labels in words on a volume, some of its slices, a region or a segment.
+
+    Research use, not a diagnosis; scores are not calibrated probabilities. The client keeps the image: another question
+    about it does not encode it again. Drop it by ``client.remove_volume(volume.key)``.
+
+    Example::
+
+        answer = classify(volume, client, "biomedclip", ["liver", "kidney"])
+        print(answer.verdict)
+
+    Args:
+        volume: the image.
+        client: answers the request.
+        model: the model's id or card.
+        labels: a set of labels, the id of one, or the user's own words, of which one holds at most.
+        subject: the part of the image; all slices across k, unless given.
+        intensity: the intensity policy.
+        scoring, aggregation: how scores are made, and those of several slices joined.
+        evidence: the label to show evidence for, if any.
+        on_progress: called with each report.
+
+    Raises:
+        FoundationSegError: whatever the request failed with.
+    """
+    client.send_volume(volume)
+    request = ClassifyRequest(
+        request_id=randbits(48),
+        model_id=_card(model).id,
+        volume_key=volume.key,
+        labels=choose_labels(labels),
+        subject=subject or Subject(),
+        intensity=intensity,
+        scoring=scoring or Scoring(),
+        aggregation=aggregation or Aggregation(),
+        evidence=evidence,
+    )
+    return ask(client, request, on_progress)
+
+
+def choose_labels(labels: LabelSet | str | Sequence[str]) -> LabelSet:
+    """Choose a set of labels by its id, or make one of the user's own words.
+
+    Raises:
+        InputError: no set has that id, or the words are no labels.
+    """
+    if isinstance(labels, LabelSet):
+        return labels
+    return find_label_set(read_label_sets(), labels) if isinstance(labels, str) else label_set_of(labels)
+
+
+# Models
+
+
+def models() -> list[dict[str, Any]]:
+    """List every model as ``models list --json`` does, with ``ready`` and what it ``lacks``, on this Python.
+
+    Example::
+
+        ready = [model["id"] for model in models() if model["ready"]]
+    """
+    return Installation().models()
+
+
+def download(
+    model_id: str, *, accept_license: bool = False, on_progress: Callable[[ProgressReport], None] | None = None
+) -> None:
+    """Download a model's checkpoint into the user's store; one that is there is left alone.
+
+    Example::
+
+        download("lite-medsam")
+
+    Raises: as :meth:`Installation.download`.
+    """
+    Installation().download(model_id, accept_license=accept_license, on_progress=on_progress)
+
+
+def describe(card: ModelCard, store: Store) -> dict[str, Any]:
+    """Return a card's line in ``models list --json``.
+
+    ``runnable`` says whether this version can run it. ``bytes`` counts what is known of the download: ``bytes_known``
+    is false where a file is missing from it. ``unverified`` names the fields that are not certain.
+    """
+    return {
+        "id": card.id,
+        "title": card.title,
+        "task": card.task,
+        "family": card.family,
+        "prompts": list(card.prompts),
+        "dimensions": list(card.dimensions),
+        "license": card.license.name,
+        "commercial_use": card.license.commercial_use,
+        "gated": card.gated,
+        "status": store.status(card),
+        "bytes": card.source.bytes,
+        "bytes_known": card.source.bytes_known,
+        "runnable": has_adapter(card),
+        "must_accept": card.license.must_accept,
+        "unverified": list(card.unverified),
+    }
+
+
+def package_names(catalogue: Mapping[str, ModelCard]) -> tuple[str, ...]:
+    """Name every package that some model needs, and some that a diagnosis names; each once."""
+    requirements = (text for card in catalogue.values() for text in requirements_of(card, to_download=True))
+    return tuple(dict.fromkeys([*map(requirement_name, requirements), *_DIAGNOSED]))
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The checkpoints on this computer, and the Python that runs the models.
+
+    Example::
+
+        installation = Installation(WorkerSettings(device="cpu"), python="/opt/torch/bin/python")
+        print(installation.model_state("medsam")["lacks"])
+
+    Attributes:
+        settings: device, memory, and the folder of the checkpoints.
+        python: the program; empty for the running Python.
+        inherited: the environment that the worker starts with, where a login may be; this process's own for None.
+    """
+
+    settings: WorkerSettings = field(default_factory=WorkerSettings)
+    python: str = ""
+    inherited: Mapping[str, str] | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store of checkpoints, in the user's usual folder unless the settings name another."""
+        return Store(self.settings.store_folder or default_store_folder())
+
+    def open_client(self, timeouts: Timeouts | None = None) -> ProcessClient:
+        """Open a client. Its worker starts with the first request; close the client at the end."""
+        return ProcessClient(self.settings, worker_command(self.python), timeouts or Timeouts(), self.inherited)
+
+    def inspect(self, *, devices: bool = False) -> PythonReport:
+        """Look up the packages of this Python: about 0.1 s where that is not the running one.
+
+        With ``devices`` also what PyTorch can compute on, for which it is imported there: seconds.
+
+        Raises:
+            InputError: there is no such Python, or it is none.
+        """
+        names = package_names(read_catalogue())
+        if not self.python and not devices:
+            return inspect_python(names)
+        with closing(self.open_client()) as client:
+            report: PythonReport = ask(client, InspectRequest(1, names, devices))
+        return report
+
+    def readiness(self, card: ModelCard, report: PythonReport | None) -> Readiness:
+        """Assess what is missing before a model can be used; nothing of packages without a report on the Python."""
+        store = self.store
+        stored = Stored(
+            store.status(card),
+            store.bytes_here(card),
+            free_bytes(store.folder),
+            must_accept(card),
+            is_accepted(store, card),
+            has_login(self.inherited),
+        )
+        return assess(card, report, stored, self.settings.device)
+
+    def models(self) -> list[dict[str, Any]]:
+        """List every model as :func:`models` does, on this Python.
+
+        Raises:
+            InputError: this Python gives no answer.
+        """
+        report = self.inspect()
+        return [self._state(card, report) for card in read_catalogue().values()]
+
+    def model_state(self, model_id: str) -> dict[str, Any]:
+        """Describe one model, as :meth:`models` does.
+
+        Raises:
+            UnknownModelError: no card has that id.
+            InputError: this Python gives no answer.
+        """
+        return self._state(_card(model_id), self.inspect())
+
+    def _state(self, card: ModelCard, report: PythonReport) -> dict[str, Any]:
+        readiness = self.readiness(card, report)
+        lacks = [{"need": lack.need, "bytes": lack.bytes, "items": list(lack.items)} for lack in readiness.lacks]
+        return describe(card, self.store) | {"ready": readiness.is_ready, "lacks": lacks}
+
+    def download(
+        self,
+        model_id: str,
+        *,
+        accept_license: bool = False,
+        on_progress: Callable[[ProgressReport], None] | None = None,
+        client: Client | None = None,
+    ) -> None:
+        """Download a model's checkpoint, by a worker of its own unless a client is given.
+
+        Args:
+            model_id: the card's id.
+            accept_license: the user accepts the model's terms now.
+            on_progress: called with each report.
+            client: downloads in place of a worker of its own; another request of it fails as cancelled.
+
+        Raises:
+            UnknownModelError: no card has that id.
+            CheckpointError: its terms have to be accepted first, or the download fails; what has arrived is kept.
+        """
+        card = _card(model_id)
+        require_fetchable(card, accept_license=accept_license, store=self.store)
+        request = DownloadRequest(1, card.id, accept_license)
+        if client is not None:
+            ask(client, request, on_progress)
+            return
+        with closing(self.open_client()) as own_client:
+            ask(own_client, request, on_progress)
+
+    def remove(self, model_id: str) -> int:
+        """Remove everything that is stored of a model. Returns the room that this frees, in bytes.
+
+        Raises:
+            UnknownModelError: no card has that id.
+            CheckpointError: another program is downloading it right now, or a folder cannot be removed.
+        """
+        card, store = _card(model_id), self.store
+        plan = plan_removal(store, card)
+        if plan.folders:
+            remove(store, card, plan)
+        return plan.bytes_freed
+
+    def removable(self, cards: Iterable[ModelCard]) -> list[tuple[ModelCard, int]]:
+        """List the models of which anything is stored, with what each takes, in bytes."""
+        plans = [(card, plan_removal(self.store, card)) for card in cards]
+        return [(card, plan.bytes_freed + plan.bytes_shared) for card, plan in plans if plan.folders]
+
+    def diagnosis(
+        self,
+        software: Sequence[tuple[str, str]] = (),
+        report: PythonReport | FoundationSegError | None = None,
+    ) -> dict[str, Any]:
+        """Describe this computer as JSON values for somebody who helps. Names no folder and no person.
+
+        Args:
+            software: names and versions of what runs this.
+            report: the answer of the Python, or why there is none; asked for unless given, which takes seconds.
+        """
+        if report is None:
+            try:
+                report = self.inspect(devices=True)
+            except FoundationSegError as error:
+                report = error
+        python, problem = None, ""
+        if isinstance(report, FoundationSegError):
+            problem = without_paths(str(report))
+        else:
+            python = to_document(report)
+            if python["devices"] is not None:  # texts of other programs
+                python["devices"]["problem"] = without_paths(python["devices"]["problem"])
+        store = self.store
+        stored = self.removable(read_catalogue().values())
+        return {
+            "software": dict([("FoundationSeg", __version__), *software]),
+            "python": python,
+            "problem": problem,
+            "is_own_python": not self.python,
+            "store_bytes": sum(size for _, size in stored),
+            "free_bytes": free_bytes(store.folder),
+            "store_is_usual": store.folder == default_store_folder(),
+            "models": {card.id: store.status(card) for card, _ in stored},
+            "is_offline": wants_offline(self.inherited),
+        }
+
+
+def _card(model: ModelCard | str) -> ModelCard:
+    return model if isinstance(model, ModelCard) else find_card(read_catalogue(), model)
