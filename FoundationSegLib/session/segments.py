@@ -42,7 +42,6 @@ class SegmentSession:
     @property
     def steps(self) -> Steps:
         """All steps of the segment, written ones first, then those that wait for an answer."""
-        self.session.history.record(self.segment_id)
         return self.session.steps(self.segment_id)
 
     @property

@@ -186,8 +186,12 @@ class Session:
         return segment_id in self.segment_ids and self.history.last_change(segment_id) is not None
 
     def steps(self, segment_id: str) -> Steps:
-        """The steps of a segment that the session met, written ones first, then those that wait for an answer."""
-        steps = self.history.records[segment_id].state.steps
+        """The steps of a segment, written ones first, then those that wait for an answer.
+
+        Raises:
+            GoneError: the segment was deleted.
+        """
+        steps = self.history.record(segment_id).state.steps
         for action in self._queue:
             more = action.intents.get(segment_id, ())
             steps = more if action.is_replay and more else (*steps, *more)

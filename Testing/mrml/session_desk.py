@@ -24,6 +24,8 @@ class Desk:
             Options(choice, ask_above=None),
             on_outcome=self.outcomes.append,
             on_request=self.client.on_request,
+            prompt_store=self.prompts,
+            version="0",
         )
         self.client.session = self.session
         self.prompts.follow(self.session)

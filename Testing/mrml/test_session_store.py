@@ -57,6 +57,7 @@ def session(store, client):
         Options(SLICES),
         on_outcome=outcomes.append,
         on_request=client.on_request,
+        version="0",
     )
     client.session, client.outcomes = session, outcomes
     return session
@@ -303,7 +304,7 @@ def test_the_readmes_script_for_slicer(segmentation_node, volume_node, capsys):
     exec(script, names)
     assert names["timer"].is_on
     while names["timer"].is_on:
-        names["pump"].tick()
+        names["poller"].tick()
     store = names["store"]
     assert store.read(store.segment_ids[0], store.geometry.box).sum() == 25
     assert "predicted" in capsys.readouterr().out
