@@ -81,6 +81,12 @@ def partial_bytes(store, card):
     return sum(path.stat().st_size for path in store.model_folder(card).glob("incoming/*.partial"))
 
 
+def require_whole(store, card, files=FILES):
+    """A checkpoint that has these bytes, and nothing beside it in the store."""
+    assert content_of(store, card) == files
+    assert strays(store, card) == []
+
+
 def strays(store, card):
     """What a finished download should not have left."""
     expected = {store.file_path(card, file) for file in card.source.files}

@@ -171,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         login = self.headers.get("authorization", "")
         self.hub.requests.append((self.command, self.path, self.headers.get("range", ""), login))
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, LookupError):  # one is raised where nothing can be given
             self.answer(urlsplit(self.path).path, login.removeprefix("Bearer "))
 
     do_HEAD = do_GET
@@ -294,49 +294,36 @@ class _HubHandler(_Handler):
         else:
             self.describe(path, token)
 
-    def find_commit(self, repository: Repository | None, revision: str, token: str) -> str:
-        """The commit that a revision means; empty after a refusal."""
+    def find(self, name: str, revision: str, token: str) -> tuple[Repository, str]:
+        """A repository and the commit that a revision means; refuses, and raises, where there is none."""
+        repository = self.hub.repositories.get(name)
         if repository is None or (repository.private and token not in repository.granted):
             self.refuse(404 if token else 401, "RepoNotFound")
-            return ""
+            raise LookupError(name)
         commit = repository.revisions.get(revision, revision)
-        if commit in repository.commits:
-            return commit
-        self.refuse(404, "RevisionNotFound")
-        return ""
+        if commit not in repository.commits:
+            self.refuse(404, "RevisionNotFound")
+            raise LookupError(revision)
+        return repository, commit
 
     def describe(self, path: str, token: str) -> None:
-        found = re.fullmatch(r"(.+?)(?:/(revision|tree)/([^/]+))?", path)
-        name, kind, revision = found[1], found[2], unquote(found[3] or "main")
-        repository = self.hub.repositories.get(name)
-        commit = self.find_commit(repository, revision, token)
-        if not commit:
-            return
-        files = repository.commits[commit]
-        if kind == "tree":
-            answer: Any = [self.entry(path, file, "path", "oid") for path, file in files.items()]
-        else:
-            siblings = [self.entry(path, file, "rfilename", "blobId") for path, file in files.items()]
-            answer = {"id": name, "sha": commit, "gated": repository.gated, "private": repository.private}
-            answer |= {"siblings": siblings, "cardData": {"license": "apache-2.0"}, "tags": [], "downloads": 1}
+        found = re.fullmatch(r"(.+?)(?:/revision/([^/]+))?", path)
+        repository, commit = self.find(found[1], unquote(found[2] or "main"), token)
+        answer: dict[str, Any] = {"id": found[1], "sha": commit, "gated": repository.gated}
+        answer |= {"siblings": [self.entry(path, file) for path, file in repository.commits[commit].items()]}
+        answer |= {"private": repository.private, "cardData": {"license": "apache-2.0"}, "tags": [], "downloads": 1}
         self.reply(200, {"Content-Type": "application/json", "X-Repo-Commit": commit}, json.dumps(answer).encode())
 
-    def entry(self, path: str, file: File, name: str, oid: str) -> dict[str, Any]:
-        if self.hub.leaves_lengths_out and name == "rfilename":
-            return {name: path}
-        entry: dict[str, Any] = {name: path, "type": "file", "size": file.size, oid: file.git_oid}
-        if file.is_lfs:
-            hash_name = "oid" if name == "path" else "sha256"
-            entry["lfs"] = {"size": file.size, hash_name: file.sha256, "pointerSize": 134}
-        return entry
+    def entry(self, path: str, file: File) -> dict[str, Any]:
+        if self.hub.leaves_lengths_out:
+            return {"rfilename": path}
+        lfs = {"lfs": {"size": file.size, "sha256": file.sha256, "pointerSize": 134}} if file.is_lfs else {}
+        return {"rfilename": path, "type": "file", "size": file.size, "blobId": file.git_oid, **lfs}
 
     def resolve(self, name: str, revision: str, path: str, token: str) -> None:
-        repository = self.hub.repositories.get(name)
-        if repository and repository.gated and token not in repository.granted:
+        repository, commit = self.find(name, revision, token)
+        if repository.gated and token not in repository.granted:
             self.refuse(403 if token else 401, "GatedRepo", message=f"you sent {token}")
-            return
-        commit = self.find_commit(repository, revision, token)
-        if not commit:
             return
         file = repository.commits[commit].get(path)
         if file is None:

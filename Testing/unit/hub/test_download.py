@@ -10,7 +10,7 @@ import time
 import tracemalloc
 
 import pytest
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, hf_hub_download
 
 from FoundationSegLib.catalog.model_cards import CheckpointFile
 from FoundationSegLib.errors import Cancelled, CheckpointError
@@ -20,20 +20,20 @@ from FoundationSegLib.hub.plan import plan_download, plan_removal, remove
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.progress import Progress
 from Testing.unit.hub.hub_cases import (
-    CONFIG,
     FILES,
     QUICK,
     REPOSITORY,
-    WEIGHTS,
     cancel_in,
     content_of,
     fetch,
     hub_card,
     partial_bytes,
+    require_whole,
     strays,
 )
 from Testing.unit.hub.loopback_hub import Fault
 
+WEIGHTS, CONFIG = FILES.values()
 TOTAL = len(WEIGHTS) + len(CONFIG)
 TOKEN = "hf_ThisIsVerySecret0123456789"
 DOWN = [Fault("status", code=500)] * 9
@@ -50,8 +50,7 @@ def break_off(hub, store, after):
 def fetch_whole(store, card=None):
     """Download, and make sure that every byte is right and nothing else is left."""
     fetch(store, card or hub_card())
-    assert content_of(store, card or hub_card()) == FILES
-    assert strays(store, card or hub_card()) == []
+    require_whole(store, card or hub_card())
 
 
 @pytest.mark.parametrize("hashes", [True, False])
@@ -60,8 +59,7 @@ def test_a_checkpoint_comes_whole_and_once(hub, store, commit, hashes, sizes):
     card = hub_card(hashes=hashes, sizes=sizes)
     assert ensure_checkpoint(store, card, Progress())
     assert (store.status(card), store.model_folder(card).name) == ("ready", commit)
-    assert content_of(store, card) == FILES
-    assert strays(store, card) == []
+    require_whole(store, card)
     assert hub.sent == TOTAL
     assert {path for _, path, _, _ in hub.requests if path.startswith("/api")} == {
         f"/api/models/{REPOSITORY}/revision/main?blobs=true"
@@ -390,7 +388,8 @@ def refuse(source, target):
 @pytest.mark.parametrize("case", ["linked", "copied", "another commit", "wrong"])
 def test_the_users_own_cache_is_used_and_never_changed(hub, commit, store, tmp_path, monkeypatch, case):
     cache = tmp_path / "hf-cache"
-    snapshot_download(REPOSITORY)
+    for path in FILES:
+        hf_hub_download(REPOSITORY, path)
     if case == "copied":
         monkeypatch.setattr(os, "link", refuse)
     if case == "another commit":

