@@ -145,12 +145,14 @@ def _read_truth(options: argparse.Namespace) -> GroundTruth:
     volume = read_volume(options.image, series=options.series, frame=options.frame)
     require_image(volume)
     labels, geometry = read_label_map(options.label)
-    if not geometry.almost_equals(volume.geometry):
+    match = volume.geometry.match(geometry)
+    if match is None or match.box != volume.geometry.box:
         here, there = (" x ".join(map(str, grid.shape_kji[::-1])) for grid in (volume.geometry, geometry))
         raise InputError(
             f"{options.label.name} lies on another grid than {options.image.name} "
             f"({there} voxels, not {here}, or elsewhere in space); resample the label map to the image"
         )
+    labels = np.ascontiguousarray(match.turned(labels))
     voxels, notes = choose_labels(labels, options.values, options.label.name)
     sheared = (_SHEARED,) if is_sheared(geometry.ijk_to_ras) else ()
     return GroundTruth(volume, labels, voxels, (*volume.notes, *sheared, *notes))

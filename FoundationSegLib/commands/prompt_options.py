@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..catalog.class_lists import listed
 from ..catalog.model_cards import ModelCard
 from ..errors import GeometryError, InferenceError, InputError, PromptError
-from ..imaging.geometry import Geometry, whole_box
+from ..imaging.geometry import Geometry
 from ..imaging.masks import PackedMask, pack_mask
 from ..prompts.capabilities import asks_for_everything, segments_by_name
 from ..prompts.kinds import MaskPrompt, Prompt, PromptSet
@@ -137,12 +135,11 @@ def read_mask(path: Path, segment_name: str, geometry: Geometry) -> PackedMask:
     from ..io.segmentations import read_mask_prompt
 
     mask, grid = read_mask_prompt(path, segment_name)
-    offset = geometry.offset_of(grid)  # a segmentation is often saved without its empty margin
-    if offset is None:
+    match = geometry.match(grid)
+    if match is None:
         raise GeometryError("the mask is not on the grid of the image; resample it to the image first")
-    inside = whole_box(mask.shape).intersection(geometry.box.shifted((-offset[0], -offset[1], -offset[2])))
-    k, j, i = np.add(inside.start_kji, offset).tolist()
-    return pack_mask(mask[inside.slices], (k, j, i))
+    inside = match.box.intersection(geometry.box)  # a segmentation is often saved without its empty margin
+    return pack_mask(match.turned(mask)[inside.relative_to(match.box).slices], inside.start_kji)
 
 
 def without_absent(

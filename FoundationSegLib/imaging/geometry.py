@@ -7,7 +7,7 @@ happens here and nowhere else. Voxel centres lie at whole IJK numbers.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from ..errors import GeometryError
 Axis = Literal["i", "j", "k"]
 Vector = tuple[float, float, float]
 Shape = tuple[int, int, int]
+_Voxel = TypeVar("_Voxel", bound=np.generic)
 
 AXES: tuple[Axis, ...] = ("i", "j", "k")
 
@@ -24,8 +25,8 @@ AXES: tuple[Axis, ...] = ("i", "j", "k")
 # degrees gives 0.87; at 1e-3 the axes lie in one plane to within 0.06 degrees and no inverse can be trusted.
 _SMALLEST_CELL = 1e-3
 _FARTHEST = 2.0**62
-# Two grids are the same up to this distance of their voxels, in voxels (design D5). Cosines of four decimals, usual in
-# DICOM and NIfTI files, move the far corner of 512 voxels by less.
+# The part of a voxel by which a voxel may lie beside its twin on another grid and still be the same. Files round: four
+# decimals of a direction, usual in DICOM, move the far end of 512 voxels by 0.03 of one.
 SAME_GRID_VOXELS = 0.05
 
 
@@ -214,22 +215,63 @@ class Geometry:
         """The nearest voxel (i, j, k) of RAS positions in mm, inside the image or not; (..., 3)."""
         return round_index(self.to_ijk(position_ras))
 
-    def offset_of(self, other: "Geometry", tolerance_voxels: float = SAME_GRID_VOXELS) -> Shape | None:
-        """The voxel here, (k, j, i), that is the first of another grid which lies voxel on voxel, as a crop does.
+    def match(self, other: "Geometry") -> "GridMatch | None":
+        """Find the voxels of another grid among those of this one, continued beyond its borders.
 
-        It may lie outside. None where some voxel of the other grid lies further beside its twin than the tolerance.
+        Order and direction of the other grid's axes do not matter, nor does its extent: a crop matches, too.
+
+        Returns:
+            None where a voxel of the other grid lies more than :data:`SAME_GRID_VOXELS` beside every voxel here.
         """
-        corners = _corners(other.shape_kji)
-        here = self.to_ijk(other.to_ras(corners)) - corners
-        offset = round_index(here[0])
-        if np.abs(here - offset).max() > tolerance_voxels:
+        steps = self.ras_to_ijk[:3, :3] @ other.ijk_to_ras[:3, :3]  # one voxel along each axis there, in voxels here
+        is_single = np.array(other.shape_kji[::-1]) == 1
+        steps[:, is_single] /= np.abs(steps[:, is_single]).max(axis=0)  # nobody sees how thick a single slice is
+        axes = np.rint(steps)
+        if not np.array_equal(np.abs(axes @ axes.T), np.eye(3)):
             return None
-        i, j, k = offset.tolist()
-        return k, j, i
+        corners_ijk = _corners(other.shape_kji)
+        here = self.to_ijk(other.to_ras(corners_ijk))
+        turned = corners_ijk @ axes.T
+        first = round_index(here[0])
+        if np.abs(here - first - turned).max() > SAME_GRID_VOXELS:
+            return None
+        source = np.abs(axes).argmax(axis=1)[::-1]
+        start_kji = (first + turned.min(axis=0)).astype(np.int64)[::-1]
+        shape = [other.shape_kji[2 - n] for n in source]
+        return GridMatch(
+            Box(_shape(start_kji.tolist()), _shape((start_kji + shape).tolist())),
+            _shape((2 - source).tolist()),
+            tuple(n for n in range(3) if axes[2 - n].sum() < 0),
+        )
 
-    def almost_equals(self, other: "Geometry", tolerance_voxels: float = SAME_GRID_VOXELS) -> bool:
-        """True where no voxel of ``other`` lies further from its twin here than that part of a voxel."""
-        return self.shape_kji == other.shape_kji and self.offset_of(other, tolerance_voxels) == (0, 0, 0)
+    def almost_equals(self, other: "Geometry") -> bool:
+        """True where each voxel of ``other`` lies within :data:`SAME_GRID_VOXELS` of that here with the same index."""
+        match = self.match(other) if self.shape_kji == other.shape_kji else None
+        return match is not None and match.is_same_order and match.box == self.box
+
+
+@dataclass(frozen=True, slots=True)
+class GridMatch:
+    """The place of one grid on another whose voxels it shares.
+
+    Attributes:
+        box: the voxels it covers, in the other's index; parts of it may lie outside of the other.
+        order: the array axes of the one that run along k, j and i of the other.
+        backwards: the array axes of the other along which the one runs the other way.
+    """
+
+    box: Box
+    order: Shape
+    backwards: tuple[int, ...]
+
+    @property
+    def is_same_order(self) -> bool:
+        """True where both grids count their voxels along the same axes in the same directions."""
+        return self.order == (0, 1, 2) and not self.backwards
+
+    def turned(self, array_kji: NDArray[_Voxel]) -> NDArray[_Voxel]:
+        """The voxels of the one, counted in the directions of the other, where they fill :attr:`box`; a view."""
+        return np.flip(array_kji.transpose(self.order), self.backwards)
 
 
 def _corners(shape_kji: Shape) -> NDArray[np.int64]:

@@ -20,8 +20,6 @@ _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre; everything else is
 
 # Cosine of the angle between two axes up to which they count as orthogonal (design D5).
 _LARGEST_SHEAR = 1e-3
-# How far sform and qform may disagree before the user is told, in voxels.
-_SAME_PLACE_VOXELS = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,7 +187,7 @@ def check_placement(header: NiftiHeader, geometry: Geometry, path: Path) -> tupl
         GeometryError: the grid is neither the sform nor the qform.
     """
     agrees = {
-        name: Geometry(matrix, geometry.shape_kji).almost_equals(geometry, _SAME_PLACE_VOXELS)
+        name: Geometry(matrix, geometry.shape_kji).almost_equals(geometry)
         for name, matrix in {"sform": header.sform, "qform": header.qform}.items()
         if matrix is not None
     }

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from ..errors import GeometryError
 from ..imaging.geometry import Geometry
-from .labelmaps import BINARY_LABELMAP, grid_offset, is_empty
+from .labelmaps import BINARY_LABELMAP, is_empty, is_on_grid
 from .volumes import geometry_from_node, parent_to_world, share_parent_transform
 
 _REFERENCE_GEOMETRY = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
-# The part of a voxel by which the corners of two grids may differ and still be in the same place.
-_SAME_PLACE_VOXELS = 0.05
 
 # Transform of the volume, transform of the segmentation, the volume's matrix, the segmentation's reference geometry.
 _NodeState = tuple[str | None, str | None, tuple[float, ...], str]
@@ -82,9 +80,9 @@ class Alignment:
         to_volume = np.linalg.inv(parent_to_world(self._volume_node)) @ parent_to_world(self._segmentation_node)
         grid = geometry_from_node(self._volume_node)
         has_same_parent = parent is self._segmentation_node.GetParentTransformNode()
-        is_same_grid = grid.almost_equals(self.geometry, _SAME_PLACE_VOXELS)
+        is_same_grid = grid.almost_equals(self.geometry)
         segments_ras = to_volume @ self._hardened() @ self.geometry.ijk_to_ras
-        if Geometry(segments_ras, self.geometry.shape_kji).almost_equals(grid, _SAME_PLACE_VOXELS):
+        if Geometry(segments_ras, self.geometry.shape_kji).almost_equals(grid):
             self._take_coordinates(to_volume)
         elif self.is_segmentation_untouched and is_same_grid:
             share_parent_transform(self._volume_node, self._segmentation_node)
@@ -117,7 +115,7 @@ class Alignment:
         share_parent_transform(self._volume_node, self._segmentation_node)
 
     def _is_on(self, grid: Geometry) -> bool:
-        return all(grid_offset(labelmap, grid) is not None for labelmap in self._labelmaps())
+        return all(is_on_grid(labelmap, grid) for labelmap in self._labelmaps())
 
     def _has_voxels(self) -> bool:
         segmentation = self._segmentation_node.GetSegmentation()

@@ -1,7 +1,6 @@
 """Segments as arrays in a volume's voxels, and masks as images that Slicer can merge."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,15 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from ..errors import GeometryError, InputError
-from ..imaging.geometry import EMPTY_BOX, Box, Geometry, Shape, whole_box
+from ..imaging.geometry import EMPTY_BOX, Box, Geometry, GridMatch
 from ..imaging.masks import EMPTY_MASK, PackedMask, SegmentChange, change_between, pack_mask
 
 BINARY_LABELMAP = "Binary labelmap"
 
-# The part of a voxel by which two grids may differ and still be the same. Files round: a NIfTI's single precision
-# moves a voxel 300 mm away from the origin by 3e-5 mm.
-_SAME_VOXEL = 1e-3
+Labels = NDArray[np.integer]
 
 
-def read_labels(labelmap: Any, geometry: Geometry, box: Box) -> NDArray[np.integer]:
+def read_labels(labelmap: Any, geometry: Geometry, box: Box) -> Labels:
     """The label values of a label map in a box of the volume, whatever the label map's own extent and grid.
 
     Returns:
@@ -31,39 +28,45 @@ def read_labels(labelmap: Any, geometry: Geometry, box: Box) -> NDArray[np.integ
     """
     if is_empty(labelmap):
         return np.zeros(box.shape_kji, np.uint8)
-    offset = grid_offset(labelmap, geometry)
-    if offset is None:
-        return read_labels(_resampled(labelmap, geometry, box), geometry, box)
-    return _cut_out(_array(labelmap), _extent_box(labelmap).shifted(offset), box)
+    match = match_grid(labelmap, geometry)
+    if match is None:
+        resampled, reference = slicer.vtkOrientedImageData(), oriented_image(box, geometry.ijk_to_ras)
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+            labelmap, reference, resampled
+        )
+        return read_labels(resampled, geometry, box)
+    array, common = match.turned(_array(labelmap)), match.box.intersection(box)
+    if common == box:
+        return array[box.relative_to(match.box).slices]
+    labels = np.zeros(box.shape_kji, array.dtype)
+    if not common.is_empty:
+        labels[common.relative_to(box).slices] = array[common.relative_to(match.box).slices]
+    return labels
 
 
 def occupied_box(labelmap: Any, geometry: Geometry) -> Box:
     """The part of the volume that the label map may reach into; the whole volume if it lies on another grid."""
     if is_empty(labelmap):
         return EMPTY_BOX
-    offset = grid_offset(labelmap, geometry)
-    if offset is None:
-        return geometry.box
-    return _extent_box(labelmap).shifted(offset).intersection(geometry.box)
+    match = match_grid(labelmap, geometry)
+    return geometry.box if match is None else match.box.intersection(geometry.box)
 
 
-def grid_offset(labelmap: Any, geometry: Geometry) -> Shape | None:
-    """What to add to a voxel index (k, j, i) of the label map to get the volume's; None if the grids differ.
+def match_grid(labelmap: Any, geometry: Geometry) -> GridMatch | None:
+    """Find the voxels of a label map that has some among those of the volume. See :meth:`Geometry.match`."""
+    i0, i1, j0, j1, k0, k1 = labelmap.GetExtent()
+    box = Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1))
+    matrix = image_to_world(labelmap)
+    if np.array_equal(matrix, geometry.ijk_to_ras):
+        return GridMatch(box, (0, 1, 2), ())
+    matrix[:3, 3] += matrix[:3, :3] @ (i0, j0, k0)
+    return geometry.match(Geometry(matrix, box.shape_kji))
 
-    The grids are the same where every voxel centre of the label map falls on one of the (continued) volume grid,
-    axis by axis. An empty label map has the volume's grid.
-    """
-    if is_empty(labelmap) or _matrix(labelmap).GetData() == tuple(geometry.ijk_to_ras.flat):
-        return 0, 0, 0
-    start, stop = _extent_box(labelmap).start_kji, _extent_box(labelmap).stop_kji
-    corners = [(i, j, k) for k in (start[0], stop[0]) for j in (start[1], stop[1]) for i in (start[2], stop[2])]
-    to_ras = image_to_world(labelmap)
-    moved = geometry.to_ijk(np.asarray(corners) @ to_ras[:3, :3].T + to_ras[:3, 3]) - corners
-    shift = np.rint(moved.mean(axis=0))
-    if np.abs(moved - shift).max() > _SAME_VOXEL:
-        return None
-    i, j, k = (int(n) for n in shift)
-    return k, j, i
+
+def is_on_grid(labelmap: Any, geometry: Geometry) -> bool:
+    """True where the label map counts the volume's voxels in the volume's order and directions, or is still empty."""
+    match = None if is_empty(labelmap) else match_grid(labelmap, geometry)
+    return is_empty(labelmap) or (match is not None and match.is_same_order)
 
 
 def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
@@ -75,15 +78,14 @@ def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
     Raises:
         GeometryError: the label map lies on another grid than the volume.
     """
-    offset = grid_offset(labelmap, geometry)
-    if offset is None:
+    if not is_on_grid(labelmap, geometry):
         raise GeometryError("the segment was drawn on another grid than the volume: resample it in the Segment Editor")
-    matrix = geometry.ijk_to_ras if is_empty(labelmap) else image_to_world(labelmap)
-    image = oriented_image(mask.box.shifted((-offset[0], -offset[1], -offset[2])), matrix)
-    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    voxels[:] = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=voxels.size)
-    return image
+    box, matrix = mask.box, geometry.ijk_to_ras
+    if not is_empty(labelmap):
+        first = match_grid(labelmap, geometry).box.start_kji
+        i, j, k = labelmap.GetExtent()[::2]
+        box, matrix = box.shifted((k - first[0], j - first[1], i - first[2])), image_to_world(labelmap)
+    return label_image(mask.unpack().view(np.uint8), box, matrix)
 
 
 def place_empty_labelmaps(segmentation: Any, ijk_to_ras: NDArray[np.float64]) -> None:
@@ -95,66 +97,43 @@ def place_empty_labelmaps(segmentation: Any, ijk_to_ras: NDArray[np.float64]) ->
     precision, which then becomes the type of the file. They are replaced and not changed in place, because changing
     one makes Slicer drop the surfaces of all segments.
     """
-    placed: dict[Any, Any] = {}
-    for segment_id in segmentation.GetSegmentIDs():
-        segment = segmentation.GetSegment(segment_id)
-        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
-        if labelmap is not None and is_empty(labelmap) and not _is_placed(labelmap, ijk_to_ras):
-            if labelmap not in placed:
-                placed[labelmap] = oriented_image(EMPTY_BOX, ijk_to_ras)
-                placed[labelmap].AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-            segment.AddRepresentation(BINARY_LABELMAP, placed[labelmap])
+
+    def is_placed(labelmap: Any) -> bool:
+        has_type = labelmap.GetPointData().GetScalars() is not None
+        return has_type and np.allclose(image_to_world(labelmap), ijk_to_ras, rtol=0, atol=1e-9)
+
+    empty = {item for item in _labelmaps(segmentation) if is_empty(item) and not is_placed(item)}
+    nothing = np.zeros(EMPTY_BOX.shape_kji, np.uint8)
+    replace_labelmaps(segmentation, {item: label_image(nothing, EMPTY_BOX, ijk_to_ras) for item in empty})
 
 
 def turned_labelmaps(segmentation: Any, geometry: Geometry) -> dict[Any, Any]:
     """For each label map whose voxels are the volume's counted in other directions: the same in the volume's.
 
     Slicer turns a left-handed volume round when it reads one, and leaves the segmentation that was saved with it as it
-    is. Every voxel keeps its place in space and its label; nothing is resampled.
+    is. Every voxel keeps its position in space and its label; nothing is resampled.
     """
-    found: dict[Any, Any] = {}
-    for segment_id in segmentation.GetSegmentIDs():
-        labelmap = segmentation.GetSegment(segment_id).GetRepresentation(BINARY_LABELMAP)
-        if labelmap is not None and labelmap not in found and grid_offset(labelmap, geometry) is None:
-            turned = _turned(labelmap, geometry)
-            if turned is not None:
-                found[labelmap] = turned
-    return found
+    matches = {item: match_grid(item, geometry) for item in _labelmaps(segmentation) if not is_empty(item)}
+    return {
+        labelmap: label_image(match.turned(_array(labelmap)), match.box, geometry.ijk_to_ras)
+        for labelmap, match in matches.items()
+        if match is not None and not match.is_same_order
+    }
 
 
-def take_labelmaps(segmentation: Any, turned: Mapping[Any, Any]) -> None:
-    """Give segments the label maps of :func:`turned_labelmaps`; those that share one share the new one."""
-    for segment_id in segmentation.GetSegmentIDs():
+def replace_labelmaps(segmentation: Any, replacements: Mapping[Any, Any]) -> None:
+    """Give segments other label maps in place of theirs; those that share one share the new one."""
+    for segment_id in segmentation.GetSegmentIDs() if replacements else ():
         segment = segmentation.GetSegment(segment_id)
         labelmap = segment.GetRepresentation(BINARY_LABELMAP)
-        if labelmap in turned:
-            segment.AddRepresentation(BINARY_LABELMAP, turned[labelmap])
+        if labelmap in replacements:
+            segment.AddRepresentation(BINARY_LABELMAP, replacements[labelmap])
 
 
-def _turned(labelmap: Any, geometry: Geometry) -> Any | None:
-    """The label map on the volume's grid; None where its voxels lie beside those of the (continued) grid."""
-    (k0, j0, i0), (k1, j1, i1) = _extent_box(labelmap).start_kji, _extent_box(labelmap).stop_kji
-    corners = np.array([(i, j, k) for k in (k0, k1 - 1) for j in (j0, j1 - 1) for i in (i0, i1 - 1)])
-    to_ras = image_to_world(labelmap)
-    there = geometry.to_ijk(corners @ to_ras[:3, :3].T + to_ras[:3, 3])
-    axes = np.rint(geometry.ras_to_ijk[:3, :3] @ to_ras[:3, :3])  # which of the volume's each of its axes is
-    is_turn = np.array_equal(np.abs(axes).sum(axis=0), [1, 1, 1]) and np.array_equal(np.abs(axes @ axes.T), np.eye(3))
-    if not is_turn or np.abs(there - np.rint(there)).max() > _SAME_VOXEL:
-        return None
-    order = np.abs(axes).argmax(axis=1)
-    labels = _array(labelmap).transpose(2, 1, 0).transpose(order)
-    backwards = [n for n in range(3) if axes[n, order[n]] < 0]
-    labels_kji = np.flip(labels, backwards).transpose(2, 1, 0)
-    i, j, k = np.rint(there.min(axis=0)).astype(int).tolist()
-    image = oriented_image(whole_box(labels_kji.shape).shifted((k, j, i)), geometry.ijk_to_ras)
-    image.AllocateScalars(labelmap.GetScalarType(), 1)
-    _array(image)[...] = labels_kji
-    return image
-
-
-def _is_placed(labelmap: Any, ijk_to_ras: NDArray[np.float64]) -> bool:
-    has_type = labelmap.GetPointData().GetScalars() is not None
-    return has_type and np.allclose(image_to_world(labelmap), ijk_to_ras, rtol=0, atol=1e-9)
+def _labelmaps(segmentation: Any) -> list[Any]:
+    segments = map(segmentation.GetSegment, segmentation.GetSegmentIDs())
+    labelmaps = dict.fromkeys(segment.GetRepresentation(BINARY_LABELMAP) for segment in segments)
+    return [labelmap for labelmap in labelmaps if labelmap is not None]
 
 
 def is_empty(labelmap: Any) -> bool:
@@ -162,27 +141,9 @@ def is_empty(labelmap: Any) -> bool:
     return labelmap is None or labelmap.IsEmpty() or labelmap.GetPointData().GetScalars() is None
 
 
-def _array(labelmap: Any) -> NDArray[np.integer]:
+def _array(labelmap: Any) -> Labels:
     scalars = numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
     return scalars.reshape(labelmap.GetDimensions()[::-1])
-
-
-def _cut_out(array: NDArray[np.integer], place: Box, box: Box) -> NDArray[np.integer]:
-    """The part of an array that lies at ``place`` which falls into ``box``, filled up with zeros."""
-    common = place.intersection(box)
-    if common == box:
-        return array[box.relative_to(place).slices]
-    labels = np.zeros(box.shape_kji, array.dtype)
-    if not common.is_empty:
-        labels[common.relative_to(box).slices] = array[common.relative_to(place).slices]
-    return labels
-
-
-def _resampled(labelmap: Any, geometry: Geometry, box: Box) -> Any:
-    target = slicer.vtkOrientedImageData()
-    reference = oriented_image(box, geometry.ijk_to_ras)
-    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(labelmap, reference, target)
-    return target
 
 
 def oriented_image(box: Box, image_to_world: NDArray[np.float64]) -> Any:
@@ -194,35 +155,20 @@ def oriented_image(box: Box, image_to_world: NDArray[np.float64]) -> Any:
     return image
 
 
+def label_image(labels_kji: Labels, box: Box, image_to_world: NDArray[np.float64]) -> Any:
+    """An :func:`oriented_image` with a copy of labels, (K, J, I) of the shape of the box."""
+    image = oriented_image(box, image_to_world)
+    image.AllocateScalars(numpy_support.get_vtk_array_type(labels_kji.dtype), 1)
+    if labels_kji.size:
+        _array(image)[...] = labels_kji
+    return image
+
+
 def image_to_world(labelmap: Any) -> NDArray[np.float64]:
     """The (4, 4) matrix from voxel indices (i, j, k) of a label map to RAS in mm."""
-    return slicer.util.arrayFromVTKMatrix(_matrix(labelmap))
-
-
-def _matrix(labelmap: Any) -> Any:
     matrix = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(matrix)
-    return matrix
-
-
-def _extent_box(labelmap: Any) -> Box:
-    i0, i1, j0, j1, k0, k1 = labelmap.GetExtent()
-    return Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """A label map that several segments share, cut down to a box of the volume.
-
-    Attributes:
-        box: the part of the volume that was asked for and that the label map reaches.
-        labels: (K, J, I) label values in the box; not to be written to, not to be kept.
-        segment_ids: the segments that were asked for, by their label values.
-    """
-
-    box: Box
-    labels: NDArray[np.integer]
-    segment_ids: Mapping[int, str]
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 class SegmentReader:
@@ -272,13 +218,13 @@ class SegmentReader:
         labels = read_labels(self.labelmap(segment_id), self._geometry, self.inside(box))
         return labels == self.segment(segment_id).GetLabelValue()
 
-    def difference(self, segment_id: str, wanted: PackedMask, box: Box) -> SegmentChange:
-        """What would make the segment equal to ``wanted`` inside the box; looks only where either has voxels."""
+    def difference(self, segment_id: str, mask: PackedMask, box: Box) -> SegmentChange:
+        """The change that makes the segment equal to a mask inside the box; reads only where either has voxels."""
         occupied = occupied_box(self.labelmap(segment_id), self._geometry)
-        region = wanted.box.union(occupied.intersection(box))
+        region = mask.box.union(occupied.intersection(box))
         before = self.read_mask(segment_id, region)
         after = np.zeros_like(before)
-        after[wanted.box.relative_to(region).slices] = wanted.unpack()
+        after[mask.box.relative_to(region).slices] = mask.unpack()
         return change_between(before, after, region.start_kji)
 
     def possible(self, segment_id: str, change: SegmentChange) -> SegmentChange:
@@ -300,33 +246,33 @@ class SegmentReader:
         if mask.box.is_empty:
             return mask
         voxels = np.frombuffer(mask.bits, np.uint8)
-        there = np.packbits(self.read_mask(segment_id, mask.box))
-        found = voxels & there if inside else voxels & ~there
-        if np.array_equal(found, voxels):
+        segment = np.packbits(self.read_mask(segment_id, mask.box))
+        kept = voxels & segment if inside else voxels & ~segment
+        if np.array_equal(kept, voxels):
             return mask
-        loose = PackedMask(mask.box, found.tobytes())
+        loose = PackedMask(mask.box, kept.tobytes())
         return pack_mask(loose.unpack(), mask.box.start_kji)
 
     def without(self, mask: PackedMask, segment_ids: Iterable[str]) -> PackedMask:
         """The mask without the voxels of those segments; the mask itself if they have none of them."""
         voxels, has_changed = None, False
-        for layer in self._layers(segment_ids, mask.box):
-            taken = _has_any(layer.labels, layer.segment_ids)
+        for box, labels, ids in self._layers(segment_ids, mask.box):
+            taken = np.any([labels == value for value in ids], axis=0)
             if taken.any():
                 voxels = mask.unpack() if voxels is None else voxels
-                part = voxels[layer.box.relative_to(mask.box).slices]
+                part = voxels[box.relative_to(mask.box).slices]
                 has_changed |= bool((part & taken).any())
                 part &= ~taken
         return mask if voxels is None or not has_changed else pack_mask(voxels, mask.box.start_kji)
 
     def taken(self, mask: PackedMask, segment_ids: Iterable[str]) -> dict[str, SegmentChange]:
-        """What each of those segments loses if the mask takes its voxels; segments that lose nothing are left out."""
+        """The voxels that each of those segments loses if the mask takes them; segments that lose none are left out."""
         voxels, changes = mask.unpack(), {}
-        for layer in self._layers(segment_ids, mask.box):
-            part = voxels[layer.box.relative_to(mask.box).slices]
-            for value in set(np.unique(layer.labels[part]).tolist()) & set(layer.segment_ids):
-                lost = pack_mask((layer.labels == value) & part, layer.box.start_kji)
-                changes[layer.segment_ids[value]] = SegmentChange(EMPTY_MASK, lost)
+        for box, labels, ids in self._layers(segment_ids, mask.box):
+            part = voxels[box.relative_to(mask.box).slices]
+            for value in set(np.unique(labels[part]).tolist()) & set(ids):
+                lost = pack_mask((labels == value) & part, box.start_kji)
+                changes[ids[value]] = SegmentChange(EMPTY_MASK, lost)
         return changes
 
     def inside(self, box: Box | None) -> Box:
@@ -348,27 +294,23 @@ class SegmentReader:
             GeometryError: one lies on another grid than the volume.
         """
         for segment_id in segment_ids:
-            if grid_offset(self.labelmap(segment_id), self._geometry) is None:
+            if not is_on_grid(self.labelmap(segment_id), self._geometry):
                 raise GeometryError(
                     f"the segment '{self.segment(segment_id).GetName()}' was drawn on another grid than the volume: "
                     "start a new segmentation, or resample this one in the Segment Editor (Specify geometry)"
                 )
 
-    def _layers(self, segment_ids: Iterable[str], box: Box) -> Iterator[Layer]:
-        """The layers of those segments, each once and only where it reaches into the box."""
+    def _layers(self, segment_ids: Iterable[str], box: Box) -> Iterator[tuple[Box, Labels, Mapping[int, str]]]:
+        """The label maps of those segments, each once and only where it reaches into the box.
+
+        Yields:
+            The part of the box that the label map reaches, its labels there (K, J, I; not to be written to, not to be
+            kept), and the ids of the segments by their label values.
+        """
         values: dict[Any, dict[int, str]] = {}
         for segment_id in segment_ids:
             values.setdefault(self.labelmap(segment_id), {})[self.segment(segment_id).GetLabelValue()] = segment_id
         for labelmap, ids in values.items():
             common = occupied_box(labelmap, self._geometry).intersection(box)
             if not common.is_empty:
-                yield Layer(common, read_labels(labelmap, self._geometry, common), ids)
-
-
-def _has_any(labels: NDArray[np.integer], values: Iterable[int]) -> NDArray[np.bool_]:
-    """Where one of the values stands; for a few values faster than `numpy.isin`."""
-    first, *rest = values
-    found = labels == first
-    for value in rest:
-        found |= labels == value
-    return found
+                yield common, read_labels(labelmap, self._geometry, common), ids

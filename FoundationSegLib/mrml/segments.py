@@ -24,7 +24,7 @@ from .labelmaps import (
     oriented_image,
     place_empty_labelmaps,
     read_labels,
-    take_labelmaps,
+    replace_labelmaps,
     turned_labelmaps,
 )
 from .segment_tags import Colour, find_term, generic_colour
@@ -108,7 +108,7 @@ class SegmentWriter(SegmentReader):
         self._require_labelmaps()
         self._require_fit(turned)
         self.alignment = Alignment(segmentation_node, volume_node)
-        take_labelmaps(segmentation_node.GetSegmentation(), turned)
+        replace_labelmaps(segmentation_node.GetSegmentation(), turned)
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
         self.alignment.remember()
         place_empty_labelmaps(segmentation_node.GetSegmentation(), self._geometry.ijk_to_ras)

@@ -1,34 +1,35 @@
+"""Segments as Slicer keeps them, read in the voxels of a volume, and masks as images that Slicer merges."""
+
 import itertools
 
 import numpy as np
 import pytest
 import slicer
 import slicer.util
-import vtk
 from vtk.util import numpy_support
 
-from FoundationSegLib.errors import GeometryError
-from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, Geometry, geometry_from_spacing
-from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, geometry_from_spacing
+from FoundationSegLib.imaging.masks import EMPTY_MASK, SegmentChange, change_between, pack_mask
 from FoundationSegLib.mrml.labelmaps import (
     BINARY_LABELMAP,
-    grid_offset,
-    is_empty,
+    SegmentReader,
+    image_to_world,
+    label_image,
     mask_image,
     occupied_box,
-    oriented_image,
     read_labels,
-    take_labelmaps,
-    turned_labelmaps,
 )
+from FoundationSegLib.mrml.segments import SegmentWriter
+from FoundationSegLib.mrml.volumes import geometry_from_node
+from Testing.mrml.conftest import AWKWARD as GRID
+from Testing.mrml.random_geometries import masks
 
-GRID = Geometry([[-0.7, 0.1, 0.3, 10], [-0.2, 0.9, 0.05, -20], [0.1, 0.02, 3, 5], [0, 0, 0, 1]], (6, 7, 8))
+LABELS = np.arange(1, 25, dtype=np.uint8).reshape(2, 3, 4)
 
 
-def labelmap(labels, start_kji=(0, 0, 0), matrix=GRID.ijk_to_ras):
-    image = oriented_image(Box((0, 0, 0), labels.shape).shifted(start_kji), matrix)
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(labels.reshape(-1), deep=True))
-    return image
+def labelmap(start_kji=(0, 0, 0), matrix=GRID.ijk_to_ras):
+    return label_image(LABELS, Box((0, 0, 0), LABELS.shape).shifted(start_kji), matrix)
 
 
 def moved(matrix, offset_ijk):
@@ -37,52 +38,37 @@ def moved(matrix, offset_ijk):
     return matrix @ shift
 
 
-LABELS = np.arange(1, 25, dtype=np.uint8).reshape(2, 3, 4)
-
-
 def whole(start_kji):
-    """LABELS in their place in the volume, cut off at its border."""
+    """LABELS where they are in the volume, cut off at its border."""
     padded = np.zeros((26, 27, 28), np.uint8)
     k, j, i = (n + 10 for n in start_kji)
     padded[k : k + 2, j : j + 3, i : i + 4] = LABELS
     return padded[10:16, 10:17, 10:18]
 
 
+ROUNDED = GRID.ijk_to_ras.round(3)  # as files do; by at most 0.02 of a voxel here
+
+
+@pytest.mark.parametrize("matrix", [GRID.ijk_to_ras, ROUNDED])
 @pytest.mark.parametrize("start", [(0, 0, 0), (1, 2, 3), (4, 4, 4), (-1, -2, -3), (5, 6, 7), (9, 9, 9)])
-def test_a_label_map_with_an_extent_of_its_own(start):
-    image = labelmap(LABELS, start)
-    assert np.array_equal(read_labels(image, GRID, GRID.box), whole(start))
-    box = Box((0, 1, 2), (3, 5, 6))
-    assert np.array_equal(read_labels(image, GRID, box), whole(start)[box.slices])
-
-
-@pytest.mark.parametrize("offset_ijk", [(3, 2, 1), (-3, -1, 0)])
-def test_a_label_map_that_counts_from_another_voxel(offset_ijk):
-    image = labelmap(LABELS, (0, 0, 0), moved(GRID.ijk_to_ras, offset_ijk))
-    assert grid_offset(image, GRID) == offset_ijk[::-1]
-    assert np.array_equal(read_labels(image, GRID, GRID.box), whole(offset_ijk[::-1]))
-    assert occupied_box(image, GRID) == Box((0, 0, 0), (2, 3, 4)).shifted(offset_ijk[::-1]).intersection(GRID.box)
+def test_a_label_map_with_an_extent_of_its_own(start, matrix):
+    for image in (labelmap(start, matrix), labelmap(matrix=moved(matrix, start[::-1]))):
+        assert np.array_equal(read_labels(image, GRID, GRID.box), whole(start))
+        assert occupied_box(image, GRID) == Box((0, 0, 0), LABELS.shape).shifted(start).intersection(GRID.box)
+        for box in (Box((0, 1, 2), (3, 5, 6)), EMPTY_BOX):
+            assert np.array_equal(read_labels(image, GRID, box), whole(start)[box.slices])
 
 
 def test_a_box_inside_is_read_without_copying():
-    image = labelmap(LABELS)
+    image = labelmap()
     read = read_labels(image, GRID, Box((0, 1, 1), (2, 3, 3)))
     assert np.shares_memory(read, numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()))
 
 
-def test_rounding_in_files_makes_no_other_grid():
-    rounded = GRID.ijk_to_ras.astype(np.float32).astype(np.float64)
-    assert grid_offset(labelmap(LABELS, (1, 2, 3), rounded), GRID) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [np.diag([0.5, 1, 1, 1]), np.diag([-1.0, 1, 1, 1]), moved(np.eye(4), (0.4, 0, 0)), np.eye(4)[[1, 0, 2, 3]]],
-)
+@pytest.mark.parametrize("change", [np.diag([0.5, 1, 1, 1]), moved(np.eye(4), (0.4, 0, 0))])
 def test_another_grid_is_read_by_the_nearest_voxel(change):
     grid = geometry_from_spacing((6, 7, 8), (1.0, 1.0, 1.0))
-    image = labelmap(LABELS, (1, 1, 1), change)
-    assert grid_offset(image, grid) is None
+    image = labelmap((1, 1, 1), change)
     assert occupied_box(image, grid) == grid.box
     expected = np.zeros(grid.shape_kji, np.uint8)
     for k, j, i in np.ndindex(grid.shape_kji):
@@ -96,74 +82,124 @@ def test_another_grid_is_read_by_the_nearest_voxel(change):
 
 @pytest.mark.parametrize("image", [None, slicer.vtkOrientedImageData()])
 def test_a_label_map_without_voxels(image):
-    assert is_empty(image)
-    assert grid_offset(image, GRID) == (0, 0, 0)
     assert occupied_box(image, GRID) == EMPTY_BOX
     assert not read_labels(image, GRID, GRID.box).any()
 
 
 def test_a_mask_takes_the_matrix_and_the_voxel_numbers_of_its_label_map():
     mask = pack_mask(LABELS > 5, (1, 2, 3))
-    for target, first_ijk in (
-        (labelmap(LABELS, matrix=moved(GRID.ijk_to_ras, (1, 1, 1))), (2, 1, 0)),
-        (None, (3, 2, 1)),
-    ):
-        image = mask_image(mask, target, GRID)
+    target = labelmap(matrix=moved(ROUNDED, (1, 1, 1)))
+    for image, first_ijk in ((mask_image(mask, target, GRID), (2, 1, 0)), (mask_image(mask, None, GRID), (3, 2, 1))):
         assert image.GetExtent()[::2] == first_ijk
         assert np.array_equal(read_labels(image, GRID, mask.box), mask.unpack())
-        if target is not None:
-            matrices = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-            image.GetImageToWorldMatrix(matrices[0])
-            target.GetImageToWorldMatrix(matrices[1])
-            assert np.array_equal(*map(slicer.util.arrayFromVTKMatrix, matrices))
+    assert np.array_equal(image_to_world(mask_image(mask, target, GRID)), image_to_world(target))
 
 
-def test_an_empty_box_reads_nothing():
-    assert read_labels(labelmap(LABELS), GRID, EMPTY_BOX).shape == (0, 0, 0)
+TURNS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
 
 
-TURNS = [
-    (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
-][1:]
-
-
-def segmentation_of(*labelmaps):
-    segmentation = slicer.vtkSegmentation()
-    segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
-    for number, image in enumerate(labelmaps):
+@pytest.mark.parametrize(("order", "signs"), TURNS[1:])
+def test_a_label_map_that_counts_in_other_directions_is_turned_and_written(
+    segmentation_node, volume_node, order, signs
+):
+    """Two segments share it; it reaches out of the volume."""
+    turning = np.zeros((4, 4))
+    turning[range(3), order] = signs
+    turning[:, 3] = 3, 5, 2, 1
+    image = labelmap((1, -2, 0), GRID.ijk_to_ras @ turning)
+    segmentation, before = segmentation_node.GetSegmentation(), read_labels(image, GRID, GRID.box).copy()
+    for key, label in (("a", 5), ("b", 9)):
         segment = slicer.vtkSegment()
         segment.AddRepresentation(BINARY_LABELMAP, image)
-        segmentation.AddSegment(segment, str(number))
-    return segmentation
+        segment.SetLabelValue(label)
+        segmentation.AddSegment(segment, key)
+    writer = SegmentWriter(segmentation_node, volume_node)
+    assert segmentation.GetNumberOfLayers(BINARY_LABELMAP) == 1
+    assert before.any() and np.array_equal(read_labels(writer.labelmap("a"), GRID, GRID.box), before)
+    i0, i1, j0, j1, k0, k1 = writer.labelmap("b").GetExtent()
+    everything = read_labels(writer.labelmap("b"), GRID, Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1)))
+    assert sorted(everything.ravel()) == sorted(LABELS.ravel())
+    writer.write("a", np.ones(GRID.shape_kji, bool))
+    assert np.array_equal(writer.read_mask("a"), before != 9) and np.array_equal(writer.read_mask("b"), before == 9)
 
 
-def turning(order, signs):
-    """A matrix that takes indices of a grid turned so to those of the other, with its origin anywhere."""
-    matrix = np.zeros((4, 4))
-    for n, (axis, sign) in enumerate(zip(order, signs, strict=True)):
-        matrix[n, axis] = sign
-    matrix[:, 3] = 3, 5, 2, 1
-    return matrix
+@pytest.mark.parametrize("change", [np.diag([1, 1, -1.2, 1]), moved(np.diag([1.0, 1, -1, 1]), (0, 0, 0.5))])
+def test_a_label_map_beside_the_grid_is_refused(segmentation_node, volume_node, change):
+    segment = slicer.vtkSegment()
+    segment.AddRepresentation(BINARY_LABELMAP, labelmap(matrix=GRID.ijk_to_ras @ change))
+    segmentation_node.GetSegmentation().AddSegment(segment, "a")
+    with pytest.raises(GeometryError, match="another grid"):
+        SegmentWriter(segmentation_node, volume_node)
 
 
-@pytest.mark.parametrize(("order", "signs"), TURNS)
-def test_a_label_map_that_counts_in_other_directions(order, signs):
-    image = labelmap(LABELS, (1, -2, 0), GRID.ijk_to_ras @ turning(order, signs))
-    before = read_labels(image, GRID, GRID.box).copy()
-    segmentation = segmentation_of(image, image)
-    turned = turned_labelmaps(segmentation, GRID)
-    assert len(turned) == 1
-    take_labelmaps(segmentation, turned)
-    first, second = (segmentation.GetNthSegment(n).GetRepresentation(BINARY_LABELMAP) for n in range(2))
-    assert first is second, "a shared one stays shared"
-    assert grid_offset(first, GRID) is not None
-    assert np.array_equal(read_labels(first, GRID, GRID.box), before) and before.any()
-    i0, i1, j0, j1, k0, k1 = first.GetExtent()
-    whole_array = read_labels(first, GRID, Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1)))
-    assert sorted(whole_array.ravel()) == sorted(LABELS.ravel()), "what reaches out of the volume stays, too"
+@pytest.fixture
+def reader(segmentation_node, volume_node):
+    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    return SegmentReader(segmentation_node, geometry_from_node(volume_node))
 
 
-@pytest.mark.parametrize("change", [np.diag([1, 1, -1.01, 1]), moved(np.diag([1.0, 1, -1, 1]), (0, 0, 0.5))])
-def test_one_beside_the_grid_is_left_alone(change):
-    image = labelmap(LABELS, (0, 0, 0), GRID.ijk_to_ras @ change)
-    assert turned_labelmaps(segmentation_of(image), GRID) == {}
+def slicers_segment(segmentation_node, volume_node, mask):
+    segment_id = segmentation_node.GetSegmentation().AddEmptySegment("", "Slicer's")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation_node, segment_id, volume_node)
+    return segment_id
+
+
+@pytest.fixture
+def stripes(reader, segmentation_node, volume_node):
+    """Three segments along i, two voxels wide each, in one layer; by id, their masks."""
+    stripes = {}
+    for n in range(3):
+        mask = np.zeros(reader.geometry.shape_kji, bool)
+        mask[1:4, 2:5, 2 * n : 2 * n + 2] = True
+        stripes[slicers_segment(segmentation_node, volume_node, mask)] = mask
+    segmentation_node.GetSegmentation().CollapseBinaryLabelmaps(False)
+    assert segmentation_node.GetSegmentation().GetNumberOfLayers(BINARY_LABELMAP) == 1
+    return stripes
+
+
+def test_segments_of_one_layer_are_told_apart_whole_and_in_part(reader, stripes):
+    assert reader.segment_ids == tuple(stripes)
+    for segment_id, mask in stripes.items():
+        for box in (reader.geometry.box, Box((0, 3, 1), (3, 7, 4)), EMPTY_BOX):
+            assert np.array_equal(reader.read_mask(segment_id, box), mask[box.slices])
+        reader.read_mask(segment_id)[...] = False
+        assert reader.read_mask(segment_id).any(), "a copy is read"
+
+
+def test_an_empty_segment(reader, segmentation_node):
+    segment_id = segmentation_node.GetSegmentation().AddEmptySegment()
+    assert not reader.read_mask(segment_id).any()
+    assert reader.difference(segment_id, EMPTY_MASK, reader.geometry.box) == SegmentChange()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_differences_are_those_in_the_box(reader, segmentation_node, volume_node, seed):
+    before, after = (masks(reader.geometry, n, density=0.05 * (seed + 1)) for n in (seed, seed + 10))
+    segment_id = slicers_segment(segmentation_node, volume_node, before)
+    box = Box((1, 1, 2), (4, 6, 7))
+    expected = change_between(before[box.slices], after[box.slices], box.start_kji)
+    assert reader.difference(segment_id, pack_mask(after[box.slices], box.start_kji), box) == expected
+
+
+def test_subtracting_and_taking(reader, stripes):
+    mask = np.zeros(reader.geometry.shape_kji, bool)
+    mask[0:2, 3:7, 1:7] = True
+    first, second, third = stripes
+    rest = reader.without(pack_mask(mask), [first, third])
+    assert np.array_equal(rest.expand(mask.shape), mask & ~stripes[first] & ~stripes[third])
+    taken = reader.taken(pack_mask(mask), [first, second])
+    assert set(taken) == {first, second}
+    for segment_id, change in taken.items():
+        assert change.gained == EMPTY_MASK
+        assert np.array_equal(change.lost.expand(mask.shape), mask & stripes[segment_id])
+    assert reader.taken(EMPTY_MASK, stripes) == {}
+    assert reader.without(pack_mask(mask), []) == pack_mask(mask)
+
+
+def test_segments_and_boxes_that_are_not_there(reader, stripes):
+    for ask in (reader.segment, reader.labelmap, reader.read_mask):
+        with pytest.raises(InputError, match="no segment with the id 'gone'"):
+            ask("gone")
+    for box in (Box((0, 0, 0), (7, 1, 1)), Box((0, -1, 0), (1, 1, 1))):
+        with pytest.raises(GeometryError, match="reaches out"):
+            reader.read_mask(next(iter(stripes)), box)

@@ -40,7 +40,7 @@ def test_any_geometry_survives_node_and_back(scene, geometry):
     # Slicer keeps spacing and unit vectors, and ignores changes below 2.3e-16: right to the last digits of a double.
     assert np.allclose(back.geometry.ijk_to_ras, geometry.ijk_to_ras, rtol=0, atol=1e-15 * max(1, *geometry.spacing_mm))
     again = add_volume_node(scene, back)
-    assert geometry_from_node(again).almost_equals(geometry, 1e-9)
+    assert geometry_from_node(again).almost_equals(geometry)
     scene.RemoveNode(node)
     scene.RemoveNode(again)
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy import ndimage
 
 from FoundationSegLib.commands.evaluate import FEWEST_VOXELS, choose_labels
@@ -285,6 +286,15 @@ def test_another_grid_is_refused(bench):
         bench.assert_refused(
             2, "lies on another grid than ct.nrrd", told, files={*FILES, "shifted.nrrd", "smaller.nrrd"}
         )
+
+
+def test_a_label_map_with_other_axes_on_the_same_voxels_is_the_same_grid(bench):
+    plain = sitk.ReadImage(str(bench.folder / "truth.nrrd"))
+    sitk.WriteImage(sitk.DICOMOrient(plain, "IRA"), str(bench.folder / "turned.nrrd"))
+    assert bench.evaluate() == 0
+    table = bench.out
+    assert bench.evaluate(label=bench.folder / "turned.nrrd") == 0
+    assert bench.out == table
 
 
 def test_a_sheared_grid_is_told(bench, monkeypatch):

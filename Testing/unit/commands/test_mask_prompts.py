@@ -27,11 +27,15 @@ def test_a_mask_prompt_gets_the_voxels_of_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (2, 1, 3), (-1, -2, 0), (5, 5, 5)])
-def test_a_mask_that_was_cropped_or_reaches_beyond_is_laid_on_its_voxels(tmp_path, start):
-    image = Geometry(np.array([[-1.0, 0, 0, 4], [0, -1, 0, 5], [0, 0, 2, 6], [0, 0, 0, 1]]), (6, 6, 7))
+@pytest.mark.parametrize("is_left_handed", [False, True])
+def test_a_mask_that_was_cropped_turned_or_reaches_beyond_is_laid_on_its_voxels(tmp_path, start, is_left_handed):
+    matrix = np.array([[-1.0, 0, 0, 4], [0, -1, 0, 5], [0, 0, 2, 6], [0, 0, 0, 1]])
+    if is_left_handed:  # Slicer turns such images round, and saves their segmentations so
+        matrix[0] = 1, 0, 0, 4 - 6
+    image = Geometry(matrix, (6, 6, 7))
     mask = np.random.default_rng(1).random((3, 4, 4)) < 0.5
-    written = sitk.GetImageFromArray(mask.astype(np.uint8))
     k, j, i = start
+    written = sitk.GetImageFromArray(mask.astype(np.uint8))
     written.SetSpacing((1.0, 1.0, 2.0))
     written.SetOrigin((-4.0 + i, -5.0 + j, 6.0 + 2 * k))
     sitk.WriteImage(written, str(tmp_path / "seed.nrrd"))
@@ -39,7 +43,9 @@ def test_a_mask_that_was_cropped_or_reaches_beyond_is_laid_on_its_voxels(tmp_pat
     (segment,) = read_masks(prompts, tmp_path, image).segments
     wide = np.zeros((14, 14, 15), bool)
     wide[k + 4 : k + 7, j + 4 : j + 8, i + 4 : i + 8] = mask
-    assert np.array_equal(segment.prompts[0].voxels.expand(image.shape_kji), wide[4:10, 4:10, 4:11])
+    expected = wide[4:10, 4:10, 4:11]
+    read = segment.prompts[0].voxels.expand(image.shape_kji)
+    assert np.array_equal(read, expected[:, :, ::-1] if is_left_handed else expected)
 
 
 @pytest.mark.parametrize(
