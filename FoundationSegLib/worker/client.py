@@ -126,26 +126,26 @@ class InlineClient:
 
     @property
     def is_busy(self) -> bool:
-        """See :attr:`Client.is_busy`."""
+        """True while there are events to poll for."""
         return bool(self._events)
 
     def prepare(self, model_id: str) -> None:
-        """See :meth:`Client.prepare`; a model that cannot be loaded fails the request that needs it."""
+        """Load a model now; one that cannot be loaded fails the request that needs it."""
         with contextlib.suppress(FoundationSegError):
             self.engine.prepare(model_id, Progress())
 
     def send_volume(self, volume: Volume) -> None:
-        """See :meth:`Client.send_volume`."""
+        """Hand an image to the engine."""
         self.engine.add_volume(volume)
         self._volume_keys.add(volume.key)
 
     def remove_volume(self, volume_key: str) -> None:
-        """See :meth:`Client.remove_volume`."""
+        """Have the engine let go of an image."""
         self._volume_keys.discard(volume_key)
         self.engine.remove_volume(volume_key)
 
     def submit(self, request: Request) -> None:
-        """See :meth:`Client.submit`; returns when the request is answered or has failed."""
+        """Do a request; returns when it is answered or has failed."""
         token = CancelToken()
         self._work = request.request_id, token
 
@@ -172,24 +172,24 @@ class InlineClient:
         raise InputError("packages and checkpoints are changed by a process of their own; use another client")
 
     def cancel(self, request_id: int) -> None:
-        """See :meth:`Client.cancel`; to be called from a progress callback."""
+        """Stop the request that is under way; to be called from a progress callback."""
         if self._work is not None and self._work[0] == request_id:
             self._work[1].cancel()
 
     def poll(self) -> tuple[Event, ...]:
-        """See :meth:`Client.poll`."""
+        """The events since the last call, oldest first."""
         events = tuple(self._events)
         self._events.clear()
         return events
 
     def wait(self, timeout_s: float) -> None:
-        """See :meth:`Client.wait`: there is nobody to wait for."""
+        """Return at once: everything is done already."""
 
     def stop(self) -> None:
-        """See :meth:`Client.stop`: there is no process."""
+        """Do nothing: there is no process."""
 
     def close(self) -> None:
-        """See :meth:`Client.close`."""
+        """Let go of the images and the events. May be called twice."""
         for volume_key in list(self._volume_keys):
             self.remove_volume(volume_key)
         self._events.clear()

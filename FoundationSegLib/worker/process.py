@@ -53,7 +53,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait, in seconds, before a worker counts as lost.
+    """Times in seconds after which a worker counts as lost.
 
     Attributes:
         start_s: from the start of the process to its first word; a virus scanner may read all of Python first.
@@ -74,7 +74,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a process is started anew before the request that it was lost over is given up.
+    """Limits on starting a process anew before the request that it was lost over is given up.
 
     Attributes:
         deaths: ends in a row at the same step; more have a reason that a restart does not remove.

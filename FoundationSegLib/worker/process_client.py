@@ -72,7 +72,7 @@ class _Work:
 
 @dataclass(slots=True)
 class ProcessClient:
-    """A client with one worker process, which starts when it is first needed. See :class:`~.client.Client`.
+    """A :class:`~.client.Client` with one worker process, which starts when it is first needed.
 
     For one thread. No method waits for the worker's work but :meth:`wait`, :meth:`stop` and :meth:`close`; what happens
     between calls of :meth:`poll` waits in the sockets. One request is under way at a time: the newest.
@@ -104,7 +104,7 @@ class ProcessClient:
 
     @property
     def is_busy(self) -> bool:
-        """See :attr:`Client.is_busy`."""
+        """True while there is, or may come, something to poll for."""
         link = self._link
         under_way = link is not None and (not link.is_connected or link.is_sending)
         return bool(self._events) or self._work is not None or self._ending is not None or under_way
@@ -115,14 +115,14 @@ class ProcessClient:
         return None if self._link is None else self._link.process.pid
 
     def prepare(self, model_id: str) -> None:
-        """See :meth:`Client.prepare`."""
+        """Start the worker, and have it load a model that will be asked for. Nothing is downloaded for it."""
         self._model_id = model_id
         link = self._ensure_link()
         if link is not None:
             link.send(message("prepare", model=model_id))
 
     def send_volume(self, volume: Volume) -> None:
-        """See :meth:`Client.send_volume`. The voxels must stay as they are until the image is removed.
+        """Hand over an image once. The voxels must stay as they are until the image is removed.
 
         The bytes travel as :meth:`poll` is called; what this method takes is the image's fingerprint and checks, about
         0.3 s for 157 MB at the first time.
@@ -134,14 +134,14 @@ class ProcessClient:
             self._transfer(volume.key)
 
     def remove_volume(self, volume_key: str) -> None:
-        """See :meth:`Client.remove_volume`."""
+        """Let go of an image; it is no error if it was never sent."""
         self._volumes.pop(volume_key, None)
         if volume_key in self._sent and self._link is not None:
             self._sent.discard(volume_key)
             self._link.send(message("remove_volume", key=volume_key))
 
     def submit(self, request: Request) -> None:
-        """See :meth:`Client.submit`; returns at once. A worker that dies over a request is replaced and asked again.
+        """Begin a request; returns at once. A worker that dies over it is replaced, and asked again.
 
         A task that is not repeated fails with an :class:`~FoundationSegLib.errors.InputError` instead.
         """
@@ -159,7 +159,7 @@ class ProcessClient:
             self._send_work()
 
     def cancel(self, request_id: int) -> None:
-        """See :meth:`Client.cancel`. A worker that does not stop in time is killed."""
+        """Stop the request that is under way. A worker that does not stop in time is killed."""
         work = self._work
         if work is None or work.request.request_id != request_id:
             return
@@ -172,7 +172,7 @@ class ProcessClient:
             self._link.send(message("cancel", ticket=work.ticket))
 
     def poll(self) -> tuple[Event, ...]:
-        """See :meth:`Client.poll`."""
+        """The events since the last call, oldest first. Never waits."""
         if self._link is not None:
             try:
                 for frame in self._link.receive():
@@ -185,12 +185,12 @@ class ProcessClient:
         return events
 
     def wait(self, timeout_s: float) -> None:
-        """See :meth:`Client.wait`."""
+        """Wait until there may be something to poll for, or the time is over."""
         if self._link is not None and not self._events:
             self._link.wait(timeout_s)
 
     def stop(self) -> None:
-        """See :meth:`Client.stop`. Waits for at most as long as the timeouts allow.
+        """End the worker; waits for at most as long as the timeouts allow. Images stay registered.
 
         A process that changes packages or checkpoints is not killed: it breaks off in good order, and ends by itself.
         """
@@ -202,7 +202,7 @@ class ProcessClient:
             link.end(self.timeouts.stop_s, kills=not (is_careful and link.is_connected))
 
     def close(self) -> None:
-        """See :meth:`Client.close`."""
+        """End the worker and let go of everything. May be called twice."""
         self.stop()
         self._volumes.clear()
         self._events.clear()
@@ -303,8 +303,8 @@ class ProcessClient:
         if any(now > by for by in stops):
             raise LinkLost("the worker did not stop in time")
         if not link.is_connected and now > link.started + timeouts.start_s:
-            message_text = f"the worker did not start within {timeouts.start_s:.0f} s"
-            raise LinkLost(message_text, link.log_tail(), has_started=False)
+            reason = f"the worker did not start within {timeouts.start_s:.0f} s"
+            raise LinkLost(reason, link.log_tail(), has_started=False)
         is_expected = work is not None or link.is_sending
         if is_expected and link.is_connected and now > link.heard + timeouts.silence_s:
             raise LinkLost(f"the worker gave no sign of life for {timeouts.silence_s:.0f} s", link.log_tail())
