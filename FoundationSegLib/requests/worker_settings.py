@@ -29,8 +29,8 @@ class MemoryBudget:
         """The same with nothing above the limit."""
         if self.limit is None:
             return self
-        kept = (min(amount, self.limit) for amount in (self.volumes, self.embeddings, self.models))
-        return MemoryBudget(*kept, self.limit)
+        amounts = (min(amount, self.limit) for amount in (self.volumes, self.embeddings, self.models))
+        return MemoryBudget(*amounts, self.limit)
 
     @property
     def total(self) -> int:

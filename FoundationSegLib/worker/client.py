@@ -80,7 +80,7 @@ class Client(Protocol):
         ...
 
 
-class Engine(Protocol):
+class InferenceEngine(Protocol):
     """The part of an engine that an in-line client uses."""
 
     def add_volume(self, volume: Volume) -> None:
@@ -118,7 +118,7 @@ class InlineClient:
             among the events.
     """
 
-    engine: Engine
+    engine: InferenceEngine
     on_progress: Callable[[ProgressReport], None] | None = None
     _events: deque[Event] = field(default_factory=deque)
     _work: tuple[int, CancelToken] | None = None

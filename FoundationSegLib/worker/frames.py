@@ -19,7 +19,7 @@ class FrameError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Message:
     """One message: ``header`` is plain JSON values, ``parts`` are raw bytes, which arrive as one part."""
 
     header: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Frame:
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
 
-def encode_frame(frame: Frame) -> list[memoryview]:
+def encode_frame(frame: Message) -> list[memoryview]:
     """The bytes to send, part by part; none of the frame's parts is copied.
 
     Raises:
@@ -65,7 +65,7 @@ class FrameReader:
     _header: dict[str, Any] | None = None
     _lengths: tuple[int, int] | None = None
 
-    def read(self, connection: socket.socket) -> Frame | None:
+    def read(self, connection: socket.socket) -> Message | None:
         """The next frame; None where a connection that does not wait has no more for now.
 
         Raises:
@@ -86,7 +86,7 @@ class FrameReader:
             if frame is not None:
                 return frame
 
-    def _next_part(self) -> Frame | None:
+    def _next_part(self) -> Message | None:
         """Go on from a part that is complete; the frame, if that was its last."""
         if self._lengths is None:
             self._lengths = self._read_prefix()
@@ -95,7 +95,7 @@ class FrameReader:
             self._header = _read_header(self._target)
             self._expect(self._lengths[1])
         else:
-            frame = Frame(self._header, (self._target,))
+            frame = Message(self._header, (self._target,))
             self._lengths = self._header = None
             self._expect(_PREFIX.size)
             return frame

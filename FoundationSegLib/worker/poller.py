@@ -10,7 +10,12 @@ from .protocol import Event
 
 @dataclass(slots=True)
 class Poller:
-    """Takes events from a client to a function that applies them, at each tick of a timer.
+    """Takes events from a client to a function that applies them, at each tick of a timer::
+
+        poller = Poller(client, apply, timer.stop)
+        timer.connect("timeout()", poller.tick)
+        client.submit(request)
+        timer.start()
 
     Attributes:
         client: the client.

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from ..codec import to_document
 from ..requests.worker_settings import WorkerSettings
-from .frames import Frame, FrameError, FrameReader, encode_frame
+from .frames import FrameError, FrameReader, Message, encode_frame
 
 _HELLO = 2**12  # of a stranger, no more than this is read
 _FLUSH = 2**23  # what one call sends at most: some milliseconds
@@ -222,13 +222,13 @@ class Link:
         """True while bytes are on their way out."""
         return bool(self._outgoing)
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Message) -> None:
         """Send a message as soon as the worker takes it; its payload must stay as it is until then."""
         if not self._outgoing:
             self.heard = time.monotonic()  # from now on, it has something to say
         self._outgoing.extend(encode_frame(frame))
 
-    def receive(self) -> Iterator[Frame]:
+    def receive(self) -> Iterator[Message]:
         """The messages that have arrived; then what can be sent is sent. Never waits.
 
         Raises:
@@ -317,7 +317,7 @@ class Link:
         try:
             hello = reader.read(connection)
         except (OSError, EOFError, FrameError):
-            hello = Frame({})
+            hello = Message({})
         if hello is None:
             return False
         self._callers.remove(caller)

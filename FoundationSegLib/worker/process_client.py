@@ -15,7 +15,7 @@ from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import Prediction, PredictRequest
 from ..requests.worker_settings import WorkerSettings
-from .frames import Frame
+from .frames import Message
 from .process import Link, LinkLost, RetryPolicy, Timeouts, worker_command
 from .protocol import (
     Answered,
@@ -250,13 +250,13 @@ class ProcessClient:
             self._transfer(work.volume_key)
         link.send(request_message(work.request, work.ticket))
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Message) -> None:
         try:
             self._take_known(frame)
         except (FoundationSegError, KeyError, TypeError, ValueError) as error:
             raise LinkLost("the worker sent something that cannot be understood") from error
 
-    def _take_known(self, frame: Frame) -> None:
+    def _take_known(self, frame: Message) -> None:
         kind, ticket = frame.header["type"], frame.header.get("ticket")
         if kind in ("answer", "failure") and self._ending is not None and self._ending[0] == ticket:
             self._ending = None

@@ -9,8 +9,8 @@ A client (:mod:`.client`, :mod:`.process_client`) is given a request, and tells 
     report = ask(client, InspectRequest(2, ("torch",)))  # the same for a script, which waits
 
 :data:`TASKS` is the table: the name of each task, the type of its request and of its answer. :mod:`.tasks` has the
-functions that do them, in the process. A message is a :class:`~.frames.Frame`; its header has the ``type``, and from a
-request on the ``ticket`` that names it to the process. From the client come ``request``, ``cancel``, ``prepare``,
+functions that do them, in the process. The header of a message has the ``type``, and from a request on the ``ticket``
+that names it to the process. From the client come ``request``, ``cancel``, ``prepare``,
 ``volume`` and ``remove_volume``; from the process ``hello`` (with the secret), ``alive``, ``progress``, ``answer`` and
 ``failure``. Values in them are those of :mod:`FoundationSegLib.codec`.
 
@@ -37,7 +37,7 @@ from ..requests.maintenance import (
     RemovedCheckpoints,
     RemoveRequest,
 )
-from .frames import Frame
+from .frames import Message
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -137,13 +137,13 @@ def task_of(request: Request) -> tuple[str, Task]:
     raise TypeError(f"{type(request).__name__} is no request of the table of tasks")
 
 
-def message(kind: str, value: Any = None, **header: Any) -> Frame:
+def message(kind: str, value: Any = None, **header: Any) -> Message:
     """A message with a value; bytes and arrays of the value are not copied, and must stay as they are until sent."""
     document, parts = pack(value)
-    return Frame({"type": kind, **header, "value": document}, parts)
+    return Message({"type": kind, **header, "value": document}, parts)
 
 
-def value_of(frame: Frame, kind: type[T] | Any) -> T:
+def value_of(frame: Message, kind: type[T] | Any) -> T:
     """The value of a message; its arrays are read-only views of the frame's payload.
 
     Raises:
@@ -153,12 +153,12 @@ def value_of(frame: Frame, kind: type[T] | Any) -> T:
     return unpack(kind, frame.header["value"], frame.payload, str(frame.header["type"]))
 
 
-def request_message(request: Request, ticket: int) -> Frame:
+def request_message(request: Request, ticket: int) -> Message:
     """A request; ``ticket`` is what all messages about it will carry."""
     return message("request", request, task=task_of(request)[0], ticket=ticket)
 
 
-def volume_message(volume: "Volume") -> Frame:
+def volume_message(volume: "Volume") -> Message:
     """An image, with its fingerprint; its name and the notes about its file stay here."""
     frame = message("volume", volume, key=volume.key)
     frame.header["value"].update(name="", notes=[])

@@ -24,14 +24,14 @@ from ..codec import from_document
 from ..errors import DeviceLostError, FoundationSegError, InferenceError
 from ..progress import CancelToken, Progress, ProgressReport
 from ..requests.worker_settings import WorkerSettings
-from .frames import Frame, FrameError, FrameReader, encode_frame
+from .frames import FrameError, FrameReader, Message, encode_frame
 from .protocol import TASKS, Failure, message, value_of
 from .tasks import FUNCTIONS, open_store
 
 if TYPE_CHECKING:
-    from .client import Engine
+    from .client import InferenceEngine
 
-    class AheadEngine(Engine, Protocol):
+    class AheadEngine(InferenceEngine, Protocol):
         """The part of an engine that the worker uses."""
 
         def encode_ahead(self, progress: Progress) -> bool:
@@ -55,13 +55,13 @@ class Channel:
     _reader: FrameReader = field(default_factory=lambda: FrameReader(_MAX_VOLUME))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Message) -> None:
         """Send a message; a client that is gone is found out by :meth:`receive`."""
         with self._lock, contextlib.suppress(OSError):
             for part in encode_frame(frame):
                 self.connection.sendall(part)
 
-    def receive(self) -> Frame | None:
+    def receive(self) -> Message | None:
         """The next message; None where the client is gone."""
         with contextlib.suppress(OSError, EOFError):
             return self._reader.read(self.connection)
@@ -79,7 +79,7 @@ class Inbox:
     """
 
     channel: Channel
-    frames: "queue.SimpleQueue[Frame | None]" = field(default_factory=queue.SimpleQueue)
+    frames: "queue.SimpleQueue[Message | None]" = field(default_factory=queue.SimpleQueue)
     idle_token: CancelToken = field(default_factory=CancelToken)
     grace_s: float = _LAST_BREATH_S
     _tokens: dict[int, CancelToken] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Inbox:
         finally:
             self.end()
 
-    def take(self, frame: Frame) -> None:
+    def take(self, frame: Message) -> None:
         """Put a message in the queue; a cancel takes effect at once."""
         if frame.header["type"] == "cancel":
             with self._lock:
@@ -177,7 +177,7 @@ class Worker:
             self._engine = self.make_engine(self.settings)
         return self._engine
 
-    def _next(self) -> Frame | None:
+    def _next(self) -> Message | None:
         """The next message; until there is one, work ahead."""
         while self.settings.encode_ahead and self._engine is not None and self.inbox.frames.empty():
             self.inbox.idle_token = token = CancelToken()
@@ -190,7 +190,7 @@ class Worker:
                 break
         return self.inbox.frames.get()
 
-    def _deal_with(self, frame: Frame) -> None:
+    def _deal_with(self, frame: Message) -> None:
         kind = frame.header["type"]
         if kind == "request":
             self._answer(frame)
@@ -202,7 +202,7 @@ class Worker:
             with contextlib.suppress(FoundationSegError):  # a request that needs it will fail by itself
                 self.need_engine().prepare(frame.header["model"], Progress())
 
-    def _add_volume(self, frame: Frame) -> None:
+    def _add_volume(self, frame: Message) -> None:
         """Keep an image; one that cannot be kept fails the requests that name it."""
         from ..imaging.volume import Volume
 
@@ -218,7 +218,7 @@ class Worker:
         except MemoryError as error:
             self._refused[key] = InferenceError(f"the worker could not take in the image: {error or 'out of memory'}")
 
-    def _answer(self, frame: Frame) -> None:
+    def _answer(self, frame: Message) -> None:
         ticket, name = frame.header["ticket"], frame.header["task"]
         is_lost = False
         try:
@@ -232,7 +232,7 @@ class Worker:
         if is_lost:
             leave()  # the device answers nobody in this process: the next request gets another
 
-    def _perform(self, name: str, frame: Frame) -> Any:
+    def _perform(self, name: str, frame: Message) -> Any:
         task, ticket = TASKS[name](), frame.header["ticket"]
         request = value_of(frame, task.request)
         volume_key = getattr(request, "volume_key", None)
@@ -245,14 +245,13 @@ class Worker:
         finally:
             self.inbox.grace_s = _LAST_BREATH_S
 
-    def _report_unexpected(self, frame: Frame, error: Exception) -> None:
+    def _report_unexpected(self, frame: Message, error: Exception) -> None:
         traceback.print_exception(error)
         if "ticket" in frame.header:
             task = frame.header.get("task")
-            what = "the model" if task in ("predict", "classify") else f"the task '{task}'"
-            what = "the download" if task == "download" else what
+            subjects = {"predict": "the model", "classify": "the model", "download": "the download"}
             reason = f"{type(error).__name__}: {error}"
-            failure = InferenceError(f"{what} failed in a way that was not foreseen ({reason})")
+            failure = InferenceError(f"{subjects.get(task, task)} failed in a way that was not foreseen ({reason})")
             failed = Failure.of(failure, "".join(traceback.format_exception(error)))
             self.channel.send(message("failure", failed, ticket=frame.header["ticket"]))
 
@@ -307,7 +306,7 @@ def _connect(port: int, secret: str) -> Channel:
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     channel = Channel(connection)
-    channel.send(Frame({"type": "hello", "secret": secret}))
+    channel.send(Message({"type": "hello", "secret": secret}))
     return channel
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.worker.frames import Frame, FrameError, FrameReader, encode_frame
+from FoundationSegLib.worker.frames import FrameError, FrameReader, Message, encode_frame
 
 HEADERS = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=4)
-FRAMES = st.lists(st.builds(Frame, HEADERS, st.lists(st.binary(max_size=300), max_size=3)), max_size=5)
+FRAMES = st.lists(st.builds(Message, HEADERS, st.lists(st.binary(max_size=300), max_size=3)), max_size=5)
 
 
 class Stream:
@@ -61,14 +61,14 @@ def test_frames_arrive_as_they_were_sent_however_they_are_cut(frames, cuts):
 
 def test_a_payload_is_not_copied_on_its_way_out():
     payload = bytearray(b"voxels")
-    _, part = encode_frame(Frame({}, (payload,)))
+    _, part = encode_frame(Message({}, (payload,)))
     payload[0] = ord("V")
     assert bytes(part) == b"Voxels"
 
 
 def test_the_end_of_the_stream_is_told_from_no_more_for_now():
     reader = FrameReader(1000)
-    half = sent(Frame({"a": 1}))[:-3]
+    half = sent(Message({"a": 1}))[:-3]
     assert reader.read(Stream([half])) is None
     with pytest.raises(EOFError):
         reader.read(Stream([], ends=True))
@@ -93,7 +93,7 @@ def test_what_is_no_frame_is_refused_before_memory_is_set_aside(stream):
 @given(st.binary(max_size=200), st.integers(0, 100), st.integers(0, 255))
 def test_noise_is_refused_or_waited_out(noise, place, value):
     """Whatever a broken process sends: an error of ours, or nothing yet."""
-    stream = bytearray(sent(Frame({"type": "progress"}, (b"12345",))) + noise)
+    stream = bytearray(sent(Message({"type": "progress"}, (b"12345",))) + noise)
     stream[place % len(stream)] = value
     reader, source = FrameReader(1000, 1000), Stream([bytes(stream)])
     try:
@@ -104,13 +104,13 @@ def test_noise_is_refused_or_waited_out(noise, place, value):
 
 def test_numbers_that_json_does_not_know_are_not_sent():
     with pytest.raises(ValueError, match="JSON"):
-        encode_frame(Frame({"score": float("nan")}))
+        encode_frame(Message({"score": float("nan")}))
 
 
 def test_frames_cross_a_real_connection():
     near, far = socket.socketpair()
     with near, far:
-        near.sendall(sent(Frame({"type": "hello"}, (b"x" * 4, b"x" * 6))))
+        near.sendall(sent(Message({"type": "hello"}, (b"x" * 4, b"x" * 6))))
         frame = FrameReader(1000).read(far)
         assert (frame.header, bytes(frame.payload)) == ({"type": "hello"}, b"x" * 10)
         far.setblocking(False)

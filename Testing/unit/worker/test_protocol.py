@@ -11,7 +11,7 @@ from FoundationSegLib.errors import FoundationSegError, InferenceError, InputErr
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.maintenance import DownloadRequest, ImportRequest, InspectRequest, RemoveRequest
 from FoundationSegLib.requests.segmentation import Propagation
-from FoundationSegLib.worker.frames import Frame
+from FoundationSegLib.worker.frames import Message
 from FoundationSegLib.worker.protocol import TASKS, Failure, message, request_message, task_of, value_of, volume_message
 from FoundationSegLib.worker.server import Channel, Inbox
 from FoundationSegLib.worker.tasks import FUNCTIONS
@@ -80,7 +80,7 @@ def test_a_message_of_another_form_is_refused():
     with pytest.raises(InputError, match="progress: stage: must be str"):
         value_of(message("progress", ProgressReport(3, 0, 0)), ProgressReport)
     with pytest.raises(KeyError):
-        value_of(Frame({"type": "progress"}), ProgressReport)
+        value_of(Message({"type": "progress"}), ProgressReport)
 
 
 # The worker's side of the connection
