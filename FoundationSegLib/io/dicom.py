@@ -12,7 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GeometryError, InputError
 from .completeness import damaged, quiet
-from .raw import MODALITY, ORIENTATION, POSITION, SERIES_UID, RawImage, kept_tags, read_raw, swap_lps_ras, to_raw
+from .raw import (
+    MODALITY,
+    ORIENTATION,
+    PIXEL_SPACING,
+    POSITION,
+    SERIES_UID,
+    RawImage,
+    kept_tags,
+    read_raw,
+    swap_lps_ras,
+    to_raw,
+)
 
 _READER = "GDCMImageIO"
 _PREAMBLE_BYTES = 128
@@ -22,8 +33,14 @@ _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 _POSITION_TAG = (0x0020, 0x0032)
 _ORIENTATION_TAG = (0x0020, 0x0037)
 _PIXEL_SPACING_TAG = (0x0028, 0x0030)
+_SLICE_DISTANCE_TAGS = ((0x0018, 0x0088), (0x0018, 0x0050))  # Spacing Between Slices; where it is absent, Thickness
+_FRAME_TIME_TAG, _FRAME_TIMES_TAG = (0x0018, 0x1063), (0x0018, 0x1065)
+_CINE_RATE_TAGS = ((0x0018, 0x0040), (0x0008, 0x2144))
+# Several frames of these are one after the other in time, unless they have positions.
+_MOVING_MODALITIES = {"US", "IVUS", "XA", "RF", "ES", "XC"}
 _RESCALE_TAGS = ((0x0028, 0x1052), (0x0028, 0x1053))
 
+_AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 # How far direction cosines, or voxel sizes as a part of themselves, may differ between slices of one volume.
 _SAME = 1e-3
 # Steps between slices count as equal up to this part of the usual step, or up to this length where it is more: two
@@ -225,8 +242,9 @@ def read_file(path: Path) -> RawImage:
 def place_frames(path: Path, raw: RawImage) -> RawImage:
     """Order the frames of a multi-frame image along their normal, with the matrix that their positions give.
 
-    GDCM places them by the first two frames and checks nothing. Files whose frames have no positions (ultrasound,
-    secondary capture) or one for all come back as they are.
+    GDCM places them by the first two frames, checks nothing, and leaves out the voxel sizes of enhanced files. Frames
+    without positions, or with one for all, are frames in time if the file says so. Otherwise they are slices at the
+    distance that it names.
 
     Raises:
         GeometryError: positions are uneven or shared, orientations differ, or not every frame has one.
@@ -237,29 +255,63 @@ def place_frames(path: Path, raw: RawImage) -> RawImage:
     if any(len(set(_elements(content, tag, 1))) > 1 for tag in _RESCALE_TAGS):
         raise InputError(f"{path.name}: its frames are scaled differently, which is not supported; export them singly")
     positions = _elements(content, _POSITION_TAG, 3)
-    if len(positions) < 2:
-        return raw
     orientations = _elements(content, _ORIENTATION_TAG, 6)
+    if len(set(positions)) < 2:
+        if _is_cine(content, raw):
+            return replace(raw, voxels=raw.voxels.swapaxes(0, 1))
+        return _stack_evenly(content, raw, (positions or [(0.0, 0.0, 0.0)])[0], (orientations or [_AXIAL])[0])
     if len(positions) != count or not orientations:
         raise GeometryError(f"{path.name} has {count} frames, but positions for {len(positions)}; export it again")
     if np.ptp(orientations, axis=0).max() > _SAME:
         raise GeometryError(f"{path.name}: its frames lie in different directions; it is no volume")
+    return _stacked(content, raw, positions, orientations[0])
+
+
+def _stacked(
+    content: bytes, raw: RawImage, positions: ArrayLike, orientation: Sequence[float], notes: tuple[str, ...] = ()
+) -> RawImage:
+    spacings = _elements(content, _PIXEL_SPACING_TAG, 2)
     # DICOM gives the distance of rows, then that of columns: along j, then along i.
-    along_j, along_i = (_elements(content, _PIXEL_SPACING_TAG, 2) or [(1.0, 1.0)])[0]
-    stack = place_slices(positions, orientations[0], (along_i, along_j))
-    voxels = raw.voxels[:, list(stack.order)]
-    return replace(raw, voxels=voxels, ijk_to_ras=swap_lps_ras(stack.matrix_lps), notes=(*raw.notes, *stack.notes))
+    along_j, along_i = spacings[0] if spacings else (1.0, 1.0)
+    stack = place_slices(positions, orientation, (along_i, along_j))
+    tags = {**raw.tags, PIXEL_SPACING: f"{along_j}\\{along_i}"} if spacings else raw.tags
+    return replace(
+        raw,
+        voxels=raw.voxels[:, list(stack.order)],
+        ijk_to_ras=swap_lps_ras(stack.matrix_lps),
+        tags=tags,
+        notes=(*raw.notes, *notes, *stack.notes),
+    )
+
+
+def _is_cine(content: bytes, raw: RawImage) -> bool:
+    """True where the frames of a file without positions follow each other in time."""
+    times = _elements(content, _FRAME_TIMES_TAG, raw.voxels.shape[1]) or _elements(content, _FRAME_TIME_TAG, 1)
+    has_rate = any(_elements(content, tag, 1) for tag in _CINE_RATE_TAGS)
+    return bool(times) or has_rate or raw.tags.get(MODALITY) in _MOVING_MODALITIES
+
+
+def _stack_evenly(content: bytes, raw: RawImage, origin: Sequence[float], orientation: Sequence[float]) -> RawImage:
+    """Place frames without positions in their order, at the distance that the file names."""
+    distances = [values for tag in _SLICE_DISTANCE_TAGS for values in _elements(content, tag, 1) if values[0] > 0]
+    if not distances or not _elements(content, _PIXEL_SPACING_TAG, 2):
+        return raw
+    (distance,) = distances[0]
+    normal = _unit(np.cross(orientation[:3], orientation[3:]))
+    positions = np.asarray(origin) + np.outer(np.arange(raw.voxels.shape[1]) * distance, normal)
+    note = f"the frames have no positions: they were stacked in their order, {distance:g} mm apart"
+    return _stacked(content, raw, positions, orientation, (note,))
 
 
 def _elements(content: bytes, tag: tuple[int, int], count: int) -> list[tuple[float, ...]]:
     """Return the values of every element with that tag and that many decimals, in the file's order.
 
     The elements lie in nested sequences that ITK does not hand out. They are found by their bytes: little endian
-    (all that DICOM still allows), then either ``DS`` and two bytes of length, or four bytes of length.
+    (all that DICOM still allows), then either ``DS`` or ``IS`` and two bytes of length, or four bytes of length.
     """
     name = re.escape(tag[0].to_bytes(2, "little") + tag[1].to_bytes(2, "little"))
     elements = []
-    for match in re.finditer(name + rb"(?:DS(.)\x00|(.)\x00\x00\x00)", content, re.DOTALL):
+    for match in re.finditer(name + rb"(?:[DI]S(.)\x00|(.)\x00\x00\x00)", content, re.DOTALL):
         length = (match[1] or match[2])[0]
         text = content[match.end() : match.end() + length].decode("latin-1")
         if values := _decimals(text, count):  # none where these bytes were voxels

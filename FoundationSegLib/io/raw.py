@@ -124,6 +124,8 @@ def _explained(path: Path, message: str) -> FoundationSegError:
         return GeometryError(
             f"{path.name}: the image's axes do not span space, or it is a single slice at an angle; save it as 3-D"
         )
+    if "Zero-valued spacing" in message:
+        return GeometryError(f"{path.name}: its frames share a position: duplicates, or time points; export one set")
     if "size is zero" in message:
         return InputError(f"{path.name} holds no voxels: its header gives an axis of length 0")
     if "determine ImageIO" in message:

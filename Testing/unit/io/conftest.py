@@ -79,9 +79,9 @@ def _sequence(**elements):
 def write_frames(write_dicom):
     """Write an enhanced multi-frame CT with one frame for each position."""
 
-    def write(path, volume, positions, slopes=(), **more):
+    def write(path, volume, positions, slopes=(), measures=None, **more):
         shared = _sequence(
-            PixelMeasuresSequence=_sequence(PixelSpacing=[0.5, 0.7], SliceThickness=3),
+            PixelMeasuresSequence=_sequence(**({"PixelSpacing": [0.5, 0.7]} if measures is None else measures)),
             PlaneOrientationSequence=_sequence(ImageOrientationPatient=list(AXIAL)),
         )
         frames = [

@@ -204,6 +204,48 @@ def test_frames_without_positions_say_so(shared_data):
     assert any("1 mm was assumed" in note for note in volume.notes)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "spacing", "note"),
+    [
+        ({"PixelSpacing": [0.5, 0.7], "SpacingBetweenSlices": 3, "SliceThickness": 5}, (0.7, 0.5, 3), "3 mm apart"),
+        ({"PixelSpacing": [0.5, 0.7], "SliceThickness": 5}, (0.7, 0.5, 5), "5 mm apart"),
+        ({"PixelSpacing": [1, 1], "SpacingBetweenSlices": 1}, (1, 1, 1), "1 mm apart"),
+        ({}, (1, 1, 1), "1 mm was assumed"),
+    ],
+)
+def test_sizes_of_enhanced_files_without_positions(tmp_path, noise, write_frames, sizes, spacing, note):
+    volume = read_volume(write_frames(tmp_path / "a.dcm", noise, (), measures=sizes))
+    assert np.array_equal(volume.array_kji, noise)
+    assert np.allclose(volume.geometry.spacing_mm, spacing)
+    assert [note in text for text in volume.notes] == [True]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"FrameTime": 33},
+        {"FrameTimeVector": [0, 33, 33, 40]},
+        {"CineRate": 25},
+        {"RecommendedDisplayFrameRate": 25},
+        {"Modality": "US"},
+        {"Modality": "XA", "ImagerPixelSpacing": [0.4, 0.4]},
+        {"FrameTime": 33, "syntax": ImplicitVRLittleEndian},
+    ],
+)
+def test_frames_that_are_time_are_frames(tmp_path, noise, write_dicom, elements):
+    path = write_dicom(tmp_path / "a.dcm", noise, NumberOfFrames=4, **elements)
+    with pytest.raises(InputError, match=r"4 frames .* --frame N, from 0 to 3"):
+        read_volume(path)
+    assert np.array_equal(read_volume(path, frame=2).array_kji, noise[2:3])
+
+
+@pytest.mark.parametrize("heights", [(3, 3, 3, 3), (3, 3, 6, 6), (3, 6, 3, 6)])
+def test_frames_that_share_positions_are_no_volume(tmp_path, noise, write_frames, heights):
+    path = write_frames(tmp_path / "a.dcm", noise, [(0, 0, z) for z in heights])
+    with pytest.raises(GeometryError, match="share a position"):
+        read_volume(path)
+
+
 def rotation(seed):
     """A random rotation; its columns are the i axis, the j axis and the normal."""
     axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
