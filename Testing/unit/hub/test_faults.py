@@ -52,7 +52,7 @@ def finished(store, card):
 def test_random_faults_cancels_and_restarts(hub, tmp_path, full, bar, monkeypatch):
     """Small files; several attempts each, the last without a fault."""
     source, outcomes = random.Random(7), {"ready": 0, "told": 0, "cancelled": 0}
-    for round_ in range(470 if full else 40):
+    for round_ in range(500 if full else 40):
         repository, store = f"org/model{round_}", Store(tmp_path / f"store{round_}")
         files = random_files(source)
         hub.add(repository, files)

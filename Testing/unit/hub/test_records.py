@@ -1,11 +1,10 @@
-"""Names that stay inside the store, and hashes."""
+"""Names that stay inside the store."""
 
 import pytest
 
 from FoundationSegLib.errors import CheckpointError
 from FoundationSegLib.folders import is_safe_path
-from FoundationSegLib.hub.records import folder_name, hash_file, require_inside, safe_path
-from Testing.unit.fakes import SHA256, WEIGHTS
+from FoundationSegLib.hub.records import folder_name, require_inside, safe_path
 
 FOLDERS = {"0.1.1": "0.1.1", "main": "main", "refs/pr/1": "refs_pr_1", "..": "_", "": "_", "../../x": "_.._.._x"}
 FOLDERS |= {"con": "_con", "nul.1": "_nul.1", "a" * 500: "a" * 120, ".hidden": "_.hidden"}
@@ -31,8 +30,3 @@ def test_a_link_out_of_the_store_is_found(tmp_path):
     require_inside(tmp_path / "store", tmp_path / "store" / "models" / "new")
     with pytest.raises(CheckpointError, match="leads out of it"):
         require_inside(tmp_path / "store", tmp_path / "store" / "models" / "fake" / "file")
-
-
-def test_hash_of_a_file(tmp_path):
-    (tmp_path / "file").write_bytes(WEIGHTS)
-    assert hash_file(tmp_path / "file") == SHA256
