@@ -1,5 +1,6 @@
 """For each family a small checkpoint with random weights in the true layout, in a store that calls it ready."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,57 +21,49 @@ def _sam(folder: Path, card: ModelCard) -> Mapping[str, Path]:
     return small_sam.write_checkpoint(folder, small_sam.small_config(256))
 
 
-def _sam2(folder: Path, card: ModelCard) -> Mapping[str, Path]:
-    return small_sam2.write_checkpoint(folder, small_sam2.small_network(size=128))
-
-
 def _medsam2(folder: Path, card: ModelCard) -> Mapping[str, Path]:
     name = card.source.files[0].name
     write_medsam2(folder / name, small_sam2.small_network(size=MEDSAM2_SIZE))
     return {name: folder / name}
 
 
-def _clip(folder: Path, card: ModelCard) -> Mapping[str, Path]:
-    return small_image_text.write_clip(folder)
-
-
-def _siglip(folder: Path, card: ModelCard) -> Mapping[str, Path]:
-    return small_image_text.write_siglip(folder)
-
-
-def _biomedclip(folder: Path, card: ModelCard) -> Mapping[str, Path]:
-    return small_image_text.write_biomedclip(folder)
-
-
+# For each family: writes its files into a folder, and returns them by name.
 WRITERS: Mapping[str, Callable[[Path, ModelCard], Mapping[str, Path]]] = {
     "sam": _sam,
     "medsam": _sam,
-    "sam2": _sam2,
+    "sam2": lambda folder, _: small_sam2.write_checkpoint(folder, small_sam2.small_network(size=128)),
     "medsam2": _medsam2,
-    "clip": _clip,
-    "siglip": _siglip,
-    "biomedclip": _biomedclip,
+    "clip": lambda folder, _: small_image_text.write_clip(folder),
+    "siglip": lambda folder, _: small_image_text.write_siglip(folder),
+    "biomedclip": lambda folder, _: small_image_text.write_biomedclip(folder),
 }
+
+
+def card_of(card: ModelCard, files: Mapping[str, Path]) -> ModelCard:
+    """A card with the lengths and hashes of these files, which are named as the card does or by their names alone."""
+    found = {file: files.get(file.path) or files.get(file.name) for file in card.source.files}
+    entries = tuple(
+        replace(file, bytes=path.stat().st_size, sha256=hash_file(path)) for file, path in found.items() if path
+    )
+    return replace(card, source=replace(card.source, files=entries), unverified=())
+
+
+def stored(card: ModelCard, files: Mapping[str, Path], folder: Path) -> tuple[ModelCard, Store]:
+    """The card of these files, and a store that has them as if they had been downloaded."""
+    card, store = card_of(card, files), Store(folder)
+    for file in card.source.files:
+        target = store.file_path(card, file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(files.get(file.path) or files[file.name], target)
+    store.verify(card)
+    return card, store
 
 
 def stock(card: ModelCard, folder: Path) -> tuple[ModelCard, Store]:
     """A card whose files are those of a small checkpoint, and a store that has them."""
     made = folder / "made"
     made.mkdir(parents=True)
-    files = WRITERS[card.family](made, card)
-    wanted = tuple(
-        replace(file, bytes=files[file.name].stat().st_size, sha256=hash_file(files[file.name]))
-        for file in card.source.files
-        if file.name in files
-    )
-    small = replace(card, source=replace(card.source, files=wanted), unverified=(), full_pickle=False)
-    store = Store(folder / "store")
-    for file in wanted:
-        path = store.file_path(small, file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files[file.name].rename(path)
-    store.verify(small)
-    return small, store
+    return stored(replace(card, full_pickle=False), WRITERS[card.family](made, card), folder / "store")
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,8 @@
 """A small nnInteractive model folder with random weights in the true layout, and the package called directly on it."""
 
 import contextlib
-import hashlib
 import io
 import json
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels
+from Testing.models import small_models
 
 FOLDER = "nnInteractive_v1.0"
 CONFIGURATION = "3d_fullres_ps192_bs24"
@@ -109,14 +107,7 @@ def write_checkpoint(root: Path, patch: int = 32, seed: int = 0) -> dict[str, Pa
 
 def card_of(files: dict[str, Path]) -> ModelCard:
     """nnInteractive's card, with the hashes and lengths of these files."""
-    card = read_catalogue()["nninteractive"]
-
-    def hashed(path: Path) -> dict[str, Any]:
-        content = path.read_bytes()
-        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-
-    entries = tuple(replace(file, **hashed(files[file.path])) for file in card.source.files)
-    return replace(card, source=replace(card.source, files=entries))
+    return small_models.card_of(read_catalogue()["nninteractive"], files)
 
 
 class Direct:
@@ -142,13 +133,7 @@ class Direct:
 
 def stored(files: dict[str, Path], folder: Path) -> tuple[ModelCard, Store]:
     """The card of these files, and a store that has them as if they had been downloaded."""
-    card, store = card_of(files), Store(folder)
-    for file in card.source.files:
-        target = store.file_path(card, file)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(files[file.path], target)
-    store.verify(card)
-    return card, store
+    return small_models.stored(read_catalogue()["nninteractive"], files, folder)
 
 
 def directly(root, array, parts):

@@ -1,8 +1,6 @@
 """A small VISTA3D with random weights in the true layout: the same network, six times narrower."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,8 +8,9 @@ from monai.networks.nets import vista3d132
 from safetensors.torch import save_file
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.catalog.model_cards import CheckpointFile, ModelCard
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.store import Store
+from Testing.models import small_models
 
 NAME = "model.safetensors"
 PATCH = (32, 32, 32)
@@ -36,12 +35,4 @@ def write_checkpoint(folder: Path, network: torch.nn.Module | None = None) -> Ma
 
 def stored(folder: Path) -> tuple[ModelCard, Store]:
     """VISTA3D's card for the small network, and a store that has it as if it had been downloaded."""
-    card, store = read_catalogue()["vista3d"], Store(folder / "store")
-    content = write_checkpoint(folder)[NAME].read_bytes()
-    file = CheckpointFile(card.source.files[0].path, len(content), hashlib.sha256(content).hexdigest())
-    card = replace(card, source=replace(card.source, files=(file,)), unverified=())
-    target = store.file_path(card, file)
-    target.parent.mkdir(parents=True)
-    target.write_bytes(content)
-    store.verify(card)
-    return card, store
+    return small_models.stored(read_catalogue()["vista3d"], write_checkpoint(folder), folder / "store")

@@ -4,11 +4,9 @@ Its predictor fixes the sizes of the network, so that a narrower one is put in i
 """
 
 import contextlib
-import hashlib
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from voxtell.model.voxtell_model import VoxTellModel
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.store import Store
+from Testing.models import small_models
 
 FOLDER = "voxtell_v1.1"
 PHRASES = ("liver", "right kidney", "left kidney", "spleen", "tumor in the left lung")
@@ -98,20 +97,7 @@ def write_checkpoint(root: Path, seed: int = 0) -> dict[str, Path]:
 
 def stored(folder: Path) -> tuple[ModelCard, Store]:
     """VoxTell's card for the small network, and a store that has it as if it had been downloaded."""
-    files, card, store = write_checkpoint(folder), read_catalogue()["voxtell"], Store(folder / "store")
-
-    def hashed(path: Path) -> dict[str, Any]:
-        content = path.read_bytes()
-        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-
-    entries = tuple(replace(file, **hashed(files[file.path])) for file in card.source.files)
-    card = replace(card, source=replace(card.source, files=entries), unverified=())
-    for file in entries:
-        target = store.file_path(card, file)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(files[file.path].read_bytes())
-    store.verify(card)
-    return card, store
+    return small_models.stored(read_catalogue()["voxtell"], write_checkpoint(folder), folder / "store")
 
 
 @contextlib.contextmanager

@@ -1,22 +1,26 @@
-"""A click in the left kidney never lands on the right one, however the image of a real patient is stored."""
+"""What is on the left of a real patient stays on the left, by points, strokes and words, however the image is stored.
+
+Networks that know where left is stand in for the trained ones: in what they see, x runs to the patient's right.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from scipy import ndimage
 
-from FoundationSegLib.engine import engine as engine_module
-from FoundationSegLib.engine.engine import Engine
-from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.catalog.catalogue import read_catalogue
+from FoundationSegLib.catalog.class_lists import classes_of
+from FoundationSegLib.engine.volumes import place_in_volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import load_volume_model
 from FoundationSegLib.progress import Progress
-from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
-from FoundationSegLib.requests.segmentation import PredictRequest
+from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, PointPrompt, Polarity, ScribblePrompt, TextPrompt
 from Testing.models.headers import HEADERS, under
 
+pytestmark = pytest.mark.filterwarnings("ignore")
 IMAGES = {
     "CT": ("TotalSegmentator/example_ct_sm.nii.gz", "TotalSegmentator/example_ct_sm_seg.nii.gz"),
     "MR": ("TotalSegmentator/example_mr_sm.nii.gz", "TotalSegmentator/example_mr_sm_seg.nii.gz"),
@@ -24,65 +28,158 @@ IMAGES = {
 RIGHT, LEFT = 2, 3  # of TotalSegmentator's label values
 
 
+class Patient:
+    """A real image under a header; ``positions`` of the voxel of each kidney that is furthest from its border."""
+
+    def __init__(self, shared_data, modality, header):
+        image, labels = (shared_data(name) for name in IMAGES[modality])
+        image, truth = read_volume(image), sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))
+        self.seen = under(header, image)
+        self.volume = self.seen.volume
+        self.labels = np.ascontiguousarray(self.seen.stored(truth))
+        self._to_ras = under("as stored", image).volume.geometry.to_ras
+        depths = {value: ndimage.distance_transform_edt(truth == value) for value in (LEFT, RIGHT)}
+        self.inner = {value: np.unravel_index(depth.argmax(), depth.shape)[::-1] for value, depth in depths.items()}
+        assert self._to_ras(self.inner[LEFT])[0] < self._to_ras(self.inner[RIGHT])[0], "in RAS, left is below right"
+        self.positions = {value: self.beside(value) for value in (LEFT, RIGHT)}
+        self.middle = np.mean(list(self.positions.values()), axis=0)
+
+    def beside(self, value, *steps_ijk):
+        """The position of a kidney's inner voxel, so many voxels of the stored image away."""
+        return self.seen.moved(tuple(self._to_ras(np.add(self.inner[value], steps_ijk or (0, 0, 0)))))
+
+    def found(self, view, *prompts):
+        placed, *_ = place_in_volume(prompts, [f"{n}" for n in range(len(prompts))], self.volume.geometry)
+        return view.answer([placed], Progress())[0].mask.expand(self.volume.geometry.shape_kji)
+
+
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
+def nninteractive(tmp_path_factory):
     pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")
+    from Testing.models.small_nninteractive import card_of, write_checkpoint
 
-    def load(*arguments):  # random weights reach the border of any surrounding
-        return replace(load_volume_model(*arguments), autozoom=False)
-
-    from Testing.models.small_nninteractive import stored, write_checkpoint
-
-    card, store = stored(write_checkpoint(tmp_path_factory.mktemp("w"), patch=32), tmp_path_factory.mktemp("s"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "load_volume_model", load)
-        yield Engine({card.id: card}, store, "cpu")
+    files = write_checkpoint(tmp_path_factory.mktemp("nninteractive"), patch=32)
+    # Random weights reach the border of any surrounding.
+    return replace(load_volume_model(card_of(files), files, "cpu"), autozoom=False)
 
 
-def inner_voxel(mask):
-    """The voxel of a mask that is furthest from its border."""
-    depth = ndimage.distance_transform_edt(mask)
-    return np.array(np.unravel_index(depth.argmax(), mask.shape))
-
-
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("modality", IMAGES)
-def test_nninteractive_is_shown_the_side_that_was_clicked(shared_data, engine, monkeypatch, modality, header):
-    """What the package holds of a click, a stroke, a box and a seed is inside the kidney that they were made in."""
+def test_nninteractive_is_shown_the_side_that_was_clicked(shared_data, nninteractive, monkeypatch, modality, header):
+    """What the package holds of a click, a stroke and a box is inside the kidney that they were made in."""
     from nnInteractive.inference.inference_session import nnInteractiveInferenceSession as Session
 
-    image, labels = (shared_data(name) for name in IMAGES[modality])
-    image, truth = read_volume(image), sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))
-    start, seen = under("as stored", image), under(header, image)
-    there = np.ascontiguousarray(seen.stored(truth))
-    geometry = start.volume.geometry
-    sides = {value: inner_voxel(truth == value) for value in (LEFT, RIGHT)}
-    ras = {value: geometry.to_ras(index[::-1]) for value, index in sides.items()}
-    assert ras[LEFT][0] < ras[RIGHT][0], "in RAS, left is below right"
-
-    def at(index_ijk):
-        return seen.moved(tuple(geometry.to_ras(index_ijk)))
-
-    axis = "kji"[HEADERS[header][0].index(0)]
-    prompts = (
-        PointPrompt(seen.moved(tuple(ras[LEFT]))),
-        PointPrompt(seen.moved(tuple(ras[RIGHT])), Polarity.NEGATIVE),
-        ScribblePrompt((at(sides[LEFT][::-1]), at(np.add(sides[LEFT][::-1], (1, 0, 0)))), plane=axis),
-        BoxPrompt(tuple(at(np.add(sides[LEFT][::-1], (n, n, 0))) for n in (-2, 2))),
-    )
     sessions, set_image = [], Session.set_image
     monkeypatch.setattr(Session, "set_image", lambda self, array: sessions.append(self) or set_image(self, array))
-    engine.add_volume(seen.volume)
-    request = PredictRequest(1, "nninteractive", seen.volume.key, (SegmentPrompts("Kidney", prompts),))
-    engine.predict(request, Progress())
+    patient = Patient(shared_data, modality, header)
+    view = nninteractive.view(patient.volume, Progress())
+    patient.found(
+        view,
+        PointPrompt(patient.positions[LEFT]),
+        PointPrompt(patient.positions[RIGHT], Polarity.NEGATIVE),
+        ScribblePrompt(
+            (patient.positions[LEFT], patient.beside(LEFT, 1, 0, 0)), plane="kji"[HEADERS[header][0].index(0)]
+        ),
+        BoxPrompt((patient.beside(LEFT, -2, -2, 0), patient.beside(LEFT, 2, 2, 0))),
+    )
     (session,) = sessions
     held = session.interactions.numpy()
     for kind, n, value in (("points", 0, LEFT), ("points", 1, RIGHT), ("scribble", 0, LEFT)):
         channel = held[session.channel_mapping[kind][n]]
         peak = np.unravel_index(channel.argmax(), channel.shape)
-        assert channel.max() > 0 and there[peak] == value, kind
+        assert channel.max() > 0 and patient.labels[peak] == value, kind
     boxed = held[session.channel_mapping["bbox2d"][0]] > 0
-    assert (there[boxed] == LEFT).mean() > 0.5 and not (there[boxed] == RIGHT).any()
-    known = pack_mask(there == LEFT)
-    assert np.array_equal(seen.back(known.expand(there.shape)), truth == LEFT)
+    assert (patient.labels[boxed] == LEFT).mean() > 0.5 and not (patient.labels[boxed] == RIGHT).any()
+
+
+class Balls(torch.nn.Module):
+    """Finds 9 mm around positive points, and of a class what is bright on its side of a plane across x."""
+
+    def __init__(self, plane=0.0):
+        super().__init__()
+        self.plane = plane
+
+    def forward(self, images, patch_coords=None, point_coords=None, point_labels=None, class_vector=None, **_):
+        x0 = patch_coords[0][-3].start
+        starts = torch.tensor([part.start for part in patch_coords[0][-3:]])
+        shape = images.shape[2:]
+        if class_vector is not None:
+            columns = torch.arange(shape[0])[:, None, None] + x0
+            left = [number == 14 for number in class_vector[:, 0].tolist()]
+            sides = torch.stack([(columns < self.plane) if is_left else (columns > self.plane) for is_left in left])
+            return torch.where(sides & (images[0] > 0.45), 1.0, -1.0)[None]
+        grid = torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij"), dim=-1)
+        near = torch.full(shape, -1.0)
+        for place, sign in zip(point_coords[0], point_labels[0], strict=True):
+            away = (grid - (place - starts)).norm(dim=-1)
+            near[away < 6] = 1.0 if sign in (1, 3) else -1.0
+        return near[None, None]
+
+
+def vista3d_view(patient, plane_at=None):
+    pytest.importorskip("monai", reason="the package monai is absent")
+    from FoundationSegLib.models.segmentation import vista3d
+
+    known = classes_of(read_catalogue()["vista3d"])
+    view = vista3d.Vista3d(Balls(), known, "cpu", (96, 96, 96)).view(patient.volume, Progress())
+    if plane_at is not None:
+        view.model.network.plane = float(view.grid.geometry.to_ijk(plane_at)[0])
+    return view
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("modality", IMAGES)
+def test_vista3d_finds_the_kidney_that_was_clicked(shared_data, modality, header):
+    pytest.importorskip("skimage", reason="the package scikit-image is absent")
+    patient = Patient(shared_data, modality, header)
+    view = vista3d_view(patient)
+    for side, other in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        mask = patient.found(
+            view, PointPrompt(patient.positions[side]), PointPrompt(patient.positions[other], Polarity.NEGATIVE)
+        )
+        centre = patient.volume.geometry.to_ras(np.argwhere(mask)[:, ::-1]).mean(axis=0)
+        assert np.linalg.norm(centre - patient.positions[side]) < 3.0
+        assert (patient.labels[mask] == side).mean() > 0.5
+        assert not (patient.labels[mask] == other).any()
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_vista3d_finds_the_kidney_that_was_named(shared_data, header):
+    patient = Patient(shared_data, "CT", header)
+    view = vista3d_view(patient, patient.middle)
+    for name, side, other in (("left kidney", LEFT, RIGHT), ("right kidney", RIGHT, LEFT)):
+        mask = patient.found(view, ClassPrompt(name))
+        assert mask[patient.labels == side].mean() > 0.7
+        assert not mask[patient.labels == other].any()
+
+
+@pytest.fixture(scope="module")
+def voxtell(tmp_path_factory):
+    pytest.importorskip("voxtell", reason="the package voxtell is absent")
+    from Testing.models import small_voxtell
+
+    files = small_voxtell.write_checkpoint(tmp_path_factory.mktemp("voxtell"))
+    with small_voxtell.small():
+        return load_volume_model(read_catalogue()["voxtell"], files, "cpu")
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("modality", IMAGES)
+def test_voxtell_finds_the_kidney_that_was_said(shared_data, voxtell, monkeypatch, modality, header):
+    """The network finds all that is on its left, in the one window that it looks through."""
+    patient = Patient(shared_data, modality, header)
+    # The package cuts zeros off; without any, the window is the image.
+    patient.volume = replace(patient.volume, array_kji=patient.volume.array_kji + np.float32(3000))
+    view = voxtell.view(patient.volume, Progress())
+    plane = view.turn.geometry(patient.volume.geometry).to_ijk(patient.middle)[0]
+
+    def forward(images, embeddings):
+        logits = torch.ones_like(images)
+        logits[..., int(plane) :] = -1.0
+        return logits
+
+    monkeypatch.setattr(voxtell.predictor, "patch_size", list(view.array_kji.shape))
+    monkeypatch.setattr(voxtell.predictor.network, "forward", forward)
+    mask = patient.found(view, TextPrompt("left kidney"))
+    assert mask[patient.labels == LEFT].mean() > 0.95
+    assert mask[patient.labels == RIGHT].mean() < 0.05

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.errors import CheckpointError, PromptError
+from FoundationSegLib.errors import PromptError
 from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation import medsam
-from Testing.models.sam_cases import SHAPES, as_rgb, image_of, prompt_of
-from Testing.models.sam_parity import AuthorsMedSam, assert_parity
-from Testing.unit.models.test_spline_resize import resize_by_the_book
+from Testing.models.sam_cases import SHAPES, image_of, prompt_of
+from Testing.models.sam_parity import AuthorsMedSam, assert_defects_are_noticed, assert_parity
+from Testing.unit.models.test_preprocessing import resize_by_the_book
 
 BOX = prompt_of("box", (120, 150))
 
@@ -59,18 +59,6 @@ def test_a_constant_slice_is_black(model, reference, level):
     assert_parity(model, reference, image, BOX)
 
 
-def test_the_darkest_is_zero_and_the_brightest_one():
-    image = image_of((120, 150)) // 4 + 50
-    pixels = medsam.prepare(image, 256)
-    assert (pixels.shape, pixels.dtype) == ((1, 3, 256, 256), torch.float32)
-    assert (pixels.min(), pixels.max()) == (0, 1)
-
-
-def test_grey_is_colour_with_equal_channels():
-    grey = image_of((37, 501))
-    assert torch.equal(medsam.prepare(grey, 256), medsam.prepare(as_rgb(grey), 256))
-
-
 def test_the_hubs_preprocessor_config_is_never_read(medsam_card, sam_files, tmp_path, model):
     """It is plain SAM's."""
     damaged = tmp_path / "preprocessor_config.json"
@@ -86,30 +74,6 @@ def test_a_prompt_without_a_box_is_refused(model):
         model.decode(embedding, SlicePrompt(points=(SlicePoint(1, 2),)))
 
 
-def test_the_same_box_gives_the_same_and_never_encodes_again(model):
-    calls = []
-    hook = model.network.model.vision_encoder.register_forward_hook(lambda *_: calls.append(1))
-    embedding = model.encode(image_of((120, 150)))
-    other = SlicePrompt((1, 2, 100, 90))
-    first, between, again = (model.decode(embedding, prompt) for prompt in (BOX, other, BOX))
-    hook.remove()
-    assert (first.mask == again.mask).all() and first.score == again.score
-    assert (first.mask != between.mask).any()
-    assert len(calls) == 1
-    assert (embedding.shape, embedding.resized, embedding.nbytes) == ((120, 150), (256, 256), 32 * 16 * 16 * 4)
-
-
-def test_an_encoding_can_be_stopped(model):
-    def check():
-        raise KeyboardInterrupt
-
-    image = image_of((120, 150))
-    before = model.encode(image).features
-    with pytest.raises(KeyboardInterrupt):
-        model.encode(image, check)
-    assert torch.equal(model.encode(image).features, before)
-
-
 def test_the_box_for_a_neighbour_is_wider_by_the_same_part_of_each_axis(model):
     mask = np.zeros((100, 200), bool)
     mask[40:61, 90:131] = True
@@ -120,8 +84,5 @@ def test_the_box_for_a_neighbour_is_wider_by_the_same_part_of_each_axis(model):
     assert model.box_around(np.zeros((100, 200), bool)) is None
 
 
-def test_another_checkpoint_is_refused_by_its_title(medsam_card, sam_files, tmp_path):
-    wrong = tmp_path / "model.safetensors"
-    wrong.write_bytes(b"not weights")
-    with pytest.raises(CheckpointError, match="MedSAM: "):
-        medsam.load(medsam_card, {**sam_files, wrong.name: wrong}, "cpu")
+def test_the_comparison_notices_defects(model, reference):
+    assert_defects_are_noticed(model, reference, BOX)

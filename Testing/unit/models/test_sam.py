@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from FoundationSegLib.errors import Cancelled, CheckpointError
+from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
+from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePrompt
 from FoundationSegLib.models.segmentation import sam
-from Testing.models.sam_cases import KINDS, SHAPES, image_of, prompt_of
-from Testing.models.sam_parity import TransformersSam, assert_parity
+from Testing.models.sam_cases import KINDS, SHAPES, box_of, disc, image_of, log_odds, prompt_of
+from Testing.models.sam_parity import TransformersSam, assert_defects_are_noticed, assert_parity
 from Testing.models.small_sam import preprocessor, random_model, small_config, write_checkpoint
 
 
@@ -31,36 +32,6 @@ def test_says_the_same_without_the_fast_decoder(sam_card, sam_files, sam_referen
     plain = sam.load(sam_card, sam_files, "cpu")
     for kind in KINDS:
         assert_parity(plain, sam_reference, image_of((120, 150)), prompt_of(kind, (120, 150)))
-
-
-def test_grey_is_colour_with_equal_channels(sam_model):
-    grey = image_of((37, 501))
-    one, other = (sam_model.encode(image).features for image in (grey, np.stack([grey] * 3, axis=2)))
-    assert torch.equal(one, other)
-
-
-def test_the_same_prompt_gives_the_same_bits_whatever_comes_between(sam_model):
-    shape = (120, 150)
-    embedding = sam_model.encode(image_of(shape))
-    before = embedding.features.clone()
-    prompts = [prompt_of(kind, shape) for kind in KINDS]
-    forwards = [sam_model.decode(embedding, prompt) for prompt in prompts]
-    backwards = [sam_model.decode(embedding, prompt) for prompt in reversed(prompts)][::-1]
-    for one, other in zip(forwards, backwards, strict=True):
-        assert torch.equal(one.logits, other.logits)
-        assert (one.mask == other.mask).all() and one.score == other.score
-    assert torch.equal(embedding.features, before)
-    assert torch.equal(sam_model.encode(image_of(shape)).features, before)
-
-
-def test_a_second_prompt_never_encodes_again(sam_model, monkeypatch):
-    calls = []
-    hook = sam_model.network.model.vision_encoder.register_forward_hook(lambda *_: calls.append(1))
-    embedding = sam_model.encode(image_of((120, 150)))
-    for kind in KINDS:
-        sam_model.decode(embedding, prompt_of(kind, (120, 150)))
-    hook.remove()
-    assert len(calls) == 1
 
 
 def test_what_an_embedding_says_of_itself(sam_model):
@@ -135,3 +106,67 @@ def test_another_shape_than_sams_is_refused(tmp_path, sam_card, sam_files, chang
     path.write_text(json.dumps(preprocessor(256, **changes)))
     with pytest.raises(CheckpointError, match=r"SAM ViT-B: preprocessor_config\.json asks for"):
         sam.load(sam_card, {**sam_files, path.name: path}, "cpu")
+
+
+@pytest.mark.parametrize("kind", ["box", "points"])
+def test_the_comparison_notices_defects(sam_model, sam_reference, kind):
+    assert_defects_are_noticed(sam_model, sam_reference, prompt_of(kind, (120, 150)))
+
+
+@pytest.mark.parametrize("shape", [(120, 150), (150, 120), (37, 501)])
+def test_refining_goes_on_from_the_last_logits(sam_model, sam_reference, shape):
+    image, points = image_of(shape), prompt_of("points", shape).points
+    previous, known = None, None
+    for count in range(1, len(points) + 1):
+        previous = assert_parity(sam_model, sam_reference, image, SlicePrompt(points=points[:count]), previous, known)
+        known = previous.logits
+    assert known.shape == (1, 1, 64, 64)
+
+
+def test_what_was_said_before_matters(sam_model):
+    shape = (120, 150)
+    embedding = sam_model.encode(image_of(shape))
+    first, second = (SlicePrompt(points=prompt_of("points", shape).points[:n]) for n in (1, 2))
+    fresh = sam_model.decode(embedding, second)
+    refined = sam_model.decode(embedding, second, sam_model.decode(embedding, first))
+    assert not torch.allclose(fresh.logits, refined.logits, atol=0.1)
+
+
+def test_an_answer_without_logits_is_none_to_refine(sam_model):
+    embedding, prompt = sam_model.encode(image_of((120, 150))), prompt_of("point", (120, 150))
+    empty = SliceAnswer(np.zeros((120, 150), bool), 0.0)
+    assert torch.equal(sam_model.decode(embedding, prompt, empty).logits, sam_model.decode(embedding, prompt).logits)
+
+
+@pytest.mark.parametrize("shape", [(120, 150), (150, 120), (37, 501), (256, 256)])
+def test_a_mask_goes_in_as_log_odds_with_the_box_around_it(sam_model, sam_reference, shape):
+    mask = disc(shape)
+    prompt = SlicePrompt(mask=SliceMask.pack(mask))
+    asked = SlicePrompt(box_of(mask))
+    assert_parity(sam_model, sam_reference, image_of(shape), prompt, known=log_odds(mask), asked=asked)
+
+
+def test_a_mask_goes_in_with_the_prompts_own_box_and_points(sam_model, sam_reference):
+    shape = (120, 150)
+    mask, with_box, with_point = disc(shape), prompt_of("box", shape), prompt_of("point", shape)
+    packed, known = SliceMask.pack(mask), log_odds(mask)
+    image = image_of(shape)
+    prompt = SlicePrompt(with_box.box, mask=packed)
+    assert_parity(sam_model, sam_reference, image, prompt, known=known, asked=with_box)
+    prompt = SlicePrompt(points=with_point.points, mask=packed)
+    asked = SlicePrompt(box_of(mask), with_point.points)
+    assert_parity(sam_model, sam_reference, image, prompt, known=known, asked=asked)
+
+
+def test_a_corrected_mask_goes_in_as_the_last_logits_and_points_alone(sam_model, sam_reference):
+    shape = (120, 150)
+    image, points, mask = image_of(shape), prompt_of("points", shape).points, SliceMask.pack(disc(shape))
+    previous = sam_model.decode(sam_model.encode(image), SlicePrompt(mask=mask))
+    prompt, asked = SlicePrompt(points=points, mask=mask), SlicePrompt(points=points)
+    assert_parity(sam_model, sam_reference, image, prompt, previous, previous.logits, asked)
+
+
+@pytest.mark.parametrize("prompt", [SlicePrompt(), SlicePrompt(mask=SliceMask.pack(np.zeros((120, 150), bool)))])
+def test_a_prompt_that_says_nothing_is_refused(sam_model, prompt):
+    with pytest.raises(PromptError, match="nothing of where"):
+        sam_model.decode(sam_model.encode(image_of((120, 150))), prompt)

@@ -47,7 +47,8 @@ def change_config(files, change):
 def test_holds_what_was_saved(sam_card, files):
     model, expected = load_network(sam_card, files, "cpu").model, random_model(small_config())
     assert not model.training
-    state = model.state_dict()
+    # On the CPU, an attention without windows stands inside one that works in strips.
+    state = {name.replace(".attn.module.", ".attn."): value for name, value in model.state_dict().items()}
     assert state.keys() == expected.state_dict().keys()
     for name, value in expected.state_dict().items():
         assert torch.equal(state[name], value), name

@@ -177,26 +177,6 @@ def test_classes_asked_in_several_passes_are_the_same(model, monkeypatch):
     assert sum(one.runs for one in parts) > sum(one.runs for one in whole)
 
 
-@pytest.mark.parametrize(
-    ("planted", "asked", "prompt"),
-    [
-        (("_OVERLAP", 0.6), {"label_prompt": [3]}, named(3)),
-        (("_LAST_CLASS", 0), {"label_prompt": [3], "previous": 3, **of_bundle()}, clicked(3)),
-        (("VistaPreTransformd", lambda keys: lambda given: given), {"label_prompt": [26], **of_bundle()}, clicked(26)),
-        (("keep_components_with_positive_points", lambda logits, **_: logits), of_bundle(), clicked()),
-        (("class_numbers", lambda *_: (4,)), {"label_prompt": [3]}, named(3)),
-    ],
-)
-def test_planted_mistakes_are_seen(labels_of, model, monkeypatch, planted, asked, prompt):
-    volume = noise("LPS", (26, 30, 64)) if "points" in asked else case("LPS")
-    wanted = labels_of(volume, **asked)
-    looked_at = wanted != 255
-    right = masks(model, volume, prompt)[0]
-    assert np.array_equal(right[looked_at], wanted[looked_at] > 0)
-    monkeypatch.setattr(vista3d, *planted)
-    assert not np.array_equal(masks(model, volume, prompt)[0][looked_at], wanted[looked_at] > 0)
-
-
 def test_points_at_the_wrong_place_are_seen(labels_of, model, monkeypatch):
     volume = noise("LPS", (26, 30, 64))
     wanted = labels_of(volume, **of_bundle())

@@ -5,9 +5,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from FoundationSegLib.errors import CheckpointError
-from FoundationSegLib.models.weights import read_pickle
+from FoundationSegLib.errors import Cancelled, CheckpointError
+from FoundationSegLib.models.weights import checked, read_pickle, weight_bytes
 
 WEIGHTS = {"one": torch.arange(6.0).view(2, 3), "two": torch.ones(1).half()}
 LAYOUTS = {None: WEIGHTS, "model": {"model": WEIGHTS, "step": 3}}
@@ -80,3 +81,24 @@ def test_whatever_is_damaged_nothing_else_is_raised(path, sam_card, under, zippe
         except CheckpointError:
             refusals += 1
     assert refusals > 50
+
+
+def test_the_check_comes_before_every_module_and_not_after():
+    layers, calls = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3))), []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 5:
+            raise Cancelled
+
+    with checked(layers, check):
+        layers(torch.zeros(2))
+    assert len(calls) == 3
+    with pytest.raises(Cancelled), checked(layers, check):
+        layers(torch.zeros(2))
+    layers(torch.zeros(2))
+    assert len(calls) == 5
+
+
+def test_parameters_and_buffers_are_weighed():
+    assert weight_bytes(nn.Linear(2, 3), nn.BatchNorm1d(5)) == 4 * (2 * 3 + 3) + 4 * 4 * 5 + 8
