@@ -4,7 +4,7 @@ The encoder takes nearly all of the time, so that it alone computes in 16 bits; 
 decoder computes as ever. A made-up image shows, once for each loaded model, if that changes a mask.
 """
 
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +65,8 @@ def _in_float32(embedding: Any) -> Any:
             return tuple(widened(part) for part in value)
         return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
+    if not is_dataclass(embedding):
+        return widened(embedding)
     return replace(embedding, **{field.name: widened(getattr(embedding, field.name)) for field in fields(embedding)})
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.models.preprocessing import Normalisation
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation.sam2 import Preparation, Sam2
@@ -130,43 +129,11 @@ def test_an_unstable_single_mask_gives_way_to_the_best_of_three():
     assert not torch.equal(unruly.logits, model.decode(model.encode(image), prompt).logits)
 
 
-def test_a_slice_by_itself_is_never_absent(model):
-    """As SAM 2's image predictor, which does not ask for the object score."""
-    image = slice_of((48, 64))
-    answers = [model.decode(model.encode(image), prompt) for prompt in prompts_on(image.shape).values()]
-    assert not any(answer.absent for answer in answers)
-
-
 def test_an_embedding_has_three_levels_and_counts_its_bytes(model):
     embedding = model.encode(slice_of((48, 64)))
     assert [tuple(level.shape) for level in embedding.maps] == [(4096, 1, 16), (1024, 1, 32), (256, 1, 128)]
     assert embedding.nbytes == 4 * (4096 * 16 + 1024 * 32 + 256 * 128)
     assert embedding.shape == (48, 64)
-
-
-def test_the_image_is_left_alone_and_may_be_a_view(model):
-    image = slice_of((64, 48)).T[::-1]
-    before = image.copy()
-    one, other = model.encode(image), model.encode(before)
-    np.testing.assert_array_equal(image, before)
-    assert all(torch.equal(*levels) for levels in zip(one.maps, other.maps, strict=True))
-
-
-def test_encoding_can_be_stopped_in_its_midst(model):
-    calls = []
-
-    def check():
-        calls.append(None)
-        if len(calls) == 3:
-            raise Cancelled("stop")
-
-    blocks = model.network.vision_encoder.backbone.blocks
-    with pytest.raises(Cancelled):
-        model.encode(slice_of((48, 64)), check)
-    assert len(calls) == 3 < len(blocks)
-    assert not any(block._forward_pre_hooks for block in blocks)
-    model.encode(slice_of((48, 64)), lambda: calls.append(None))
-    assert len(calls) == 3 + len(blocks)
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (100, 400)])

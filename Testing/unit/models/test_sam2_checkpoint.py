@@ -89,11 +89,6 @@ def test_another_size_is_refused(files, values):
     refused(files)
 
 
-def test_files_are_found_in_a_folder_of_their_repository(files, network):
-    inside = {f"sub/folder/{name}": path for name, path in files.items()}
-    assert same_weights(load_slice_model(CARD, inside, "cpu"), network)
-
-
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
 def test_a_missing_file_is_refused(files, name):
     del files[name]
@@ -119,11 +114,6 @@ def test_other_weights_are_refused(files, weights):
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe\x00"])
 def test_a_damaged_file_is_refused(files, name, content):
     files[name].write_bytes(content)
-    refused(files)
-
-
-def test_weights_that_end_too_early_are_refused(files):
-    files[WEIGHTS].write_bytes(files[WEIGHTS].read_bytes()[:-1000])
     refused(files)
 
 

@@ -196,30 +196,6 @@ def test_without_a_prompt_there_is_nothing_to_follow(model, embeddings):
         model.remember(SLICES).follow(0, embeddings[0], True)
 
 
-def test_a_memory_never_runs_the_encoder(model, frames):
-    calls = []
-    handle = model.network.vision_encoder.register_forward_hook(lambda *_: calls.append(None))
-    embeddings = [model.encode(frame) for frame in frames]
-    for prompt in PROMPTS.values():
-        memory = model.remember(SLICES)
-        memory.prompt(START, embeddings[START], prompt)
-        both_ways(memory, embeddings)
-    handle.remove()
-    assert len(calls) == SLICES
-
-
-def test_slices_decoded_in_between_change_nothing(model, embeddings):
-    memory, other = model.remember(SLICES), model.remember(SLICES)
-    for one in (memory, other):
-        one.prompt(START, embeddings[START], BOX)
-    before = [level.clone() for level in embeddings[0].maps]
-    for index in range(START + 1, SLICES):
-        model.decode(embeddings[0], POINTS)
-        found, expected = memory.follow(index, embeddings[index], True), other.follow(index, embeddings[index], True)
-        np.testing.assert_array_equal(found.mask, expected.mask)
-    assert all(torch.equal(*levels) for levels in zip(before, embeddings[0].maps, strict=True))
-
-
 def spatial_memories(memory):
     return sum(1 for output in memory._outputs() if output["maskmem_features"].numel())
 

@@ -217,13 +217,6 @@ def test_an_old_configuration_with_much_beside_the_network_is_read(sam_card, tmp
     assert (config.prompt_encoder_config.image_embedding_size, config.mask_decoder_config.mlp_dim) == (64, 2048)
 
 
-def test_every_card_of_the_family_finds_its_adapter(sam_folder):
-    for card in read_catalogue().values():
-        if card.family in ("sam", "medsam"):
-            files = {file.path: sam_folder / file.path for file in card.source.files}
-            assert load_slice_model(card, files, "cpu").device == "cpu"
-
-
 @pytest.mark.parametrize("model", ["sam-vit-base", "medsam"])
 def test_a_network_of_the_true_size_is_loaded_strictly(tmp_path, model, full, bar):
     """93,735,472 weights, as many as the original network has beside its table of positions."""
