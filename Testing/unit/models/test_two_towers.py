@@ -314,4 +314,6 @@ def test_pictures_of_any_shape_become_a_square_batch_either_way():
         assert batch.shape == (4, 3, 16, 16) and batch.dtype == torch.float32
         assert batch.min() >= 0 and batch.max() <= 1
         assert torch.equal(batch[0, 0], batch[0, 2])
-    assert (batches[0] - batches[1]).abs().max() <= 1.01 / 255
+    large = [rng.integers(0, 256, (100, 100, 3), dtype=np.uint8)]
+    one, other = (Preparation(40, plain, by_pillow=by_pillow)(large, "cpu") for by_pillow in (False, True))
+    assert (one - other).abs().max() <= 1.01 / 255
