@@ -28,7 +28,6 @@ _OF_EVERY_WORKER = ("numpy",)
 _OF_DOWNLOADS = ("huggingface_hub",)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_CLAUSE = re.compile(r"(~=|===?|!=|<=|>=|<|>)\s*v?([0-9]+(?:\.[0-9]+)*)(\.\*)?")
 
 
 def requirement_name(requirement: str) -> str:
@@ -46,46 +45,19 @@ def requirement_name(requirement: str) -> str:
 def is_satisfied(requirement: str, version: str) -> bool:
     """True for an installed version that a requirement allows; no version, ``""``, never is.
 
-    Only the numbers are compared: what is before a release, after it or local to a computer (``2.9.1rc1``,
-    ``2.8.0+cu128``) counts as the release. For more, pip is asked. Source: PEP 440, version specifiers.
+    What is before a release, after it or local to a computer (``2.9.1rc1``, ``2.8.0+cu128``) counts as the release.
+    Read by the package ``packaging``, or by pip's own copy of it where a Python has nothing else.
     """
-    release = _release(version)
-    return bool(release) and all(
-        _is_within(release, operator, _release(number), bool(star))
-        for operator, number, star in _CLAUSE.findall(requirement)
-    )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    match = re.match(r"v?(?:[0-9]+!)?([0-9]+(?:\.[0-9]+)*)", version.strip())
-    return tuple(int(part) for part in match[1].split(".")) if match else ()
-
-
-def _is_within(version: tuple[int, ...], operator: str, number: tuple[int, ...], has_star: bool) -> bool:
-    if operator == "~=":  # at least this, with all but the last number the same
-        return _compare(version, number) >= 0 and _starts_with(version, number[:-1])
-    if has_star:
-        return _starts_with(version, number) == (operator in ("==", "==="))
-    order = _compare(version, number)
-    return {
-        "==": order == 0,
-        "===": order == 0,
-        "!=": order != 0,
-        "<=": order <= 0,
-        ">=": order >= 0,
-        "<": order < 0,
-        ">": order > 0,
-    }[operator]
-
-
-def _compare(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    length = max(len(left), len(right))
-    padded_left, padded_right = (version + (0,) * (length - len(version)) for version in (left, right))
-    return (padded_left > padded_right) - (padded_left < padded_right)
-
-
-def _starts_with(version: tuple[int, ...], start: tuple[int, ...]) -> bool:
-    return (version + (0,) * len(start))[: len(start)] == start
+    try:
+        from packaging.requirements import Requirement
+        from packaging.version import InvalidVersion, Version
+    except ImportError:
+        from pip._vendor.packaging.requirements import Requirement
+        from pip._vendor.packaging.version import InvalidVersion, Version
+    try:
+        return Requirement(requirement).specifier.contains(Version(version).base_version)
+    except InvalidVersion:
+        return False
 
 
 def missing_requirements(requirements: Sequence[str], versions: Mapping[str, str]) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ LAW = {
     PROMPTS: Rule((*GROUND, IMAGING, CATALOG, PROMPTS, "numpy")),
     REQUESTS: Rule((*VALUES, "numpy")),
     SESSION: Rule((*VALUES, SESSION, "numpy")),
-    INSTALLATION: Rule((*GROUND, CATALOG, REQUESTS, INSTALLATION)),
+    INSTALLATION: Rule((*GROUND, CATALOG, REQUESTS, INSTALLATION), lazily=("packaging", "pip")),
     HUB: Rule((*GROUND, CATALOG, REQUESTS, HUB), lazily=("huggingface_hub",)),
     MODELS: Rule((*VALUES, INSTALLATION, MODELS, "numpy", "PIL", *TORCH), lazily=("huggingface_hub",)),
     ENGINE: Rule((*VALUES, INSTALLATION, HUB, MODELS, ENGINE, "numpy", "torch"), lazily=("scipy",)),

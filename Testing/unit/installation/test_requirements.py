@@ -2,9 +2,6 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from packaging.requirements import Requirement
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.errors import PackageError
@@ -15,20 +12,6 @@ from FoundationSegLib.installation.packages import (
     requirements_of,
     shipped_requirements,
 )
-
-numbers = st.lists(st.integers(0, 4), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
-# A clause that PEP 440 allows: ~= needs two numbers, and only == and != know a star.
-clauses = st.one_of(
-    st.tuples(st.sampled_from(["==", "!=", "<=", ">=", "<", ">"]), numbers).map("".join),
-    st.tuples(st.sampled_from(["==", "!="]), numbers).map(lambda clause: f"{''.join(clause)}.*"),
-    numbers.filter(lambda number: "." in number).map(lambda number: f"~={number}"),
-)
-requirements = st.lists(clauses, max_size=3).map(lambda found: "torch" + ",".join(found))
-
-
-@given(requirements, numbers)
-def test_releases_are_compared_as_pip_compares_them(requirement, version):
-    assert is_satisfied(requirement, version) == Requirement(requirement).specifier.contains(version)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +30,11 @@ def test_releases_are_compared_as_pip_compares_them(requirement, version):
 )
 def test_what_cards_ask_for(requirement, version, expected):
     assert is_satisfied(requirement, version) is expected
+
+
+def test_pips_copy_of_packaging_will_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    assert is_satisfied("torch>=2.4,!=2.9.*", "2.8.0+cu128") and not is_satisfied("torch>=2.4", "2.2.2")
 
 
 def test_what_is_missing_is_told_by_its_whole_requirement():
