@@ -39,14 +39,6 @@ def test_the_least_recently_used_goes_first():
     assert (list(cache), cache.nbytes) == (["e"], 25), "as many go as needed"
 
 
-def test_the_newest_stays_even_beyond_the_budget():
-    cache = cache_of("a")
-    cache.put("b", b"x" * 31)
-    assert (list(cache), cache.nbytes) == (["b"], 31)
-    cache.put("c", b"x" * 30)
-    assert list(cache) == ["c"]
-
-
 def test_what_is_replaced_dropped_or_cleared_is_gone():
     cache = cache_of(*"ab")
     cache.put("a", b"x" * 20)

@@ -185,20 +185,6 @@ def test_slices_with_nothing_to_see_are_told_and_do_not_count(engine, model):
         ask(engine, blank, subject=Subject(box=Box((0, 3, 3), (1, 4, 4))))
 
 
-@pytest.mark.parametrize(
-    ("array", "why"),
-    [
-        (np.zeros((3, 8, 8), np.int16), "constant"),
-        (np.full((1, 1, 1), 5.0), "constant"),
-        (np.array([[[1.0, np.nan], [2.0, 3.0]]]), "not a number"),
-        (np.array([[[1.0, np.inf], [2.0, 3.0]]]), "infinite"),
-    ],
-)
-def test_images_without_anything_to_see_are_refused_when_they_come(engine, array, why):
-    with pytest.raises(InputError, match=why):
-        engine.add_volume(volume_of(array))
-
-
 def test_a_spread_is_what_the_wording_alone_does(engine):
     labels = LabelSet("s", "S", "exclusive", (Label("Bright", ("bright", "the light one")), Label("Dark", ("dark",))))
     found = ask(engine, noise(), labels)
@@ -209,13 +195,6 @@ def test_a_spread_is_what_the_wording_alone_does(engine):
         engine, noise(), LabelSet("s", "S", "exclusive", (Label("Bright", ("the light one",)), labels.labels[1]))
     )
     assert alone.scores[0].score == pytest.approx(bright.low) or alone.scores[0].score == pytest.approx(bright.high)
-
-
-def test_none_of_these_is_what_does_not_stand_out(engine):
-    even = volume_of(np.arange(256, dtype=np.uint8).reshape(1, 16, 16))
-    assert ask(engine, even, intensity="raw").verdict == ()
-    sure = ask(engine, noise(seed=4), scoring=Scoring(temperature=0.05, margin=0.0))
-    assert len(sure.verdict) == 1
 
 
 @pytest.mark.parametrize(("rule", "doubt"), [("softmax", 1), ("pairs", 2)])
@@ -267,12 +246,7 @@ def test_a_segment_is_one_organ(engine, model):
     mask = np.zeros((5, 20, 20), bool)
     mask[1:4, 4:9, 5:11] = True
     labels = LabelSet(
-        "s",
-        "S",
-        "findings",
-        (Label("bright"), Label("dark")),
-        negative_templates=("no {}",),
-        one_in_segment=True,
+        "s", "S", "findings", (Label("bright"), Label("dark")), negative_templates=("no {}",), one_in_segment=True
     )
     found = ask(engine, noise(), labels, subject=Subject(segment=pack_mask(mask)))
     assert found.rule == "softmax" and found.slices == (1, 2, 3)
@@ -304,11 +278,6 @@ def test_evidence_is_for_the_best_label_unless_another_is_named(engine):
     assert found.evidence[0].label == found.ranked[0].name
     with pytest.raises(InputError, match="no label is called 'none'"):
         ask(engine, noise(), evidence=EvidenceWish("none"))
-
-
-def test_occlusion_counts_what_it_costs(engine, model):
-    found = ask(engine, noise((1, 16, 16)), evidence=EvidenceWish("bright", "occlusion", parts=5))
-    assert found.counts["images"] == 1 + 1 + 25
 
 
 def test_models_are_asked_what_they_are_for(engine):

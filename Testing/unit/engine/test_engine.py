@@ -9,7 +9,6 @@ from FoundationSegLib.engine.slice_inference import SLICES_AHEAD
 from FoundationSegLib.errors import (
     Cancelled,
     CardError,
-    CheckpointError,
     InferenceError,
     InputError,
     PackageMissingError,
@@ -19,9 +18,9 @@ from FoundationSegLib.errors import (
 )
 from FoundationSegLib.hub import fetch
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
+from FoundationSegLib.imaging.masks import EMPTY_MASK
 from FoundationSegLib.progress import CancelToken, Progress
-from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
+from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from FoundationSegLib.requests.worker_settings import MemoryBudget
@@ -101,11 +100,6 @@ def test_the_answer_does_not_depend_on_what_was_asked_before(model, tmp_path):
     engines = [new_engine(tmp_path, model), warm, warm, tight]
     answers = [predict(engine, ct(), *prompts, propagation=Propagation()).segments for engine in engines]
     assert len(set(answers)) == 1
-
-
-def test_a_flat_box_changes_its_slice_and_is_carried_on_when_asked(engine):
-    alone, carried = predict(engine, ct(), FLAT), predict(engine, ct(), FLAT, propagation=Propagation())
-    assert (slices_of(alone), slices_of(carried)) == ({2}, {1, 2, 3, 4})
 
 
 def test_a_3d_box_is_not_left_unless_the_official_rule_is_chosen(tmp_path, model):
@@ -265,13 +259,6 @@ def test_a_mask_is_handed_over_as_what_was_asked_for(open_engine, model, way, ki
     assert (prompt.box is not None, prompt.mask is not None, bool(prompt.points)) == kinds
 
 
-def test_a_mask_prompt_is_asked_on_each_of_its_slices(open_engine):
-    seed = np.zeros(SHAPE, np.bool_)
-    seed[2:4, 4:6, 5:8] = True
-    prompt = MaskPrompt("seed.seg.nrrd", "Block", voxels=pack_mask(seed))
-    assert np.array_equal(mask_of(predict(open_engine, ct(), prompt)), seed)
-
-
 def test_a_translated_prompt_is_noted_and_clipped_once(open_engine, model):
     stroke = ScribblePrompt(((4.0, 4.0, 2.0), (8.0, 5.0, 2.0)))
     answer = predict(open_engine, ct(), stroke)
@@ -331,14 +318,6 @@ def test_what_cannot_be_answered_is_refused_before_a_model_is_loaded(tmp_path, f
 def test_a_range_that_holds_no_slice_is_refused(engine):
     with pytest.raises(PromptError, match="no slice may be reached"):
         predict(engine, ct(), FLAT, propagation=Propagation(start=6))
-
-
-def test_prompts_without_an_object_are_refused_with_their_place(open_engine):
-    with pytest.raises(PromptError, match="negative point alone") as caught:
-        predict(open_engine, ct(), click(5, 4, 2), click(5, 4, 3, "negative"))
-    assert caught.value.place == "segments[0].prompts[1]"
-    with pytest.raises(PromptError, match="was not read"):
-        predict(open_engine, ct(), MaskPrompt("seed.seg.nrrd", "Block"))
 
 
 def test_images_that_cannot_be_segmented_are_refused(model, tmp_path):
@@ -401,13 +380,6 @@ def test_what_cannot_run_is_refused_before_a_download(tmp_path):
         engine.add_volume(volume)
         with pytest.raises(error, match=message):
             engine.predict(request(volume), Progress())
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-    engine = new_engine(tmp_path)
-    engine.store.file_path(fake_card(), fake_card().source.files[0]).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="damaged"):
-        predict(engine, ct())
 
 
 def test_a_stopped_request_keeps_nothing_half_done(tmp_path):
@@ -491,14 +463,3 @@ def test_a_download_that_fails_leaves_the_loaded_model_alone(absent, fetched, lo
         absent.download(DownloadRequest(1, "fake"), Progress(token=token))
     predict(absent, ct())
     assert (len(loaded), fetched) == (1, ["fake"])
-
-
-def test_terms_are_accepted_by_the_request(absent, fetched):
-    absent.catalogue = {
-        "fake": fake_card(license={"name": "Terms", "commercial_use": "no", "must_accept": True}),
-    }
-    with pytest.raises(CheckpointError, match="a licence to accept"):
-        absent.download(DownloadRequest(1, "fake"), Progress())
-    assert fetched == []
-    absent.download(DownloadRequest(1, "fake", accept_license=True), Progress())
-    assert predict(absent, ct()).segments[0].score == 0.75

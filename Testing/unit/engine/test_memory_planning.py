@@ -311,8 +311,3 @@ def test_smaller_models_are_those_that_understand_as_much():
     planner = MemoryPlanner(catalogue)
     assert "compute on the CPU, or use a smaller model (a, d)" in planner.remedies(asked, "cuda")
     assert replace(planner, limit=5).remedies(asked, "cuda").startswith("close other programs or raise the limit, ")
-
-
-def test_a_card_that_says_nothing_is_no_reason_to_worry():
-    planner = MemoryPlanner({}, measure=lambda device: AvailableMemory(None, None))
-    assert planner.forecast_load(fake_card(), "cpu") == ()

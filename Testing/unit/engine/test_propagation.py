@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from FoundationSegLib.engine.caches import SliceCache
 from FoundationSegLib.engine.propagation import SliceSequence, choose_hand_over, inner_points, next_slice_prompt
 from FoundationSegLib.engine.propagation_planning import Track
 from FoundationSegLib.engine.slice_inference import SliceInference
 from FoundationSegLib.engine.video_memory import visit
 from FoundationSegLib.errors import Cancelled, InputError
 from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
-from FoundationSegLib.imaging.masks import EMPTY_MASK
+from FoundationSegLib.imaging.intensity import IntensityMapping
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.progress import CancelToken, Progress
@@ -40,13 +41,6 @@ from Testing.unit.fakes import FakeModel
 SMALL, LARGE = (slice(4, 6), slice(5, 7)), (slice(2, 8), slice(2, 9))
 
 
-@pytest.mark.parametrize("axis", AXES)
-def test_the_key_comes_first_then_up_then_down(axis):
-    model = Scripted(dict.fromkeys(range(12), (slice(1, 3), slice(1, 3))))
-    find(inference_on(numbered(axis), model), [track(4, range(2, 7), axis=axis)], Progress())
-    assert visits(model) == [4, 5, 6, 3, 2]
-
-
 @given(st.data(), st.sampled_from(AXES))
 def test_every_slice_of_a_span_is_visited_once_for_each_track(data, axis):
     length = SHAPE[array_axis(axis)]
@@ -64,13 +58,6 @@ def test_every_slice_of_a_span_is_visited_once_for_each_track(data, axis):
         assert come_to[0] == visit(axis, 1, one.starts[0])
         assert Counter(abs(place) for _, _, place in come_to) == Counter(one.span)
     assert inference.counts.encodes == len({index for one in tracks for index in one.span})
-
-
-def test_walks_of_all_tracks_pass_a_slice_together():
-    tracks = [track(4, range(1, 8), prompt=SlicePrompt((n, n, n + 3, n + 4))) for n in range(4)]
-    inference = inference_on(bright(), cache=cache_of(0))
-    find(inference, tracks, Progress())
-    assert inference.counts.encodes == 7
 
 
 def test_the_next_slice_gets_the_box_of_the_last_mask():
@@ -106,12 +93,6 @@ def test_an_answer_with_a_mask_wins_over_a_surer_one_without():
     assert set(np.nonzero(mask)[0]) == set(range(9))
 
 
-def test_walks_whose_boxes_are_the_same_go_on_as_one():
-    model = Scripted(dict.fromkeys(range(9), HERE))
-    find(inference_on(numbered(), model), [rivals(2, 4, 6)], Progress())
-    assert visits(model) == [2, 3, 4, 4, 5, 6, 6, 7, 8, 5, 4, 3, 2, 1, 0]
-
-
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=4, unique=True).map(sorted), st.integers(0, 5))
 def test_each_way_passes_a_slice_once_so_that_a_small_cache_does(starts, seed):
     random = np.random.default_rng(seed)
@@ -142,13 +123,6 @@ def test_the_box_of_the_last_mask_is_cut_to_the_limit():
     assert boxes == [WHOLE.box, (3, 2, 6, 5), WHOLE.box, (3, 2, 6, 5)], "what left the limit altogether is lost"
 
 
-def test_where_nothing_is_found_the_prompt_is_asked_everywhere():
-    model = Scripted({})
-    inference = inference_on(numbered(), model)
-    assert find(inference, [track(4, range(3, 7))], Progress()) == EMPTY_MASK
-    assert [box for _, box in model.decoded] == [WHOLE.box] * 4
-
-
 def test_beyond_the_span_it_stops_where_the_mask_is_lost():
     model = Scripted(dict.fromkeys((2, 3, 4, 5, 8), HERE))
     mask = find(inference_on(numbered(), model), [track(4, range(4, 5), range(9))], Progress())
@@ -166,12 +140,6 @@ def test_beyond_the_span_it_stops_where_the_object_becomes_another():
     assert set(np.nonzero(mask.expand(SHAPE))[0]) == {4, 5, 6, 7}, "inside the span it does not stop"
 
 
-def test_a_key_without_a_mask_is_not_carried_on():
-    model = Scripted(dict.fromkeys((3, 5), HERE))
-    assert find(inference_on(numbered(), model), [track(4, range(4, 5), range(9))], Progress()) == EMPTY_MASK
-    assert visits(model) == [4]
-
-
 YES = SlicePoint(5.0, 4.0)
 
 
@@ -183,13 +151,6 @@ def test_a_positive_point_takes_up_again_what_was_lost_before():
     assert set(np.nonzero(mask.expand(SHAPE))[0]) == {2, 3, 6, 7}
     refused = track(2, range(2, 3), range(9), clicked.prompt, points={6: (SlicePoint(5.0, 4.0, positive=False),)})
     assert set(np.nonzero(find(inference_on(array), [refused]).expand(SHAPE))[0]) == {2, 3}
-
-
-def test_where_a_positive_point_is_the_object_may_change_at_will():
-    model = Scripted({4: HERE, 5: HERE, 6: THERE, 7: THERE})
-    clicked = track(4, range(4, 5), range(4, 9), points={6: (YES,)})
-    mask = find(inference_on(numbered(), model), [clicked])
-    assert set(np.nonzero(mask.expand(SHAPE))[0]) == {4, 5, 6, 7}
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -204,21 +165,6 @@ def test_masks_lie_where_the_bright_voxels_are(axis):
     mask = find(inference_on(array, model), [track(span[1], span, axis=axis)], Progress())
     assert np.array_equal(mask.expand(SHAPE), wanted)
     assert model.encoded[0].shape == tuple(n for n, name in zip(SHAPE, "kji", strict=True) if name != axis)
-
-
-@pytest.mark.parametrize("axis", AXES)
-def test_a_box_is_a_box_of_its_slices(axis):
-    """x along the later array axis, y along the earlier: an asymmetric box in a bright volume comes back as itself."""
-    mask = find(
-        inference_on(np.full(SHAPE, 250, np.uint8)),
-        [track(5, range(5, 6), prompt=SlicePrompt((1, 3, 6, 4)), axis=axis)],
-        Progress(),
-    )
-    wanted = np.zeros(SHAPE, np.bool_)
-    place = [slice(3, 5), slice(1, 7)]
-    place.insert(array_axis(axis), slice(5, 6))
-    wanted[tuple(place)] = True
-    assert np.array_equal(mask.expand(SHAPE), wanted)
 
 
 def test_tracks_are_joined_across_axes_and_on_one_slice():
@@ -246,31 +192,6 @@ def test_turned_slices_give_the_same_mask_where_the_model_does_not_care(axis, si
         masks.append(find(inference, [one], Progress()))
     assert masks[0] == masks[1]
     assert masks[0].voxels > 0
-
-
-def test_a_cache_that_holds_nothing_changes_no_mask():
-    array = np.zeros(SHAPE, np.uint8)
-    array[2:7, 2:6, 3:9] = 200
-    spans = [track(4, range(2, 7)), track(3, range(3, 6))]
-    kept, lost = inference_on(array), inference_on(array, cache=cache_of(0))
-    assert find(kept, spans, Progress()) == find(lost, spans, Progress())
-    assert (kept.counts.encodes, kept.counts.reencodes) == (5, 0)
-    assert lost.counts.encodes - lost.counts.reencodes == 5
-
-
-def test_scores_are_those_of_slices_with_a_mask():
-    model = Scripted({4: HERE, 6: HERE})
-    inference = inference_on(numbered(), model)
-    find(inference, [track(4, range(3, 8))], Progress())
-    assert inference.counts.encode_s >= 0
-    assert inference.counts.decode_s > 0
-
-
-def test_progress_counts_slices_of_all_tracks():
-    seen = []
-    tracks = [track(4, range(3, 6)), track(2, range(2, 3), axis="j")]
-    find(inference_on(numbered()), tracks, Progress(seen.append))
-    assert [(report.stage, report.done, report.total) for report in seen] == [("slices", n, 4) for n in (1, 2, 3, 4)]
 
 
 def test_it_stops_between_slices():
@@ -347,3 +268,63 @@ def test_points_lie_inside_the_mask(mask):
     for point in points:
         assert mask[int(point.y), int(point.x)]
         assert point.positive
+
+
+def test_what_was_asked_before_is_not_asked_again():
+    model, cache = FakeModel(), SliceCache.within(10**6)
+    first, second = (inference_on(bright(), model, cache) for _ in range(2))
+    masks = [find(one, [track(4, range(3, 6))]) for one in (first, second)]
+    assert masks[0] == masks[1]
+    assert (first.counts.decodes, second.counts.decodes) == (3, 0)
+    assert second.counts.encodes == 0, "nobody needs the embedding"
+    another = inference_on(bright(), model, cache, IntensityMapping("raw", "raw", 0.0, 254.0))
+    find(another, [track(4, range(3, 6))])
+    assert another.counts.decodes == 3
+
+
+def test_a_prompt_is_asked_as_it_grew_and_each_answer_goes_into_the_next():
+    model = FakeModel()
+    box = SlicePrompt((1, 1, 5, 5))
+    more = SlicePrompt(box.box, (SlicePoint(8.0, 8.0),))
+    inference = inference_on(bright(), model, SliceCache.within(10**6))
+    first = inference.ask("k", 3, (box,))
+    last = inference.ask("k", 3, (box, more))
+    assert [(prompt, previous and previous is first) for prompt, previous in model.asked] == [(box, None), (more, True)]
+    assert inference.counts.decodes == 2, "the first was known"
+    assert inference.ask("k", 3, (box, more)) is last
+    inference.ask("k", 3, (more,))
+    assert model.asked[-1] == (more, None), "without the box before it, it is another question"
+
+
+def test_another_axis_intensity_or_image_is_encoded_anew():
+    model, cache = FakeModel(), cache_of(10**6)
+    other = numbered()
+    other[0, 0, 0] = 77
+    for array, axis, mapping in (
+        (numbered(), "k", AS_IT_IS),
+        (numbered(), "j", AS_IT_IS),
+        (numbered(), "k", IntensityMapping("raw", "raw", 0.0, 254.0)),
+        (numbered(), "k", IntensityMapping("raw", "raw", 1.0, 255.0)),
+        (other, "k", AS_IT_IS),
+    ):
+        inference = inference_on(array, model, cache, mapping)
+        find(inference, [track(4, range(4, 5), axis=axis)], Progress())
+        assert inference.counts.encodes == 1
+
+
+def test_the_model_sees_the_slices_through_the_mapping_in_8_bits():
+    array = np.linspace(-1000, 1000, num=int(np.prod(SHAPE))).reshape(SHAPE)
+    mapping = IntensityMapping("400,40", "window", -160.0, 240.0)
+    model = FakeModel()
+    find(inference_on(array, model, mapping=mapping), [track(4, range(4, 5))], Progress())
+    assert model.encoded[0].dtype == np.uint8
+    assert np.array_equal(model.encoded[0], mapping.to_uint8(array[4]))
+
+
+def test_colour_slices_keep_their_colours():
+    array = np.zeros((*SHAPE, 3), np.uint8)
+    array[4, 2:5, 3:6, 1] = 200
+    model = FakeModel()
+    mask = find(inference_on(array, model), [track(4, range(4, 5))], Progress())
+    assert model.encoded[0].shape == (10, 12, 3)
+    assert (mask.box.start_kji, mask.box.stop_kji) == ((4, 2, 3), (5, 5, 6))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.engine import propagation_planning
-from FoundationSegLib.engine.propagation_planning import WIDER, Track, confined, inner_starts
+from FoundationSegLib.engine.propagation_planning import WIDER, inner_starts
 from FoundationSegLib.engine.slices import SlicePart, SlicePrompts, StackedBox, rectangle
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Box, array_axis
@@ -55,11 +55,6 @@ def test_a_box_starts_at_the_middle_slice_of_the_official_script(first, more, ax
     assert track.axis == axis
 
 
-def test_a_3d_box_never_goes_on():
-    boxes = [placed((2, 3, 4), (6, 9, 12))]
-    assert plan(boxes, propagation=Propagation()) == plan(boxes) == [("k", 3, range(2, 6), range(2, 6))]
-
-
 def test_a_3d_box_is_the_limit_unless_the_official_rule_is_wanted():
     box, flat_box = placed((2, 3, 4), (6, 9, 12)), flat(5)[0]
     limits = [(track.limit, track.wider) for track in plan_tracks([box, flat_box], SHAPE, propagation=Propagation())]
@@ -82,45 +77,6 @@ def test_starts_lie_in_the_inner_part_and_no_end_is_preferred(first, length):
         assert slices.stop - 1 - starts[-1] >= length // 4
 
 
-@given(st.lists(st.integers(0, 19), min_size=1, max_size=4, unique=True).map(sorted))
-def test_every_slice_is_come_to_on_the_way_up_or_down(starts):
-    track = Track("k", tuple(starts), (SlicePrompt((0, 0, 1, 1)),), range(20), range(20))
-    assert set().union(*track.directions) == set(track.reach)
-
-
-@pytest.mark.parametrize(
-    ("box", "limit", "left"),
-    [
-        ((3, 4, 9, 8), None, (3, 4, 9, 8)),
-        ((3, 4, 9, 8), (0, 0, 20, 20), (3, 4, 9, 8)),
-        ((3, 4, 9, 8), (5, 0, 20, 6), (5, 4, 9, 6)),
-        ((3.5, 4.5, 9.5, 8.5), (5, 0, 7, 20), (5, 4.5, 7, 8.5)),
-        ((3, 4, 9, 8), (9, 0, 20, 20), None),
-        ((3, 4, 9, 8), (0, 8, 20, 20), None),
-        ((3, 4, 9, 8), (10, 10, 20, 20), None),
-    ],
-)
-def test_a_box_is_cut_to_the_limit_and_no_line_is_left(box, limit, left):
-    assert confined(SlicePrompt(box), limit) == (left and SlicePrompt(left))
-
-
-def test_one_flat_box_stays_on_its_slice_unless_it_is_carried_on():
-    assert plan(flat(5)) == [("k", 5, range(5, 6), range(5, 6))]
-    assert plan(flat(5), propagation=Propagation()) == [("k", 5, range(5, 6), range(12))]
-    assert plan(flat(5, axis="j"), propagation=Propagation()) == [("j", 5, range(5, 6), range(20))]
-    assert plan(flat(5, axis="i"), propagation=Propagation()) == [("i", 5, range(5, 6), range(30))]
-
-
-def test_slices_between_follow_the_nearest_and_at_a_tie_the_earlier():
-    spans = [(key, span) for _, key, span, _ in plan(flat(2, 6, 9))]
-    assert spans == [(2, range(2, 5)), (6, range(5, 8)), (9, range(8, 10))], "slice 4 is as near to 2 as to 6"
-
-
-def test_the_outermost_reach_the_ends():
-    reaches = [(key, reach) for _, key, _, reach in plan(flat(6, 2, 9), propagation=Propagation())]
-    assert reaches == [(2, range(5)), (6, range(5, 8)), (9, range(8, 12))]
-
-
 def test_several_boxes_on_one_slice_share_their_slices():
     boxes = [*flat(2), *flat(6), placed((6, 10, 10), (7, 12, 12), is_2d=True)]
     tracks = plan_tracks(boxes, SHAPE, propagation=Propagation())
@@ -136,10 +92,6 @@ def test_axes_do_not_meet():
         ("k", 1, range(4), range(4)),
         ("k", 2, range(2, 3), range(2, 3)),
     ]
-
-
-def test_no_box_no_track():
-    assert plan([], propagation=Propagation()) == []
 
 
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=8), st.booleans())
@@ -294,16 +246,3 @@ def test_reaches_never_meet_and_stay_in_their_range_and_direction(keys, directio
         assert direction == "both" or all((index > key) == (direction == "up") for index in beside)
     if direction == "both" and start is None and stop is None:
         assert sorted(passed) == list(range(20)), "none is left out"
-
-
-@pytest.mark.parametrize(
-    ("start", "stop", "reaches"),
-    [
-        (None, 8, [range(8), range(10, 11)]),
-        (4, None, [range(1, 2), range(4, 12)]),
-        (2, 11, [range(1, 6), range(6, 11)]),
-    ],
-)
-def test_a_key_that_the_range_cuts_off_leaves_its_slices_to_the_other(start, stop, reaches):
-    tracks = plan_tracks([click(1), click(10)], SHAPE, Propagation(start, stop))
-    assert [track.reach for track in tracks] == reaches

@@ -18,7 +18,7 @@ from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, S
 from FoundationSegLib.prompts.regions import crop_volume
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from Testing.unit.engine.engine_cases import SHAPE, ct, new_engine
-from Testing.unit.fakes import FakeModel, FakeVolumeModel, fake_card, volume_of
+from Testing.unit.fakes import FakeModel, FakeVolumeModel, fake_card
 from Testing.unit.strategies import geometries
 
 SLICES = {"prompts": ["box", "point", "mask"], "negative": ["point"], "translations": {"scribble": "points"}}
@@ -88,12 +88,6 @@ def test_intensities_are_those_of_the_whole_image(engine):
     assert seen.intensity == whole.intensity
 
 
-def test_a_region_that_is_all_of_it_changes_nothing(engine):
-    whole = ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)))
-    seen = ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)), region=Box((0, 0, 0), SHAPE))
-    assert (seen.segments, seen.notes, seen.counts["encodes"]) == (whole.segments, (), 0)
-
-
 @pytest.mark.parametrize(
     ("region", "error", "message"),
     [
@@ -140,9 +134,3 @@ def test_ranges_that_meet_no_region_or_several_axes_are_refused(model, tmp_path)
         ask(engine, ct(), click, region=region, propagation=Propagation(start=4))
     with pytest.raises(InputError, match="prompts of one axis only"):
         ask(engine, ct(), click, replace(click, plane="i"), region=region, propagation=Propagation(start=1))
-
-
-def test_another_image_with_the_same_region_is_another_part(engine):
-    ask(engine, ct(), PointPrompt((5.0, 4.0, 2.0)), region=REGION)
-    other = volume_of(np.roll(ct().array_kji, 1, axis=0))
-    assert ask(engine, other, PointPrompt((5.0, 4.0, 2.0)), region=REGION).counts["encodes"] == 1

@@ -6,11 +6,10 @@ import pytest
 from FoundationSegLib.engine.propagation import segment
 from FoundationSegLib.engine.slice_inference import SliceInference
 from FoundationSegLib.engine.video_memory import ABSENT_SLICES, join_tracks
-from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.segmentation import Propagation
 from Testing.unit.engine.slice_cases import AS_IT_IS, SHAPE, WEIGHTS, cache_of, find, inference_on, track
 from Testing.unit.fakes import FakeMemoryModel
@@ -112,18 +111,6 @@ def test_the_largest_part_alone_is_kept_where_the_authors_do_so(largest):
     assert mask.voxels == 9 * 4 + (0 if largest else 9)
 
 
-def test_it_stops_between_slices():
-    model, token = FakeMemoryModel(), CancelToken()
-
-    def stop(report):
-        if report.done == 3:
-            token.cancel()
-
-    with pytest.raises(Cancelled):
-        find(inference_on(blocks(*range(9)), model), [track(4, range(4, 5), range(9), LEFT)], Progress(stop, token))
-    assert len(model.stories[0]) == 3
-
-
 def test_where_slice_numbers_fall_the_first_way_is_down():
     """So that the same object is found in the same way however the volume is stored."""
     model = FakeMemoryModel()
@@ -143,14 +130,6 @@ def test_a_mask_that_nothing_corrects_stays_as_it_was_given():
     mask = find(inference_on(blocks(*range(9)), FakeMemoryModel()), [given]).expand(SHAPE)
     assert np.array_equal(mask[3], seed)
     assert mask[4].sum() == 4
-
-
-def test_slices_between_prompts_do_not_count_towards_the_end_beyond_them():
-    model = FakeMemoryModel()
-    tracks = [track(1, range(1, 2), range(4), LEFT), track(5, range(5, 6), range(4, 9), LEFT)]
-    mask = find(inference_on(blocks(1, 5), model), tracks)
-    assert [index for _, index in model.stories[0]] == [1, 5, 2, 3, 4, 6, 7, 0]
-    assert mask.voxels == 2 * 4
 
 
 @pytest.mark.parametrize(("upwards", "ends"), [(True, [5, 6, 7, 8]), (False, [3, 2, 1, 0])])
@@ -180,13 +159,6 @@ def test_a_prompted_slice_next_to_what_is_reached_is_remembered_too():
     beside = track(7, range(7, 8), prompt=SlicePrompt(points=(SlicePoint(3.0, 3.0),)))
     (tracked,), alone = join_tracks([*boxes, beside])
     assert (sorted(tracked.prompts), alone) == ([2, 6], [beside]), "without propagation a click changes its slice"
-
-
-def test_an_object_goes_on_with_the_box_that_overlaps_it_most_whichever_was_given_first():
-    for boxes in ((LEFT, RIGHT), (RIGHT, LEFT)):
-        tracks = [track(2, range(2, 3), range(5), LEFT), *(track(7, range(7, 8), range(5, 9), box) for box in boxes)]
-        tracked, _ = join_tracks(tracks)
-        assert [one.prompts for one in tracked] == [{2: LEFT, 7: LEFT}, {7: RIGHT}]
 
 
 def test_clicks_correct_the_objects_they_mean_beyond_the_prompt_of_another():

@@ -1,17 +1,14 @@
 """Models of volumes behind the engine: what reaches them, what is kept of them, and what comes back."""
 
-from dataclasses import dataclass
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from FoundationSegLib.engine.volumes import place_in_volume
-from FoundationSegLib.errors import Cancelled, InferenceError, PromptError
+from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels, VolumeWords
-from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     ClassPrompt,
@@ -24,7 +21,7 @@ from FoundationSegLib.prompts.kinds import (
     TextPrompt,
 )
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
-from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, new_engine, predict, request
+from Testing.unit.engine.engine_cases import BRIGHT, SHAPE, ct, new_engine, predict
 from Testing.unit.fakes import FakeVolumeModel, fake_card, volume_of
 
 CARD = {
@@ -116,13 +113,6 @@ def test_words_reach_the_model_all_segments_at_once(engine, model):
     assert answer.counts == {"encodes": 1, "decodes": 3}
 
 
-def test_the_whole_list_comes_again_with_a_correction(engine, model):
-    no = PointPrompt((4.0, 4.0, 2.0), Polarity.NEGATIVE)
-    first, second = predict(engine, ct()), predict(engine, ct(), AROUND, no)
-    assert model.asked[1][0].parts[:1] == model.asked[0][0].parts
-    assert second.segments[0].mask.voxels < first.segments[0].mask.voxels
-
-
 def test_notes_tell_what_was_clipped_translated_and_left_out(engine):
     outside = BoxPrompt(((-5.0, 2.0, 1.0), (9.0, 7.0, 4.0)))
     answer = predict(engine, ct(), outside, propagation=Propagation())
@@ -139,44 +129,6 @@ def test_a_negative_prompt_alone_is_refused_before_a_model_is_loaded(tmp_path):
     engine = new_engine(tmp_path, lambda *arguments: pytest.fail("loaded"), fake_card(**CARD))
     with pytest.raises(PromptError, match="negative point alone"):
         predict(engine, ct(), PointPrompt((4.0, 4.0, 2.0), Polarity.NEGATIVE))
-
-
-@dataclass
-class Failing(FakeVolumeModel):
-    """Fails once, as it views the image or as its view answers."""
-
-    step: str = ""
-
-    def view(self, volume, progress):
-        step, self.step = self.step, ""
-        if step == "view":
-            raise RuntimeError("CUDA error: unspecified launch failure")
-        view = FakeVolumeModel.view(self, volume, progress)
-        return SimpleNamespace(nbytes=0, answer=self.fail) if step == "answer" else view
-
-    def fail(self, *arguments):
-        raise RuntimeError("CUDA error: unspecified launch failure")
-
-
-@pytest.mark.parametrize("step", ["view", "answer"])
-def test_a_fault_of_the_framework_is_told(tmp_path, step):
-    engine = new_engine(tmp_path, Failing(step=step), fake_card(**CARD))
-    with pytest.raises(InferenceError, match="unspecified launch failure"):
-        predict(engine, ct())
-
-
-def test_a_request_that_was_stopped_leaves_no_view(engine, model):
-    token, volume = CancelToken(), ct()
-    engine.add_volume(volume)
-    token.cancel()
-    with pytest.raises(Cancelled):
-        engine.predict(request(volume), Progress(token=token))
-    assert model.viewed == []
-
-
-def test_there_is_nothing_to_encode_ahead(engine):
-    predict(engine, ct())
-    assert not engine.encode_ahead(Progress())
 
 
 GEOMETRY = geometry_from_spacing((6, 10, 12))
