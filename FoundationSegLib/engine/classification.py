@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.label_sets import Label, LabelSet
+from ..catalog.label_sets import LabelSet
 from ..errors import InputError
 from ..imaging.intensity import IntensityView
 from ..imaging.volume import Volume
@@ -65,8 +65,10 @@ def classify(
     weights, head = encoder.loaded.weights, encoder.loaded.model.head
     rule = choose_rule(request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None)
     pictures = Pictures.of(volume, request.subject)
-    texts = encoder.texts(_texts(request.labels, rule))
-    question = LabelQuestion(_label_vectors(request.labels, rule, texts), rule, head, request.scoring.temperature)
+    positive, negative = _sentences(request.labels, rule)
+    texts = encoder.texts(list(itertools.chain(*positive, *negative)))
+    label_vectors = LabelVectors(_stacked(positive, texts), _stacked(negative, texts))
+    question = LabelQuestion(label_vectors, rule, head, request.scoring.temperature)
     vectors = encoder.slices(pictures, views)
     if not vectors:
         raise InputError("there is nothing to see on what was chosen: every pixel is the same")
@@ -99,30 +101,20 @@ def classify(
         concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
         evidence=evidence,
         notes=_notes(pictures, views, len(vectors), texts, bool(evidence)),
-        timings_s=encoder.counter.timings_s,
-        counts=encoder.counter.counts,
+        timings_s=encoder.timings_s,
+        counts=encoder.counts,
     )
 
 
-def _texts(labels: LabelSet, rule: ScoringRule) -> list[str]:
-    """Return every sentence that a rule needs."""
-    positive = [text for label in labels.labels for text in _positive(labels, label, rule)]
-    negative = [text for label in labels.labels for text in labels.negative_texts(label)] if rule == "pairs" else []
-    return positive + negative
+def _sentences(labels: LabelSet, rule: ScoringRule) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
+    """Return for each label the sentences that speak for it, and, where the rule compares pairs, those against it."""
+    positive = [label.concepts if rule == "concepts" else labels.texts(label) for label in labels.labels]
+    return positive, [labels.negative_texts(label) for label in labels.labels] if rule == "pairs" else []
 
 
-def _positive(labels: LabelSet, label: Label, rule: ScoringRule) -> tuple[str, ...]:
-    return label.concepts if rule == "concepts" else labels.texts(label)
-
-
-def _label_vectors(labels: LabelSet, rule: ScoringRule, texts: Mapping[str, TextVector]) -> LabelVectors:
-    def stacked(sentences: Sequence[str]) -> Floats:
-        return np.stack([texts[sentence].vector for sentence in sentences]).astype(np.float64)
-
-    positive = tuple(stacked(_positive(labels, label, rule)) for label in labels.labels)
-    if rule != "pairs":
-        return LabelVectors(positive)
-    return LabelVectors(positive, tuple(stacked(labels.negative_texts(label)) for label in labels.labels))
+def _stacked(sentences: Sequence[Sequence[str]], texts: Mapping[str, TextVector]) -> tuple[Floats, ...]:
+    """Return the vectors of each label's sentences, (sentences, D)."""
+    return tuple(np.stack([texts[text].vector for text in of_label]).astype(np.float64) for of_label in sentences)
 
 
 def _label_scores(
@@ -194,14 +186,14 @@ def _evidence(
             grid = _occlusion(encoder, shown, pictures.shown(), question, number, options.parts)
         grids.append(pictures.key.orientation.turn_back(grid))
     encoder.progress.step("evidence", len(slices), len(slices))
-    encoder.counter.timings_s["evidence"] += time.perf_counter() - begin
+    encoder.timings_s["evidence"] += time.perf_counter() - begin
     values = np.stack(grids).astype(np.float32)
     return EvidenceMap(name, options.method, pictures.key.axis, slices, pictures.key.frame, values)
 
 
 def _similarity(encoder: Encoder, shown: Sequence[Picture], question: LabelQuestion, label: int) -> Floats:
     """Return (rows, columns): how much more like the label than like what is against it each part of a picture is."""
-    encoder.counter.add_batch("image", len(shown))
+    encoder.count_batch("image", len(shown))
     parts = encoder.loaded.model.encode_parts(shown, encoder.progress.check).mean(axis=0)
     rows, columns, width = parts.shape
     flat = parts.reshape(-1, width).astype(np.float64)

@@ -129,21 +129,6 @@ class TextVector:
 
 
 @dataclass(slots=True)
-class EncodingCounts:
-    """How often a classifier ran for a request, and for how long."""
-
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("images", "image_batches", "texts", "text_batches"), 0)
-    )
-    timings_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("text", "encode", "evidence"), 0.0))
-
-    def add_batch(self, kind: str, size: int) -> None:
-        """Count a batch of a kind, ``"image"`` or ``"text"``."""
-        self.counts[f"{kind}s"] += size
-        self.counts[f"{kind}_batches"] += 1
-
-
-@dataclass(slots=True)
 class VectorCache:
     """The vectors of slices by picture, intensity view and weights; those of texts by the text and the weights."""
 
@@ -171,7 +156,15 @@ class Encoder:
     loaded: LoadedModel[ImageTextModel]
     cache: VectorCache
     progress: Progress
-    counter: EncodingCounts = field(default_factory=EncodingCounts)
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("images", "image_batches", "texts", "text_batches"), 0)
+    )
+    timings_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("text", "encode", "evidence"), 0.0))
+
+    def count_batch(self, kind: str, size: int) -> None:
+        """Count a batch of a kind, ``"image"`` or ``"text"``."""
+        self.counts[f"{kind}s"] += size
+        self.counts[f"{kind}_batches"] += 1
 
     def texts(self, texts: Sequence[str]) -> dict[str, TextVector]:
         """Return the vector of each text; those that are new are encoded, all in one batch or in a few.
@@ -187,13 +180,13 @@ class Encoder:
             batch = missing[start : start + TEXT_BATCH]
             self.progress.step("text", start, len(missing))
             encoded = self.loaded.model.encode_texts(batch, self.progress.check)
-            self.counter.add_batch("text", len(batch))
+            self.count_batch("text", len(batch))
             for text, vector, truncated in zip(batch, encoded.vectors, encoded.truncated, strict=True):
                 vectors[text] = TextVector(vector, truncated)
                 self.cache.texts.put((weights, text), TextVector(vector, truncated))
         if missing:
             self.progress.step("text", len(missing), len(missing))
-            self.counter.timings_s["text"] += time.perf_counter() - begin
+            self.timings_s["text"] += time.perf_counter() - begin
         return {text: vector for text, vector in vectors.items() if vector is not None}
 
     def slices(self, pictures: Pictures, views: Sequence[IntensityView]) -> dict[int, Vector]:
@@ -241,7 +234,7 @@ class Encoder:
         finally:
             for view, vectors in known.items():
                 self.cache.slices.put((self.loaded.weights, pictures.key, view), vectors)
-            self.counter.timings_s["encode"] += time.perf_counter() - begin
+            self.timings_s["encode"] += time.perf_counter() - begin
 
     @property
     def batch_size(self) -> int:
@@ -252,7 +245,7 @@ class Encoder:
         """Return the vectors of pictures, (pictures, D), in one batch; nothing is kept."""
         if not images:
             return np.empty((0, 0), np.float32)
-        self.counter.add_batch("image", len(images))
+        self.count_batch("image", len(images))
         return self.loaded.model.encode_images(images, self.progress.check)
 
     def batches(self, images: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:

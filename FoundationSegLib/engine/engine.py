@@ -34,6 +34,8 @@ from .slice_inference import Prefetcher, SliceInference
 from .slices import place_on_slices
 from .volumes import ViewCache, place_in_volume
 
+# Weights, intensity mapping, segments, notes, seconds by stage, and how often the model ran.
+Answer = tuple[Weights, IntensityMapping, list[SegmentPrediction], list[str], dict[str, float], dict[str, int]]
 LoadModel = Callable[[ModelCard, Mapping[str, Path], str], Any]
 
 
@@ -177,13 +179,22 @@ class Engine:
 
     def _answer(self, part: ImagePart, progress: Progress) -> Prediction:
         answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
-        prediction = answer(part, self._cropper.crop(part), progress)
+        weights, mapping, segments, notes, timings_s, counts = answer(part, self._cropper.crop(part), progress)
         load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
-        notes = (*load_notes, *prediction.notes, *empty_notes(prediction.segments))
-        timings_s = {"load": load_s, **prediction.timings_s}
-        return part.pasted(replace(prediction, notes=notes, timings_s=timings_s))
+        prediction = Prediction(
+            request_id=part.request.request_id,
+            segments=tuple(segments),
+            intensity=mapping.to_document(),
+            checkpoint=weights.checkpoint,
+            device=weights.device,
+            precision=weights.precision,
+            notes=(*load_notes, *notes, *empty_notes(segments)),
+            timings_s={"load": load_s, **timings_s},
+            counts=counts,
+        )
+        return part.pasted(prediction)
 
-    def _answer_on_slices(self, part: ImagePart, volume: Volume, progress: Progress) -> Prediction:
+    def _answer_on_slices(self, part: ImagePart, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts on slices, plan their tracks, and carry these from slice to slice."""
         card, request = part.card, part.request
         hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
@@ -207,17 +218,11 @@ class Engine:
         counts = inference.counts
         if counts.reencodes:
             notes.append(f"encoded again, for want of memory: {counts.reencodes} of {counts.encodes} slices")
-        return _prediction(
-            part,
-            loaded,
-            mapping,
-            segments=tuple(segments),
-            notes=tuple(notes),
-            timings_s={"encode": counts.encode_s, "decode": counts.decode_s},
-            counts={"encodes": counts.encodes, "decodes": counts.decodes},
-        )
+        timings_s = {"encode": counts.encode_s, "decode": counts.decode_s}
+        runs = {"encodes": counts.encodes, "decodes": counts.decodes}
+        return loaded.weights, mapping, segments, notes, timings_s, runs
 
-    def _answer_in_volume(self, part: ImagePart, volume: Volume, progress: Progress) -> Prediction:
+    def _answer_in_volume(self, part: ImagePart, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts in the volume, and ask the model's view of it."""
         card, request = part.card, part.request
         prompts, notes = part.place(volume.geometry, place_in_volume)
@@ -233,15 +238,10 @@ class Engine:
             viewed = time.perf_counter()
             answers = view.answer(prompts, progress)
         notes += [f"segments[{n}]: {note}" for n, answer in enumerate(answers) for note in answer.notes]
-        return _prediction(
-            part,
-            loaded,
-            mapping,
-            segments=tuple(SegmentPrediction(answer.mask, answer.score) for answer in answers),
-            notes=tuple(notes),
-            timings_s={"encode": viewed - start if is_new else 0.0, "decode": time.perf_counter() - viewed},
-            counts={"encodes": int(is_new), "decodes": sum(answer.runs for answer in answers)},
-        )
+        segments = [SegmentPrediction(answer.mask, answer.score) for answer in answers]
+        timings_s = {"encode": viewed - start if is_new else 0.0, "decode": time.perf_counter() - viewed}
+        runs = {"encodes": int(is_new), "decodes": sum(answer.runs for answer in answers)}
+        return loaded.weights, mapping, segments, notes, timings_s, runs
 
     def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
         """Answer a request to classify.
@@ -333,15 +333,3 @@ class Engine:
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
         return LoadedModel(model, Weights(record, model.device, model.precision)), notes
-
-
-def _prediction(part: ImagePart, loaded: LoadedModel[Any], mapping: IntensityMapping, **fields: Any) -> Prediction:
-    weights = loaded.weights
-    return Prediction(
-        request_id=part.request.request_id,
-        intensity=mapping.to_document(),
-        checkpoint=weights.checkpoint,
-        device=weights.device,
-        precision=weights.precision,
-        **fields,
-    )

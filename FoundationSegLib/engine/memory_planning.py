@@ -1,5 +1,6 @@
 """Decide what a model sees of an image for a request: the user's region, and as much of it as fits into memory."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -8,7 +9,7 @@ import numpy as np
 
 from ..catalog.model_cards import ModelCard
 from ..errors import InputError, MemoryShortageError
-from ..imaging.geometry import Axis, Box, Geometry, Shape, array_axis
+from ..imaging.geometry import Axis, Box, Geometry, array_axis
 from ..imaging.masks import EMPTY_MASK, cut_out, merge_masks, pack_mask
 from ..imaging.volume import Volume
 from ..progress import bytes_text
@@ -53,9 +54,14 @@ class ImagePart:
     notes: tuple[str, ...] = ()
 
     @property
-    def shape_kji(self) -> Shape:
-        """The number of voxels along each axis of the part."""
-        return self.whole.geometry.shape_kji if self.box is None else self.box.shape_kji
+    def voxels(self) -> int:
+        """The number of voxels of the part."""
+        return math.prod((self.box or self.whole.geometry.box).shape_kji)
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The prompts of all segments, on the grid of the whole image."""
+        return [prompt for segment in self.request.segments for prompt in segment.prompts]
 
     def place(self, geometry: Geometry, place: Place[PlacedT]) -> tuple[list[PlacedT], list[str]]:
         """Translate the prompts of each segment to the model's own kinds and place them, once; return notes, too.
@@ -293,7 +299,7 @@ class MemoryPlanner:
         memory = self.measure("cpu").within(self.limit) if each else AvailableMemory(None, None)
         if memory.host is None:
             return [part]
-        free, needed = memory.host + released, _voxels(part) * each
+        free, needed = memory.host + released, part.voxels * each
         if needed <= free * _USABLE:
             return [part]
         free_text = f"{bytes_text(free)}{memory.reason}"
@@ -306,7 +312,7 @@ class MemoryPlanner:
 
     def after_shortage(self, part: ImagePart) -> list[ImagePart]:
         """Return what to ask a model of volumes once more after memory ran out; empty where it can be no less."""
-        voxels = _voxels(part) // _SMALLER if part.card.sees_volumes else 0
+        voxels = part.voxels // _SMALLER if part.card.sees_volumes else 0
         return self._smaller(part, voxels, ", since memory ran out")
 
     def remedies(self, card: ModelCard, device: str) -> str:
@@ -336,15 +342,16 @@ class MemoryPlanner:
         its surroundings. Empty where the model or the prompts do not allow tiles, or they would be smaller than their
         surroundings.
         """
-        prompts = [prompt for segment in part.request.segments for prompt in segment.prompts]
-        if not part.card.can_be_tiled or not all(isinstance(prompt, TextPrompt | ClassPrompt) for prompt in prompts):
+        if not part.card.can_be_tiled or any(
+            not isinstance(prompt, TextPrompt | ClassPrompt) for prompt in part.prompts
+        ):
             return []
         whole = part.box or part.whole.geometry.box
         tiles, waiting = [], [whole]
         while waiting:
             counted = waiting.pop()
             seen = grown(counted, self.tile_overlap, whole)
-            if np.prod(seen.shape_kji, dtype=np.int64) <= voxels:
+            if math.prod(seen.shape_kji) <= voxels:
                 tiles.append((seen, counted))
                 continue
             axis = int(np.argmax(counted.shape_kji))
@@ -358,17 +365,12 @@ class MemoryPlanner:
         return tiles
 
 
-def _voxels(part: ImagePart) -> int:
-    return int(np.prod(part.shape_kji, dtype=np.int64))
-
-
 def _box_around_prompts(part: ImagePart, voxels: int) -> Box | None:
     """Return the box around the prompts, in the whole image, with no more than a number of voxels; None for none."""
-    prompts = [prompt for segment in part.request.segments for prompt in segment.prompts]
-    if not all(isinstance(prompt, MaskPrompt) or prompt_positions(prompt) for prompt in prompts):
+    if not all(isinstance(prompt, MaskPrompt) or prompt_positions(prompt) for prompt in part.prompts):
         return None
     geometry, seen = part.whole.geometry, part.box or part.whole.geometry.box
-    inner = around_prompts(prompts, _LEAST_MARGIN_MM, geometry).intersection(seen)
+    inner = around_prompts(part.prompts, _LEAST_MARGIN_MM, geometry).intersection(seen)
     return largest_box_around(inner, voxels, seen)
 
 

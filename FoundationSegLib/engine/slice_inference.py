@@ -83,11 +83,6 @@ class SliceInference:
             raise ValueError("a slice was asked without a prompt")
         return answer
 
-    def start_memory(self, axis: Axis) -> ObjectMemory:
-        """Return a new memory of one object, of a model that has memories."""
-        model: Any = self.model
-        return model.remember(self.volume.geometry.shape_kji[array_axis(axis)])
-
     def recall(
         self, memory: ObjectMemory, axis: Axis, index: int, prompt: SlicePrompt | None, upwards: bool
     ) -> SliceAnswer:

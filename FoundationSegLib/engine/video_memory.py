@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..imaging.geometry import AXES, Axis
+from ..imaging.geometry import AXES, Axis, array_axis
 from ..imaging.masks import PackedMask, pack_mask
 from ..models.protocols import BoxXyxy, MemoryModel, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
 from .propagation_planning import Track, distance_to, turned_points
@@ -155,16 +155,14 @@ class MemorySequence:
     Attributes:
         track: in the pixels that the model sees.
         is_rising: True where slice numbers rise in the first direction.
-        fresh_each_way, largest_part_only: see :class:`~FoundationSegLib.models.protocols.MemoryModel`.
         answers: by slice, filled as the slices are passed.
         done: how many slices have been passed.
     """
 
     track: TrackedObject
+    model: MemoryModel
     inference: SliceInference
     is_rising: bool
-    fresh_each_way: bool
-    largest_part_only: bool
     answers: dict[int, SliceAnswer] = field(default_factory=dict)
     done: int = 0
 
@@ -177,7 +175,7 @@ class MemorySequence:
         prompts = {index: orientation.turn_prompt(prompt, shape) for index, prompt in tracked.prompts.items()}
         turned = TrackedObject(axis, prompts, turned_points(tracked.points, orientation, shape), tracked.reach)
         rising = inference.as_stored or is_rising(inference.volume.geometry, axis)
-        return cls(turned, inference, rising, model.fresh_each_way, model.largest_part_only)
+        return cls(turned, model, inference, rising)
 
     @property
     def steps(self) -> int:
@@ -187,7 +185,8 @@ class MemorySequence:
     def visits(self) -> Iterator[Visit]:
         """Yield which slice is next, then work on it; in rising order."""
         axis, prompts = self.track.axis, sorted(self.track.prompts.items())
-        memory = self.inference.start_memory(axis)
+        slices = self.inference.volume.geometry.shape_kji[array_axis(axis)]
+        memory = self.model.remember(slices)
         for index, prompt in prompts:
             yield visit(axis, 0, index)
             answer = self.inference.recall(memory, axis, index, prompt, upwards=True)
@@ -196,8 +195,8 @@ class MemorySequence:
             self.answers[index] = answer
             self.done += 1
         yield from self._follow(memory, self.is_rising, 1)
-        if self.fresh_each_way:
-            memory = self.inference.start_memory(axis)
+        if self.model.fresh_each_way:
+            memory = self.model.remember(slices)
             for index, prompt in prompts:
                 self.inference.recall(memory, axis, index, prompt, upwards=False)
         yield from self._follow(memory, not self.is_rising, 2)
@@ -232,7 +231,7 @@ class MemorySequence:
 
         Voxels that share a corner are connected (MedSAM2's own scripts do so).
         """
-        if not self.largest_part_only or mask.box.is_empty:
+        if not self.model.largest_part_only or mask.box.is_empty:
             return mask
         from scipy import ndimage
 

@@ -1,13 +1,15 @@
 """Run a model on whole volumes: place prompts in voxels, and keep the model's view of one image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..errors import PromptError
 from ..imaging.geometry import Geometry
 from ..imaging.intensity import IntensityMapping
+from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..models.protocols import (
     VolumeBox,
@@ -35,6 +37,13 @@ from ..prompts.kinds import (
 )
 from ..prompts.placement import place_box, require_inside, require_voxels
 from .caches import LoadedModel, Weights
+
+_Unboxed = PointPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | ClassPrompt | TextPrompt
+_DRAWN: dict[type[Any], tuple[Any, Callable[..., PackedMask]]] = {
+    ScribblePrompt: ("scribble", scribble_voxels),
+    LassoPrompt: ("lasso", lasso_voxels),
+    MaskPrompt: ("mask", require_voxels),
+}
 
 
 def place_in_volume(
@@ -68,32 +77,21 @@ def place_in_volume(
     return VolumePrompt(tuple(parts)), clipped
 
 
-_Unboxed = PointPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | ClassPrompt | TextPrompt
-
-
 def _part(prompt: _Unboxed, geometry: Geometry, place: str) -> VolumePart:
     positive = prompt.polarity is Polarity.POSITIVE
     if isinstance(prompt, PointPrompt):
         i, j, k = geometry.nearest_voxel(prompt.position).tolist()
         return VolumePoint((k, j, i), positive, place)
-    if isinstance(prompt, ScribblePrompt):
-        return VolumeVoxels("scribble", scribble_voxels(prompt, geometry, place), positive, place)
-    if isinstance(prompt, LassoPrompt):
-        return VolumeVoxels("lasso", lasso_voxels(prompt, geometry, place), positive, place)
-    if isinstance(prompt, MaskPrompt):
-        return VolumeVoxels("mask", require_voxels(prompt, geometry, place), positive, place)
     if isinstance(prompt, ClassPrompt):
         return VolumeWords("class", prompt.name, positive, place)
-    return VolumeWords("text", prompt.text, positive, place)
+    if isinstance(prompt, TextPrompt):
+        return VolumeWords("text", prompt.text, positive, place)
+    kind, voxels_of = _DRAWN[type(prompt)]
+    return VolumeVoxels(kind, voxels_of(prompt, geometry, place), positive, place)
 
 
-@dataclass(frozen=True, slots=True)
-class ViewKey:
-    """Everything that changes a model's view: weights, image, and the window that it was cut to."""
-
-    weights: Weights
-    volume_key: str
-    window: tuple[float, float] | None
+# Weights, image, and the window that it was cut to: everything that changes a model's view.
+ViewKey = tuple[Weights, str, tuple[float, float] | None]
 
 
 @dataclass(slots=True)
@@ -106,12 +104,11 @@ class ViewCache:
     @property
     def volume_key(self) -> str:
         """The image that is viewed; empty where there is none."""
-        return "" if self._key is None else self._key.volume_key
+        return "" if self._key is None else self._key[1]
 
     def holds(self, model_id: str, volume_key: str) -> bool:
         """Return True where the view is that model's of that image."""
-        key = self._key
-        return key is not None and (key.weights.checkpoint.model_id, key.volume_key) == (model_id, volume_key)
+        return self._key is not None and (self._key[0].checkpoint.model_id, self._key[1]) == (model_id, volume_key)
 
     @property
     def nbytes(self) -> int:
@@ -130,7 +127,7 @@ class ViewCache:
         The old view is dropped before the next one is made: both at once may be more than there is memory for.
         """
         window = None if mapping.rule == "raw" else (mapping.low, mapping.high)
-        key = ViewKey(loaded.weights, volume.key, window)
+        key = (loaded.weights, volume.key, window)
         if self._view is not None and key == self._key:
             return self._view, False
         self.clear()
