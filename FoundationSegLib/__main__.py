@@ -9,7 +9,12 @@ _INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _INTERRUPTIBLE:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from .commands.cli import main  # noqa: E402 - after the line above, since it takes its time
+from .commands.terminal import report_wrong_python  # noqa: E402 - after the line above, since imports take their time
+
+try:
+    from .commands.cli import main
+except ModuleNotFoundError as error:
+    sys.exit(report_wrong_python(error))
 
 if __name__ == "__main__":
     if _INTERRUPTIBLE:

@@ -125,7 +125,20 @@ def set_up() -> None:
         (PYTHON, "-m", "pip", "install", *options, *(part for path in REQUIREMENTS for part in ("-r", path))),
         check=True,
     )
+    write_launcher()
     STAMP.write_text(wanted.hexdigest())
+
+
+def write_launcher() -> None:
+    """Write the command `foundationseg`, which runs this folder's FoundationSeg from any folder, into `.venv`."""
+    start = "runpy.run_module('FoundationSegLib', run_name='__main__')"
+    code = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); {start}"
+    if os.name == "nt":
+        PYTHON.with_name("foundationseg.cmd").write_text(f'@"%~dp0python.exe" -c "{code}" %*\n')
+        return
+    launcher = PYTHON.with_name("foundationseg")
+    launcher.write_text(f"#!{PYTHON}\n{code}\n")
+    launcher.chmod(0o755)
 
 
 def add_optional() -> None:

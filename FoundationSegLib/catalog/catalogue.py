@@ -172,5 +172,5 @@ def require_adapter(card: ModelCard) -> None:
         CardError: this version has no adapter for its family.
     """
     if not has_adapter(card):
-        remedy = "'models list' shows those that it can run"
+        remedy = "'foundationseg models list' shows those that it can run"
         raise CardError(f"{card.id}: this version cannot run it: there is no adapter for {card.family!r}; {remedy}")

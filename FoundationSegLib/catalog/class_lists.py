@@ -86,7 +86,11 @@ class ClassList:
         match = self.by_number.get(int(name)) if name.isascii() and name.isdigit() else self._by_key.get(name_key(name))
         if match is None:
             near = difflib.get_close_matches(name.lower(), [entry.name for entry in self.classes], _SUGGESTIONS)
-            remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "'models show' lists what it has"
+            remedy = (
+                f"did you mean {' or '.join(map(repr, near))}?"
+                if near
+                else "'foundationseg models show' lists what it has"
+            )
             raise PromptError(f"{self.title} has no class called {name[:80]!r}; {remedy}", location)
         return match
 

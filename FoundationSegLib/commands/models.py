@@ -98,7 +98,7 @@ def table(cards: Sequence[ModelCard], store: Store) -> list[str]:
     if any(size_text(card).startswith("~") for card in cards):
         remarks.append("~ not certain; the Hub is asked before anything is downloaded")
     if any(card.unverified or card.license.note for card in cards):
-        remarks.append("'models show ID' tells the terms, the memory it takes, and what was not verified")
+        remarks.append("'foundationseg models show ID' tells the terms, the memory it takes, and what was not verified")
     return [*lines, "", *remarks] if remarks else lines
 
 
@@ -226,7 +226,9 @@ def _problem(store: Store, card: ModelCard) -> str:
 
 def _remove(options: argparse.Namespace) -> None:
     if not options.model and not options.partial:
-        raise InputError("name a model, or --partial for the half downloads of all (see 'models remove --help')")
+        raise InputError(
+            "name a model, or --partial for the half downloads of all (see 'foundationseg models remove --help')"
+        )
     store, make_plan = _store(), plan_partial_removal if options.partial else plan_removal
     plans = [(card, make_plan(store, card)) for card in _cards(options.model)]
     plans = [(card, plan) for card, plan in plans if plan.folders]

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
     )
-    parser.add_argument("--model", metavar="ID", required=True, help="a model of 'models list'")
+    parser.add_argument("--model", metavar="ID", required=True, help="a model of 'foundationseg models list'")
     prompt_options.add_arguments(parser)
     parser.add_argument(
         "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"

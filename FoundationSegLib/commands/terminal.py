@@ -5,10 +5,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..progress import ProgressReport
 
 COLUMNS = 100  # the width that human output keeps to
+SUCCESS, FAILED, BAD_INPUT, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 _STAGES = {
     "download": "Downloading",
     "load": "Loading",
@@ -43,6 +45,15 @@ def one_line(text: str) -> str:
 def fit(text: str, width: int) -> str:
     """Cut a text to a width, with an ellipsis where something is missing."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def report_wrong_python(error: ModuleNotFoundError) -> int:
+    """Say which Python to use instead of one that lacks a package; return the exit code."""
+    folder = Path(__file__).resolve().parents[2]
+    program = folder / ".venv" / ("Scripts/foundationseg.cmd" if sys.platform == "win32" else "bin/foundationseg")
+    remedy = str(program) if program.exists() else f"'python3 Testing/run.py demo' in {folder}, which makes .venv there"
+    say(f"foundationseg: this Python ({sys.executable}) lacks the package {error.name}; use {remedy}")
+    return NO_MODEL
 
 
 class ProgressLine:

@@ -72,7 +72,7 @@ def require_fetchable(card: ModelCard, *, accept_license: bool = False, store: S
         CheckpointError: a licence has to be accepted first, or nothing here can fetch from such a source.
     """
     if must_accept(card) and not accept_license and not (store and is_accepted(store, card)):
-        remedy = f"run 'models download {card.id} --accept-license'"
+        remedy = f"run 'foundationseg models download {card.id} --accept-license'"
         terms = f"{card.license.name}, {card.license.url}" if card.license.url else card.license.name
         raise CheckpointError(f"{card.id} has a licence to accept ({terms}); {remedy}")
     if card.source.kind not in FETCHERS:

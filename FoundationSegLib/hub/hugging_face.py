@@ -119,7 +119,7 @@ def online() -> Iterator[None]:
     constants = hub_constants()
     before = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
     if before[0] and os.environ.get(ALLOW_VARIABLE, "").upper() not in ("1", "ON", "YES", "TRUE"):
-        remedy = "unset it, or bring the files with 'models import'"
+        remedy = "unset it, or bring the files with 'foundationseg models import'"
         raise CheckpointError(f"offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded; {remedy}")
     constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = False, True
     try:
@@ -307,7 +307,7 @@ def _agreed_digest(card: ModelCard, file: CheckpointFile, remote: Digest, record
     if record and not file.sha256 and (record.bytes != remote.bytes or remote.sha256 not in ("", record.sha256)):
         raise CheckpointError(
             f"{name} is not what the Hub had when it was first downloaded; if you trust the new one, "
-            f"run 'models remove {card.id}' and download again"
+            f"run 'foundationseg models remove {card.id}' and download again"
         )
     return replace(remote, sha256=sha256 or remote.sha256)
 
@@ -414,7 +414,7 @@ def refusal(status: int, code: str, repository: str, subject: str) -> Checkpoint
         hint = f"open {page} in a browser, logged in as the same user, and accept the terms or ask for access"
         return CheckpointError(f"the Hub does not give {repository} to you; {hint}")
     if code == "RevisionNotFound":
-        hint = f"look at {page}, or bring the files with 'models import'"
+        hint = f"look at {page}, or bring the files with 'foundationseg models import'"
         return CheckpointError(f"the Hub has no {subject} of {repository} any more; {hint}")
     if status in (401, 404) and code in ("RepoNotFound", "GatedRepo", ""):
         hint = f"if {page} opens in your browser, log in with 'hf auth login' (or set HF_TOKEN)"
@@ -429,7 +429,7 @@ def unreachable(repository: str, subject: str, error: Exception | None, status: 
     reason = f"error {status}" if status else _plain_reason(error)
     remedy = (
         "check the network and the proxy (HTTPS_PROXY), name a mirror (HF_ENDPOINT), or bring the files with "
-        "'models import'; what has arrived is kept"
+        "'foundationseg models import'; what has arrived is kept"
     )
     return CheckpointError(f"{subject} of {repository} cannot be downloaded ({reason}); {remedy}")
 

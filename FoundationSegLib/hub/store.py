@@ -284,7 +284,7 @@ def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> Non
 def _check_file(
     path: Path, card: ModelCard, file: CheckpointFile, expected: str, progress: Progress | None = None
 ) -> FileRecord:
-    remedy = f"run 'models download {card.id}' to get it again"
+    remedy = f"run 'foundationseg models download {card.id}' to get it again"
     try:
         status, sha256 = path.stat(), hash_file(path, progress)
     except FileNotFoundError:

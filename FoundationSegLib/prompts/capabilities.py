@@ -26,7 +26,9 @@ def require_task(card: ModelCard, task: Literal["segment", "classify"]) -> None:
         InputError: it is for another.
     """
     if card.task != task:
-        raise InputError(f"{card.id} is a model to {card.task} with, not to {task} with; see 'models list'")
+        raise InputError(
+            f"{card.id} is a model to {card.task} with, not to {task} with; see 'foundationseg models list'"
+        )
 
 
 def require_understood(card: ModelCard, segment: SegmentPrompts, location: str = "segment") -> None:

@@ -81,6 +81,15 @@ def test_a_set_up_that_was_interrupted_is_taken_up(commands, venv_folder):
     assert run.has_pip()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_the_launcher_works_from_any_folder(commands, venv_folder, tmp_path, monkeypatch):
+    run.set_up()
+    monkeypatch.undo()
+    launcher = venv_folder.folder / "bin" / "foundationseg"
+    version = subprocess.run((launcher, "--version"), cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert version.startswith("FoundationSeg ")
+
+
 def test_the_demos_files_are_named_from_where_the_user_is(monkeypatch, tmp_path):
     calls = []
     (tmp_path / "ct.nrrd").touch()

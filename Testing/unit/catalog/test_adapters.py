@@ -18,7 +18,9 @@ def test_an_adapter_is_a_file_of_the_familys_name_that_can_load(monkeypatch, tmp
 
 def test_what_has_no_adapter_is_refused_in_one_line():
     require_adapter(fake_card(family="lite-medsam"))
-    with pytest.raises(CardError, match=r"^fake: this version cannot run it: .* 'no-such'; 'models list' shows"):
+    with pytest.raises(
+        CardError, match=r"^fake: this version cannot run it: .* 'no-such'; 'foundationseg models list' shows"
+    ):
         require_adapter(fake_card(family="no-such"))
 
 

@@ -55,7 +55,9 @@ def answer(monkeypatch):
 
 def test_nothing_is_downloaded_unasked(empty, online, store):
     empty.segment()
-    empty.assert_refused(3, f"fake is not downloaded yet ({OFFER})", "run 'models download fake'", "--download")
+    empty.assert_refused(
+        3, f"fake is not downloaded yet ({OFFER})", "run 'foundationseg models download fake'", "--download"
+    )
     assert not store.exists()
     assert empty.segment(download=True) == 0
     assert empty.err.splitlines()[0] == ANNOUNCED
@@ -76,9 +78,9 @@ def test_a_terminal_is_asked(empty, online, answer, text, code):
 
 def test_what_cannot_be_used_is_not_downloaded(empty, online, monkeypatch):
     add_card(empty, "lacking", ("packages = []", 'packages = ["numpy", "fakelib"]'))
-    told = "Fake Model needs packages that are not installed (fakelib); 'models download lacking --with-packages'"
     empty.segment(model="lacking", download=True)
-    empty.assert_refused(3, told)
+    remedy = "'foundationseg models download lacking --with-packages'"
+    empty.assert_refused(3, f"Fake Model needs packages that are not installed (fakelib); {remedy}")
     add_card(empty, "closed", ('commercial_use = "yes"', 'commercial_use = "no"\nmust_accept = true'))
     empty.segment(model="closed", download=True)
     empty.assert_refused(3, "a licence to accept", "models download closed --accept-license")
@@ -117,6 +119,6 @@ def test_a_download_is_announced_and_done(empty, online):
 def test_a_damaged_checkpoint_is_refused_and_a_download_mends_it(desk, store, online):
     (store / "models" / "fake" / "1.0" / "fake.pth").write_bytes(WEIGHTS[::-1])
     desk.segment()
-    desk.assert_refused(3, "damaged", "run 'models download fake'")
+    desk.assert_refused(3, "damaged", "run 'foundationseg models download fake'")
     assert desk.run("models", "download", "fake") == 0
     assert desk.segment() == 0

@@ -50,6 +50,18 @@ def test_the_program_refuses_with_one_line(desk):
     desk.assert_refused(2, "none.nii.gz does not exist")
 
 
+@pytest.mark.parametrize("package", ["numpy", "SimpleITK"])
+def test_a_python_without_the_packages_is_told_which_one_to_use(desk, tmp_path, monkeypatch, package):
+    """Be it missed at the start, or when an image is read."""
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise ModuleNotFoundError('none', name={package!r})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    finish(desk, program(*desk.arguments(model="lite-medsam", download=True)))
+    assert (desk.code, desk.out, len(desk.err.splitlines())) == (3, "", 1), desk.err
+    for words in (f"lacks the package {package}", sys.executable, str(ROOT), ".venv"):
+        assert words in desk.err
+
+
 def test_the_program_lists_models_without_the_network(desk):
     assert finish(desk, fake_program(desk, "models", "list", "--json")) == 0
     assert [line["id"] for line in json.loads(desk.out)] == ["fake"]

