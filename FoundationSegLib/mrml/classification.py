@@ -1,7 +1,7 @@
 """Classification in the scene: tables, charts, evidence to lay over the image, names accepted for segments."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ _LABEL, _SCORE, _SLICE = "Label", "Score", "Slice"
 
 @dataclass(frozen=True, slots=True)
 class ClassificationNodes:
-    """What :func:`show_classification` made.
+    """The nodes of one answer.
 
     Attributes:
         table: one row for each label, by rank.
@@ -51,17 +51,15 @@ def show_classification(scene: Any, answer: Classification, volume_node: Any | N
 
     Args:
         scene: where they go.
-        answer: what a classifier said.
+        answer: a classifier's answer.
         volume_node: the image, which the tables then refer to.
     """
     subject = volume_node.GetName() if volume_node is not None else "image"
     name = f"{subject}: {answer.label_set}"
     table = _table(scene, f"{name} scores", answer, volume_node)
     _fill_scores(table, answer)
-    bars = _chart(scene, f"{name} scores", _summary(answer), (_LABEL, "Score"))
+    bars = _chart(scene, f"{name} scores", _summary(answer), (_LABEL, _SCORE), has_range=True)
     _series(scene, bars, table, _SCORE, x=None, colour=generic_colour(0))
-    bars.SetYAxisRangeAuto(False)
-    bars.SetYAxisRange(0.0, 1.0)
     nodes = {"table": table, "bars": bars}
     if len(answer.slices) > 1:
         nodes |= _show_curves(scene, name, answer, volume_node)
@@ -88,39 +86,40 @@ def _table(scene: Any, name: str, answer: Classification, volume_node: Any | Non
 
 
 def _fill_scores(table: Any, answer: Classification) -> None:
-    ranked, count = answer.ranked, len(answer.ranked)
-    checkpoint = answer.checkpoint
-    _add_texts(table, _LABEL, (one.name for one in ranked))
+    ranked, checkpoint = answer.ranked, answer.checkpoint
+    _add_column(table, _LABEL, [score.name for score in ranked])
     for title, name in ((_SCORE, "score"), ("Spread", "spread"), ("Lowest", "low"), ("Highest", "high")):
-        _add_numbers(table, title, [getattr(one, name) for one in ranked])
-    _add_numbers(table, "Margin", [one.margin for one in ranked])
-    _add_texts(table, "Stands out", ("yes" if one.stands_out else "no" for one in ranked))
+        _add_column(table, title, [getattr(score, name) for score in ranked])
+    _add_column(table, "Margin", [score.margin for score in ranked])
+    _add_column(table, "Stands out", ["yes" if score.stands_out else "no" for score in ranked])
     # In every row, so that they are not lost where the table is copied or saved as text.
-    _add_texts(table, "Scoring", [answer.rule] * count)
-    _add_texts(table, "Aggregation", [str(answer.aggregation)] * count)
-    _add_texts(table, "Model", [checkpoint.model_id] * count)
-    _add_texts(table, "Revision", [checkpoint.revision] * count)
-    _add_texts(table, "Note", [RESEARCH_USE] * count)
+    for title, text in (
+        ("Scoring", answer.rule),
+        ("Aggregation", str(answer.aggregation)),
+        ("Model", checkpoint.model_id),
+        ("Revision", checkpoint.revision),
+        ("Note", RESEARCH_USE),
+    ):
+        _add_column(table, title, [text] * len(ranked))
 
 
 def _show_curves(scene: Any, name: str, answer: Classification, volume_node: Any | None) -> dict[str, Any]:
     table = _table(scene, f"{name} by slice", answer, volume_node)
-    _add_numbers(table, _SLICE, list(answer.slices))
-    for number, one in enumerate(answer.scores):
-        _add_numbers(table, one.name, answer.curves[:, number].tolist())
-    chart = _chart(scene, f"{name} by slice", _summary(answer), (f"Slice across {answer.axis}", "Score"))
-    for number, one in enumerate(answer.ranked[:_MOST_CURVES]):
-        _series(scene, chart, table, one.name, x=_SLICE, colour=generic_colour(number))
-    chart.SetYAxisRangeAuto(False)
-    chart.SetYAxisRange(0.0, 1.0)
+    _add_column(table, _SLICE, [float(number) for number in answer.slices])
+    for number, score in enumerate(answer.scores):
+        _add_column(table, score.name, answer.curves[:, number].tolist())
+    axes = (f"Slice across {answer.axis}", _SCORE)
+    chart = _chart(scene, f"{name} by slice", _summary(answer), axes, has_range=True)
+    for number, score in enumerate(answer.ranked[:_MOST_CURVES]):
+        _series(scene, chart, table, score.name, x=_SLICE, colour=generic_colour(number))
     return {"curve_table": table, "curves": chart}
 
 
 def _show_concepts(scene: Any, name: str, answer: Classification, volume_node: Any | None) -> dict[str, Any]:
-    ordered = sorted(answer.concepts, key=lambda one: -one.similarity)
+    ordered = sorted(answer.concepts, key=lambda concept: -concept.similarity)
     table = _table(scene, f"{name} concepts", answer, volume_node)
-    _add_texts(table, "Concept", (f"{one.label}: {one.concept}" for one in ordered))
-    _add_numbers(table, "Similarity", [one.similarity for one in ordered])
+    _add_column(table, "Concept", [f"{concept.label}: {concept.concept}" for concept in ordered])
+    _add_column(table, "Similarity", [concept.similarity for concept in ordered])
     title = f"Concepts, without training. {RESEARCH_USE}"
     chart = _chart(scene, f"{name} concepts", title, ("Concept", "Similarity"))
     _series(scene, chart, table, "Similarity", x=None, colour=generic_colour(1), labels="Concept")
@@ -131,26 +130,24 @@ def _summary(answer: Classification) -> str:
     return f"{', '.join(answer.verdict) or NONE_OF_THESE}. {RESEARCH_USE}"
 
 
-def _chart(scene: Any, name: str, title: str, axes: tuple[str, str]) -> Any:
+def _chart(scene: Any, name: str, title: str, axes: tuple[str, str], has_range: bool = False) -> Any:
+    """A new plot chart; with a range, its values run from 0 to 1."""
     chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", name)
     chart.SetTitle(title)
     chart.SetTitleFontSize(10)
     chart.SetXAxisTitle(axes[0])
     chart.SetYAxisTitle(axes[1])
     chart.SetDescription(RESEARCH_USE)
+    if has_range:
+        chart.SetYAxisRangeAuto(False)
+        chart.SetYAxisRange(0.0, 1.0)
     return chart
 
 
 def _series(
-    scene: Any,
-    chart: Any,
-    table: Any,
-    y: str,
-    *,
-    x: str | None,
-    colour: Sequence[float],
-    labels: str = _LABEL,
+    scene: Any, chart: Any, table: Any, y: str, *, x: str | None, colour: Sequence[float], labels: str = _LABEL
 ) -> None:
+    """Add a column of a table to a chart: as a line over the column ``x``, or as bars with labels."""
     series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", y)
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetYColumnName(y)
@@ -165,23 +162,12 @@ def _series(
     chart.AddAndObservePlotSeriesNodeID(series.GetID())
 
 
-def _add_texts(table: Any, title: str, values: Iterable[str]) -> None:
-    column = vtk.vtkStringArray()
+def _add_column(table: Any, title: str, values: Sequence[str] | Sequence[float]) -> None:
+    column = vtk.vtkStringArray() if isinstance(next(iter(values), 0.0), str) else vtk.vtkDoubleArray()
     column.SetName(title)
     for value in values:
         column.InsertNextValue(value)
     table.AddColumn(column)
-
-
-def _add_numbers(table: Any, title: str, values: Iterable[float]) -> None:
-    column = vtk.vtkDoubleArray()
-    column.SetName(title)
-    for value in values:
-        column.InsertNextValue(value)
-    table.AddColumn(column)
-
-
-_COLOURS = "vtkMRMLColorTableNodeIron"
 
 
 def show_evidence(scene: Any, evidence: EvidenceMap, answer: Classification, volume_node: Any) -> Any:
@@ -201,7 +187,7 @@ def show_evidence(scene: Any, evidence: EvidenceMap, answer: Classification, vol
     node.SetAttribute(REPORT, json.dumps(answer.to_document(), ensure_ascii=False))
     low, high = evidence.threshold(0.0), evidence.threshold(1.0)
     display = node.GetDisplayNode()
-    display.SetAndObserveColorNodeID(_COLOURS)
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(low, high if high > low else low + 1.0)
     display.AutoThresholdOff()
@@ -224,12 +210,12 @@ def add_evidence_segment(
     segment_id = writer.add_segment(f"Evidence: {evidence.label}")
     box, mask = evidence.mask(writer.geometry, share)
     writer.write(segment_id, mask, box, policy=OverlapPolicy.ALLOW)
-    asked = {"label": evidence.label, "method": evidence.method, "share": share, "research_use": RESEARCH_USE}
-    segment_tags.set_provenance(writer.segment(segment_id), provenance(answer, asked))
+    request = {"label": evidence.label, "method": evidence.method, "share": share, "research_use": RESEARCH_USE}
+    segment_tags.set_provenance(writer.segment(segment_id), provenance(answer, request))
     return segment_id
 
 
-def provenance(answer: Classification, asked: dict[str, Any]) -> dict[str, str]:
+def provenance(answer: Classification, request: dict[str, Any]) -> dict[str, str]:
     """Where a segment came from that a classifier had a part in, as :mod:`.segment_tags` keeps it."""
     checkpoint = answer.checkpoint
     return {
@@ -237,7 +223,7 @@ def provenance(answer: Classification, asked: dict[str, Any]) -> dict[str, str]:
         "Repository": checkpoint.source,
         "Revision": checkpoint.revision,
         "SHA256": checkpoint.sha256,
-        "Prompts": json.dumps(asked, ensure_ascii=False),
+        "Prompts": json.dumps(request, ensure_ascii=False),
         "Intensity": json.dumps([dict(look) for look in answer.looks]),
         "Version": __version__,
     }
@@ -254,7 +240,7 @@ _CATEGORIES = {
 
 @dataclass(frozen=True, slots=True)
 class SegmentIdentity:
-    """What a segment is called: its name, its terminology in Slicer's serialised form, its colour, who named it."""
+    """The name of a segment, its terminology in Slicer's serialised form, its colour, and the tag of who named it."""
 
     name: str
     terminology: str
@@ -264,12 +250,10 @@ class SegmentIdentity:
 
 def label_term(label: Label) -> Term | None:
     """The coded term of a label: Slicer's own for its name, else its code; None where it has neither."""
-    known = find_term(label.name)
-    if known is not None:
-        return known
-    if label.code is None or label.code.scheme != "SCT" or not label.category:
-        return None
-    return Term(_CONTEXT, _CATEGORIES[label.category], Code(label.code.value, label.code.meaning))
+    term, code = find_term(label.name), label.code
+    if term is not None or code is None or code.scheme != "SCT" or not label.category:
+        return term
+    return Term(_CONTEXT, _CATEGORIES[label.category], Code(code.value, code.meaning))
 
 
 def accept_label(segment: Any, label: Label, answer: Classification) -> SegmentIdentity:
@@ -282,7 +266,7 @@ def accept_label(segment: Any, label: Label, answer: Classification) -> SegmentI
     """
     if segment_tags.is_locked(segment):
         raise InputError(f"the segment '{segment.GetName()}' is locked: unlock it first")
-    score = next((one for one in answer.scores if one.name == label.name), None)
+    score = next((score for score in answer.scores if score.name == label.name), None)
     if score is None:
         raise InputError(f"the classifier was not asked about {label.name!r}")
     before = identity(segment)
@@ -306,7 +290,7 @@ def accept_label(segment: Any, label: Label, answer: Classification) -> SegmentI
 
 
 def identity(segment: Any) -> SegmentIdentity:
-    """What a `vtkSegment` is called now."""
+    """The name, term and colour of a `vtkSegment` now."""
     red, green, blue = segment.GetColor()
     named_by = segment_tags.read_tag(segment, NAMED_BY)
     return SegmentIdentity(segment.GetName(), segment.GetTerminology() or "", (red, green, blue), named_by)

@@ -1,6 +1,7 @@
-"""Segment tags: provenance, lock, coded terms and colours."""
+"""Segment tags: provenance, DICOM's algorithm, lock, coded terms and colours."""
 
 import colorsys
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import slicer
 import vtk
 
 from ..catalog.class_lists import name_key
 from ..errors import InputError
+from ..session.segment_store import PROVENANCE
 
 Colour = tuple[float, float, float]
 
@@ -38,7 +41,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What a segment is, in codes.
+    """A structure or a finding in codes.
 
     Attributes:
         context: the name of Slicer's term list that has the type.
@@ -117,7 +120,10 @@ def _colour(rgb: list[int]) -> Colour:
 
 
 PREFIX = "FoundationSeg."
-PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity")
+# Slicer's DICOM SEG export takes both from the segment's tags, and writes MANUAL without them.
+ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
+_LONGEST_NAME = 64  # characters of a DICOM long string (LO)
+_WITHOUT_HAND = {"text", "class"}  # kinds of prompts that nobody places on the image
 _LOCKED = "Locked"
 
 # Printable characters that survive Slicer's joining and the NRRD header, which gives the backslash a meaning.
@@ -135,26 +141,63 @@ def read_tag(segment: Any, name: str) -> str | None:
     return unquote(str(text)) if segment.GetTag(name, text) else None
 
 
-def set_provenance(segment: Any, provenance: Mapping[str, str]) -> None:
-    """Write where a segment came from; keys out of :data:`PROVENANCE`, those left out are removed.
+def set_provenance(segment: Any, origin: Mapping[str, str]) -> None:
+    """Write where a segment came from, and what its export to DICOM needs: algorithm and terminology.
+
+    Args:
+        segment: a `vtkSegment`.
+        origin: keys out of :data:`PROVENANCE`; those left out are removed.
 
     Raises:
         InputError: a key is not known; nothing is written then.
     """
-    unknown = sorted(set(provenance) - set(PROVENANCE))
+    unknown = sorted(set(origin) - set(PROVENANCE))
     if unknown:
         raise InputError(f"no such provenance: {', '.join(unknown)}; known are {', '.join(PROVENANCE)}")
+    old, new = _algorithm(provenance(segment)), _algorithm(origin)
+    for name in (ALGORITHM_TYPE, ALGORITHM_NAME):
+        if name in new or old.get(name) == read_tag(segment, name):  # others' tags stay where ours go
+            _set_tag(segment, name, new.get(name))
     for key in PROVENANCE:
-        if key not in provenance:
-            segment.RemoveTag(PREFIX + key)
-        elif read_tag(segment, PREFIX + key) != provenance[key]:  # each tag that is set makes observers look
-            write_tag(segment, PREFIX + key, provenance[key])
+        _set_tag(segment, PREFIX + key, origin.get(key))
+    if not segment.GetTerminology():
+        segment.SetTerminology(slicer.vtkSegment().GetTerminology())
+
+
+def _set_tag(segment: Any, name: str, value: str | None) -> None:
+    if value is None:
+        segment.RemoveTag(name)
+    elif read_tag(segment, name) != value:  # each tag that is set makes observers look
+        write_tag(segment, name, value)
+
+
+def _algorithm(origin: Mapping[str, str]) -> dict[str, str]:
+    """The DICOM tags of a segment that a model made: how far by itself, and its name, revision and software."""
+    if not origin.get("Model"):
+        return {}
+    version = f"(FoundationSeg {origin['Version']})" if origin.get("Version") else ""
+    name = " ".join(filter(None, (origin["Model"], origin.get("Revision", "")[:12], version)))
+    is_automatic = _prompt_kinds(origin.get("Prompts", "")) <= _WITHOUT_HAND
+    return {
+        ALGORITHM_TYPE: "AUTOMATIC" if is_automatic else "SEMIAUTOMATIC",
+        ALGORITHM_NAME: name.replace("\\", "/")[:_LONGEST_NAME],
+    }
+
+
+def _prompt_kinds(text: str) -> set[str]:
+    """The kinds of the prompts in a list of prompts or a prompts file; what else there is counts as no prompt."""
+    try:
+        document = json.loads(text or "[]")
+    except ValueError:
+        return {"unknown"}
+    segments = [{"prompts": document}] if isinstance(document, list) else document.get("segments", ())
+    return {str(prompt["type"]) for segment in segments for prompt in segment["prompts"]}
 
 
 def provenance(segment: Any) -> dict[str, str]:
-    """What :func:`set_provenance` wrote; empty for a segment that FoundationSeg did not make."""
-    found = {key: read_tag(segment, PREFIX + key) for key in PROVENANCE}
-    return {key: value for key, value in found.items() if value is not None}
+    """The provenance of a segment by :data:`PROVENANCE`; empty for one that FoundationSeg did not make."""
+    tags = {key: read_tag(segment, PREFIX + key) for key in PROVENANCE}
+    return {key: value for key, value in tags.items() if value is not None}
 
 
 def lock(segment: Any, locked: bool = True) -> None:

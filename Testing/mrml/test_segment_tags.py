@@ -1,13 +1,22 @@
+"""Tags of segments: provenance, DICOM's algorithm, lock; terms and colours by name."""
+
 import json
+import os
+import tomllib
+from pathlib import Path
 
 import pytest
 import slicer
+import vtk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from FoundationSegLib.catalog.class_lists import class_list_folder, read_class_list
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import (
     PROVENANCE,
+    find_term,
+    generic_colour,
     is_locked,
     lock,
     provenance,
@@ -17,19 +26,18 @@ from FoundationSegLib.mrml.segment_tags import (
 )
 
 PROMPTS = {"version": 1, "segments": [{"name": "a|b:c", "prompts": [{"type": "text", "text": 'x\ny\\n "~^%41"'}]}]}
+TABLE = tomllib.loads((Path(__file__).parents[2] / "Resources" / "Terminology.toml").read_text(encoding="utf-8"))
+TERMS = TABLE["terms"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_back_and_fits_slicers_separators(text):
-    segment = slicer.vtkSegment()
+    segment, raw = slicer.vtkSegment(), vtk.reference("")
     write_tag(segment, "Any", text)
     assert read_tag(segment, "Any") == text
-    import vtk
-
-    raw = vtk.reference("")
+    assert read_tag(segment, "None") is None
     segment.GetTag("Any", raw)
-    assert str(raw).isascii()
-    assert not set(str(raw)) & set("|\\\n\r\0")
+    assert str(raw).isascii() and not set(str(raw)) & set("|\\\n\r\0")
 
 
 def test_json_stays_readable():
@@ -38,10 +46,6 @@ def test_json_stays_readable():
     segment.SetTag("Plain", text)
     write_tag(segment, "Ours", text)
     assert read_tag(segment, "Plain") == read_tag(segment, "Ours") == text
-
-
-def test_a_tag_that_is_not_there():
-    assert read_tag(slicer.vtkSegment(), "None") is None
 
 
 def test_provenance_comes_back():
@@ -60,20 +64,203 @@ def test_new_provenance_replaces_the_old_one_and_nothing_else():
     set_provenance(segment, {"Model": "c"})
     assert provenance(segment) == {"Model": "c"}
     assert is_locked(segment)
-    assert segment.GetTerminology()
-
-
-def test_unknown_provenance_is_refused():
-    segment = slicer.vtkSegment()
     with pytest.raises(InputError, match="Patient"):
         set_provenance(segment, {"Model": "a", "Patient": "b"})
-    assert provenance(segment) == {}
-
-
-def test_locking():
-    segment = slicer.vtkSegment()
-    assert not is_locked(segment)
-    lock(segment)
-    assert is_locked(segment)
+    assert provenance(segment) == {"Model": "c"}
     lock(segment, False)
     assert not is_locked(segment)
+
+
+HAND, WORDS = [{"type": "box"}, {"type": "text"}], [{"type": "text"}, {"type": "class"}]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "algorithm"),
+    [
+        (HAND, "SEMIAUTOMATIC"),
+        (WORDS, "AUTOMATIC"),
+        ([], "AUTOMATIC"),
+        ({"segments": [{"prompts": HAND}]}, "SEMIAUTOMATIC"),
+        ({"segments": [{"prompts": WORDS}]}, "AUTOMATIC"),
+        ({"label": "nodule", "method": "occlusion"}, "AUTOMATIC"),
+    ],
+)
+def test_the_export_to_dicom_learns_the_algorithm(prompts, algorithm):
+    segment = slicer.vtkSegment()
+    segment.SetTerminology("")
+    revision = "0123456789abcdef" * 3
+    set_provenance(segment, {"Model": "m", "Revision": revision, "Version": "1.2", "Prompts": json.dumps(prompts)})
+    assert read_tag(segment, "DICOM.SegmentAlgorithmType") == algorithm
+    assert read_tag(segment, "DICOM.SegmentAlgorithmName") == "m 0123456789ab (FoundationSeg 1.2)"
+    entry = slicer.vtkSlicerTerminologyEntry()
+    assert slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(segment.GetTerminology(), entry)
+    assert entry.GetTypeObject().GetCodeMeaning() == "Tissue"
+    set_provenance(segment, {})
+    assert read_tag(segment, "DICOM.SegmentAlgorithmType") is read_tag(segment, "DICOM.SegmentAlgorithmName") is None
+
+
+def test_the_algorithm_of_others_stays_until_a_model_writes():
+    segment = slicer.vtkSegment()
+    segment.SetTag("DICOM.SegmentAlgorithmType", "MANUAL")
+    set_provenance(segment, {})
+    assert read_tag(segment, "DICOM.SegmentAlgorithmType") == "MANUAL"
+    set_provenance(segment, {"Model": "x" * 99, "Prompts": json.dumps(HAND)})
+    assert read_tag(segment, "DICOM.SegmentAlgorithmType") == "SEMIAUTOMATIC"
+    assert read_tag(segment, "DICOM.SegmentAlgorithmName") == "x" * 64, "the longest that DICOM has room for"
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning", "side"),
+    [
+        ("liver", "Liver", None),
+        ("Liver", "Liver", None),
+        (" LIVER_", "Liver", None),
+        ("Left kidney", "Kidney", "Left"),
+        ("left_kidney", "Kidney", "Left"),
+        ("kidney_left", "Kidney", "Left"),
+        ("Kidney L", "Kidney", "Left"),
+        ("RightKidney", "Kidney", "Right"),
+        ("kidneys", "Kidney", None),
+        ("lung_upper_lobe_right", "Upper lobe of lung", "Right"),
+        ("middle lobe of the right lung", "Middle lobe of right lung", None),
+        ("Left Ventricle", "Left Ventricle", None),
+        ("heart_ventricle_right", "Right Ventricle", None),
+        ("lateral ventricle (left)", "Lateral ventricle", "Left"),
+        ("inferior_vena_cava", "Inferior vena cava", None),
+        ("tumour", "Neoplasm", None),
+        ("left lung upper lobe", "Upper lobe of lung", "Left"),
+        ("vertebrae L4", "Vertebra", None),
+        ("left rib 12", "Rib", "Left"),
+        ("right iliac vena", "Common iliac vein", "Right"),
+        ("left kidney cyst", "Cyst", None),
+        ("lung nodule", "Nodule", None),
+        ("mass", "Mass", None),
+        ("Lesion", "Lesion", None),
+        ("liver lesions", "Lesion", None),
+        ("metastases", "Neoplasm, Secondary", None),
+        ("Lymph nodes", "Lymph node", None),
+        ("parotid gland left", "Parotid gland", "Left"),
+        ("scapula_right", "Scapula", "Right"),
+    ],
+)
+def test_names_people_use(name, meaning, side):
+    term = find_term(name)
+    assert term.type.meaning == meaning
+    assert (term.modifier and term.modifier.meaning) == side
+
+
+@pytest.mark.parametrize("name", ["", "Segment_1", "liver segment 4", "aorta left", "left", "not a liver", "L4", "キ"])
+def test_other_names_are_not_guessed_at(name):
+    assert find_term(name) is None
+
+
+def test_the_classes_of_models_have_terms_with_their_sides():
+    """But for those that Slicer has no code for."""
+    listed = read_class_list(class_list_folder() / "vista3d.toml").classes
+    terms = {entry.name: find_term(entry.name) for entry in listed}
+    assert [name for name, term in terms.items() if term is None] == ["unlisted structure"]
+    for name, term in terms.items():
+        side = name.split()[0].capitalize()
+        paired = any(entry.get("paired") and entry["code"] == term.type.value for entry in TERMS) if term else False
+        if paired and side in ("Left", "Right"):
+            assert term.modifier.meaning == side, name
+
+
+def test_slicer_reads_what_we_serialise():
+    logic = slicer.vtkSlicerTerminologiesModuleLogic
+    for entry in TERMS:
+        term = find_term(f"{entry['name']} left" if entry.get("paired") else entry["name"])
+        read = slicer.vtkSlicerTerminologyEntry()
+        assert logic.DeserializeTerminologyEntry(term.serialized, read)
+        assert logic.SerializeTerminologyEntry(read) == term.serialized
+        assert read.GetTerminologyContextName() == term.context
+        assert read.GetCategoryObject().GetCodeValue() == term.category.value
+        assert read.GetTypeObject().GetCodeMeaning() == entry["name"]
+        assert (read.GetTypeModifierObject().GetCodeMeaning() or None) == ("Left" if entry.get("paired") else None)
+
+
+def test_the_form_is_that_of_a_new_segment():
+    ours, slicers = find_term("liver").serialized, slicer.vtkSegment().GetTerminology()
+    assert ours.split("~")[4:] == slicers.split("~")[4:]
+    assert ours.split("~")[0] == slicers.split("~")[0]
+
+
+def test_every_name_and_alias_finds_its_own_entry():
+    for entry in TERMS:
+        for name in (entry["name"], *entry.get("aliases", ())):
+            assert find_term(name).type.value == entry["code"], name
+
+
+def test_the_table_is_consistent():
+    allowed = {"name", "code", "category", "context", "paired", "rgb", "aliases", "own"}
+    assert all(set(entry) <= allowed for entry in TERMS)
+    assert len({entry["code"] for entry in TERMS}) == len(TERMS) > 40
+    assert all(entry["code"].isdigit() for entry in TERMS)
+    assert all(
+        len(entry["rgb"]) == 3 and 0 <= min(entry["rgb"]) <= max(entry["rgb"]) <= 255
+        for entry in TERMS
+        if "rgb" in entry
+    )
+
+
+def slicer_list(name):
+    """One of Slicer's lists, from the sources that SLICER_PYTHON_SOURCE (their Base/Python) belongs to."""
+    folder = os.environ.get("SLICER_PYTHON_SOURCE")
+    lists = Path(folder or "").resolve().parents[1] / "Modules" / "Loadable" / "Terminologies" / "Resources"
+    path = lists / f"SegmentationCategoryTypeModifier-{name}.json"
+    if not folder or not path.is_file():
+        pytest.skip("SLICER_PYTHON_SOURCE does not name Base/Python of Slicer's sources")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_slicers(entry, codes):
+    """True where one type of Slicer's list has the same category, code, meaning, sides and colour."""
+    category = TABLE["categories"][entry.get("category", "structure")]
+    types = [
+        kind
+        for group in codes["SegmentationCodes"]["Category"]
+        if (group["CodeValue"], group["CodeMeaning"]) == (category["code"], category["meaning"])
+        for kind in group["Type"]
+        if (kind["CodeValue"], kind["CodeMeaning"]) == (entry["code"], entry["name"])
+    ]
+    return any(same_sides(entry, kind) and same_colour(entry, kind) for kind in types)
+
+
+def same_sides(entry, kind):
+    sides = {(side["CodeValue"], side["CodeMeaning"]) for side in kind.get("Modifier", ())}
+    ours = {(side["code"], side["meaning"]) for side in TABLE["modifiers"].values()}
+    return kind["CodingSchemeDesignator"] == "SCT" and (ours <= sides) == entry.get("paired", False)
+
+
+def same_colour(entry, kind):
+    colours = [kind.get("recommendedDisplayRGBValue")]
+    colours += [side.get("recommendedDisplayRGBValue") for side in kind.get("Modifier", ())]
+    return entry.get("rgb") in [colour for colour in colours if colour] if "rgb" in entry else not any(colours)
+
+
+@pytest.mark.parametrize(("context", "file"), [("general", "SlicerGeneralAnatomy"), ("dicom", "DICOM-Master")])
+def test_codes_agree_with_slicers(context, file):
+    codes = slicer_list(file)
+    assert codes["SegmentationCategoryTypeContextName"] == TABLE["contexts"][context]
+    entries = [entry for entry in TERMS if entry.get("context", "general") == context and "own" not in entry]
+    assert entries
+    assert [entry["name"] for entry in entries if not is_slicers(entry, codes)] == []
+
+
+@pytest.mark.parametrize("file", ["SlicerGeneralAnatomy", "DICOM-Master"])
+def test_own_terms_are_none_that_slicer_has(file):
+    types = [kind for group in slicer_list(file)["SegmentationCodes"]["Category"] for kind in group["Type"]]
+    for entry in TERMS:
+        if "own" in entry:
+            assert not [
+                kind for kind in types if entry["name"] == kind["CodeMeaning"] or entry["code"] == kind["CodeValue"]
+            ]
+
+
+def test_generic_colours_are_valid_and_differ():
+    colours = [generic_colour(index) for index in range(12)]
+    assert all(0 <= level <= 1 for colour in colours for level in colour)
+    apart = [
+        sum(abs(a - b) for a, b in zip(one, two, strict=True)) for n, one in enumerate(colours) for two in colours[:n]
+    ]
+    assert min(apart) > 0.15

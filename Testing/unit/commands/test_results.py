@@ -51,6 +51,8 @@ def test_every_segment_says_where_it_came_from(tmp_path):
     for n, segment in enumerate(prompts.segments):
         stored = segmentation.GetNthSegment(n)
         assert stored.GetName() == segment.name
+        assert segment_tags.read_tag(stored, "DICOM.SegmentAlgorithmType") == "SEMIAUTOMATIC"
+        assert segment_tags.read_tag(stored, "DICOM.SegmentAlgorithmName").startswith("fake 1.0 (FoundationSeg ")
         provenance = segment_tags.provenance(stored)
         assert parse_prompts(json.loads(provenance.pop("Prompts"))) == PromptSet((segment,), "ijk")
         assert json.loads(provenance.pop("Intensity")) == PREDICTION.intensity
