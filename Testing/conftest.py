@@ -25,6 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "reduced")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with Qt stay in one process, and nothing of Slicer's views comes after them in it: it would crash."""
+    for item in items:
+        if item.path.parent.name == "gui":
+            item.add_marker(pytest.mark.xdist_group("gui"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests see the cards that come along, and no recoveries; a process that a test starts does so too."""
