@@ -371,9 +371,12 @@ class MaskTable:
         for key, entry in document.items():
             try:
                 (k0, j0, i0), (k1, j1, i1) = entry["start_kji"], entry["stop_kji"]
-                bits = zlib.decompress(base64.b64decode(entry["bits"], validate=True))
-                mask = PackedMask(Box((k0, j0, i0), (k1, j1, i1)), bits)
-            except (KeyError, TypeError, ValueError, zlib.error, GeometryError) as error:
+                box = Box((k0, j0, i0), (k1, j1, i1))
+                # No more is unpacked than the box has bits for: a small text may unpack to any amount of memory.
+                most = (math.prod(box.shape_kji) + 7) // 8 + 1
+                bits = zlib.decompressobj().decompress(base64.b64decode(entry["bits"], validate=True), most)
+                mask = PackedMask(box, bits)
+            except (KeyError, TypeError, ValueError, OverflowError, zlib.error, GeometryError) as error:
                 raise InputError(f"the mask {key} is damaged") from error
             if self.put(mask) != key:
                 raise InputError(f"the mask {key} is damaged: its voxels are others")

@@ -1,4 +1,7 @@
+import base64
 import json
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -33,7 +36,13 @@ def test_a_missing_mask_is_named():
 
 
 @pytest.mark.parametrize(
-    "damage", [{"bits": "%%"}, {"bits": ""}, {"start_kji": [0, 0]}, {"stop_kji": [9, 9, 9]}, {"bits": 7}]
+    "damage",
+    [
+        *({"bits": bits} for bits in ("%%", "", 7)),
+        {"start_kji": [0, 0]},
+        {"stop_kji": [9, 9, 9]},
+        {"stop_kji": [10**9] * 3},
+    ],
 )
 def test_damage_is_found(damage):
     table = MaskTable()
@@ -44,3 +53,12 @@ def test_damage_is_found(damage):
         MaskTable().take_document(document)
     with pytest.raises(InputError, match="voxels are others"):
         MaskTable().take_document({"0" * 32: table.to_document([key])[key]})
+
+
+def test_no_more_is_unpacked_than_the_box_has_bits_for():
+    bomb = base64.b64encode(zlib.compress(bytes(200 * 2**20))).decode()
+    tracemalloc.start()
+    with pytest.raises(InputError, match="damaged"):
+        MaskTable().take_document({"ab": {"start_kji": [0, 0, 0], "stop_kji": [4, 4, 4], "bits": bomb}})
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
