@@ -197,16 +197,10 @@ def _free_on_windows() -> int | None:
     # https://learn.microsoft.com/windows/win32/api/sysinfoapi/ns-sysinfoapi-memorystatusex
     import ctypes
 
-    class Status(ctypes.Structure):
-        _fields_ = (
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            ("total", ctypes.c_ulonglong),
-            ("available", ctypes.c_ulonglong),
-            ("others", ctypes.c_ulonglong * 5),
-        )
+    class Status(ctypes.Structure):  # of the bytes, the first are all, the second those available
+        _fields_ = (("length", ctypes.c_ulong), ("load", ctypes.c_ulong), ("bytes", ctypes.c_ulonglong * 7))
 
     status = Status()
     status.length = ctypes.sizeof(Status)
     is_known = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
-    return int(status.available) if is_known else None
+    return int(status.bytes[1]) if is_known else None

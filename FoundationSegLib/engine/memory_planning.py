@@ -76,13 +76,13 @@ class ImagePart:
         placed, notes = [], list(self.notes)
         for n, segment in enumerate(self.segments):
             translated = translate(self.card, segment, geometry, f"segments[{n}]")
-            places = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
-            prompts, clipped = place(translated.segment.prompts, places, geometry)
+            locations = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
+            prompts, clipped = place(translated.segment.prompts, locations, geometry)
             placed.append(prompts)
             for m in clipped:
                 prompt = translated.segment.prompts[m]
                 if prompt is segment.prompts[translated.origins[m]]:  # of others, the translation says so
-                    notes.append(f"{positions_location(prompt, places[m])}: clipped to the image")
+                    notes.append(f"{positions_location(prompt, locations[m])}: clipped to the image")
             notes += translated.notes
         return placed, notes
 
@@ -99,10 +99,8 @@ class ImagePart:
         if others:
             raise InputError("a range of slices and a region of interest go together for prompts of one axis only")
         first, end = self.box.start_kji[array_axis(axis)], self.box.stop_kji[array_axis(axis)]
-        start, stop = (
-            max(propagation.start or 0, first),
-            min(end if propagation.stop is None else propagation.stop, end),
-        )
+        start = max(propagation.start or 0, first)
+        stop = end if propagation.stop is None else min(propagation.stop, end)
         if stop <= start:
             raise InputError(f"no slice of the region of interest ({box_text(self.box)}) is in the range of slices")
         return replace(propagation, start=start - first, stop=stop - first)

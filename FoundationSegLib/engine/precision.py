@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.protocols import BoxXyxy, Check, SliceAnswer, SliceModel, SlicePrompt, unstoppable
+from ..models.protocols import BoxXyxy, Check, SliceModel, SlicePrompt, unstoppable
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -88,14 +88,11 @@ def choose_precision(model: Any, precision: Precision) -> tuple[Any, tuple[str, 
 def agreement_of(first: Any, second: Any) -> float:
     """Return the Dice of the masks of two models on a made-up organ; 0 where either finds nothing."""
     image, box = example_slice()
-    one, two = (model.decode(model.encode(image), SlicePrompt(box)) for model in (first, second))
-    if not _is_sound(one) or not _is_sound(two):
+    answers = [model.decode(model.encode(image), SlicePrompt(box)) for model in (first, second)]
+    if not all(answer.mask.any() and np.isfinite(answer.score) for answer in answers):
         return 0.0
-    return 2 * int(np.count_nonzero(one.mask & two.mask)) / int(one.mask.sum() + two.mask.sum())
-
-
-def _is_sound(answer: SliceAnswer) -> bool:
-    return bool(answer.mask.any()) and np.isfinite(answer.score).item()
+    masks = [answer.mask for answer in answers]
+    return 2 * int(np.count_nonzero(masks[0] & masks[1])) / int(masks[0].sum() + masks[1].sum())
 
 
 def example_slice() -> tuple[NDArray[np.uint8], BoxXyxy]:

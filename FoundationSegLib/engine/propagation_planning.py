@@ -269,7 +269,7 @@ def _add_point(point: SlicePoint, part: SlicePart, drafts: Sequence[_Draft]) -> 
     reaching = _reaching(drafts, part.index)
     if not reaching:
         message = "a negative point alone does not say where the object is; add a positive prompt on its slice"
-        raise PromptError(message, part.place)
+        raise PromptError(message, part.location)
     if point.positive:
         reaching = [min(reaching, key=lambda draft: distance_to(point, draft.box))]
     for draft in reaching:

@@ -30,13 +30,13 @@ _RADIOLOGICAL = {
 class SlicePart:
     """A prompt's part on slice number ``index`` across ``axis``, in the pixels of the slice.
 
-    ``place`` is where the prompt stands in its document, for messages.
+    ``location`` is where the prompt stands in its document, for messages.
     """
 
     axis: Axis
     index: int
     part: PromptPart
-    place: str
+    location: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ class SlicePrompts:
 
 
 def place_on_slices(
-    prompts: Sequence[Prompt], places: Sequence[str], geometry: Geometry
+    prompts: Sequence[Prompt], locations: Sequence[str], geometry: Geometry
 ) -> tuple[SlicePrompts, list[int]]:
     """Place prompts, RAS in mm, on slices; return them with the numbers of those that were clipped to the image.
 
     Args:
         prompts: those of one segment, of kinds that the model understands.
-        places: where each stands in its document.
+        locations: where each stands in its document.
         geometry: the image.
 
     Raises:
@@ -84,23 +84,23 @@ def place_on_slices(
     boxes: list[StackedBox] = []
     parts: list[SlicePart] = []
     clipped: list[int] = []
-    for n, (prompt, place) in enumerate(zip(prompts, places, strict=True)):
+    for n, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):
         if prompt.polarity is Polarity.NEGATIVE and not isinstance(prompt, PointPrompt):
-            raise PromptError(f"a negative {prompt_kind(prompt)} says nothing on a slice", f"{place}.polarity")
+            raise PromptError(f"a negative {prompt_kind(prompt)} says nothing on a slice", f"{location}.polarity")
         if isinstance(prompt, BoxPrompt):
-            placed = place_box(prompt, geometry, place)
+            placed = place_box(prompt, geometry, location)
             if placed.clipped:
                 clipped.append(n)
             if placed.is_2d:
-                parts.append(SlicePart(placed.axis, placed.slices.start, rectangle(placed), place))
+                parts.append(SlicePart(placed.axis, placed.slices.start, rectangle(placed), location))
             else:
                 boxes.append(StackedBox(placed.axis, placed.slices, rectangle(placed)))
         elif isinstance(prompt, PointPrompt):
-            parts.append(_point_part(prompt, geometry, place))
+            parts.append(_point_part(prompt, geometry, location))
         elif isinstance(prompt, MaskPrompt):
-            parts += _mask_parts(prompt, geometry, place)
+            parts += _mask_parts(prompt, geometry, location)
         else:
-            raise PromptError(f"a {prompt_kind(prompt)} says nothing on a slice", f"{place}.type")
+            raise PromptError(f"a {prompt_kind(prompt)} says nothing on a slice", f"{location}.type")
     return SlicePrompts(tuple(boxes), tuple(parts)), clipped
 
 
@@ -112,19 +112,19 @@ def rectangle(placed: PlacedBox) -> BoxXyxy:
     return start[columns], start[rows], stop[columns] - 1, stop[rows] - 1
 
 
-def _point_part(prompt: PointPrompt, geometry: Geometry, place: str) -> SlicePart:
+def _point_part(prompt: PointPrompt, geometry: Geometry, location: str) -> SlicePart:
     """A click counts by the voxel that it lies in."""
-    require_inside(prompt, geometry, place)
-    axis = slice_axis(prompt, place)
+    require_inside(prompt, geometry, location)
+    axis = slice_axis(prompt, location)
     voxel_ijk = geometry.nearest_voxel(prompt.position).tolist()
     index = voxel_ijk.pop(AXES.index(axis))
     x, y = map(float, voxel_ijk)
-    return SlicePart(axis, index, SlicePoint(x, y, prompt.polarity is Polarity.POSITIVE), place)
+    return SlicePart(axis, index, SlicePoint(x, y, prompt.polarity is Polarity.POSITIVE), location)
 
 
-def _mask_parts(prompt: MaskPrompt, geometry: Geometry, place: str) -> Iterator[SlicePart]:
+def _mask_parts(prompt: MaskPrompt, geometry: Geometry, location: str) -> Iterator[SlicePart]:
     """A mask speaks on every slice across its axis that it has voxels on."""
-    voxels = require_voxels(prompt, geometry, place)
+    voxels = require_voxels(prompt, geometry, location)
     axis = mask_axis(voxels)
     n = array_axis(axis)
     others = [other for other in range(3) if other != n]
@@ -132,7 +132,7 @@ def _mask_parts(prompt: MaskPrompt, geometry: Geometry, place: str) -> Iterator[
         if mask.any():
             whole = np.zeros([geometry.shape_kji[other] for other in others], np.bool_)
             whole[tuple(voxels.box.slices[other] for other in others)] = mask
-            yield SlicePart(axis, index, SliceMask.pack(whole), place)
+            yield SlicePart(axis, index, SliceMask.pack(whole), location)
 
 
 def extent(part: PromptPart) -> BoxXyxy | None:

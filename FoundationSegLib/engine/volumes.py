@@ -47,13 +47,13 @@ _DRAWN: dict[type[Any], tuple[Any, Callable[..., PackedMask]]] = {
 
 
 def place_in_volume(
-    prompts: Sequence[Prompt], places: Sequence[str], geometry: Geometry
+    prompts: Sequence[Prompt], locations: Sequence[str], geometry: Geometry
 ) -> tuple[VolumePrompt, list[int]]:
     """Place prompts, RAS in mm, in a volume; return them with the numbers of those that were clipped.
 
     Args:
         prompts: those of one segment, of kinds that the model understands.
-        places: where each stands in its document.
+        locations: where each stands in its document.
         geometry: the image.
 
     Raises:
@@ -61,33 +61,33 @@ def place_in_volume(
     """
     parts: list[VolumePart] = []
     clipped: list[int] = []
-    for n, (prompt, place) in enumerate(zip(prompts, places, strict=True)):
+    for n, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):
         if isinstance(prompt, BoxPrompt):
-            placed = place_box(prompt, geometry, place)
+            placed = place_box(prompt, geometry, location)
             is_clipped = placed.clipped
-            parts.append(VolumeBox(placed.box, prompt.polarity is Polarity.POSITIVE, place))
+            parts.append(VolumeBox(placed.box, prompt.polarity is Polarity.POSITIVE, location))
         else:
-            is_clipped = require_inside(prompt, geometry, place)
-            parts.append(_part(prompt, geometry, place))
+            is_clipped = require_inside(prompt, geometry, location)
+            parts.append(_part(prompt, geometry, location))
         if is_clipped:
             clipped.append(n)
     if not any(part.positive for part in parts):
         kind = prompt_kind(prompts[0])
-        raise PromptError(f"a negative {kind} alone does not say where the segment is", f"{places[0]}.polarity")
+        raise PromptError(f"a negative {kind} alone does not say where the segment is", f"{locations[0]}.polarity")
     return VolumePrompt(tuple(parts)), clipped
 
 
-def _part(prompt: _Unboxed, geometry: Geometry, place: str) -> VolumePart:
+def _part(prompt: _Unboxed, geometry: Geometry, location: str) -> VolumePart:
     positive = prompt.polarity is Polarity.POSITIVE
     if isinstance(prompt, PointPrompt):
         i, j, k = geometry.nearest_voxel(prompt.position).tolist()
-        return VolumePoint((k, j, i), positive, place)
+        return VolumePoint((k, j, i), positive, location)
     if isinstance(prompt, ClassPrompt):
-        return VolumeWords("class", prompt.name, positive, place)
+        return VolumeWords("class", prompt.name, positive, location)
     if isinstance(prompt, TextPrompt):
-        return VolumeWords("text", prompt.text, positive, place)
+        return VolumeWords("text", prompt.text, positive, location)
     kind, voxels_of = _DRAWN[type(prompt)]
-    return VolumeVoxels(kind, voxels_of(prompt, geometry, place), positive, place)
+    return VolumeVoxels(kind, voxels_of(prompt, geometry, location), positive, location)
 
 
 # Weights, image, and the window that it was cut to: everything that changes a model's view.

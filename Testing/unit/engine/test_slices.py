@@ -124,7 +124,7 @@ def test_a_flat_box_a_click_and_a_mask_are_parts_of_their_slices_in_order():
     box, point, first, second = placed.parts
     assert box == SlicePart("k", 3, (4, 2, 14, 8), "p[0]")
     assert point == SlicePart("k", 7, SlicePoint(5.0, 6.0, positive=False), "p[1]")
-    assert [(part.index, part.place) for part in (first, second)] == [(3, "p[2]"), (5, "p[2]")]
+    assert [(part.index, part.location) for part in (first, second)] == [(3, "p[2]"), (5, "p[2]")]
     assert np.array_equal(first.part.unpack(), seed[3])
     assert placed.last == ("k", range(5, 6))
 
