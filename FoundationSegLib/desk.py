@@ -4,6 +4,7 @@ The desk holds what the user has chosen, opens the session with the first thing 
 its nodes go. A panel shows what the desk knows (:mod:`.desk_actions` is what the user can do); so does a test.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -198,13 +199,11 @@ class Desk:
         """Load the model and hand the image over while the user still takes aim; tells of nothing that fails."""
         if self.wishes.choice is None or self.volume_node is None:
             return
-        try:
+        with contextlib.suppress(FoundationSegError):  # the first prompt says so
             volume = self._image()
-        except FoundationSegError:
-            return  # the first prompt says so
-        self.client.prepare(self.wishes.choice.model_id)
-        self.client.send_volume(volume)
-        self.start_timer()
+            self.start_timer()
+            self.client.prepare(self.wishes.choice.model_id)
+            self.client.send_volume(volume)
 
     def tick(self) -> None:
         """What the timer calls; never waits."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.desk import Desk
 from FoundationSegLib.errors import Cancelled, InferenceError
+from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.progress import Progress, ProgressReport
 from FoundationSegLib.requests.classification import ClassifyRequest
 from FoundationSegLib.requests.segmentation import CheckpointRecord, PredictRequest
@@ -36,6 +37,7 @@ class DeskClient:
         self.prepared.append(model_id)
 
     def send_volume(self, volume):
+        require_image(volume)
         self.volumes[volume.key] = volume
 
     def remove_volume(self, volume_key):

@@ -1,11 +1,15 @@
 """What a panel does, without the panel: sessions open and end with their nodes, and nothing is written late."""
 
+import numpy as np
 import pytest
 import vtk
 
 from FoundationSegLib.desk_actions import add_segment, give, lock
 from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.prompt_records import read_record
+from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt, SegmentPrompts
 from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
@@ -125,6 +129,16 @@ def test_without_a_segmentation_nothing_opens_and_the_model_warms_up(volume_node
         made.opened()
     made.close()
     assert not client.volumes
+
+
+@pytest.mark.parametrize("voxels", [np.full((4, 5, 6), 7, np.int16), np.full((4, 5, 6), np.nan, np.float32)])
+def test_warming_up_leaves_it_to_the_first_prompt_to_refuse_an_image(scene, segmentation_node, voxels):
+    node = add_volume_node(scene, Volume(voxels, Geometry(np.eye(4), voxels.shape)))
+    made, client, _ticks = make_desk(node, segmentation_node)
+    made.warm_up()
+    with pytest.raises(InputError, match=r"constant|not a number"):
+        give(made, centre(node))
+    assert not client.volumes and not client.asked
 
 
 def test_what_is_chosen_holds_from_the_next_action_on(desk, volume_node):
