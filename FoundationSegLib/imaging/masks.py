@@ -323,8 +323,14 @@ def mask_key(mask: PackedMask) -> str:
 
 @dataclass(slots=True)
 class MaskTable:
-    """Masks that steps name by their keys, compressed. Nothing is ever taken out: a step may always be asked again."""
+    """Masks that steps name by their keys, compressed. Nothing is ever taken out: a step may always be asked again.
 
+    Attributes:
+        within: the box of the image. Documents with masks that reach out of it are refused, before memory is taken for
+            them; None for no such limit.
+    """
+
+    within: Box | None = None
     _masks: dict[str, tuple[Box, bytes]] = field(default_factory=dict)
     _last: tuple[str, PackedMask] = ("", EMPTY_MASK)  # the seed of a segment is asked for several times in a row
 
@@ -366,18 +372,20 @@ class MaskTable:
         """Put in the masks of :meth:`to_document`.
 
         Raises:
-            InputError: one is damaged.
+            InputError: one is damaged, or reaches out of the image.
         """
         for key, entry in document.items():
             try:
                 (k0, j0, i0), (k1, j1, i1) = entry["start_kji"], entry["stop_kji"]
                 box = Box((k0, j0, i0), (k1, j1, i1))
+                if self.within is not None and not self.within.contains(box):
+                    raise ValueError("it reaches out of the image")
                 # No more is unpacked than the box has bits for: a small text may unpack to any amount of memory.
                 most = (math.prod(box.shape_kji) + 7) // 8 + 1
                 bits = zlib.decompressobj().decompress(base64.b64decode(entry["bits"], validate=True), most)
                 mask = PackedMask(box, bits)
             except (KeyError, TypeError, ValueError, OverflowError, zlib.error, GeometryError) as error:
-                raise InputError(f"the mask {key} is damaged") from error
+                raise InputError(f"the mask {key} is damaged: {error}") from error
             if self.put(mask) != key:
                 raise InputError(f"the mask {key} is damaged: its voxels are others")
 

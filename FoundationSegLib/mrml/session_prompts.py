@@ -93,7 +93,7 @@ class SessionPrompts:
         record = self.scene.record(segment_id)
         if record == PromptRecord():
             return None
-        document, masks = None, MaskTable()
+        document, masks = None, MaskTable(self.scene.geometry.box)
         steps: Steps = ()
         try:
             document = self._document(segment_id, record)

@@ -250,7 +250,7 @@ class _Saved:
 
 def _parsed(entry: Mapping[str, Any], masks: MaskTable) -> _Saved:
     try:
-        present = MaskTable()
+        present = MaskTable(masks.within)
         present.take_document(entry["voxels"])
         provenance = {str(name): str(value) for name, value in entry["provenance"].items()}
         return _Saved(str(entry["name"]), parse_steps(entry, masks), present.get(entry["mask"]), provenance)

@@ -40,6 +40,9 @@ class SegmentHistory:
     unborn: dict[str, NewSegment] = field(default_factory=dict)
     _withdrawn: set[str] = field(default_factory=set)  # by undoing that they were made
 
+    def __post_init__(self) -> None:
+        self.masks.within = self.store.geometry.box
+
     def detect_external_changes(self) -> frozenset[str]:
         """Find out what others did meanwhile; returns the ids of segments that they changed or deleted.
 

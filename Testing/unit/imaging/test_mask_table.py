@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.errors import InputError
+from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.imaging.masks import EMPTY_MASK, MaskTable, mask_key, pack_mask
 
 MASK = pack_mask(np.random.default_rng(0).random((5, 6, 7)) > 0.5, (1, 2, 3))
@@ -38,10 +39,14 @@ def test_a_missing_mask_is_named():
 @pytest.mark.parametrize(
     "damage",
     [
-        *({"bits": bits} for bits in ("%%", "", 7)),
+        {"bits": "%%"},
+        {"bits": ""},
         {"start_kji": [0, 0]},
         {"stop_kji": [9, 9, 9]},
-        {"stop_kji": [10**9] * 3},
+        {"stop_kji": [2**60, 9, 9]},
+        {"stop_kji": [9.5, 9, 9]},
+        {"bits": 7},
+        {"bits": base64.b64encode(zlib.compress(bytes(10**7))).decode()},
     ],
 )
 def test_damage_is_found(damage):
@@ -55,10 +60,15 @@ def test_damage_is_found(damage):
         MaskTable().take_document({"0" * 32: table.to_document([key])[key]})
 
 
-def test_no_more_is_unpacked_than_the_box_has_bits_for():
-    bomb = base64.b64encode(zlib.compress(bytes(200 * 2**20))).decode()
+def test_no_more_memory_is_taken_than_the_image_needs():
+    """Ten kilobytes of text that hold ten megabytes, with a box to match."""
+    bits = base64.b64encode(zlib.compress(bytes(10**7))).decode()
+    document = {"0" * 32: {"start_kji": (0, 0, 0), "stop_kji": (80_000, 100, 10), "bits": bits}}
     tracemalloc.start()
-    with pytest.raises(InputError, match="damaged"):
-        MaskTable().take_document({"ab": {"start_kji": [0, 0, 0], "stop_kji": [4, 4, 4], "bits": bomb}})
-    assert tracemalloc.get_traced_memory()[1] < 2**22
+    with pytest.raises(InputError, match="reaches out of the image"):
+        MaskTable(Box((0, 0, 0), (5, 6, 7))).take_document(document)
+    small = document["0" * 32] | {"stop_kji": (5, 6, 7)}
+    with pytest.raises(InputError, match="does not fit its box"):
+        MaskTable(Box((0, 0, 0), (5, 6, 7))).take_document({"0" * 32: small})
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
