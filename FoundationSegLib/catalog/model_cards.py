@@ -107,7 +107,8 @@ class ModelCard:
 
     Attributes:
         id: the name used everywhere, e.g. ``"lite-medsam"``.
-        family: the adapter: ``models/<family>.py`` with dashes as underscores.
+        family: the adapter, ``models/segmentation/<family>.py`` or ``models/classification/<family>.py`` by the task,
+            with dashes as underscores.
         prompts: the kinds it understands; ``negative`` names those that it also understands as "not this".
         translations: kinds that it does not understand but that honestly come to others that it does, and to which, for
             example ``lasso = "box+points"``; see :mod:`.translation`.
