@@ -1,1 +1,1 @@
-"""What runs where the models are: devices, the embedding cache, inference on slices, the answer to a request."""
+"""Inference beside the models: devices, caches, slices, volumes, classification, and the answers to requests."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from ..imaging.geometry import Axis
 from ..models.protocols import SliceAnswer, SlicePrompt
 from ..requests.segmentation import CheckpointRecord
-from .slices import Orientation
+from .slices import SliceOrientation
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
@@ -109,7 +109,7 @@ class EmbeddingKey:
     volume_key: str
     axis: Axis
     index: int
-    orientation: Orientation
+    orientation: SliceOrientation
     low: float
     high: float
 

@@ -179,11 +179,11 @@ def _evidence(
     grids = []
     for done, index in enumerate(slices):
         encoder.progress.step("evidence", done, len(slices))
-        shown = [picture for view in views if not pictures.is_blank(picture := pictures.picture(index, view))]
+        slice_pictures = [picture for view in views if not pictures.is_blank(picture := pictures.picture(index, view))]
         if options.method == "similarity":
-            grid = _similarity(encoder, shown, question, number)
+            grid = _similarity(encoder, slice_pictures, question, number)
         else:
-            grid = _occlusion(encoder, shown, pictures.shown(), question, number, options.parts)
+            grid = _occlusion(encoder, slice_pictures, pictures.image_area(), question, number, options.parts)
         grids.append(pictures.key.orientation.turn_back(grid))
     encoder.progress.step("evidence", len(slices), len(slices))
     encoder.timings_s["evidence"] += time.perf_counter() - begin
@@ -191,10 +191,10 @@ def _evidence(
     return EvidenceMap(name, options.method, pictures.key.axis, slices, pictures.key.frame, values)
 
 
-def _similarity(encoder: Encoder, shown: Sequence[Picture], question: LabelQuestion, label: int) -> Floats:
+def _similarity(encoder: Encoder, slice_pictures: Sequence[Picture], question: LabelQuestion, label: int) -> Floats:
     """Return (rows, columns): how much more like the label than like what is against it each part of a picture is."""
-    encoder.count_batch("image", len(shown))
-    parts = encoder.loaded.model.encode_parts(shown, encoder.progress.check).mean(axis=0)
+    encoder.count_batch("image", len(slice_pictures))
+    parts = encoder.loaded.model.encode_parts(slice_pictures, encoder.progress.check).mean(axis=0)
     rows, columns, width = parts.shape
     flat = parts.reshape(-1, width).astype(np.float64)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
@@ -203,7 +203,7 @@ def _similarity(encoder: Encoder, shown: Sequence[Picture], question: LabelQuest
 
 def _occlusion(
     encoder: Encoder,
-    shown: Sequence[Picture],
+    slice_pictures: Sequence[Picture],
     is_image: NDArray[np.bool_],
     question: LabelQuestion,
     label: int,
@@ -214,13 +214,13 @@ def _occlusion(
     cells = {n: cell for n, cell in enumerate(_cells(is_image.shape, rows, columns)) if is_image[cell].any()}
 
     def pictures() -> Iterator[Picture]:
-        yield from shown
+        yield from slice_pictures
         for cell in cells.values():
-            for picture in shown:
+            for picture in slice_pictures:
                 yield _covered(picture, cell, is_image)
 
     vectors = list(encoder.batches(pictures()))
-    joined = [direction(vectors[n : n + len(shown)]) for n in range(0, len(vectors), len(shown))]
+    joined = [direction(vectors[n : n + len(slice_pictures)]) for n in range(0, len(vectors), len(slice_pictures))]
     lead = question.lead(joined, label)
     loss = np.zeros((rows, columns))
     loss.flat[list(cells)] = lead[0] - lead[1:]

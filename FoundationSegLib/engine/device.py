@@ -157,8 +157,8 @@ def free_host_bytes(cgroup: Path = CGROUP, meminfo: Path = _MEMINFO) -> int | No
     """Return the main memory of the machine or the container that can still be taken, in bytes; None if unknown."""
     if sys.platform == "win32":
         return _free_on_windows()
-    known = [amount for amount in (_from_meminfo(meminfo), _from_cgroup(cgroup)) if amount is not None]
-    return min(known, default=None)
+    amounts = [amount for amount in (_from_meminfo(meminfo), _from_cgroup(cgroup)) if amount is not None]
+    return min(amounts, default=None)
 
 
 def taken_bytes() -> int:
@@ -186,9 +186,9 @@ def _from_cgroup(cgroup: Path) -> int | None:
     The memory that it counts as taken includes files that were read, which make room by themselves.
     """
     try:
-        most, taken = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
         stated = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return max(0, most - taken + int(stated.get("inactive_file", 0)))
+        return max(0, limit - used + int(stated.get("inactive_file", 0)))
     except (OSError, ValueError):
         return None
 

@@ -17,7 +17,7 @@ from ..models.protocols import ImageTextModel
 from ..progress import Progress
 from ..requests.classification import Frame, Subject, frame_of, slice_frame, slices_of, square, widened
 from .caches import LoadedModel, LruCache, Weights
-from .slices import Orientation, radiological, slice_of
+from .slices import SliceOrientation, radiological, slice_of
 
 # Pictures in one batch: on the CPU more are no faster, and a user who cancels waits for one.
 _BATCH = {"cpu": 8}
@@ -43,7 +43,7 @@ class PictureKey:
 
     volume_key: str
     axis: Axis
-    orientation: Orientation
+    orientation: SliceOrientation
     frame: Frame
     inside: Frame
     silhouette: str
@@ -92,10 +92,10 @@ class Pictures:
 
     def is_blank(self, picture: NDArray[np.uint8]) -> bool:
         """Return True where there is nothing to see: every pixel that is not padding is the same."""
-        shown = picture[self.shown()]
-        return bool(shown.size == 0 or (shown == shown[:1]).all())
+        pixels = picture[self.image_area()]
+        return bool(pixels.size == 0 or (pixels == pixels[:1]).all())
 
-    def shown(self) -> NDArray[np.bool_]:
+    def image_area(self) -> NDArray[np.bool_]:
         """Return a picture's (rows, columns): True where it shows the image, False where it is padding."""
         shape = slice_frame(self.volume.geometry, self.key.axis).shape
         return self._turned(np.ones(shape, np.uint8)) > 0
@@ -198,13 +198,13 @@ class Encoder:
             Cancelled: the user stopped it; what was encoded is kept.
         """
         weights = self.loaded.weights
-        known = {view: dict(self.cache.slices.get((weights, pictures.key, view)) or {}) for view in views}
-        missing = [(view, index) for index in pictures.slices for view in views if index not in known[view]]
+        cached = {view: dict(self.cache.slices.get((weights, pictures.key, view)) or {}) for view in views}
+        missing = [(view, index) for index in pictures.slices for view in views if index not in cached[view]]
         if missing:
-            self._encode_slices(pictures, known, missing)
+            self._encode_slices(pictures, cached, missing)
         joined = {}
         for index in pictures.slices:
-            vectors = [vector for view in views if (vector := known[view][index]) is not None]
+            vectors = [vector for view in views if (vector := cached[view][index]) is not None]
             if vectors:
                 joined[index] = direction(vectors)
         return joined
@@ -212,7 +212,7 @@ class Encoder:
     def _encode_slices(
         self,
         pictures: Pictures,
-        known: Mapping[IntensityView, SliceVectors],
+        cached: Mapping[IntensityView, SliceVectors],
         missing: Sequence[tuple[IntensityView, int]],
     ) -> None:
         begin, size = time.perf_counter(), self.batch_size
@@ -224,15 +224,15 @@ class Encoder:
                 for view, index in missing[start : start + size]:
                     picture = pictures.picture(index, view)
                     if pictures.is_blank(picture):
-                        known[view][index] = None
+                        cached[view][index] = None
                     else:
                         visible.append((view, index))
                         images.append(picture)
                 for (view, index), vector in zip(visible, self.images(images), strict=True):
-                    known[view][index] = vector
+                    cached[view][index] = vector
             self.progress.step("classify", len(missing), len(missing))
         finally:
-            for view, vectors in known.items():
+            for view, vectors in cached.items():
                 self.cache.slices.put((self.loaded.weights, pictures.key, view), vectors)
             self.timings_s["encode"] += time.perf_counter() - begin
 

@@ -26,7 +26,7 @@ from .caches import LoadedModel, LruCache, SliceCache, Weights
 from .classification import classify
 from .device import choose_device, framework_errors, limit_threads, release_memory
 from .encoding import Encoder, VectorCache
-from .memory_planning import Cropper, ImagePart, MemoryPlanner, empty_notes, image_part, join_predictions
+from .memory_planning import CroppedRequest, Cropper, MemoryPlanner, crop_request, empty_notes, join_predictions
 from .precision import best_precision, choose_precision
 from .propagation import choose_hand_over, segment
 from .propagation_planning import is_stuck, plan_tracks
@@ -157,7 +157,7 @@ class Engine:
             raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
-        part = image_part(card, request, volume, request.region)
+        part = crop_request(card, request, volume, request.region)
         parts = [part]
         # The memory for an image that is viewed is taken already.
         if not (card.sees_volumes and self.views.holds(card.id, self._cropper.crop(part).key)):
@@ -177,7 +177,7 @@ class Engine:
         note = f"memory ran out ({shortage}): all that was kept was given back, and the model was asked again"
         return replace(prediction, notes=(*prediction.notes, note))
 
-    def _answer(self, part: ImagePart, progress: Progress) -> Prediction:
+    def _answer(self, part: CroppedRequest, progress: Progress) -> Prediction:
         answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
         weights, mapping, segments, notes, timings_s, counts = answer(part, self._cropper.crop(part), progress)
         load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
@@ -194,11 +194,11 @@ class Engine:
         )
         return part.pasted(prediction)
 
-    def _answer_on_slices(self, part: ImagePart, volume: Volume, progress: Progress) -> Answer:
+    def _answer_on_slices(self, part: CroppedRequest, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts on slices, plan their tracks, and carry these from slice to slice."""
         card, request = part.card, part.request
         hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
-        prompts, notes = part.place(volume.geometry, place_on_slices)
+        prompts, notes = part.place_prompts(volume.geometry, place_on_slices)
         propagation = part.propagation_along(set().union(*[on_slices.axes for on_slices in prompts]))
         mapping = self._mapping(request.intensity, part.whole)
         loaded: LoadedModel[SliceModel] = self._load(card, progress)
@@ -222,10 +222,10 @@ class Engine:
         runs = {"encodes": counts.encodes, "decodes": counts.decodes}
         return loaded.weights, mapping, segments, notes, timings_s, runs
 
-    def _answer_in_volume(self, part: ImagePart, volume: Volume, progress: Progress) -> Answer:
+    def _answer_in_volume(self, part: CroppedRequest, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts in the volume, and ask the model's view of it."""
         card, request = part.card, part.request
-        prompts, notes = part.place(volume.geometry, place_in_volume)
+        prompts, notes = part.place_prompts(volume.geometry, place_in_volume)
         if request.propagation is not None:
             notes.append(f"{card.title} looks at the whole volume: there is nothing to propagate")
         # The card knows the model's own recipe for the intensities, which is used unless the user chose another.

@@ -21,7 +21,7 @@ from ..requests.segmentation import Prediction, PredictRequest, Propagation, Seg
 from .device import free_bytes, free_host_bytes, taken_bytes
 
 PlacedT = TypeVar("PlacedT")
-Place = Callable[[Sequence[Prompt], Sequence[str], Geometry], tuple[PlacedT, Sequence[int]]]
+Placing = Callable[[Sequence[Prompt], Sequence[str], Geometry], tuple[PlacedT, Sequence[int]]]
 
 # The least that a model sees around the prompts, in mm: without surroundings, its answer is of no use.
 _LEAST_MARGIN_MM = 10.0
@@ -33,8 +33,8 @@ _TILE_OVERLAP = 32  # half of the window that models which can be tiled look thr
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePart:
-    """What a model sees of an image for a request.
+class CroppedRequest:
+    """A request with the part of the image that a model sees for it.
 
     Attributes:
         request: about the whole image.
@@ -63,12 +63,12 @@ class ImagePart:
         """The prompts of all segments, on the grid of the whole image."""
         return [prompt for segment in self.request.segments for prompt in segment.prompts]
 
-    def place(self, geometry: Geometry, place: Place[PlacedT]) -> tuple[list[PlacedT], list[str]]:
+    def place_prompts(self, geometry: Geometry, placing: Placing[PlacedT]) -> tuple[list[PlacedT], list[str]]:
         """Translate the prompts of each segment to the model's own kinds and place them, once; return notes, too.
 
         Args:
             geometry: the grid of the part.
-            place: puts prompts into voxels, and returns the numbers of those that it clipped.
+            placing: puts prompts into voxels, and returns the numbers of those that it clipped.
 
         Raises:
             PromptError: a prompt lies outside the image, or has no honest translation.
@@ -77,7 +77,7 @@ class ImagePart:
         for n, segment in enumerate(self.segments):
             translated = translate(self.card, segment, geometry, f"segments[{n}]")
             locations = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
-            prompts, clipped = place(translated.segment.prompts, locations, geometry)
+            prompts, clipped = placing(translated.segment.prompts, locations, geometry)
             placed.append(prompts)
             for m in clipped:
                 prompt = translated.segment.prompts[m]
@@ -119,7 +119,9 @@ class ImagePart:
         return replace(prediction, segments=tuple(segments))
 
 
-def image_part(card: ModelCard, request: PredictRequest, volume: Volume, box: Box | None, why: str = "") -> ImagePart:
+def crop_request(
+    card: ModelCard, request: PredictRequest, volume: Volume, box: Box | None, why: str = ""
+) -> CroppedRequest:
     """Return the part of an image in a box; all of it without one. ``why`` is added to the note about it.
 
     Raises:
@@ -127,29 +129,29 @@ def image_part(card: ModelCard, request: PredictRequest, volume: Volume, box: Bo
         PromptError: a prompt lies wholly outside the box.
     """
     if box is None or box == volume.geometry.box:
-        return ImagePart(card, request, volume, request.segments)
+        return CroppedRequest(card, request, volume, request.segments)
     box = box.intersection(volume.geometry.box)
     if box.is_empty:
         raise InputError("the region of interest lies outside the image")
     segments, cut = crop_prompts(request.segments, box, volume.geometry)
     note = f"the model saw the region {box_text(box)} only{why}"
-    return ImagePart(card, request, volume, segments, box, None, (note, *cut))
+    return CroppedRequest(card, request, volume, segments, box, None, (note, *cut))
 
 
-def image_tiles(part: ImagePart, boxes: Sequence[tuple[Box, Box]], why: str) -> list[ImagePart]:
+def tile_request(part: CroppedRequest, boxes: Sequence[tuple[Box, Box]], why: str) -> list[CroppedRequest]:
     """Return tiles of a part of an image: boxes that the model sees, and of each the box in which its answer counts.
 
     Tiles in which every voxel is the same, such as the air around a body, are left out.
     """
     note = f"the model saw the image in {len(boxes)} parts{why}"
-    tiles: list[ImagePart] = []
-    for seen, counted in boxes:
-        voxels = part.whole.array_kji[seen.slices]
+    tiles: list[CroppedRequest] = []
+    for visible, counted in boxes:
+        voxels = part.whole.array_kji[visible.slices]
         if voxels.min() == voxels.max():
             continue
-        segments, cut = crop_prompts(part.request.segments, seen, part.whole.geometry)
+        segments, cut = crop_prompts(part.request.segments, visible, part.whole.geometry)
         notes = () if tiles else (*part.notes, note, *cut)
-        tiles.append(ImagePart(part.card, part.request, part.whole, segments, seen, counted, notes))
+        tiles.append(CroppedRequest(part.card, part.request, part.whole, segments, visible, counted, notes))
     return tiles
 
 
@@ -164,7 +166,7 @@ class Cropper:
     keys: dict[str, set[str]] = field(default_factory=dict)
     _last: tuple[str, Box, Volume] | None = None
 
-    def crop(self, part: ImagePart) -> Volume:
+    def crop(self, part: CroppedRequest) -> Volume:
         """Return what the model sees of an image.
 
         Raises:
@@ -196,10 +198,10 @@ def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
     )
     notes = dict.fromkeys(note for prediction in predictions for note in prediction.notes)
     empty = [_EMPTY.format(n) for n in range(len(segments))]
-    kept = [note for note in notes if note not in empty] + empty_notes(segments)
+    other_notes = [note for note in notes if note not in empty] + empty_notes(segments)
     timings = {name: sum(prediction.timings_s[name] for prediction in predictions) for name in first.timings_s}
     counts = {name: sum(prediction.counts[name] for prediction in predictions) for name in first.counts}
-    return replace(first, segments=segments, notes=tuple(kept), timings_s=timings, counts=counts)
+    return replace(first, segments=segments, notes=tuple(other_notes), timings_s=timings, counts=counts)
 
 
 _EMPTY = "segments[{}]: the model found nothing"
@@ -217,23 +219,23 @@ class AvailableMemory:
     Attributes:
         host: main memory.
         device: of the device that computes; the same for the CPU.
-        taken: main memory that this process has taken.
+        used: main memory that this process has taken.
         limit: what this process may take in all, on each; None for as much as there is.
     """
 
     host: int | None
     device: int | None
-    taken: int = 0
+    used: int = 0
     limit: int | None = None
 
     def within(self, limit: int | None) -> "AvailableMemory":
         """Return what a limit leaves of it."""
         if limit is None:
             return self
-        rest = max(0, limit - self.taken)
+        rest = max(0, limit - self.used)
         host = rest if self.host is None else min(self.host, rest)
         device = limit if self.device is None else min(self.device, limit)
-        return AvailableMemory(host, device, self.taken, limit)
+        return AvailableMemory(host, device, self.used, limit)
 
     @property
     def reason(self) -> str:
@@ -281,7 +283,7 @@ class MemoryPlanner:
         message = f"{card.title} takes up to {bytes_text(needed)} ({basis}), and {bytes_text(free)}{memory.reason} are"
         return (f"{message} free; if they do not do: {self.remedies(card, device)}",)
 
-    def fit(self, part: ImagePart, released: int) -> list[ImagePart]:
+    def fit(self, part: CroppedRequest, released: int) -> list[CroppedRequest]:
         """Return the part, or as much of it as fits into memory, or all of it in tiles.
 
         The voxels that fit are rounded to a power of two, so that a little more or less memory changes nothing.
@@ -308,7 +310,7 @@ class MemoryPlanner:
             raise MemoryShortageError(f"{message}, and {free_text} are free: {self.remedies(part.card, 'cpu')}")
         return smaller
 
-    def after_shortage(self, part: ImagePart) -> list[ImagePart]:
+    def after_shortage(self, part: CroppedRequest) -> list[CroppedRequest]:
         """Return what to ask a model of volumes once more after memory ran out; empty where it can be no less."""
         voxels = part.voxels // _SMALLER if part.card.sees_volumes else 0
         return self._smaller(part, voxels, ", since memory ran out")
@@ -326,14 +328,14 @@ class MemoryPlanner:
             remedies.append(f"use a smaller model ({', '.join(models)})")
         return ", ".join(remedies[:-1]) + f", or {remedies[-1]}"
 
-    def _smaller(self, part: ImagePart, voxels: int, why: str) -> list[ImagePart]:
+    def _smaller(self, part: CroppedRequest, voxels: int, why: str) -> list[CroppedRequest]:
         """Return the part around its prompts, or in tiles where they are words; none where neither goes."""
         box = _box_around_prompts(part, voxels)
         if box is not None:
-            return [image_part(part.card, part.request, part.whole, box, why)]
-        return image_tiles(part, self._tile_boxes(part, voxels), why)
+            return [crop_request(part.card, part.request, part.whole, box, why)]
+        return tile_request(part, self._tile_boxes(part, voxels), why)
 
-    def _tile_boxes(self, part: ImagePart, voxels: int) -> list[tuple[Box, Box]]:
+    def _tile_boxes(self, part: CroppedRequest, voxels: int) -> list[tuple[Box, Box]]:
         """Halve a part along its longest axis until each tile has no more than a number of voxels.
 
         Each tile comes with the box in which its answer counts; it reaches beyond that, so that nothing is cut off from
@@ -348,9 +350,9 @@ class MemoryPlanner:
         tiles, waiting = [], [whole]
         while waiting:
             counted = waiting.pop()
-            seen = grown(counted, self.tile_overlap, whole)
-            if math.prod(seen.shape_kji) <= voxels:
-                tiles.append((seen, counted))
+            visible = grown(counted, self.tile_overlap, whole)
+            if math.prod(visible.shape_kji) <= voxels:
+                tiles.append((visible, counted))
                 continue
             axis = int(np.argmax(counted.shape_kji))
             if counted.shape_kji[axis] < 2 * self.tile_overlap:
@@ -363,13 +365,13 @@ class MemoryPlanner:
         return tiles
 
 
-def _box_around_prompts(part: ImagePart, voxels: int) -> Box | None:
+def _box_around_prompts(part: CroppedRequest, voxels: int) -> Box | None:
     """Return the box around the prompts, in the whole image, with no more than a number of voxels; None for none."""
     if not all(isinstance(prompt, MaskPrompt) or prompt_positions(prompt) for prompt in part.prompts):
         return None
-    geometry, seen = part.whole.geometry, part.box or part.whole.geometry.box
-    inner = around_prompts(part.prompts, _LEAST_MARGIN_MM, geometry).intersection(seen)
-    return largest_box_around(inner, voxels, seen)
+    geometry, visible = part.whole.geometry, part.box or part.whole.geometry.box
+    inner = around_prompts(part.prompts, _LEAST_MARGIN_MM, geometry).intersection(visible)
+    return largest_box_around(inner, voxels, visible)
 
 
 def smaller_models(card: ModelCard, device: str, catalogue: Mapping[str, ModelCard], most: int = 2) -> list[str]:

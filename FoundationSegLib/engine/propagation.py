@@ -81,18 +81,18 @@ class SliceSequence:
 
         Where no mask is handed over, a positive point says by itself that the object is here.
         """
-        track, answers, asked = self.track, [], set()
+        track, answers, prompted = self.track, [], set()
         if index in track.starts:
             if index not in self._first_answers:
                 stages = track.stages_on(index)
                 self._first_answers[index] = self.inference.ask(track.axis, index, stages)
             answers.append(self._first_answers[index])
-            asked.add(track.prompt)
-        for neighbour in neighbours or ([] if asked else [None]):
+            prompted.add(track.prompt)
+        for neighbour in neighbours or ([] if prompted else [None]):
             stages = self._stages(index, neighbour)
-            if not stages or stages[0] in asked:
+            if not stages or stages[0] in prompted:
                 continue
-            asked.add(stages[0])
+            prompted.add(stages[0])
             answer = self.inference.ask(track.axis, index, stages)
             is_certain = neighbour is None or index in track.span or track.is_clicked(index)
             if is_certain or agreement(neighbour.mask, answer.mask) >= self.propagation.least_agreement:
@@ -195,8 +195,8 @@ def choose_hand_over(choice: HandOver, prompt_kinds: Sequence[str]) -> HandOver:
     if choice == "auto" and usable:
         return usable[0]
     if choice not in usable:
-        known = ", ".join(usable) or "nothing"
-        raise InputError(f"the model cannot be asked with the {choice} of a neighbouring slice, only with: {known}")
+        ways = ", ".join(usable) or "nothing"
+        raise InputError(f"the model cannot be asked with the {choice} of a neighbouring slice, only with: {ways}")
     return choice
 
 

@@ -16,7 +16,16 @@ from ..imaging.geometry import Axis, Shape, array_axis
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 from ..requests.segmentation import Direction, Propagation
 from ..requests.worker_settings import BoxRule
-from .slices import Orientation, PromptPart, SlicePart, SlicePrompts, StackedBox, extent, has_positive, prompt_stages
+from .slices import (
+    PromptPart,
+    SliceOrientation,
+    SlicePart,
+    SlicePrompts,
+    StackedBox,
+    extent,
+    has_positive,
+    prompt_stages,
+)
 
 # By how many of the model's pixels the boxes of the rule "surest" are wider than those of the official script (3).
 # Where several starts compete, room for an object that grows is worth more than a box that fits closely: mean Dice over
@@ -72,7 +81,7 @@ class Track:
         """Return True where a positive point says that the object is on a later slice."""
         return index in self.points and has_positive(self.points[index])
 
-    def turned(self, orientation: Orientation, shape: tuple[int, int]) -> "Track":
+    def turned(self, orientation: SliceOrientation, shape: tuple[int, int]) -> "Track":
         """Return the same track where the slices, (rows, columns) as stored, are seen turned."""
         return replace(
             self,
@@ -83,7 +92,7 @@ class Track:
 
 
 def turned_points(
-    points: Mapping[int, Sequence[SlicePoint]], orientation: Orientation, shape: tuple[int, int]
+    points: Mapping[int, Sequence[SlicePoint]], orientation: SliceOrientation, shape: tuple[int, int]
 ) -> dict[int, tuple[SlicePoint, ...]]:
     """Turn points by slice as the slices, (rows, columns) as stored, are seen."""
     return {index: orientation.turn_points(on_slice, shape) for index, on_slice in points.items()}

@@ -12,7 +12,7 @@ from ..imaging.volume import Volume
 from ..models.protocols import Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 from ..progress import Progress
 from .caches import EmbeddingKey, SliceCache, Weights
-from .slices import AS_STORED, Orientation, radiological, slice_of
+from .slices import AS_STORED, SliceOrientation, radiological, slice_of
 
 # Slices are encoded in advance up to this distance from the last prompt: where a user scrolls next.
 SLICES_AHEAD = 5
@@ -50,7 +50,7 @@ class SliceInference:
     as_stored: bool = False
     check: Check = unstoppable
     counts: SliceCounts = field(default_factory=SliceCounts)
-    _orientations: dict[Axis, Orientation] = field(default_factory=dict)
+    _orientations: dict[Axis, SliceOrientation] = field(default_factory=dict)
 
     def encode_ahead(self, axis: Axis, index: int, progress: Progress) -> bool:
         """Encode a slice that may be needed soon; return False where that was done before.
@@ -93,7 +93,7 @@ class SliceInference:
                 return memory.follow(index, embedding, upwards)
             return memory.prompt(index, embedding, prompt)
 
-    def orientation(self, axis: Axis) -> Orientation:
+    def orientation(self, axis: Axis) -> SliceOrientation:
         """Return how slices across an axis are turned before the model sees them."""
         if axis not in self._orientations:
             self._orientations[axis] = AS_STORED if self.as_stored else radiological(self.volume.geometry, axis)
@@ -114,8 +114,8 @@ class SliceInference:
         embedding = self.cache.embeddings.get(key)
         if embedding is None:
             start = time.perf_counter()
-            seen = key.orientation.turn(self.mapping.to_uint8(slice_of(self.volume, key.axis, key.index)))
-            embedding = self.model.encode(seen, check)
+            plane = key.orientation.turn(self.mapping.to_uint8(slice_of(self.volume, key.axis, key.index)))
+            embedding = self.model.encode(plane, check)
             self.counts.encode_s += time.perf_counter() - start
             self.counts.encodes += 1
             self.counts.reencodes += key in self.cache.encoded

@@ -170,7 +170,7 @@ def prompt_stages(parts: Sequence[PromptPart]) -> tuple[SlicePrompt, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Orientation:
+class SliceOrientation:
     """How a stored slice is turned before a model sees it: rows and columns exchanged first, then either reversed."""
 
     transposed: bool = False
@@ -179,12 +179,12 @@ class Orientation:
 
     def turn(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a stored slice, (rows, columns) or (rows, columns, 3), as it is seen; contiguous."""
-        seen = stored.swapaxes(0, 1) if self.transposed else stored
-        return np.ascontiguousarray(seen[self._steps])
+        turned = stored.swapaxes(0, 1) if self.transposed else stored
+        return np.ascontiguousarray(turned[self._steps])
 
-    def turn_back(self, seen: NDArray[Any]) -> NDArray[Any]:
+    def turn_back(self, turned: NDArray[Any]) -> NDArray[Any]:
         """Return the stored slice that looks like this."""
-        stored = seen[self._steps]
+        stored = turned[self._steps]
         return np.ascontiguousarray(stored.swapaxes(0, 1) if self.transposed else stored)
 
     def turn_box(self, box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
@@ -217,7 +217,7 @@ class Orientation:
         return np.s_[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
-AS_STORED = Orientation()
+AS_STORED = SliceOrientation()
 
 
 def is_rising(geometry: Geometry, axis: Axis) -> bool:
@@ -226,7 +226,7 @@ def is_rising(geometry: Geometry, axis: Axis) -> bool:
     return bool(direction[np.argmax(np.abs(direction))] > 0)
 
 
-def radiological(geometry: Geometry, axis: Axis) -> Orientation:
+def radiological(geometry: Geometry, axis: Axis) -> SliceOrientation:
     """Return how slices across an axis are turned to look as on a radiologist's screen, to the nearest quarter turn.
 
     Medical models were trained on such slices, however a volume is stored. Oblique slices are turned like the
@@ -241,7 +241,7 @@ def radiological(geometry: Geometry, axis: Axis) -> Orientation:
     transposed = abs(across @ right) + abs(along @ down) > abs(along @ right) + abs(across @ down)
     if transposed:
         along, across = across, along
-    return Orientation(bool(transposed), bool(across @ down < 0), bool(along @ right < 0))
+    return SliceOrientation(bool(transposed), bool(across @ down < 0), bool(along @ right < 0))
 
 
 def slice_of(volume: Volume, axis: Axis, index: int) -> NDArray[np.generic]:

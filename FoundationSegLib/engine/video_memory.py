@@ -114,13 +114,13 @@ def _objects(tracks: Sequence[Track]) -> list[list[Track]]:
     for index in sorted({track.starts[0] for track in tracks}):
         free, here = list(objects), [track for track in tracks if track.starts[0] == index]
         while free and here:
-            known, track = max(
-                ((known, track) for track in here for known in free),
+            followed, track = max(
+                ((followed, track) for track in here for followed in free),
                 key=lambda pair: _overlap(_extent(pair[0][-1].prompt), _extent(pair[1].prompt)),
             )
-            free = [other for other in free if other is not known]
+            free = [other for other in free if other is not followed]
             here = [other for other in here if other is not track]
-            known.append(track)
+            followed.append(track)
         objects += [[track] for track in here]
     return objects
 

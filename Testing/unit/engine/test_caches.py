@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.engine.caches import EmbeddingKey, LruCache, SliceCache, Weights
-from FoundationSegLib.engine.slices import AS_STORED, Orientation
+from FoundationSegLib.engine.slices import AS_STORED, SliceOrientation
 from FoundationSegLib.requests.segmentation import CheckpointRecord
 
 CHECKPOINT = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
@@ -82,7 +82,7 @@ def test_bytes_add_up_and_stay_within_the_budget(budget, chance: random.Random):
         {"volume_key": "34"},
         {"axis": "j"},
         {"index": 4},
-        {"orientation": Orientation(rows_reversed=True)},
+        {"orientation": SliceOrientation(rows_reversed=True)},
         {"low": -161.0},
         {"high": 241.0},
     ],

@@ -37,7 +37,7 @@ def test_a_region_has_its_slices_and_is_black_outside():
     pictures = Pictures.of(volume, Subject("k", box=Box((1, 1, 2), (3, 5, 4))))
     assert pictures.slices == (1, 2)
     picture = pictures.picture(1, look_of(volume))
-    shown = pictures.shown()
+    shown = pictures.image_area()
     assert picture.shape == shown.shape == (4, 4) and shown.sum() == 8
     assert set(picture[shown]) == set(volume.array_kji[1, 1:5, 2:4].ravel())
     assert not picture[~shown].any()
@@ -56,7 +56,7 @@ def test_a_segment_is_seen_with_what_is_around_it_or_alone():
     cropped = Pictures.of(volume, Subject(segment=segment, margin=0.25))
     assert cropped.slices == (1, 3)  # on slice 2 there is nothing of it
     assert cropped.picture(1, look_of(volume)).shape == (6, 6)
-    assert cropped.shown().all()
+    assert cropped.image_area().all()
     masked = Pictures.of(volume, Subject(segment=segment, view="mask", margin=0.25))
     seen = masked.picture(3, look_of(volume))
     assert set(seen[seen > 0]) <= set(volume.array_kji[3][mask[3]])
@@ -98,7 +98,7 @@ def test_the_same_anatomy_gives_the_same_picture_however_it_is_stored(axis, orde
     same = index if signs[place] > 0 else world.shape[array_axis(axis)] - 1 - index
     a, b = one.picture(index, look_of(plain)), other.picture(same, look_of(volume))
     # the padding of an odd difference goes to the end of the stored axis, one pixel further here or there
-    assert np.array_equal(a[one.shown()], b[other.shown()])
+    assert np.array_equal(a[one.image_area()], b[other.image_area()])
 
 
 def test_blank_is_where_every_pixel_is_the_same():
@@ -120,5 +120,5 @@ def test_colour_is_kept():
     pictures = Pictures.of(volume, Subject())
     picture = pictures.picture(1, look)
     assert picture.shape == (6, 6, 3)
-    assert np.array_equal(picture[pictures.shown()].reshape(6, 4, 3)[::-1, ::-1], volume.array_kji[1])
+    assert np.array_equal(picture[pictures.image_area()].reshape(6, 4, 3)[::-1, ::-1], volume.array_kji[1])
     assert not pictures.is_blank(picture)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.engine.slices import (
-    Orientation,
+    SliceOrientation,
     SlicePart,
     StackedBox,
     is_rising,
@@ -20,7 +20,7 @@ from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, ObliquePlane, PointPrompt, Polarity, TextPrompt
 from Testing.unit.strategies import geometries
 
-ORIENTATIONS = st.builds(Orientation, st.booleans(), st.booleans(), st.booleans())
+ORIENTATIONS = st.builds(SliceOrientation, st.booleans(), st.booleans(), st.booleans())
 # What is shown to the right and at the bottom, by the axis of the body that is looked along.
 SHOWN = dict.fromkeys("RL", ("P", "I")) | dict.fromkeys("AP", ("L", "I")) | dict.fromkeys("SI", ("L", "P"))
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
