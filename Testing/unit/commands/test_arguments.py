@@ -64,7 +64,9 @@ def test_the_model_sees_no_more_than_the_region_and_the_report_says_so(desk):
     inside[2:4, :, :4] = block_mask("Left")[2:4, :, :4]
     assert np.array_equal(read_mask_prompt(desk.output, "Left")[0], inside)
     assert {image.shape for image in desk.model.encoded} == {(10, 4)}
-    assert "the model saw the region i 0:4, j 0:10, k 2:4 only" in json.loads(report.read_text())["notes"]
+    assert (
+        "the model saw the region i 0:4, j 0:10, k 2:4 only" in json.loads(report.read_text(encoding="utf-8"))["notes"]
+    )
     desk.model.encoded.clear()
     assert desk.segment(prompts=desk.write_prompts(desk.document("Right")), roi="prompts:1") == 0, desk.err
     assert np.array_equal(read_mask_prompt(desk.output, "Right")[0], block_mask("Right"))

@@ -8,15 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from FoundationSegLib.catalog import catalogue as cards
 from Testing.unit.commands.conftest import START
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import READER_TOML
-from Testing.unit.worker.conftest import has_ended, until
+from Testing.unit.worker.conftest import has_ended
 
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
 ROOT = Path(__file__).parents[3]
@@ -111,22 +109,3 @@ def test_ctrl_c_ends_a_classification_and_writes_nothing(desk, tmp_path, each):
     finish(desk, process)
     desk.assert_refused(130, "interrupted; nothing was written", files={"prompts.json", "images/ct.nrrd"})
     assert has_ended(worker)
-
-
-@on_posix
-def test_a_worker_that_is_killed_changes_nothing(desk):
-    assert desk.segment() == 0
-    process, worker = stuck_program(desk, *desk.arguments(output=desk.folder / "again.seg.nrrd"))
-    os.kill(worker, signal.SIGKILL)
-    assert finish(desk, process) == 0, desk.err
-    first, again = (sitk.ReadImage(str(path)) for path in (desk.output, desk.folder / "again.seg.nrrd"))
-    assert np.array_equal(sitk.GetArrayFromImage(first), sitk.GetArrayFromImage(again))
-
-
-@on_posix
-def test_a_program_that_is_killed_leaves_no_worker(desk):
-    process, worker = stuck_program(desk, *desk.arguments())
-    process.kill()
-    process.communicate()
-    until(lambda: has_ended(worker), 5)
-    assert desk.files() == START

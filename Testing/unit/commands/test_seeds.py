@@ -35,7 +35,7 @@ def test_every_segment_is_where_the_other_model_starts(seeded):
     for name in ("Left", "Right"):
         assert np.array_equal(read_mask_prompt(desk.output, name)[0], block_mask(name))
     assert all(prompt.mask is not None for prompt, _ in desk.model.asked)
-    told = json.loads(report.read_text())["prompts"]["segments"]
+    told = json.loads(report.read_text(encoding="utf-8"))["prompts"]["segments"]
     assert told[0] == {"name": "Left", "prompts": [{"type": "mask", "file": "first.seg.nrrd", "segment": "Left"}]}
 
 

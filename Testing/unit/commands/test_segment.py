@@ -2,17 +2,13 @@
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.engine import engine
-from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
-from FoundationSegLib.requests.segmentation import SegmentPrediction
 from Testing.unit.commands.conftest import BOXES, START, block_mask
 from Testing.unit.fakes import CARD_TOML
 
@@ -42,12 +38,6 @@ def test_a_label_map_numbers_the_segments_in_their_order(desk, ending):
     assert np.array_equal(labels == 1, block_mask("Right"))
     assert np.array_equal(labels == 2, block_mask("Left"))
     assert sitk.ReadImage(str(output)).GetSpacing() == (1.0, 1.0, 2.0)
-
-
-@pytest.mark.parametrize("name", ["out.SEG.NRRD", "out.Nii.Gz"])
-def test_capitals_of_an_ending_do_not_matter(desk, name):
-    assert desk.segment(output=desk.folder / name) == 0, desk.err
-    assert name in desk.files()
 
 
 def test_relative_paths_and_names_beyond_ascii(desk, monkeypatch):
@@ -276,24 +266,6 @@ def test_an_interruption_writes_nothing(desk, monkeypatch):
     assert desk.segment(report=desk.folder / "report.json") == 130
     assert desk.err == "foundationseg: interrupted; nothing was written\n"
     assert desk.files() == START
-
-
-def test_nothing_goes_to_the_network(desk, monkeypatch):
-    def trap(*arguments, **options):
-        pytest.fail("a connection")
-
-    monkeypatch.setattr(socket.socket, "connect", trap)
-    monkeypatch.setattr(socket, "getaddrinfo", trap)
-    assert desk.segment() == 0
-
-
-def test_the_masks_are_the_predictions(desk, monkeypatch):
-    """Nothing on the way from the engine to the file adds or drops a voxel, scattered as they may be."""
-    scattered = np.random.default_rng(2).random((6, 10, 12)) < 0.3
-    found = SegmentPrediction(pack_mask(scattered), 0.5)
-    monkeypatch.setattr(engine, "segment", lambda inference, tracks, propagation, progress: [found])
-    assert desk.segment(prompts=desk.write_prompts(desk.document("Left"))) == 0
-    assert np.array_equal(read_mask_prompt(desk.output, "Left")[0], scattered)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_classes_by_name_and_number_are_segments_in_one_request(desk, words):
     assert words == [[["liver"], ["spleen"], ["left kidney"], ["right kidney"]]]
     assert np.array_equal(mask_of(desk, "liver"), block_mask("Left"))
     assert np.array_equal(mask_of(desk, "spleen"), block_mask("Right"))
-    told = json.loads(report.read_text())
+    told = json.loads(report.read_text(encoding="utf-8"))
     assert [one["name"] for one in told["segments"]] == ["liver", "spleen", "left kidney", "right kidney"]
     assert told["prompts"]["segments"][1] == {"name": "spleen", "prompts": [{"type": "class", "name": "spleen"}]}
     assert told["notes"][-2:] == ["segments[2]: the model found nothing", "segments[3]: the model found nothing"]
@@ -83,7 +83,7 @@ def test_of_everything_what_was_found_is_written_and_the_rest_told_in_one_line(d
     )
     known = read_class_list(class_list_folder() / "vista3d.toml")
     assert words == [[[one.name] for one in known.everything]]
-    told = json.loads(report.read_text())
+    told = json.loads(report.read_text(encoding="utf-8"))
     assert [one["name"] for one in told["segments"]] == list(KNOWN)
     left_out = [note for note in told["notes"] if "left out" in note]
     assert len(left_out) == 1

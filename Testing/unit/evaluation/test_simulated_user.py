@@ -16,7 +16,6 @@ from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, Propagation, SegmentPrediction
-from FoundationSegLib.worker.client import InlineClient, ask
 from Testing.unit.evaluation.masks import block, pairs, shapes, spacings
 from Testing.unit.fakes import volume_of
 
@@ -286,21 +285,3 @@ def test_the_box_holds_the_object_and_one_voxel_more_within_slices(shape, seed):
     voxels = np.argwhere(mask)[:, ::-1]
     assert np.array_equal(corners[0], np.maximum(np.subtract(voxels.min(axis=0), (1, 1, 0)), 0))
     assert np.array_equal(corners[1], np.minimum(np.add(voxels.max(axis=0), (1, 1, 0)), np.subtract(shape[::-1], 1)))
-
-
-def test_a_client_answers():
-    class Engine:
-        def add_volume(self, volume):
-            pass
-
-        def remove_volume(self, volume_key):
-            pass
-
-        def prepare(self, model_id, progress):
-            pass
-
-        def predict(self, request, progress):
-            return Painter()(request)
-
-    client = InlineClient(Engine())
-    assert kinds(run(lambda request: ask(client, request), clicks=1)) == ["box", "negative click"]

@@ -9,8 +9,8 @@ import SimpleITK as sitk
 
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.volume import require_image
-from FoundationSegLib.io.images import display_window, image_name, is_inverted, read_volume
-from FoundationSegLib.io.raw import PHOTOMETRIC, WINDOW_CENTRE, WINDOW_WIDTH
+from FoundationSegLib.io.images import display_window, image_name, read_volume
+from FoundationSegLib.io.raw import WINDOW_CENTRE, WINDOW_WIDTH
 
 Finder = Callable[[str], Path]
 IMAGES = (
@@ -112,12 +112,6 @@ def test_picture_becomes_one_slice(tmp_path, noise):
         assert np.allclose(volume.geometry.ijk_to_ras, expected)
 
 
-def test_picture_without_size_says_so(shared_data):
-    volume = read_volume(shared_data("torchxrayvision/nih_00000001_000.png"))
-    assert volume.geometry.spacing_mm == (1, 1, 1)
-    assert any("1 mm was assumed" in note for note in volume.notes)
-
-
 def test_colour_keeps_its_channels(shared_data):
     volume = read_volume(shared_data("scikit-image/ihc.png"))
     assert volume.array_kji.shape == (1, 512, 512, 3)
@@ -182,11 +176,6 @@ def test_frame_of_a_3d_image(shared_data):
         read_volume(shared_data("TotalSegmentator/example_ct_sm.nii.gz"), frame=0)
 
 
-def test_frame_of_a_4d_label_map_is_refused(shared_data):
-    with pytest.raises(InputError, match="label map"):
-        read_volume(shared_data("SegNetCMR/SC-HF-I-10_4D_lv.nii.gz"), frame=0)
-
-
 def test_sheared_nrrd_keeps_its_shear(tmp_path, noise, write_nrrd):
     path = write_nrrd(tmp_path / "tilted.nrrd", noise, "(1,0,0) (0,1,0) (0.5,0,2)", "domain domain domain")
     expected = [[-1, 0, -0.5, -1], [0, -1, 0, -2], [0, 0, 2, 3], [0, 0, 0, 1]]
@@ -244,11 +233,6 @@ def test_dicom_folder_is_named_by_its_modality(tmp_path, noise, write_series):
     assert "Doe" not in repr((volume.name, volume.notes, volume.modality))
 
 
-def test_series_of_a_file(shared_data):
-    with pytest.raises(InputError, match="not a folder"):
-        read_volume(shared_data("dcmqi/ct-3slice/01.dcm"), series="1")
-
-
 def test_sheared_nifti_is_refused(tmp_path, noise, write_nifti):
     path = write_nifti(tmp_path / "a.nii", noise, sform=[[1, 0, 0.5, 0], [0, 1, 0, 0], [0, 0, 2, 0]])
     with pytest.raises(GeometryError, match=r"a\.nii: the image's matrix is sheared"):
@@ -283,17 +267,6 @@ def test_image_name(file_name, name):
 )
 def test_window(width, centre, window):
     assert display_window({WINDOW_WIDTH: width, WINDOW_CENTRE: centre}) == window
-
-
-def test_no_window():
-    assert display_window({}) is None
-    assert display_window({WINDOW_WIDTH: "400"}) is None
-
-
-def test_is_inverted():
-    assert is_inverted({PHOTOMETRIC: "MONOCHROME1"})
-    assert not is_inverted({PHOTOMETRIC: "MONOCHROME2"})
-    assert not is_inverted({})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

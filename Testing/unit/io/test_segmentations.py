@@ -87,18 +87,6 @@ def test_reads_shared_labels(shared_data, name, labels):
     assert set(np.unique(array).tolist()) == labels
 
 
-def test_instance_labels_keep_their_numbers(shared_data):
-    array, _ = read_label_map(shared_data("stardist/mask2d.tif"))
-    assert (array.shape, array.max(), len(np.unique(array))) == ((1, 512, 512), 183, 126)
-
-
-def test_labels_and_image_share_their_grid(shared_data):
-    image = sitk.ReadImage(str(shared_data("pyradiomics/brain1_image.nrrd")))
-    _, geometry = read_label_map(shared_data("pyradiomics/brain1_label.nrrd"))
-    expected = np.array(image.TransformIndexToPhysicalPoint((3, 4, 5))) * (-1, -1, 1)
-    assert np.allclose(geometry.to_ras((3, 4, 5)), expected)
-
-
 @pytest.mark.parametrize(("factor", "kind"), [(1.0, "i4"), (2.0**33, "i8")])
 def test_whole_numbers_stored_as_real(tmp_path, organs, factor, kind):
     sitk.WriteImage(sitk.GetImageFromArray(organs * factor), str(tmp_path / "a.nrrd"))
@@ -243,11 +231,6 @@ def test_empty_label_map(tmp_path):
 def test_dicom_segmentation(shared_data):
     with pytest.raises(InputError, match="DICOM segmentation, which is not supported"):
         read_mask_prompt(shared_data("dcmqi/liver.dcm"), "Liver")
-
-
-def test_shared_label_map(shared_data):
-    mask, geometry = read_mask_prompt(shared_data("dcmqi/heart_seg.nrrd"), "3")
-    assert (int(mask.sum()), geometry.shape_kji) == (41449, (3, 512, 512))
 
 
 def test_an_image_has_no_segments(tmp_path):
