@@ -1,4 +1,8 @@
+import base64
+import json
 import math
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -6,14 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from FoundationSegLib.errors import GeometryError
+from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, bounding_box
 from FoundationSegLib.imaging.masks import (
     EMPTY_MASK,
     Edit,
+    MaskTable,
     PackedMask,
     SegmentChange,
     change_between,
+    changed_checksum,
+    checksum,
+    mask_key,
     merge_masks,
     pack_mask,
 )
@@ -195,3 +203,119 @@ def test_some_slices_are_those_of_the_whole(seed, ends):
     mask = pack_mask(rng.random((5, *rng.integers(1, 7, 2))) > 0.3)
     start, stop = sorted(min(end, mask.box.shape_kji[0]) for end in ends)
     assert np.array_equal(mask.unpack_slices(start, stop), mask.unpack()[start:stop])
+
+
+MASK = pack_mask(np.random.default_rng(0).random((5, 6, 7)) > 0.5, (1, 2, 3))
+
+
+def test_a_mask_is_found_by_its_key():
+    table = MaskTable()
+    key = table.put(MASK)
+    assert table.get(key) == MASK and key == mask_key(MASK) and len(key) == 32
+    assert table.put(EMPTY_MASK) == "" and table.get("") == EMPTY_MASK
+
+
+def test_masks_travel_as_json():
+    table, other = MaskTable(), MaskTable()
+    key = table.put(MASK)
+    other.take_document(json.loads(json.dumps(table.to_document([key, ""]))))
+    assert other.get(key) == MASK and other.nbytes == table.nbytes > 0
+
+
+def test_the_same_voxels_elsewhere_are_another_mask():
+    assert mask_key(pack_mask(np.ones((1, 1, 1)), (0, 0, 1))) != mask_key(pack_mask(np.ones((1, 1, 1)), (0, 1, 0)))
+
+
+def test_a_missing_mask_is_named():
+    with pytest.raises(InputError, match="abc is missing"):
+        MaskTable().get("abc")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"bits": "%%"},
+        {"bits": ""},
+        {"start_kji": [0, 0]},
+        {"stop_kji": [9, 9, 9]},
+        {"stop_kji": [2**60, 9, 9]},
+        {"stop_kji": [9.5, 9, 9]},
+        {"bits": 7},
+        {"bits": base64.b64encode(zlib.compress(bytes(10**7))).decode()},
+    ],
+)
+def test_damage_is_found(damage):
+    table = MaskTable()
+    key = table.put(MASK)
+    document = table.to_document([key])
+    document[key] |= damage
+    with pytest.raises(InputError, match="damaged"):
+        MaskTable().take_document(document)
+    with pytest.raises(InputError, match="voxels are others"):
+        MaskTable().take_document({"0" * 32: table.to_document([key])[key]})
+
+
+def test_no_more_memory_is_taken_than_the_image_needs():
+    """Ten kilobytes of text that hold ten megabytes, with a box to match."""
+    bits = base64.b64encode(zlib.compress(bytes(10**7))).decode()
+    document = {"0" * 32: {"start_kji": (0, 0, 0), "stop_kji": (80_000, 100, 10), "bits": bits}}
+    tracemalloc.start()
+    with pytest.raises(InputError, match="reaches out of the image"):
+        MaskTable(Box((0, 0, 0), (5, 6, 7))).take_document(document)
+    small = document["0" * 32] | {"stop_kji": (5, 6, 7)}
+    with pytest.raises(InputError, match="does not fit its box"):
+        MaskTable(Box((0, 0, 0), (5, 6, 7))).take_document({"0" * 32: small})
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+SHAPE = (19, 5, 21)  # more slices than are looked at at once, and rows of several words
+
+
+def mask(seed, share):
+    return np.random.default_rng(seed).random(SHAPE) < share
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.floats(0, 1)), min_size=2, max_size=6))
+def test_it_follows_changes(states):
+    before = mask(*states[0])
+    found = checksum(pack_mask(before))
+    for state in states[1:]:
+        after = mask(*state)
+        found = changed_checksum(found, change_between(before, after))
+        before = after
+    assert found == checksum(pack_mask(before))
+
+
+@given(st.integers(0, 99), st.tuples(*(st.integers(0, 40) for _ in SHAPE)))
+def test_the_place_counts_and_the_array_around_does_not(seed, start):
+    part = pack_mask(mask(seed, 0.3), start)
+    roomy = np.zeros([n + 60 for n in SHAPE], bool)
+    roomy[part.box.slices] = part.unpack()
+    assert checksum(part) == checksum(pack_mask(roomy))
+    moved = pack_mask(mask(seed, 0.3), (start[0], start[1], start[2] + 1))
+    assert checksum(moved) != checksum(part)
+
+
+def test_all_that_differ_have_others():
+    """Every single voxel, every pair that swaps two, and many random masks."""
+    single = {}
+    for index in np.ndindex(*SHAPE):
+        one = np.zeros(SHAPE, bool)
+        one[index] = True
+        single[index] = checksum(pack_mask(one))
+    assert len(set(single.values())) == np.prod(SHAPE)
+    sums = np.array(list(single.values()), np.uint64)
+    some = sums[np.random.default_rng(0).choice(len(sums), 1000, replace=False)]
+    pairs = (some[:, None] + some[None])[np.triu_indices(len(some), 1)]
+    assert len(np.unique(pairs)) == len(pairs)
+    assert len({checksum(pack_mask(mask(seed, 0.5))) for seed in range(200)}) == 200
+
+
+def test_nothing_has_none():
+    assert checksum(EMPTY_MASK) == 0
+
+
+def test_it_is_the_same_everywhere():
+    """Scenes keep it: another number system, byte order or numpy must not change it."""
+    assert f"{checksum(pack_mask(mask(1, 0.5), (1, 2, 3))):016x}" == "9247f391e1a05c0c"
