@@ -12,8 +12,15 @@ from ..errors import FoundationSegError, GeometryError, PromptError
 from ..imaging.geometry import Geometry
 from ..imaging.masks import MaskTable
 from ..prompts.kinds import Prompt
-from ..session.steps import transformed_prompt, transformed_steps
-from ..session.steps_document import mask_keys, parse_steps, prompt_of_entry, prompt_to_entry, step_to_document
+from ..session.steps import (
+    mask_keys,
+    parse_steps,
+    prompt_of_entry,
+    prompt_to_entry,
+    step_to_document,
+    transformed_prompt,
+    transformed_steps,
+)
 from .segment_tags import PREFIX, read_tag, write_tag
 
 ItemT = TypeVar("ItemT")

@@ -15,7 +15,7 @@ import slicer.util
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..folders import user_folder
 from ..imaging.geometry import Geometry
-from ..session.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore_into
+from ..session.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore
 from ..session.segment_history import SegmentHistory
 from ..session.segment_store import Outcome, OverlapPolicy
 from ..session.session import Session
@@ -139,7 +139,7 @@ class LostSession:
 
         They go into the segmentation that is given, else into the one that has such segments and can be written, else
         into a new one. Nothing that is there changes
-        (:func:`FoundationSegLib.session.recovery.restore_into`). A session that is open on these nodes is to be opened
+        (:func:`FoundationSegLib.session.recovery.restore`). A session that is open on these nodes is to be opened
         anew.
 
         Raises:
@@ -155,7 +155,7 @@ class LostSession:
         prompts = SessionPrompts(node, volume_node)
         before = set(store.segment_ids)
         try:
-            ids = restore_into(SegmentHistory(store, prompts), key, OverlapPolicy.PROTECT, self.recovery)
+            ids = restore(SegmentHistory(store, prompts), key, OverlapPolicy.PROTECT, self.recovery)
         except FoundationSegError:
             if segmentation_node is None and not store.segment_ids:
                 remove_node(node)

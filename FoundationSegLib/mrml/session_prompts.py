@@ -13,11 +13,24 @@ from typing import Any
 from ..errors import FoundationSegError, InputError
 from ..imaging.masks import MaskTable
 from ..prompts.kinds import Prompt, bare
-from ..session.segment_store import KeptSteps
+from ..session.segment_store import SavedSegment
 from ..session.segments import SegmentSession
 from ..session.session import Session
-from ..session.steps import ActivePrompt, PromptAdded, PromptMoved, PromptRemoved, SegmentState, Step, Steps, state_of
-from ..session.steps_document import VERSION, mask_keys, parse_steps, step_to_document, steps_to_document
+from ..session.steps import (
+    VERSION,
+    ActivePrompt,
+    PromptAdded,
+    PromptMoved,
+    PromptRemoved,
+    SegmentState,
+    Step,
+    Steps,
+    mask_keys,
+    parse_steps,
+    state_of,
+    step_to_document,
+    steps_to_document,
+)
 from .prompt_nodes import Place
 from .prompt_records import KeptPrompt, PrefixMemo, PromptRecord, grid_setting, recorded_geometry, to_text
 from .scene_prompts import ScenePrompts
@@ -122,24 +135,24 @@ class SessionPrompts:
             raise InputError("the masks of the steps are damaged") from error
         return {**json.loads(record.steps), "masks": masks}
 
-    def write(self, segment_id: str, kept: KeptSteps) -> None:
+    def write(self, segment_id: str, saved: SavedSegment) -> None:
         """See :meth:`PromptStore.write`."""
         self.scene.follow_image()
         before = self.scene.record(segment_id)
         texts = self._texts.get(segment_id)
-        if texts is None or texts.masks is not kept.masks:
-            texts = self._texts[segment_id] = _Texts(kept.masks)
-        written = texts.steps.of(kept.steps)
+        if texts is None or texts.masks is not saved.masks:
+            texts = self._texts[segment_id] = _Texts(saved.masks)
+        written = texts.steps.of(saved.state.steps)
         keys = {key for _, of_step in written for key in of_step}
-        masks = {key: before.masks.get(key) or to_text(kept.masks.to_document([key])[key]) for key in keys}
+        masks = {key: before.masks.get(key) or to_text(saved.masks.to_document([key])[key]) for key in keys}
         steps = ",".join(text for text, _ in written)
         self.scene.set_record(
             segment_id,
             PromptRecord(
-                self._shown(segment_id, kept.now),
-                kept.now.choice.model_id if kept.now.choice is not None else "",
+                self._shown(segment_id, saved.state),
+                saved.state.choice.model_id if saved.state.choice is not None else "",
                 {**before.settings, **self._grid},
-                f'{{"version":{VERSION},"steps":[{steps}],"result":{to_text(kept.result)}}}',
+                f'{{"version":{VERSION},"steps":[{steps}],"result":{to_text(saved.result)}}}',
                 masks,
             ),
         )

@@ -13,7 +13,7 @@ from ..imaging.masks import Edit, SegmentChange
 from ..session.segment_store import NewSegment, OverlapPolicy
 from . import segment_tags
 from .alignment import Alignment
-from .labelmaps import occupied_box
+from .labelmaps import BINARY_LABELMAP, occupied_box
 from .segment_tags import Colour, find_term, generic_colour
 from .segments import SegmentWriter
 from .surfaces import drop_surfaces, has_surfaces
@@ -104,11 +104,23 @@ class SceneStore:
         """See :meth:`SegmentStore.name`."""
         return self._writer.segment(segment_id).GetName() or ""
 
-    def stamp(self, segment_id: str) -> Hashable:
-        """The label map's own address and modification time, and the label in it: Slicer's undo puts in another one."""
-        labelmap = self._writer.labelmap(segment_id)
-        address = labelmap and labelmap.GetAddressAsString("")
-        return address, labelmap and labelmap.GetMTime(), self._writer.segment(segment_id).GetLabelValue()
+    def stamps(self) -> dict[str, Hashable]:
+        """Each label map's own address and modification time, and the label in it: Slicer's undo puts in another one.
+
+        None while the voxels cannot be read; no segment once all of them are gone.
+        """
+        if self.is_gone:
+            return {}
+        if not self.is_readable:
+            return dict.fromkeys(self.segment_ids)
+        stamps: dict[str, Hashable] = {}
+        segmentation = self._segmentation_node.GetSegmentation()
+        for segment_id in segmentation.GetSegmentIDs():
+            segment = segmentation.GetSegment(segment_id)
+            labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+            labels = labelmap and (labelmap.GetAddressAsString(""), labelmap.GetMTime())
+            stamps[segment_id] = labels, segment.GetLabelValue()
+        return stamps
 
     def read(self, segment_id: str, box: Box) -> NDArray[np.bool_]:
         """See :meth:`SegmentStore.read`."""

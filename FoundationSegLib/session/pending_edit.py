@@ -1,183 +1,133 @@
-"""Confirmation edits: actions that no model has answered yet, and answers on their way to the segments."""
+"""Pending edits: prompts that no model has answered yet, and answers on their way to the segments."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PromptError
-from ..imaging.geometry import EMPTY_BOX, Box, Geometry
-from ..imaging.masks import (
-    EMPTY_MASK,
-    Edit,
-    MaskTable,
-    PackedMask,
-    SegmentChange,
-    change_between,
-    cut_out,
-    merge_masks,
-    pack_mask,
-)
-from ..prompts.kinds import WORDS, Prompt, SegmentPrompts, bare
+from ..imaging.geometry import Box, Geometry
+from ..imaging.masks import MaskTable, PackedMask, cut_out
+from ..prompts.kinds import WORDS, BoxPrompt, SegmentPrompts
 from ..prompts.placement import require_inside
-from ..prompts.prompts_file import prompt_to_document
-from ..requests.segmentation import Prediction, PredictRequest, Propagation, SegmentPrediction
-from .plan import Plan, plan
-from .segment_state import Record, RecordState
-from .segment_store import Confirmation, NewSegment, OverlapPolicy, SegmentStore
+from ..requests.segmentation import PredictRequest, Propagation
+from .plan import AnsweredPlan, SegmentPlan, plan_segment, require_box
+from .segment_history import TrackedSegment
+from .segment_store import Confirmation, SegmentStore
 from .steps import (
     ModelChoice,
     PolarityChanged,
     PromptAdded,
     PromptMoved,
+    PromptRemoved,
     PropagateStep,
     RegionStep,
     SeedReason,
+    SeedStep,
     SegmentState,
     SettingsStep,
+    Step,
     Steps,
-    WithheldStep,
-    going_on,
     state_of,
     transformed_steps,
 )
-from .undo_stack import Entry
+
+_ASKING: frozenset[type[Step]] = frozenset({PromptAdded, PromptMoved, PolarityChanged, PropagateStep})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PendingEdit:
-    """Something that was done to one or several segments at once.
+    """What was done to one or several segments at once, and is not written yet.
 
     Attributes:
-        intents: the steps that it means, by the ids of segments.
+        steps: what was done, by the ids of segments.
         choice: the model that is to answer.
-        is_replay: the intents are all steps of the segment, and take the place of those that it has.
+        is_replay: the steps are all steps of the segment, and take the place of those that it has.
         is_asked_again: the replay is not of what was written once, but asks anew: what holds for prompts holds for it.
+        plans: what is to be done for each segment; made by :func:`make_plans`.
     """
 
-    intents: Mapping[str, Steps]
+    steps: Mapping[str, Steps]
     choice: ModelChoice | None
     is_replay: bool = False
     is_asked_again: bool = False
+    plans: tuple[SegmentPlan, ...] = ()
 
     def merged(self, later: "PendingEdit") -> "PendingEdit | None":
         """Both in one, or None where the later one has to wait for the answer to this one."""
         if self.is_replay or later.is_replay or self.choice != later.choice:
             return None
-        for target, steps in self.intents.items():
-            is_done = any(isinstance(step, PropagateStep | RegionStep) for step in steps)
-            if target in later.intents and (is_done or any(isinstance(s, RegionStep) for s in later.intents[target])):
+        for segment_id in self.steps.keys() & later.steps.keys():
+            before, after = set(map(type, self.steps[segment_id])), set(map(type, later.steps[segment_id]))
+            if PropagateStep in before or RegionStep in before | after:
                 return None
-        intents = dict(self.intents)
-        for target, steps in later.intents.items():
-            intents[target] = (*intents.get(target, ()), *steps)
-        return PendingEdit(intents, self.choice)
+        steps = dict(self.steps)
+        for segment_id, more in later.steps.items():
+            steps[segment_id] = (*steps.get(segment_id, ()), *more)
+        return PendingEdit(steps, self.choice)
 
     def transformed(self, matrix: NDArray[np.float64]) -> "PendingEdit":
         """The same with its prompts moved by a (4, 4) matrix in RAS mm."""
-        intents = {target: transformed_steps(steps, matrix) for target, steps in self.intents.items()}
-        return replace(self, intents=intents)
+        steps = {segment_id: transformed_steps(steps, matrix) for segment_id, steps in self.steps.items()}
+        return PendingEdit(steps, self.choice, self.is_replay, self.is_asked_again)
+
+    def after(self, state: SegmentState, segment_id: str) -> SegmentState:
+        """The state of a segment after this edit."""
+        steps = self.steps.get(segment_id, ())
+        return state_of(steps) if self.is_replay and steps else state.after(*steps)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An action on one segment, ready to be asked.
-
-    Attributes:
-        target: the id of the segment.
-        before: its state now.
-        steps: all steps that it will have, and ``after``, what they come to.
-        plan: what is to be asked and done.
-        is_settled: True where the present voxels became the seed just now.
-        keeps_seed: True where the seed is the one that it was.
-    """
-
-    target: str
-    before: RecordState
-    steps: Steps
-    after: SegmentState
-    plan: Plan
-    is_settled: bool
-    keeps_seed: bool
-
-
-def prepare(
-    action: PendingEdit,
-    records: Mapping[str, Record],
+def make_plans(
+    edit: PendingEdit,
+    segments: Mapping[str, TrackedSegment],
     masks: MaskTable,
     geometry: Geometry,
     names: Mapping[str, str],
-) -> tuple[Prepared, ...]:
-    """What an action comes to where the segments stand now.
+) -> tuple[SegmentPlan, ...]:
+    """Plan what an edit comes to where the segments stand now.
 
     Raises:
         InputError: it names a prompt that is not there, or no model was chosen.
         PromptError: a prompt lies outside the image, or there is nothing to propagate.
     """
-    found = []
-    for target, intents in action.intents.items():
-        record = records[target]
-        before = record.state
-        settled: Steps = ()
-        if action.is_replay:
-            steps, after = intents, state_of(intents)
+    plans = []
+    for segment_id, steps in edit.steps.items():
+        segment, settled = segments[segment_id], ()
+        if edit.is_replay:
+            after = state_of(steps)
         else:
-            for step in intents:
-                if isinstance(step, PromptAdded | PromptMoved):
-                    require_inside(step.prompt, geometry)  # models of volumes are asked about slices later, perhaps
-            now = before.standing
-            reason = _reason_to_settle(now, intents, action.choice)
-            if reason is not None:
-                settled = record.seeded(masks, reason).steps[-1:]
-            settings = (SettingsStep(action.choice),) if _needs(now, intents, action.choice) else ()
-            more = (*settled, *settings, *intents)
-            steps, after = (*before.steps, *more), going_on(now, more)
-        made = plan(after, masks, geometry, names[target])
-        found.append(Prepared(target, before, steps, after, made, bool(settled), after.seed == before.standing.seed))
-    return tuple(found)
+            for step in steps:
+                if isinstance(step, PromptAdded | PromptMoved):  # models of volumes are asked about slices later, too
+                    require = require_box if isinstance(step.prompt, BoxPrompt) else require_inside
+                    require(step.prompt, geometry)
+            needs_choice = _needs_choice(segment.state, steps, edit.choice)
+            reason = _reason_to_settle(segment.state, steps, needs_choice)
+            settled = (SeedStep(masks.put(segment.mask()), reason),) if reason is not None else ()
+            settings = (SettingsStep(edit.choice),) if edit.choice is not None and needs_choice else ()
+            after = segment.state.after(*settled, *settings, *steps)
+        name = names[segment_id]
+        plans.append(plan_segment(segment_id, segment.state, after, bool(settled), masks, geometry, name))
+    return tuple(plans)
 
 
-def _needs(now: SegmentState, intents: Steps, choice: ModelChoice | None) -> bool:
-    asks = any(isinstance(step, PromptAdded | PromptMoved | PolarityChanged | PropagateStep) for step in intents)
-    return asks and choice is not None and choice != now.choice
+def _needs_choice(state: SegmentState, steps: Steps, choice: ModelChoice | None) -> bool:
+    """True where another model is asked than before; one is needed, too, to take back prompts that none answered."""
+    kinds = set(map(type, steps))
+    asks = not kinds.isdisjoint(_ASKING) or (state.choice is None and PromptRemoved in kinds)
+    return asks and choice is not None and choice != state.choice
 
 
-def _reason_to_settle(now: SegmentState, intents: Steps, choice: ModelChoice | None) -> SeedReason | None:
+def _reason_to_settle(state: SegmentState, steps: Steps, needs_choice: bool) -> SeedReason | None:
     """Why the present voxels have to become the seed before the next steps; None where they need not."""
-    if not now.is_computed:
+    if not state.is_computed:
         return None
-    if any(isinstance(step, RegionStep) for step in intents) or now.region is not None:
+    kinds = set(map(type, steps))
+    if RegionStep in kinds or state.region is not None:
         return "region"
-    if _needs(now, intents, choice):
+    if needs_choice:
         return "model"
-    if now.propagation is not None or any(isinstance(step, PropagateStep) for step in intents):
-        return "propagated"
-    return None
-
-
-@dataclass(slots=True)
-class Batch:
-    """What is asked in one request.
-
-    Attributes:
-        actions: what it is for.
-        prepared: the segments of each of them.
-        request: what the model is asked; None where nothing has to be asked.
-    """
-
-    actions: tuple[PendingEdit, ...]
-    prepared: tuple[tuple[Prepared, ...], ...]
-    request: PredictRequest | None = None
-    asked: tuple[str, ...] = field(default=())
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """All segments, in order."""
-        return tuple(one.target for action in self.prepared for one in action)
+    return "propagated" if state.propagation is not None or PropagateStep in kinds else None
 
 
 # The last are the segments that are asked by words: classes that are asked together share no voxel, so that the answer
@@ -185,223 +135,86 @@ class Batch:
 Signature = tuple[ModelChoice, Propagation | None, Box | None, tuple[str, ...]]
 
 
-def signature(prepared: Sequence[Prepared]) -> Signature | None:
-    """What actions must have in common to be asked together; None for one that asks nothing.
+def signature(plans: Sequence[SegmentPlan]) -> Signature | None:
+    """The part of a request that edits must have in common to be asked together; None for one that asks nothing.
 
     Raises:
-        PromptError: the segments of one action cannot be asked together.
+        PromptError: the segments of one edit cannot be asked together.
     """
-    asked = [one.plan for one in prepared if one.plan.prompts]
-    words = tuple(one.target for one in prepared if any(isinstance(p, WORDS) for p in one.plan.prompts))
-    found = {(one.choice, one.propagation, one.seen, words) for one in asked if one.choice is not None}
+    found: set[Signature] = set()
+    asking = [plan for plan in plans if plan.prompts]
+    words = tuple([plan.segment_id for plan in asking if not {*map(type, plan.prompts)}.isdisjoint(WORDS)])
+    for plan in asking:
+        if plan.after.choice is not None:
+            found.add((plan.after.choice, plan.propagation, plan.seen, words))
     if len(found) > 1:
-        what = "propagated differently" if len({one.propagation for one in asked}) > 1 else "seen in different regions"
-        raise PromptError(f"segments that are {what} cannot be asked together: do one after the other")
-    return next(iter(found), None)
+        is_propagated = len({propagation for _, propagation, _, _ in found}) > 1
+        difference = "propagated differently" if is_propagated else "seen in different regions"
+        raise PromptError(f"segments that are {difference} cannot be asked together: do one after the other")
+    return found.pop() if found else None
 
 
-def ask(batch: Batch, request_id: int, volume_key: str, names: Mapping[str, str]) -> Batch:
-    """The batch with its request."""
-    asked = [one for action in batch.prepared for one in action if one.plan.prompts]
-    if not asked:
-        return batch
-    choice = asked[0].plan.choice
-    segments = tuple(SegmentPrompts(names[one.target], one.plan.prompts) for one in asked)
-    request = PredictRequest(
+def make_request(
+    plans: Sequence[SegmentPlan], request_id: int, volume_key: str, names: Mapping[str, str]
+) -> PredictRequest | None:
+    """The request of plans that have one signature; None where nothing has to be asked."""
+    asking = [plan for plan in plans if plan.prompts]
+    if not asking:
+        return None
+    choice = asking[0].after.choice
+    return PredictRequest(
         request_id,
         choice.model_id if choice else "",
         volume_key,
-        segments,
+        tuple([SegmentPrompts(names[plan.segment_id], plan.prompts) for plan in asking]),
         choice.intensity if choice else "auto",
-        asked[0].plan.propagation,
-        asked[0].plan.seen,
+        asking[0].propagation,
+        asking[0].seen,
     )
-    return Batch(batch.actions, batch.prepared, request, tuple(one.target for one in asked))
 
 
-def request_names(targets: Iterable[str], store: SegmentStore) -> Mapping[str, str]:
+def request_names(segment_ids: Iterable[str], store: SegmentStore) -> dict[str, str]:
     """Names for a request, each once and none empty: what the user calls segments need be neither."""
-    found: dict[str, str] = {}
-    for target in targets:
-        name = plain = store.name(target).replace("\0", "").strip() or "Segment"
+    names: dict[str, str] = {}
+    for segment_id in segment_ids:
+        name = plain = store.name(segment_id).replace("\0", "").strip() or "Segment"
         number = 1
-        while name in found.values():
+        while name in names.values():
             number += 1
             name = f"{plain} ({number})"
-        found[target] = name
-    return found
+        names[segment_id] = name
+    return names
 
 
-_CORRECTING = (PromptAdded, PolarityChanged, PropagateStep)
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """An answer put together with what is there.
-
-    Attributes:
-        prepared: what it answers.
-        answer: the model's answer; an empty one where nothing was asked.
-        change: what it comes to.
-        reach: the box outside which the segment will be its seed.
-    """
-
-    prepared: Prepared
-    answer: SegmentPrediction
-    change: SegmentChange
-    reach: Box
-
-
-def compute(one: Prepared, answer: SegmentPrediction, store: SegmentStore, records: Mapping[str, Record]) -> Computed:
-    """What an answer would change. Looks only where the segment may differ from what it is now."""
-    combination = one.plan.combination
-    reach = combination.reach(answer.mask)
-    record, box = records[one.target], reach
-    if record.state is not one.before or not (one.is_settled or one.keeps_seed):
-        box = reach.union(combination.seed.box).union(record.known.mask().box)
-    elif one.keeps_seed:
-        box = reach.union(one.before.reach)
-    present, wanted = store.read(one.target, box), combination.result(answer.mask, box)
-    return Computed(one, answer, change_between(present, wanted, box.start_kji), reach)
-
-
-def renewed(computed: Computed, store: SegmentStore, records: Mapping[str, Record]) -> Computed:
-    """The same where a neighbour, written just before, took voxels of the segment: they are wanted back."""
-    target = computed.prepared.target
-    if records[target].state is computed.prepared.before:
-        return computed
-    return compute(computed.prepared, computed.answer, store, records)
-
-
-def warning(
-    action: PendingEdit, computed: Sequence[Computed], records: Mapping[str, Record], masks: MaskTable, ask_above: float
+def confirmation_of(
+    edit: PendingEdit,
+    answers: Sequence[AnsweredPlan],
+    segments: Mapping[str, TrackedSegment],
+    masks: MaskTable,
+    ask_above: float,
 ) -> Confirmation | None:
-    """What to ask before writing; None where nothing has to be asked."""
-    share, by_hand, changes = 0.0, 0, {}
-    for one in computed:
-        target = one.prepared.target
-        changes[target] = one.change
-        asked_for = _asked_for(action, target)
-        if asked_for == "nothing":
-            continue
-        if asked_for == "all":
-            share = max(share, one.change.lost.voxels / max(1, records[target].known.voxels))
-        keys = dict.fromkeys((*one.prepared.before.standing.hand, *one.prepared.after.hand))
-        hand = [masks.get(key) for key in keys]
-        by_hand += sum(_common(one.change.gained, mask) + _common(one.change.lost, mask) for mask in hand)
-    return Confirmation(changes, share, by_hand) if share > ask_above or by_hand else None
+    """The question before writing; None where nothing has to be asked.
 
-
-def _asked_for(action: PendingEdit, target: str) -> Literal["nothing", "hand", "all"]:
-    """What to ask for before: a prompt that is moved takes its effect along, which nobody has to be asked for."""
-    if action.is_replay:
-        return "all" if action.is_asked_again else "nothing"
-    steps = action.intents[target]
-    if any(isinstance(step, _CORRECTING) for step in steps):
-        return "all"
-    return "hand" if any(isinstance(step, PromptMoved) for step in steps) else "nothing"
-
-
-def _common(one: PackedMask, other: PackedMask) -> int:
-    box = one.box.intersection(other.box)
-    return 0 if box.is_empty else int(np.count_nonzero(cut_out(one, box) & cut_out(other, box)))
-
-
-@dataclass(slots=True)
-class Writing:
-    """One action as it is written: what is kept for undoing it, and what is told of it.
-
-    ``created`` are the segments that were made for it.
+    A prompt that is moved takes its effect along, and what is written once more was agreed on: of these, only voxels
+    that were drawn by hand are asked for, or nothing.
     """
-
-    store: SegmentStore
-    records: dict[str, Record]
-    masks: MaskTable
-    edits: list[Edit] = field(default_factory=list)
-    before: dict[str, RecordState] = field(default_factory=dict)
-    after: dict[str, RecordState] = field(default_factory=dict)
-    changes: dict[str, tuple[SegmentChange, ...]] = field(default_factory=dict)
-    created: dict[str, NewSegment] = field(default_factory=dict)
-
-    @property
-    def entry(self) -> Entry[RecordState]:
-        """What the history keeps."""
-        return Entry(tuple(self.edits), self.before, self.after, self.created)
-
-    def write(self, one: Computed, policy: OverlapPolicy, provenance: Mapping[str, str] | None) -> str:
-        """Write a segment and follow what that did to others; returns the segment's id.
-
-        Raises:
-            InputError: the segment is locked; nothing is written then.
-        """
-        segment_id = one.prepared.target
-        edit = self.store.write(segment_id, one.change, policy)
-        self._follow(edit)
-        state = replace(
-            self.records[segment_id].state, steps=one.prepared.steps, standing=one.prepared.after, reach=one.reach
-        )
-        withheld = self._withheld(one, edit.changes.get(segment_id, SegmentChange()))
-        if withheld is not None:
-            state = state.with_steps(withheld)
-        if provenance is not None:
-            state = replace(state, provenance=provenance)
-        self._set(segment_id, state)
-        for other in edit.changes.keys() - {segment_id}:
-            if other in self.records:
-                seeded = self.records[other].seeded(self.masks, "neighbour")
-                self._set(other, replace(seeded, reach=EMPTY_BOX))
-        return segment_id
-
-    def _set(self, segment_id: str, state: RecordState) -> None:
-        self.before.setdefault(segment_id, self.records[segment_id].state)
-        self.after[segment_id] = self.records[segment_id].state = state
-
-    def _follow(self, edit: Edit) -> None:
-        if edit.changes:
-            self.edits.append(edit)
-        follow(edit, self.records)
-        for segment_id, change in edit.changes.items():
-            self.changes[segment_id] = (*self.changes.get(segment_id, ()), change)
-
-    def _withheld(self, one: Computed, real: SegmentChange) -> WithheldStep | None:
-        """What of the wanted change was kept back, with what a replay kept back already; None if nothing was."""
-        denied = _missing(one.change.gained, real.gained)
-        retained = _missing(one.change.lost, real.lost)
-        if denied.box.is_empty and retained.box.is_empty:
-            return None
-        combination = one.prepared.plan.combination
-        keys = (merge_masks((denied, combination.denied)), merge_masks((retained, combination.retained)))
-        return WithheldStep(*(self.masks.put(mask) for mask in keys))
+    share, by_hand = 0.0, 0
+    for answered in answers:
+        plan, change = answered.plan, answered.change
+        kinds = set(map(type, edit.steps[plan.segment_id]))
+        is_correction = not kinds.isdisjoint({PromptAdded, PolarityChanged, PropagateStep})
+        asks_for_all = edit.is_asked_again if edit.is_replay else is_correction
+        if asks_for_all:
+            share = max(share, change.lost.voxels / max(1, segments[plan.segment_id].voxels))
+        if asks_for_all or (not edit.is_replay and PromptMoved in kinds):
+            for key in dict.fromkeys((*plan.before.hand, *plan.after.hand)):
+                drawn = masks.get(key)
+                by_hand += _common(change.gained, drawn) + _common(change.lost, drawn)
+    if share <= ask_above and not by_hand:
+        return None
+    return Confirmation({answered.plan.segment_id: answered.change for answered in answers}, share, by_hand)
 
 
-def follow(edit: Edit, records: Mapping[str, Record]) -> None:
-    """Have the records know what an edit did."""
-    for segment_id, change in edit.changes.items():
-        if segment_id in records:
-            records[segment_id].known.take(change)
-
-
-def _missing(wanted: PackedMask, real: PackedMask) -> PackedMask:
-    if wanted is real or wanted.voxels == real.voxels:
-        return EMPTY_MASK
-    return pack_mask(cut_out(wanted, wanted.box) & ~cut_out(real, wanted.box), wanted.box.start_kji)
-
-
-def provenance_of(prediction: Prediction, one: Prepared, version: str) -> dict[str, str]:
-    """Where a predicted segment comes from, by the names of :data:`~.segment_store.PROVENANCE`."""
-    checkpoint = prediction.checkpoint
-    found = {
-        "Model": checkpoint.model_id,
-        "Repository": checkpoint.source,
-        "Revision": checkpoint.revision,
-        "SHA256": checkpoint.sha256,
-        "Prompts": f"[{', '.join(_prompt_text(bare(held.prompt)) for held in one.after.prompts)}]",
-        "Intensity": json.dumps(dict(prediction.intensity)),
-    }
-    return found | ({"Version": version} if version else {})
-
-
-@lru_cache(maxsize=1024)
-def _prompt_text(prompt: Prompt) -> str:
-    """A prompt without voxels as JSON text: a segment's are written again after each change."""
-    return json.dumps(prompt_to_document(prompt))
+def _common(mask: PackedMask, other: PackedMask) -> int:
+    box = mask.box.intersection(other.box)
+    return 0 if box.is_empty else int(np.count_nonzero(cut_out(mask, box) & cut_out(other, box)))

@@ -1,6 +1,7 @@
-"""The plan: from the steps of a segment to the request now, and how its answer is combined with the voxels."""
+"""The plan of an edit: what a model is asked, and how its answer is put together with the voxels that are there."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from ..imaging.masks import (
     EMPTY_MASK,
     MaskTable,
     PackedMask,
+    SegmentChange,
     boxes_by_slice,
     connected_part,
     cut_out,
@@ -22,12 +24,12 @@ from ..imaging.masks import (
 from ..prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 from ..prompts.placement import place_box, prompt_positions, slice_axis, slice_number
 from ..prompts.regions import Region, inside_region, is_within_reach, seen_box, slab
-from ..requests.segmentation import Propagation
-from .steps import ModelChoice, SegmentState
+from ..requests.segmentation import Propagation, SegmentPrediction
+from .steps import ModelChoice, SegmentState, WithheldStep
 
 
 @dataclass(frozen=True, slots=True)
-class Combination:
+class AnswerMerge:
     """What an answer is put together with, and where it counts.
 
     Attributes:
@@ -60,25 +62,28 @@ class Combination:
 
     def reach(self, answer: PackedMask) -> Box:
         """The box outside which the result is the seed."""
-        box = answer.box.union(self.denied.box).union(self.retained.box)
+        box = answer.box
+        for mask in (self.denied, self.retained, *self.erased_parts):
+            if mask is not EMPTY_MASK:
+                box = box.union(mask.box)
         if self.replaces or self.ground != self.seed:
             return box.union(self.seed.box).union(self.ground.box)
-        for erased in self.erased:
-            box = box.union(erased.intersection(self.seed.box))
-        for part in self.erased_parts:
-            box = box.union(part.box)
+        if self.seed is not EMPTY_MASK:
+            for erased in self.erased:
+                box = box.union(erased.intersection(self.seed.box))
         return box
 
     def result(self, answer: PackedMask, box: Box) -> NDArray[np.bool_]:
         """The segment in a box of the volume: a new (K, J, I) boolean array of the shape of the box."""
         new = cut_out(answer, box)
-        if not self.replaces and not self.ground.box.intersection(box).is_empty:
+        if not self.replaces and self.ground is not EMPTY_MASK:
             new |= cut_out(self.ground, box) & ~self._erasable(answer, box)
         if self.zone is not None or self.kept or self.region is not None:
             np.copyto(new, cut_out(self.seed, box), where=~self._counting(box))
-        if not self.denied.box.is_empty:
+        if self.denied is not EMPTY_MASK:
             new &= ~cut_out(self.denied, box)
-        lay_in(self.retained, new, box)
+        if self.retained is not EMPTY_MASK:
+            lay_in(self.retained, new, box)
         return new
 
     def _erasable(self, answer: PackedMask, box: Box) -> NDArray[np.bool_]:
@@ -101,50 +106,72 @@ class Combination:
         return counting
 
 
-_SEED_FILE = "seed"  # mask prompts name a file; this one was never in any
-
-
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done for a segment.
+class SegmentPlan:
+    """What is to be done for a segment. It holds while the segment is in the state that it was made for.
 
     Attributes:
+        segment_id: the segment.
+        before: its state now.
+        after: its state once the answer is written.
+        is_settled: True where the present voxels became the seed just now.
         prompts: what a model is asked, in order; none where the answer is known to be empty.
-        choice: which model; None only where nothing is asked.
         propagation: how it is carried on.
-        combination: what the answer is put together with.
         seen: the box of the image that the model sees; None for all of it.
+        merge: what the answer is put together with.
     """
 
-    prompts: tuple[Prompt, ...]
-    choice: ModelChoice | None
-    propagation: Propagation | None
-    combination: Combination
+    segment_id: str
+    before: SegmentState
+    after: SegmentState
+    is_settled: bool
+    merge: AnswerMerge
+    prompts: tuple[Prompt, ...] = ()
+    propagation: Propagation | None = None
     seen: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What a prompt speaks of in a model of slices: slices across an axis, and the part of them that it names."""
+class AnsweredPlan:
+    """An answer put together with what is there.
 
-    axis: Axis
-    slices: range
-    box: Box
-    is_flat: bool
-    is_box: bool = False
+    Attributes:
+        plan: what it answers.
+        answer: the model's answer; an empty one where nothing was asked.
+        change: what it comes to.
+        reach: the box outside which the segment will be its seed.
+    """
 
-    def meets(self, other: "_Place") -> bool:
-        return self.axis == other.axis and bool(
-            range(max(self.slices.start, other.slices.start), min(self.slices.stop, other.slices.stop))
+    plan: SegmentPlan
+    answer: SegmentPrediction
+    change: SegmentChange
+    reach: Box
+
+    def withheld(self, real: SegmentChange, masks: MaskTable) -> WithheldStep | None:
+        """What of the change was kept back, with what a replay kept back already; None if nothing was."""
+        denied, retained = _missing(self.change.gained, real.gained), _missing(self.change.lost, real.lost)
+        if denied is EMPTY_MASK and retained is EMPTY_MASK:
+            return None
+        merge = self.plan.merge
+        return WithheldStep(
+            masks.put(merge_masks((denied, merge.denied))), masks.put(merge_masks((retained, merge.retained)))
         )
 
 
-def plan(now: SegmentState, masks: MaskTable, geometry: Geometry, name: str) -> Plan:
-    """What a model is asked now, and what its answer is put together with.
+def plan_segment(
+    segment_id: str,
+    before: SegmentState,
+    after: SegmentState,
+    is_settled: bool,
+    masks: MaskTable,
+    geometry: Geometry,
+    name: str,
+) -> SegmentPlan:
+    """Find out what a model is asked, and what its answer is put together with.
 
     Args:
-        now: where the segment stands.
-        masks: what its steps refer to.
+        segment_id, before, after, is_settled: see :class:`SegmentPlan`.
+        masks: what the steps refer to.
         geometry: the image.
         name: what the segment is called in the request.
 
@@ -152,32 +179,36 @@ def plan(now: SegmentState, masks: MaskTable, geometry: Geometry, name: str) -> 
         PromptError: a prompt lies outside the image, or there is nothing to propagate.
         InputError: no model was chosen.
     """
-    seed = masks.get(now.seed)
-    touching = tuple(held.prompt for held in now.prompts if held.is_live) + now.vacated
-    rest = Combination(
+    seed = masks.get(after.seed)
+    live = after.live_prompts
+    merge = AnswerMerge(
         geometry,
         seed,
         seed,
-        region=now.region,
-        anchors=touching or tuple(held.prompt for held in now.prompts),
-        denied=masks.get(now.denied),
-        retained=masks.get(now.retained),
+        region=after.region,
+        anchors=(*live, *after.vacated) or tuple([active.prompt for active in after.prompts]),
+        denied=masks.get(after.denied),
+        retained=masks.get(after.retained),
     )
-    if not now.is_computed:
-        return Plan((), now.choice, None, rest)
-    if now.choice is None:
-        raise InputError("no model was chosen: choose one before prompting")
-    if now.choice.region is None:
-        return _asked(now, now.choice, masks, rest, name)
-    live = tuple(held.prompt for held in now.prompts if held.is_live)
-    seen = seen_box(now.choice.region, live or tuple(held.prompt for held in now.prompts), geometry)
+    plan = SegmentPlan(segment_id, before, after, is_settled, merge)
+    if not after.is_computed:
+        return plan
+    if after.choice is None:
+        if live or after.propagation is not None:
+            raise InputError("no model was chosen: choose one before prompting")
+        return plan  # prompts of another image were taken back; what they added stays
+    if after.choice.region is None:
+        return _asking(plan, after, after.choice, masks, name)
+    seen = seen_box(after.choice.region, live or tuple([active.prompt for active in after.prompts]), geometry)
     # What was settled beyond what the model sees now stays as it is.
-    there = tuple(held for held in now.prompts if held.is_live or is_within_reach(held.prompt, seen, geometry))
-    made = _asked(replace(now, prompts=there), now.choice, masks, rest, name)
-    zone = made.combination.zone
-    zone = seen if zone is None else zone.intersection(seen)
-    prompts = tuple(part for prompt in made.prompts for part in _seen_part(prompt, seen))
-    return replace(made, prompts=prompts, combination=replace(made.combination, zone=zone), seen=seen)
+    near = [active for active in after.prompts if active.is_live or is_within_reach(active.prompt, seen, geometry)]
+    plan = _asking(plan, replace(after, prompts=tuple(near)), after.choice, masks, name)
+    zone = seen if plan.merge.zone is None else plan.merge.zone.intersection(seen)
+    prompts = tuple(part for prompt in plan.prompts for part in _seen_part(prompt, seen))
+    return replace(plan, prompts=prompts, merge=replace(plan.merge, zone=zone), seen=seen)
+
+
+_SEED_FILE = "seed"  # mask prompts name a file; this one was never in any
 
 
 def _seen_part(prompt: Prompt, seen: Box) -> tuple[Prompt, ...]:
@@ -188,90 +219,122 @@ def _seen_part(prompt: Prompt, seen: Box) -> tuple[Prompt, ...]:
     return () if part.box.is_empty else (replace(prompt, voxels=part),)
 
 
-def _asked(now: SegmentState, choice: ModelChoice, masks: MaskTable, rest: Combination, name: str) -> Plan:
-    if now.propagation is not None:
-        ground = masks.get(now.ground)
-        return _propagating(now, choice, now.propagation, masks, replace(rest, ground=ground), name)
+def _asking(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, masks: MaskTable, name: str) -> SegmentPlan:
+    if state.propagation is not None:
+        merge = replace(plan.merge, ground=masks.get(state.ground))
+        return _propagating(replace(plan, merge=merge), state, choice, state.propagation, masks, name)
     if choice.in_3d:
-        return _in_3d(now, choice, rest, name)
-    return _on_slices(now, choice, masks, rest, name)
+        return _in_volume(plan, state, choice, name)
+    return _on_slices(plan, state, choice, masks, name)
 
 
-def _in_3d(now: SegmentState, choice: ModelChoice, rest: Combination, name: str) -> Plan:
+def _in_volume(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, name: str) -> SegmentPlan:
     """A model of volumes is shown the seed and asked what came after it; one that takes none can only add to it."""
-    live = tuple(held.prompt for held in now.prompts if held.is_live)
-    if choice.sees_seed and not rest.seed.box.is_empty:
-        prompts = (_seed_prompt(rest.seed, name), *live) if live else ()
-        return Plan(prompts, choice, None, replace(rest, replaces=bool(live)))
-    prompts = tuple(held.prompt for held in now.prompts) if live else ()
-    return Plan(prompts, choice, None, rest)
+    live, seed = state.live_prompts, plan.merge.seed
+    if not live:
+        return plan
+    if choice.sees_seed and not seed.box.is_empty:
+        return replace(plan, prompts=(_seed_prompt(seed, name), *live), merge=replace(plan.merge, replaces=True))
+    return replace(plan, prompts=tuple([active.prompt for active in state.prompts]))
 
 
-def _on_slices(now: SegmentState, choice: ModelChoice, masks: MaskTable, rest: Combination, name: str) -> Plan:
+def _on_slices(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, masks: MaskTable, name: str) -> SegmentPlan:
     """A model of slices is asked what is live, and what was settled on the same slices."""
-    geometry = rest.geometry
-    fresh = [held.prompt for held in now.prompts if held.is_live]
-    places = [place for prompt in (*fresh, *now.vacated) if (place := _place(prompt, geometry)) is not None]
-    asked = tuple(
-        held.prompt
-        for held in now.prompts
-        if held.is_live or ((own := _place(held.prompt, geometry)) and any(own.meets(place) for place in places))
+    geometry, seed = plan.merge.geometry, plan.merge.seed
+    fresh = (*state.live_prompts, *state.vacated)
+    parts = [part for prompt in fresh if (part := _slice_part(prompt, geometry)) is not None]
+    prompts = []
+    for active in state.prompts:
+        if active.is_live or ((own := _slice_part(active.prompt, geometry)) and any(own.meets(part) for part in parts)):
+            prompts.append(active.prompt)
+    if not prompts:
+        return plan
+    pointed_at = [] if seed.box.is_empty else _pointed_at(fresh, seed, geometry)
+    shown = [part for part, axis in pointed_at if axis == "k"] if choice.sees_seed else []
+    if shown:
+        prompts.insert(0, _seed_prompt(merge_masks(shown), name))
+    merge = replace(
+        plan.merge,
+        erased=tuple([part.box for part in parts if part.is_box]),
+        erased_parts=tuple([part for part, _ in pointed_at]),
+        kept=_kept(state, masks, geometry, parts) if state.hand else (),
     )
-    if not asked:
-        return Plan((), choice, None, rest)
-    parts = _pointed_at((*fresh, *now.vacated), rest.seed, geometry)
-    shown = [part for part, axis in parts if axis == "k"] if choice.sees_seed else []
-    prompts = (_seed_prompt(merge_masks(shown), name), *asked) if shown else asked
-    boxes = tuple(place.box for place in places if place.is_box)
-    kept = _kept(now, masks, geometry, {place.axis for place in places if place.is_box}, places)
-    erased_parts = tuple(part for part, _ in parts)
-    return Plan(prompts, choice, None, replace(rest, erased=boxes, erased_parts=erased_parts, kept=kept))
+    return replace(plan, prompts=tuple(prompts), merge=merge)
 
 
 def _propagating(
-    now: SegmentState, choice: ModelChoice, propagation: Propagation, masks: MaskTable, rest: Combination, name: str
-) -> Plan:
+    plan: SegmentPlan,
+    state: SegmentState,
+    choice: ModelChoice,
+    propagation: Propagation,
+    masks: MaskTable,
+    name: str,
+) -> SegmentPlan:
     """All prompts are carried on; slices that were corrected stay, and where masks are taken, start the walk, too."""
-    geometry = rest.geometry
-    places = {held.key: _place(held.prompt, geometry) for held in now.prompts}
-    axis = next((place.axis for place in places.values() if place is not None), "k")
-    fresh = {index for held in now.prompts if held.is_live for index in _flat_slices(places[held.key], axis)}
-    settled = {index for held in now.prompts if not held.is_live for index in _flat_slices(places[held.key], axis)}
-    drawn = {index for key in now.hand for index in touched_slices(masks.get(key), axis)} - fresh
+    geometry = plan.merge.geometry
+    parts = {active.key: _slice_part(active.prompt, geometry) for active in state.prompts}
+    axis = next((part.axis for part in parts.values() if part is not None), "k")
+    flat = {key: _flat_slices(part, axis) for key, part in parts.items()}
+    fresh = {index for active in state.prompts if active.is_live for index in flat[active.key]}
+    settled = {index for active in state.prompts if not active.is_live for index in flat[active.key]}
+    drawn = {index for key in state.hand for index in touched_slices(masks.get(key), axis)} - fresh
     span = range(propagation.start or 0, propagation.stop or geometry.shape_kji[array_axis(axis)])
     anchors: list[Prompt] = []
     if choice.takes_masks and axis == "k":
         anchors = [
             _seed_prompt(part, name)
             for index in sorted(drawn & set(span))
-            if not (part := _cut(rest.seed, slab(axis, index, index + 1, geometry))).box.is_empty
+            if not (part := _cut(plan.merge.seed, slab(axis, index, index + 1, geometry))).box.is_empty
         ]
     replaced = drawn if anchors else set()
-    prompts = tuple(held.prompt for held in now.prompts if not set(_flat_slices(places[held.key], axis)) & replaced)
+    prompts = tuple(active.prompt for active in state.prompts if not set(flat[active.key]) & replaced)
     if not prompts and not anchors:
         raise PromptError("there is nothing to propagate: prompt a slice, or correct one by hand, first")
     kept = tuple(slab(axis, index, index + 1, geometry) for index in sorted(drawn | (settled - fresh)))
     zone = slab(axis, span.start, span.stop, geometry)
-    return Plan((*anchors, *prompts), choice, propagation, replace(rest, around=axis, zone=zone, kept=kept))
+    merge = replace(plan.merge, around=axis, zone=zone, kept=kept)
+    return replace(plan, prompts=(*anchors, *prompts), propagation=propagation, merge=merge)
 
 
-def _place(prompt: Prompt, geometry: Geometry) -> _Place | None:
-    """What a prompt speaks of on slices; None where that is not told by slices: texts, masks, oblique planes."""
-    if isinstance(prompt, BoxPrompt):
-        placed = place_box(prompt, geometry)
-        return _Place(placed.axis, placed.slices, placed.box, placed.is_2d, is_box=True)
-    if not isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
-        return None
+@dataclass(frozen=True, slots=True)
+class _SlicePart:
+    """What a prompt speaks of in a model of slices: slices across an axis, and the part of them that it names."""
+
+    axis: Axis
+    slices: range
+    box: Box
+    is_flat: bool
+    is_box: bool = False
+
+    def meets(self, other: "_SlicePart") -> bool:
+        starts, stops = (self.slices.start, other.slices.start), (self.slices.stop, other.slices.stop)
+        return self.axis == other.axis and max(starts) < min(stops)
+
+
+def require_box(prompt: BoxPrompt, geometry: Geometry) -> None:
+    """Make sure that a box lies in the image. Raises as :func:`~FoundationSegLib.prompts.placement.place_box`."""
+    if _slice_part(prompt, geometry) is None:
+        place_box(prompt, geometry)
+
+
+@lru_cache(maxsize=4096)  # a prompt is placed once, however often it is asked again with others
+def _slice_part(prompt: Prompt, geometry: Geometry) -> _SlicePart | None:
+    """Find the slices of a prompt; None for texts, masks, oblique planes, and what lies outside, as after cropping."""
     try:
-        axis = slice_axis(prompt)
-        index = slice_number(prompt_positions(prompt), axis, geometry)
+        if isinstance(prompt, BoxPrompt):
+            placed = place_box(prompt, geometry)
+            return _SlicePart(placed.axis, placed.slices, placed.box, placed.is_2d, is_box=True)
+        if isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
+            axis = slice_axis(prompt)
+            index = slice_number(prompt_positions(prompt), axis, geometry)
+            return _SlicePart(axis, range(index, index + 1), slab(axis, index, index + 1, geometry), is_flat=True)
     except PromptError:
-        return None
-    return _Place(axis, range(index, index + 1), slab(axis, index, index + 1, geometry), is_flat=True)
+        pass
+    return None
 
 
-def _flat_slices(place: _Place | None, axis: Axis) -> tuple[int, ...]:
-    return tuple(place.slices) if place is not None and place.is_flat and place.axis == axis else ()
+def _flat_slices(part: _SlicePart | None, axis: Axis) -> tuple[int, ...]:
+    return tuple(part.slices) if part is not None and part.is_flat and part.axis == axis else ()
 
 
 def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, geometry: Geometry) -> list[tuple[PackedMask, Axis]]:
@@ -279,26 +342,25 @@ def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, geometry: Geometr
 
     A prompt beside all that is there says nothing against it: its answer adds.
     """
-    found = []
+    parts = []
     for prompt in prompts:
-        place = None if isinstance(prompt, BoxPrompt) else _place(prompt, geometry)
-        if place is not None and not seed.box.is_empty:
+        on_slice = None if isinstance(prompt, BoxPrompt) else _slice_part(prompt, geometry)
+        if on_slice is not None:
             positions = [tuple(index[::-1]) for index in geometry.nearest_voxel(prompt_positions(prompt)).tolist()]
-            part = connected_part(seed, place.box, positions)
+            part = connected_part(seed, on_slice.box, positions)
             if not part.box.is_empty:
-                found.append((part, place.axis))
-    return found
+                parts.append((part, on_slice.axis))
+    return parts
 
 
-def _kept(
-    now: SegmentState, masks: MaskTable, geometry: Geometry, axes: set[Axis], places: list[_Place]
-) -> tuple[Box, ...]:
+def _kept(state: SegmentState, masks: MaskTable, geometry: Geometry, parts: list[_SlicePart]) -> tuple[Box, ...]:
     """Slices corrected by hand which a box reaches that was not drawn on them."""
     kept = []
-    for axis in [axis for axis in AXES if axis in axes]:
-        prompted = {index for place in places for index in _flat_slices(place, axis)}
-        drawn = {index for key in now.hand for index in touched_slices(masks.get(key), axis)}
-        kept += [slab(axis, index, index + 1, geometry) for index in sorted(drawn - prompted)]
+    for axis in AXES:
+        if any(part.is_box and part.axis == axis for part in parts):
+            prompted = {index for part in parts for index in _flat_slices(part, axis)}
+            drawn = {index for key in state.hand for index in touched_slices(masks.get(key), axis)}
+            kept += [slab(axis, index, index + 1, geometry) for index in sorted(drawn - prompted)]
     return tuple(kept)
 
 
@@ -311,3 +373,10 @@ def _cut(mask: PackedMask, box: Box) -> PackedMask:
 
 def _seed_prompt(mask: PackedMask, name: str) -> MaskPrompt:
     return MaskPrompt(_SEED_FILE, name, voxels=mask)
+
+
+def _missing(whole: PackedMask, part: PackedMask) -> PackedMask:
+    """The voxels of a mask that are not in a part of it."""
+    if whole is part or whole == part:
+        return EMPTY_MASK
+    return pack_mask(whole.unpack() & ~cut_out(part, whole.box), whole.box.start_kji)

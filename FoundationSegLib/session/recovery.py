@@ -1,4 +1,4 @@
-"""What a crash would lose: the steps and the voxels of the segments, in one folder, restored onto the same image.
+"""Recovery after a crash: the steps and the voxels of the segments, in one folder, restored onto the same image.
 
 The folder holds no name, path or patient field of the image: it is found by the image's fingerprint.
 """
@@ -17,12 +17,10 @@ from ..errors import InputError, OutputError
 from ..folders import Locked, locked
 from ..imaging.masks import MaskTable, PackedMask
 from ..prompts.kinds import MaskPrompt
-from .segment_history import SegmentHistory
-from .segment_state import Record, RecordState
+from .segment_history import SegmentHistory, TrackedSegment
 from .segment_store import NewSegment, Outcome, OverlapPolicy, SegmentEdited
 from .session import Session
-from .steps import PromptAdded, PromptMoved, Step, Steps
-from .steps_document import parse_steps, steps_to_document
+from .steps import PromptAdded, PromptMoved, SegmentState, Step, parse_steps, state_of, steps_to_document
 
 VERSION = 1
 _ENDING = ".recovery.json"
@@ -56,7 +54,7 @@ class RecoveryFile:
     _alive: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def note(self, session: Session, outcome: Outcome) -> bool:
-        """Be told of what happens in the session (``on_outcome``); writes when enough has. True if it wrote.
+        """Take note of what happens in the session (``on_outcome``); writes when enough has. True if it wrote.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -75,7 +73,7 @@ class RecoveryFile:
             OutputError: the folder cannot be written.
         """
         self._changes = 0
-        if session.history.store.is_gone:
+        if session.is_gone:
             return
         path = self.folder / f"{self._name}{_ENDING}"
         temporary = path.with_suffix(".tmp")
@@ -110,17 +108,17 @@ class RecoveryFile:
         """The file's text. Of segments that did not change since the last time it is at hand."""
         head = {"version": VERSION, "volume": session.volume.key, "time": time.time(), "more": dict(self.more())}
         yield f'{json.dumps(head)[:-1]}, "segments": {{'
-        history, found, is_first = session.history, {}, True
-        for key, record in history.records.items():
-            if not record.state.steps and not record.known.voxels:
+        written: dict[str, _Written] = {}
+        for key, segment in session.history.segments.items():
+            if not segment.state.steps and not segment.voxels:
                 continue  # made, and nothing done to it yet
-            name, mask, before = history.store.name(key), record.known.mask(), self._segments.get(key)
-            if before is None or not before.is_of(name, record.state, mask):
-                before = _Written(name, record.state, mask, json.dumps(_segment(record, name, history.masks)))
-            found[key] = before
-            yield f"{'' if is_first else ', '}{json.dumps(key)}: {before.text}"
-            is_first = False
-        self._segments = found
+            name, mask, before = session.segment_name(key), segment.mask(), self._segments.get(key)
+            if before is None or not before.is_of(name, segment.state, mask):
+                text = json.dumps(_segment_document(segment, name, session.history.masks))
+                before = _Written(name, segment.state, mask, text)
+            yield f"{', ' if written else ''}{json.dumps(key)}: {before.text}"
+            written[key] = before
+        self._segments = written
         yield "}}"
 
 
@@ -129,20 +127,20 @@ class _Written:
     """A segment as it was written last, as JSON text."""
 
     name: str
-    state: RecordState
+    state: SegmentState
     mask: PackedMask
     text: str
 
-    def is_of(self, name: str, state: RecordState, mask: PackedMask) -> bool:
+    def is_of(self, name: str, state: SegmentState, mask: PackedMask) -> bool:
         return name == self.name and state is self.state and mask is self.mask
 
 
-def _segment(record: Record, name: str, masks: MaskTable) -> dict[str, Any]:
-    steps = tuple(_without_paths(step) for step in record.state.steps)
+def _segment_document(segment: TrackedSegment, name: str, masks: MaskTable) -> dict[str, Any]:
+    steps = [_without_paths(step) for step in segment.state.steps]
     present = MaskTable()
-    mask = present.put(record.known.mask())
-    about = {"name": name, "provenance": _provenance_without_paths(record.state.provenance)}
-    return about | {"mask": mask, "voxels": present.to_document([mask])} | steps_to_document(steps, masks)
+    mask = present.put(segment.mask())
+    head = {"name": name, "provenance": _provenance_without_paths(segment.state.provenance)}
+    return head | {"mask": mask, "voxels": present.to_document([mask])} | steps_to_document(steps, masks)
 
 
 def _without_paths(step: Step) -> Step:
@@ -152,14 +150,13 @@ def _without_paths(step: Step) -> Step:
 
 
 def _provenance_without_paths(provenance: Mapping[str, str]) -> dict[str, str]:
-    found = dict(provenance)
-    if "Prompts" in found:
-        prompts = json.loads(found["Prompts"])
-        for prompt in prompts:
-            if "file" in prompt:
-                prompt["file"] = _file_name(prompt["file"])
-        found["Prompts"] = json.dumps(prompts)
-    return found
+    if "Prompts" not in provenance:
+        return dict(provenance)
+    prompts = json.loads(provenance["Prompts"])
+    for prompt in prompts:
+        if "file" in prompt:
+            prompt["file"] = _file_name(prompt["file"])
+    return {**provenance, "Prompts": json.dumps(prompts)}
 
 
 def _file_name(path: str) -> str:
@@ -168,7 +165,7 @@ def _file_name(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a session left behind that did not end as it should.
+    """The work of a session that did not end as it should.
 
     Attributes:
         path: the file.
@@ -186,17 +183,17 @@ class Recovery:
 
 
 def find_recoveries(folder: Path, volume_key: str | None = None) -> tuple[Recovery, ...]:
-    """What was left behind in a folder, of one image if its key is given, the newest first.
+    """Find what was left behind in a folder, of one image if its key is given, the newest first.
 
     What is damaged is left out, and so is what belongs to a session that lives, in this process or in another one.
     """
-    found = []
+    recoveries = []
     for path in folder.glob(f"*{_ENDING}") if folder.is_dir() else ():
         with contextlib.suppress(InputError):
             if not _is_alive(path):
-                found.append(_found(path))
-    wanted = [one for one in found if volume_key in (None, one.volume_key)]
-    return tuple(sorted(wanted, key=lambda one: one.saved, reverse=True))
+                recoveries.append(_recovery(path))
+    matching = [recovery for recovery in recoveries if volume_key in (None, recovery.volume_key)]
+    return tuple(sorted(matching, key=lambda recovery: recovery.saved, reverse=True))
 
 
 def _lock_of(path: Path) -> Path:
@@ -214,14 +211,7 @@ def _is_alive(path: Path) -> bool:
         return False  # a folder that can only be read: nobody writes there now
 
 
-def restore(session: Session, recovery: Recovery) -> tuple[str, ...]:
-    """:func:`restore_into` the segments of a session. Raises as that."""
-    return restore_into(session.history, session.volume.key, session.options.policy, recovery)
-
-
-def restore_into(
-    history: SegmentHistory, volume_key: str, policy: OverlapPolicy, recovery: Recovery
-) -> tuple[str, ...]:
+def restore(history: SegmentHistory, volume_key: str, policy: OverlapPolicy, recovery: Recovery) -> tuple[str, ...]:
     """Put back what a recovery holds, without asking a model; returns the ids of the segments.
 
     Segments of the same id and name get their voxels back where they are empty now, and are left alone where they have
@@ -234,42 +224,37 @@ def restore_into(
     document = _read(recovery.path)
     if document["volume"] != volume_key:
         raise InputError("this recovery is of another image: load the image that it belongs to")
-    saved = [(key, _parsed(entry, history.masks)) for key, entry in document["segments"].items()]
-    return tuple(_put_back(history, policy, key, one) for key, one in saved)
+    history.detect_external_changes()
+    saved = {key: _parsed(entry, history.masks) for key, entry in document["segments"].items()}
+    return tuple(_put_back(history, policy, key, *segment) for key, segment in saved.items())
 
 
-@dataclass(frozen=True, slots=True)
-class _Saved:
-    """A segment as it was."""
-
-    name: str
-    steps: Steps
-    mask: PackedMask
-    provenance: Mapping[str, str]
-
-
-def _parsed(entry: Mapping[str, Any], masks: MaskTable) -> _Saved:
+def _parsed(entry: Mapping[str, Any], masks: MaskTable) -> tuple[str, SegmentState, PackedMask]:
+    """The name, the state and the voxels of a segment."""
     try:
         present = MaskTable(masks.within)
         present.take_document(entry["voxels"])
         provenance = {str(name): str(value) for name, value in entry["provenance"].items()}
-        return _Saved(str(entry["name"]), parse_steps(entry, masks), present.get(entry["mask"]), provenance)
+        state = replace(state_of(parse_steps(entry, masks)), provenance=provenance)
+        return str(entry["name"]), state, present.get(entry["mask"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError("the recovery file is damaged") from error
 
 
-def _put_back(history: SegmentHistory, policy: OverlapPolicy, key: str, saved: _Saved) -> str:
+def _put_back(
+    history: SegmentHistory, policy: OverlapPolicy, key: str, name: str, state: SegmentState, mask: PackedMask
+) -> str:
     store = history.store
-    is_there = key in store.segment_ids and store.name(key) == saved.name
-    if is_there and not saved.mask.box.is_empty and history.record(key).known.mask() == saved.mask:
+    is_present = key in store.segment_ids and store.name(key) == name
+    if is_present and not mask.box.is_empty and history.segment(key).mask() == mask:
         return key
-    is_free = is_there and not history.record(key).known.voxels and not store.is_locked(key)
-    target = key if is_free else store.add(NewSegment(saved.name, saved.name, segment_id=key))
-    history.restore(target, saved.steps, saved.mask, policy, saved.provenance)
-    return target
+    is_free = is_present and not history.segment(key).voxels and not store.is_locked(key)
+    segment_id = key if is_free else store.add(NewSegment(name, name, segment_id=key))
+    history.restore(segment_id, state, mask, policy)
+    return segment_id
 
 
-def _found(path: Path) -> Recovery:
+def _recovery(path: Path) -> Recovery:
     document = _read(path)
     try:
         names = {str(key): str(segment["name"]) for key, segment in document["segments"].items()}

@@ -1,25 +1,133 @@
 """What was written to the segments of one segmentation, what others did to them, and how to take it back."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, GoneError, InputError
-from ..imaging.geometry import EMPTY_BOX, Box
-from ..imaging.masks import Edit, MaskTable, PackedMask, SegmentChange
-from ..requests.segmentation import Prediction
-from .pending_edit import Computed, Writing, follow, provenance_of, renewed
-from .segment_state import KnownMask, Record, RecordState, kept_steps, open_record
-from .segment_store import EditKind, NewSegment, OverlapPolicy, PromptStore, SegmentEdited, SegmentStore
-from .steps import AcceptStep, RejectStep, Steps, effective, state_of, transformed_steps
-from .undo_stack import Entry, UndoStack
+from ..imaging.geometry import EMPTY_BOX
+from ..imaging.masks import (
+    EMPTY_MASK,
+    Edit,
+    MaskTable,
+    PackedMask,
+    SegmentChange,
+    change_between,
+    changed_checksum,
+    checksum,
+    merge_masks,
+    pack_mask,
+)
+from ..prompts.kinds import Prompt, bare
+from ..prompts.prompts_file import prompt_to_document
+from ..requests.segmentation import Prediction, SegmentPrediction
+from .plan import AnsweredPlan, SegmentPlan
+from .segment_store import (
+    EditKind,
+    NewSegment,
+    OverlapPolicy,
+    PromptStore,
+    SavedSegment,
+    SegmentEdited,
+    SegmentStore,
+    read_segment,
+)
+from .steps import (
+    AcceptStep,
+    RejectStep,
+    SeedReason,
+    SeedStep,
+    SegmentState,
+    effective,
+    parse_steps,
+    state_of,
+    transformed_steps,
+)
+from .undo_stack import UndoEntry, UndoStack
+
+_UNFOLDED_BYTES = 32 * 2**20  # of changes that wait until somebody asks for the whole mask
+
+
+@dataclass(slots=True)
+class TrackedSegment:
+    """A segment that the session met: its state, and its voxels as they were last seen.
+
+    Changes are put into the mask when the whole is asked for.
+    """
+
+    state: SegmentState = field(default_factory=SegmentState)
+    snapshot: PackedMask = EMPTY_MASK
+    voxels: int = 0
+    _recent: list[SegmentChange] = field(default_factory=list)
+    _recent_bytes: int = 0
+    _checksum: int | None = None
+
+    def see(self, mask: PackedMask) -> None:
+        """Take a mask for what the segment is now."""
+        self.snapshot, self.voxels, self._checksum = mask, mask.voxels, None
+        self._recent, self._recent_bytes = [], 0
+
+    def follow(self, change: SegmentChange) -> None:
+        """Follow a change that was made."""
+        self._recent.append(change)
+        self.voxels += change.gained.voxels - change.lost.voxels
+        self._recent_bytes += len(change.gained.bits) + len(change.lost.bits)
+        if self._checksum is not None:
+            self._checksum = changed_checksum(self._checksum, change)
+        if self._recent_bytes > _UNFOLDED_BYTES:
+            self.mask()
+
+    def mask(self) -> PackedMask:
+        """All voxels, tightly boxed."""
+        if self._recent:
+            self.snapshot = _folded(self.snapshot, self._recent)
+            self._recent, self._recent_bytes = [], 0
+        return self.snapshot
+
+    def checksum(self) -> int:
+        """The checksum of the mask. Of all of it when first asked for; from then on it follows changes."""
+        if self._checksum is None:
+            self._checksum = checksum(self.mask())
+        return self._checksum
+
+    def result(self) -> str:
+        """A text that tells whether voxels are those that the steps led to."""
+        return f"{self.checksum():016x}"
+
+    def seeded(self, masks: MaskTable, reason: SeedReason, touched: str = "") -> SegmentState:
+        """The state with the present voxels as its seed, which it is nowhere different from then."""
+        return replace(self.state.after(SeedStep(masks.put(self.mask()), reason, touched)), reach=EMPTY_BOX)
+
+
+def _folded(mask: PackedMask, changes: Sequence[SegmentChange]) -> PackedMask:
+    box = mask.box
+    for change in changes:
+        box = box.union(change.gained.box)
+    array = np.zeros(box.shape_kji, np.bool_)
+    array[mask.box.relative_to(box).slices] = mask.unpack()
+    for change in changes:
+        lost = array[change.lost.box.relative_to(box).slices]
+        np.copyto(lost, False, where=change.lost.unpack())
+        array[change.gained.box.relative_to(box).slices] |= change.gained.unpack()
+    return pack_mask(array, box.start_kji)
+
+
+def _difference(mask: PackedMask, other: PackedMask) -> PackedMask:
+    box = mask.box.union(other.box)
+    before, after = (np.zeros(box.shape_kji, np.bool_) for _ in range(2))
+    before[mask.box.relative_to(box).slices] = mask.unpack()
+    after[other.box.relative_to(box).slices] = other.unpack()
+    change = change_between(before, after, box.start_kji)
+    return merge_masks((change.gained, change.lost)) if not change.is_empty else EMPTY_MASK
 
 
 @dataclass(slots=True)
 class SegmentHistory:
-    """The records of all segments that a session met, and the history of what it did to them.
+    """All segments that a session met, and what it did to them.
 
     Attributes:
         store: where the segments are.
@@ -27,17 +135,19 @@ class SegmentHistory:
         version: of the software, for the provenance.
         undo_stack: what can be undone.
         masks: what steps refer to.
-        records: the segments that the session met.
-        unborn: segments that were made for what is not written yet, by id.
+        segments: those that the session met, by id.
+        provisional: segments that were made for what is not written yet, by id.
+        stamps: the store's, of all segments, as they were when the voxels were last seen.
     """
 
     store: SegmentStore
     prompt_store: PromptStore | None = None
     version: str = ""
-    undo_stack: UndoStack[RecordState] = field(default_factory=UndoStack)
+    undo_stack: UndoStack = field(default_factory=UndoStack)
     masks: MaskTable = field(default_factory=MaskTable)
-    records: dict[str, Record] = field(default_factory=dict)
-    unborn: dict[str, NewSegment] = field(default_factory=dict)
+    segments: dict[str, TrackedSegment] = field(default_factory=dict)
+    provisional: dict[str, NewSegment] = field(default_factory=dict)
+    stamps: dict[str, Hashable] = field(default_factory=dict)
     _withdrawn: set[str] = field(default_factory=set)  # by undoing that they were made
 
     def __post_init__(self) -> None:
@@ -50,25 +160,67 @@ class SegmentHistory:
         undone any more. With the volume or the segmentation gone, everything is forgotten. While the segments cannot
         be read, nothing is compared.
         """
-        there = () if self.store.is_gone else self.store.segment_ids
-        gone = self.records.keys() - set(there)
+        stamps = self.store.stamps()
+        if stamps and stamps == self.stamps:
+            return frozenset()
+        gone = self.segments.keys() - stamps.keys()
         for segment_id in gone:
-            del self.records[segment_id]
-            self.unborn.pop(segment_id, None)
-        self._look_for_withdrawn(there)
-        changed = set()
-        if self.records and self.store.is_readable:
-            changed = {key for key, record in self.records.items() if record.look(self.store, key, self.masks)}
-        for segment_id in changed | gone:
+            del self.segments[segment_id]
+            self.provisional.pop(segment_id, None)
+        # Those that somebody else brought back are somebody else's; and nothing comes back where all has gone.
+        returned = self._withdrawn & stamps.keys() if not self.store.is_gone else set(self._withdrawn)
+        self._withdrawn -= returned
+        changed = {key for key, stamp in stamps.items() if stamp != self.stamps.get(key) and self._reseed(key, stamp)}
+        self.stamps = {key: self.stamps.get(key) if stamp is None else stamp for key, stamp in stamps.items()}
+        for segment_id in changed | gone | returned:
             self.undo_stack.forget(segment_id)
         self._save(changed)
         return frozenset(changed | gone)
 
-    def _look_for_withdrawn(self, there: Collection[str]) -> None:
-        """Those that somebody else brought back are somebody else's; and nothing comes back where all has gone."""
-        for segment_id in [key for key in self._withdrawn if self.store.is_gone or key in there]:
-            self._withdrawn.discard(segment_id)
-            self.undo_stack.forget(segment_id)
+    def _reseed(self, segment_id: str, stamp: Hashable) -> bool:
+        """Take the voxels of a segment as its seed if somebody else changed them; True if so."""
+        segment = self.segments.get(segment_id)
+        if segment is None or stamp is None:
+            return False
+        known, present = segment.mask(), read_segment(self.store, segment_id)
+        if present == known:
+            return False
+        segment.see(present)
+        segment.state = segment.seeded(self.masks, "hand", self.masks.put(_difference(known, present)))
+        return True
+
+    def segment(self, segment_id: str) -> TrackedSegment:
+        """A segment, which the session meets now if it did not before.
+
+        Raises:
+            GoneError: it was deleted, or all of it was.
+            InputError, GeometryError: it is kept so that its voxels cannot be read.
+        """
+        if segment_id not in self.segments:
+            if self.store.is_gone or segment_id not in self.store.segment_ids:
+                raise GoneError("the volume, the segmentation or the segment was deleted: choose another one")
+            self.require_readable()
+            self.segments[segment_id] = self._opened(segment_id)
+        return self.segments[segment_id]
+
+    def _opened(self, segment_id: str) -> TrackedSegment:
+        """A segment that is met for the first time, which goes on where an earlier session has left it.
+
+        If its voxels are others than that session left, or there was none, the present ones are the seed.
+        """
+        document = self.prompt_store.read(segment_id) if self.prompt_store is not None else None
+        segment = TrackedSegment(SegmentState(provenance=self.store.provenance(segment_id)))
+        segment.see(read_segment(self.store, segment_id))
+        if document is not None:
+            state = state_of(parse_steps(document, self.masks))
+            reach = segment.snapshot.box.union(self.masks.get(state.seed).box)
+            segment.state = replace(state, reach=reach, provenance=segment.state.provenance)
+            if document.get("result") != segment.result():
+                segment.state = segment.seeded(self.masks, "hand")
+        elif segment.voxels:
+            segment.state = segment.seeded(self.masks, "start")
+        self.stamps.setdefault(segment_id, self.store.stamps().get(segment_id))
+        return segment
 
     def create(self, new: NewSegment) -> str:
         """Make an empty segment and return its id; undoing takes it away, unless somebody has changed it by then.
@@ -77,57 +229,54 @@ class SegmentHistory:
             GoneError: there is nothing any more to make it in.
         """
         segment_id = self._make(new)
-        state, created = self.records[segment_id].state, {segment_id: new}
-        self.undo_stack.push(Entry((), {segment_id: state}, {segment_id: state}, created))
+        state = self.segments[segment_id].state
+        self.undo_stack.push(UndoEntry([], {segment_id: state}, {segment_id: state}, {segment_id: new}))
         return segment_id
 
     def announce(self, new: NewSegment) -> str:
-        """Make an empty segment for an action that waits for its answer; its making is undone with that action.
+        """Make an empty segment for an edit that waits for its answer; its making is undone with that edit.
 
         Raises:
             GoneError: there is nothing any more to make it in.
         """
         segment_id = self._make(new)
-        self.unborn[segment_id] = new
+        self.provisional[segment_id] = new
         return segment_id
 
     def withdraw(self, segment_ids: Iterable[str]) -> tuple[str, ...]:
         """Delete those that we made, unless somebody changed them; returns the ids of those that have gone."""
-        there = () if self.store.is_gone else self.store.segment_ids
-        found = tuple(key for key in segment_ids if key in there and self.store.withdraw(key))
-        for segment_id in found:
-            self.records.pop(segment_id, None)
-        return found
+        present = () if self.store.is_gone else self.store.segment_ids
+        removed = tuple(key for key in segment_ids if key in present and self.store.withdraw(key))
+        for segment_id in removed:
+            self.segments.pop(segment_id, None)
+            self.stamps.pop(segment_id, None)
+        return removed
+
+    def withdraw_provisional(self, segment_ids: Collection[str]) -> None:
+        """Delete what was made for edits that are given up; what somebody locked or changed meanwhile stays."""
+        provisional = [key for key in self.provisional if key in segment_ids]
+        self.withdraw(provisional)
+        for segment_id in provisional:
+            self.provisional.pop(segment_id, None)
 
     def _make(self, new: NewSegment) -> str:
         segment_id = self.store.add(new)
         self._withdrawn.discard(segment_id)
-        self.records[segment_id] = Record(RecordState(), KnownMask(), self.store.stamp(segment_id))
+        self.segments[segment_id] = TrackedSegment()
+        self.stamps[segment_id] = self.store.stamps()[segment_id]
         return segment_id
-
-    def record(self, segment_id: str) -> Record:
-        """What is known of a segment, as it stands now.
-
-        Raises:
-            GoneError: it was deleted, or all of it was.
-        """
-        self.detect_external_changes()
-        if self.store.is_gone or segment_id not in self.store.segment_ids:
-            raise GoneError("the volume, the segmentation or the segment was deleted: choose another one")
-        self._meet(segment_id)
-        return self.records[segment_id]
 
     def move_prompts(self, matrix: NDArray[np.float64]) -> None:
         """Take all prompts along where the image was moved by a (4, 4) matrix in RAS mm; undo and redo stay."""
 
-        def moved(state: RecordState) -> RecordState:
-            steps = transformed_steps(state.steps, matrix)
-            return replace(state, steps=steps, standing=state_of(steps))
+        def moved(state: SegmentState) -> SegmentState:
+            again = state_of(transformed_steps(state.steps, matrix))
+            return replace(again, reach=state.reach, provenance=state.provenance)
 
         self.undo_stack.change_states(moved)
-        for record in self.records.values():
-            record.state = moved(record.state)
-        self._save(self.records)
+        for segment in self.segments.values():
+            segment.state = moved(segment.state)
+        self._save(self.segments)
 
     def require_readable(self) -> None:
         """Make sure that what is known of the segments is what they are; asked before anything is done to them.
@@ -138,35 +287,34 @@ class SegmentHistory:
         if not self.store.is_gone and not self.store.is_readable:
             self.store.require_writable()
 
-    def _meet(self, segment_id: str) -> None:
-        if segment_id not in self.records:
-            self.require_readable()
-            document = self.prompt_store.read(segment_id) if self.prompt_store is not None else None
-            self.records[segment_id] = open_record(self.store, segment_id, self.masks, document)
-
-    def _meet_neighbours(self, box: Box) -> None:
-        """Get to know the segments that may lose voxels in a box, so that they get them back when that is undone."""
-        for segment_id in self.store.segment_ids:
-            if not self.store.occupied(segment_id).intersection(box).is_empty:
-                self._meet(segment_id)
-
     def require_unlocked(self, segment_ids: Iterable[str]) -> None:
         """Raise an InputError that names the first of these segments that is locked."""
         for segment_id in segment_ids:
             if self.store.is_locked(segment_id):
                 raise InputError(f"the segment '{self.store.name(segment_id)}' is locked: unlock it first")
 
+    def answered(self, plan: SegmentPlan, answer: SegmentPrediction) -> AnsweredPlan:
+        """Put an answer together with the voxels. Looks only where the segment may differ from what it is now."""
+        segment, reach = self.segments[plan.segment_id], plan.merge.reach(answer.mask)
+        keeps_seed = plan.after.seed == plan.before.seed
+        if segment.state is not plan.before or not (plan.is_settled or keeps_seed):
+            box = reach.union(plan.merge.seed.box).union(segment.mask().box)
+        else:
+            box = reach.union(plan.before.reach) if keeps_seed else reach
+        present, future = self.store.read(plan.segment_id, box), plan.merge.result(answer.mask, box)
+        return AnsweredPlan(plan, answer, change_between(present, future, box.start_kji), reach)
+
     def write(
         self,
-        computed: Sequence[Computed],
+        answers: Sequence[AnsweredPlan],
         policy: OverlapPolicy,
         prediction: Prediction | None,
         tell: Callable[[SegmentEdited], None],
     ) -> None:
-        """Write one action: the segments one after the other, all of it one entry of the history.
+        """Write one edit: the segments one after the other, all of it one entry of the undo stack.
 
         Args:
-            computed: what is to be written.
+            answers: what is to be written.
             policy: who keeps contested voxels.
             prediction: the answer that it comes from; None where no model was asked.
             tell: told of what was written, also where something failed after it: that much can be undone.
@@ -176,113 +324,139 @@ class SegmentHistory:
             Exception: whatever the store raised.
         """
         self.store.require_writable()
-        for one in computed:
-            self._require_writable(one.prepared.target)
-        writing, scores = Writing(self.store, self.records, self.masks), {}
+        for answered in answers:
+            self._require_unlocked_target(answered.plan.segment_id)
+        entry, scores = UndoEntry(), {}
         is_whole = False
         try:
-            for wanted in computed:
-                one = renewed(wanted, self.store, self.records)
-                if policy in (OverlapPolicy.OVERWRITE, OverlapPolicy.PROTECT_LOCKED):
-                    self._meet_neighbours(one.change.gained.box)
-                told = None if prediction is None else provenance_of(prediction, one.prepared, self.version)
-                segment_id = writing.write(one, policy, told if one.prepared.plan.prompts else None)
-                scores[segment_id] = one.answer.score
-                if segment_id in self.unborn:
-                    writing.created[segment_id] = self.unborn.pop(segment_id)
+            for answered in answers:
+                self._write_segment(answered, policy, prediction, entry)
+                scores[answered.plan.segment_id] = answered.answer.score
             is_whole = True
         finally:
-            if is_whole or writing.after:
-                forgotten = self.undo_stack.push(writing.entry) if writing.after else 0
+            if is_whole or entry.after:
+                forgotten = self.undo_stack.push(entry) if entry.after else 0
                 kind: EditKind = "noted" if prediction is None else "predicted"
                 notes = prediction.notes if prediction is not None else ()
-                tell(SegmentEdited(kind, writing.changes, tuple(writing.created), (), scores, notes, forgotten))
+                tell(SegmentEdited(kind, _changes(entry.written), tuple(entry.created), (), scores, notes, forgotten))
             if not is_whole:
                 self.detect_external_changes()  # the store may have written a part of what failed
-            self._settle([key for key in writing.after if key in self.records])
+            self._settle(entry.after)
 
-    def _require_writable(self, segment_id: str) -> None:
-        if self.store.is_gone or segment_id not in self.store.segment_ids:
+    def _require_unlocked_target(self, segment_id: str) -> None:
+        if segment_id not in self.store.segment_ids:
             raise GoneError("a segment was deleted meanwhile: nothing was written of what was asked with it")
         if self.store.is_locked(segment_id):
             name = self.store.name(segment_id)
             raise InputError(f"'{name}' was locked meanwhile, and nothing was written: unlock it and ask again")
 
-    def restore(
-        self, segment_id: str, steps: Steps, mask: PackedMask, policy: OverlapPolicy, provenance: Mapping[str, str]
+    def _write_segment(
+        self, answered: AnsweredPlan, policy: OverlapPolicy, prediction: Prediction | None, entry: UndoEntry
     ) -> None:
-        """Give an empty segment the steps and the voxels of an earlier session; that cannot be undone.
+        plan, segment_id = answered.plan, answered.plan.segment_id
+        if self.segments[segment_id].state is not plan.before:
+            # A neighbour, written just before, took voxels of the segment: they are wanted back.
+            answered = self.answered(plan, answered.answer)
+        if policy in (OverlapPolicy.OVERWRITE, OverlapPolicy.PROTECT_LOCKED):
+            # The segments that may lose voxels get them back when that is undone, so they have to be met before.
+            for neighbour in self.store.segment_ids:
+                if not self.store.occupied(neighbour).intersection(answered.change.gained.box).is_empty:
+                    self.segment(neighbour)
+        edit = self.store.write(segment_id, answered.change, policy)
+        if edit.changes:
+            entry.written.append(edit)
+        self._follow(edit)
+        withheld = answered.withheld(edit.changes.get(segment_id, SegmentChange()), self.masks)
+        state = plan.after.after(withheld) if withheld is not None else plan.after
+        provenance = self.segments[segment_id].state.provenance
+        if prediction is not None and plan.prompts:
+            provenance = _provenance(prediction, state, self.version)
+        self._enter(segment_id, replace(state, reach=answered.reach, provenance=provenance), entry)
+        for other in edit.changes:
+            if other != segment_id and other in self.segments:
+                self._enter(other, self.segments[other].seeded(self.masks, "neighbour"), entry)
+        if segment_id in self.provisional:
+            entry.created[segment_id] = self.provisional.pop(segment_id)
+
+    def _enter(self, segment_id: str, state: SegmentState, entry: UndoEntry) -> None:
+        segment = self.segments[segment_id]
+        entry.before.setdefault(segment_id, segment.state)
+        entry.after[segment_id] = segment.state = state
+
+    def _follow(self, edit: Edit) -> None:
+        for segment_id, change in edit.changes.items():
+            if segment_id in self.segments:
+                self.segments[segment_id].follow(change)
+
+    def restore(self, segment_id: str, state: SegmentState, mask: PackedMask, policy: OverlapPolicy) -> None:
+        """Give an empty segment the state and the voxels of an earlier session; that cannot be undone.
 
         What the policy keeps back becomes part of the seed.
         """
-        record = self.record(segment_id)
+        segment = self.segment(segment_id)
         edit = self.store.write(segment_id, SegmentChange(gained=mask), policy)
-        follow(edit, self.records)
-        now = state_of(steps)
-        reach = mask.box.union(self.masks.get(now.seed).box)
-        record.state = RecordState(steps, now, reach, provenance)
+        self._follow(edit)
+        segment.state = replace(state, reach=mask.box.union(self.masks.get(state.seed).box))
         if edit.changes.get(segment_id, SegmentChange()).gained != mask:
-            record.state = replace(record.seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
-        for other in edit.changes.keys() & self.records.keys() - {segment_id}:
-            self.records[other].state = replace(self.records[other].seeded(self.masks, "neighbour"), reach=EMPTY_BOX)
+            segment.state = segment.seeded(self.masks, "neighbour")
+        others = edit.changes.keys() & self.segments.keys() - {segment_id}
+        for other in others:
+            self.segments[other].state = self.segments[other].seeded(self.masks, "neighbour")
             self.undo_stack.forget(other)
-        self._settle(edit.changes.keys() & self.records.keys() | {segment_id})
+        self._settle(others | {segment_id})
 
     def undo(self, segment_id: str) -> SegmentEdited | None:
-        """Take back the last action of a segment; None if there is none (any more).
+        """Take back the last edit of a segment; None if there is none (any more).
 
         Raises:
             GoneError: the segment was deleted.
-            InputError: the action changed another segment, too, of which something later has to be undone first.
+            InputError: the edit changed another segment, too, of which something later has to be undone first.
         """
-        self.detect_external_changes()
         self.require_readable()
         if segment_id in self._withdrawn:
             return None
-        self.record(segment_id)
+        self.segment(segment_id)
         self._require_free("undo", self.undo_stack.blocking_undo(segment_id))
         entry = self.undo_stack.undo(segment_id)
         if entry is None:
             return None
         try:
-            done = self._carry_out("undone", entry.inverse, entry.before.items())
+            edited = self._carry_out("undone", entry.inverse, entry.before)
         except FoundationSegError:
             self.undo_stack.redo(segment_id)  # it was not undone, and can be later
             raise
         removed = self.withdraw(entry.created)
         self._withdrawn.update(removed)
-        return replace(done, removed=removed)
+        return replace(edited, removed=removed)
 
     def redo(self, segment_id: str) -> SegmentEdited | None:
         """Do again what was undone last of a segment; None if there is nothing. Raises as :meth:`undo`.
 
         A segment whose making was undone comes back with its id, name and colour.
         """
-        self.detect_external_changes()
         self.require_readable()
         if segment_id not in self._withdrawn:
-            self.record(segment_id)
+            self.segment(segment_id)
         self._require_free("redo", self.undo_stack.blocking_redo(segment_id))
         entry = self.undo_stack.redo(segment_id)
         if entry is None:
             return None
-        back = [key for key in entry.created if key in self._withdrawn]
+        returning = [key for key in entry.created if key in self._withdrawn]
         try:
-            for key in back:
+            for key in returning:
                 self._make(replace(entry.created[key], segment_id=key))
-            return replace(self._carry_out("redone", entry.edits, entry.after.items()), created=tuple(back))
+            return replace(self._carry_out("redone", entry.edits, entry.after), created=tuple(returning))
         except FoundationSegError:
             self.undo_stack.undo(segment_id)
-            self._withdrawn.update(self.withdraw(back))
+            self._withdrawn.update(self.withdraw(returning))
             raise
 
     def accept(self, segment_id: str) -> SegmentEdited:
         """Note that the last change of a segment is right."""
         self.require_readable()
-        record = self.record(segment_id)
-        before, after = record.state, record.state.with_steps(AcceptStep())
-        record.state = after
-        forgotten = self.undo_stack.push(Entry((), {segment_id: before}, {segment_id: after}))
+        segment, entry = self.segment(segment_id), UndoEntry()
+        self._enter(segment_id, segment.state.after(AcceptStep()), entry)
+        forgotten = self.undo_stack.push(entry)
         self._settle((segment_id,))
         return SegmentEdited("noted", {}, forgotten=forgotten)
 
@@ -294,63 +468,91 @@ class SegmentHistory:
             InputError: there is nothing to reject, it was accepted, or another segment's later change is in the way.
         """
         self.require_readable()
-        self.record(segment_id)
+        self.segment(segment_id)
         entry = self.last_change(segment_id)
         if entry is None:
             raise InputError("there is no change to reject: it was accepted, or nothing was done yet")
         self._require_free("undo", self.undo_stack.blocking_undo(segment_id))
-        before = {key: self.records[key].state for key in entry.after}
+        before = {key: self.segments[key].state for key in entry.after}
         after = {key: _rejected(entry, key) for key in entry.after}
-        done = self._carry_out("rejected", entry.inverse, after.items())
-        edits = tuple(Edit({key: change}) for key, changes in done.changes.items() for change in changes)
-        return replace(done, forgotten=self.undo_stack.push(Entry(edits, before, after)))
+        edited = self._carry_out("rejected", entry.inverse, after)
+        edits = [Edit({key: change}) for key, changes in edited.changes.items() for change in changes]
+        return replace(edited, forgotten=self.undo_stack.push(UndoEntry(edits, before, after)))
 
-    def last_change(self, segment_id: str) -> Entry[RecordState] | None:
+    def can_redo(self, segment_id: str) -> bool:
+        """True where an edit of the segment was undone that can be done again."""
+        return any(segment_id in entry.after for entry in self.undo_stack.undone)
+
+    def last_change(self, segment_id: str) -> UndoEntry | None:
         """The last change of a segment, if it was neither accepted nor rejected yet."""
         entry = self.undo_stack.last(segment_id)
         steps = entry.after[segment_id].steps if entry is not None else ()
         return entry if steps and not isinstance(steps[-1], AcceptStep | RejectStep) else None
 
-    def _require_free(self, what: str, other: str | None) -> None:
-        if other is not None:
-            raise InputError(f"this changed '{self.store.name(other)}', too: first {what} what was done to that later")
+    def saved(self, segment_id: str) -> SavedSegment:
+        """What is to be kept of a segment for a later session."""
+        segment = self.segments[segment_id]
+        return SavedSegment(segment.state, segment.result(), self.masks)
 
-    def _carry_out(
-        self,
-        kind: EditKind,
-        edits: Iterable[Edit],
-        states: Iterable[tuple[str, RecordState]],
-    ) -> SegmentEdited:
-        changes: dict[str, tuple[SegmentChange, ...]] = {}
+    def _require_free(self, verb: str, other: str | None) -> None:
+        if other is not None:
+            raise InputError(f"this changed '{self.store.name(other)}', too: first {verb} what was done to that later")
+
+    def _carry_out(self, kind: EditKind, edits: Iterable[Edit], states: Mapping[str, SegmentState]) -> SegmentEdited:
+        made = []
         for edit in edits:
-            real = self.store.apply(edit)
-            follow(real, self.records)
-            for key, change in real.changes.items():
-                changes[key] = (*changes.get(key, ()), change)
-        touched = []
-        for key, state in states:
-            self.records[key].state = state
-            touched.append(key)
-        self._settle(touched)
-        return SegmentEdited(kind, changes)
+            made.append(self.store.apply(edit))
+            self._follow(made[-1])
+        for key, state in states.items():
+            self.segments[key].state = state
+        self._settle(states)
+        return SegmentEdited(kind, _changes(made))
 
     def _settle(self, segment_ids: Iterable[str]) -> None:
-        """What was changed in between was changed by us."""
-        for key, record in self.records.items():
-            record.stamp = self.store.stamp(key)
-        for key in segment_ids:
-            self.store.describe(key, self.records[key].state.provenance)
-        self._save(segment_ids)
+        """Take what was changed in between for our own work, and keep the states with the segments."""
+        self.stamps |= {key: stamp for key, stamp in self.store.stamps().items() if stamp is not None}
+        present = [key for key in segment_ids if key in self.segments]
+        for key in present:
+            self.store.describe(key, self.segments[key].state.provenance)
+        self._save(present)
 
     def _save(self, segment_ids: Iterable[str]) -> None:
-        for key in segment_ids:
-            if self.prompt_store is not None and key in self.records:
-                self.prompt_store.write(key, kept_steps(self.records[key], self.masks))
+        if self.prompt_store is not None:
+            for key in segment_ids:
+                self.prompt_store.write(key, self.saved(key))
 
 
-def _rejected(entry: Entry[RecordState], segment_id: str) -> RecordState:
+def _changes(edits: Iterable[Edit]) -> dict[str, tuple[SegmentChange, ...]]:
+    changes: dict[str, tuple[SegmentChange, ...]] = {}
+    for edit in edits:
+        for segment_id, change in edit.changes.items():
+            changes[segment_id] = (*changes.get(segment_id, ()), change)
+    return changes
+
+
+def _rejected(entry: UndoEntry, segment_id: str) -> SegmentState:
     before, after = entry.before[segment_id], entry.after[segment_id]
     count = len(effective(after.steps)) - len(effective(before.steps))
     if count <= 0 or after.steps[: len(before.steps)] != before.steps:
         return before  # the steps were replaced as a whole, and so they are now
     return replace(before, steps=(*after.steps, RejectStep(count)))
+
+
+def _provenance(prediction: Prediction, state: SegmentState, version: str) -> dict[str, str]:
+    """The origin of a predicted segment, by the names of :data:`~.segment_store.PROVENANCE`."""
+    checkpoint = prediction.checkpoint
+    provenance = {
+        "Model": checkpoint.model_id,
+        "Repository": checkpoint.source,
+        "Revision": checkpoint.revision,
+        "SHA256": checkpoint.sha256,
+        "Prompts": f"[{', '.join([_prompt_text(bare(active.prompt)) for active in state.prompts])}]",
+        "Intensity": json.dumps(dict(prediction.intensity)),
+    }
+    return provenance | ({"Version": version} if version else {})
+
+
+@lru_cache(maxsize=1024)
+def _prompt_text(prompt: Prompt) -> str:
+    """A prompt without voxels as JSON text: a segment's are written again after each change."""
+    return json.dumps(prompt_to_document(prompt))

@@ -1,4 +1,4 @@
-"""Needs of a session: where segments are kept, who predicts, where prompts are saved; and what it tells."""
+"""Stores of segments and of prompts, predictors, and the events of a session; with segments as plain arrays."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, InputError
 from ..imaging.geometry import Box, Geometry, bounding_box
-from ..imaging.masks import EMPTY_MASK, Edit, MaskTable, PackedMask, SegmentChange, change_between, pack_mask
+from ..imaging.masks import EMPTY_MASK, Edit, MaskTable, PackedMask, SegmentChange, change_between, cut_out, pack_mask
 from ..imaging.volume import Volume
 from ..requests.segmentation import PredictRequest
-from .steps import ModelChoice, SegmentState, Steps
+from .steps import ModelChoice, SegmentState
 
 
 class OverlapPolicy(StrEnum):
@@ -58,12 +58,10 @@ class SegmentStore(Protocol):
     @property
     def geometry(self) -> Geometry:
         """The volume's grid, in which all boxes, masks and edits are given."""
-        ...
 
     @property
     def is_gone(self) -> bool:
         """True once the volume or the segmentation was deleted, or the scene closed: nothing can be read or written."""
-        ...
 
     @property
     def is_readable(self) -> bool:
@@ -71,7 +69,6 @@ class SegmentStore(Protocol):
 
         Nothing is compared, written or removed then. :meth:`require_writable` says why.
         """
-        ...
 
     def require_writable(self) -> None:
         """Make sure that segments can be written where they belong; cheap, and asked before every write.
@@ -79,40 +76,34 @@ class SegmentStore(Protocol):
         Raises:
             InputError, GeometryError: they cannot, with what the user can do about it; nothing is changed.
         """
-        ...
 
     @property
     def segment_ids(self) -> tuple[str, ...]:
         """The ids of all segments."""
-        ...
 
     def is_locked(self, segment_id: str) -> bool:
         """True for a segment that may not be written."""
-        ...
 
     def name(self, segment_id: str) -> str:
         """What the user calls the segment."""
-        ...
 
-    def stamp(self, segment_id: str) -> Hashable:
-        """A value that changes whenever the segment's voxels may have changed; cheap. It may change without reason."""
-        ...
+    def stamps(self) -> dict[str, Hashable]:
+        """A value for each segment, by id, that changes whenever its voxels may have changed; cheap.
+
+        It may change without reason. None while the voxels cannot be read; no segment once all of them are gone.
+        """
 
     def read(self, segment_id: str, box: Box) -> NDArray[np.bool_]:
         """The segment in a box of the volume: a new (K, J, I) boolean array."""
-        ...
 
     def occupied(self, segment_id: str) -> Box:
         """A box that holds every voxel of the segment."""
-        ...
 
     def add(self, new: NewSegment) -> str:
         """Make an empty segment and return its id; one that was withdrawn comes back as it was."""
-        ...
 
     def withdraw(self, segment_id: str) -> bool:
         """Delete a segment that :meth:`add` made, if it is empty and nobody changed it; False where it stays."""
-        ...
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """Make a change as far as the policy and the locks of others allow, and return what really changed.
@@ -120,19 +111,15 @@ class SegmentStore(Protocol):
         Raises:
             InputError: the segment itself is locked; nothing is written then.
         """
-        ...
 
     def apply(self, edit: Edit) -> Edit:
         """Undo or redo: make exactly the changes of an edit, and return what really changed."""
-        ...
 
     def provenance(self, segment_id: str) -> Mapping[str, str]:
         """Where the segment comes from, as :meth:`describe` was told; empty if it was told nothing."""
-        ...
 
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
         """Say where the segment comes from, by the names of :data:`PROVENANCE`; nothing takes that away."""
-        ...
 
 
 class Predictor(Protocol):
@@ -140,34 +127,28 @@ class Predictor(Protocol):
 
     def send_volume(self, volume: Volume) -> None:
         """Hand over an image; requests name it by its key."""
-        ...
 
     def remove_volume(self, volume_key: str) -> None:
         """Let go of an image."""
-        ...
 
     def submit(self, request: PredictRequest) -> None:
         """Ask. Whatever was asked before and is not answered yet is dropped."""
-        ...
 
     def cancel(self, request_id: int) -> None:
         """Stop a request that is under way."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSteps:
-    """What is kept of a segment for a later session.
+class SavedSegment:
+    """The part of a segment that is kept for a later session.
 
     Attributes:
-        steps: its steps.
-        now: what they come to, for those who show the prompts.
+        state: its steps, and what they come to.
         result: a text that tells whether the segment's voxels are those that the steps led to.
         masks: what the steps refer to.
     """
 
-    steps: Steps
-    now: SegmentState
+    state: SegmentState
     result: str
     masks: MaskTable
 
@@ -177,7 +158,6 @@ class ImageSource(Protocol):
 
     def stamp(self) -> Hashable:
         """A value that changes whenever the image may have changed; cheap. It may change without reason."""
-        ...
 
     def read(self) -> Volume:
         """The image as it is now.
@@ -185,20 +165,17 @@ class ImageSource(Protocol):
         Raises:
             InputError, GeometryError: there is none any more that could be used.
         """
-        ...
 
 
 class PromptStore(Protocol):
     """Where the steps of a segment are kept with it, such as markups in the scene (design D8)."""
 
     def read(self, segment_id: str) -> Mapping[str, Any] | None:
-        """What was kept for the segment, perhaps in an earlier session: :meth:`.steps_document.steps_to_document` with
+        """What was kept for the segment, perhaps in an earlier session: :func:`.steps.steps_to_document` with
         the ``result`` beside; None if nothing was."""
-        ...
 
-    def write(self, segment_id: str, kept: KeptSteps) -> None:
+    def write(self, segment_id: str, saved: SavedSegment) -> None:
         """Keep a segment's steps in place of those that were kept before."""
-        ...
 
 
 def read_segment(store: SegmentStore, segment_id: str) -> PackedMask:
@@ -302,7 +279,7 @@ class _Segment:
 
 @dataclass(slots=True)
 class ArrayStore:
-    """Segments of one volume as (K, J, I) boolean arrays. See :class:`SegmentStore`.
+    """Segments of one volume as (K, J, I) boolean arrays, for scripts over files (:class:`SegmentStore`).
 
     Ids are ``"1"``, ``"2"`` and so on, in the order in which the segments were made.
     """
@@ -314,40 +291,36 @@ class ArrayStore:
     _made: int = 0
 
     def require_writable(self) -> None:
-        """See :meth:`SegmentStore.require_writable`: arrays always can."""
+        """Do nothing: arrays can always be written."""
 
     @property
     def segment_ids(self) -> tuple[str, ...]:
-        """See :attr:`SegmentStore.segment_ids`."""
+        """The ids of all segments."""
         return tuple(self._segments)
 
     def is_locked(self, segment_id: str) -> bool:
-        """See :meth:`SegmentStore.is_locked`."""
+        """True for a segment that may not be written."""
         return self._segment(segment_id).is_locked
 
     def name(self, segment_id: str) -> str:
-        """See :meth:`SegmentStore.name`."""
+        """The name that the segment was made with."""
         return self._segment(segment_id).name
 
-    def provenance(self, segment_id: str) -> Mapping[str, str]:
-        """See :meth:`SegmentStore.provenance`."""
-        return self._segment(segment_id).provenance
-
-    def stamp(self, segment_id: str) -> Hashable:
-        """See :meth:`SegmentStore.stamp`."""
-        return self._segment(segment_id).version
+    def stamps(self) -> dict[str, Hashable]:
+        """The number of times that each segment was changed; none once they are gone."""
+        return {} if self.is_gone else {key: segment.version for key, segment in self._segments.items()}
 
     def read(self, segment_id: str, box: Box | None = None) -> NDArray[np.bool_]:
-        """See :meth:`SegmentStore.read`; the whole volume unless a box is given."""
+        """The segment in a box, the whole volume unless one is given: a new (K, J, I) boolean array."""
         voxels = self._segment(segment_id).voxels
         return (voxels if box is None else voxels[box.slices]).copy()
 
     def occupied(self, segment_id: str) -> Box:
-        """See :meth:`SegmentStore.occupied`."""
+        """The smallest box that holds every voxel of the segment."""
         return bounding_box(self._segment(segment_id).voxels)
 
     def add(self, new: NewSegment) -> str:
-        """See :meth:`SegmentStore.add`."""
+        """Make an empty segment and return its id, the next number unless one is wanted that is free."""
         segment_id = new.segment_id
         while not segment_id or segment_id in self._segments:
             self._made += 1
@@ -356,7 +329,7 @@ class ArrayStore:
         return segment_id
 
     def withdraw(self, segment_id: str) -> bool:
-        """See :meth:`SegmentStore.withdraw`."""
+        """Delete a segment that is empty, unlocked and called as it was made; False where it stays."""
         segment = self._segment(segment_id)
         if segment.is_locked or segment.voxels.any() or segment.name != segment.made_as:
             return False
@@ -365,7 +338,12 @@ class ArrayStore:
 
     def remove(self, segment_id: str) -> None:
         """Delete a segment."""
-        self._segments.pop(self._known(segment_id))
+        self._segment(segment_id)
+        del self._segments[segment_id]
+
+    def rename(self, segment_id: str, name: str) -> None:
+        """Give a segment another name; it stays then when its making is undone."""
+        self._segment(segment_id).name = name
 
     def lock(self, segment_id: str, is_locked: bool = True) -> None:
         """Keep a segment from being written, or allow it again."""
@@ -378,50 +356,66 @@ class ArrayStore:
         segment.version += 1
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
-        """See :meth:`SegmentStore.write`."""
-        segment = self._segment(segment_id)
-        if segment.is_locked:
-            raise InputError(f"the segment '{segment.name}' is locked: unlock it first")
-        others = [key for key in self._segments if key != segment_id]
-        locked = [key for key in others if self._segments[key].is_locked]
-        keeping = {OverlapPolicy.PROTECT: others, OverlapPolicy.PROTECT_LOCKED: locked}.get(policy, [])
-        gained = change.gained
+        """Make a change as far as the policy and the locks of others allow, and return what really changed.
+
+        Raises:
+            InputError: the segment itself is locked; nothing is written then.
+        """
+        own = self._segment(segment_id)
+        if own.is_locked:
+            raise InputError(f"the segment '{own.name}' is locked: unlock it first")
+        gained, box = change.gained, change.gained.box
+        present = {
+            key: there
+            for key, other in self._segments.items()
+            if other is not own and policy != OverlapPolicy.ALLOW and (there := other.voxels[box.slices]).any()
+        }
+        keeping = [key for key in present if policy == OverlapPolicy.PROTECT or self._keeps_locked(key, policy)]
         for key in keeping:
-            gained = self._without(gained, key)
-        changes = {}
-        if policy in (OverlapPolicy.OVERWRITE, OverlapPolicy.PROTECT_LOCKED):
-            for key in others:
-                if key not in keeping:
-                    changes[key] = SegmentChange(EMPTY_MASK, self._common(gained, key))
+            gained = pack_mask(cut_out(gained, box) & ~present.pop(key), box.start_kji)
+        changes = {
+            key: SegmentChange(EMPTY_MASK, pack_mask(cut_out(gained, box) & there, box.start_kji))
+            for key, there in present.items()
+        }
         return self.apply(Edit(changes | {segment_id: SegmentChange(gained, change.lost)}))
 
     def apply(self, edit: Edit) -> Edit:
-        """See :meth:`SegmentStore.apply`."""
-        real = {}
+        """Make exactly the changes of an edit, as undo and redo do, and return what really changed."""
+        made = {}
         for segment_id, change in edit.changes.items():
             segment = self._segment(segment_id)
-            box = change.gained.box.union(change.lost.box)
-            before = segment.voxels[box.slices].copy()
-            change.apply(segment.voxels)
-            real[segment_id] = change_between(before, segment.voxels[box.slices], box.start_kji)
-            segment.version += not real[segment_id].is_empty
-        return Edit({segment_id: change for segment_id, change in real.items() if not change.is_empty})
+            real = _make(change, segment.voxels)
+            if not real.is_empty:
+                segment.version += 1
+                made[segment_id] = real
+        return Edit(made)
+
+    def provenance(self, segment_id: str) -> Mapping[str, str]:
+        """The origin of the segment, by the names of :data:`PROVENANCE`."""
+        return self._segment(segment_id).provenance
 
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
-        """See :meth:`SegmentStore.describe`."""
+        """Keep where the segment comes from."""
         self._segment(segment_id).provenance = dict(provenance)
 
-    def _without(self, mask: PackedMask, segment_id: str) -> PackedMask:
-        there = self._segments[segment_id].voxels[mask.box.slices]
-        return pack_mask(mask.unpack() & ~there, mask.box.start_kji) if there.any() else mask
-
-    def _common(self, mask: PackedMask, segment_id: str) -> PackedMask:
-        return pack_mask(mask.unpack() & self._segments[segment_id].voxels[mask.box.slices], mask.box.start_kji)
+    def _keeps_locked(self, segment_id: str, policy: OverlapPolicy) -> bool:
+        return policy == OverlapPolicy.PROTECT_LOCKED and self._segments[segment_id].is_locked
 
     def _segment(self, segment_id: str) -> _Segment:
-        return self._segments[self._known(segment_id)]
-
-    def _known(self, segment_id: str) -> str:
         if segment_id not in self._segments:
             raise InputError(f"there is no segment with the id '{segment_id}': choose another one")
-        return segment_id
+        return self._segments[segment_id]
+
+
+def _make(change: SegmentChange, voxels: NDArray[np.bool_]) -> SegmentChange:
+    """Make a change in an array, and return what really changed."""
+    gained, lost = change.gained.unpack(), change.lost.unpack()
+    gaining, losing = voxels[change.gained.box.slices], voxels[change.lost.box.slices]
+    if (gaining & gained).any() or (lost & ~losing).any():  # the segment is not as the change needs it
+        box = change.gained.box.union(change.lost.box)
+        before = voxels[box.slices].copy()
+        change.apply(voxels)
+        return change_between(before, voxels[box.slices], box.start_kji)
+    losing[lost] = False
+    gaining[gained] = True
+    return change

@@ -1,7 +1,9 @@
 """Segments of a session: one segment for scripts and panels, and many at once."""
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..catalog.model_cards import ModelCard
 from ..errors import InputError
@@ -14,7 +16,6 @@ from .pending_edit import PendingEdit
 from .segment_store import NewSegment
 from .session import Session
 from .steps import (
-    PROMPT_STEPS,
     ModelChoice,
     PolarityChanged,
     PromptAdded,
@@ -24,8 +25,10 @@ from .steps import (
     RegionStep,
     Step,
     Steps,
+    parse_steps,
     restated,
     state_of,
+    steps_to_document,
 )
 
 
@@ -47,40 +50,38 @@ class SegmentSession:
     @property
     def prompts(self) -> Mapping[str, Prompt]:
         """The prompts by their keys, in the order in which they were first given."""
-        return {held.key: held.prompt for held in state_of(self.steps).prompts}
+        return {active.key: active.prompt for active in state_of(self.steps).prompts}
 
-    @property
-    def next_key(self) -> int:
-        """The number of the key that the next prompt gets; none that the segment had comes again."""
-        numbers = [int(step.key) for step in self.steps if isinstance(step, PROMPT_STEPS) and step.key.isdecimal()]
-        return max(numbers, default=0) + 1
+    def to_document(self) -> dict[str, Any]:
+        """The steps as JSON values, for :meth:`replay_document`."""
+        return steps_to_document(self.steps, self.session.history.masks)
 
     def add(self, *prompts: Prompt) -> tuple[str, ...]:
         """Give prompts, together; returns their keys."""
-        first = self.next_key
-        keys = tuple(str(first + n) for n in range(len(prompts)))
-        self._act(*(PromptAdded(key, prompt) for key, prompt in zip(keys, prompts, strict=True)))
+        first = self.session.next_key(self.segment_id)
+        keys = tuple(map(str, range(first, first + len(prompts))))
+        self._add(*map(PromptAdded, keys, prompts))
         return keys
 
     def remove(self, *keys: str) -> None:
         """Take prompts back, whichever they are. What they added goes, unless it became the seed meanwhile."""
-        self._act(*(PromptRemoved(key) for key in keys))
+        self._add(*(PromptRemoved(key) for key in keys))
 
     def move(self, key: str, prompt: Prompt) -> None:
         """Put a prompt elsewhere, or change it in any other way."""
-        self._act(PromptMoved(key, prompt))
+        self._add(PromptMoved(key, prompt))
 
     def set_polarity(self, key: str, polarity: Polarity) -> None:
         """Make a prompt positive or negative."""
-        self._act(PolarityChanged(key, polarity))
+        self._add(PolarityChanged(key, polarity))
 
     def propagate(self, propagation: Propagation | None = None) -> None:
         """Carry on what was found on slices. Slices that were corrected, by hand or by prompts, stay as they are."""
-        self._act(PropagateStep(propagation or Propagation()))
+        self._add(PropagateStep(propagation or Propagation()))
 
     def limit(self, region: Region | None) -> None:
         """Limit what comes to a region; None: not any more."""
-        self._act(RegionStep(region))
+        self._add(RegionStep(region))
 
     def ask_again(self, choice: ModelChoice) -> None:
         """Ask another model, or another version, with the same prompts; corrections by hand are asked for first."""
@@ -92,10 +93,18 @@ class SegmentSession:
             raise InputError("there are no steps to replay")
         self._replace(steps)
 
+    def replay_document(self, document: object) -> None:
+        """Replay the steps of :meth:`to_document`, of this session or of another one.
+
+        Raises:
+            InputError, PromptError: the document is damaged.
+        """
+        self.replay(parse_steps(document, self.session.history.masks))
+
     def _replace(self, steps: Steps, is_asked_again: bool = False) -> None:
         self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice, True, is_asked_again))
 
-    def _act(self, *steps: Step) -> None:
+    def _add(self, *steps: Step) -> None:
         if steps:
             self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice))
 
@@ -142,8 +151,8 @@ def import_prompts(session: Session, prompts: PromptSet, region: Region | None =
         target = known.get(segment.name) or NewSegment(segment.name, segment.name)
         first, before = 1, None
         if isinstance(target, str):
-            known_segment = SegmentSession(session, target)
-            first, before = known_segment.next_key, state_of(known_segment.steps).region
+            before = state_of(session.steps(target)).region
+            first = session.next_key(target)
         limit = _limit(before, region)
         steps = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
         intents.append((target, (*limit, *steps)))
@@ -175,13 +184,13 @@ def export_prompts(session: Session) -> PromptSet:
 
     Masks go by file and segment: their voxels are no part of a prompts file.
     """
-    found: dict[str, SegmentPrompts] = {}
+    segments: dict[str, SegmentPrompts] = {}
     for segment_id in session.segment_ids:
-        held = state_of(session.history.record(segment_id).state.steps).prompts
-        if held:
-            name = _free_name(session.segment_name(segment_id).strip() or "Segment", found)
-            found[name] = SegmentPrompts(name, tuple(one.prompt for one in held))
-    return PromptSet(tuple(found.values()))
+        prompts = session.written_state(segment_id).prompts
+        if prompts:
+            name = _free_name(session.segment_name(segment_id).strip() or "Segment", segments)
+            segments[name] = SegmentPrompts(name, tuple(active.prompt for active in prompts))
+    return PromptSet(tuple(segments.values()))
 
 
 def _limit(before: Region | None, region: Region | None) -> tuple[RegionStep, ...]:
@@ -199,10 +208,5 @@ def _free_name(name: str, taken: Collection[str]) -> str:
 
 def _numbered(session: Session, kind: str, count: int) -> tuple[NewSegment, ...]:
     taken = {session.segment_name(segment_id) for segment_id in session.segment_ids}
-    found: list[NewSegment] = []
-    number = 0
-    while len(found) < count:
-        number += 1
-        if f"{kind} {number}" not in taken:
-            found.append(NewSegment(f"{kind} {number}", kind, number))
-    return tuple(found)
+    numbers = (number for number in itertools.count(1) if f"{kind} {number}" not in taken)
+    return tuple(NewSegment(f"{kind} {number}", kind, number) for number in itertools.islice(numbers, count))

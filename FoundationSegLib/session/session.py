@@ -15,20 +15,10 @@ from numpy.typing import NDArray
 from ..errors import FoundationSegError, GeometryError, InputError, OutputError
 from ..imaging.masks import EMPTY_MASK, PackedMask
 from ..imaging.volume import Volume
-from ..requests.segmentation import Prediction, SegmentPrediction
-from .pending_edit import (
-    Batch,
-    Computed,
-    PendingEdit,
-    Prepared,
-    ask,
-    compute,
-    prepare,
-    request_names,
-    signature,
-    warning,
-)
-from .segment_history import SegmentHistory
+from ..requests.segmentation import Prediction, PredictRequest, SegmentPrediction
+from .pending_edit import PendingEdit, confirmation_of, make_plans, make_request, request_names, signature
+from .plan import AnsweredPlan, SegmentPlan
+from .segment_history import SegmentHistory, TrackedSegment
 from .segment_store import (
     Confirmation,
     ImageChanged,
@@ -40,33 +30,46 @@ from .segment_store import (
     Predictor,
     PromptStore,
     Refused,
+    SavedSegment,
     SegmentStore,
     read_segment,
 )
-from .steps import SegmentState, Steps, going_on, state_of
+from .steps import PROMPT_STEPS, SegmentState, Steps
 
 _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
 
 
-def _nothing(_: object) -> None:
-    """For those who do not listen."""
+def _ignore(_: object) -> None:
+    """Listen to nothing."""
 
 
-@dataclass(slots=True)
-class _Answered:
-    """A batch whose answer is known and not written yet."""
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """Edits that are asked together: their request is out, or their answer waits to be confirmed.
 
-    computed: list[tuple[PendingEdit, tuple[Computed, ...]]]
-    prediction: Prediction | None
-    pending: Confirmation | None = None
+    Attributes:
+        edits: what is asked for.
+        plans: for each edit, those that the request was made of.
+        request: what the model is asked; None where nothing has to be asked.
+        prediction: the answer, once it is there; None where no model was asked.
+        answers: for each edit, what its answer comes to; None while the answer is out.
+        confirmation: what has to be confirmed first.
+    """
+
+    edits: tuple[PendingEdit, ...]
+    plans: list[tuple[SegmentPlan, ...]]
+    request: PredictRequest | None
+    prediction: Prediction | None = None
+    answers: list[list[AnsweredPlan]] | None = None
+    confirmation: Confirmation | None = None
 
 
 @dataclass(slots=True)
 class Session:
-    """What is done to the segments of one segmentation on one volume.
+    """The work on the segments of one segmentation of one volume.
 
-    While actions wait, a request is out, an answer is pending, or the session :attr:`is_refused`: whatever fails, be it
-    a segment, the store, the client or a listener, is told and raised once the others have gone on.
+    While edits wait, a request is out, an answer waits to be confirmed, or the session :attr:`is_refused`: whatever
+    fails, be it a segment, the store, the client or a listener, is told and raised once the others have gone on.
 
     Attributes:
         volume: the image.
@@ -79,23 +82,25 @@ class Session:
             follows there, because a change that is discarded leaves no outcome.
         image_source: where the image comes from, if others may change it meanwhile; its new voxels are sent then.
         numbers: of requests; others that use the same client take theirs from here, too.
+        prompt_store: where the steps of segments are kept with them, if anywhere.
+        version: of the software, for the provenance.
+        history: what was written.
     """
 
     volume: Volume
     store: SegmentStore
     client: Predictor
     options: Options = field(default_factory=Options)
-    on_outcome: Callable[[Outcome], None] = _nothing
-    on_request: Callable[["Session"], None] = _nothing
-    on_queued: Callable[[str], None] = _nothing
+    on_outcome: Callable[[Outcome], None] = _ignore
+    on_request: Callable[["Session"], None] = _ignore
+    on_queued: Callable[[str], None] = _ignore
     image_source: ImageSource | None = None
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     prompt_store: InitVar[PromptStore | None] = None
     version: InitVar[str] = ""
     history: SegmentHistory = field(init=False)
     _queue: list[PendingEdit] = field(default_factory=list)
-    _batch: Batch | None = None
-    _answered: _Answered | None = None
+    _asked: _Asked | None = None
     _is_refused: bool = False
     _untold: list[PendingEdit] = field(default_factory=list)
     _image_stamp: Hashable = None
@@ -111,17 +116,17 @@ class Session:
     @property
     def request_id(self) -> int | None:
         """The number of the request that is out; None while there is none."""
-        request = self._batch.request if self._batch is not None and self._answered is None else None
-        return None if request is None else request.request_id
+        asked = self._asked
+        return asked.request.request_id if asked is not None and asked.answers is None and asked.request else None
 
     @property
     def confirmation(self) -> Confirmation | None:
-        """What waits to be confirmed or discarded."""
-        return self._answered.pending if self._answered is not None else None
+        """The answer that waits to be confirmed or discarded."""
+        return self._asked.confirmation if self._asked is not None else None
 
     @property
     def is_refused(self) -> bool:
-        """True while what failed waits for :meth:`retry`, :meth:`discard`, or the next action."""
+        """True while what failed waits for :meth:`retry`, :meth:`discard`, or the next edit."""
         return self._is_refused and bool(self._queue)
 
     @property
@@ -133,6 +138,11 @@ class Session:
     def segment_ids(self) -> tuple[str, ...]:
         """The ids of all segments; none once they are gone."""
         return () if self.store.is_gone else self.store.segment_ids
+
+    @property
+    def known_ids(self) -> tuple[str, ...]:
+        """The segments that the session met, the only ones that it has steps of."""
+        return tuple(self.history.segments)
 
     def segment_name(self, segment_id: str) -> str:
         """The name that the user calls a segment by."""
@@ -155,29 +165,29 @@ class Session:
         return self.store.provenance(segment_id)
 
     def voxels(self, segment_id: str) -> int:
-        """The number of voxels of a segment. Raises as :meth:`.segment_history.SegmentHistory.record`."""
-        return self.history.record(segment_id).known.voxels
+        """The number of voxels of a segment. Raises as :meth:`steps`."""
+        self.history.detect_external_changes()
+        return self.history.segment(segment_id).voxels
 
-    @property
-    def known_ids(self) -> tuple[str, ...]:
-        """The segments that the session met, the only ones that it has steps of."""
-        return tuple(self.history.records)
+    def saved(self, segment_id: str) -> SavedSegment:
+        """The part of a segment that is kept for a later session. Raises as :meth:`steps`."""
+        self.history.segment(segment_id)
+        return self.history.saved(segment_id)
 
     def can_read(self, segment_id: str) -> bool:
         """True for a segment that is there and can be read now."""
-        is_known = segment_id in self.history.records
+        is_known = segment_id in self.history.segments
         return segment_id in self.segment_ids and (is_known or self.store.is_readable)
 
     def can_undo(self, segment_id: str) -> bool:
         """True where something of a segment can be undone, be it that it still waits for an answer."""
-        return not self.is_gone and (
-            segment_id in self.queued_targets() or self.history.undo_stack.can_undo(segment_id)
-        )
+        is_queued = segment_id in self.queued_targets()
+        return not self.is_gone and (is_queued or self.history.undo_stack.last(segment_id) is not None)
 
     def can_redo(self, segment_id: str) -> bool:
         """True where something of a segment can be done again."""
         is_queued = segment_id in self.queued_targets()
-        return not self.is_gone and not is_queued and self.history.undo_stack.can_redo(segment_id)
+        return not self.is_gone and not is_queued and self.history.can_redo(segment_id)
 
     def can_reject(self, segment_id: str) -> bool:
         """True where a segment has a change that was neither accepted nor rejected."""
@@ -190,26 +200,36 @@ class Session:
 
         Raises:
             GoneError: the segment was deleted.
+            InputError, GeometryError: it is kept so that its voxels cannot be read.
         """
-        steps = self.history.record(segment_id).state.steps
-        for action in self._queue:
-            more = action.intents.get(segment_id, ())
-            steps = more if action.is_replay and more else (*steps, *more)
-        return steps
+        self.history.detect_external_changes()
+        return self.state(segment_id).steps
 
     def state(self, segment_id: str) -> SegmentState:
-        """What :meth:`steps` come to."""
-        now = self.history.records[segment_id].state.standing
-        for action in self._queue:
-            more = action.intents.get(segment_id, ())
-            now = state_of(more) if action.is_replay and more else going_on(now, more)
-        return now
+        """What :meth:`steps` come to, as it was known last."""
+        state = self.history.segment(segment_id).state
+        for edit in self._queue:
+            state = edit.after(state, segment_id)
+        return state
+
+    def written_state(self, segment_id: str) -> SegmentState:
+        """What the written steps of a segment come to. Raises as :meth:`steps`."""
+        self.history.detect_external_changes()
+        return self.history.segment(segment_id).state
+
+    def next_key(self, segment_id: str) -> int:
+        """The number of the key that the next prompt of a segment gets; none that it had comes again."""
+        number = 0
+        for step in self.state(segment_id).steps:
+            if isinstance(step, PROMPT_STEPS) and step.key.isdecimal():
+                number = max(number, int(step.key))
+        return number + 1
 
     def queued_targets(self) -> frozenset[str]:
         """The segments with steps that are not written yet."""
-        return frozenset(target for action in self._queue for target in action.intents)
+        return frozenset([segment_id for edit in self._queue for segment_id in edit.steps])
 
-    def add(self, action: PendingEdit) -> None:
+    def add(self, edit: PendingEdit) -> None:
         """Do something to segments: ask for what has to be predicted, and write what comes of it.
 
         Raises:
@@ -218,13 +238,13 @@ class Session:
             GeometryError: the image was put on another grid.
         """
         self.detect_external_changes()
-        self._look_at_image()
+        self._read_changed_image()
         self._require_writable()
-        for target in action.intents:
-            self.history.record(target)
-        self.history.require_unlocked(action.intents)
-        queue, merged = self._with(action)
-        signature(self._prepared(merged))  # a mistake is told now, and not when it is its turn
+        for segment_id in edit.steps:
+            self.history.segment(segment_id)
+        self.history.require_unlocked(edit.steps)
+        queue, merged = self._merged(edit)
+        signature(self._plans(merged))  # a mistake is told now, and not when it is its turn
         self._queue = queue
         self._untold.append(merged)
         with ExitStack() as rest:
@@ -235,23 +255,19 @@ class Session:
         """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.SegmentHistory.create`."""
         return self.history.create(new)
 
-    def add_to_segments(self, intents: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
-        """:meth:`add` on segments, of which those that are new are made at once and go again if it is discarded.
+    def add_to_segments(self, steps: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
+        """:meth:`add` to segments, of which those that are new are made at once and go again if it is discarded.
 
         Returns the ids, in order. Nothing is made where it makes no sense.
         """
         made: dict[str, Steps] = {}
         try:
-            for target, steps in intents:
-                made[target if isinstance(target, str) else self.history.announce(target)] = steps
+            for target, more in steps:
+                made[target if isinstance(target, str) else self.history.announce(target)] = more
             if made:
                 self.add(PendingEdit(made, self.options.choice))
         except FoundationSegError:
-            waiting = self.queued_targets()
-            unborn = [key for key in made if key in self.history.unborn and key not in waiting]
-            self.history.withdraw(unborn)
-            for key in unborn:
-                del self.history.unborn[key]
+            self.history.withdraw_provisional(made.keys() - self.queued_targets())
             raise
         return tuple(made)
 
@@ -259,76 +275,73 @@ class Session:
         """Ask again what failed. Raises as :meth:`.segment_store.SegmentStore.require_writable`."""
         self._require_writable()
         self.detect_external_changes()
-        self._batch = self._answered = None
+        self._asked = None
         self._go_on()
 
-    def discard(self, target: str | None = None) -> bool:
+    def discard(self, segment_id: str | None = None) -> bool:
         """Take back what is not written: what was asked, waits, failed or is pending. True if there was anything.
 
-        With a target, only actions on that segment; the others are asked again.
+        With a segment, only edits of that one; the others are asked again.
         """
-        return self._drop(lambda action: target is None or target in action.intents)
+        return self._drop([edit for edit in self._queue if segment_id is None or segment_id in edit.steps])
 
     def confirm(self) -> None:
-        """Write what is pending. If somebody changed its segments meanwhile, it is asked again first.
+        """Write what waits to be confirmed. If its segments have changed meanwhile, it is asked again first.
 
         Raises:
-            InputError: one of its segments is locked; it is pending as before.
+            InputError: one of its segments is locked; it waits as before.
         """
-        answered = self._answered
-        if self.confirmation is None or answered is None:
+        asked = self._asked
+        if asked is None or asked.confirmation is None:
             return
-        changed = self.detect_external_changes()
-        if self._answered is not answered or self._batch is None:
+        self.detect_external_changes()
+        if self._asked is not asked:
             return  # what it was for is gone
         self._require_writable()
-        self.history.require_unlocked(self._batch.targets)
-        if changed & set(self._batch.targets):
-            self.retry()
+        self.history.require_unlocked([segment_id for edit in asked.edits for segment_id in edit.steps])
+        if all(_hold(plans, self.history.segments) for plans in asked.plans):
+            self._write(asked)
         else:
-            self._write(answered)
+            self.retry()
 
     def answer(self, prediction: Prediction) -> None:
         """Take an answer in; one to anything but the newest request is dropped.
 
         Raises:
-            InputError: a segment was locked meanwhile: nothing is written of the action that it belongs to.
+            InputError: a segment was locked meanwhile: nothing is written of the edit that it belongs to.
             Exception: whatever the store or a listener raised; what was written was told then.
         """
-        batch = self._batch
-        if prediction.request_id != self.request_id or batch is None:
+        asked = self._asked
+        if asked is None or prediction.request_id != self.request_id:
             return
         try:
-            self._take_in(batch, prediction)
+            self._take_in(asked, prediction)
         except Exception as error:
-            if self._batch is batch and self._answered is None:
-                self._batch = None
+            if self._asked is asked and asked.answers is None:
+                self._asked = None
             self._refuse_stuck(error)
             raise
 
-    def _take_in(self, batch: Batch, prediction: Prediction) -> None:
-        changed = self.detect_external_changes()
-        if self._batch is not batch:
+    def _take_in(self, asked: _Asked, prediction: Prediction) -> None:
+        self.detect_external_changes()
+        if self._asked is not asked:
             return  # what it was for is gone
         try:
-            is_other_image = self._look_at_image()
-            self._require_writable()
+            has_changed = self._read_changed_image()
+            self.store.require_writable()
         except FoundationSegError as error:
             self.fail(prediction.request_id, error)
             return
-        if is_other_image:
+        if not has_changed and not all(_hold(plans, self.history.segments) for plans in asked.plans):
+            planned = self._planned(asked.edits, prediction.request_id)
+            asked.plans, has_changed = planned.plans, planned.request != asked.request
+        if has_changed:
             self.retry()
-            return
-        if changed & set(batch.targets):
-            fresh = self._batch_of(batch.actions, prediction.request_id)
-            if fresh.request != batch.request:
-                self.retry()
-                return
-            batch = fresh
-        self._conclude(batch, prediction)
+        else:
+            self._conclude(asked, prediction)
 
     def fail(self, request_id: int, error: FoundationSegError) -> None:
-        """Take a failure in. What was asked waits for :meth:`retry`, :meth:`discard`, or the next action."""
+        """Take a failure in. What was asked waits for :meth:`retry`, :meth:`discard`, or the next edit."""
         if request_id != self.request_id:
             return
         with ExitStack() as rest:
@@ -336,7 +349,7 @@ class Session:
             self.detect_external_changes()
 
     def undo(self, segment_id: str) -> bool:
-        """Take back the last action of a segment, without asking a model; False if there is none (any more).
+        """Take back the last edit of a segment, without asking a model; False if there is none (any more).
 
         What is not written yet is taken back first. Raises as :meth:`.segment_history.SegmentHistory.undo`.
         """
@@ -349,73 +362,79 @@ class Session:
         return segment_id not in self.queued_targets() and self._tell(self.history.redo(segment_id))
 
     def accept(self, segment_id: str) -> None:
-        """The last change of a segment is right; it cannot be rejected any more, but undone."""
+        """Note that the last change of a segment is right; it cannot be rejected any more, but undone."""
+        self.detect_external_changes()
         self._tell(self.history.accept(segment_id))
 
     def reject(self, segment_id: str) -> None:
-        """The last change of a segment is wrong. Raises as :meth:`.segment_history.SegmentHistory.reject`."""
+        """Take back the last change of a segment as wrong. Raises as :meth:`.segment_history.SegmentHistory.reject`."""
         self.detect_external_changes()
         if not self.discard(segment_id):
             self._tell(self.history.reject(segment_id))
 
     def detect_external_changes(self) -> frozenset[str]:
-        """Find out what others did and take back what was to be done to segments that are gone.
+        """Find out what others did, and take back what was to be done to segments that are gone.
 
         What waits beside it goes on. Where image and segments were moved together, their prompts are taken along.
+        Returns the ids of segments that others changed or deleted.
         """
-        self._move_with_image()
         changed = self.history.detect_external_changes()
-        there = () if self.store.is_gone else self.store.segment_ids
-        is_gone = self.store.is_gone
-        self._drop(lambda action: is_gone or any(key not in there for key in action.intents))
+        if self.store.geometry != self.volume.geometry:
+            self._move_with_image()
+        if self._queue:
+            stamps = self.history.stamps
+            self._drop([edit for edit in self._queue if not edit.steps.keys() <= stamps.keys()])
         return changed
 
     def _require_writable(self) -> None:
         if not self.store.is_gone:
             self.store.require_writable()
 
-    def _look_at_image(self) -> bool:
+    def _read_changed_image(self) -> bool:
         """Find out whether others changed the image; the client gets the new one then. True if so.
 
         Raises:
             InputError, GeometryError: it cannot be used any more, or was put on another grid.
         """
         source = self.image_source
-        if source is None or self.store.is_gone or source.stamp() == self._image_stamp:
+        if source is None or self.store.is_gone:
             return False
-        stamp, volume = source.stamp(), source.read()
+        stamp = source.stamp()
+        if stamp == self._image_stamp:
+            return False
+        volume = source.read()
         if volume.geometry != self.volume.geometry:
             raise GeometryError("the image was moved, turned or resized: its segments lie elsewhere; begin anew on it")
-        self._image_stamp = stamp
         if volume.key == self.volume.key:
+            self._image_stamp = stamp
             return False
-        self.client.send_volume(volume)
-        before, self.volume = self.volume, volume
-        self.client.remove_volume(before.key)
+        self._use_image(volume, stamp)
         self._tell(ImageChanged())
         return True
+
+    def _use_image(self, volume: Volume, stamp: Hashable) -> None:
+        self.client.send_volume(volume)
+        before, self.volume, self._image_stamp = self.volume, volume, stamp
+        self.client.remove_volume(before.key)
 
     def _move_with_image(self) -> None:
         """Take the prompts along where image and segments have other coordinates, as after "Harden transform".
 
         What was asked is asked again.
         """
-        store, before = self.store, self.volume
-        if store.is_gone or not store.is_readable or store.geometry == before.geometry:
+        store, before, source = self.store, self.volume, self.image_source
+        if store.is_gone or not store.is_readable:
             return
-        source = self.image_source
         stamp, volume = (source.stamp(), source.read()) if source is not None else (None, None)
         if volume is None or volume.geometry != store.geometry:
             volume = replace(before, geometry=store.geometry)
         matrix = store.geometry.ijk_to_ras @ before.geometry.ras_to_ijk
-        self.client.send_volume(volume)
-        self.volume, self._image_stamp = volume, stamp
-        moved = {id(action): action.transformed(matrix) for action in self._queue}
-        self._queue = [moved[id(action)] for action in self._queue]
-        self._untold = [moved.get(id(action), action) for action in self._untold]
-        self._batch = self._answered = None
+        self._use_image(volume, stamp)
+        moved = {id(edit): edit.transformed(matrix) for edit in self._queue}
+        self._queue = list(moved.values())
+        self._untold = [moved.get(id(edit), edit) for edit in self._untold]
+        self._asked = None
         self.history.move_prompts(matrix)
-        self.client.remove_volume(before.key)
         self._tell(ImageChanged())
         if self._queue and not self._is_refused:
             self._go_on()
@@ -432,59 +451,57 @@ class Session:
 
         That comes after the request is out: what is done then is done while the model is at work.
         """
+        if not self._untold:
+            return
         untold, self._untold = self._untold, []
-        targets = dict.fromkeys(target for action in untold for target in action.intents)
+        segment_ids = dict.fromkeys(segment_id for edit in untold for segment_id in edit.steps)
         with ExitStack() as rest:
-            for target in reversed(targets):
-                if target in self.history.records:
-                    rest.callback(self.on_queued, target)
+            for segment_id in reversed(segment_ids):
+                if segment_id in self.history.segments:
+                    rest.callback(self.on_queued, segment_id)
 
-    def _with(self, action: PendingEdit) -> tuple[list[PendingEdit], PendingEdit]:
-        """The queue with one action more, and the action as it stands there: merged with what it goes on from."""
-        queue = list(self._queue)
-        for n in reversed(range(len(queue))):
-            if queue[n].intents.keys() & action.intents.keys():
-                merged = queue[n].merged(action)
+    def _merged(self, edit: PendingEdit) -> tuple[list[PendingEdit], PendingEdit]:
+        """The queue with one edit more, and the edit as it stands there: merged with what it goes on from."""
+        for place in reversed(range(len(self._queue))):
+            if not self._queue[place].steps.keys().isdisjoint(edit.steps):
+                merged = self._queue[place].merged(edit)
                 if merged is not None:
-                    queue[n] = merged
-                    return queue, merged
+                    return [*self._queue[:place], merged, *self._queue[place + 1 :]], merged
                 break
-        return [*queue, action], action
+        return [*self._queue, edit], edit
 
-    def _drop(self, is_meant: Callable[[PendingEdit], bool]) -> bool:
-        """Take actions out of the queue, and go on with the others; True if there were any."""
-        left = [action for action in self._queue if not is_meant(action)]
-        dropped = [action for action in self._queue if is_meant(action)]
-        if not dropped:
+    def _drop(self, edits: Sequence[PendingEdit]) -> bool:
+        """Take edits out of the queue, and go on with the others; True if there were any."""
+        if not edits:
             return False
-        self._queue = left
+        self._queue = [edit for edit in self._queue if edit not in edits]
         with ExitStack() as rest:
             rest.callback(self._go_on)
-            rest.callback(self._give_up, dropped)
-            if self._batch is not None and any(action not in left for action in self._batch.actions):
-                request_id, self._batch, self._answered = self.request_id, None, None
+            rest.callback(self._give_up, edits)
+            if self._asked is not None and any(edit in edits for edit in self._asked.edits):
+                request_id, self._asked = self.request_id, None
                 if request_id is not None:
                     self.client.cancel(request_id)
         return True
 
-    def _give_up(self, actions: Sequence[PendingEdit]) -> None:
+    def _give_up(self, edits: Sequence[PendingEdit]) -> None:
         """Tell that steps wait no more, and take away what was made for them alone."""
-        self._untold += actions
+        self._untold += edits
+        given_up = {segment_id for edit in edits for segment_id in edit.steps}
         with ExitStack() as rest:
-            rest.callback(self._withdraw, {key for action in actions for key in action.intents})
+            rest.callback(self._withdraw, given_up)
             self._tell_queued()
 
-    def _withdraw(self, targets: set[str]) -> None:
-        """Take away those segments that were made for what is given up."""
-        given_up = targets - self.queued_targets()
-        unborn = [key for key in self.history.unborn if key in given_up]
-        self.history.withdraw(unborn)
-        for segment_id in unborn:  # whoever locked or changed one has made it his
-            self.history.unborn.pop(segment_id, None)
+    def _withdraw(self, given_up: set[str]) -> None:
+        self.history.withdraw_provisional(given_up - self.queued_targets())
 
-    def _prepared(self, action: PendingEdit) -> tuple[Prepared, ...]:
-        names = request_names(action.intents, self.store)
-        return prepare(action, self.history.records, self.history.masks, self.volume.geometry, names)
+    def _plans(self, edit: PendingEdit) -> tuple[SegmentPlan, ...]:
+        """The plans of an edit, made once for the states that its segments are in."""
+        segments = self.history.segments
+        if not edit.plans or not _hold(edit.plans, segments):
+            names = request_names(edit.steps, self.store)
+            edit.plans = make_plans(edit, segments, self.history.masks, self.volume.geometry, names)
+        return edit.plans
 
     def _go_on(self) -> None:
         """Ask for the first of the queue, and what can be asked with it, unless just that is out already."""
@@ -498,112 +515,118 @@ class Session:
     def _ask_next(self) -> bool:
         """Ask for the first of the queue, or do what needs no model; False while something has to be waited for."""
         try:
-            actions = self._first_together()
-            if self._batch is not None and self._batch.actions == actions:
+            edits = self._first_together()
+            if self._asked is not None and self._asked.edits == edits:
                 return False
-            batch = self._batch_of(actions, next(self.numbers))
+            asked = self._planned(edits, next(self.numbers))
         except FoundationSegError as error:  # it makes no sense any more after what became of those before it
             first = self._queue[0]
             with ExitStack() as rest:
                 rest.callback(self._tell, Refused(error, is_waiting=False))
-                self._drop(lambda action: action is first)
+                self._drop([first])
             return False
-        self._batch, self._answered, self._is_refused = None, None, False
-        if batch.request is not None:
-            self.client.submit(batch.request)
-            self._batch = batch
+        self._asked, self._is_refused = None, False
+        if asked.request is not None:
+            self.client.submit(asked.request)
+            self._asked = asked
             self.on_request(self)
             return False
-        self._batch = batch
-        self._conclude(batch, None)
-        return self._answered is None
+        self._asked = asked
+        self._conclude(asked, None)
+        return self._asked is None
 
     def _refuse_request(self, request_id: int, error: FoundationSegError) -> None:
         if request_id == self.request_id:  # otherwise what it was for is gone
             self._refuse(error)
 
     def _refuse(self, error: FoundationSegError) -> None:
-        """What is asked or answered came to nothing, and waits."""
-        self._batch, self._answered, self._is_refused = None, None, True
+        """Note that what was asked or answered came to nothing, and waits."""
+        self._asked, self._is_refused = None, True
         if self._queue:
             self._tell(Refused(error))
 
     def _refuse_stuck(self, error: Exception) -> None:
         """After an exception: say so, unless the queue has gone on, waits to be confirmed, or was refused already."""
-        if self._queue and self.request_id is None and self._answered is None and not self._is_refused:
+        is_answered = self._asked is not None and self._asked.answers is not None
+        if self._queue and self.request_id is None and not is_answered and not self._is_refused:
             self._refuse(_as_ours(error))
 
     def _first_together(self) -> tuple[PendingEdit, ...]:
         first, *rest = self._queue
         if not rest:
             return (first,)
-        wanted, taken, others = signature(self._prepared(first)), [first], set(first.intents)
-        for action in rest:  # one that goes on from another has to wait for it
-            is_free = wanted is not None and others.isdisjoint(action.intents)
+        first_signature, together, others = signature(self._plans(first)), [first], set(first.steps)
+        for edit in rest:  # one that goes on from another has to wait for it
+            is_free = first_signature is not None and others.isdisjoint(edit.steps)
             with suppress(FoundationSegError):  # told when it is its turn
-                if is_free and signature(self._prepared(action)) == wanted:
-                    taken.append(action)
-            others |= action.intents.keys()
-        return tuple(taken)
+                if is_free and signature(self._plans(edit)) == first_signature:
+                    together.append(edit)
+            others |= edit.steps.keys()
+        return tuple(together)
 
-    def _batch_of(self, actions: tuple[PendingEdit, ...], request_id: int) -> Batch:
-        batch = Batch(actions, tuple(self._prepared(action) for action in actions))
-        return ask(batch, request_id, self.volume.key, request_names(batch.targets, self.store))
+    def _planned(self, edits: tuple[PendingEdit, ...], request_id: int) -> _Asked:
+        """The request for some edits."""
+        plans = [self._plans(edit) for edit in edits]
+        targets = [plan for parts in plans for plan in parts]
+        names = request_names([plan.segment_id for plan in targets], self.store)
+        return _Asked(edits, plans, make_request(targets, request_id, self.volume.key, names))
 
-    def _conclude(self, batch: Batch, prediction: Prediction | None) -> None:
+    def _conclude(self, asked: _Asked, prediction: Prediction | None) -> None:
         """Put the answer together with what is there; write it, or ask first."""
-        answers = dict(zip(batch.asked, prediction.segments, strict=True)) if prediction is not None else {}
-        history, above = self.history, self.options.ask_above
-        answered = _Answered([], prediction)
-        for action, prepared in zip(batch.actions, batch.prepared, strict=True):
-            parts = tuple(
-                compute(one, answers.get(one.target, _NO_ANSWER), history.store, history.records) for one in prepared
-            )
-            answered.computed.append((action, parts))
-            if above is not None and answered.pending is None:
-                answered.pending = warning(action, parts, history.records, history.masks, above)
-        self._answered = answered
-        if answered.pending is not None:
-            self._tell(answered.pending)
+        segments = iter(prediction.segments if prediction is not None else ())
+        answered: list[list[AnsweredPlan]] = []
+        confirmation, above = None, self.options.ask_above
+        for edit, plans in zip(asked.edits, asked.plans, strict=True):
+            answers = [self.history.answered(plan, next(segments) if plan.prompts else _NO_ANSWER) for plan in plans]
+            answered.append(answers)
+            if above is not None and confirmation is None:
+                confirmation = confirmation_of(edit, answers, self.history.segments, self.history.masks, above)
+        asked.prediction, asked.answers, asked.confirmation = prediction, answered, confirmation
+        if confirmation is not None:
+            self._tell(confirmation)
         else:
-            self._write(answered)
+            self._write(asked)
 
-    def _write(self, answered: _Answered) -> None:
-        """Write all actions, tell what became of each, and go on with the queue, whatever fails in between."""
-        self._batch = self._answered = None
+    def _write(self, asked: _Asked) -> None:
+        """Write all edits, tell what became of each, and go on with the queue, whatever fails in between."""
+        self._asked = None
         outcomes: list[Outcome] = []
         with ExitStack() as rest:
             rest.callback(self._go_on)
             rest.callback(self._tell_all, outcomes)
-            for action, computed in reversed(answered.computed):
-                rest.callback(self._write_action, action, computed, answered.prediction, outcomes)
+            for edit, answers in reversed(list(zip(asked.edits, asked.answers or (), strict=True))):
+                rest.callback(self._write_edit, edit, answers, asked.prediction, outcomes)
 
-    def _write_action(
+    def _write_edit(
         self,
-        action: PendingEdit,
-        computed: tuple[Computed, ...],
+        edit: PendingEdit,
+        answers: Sequence[AnsweredPlan],
         prediction: Prediction | None,
         outcomes: list[Outcome],
     ) -> None:
-        if action not in self._queue:
+        if edit not in self._queue:
             return  # a listener took it back meanwhile
-        self._queue.remove(action)
-        self._untold = [one for one in self._untold if one is not action]  # what is written is shown
-        policy = OverlapPolicy.ALLOW if action.is_replay and not action.is_asked_again else self.options.policy
+        self._queue.remove(edit)
+        self._untold = [untold for untold in self._untold if untold is not edit]  # what is written is shown
+        policy = OverlapPolicy.ALLOW if edit.is_replay and not edit.is_asked_again else self.options.policy
         try:
-            self.history.write(computed, policy, prediction, outcomes.append)
+            self.history.write(answers, policy, prediction, outcomes.append)
         except Exception as error:  # it was locked or deleted meanwhile, or cannot be masked
             outcomes.append(Refused(_as_ours(error), is_waiting=False))
-            self._give_up([action])
+            self._give_up([edit])
             raise
 
-    def _tell_all(self, outcomes: Sequence[Outcome]) -> None:
+    def _tell_all(self, outcomes: list[Outcome]) -> None:
         """Tell of what was written first, so that what was refused is read last."""
-        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-        written = [outcome for outcome in outcomes if not isinstance(outcome, Refused)]
+        outcomes.sort(key=lambda outcome: isinstance(outcome, Refused))
         with ExitStack() as rest:
-            for outcome in reversed((*written, *refused)):
+            for outcome in reversed(outcomes):
                 rest.callback(self._tell, outcome)
+
+
+def _hold(plans: Sequence[SegmentPlan], segments: Mapping[str, TrackedSegment]) -> bool:
+    """True while the segments are in the states that plans were made for."""
+    return all(plan.segment_id in segments and segments[plan.segment_id].state is plan.before for plan in plans)
 
 
 def _as_ours(error: Exception) -> FoundationSegError:

@@ -1,21 +1,34 @@
-"""The steps of a segment: the only truth about it, in the order in which they were taken.
+"""The steps of a segment: the only truth about it, in the order in which they were taken; and as JSON values.
 
 A list of steps says what a model is asked now, and what its answer is put together with (:mod:`.plan`). Masks are named
-by their keys in a :class:`~.mask_table.MaskTable`.
+by their keys in a :class:`~FoundationSegLib.imaging.masks.MaskTable`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import NoneType
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.model_cards import ModelCard
-from ..errors import InputError
-from ..imaging.geometry import Vector
-from ..prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, Polarity, Prompt, ScribblePrompt
-from ..prompts.regions import Region
+from ..codec import Format, from_document, to_document
+from ..errors import InputError, PromptError
+from ..imaging.geometry import EMPTY_BOX, Box, Vector, as_vector
+from ..imaging.masks import MaskTable
+from ..prompts.kinds import (
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    ObliquePlane,
+    PointPrompt,
+    Polarity,
+    Prompt,
+    ScribblePrompt,
+)
+from ..prompts.prompts_file import parse_prompts, prompt_to_document
+from ..prompts.regions import AroundPrompt, InsideBox, Region, SliceRange
 from ..requests.segmentation import Propagation
 
 # Why the segment's present voxels became what later answers are put together with:
@@ -174,9 +187,10 @@ class ActivePrompt:
 
 @dataclass(frozen=True, slots=True)
 class SegmentState:
-    """What a list of steps comes to.
+    """The steps of a segment and what they come to: all that undo takes back beside the voxels.
 
     Attributes:
+        steps: all of them, those that were rejected and the rejections included.
         seed: the key of the voxels that answers are put together with.
         ground: the key of those from before anything was propagated, which propagating again starts from.
         prompts: the prompts, in the order in which they were first given.
@@ -186,8 +200,11 @@ class SegmentState:
         region: what changes are limited to.
         propagation: how the last answer was carried on; None where it was not.
         denied, retained: see :class:`WithheldStep`.
+        reach: the box outside which the segment is its seed.
+        provenance: where its voxels come from, by the names of :data:`~.segment_store.PROVENANCE`.
     """
 
+    steps: Steps = ()
     seed: str = ""
     ground: str = ""
     prompts: tuple[ActivePrompt, ...] = ()
@@ -198,42 +215,38 @@ class SegmentState:
     propagation: Propagation | None = None
     denied: str = ""
     retained: str = ""
+    reach: Box = EMPTY_BOX
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def live_prompts(self) -> tuple[Prompt, ...]:
+        """The prompts whose effect is computed and not part of the seed."""
+        return tuple([active.prompt for active in self.prompts if active.is_live])
 
     @property
     def is_computed(self) -> bool:
         """True where the segment is something else than its seed: there are answers in it."""
-        return bool(self.vacated) or self.propagation is not None or any(held.is_live for held in self.prompts)
+        return bool(self.vacated or self.propagation is not None or self.live_prompts)
 
-    def held(self, key: str) -> ActivePrompt:
-        """The prompt of that key.
+    def after(self, *steps: Step) -> "SegmentState":
+        """The state after more steps, none of them a rejection.
 
         Raises:
-            InputError: there is none (any more).
+            InputError: a step names a prompt that is not there.
         """
-        for held in self.prompts:
-            if held.key == key:
-                return held
-        raise InputError(f"the segment has no prompt '{key}': it was taken back, or belongs to another segment")
+        state = self
+        for step in steps:
+            state = replace(state, **_changes(state, step))
+        return replace(state, steps=(*self.steps, *steps))
 
 
 def state_of(steps: Sequence[Step]) -> SegmentState:
-    """What a list of steps comes to.
+    """The state that a list of steps comes to; where the voxels come from and lie is not known then.
 
     Raises:
-        InputError: a step names a prompt that is not there.
+        InputError: a step names a prompt that is not there, or more are rejected than there are.
     """
-    return going_on(SegmentState(), effective(steps))
-
-
-def going_on(now: SegmentState, steps: Sequence[Step]) -> SegmentState:
-    """Where more steps lead, none of them a rejection.
-
-    Raises:
-        InputError: a step names a prompt that is not there.
-    """
-    for step in steps:
-        now = _after(now, step)
-    return now
+    return replace(SegmentState().after(*effective(steps)), steps=tuple(steps))
 
 
 def effective(steps: Sequence[Step]) -> list[Step]:
@@ -242,73 +255,73 @@ def effective(steps: Sequence[Step]) -> list[Step]:
     Raises:
         InputError: more are rejected than there are.
     """
-    found: list[Step] = []
+    kept: list[Step] = []
     for step in steps:
         if not isinstance(step, RejectStep):
-            found.append(step)
-        elif not 0 < step.steps <= len(found):
-            raise InputError(f"{step.steps} steps cannot be rejected where there are {len(found)}")
+            kept.append(step)
+        elif not 0 < step.steps <= len(kept):
+            raise InputError(f"{step.steps} steps cannot be rejected where there are {len(kept)}")
         else:
-            del found[-step.steps :]
-    return found
+            del kept[-step.steps :]
+    return kept
 
 
-def _after(now: SegmentState, step: Step) -> SegmentState:
-    if isinstance(step, SeedStep):
-        return _seeded(now, step)
-    if isinstance(step, PropagateStep):
-        return replace(now, propagation=step.propagation, denied="", retained="")
-    if isinstance(step, RegionStep):
-        return replace(now, region=step.region)
-    if isinstance(step, SettingsStep):
-        return replace(now, choice=step.choice)
-    if isinstance(step, WithheldStep):
-        return replace(now, denied=step.denied, retained=step.retained)
-    if isinstance(step, AcceptStep | RejectStep):
-        return now
-    return _prompted(replace(now, denied="", retained=""), step)
+def _changes(state: SegmentState, step: Step) -> dict[str, Any]:
+    """The fields of a state that a step changes, by name."""
+    match step:
+        case SeedStep():
+            return {
+                "seed": step.mask,
+                "ground": state.ground if step.reason in ("hand", "propagated") else step.mask,
+                "prompts": tuple(replace(active, is_live=False) for active in state.prompts),
+                "vacated": (),
+                "hand": (*state.hand, step.touched) if step.touched else state.hand,
+                "propagation": None,
+                "denied": "",
+                "retained": "",
+            }
+        case PropagateStep():
+            return {"propagation": step.propagation, "denied": "", "retained": ""}
+        case RegionStep():
+            return {"region": step.region}
+        case SettingsStep():
+            return {"choice": step.choice}
+        case WithheldStep():
+            return {"denied": step.denied, "retained": step.retained}
+        case PromptAdded() | PromptRemoved() | PromptMoved() | PolarityChanged():
+            return {"denied": "", "retained": "", **_changed_prompts(state, step)}
+    return {}
 
 
-def _seeded(now: SegmentState, step: SeedStep) -> SegmentState:
-    keeps_ground = step.reason in ("hand", "propagated")
-    return replace(
-        now,
-        seed=step.mask,
-        ground=now.ground if keeps_ground else step.mask,
-        prompts=tuple(replace(held, is_live=False) for held in now.prompts),
-        vacated=(),
-        hand=(*now.hand, step.touched) if step.touched else now.hand,
-        propagation=None,
-        denied="",
-        retained="",
-    )
-
-
-def _prompted(now: SegmentState, step: PromptAdded | PromptRemoved | PromptMoved | PolarityChanged) -> SegmentState:
+def _changed_prompts(
+    state: SegmentState, step: PromptAdded | PromptRemoved | PromptMoved | PolarityChanged
+) -> dict[str, Any]:
+    places = [place for place, active in enumerate(state.prompts) if active.key == step.key]
     if isinstance(step, PromptAdded):
-        if any(held.key == step.key for held in now.prompts):
+        if places:
             raise InputError(f"the segment has a prompt '{step.key}' already")
-        return replace(now, prompts=(*now.prompts, ActivePrompt(step.key, step.prompt)))
-    old = now.held(step.key)
-    vacated = now.vacated if old.is_live else (*now.vacated, old.prompt)
+        return {"prompts": (*state.prompts, ActivePrompt(step.key, step.prompt))}
+    if not places:
+        raise InputError(f"the segment has no prompt '{step.key}': it was taken back, or belongs to another segment")
+    place = places[0]
+    old = state.prompts[place]
     if isinstance(step, PromptRemoved):
-        left = tuple(held for held in now.prompts if held.key != step.key)
-        return replace(now, prompts=left, vacated=vacated)
-    if isinstance(step, PromptMoved):
-        prompt = step.prompt
+        new: tuple[ActivePrompt, ...] = ()
+    elif isinstance(step, PromptMoved):
+        new = (ActivePrompt(step.key, step.prompt),)
     else:
-        prompt = replace(old.prompt, polarity=step.polarity)
-    changed = tuple(ActivePrompt(held.key, prompt) if held.key == step.key else held for held in now.prompts)
-    return replace(now, prompts=changed, vacated=vacated)
+        new = (ActivePrompt(step.key, replace(old.prompt, polarity=step.polarity)),)
+    prompts = (*state.prompts[:place], *new, *state.prompts[place + 1 :])
+    return {"prompts": prompts} | ({} if old.is_live else {"vacated": (*state.vacated, old.prompt)})
 
 
 def restated(steps: Sequence[Step], choice: ModelChoice) -> Steps:
     """The same prompts, as they stand, asked anew of a model: without seeds but the first, and without limits."""
-    found: list[Step] = [step for step in steps[:1] if isinstance(step, SeedStep) and step.reason == "start"]
-    found.append(SettingsStep(choice))
-    found += [PromptAdded(held.key, held.prompt) for held in state_of(steps).prompts]
+    again: list[Step] = [step for step in steps[:1] if isinstance(step, SeedStep) and step.reason == "start"]
+    again.append(SettingsStep(choice))
+    again += [PromptAdded(active.key, active.prompt) for active in state_of(steps).prompts]
     propagated = [step for step in effective(steps) if isinstance(step, PropagateStep)]
-    return tuple(found + propagated[-1:])
+    return tuple(again + propagated[-1:])
 
 
 _PlacedT = TypeVar("_PlacedT", PointPrompt, BoxPrompt, ScribblePrompt, LassoPrompt)
@@ -318,12 +331,11 @@ def transformed_prompt(prompt: Prompt, matrix: NDArray[np.float64]) -> Prompt:
     """The prompt with its positions moved by a (4, 4) matrix in RAS mm; masks and words have none."""
     match prompt:
         case PointPrompt():
-            return _with_plane(replace(prompt, position=_point(prompt.position, matrix)), matrix)
+            return _with_plane(replace(prompt, position=_moved(prompt.position, matrix)), matrix)
         case BoxPrompt(corners=(first, second)):
-            corners = _point(first, matrix), _point(second, matrix)
-            return _with_plane(replace(prompt, corners=corners), matrix)
+            return _with_plane(replace(prompt, corners=(_moved(first, matrix), _moved(second, matrix))), matrix)
         case ScribblePrompt() | LassoPrompt():
-            moved = replace(prompt, points=tuple(_point(point, matrix) for point in prompt.points))
+            moved = replace(prompt, points=tuple(_moved(point, matrix) for point in prompt.points))
             if isinstance(moved, ScribblePrompt) and moved.radius_mm is not None:
                 scale = float(np.cbrt(abs(np.linalg.det(matrix[:3, :3]))))
                 moved = replace(moved, radius_mm=moved.radius_mm * scale)
@@ -333,12 +345,12 @@ def transformed_prompt(prompt: Prompt, matrix: NDArray[np.float64]) -> Prompt:
 
 def transformed_steps(steps: Steps, matrix: NDArray[np.float64]) -> Steps:
     """The steps with their prompts moved by a (4, 4) matrix in RAS mm; seeds and regions are voxels and stay."""
-
-    def transformed(step: Step) -> Step:
-        has_prompt = isinstance(step, PromptAdded | PromptMoved)
-        return replace(step, prompt=transformed_prompt(step.prompt, matrix)) if has_prompt else step
-
-    return tuple(transformed(step) for step in steps)
+    return tuple(
+        replace(step, prompt=transformed_prompt(step.prompt, matrix))
+        if isinstance(step, PromptAdded | PromptMoved)
+        else step
+        for step in steps
+    )
 
 
 def _with_plane(prompt: _PlacedT, matrix: NDArray[np.float64]) -> _PlacedT:
@@ -346,14 +358,101 @@ def _with_plane(prompt: _PlacedT, matrix: NDArray[np.float64]) -> _PlacedT:
     if not isinstance(plane, ObliquePlane):
         return prompt
     normal = np.linalg.inv(matrix[:3, :3]).T @ plane.normal
-    up = matrix[:3, :3] @ plane.up
-    return replace(prompt, plane=ObliquePlane(_point(plane.origin, matrix), _vector(normal), _vector(up)))
+    up = as_vector(matrix[:3, :3] @ plane.up)
+    return replace(prompt, plane=ObliquePlane(_moved(plane.origin, matrix), as_vector(normal), up))
 
 
-def _point(position: Vector, matrix: NDArray[np.float64]) -> Vector:
-    return _vector(matrix[:3, :3] @ position + matrix[:3, 3])
+def _moved(position: Vector, matrix: NDArray[np.float64]) -> Vector:
+    return as_vector(matrix[:3, :3] @ position + matrix[:3, 3])
 
 
-def _vector(values: NDArray[np.float64]) -> Vector:
-    x, y, z = values.tolist()
-    return x, y, z
+VERSION = 1
+_FORMAT = Format(
+    tags={
+        SeedStep: ("step", "seed"),
+        PromptAdded: ("step", "prompt-added"),
+        PromptRemoved: ("step", "prompt-removed"),
+        PromptMoved: ("step", "prompt-moved"),
+        PolarityChanged: ("step", "polarity-changed"),
+        PropagateStep: ("step", "propagate"),
+        RegionStep: ("step", "region"),
+        AcceptStep: ("step", "accept"),
+        RejectStep: ("step", "reject"),
+        SettingsStep: ("step", "settings"),
+        WithheldStep: ("step", "withheld"),
+        NoneType: ("kind", "none"),
+        InsideBox: ("kind", "box"),
+        SliceRange: ("kind", "slices"),
+        AroundPrompt: ("kind", "around"),
+    },
+    flat={PropagateStep: "propagation", RegionStep: "region", SettingsStep: "choice", InsideBox: "box"},
+    omitted=frozenset({(ModelChoice, "region")}),
+)
+
+
+def steps_to_document(steps: Sequence[Step], masks: MaskTable) -> dict[str, Any]:
+    """The steps as JSON values, with the masks that they refer to; :func:`parse_steps` gives them back."""
+    entries = [step_to_document(step, masks) for step in steps]
+    keys = [key for entry in entries for key in mask_keys(entry)]
+    return {"version": VERSION, "steps": entries, "masks": masks.to_document(keys)}
+
+
+def parse_steps(document: object, masks: MaskTable) -> Steps:
+    """The steps of a decoded JSON document; their masks go to the table.
+
+    Raises:
+        InputError: the document is damaged, or of another version.
+        PromptError: a prompt in it is.
+    """
+    if not isinstance(document, Mapping) or document.get("version") != VERSION:
+        raise InputError("these are no steps of this version of FoundationSeg")
+    try:
+        masks.take_document(document.get("masks", {}))
+        return tuple(_parsed_step(entry, masks) for entry in document["steps"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the steps are damaged: {error}") from error
+
+
+def mask_keys(entry: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of the masks that a step refers to, as :func:`step_to_document` writes it; some may be empty."""
+    return (str(entry[name]) for name in ("mask", "touched", "denied", "retained", "voxels") if name in entry)
+
+
+def step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:
+    """One step as JSON values; the voxels of a prompt go to the table."""
+    if isinstance(step, PromptAdded | PromptMoved):
+        name = "prompt-added" if isinstance(step, PromptAdded) else "prompt-moved"
+        return {"step": name, "key": step.key} | prompt_to_entry(step.prompt, masks)
+    return to_document(step, Step, _FORMAT)
+
+
+def prompt_to_entry(prompt: Prompt, masks: MaskTable) -> dict[str, Any]:
+    """A prompt as JSON values; its voxels, if it has any, go to the table, and by their key into the entry."""
+    document = prompt_to_document(prompt)
+    if isinstance(prompt, MaskPrompt) and prompt.voxels is not None:
+        return {"prompt": document, "voxels": masks.put(prompt.voxels)}
+    return {"prompt": document}
+
+
+def prompt_of_entry(entry: Mapping[str, Any], masks: MaskTable) -> Prompt:
+    """The prompt of :func:`prompt_to_entry`.
+
+    Raises:
+        PromptError: it is damaged.
+        InputError: its voxels are missing.
+    """
+    document = {"version": 1, "segments": [{"name": "-", "prompts": [entry["prompt"]]}]}
+    prompt = parse_prompts(document).segments[0].prompts[0]
+    if isinstance(prompt, MaskPrompt) and "voxels" in entry:
+        return replace(prompt, voxels=masks.get(entry["voxels"]))
+    return prompt
+
+
+def _parsed_step(entry: Mapping[str, Any], masks: MaskTable) -> Step:
+    kind = {"prompt-added": PromptAdded, "prompt-moved": PromptMoved}.get(entry["step"])
+    if kind is None:
+        return from_document(Step, entry, "the steps are damaged", _FORMAT)
+    try:
+        return kind(entry["key"], prompt_of_entry(entry, masks))
+    except PromptError as error:
+        raise PromptError(f"the prompt '{entry['key']}' is damaged: {error}") from error

@@ -15,8 +15,7 @@ from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction,
 from FoundationSegLib.session.segment_store import ArrayStore, Options
 from FoundationSegLib.session.segments import SegmentSession, next_segment
 from FoundationSegLib.session.session import Session
-from FoundationSegLib.session.steps import ModelChoice
-from FoundationSegLib.session.steps_document import steps_to_document
+from FoundationSegLib.session.steps import ModelChoice, steps_to_document
 
 SHAPE = (8, 10, 12)
 SLICES = ModelChoice("fake")
@@ -137,6 +136,6 @@ def mask_of(segment: SegmentSession):
     return segment.session.read(segment.segment_id)
 
 
-def document_of(kept):
+def document_of(saved):
     """What a store of prompts gives back of what it was given."""
-    return steps_to_document(kept.steps, kept.masks) | {"result": kept.result}
+    return steps_to_document(saved.state.steps, saved.masks) | {"result": saved.result}

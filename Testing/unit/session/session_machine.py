@@ -22,7 +22,6 @@ from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession, add_objects
 from FoundationSegLib.session.steps import SeedStep
-from FoundationSegLib.session.steps_document import parse_steps, steps_to_document
 from Testing.unit.session.session_cases import CHOICES, make_session, ras, segment_of
 
 OPERATIONS = {
@@ -208,7 +207,7 @@ class Machine:
         return before
 
     def undone_ids(self):
-        return {key for kept in self.session.history.undo_stack._undone for key in kept.segment_ids}
+        return {key for entry in self.session.history.undo_stack.undone for key in entry.after}
 
     def caution(self):
         """How much may go without being asked."""
@@ -356,21 +355,19 @@ class Machine:
         self.segment.ask_again(self.session.options.choice)
 
     def steps(self):
-        return {key: record.state.steps for key, record in self.session.history.records.items()}
+        return {key: self.session.written_state(key).steps for key in self.session.known_ids}
 
     def check_replay(self):
         """The steps of every segment, through JSON, on a fresh session give the same masks."""
         self.session.discard()
         self.session.detect_external_changes()
-        history = self.session.history
         fresh, client = make_session(ask_above=None, shape=self.store.geometry.shape_kji)
         client.radius = getattr(self.client, "radius", client.radius)
-        for key, record in history.records.items():
-            document = json.loads(json.dumps(steps_to_document(record.state.steps, history.masks)))
-            steps = parse_steps(document, fresh.history.masks)
+        for key in self.session.known_ids:
+            document = json.loads(json.dumps(SegmentSession(self.session, key).to_document()))
             target = segment_of(fresh, key)
-            if steps:
-                target.replay(steps)
+            if document["steps"]:
+                target.replay_document(document)
             replayed = fresh.store.read(target.segment_id, self.whole)
             assert np.array_equal(replayed, self.store.read(key, self.whole)), f"{key} is another one after its replay"
 
@@ -379,12 +376,11 @@ class Machine:
         history, start, before = self.session.history, {}, {}
         self.redo_all()
         for key in self.store.segment_ids:
-            record = history.record(key)
-            entries = [kept for kept in history.undo_stack._done if key in kept.after]
-            start[key] = entries[0].before[key] if entries else record.state
-        made = {key for kept in history.undo_stack._done for key in kept.created if not self.store.is_locked(key)}
+            entries = [entry for entry in history.undo_stack.done if key in entry.after]
+            start[key] = entries[0].before[key] if entries else self.session.written_state(key)
+        made = {key for kept in history.undo_stack.done for key in kept.created if not self.store.is_locked(key)}
         before, states = self.masks(), self.steps()
-        while history.undo_stack._done:
+        while history.undo_stack.done:
             assert [
                 key
                 for key in self.store.segment_ids
@@ -395,7 +391,7 @@ class Machine:
         for key, state in start.items():
             if key in made:
                 continue
-            assert history.records[key].state == state
+            assert self.session.written_state(key) == state
             if not state.steps:
                 assert not masks[key].any()
             elif isinstance(state.steps[-1], SeedStep):
@@ -405,7 +401,7 @@ class Machine:
 
     def redo_all(self):
         undo_stack = self.session.history.undo_stack
-        while undo_stack._undone:
+        while undo_stack.undone:
             ids = sorted(self.undone_ids())
             assert [key for key in ids if not undo_stack.blocking_redo(key) and self.session.redo(key)]
 

@@ -41,11 +41,11 @@ def test_locked_and_unknown_segments(store):
 
 
 def test_stamps_change_with_voxels_only(store):
-    stamp = store.stamp("3")
+    stamp = store.stamps()["3"]
     store.apply(store.write("3", SegmentChange(), OverlapPolicy.ALLOW))
-    assert store.stamp("3") == stamp
+    assert store.stamps()["3"] == stamp
     store.write("3", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy.ALLOW)
-    assert store.stamp("3") != stamp
+    assert store.stamps()["3"] != stamp
 
 
 def test_ids_do_not_come_again(store):

@@ -12,7 +12,7 @@ from FoundationSegLib.imaging.masks import (
     touched_slices,
 )
 from FoundationSegLib.prompts.regions import InsideBox
-from FoundationSegLib.session.plan import Combination
+from FoundationSegLib.session.plan import AnswerMerge
 
 SHAPE = (4, 5, 6)
 GEOMETRY = Geometry(np.eye(4), SHAPE)
@@ -30,7 +30,7 @@ masks = st.integers(0, 50).map(lambda seed: EMPTY_MASK if seed == 0 else random_
 
 @st.composite
 def combinations(draw):
-    return Combination(
+    return AnswerMerge(
         GEOMETRY,
         seed=draw(masks),
         ground=draw(masks),

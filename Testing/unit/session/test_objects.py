@@ -67,7 +67,7 @@ def test_they_are_there_while_their_request_is_out_and_go_if_it_is_given_up(sess
     session.client.fails = True
     add_objects(session, points(5))
     assert session.discard() and names(session) == ["Lesion 1", "Lesion 2"]
-    assert session.history.unborn == {}
+    assert session.history.provisional == {}
 
 
 def test_one_that_somebody_painted_in_meanwhile_stays(session):
@@ -78,7 +78,7 @@ def test_one_that_somebody_painted_in_meanwhile_stays(session):
     session.store.put(first, mask)
     session.discard()
     assert session.store.segment_ids == (first,) and masks(session) == [1]
-    assert second not in session.history.records
+    assert second not in session.known_ids
 
 
 def test_prompts_that_wait_for_one_and_another_action(session):

@@ -9,11 +9,15 @@ from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.prompts.kinds import MaskPrompt, PointPrompt
 from FoundationSegLib.session import recovery
-from FoundationSegLib.session.recovery import RecoveryFile, discard, find_recoveries, restore
+from FoundationSegLib.session.recovery import RecoveryFile, discard, find_recoveries
 from FoundationSegLib.session.segment_store import NewSegment
 from FoundationSegLib.session.segments import SegmentSession
 from Testing.unit.session.session_cases import make_session, mask_of, ras, segment_of
 from Testing.unit.session.session_machine import Machine
+
+
+def restore(session, lost):
+    return recovery.restore(session.history, session.volume.key, session.options.policy, lost)
 
 
 @pytest.fixture
@@ -183,26 +187,11 @@ def test_any_session_comes_back(folder, seed):
     fresh, _ = make_session(ask_above=None)
     fresh.options.policy = "allow"
     restored = restore(fresh, find_recoveries(folder)[0])
-    records = machine.session.history.records
-    kept = [key for key, record in records.items() if record.state.steps or record.known.voxels]
+    session = machine.session
+    kept = [key for key in session.known_ids if session.written_state(key).steps or session.voxels(key)]
     for key, new in zip(kept, restored, strict=True):
         assert np.array_equal(fresh.store.read(new), machine.store.read(key))
-        assert fresh.history.records[new].state.steps == machine.session.history.records[key].state.steps
-
-
-def test_only_segments_that_changed_are_worked_out_again(kept, monkeypatch):
-    session, file = kept
-    one, other = segment_of(session), segment_of(session)
-    one.add(point(1))
-    other.add(point(3))
-    written, segment = [], recovery._segment
-    monkeypatch.setattr(
-        recovery, "_segment", lambda record, name, masks: written.append(name) or segment(record, name, masks)
-    )
-    one.add(point(5))
-    file.write(session)
-    file.write(session)
-    assert written == ["Liver 1"]
+        assert fresh.written_state(new).steps == session.written_state(key).steps
 
 
 CRASH = """

@@ -195,7 +195,7 @@ class TestPropagation:
 
     def test_a_slice_drawn_by_hand_starts_it(self, session, segment):
         session.options.choice = SEEING
-        session.history.record(segment.segment_id)
+        assert segment.steps == ()
         mask = np.zeros(SHAPE, bool)
         mask[4, 2:5, 3:8] = True
         session.store.put(segment.segment_id, mask)
