@@ -250,8 +250,9 @@ def interrupted_installation() -> Path:
 @contextlib.contextmanager
 def noted_installation(note: Path, plan: PackagePlan) -> Iterator[None]:
     """Keep a note about an installation until pip has ended by itself; :func:`repair_installation` reads it."""
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(to_document(plan)), encoding="utf-8")
+    with contextlib.suppress(OSError):  # without a note, a cut is not repaired; that is no reason not to install
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(to_document(plan)), encoding="utf-8")
     try:
         yield
     except PackageError:  # pip puts back what it had taken away
@@ -280,7 +281,9 @@ def repair_installation(
     """
     try:
         plan = from_document(PackagePlan, json.loads(note.read_text(encoding="utf-8")), "installation")
-    except (OSError, ValueError, DocumentError):  # none, or half written, before anything was changed
+    except OSError:
+        return ()
+    except (ValueError, DocumentError):  # half written, before anything was changed
         note.unlink(missing_ok=True)
         return ()
     is_whole = is_whole or has_all_files
