@@ -81,7 +81,7 @@ class Client(Protocol):
 
 
 class InferenceEngine(Protocol):
-    """The part of an engine that an in-line client uses."""
+    """The part of an engine that clients and the worker use."""
 
     def add_volume(self, volume: Volume) -> None:
         """Take in an image."""
@@ -105,6 +105,10 @@ class InferenceEngine(Protocol):
 
     def download(self, request: DownloadRequest, progress: Progress) -> None:
         """Download a model's checkpoint; what has arrived is kept where it is stopped."""
+        ...
+
+    def encode_ahead(self, progress: Progress) -> bool:
+        """Do a little of what the next request may need, in a worker; False where there is nothing to do."""
         ...
 
 

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..codec import from_document
 from ..errors import DeviceLostError, FoundationSegError, InferenceError
@@ -31,14 +31,7 @@ from .tasks import FUNCTIONS, open_store
 if TYPE_CHECKING:
     from .client import InferenceEngine
 
-    class AheadEngine(InferenceEngine, Protocol):
-        """The part of an engine that the worker uses."""
-
-        def encode_ahead(self, progress: Progress) -> bool:
-            """Do a little of what the next request may need; False where there is nothing to do."""
-            ...
-
-    MakeEngine = Callable[[WorkerSettings], AheadEngine]
+    MakeEngine = Callable[[WorkerSettings], InferenceEngine]
 
 _CONNECT_S = 10.0
 _SIGN_OF_LIFE_S = 2.0
@@ -155,7 +148,7 @@ class Worker:
     settings: WorkerSettings
     make_engine: "MakeEngine"
     parent: int | None = None
-    _engine: "AheadEngine | None" = None
+    _engine: "InferenceEngine | None" = None
     _refused: dict[str, FoundationSegError] = field(default_factory=dict)
     _is_at_work: threading.Event = field(default_factory=threading.Event)
 
@@ -171,7 +164,7 @@ class Worker:
             finally:
                 self._is_at_work.clear()
 
-    def need_engine(self) -> "AheadEngine":
+    def need_engine(self) -> "InferenceEngine":
         """The engine, made if need be."""
         if self._engine is None:
             self._engine = self.make_engine(self.settings)
@@ -293,7 +286,7 @@ class _Reports:
             self.channel.send(message("progress", report, ticket=self.ticket))
 
 
-def _engine(settings: WorkerSettings) -> "AheadEngine":
+def _engine(settings: WorkerSettings) -> "InferenceEngine":
     from ..catalog.catalogue import read_catalogue
     from ..engine.engine import Engine
 
