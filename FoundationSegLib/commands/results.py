@@ -15,7 +15,7 @@ from ..io.output_files import output_format
 from ..io.writing import write_label_map
 from ..mrml import segment_tags
 from ..mrml.files import write_segmentation
-from ..mrml.rendering import render_overview
+from ..mrml.rendering.overview import render_overview
 from ..mrml.scene import HeadlessScene, boot_scene
 from ..mrml.segments import SegmentWriter
 from ..mrml.volumes import add_volume_node

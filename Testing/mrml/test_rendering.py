@@ -4,22 +4,18 @@ import ctypes.util
 
 import numpy as np
 import pytest
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
-slicer = pytest.importorskip("slicer")
-vtk = pytest.importorskip("vtk")
-
-from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
-
-from FoundationSegLib.errors import GeometryError, InputError, OutputError  # noqa: E402
-from FoundationSegLib.mrml.rendering import render_overview  # noqa: E402
-from FoundationSegLib.mrml.rendering.panels import make_surfaces, surface_points  # noqa: E402
-from FoundationSegLib.mrml.rendering.stage import (  # noqa: E402
-    open_window,
-    set_stage,
-)
-from FoundationSegLib.mrml.rendering.subjects import list_subjects  # noqa: E402
-from FoundationSegLib.mrml.scene import boot_scene  # noqa: E402
-from Testing.mrml.picture_phantom import (  # noqa: E402
+from FoundationSegLib.errors import GeometryError, InputError, OutputError
+from FoundationSegLib.mrml.rendering.legend import PictureSegment, direction_letters, format_volume, list_segments
+from FoundationSegLib.mrml.rendering.overview import choose_offset, render_overview
+from FoundationSegLib.mrml.rendering.panels import fit_beside, round_length, see_through, view_axes
+from FoundationSegLib.mrml.rendering.stage import open_window
+from FoundationSegLib.mrml.scene import boot_scene
+from FoundationSegLib.mrml.surfaces import add_coarse_surface
+from Testing.mrml.picture_phantom import (
     BLOB_RAS,
     MAGENTA,
     MATRICES,
@@ -176,6 +172,22 @@ def test_a_single_slice_fills_the_picture(headless, tmp_path, axis):
     assert is_magenta(pixels).mean() > 0.02
 
 
+def test_a_picture_without_geometry_has_no_directions(headless, tmp_path):
+    """A plain image is drawn as it is in the file, with pixels in place of millimetres and letters."""
+    array = np.full((1, 200, 260), 120)
+    corner = np.zeros(array.shape, bool)
+    corner[:, :50, :50] = True
+    volume = add_volume(array, np.diag([-1.0, -1, 1, 1]))
+    segmentation = add_segmentation(volume, {"corner": (corner, MAGENTA)})
+    with_letters = picture(volume, segmentation, tmp_path / "a.png")
+    without = picture(volume, segmentation, tmp_path / "b.png", in_pixels=True)
+    right, up = from_middle(is_magenta(without[12:]))
+    assert right < 0 < up
+    at_the_right = np.s_[162:212, -20:]  # where the letter of the patient's left stands
+    assert (with_letters[at_the_right].min(axis=-1) > 200).any()
+    assert not (without[at_the_right].min(axis=-1) > 200).any()
+
+
 def test_nothing_is_left_behind(headless, tmp_path, capfd):
     volume, segmentation = phantom(MATRICES["oblique"])
     volume.CreateDefaultDisplayNodes()
@@ -211,23 +223,18 @@ def test_many_oddly_named_segments(headless, tmp_path, capfd):
 def test_small_segments_keep_a_surface(headless, voxels):
     mask = np.zeros((20, 20, 20), bool)
     mask[8 : 8 + voxels, 8 : 8 + voxels, 8 : 8 + voxels] = True
-    volume = add_volume(np.zeros((20, 20, 20)), np.eye(4))
-    stage = set_stage(volume, add_segmentation(volume, {"small": (mask, YELLOW)}), 0, 1)
-    subjects = list_subjects(stage.segmentation_node)
-    make_surfaces(stage, subjects)
-    assert np.ptp(surface_points(stage, subjects), axis=0).min() > voxels * 0.6
-    assert subjects[0].volume_mm3 == pytest.approx(voxels**3)
+    segmentation = add_segmentation(add_volume(np.zeros((20, 20, 20)), np.eye(4)), {"small": (mask, YELLOW)})
+    surface = add_coarse_surface(segmentation.GetSegmentation().GetNthSegment(0))
+    assert np.ptp(vtk_to_numpy(surface.GetPoints().GetData()), axis=0).min() > voxels * 0.6
+    assert list_segments(segmentation)[0].volume_mm3 == pytest.approx(voxels**3)
 
 
 @pytest.mark.parametrize("most_voxels", [1_000_000, 300])
 @pytest.mark.parametrize("name", ["oblique", "sheared", "permuted"])
-def test_surfaces_lie_on_the_voxels(headless, monkeypatch, name, most_voxels):
-    monkeypatch.setattr("FoundationSegLib.mrml.rendering.panels._MOST_VOXELS", most_voxels)
-    volume, segmentation = phantom(MATRICES[name])
-    stage = set_stage(volume, segmentation, 0, 1)
-    subjects = list_subjects(stage.segmentation_node)
-    make_surfaces(stage, subjects)
-    points = surface_points(stage, subjects)
+def test_surfaces_lie_on_the_voxels(headless, name, most_voxels):
+    _, segmentation = phantom(MATRICES[name])
+    surface = add_coarse_surface(segmentation.GetSegmentation().GetNthSegment(0), most_voxels)
+    points = vtk_to_numpy(surface.GetPoints().GetData())
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     assert middle == pytest.approx(np.array([30.0, -40.0, 500.0]) + BLOB_RAS, abs=1.5)
     assert np.ptp(points, axis=0) == pytest.approx(2 * RADIUS_MM, abs=4)
@@ -260,3 +267,79 @@ def test_without_opengl_the_error_says_what_to_install(monkeypatch, capfd):
     with pytest.raises(OutputError, match="libegl1"):
         open_window(64, 64)
     assert capfd.readouterr().err == ""
+
+
+GREY = (0.5, 0.5, 0.5)
+
+
+def shown(name, points, volume_mm3=None):
+    points = np.asarray(points, dtype=float)
+    return PictureSegment(name, name, GREY, float(volume_mm3 or len(points)), points)
+
+
+def block(low, high):
+    return np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True))), axis=-1).reshape(-1, 3)
+
+
+def test_the_cut_shows_most_segments():
+    lung, nodule = (
+        shown("lung", block((0, 0, 0), (20, 20, 40))),
+        shown("nodule", block((5, 5, 30), (8, 8, 33))),
+    )
+    up = np.array([0.0, 0.0, 1.0])
+    assert choose_offset([lung, nodule], up, np.eye(4)) in (30, 31, 32)
+    assert choose_offset([], up, np.eye(4)) is None
+    # In steps of the volume's slices, through their centres.
+    thick = np.diag([1, 1, 5, 1.0])
+    thick[2, 3] = 2.0
+    assert choose_offset([shown("a", [(0, 0, 7), (1, 0, 12), (0, 0, 12)])], up, thick) == 12
+
+
+def test_what_hides_others_is_see_through():
+    lungs = [
+        shown("right", block((0, 0, 0), (20, 20, 20))),
+        shown("left", block((25, 0, 0), (45, 20, 20))),
+    ]
+    nodule, heart = (
+        shown("nodule", block((8, 8, 8), (12, 12, 12))),
+        shown("heart", block((21, 15, 0), (24, 24, 9))),
+    )
+    assert see_through([*lungs, nodule, heart], view_axes()) == {"right", "left"}
+    assert see_through([*lungs, heart], view_axes()) == frozenset()
+    assert see_through([], view_axes()) == frozenset()
+
+
+def test_the_viewer_is_in_front_with_the_patients_left_on_the_right():
+    right, up, towards = view_axes()
+    assert (direction_letters(right), direction_letters(up), direction_letters(towards)) == ("L", "S", "A")
+    assert np.allclose(view_axes() @ view_axes().T, np.eye(3))
+
+
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (0.8, 0.3), (1.2, 1.9), (0.2, 1.1)])
+def test_the_surfaces_keep_clear_of_the_legend(corner):
+    angles = np.linspace(0, 2 * np.pi, 200)
+    drawn = np.stack([0.3 + 0.2 * np.cos(angles), -0.5 + 0.4 * np.sin(angles)], axis=1)
+    centre, zoom = fit_beside(drawn, corner)
+    moved = drawn * zoom - centre
+    assert np.abs(moved).max() <= 1
+    assert not ((moved[:, 0] < corner[0] - 1) & (moved[:, 1] > 1 - corner[1])).any()
+    assert np.ptp(moved[:, 1]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("direction", "letters"), [((1, 0, 0), "R"), ((-0.9, 0.1, 0), "L"), ((-1, -2, 0), "PL"), ((0.1, 0, -3), "I")]
+)
+def test_direction_letters(direction, letters):
+    assert direction_letters(np.array(direction)) == letters
+
+
+@pytest.mark.parametrize(("length", "rounded"), [(7.3, 5), (100, 100), (99, 50), (0.25, 0.2), (1999, 1000)])
+def test_round_length(length, rounded):
+    assert round_length(length) == pytest.approx(rounded)
+
+
+@pytest.mark.parametrize(
+    ("mm3", "text"), [(1_043_210, "1043 ml"), (36_000, "36 ml"), (1359, "1.36 ml"), (27, "0.027 ml")]
+)
+def test_format_volume(mm3, text):
+    assert format_volume(mm3) == text

@@ -1,5 +1,6 @@
 """The picture: three slice views and the surfaces, side by side as in Slicer's four-up layout."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -11,22 +12,20 @@ import slicer
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .legend import Colour, Pen, direction_letters, draw_legend
+from ..segment_tags import Colour
+from .legend import Pen, PictureSegment, direction_letters, draw_legend, list_segments
 from .panels import (
     AXIAL,
     CORONAL,
     SAGITTAL,
-    Orientation,
     SlicePanel,
+    SlicePreset,
     SurfacePanel,
     label_sides,
-    make_surfaces,
+    show_surfaces,
     style_segments,
-    style_surfaces,
-    surface_points,
 )
-from .stage import Frame, Stage, dimensions_ijk, draw, ijk_to_world, open_frame, set_stage, shrink, write_png
-from .subjects import Subject, choose_offset, list_subjects
+from .stage import PanelFrame, Stage, dimensions_ijk, draw, ijk_to_world, open_frame, set_stage, shrink, write_png
 
 Pixels = NDArray[np.uint8]
 
@@ -37,6 +36,8 @@ _FONT_PART = 1 / 52
 _GAP_PART = 1 / 300
 _GAP_GREY = 40
 _BAR_TEXT: Colour = (0.08, 0.08, 0.08)
+# A segment counts as shown where the cut has this part of the area of its largest cut.
+_SHOWN = 0.2
 
 
 def render_overview(
@@ -48,12 +49,13 @@ def render_overview(
     low: float | None = None,
     high: float | None = None,
     centre_ras: tuple[float, float, float] | None = None,
+    in_pixels: bool = False,
 ) -> None:
     """Write one PNG of a volume with its segments, drawn by Slicer's own views in a scene of their own.
 
     A volume of several slices is shown in an axial, a coronal and a sagittal view along the patient's axes,
     patient's right on image left, and as surfaces seen from the front, with the segments' volumes. A single slice
-    is shown once, in its own plane. Segments that hold others are see-through in 3-D (:func:`~.subjects.see_through`).
+    is shown once, in its own plane. Segments that hold others are see-through in 3-D (:func:`~.panels.see_through`).
     Neither node is changed, and the user's scene gets no others.
 
     Args:
@@ -63,7 +65,9 @@ def render_overview(
         size: width and height of the picture in pixels, each at least 200.
         low, high: the values drawn black and white; without them, the window of the volume's display.
         centre_ras: the slices go through this point of the world in mm; without it, each goes where most segments
-            show (:func:`~.subjects.choose_offset`), and through the middle of the volume if there are none.
+            show (:func:`choose_offset`), and through the middle of the volume if there are none.
+        in_pixels: a single slice of an image that has neither millimetres nor directions, as PNG and JPEG: none are
+            written then.
 
     Raises:
         InputError: the picture would be too small, the volume is empty, or the segmentation cannot be drawn.
@@ -73,16 +77,17 @@ def render_overview(
     if min(size) < _SMALLEST:
         raise InputError(f"a picture of {size[0]} x {size[1]} pixels is too small; each side needs {_SMALLEST}")
     stage = set_stage(volume_node, segmentation_node, low, high)
-    overview = _Overview(stage, list_subjects(stage.segmentation_node), size, centre_ras)
+    overview = _Overview(stage, list_segments(stage.segmentation_node), size, centre_ras, in_pixels)
     write_png(path, overview.flat() if min(dimensions_ijk(stage)) == 1 else overview.four_up())
 
 
 @dataclass(frozen=True)
 class _Overview:
     stage: Stage
-    subjects: tuple[Subject, ...]
+    segments: tuple[PictureSegment, ...]
     size: tuple[int, int]
     centre_ras: tuple[float, float, float] | None
+    in_pixels: bool
 
     @cached_property
     def font_px(self) -> int:
@@ -109,12 +114,12 @@ class _Overview:
         style_segments(self.stage, line_px=max(2, round(self.font_px / 5)))
         thin = int(np.argmin(dimensions_ijk(self.stage)))
         normal = np.abs(np.cross(*np.delete(ijk_to_world(self.stage)[:3, :3], thin, axis=1).T))
-        orientation = (SAGITTAL, CORONAL, AXIAL)[int(np.argmax(normal))]
-        frame = self._open(self.size, orientation.colour)
-        panel = SlicePanel(self.stage, frame.view, orientation)
+        preset = (SAGITTAL, CORONAL, AXIAL)[int(np.argmax(normal))]
+        frame = self._open(self.size, preset.colour)
+        panel = SlicePanel(self.stage, frame.view, preset)
         panel.turn_to_volume()
-        self._finish(panel, frame, orientation, float(self._middle() @ panel.slice_to_ras[:3, 2]))
-        draw_legend(self._pen(frame.view), self.subjects, with_volumes=False)
+        self._finish(panel, frame, preset, float(self._middle() @ panel.slice_to_ras[:3, 2]))
+        draw_legend(self._pen(frame.view), self.segments, with_volumes=False)
         return shrink(draw(frame.window), _OVERSAMPLING)
 
     def _top_part(self) -> float:
@@ -124,25 +129,29 @@ class _Overview:
         _, front_to_back, foot_to_head = np.ptp(corners @ matrix[:3, :3].T, axis=0)
         return float(np.clip(front_to_back / (front_to_back + foot_to_head), 0.4, 0.6))
 
-    def _slice(self, orientation: Orientation, size: tuple[int, int]) -> Pixels:
-        frame = self._open(size, orientation.colour)
-        panel = SlicePanel(self.stage, frame.view, orientation)
-        self._finish(panel, frame, orientation, self._offset(panel.slice_to_ras[:3, 2]))
+    def _slice(self, preset: SlicePreset, size: tuple[int, int]) -> Pixels:
+        frame = self._open(size, preset.colour)
+        panel = SlicePanel(self.stage, frame.view, preset)
+        self._finish(panel, frame, preset, self._offset(panel.slice_to_ras[:3, 2]))
         return shrink(draw(frame.window), _OVERSAMPLING)
 
-    def _finish(self, panel: SlicePanel, frame: Frame, orientation: Orientation, offset: float) -> None:
+    def _finish(self, panel: SlicePanel, frame: PanelFrame, preset: SlicePreset, offset: float) -> None:
         panel.move_to(offset)
-        panel.label(self._pen(frame.view))
-        self._title(frame, orientation.preset, _position(panel.slice_to_ras[:3, 2], offset))
+        if self.in_pixels:
+            width, height = dimensions_ijk(self.stage)[:2]
+            panel.label(self._pen(frame.view), pixel_mm=float(np.linalg.norm(ijk_to_world(self.stage)[:3, 0])))
+            self._title(frame, "Image", f"{width} x {height} pixels")
+        else:
+            panel.label(self._pen(frame.view))
+            self._title(frame, preset.preset, _position(panel.slice_to_ras[:3, 2], offset))
 
     def _surfaces(self, size: tuple[int, int]) -> Pixels:
         frame = self._open(size, slicer.vtkMRMLViewNode.GetThreeDViewBlueColor())
-        make_surfaces(self.stage, self.subjects)
-        style_surfaces(self.stage, self.subjects)
+        points = show_surfaces(self.stage, self.segments)
         panel = SurfacePanel(self.stage, frame.view)
-        legend = draw_legend(self._pen(frame.view), self.subjects)
-        if self.subjects:
-            panel.fit(surface_points(self.stage, self.subjects), legend)
+        legend = draw_legend(self._pen(frame.view), self.segments)
+        if self.segments:
+            panel.fit(points, legend)
         label_sides(self._pen(frame.view))
         self._title(frame, "3D", "")
         return shrink(draw(frame.window), _OVERSAMPLING)
@@ -151,7 +160,7 @@ class _Overview:
         """Where a slice view cuts: at the wanted centre, where most segments show, or through the middle."""
         if self.centre_ras is not None:
             return float(np.asarray(self.centre_ras) @ normal)
-        offset = choose_offset(self.subjects, normal, ijk_to_world(self.stage))
+        offset = choose_offset(self.segments, normal, ijk_to_world(self.stage))
         return float(self._middle() @ normal) if offset is None else offset
 
     def _middle(self) -> NDArray[np.float64]:
@@ -159,19 +168,54 @@ class _Overview:
         matrix = ijk_to_world(self.stage)
         return matrix[:3, :3] @ ((np.array(dimensions_ijk(self.stage)) - 1) / 2) + matrix[:3, 3]
 
-    def _open(self, size: tuple[int, int], colour: Colour) -> Frame:
+    def _open(self, size: tuple[int, int], colour: Colour) -> PanelFrame:
         bar = round(self.font_px * 1.5)
         return open_frame(size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING, bar * _OVERSAMPLING, colour)
 
     def _pen(self, renderer: Any) -> Pen:
         return Pen(renderer, self.font_px * _OVERSAMPLING)
 
-    def _title(self, frame: Frame, left: str, right: str) -> None:
+    def _title(self, frame: PanelFrame, left: str, right: str) -> None:
         pen = self._pen(frame.bar)
         width, height = frame.bar.GetSize()
         margin, middle = pen.font_px * 0.6, height * 0.46
         pen.write(left, (margin, middle), ("left", "centre"), _BAR_TEXT)
         pen.write(right, (width - margin, middle), ("right", "centre"), _BAR_TEXT)
+
+
+def choose_offset(
+    segments: Sequence[PictureSegment], normal: NDArray[np.float64], ijk_to_world: NDArray[np.float64]
+) -> float | None:
+    """Where to cut so that the most segments show, and the largest part of each; None without segments.
+
+    Candidates are the slices of the volume axis nearest to the normal. A segment shows where the cut has at least
+    a fifth of its largest area; among cuts that show as many, the highest mean of the relative areas wins, so that
+    a nodule counts as much as a lung.
+
+    Args:
+        segments: the segments.
+        normal: (3,) unit vector in the world.
+        ijk_to_world: (4, 4), of the volume.
+
+    Returns:
+        The distance in mm of the plane from the world's origin along the normal.
+    """
+    if not segments:
+        return None
+    step, start = _slice_step(normal, ijk_to_world), float(ijk_to_world[:3, 3] @ normal)
+    numbers = [np.rint((segment.points_ras @ normal - start) / step).astype(np.int64) for segment in segments]
+    first = min(int(n.min()) for n in numbers)
+    count = max(int(n.max()) for n in numbers) - first + 1
+    areas = np.array([np.bincount(n - first, minlength=count) for n in numbers])
+    relative = areas / areas.max(axis=1, keepdims=True)
+    score = (relative >= _SHOWN).sum(axis=0) + relative.mean(axis=0) / 2
+    return start + (first + int(score.argmax())) * step
+
+
+def _slice_step(normal: NDArray[np.float64], ijk_to_world: NDArray[np.float64]) -> float:
+    axes = ijk_to_world[:3, :3]
+    lengths = np.abs(normal @ axes)
+    return float(lengths[np.argmax(lengths / np.linalg.norm(axes, axis=0))])
 
 
 def _position(normal: NDArray[np.float64], offset: float) -> str:

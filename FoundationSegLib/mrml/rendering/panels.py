@@ -9,101 +9,20 @@ import numpy as np
 import slicer
 import vtk
 from numpy.typing import NDArray
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import vtk_to_numpy
 
-from ...imaging.geometry import bounding_box
-from ..labelmaps import BINARY_LABELMAP
+from ..segment_tags import Colour
+from ..surfaces import CLOSED_SURFACE, add_coarse_surface
 from ..volumes import parent_to_world
-from .legend import BLACK, WHITE, Colour, Pen, direction_letters
+from .legend import BLACK, WHITE, Pen, PictureSegment, direction_letters, sample
 from .stage import Stage, show_with
-from .subjects import Subject, sample, see_through
-
-CLOSED_SURFACE = "Closed surface"
-# A panel has under a million pixels: more voxels would cost seconds and show nothing.
-_MOST_VOXELS = 1_000_000
-# Smoothing would shrink smaller segments to nothing: they keep the surface of their voxels.
-_FEW_VOXELS = 64
-_SMOOTHING = 0.5
-
-
-def make_surfaces(stage: Stage, subjects: Sequence[Subject]) -> None:
-    """Give every segment of the stage its surface."""
-    segmentation = stage.segmentation_node.GetSegmentation()
-    for subject in subjects:
-        segment = segmentation.GetSegment(subject.segment_id)
-        smoothing = _SMOOTHING if len(subject.points_ras) > _FEW_VOXELS else 0.0
-        segment.AddRepresentation(CLOSED_SURFACE, _to_surface(_coarse_labelmap(segment), smoothing))
-
-
-def surface_points(stage: Stage, subjects: Sequence[Subject]) -> NDArray[np.float64]:
-    """(N, 3) float64: the corners of all surfaces in the world; for a segment without any, its voxels."""
-    segmentation = stage.segmentation_node.GetSegmentation()
-    to_world = parent_to_world(stage.segmentation_node)
-    found = []
-    for subject in subjects:
-        surface = segmentation.GetSegment(subject.segment_id).GetRepresentation(CLOSED_SURFACE)
-        if surface.GetNumberOfPoints():
-            corners = vtk_to_numpy(surface.GetPoints().GetData())
-            found.append(corners @ to_world[:3, :3].T + to_world[:3, 3])
-        else:
-            found.append(subject.points_ras)
-    return np.concatenate(found)
-
-
-def _coarse_labelmap(segment: Any) -> Any:
-    """The segment's voxels as a ``vtkOrientedImageData`` of 0 and 1: its box alone, of a large one every n-th voxel."""
-    labelmap = segment.GetRepresentation(BINARY_LABELMAP)
-    columns, rows, slices = labelmap.GetDimensions()
-    labels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(slices, rows, columns)
-    mask = labels == segment.GetLabelValue()
-    box = bounding_box(mask)
-    matrix = vtk.vtkMatrix4x4()
-    labelmap.GetImageToWorldMatrix(matrix)
-    to_ras = slicer.util.arrayFromVTKMatrix(matrix)
-    steps = _steps(box.shape_kji[::-1], np.linalg.norm(to_ras[:3, :3], axis=0))
-    start = np.array(labelmap.GetExtent()[::2]) + box.start_kji[::-1]
-    to_ras[:3, 3] += to_ras[:3, :3] @ start
-    to_ras[:3, :3] *= steps
-    return _oriented_image(mask[box.slices][:: steps[2], :: steps[1], :: steps[0]], to_ras)
-
-
-def _steps(shape_ijk: Sequence[int], spacing_mm: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many voxels to go on along i, j, k, doubled where they are closest until few enough are left."""
-    steps = np.ones(3, dtype=np.int64)
-    while np.prod(np.ceil(shape_ijk / steps)) > _MOST_VOXELS:
-        steps[np.argmin(spacing_mm * steps)] *= 2
-    return steps
-
-
-def _oriented_image(mask_kji: NDArray[np.bool_], to_ras: NDArray[np.float64]) -> Any:
-    image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*mask_kji.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(mask_kji.astype(np.uint8).ravel(), deep=True))
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(to_ras.ravel())
-    image.SetImageToWorldMatrix(matrix)
-    return image
-
-
-def _to_surface(labelmap: Any, smoothing: float) -> Any:
-    segment = slicer.vtkSegment()
-    segment.AddRepresentation(BINARY_LABELMAP, labelmap)
-    segment.SetLabelValue(1)
-    segmentation = slicer.vtkSegmentation()
-    segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
-    segmentation.AddSegment(segment, "1")
-    rule = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule
-    segmentation.SetConversionParameter(rule.GetSmoothingFactorParameterName(), str(smoothing))
-    segmentation.CreateRepresentation(CLOSED_SURFACE, True)
-    return segment.GetRepresentation(CLOSED_SURFACE)
-
 
 _FILL_OPACITY = 0.35
 _RULER_PART = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Orientation:
+class SlicePreset:
     """One of Slicer's three orientation presets, with the name and colour of the view that users know it by.
 
     Attributes:
@@ -120,9 +39,9 @@ class Orientation:
         return getattr(slicer.vtkMRMLSliceNode, f"Get{self.layout_name}Color")()
 
 
-AXIAL = Orientation("Axial", "Red")
-SAGITTAL = Orientation("Sagittal", "Yellow")
-CORONAL = Orientation("Coronal", "Green")
+AXIAL = SlicePreset("Axial", "Red")
+SAGITTAL = SlicePreset("Sagittal", "Yellow")
+CORONAL = SlicePreset("Coronal", "Green")
 
 
 def style_segments(stage: Stage, line_px: int) -> None:
@@ -136,9 +55,9 @@ def style_segments(stage: Stage, line_px: int) -> None:
 class SlicePanel:
     """A slice view of a stage in a renderer that is already part of a window."""
 
-    def __init__(self, stage: Stage, renderer: Any, orientation: Orientation) -> None:
+    def __init__(self, stage: Stage, renderer: Any, preset: SlicePreset) -> None:
         self._renderer = renderer
-        self._logic = _add_logic(stage, orientation)
+        self._logic = _add_logic(stage, preset)
         self._logic.ResizeSliceNode(*renderer.GetSize())
         self._logic.GetSliceCompositeNode().SetBackgroundVolumeID(stage.volume_node.GetID())
         self._logic.FitSliceToBackground()
@@ -162,26 +81,37 @@ class SlicePanel:
         self._logic.SetSliceOffset(offset_mm)
         self._logic.UpdatePipeline()
 
-    def label(self, pen: Pen) -> None:
-        """Write the patient's directions at the edges and draw a ruler."""
+    def label(self, pen: Pen, pixel_mm: float | None = None) -> None:
+        """Write the patient's directions at the edges and draw a ruler.
+
+        Args:
+            pen: writes in this panel.
+            pixel_mm: the side of a pixel of an image that has neither millimetres nor directions: the ruler counts
+                pixels then. None for others.
+        """
         width, height = self._renderer.GetSize()
         right, up = self.slice_to_ras[:3, 0], self.slice_to_ras[:3, 1]
         margin = pen.font_px * 0.4
+        self._draw_ruler(pen, margin, pixel_mm)
+        if pixel_mm is not None:
+            return
         pen.write(direction_letters(-right), (margin, height / 2), ("left", "centre"), halo=True)
         pen.write(direction_letters(right), (width - margin, height / 2), ("right", "centre"), halo=True)
         pen.write(direction_letters(up), (width / 2, height - margin), ("centre", "top"), halo=True)
         pen.write(direction_letters(-up), (width / 2, margin), ("centre", "bottom"), halo=True)
-        self._draw_ruler(pen, margin)
 
-    def _draw_ruler(self, pen: Pen, margin: float) -> None:
+    def _draw_ruler(self, pen: Pen, margin: float, pixel_mm: float | None) -> None:
         width, _ = self._renderer.GetSize()
-        pixels_per_mm = width / self._logic.GetSliceNode().GetFieldOfView()[0]
-        length_mm = round_length(_RULER_PART * width / pixels_per_mm)
-        left, right = 2 * margin, 2 * margin + length_mm * pixels_per_mm
+        scale = width / self._logic.GetSliceNode().GetFieldOfView()[0] * (pixel_mm or 1.0)
+        length = round_length(_RULER_PART * width / scale)
+        left, right = 2 * margin, 2 * margin + length * scale
         thickness, edge = pen.font_px / 7, pen.font_px / 18
         pen.fill((left - edge, 2 * margin - edge, right + edge, 2 * margin + thickness + edge), BLACK)
         pen.fill((left, 2 * margin, right, 2 * margin + thickness), WHITE)
-        text = f"{length_mm / 10:g} cm" if length_mm >= 10 else f"{length_mm:g} mm"
+        if pixel_mm is not None:
+            text = f"{length:g} pixels"
+        else:
+            text = f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm"
         pen.write(text, ((left + right) / 2, 2 * margin + 2 * thickness), ("centre", "bottom"), halo=True)
 
 
@@ -191,12 +121,12 @@ def round_length(length: float) -> float:
     return float(max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)) * power)
 
 
-def _add_logic(stage: Stage, orientation: Orientation) -> Any:
+def _add_logic(stage: Stage, preset: SlicePreset) -> Any:
     logic = slicer.vtkMRMLSliceLogic()
     logic.SetMRMLApplicationLogic(stage.application_logic)
     stage.application_logic.GetSliceLogics().AddItem(logic)
     logic.SetMRMLScene(stage.scene)
-    logic.AddSliceNode(orientation.layout_name).SetOrientation(orientation.preset)
+    logic.AddSliceNode(preset.layout_name).SetOrientation(preset.preset)
     return logic
 
 
@@ -213,6 +143,10 @@ def image_actor(logic: Any) -> Any:
 
 
 _SEE_THROUGH = 0.3
+# A segment counts as hidden where another is in front of this part of it, on a raster of so many cells a side.
+_HIDDEN = 0.75
+_CELLS = 32
+_SEEN_POINTS = 10_000
 # From anterior, a little from above and from the patient's left: the patient's right is on the left.
 _AZIMUTH, _ELEVATION = np.radians(18.0), np.radians(15.0)
 # Twice that many layers: enough for a segment within a segment within a segment.
@@ -231,12 +165,60 @@ def view_axes() -> NDArray[np.float64]:
     return np.array([right, np.cross(towards, right), towards])
 
 
-def style_surfaces(stage: Stage, subjects: Sequence[Subject]) -> None:
-    """Show surfaces, and let those be seen through that hide others."""
-    display = stage.segmentation_node.GetDisplayNode()
+def show_surfaces(stage: Stage, segments: Sequence[PictureSegment]) -> NDArray[np.float64]:
+    """Give every segment of the stage its surface, and let those be seen through that hide others.
+
+    Returns:
+        (N, 3) float64: the corners of all surfaces in the world; for a segment without any, its voxels. (0, 3) without
+        segments.
+    """
+    display, to_world = stage.segmentation_node.GetDisplayNode(), parent_to_world(stage.segmentation_node)
     display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
-    for segment_id in see_through(subjects, view_axes()):
+    for segment_id in see_through(segments, view_axes()):
         display.SetSegmentOpacity3D(segment_id, _SEE_THROUGH)
+    points = [np.empty((0, 3))]
+    for segment in segments:
+        surface = add_coarse_surface(stage.segmentation_node.GetSegmentation().GetSegment(segment.segment_id))
+        if surface.GetNumberOfPoints():
+            corners = vtk_to_numpy(surface.GetPoints().GetData())
+            points.append(corners @ to_world[:3, :3].T + to_world[:3, 3])
+        else:
+            points.append(segment.points_ras)
+    return np.concatenate(points)
+
+
+def see_through(segments: Sequence[PictureSegment], view_axes: NDArray[np.float64]) -> frozenset[str]:
+    """The ids of the segments to draw translucent, so that those behind or inside them are seen.
+
+    That is every segment that hides three quarters of a smaller one from the viewer, and every segment at least
+    half as large as the smallest of those: with a nodule in one lung, both lungs.
+
+    Args:
+        segments: the segments.
+        view_axes: (3, 3), rows are image right, image up and towards the viewer, unit vectors in the world.
+    """
+    if not segments:
+        return frozenset()
+    views = [sample(segment.points_ras, _SEEN_POINTS) @ view_axes.T for segment in segments]
+    low = np.min([view.min(axis=0) for view in views], axis=0)
+    span = np.max([view.max(axis=0) for view in views], axis=0) - low
+    cell = max(float(span[:2].max()) / _CELLS, 1e-6)
+    cells = [((view[:, :2] - low[:2]) / cell).astype(np.int64) for view in views]
+    fronts = [_front(cell_xy, view[:, 2]) for cell_xy, view in zip(cells, views, strict=True)]
+    hiding = [
+        outer.volume_mm3
+        for outer, front in zip(segments, fronts, strict=True)
+        for inner, cell_xy, view in zip(segments, cells, views, strict=True)
+        if inner.volume_mm3 < outer.volume_mm3 and (front[cell_xy[:, 0], cell_xy[:, 1]] > view[:, 2]).mean() > _HIDDEN
+    ]
+    return frozenset(segment.segment_id for segment in segments if hiding and segment.volume_mm3 >= min(hiding) / 2)
+
+
+def _front(cells: NDArray[np.int64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The part of a segment that is nearest to the viewer, on a square raster; -inf beside it."""
+    nearest = np.full((_CELLS + 1, _CELLS + 1), -np.inf)
+    np.maximum.at(nearest, (cells[:, 0], cells[:, 1]), depth)
+    return nearest
 
 
 class SurfacePanel:
@@ -268,9 +250,9 @@ class SurfacePanel:
         camera.SetViewUp(*up)
         self._renderer.ResetCamera(*np.stack([points.min(axis=0), points.max(axis=0)], axis=1).ravel())
         corner = 2 * np.array(legend) / self._renderer.GetSize()
-        place, zoom = fit_beside(self._project(sample(points, _PLACED_POINTS)), (corner[0], corner[1]))
+        centre, zoom = fit_beside(self._project(sample(points, _PLACED_POINTS)), (corner[0], corner[1]))
         camera.Zoom(zoom)
-        camera.SetWindowCenter(*place)
+        camera.SetWindowCenter(*centre)
         self._renderer.ResetCameraClippingRange()
 
     def _project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:

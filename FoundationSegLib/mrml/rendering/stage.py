@@ -52,7 +52,7 @@ def _silent_log() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PanelFrame:
     """One panel of the picture: a window with a view and, above it, a bar in the view's colour.
 
     Attributes:
@@ -66,7 +66,7 @@ class Frame:
     bar: Any
 
 
-def open_frame(width: int, height: int, bar_height: int, colour: tuple[float, float, float]) -> Frame:
+def open_frame(width: int, height: int, bar_height: int, colour: tuple[float, float, float]) -> PanelFrame:
     """A window of that many pixels, divided.
 
     Raises:
@@ -80,7 +80,7 @@ def open_frame(width: int, height: int, bar_height: int, colour: tuple[float, fl
     bar.SetBackground(*colour)
     for renderer in (view, bar):
         window.AddRenderer(renderer)
-    return Frame(window, view, bar)
+    return PanelFrame(window, view, bar)
 
 
 def draw(window: Any) -> NDArray[np.uint8]:
@@ -127,7 +127,7 @@ _WORTH_COLLAPSING = 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the views show. Keep it as long as they draw.
+    """The scene that the views show. Keep it as long as they draw.
 
     Attributes:
         scene: a private ``vtkMRMLScene``.
