@@ -1,5 +1,9 @@
 """The one hierarchy of errors. A message says what happened and what the user can do about it."""
 
+import errno
+import os
+import re
+
 
 class FoundationSegError(Exception):
     """Base of every error that FoundationSeg raises on purpose."""
@@ -78,3 +82,32 @@ class DeviceLostError(InferenceError):
 
 class Cancelled(FoundationSegError):
     """The user asked to stop."""
+
+
+_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# Windows' ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL and ERROR_DISK_QUOTA_EXCEEDED, some of which have no number of POSIX.
+_NO_ROOM_ON_WINDOWS = {39, 112, 1295}
+_NOT_ALLOWED = "allow it, close the program that has the file open, or choose another folder"
+_REMEDIES = {
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.ENOENT: "make the folder first",
+    errno.ENOTDIR: "make the folder first",
+}
+
+
+def logged_disk_error(log: str) -> OSError | None:
+    """Find a disk that is full or may not be written in what another program printed (``[Errno 28] ...``)."""
+    numbers = {int(number) for number in re.findall(r"\[Errno (\d+)\]", log)} & (_NO_ROOM | {errno.EROFS})
+    if any(f"[WinError {number}]" in log for number in _NO_ROOM_ON_WINDOWS):
+        numbers.add(errno.ENOSPC)
+    return next((OSError(number, os.strerror(number)) for number in numbers), None)
+
+
+def write_failure(error: OSError) -> str:
+    """Return the reason why something could not be written, and what the user can do. It names no path."""
+    remedy = _REMEDIES.get(error.errno or 0, "choose another folder")
+    if error.errno in _NO_ROOM or getattr(error, "winerror", None) in _NO_ROOM_ON_WINDOWS:
+        remedy = "make room on the disk"
+    return f"{error.strerror or type(error).__name__}; {remedy}"

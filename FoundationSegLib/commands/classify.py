@@ -152,9 +152,12 @@ def _ask(
     subject = replace(request.subject, box=box, segment=segment)
     slices_of(subject, volume.geometry)  # what cannot be classified needs no download
     require_checkpoint(card, options)
-    with ProgressLine() as line:
-        client.send_volume(volume)
-        return ask(client, replace(request, volume_key=volume.key, subject=subject), line.show)
+    try:
+        with ProgressLine() as line:
+            client.send_volume(volume)
+            return ask(client, replace(request, volume_key=volume.key, subject=subject), line.show)
+    finally:
+        client.remove_volume(volume.key)
 
 
 def _classify_image(options: argparse.Namespace, card: ModelCard, request: ClassifyRequest, client: Client) -> None:
@@ -198,7 +201,6 @@ def _classify_folder(options: argparse.Namespace, card: ModelCard, request: Clas
         try:
             volume = _read(path, options)
             answer = _ask(options, card, request, volume, client)
-            client.remove_volume(volume.key)
         except (InputError, GeometryError) as error:  # of this image; the next one may do better
             failures.append(error)
             rows += failure_rows(path.name, card.id, str(error))

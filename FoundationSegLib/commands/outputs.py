@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import OutputError
+from ..errors import OutputError, write_failure
 from ..io.output_files import check_writable, replace_atomically
 
 FileWriter = tuple[Path, Callable[[Path], None]]  # a file, and the function that writes it to the path it is given
@@ -42,6 +42,8 @@ def _identity(path: Path) -> object:
         status = path.stat()
     except OSError:
         whole = path.absolute()
+        if whole.parent == whole:  # a drive that is not there
+            return str(whole)
         return _identity(whole.parent), whole.name
     return status.st_dev, status.st_ino
 
@@ -60,7 +62,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise OutputError(f"{path.name} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path.name} cannot be written: {write_failure(error)}") from error
 
 
 def write_together(writers: Sequence[FileWriter]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..catalog.model_cards import CheckpointFile, ModelCard
-from ..errors import CheckpointError, OutputError
+from ..errors import CheckpointError, OutputError, write_failure
 from ..folders import is_safe_path
 from ..progress import Progress
 from .fetch import BAD_ARCHIVE, accept, must_accept, require_fetchable
@@ -68,8 +68,9 @@ class _Import:
         lengths = [known_bytes(self.card, file) for file in self.card.source.files]
         limit = sum(_UNKNOWN_BYTES if length is None else length for length in lengths) + _OTHER_BYTES
         with _open_members(self.source, limit) as members, _incoming_folder(self.store, self.card) as incoming:
-            exported = _exported_records(members, incoming)
-            require_room(self.store.folder, sum(length or 0 for length in lengths), self.card.id)
+            with store_errors(self.card):
+                exported = _exported_records(members, incoming)
+                require_room(self.store.folder, sum(length or 0 for length in lengths), self.card.id)
             copies = [
                 self._copy(n, file, members, exported.get(file.path), incoming / f"{n}")
                 for n, file in enumerate(self.card.source.files)
@@ -94,13 +95,14 @@ class _Import:
                     break
                 writing.write(chunk)
                 self.progress.step("import", n, len(self.card.source.files))
+            writing.flush()
+            flush_to_disk(target)
         digest, earlier = hasher.digest(), (self.store.records(self.card) or {}).get(file.path)
         hashes = {file.sha256, *(record.sha256 for record in (exported, earlier) if record)} - {""}
         if length not in (None, digest.bytes) or hashes - {digest.sha256}:
             raise CheckpointError(
                 f"{file.path} in {self.source.name} is not that of {self.card.id}: its length or hash is wrong"
             )
-        flush_to_disk(target)
         return FileRecord(file.path, digest.bytes, digest.sha256, target.stat().st_mtime_ns)
 
     def _move_into_store(self, copies: list[FileRecord], incoming: Path) -> None:
@@ -268,7 +270,7 @@ def export_checkpoint(store: Store, card: ModelCard, target: Path, progress: Pro
                 target.rmdir()
             temporary.replace(target)
     except OSError as error:
-        raise OutputError(f"{target.name} cannot be written: {error.strerror or type(error).__name__}") from error
+        raise OutputError(f"{target.name} cannot be written: {write_failure(error)}") from error
 
 
 @contextlib.contextmanager

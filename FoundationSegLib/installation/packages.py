@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..codec import from_document, to_document
-from ..errors import Cancelled, DocumentError, PackageError, PackageMissingError
+from ..errors import Cancelled, DocumentError, PackageError, PackageMissingError, logged_disk_error, write_failure
 from ..folders import user_folder
 from ..progress import Progress, ProgressReport
 
@@ -410,5 +410,7 @@ def _reason(log: str) -> str:
         lines = ["this Python has no pip"]
     if "externally-managed-environment" in log:
         lines = ["the packages of this Python belong to the operating system; make one with 'python3 -m venv'"]
+    if full := logged_disk_error(log):
+        lines = [write_failure(full)]
     reason = f" (pip: {lines[-1][:200]})" if lines else ""
     return f"the packages cannot be installed{reason}; nothing that has to stay was changed"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..errors import OutputError
+from ..errors import OutputError, write_failure
 
 OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
 # Endings of two parts, which decide the format that a writer chooses.
@@ -52,7 +52,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path.name} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path.name} cannot be written: {write_failure(error)}") from error
 
 
 def _temporary_path(path: Path) -> Path:
@@ -82,7 +82,6 @@ def check_writable(path: Path) -> None:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{path.name} cannot be written there: {reason}; choose another place") from error
+        raise OutputError(f"{path.name} cannot be written there: {write_failure(error)}") from error
     except RuntimeError as error:  # a loop of links, before Python 3.13
         raise OutputError(f"{path.name} is a link that leads to itself; choose another name") from error

@@ -116,7 +116,7 @@ def _write_nifti(path: Path, voxels_kji: NDArray[np.generic], geometry: Geometry
 
 
 def _unwritable(path: Path) -> OutputError:
-    return OutputError(f"{path.name} cannot be written; is there space left?")
+    return OutputError(f"{path.name} cannot be written: is the folder still there, and is there room on the disk?")
 
 
 def _smallest_type(labels: NDArray[np.generic]) -> np.dtype[np.unsignedinteger]:

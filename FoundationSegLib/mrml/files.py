@@ -43,7 +43,9 @@ def write_segmentation(segmentation_node: Any, path: Path) -> None:
     storage.SetUseCompression(True)
     storage.SetFileName(str(path))
     if storage.WriteData(node) != 1 or not path.is_file():
-        raise OutputError(f"'{path.name}' cannot be written: is the folder writable, and is there room on the disk?")
+        raise OutputError(
+            f"'{path.name}' cannot be written: may you write to its folder, and is there room on the disk?"
+        )
 
 
 def read_segmentation(scene: Any, path: Path) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..catalog.model_cards import PromptKind
-from ..errors import InputError, OutputError, PromptError
+from ..errors import InputError, OutputError, PromptError, write_failure
 from ..imaging.geometry import AXES, Axis, Vector
 from .kinds import PROMPT_TYPES, ObliquePlane, Plane, Polarity, Prompt, PromptSet, SegmentPrompts, prompt_kind
 
@@ -263,7 +263,7 @@ def write_prompts(path: Path, prompts: PromptSet) -> None:
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path.name}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path.name}: cannot be written: {write_failure(error)}") from error
 
 
 def _decode(text: str) -> object:

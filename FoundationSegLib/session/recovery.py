@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, write_failure
 from ..folders import Locked, locked
 from ..imaging.masks import MaskTable, PackedMask
 from ..prompts.kinds import MaskPrompt
@@ -91,8 +91,7 @@ class RecoveryFile:
                 temporary.unlink(missing_ok=True)
             if self.path is None:
                 self._alive.close()
-            reason = error.strerror or type(error).__name__
-            raise OutputError(f"the recovery folder cannot be written: {reason}; make room there") from error
+            raise OutputError(f"the recovery folder cannot be written: {write_failure(error)}") from error
         self.path = path
 
     def close(self) -> None:

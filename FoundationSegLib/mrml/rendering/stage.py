@@ -13,7 +13,7 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from ...errors import InputError, OutputError
+from ...errors import InputError, OutputError, write_failure
 from ..labelmaps import BINARY_LABELMAP
 from ..volumes import parent_to_world
 
@@ -118,7 +118,7 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     try:
         path.write_bytes(vtk_to_numpy(writer.GetResult()).tobytes())
     except OSError as error:
-        raise OutputError(f"the picture cannot be written to {path.name}: {error.strerror}") from error
+        raise OutputError(f"the picture cannot be written to {path.name}: {write_failure(error)}") from error
 
 
 # Above so many voxels, bringing two layers together takes longer than drawing both.

@@ -11,6 +11,7 @@ from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.requests.classification_answer import RESEARCH_USE
+from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import BLOCKS, SHAPE, START, ct_array
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import READER_TOML, ReaderModel
@@ -143,6 +144,24 @@ def test_a_folder_becomes_a_table_in_one_call(booth):
     assert [one["image"] for one in images] == ["a.png", "b.png", "black.png", "ct, axial.nrrd", "damaged.png"]
     assert len(booth.model.read) == 1, "the labels are read once for all images"
     assert str(folder) not in table.read_text() + report.read_text()
+
+
+def test_a_folder_run_holds_one_image_at_a_time_also_after_those_that_fail(booth):
+    folder, connect, held = write_folder(booth), booth.connect, set()
+
+    class OneAtATime(InlineClient):
+        def send_volume(self, volume):
+            assert not held, "an image before is still there"
+            held.add(volume.key)
+            super().send_volume(volume)
+
+        def remove_volume(self, volume_key):
+            held.discard(volume_key)
+            super().remove_volume(volume_key)
+
+    booth.connect = lambda settings: OneAtATime(connect(settings).engine)
+    assert run(booth, "--each", "--json", "--intensity", "display", image=folder) == 2
+    assert "a.png: not classified: the image brings no display window" in booth.err and not held
 
 
 def test_a_folder_of_nothing_but_damage_is_an_error(booth):

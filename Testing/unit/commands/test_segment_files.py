@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from FoundationSegLib.commands.outputs import require_targets
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 from Testing.unit.commands.conftest import START, block_mask, ct_array
@@ -80,7 +81,7 @@ def test_old_files_survive_a_failure(desk, monkeypatch, culprit):
         monkeypatch.setattr(sitk, "WriteImage", lambda image, path, **options: fail(Path(path)))
     assert desk.segment(**paths) == 2
     name = "report.json" if culprit == "report" else "result.nrrd"
-    assert desk.err == f"foundationseg: {name} cannot be written: No space left on device\n"
+    assert desk.err == f"foundationseg: {name} cannot be written: No space left on device; make room on the disk\n"
     assert {path.read_bytes() for path in paths.values()} == {b"old"}
     assert desk.files() == {*START, *(path.name for path in paths.values())}
 
@@ -99,7 +100,7 @@ def test_where_the_result_cannot_be_put_in_place_no_other_file_is(desk, monkeypa
 
     monkeypatch.setattr(Path, "replace", held_open)
     assert desk.segment(report=report) == 2
-    assert desk.err == "foundationseg: result.seg.nrrd cannot be written: Permission denied\n"
+    assert desk.err.startswith("foundationseg: result.seg.nrrd cannot be written: Permission denied; allow it, close")
     assert {path.read_bytes() for path in (desk.output, report)} == {b"old"}
     assert desk.files() == {*START, "result.seg.nrrd", "report.json"}
 
@@ -132,3 +133,13 @@ def test_a_grid_that_nifti_cannot_hold_is_refused_before_the_model_is_asked(desk
     desk.segment(image=desk.folder / "fine.nrrd", output=desk.folder / "a.nii.gz")
     desk.assert_refused(2, "a.nii.gz: NIfTI cannot hold the image's grid exactly enough", files={*START, "fine.nrrd"})
     assert desk.model.encoded == []
+
+
+def test_a_drive_that_is_not_there_is_looked_at_once(tmp_path):
+    class MissingDrive(type(tmp_path)):
+        """A path on a drive that Windows does not find, such as ``Q:``: not even its root is there."""
+
+        def stat(self, **_):
+            raise FileNotFoundError(2, "The system cannot find the path specified")
+
+    require_targets({"csv": tmp_path / "new.csv"}, {"the image": MissingDrive("/q/a.png")})

@@ -190,6 +190,12 @@ def is_running(pid):
     return True
 
 
+def test_a_disk_that_pip_finds_full_is_no_fault_of_the_network(store, pip_is):
+    pip_is("print('ERROR: Exception:\\nOSError: [Errno 28] No space left on device'); sys.exit(2)")
+    with pytest.raises(CheckpointError, match="cannot be stored: No space left on device; make room on the disk"):
+        download_checkpoint(store, CARD, Progress())
+
+
 @pytest.mark.parametrize("has_earlier", [False, True], ids=["first", "again"])
 @pytest.mark.parametrize("how", ["cancel", "interrupt", "another thread"])
 def test_stopping_kills_pip_and_leaves_what_was_there(tmp_path, store, pip_is, has_earlier, how):

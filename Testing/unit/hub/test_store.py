@@ -93,7 +93,12 @@ FAILURES = {
     "nothing": (lambda card, folder, progress: None, r"fake\.pth of fake is missing"),
     "cancelled": (half_then(Cancelled("stop")), "stop"),
     "interrupted": (half_then(KeyboardInterrupt("now")), "now"),
-    "full disk": (half_then(OSError(errno.ENOSPC, "No space left on device")), f"No space left.*{STORE_VARIABLE}"),
+    "full disk": (
+        half_then(OSError(errno.ENOSPC, "No space left on device")),
+        f"No space left on device; make room.*{STORE_VARIABLE}",
+    ),
+    "read-only": (half_then(OSError(errno.EROFS, "Read-only file system")), "Read-only file system; choose a folder"),
+    "missing folder": (half_then(OSError(errno.ENOENT, "No such file")), "No such file; make the folder first"),
     "odd": (half_then(OSError("odd")), f"OSError.*{STORE_VARIABLE}"),
 }
 
