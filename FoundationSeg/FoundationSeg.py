@@ -176,7 +176,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
     def cards(self) -> tuple[dict[str, Any], Any]:
         """Every model's card by its id, and why the user's own are left out, if they are; read once."""
         if self._cards is None:
-            from FoundationSegPanel.model_desk import read_cards
+            from FoundationSegPanel.model_installer import read_cards
 
             self._cards = read_cards()
         return self._cards

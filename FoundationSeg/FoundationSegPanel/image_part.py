@@ -1,98 +1,129 @@
-"""The image, how its values are read, and the segmentation."""
+"""The image, how its values are read, and what a crash has left of the work on it."""
 
-from typing import TYPE_CHECKING
+import time
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.intensity import check_policy
+from FoundationSegLib.mrml.reference_image import belongs_to
+from FoundationSegLib.mrml.scene_recovery import LostSession, find_lost_sessions
 
-from .choices import ChoiceBox
-from .slots import slot
-
-if TYPE_CHECKING:
-    from .panel import Panel
+from .parameters import PanelState
+from .widgets import ChoiceBox, Part, Report, is_shown, slot
 
 _CUSTOM = "custom"
 
 
-class ImagePart:
-    """What is segmented, and where the segments go."""
+class ImagePart(Part):
+    """The image and its intensity policy."""
 
-    def __init__(self, panel: "Panel") -> None:
-        self._panel, self._ui = panel, panel.ui
-        self.tell = panel.tell
-        self._intensity = ChoiceBox(self._ui.intensityBox, self._chosen)
-        self._intensity.fill(
-            (
-                ("auto", _("Automatic")),
-                ("ct-soft-tissue", _("CT, soft tissue (400, 40)")),
-                ("ct-lung", _("CT, lung (1500, -600)")),
-                ("ct-bone", _("CT, bone (1800, 400)")),
-                ("percentile", _("Percentiles (0.5 to 99.5)")),
-                ("display", _("As displayed")),
-                ("raw", _("All values")),
-                (_CUSTOM, _("Width, level:")),
-            )
+    def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
+        super().__init__(ui, state, report)
+        policies = (
+            ("auto", _("Automatic")),
+            ("ct-soft-tissue", _("CT, soft tissue (400, 40)")),
+            ("ct-lung", _("CT, lung (1500, -600)")),
+            ("ct-bone", _("CT, bone (1800, 400)")),
+            ("percentile", _("Percentiles (0.5 to 99.5)")),
+            ("display", _("As displayed")),
+            ("raw", _("All values")),
+            (_CUSTOM, _("Width, level:")),
         )
+        self._intensity = ChoiceBox(ui.intensityBox, self._policy_chosen, policies)
         self._is_custom = False
-        self._ui.windowEdit.connect("editingFinished()", self._window_edited)
+        ui.windowEdit.connect("editingFinished()", self._window_edited)
         # The parameter node wrapper's own connection offers nodes of the parameter's class alone: no colour images.
-        self._ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
-        self._ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self._volume_activated)
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
+        ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self._volume_activated)
 
     def show(self) -> None:
         """Show the parameter node's choice."""
-        policy, volume = self._panel.parameters.intensity, self._panel.parameters.volume
-        if self._ui.volumeSelector.currentNode() is not volume:
-            self._ui.volumeSelector.setCurrentNode(volume)
+        ui, policy, volume = self._ui, self._parameters.intensity, self._parameters.volume
+        if ui.volumeSelector.currentNode() is not volume:
+            ui.volumeSelector.setCurrentNode(volume)
         is_window = "," in policy
         self._intensity.show(_CUSTOM if is_window or self._is_custom else policy)
-        self._ui.windowEdit.setVisible(is_window or self._is_custom)
-        if is_window and not self._ui.windowEdit.hasFocus():
-            self._ui.windowEdit.setText(policy)
-
-    def last_slice(self) -> int:
-        """The number of the image's last slice; 0 without an image."""
-        node = self._panel.parameters.volume
-        image = node.GetImageData() if node is not None else None
-        return max(0, image.GetDimensions()[2] - 1) if image is not None else 0
+        ui.windowEdit.setVisible(is_window or self._is_custom)
+        if is_window and not ui.windowEdit.hasFocus():
+            ui.windowEdit.setText(policy)
 
     @slot
-    def _chosen(self, policy: str) -> None:
+    def _policy_chosen(self, policy: str) -> None:
         self._is_custom = policy == _CUSTOM
         if not self._is_custom:
-            self._panel.parameters.intensity = policy
+            self._parameters.intensity = policy
         self.show()
 
     @slot
     def _window_edited(self) -> None:
         text = self._ui.windowEdit.text.replace(" ", "")
-        if text and text != self._panel.parameters.intensity:
-            _require_window(text)
-            self._panel.parameters.intensity = text
+        if text and text != self._parameters.intensity:
+            try:
+                check_policy(text)
+            except InputError as error:
+                raise InputError(_("write the window as width,level, for example 350,50")) from error
+            self._parameters.intensity = text
 
     @slot
     def _volume_chosen(self) -> None:
-        wanted, node = self._panel.parameters, self._ui.volumeSelector.currentNode()
-        if wanted is not None and node is not wanted.volume:
-            wanted.volume = node
+        node = self._ui.volumeSelector.currentNode()
+        if self._parameters is not None and node is not self._parameters.volume:
+            self._parameters.volume = node
 
     @slot
     def _volume_activated(self) -> None:
-        """The user has chosen an image: it is shown in the slice views, if none of them shows it."""
+        """Show the image that the user has chosen in the slice views, if none of them shows it."""
         node = self._ui.volumeSelector.currentNode()
-        if self._panel.parameters is None or node is None or slicer.app.layoutManager() is None:
-            return
-        if self._panel.tools.is_shown(node):
+        if self._parameters is None or node is None or slicer.app.layoutManager() is None or is_shown(node):
             return
         slicer.util.setSliceViewerLayers(background=node, fit=True)
-        self._panel.tools.show()  # the hint said that no view shows it
+        self._controller.on_update("segments")  # the hint said that no view shows it
 
 
-def _require_window(text: str) -> None:
-    try:
-        check_policy(text)
-    except InputError as error:
-        raise InputError(_("write the window as width,level, for example 350,50")) from error
+class RecoveryPart(Part):
+    """The offer at the top of the panel, once the image that lost work belongs to is chosen."""
+
+    def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
+        super().__init__(ui, state, report)
+        self._searched_node: Any = None
+        self._lost: LostSession | None = None
+        ui.restoreButton.connect("clicked()", self._restore)
+        ui.forgetButton.connect("clicked()", self._forget)
+
+    def show(self) -> None:
+        """Search for lost work on the chosen image, once for each image."""
+        node = self._parameters.volume
+        if node is not self._searched_node:
+            self._searched_node, self._lost = node, None
+            if node is not None:
+                self._lost = next((lost for lost in find_lost_sessions() if lost.is_of(node)), None)
+        self._ui.recoveryFrame.setVisible(self._lost is not None)
+        if self._lost is not None:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self._lost.recovery.saved))
+            text = _("Slicer ended unexpectedly on {when}. Work on this image was kept: {names}.")
+            self._ui.recoveryLabel.setText(text.format(when=when, names=", ".join(self._lost.segments)))
+
+    @slot
+    def _restore(self) -> None:
+        lost, parameters = self._lost, self._parameters
+        if lost is None:
+            return
+        self._controller.leave()
+        volume, chosen = parameters.volume, parameters.segmentation
+        node = lost.restore(volume, chosen if chosen is not None and belongs_to(chosen, volume) else None)
+        self._drop()
+        parameters.segmentation = node
+        self._controller.on_update("choices")
+
+    @slot
+    def _forget(self) -> None:
+        self._drop()
+        self.show()
+
+    def _drop(self) -> None:
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost.discard()

@@ -1,94 +1,74 @@
-"""Which model answers, what a person should know of it before, and the dialogs that make it ready."""
+"""The model chooser with the chosen card at a glance, and the catalogue with every model's state."""
 
 import html
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
+from FoundationSegLib.api import Readiness
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.errors import CheckpointError, PackageError
-from FoundationSegLib.installation.inspection import has_nvidia_driver
+from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
+from FoundationSegLib.progress import ProgressReport, bytes_text
 from FoundationSegLib.session.segment_store import Refused
 
-from .choices import ChoiceBox
-from .diagnosis_dialog import DiagnosisDialog
-from .first_run import FirstRun
-from .model_desk import ModelDesk
-from .model_texts import commercial_text, size_text, state_text
-from .models_dialog import ModelsDialog
-from .settings_dialog import SettingsDialog
-from .slots import slot
-
-if TYPE_CHECKING:
-    from .panel import Panel
-
-_WITH_GRAPHICS_CARD = "sam2.1-hiera-tiny"
-_WITHOUT = "lite-medsam"
+from .computer_dialogs import DiagnosisDialog, SettingsDialog
+from .model_installer import Callbacks, ModelInstaller
+from .model_texts import card_html, commercial_text, progress_text, size_text, state_text
+from .parameters import PanelState
+from .setup_dialog import LicenseDialog, SetupDialog
+from .widgets import Dialog, Part, Report, fill_row, show_fraction, slot
 
 
-class ModelPart:
-    """The model chooser, with the chosen card at a glance."""
+class ModelPart(Part):
+    """The model chooser, and the dialogs that make a model ready."""
 
-    def __init__(self, panel: "Panel") -> None:
-        self._panel, self._ui = panel, panel.ui
-        self.tell = panel.tell
-        self.desk = ModelDesk(panel.logic.restartWorker, panel.logic.cards())
-        self.desk.observe(self.show)
-        self._cards = panel.logic.runnableCards("segment")
-        self._box = ChoiceBox(self._ui.modelBox, self._chosen)
-        self._box.fill([(card.id, card.title) for card in self._cards.values()])
-        # Without loading torch nobody can say more; the diagnosis does.
-        self._suitable = _WITH_GRAPHICS_CARD if has_nvidia_driver() else _WITHOUT
-        self._dialogs: dict[str, Any] = {}
-        self._has_looked = False
-        self._ui.modelsButton.connect("clicked()", self._show_models)
-        self._ui.readyButton.connect("clicked()", self._set_up)
-        self._ui.diagnosisButton.connect("clicked()", self._show_diagnosis)
-        self._ui.settingsButton.connect("clicked()", self._show_settings)
+    def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
+        super().__init__(ui, state, report)
+        self._installer = state.installer
+        self._installer.observe(self.show)
+        cards = [(card.id, card.title) for card in state.cards.values()]
+        self._box = self._choice_box(ui.modelBox, "modelId", cards)
+        self._dialogs: dict[str, Dialog] = {}
+        self._has_inspected = False
+        ui.modelsButton.connect("clicked()", self._show_models)
+        ui.readyButton.connect("clicked()", self.set_up)
+        ui.diagnosisButton.connect("clicked()", self._show_diagnosis)
+        ui.settingsButton.connect("clicked()", self._show_settings)
 
-    @property
-    def card(self) -> ModelCard | None:
-        """The chosen model; the one that suits this computer where none was chosen."""
-        wanted = self._panel.parameters.modelId if self._panel.parameters is not None else ""
-        return self._cards.get(wanted or self._suitable) or next(iter(self._cards.values()), None)
-
-    @property
-    def is_ready(self) -> bool:
-        """False where something is known to be missing for the chosen model."""
-        card = self.card
-        return card is not None and self.desk.readiness(card.id).is_ready
-
-    def look(self) -> None:
-        """Look what the worker's Python has, the first time that the module is entered; nothing is imported for it."""
-        if not self._has_looked:
-            self._has_looked = True
-            self.desk.refresh()
+    def inspect_once(self) -> None:
+        """Inspect the worker's Python the first time that the module is entered; nothing is imported for it."""
+        if not self._has_inspected:
+            self._has_inspected = True
+            self._installer.refresh()
 
     def show(self) -> None:
         """Show the chosen model, and whether it can be used."""
-        if self._panel.parameters is None:
+        if self._parameters is None:
             return
-        card = self.card
+        ui, card = self._ui, self._state.card
         self._box.show(card.id if card is not None else "")
         if card is None:
-            self._ui.cardLabel.setText(_("This version can run no model."))
-            self._ui.readyButton.setVisible(False)
+            ui.cardLabel.setText(_("This version can run no model."))
+            ui.readyButton.setVisible(False)
             return
-        readiness = self.desk.readiness(card.id)
-        self._ui.cardLabel.setText(glance(card, state_text(readiness)))
-        self._ui.cardLabel.setToolTip(details(card))
-        self._ui.readyButton.setVisible(not readiness.is_ready)
-        self._ui.readyButton.setText(_("Set up {title}…").format(title=card.title))
+        readiness = self._installer.readiness(card.id)
+        ui.cardLabel.setText(glance(card, state_text(readiness)))
+        ui.cardLabel.setToolTip(details(card))
+        ui.readyButton.setVisible(not readiness.is_ready)
+        ui.readyButton.setText(_("Set up {title}…").format(title=card.title))
 
+    @slot
     def set_up(self) -> None:
         """Show what is missing for the chosen model, and offer to get it. Only after a click of the user's."""
-        if self.card is not None:
-            self.set_up_model(self.card.id)
+        if self._state.card is not None:
+            self.set_up_model(self._state.card.id)
 
     def set_up_model(self, model_id: str) -> None:
         """Show what is missing for a model, and offer to get it."""
-        dialog = FirstRun(self.desk, model_id, slicer.util.mainWindow(), self._is_set_up)
+        dialog = SetupDialog(self._installer, model_id, slicer.util.mainWindow(), self._is_set_up)
         self._open("set up", dialog).show()
 
     def close(self) -> None:
@@ -96,7 +76,7 @@ class ModelPart:
         for dialog in self._dialogs.values():
             dialog.close()
         self._dialogs.clear()
-        self.desk.close()
+        self._installer.close()
 
     def _open(self, name: str, dialog: Any) -> Any:
         if name in self._dialogs:
@@ -105,46 +85,37 @@ class ModelPart:
         return dialog
 
     def _is_set_up(self) -> None:
-        """What failed because the model was missing is asked again."""
-        panel = self._panel
-        panel.follow()
-        outcome, session = panel.desk.outcome, panel.desk.session
+        """Ask again what failed because the model was missing."""
+        controller = self._controller
+        controller.on_update("choices")
+        outcome, session = controller.outcome, controller.session
         was_missing = isinstance(outcome, Refused) and isinstance(outcome.error, CheckpointError | PackageError)
         if session is not None and was_missing:
             session.retry()
 
     @slot
-    def _chosen(self, model_id: str) -> None:
-        self._panel.parameters.modelId = model_id
-
-    @slot
-    def _set_up(self) -> None:
-        self.set_up()
-
-    @slot
     def _show_models(self) -> None:
-        dialog = ModelsDialog(self.desk, self.set_up_model, slicer.util.mainWindow())
-        self._open("models", dialog).show(self.card.id if self.card is not None else "")
+        dialog = self._open("models", ModelsDialog(self._installer, self.set_up_model, slicer.util.mainWindow()))
+        dialog.show(self._state.card.id if self._state.card is not None else "")
 
     @slot
     def _show_diagnosis(self) -> None:
-        self._open("diagnosis", DiagnosisDialog(self.desk, slicer.util.mainWindow())).show()
+        self._open("diagnosis", DiagnosisDialog(self._installer, slicer.util.mainWindow())).show()
 
     @slot
     def _show_settings(self) -> None:
-        self._open("settings", SettingsDialog(self.desk, slicer.util.mainWindow())).show()
+        self._open("settings", SettingsDialog(self._installer, slicer.util.mainWindow())).show()
 
 
 def glance(card: ModelCard, state: str) -> str:
-    """A card in two lines of rich text; :func:`details` has the rest."""
+    """Return a card in two lines of rich text; :func:`details` has the rest."""
     use = _("{name}, commercial use: {use}").format(name=card.license.name, use=commercial_text(card.license))
-    facts = (", ".join(card.prompts), use, size_text(card))
-    told = html.escape(" · ".join(facts))
-    return f"{html.escape(card.good_at)}<br><small>{told}</small> · <b>{html.escape(state)}</b>"
+    facts = html.escape(" · ".join((", ".join(card.prompts), use, size_text(card))))
+    return f"{html.escape(card.good_at)}<br><small>{facts}</small> · <b>{html.escape(state)}</b>"
 
 
 def details(card: ModelCard) -> str:
-    """What else a person should know of a model, as rich text for a tooltip."""
+    """Return what else a person should know of a model, as rich text for a tooltip."""
     lines = (
         (_("Bad at"), card.bad_at),
         (_("Trained on"), ", ".join(card.modalities) or _("no medical images")),
@@ -153,3 +124,187 @@ def details(card: ModelCard) -> str:
         (_("Cite"), card.citation),
     )
     return "<br>".join(f"<b>{html.escape(name)}:</b> {html.escape(text)}" for name, text in lines if text)
+
+
+class ModelsDialog(Dialog):
+    """The catalogue: every model with its state; download, import, removal."""
+
+    def __init__(self, installer: ModelInstaller, on_set_up: Callable[[str], None], parent: Any = None) -> None:
+        """Build it; :meth:`show` shows it.
+
+        Args:
+            installer: the models on this computer.
+            on_set_up: opens the set-up of a model, by its id.
+            parent: the window it belongs to.
+        """
+        super().__init__("Models", _("Models"), parent)
+        self._installer, self._on_set_up = installer, on_set_up
+        # The models that this version can run come first.
+        self._cards = sorted(
+            installer.catalogue.values(), key=lambda card: not installer.readiness(card.id).is_possible
+        )
+        self.license: LicenseDialog | None = None
+        self._card_text = ""
+        self._build()
+        installer.observe(self._show_state)
+
+    def show(self, model_id: str = "") -> None:
+        """Show the dialog, with a model chosen if one is named."""
+        if model_id:
+            self.ui.modelsTable.selectRow([card.id for card in self._cards].index(model_id))
+        self.raise_dialog()
+        self._installer.refresh()
+
+    def close(self) -> None:
+        """Take the dialog away for good."""
+        self._installer.forget(self._show_state)
+        self._close_license()
+        super().close()
+
+    def _build(self) -> None:
+        ui = self.ui
+        headings = [_("Model"), _("State"), _("Download"), _("Licence"), _("Commercial use")]
+        ui.modelsTable.setColumnCount(len(headings))
+        ui.modelsTable.setHorizontalHeaderLabels(headings)
+        ui.modelsTable.setRowCount(len(self._cards))
+        header = ui.modelsTable.horizontalHeader()
+        for column in range(len(headings)):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
+        ui.modelsTable.verticalHeader().hide()
+        ui.splitter.setSizes([380, 200])
+        problem = self._installer.catalogue_problem
+        if problem:
+            self._say(_("Your own model cards are left out: {reason}").format(reason=problem))
+        ui.modelsTable.connect("itemSelectionChanged()", self._show_card)
+        ui.setUpButton.connect("clicked()", self._set_up)
+        ui.downloadButton.connect("clicked()", self._download)
+        ui.importButton.connect("clicked()", self._import)
+        ui.removeButton.connect("clicked()", self._remove)
+        ui.removeAllButton.connect("clicked()", self._remove_all)
+        ui.openFolderButton.connect("clicked()", self._open_folder)
+        ui.stopButton.connect("clicked()", self._installer.cancel)
+        ui.closeButton.connect("clicked()", self.dialog.close)
+        self._show_state()
+        ui.modelsTable.selectRow(0)
+
+    @property
+    def _card(self) -> ModelCard:
+        """The chosen model."""
+        return self._cards[max(0, self.ui.modelsTable.currentRow())]
+
+    def _show_state(self) -> None:
+        for row, card in enumerate(self._cards):
+            state = state_text(self._installer.readiness(card.id))
+            commercial = commercial_text(card.license)
+            fill_row(self.ui.modelsTable, row, (card.title, state, size_text(card), card.license.name, commercial))
+        self._show_card()
+
+    @slot
+    def _show_card(self) -> None:
+        """Show the chosen model, and which buttons make sense for it."""
+        ui, readiness = self.ui, self._installer.readiness(self._card.id)
+        text = card_html(self._card, readiness)
+        if text != self._card_text:  # a browser scrolls back to its start with every new text
+            self._card_text = text
+            ui.cardBrowser.setHtml(text)
+        is_free, weights = not self._installer.task, readiness.lack("weights")
+        ui.setUpButton.enabled = is_free and readiness.is_possible and not readiness.is_ready
+        ui.downloadButton.enabled = is_free and _can_download(readiness)
+        ui.importButton.enabled = is_free and weights is not None
+        ui.removeButton.enabled = is_free and (weights is None or bool(weights.items))
+        ui.removeAllButton.enabled = is_free
+        ui.stopButton.enabled = ui.progressBar.visible = not is_free
+
+    def _say(self, text: str) -> None:
+        self.ui.messageLabel.text = text
+
+    @slot
+    def _set_up(self) -> None:
+        self._on_set_up(self._card.id)
+
+    @slot
+    def _download(self) -> None:
+        card = self._card
+
+        def download(accepts: bool) -> None:
+            self._installer.download(
+                card.id, self._callbacks(card, _("{title} is downloaded.")), accept_license=accepts
+            )
+
+        self._with_license(card, download)
+
+    @slot
+    def _import(self) -> None:
+        card = self._card
+        title = _("Folder with the files of {title}").format(title=card.title)
+        source = str(qt.QFileDialog.getExistingDirectory(self.dialog, title))
+
+        def begin(accepts: bool) -> None:
+            callbacks = self._callbacks(card, _("{title} is imported."))
+            self._installer.import_checkpoint(card.id, source, callbacks, accept_license=accepts)
+
+        if source:
+            self._with_license(card, begin)
+
+    def _with_license(self, card: ModelCard, go_on: Callable[[bool], None]) -> None:
+        """Go on, with whether the terms were accepted just now; they are asked for if they have to be."""
+        if self._installer.readiness(card.id).lack("license") is None:
+            go_on(False)
+            return
+        self._close_license()
+        declined = _("The licence was not accepted; nothing was downloaded.")
+        self.license = LicenseDialog(card, lambda: go_on(True), lambda: self._say(declined), self.dialog)
+        self.license.show()
+
+    def _close_license(self) -> None:
+        if self.license is not None:
+            self.license.close()
+            self.license = None
+
+    @slot
+    def _remove(self) -> None:
+        self._ask_and_remove([(card, size) for card, size in self._installer.removable() if card.id == self._card.id])
+
+    @slot
+    def _remove_all(self) -> None:
+        self._ask_and_remove(self._installer.removable())
+
+    def _ask_and_remove(self, stored: list[tuple[ModelCard, int]]) -> None:
+        if not stored:
+            self._say(_("There is no downloaded model."))
+            return
+        lines = [_("{title}: {size}").format(title=card.title, size=bytes_text(size)) for card, size in stored]
+        total = bytes_text(sum(size for _card, size in stored))
+        question = _("Delete from this computer ({size} in all)?").format(size=total)
+        text = "\n".join([question, "", *lines, "", _("They can be downloaded again at any time.")])
+        if slicer.util.confirmOkCancelDisplay(text, _("Delete downloaded models"), self.dialog):
+            callbacks = Callbacks(
+                lambda result: self._say(_("{size} freed.").format(size=bytes_text(result.bytes_freed))), self.report
+            )
+            self._installer.remove_checkpoints([card.id for card, _size in stored], callbacks)
+
+    @slot
+    def _open_folder(self) -> None:
+        folder = self._installer.installation.store.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder))):
+            self._say(_("No program opens folders here; the models are in {folder}").format(folder=folder))
+
+    def _callbacks(self, card: ModelCard, success: str) -> Callbacks:
+        def show(report: ProgressReport) -> None:
+            show_fraction(self.ui.progressBar, report)
+            self._say(progress_text(report, card.title))
+
+        self.ui.progressBar.setRange(0, 0)
+        return Callbacks(lambda _result: self._say(success.format(title=card.title)), self.report, show)
+
+    def report(self, error: FoundationSegError) -> None:
+        """Show an error."""
+        stopped = _("Stopped. What has arrived is kept; the next download goes on from there.")
+        failed = _("This did not work: {reason}").format(reason=error)
+        self._say(stopped if isinstance(error, Cancelled) else failed)
+
+
+def _can_download(readiness: Readiness) -> bool:
+    lacks_client = any(text.startswith("huggingface_hub") for text in readiness.missing_packages)
+    return readiness.is_possible and readiness.lack("weights") is not None and not lacks_client

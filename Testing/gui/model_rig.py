@@ -123,10 +123,10 @@ class ModelRig:
         (self.site / "torch.py").write_text(_TORCH)
 
     def open(self) -> Any:
-        """The model desk, with a worker for downloads that can meet a full disk."""
-        from FoundationSegPanel.model_desk import ModelDesk
+        """The model installer, with a worker for downloads that can meet a full disk."""
+        from FoundationSegPanel.model_installer import ModelInstaller
 
-        self.models.append(ModelDesk(self._stop, open_client=self._open_client))
+        self.models.append(ModelInstaller(self._stop, open_client=self._open_client))
         return self.models[-1]
 
     def _open_client(self, installation: Installation, timeouts: Timeouts) -> ProcessClient:

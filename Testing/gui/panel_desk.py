@@ -10,7 +10,7 @@ from FoundationSegLib.api import Installation
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import add_volume_node
-from Testing.mrml.desk_client import DeskClient
+from Testing.mrml.controller_cases import FakeWorkerClient
 
 MODULE = Path(__file__).resolve().parents[2] / "FoundationSeg" / "FoundationSeg.py"
 # Left-posterior-superior, anisotropic, with an origin of its own.
@@ -21,14 +21,16 @@ class PanelDesk:
     """The opened panel, its image, and what a user does with both."""
 
     def __init__(self, desk, monkeypatch):
-        self.desk, self.client = desk, DeskClient()
+        self.desk, self.client = desk, FakeWorkerClient()
         monkeypatch.syspath_prepend(str(MODULE.parent))
-        from FoundationSegPanel import model_desk
+        from FoundationSegPanel import model_installer
 
         from FoundationSegLib.installation.readiness import Readiness
 
         monkeypatch.setattr(Installation, "open_client", lambda _installation: self.client)
-        monkeypatch.setattr(model_desk.ModelDesk, "readiness", lambda _desk, model_id: Readiness(model_id, ()))
+        monkeypatch.setattr(
+            model_installer.ModelInstaller, "readiness", lambda _desk, model_id: Readiness(model_id, ())
+        )
         self.volume_node = self.add_volume("CT")
         self.widget = desk.open_module(MODULE)
         self.ui, self.panel = self.widget.ui, self.widget.panel
@@ -46,7 +48,7 @@ class PanelDesk:
 
     @property
     def work(self):
-        return self.panel.desk
+        return self.panel.controller
 
     @property
     def segmentation(self):

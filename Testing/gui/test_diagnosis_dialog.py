@@ -13,7 +13,7 @@ def show(rig):
     made = []
 
     def make(python=""):
-        from FoundationSegPanel.diagnosis_dialog import DiagnosisDialog
+        from FoundationSegPanel.computer_dialogs import DiagnosisDialog
         from FoundationSegPanel.settings import Settings, write_settings
 
         rig.card()

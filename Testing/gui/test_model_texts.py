@@ -72,27 +72,26 @@ def test_every_stage_has_words(texts, stage):
 
 
 def test_a_package_that_pip_would_replace_is_told(rig):
-    from FoundationSegPanel.needs import planned_rows
+    from FoundationSegPanel.setup_dialog import planned_rows
 
     packages = (PlannedPackage("timm", "1.0.22", "0.9", 2_500_000), PlannedPackage("scipy", "1.0.22", "", 0))
-    rows, total = planned_rows(PackagePlan((), (), packages))
+    rows = planned_rows(PackagePlan((), (), packages))
     assert [row[:2] for row in rows] == [("timm 1.0.22, replaces 0.9", "2 MB"), ("scipy 1.0.22", "unknown")]
-    assert total == 2_500_000
 
 
 def test_what_pip_needs_is_told_about(rig):
-    from FoundationSegPanel.needs import rows
+    from FoundationSegPanel.setup_dialog import needed_rows
 
     lacks = Readiness(TINY.id, (Lack("packages", items=("torch>=2.4", "transformers>=4.57,<6", "sentencepiece")),))
-    own = rows(TINY, lacks, is_own_python=True, with_weights=True)
+    own = needed_rows(TINY, lacks, is_own_python=True, with_weights=True)
     assert own[0][2] == "the PyTorch extension"
     assert own[1] == ("transformers (>=4.57, <6)", "about 30 MB", "the Python Package Index")
     assert own[2][:2] == ("sentencepiece", "small")
-    assert rows(TINY, lacks, is_own_python=False, with_weights=True)[0][2] == "the Python Package Index"
+    assert needed_rows(TINY, lacks, is_own_python=False, with_weights=True)[0][2] == "the Python Package Index"
 
 
 def test_a_diagnosis_of_anything_has_words(rig):
-    from FoundationSegPanel.diagnosis_texts import as_text, facts
+    from FoundationSegPanel.computer_dialogs import facts
 
     devices = {
         "devices": [{"kind": "cuda", "name": "Card", "bytes": 8 * 10**9, "free_bytes": 6 * 10**9}],
@@ -112,7 +111,7 @@ def test_a_diagnosis_of_anything_has_words(rig):
         "models": {"a": "ready", "b": "partial", "c": "damaged", "d": "absent"},
         "is_offline": True,
     }
-    text = as_text(facts(told))
+    text = "".join(f"{label}: {fact}\n" for label, fact in facts(told))
     for part in (
         "another one, 3.12.1",
         "belong to the operating system",
@@ -128,4 +127,4 @@ def test_a_diagnosis_of_anything_has_words(rig):
     ):
         assert part in text
     python["devices"] = None
-    assert "Device" not in as_text(facts(told))
+    assert "Device" not in dict(facts(told))

@@ -15,7 +15,7 @@ def show(rig):
     made = []
 
     def make(*replacements):
-        from FoundationSegPanel.models_dialog import ModelsDialog
+        from FoundationSegPanel.model_part import ModelsDialog
 
         rig.card(*replacements)
         rig.set_up = []
@@ -54,7 +54,7 @@ def buttons(models):
 
 
 def idle(models):
-    return not models._desk.work
+    return not models._installer.task
 
 
 def get(rig, models):
@@ -141,23 +141,23 @@ def test_terms_come_first(rig, show):
     models = show(MUST_ACCEPT, NEEDS_NOTHING)
     assert row(models, "Fake Model")[1] == "Licence to accept"
     rig.desk.click(models.ui.downloadButton)
-    rig.desk.click(models._license.ui.declineButton)
+    rig.desk.click(models.license.ui.declineButton)
     assert "not accepted" in message(models)
     assert rig.hub.requests == []
     rig.desk.click(models.ui.downloadButton)
-    rig.desk.click(models._license.ui.agreeCheckBox)
-    rig.desk.click(models._license.ui.acceptButton)
+    rig.desk.click(models.license.ui.agreeCheckBox)
+    rig.desk.click(models.license.ui.acceptButton)
     rig.wait(lambda: idle(models) and row(models, "Fake Model")[1] == "Ready")
-    models._desk.remove_checkpoints(["far"], _nobody())
+    models._installer.remove_checkpoints(["far"], _nobody())
     rig.wait(lambda: idle(models))
     rig.desk.click(models.ui.downloadButton)
     rig.wait(lambda: idle(models) and row(models, "Fake Model")[1] == "Ready")
 
 
 def _nobody():
-    from FoundationSegPanel.model_desk import Told
+    from FoundationSegPanel.model_installer import Callbacks
 
-    return Told(lambda _: None, lambda _: None)
+    return Callbacks(lambda _: None, lambda _: None)
 
 
 def test_a_model_comes_from_a_folder(rig, show, folder):
@@ -190,7 +190,7 @@ def test_a_full_disk_and_no_network_are_told(rig, show):
     assert "No space left" in message(models)
     rig.full_disk.unlink()
     rig.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    models._desk.stop_workers()
+    models._installer.stop_workers()
     get(rig, models)
     assert "check the network" in message(models)
 
@@ -202,7 +202,7 @@ def test_the_folder_is_opened(rig, show, tmp_path):
 
 
 def test_a_wrong_card_of_the_users_does_not_take_the_others_away(rig, tmp_path):
-    from FoundationSegPanel.models_dialog import ModelsDialog
+    from FoundationSegPanel.model_part import ModelsDialog
 
     (tmp_path / "rig" / "cards" / "bad.toml").write_text("id = 3")
     models = ModelsDialog(rig.open(), print)

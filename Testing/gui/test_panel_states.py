@@ -10,7 +10,7 @@ from FoundationSegLib.mrml.reference_image import reference_image
 from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.gui.panel_desk import GRID, MODULE
-from Testing.mrml.desk_client import CATALOGUE
+from Testing.mrml.controller_cases import CATALOGUE
 
 
 def roi(at_panel, center=(0.0, 0.0, 14.0), size=(20.0, 20.0, 20.0)):
@@ -367,7 +367,7 @@ def test_a_wrong_card_of_the_users_own_leaves_the_panel_usable(desk, tmp_path, m
     monkeypatch.syspath_prepend(str(MODULE.parent))
     widget = desk.open_module(MODULE)
     assert widget.ui.modelBox.count > 5
-    assert "mine.toml" in str(widget.panel.model.desk.catalogue_problem)
+    assert "mine.toml" in str(widget.panel.installer.catalogue_problem)
 
 
 def second_image(at_panel):

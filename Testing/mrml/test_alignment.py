@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vtk.util import numpy_support
 
-from FoundationSegLib.desk_actions import add_segment, give, redo, undo
 from FoundationSegLib.errors import FoundationSegError, GeometryError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
@@ -17,7 +16,7 @@ from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.volumes import add_volume_node, geometry_from_node, parent_to_world
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segment_store import Refused, SegmentEdited
-from Testing.mrml.desk_client import make_desk, run
+from Testing.mrml.controller_cases import make_controller, run
 
 SHAPE = (6, 20, 20)
 GRID = Geometry([[-0.7, 0.1, 0.3, 10], [-0.2, 0.9, 0.05, -20], [0.1, 0.02, 3, 5], [0, 0, 0, 1]], SHAPE)
@@ -49,8 +48,8 @@ class Work:
         self.image = add_volume_node(self.scene, Volume(voxels, grid, name="CT"))
         self.segments = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segments")
         self.transforms = [self.add_transform(matrix) for matrix in MATRICES]
-        self.desk, self.client, self.ticks = make_desk(self.image, self.segments)
-        self.key = add_segment(self.desk)
+        self.desk, self.client, self.ticks = make_controller(self.image, self.segments)
+        self.key = self.desk.add_segment()
         self.clicks, self.undone = [], []
 
     def add_transform(self, matrix):
@@ -65,7 +64,7 @@ class Work:
         """Returns the error if there is one: nothing may have been written or asked then."""
         asked, self.desk.outcome = len(self.client.asked), None
         try:
-            give(self.desk, self.prompt(k, j, i))
+            self.desk.add_prompt(self.prompt(k, j, i))
         except FoundationSegError as error:
             assert len(self.client.asked) == asked and self.desk.outcome is None
             return error
@@ -148,11 +147,11 @@ def test_a_transform_is_hardened(nodes, work):
     work.check_prompts()
     assert work.click(3, 5, 5) is None and work.is_aligned
     for clicks in ([(2, 10, 10)], []):
-        assert undo(work.desk)
+        assert work.desk.undo()
         work.clicks = clicks
         assert work.is_aligned
         work.check_prompts()
-    assert redo(work.desk) and work.segments.GetParentTransformNode() is work.image.GetParentTransformNode()
+    assert work.desk.redo() and work.segments.GetParentTransformNode() is work.image.GetParentTransformNode()
 
 
 @pytest.mark.parametrize("matrix", [shift(8, -4, 0), MATRICES[1]], ids=["whole voxels", "turned"])
@@ -178,7 +177,7 @@ def test_segments_moved_off_the_grid_and_hardened_are_refused_until_moved_back(w
     assert work.desk.session.detect_external_changes() == frozenset(), "nothing was changed by hand"
     put(work.segments, work.add_transform(np.linalg.inv(MATRICES[1])))
     work.segments.HardenTransform()
-    assert work.is_aligned and work.click(3, 5, 5) is None and undo(work.desk) and undo(work.desk)
+    assert work.is_aligned and work.click(3, 5, 5) is None and work.desk.undo() and work.desk.undo()
 
 
 def test_both_are_hardened_while_no_session_is_open(work):
@@ -195,7 +194,7 @@ def test_both_are_hardened_while_no_session_is_open(work):
 def test_a_transform_is_hardened_while_a_request_is_out(work):
     put(work.image, work.transforms[0])
     work.client.is_slow = True
-    give(work.desk, work.prompt(3, 5, 5))
+    work.desk.add_prompt(work.prompt(3, 5, 5))
     work.image.HardenTransform()
     work.client.reply()
     run(work.desk, work.ticks)
@@ -206,7 +205,7 @@ def test_a_transform_is_hardened_while_a_request_is_out(work):
 
 def test_segments_that_are_moved_while_a_request_is_out_are_not_written(work):
     work.client.is_slow = True
-    give(work.desk, work.prompt(3, 5, 5))
+    work.desk.add_prompt(work.prompt(3, 5, 5))
     put(work.segments, work.transforms[0])
     before = work.world_voxels()
     work.client.reply()
@@ -271,7 +270,7 @@ def _undo_or_redo(work, name, was_aligned):
         return  # an empty segment lies nowhere
     before = work.world_voxels()
     try:
-        is_done = (undo if name == "undo" else redo)(work.desk)
+        is_done = getattr(work.desk, name)()
     except FoundationSegError:
         assert not was_aligned and np.array_equal(work.world_voxels(), before)
     else:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.api_nodes import NodeSession, make_segmentation, propagate_node, segment_node
-from FoundationSegLib.desk_actions import give
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
@@ -13,7 +12,7 @@ from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segments import next_segment
 from Testing.mrml.conftest import AWKWARD
-from Testing.mrml.desk_client import make_desk, run
+from Testing.mrml.controller_cases import make_controller, run
 from Testing.unit.session.session_cases import SLICES
 
 POINT = PointPrompt(tuple(AWKWARD.to_ras((4, 3, 2)).tolist()), plane="k")
@@ -30,8 +29,8 @@ def copy_node(scene):
 def worked(volume_node):
     """A desk, with a segment on the first image."""
     node = make_segmentation(volume_node)
-    desk, client, ticks = make_desk(volume_node, node)
-    give(desk, POINT)
+    desk, client, ticks = make_controller(volume_node, node)
+    desk.add_prompt(POINT)
     run(desk, ticks)
     yield desk, client, ticks, node
     desk.close()
@@ -51,11 +50,11 @@ def test_the_same_lattice_is_not_the_same_image(worked, volume_node, copy_node):
     before = desk.session.read(key)
     desk.use(copy_node, node)
     with pytest.raises(InputError, match=r"belongs to the image 'CT', not to 'MR': choose"):
-        give(desk, POINT)
+        desk.add_prompt(POINT)
     assert len(client.asked) == asked and len(markups(node)) == 1 and node.GetSegmentation().GetNumberOfSegments() == 1
     assert reference_image(node) is volume_node and desk.is_foreign
     desk.use(volume_node, node)
-    assert np.array_equal(desk.opened().read(key), before)
+    assert np.array_equal(desk.open().read(key), before)
 
 
 def test_an_explicit_yes_goes_on(worked, volume_node, copy_node):
@@ -63,14 +62,14 @@ def test_an_explicit_yes_goes_on(worked, volume_node, copy_node):
     desk, _client, ticks, node = worked
     desk.use(copy_node, node)
     desk.allow_foreign()
-    give(desk, POINT)
+    desk.add_prompt(POINT)
     run(desk, ticks)
     assert node.GetSegmentation().GetNumberOfSegments() == 2 and reference_image(node) is copy_node
     desk.use(volume_node, node)
     with pytest.raises(InputError, match="belongs to the image 'MR'"):
-        give(desk, POINT)
+        desk.add_prompt(POINT)
     desk.use(copy_node, node)
-    give(desk, POINT)
+    desk.add_prompt(POINT)
 
 
 def test_the_yes_is_for_these_two_nodes_alone(worked, copy_node):
@@ -80,7 +79,7 @@ def test_the_yes_is_for_these_two_nodes_alone(worked, copy_node):
     desk.use(copy_node, None)
     desk.use(copy_node, node)
     with pytest.raises(InputError, match="belongs to"):
-        desk.opened()
+        desk.open()
 
 
 def test_masks_and_prompts_of_other_images_are_hidden_meanwhile(worked, volume_node, copy_node):
@@ -90,7 +89,7 @@ def test_masks_and_prompts_of_other_images_are_hidden_meanwhile(worked, volume_n
     other = make_segmentation(copy_node)
     desk.use(copy_node, other)
     assert is_visible(node) == [False, False] and is_visible(other) == [True]
-    give(desk, POINT)
+    desk.add_prompt(POINT)
     run(desk, ticks)
     desk.use(volume_node, node)
     assert is_visible(node) == [True, True] and is_visible(other) == [False, False]

@@ -5,7 +5,6 @@ import pytest
 import slicer
 import vtk
 
-from FoundationSegLib.desk_actions import add_segment, give, undo
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces
@@ -13,7 +12,7 @@ from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segment_store import NewSegment, Refused, SegmentEdited
 from FoundationSegLib.session.segments import next_segment
-from Testing.mrml.desk_client import make_desk, run
+from Testing.mrml.controller_cases import make_controller, run
 from Testing.mrml.session_desk import Desk
 from Testing.unit.session.session_cases import mask_of, point, ras, small_volume
 
@@ -99,16 +98,16 @@ def test_label_maps_that_are_the_source_again_are_gone_on_with(work, segmentatio
 
 @pytest.mark.parametrize("has_surface", [True, False])
 def test_a_click_at_a_desk_on_surfaces(has_surface, segmentation_node, volume_node):
-    desk, _, ticks = make_desk(volume_node, segmentation_node)
+    desk, _, ticks = make_controller(volume_node, segmentation_node)
     for k in (3, 6):
-        add_segment(desk)
-        give(desk, PointPrompt(ras(k, 4, 5)))
+        desk.add_segment()
+        desk.add_prompt(PointPrompt(ras(k, 4, 5)))
         run(desk, ticks)
     if has_surface:
         segmentation_node.CreateClosedSurfaceRepresentation()
     segmentation_node.GetSegmentation().SetSourceRepresentationName(SURFACE)
     kept, outcome = representations(segmentation_node), desk.outcome
-    for action in (lambda: give(desk, PointPrompt(ras(1, 4, 5))), lambda: undo(desk)):
+    for action in (lambda: desk.add_prompt(PointPrompt(ras(1, 4, 5))), lambda: desk.undo()):
         with pytest.raises(InputError, match="closed surface"):
             action()
         run(desk, ticks)

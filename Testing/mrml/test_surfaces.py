@@ -3,10 +3,9 @@
 import pytest
 import vtk
 
-from FoundationSegLib.desk_actions import give, undo
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
 from FoundationSegLib.prompts.kinds import PointPrompt
-from Testing.mrml.desk_client import make_desk, run
+from Testing.mrml.controller_cases import make_controller, run
 
 
 def surface_voxels(node, segment_id):
@@ -18,12 +17,12 @@ def surface_voxels(node, segment_id):
 @pytest.fixture
 def work(volume_node, segmentation_node):
     segmentation_node.CreateDefaultDisplayNodes()
-    desk, _client, ticks = make_desk(volume_node, segmentation_node)
+    desk, _client, ticks = make_controller(volume_node, segmentation_node)
 
     def click(i):
         matrix = vtk.vtkMatrix4x4()
         volume_node.GetIJKToRASMatrix(matrix)
-        give(desk, PointPrompt(matrix.MultiplyPoint((i, 3, 2, 1))[:3], plane="k"))
+        desk.add_prompt(PointPrompt(matrix.MultiplyPoint((i, 3, 2, 1))[:3], plane="k"))
         run(desk, ticks)
 
     yield desk, click
@@ -50,7 +49,7 @@ def test_no_change_makes_one(work, segmentation_node):
     assert not has_surfaces(segmentation_node)
     make_surfaces(segmentation_node)
     assert surface_voxels(segmentation_node, desk.segment_id) > points
-    undo(desk)
+    desk.undo()
     assert not has_surfaces(segmentation_node)
     make_surfaces(segmentation_node)
     assert surface_voxels(segmentation_node, desk.segment_id) == points

@@ -47,8 +47,7 @@ CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", 
 
 # What scripts and the panel have in common, and what the panel consists of.
 PANEL_SIDE = (
-    f"{LIBRARY}.desk",
-    f"{LIBRARY}.desk_actions",
+    f"{LIBRARY}.controller",
     f"{LIBRARY}.api",
     f"{LIBRARY}.api_nodes",
     f"{LIBRARY}.__version__",
@@ -82,8 +81,7 @@ LAW = {
     f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(ENGINE,)),
     f"{WORKER}.tasks": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
     IO: Rule((*VALUES, IO, "numpy", "SimpleITK", "nibabel")),
-    MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk"), lazily=("PyTorchUtils",)),
-    f"{MRML}.packages": Rule((*VALUES, INSTALLATION, MRML), lazily=("PyTorchUtils",)),
+    MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule(
         (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
     ),
@@ -91,12 +89,11 @@ LAW = {
     f"{LIBRARY}.api": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, INSTALLATION, HUB, *CLIENT_SIDE)),
     f"{LIBRARY}.api_nodes": Rule((f"{LIBRARY}.api", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.api",)),
-    f"{LIBRARY}.desk": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
-    f"{LIBRARY}.desk_actions": Rule((f"{LIBRARY}.desk", *VALUES, SESSION, MRML)),
+    f"{LIBRARY}.controller": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
     "FoundationSeg": Rule(
-        (*VALUES, SESSION, INSTALLATION, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk"),
-        lazily=("numpy",),
+        (*VALUES, SESSION, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk"),
+        lazily=("numpy", "PyTorchUtils"),
     ),
 }
 # What importing these modules may load beside the standard library and numpy, however many steps away.

@@ -15,10 +15,10 @@ class Ends:
     """Who is told, and remembers."""
 
     def __init__(self):
-        from FoundationSegPanel.model_desk import Told
+        from FoundationSegPanel.model_installer import Callbacks
 
         self.results, self.errors, self.reports = [], [], []
-        self.told = Told(self.results.append, self.errors.append, self.reports.append)
+        self.callbacks = Callbacks(self.results.append, self.errors.append, self.reports.append)
 
 
 @pytest.fixture
@@ -26,13 +26,12 @@ def models(rig):
     rig.card(NEEDS_NOTHING)
     made = rig.open()
     made.seen = []
-    made.observe(lambda: made.seen.append(made.work))
+    made.observe(lambda: made.seen.append(made.task))
     return made
 
 
 def test_nothing_is_asked_before_somebody_wants_it(models):
     assert models.python is None
-    assert models.devices is None
     assert models.readiness("far").lack("weights")
     models.refresh()
     assert isinstance(models.python, PythonReport)
@@ -44,7 +43,7 @@ def test_devices_once_found_are_remembered(models, rig):
     models.refresh(devices=True)
     assert models.python is None, "that takes a process"
     rig.wait(lambda: models.python)
-    found = models.devices
+    found = models.python.devices
     assert found.devices[-1].kind == "cpu"
     models.refresh()
     assert models.python.devices is found
@@ -52,8 +51,8 @@ def test_devices_once_found_are_remembered(models, rig):
 
 def test_a_download_is_told_from_its_beginning_to_its_end(models, rig):
     ends = Ends()
-    models.download("far", ends.told)
-    assert (models.work, models.model_id) == ("download", "far")
+    models.download("far", ends.callbacks)
+    assert models.task == "download"
     rig.wait(lambda: ends.results)
     assert models.seen == ["download", ""]
     assert {report.stage for report in ends.reports} >= {"download"}
@@ -63,10 +62,10 @@ def test_a_download_is_told_from_its_beginning_to_its_end(models, rig):
 def test_one_thing_takes_the_place_of_another(models, rig):
     rig.hub.slow_s = 0.05
     first, second, third = Ends(), Ends(), Ends()
-    models.download("far", first.told)
-    models.plan_packages(["foundationseg_sample"], second.told, "far")
+    models.download("far", first.callbacks)
+    models.plan_packages(["foundationseg_sample"], second.callbacks)
     assert isinstance(first.errors[0], Cancelled)
-    models.download("far", third.told)
+    models.download("far", third.callbacks)
     assert isinstance(second.errors[0], Cancelled)
     rig.hub.slow_s = 0
     rig.wait(lambda: third.results)
@@ -77,7 +76,7 @@ def test_one_thing_takes_the_place_of_another(models, rig):
 def test_a_stopped_installation_is_told_once(models, rig):
     rig.pip("hangs")
     ends = Ends()
-    models.install_packages(["foundationseg_sample"], ends.told, "far")
+    models.install_packages(["foundationseg_sample"], ends.callbacks)
     rig.wait(lambda: ends.reports)
     models.cancel()
     models.cancel()
@@ -89,20 +88,20 @@ def test_a_stopped_installation_is_told_once(models, rig):
 def test_packages_go_into_the_chosen_python_and_checkpoints_do_not_need_it(models, rig, tmp_path):
     models.settings = replace(models.settings, worker_python=str(tmp_path / "gone"))
     ends = Ends()
-    models.install_packages(["x"], ends.told, "far")
+    models.install_packages(["x"], ends.callbacks)
     rig.wait(lambda: ends.errors)
     assert isinstance(ends.errors[0], InputError) and "'gone' cannot be started" in str(ends.errors[0])
-    assert models.work == ""
-    models.remove_checkpoints(["far"], ends.told)
+    assert models.task == ""
+    models.remove_checkpoints(["far"], ends.callbacks)
     rig.wait(lambda: ends.results)
 
 
 def test_other_settings_end_the_workers_and_are_told(models, rig):
     ends = Ends()
     rig.hub.slow_s = 0.05
-    models.download("far", ends.told)
+    models.download("far", ends.callbacks)
     rig.wait(lambda: ends.reports)
-    pid = models._task.worker_pid
+    pid = models.worker_pids[0]
     models.change_settings(models.settings)
     assert rig.stopped == 0, "nothing has changed"
     models.change_settings(replace(models.settings, device="cpu"))
@@ -121,10 +120,10 @@ def test_other_settings_end_the_workers_and_are_told(models, rig):
 def test_closing_ends_everything_and_tells_nobody(models, rig):
     rig.pip("hangs")
     ends = Ends()
-    models.plan_packages(["foundationseg_sample"], ends.told, "far")
-    pid = models._task.worker_pid
+    models.plan_packages(["foundationseg_sample"], ends.callbacks)
+    pid = models.worker_pids[0]
     models.refresh(devices=True)
-    inspecting = models._inspection.worker_pid
+    inspecting = models.worker_pids[1]
     models.close()
     rig.wait(lambda: has_ended(pid) and has_ended(inspecting))
     assert not ends.results

@@ -20,11 +20,11 @@ def show(rig):
     made = []
 
     def make(*replacements):
-        from FoundationSegPanel.first_run import FirstRun
+        from FoundationSegPanel.setup_dialog import SetupDialog
 
         rig.card(*replacements)
         rig.ready = []
-        made.append(FirstRun(rig.open(), "far", None, lambda: rig.ready.append(1)))
+        made.append(SetupDialog(rig.open(), "far", None, lambda: rig.ready.append(1)))
         made[-1].show()
         rig.desk.process_events()
         return made[-1]
@@ -40,7 +40,7 @@ def needed(first):
 
 
 def idle(first):
-    return not first._run.is_working
+    return not first.setup.is_working
 
 
 def message(first):
@@ -115,7 +115,7 @@ def test_a_pip_that_hangs_is_stopped(rig, show):
     rig.pip("hangs")
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: "Collecting" in first.ui.logEdit.plainText)
-    pid = first._desk._task.worker_pid
+    pid = first._installer.worker_pids[0]
     rig.desk.click(first.ui.stopButton)
     rig.wait(lambda: idle(first), 4)
     assert "Stopped" in message(first)
@@ -127,9 +127,9 @@ def test_closing_the_window_stops_what_is_under_way(rig, show):
     rig.pip("hangs")
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: "Collecting" in first.ui.logEdit.plainText)
-    pid = first._desk._task.worker_pid
+    pid = first._installer.worker_pids[0]
     rig.desk.click(first.ui.closeButton)
-    rig.wait(lambda: not first._desk.work, 4)
+    rig.wait(lambda: not first._installer.task, 4)
     assert has_ended(pid)
     first.show()
     assert idle(first)
@@ -216,7 +216,7 @@ def test_a_worker_that_is_killed_meanwhile_is_replaced(rig, show):
     rig.hub.slow_s = 0.05
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: first.ui.progressBar.maximum == 1000 and first.ui.progressBar.value > 200)
-    os.kill(first._desk._task.worker_pid, signal.SIGKILL)
+    os.kill(first._installer.worker_pids[0], signal.SIGKILL)
     rig.hub.slow_s = 0
     rig.wait(lambda: rig.ready)
 
@@ -266,7 +266,7 @@ def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
     assert "no such program" in message(first)
     assert read_settings().is_own_python
     use(rig, first, sys.executable)
-    rig.wait(lambda: first._desk.python is not None)
+    rig.wait(lambda: first._installer.python is not None)
     assert read_settings().worker_python == sys.executable
     assert first.ui.installButton.enabled
     assert message(first) == ""
@@ -284,7 +284,7 @@ def test_nothing_is_started_while_somebody_types(rig, show, tmp_path):
     rig.desk.click(first.ui.otherPythonButton)
     first.ui.pythonPathEdit.currentPath = str(program)
     rig.desk.process_events()
-    assert first._desk.settings.is_own_python
+    assert first._installer.settings.is_own_python
     assert not (tmp_path / "started").exists()
 
 
@@ -295,7 +295,7 @@ def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
     program.chmod(0o755)
     rig.desk.click(first.ui.otherPythonButton)
     use(rig, first, program)
-    rig.wait(lambda: first._desk.problem is not None)
+    rig.wait(lambda: first._installer.problem is not None)
     assert "ended with code 3" in message(first)
     assert not first.ui.installButton.enabled
 
@@ -317,14 +317,14 @@ def test_the_event_loop_goes_on_meanwhile(rig, show, bar):
 
 
 def test_a_defect_is_told_and_does_not_leave_the_dialog_stuck(rig, show):
-    from FoundationSegPanel import set_up_run
+    from FoundationSegPanel import setup_dialog
 
     def fail(*_):
         raise ZeroDivisionError("nobody thought of it")
 
     rig.extension()
     first = show(NEEDS_TORCH)
-    rig.patch.setattr(set_up_run, "install_torch", fail)
+    rig.patch.setattr(setup_dialog, "install_torch", fail)
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: idle(first))
     assert "a defect of FoundationSeg: ZeroDivisionError: nobody thought of it" in message(first)

@@ -1,10 +1,10 @@
-"""A desk on nodes of a scene, whose client answers when the test lets it."""
+"""A controller on nodes of a scene, whose client answers when the test lets it."""
 
 from collections import deque
 from dataclasses import dataclass, field, replace
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.desk import Desk
+from FoundationSegLib.controller import SegmentationController, UserOptions
 from FoundationSegLib.errors import Cancelled, InferenceError
 from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.progress import Progress, ProgressReport
@@ -18,7 +18,7 @@ CATALOGUE = read_catalogue()
 
 
 @dataclass
-class DeskClient:
+class FakeWorkerClient:
     """See :class:`FoundationSegLib.worker.client.Client`; answers are those of the fast fake model."""
 
     is_slow: bool = False
@@ -98,11 +98,11 @@ def classified(request, volume):
     return classify(request, volume, resolve_intensity_views(request.intensity, volume), encoder)
 
 
-class Ticks:
-    """The timer: runs while it was started, as the test lets it."""
+class Timer:
+    """The timer: runs while it was started, as the test lets it. It also keeps the controller's updates."""
 
     def __init__(self):
-        self.runs, self.told = False, []
+        self.runs, self.updates = False, []
 
     def start(self):
         self.runs = True
@@ -111,21 +111,22 @@ class Ticks:
         self.runs = False
 
 
-def make_desk(volume_node=None, segmentation_node=None, choice=SLICES, **client):
-    """A desk, its client and its timer."""
-    ticks = Ticks()
-    desk = Desk(DeskClient(**client), CATALOGUE, ticks.start, ticks.stop, ticks.told.append)
-    desk.wishes.choice = choice
-    desk.use(volume_node, segmentation_node)
-    return desk, desk.client, ticks
+def make_controller(volume_node=None, segmentation_node=None, choice=SLICES, ask_above=0.5, **client):
+    """A controller, its client and its timer."""
+    timer = Timer()
+    made = FakeWorkerClient(**client)
+    controller = SegmentationController(made, CATALOGUE, timer.start, timer.stop, timer.updates.append)
+    controller.options = UserOptions(choice, ask_above=ask_above)
+    controller.use(volume_node, segmentation_node)
+    return controller, made, timer
 
 
-def run(desk, ticks, most=20):
+def run(controller, timer, most=20):
     """Let the timer tick until it stops."""
     for _ in range(most):
-        if not ticks.runs:
+        if not timer.runs:
             return
-        desk.tick()
+        controller.tick()
     raise AssertionError("the timer does not stop")
 
 

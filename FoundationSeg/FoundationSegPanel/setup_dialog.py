@@ -1,0 +1,534 @@
+"""The set-up of a model: what it still needs, and the steps that get it after a click. It never opens by itself."""
+
+import importlib.util
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from FoundationSegLib.api import FROM_EXTENSION, PackagePlan, Readiness, Step, canonical, next_step, requirement_name
+from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.errors import Cancelled, FoundationSegError, PackageError
+from FoundationSegLib.progress import ProgressReport, bytes_text
+
+from .model_installer import Callbacks, ModelInstaller
+from .model_texts import lack_text, progress_text, size_text, terms_html
+from .widgets import Dialog, fill_table, show_fraction, slot
+
+_PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
+# Bytes that pip downloaded for each into an environment with nothing but PyTorch, with what they need in turn
+# (Linux, 2026); pip is asked for the exact numbers on request.
+_ABOUT_BYTES: Mapping[str, int] = {
+    "numpy": 17_000_000,
+    "huggingface-hub": 8_000_000,
+    "transformers": 30_000_000,
+    "timm": 3_000_000,
+    "scipy": 36_000_000,
+    "pillow": 7_000_000,
+    "monai": 2_000_000,
+}
+
+
+class TorchLogic(Protocol):
+    """The part of the PyTorch extension's ``PyTorchUtilsLogic`` that is used here."""
+
+    def installTorch(self, askConfirmation: bool = False, **requirements: Any) -> Any:
+        """Install PyTorch and return it; None where that did not happen."""
+        ...
+
+
+def find_torch_logic() -> TorchLogic:
+    """Return the logic of the PyTorch extension's module.
+
+    Raises:
+        PackageError: the extension is not installed.
+    """
+    try:
+        import PyTorchUtils
+    except ImportError as error:
+        hint = "install the extension 'PyTorch' with Slicer's Extensions Manager first, and restart"
+        raise PackageError(hint) from error
+    logic: TorchLogic = PyTorchUtils.PyTorchUtilsLogic()
+    return logic
+
+
+def install_torch(logic: TorchLogic, requirements: Sequence[str]) -> None:
+    """Have the PyTorch extension install PyTorch; the user has agreed before. For the main thread, which it blocks.
+
+    Args:
+        logic: the result of :func:`find_torch_logic`.
+        requirements: the model's; that of ``torch`` is passed on.
+
+    Raises:
+        PackageError: it was not installed.
+    """
+    texts = {canonical(requirement_name(text)): text for text in requirements}
+    ranges = {f"{name}VersionRequirement": texts[name][len(name) :] for name in FROM_EXTENSION if name in texts}
+    try:
+        is_installed = logic.installTorch(askConfirmation=False, **ranges) is not None
+    except (RuntimeError, OSError, ImportError, ValueError, subprocess.SubprocessError) as error:
+        raise PackageError("PyTorch could not be installed; Slicer's Python console says why") from error
+    if not is_installed:
+        raise PackageError("PyTorch was not installed; Slicer's Python console says why")
+
+
+class LicenseDialog(Dialog):
+    """The terms of a model, and the user's word that they are accepted, in front of a window that does not wait."""
+
+    def __init__(
+        self, card: ModelCard, on_accept: Callable[[], None], on_decline: Callable[[], None], parent: Any = None
+    ) -> None:
+        """Build it; one of the two is called when it is closed."""
+        super().__init__("License", _("Licence of {title}").format(title=card.title), parent)
+        self.dialog.setWindowModality(qt.Qt.WindowModal)
+        self.ui.termsBrowser.setHtml(terms_html(card))
+        self.ui.agreeCheckBox.connect("toggled(bool)", self._agreed)
+        self.ui.acceptButton.connect("clicked()", self.dialog.accept)
+        self.ui.declineButton.connect("clicked()", self.dialog.reject)
+        self.dialog.connect("accepted()", on_accept)
+        self.dialog.connect("rejected()", on_decline)
+
+    def show(self) -> None:
+        """Ask; nothing is agreed to yet."""
+        self.ui.agreeCheckBox.checked = False
+        self.ui.acceptButton.enabled = False
+        self.raise_dialog()
+
+    def close(self) -> None:
+        """Take it away without an answer."""
+        self.dialog.blockSignals(True)
+        super().close()
+
+    def _agreed(self, agrees: bool) -> None:
+        self.ui.acceptButton.enabled = agrees
+
+
+class SetupView(Protocol):
+    """Shows how a set-up goes on."""
+
+    def show_step(self, text: str) -> None:
+        """Show that a step begins."""
+        ...
+
+    def show_progress(self, report: ProgressReport) -> None:
+        """Show that a step goes on."""
+        ...
+
+    def ask_license(self) -> None:
+        """Ask for the terms to be accepted; :meth:`ModelSetup.accept` or :meth:`ModelSetup.decline` is called then."""
+        ...
+
+    def show_end(self, error: FoundationSegError | None, is_ready: bool = False) -> None:
+        """Show that nothing is under way any more: a step failed or was stopped, nothing is left, or all is done."""
+        ...
+
+
+class ModelSetup:
+    """The steps from a chosen model to one that can be used, one after the other; each can fail, be stopped, repeated.
+
+    Attributes:
+        is_working: a step is under way.
+        has_begun: something was begun before, so that a start is a continuation.
+        with_weights: the checkpoint is to be downloaded, too.
+    """
+
+    def __init__(self, installer: ModelInstaller, card: ModelCard, view: SetupView) -> None:
+        """Begin nothing yet."""
+        self.is_working = self.has_begun = False
+        self.with_weights = True
+        self._installer, self._card, self._view = installer, card, view
+        self._last_step: Step | None = None  # the step that has just ended well
+        self._accepts_license = self._is_left = False
+        self._paint = qt.QTimer()
+        self._paint.setSingleShot(True)
+        self._paint.setInterval(_PAINT_MS)
+        self._paint.connect("timeout()", self._install_torch)
+
+    @property
+    def readiness(self) -> Readiness:
+        """What is missing now."""
+        return self._installer.readiness(self._card.id)
+
+    @property
+    def step(self) -> Step:
+        """The next step."""
+        is_own = self._installer.settings.is_own_python
+        step = next_step(self.readiness, is_own_python=is_own, with_weights=self.with_weights)
+        return "weights" if step == "license" and self._accepts_license else step
+
+    @property
+    def lacks_extension(self) -> bool:
+        """True where PyTorch is next, and the extension that installs it is not there."""
+        return self.step == "torch" and importlib.util.find_spec("PyTorchUtils") is None
+
+    @slot
+    def begin(self) -> None:
+        """Do what is missing, step by step."""
+        self.has_begun, self._is_left, self._last_step = True, False, None
+        self._go_on()
+
+    def stop(self) -> None:
+        """Stop the step that is under way, if there is one; it fails as cancelled."""
+        if self._paint.active:
+            self._paint.stop()
+            self.report(Cancelled("stopped on request"))
+        elif self.is_working:
+            self._installer.cancel()
+
+    def leave(self) -> None:
+        """Stop; nothing is shown any more."""
+        self._is_left = True
+        self._paint.stop()
+        if self.is_working:
+            self.is_working = False
+            self._installer.cancel()
+
+    @slot
+    def accept(self) -> None:
+        """Go on: the user accepts the terms."""
+        self._accepts_license = True
+        self._go_on()
+
+    def decline(self) -> None:
+        """End: the user does not accept the terms."""
+        self.report(PackageError(_("the licence was not accepted, so the model is not downloaded")))
+
+    @slot
+    def ask_sizes(self, on_plan: Callable[[PackagePlan], None]) -> None:
+        """Ask pip what it would install; nothing is."""
+
+        def take(plan: PackagePlan) -> None:
+            self.is_working = False
+            on_plan(plan)
+
+        self._is_left = False
+        self._begin_step(_("Asking the Python Package Index..."))
+        self._installer.plan_packages(self.readiness.missing_packages, self._callbacks(take))
+
+    def report(self, error: FoundationSegError) -> None:
+        """End with an error, be it a defect."""
+        self.is_working = False
+        if not self._is_left:
+            self._view.show_end(error)
+
+    def _go_on(self) -> None:
+        """Begin the next step; whatever is there already is left out."""
+        step, card = self.step, self._card
+        if step == self._last_step:
+            lacks = self.readiness.missing_packages or [lack.need for lack in self.readiness.lacks]
+            self.report(PackageError(_("it went well, but this is still missing: ") + ", ".join(lacks)))
+        elif step == "torch":
+            self._begin_step(_("PyTorch is being installed. Slicer does not react until that is done; please wait."))
+            self._paint.start()
+        elif step == "packages":
+            self._install_packages()
+        elif step == "license":
+            self._view.ask_license()
+        elif step == "weights":
+            self._begin_step(_("Downloading {title}...").format(title=card.title))
+            callbacks = self._callbacks(self._finish("weights"))
+            self._installer.download(card.id, callbacks, accept_license=self._accepts_license)
+        else:
+            self.is_working = False
+            self._view.show_end(None, is_ready=step == "done")
+
+    @slot
+    def _install_torch(self) -> None:
+        self._installer.stop_workers()
+        install_torch(find_torch_logic(), self._card.packages)
+        self._finish("torch")(None)
+
+    def _install_packages(self) -> None:
+        from slicer.packaging import isPipInstallInProgress  # not there before somebody imports it
+
+        is_own = self._installer.settings.is_own_python
+        if is_own and isPipInstallInProgress():
+            raise PackageError(_("another extension is installing packages; try again when it is done"))
+        self._begin_step(_("Installing Python packages..."))
+        from_elsewhere = FROM_EXTENSION if is_own else ()
+        callbacks = self._callbacks(self._finish("packages"))
+        self._installer.install_packages(self.readiness.missing_packages, callbacks, from_elsewhere)
+
+    def _callbacks(self, on_done: Callable[[Any], None]) -> Callbacks:
+        return Callbacks(on_done, self.report, self._show_progress)
+
+    def _begin_step(self, text: str) -> None:
+        self.is_working = True
+        self._view.show_step(text)
+
+    def _finish(self, step: Step) -> Callable[[Any], None]:
+        def on_done(_result: Any) -> None:
+            if self.is_working:
+                self._last_step = step
+                self._installer.refresh(on_end=self._go_on_if_working)
+
+        return on_done
+
+    @slot
+    def _go_on_if_working(self) -> None:
+        if self.is_working:
+            self._go_on()
+
+    def _show_progress(self, report: ProgressReport) -> None:
+        if self.is_working:
+            self._view.show_progress(report)
+
+
+class SetupDialog(Dialog):
+    """The dialog for one model.
+
+    Attributes:
+        license: the dialog with the terms, shown where they have to be accepted.
+        setup: the steps.
+    """
+
+    def __init__(
+        self,
+        installer: ModelInstaller,
+        model_id: str,
+        parent: Any = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Build it; :meth:`show` shows it.
+
+        Args:
+            installer: the models on this computer.
+            model_id: the chosen model.
+            parent: the window it belongs to.
+            on_ready: called once the model can be used.
+        """
+        self._installer, self._card, self._on_ready = installer, installer.catalogue[model_id], on_ready
+        super().__init__("Setup", _("Set up {title}").format(title=self._card.title), parent)
+        self.setup = ModelSetup(installer, self._card, self)
+        self._note = ""  # the last message about something that has happened
+        self.license = LicenseDialog(self._card, self.setup.accept, self.setup.decline, self.dialog)
+        self._build()
+
+    def show(self) -> None:
+        """Show the dialog, and look what is missing."""
+        self._installer.forget(self._show_state)
+        self._installer.observe(self._show_state)
+        self.raise_dialog()
+        self._installer.refresh()
+
+    def close(self) -> None:
+        """Stop what is under way, and take the dialog away for good."""
+        self._leave()
+        self.license.close()
+        super().close()
+
+    def _build(self) -> None:
+        ui = self.ui
+        ui.neededTable.setColumnCount(3)
+        ui.neededTable.setHorizontalHeaderLabels([_("What"), _("Download"), _("From")])
+        header = ui.neededTable.horizontalHeader()
+        for column in range(3):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
+        ui.neededTable.verticalHeader().hide()
+        ui.introLabel.text = _(
+            "Models run on this computer, in a program of their own beside Slicer. No image leaves the computer. "
+            "Nothing is installed before you press Install."
+        )
+        settings = self._installer.settings
+        ui.pythonPathEdit.currentPath = settings.worker_python
+        (ui.ownPythonButton if settings.is_own_python else ui.otherPythonButton).checked = True
+        ui.logEdit.visible = False
+        ui.progressBar.visible = False
+        ui.ownPythonButton.connect("toggled(bool)", self._python_toggled)
+        ui.usePythonButton.connect("clicked()", self._use_other)
+        ui.weightsCheckBox.connect("toggled(bool)", self._weights_toggled)
+        ui.sizesButton.connect("clicked()", self._ask_sizes)
+        ui.extensionsButton.connect("clicked()", lambda: slicer.app.openExtensionsManagerDialog())
+        ui.installButton.connect("clicked()", self._begin)
+        ui.stopButton.connect("clicked()", self._stop)
+        ui.closeButton.connect("clicked()", self.dialog.close)
+        self.dialog.connect("finished(int)", self._leave)
+
+    def _show_state(self) -> None:
+        """Show what is missing now, and which buttons make sense."""
+        ui, installer, setup = self.ui, self._installer, self.setup
+        is_own, step = installer.settings.is_own_python, setup.step
+        self._fill(needed_rows(self._card, setup.readiness, is_own_python=is_own, with_weights=setup.with_weights))
+        ui.placesLabel.text = self._places()
+        chooses_other = bool(ui.otherPythonButton.checked)
+        can_begin = installer.python is not None and step not in ("blocked", "gate", "done")
+        is_free = not installer.task and not setup.is_working and not (chooses_other and is_own)
+        ui.installButton.enabled = can_begin and is_free and not setup.lacks_extension
+        ui.installButton.text = _("Continue") if setup.has_begun else _("Install")
+        ui.sizesButton.enabled = ui.installButton.enabled and step == "packages"
+        ui.stopButton.enabled = ui.progressBar.visible = setup.is_working
+        has_extensions = hasattr(slicer.app, "openExtensionsManagerDialog")  # a Slicer can be built without
+        ui.extensionsButton.visible = setup.lacks_extension and has_extensions
+        ui.closeButton.text = _("Close") if step == "done" else _("Cancel")
+        ui.pythonGroup.enabled = ui.weightsCheckBox.enabled = not setup.is_working
+        ui.pythonPathEdit.enabled = ui.usePythonButton.enabled = chooses_other
+        if not setup.is_working:
+            self._say(self._note or self._obstacle(step))
+
+    def _obstacle(self, step: Step) -> str:
+        """Return what stands in the way of a start, where something does."""
+        installer, setup = self._installer, self.setup
+        if self.ui.otherPythonButton.checked and installer.settings.is_own_python:
+            return _("Choose the program of the other Python, and press Use.")
+        if installer.problem is not None:
+            return str(installer.problem)
+        if installer.python is None:
+            return _("Asking the other Python what it has...")
+        if installer.task:
+            return _("Something else is being downloaded or installed; please wait.")
+        if step == "done":
+            return _("Everything that {title} needs is here.").format(title=self._card.title)
+        if setup.lacks_extension:
+            return _(
+                "PyTorch comes with Slicer's extension 'PyTorch', which is not installed. Install it with the "
+                "Extensions Manager and start Slicer again, or choose another Python."
+            )
+        if step in ("blocked", "gate"):
+            return " ".join(lack_text(lack, self._card) for lack in setup.readiness.lacks)
+        return ""
+
+    def _fill(self, rows: Sequence[Sequence[str]]) -> None:
+        fill_table(self.ui.neededTable, rows)
+        self.ui.neededTable.resizeRowsToContents()
+
+    def _places(self) -> str:
+        settings, folder = self._installer.settings, self._installer.installation.store.folder
+        python = _("Slicer's own Python") if settings.is_own_python else settings.worker_python
+        text = _("Packages go into {python}, models into {folder}.").format(python=python, folder=folder)
+        if settings.is_own_python:
+            text += " " + _(
+                "What Slicer itself needs is left as it is. While the PyTorch extension installs PyTorch, which takes "
+                "some minutes, Slicer does not react."
+            )
+            if sys.platform == "darwin" and platform.machine() == "x86_64":
+                text += " " + _("For this kind of Slicer on a Mac there is no current PyTorch: choose another Python.")
+        return text
+
+    def _say(self, text: str) -> None:
+        self.ui.messageLabel.text = text
+        self.ui.messageLabel.visible = bool(text)
+
+    def _log(self, line: str) -> None:
+        if line and line != self.ui.logEdit.plainText.rpartition("\n")[2]:
+            self.ui.logEdit.appendPlainText(line)
+            self.ui.logEdit.visible = True
+
+    def _python_toggled(self, is_own: bool) -> None:
+        if is_own:
+            self._use("")
+        else:
+            self._show_state()
+
+    def _use_other(self) -> None:
+        """Use another Python. It is started only after this click, and not while somebody still types its name."""
+        path = str(self.ui.pythonPathEdit.currentPath).strip()
+        if Path(path).is_file():
+            self._use(path)
+        else:
+            self._note = _("There is no such program: {path}").format(path=path)
+            self._show_state()
+
+    def _use(self, path: str) -> None:
+        self._note = ""
+        self._installer.change_settings(replace(self._installer.settings, worker_python=path))
+        self._show_state()
+
+    def _weights_toggled(self, with_weights: bool) -> None:
+        self.setup.with_weights = with_weights
+        self._show_state()
+
+    def _begin(self) -> None:
+        self._note = ""
+        self.setup.begin()
+
+    def _stop(self) -> None:
+        self._say(_("Stopping..."))
+        self.setup.stop()
+
+    def _leave(self, *_args: Any) -> None:
+        self._installer.forget(self._show_state)
+        self.setup.leave()
+
+    def _ask_sizes(self) -> None:
+        self._note = ""
+        self.setup.ask_sizes(self._show_plan)
+
+    def _show_plan(self, plan: PackagePlan) -> None:
+        total = sum(package.bytes for package in plan.packages)
+        size = _("pip would download {size} of packages.").format(size=bytes_text(total))
+        self._note = size if total else _("pip does not say how large the packages are.")
+        self._show_state()
+        self._fill(planned_rows(plan))
+
+    def show_step(self, text: str) -> None:
+        """Show that a step begins."""
+        self.ui.progressBar.setRange(0, 0)
+        self._log(text)
+        self._say(text)
+        self._show_state()
+
+    def show_progress(self, report: ProgressReport) -> None:
+        """Show that a step goes on."""
+        if report.stage == "packages":
+            self._log(report.item)
+            return
+        show_fraction(self.ui.progressBar, report)
+        self._say(progress_text(report, self._card.title))
+
+    def ask_license(self) -> None:
+        """Show the terms."""
+        self.license.show()
+
+    def show_end(self, error: FoundationSegError | None, is_ready: bool = False) -> None:
+        """Show that nothing is under way any more."""
+        if error is not None:
+            stopped = _("Stopped. What has arrived is kept; Continue goes on from there.")
+            failed = _("This did not work: {reason}").format(reason=error)
+            self._note = stopped if isinstance(error, Cancelled) else failed
+            self._log(self._note)
+            self._installer.refresh()
+        self._show_state()
+        if is_ready:
+            self._log(_("{title} is ready.").format(title=self._card.title))
+            self._on_ready()
+
+
+def needed_rows(
+    card: ModelCard, readiness: Readiness, *, is_own_python: bool, with_weights: bool
+) -> list[tuple[str, str, str]]:
+    """Return what has to be installed and downloaded, with size and origin, as far as they are known here."""
+    torch_size = _("0.2 GB (NVIDIA: up to 3.5 GB)")  # depends on the graphics card
+    rows = []
+    for requirement in readiness.missing_packages:
+        name = requirement_name(requirement)
+        versions = requirement[len(name) :].replace(",", ", ")  # so that the line can be broken
+        text = f"{name} ({versions})" if versions else name
+        if is_own_python and canonical(name) in FROM_EXTENSION:
+            rows.append((text, torch_size, _("the PyTorch extension")))
+        else:
+            about = _ABOUT_BYTES.get(canonical(name))
+            size = _("about {size}").format(size=bytes_text(about)) if about else _("small")
+            rows.append((text, torch_size if canonical(name) == "torch" else size, _("the Python Package Index")))
+    if with_weights and readiness.lack("weights") is not None:
+        origin = _("the Hugging Face Hub") if card.source.kind == "hub" else _("the Python Package Index")
+        rows.append((_("{title}, the model itself").format(title=card.title), size_text(card), origin))
+    return rows
+
+
+def planned_rows(plan: PackagePlan) -> list[tuple[str, str, str]]:
+    """Return the packages that pip would install, one a row."""
+    rows = []
+    for package in plan.packages:
+        name = f"{package.name} {package.version}"
+        if package.installed:
+            name = _("{name}, replaces {old}").format(name=name, old=package.installed)
+        size = bytes_text(package.bytes) if package.bytes else _("unknown")
+        rows.append((name, size, _("the Python Package Index")))
+    return rows

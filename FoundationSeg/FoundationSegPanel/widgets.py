@@ -1,0 +1,226 @@
+"""What the parts of the panel have in common: guarded slots, combo boxes for values, dialogs, and the slice views."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from FoundationSegLib.errors import FoundationSegError, InputError
+from FoundationSegLib.imaging.geometry import AXES, array_axis, round_index
+from FoundationSegLib.mrml.slice_tool import SliceView, slice_view
+from FoundationSegLib.progress import ProgressReport
+from FoundationSegLib.requests.classification import Subject
+
+from .parameters import PanelState, Parameters
+
+_UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
+Report = Callable[[FoundationSegError], None]
+
+
+class Reporting(Protocol):
+    """An object with slots: it can show the user an error."""
+
+    def report(self, error: FoundationSegError) -> None:
+        """Show an error."""
+        ...
+
+
+Owner = TypeVar("Owner", bound=Reporting)
+Arguments = ParamSpec("Arguments")
+
+
+def slot(method: Callable[Concatenate[Owner, Arguments], None]) -> Callable[..., None]:
+    """Make a method that signals may be connected to: its owner reports what goes wrong, and nothing is lost.
+
+    Arguments that a signal has and the method does not take are dropped, as PythonQt does it for plain functions.
+    """
+    count = len(inspect.signature(method).parameters) - 1
+
+    @functools.wraps(method)
+    def guarded(self: Owner, *arguments: Any) -> None:
+        try:
+            method(self, *arguments[:count])  # type: ignore[call-arg]
+        except FoundationSegError as error:
+            self.report(error)
+        except Exception as error:  # the GUI's boundary: a defect must not be silent, and must not end the session
+            logging.getLogger("FoundationSeg").exception("a defect of FoundationSeg")
+            self.report(FoundationSegError(f"a defect of FoundationSeg: {type(error).__name__}: {error}"))
+
+    return guarded
+
+
+class ChoiceBox:
+    """Keeps a combo box and a value in step; signals caused by showing are not reported.
+
+    Args:
+        box: the `QComboBox`.
+        on_chosen: called with the value that the user has chosen.
+        entries: the values and their texts for people.
+    """
+
+    def __init__(self, box: Any, on_chosen: Callable[[str], None], entries: Sequence[tuple[str, str]] = ()) -> None:
+        self._box, self._on_chosen = box, on_chosen
+        self._values: tuple[str, ...] = ()
+        self.fill(entries)
+        box.connect("activated(int)", self._activated)
+
+    def fill(self, entries: Sequence[tuple[str, str]]) -> None:
+        """Show these values with their texts, unless they are shown already."""
+        if self._values == tuple(value for value, _text in entries):
+            return
+        self._box.clear()
+        self._values = tuple(value for value, _text in entries)
+        for _value, text in entries:
+            self._box.addItem(text)
+
+    def show(self, value: str) -> None:
+        """Show a value; one that is not among the entries shows none."""
+        index = self._values.index(value) if value in self._values else -1
+        if self._box.currentIndex != index:
+            self._box.setCurrentIndex(index)
+
+    def _activated(self, index: int) -> None:
+        if 0 <= index < len(self._values):
+            self._on_chosen(self._values[index])
+
+
+class Part:
+    """A part of the panel: widgets that show the state and change it. It knows no other part.
+
+    Args:
+        ui: the widgets of ``FoundationSeg.ui`` by their names.
+        state: the controller and the parameters.
+        report: shows the user an error.
+    """
+
+    def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
+        self._ui, self._state, self._controller, self.report = ui, state, state.controller, report
+
+    @property
+    def _parameters(self) -> Parameters:
+        """The parameter node. Parts are shown, and used, only while there is one."""
+        return self._state.parameters
+
+    def _choice_box(self, box: Any, parameter: str, entries: Sequence[tuple[str, str]] = ()) -> ChoiceBox:
+        """Make a combo box that sets a parameter."""
+        return ChoiceBox(box, lambda value: setattr(self._parameters, parameter, value), entries)
+
+
+# Tables and dialogs
+
+
+def set_up_table(table: Any, headings: Sequence[str]) -> None:
+    """Give a table that nobody edits its columns; the last takes the room that is left."""
+    table.setColumnCount(len(headings))
+    table.setHorizontalHeaderLabels(headings)
+    table.horizontalHeader().setStretchLastSection(True)
+    table.verticalHeader().setVisible(False)
+
+
+def fill_row(table: Any, row: int, texts: Sequence[str]) -> None:
+    """Write a row of a table; cells that are right already are left alone, which is much faster."""
+    for column, text in enumerate(texts):
+        item = table.item(row, column)
+        if item is None:
+            item = qt.QTableWidgetItem()
+            item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
+            table.setItem(row, column, item)
+        if item.text() != text:
+            item.setText(text)
+            item.setToolTip(text)
+
+
+def fill_table(table: Any, rows: Sequence[Sequence[str]]) -> None:
+    """Write all rows of a table."""
+    table.setRowCount(len(rows))
+    for number, texts in enumerate(rows):
+        fill_row(table, number, texts)
+
+
+def selected_rows(table: Any) -> list[int]:
+    """Return the selected rows of a table, in order."""
+    return sorted({index.row() for index in table.selectionModel().selectedRows()})
+
+
+def show_fraction(bar: Any, report: ProgressReport) -> None:
+    """Show how much of a task is done; a bar without end where the total is not known."""
+    bar.setRange(0, 1000 if report.total else 0)
+    bar.setValue(round(1000 * report.done / report.total) if report.total else 0)
+
+
+class Dialog:
+    """A dialog from a ``.ui`` file that belongs to a window and runs no loop of its own.
+
+    Attributes:
+        dialog: the window.
+        ui: its widgets by their names.
+    """
+
+    def __init__(self, name: str, title: str, parent: Any) -> None:
+        """Build it, not shown yet.
+
+        Args:
+            name: the file in ``Resources/UI``, without its ending; its outermost widget is a QWidget.
+            title: of the window.
+            parent: the window it belongs to, and closes with; None without a main window.
+        """
+        self.dialog = qt.QDialog(parent)
+        self.dialog.setWindowTitle(title)
+        content = slicer.util.loadUI(str(_UI_FOLDER / f"{name}.ui"))
+        layout = qt.QVBoxLayout(self.dialog)
+        layout.addWidget(content)
+        self.dialog.resize(content.width, content.height)
+        self.ui = slicer.util.childWidgetVariables(content)
+
+    def raise_dialog(self) -> None:
+        """Show the window in front of the others."""
+        self.dialog.show()
+        self.dialog.raise_()
+
+    def close(self) -> None:
+        """Take the dialog away for good."""
+        self.dialog.close()
+        self.dialog.deleteLater()
+
+
+# Slice views
+
+
+def view_names() -> Iterable[str]:
+    """Name the slice views of the layout."""
+    manager = slicer.app.layoutManager()
+    return manager.sliceViewNames() if manager is not None else ()
+
+
+def slice_views() -> list[SliceView]:
+    """Return the slice views of the layout."""
+    widgets = (slicer.app.layoutManager().sliceWidget(name) for name in view_names())
+    views = ((widget.sliceLogic(), widget.sliceView()) for widget in widgets if widget is not None)
+    return [slice_view(logic, view.interactor(), view.scheduleRender) for logic, view in views]
+
+
+def is_shown(volume_node: Any) -> bool:
+    """Return True where a slice view of the layout shows the image."""
+    return any(view.shows(volume_node) for view in slice_views())
+
+
+def slice_in_view(volume_node: Any) -> Subject:
+    """Return the slice of the image in the first view that shows one of its slices.
+
+    Raises:
+        InputError, GeometryError: no view shows one.
+    """
+    for view in slice_views():
+        plane = view.plane(volume_node) if volume_node is not None and view.shows(volume_node) else None
+        if plane is not None and plane.axis is not None:
+            middle = (plane.size_px[0] / 2, plane.size_px[1] / 2)
+            n = int(round_index(plane.index_ijk((middle,))[0])[AXES.index(plane.axis)])
+            if 0 <= n < plane.geometry.shape_kji[array_axis(plane.axis)]:
+                return Subject(plane.axis, n, n + 1)
+    raise InputError(_("no view shows a slice of this image: show it, along its slices"))

@@ -1,0 +1,506 @@
+"""What a panel does, without a widget: one session after the other, on nodes of the scene.
+
+The controller opens the session with the first action that needs it, and ends it when its nodes go.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from . import __version__
+from .catalog.model_cards import ModelCard
+from .errors import Cancelled, FoundationSegError, GoneError, InputError
+from .imaging.volume import Volume
+from .mrml import reference_image, segment_tags
+from .mrml.scene_recovery import SceneRecovery
+from .mrml.session_prompts import SessionPrompts
+from .mrml.session_store import SceneStore
+from .mrml.volumes import NodeImage, volume_from_node
+from .progress import ProgressReport
+from .prompts.kinds import Polarity, Prompt, PromptSet
+from .prompts.regions import Region
+from .requests.segmentation import Propagation
+from .session.segment_store import ImageChanged, Options, Outcome, OverlapPolicy, Refused, SegmentEdited
+from .session.segments import SegmentSession, add_named, add_objects, free_segment, import_prompts, next_segment
+from .session.session import Session
+from .session.steps import ModelChoice, PromptAdded, RegionStep, state_of
+from .worker.client import Client, deliver
+from .worker.poller import Poller
+from .worker.protocol import Event, Progressed, Request
+
+# The part of a panel to update. "choices": the parameter node has to be read again. "nodes": image or segmentation is
+# another. "segments": segments or their prompts have changed. "busy": a request began, went on or ended. "outcome":
+# something was done, waits to be confirmed, or failed.
+Update = Literal["choices", "nodes", "segments", "busy", "outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class UserOptions:
+    """The user's choices, which hold for what comes after; the first three as in :class:`.segment_store.Options`.
+
+    ``region`` limits changes, ``masking_node`` has the editable area that is kept to, ``kind`` names new segments. With
+    ``many_objects`` each prompt makes a segment of its own.
+    """
+
+    choice: ModelChoice | None = None
+    policy: OverlapPolicy = OverlapPolicy.PROTECT
+    ask_above: float | None = 0.5
+    region: Region | None = None
+    masking_node: Any | None = None
+    many_objects: bool = False
+    kind: str = "Segment"
+
+    @property
+    def new_name(self) -> str:
+        """The name of a new segment, never empty."""
+        return self.kind.strip() or "Segment"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSummary:
+    """A segment as a panel shows it.
+
+    Attributes:
+        prompts: the prompts by their keys.
+        model: the title of the model that it came from last; empty where it came from none.
+    """
+
+    voxels: int
+    volume_ml: float
+    is_locked: bool
+    prompts: Mapping[str, Prompt]
+    model: str
+
+
+def _ignore(_: object) -> None:
+    """Let an update pass."""
+
+
+@dataclass(slots=True)
+class SegmentationController:
+    """The work on one segmentation of one image at a time. To be used in Slicer's main thread alone.
+
+    Attributes:
+        catalogue: every model's card by its id.
+        start_timer, stop_timer: of the timer that calls :meth:`tick` while something is under way.
+        on_update: called with the part to update.
+        session: None until something needs it.
+        segment_id: the selected segment; empty for none.
+        outcome: the last thing that happened.
+        error: a failure that is no outcome, such as a markup that cannot be where it was put.
+        report: the progress of the request that is under way; None while none is.
+        answer_s: seconds of the last answer, from the question to the written segment.
+    """
+
+    client: Client
+    catalogue: Mapping[str, ModelCard]
+    start_timer: Callable[[], None]
+    stop_timer: Callable[[], None]
+    on_update: Callable[[Update], None] = _ignore
+    options: UserOptions = field(default_factory=UserOptions)
+    volume_node: Any = None
+    segmentation_node: Any = None
+    session: Session | None = None
+    segment_id: str = ""
+    outcome: Outcome | None = None
+    error: FoundationSegError | None = None
+    report: ProgressReport | None = None
+    answer_s: float | None = None
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _store: SceneStore | None = None
+    _prompts: SessionPrompts | None = None
+    _recovery: SceneRecovery | None = None
+    _volume: Volume | None = None
+    _volume_stamp: Hashable = None
+    _poller: Poller = field(init=False)
+    _submitted_at: float = 0.0
+    _given_up: FoundationSegError | None = None
+    _allowed: tuple[Any, Any] | None = None
+    _last_used: dict[str, str] = field(default_factory=dict)
+    _other_request: tuple[int, Callable[[Event], None]] | None = None
+
+    def __post_init__(self) -> None:
+        self._poller = Poller(self.client, self._apply, self.stop_timer)
+
+    def use(self, volume_node: Any, segmentation_node: Any) -> None:
+        """Work on these nodes from now on; what is under way on others is stopped, and nothing of it is written."""
+        if volume_node is self.volume_node and segmentation_node is self.segmentation_node:
+            return
+        self.leave()
+        self._allowed = None
+        if volume_node is not self.volume_node:
+            self.drop_request()
+            self._drop_volume()
+        self.volume_node, self.segmentation_node = volume_node, segmentation_node
+        if volume_node is not None and volume_node.GetScene() is not None:
+            reference_image.hide_other_images(volume_node, segmentation_node)
+            if segmentation_node is not None and reference_image.belongs_to(segmentation_node, volume_node):
+                self._last_used[volume_node.GetID()] = segmentation_node.GetID()
+        self.on_update("nodes")
+
+    def node_removed(self, node: Any) -> None:
+        """End the work on a node that is about to leave the scene."""
+        if node is not None and node in (self.volume_node, self.segmentation_node):
+            volume_node = None if node is self.volume_node else self.volume_node
+            self.use(volume_node, None if node is self.segmentation_node else self.segmentation_node)
+
+    @property
+    def is_foreign(self) -> bool:
+        """True where the chosen segmentation belongs to another image, and nobody has said to go on with it."""
+        nodes = self.volume_node, self.segmentation_node
+        return None not in nodes and nodes != self._allowed and not reference_image.belongs_to(nodes[1], nodes[0])
+
+    def own_segmentation(self, volume_node: Any) -> Any:
+        """Find an image's segmentation: the one that was worked on last, else the newest; None while there is none."""
+        return reference_image.own_segmentation(volume_node, self._last_used.get(volume_node.GetID(), ""))
+
+    def allow_foreign(self) -> None:
+        """Go on with a segmentation of another image; with the next prompt it belongs to this one."""
+        self._allowed = self.volume_node, self.segmentation_node
+        if None not in self._allowed:
+            self._last_used[self.volume_node.GetID()] = self.segmentation_node.GetID()
+
+    def require_own(self) -> None:
+        """Raise a ForeignSegmentationError where :attr:`is_foreign`."""
+        if self.is_foreign:
+            reference_image.require_own(self.segmentation_node, self.volume_node)
+
+    @property
+    def is_busy(self) -> bool:
+        """True while an answer is awaited, the session's or another."""
+        return self._other_request is not None or (self.session is not None and self.session.request_id is not None)
+
+    def open(self) -> Session:
+        """Return the session on the nodes, opened if need be, with the user's choices as they are now.
+
+        Raises:
+            InputError, GeometryError: there is no image, one that cannot be segmented, or the segmentation does not
+                fit it.
+            ForeignSegmentationError: the segmentation belongs to another image (:meth:`allow_foreign`).
+        """
+        session, store = self.session, self._store
+        if session is None or store is None or store.is_gone:
+            self._end()
+            session, store = self._open()
+        session.options.choice, session.options.policy = self.options.choice, self.options.policy
+        session.options.ask_above = self.options.ask_above
+        store.masking_node = self.options.masking_node
+        return session
+
+    def leave(self) -> None:
+        """End the session: its request is stopped; segments and prompts stay."""
+        self._end()
+        self.segment_id = ""
+
+    def close(self) -> None:
+        """End the session, and drop the image and the nodes. The client stays as it is."""
+        self.leave()
+        self.drop_request()
+        self._drop_volume()
+        if self.volume_node is not None and self.volume_node.GetScene() is not None:
+            reference_image.show_all_images(self.volume_node.GetScene())
+        self.volume_node = self.segmentation_node = None
+        if self.client.is_busy:  # with the end of what was stopped
+            self.start_timer()
+
+    def warm_up(self) -> None:
+        """Load the model and send the image while the user still takes aim."""
+        if self.options.choice is None or self.volume_node is None:
+            return
+        with contextlib.suppress(FoundationSegError):  # the first prompt says so
+            volume = self._image()
+            self.start_timer()
+            self.client.prepare(self.options.choice.model_id)
+            self.client.send_volume(volume)
+
+    def tick(self) -> None:
+        """Take answers in; never waits. For the timer."""
+        self._poller.tick()
+
+    def submit(self, request: Request, on_event: Callable[[Event], None]) -> None:
+        """Submit a request that is none of the session's, with a number of its own; one under way is stopped."""
+        self.drop_request()
+        request = replace(request, request_id=next(self._numbers))
+        self._other_request = request.request_id, on_event
+        self.client.submit(request)
+        self.start_timer()
+        self.on_update("busy")
+
+    def drop_request(self) -> None:
+        """Stop the request of :meth:`submit`."""
+        if self._other_request is not None:
+            self.client.cancel(self._other_request[0])
+            self.start_timer()
+
+    def send_image(self) -> Volume:
+        """Send the image to the client, and return it. Raises as :meth:`open`."""
+        volume = self._image()
+        self.client.send_volume(volume)
+        return volume
+
+    def stop(self) -> None:
+        """Stop what is under way and take back what was asked; nothing is changed."""
+        self.drop_request()
+        if self.session is not None:
+            self.session.discard()
+        self.outcome = self.report = None
+        self.on_update("outcome")
+
+    @property
+    def owes_surfaces(self) -> bool:
+        """True once surfaces that somebody made were dropped for a change, and are to be made anew."""
+        return self._store is not None and self._store.owes_surfaces
+
+    def settle_surfaces(self) -> None:
+        """Note that surfaces were made anew, or are not needed any more."""
+        if self._store is not None:
+            self._store.owes_surfaces = False
+
+    @property
+    def selected_node_segment(self) -> Any:
+        """The selected segment of the segmentation node; None for none."""
+        node = self.segmentation_node
+        return node.GetSegmentation().GetSegment(self.segment_id) if node is not None and self.segment_id else None
+
+    def summary(self) -> SegmentSummary | None:
+        """Summarize the selected segment; None while there is none, or no session yet."""
+        session, key = self.session, self.segment_id
+        if session is None or not session.can_read(key):
+            return None
+        voxels, model_id = session.voxels(key), session.provenance(key).get("Model", "")
+        card = self.catalogue.get(model_id)
+        return SegmentSummary(
+            voxels,
+            voxels * session.volume.geometry.voxel_volume_mm3 / 1000,
+            session.is_locked(key),
+            SegmentSession(session, key).prompts,
+            card.title if card is not None else model_id,
+        )
+
+    def select(self, segment_id: str) -> None:
+        """Work on this segment from now on; each keeps its own steps and history."""
+        if segment_id != self.segment_id:
+            self.segment_id = segment_id
+            self.on_update("segments")
+
+    def selected(self) -> SegmentSession:
+        """Return the selected segment. Raises an InputError if none is, and as :meth:`open`."""
+        session = self.open()
+        if self.segment_id not in session.segment_ids:
+            raise InputError("select a segment first")
+        return SegmentSession(session, self.segment_id)
+
+    def add_segment(self, numbered: bool = False) -> str:
+        """Add an empty segment and select it; numbered if asked for, or where its name is taken. Raises as `open`."""
+        session, name = self.open(), self.options.new_name
+        new = next_segment(session, name).segment_id if numbered else session.create(free_segment(session, name))
+        self.select(new)
+        return new
+
+    def lock(self, is_locked: bool) -> None:
+        """Keep the selected segment from being changed by anything that FoundationSeg does, or allow it again."""
+        if self.selected_node_segment is None:
+            raise InputError("select a segment first")
+        segment_tags.lock(self.selected_node_segment, is_locked)
+        self.on_update("segments")
+
+    def undo(self) -> bool:
+        """Take back the last change of the selected segment; False if there is none."""
+        is_undone = self.session is not None and bool(self.segment_id) and self.open().undo(self.segment_id)
+        self.on_update("outcome")  # a request that was discarded leaves no outcome
+        return is_undone
+
+    def redo(self) -> bool:
+        """Do the last undone change again; False if there is none."""
+        return self.session is not None and bool(self.segment_id) and self.open().redo(self.segment_id)
+
+    def accept(self) -> None:
+        """Confirm what waits to be confirmed; otherwise the last change of the selected segment is right."""
+        if self.session is not None and self.session.confirmation is not None:
+            self.session.confirm()
+        else:
+            self.open().accept(self.selected().segment_id)
+
+    def reject(self) -> None:
+        """Reject the last change of the selected segment."""
+        self.open().reject(self.selected().segment_id)
+        self.on_update("outcome")
+
+    def add_prompt(self, prompt: Prompt) -> None:
+        """Give the selected segment a prompt; a new one where none is selected or each object is to have its own.
+
+        Raises:
+            FoundationSegError: it makes no sense; nothing has happened then.
+        """
+        session, options = self.open(), self.options
+        if options.choice is None:
+            raise InputError("choose a model first")
+        if options.many_objects and prompt.polarity is Polarity.POSITIVE:
+            self.select(add_objects(session, (prompt,), options.new_name, options.region)[0])
+        elif self.segment_id in session.segment_ids:
+            segment = SegmentSession(session, self.segment_id)
+            self._limit(segment)
+            segment.add(prompt)
+        else:
+            region = (RegionStep(options.region),) if options.region is not None else ()
+            steps = (*region, PromptAdded("1", prompt))
+            self.select(session.add_to_segments([(free_segment(session, options.new_name), steps)])[0])
+        self.on_update("segments")
+
+    def add_words(self, words: Sequence[str]) -> None:
+        """Segment these class names or texts in one request. Raises where the model does not understand them."""
+        session = self.open()
+        choice = session.options.choice
+        card = self.catalogue.get(choice.model_id) if choice is not None else None
+        if card is None or not (card.takes("class") or card.takes("text")):
+            raise InputError("this model understands no words: choose one that does, or draw")
+        names = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+        if not names:
+            raise InputError("write what to segment first")
+        by_class = card.understands("class") or not card.takes("text")
+        classes, texts = (names, ()) if by_class else ((), names)
+        self._select_last(add_named(session, card, classes, texts, self.options.region))
+
+    def import_prompts(self, prompts: PromptSet) -> None:
+        """Give the prompts of a file to segments of the names in it, and select the last. Raises as `add_prompt`."""
+        self._select_last(import_prompts(self.open(), prompts, self.options.region))
+
+    def propagate(self, propagation: Propagation) -> None:
+        """Carry the selected segment on through the volume."""
+        segment = self.selected()
+        self._limit(segment)
+        segment.propagate(propagation)
+
+    def remove_prompts(self, keys: Sequence[str] = ()) -> None:
+        """Take prompts of the selected segment back; without any, the last one."""
+        segment = self.selected()
+        segment.remove(*(keys or tuple(segment.prompts)[-1:]))
+
+    def flip_prompts(self, keys: Sequence[str]) -> None:
+        """Make positive prompts of the selected segment negative, negative ones positive."""
+        segment = self.selected()
+        for key in keys:
+            is_positive = segment.prompts[key].polarity is Polarity.POSITIVE
+            segment.set_polarity(key, Polarity.NEGATIVE if is_positive else Polarity.POSITIVE)
+
+    def ask_again(self) -> None:
+        """Ask the chosen model with the prompts of the selected segment."""
+        segment = self.selected()
+        if self.options.choice is None:
+            raise InputError("choose a model first")
+        segment.ask_again(self.options.choice)
+
+    def _select_last(self, segment_ids: Sequence[str]) -> None:
+        if segment_ids:
+            self.segment_id = segment_ids[-1]
+        self.on_update("segments")
+
+    def _limit(self, segment: SegmentSession) -> None:
+        if state_of(segment.steps).region != self.options.region:
+            segment.limit(self.options.region)
+
+    def _end(self) -> None:
+        session, self.session = self.session, None
+        prompts, self._prompts, self._store = self._prompts, None, None
+        recovery, self._recovery = self._recovery, None
+        if session is not None:
+            session.discard()
+        if prompts is not None:
+            prompts.stop()
+        if recovery is not None:
+            recovery.close()
+        self.outcome = self.error = self.report = None
+
+    def _open(self) -> tuple[Session, SceneStore]:
+        volume = self._image()
+        if self.segmentation_node is None:
+            raise InputError("choose a segmentation first")
+        _require_in_scene(self.segmentation_node)
+        self.require_own()
+        store = SceneStore(self.segmentation_node, self.volume_node, defers_surfaces=True)
+        prompts = SessionPrompts(self.segmentation_node, self.volume_node, self._report_refusal)
+        try:
+            session = Session(
+                volume,
+                store,
+                self.client,
+                Options(),
+                self._take_outcome,
+                self._note_request,
+                image_source=NodeImage(self.volume_node),
+                numbers=self._numbers,
+                prompt_store=prompts,
+                version=__version__,
+            )
+        except FoundationSegError:
+            prompts.stop()
+            raise
+        prompts.follow(session)
+        self.session, self._store, self._prompts = session, store, prompts
+        self._recovery = SceneRecovery(session, self.segmentation_node, on_error=self._report_refusal)
+        return session, store
+
+    def _image(self) -> Volume:
+        if self.volume_node is None:
+            raise InputError("choose an image first")
+        _require_in_scene(self.volume_node)
+        stamp = NodeImage(self.volume_node).stamp()
+        if self._volume is None or stamp != self._volume_stamp:
+            before, self._volume = self._volume, volume_from_node(self.volume_node)
+            self._volume_stamp = stamp
+            if before is not None and before.key != self._volume.key:
+                self.client.remove_volume(before.key)
+        return self._volume
+
+    def _drop_volume(self) -> None:
+        if self._volume is not None:
+            self.client.remove_volume(self._volume.key)
+            self._volume = None
+
+    def _note_request(self, _: Session) -> None:
+        self._submitted_at = time.perf_counter()
+        self.start_timer()
+        self.on_update("busy")
+
+    def _apply(self, event: Event) -> None:
+        try:
+            if self._other_request is not None and event.request_id == self._other_request[0]:
+                on_event = self._other_request[1]
+                if not isinstance(event, Progressed):
+                    self._other_request = None
+                on_event(event)
+            elif self.session is not None:
+                if isinstance(event, Progressed) and event.request_id == self.session.request_id:
+                    self.report = event.report
+                deliver(self.session, event)
+        finally:
+            if not self.is_busy:
+                self.report = None
+            self.on_update("busy")
+
+    def _take_outcome(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        if isinstance(outcome, Refused) and not outcome.is_waiting:
+            self.error = self._given_up = outcome.error
+        elif self.error is not self._given_up:  # what was given up is shown until somebody has read it
+            self.error = None
+        if isinstance(outcome, ImageChanged) and self.session is not None:
+            self._volume = self.session.volume
+        if isinstance(outcome, SegmentEdited) and outcome.kind == "predicted":
+            self.answer_s = time.perf_counter() - self._submitted_at
+        if self._recovery is not None:
+            self._recovery.note(outcome)
+        self.on_update("outcome")
+
+    def _report_refusal(self, error: FoundationSegError) -> None:
+        if not isinstance(error, Cancelled):
+            self.error = error
+            self.on_update("outcome")
+
+
+def _require_in_scene(node: Any) -> None:
+    if node.GetScene() is None:
+        raise GoneError(f"'{node.GetName()}' was deleted: choose another one")

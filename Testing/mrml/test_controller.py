@@ -1,0 +1,351 @@
+"""What a panel does, without the panel: sessions open and end with their nodes, and nothing is written late."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import vtk
+
+from FoundationSegLib.errors import GeometryError, InputError
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.prompt_records import read_record
+from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
+from FoundationSegLib.prompts.regions import AroundPrompt, SliceRange
+from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
+from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
+from FoundationSegLib.session.steps import state_of
+from FoundationSegLib.worker.protocol import Answered
+from Testing.mrml.controller_cases import card_choice, make_controller, run
+from Testing.unit.session.session_cases import SEEING
+
+
+@pytest.fixture
+def rig(volume_node, segmentation_node):
+    controller, client, timer = make_controller(volume_node, segmentation_node, ask_above=None)
+    yield controller, client, timer
+    controller.close()
+
+
+def click(node, i=4, j=3, k=2, polarity=Polarity.POSITIVE):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return PointPrompt(matrix.MultiplyPoint((i, j, k, 1))[:3], polarity, "k")
+
+
+def answered(rig, *prompts):
+    """Give prompts, one after the other, each with its answer."""
+    controller, _client, timer = rig
+    for prompt in prompts:
+        controller.add_prompt(prompt)
+        run(controller, timer)
+    return controller
+
+
+def names(controller):
+    return [controller.session.segment_name(key) for key in controller.session.segment_ids]
+
+
+def segments_of(node):
+    return [node.GetSegmentation().GetSegment(key) for key in node.GetSegmentation().GetSegmentIDs()]
+
+
+def can(controller):
+    """The actions that the selected segment allows."""
+    session, key = controller.session, controller.segment_id
+    kinds = {"undo": session.can_undo(key), "redo": session.can_redo(key), "judge": session.can_reject(key)}
+    return {kind for kind, is_possible in kinds.items() if is_possible}
+
+
+def test_nothing_is_opened_before_it_is_needed(rig):
+    controller, client, timer = rig
+    assert controller.session is None and controller.summary() is None and not client.volumes and not timer.runs
+    assert not controller.undo() and not controller.redo()
+
+
+def test_a_prompt_becomes_a_segment(rig, volume_node, segmentation_node):
+    controller, _client, timer = rig
+    controller.add_prompt(click(volume_node))
+    assert controller.is_busy and timer.runs
+    run(controller, timer)
+    assert not controller.is_busy and isinstance(controller.outcome, SegmentEdited) and controller.answer_s is not None
+    (segment,) = segments_of(segmentation_node)
+    summary = controller.summary()
+    assert segment.GetName() == "Segment" and (summary.voxels, len(summary.prompts)) == (25, 1)
+    assert summary.volume_ml == pytest.approx(25 * controller.session.volume.geometry.voxel_volume_mm3 / 1000)
+    assert not summary.is_locked and can(controller) == {"undo", "judge"}
+    assert {"busy", "outcome", "segments"} <= set(timer.updates)
+    controller.accept()
+    assert can(controller) == {"undo"}
+
+
+def test_progress_is_known_while_it_lasts(volume_node, segmentation_node):
+    controller, client, timer = make_controller(volume_node, segmentation_node, is_slow=True)
+    controller.add_prompt(click(volume_node))
+    controller.tick()
+    assert (controller.report.stage, controller.report.done, controller.report.total) == ("encode", 1, 3)
+    client.reply()
+    run(controller, timer)
+    assert controller.report is None
+    controller.close()
+
+
+@pytest.mark.parametrize("kind", ["volume", "segmentation", "scene"])
+def test_nodes_that_go_while_a_request_is_out(scene, volume_node, segmentation_node, kind):
+    controller, _client, timer = make_controller(volume_node, segmentation_node, is_slow=True)
+    controller.add_prompt(click(volume_node))
+    node = {"volume": volume_node, "segmentation": segmentation_node}.get(kind)
+    if node is None:
+        controller.close()
+        scene.Clear(0)
+    else:
+        controller.node_removed(node)
+        scene.RemoveNode(node)
+    nodes = scene.GetNumberOfNodes()
+    run(controller, timer)
+    assert controller.session is None and controller.error is None and controller.outcome is None
+    assert scene.GetNumberOfNodes() == nodes
+    if kind == "volume":
+        assert not segments_of(segmentation_node)
+
+
+def test_nodes_that_go_unseen_are_noticed_at_the_next_prompt(scene, rig, volume_node, segmentation_node):
+    controller, prompt = answered(rig, click(volume_node)), click(volume_node)
+    scene.RemoveNode(segmentation_node)
+    with pytest.raises(InputError, match=r"deleted|not in"):
+        controller.add_prompt(prompt)
+
+
+def test_another_segmentation_has_a_session_of_its_own(scene, rig, volume_node, segmentation_node):
+    client = rig[1]
+    controller = answered(rig, click(volume_node))
+    first, keys = controller.session, set(client.volumes)
+    other = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    controller.use(volume_node, other)
+    assert controller.session is None and set(client.volumes) == keys
+    answered(rig, click(volume_node))
+    assert controller.session is not first
+    assert len(segments_of(other)) == len(segments_of(segmentation_node)) == 1
+    controller.use(volume_node, segmentation_node)
+    controller.select(segmentation_node.GetSegmentation().GetNthSegmentID(0))
+    assert controller.selected().steps
+    assert len(read_record(segments_of(segmentation_node)[0]).prompts) == 1
+
+
+def test_leaving_a_volume_gives_it_back(rig, volume_node):
+    controller = answered(rig, click(volume_node))
+    controller.use(None, None)
+    assert not rig[1].volumes
+    with pytest.raises(InputError, match="choose an image"):
+        controller.open()
+
+
+def test_without_a_segmentation_nothing_opens_and_the_model_warms_up(volume_node):
+    controller, client, timer = make_controller(volume_node, None)
+    controller.warm_up()
+    assert client.prepared == ["fake"] and len(client.volumes) == 1 and timer.runs
+    with pytest.raises(InputError, match="choose a segmentation"):
+        controller.open()
+    controller.close()
+    assert not client.volumes
+
+
+@pytest.mark.parametrize("voxels", [np.full((4, 5, 6), 7, np.int16), np.full((4, 5, 6), np.nan, np.float32)])
+def test_warming_up_leaves_it_to_the_first_prompt_to_refuse_an_image(scene, segmentation_node, voxels):
+    node = add_volume_node(scene, Volume(voxels, Geometry(np.eye(4), voxels.shape)))
+    controller, client, _timer = make_controller(node, segmentation_node)
+    controller.warm_up()
+    with pytest.raises(InputError, match=r"constant|not a number"):
+        controller.add_prompt(click(node))
+    assert not client.volumes and not client.asked
+
+
+def test_options_hold_from_the_next_action_on(rig):
+    controller = rig[0]
+    session = controller.open()
+    controller.options = replace(controller.options, policy=OverlapPolicy.ALLOW, ask_above=0.3)
+    assert session.options.policy is OverlapPolicy.PROTECT
+    assert controller.open() is session
+    assert session.options.policy is OverlapPolicy.ALLOW and session.options.ask_above == 0.3
+
+
+def test_an_image_that_cannot_be_used_is_refused_and_nothing_stays_behind(scene, segmentation_node):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    before = scene.GetNumberOfNodes()
+    controller, client, _timer = make_controller(node, segmentation_node)
+    with pytest.raises((InputError, GeometryError)):
+        controller.add_segment()
+    assert not client.volumes and scene.GetNumberOfNodes() == before and not segments_of(segmentation_node)
+
+
+def test_a_failure_waits_to_be_asked_again(volume_node, segmentation_node):
+    rig = make_controller(volume_node, segmentation_node, fails=True)
+    controller = answered(rig, click(volume_node))
+    assert isinstance(controller.outcome, Refused) and not controller.is_busy
+    rig[1].fails = False
+    controller.session.retry()
+    run(controller, rig[2])
+    assert isinstance(controller.outcome, SegmentEdited)
+    controller.close()
+
+
+def test_other_requests_have_numbers_of_their_own(rig, volume_node):
+    controller, client, timer = rig
+    answered(rig, click(volume_node))
+    events = []
+    segments = (SegmentPrompts("A", (click(volume_node),)),)
+    controller.submit(PredictRequest(0, "fake", controller.send_image().key, segments, "auto", None), events.append)
+    assert controller.is_busy
+    run(controller, timer)
+    assert not controller.is_busy and type(events[-1]) is Answered
+    assert len({request.request_id for request in client.asked}) == len(client.asked) == 2
+
+
+def test_a_segment_goes_and_comes_back_with_its_first_prompt(rig, volume_node):
+    rig[0].options = replace(rig[0].options, kind="Liver")
+    controller = answered(rig, click(volume_node))
+    key = controller.segment_id
+    assert controller.undo() and names(controller) == [] and controller.summary() is None
+    assert can(controller) == {"redo"}
+    assert controller.redo() and names(controller) == ["Liver"]
+    assert controller.segment_id == key and controller.summary().voxels == 25
+
+
+def test_a_region_limits_the_first_prompt_of_a_segment(rig, volume_node):
+    rig[0].options = replace(rig[0].options, region=SliceRange("k", 0, 1))
+    controller = answered(rig, click(volume_node))
+    assert controller.summary().voxels == 0
+    controller.options = replace(controller.options, region=None)
+    answered(rig, click(volume_node))
+    assert controller.summary().voxels == 25
+
+
+def test_names_are_numbered_where_they_are_taken(rig):
+    controller = rig[0]
+    controller.options = replace(controller.options, kind="Liver")
+    for is_numbered in (False, False, True):
+        controller.add_segment(is_numbered)
+    assert names(controller) == ["Liver", "Liver 1", "Liver 2"]
+    assert controller.segment_id == controller.session.segment_ids[-1]
+
+
+def test_each_prompt_can_make_a_segment(rig, volume_node):
+    rig[0].options = replace(rig[0].options, many_objects=True, kind="Nodule")
+    controller = answered(rig, click(volume_node, 2, 2), click(volume_node, 6, 5))
+    assert names(controller) == ["Nodule 1", "Nodule 2"]
+    answered(rig, click(volume_node, 6, 5, polarity=Polarity.NEGATIVE))  # is about the last one
+    assert names(controller) == ["Nodule 1", "Nodule 2"] and len(controller.summary().prompts) == 2
+
+
+def test_words_make_segments_of_their_names(rig):
+    controller, client, timer = rig
+    controller.options = replace(controller.options, choice=card_choice("vista3d"))
+    controller.add_words([" liver", "spleen ", "", "liver"])
+    (request,) = client.asked
+    assert [segment.prompts for segment in request.segments] == [(ClassPrompt("liver"),), (ClassPrompt("spleen"),)]
+    run(controller, timer)
+    assert names(controller) == ["liver", "spleen"] and isinstance(controller.outcome, SegmentEdited)
+    controller.options = replace(controller.options, choice=card_choice("voxtell"))
+    controller.add_words(["a cyst"])
+    assert client.asked[-1].segments[0].prompts == (TextPrompt("a cyst"),)
+
+
+@pytest.mark.parametrize(("model_id", "words"), [("lite-medsam", ["liver"]), ("vista3d", [" ", ""])])
+def test_words_that_say_nothing_are_refused(rig, model_id, words):
+    rig[0].options = replace(rig[0].options, choice=card_choice(model_id))
+    with pytest.raises(InputError):
+        rig[0].add_words(words)
+    assert not rig[1].asked
+
+
+def test_without_a_model_or_a_segment_nothing_is_asked(rig, volume_node):
+    rig[0].options = replace(rig[0].options, choice=None)
+    with pytest.raises(InputError, match="choose a model"):
+        rig[0].add_prompt(click(volume_node))
+    with pytest.raises(InputError, match="select a segment"):
+        rig[0].lock(True)
+    assert not rig[1].asked
+
+
+def test_a_locked_segment_and_its_markups_are_left_alone(rig, volume_node):
+    controller, timer = answered(rig, click(volume_node)), rig[2]
+    controller.lock(True)
+    assert controller.summary().is_locked
+    with pytest.raises(InputError, match="locked"):
+        controller.add_prompt(click(volume_node, 6))
+    node = volume_node.GetScene().GetFirstNodeByClass("vtkMRMLMarkupsFiducialNode")
+    before = node.GetNthControlPointPosition(0)
+    node.SetNthControlPointPosition(0, before[0] + 1, *before[1:])
+    assert "locked" in str(controller.error) and node.GetNthControlPointPosition(0) == before
+    assert timer.updates[-1] == "outcome"
+    controller.lock(False)
+    answered(rig, click(volume_node, 6))
+    assert len(controller.summary().prompts) == 2
+
+
+def test_reject_keeps_that_it_was_wrong(rig, volume_node):
+    controller = answered(rig, click(volume_node))
+    controller.reject()
+    assert controller.summary().voxels == 0 and "judge" not in can(controller)
+
+
+def test_prompts_are_removed_and_flipped(rig, volume_node):
+    controller, timer = answered(rig, click(volume_node, 2, 2), click(volume_node, 6, 5)), rig[2]
+    first, second = controller.selected().prompts
+    for polarity in (Polarity.NEGATIVE, Polarity.POSITIVE):
+        controller.flip_prompts([second])
+        run(controller, timer)
+        assert controller.selected().prompts[second].polarity is polarity
+    controller.remove_prompts([first])
+    run(controller, timer)
+    assert tuple(controller.selected().prompts) == (second,)
+    controller.remove_prompts()
+    run(controller, timer)
+    assert controller.summary().voxels == 0 and not controller.selected().prompts
+
+
+def test_each_segment_keeps_its_own_steps(rig, volume_node):
+    controller = answered(rig, click(volume_node, 2, 2))
+    first = controller.segment_id
+    controller.add_segment()
+    answered(rig, click(volume_node, 6, 5))
+    controller.select(first)
+    assert len(controller.summary().prompts) == 1
+    controller.undo()
+    assert first not in controller.session.segment_ids
+    controller.select(controller.session.segment_ids[-1])
+    assert controller.summary().voxels > 0 and len(controller.summary().prompts) == 1
+
+
+def test_propagation_and_regions_reach_the_request(rig, volume_node):
+    controller, client, timer = answered(rig, click(volume_node)), rig[1], rig[2]
+    controller.propagate(Propagation(1, 4))
+    run(controller, timer)
+    assert client.asked[-1].propagation == Propagation(1, 4)
+    assert controller.summary().voxels == 75
+    controller.options = replace(controller.options, region=AroundPrompt(2.0))
+    answered(rig, click(volume_node))
+    steps = controller.selected().steps
+    assert state_of(steps).region == AroundPrompt(2.0)
+    answered(rig, click(volume_node, 5))
+    assert len(controller.selected().steps) <= len(steps) + 2, "the region is a step once"
+
+
+def test_another_model_is_asked_with_the_same_prompts(rig, volume_node):
+    controller = answered(rig, click(volume_node))
+    controller.options = replace(controller.options, choice=replace(SEEING, sees_seed=False))
+    controller.ask_again()
+    run(controller, rig[2])
+    request = rig[1].asked[-1]
+    assert request.model_id == "seeing" and len(request.segments[0].prompts) == 1
+
+
+def test_stop_changes_nothing(volume_node, segmentation_node):
+    controller, _client, timer = make_controller(volume_node, segmentation_node, is_slow=True)
+    controller.add_prompt(click(volume_node))
+    assert controller.is_busy
+    controller.stop()
+    run(controller, timer)
+    assert not controller.is_busy and controller.outcome is None and names(controller) == []
+    controller.close()
