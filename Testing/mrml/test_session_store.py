@@ -280,9 +280,10 @@ def test_the_box_of_a_segment_holds_it(store):
     assert store.occupied(key).is_empty and store.read(key, Box((0, 0, 0), (1, 1, 1))).sum() == 0
 
 
-def test_the_readmes_script_for_slicer(segmentation_node, volume_node, capsys):
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    script = re.findall(r"```python\n(.*?)```", text[text.index("### Sessions") :], re.S)[3]
+def test_the_pages_script_for_slicer(segmentation_node, volume_node, capsys):
+    page = Path(__file__).resolve().parents[2] / "Resources/Documentation/scripting.md"
+    text = page.read_text(encoding="utf-8")
+    script = re.findall(r"```python\n(.*?)```", text[text.index("## Sessions") :], re.S)[3]
 
     class Timer:
         is_on = False

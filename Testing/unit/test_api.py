@@ -1,4 +1,4 @@
-"""Scripts: the README's as they are written there, sessions, classification with a model of rules, and models."""
+"""Scripts: the documentation's as they are written there, sessions, classification by rules, and models."""
 
 import contextlib
 import getpass
@@ -40,8 +40,8 @@ from Testing.unit.reader_model import ReaderModel, reader_card
 from Testing.unit.session.session_cases import FakeClient, mask_of, ras, small_volume
 from Testing.unit.worker import hub_worker
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-SCRIPTS = re.findall(r"```python\n(.*?)```", README[README.index("### Sessions") :], re.S)
+PAGE = (Path(__file__).resolve().parents[2] / "Resources/Documentation/scripting.md").read_text(encoding="utf-8")
+SCRIPTS = re.findall(r"```python\n(.*?)```", PAGE[PAGE.index("## Sessions") :], re.S)
 FILES = {"weights/model.safetensors": random.Random(3).randbytes(300_000), "config.json": b'{"layers": 2}'}
 MUST_ACCEPT = ('commercial_use = "yes"', 'commercial_use = "no"\nmust_accept = true')
 

@@ -217,9 +217,10 @@ def option_names(parser, prefix=()):
     return {words: names for name, child in choices for words, names in option_names(child, (*prefix, name)).items()}
 
 
-def test_the_readme_has_every_option_of_every_command():
-    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
-    block = readme[readme.index("```\npython -m FoundationSegLib segment VOLUME") + 4 :].split("```", 1)[0]
+def test_the_page_has_every_option_of_every_command():
+    page = Path(__file__).resolve().parents[3] / "Resources/Documentation/command-line.md"
+    text = page.read_text(encoding="utf-8")
+    block = text[text.index("```\npython -m FoundationSegLib segment VOLUME") + 4 :].split("```", 1)[0]
     told = {}
     for line in block.split("python -m FoundationSegLib ")[1:]:
         first, second = line.split()[:2]
