@@ -78,8 +78,10 @@ def run(options: argparse.Namespace) -> None:
     failed = [model.error for model in models if model.error is not None]
     if len(models) == 1 and failed:
         raise failed[0]
-    ml = truth.volume.geometry.voxel_volume_mm3 / 1000
-    objects = [{"label": n, "voxels": count, "volume_ml": round(count * ml, 3)} for n, count in truth.voxels.items()]
+    ml = None if truth.volume.in_pixels else truth.volume.geometry.voxel_volume_mm3 / 1000
+    objects = [
+        {"label": n, "voxels": count, "volume_ml": ml and round(count * ml, 3)} for n, count in truth.voxels.items()
+    ]
     document = evaluation_report(models, objects, settings, truth.notes, time.perf_counter() - begin)
     write_together(text_writers([(options.report, report_text(document))]))
     for note in (*truth.notes, *_failed_steps(models)):

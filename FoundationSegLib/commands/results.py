@@ -35,6 +35,7 @@ class SegmentResult:
         segment_writer: reads and writes the segments.
         segments: name, voxels, volume in ml and score of each segment, for the report.
         low, high: the intensities that the model saw as black and white.
+        in_pixels: the image has neither millimetres nor directions.
     """
 
     headless: HeadlessScene
@@ -44,6 +45,7 @@ class SegmentResult:
     segments: list[dict[str, object]]
     low: float
     high: float
+    in_pixels: bool
 
     def writer(self, path: Path) -> Callable[[Path], None]:
         """Return the function that writes the segments in the format of that path's ending, to the path it is given.
@@ -58,7 +60,8 @@ class SegmentResult:
 
     def render(self, path: Path) -> None:
         """Draw the overview."""
-        render_overview(self.volume_node, self.segmentation_node, path, low=self.low, high=self.high)
+        limits = {"low": self.low, "high": self.high}
+        render_overview(self.volume_node, self.segmentation_node, path, **limits, in_pixels=self.in_pixels)
 
     def _labels(self) -> np.ndarray:
         """Number every voxel by its segment, from 1; (K, J, I)."""
@@ -95,9 +98,9 @@ def build_segmentation(volume: Volume, prompts: PromptSet, prediction: Predictio
         writer.write(segment_id, predicted.mask, policy=OverlapPolicy(overlap))
         document = prompts_to_document(PromptSet((segment,), prompts.space))
         segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, document))
-        rows.append(_row(segment.name, writer, segment_id, predicted))
+        rows.append(_row(segment.name, writer, segment_id, predicted, volume))
     low, high = (float(prediction.intensity[name]) for name in ("low", "high"))
-    return SegmentResult(headless, volume_node, node, writer, rows, low, high)
+    return SegmentResult(headless, volume_node, node, writer, rows, low, high, volume.in_pixels)
 
 
 def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, str]:
@@ -113,11 +116,13 @@ def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, st
     }
 
 
-def _row(name: str, writer: SegmentWriter, segment_id: str, predicted: SegmentPrediction) -> dict[str, object]:
+def _row(
+    name: str, writer: SegmentWriter, segment_id: str, predicted: SegmentPrediction, volume: Volume
+) -> dict[str, object]:
     voxels = int(np.count_nonzero(writer.read_mask(segment_id)))
     return {
         "name": name,
         "voxels": voxels,
-        "volume_ml": round(voxels * writer.geometry.voxel_volume_mm3 / 1000, 4),
+        "volume_ml": None if volume.in_pixels else round(voxels * volume.geometry.voxel_volume_mm3 / 1000, 4),
         "score": None if predicted.score is None else round(predicted.score, 4),
     }

@@ -98,7 +98,8 @@ def run(options: argparse.Namespace) -> None:
     for note in (*volume.notes, *prediction.notes):
         say(f"note: {note}")
     for segment in result.segments:
-        say(f"{segment['name']}: {segment['volume_ml']:.2f} ml")
+        size = f"{segment['voxels']} pixels" if volume.in_pixels else f"{segment['volume_ml']:.2f} ml"
+        say(f"{segment['name']}: {size}")
 
 
 def _check(options: argparse.Namespace, card: ModelCard) -> PromptSet:

@@ -25,6 +25,7 @@ class Volume:
         window_level: (width, centre) that the source or the display suggests, in the unit of the voxels.
         name: what to call the image; no path, no patient.
         notes: what had to be done to read it, for the report.
+        in_pixels: True for an image that has neither millimetres nor anatomical directions, as PNG and JPEG.
 
     Raises:
         InputError: the array's shape or type does not fit.
@@ -36,6 +37,7 @@ class Volume:
     window_level: tuple[float, float] | None = None
     name: str = ""
     notes: tuple[str, ...] = ()
+    in_pixels: bool = False
 
     def __post_init__(self) -> None:
         array = self.array_kji

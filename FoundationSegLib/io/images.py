@@ -59,7 +59,8 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
         )
     inversion = ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(raw.tags) else ()
     notes = (*raw.notes, *frame_notes, *colour_notes, *inversion, *_spacing_notes(raw))
-    return Volume(array, raw.geometry, raw.tags.get(MODALITY) or None, display_window(raw.tags), name, notes)
+    modality, window = raw.tags.get(MODALITY) or None, display_window(raw.tags)
+    return Volume(array, raw.geometry, modality, window, name, notes, raw.is_picture)
 
 
 def image_name(path: Path) -> str:

@@ -61,6 +61,11 @@ class RawImage:
         return self.reader == "GDCMImageIO"
 
     @property
+    def is_picture(self) -> bool:
+        """True for formats of pictures, which know neither millimetres nor anatomical directions."""
+        return self.reader in ("PNGImageIO", "JPEGImageIO", "BMPImageIO", "TIFFImageIO")
+
+    @property
     def geometry(self) -> Geometry:
         """The grid of one frame."""
         k, j, i = self.voxels.shape[1:4]

@@ -211,6 +211,20 @@ def test_what_was_clipped_or_not_found_is_told(desk):
     assert report_of(report)["segments"][1] == {"name": "Air", "voxels": 0, "volume_ml": 0.0, "score": None}
 
 
+def test_a_picture_is_measured_in_pixels(desk):
+    """It has neither millimetres nor millilitres."""
+    pixels = np.random.default_rng(0).integers(0, 90, (20, 24), np.uint8)
+    pixels[5:15, 6:18] = 250
+    picture = desk.write_image("picture.png", pixels, spacing=(1.0, 1.0))
+    segments = [{"name": "Left", "prompts": [desk.box([[6, 5, 0], [17, 14, 0]])]}]
+    prompts = desk.write_prompts({"version": 1, "space": "ijk", "segments": segments})
+    report = desk.folder / "report.json"
+    assert desk.segment(image=picture, prompts=prompts, report=report, overview=desk.folder / "o.png") == 0
+    assert desk.err.splitlines()[-1] == "Left: 120 pixels"
+    assert report_of(report)["segments"][0]["voxels"] == 120
+    assert report_of(report)["segments"][0]["volume_ml"] is None
+
+
 OVERLAPPING = [[2, 1, 1], [8, 8, 4]]
 
 
