@@ -83,7 +83,7 @@ def _copy_for_file(segmentation: Any) -> Any:
             labelmaps[original] = slicer.vtkOrientedImageData()
             labelmaps[original].ShallowCopy(original)
         copy.AddSegment(_copy_segment(source, labelmaps[original]), segment_id)
-    _place(copy, list(labelmaps.values()))
+    _place_empty_segments(copy, list(labelmaps.values()))
     _require_voxels(copy)
     return copy
 
@@ -97,7 +97,7 @@ def _copy_segment(source: Any, labelmap: Any) -> Any:
     return segment
 
 
-def _place(segmentation: Any, labelmaps: list[Any]) -> None:
+def _place_empty_segments(segmentation: Any, labelmaps: list[Any]) -> None:
     """Put empty segments on the grid of the others, or Slicer would resample the others to theirs.
 
     Where all are empty, Slicer would write an image of one voxel: give it the whole image, in zeros.
@@ -141,14 +141,14 @@ def require_sound_nrrd(path: Path) -> None:
     Raises:
         InputError: it is something else, or damaged.
     """
-    head, blank_line, data = path.read_bytes().partition(b"\n\n")
+    head, blank_line, packed = path.read_bytes().partition(b"\n\n")
     try:
         if not head.startswith(b"NRRD000") or not blank_line:
             raise ValueError("no complete header")
         fields = _fields(head.decode("utf-8", errors="replace"))
         expected = _data_size(fields)
         _check_space(fields)
-        if _unpacked_size(data, fields["encoding"]) != expected:
+        if _unpacked_size(packed, fields["encoding"], expected) != expected:
             raise ValueError("the voxels are not all there")
     except KeyError as error:
         raise InputError(f"'{path.name}' is no whole segmentation file: {error.args[0]} is missing") from error
@@ -181,7 +181,7 @@ def _check_space(fields: Mapping[str, str]) -> None:
     axes = [_vector(text) for text in directions if text != "none"]
     _vector(fields["space origin"])
     if fields["space"].lower() not in _SPACES or len(directions) != int(fields["dimension"]) or len(axes) != 3:
-        raise ValueError("its place in space is not told")
+        raise ValueError("it does not say where it lies in space")
     lengths = [np.linalg.norm(axis) for axis in axes]
     if min(lengths) == 0 or abs(np.linalg.det(axes)) < _SMALLEST_CELL * prod(lengths):
         raise ValueError("its axes do not span space")
@@ -194,14 +194,20 @@ def _vector(text: str) -> NDArray[np.float64]:
     return vector
 
 
-def _unpacked_size(data: bytes, encoding: str) -> int:
+def _unpacked_size(packed: bytes, encoding: str, expected: int) -> int:
+    """The number of bytes that the voxels take when unpacked; counting ends where there are more than expected."""
     if encoding == "raw":
-        return len(data)
+        return len(packed)
     if encoding not in ("gzip", "gz"):
         raise ValueError(f"encoding {encoding} is not supported")
     unpacker, size = zlib.decompressobj(wbits=31), 0
-    for start in range(0, len(data), _CHUNK):
-        size += len(unpacker.decompress(data[start : start + _CHUNK]))
+    for start in range(0, len(packed), _CHUNK):
+        chunk = packed[start : start + _CHUNK]
+        while chunk and not unpacker.eof:
+            size += len(unpacker.decompress(chunk, _CHUNK))
+            chunk = unpacker.unconsumed_tail
+            if size > expected:
+                raise ValueError("it holds more voxels than its header says")
     if not unpacker.eof:
         raise ValueError("the voxels are not all there")
     return size

@@ -67,16 +67,16 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class AwaitingRelease:
     """The gesture was cancelled, and the button is still down."""
 
 
-State = Idle | Drawing | Spent
+State = Idle | Drawing | AwaitingRelease
 
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What follows from an event.
+    """The result of an event.
 
     Attributes:
         state: the next state.
@@ -99,8 +99,8 @@ def press(kind: ToolKind, polarity: Polarity, at: Pixel, repeated: bool = False)
 def press_again(state: Drawing, at: Pixel) -> Reaction:
     """The button goes down for the second corner: the box is finished, or forgotten where both corners are one."""
     if math.dist(state.start, at) < _CLICK_PX:
-        return Reaction(Spent())
-    return Reaction(Spent(), finished=_drawn_to(state, at))
+        return Reaction(AwaitingRelease())
+    return Reaction(AwaitingRelease(), finished=_drawn_to(state, at))
 
 
 def move(state: State, at: Pixel) -> Reaction:
@@ -117,10 +117,10 @@ def release(state: State, at: Pixel) -> Reaction:
     encloses nothing.
     """
     if not isinstance(state, Drawing):
-        return Reaction(Idle(), swallow=isinstance(state, Spent))
+        return Reaction(Idle(), swallow=isinstance(state, AwaitingRelease))
     gesture = _drawn_to(state, at)
-    whole = (*state.gesture.path, state.start, at)
-    clicked = max(math.dist(state.start, place) for place in whole) < _CLICK_PX
+    path = (*state.gesture.path, state.start, at)
+    clicked = max(math.dist(state.start, pixel) for pixel in path) < _CLICK_PX
     if clicked and state.by_corners and not state.repeated:
         return Reaction(replace(state, is_hovering=True))
     if clicked and (state.repeated or gesture.kind in ("box", "lasso")):
@@ -137,7 +137,7 @@ def cancel(state: State) -> Reaction:
     if isinstance(state, Drawing) and state.is_hovering:
         return Reaction(Idle())
     if isinstance(state, Drawing):
-        return Reaction(Spent())
+        return Reaction(AwaitingRelease())
     return Reaction(state, swallow=False)
 
 
@@ -157,7 +157,7 @@ def simplified(path: Sequence[Pixel], tolerance_px: float) -> tuple[Pixel, ...]:
     line is kept, and both sides are looked at in turn.
     """
     points = np.asarray(path, np.float64).reshape(-1, 2)
-    kept = {0, len(points) - 1}
+    corners = {0, len(points) - 1}
     stretches = [(0, len(points) - 1)]
     while stretches:
         first, last = stretches.pop()
@@ -167,9 +167,9 @@ def simplified(path: Sequence[Pixel], tolerance_px: float) -> tuple[Pixel, ...]:
         furthest = int(np.argmax(distances))
         if distances[furthest] > tolerance_px:
             middle = first + 1 + furthest
-            kept.add(middle)
+            corners.add(middle)
             stretches += [(first, middle), (middle, last)]
-    return tuple(path[n] for n in sorted(kept))
+    return tuple(path[n] for n in sorted(corners))
 
 
 def _distances_to_segment(
@@ -242,7 +242,7 @@ class ViewPlane:
 
     @cached_property
     def plane(self) -> Plane:
-        """What a prompt placed here names as its plane.
+        """The plane of a prompt that is placed here.
 
         The origin of an oblique plane is the point nearest to the middle of the volume, so that panning and zooming do
         not change it.
@@ -256,32 +256,25 @@ class ViewPlane:
         origin = middle - normal * ((middle - self.xy_to_ras[:3, 3]) @ normal)
         return ObliquePlane(as_vector(origin), as_vector(normal), as_vector(up / np.linalg.norm(up)))
 
-    def index_ijk(self, places: Sequence[Pixel]) -> NDArray[np.float64]:
+    def index_ijk(self, pixels: Sequence[Pixel]) -> NDArray[np.float64]:
         """The continuous voxel indices of pixels, (N, 3); in a view of slices, all on the slice of the first."""
-        index_ijk = self.geometry.to_ijk(_planar(places) @ self.xy_to_ras[:3].T)
+        flat = np.asarray(pixels, np.float64).reshape(-1, 2)
+        flat = np.column_stack([flat, np.zeros(len(flat)), np.ones(len(flat))])
+        index_ijk = self.geometry.to_ijk(flat @ self.xy_to_ras[:3].T)
         if self.axis is not None:
             n = AXES.index(self.axis)
             index_ijk[:, n] = index_ijk[0, n]
         borders = np.floor(index_ijk) + 0.5
         return np.where(np.abs(index_ijk - borders) < _BORDER_VOXELS, borders + _BORDER_VOXELS, index_ijk)
 
-    def positions(self, places: Sequence[Pixel]) -> tuple[Vector, ...]:
+    def positions(self, pixels: Sequence[Pixel]) -> tuple[Vector, ...]:
         """The RAS positions in mm of pixels."""
-        return tuple(as_vector(position) for position in self.geometry.to_ras(self.index_ijk(places)))
+        return tuple(as_vector(position) for position in self.geometry.to_ras(self.index_ijk(pixels)))
 
     def pixels(self, positions_ras: ArrayLike) -> NDArray[np.float64]:
-        """Where RAS positions, (N, 3) in mm, show in the view, (N, 2); seen along the view's normal."""
+        """The pixels, (N, 2), of RAS positions, (N, 3) in mm, seen along the view's normal."""
         positions = np.asarray(positions_ras, np.float64).reshape(-1, 3)
-        return (positions - self.xy_to_ras[:3, 3]) @ self._ras_to_xyz.T[:, :2]
-
-    @cached_property
-    def _ras_to_xyz(self) -> NDArray[np.float64]:
-        return np.linalg.inv(self.xy_to_ras[:3, :3])
-
-
-def _planar(places: Sequence[Pixel]) -> NDArray[np.float64]:
-    flat = np.asarray(places, np.float64).reshape(-1, 2)
-    return np.column_stack([flat, np.zeros(len(flat)), np.ones(len(flat))])
+        return (positions - self.xy_to_ras[:3, 3]) @ np.linalg.inv(self.xy_to_ras[:3, :3]).T[:, :2]
 
 
 def prompt_of(gesture: Gesture, view: ViewPlane, radius_mm: float | None = None) -> Prompt:
@@ -309,8 +302,8 @@ def prompt_of(gesture: Gesture, view: ViewPlane, radius_mm: float | None = None)
         prompt = LassoPrompt(positions, polarity, plane)
     # A box in an oblique plane is a rectangle, not a box of voxels: it is looked for like a lasso.
     oblique_box = gesture.kind == "box" and view.axis is None
-    asked = LassoPrompt(view.positions(rectangle(gesture.path))) if oblique_box else prompt
-    require_inside(asked, view.geometry)
+    outline = LassoPrompt(view.positions(rectangle(gesture.path))) if oblique_box else prompt
+    require_inside(outline, view.geometry)
     return prompt
 
 

@@ -227,45 +227,45 @@ class SegmentReader:
         after[mask.box.relative_to(region).slices] = mask.unpack()
         return change_between(before, after, region.start_kji)
 
-    def possible(self, segment_id: str, change: SegmentChange) -> SegmentChange:
+    def possible_part(self, segment_id: str, change: SegmentChange) -> SegmentChange:
         """The part of a change that is one: voxels to gain that the segment has not, and to lose that it has."""
         return SegmentChange(
-            gained=self._those(segment_id, change.gained, inside=False),
-            lost=self._those(segment_id, change.lost, inside=True),
+            gained=self._part(segment_id, change.gained, inside=False),
+            lost=self._part(segment_id, change.lost, inside=True),
         )
 
-    def made(self, segment_id: str, change: SegmentChange) -> SegmentChange:
+    def present_part(self, segment_id: str, change: SegmentChange) -> SegmentChange:
         """The part of a possible change that is there now."""
         return SegmentChange(
-            gained=self._those(segment_id, change.gained, inside=True),
-            lost=self._those(segment_id, change.lost, inside=False),
+            gained=self._part(segment_id, change.gained, inside=True),
+            lost=self._part(segment_id, change.lost, inside=False),
         )
 
-    def _those(self, segment_id: str, mask: PackedMask, inside: bool) -> PackedMask:
+    def _part(self, segment_id: str, mask: PackedMask, inside: bool) -> PackedMask:
         """The voxels of a mask that are inside the segment, or outside; the mask itself if all of them are."""
         if mask.box.is_empty:
             return mask
         voxels = np.frombuffer(mask.bits, np.uint8)
         segment = np.packbits(self.read_mask(segment_id, mask.box))
-        kept = voxels & segment if inside else voxels & ~segment
-        if np.array_equal(kept, voxels):
+        part = voxels & segment if inside else voxels & ~segment
+        if np.array_equal(part, voxels):
             return mask
-        loose = PackedMask(mask.box, kept.tobytes())
+        loose = PackedMask(mask.box, part.tobytes())
         return pack_mask(loose.unpack(), mask.box.start_kji)
 
     def without(self, mask: PackedMask, segment_ids: Iterable[str]) -> PackedMask:
         """The mask without the voxels of those segments; the mask itself if they have none of them."""
         voxels, has_changed = None, False
         for box, labels, ids in self._layers(segment_ids, mask.box):
-            taken = np.any([labels == value for value in ids], axis=0)
-            if taken.any():
+            protected = np.any([labels == value for value in ids], axis=0)
+            if protected.any():
                 voxels = mask.unpack() if voxels is None else voxels
                 part = voxels[box.relative_to(mask.box).slices]
-                has_changed |= bool((part & taken).any())
-                part &= ~taken
+                has_changed |= bool((part & protected).any())
+                part &= ~protected
         return mask if voxels is None or not has_changed else pack_mask(voxels, mask.box.start_kji)
 
-    def taken(self, mask: PackedMask, segment_ids: Iterable[str]) -> dict[str, SegmentChange]:
+    def losses(self, mask: PackedMask, segment_ids: Iterable[str]) -> dict[str, SegmentChange]:
         """The voxels that each of those segments loses if the mask takes them; segments that lose none are left out."""
         voxels, changes = mask.unpack(), {}
         for box, labels, ids in self._layers(segment_ids, mask.box):

@@ -10,7 +10,7 @@ import vtk
 from ..imaging.geometry import Geometry
 from ..prompts.kinds import Prompt
 from .prompt_nodes import (
-    Place,
+    PromptOwner,
     add_prompt_node,
     can_show,
     draw,
@@ -100,17 +100,17 @@ class PromptPictures:
     """
 
     def __init__(
-        self, segmentation_node: Any, geometry: Geometry, on_moved: Callable[[Place, Prompt | None], None]
+        self, segmentation_node: Any, geometry: Geometry, on_moved: Callable[[PromptOwner, Prompt | None], None]
     ) -> None:
         self._scene = segmentation_node.GetScene()
         self._segmentation_node = segmentation_node
         self._geometry = geometry
         self._on_moved = on_moved
-        self._nodes: dict[Place, Any] = {}
-        self._prompts: dict[Place, Prompt] = {}
-        self._observers: dict[Place, Observers] = {}
-        self._dragged: set[Place] = set()
-        self._moved: set[Place] = set()  # by others, and not drawn anew since
+        self._nodes: dict[PromptOwner, Any] = {}
+        self._prompts: dict[PromptOwner, Prompt] = {}
+        self._observers: dict[PromptOwner, Observers] = {}
+        self._dragged: set[PromptOwner] = set()
+        self._moved: set[PromptOwner] = set()  # by others, and not drawn anew since
         self._drawn: dict[str, tuple[KeptPrompt, ...]] = {}  # as they are drawn, unless others moved or removed some
         self._shown: Collection[str] | None = None
         self._is_drawing = False
@@ -125,7 +125,7 @@ class PromptPictures:
         self._geometry = geometry
 
     @property
-    def nodes(self) -> dict[Place, Any]:
+    def nodes(self) -> dict[PromptOwner, Any]:
         """The markups nodes, by what they stand for."""
         return dict(self._nodes)
 
@@ -138,7 +138,7 @@ class PromptPictures:
                 self._remove_others(segment_id, {one.key for one in record.prompts})
             for number, one in enumerate(record.prompts[same:], start=same + 1):
                 name = node_name(segment_name, number, one.prompt)
-                self._draw_prompt(Place(segment_id, one.key), one.prompt, name)
+                self._draw_prompt(PromptOwner(segment_id, one.key), one.prompt, name)
         self._drawn[segment_id] = record.prompts
 
     def show(self, segment_ids: Collection[str] | None) -> None:
@@ -147,7 +147,7 @@ class PromptPictures:
         for place, node in self._nodes.items():
             node.SetDisplayVisibility(self._is_shown(place))
 
-    def forget(self, node: Any) -> Place | None:
+    def forget(self, node: Any) -> PromptOwner | None:
         """Watch a node no more that was removed from the scene; its place, if it was one of these."""
         place = next((place for place, kept in self._nodes.items() if kept is node), None)
         if place is not None:
@@ -181,7 +181,7 @@ class PromptPictures:
         for place in places:
             self._remove(place)
 
-    def _draw_prompt(self, place: Place, prompt: Prompt, name: str) -> None:
+    def _draw_prompt(self, place: PromptOwner, prompt: Prompt, name: str) -> None:
         if self._prompts.get(place) == prompt and place not in self._moved:
             return
         self._moved.discard(place)
@@ -203,10 +203,10 @@ class PromptPictures:
             style_node(node, prompt)
         self._prompts[place] = prompt
 
-    def _is_shown(self, place: Place) -> bool:
+    def _is_shown(self, place: PromptOwner) -> bool:
         return self._shown is None or place.segment_id in self._shown
 
-    def _adopt(self, place: Place, node: Any) -> None:
+    def _adopt(self, place: PromptOwner, node: Any) -> None:
         """Watch a node. A drag with the mouse reports every step; only where it ends counts."""
         self._nodes[place] = node
         observers = self._observers[place] = Observers()
@@ -216,14 +216,14 @@ class PromptPictures:
         for event in (markups.PointModifiedEvent, markups.PointRemovedEvent, markups.PointPositionUndefinedEvent):
             observers.add(node, event, self._points_changed, place)
 
-    def _drag_started(self, place: Place) -> None:
+    def _drag_started(self, place: PromptOwner) -> None:
         self._dragged.add(place)
 
-    def _drag_ended(self, place: Place) -> None:
+    def _drag_ended(self, place: PromptOwner) -> None:
         self._dragged.discard(place)
         self._points_changed(place)
 
-    def _points_changed(self, place: Place) -> None:
+    def _points_changed(self, place: PromptOwner) -> None:
         node, prompt = self._nodes.get(place), self._prompts.get(place)
         if self._is_drawing or place in self._dragged or node is None or prompt is None:
             return
@@ -236,13 +236,13 @@ class PromptPictures:
             self._drawn.pop(place.segment_id, None)
             self._on_moved(place, moved_prompt(prompt, points, self._geometry))
 
-    def _remove(self, place: Place) -> None:
+    def _remove(self, place: PromptOwner) -> None:
         node = self._nodes[place]
         self._release(place)
         take_from_folder(self._scene, node)
         remove_node(node)
 
-    def _release(self, place: Place) -> None:
+    def _release(self, place: PromptOwner) -> None:
         del self._nodes[place]
         self._drawn.pop(place.segment_id, None)
         self._prompts.pop(place, None)

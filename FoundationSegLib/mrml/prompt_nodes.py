@@ -22,8 +22,7 @@ from ..prompts.kinds import (
     ScribblePrompt,
     prompt_kind,
 )
-
-Colour = tuple[float, float, float]
+from .segment_tags import Colour
 
 # Bright on grey images, and apart in lightness for those who see no difference between red and green.
 COLOURS: Mapping[Polarity, Colour] = {Polarity.POSITIVE: (0.35, 1.0, 0.45), Polarity.NEGATIVE: (1.0, 0.3, 0.2)}
@@ -70,7 +69,7 @@ _ORTHOGONAL = 1e-6
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Shape:
-    """What is drawn for a prompt.
+    """The drawing of a prompt.
 
     Attributes:
         kind: a point; an open or a closed line; or a block, whose points are its eight corners, i fastest.
@@ -160,8 +159,8 @@ def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry)
     if shift is not None:
         corners = [as_vector(np.asarray(corner) + shift) for corner in prompt.corners]
         return replace(prompt, corners=(corners[0], corners[1]))
-    one, other = (geometry.to_ijk(place) for place in _opposite_ends(shape, new))
-    low, high = np.minimum(one, other) + 0.5, np.maximum(one, other) - 0.5
+    ends = geometry.to_ijk(_opposite_ends(shape, new))
+    low, high = ends.min(axis=0) + 0.5, ends.max(axis=0) - 0.5
     voxels = np.array([round_index(low), np.maximum(round_index(low), round_index(high))])
     if flat is not None:
         n = AXES.index(flat)
@@ -193,7 +192,7 @@ def _opposite_ends(shape: Shape, new: Points) -> tuple[Points, Points]:
 
 
 def _shift(old: Points, new: Points) -> Points | None:
-    """By how much all points were moved, if it is the same for all."""
+    """The vector by which all points were moved; None where they were not moved alike."""
     if old.shape != new.shape:
         return None
     mean = (new - old).mean(axis=0)
@@ -203,9 +202,9 @@ def _shift(old: Points, new: Points) -> Points | None:
 def _onto_slice(points: Points, reference: Points, axis: Axis, geometry: Geometry) -> Points:
     """The points, those off the slice of a reference put onto it along the axis; the others stay bit for bit."""
     n = AXES.index(axis)
-    index_ijk, wanted = geometry.to_ijk(points), geometry.to_ijk(reference)[n]
-    off = round_index(index_ijk[:, n]) != round_index(wanted)
-    index_ijk[off, n] = wanted
+    index_ijk, index = geometry.to_ijk(points), geometry.to_ijk(reference)[n]
+    off = round_index(index_ijk[:, n]) != round_index(index)
+    index_ijk[off, n] = index
     return np.where(off[:, None], geometry.to_ras(index_ijk), points)
 
 
@@ -275,20 +274,20 @@ _CLASSES: Mapping[ShapeKind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a prompt belongs: the id of its segment, and its key there."""
+class PromptOwner:
+    """The owner of a prompt: the id of its segment, and the prompt's key there."""
 
     segment_id: str
     key: str
 
 
-def add_prompt_node(segmentation_node: Any, place: Place, prompt: Prompt, shape: Shape, name: str) -> Any:
+def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: Prompt, shape: Shape, name: str) -> Any:
     """A new markups node in the scene of a segmentation, under its parent transform."""
     scene = segmentation_node.GetScene()
     node = getattr(slicer, _CLASSES[shape.kind])()
     node.SetName(scene.GenerateUniqueName(name))
-    node.SetAttribute(SEGMENT_ATTRIBUTE, place.segment_id)
-    node.SetAttribute(PROMPT_ATTRIBUTE, place.key)
+    node.SetAttribute(SEGMENT_ATTRIBUTE, owner.segment_id)
+    node.SetAttribute(PROMPT_ATTRIBUTE, owner.key)
     if shape.kind in ("curve", "loop"):
         node.SetCurveTypeToLinear()
     scene.AddNode(node)
@@ -301,7 +300,7 @@ def add_prompt_node(segmentation_node: Any, place: Place, prompt: Prompt, shape:
 
 
 def node_name(segment_name: str, number: int, prompt: Prompt) -> str:
-    """What a new node is called; nobody looks at it later, so users may rename it."""
+    """The name of a new node; nothing depends on it later, so users may rename it."""
     sign = " (negative)" if prompt.polarity is Polarity.NEGATIVE else ""
     return f"{segment_name} - {number} {prompt_kind(prompt)}{sign}"
 
@@ -329,29 +328,32 @@ def drawn_points(node: Any, shape: Shape) -> Points:
     """
     if shape.kind == "block":
         return _block_points(node, is_mirrored=_handedness(shape.points) < 0)
-    defined = (n for n in range(node.GetNumberOfControlPoints()) if _is_defined(node, n))
-    points = [node.GetNthControlPointPosition(n) for n in defined]
+    points = [
+        node.GetNthControlPointPosition(n)
+        for n in range(node.GetNumberOfControlPoints())
+        if node.GetNthControlPointPositionStatus(n) == slicer.vtkMRMLMarkupsNode.PositionDefined
+    ]
     return np.array(points, np.float64).reshape(-1, 3)
 
 
-def prompt_nodes(segmentation_node: Any) -> Iterator[tuple[Place, Any]]:
+def prompt_nodes(segmentation_node: Any) -> Iterator[tuple[PromptOwner, Any]]:
     """The nodes that stand for prompts of a segmentation, in the order of the scene; a copy that a user made, too."""
     scene, segmentation_id = segmentation_node.GetScene(), segmentation_node.GetID()
     nodes = scene.GetNodesByClass("vtkMRMLMarkupsNode")
     nodes.UnRegister(None)  # as slicer.util.getNodesByClass does: the collection is handed over
     for n in range(nodes.GetNumberOfItems()):
         node = nodes.GetItemAsObject(n)
-        place = place_of(node)
-        if place is not None and node.GetNodeReferenceID(SEGMENTATION_ROLE) == segmentation_id:
-            yield place, node
+        owner = owner_of(node)
+        if owner is not None and node.GetNodeReferenceID(SEGMENTATION_ROLE) == segmentation_id:
+            yield owner, node
 
 
-def place_of(node: Any) -> Place | None:
-    """Which prompt a node stands for; None for one that is not ours."""
+def owner_of(node: Any) -> PromptOwner | None:
+    """The prompt that a node stands for; None for one that is not ours."""
     if not node.IsA("vtkMRMLMarkupsNode"):
         return None
     segment_id, key = node.GetAttribute(SEGMENT_ATTRIBUTE), node.GetAttribute(PROMPT_ATTRIBUTE)
-    return Place(segment_id, key) if segment_id and key else None
+    return PromptOwner(segment_id, key) if segment_id and key else None
 
 
 def release_node(node: Any) -> None:
@@ -359,10 +361,6 @@ def release_node(node: Any) -> None:
     node.RemoveAttribute(SEGMENT_ATTRIBUTE)
     node.RemoveAttribute(PROMPT_ATTRIBUTE)
     node.RemoveNodeReferenceIDs(SEGMENTATION_ROLE)
-
-
-def _is_defined(node: Any, n: int) -> bool:
-    return node.GetNthControlPointPositionStatus(n) == slicer.vtkMRMLMarkupsNode.PositionDefined
 
 
 def _place_points(node: Any, points: Points) -> None:

@@ -61,18 +61,18 @@ def hide_other_images(volume_node: Any, segmentation_node: Any = None) -> None:
     """
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", volume_node.GetScene()):
         is_shown = node is segmentation_node or belongs_to(node, volume_node)
-        for one in _pictures(node):
-            _show_again(one) if is_shown else _hide(one)
+        for drawn_node in _drawn_nodes(node):
+            _show_again(drawn_node) if is_shown else _hide(drawn_node)
 
 
 def show_all_images(scene: Any) -> None:
     """Show again what :func:`hide_other_images` has hidden."""
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
-        for one in _pictures(node):
-            _show_again(one)
+        for drawn_node in _drawn_nodes(node):
+            _show_again(drawn_node)
 
 
-def _pictures(segmentation_node: Any) -> Iterator[Any]:
+def _drawn_nodes(segmentation_node: Any) -> Iterator[Any]:
     """A segmentation and the markups of its prompts."""
     yield segmentation_node
     for _, node in prompt_nodes(segmentation_node):

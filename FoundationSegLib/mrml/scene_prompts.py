@@ -25,7 +25,7 @@ from ..prompts.kinds import Prompt
 from .alignment import Alignment
 from .labelmaps import SegmentReader
 from .prompt_markups import PromptPictures
-from .prompt_nodes import Place, place_of
+from .prompt_nodes import PromptOwner, owner_of
 from .prompt_records import PromptRecord, RecordTags, record_text, recorded_geometry, transformed_record
 from .scene import Observers
 from .volumes import share_parent_transform
@@ -108,7 +108,7 @@ class ScenePrompts:
 
     def node(self, segment_id: str, key: str) -> Any:
         """The markups node of a prompt, or None."""
-        return self._pictures.nodes.get(Place(segment_id, key))
+        return self._pictures.nodes.get(PromptOwner(segment_id, key))
 
     def show(self, segment_ids: Collection[str] | None = None) -> None:
         """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all."""
@@ -119,7 +119,7 @@ class ScenePrompts:
         self._observers.remove()
         self._pictures.stop()
 
-    def _changed(self, place: Place, prompt: Prompt | None) -> None:
+    def _changed(self, place: PromptOwner, prompt: Prompt | None) -> None:
         """A user moved or removed a markup."""
         before = self.record(place.segment_id)
         self.set_record(place.segment_id, before.changed(place.key, prompt))
@@ -132,7 +132,7 @@ class ScenePrompts:
             self.stop()
             return
         place = self._pictures.forget(node)
-        if place is not None and place_of(node) == place and self._segment(place.segment_id) is not None:
+        if place is not None and owner_of(node) == place and self._segment(place.segment_id) is not None:
             self._changed(place, None)
 
     def _read_segments(self) -> None:

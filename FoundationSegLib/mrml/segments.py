@@ -228,7 +228,7 @@ class SegmentWriter(SegmentReader):
             change = editable(change, segment_id, self._node, self._volume_node, masking_node)
         keeping, losing = self._others(segment_id, policy)
         gained = self.without(change.gained, keeping)
-        return self._carry_out(self.taken(gained, losing) | {segment_id: SegmentChange(gained, change.lost)})
+        return self._carry_out(self.losses(gained, losing) | {segment_id: SegmentChange(gained, change.lost)})
 
     def apply(self, edit: Edit) -> Edit:
         """Undo or redo: make exactly the changes of an edit, whatever is locked or in the way.
@@ -241,7 +241,7 @@ class SegmentWriter(SegmentReader):
             GeometryError: a box reaches out of the volume, or a segment lies on another grid; nothing is written then.
         """
         self.require_readable()
-        return self._carry_out({key: self.possible(key, change) for key, change in edit.changes.items()})
+        return self._carry_out({key: self.possible_part(key, change) for key, change in edit.changes.items()})
 
     def apply_known(self, edit: Edit) -> Edit:
         """:meth:`apply` for those who know that the segments are as the edit needs them."""
@@ -265,8 +265,8 @@ class SegmentWriter(SegmentReader):
             self._modify(segment_id, change.lost, self._logic.ModificationModeRemove)
         for segment_id, change in possible.items():
             self._modify(segment_id, change.gained, self._logic.ModificationModeAdd)
-        made = {key: self.made(key, change) for key, change in possible.items()}
-        edit = Edit({segment_id: change for segment_id, change in made.items() if not change.is_empty})
+        present = {key: self.present_part(key, change) for key, change in possible.items()}
+        edit = Edit({segment_id: change for segment_id, change in present.items() if not change.is_empty})
         if not edit.changes and any(not change.is_empty for change in possible.values()):
             raise InputError("Slicer did not write the segment: see its error log, or start a new segmentation")
         return edit

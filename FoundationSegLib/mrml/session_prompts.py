@@ -31,7 +31,7 @@ from ..session.steps import (
     step_to_document,
     steps_to_document,
 )
-from .prompt_nodes import Place
+from .prompt_nodes import PromptOwner
 from .prompt_records import KeptPrompt, PrefixMemo, PromptRecord, grid_setting, recorded_geometry, to_text
 from .scene_prompts import ScenePrompts
 from .session_store import SceneStore
@@ -84,7 +84,7 @@ class SessionPrompts:
     ) -> None:
         self._on_error = on_error or (lambda error: None)
         self._session: Session | None = None
-        self._being_told: Place | None = None
+        self._being_told: PromptOwner | None = None
         self._texts: dict[str, _Texts] = {}
         self.scene = ScenePrompts(segmentation_node, volume_node, self._changed, self._on_error, self._image_moved)
         self._grid = grid_setting(self.scene.geometry)
@@ -186,7 +186,7 @@ class SessionPrompts:
         if session is None or session.is_gone:
             return
         segment = SegmentSession(session, segment_id)
-        self._being_told = Place(segment_id, key)  # should the session meet the segment only now: as it was before
+        self._being_told = PromptOwner(segment_id, key)  # if the session meets it only now: as before
         try:
             if prompt is not None:
                 segment.move(key, prompt)

@@ -65,14 +65,14 @@ class SliceView:
 
     def shows(self, volume_node: Any) -> bool:
         """True where the volume is in the background, or in a foreground that is not fully transparent."""
-        shown, volume_id = self.composite_node, volume_node.GetID()
+        composite, volume_id = self.composite_node, volume_node.GetID()
         if volume_id is None:
             return False
-        in_front = shown.GetForegroundVolumeID() == volume_id and shown.GetForegroundOpacity() > 0
-        return in_front or shown.GetBackgroundVolumeID() == volume_id
+        in_front = composite.GetForegroundVolumeID() == volume_id and composite.GetForegroundOpacity() > 0
+        return in_front or composite.GetBackgroundVolumeID() == volume_id
 
     def plane(self, volume_node: Any) -> ViewPlane:
-        """Where the view cuts the volume, in the volume's own RAS, before its parent transforms.
+        """The plane in which the view cuts the volume, in the volume's own RAS, before its parent transforms.
 
         Raises:
             InputError: the volume holds no image.
@@ -155,8 +155,8 @@ class Preview:
         """Draw these lines, in pixels of the renderer, instead of the ones before."""
         points, cells = vtk.vtkPoints(), vtk.vtkCellArray()
         for line in lines:
-            places = [points.InsertNextPoint(float(x), float(y), 0.0) for x, y in line]
-            for start, end in pairwise(places):
+            numbers = [points.InsertNextPoint(float(x), float(y), 0.0) for x, y in line]
+            for start, end in pairwise(numbers):
                 cells.InsertNextCell(2)
                 cells.InsertCellPoint(start)
                 cells.InsertCellPoint(end)
@@ -219,7 +219,7 @@ class SliceTool:
 
     @property
     def kind(self) -> ToolKind:
-        """What the mouse draws; setting it cancels a gesture under way."""
+        """The kind of prompt that the mouse draws; setting it cancels a gesture under way."""
         return self._kind
 
     @kind.setter
@@ -250,13 +250,13 @@ class SliceTool:
             view.cancel()
 
     def polarity_for(self, ctrl: bool) -> Polarity:
-        """What a press means now."""
+        """The polarity of a prompt that a press begins now."""
         if not ctrl:
             return self.polarity
         return Polarity.POSITIVE if self.polarity is Polarity.NEGATIVE else Polarity.NEGATIVE
 
     def plane_of(self, view: SliceView) -> ViewPlane | None:
-        """Where a view cuts the volume; None where the tool does not act.
+        """The plane in which a view cuts the volume; None where the tool does not act.
 
         Raises:
             InputError: the volume has lost its image.
@@ -329,7 +329,7 @@ class _ListeningView:
         interactor, state = self._view.interactor, self._state
         has_modifier = bool(interactor.GetShiftKey() or interactor.GetAltKey())
         if self._is_drawing() and isinstance(state, Drawing) and state.is_hovering and not has_modifier:
-            return self._apply(press_again(state, self._place()))
+            return self._apply(press_again(state, self._pixel()))
         self._tool.cancel()  # in all views: a first corner may wait in another one
         self._state = Idle()
         if has_modifier:
@@ -343,17 +343,17 @@ class _ListeningView:
         if self._plane is None or self._renderer is None:
             return False
         polarity = self._tool.polarity_for(bool(interactor.GetControlKey()))
-        return self._apply(press(self._tool.kind, polarity, self._place(), repeated))
+        return self._apply(press(self._tool.kind, polarity, self._pixel(), repeated))
 
     def _moved(self) -> bool:
         if not self._is_drawing():
             return False
-        return self._apply(move(self._state, self._place()))
+        return self._apply(move(self._state, self._pixel()))
 
     def _released(self) -> bool:
         if not self._is_drawing():
             return self._apply(release(self._state, (0.0, 0.0)))
-        return self._apply(release(self._state, self._place()))
+        return self._apply(release(self._state, self._pixel()))
 
     def _key_pressed(self) -> bool:
         return self._view.interactor.GetKeySym() == "Escape" and self._apply(cancel(self._state))
@@ -374,7 +374,7 @@ class _ListeningView:
             self.cancel()
         return isinstance(self._state, Drawing)
 
-    def _place(self) -> Pixel:
+    def _pixel(self) -> Pixel:
         """The mouse in pixels of the view, whose renderer may begin elsewhere than the window."""
         x, y = self._view.interactor.GetEventPosition()
         left, bottom = self._renderer.GetOrigin()

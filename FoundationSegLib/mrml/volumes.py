@@ -62,7 +62,7 @@ def volume_from_node(volume_node: Any) -> Volume:
 
 
 class NodeImage:
-    """The image of a volume node as it is now. See :class:`FoundationSegLib.session.segment_store.ImageSource`.
+    """The image of a volume node as it is now, for a session (:class:`~.session.segment_store.ImageSource`).
 
     Who writes into Slicer's memory says so (`slicer.util.arrayFromVolumeModified`), or Slicer does not show it either.
     """
@@ -71,16 +71,16 @@ class NodeImage:
         self._node = volume_node
 
     def stamp(self) -> Hashable:
-        """See :meth:`ImageSource.stamp`."""
+        """A value that differs after each change of voxels or grid."""
         image = self._node.GetImageData()
         scalars = image.GetPointData().GetScalars() if image is not None else None
         matrix = vtk.vtkMatrix4x4()
         self._node.GetIJKToRASMatrix(matrix)
-        where = scalars.GetAddressAsString("") if scalars is not None else ""
-        return where, image and image.GetMTime(), scalars and scalars.GetMTime(), matrix.GetData()
+        address = scalars.GetAddressAsString("") if scalars is not None else ""
+        return address, image and image.GetMTime(), scalars and scalars.GetMTime(), matrix.GetData()
 
     def read(self) -> Volume:
-        """See :meth:`ImageSource.read`."""
+        """The image now; raises as :func:`volume_from_node`."""
         return volume_from_node(self._node)
 
 
@@ -92,7 +92,10 @@ def add_volume_node(scene: Any, volume: Volume, name: str | None = None) -> Any:
     Raises:
         InputError: no type that Slicer knows holds every value exactly; no node is left behind.
     """
-    image = _image_from_array(_storable(volume.array_kji), volume.is_colour)
+    array, image = _storable(volume.array_kji), vtk.vtkImageData()
+    image.SetDimensions(*array.shape[2::-1])
+    flat = array.reshape(-1, 3) if volume.is_colour else array.reshape(-1)
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(flat, deep=True))
     node = slicer.vtkMRMLVectorVolumeNode() if volume.is_colour else slicer.vtkMRMLScalarVolumeNode()
     node.SetName(name or volume.name or "Volume")
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.geometry.ijk_to_ras))
@@ -103,7 +106,8 @@ def add_volume_node(scene: Any, volume: Volume, name: str | None = None) -> Any:
     scene.AddNode(node)
     node.CreateDefaultDisplayNodes()
     if volume.window_level:
-        _show(node.GetDisplayNode(), *volume.window_level)
+        node.GetDisplayNode().AutoWindowLevelOff()
+        node.GetDisplayNode().SetWindowLevel(*volume.window_level)
     # The image comes last: without a window to show it in, Slicer looks for one, which takes a second for 157 MB.
     node.SetAndObserveImageData(image)
     return node
@@ -173,7 +177,7 @@ def _modality(volume_node: Any) -> str | None:
 
 
 def _modality_of_series(volume_node: Any) -> str | None:
-    """What Slicer's DICOM import wrote into the subject hierarchy, if there is one; none is made."""
+    """The modality that Slicer's DICOM import wrote into the subject hierarchy, if there is one; none is made."""
     scene = volume_node.GetScene()
     hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene else None
     item = hierarchy.GetItemByDataNode(volume_node) if hierarchy else 0
@@ -194,31 +198,14 @@ def _window_level(volume_node: Any) -> tuple[float, float] | None:
     return display.GetWindow(), display.GetLevel()
 
 
-def _show(display_node: Any, window: float, level: float) -> None:
-    display_node.AutoWindowLevelOff()
-    display_node.SetWindowLevel(window, level)
-
-
-def _image_from_array(array: NDArray[np.generic], is_colour: bool) -> Any:
-    image = vtk.vtkImageData()
-    image.SetDimensions(*array.shape[2::-1])
-    flat = array.reshape(-1, 3) if is_colour else array.reshape(-1)
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(flat, deep=True))
-    return image
-
-
 def _storable(array: NDArray[np.generic]) -> NDArray[np.generic]:
     """The same values, C-ordered, native, in the first type of Slicer's that holds them all exactly."""
     native = array.dtype.newbyteorder("=")
-    candidates = [native] if native.str[1:] in _STORABLE else _wider(native)
-    for dtype in candidates:
+    wider = ("i4", "u4", "f8") if native.kind in "iu" else ("f4", "f8")
+    for dtype in [native] if native.str[1:] in _STORABLE else map(np.dtype, wider):
         if dtype == native or _fits(array, dtype):
             return np.ascontiguousarray(array, dtype)
     raise InputError(f"voxels of type {array.dtype} hold values that Slicer cannot store exactly")
-
-
-def _wider(dtype: np.dtype) -> list[np.dtype]:
-    return [np.dtype(name) for name in (("i4", "u4", "f8") if dtype.kind in "iu" else ("f4", "f8"))]
 
 
 def _fits(array: NDArray[np.generic], dtype: np.dtype) -> bool:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.mrml.gestures import (
     TOOL_KINDS,
+    AwaitingRelease,
     Drawing,
     Idle,
-    Spent,
     cancel,
     move,
     press,
@@ -111,7 +111,7 @@ def test_what_comes_without_a_press_is_left_alone(kind):
 @pytest.mark.parametrize("kind", TOOL_KINDS)
 def test_after_a_cancel_the_release_is_swallowed_and_moves_are_not(kind):
     state = cancel(press(kind, Polarity.POSITIVE, (5.0, 5.0)).state).state
-    assert state == Spent()
+    assert state == AwaitingRelease()
     assert not move(state, (9.0, 9.0)).swallow
     ended = release(state, (50.0, 50.0))
     assert (ended.state, ended.finished, ended.swallow) == (Idle(), None, True)

@@ -187,12 +187,12 @@ def test_subtracting_and_taking(reader, stripes):
     first, second, third = stripes
     rest = reader.without(pack_mask(mask), [first, third])
     assert np.array_equal(rest.expand(mask.shape), mask & ~stripes[first] & ~stripes[third])
-    taken = reader.taken(pack_mask(mask), [first, second])
+    taken = reader.losses(pack_mask(mask), [first, second])
     assert set(taken) == {first, second}
     for segment_id, change in taken.items():
         assert change.gained == EMPTY_MASK
         assert np.array_equal(change.lost.expand(mask.shape), mask & stripes[segment_id])
-    assert reader.taken(EMPTY_MASK, stripes) == {}
+    assert reader.losses(EMPTY_MASK, stripes) == {}
     assert reader.without(pack_mask(mask), []) == pack_mask(mask)
 
 

@@ -8,7 +8,7 @@ import vtk
 
 from FoundationSegLib.errors import GeometryError, PromptError
 from FoundationSegLib.imaging.geometry import Geometry
-from FoundationSegLib.mrml.prompt_nodes import COLOURS, place_of
+from FoundationSegLib.mrml.prompt_nodes import COLOURS, owner_of
 from FoundationSegLib.mrml.prompt_records import RECORD_TAG, KeptPrompt, PromptRecord, read_record
 from FoundationSegLib.mrml.segment_tags import write_tag
 from FoundationSegLib.prompts.kinds import (
@@ -54,7 +54,7 @@ def watched(watch, liver, segmentation_node, volume_node):
 
 
 def nodes_in(scene):
-    return [node for node in slicer.util.getNodesByClass("vtkMRMLMarkupsNode", scene) if place_of(node)]
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLMarkupsNode", scene) if owner_of(node)]
 
 
 def names_in(hierarchy):
@@ -205,7 +205,7 @@ def test_a_deleted_segment_takes_its_prompts_along(scene, watched, segmentation_
     other = writer.add_segment("Spleen")
     watched.prompts.set_record(other, PromptRecord((KeptPrompt("p0", POINT),)))
     segmentation_node.GetSegmentation().RemoveSegment(liver)
-    assert [place_of(node).segment_id for node in nodes_in(scene)] == [other]
+    assert [owner_of(node).segment_id for node in nodes_in(scene)] == [other]
     assert watched.prompts.segment_ids == (other,) and not watched.changes
     watched.prompts.set_record(liver, RECORD)
     assert len(nodes_in(scene)) == 1

@@ -63,8 +63,8 @@ class SlicePanel:
         self._logic.FitSliceToBackground()
         # Before the overlay: what is translucent replaces whatever is drawn later, instead of blending with it.
         renderer.AddViewProp(image_actor(self._logic))
-        manager = slicer.vtkMRMLSegmentationsDisplayableManager2D()
-        self._overlay = show_with(stage, renderer, self._logic.GetSliceNode(), manager)
+        segments_2d = slicer.vtkMRMLSegmentationsDisplayableManager2D()
+        self._overlay = show_with(stage, renderer, self._logic.GetSliceNode(), segments_2d)
 
     @property
     def slice_to_ras(self) -> NDArray[np.float64]:

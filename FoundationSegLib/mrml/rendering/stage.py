@@ -170,9 +170,9 @@ def show_with(stage: Stage, renderer: Any, view_node: Any, *managers: Any) -> An
     """
     group = slicer.vtkMRMLDisplayableManagerGroup()
     group.SetRenderer(renderer)
-    for manager in managers:
-        manager.SetMRMLApplicationLogic(stage.application_logic)
-        group.AddDisplayableManager(manager)
+    for displayable in managers:
+        displayable.SetMRMLApplicationLogic(stage.application_logic)
+        group.AddDisplayableManager(displayable)
     group.SetMRMLDisplayableNode(view_node)
     return group
 
@@ -204,9 +204,9 @@ def _copy_volume(scene: Any, source: Any, low: float | None, high: float | None)
 
 def _add_volume_display(scene: Any, source: Any, colour: bool, low: float | None, high: float | None) -> Any:
     display = slicer.vtkMRMLVectorVolumeDisplayNode() if colour else slicer.vtkMRMLScalarVolumeDisplayNode()
-    shown = source.GetScalarVolumeDisplayNode()
-    if shown is not None and not shown.GetAutoWindowLevel():
-        display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
+    original = source.GetScalarVolumeDisplayNode()
+    if original is not None and not original.GetAutoWindowLevel():
+        display.SetWindowLevel(original.GetWindow(), original.GetLevel())
         display.AutoWindowLevelOff()
     if low is not None and high is not None:
         display.SetWindowLevelMinMax(low, high)
