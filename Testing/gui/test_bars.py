@@ -13,7 +13,7 @@ HEAVY = {"torch", "transformers", "huggingface_hub", "timm", "monai", "open_clip
 SCRIPT = """
 import json, sys, tempfile, time
 from pathlib import Path
-from Testing.gui.desk import Desk
+from Testing.slicer_standin.desk import Desk
 from Testing.gui.test_module import MODULE
 
 desk = Desk(Path(tempfile.mkdtemp(dir=sys.argv[1])), main_window=False, testing=True)

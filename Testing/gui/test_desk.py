@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PySide6 import QtGui
 
-from Testing.gui.dialogs import choose_file, enter, pick, press, use
-from Testing.gui.problems import QtWarning, UnexpectedDialog
 from Testing.mrml.slice_rig import UsedTool, add_volume
+from Testing.slicer_standin.dialogs import choose_file, enter, pick, press, use
+from Testing.slicer_standin.problems import QtWarning, UnexpectedDialog
 
 
 def kinds(problems):

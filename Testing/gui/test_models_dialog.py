@@ -5,8 +5,8 @@ import pytest
 from FoundationSegLib.catalog.catalogue import has_adapter, read_catalogue
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.installation import readiness
-from Testing.gui.dialogs import choose_file, press
 from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE
+from Testing.slicer_standin.dialogs import choose_file, press
 from Testing.unit.hub.hub_cases import content_of
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import slicer
 
-from Testing.gui.dialogs import choose_file
+from Testing.slicer_standin.dialogs import choose_file
 
 
 def test_opening_starts_nothing(at_panel):

@@ -2,11 +2,13 @@
 
 import pytest
 
-from Testing.gui.manners import LINES, STRICTER, names, outcome
-from Testing.gui.problems import NotModelled
-from Testing.gui.standin import Standin, standin
-from Testing.gui.stories_all import STORIES
-from Testing.gui.stories_widgets import slots_get_the_arguments_they_can_take
+from Testing.slicer_standin import stories_panel, stories_widgets
+from Testing.slicer_standin.manners import LINES, STRICTER, names, outcome
+from Testing.slicer_standin.problems import NotModelled
+from Testing.slicer_standin.standin import Standin, standin
+from Testing.slicer_standin.stories import STORIES
+
+_TELLERS = (stories_panel, stories_widgets)  # importing them registers their stories
 
 
 @pytest.mark.parametrize("topic", LINES)
@@ -21,7 +23,7 @@ def test_what_widgets_tell(desk, story, wanted):
     for number, (found, expected) in enumerate(zip(story(), wanted, strict=True)):
         assert found == expected, f"step {number}"
     missing = [problem for problem in desk.take_problems() if "missing 1 required positional argument" in str(problem)]
-    assert len(missing) == (1 if story is slots_get_the_arguments_they_can_take else 0)
+    assert len(missing) == (1 if story is stories_widgets.slots_get_the_arguments_they_can_take else 0)
 
 
 @pytest.mark.parametrize("before, line, _", STRICTER, ids=[line for _, line, _ in STRICTER])

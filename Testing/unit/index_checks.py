@@ -39,7 +39,7 @@ ICON_SIZE = (128, 128)
 IMAGES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".gif": b"GIF8"}
 # What the stand-in of Slicer's widgets knows of them: facts, squeezed; and small files that an earlier version wrote.
 WANTED = (
-    "Testing/gui/inventory.json.gz",
+    "Testing/slicer_standin/inventory.json.gz",
     "Testing/fixtures/scene.mrb",
     "Testing/fixtures/transformed.mrb",
     "Testing/fixtures/seed.seg.nrrd",

@@ -20,7 +20,7 @@ MAKERS = {"Path", "Path(__file__).resolve", "frozenset", "tuple", "dict.fromkeys
 # It is run and not imported.
 PROGRAM = f"{LIBRARY}/__main__.py"
 INSTALLERS = {"pip_install", "pip_ensure"}
-ONLY_INSTALLER = f"{LIBRARY}/mrml/packages.py"
+ONLY_INSTALLER = "FoundationSeg/FoundationSegPanel/setup_dialog.py"
 _TORCH = re.compile(r"torch(vision|audio)?\s*([=<>!~\[;].*)?")
 _DEFINITION = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _CONSTANT = ast.Assign | ast.AnnAssign | ast.AugAssign

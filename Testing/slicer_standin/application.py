@@ -9,9 +9,8 @@ import slicer
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
-from Testing.gui import problems
-from Testing.gui.scene_user import SceneUser
-from Testing.gui.standin import Standin, standin
+from Testing.slicer_standin import problems
+from Testing.slicer_standin.standin import SceneUser, Standin, standin
 
 
 @standin("qSlicerModuleManager")

@@ -15,7 +15,7 @@ from typing import Any
 import slicer
 import vtk
 
-from Testing.gui.problems import NotModelled
+from Testing.slicer_standin.problems import NotModelled
 
 __all__ = ["Choice", "Default", "Maximum", "Minimum", "WithinRange", "isParameterNodeWrapper", "parameterNodeWrapper"]
 

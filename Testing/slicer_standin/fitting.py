@@ -4,8 +4,8 @@ import numbers
 import re
 from typing import Any
 
-from Testing.gui.enums import enum_of, pyside_class, pyside_enum, to_pyside
-from Testing.gui.inventory import classes, lineage
+from Testing.slicer_standin.enums import enum_of, pyside_class, pyside_enum, to_pyside
+from Testing.slicer_standin.inventory import classes, lineage
 
 _INTEGERS = re.compile(
     r"(unsigned)?(int|short|long|longlong|char)|u?int|q?u?int(8|16|32|64)|qu?longlong|uint|ulong|qsizetype"

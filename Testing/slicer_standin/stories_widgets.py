@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from Testing.gui.stories import Ear, story
+from Testing.slicer_standin.stories import Ear, story
 
 
 @story(

@@ -6,8 +6,8 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtNetwork, QtUiTools, QtWidgets
 
-from Testing.gui.inventory import classes, lineage, members
-from Testing.gui.problems import NotModelled
+from Testing.slicer_standin.inventory import classes, lineage, members
+from Testing.slicer_standin.problems import NotModelled
 
 _PLACES = (QtWidgets, QtGui, QtCore, QtNetwork, QtUiTools)
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from Testing.gui.inventory import Member, is_absent_in_pyside6, signal_overloads
-from Testing.gui.problems import NotModelled, note
+from Testing.slicer_standin.inventory import Member, is_absent_in_pyside6, signal_overloads
+from Testing.slicer_standin.problems import NotModelled, note
 
 # A slot of exactly this many arguments makes PySide6 hand over as many: to *args it hands none where Qt has a default.
 _ARITIES = {

@@ -5,7 +5,7 @@ import pathlib
 from pathlib import Path
 from typing import Annotated, Any
 
-from Testing.gui.stories import Ear, add_volume, story
+from Testing.slicer_standin.stories import Ear, add_volume, story
 
 UI = Path(__file__).with_name("story.ui")
 

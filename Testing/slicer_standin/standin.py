@@ -3,9 +3,12 @@
 import functools
 from typing import Any, ClassVar
 
-from Testing.gui.enums import pyside_class
-from Testing.gui.inventory import classes, members
-from Testing.gui.problems import NotModelled
+from PySide6 import QtWidgets
+from PySide6.QtCore import Signal
+
+from Testing.slicer_standin.enums import pyside_class
+from Testing.slicer_standin.inventory import classes, members
+from Testing.slicer_standin.problems import NotModelled
 
 _STANDINS: dict[str, type] = {}
 
@@ -74,3 +77,50 @@ def implementation(name: str) -> type:
     base = implementation(classes()[name]["bases"][0])
     bases = (base,) if issubclass(base, Standin) else (Standin, base)
     return type(name, bases, {"_inventory_name": name})
+
+
+class Observed:
+    """What a widget observes; not a part of the widget, so that it can still let go when the widget is gone."""
+
+    def __init__(self) -> None:
+        self._tags: list[tuple[Any, int]] = []
+
+    def add(self, sender: Any, event: Any, function: Any) -> None:
+        self._tags.append((sender, sender.AddObserver(event, function)))
+
+    def stop(self, *_: Any) -> None:
+        while self._tags:
+            sender, tag = self._tags.pop()
+            sender.RemoveObserver(tag)
+
+
+class SceneUser(Standin, QtWidgets.QWidget):
+    """A widget with a scene, and the observers that it has in it."""
+
+    mrmlSceneChanged = Signal(object)
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._scene: Any = None
+        self._observed = Observed()
+        self.destroyed.connect(self._observed.stop)
+
+    def mrmlScene(self) -> Any:
+        return self._scene
+
+    def setMRMLScene(self, scene: Any) -> None:
+        if scene is self._scene:
+            return
+        self._observed.stop()
+        self._scene = scene
+        self.mrmlSceneChanged.emit(scene)
+
+
+@standin("qMRMLWidget")
+class MRMLWidget(SceneUser):
+    pass
+
+
+@standin("qSlicerWidget")
+class SlicerWidget(SceneUser):
+    pass

@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 
 from PySide6 import QtCore, QtUiTools
 
-from Testing.gui.behaviours import find_signal, slot_named
-from Testing.gui.enums import enum_of, key_named, pyside_class
-from Testing.gui.inventory import classes, members
-from Testing.gui.methods import behaves
-from Testing.gui.proxy import Wrapper, unwrap, wrap
-from Testing.gui.standin import implementation
+from Testing.slicer_standin.behaviours import find_signal, slot_named
+from Testing.slicer_standin.enums import enum_of, key_named, pyside_class
+from Testing.slicer_standin.inventory import classes, members
+from Testing.slicer_standin.methods import behaves
+from Testing.slicer_standin.proxy import Wrapper, unwrap, wrap
+from Testing.slicer_standin.standin import implementation
 
 
 class _Loader(QtUiTools.QUiLoader):

@@ -1,6 +1,6 @@
 """What PythonQt and Slicer's widgets do, line by line: the stand-in must do the same.
 
-Slicer runs this file too and prints what differs there: `Slicer --python-script Testing/gui/manners.py`.
+Slicer runs this file too and prints what differs there: `Slicer --python-script Testing/slicer_standin/manners.py`.
 """
 
 import sys
@@ -12,7 +12,7 @@ if __name__ == "__main__":  # in Slicer
         0, str(Path(sys.argv[-1] if sys.argv[-1].endswith("manners.py") else __file__).resolve().parents[2])
     )
 
-from Testing.gui.manners_widgets import WIDGET_LINES
+from Testing.slicer_standin.manners_widgets import WIDGET_LINES
 
 # Lines that run one after the other, with the value of an expression, or the class of the error that it raises.
 LINES: dict[str, list[tuple[str, Any]]] = {
@@ -238,7 +238,8 @@ def report() -> None:
         exec(before, known)
         if outcome(line, known) != wanted:
             print(f"differs: {line}: {outcome(line, known)!r}, wanted {wanted!r}")
-    from Testing.gui.stories_all import STORIES
+    from Testing.slicer_standin import stories_panel, stories_widgets  # noqa: F401
+    from Testing.slicer_standin.stories import STORIES
 
     for story, wanted in STORIES:
         found = story()

@@ -38,7 +38,7 @@ def install() -> None:
         if folder is not None:
             importlib.import_module(f"slicer.{name}")
             continue
-        ours = importlib.import_module(f"Testing.gui.slicer_packages.{name}")
+        ours = importlib.import_module(f"Testing.slicer_standin.slicer_packages.{name}")
         module = types.ModuleType(f"slicer.{name}", ours.__doc__)
         module.__dict__.update({key: value for key, value in vars(ours).items() if not key.startswith("__")})
         sys.modules[f"slicer.{name}"] = module

@@ -6,9 +6,9 @@ from typing import Any
 
 from PySide6 import QtCore, QtWidgets
 
-from Testing.gui.methods import behaves
-from Testing.gui.problems import UnexpectedDialog, note
-from Testing.gui.proxy import Wrapper, unwrap, wrap
+from Testing.slicer_standin.methods import behaves
+from Testing.slicer_standin.problems import UnexpectedDialog, note
+from Testing.slicer_standin.proxy import Wrapper, unwrap, wrap
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,17 @@
-"""What Slicer's Qt classes show to Python, looked up the way PythonQt does it."""
+"""What Slicer's Qt classes show to Python, looked up the way PythonQt does it.
+
+    python -m Testing.slicer_standin.inventory WIDGETS.json GAPS.json
+
+makes `inventory.json.gz`. `WIDGETS.json` lists every class that Slicer 5.12 shows to Python, with its properties,
+signals, methods and enums, from the headers of Slicer, CTK and Qt 5.15; `GAPS.json` the signals that PySide6 lacks of
+them. Only facts are kept: names, types, signatures.
+"""
 
 import functools
 import gzip
 import json
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,3 +157,23 @@ def signal_overloads(member: Member) -> list[list[str]]:
         plain = [kind.removesuffix("=?") for kind in types]
         forms += [plain[:count] for count in range(len(plain), required - 1, -1)]
     return forms
+
+
+UNREAD = ("slots", "notify", "shell")
+
+
+def reduced(widgets: dict, gaps: dict) -> dict:
+    classes = {
+        name: {key: value for key, value in facts.items() if key not in UNREAD} for name, facts in widgets.items()
+    }
+    return {"classes": classes, "signals_absent_in_pyside6": gaps["signal_overloads_absent_in_pyside6"]}
+
+
+def main(widgets_path: str, gaps_path: str) -> None:
+    widgets, gaps = (json.loads(Path(path).read_text()) for path in (widgets_path, gaps_path))
+    text = json.dumps(reduced(widgets, gaps), separators=(",", ":")).encode()
+    _FILE.write_bytes(gzip.compress(text, 9, mtime=0))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

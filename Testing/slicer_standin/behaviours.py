@@ -5,11 +5,11 @@ from typing import Any
 
 from PySide6 import QtCore
 
-from Testing.gui.inventory import lineage, members, signal_overloads
-from Testing.gui.methods import behaves
-from Testing.gui.problems import NotModelled
-from Testing.gui.proxy import Wrapper, unwrap, wrap
-from Testing.gui.signals import BoundSignal, make_slot, normalised
+from Testing.slicer_standin.inventory import lineage, members, signal_overloads
+from Testing.slicer_standin.methods import behaves
+from Testing.slicer_standin.problems import NotModelled
+from Testing.slicer_standin.proxy import Wrapper, unwrap, wrap
+from Testing.slicer_standin.signals import BoundSignal, make_slot, normalised
 
 opened_urls: list[str] = []  # what the product asked the desktop to open; the desk empties it
 _pending: list[QtCore.QTimer] = []

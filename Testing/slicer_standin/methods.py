@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from Testing.gui.enums import pyside_class
-from Testing.gui.fitting import Misfit, fit
-from Testing.gui.inventory import Member, argument_types, lineage
-from Testing.gui.problems import NotModelled
+from Testing.slicer_standin.enums import pyside_class
+from Testing.slicer_standin.fitting import Misfit, fit
+from Testing.slicer_standin.inventory import Member, argument_types, lineage
+from Testing.slicer_standin.problems import NotModelled
 
 # Methods of Qt that the stand-in does in its own way: (class, method) -> function(proxy or None, *arguments).
 BEHAVIOURS: dict[tuple[str, str], Callable] = {}

@@ -6,8 +6,8 @@ from typing import Any
 
 import slicer
 
-from Testing.gui.inventory import classes
-from Testing.gui.proxy import wrapped_class
+from Testing.slicer_standin.inventory import classes
+from Testing.slicer_standin.proxy import wrapped_class
 
 
 class QtModule(types.ModuleType):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
-from Testing.gui.standin import Standin, standin
+from Testing.slicer_standin.standin import Standin, standin
 
 
 @standin("ctkCollapsibleButton")

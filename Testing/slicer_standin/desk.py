@@ -14,7 +14,7 @@ import slicer
 from PySide6 import QtCore, QtWidgets
 
 from FoundationSegLib.mrml.scene import boot_scene
-from Testing.gui import (
+from Testing.slicer_standin import (
     application,
     behaviours,
     dialogs,
@@ -28,17 +28,15 @@ from Testing.gui import (
     widgets_values,
     widgets_views,
 )
-from Testing.gui.hands import Hands
-from Testing.gui.mouse import ViewMouse
-from Testing.gui.proxy import Wrapper, unwrap, wrap
-from Testing.gui.screenshots import compose
+from Testing.slicer_standin.hands import Hands, ViewMouse, compose
+from Testing.slicer_standin.proxy import Wrapper, unwrap, wrap
 
 # Importing them registers what they stand in for.
 _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_values, widgets_views)
 
 
 class Desk(Hands):
-    """One Slicer with an empty scene. Its names, and what they are for, are in `Testing/gui/conftest.py`."""
+    """One Slicer with an empty scene. Its names, and what they are for, are in `README.md`."""
 
     def __init__(
         self, folder: Path, main_window: bool = True, testing: bool = False, settings_of: "Desk | None" = None

@@ -7,8 +7,7 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
-from Testing.gui.scene_user import Observed, SceneUser
-from Testing.gui.standin import standin
+from Testing.slicer_standin.standin import Observed, SceneUser, standin
 
 _HEADINGS = ("", "", "Opacity", "Name", "Layer", "")
 _COLUMN_PROPERTIES = {

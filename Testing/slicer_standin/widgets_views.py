@@ -8,9 +8,8 @@ from PySide6.QtCore import Signal
 
 from FoundationSegLib.mrml.rendering.panels import image_actor
 from FoundationSegLib.mrml.rendering.stage import draw
-from Testing.gui.scene_user import SceneUser
-from Testing.gui.standin import Standin, standin
 from Testing.mrml.slice_rig import SliceRig
+from Testing.slicer_standin.standin import SceneUser, Standin, standin
 
 _ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 _MANAGERS = (

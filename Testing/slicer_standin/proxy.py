@@ -9,13 +9,13 @@ from typing import Any
 import shiboken6
 from PySide6 import QtCore
 
-from Testing.gui.enums import enum_key, enum_type, from_pyside, pyside_class
-from Testing.gui.fitting import Misfit, fit, inventory_name
-from Testing.gui.inventory import Member, classes, lineage, members
-from Testing.gui.methods import BoundMethod, UnboundMethod, call_native
-from Testing.gui.problems import NotModelled, note
-from Testing.gui.signals import BoundSignal
-from Testing.gui.standin import implementation
+from Testing.slicer_standin.enums import enum_key, enum_type, from_pyside, pyside_class
+from Testing.slicer_standin.fitting import Misfit, fit, inventory_name
+from Testing.slicer_standin.inventory import Member, classes, lineage, members
+from Testing.slicer_standin.methods import BoundMethod, UnboundMethod, call_native
+from Testing.slicer_standin.problems import NotModelled, note
+from Testing.slicer_standin.signals import BoundSignal
+from Testing.slicer_standin.standin import implementation
 
 _proxies: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 

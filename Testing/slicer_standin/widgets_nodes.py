@@ -13,8 +13,7 @@ import vtk
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
 
-from Testing.gui.scene_user import SceneUser
-from Testing.gui.standin import standin
+from Testing.slicer_standin.standin import SceneUser, standin
 
 
 @standin("qMRMLNodeComboBox")
