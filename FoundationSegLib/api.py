@@ -33,7 +33,7 @@ from .hub.store import Store, default_store_folder, free_bytes
 from .imaging.volume import Volume
 from .installation.inspection import DeviceReport, PythonReport, has_nvidia_driver, inspect_python, without_paths
 from .installation.packages import FROM_EXTENSION, PackagePlan, canonical, requirement_name, requirements_of
-from .installation.readiness import Lack, Readiness, Step, Stored, assess, next_step
+from .installation.readiness import MissingRequirement, Readiness, Step, Stored, assess, next_step
 from .progress import ProgressReport
 from .prompts.kinds import PromptSet
 from .prompts.prompts_file import parse_prompts, read_prompts
@@ -57,7 +57,7 @@ __all__ = [
     "FROM_EXTENSION",
     "DeviceReport",
     "Installation",
-    "Lack",
+    "MissingRequirement",
     "PackagePlan",
     "PythonReport",
     "Readiness",
@@ -421,7 +421,7 @@ class Installation:
 
     def _state(self, card: ModelCard, report: PythonReport) -> dict[str, Any]:
         readiness = self.readiness(card, report)
-        lacks = [{"need": lack.need, "bytes": lack.bytes, "items": list(lack.items)} for lack in readiness.lacks]
+        lacks = [to_document(requirement) for requirement in readiness.missing]
         return describe(card, self.store) | {"ready": readiness.is_ready, "lacks": lacks}
 
     def download(

@@ -207,7 +207,7 @@ class ModelsDialog(Dialog):
         if text != self._card_text:  # a browser scrolls back to its start with every new text
             self._card_text = text
             ui.cardBrowser.setHtml(text)
-        is_free, weights = not self._installer.task, readiness.lack("weights")
+        is_free, weights = not self._installer.task, readiness.requirement("weights")
         ui.setUpButton.enabled = is_free and readiness.is_possible and not readiness.is_ready
         ui.downloadButton.enabled = is_free and _can_download(readiness)
         ui.importButton.enabled = is_free and weights is not None
@@ -248,7 +248,7 @@ class ModelsDialog(Dialog):
 
     def _with_license(self, card: ModelCard, go_on: Callable[[bool], None]) -> None:
         """Go on, with whether the terms were accepted just now; they are asked for if they have to be."""
-        if self._installer.readiness(card.id).lack("license") is None:
+        if self._installer.readiness(card.id).requirement("license") is None:
             go_on(False)
             return
         self._close_license()
@@ -307,4 +307,4 @@ class ModelsDialog(Dialog):
 
 def _can_download(readiness: Readiness) -> bool:
     lacks_client = any(text.startswith("huggingface_hub") for text in readiness.missing_packages)
-    return readiness.is_possible and readiness.lack("weights") is not None and not lacks_client
+    return readiness.is_possible and readiness.requirement("weights") is not None and not lacks_client

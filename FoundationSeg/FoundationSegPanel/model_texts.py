@@ -4,63 +4,65 @@ from html import escape
 
 from slicer.i18n import tr as _
 
-from FoundationSegLib.api import Lack, Readiness, requirement_name
+from FoundationSegLib.api import MissingRequirement, Readiness, requirement_name
 from FoundationSegLib.catalog.model_cards import License, ModelCard
 from FoundationSegLib.progress import ProgressReport, bytes_text
 
 
 def state_text(readiness: Readiness) -> str:
     """Return the state of a model in a few words: what has to be done first."""
-    if readiness.lack("adapter"):
+    if readiness.requirement("adapter"):
         return _("Not in this version")
     for need in ("python", "packages", "license", "gate", "room", "weights"):
-        lack = readiness.lack(need)  # type: ignore[arg-type]
-        if lack is not None:
-            return _short(lack)
-    if readiness.lack("memory"):
+        requirement = readiness.requirement(need)  # type: ignore[arg-type]
+        if requirement is not None:
+            return _short(requirement)
+    if readiness.requirement("memory"):
         return _("Ready, but may need more memory")
     return _("Ready")
 
 
-def _short(lack: Lack) -> str:
-    if lack.need == "python":
+def _short(requirement: MissingRequirement) -> str:
+    if requirement.need == "python":
         return _("Python is too old")
-    if lack.need == "packages":
+    if requirement.need == "packages":
         return _("Python packages are missing")
-    if lack.need == "license":
+    if requirement.need == "license":
         return _("Licence to accept")
-    if lack.need == "gate":
+    if requirement.need == "gate":
         return _("Needs a Hugging Face login")
-    if lack.need == "room":
+    if requirement.need == "room":
         return _("Disk is too full")
-    if "damaged" in lack.items:
+    if "damaged" in requirement.items:
         return _("Damaged, download again")
-    if "partial" in lack.items:
+    if "partial" in requirement.items:
         return _("Partly downloaded")
     return _("To download")
 
 
-def lack_text(lack: Lack, card: ModelCard) -> str:
+def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:
     """Return a sentence that says what to do about one thing that is missing."""
-    if lack.need == "adapter":
+    if requirement.need == "adapter":
         return _("This version of FoundationSeg cannot run this model yet.")
-    if lack.need == "python":
-        return _("The chosen Python is version {version}; it has to be 3.11 or newer.").format(version=lack.items[0])
-    if lack.need == "packages":
-        names = ", ".join(requirement_name(text) for text in lack.items)
+    if requirement.need == "python":
+        return _("The chosen Python is version {version}; it has to be 3.11 or newer.").format(
+            version=requirement.items[0]
+        )
+    if requirement.need == "packages":
+        names = ", ".join(requirement_name(text) for text in requirement.items)
         return _("Python packages have to be installed: {names}.").format(names=names)
-    if lack.need == "license":
+    if requirement.need == "license":
         return _("You have to accept the licence of the model: {name}.").format(name=card.license.name)
-    if lack.need == "gate":
+    if requirement.need == "gate":
         return _(
             "The model's owner asks for a Hugging Face account: accept the conditions at {page}, then log in with "
             "'hf auth login' or set HF_TOKEN, and start Slicer again."
         ).format(page=model_page(card))
-    if lack.need == "room":
-        return _("The disk is too full; {size} more are needed.").format(size=bytes_text(lack.bytes))
-    if lack.need == "memory":
+    if requirement.need == "room":
+        return _("The disk is too full; {size} more are needed.").format(size=bytes_text(requirement.bytes))
+    if requirement.need == "memory":
         return _("This computer may have too little memory for it; about {size} are missing.").format(
-            size=bytes_text(lack.bytes)
+            size=bytes_text(requirement.bytes)
         )
     return _("The model has to be downloaded: {size}.").format(size=size_text(card))
 
@@ -126,10 +128,10 @@ def terms_html(card: ModelCard) -> str:
 def card_html(card: ModelCard, readiness: Readiness) -> str:
     """Return a card at length: what it is good at, what is missing, its terms."""
     prompts = ", ".join(card.prompts) or _("none")
-    lacks = "".join(f"<li>{escape(lack_text(lack, card))}</li>" for lack in readiness.lacks)
+    missing = "".join(f"<li>{escape(requirement_text(requirement, card))}</li>" for requirement in readiness.missing)
     lines = [
         f"<h3>{escape(card.title)}</h3>",
-        f"<ul>{lacks}</ul>" if lacks else f"<p>{_('Ready to use.')}</p>",
+        f"<ul>{missing}</ul>" if missing else f"<p>{_('Ready to use.')}</p>",
         _row(_("Good at"), card.good_at),
         _row(_("Bad at"), card.bad_at),
         _row(_("Prompts"), prompts),

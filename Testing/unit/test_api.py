@@ -243,14 +243,14 @@ def test_the_catalogue_says_what_each_model_lacks(installation):
     assert json.loads(json.dumps(states)) == states
     assert installation.model_state("sam2.1-hiera-tiny") == tiny
     readiness = installation.readiness(find_card(read_catalogue(), tiny["id"]), PythonReport("3.12.1", "Linux", {}))
-    assert [lack.need for lack in readiness.lacks] == ["packages", "weights"]
+    assert [requirement.need for requirement in readiness.missing] == ["packages", "weights"]
 
 
 def test_terms_that_were_accepted_are_not_missing(installation):
     card = read_catalogue()["medsam2"]
-    assert installation.readiness(card, None).lack("license")
+    assert installation.readiness(card, None).requirement("license")
     accept(installation.store, card)
-    assert installation.readiness(card, None).lack("license") is None
+    assert installation.readiness(card, None).requirement("license") is None
 
 
 def test_a_model_is_downloaded_and_removed_again(downloader, installation):

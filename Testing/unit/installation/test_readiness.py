@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.installation.inspection import Device, DeviceReport, PythonReport
 from FoundationSegLib.installation.packages import requirement_name, requirements_of
-from FoundationSegLib.installation.readiness import Lack, Readiness, Stored, assess, next_step
+from FoundationSegLib.installation.readiness import MissingRequirement, Readiness, Stored, assess, next_step
 
 CATALOGUE = read_catalogue()
 TINY = CATALOGUE["sam2.1-hiera-tiny"]
@@ -24,7 +24,7 @@ PYTHON = PythonReport("3.12.10", "Linux", VERSIONS)
 
 
 def needs(*arguments):
-    return [lack.need for lack in assess(*arguments).lacks]
+    return [requirement.need for requirement in assess(*arguments).missing]
 
 
 def without(*names):
@@ -33,7 +33,7 @@ def without(*names):
 
 def test_a_model_with_everything_is_ready():
     found = assess(TINY, PYTHON, READY)
-    assert found.lacks == ()
+    assert found.missing == ()
     assert found.is_ready
     assert found.is_possible
 
@@ -65,9 +65,9 @@ def test_nothing_is_said_of_a_python_that_was_not_asked():
 
 @pytest.mark.parametrize("status", ["partial", "damaged"])
 def test_what_is_there_already_is_told(status):
-    lack = assess(TINY, PYTHON, replace(ABSENT, status=status, bytes_here=1000)).lack("weights")
-    assert lack.items == (status,)
-    assert lack.bytes == TINY.source.bytes - (1000 if status == "partial" else 0)
+    requirement = assess(TINY, PYTHON, replace(ABSENT, status=status, bytes_here=1000)).requirement("weights")
+    assert requirement.items == (status,)
+    assert requirement.bytes == TINY.source.bytes - (1000 if status == "partial" else 0)
 
 
 def test_terms_and_a_login_are_asked_for_once():
@@ -80,13 +80,13 @@ def test_terms_and_a_login_are_asked_for_once():
 def test_memory_is_a_warning_about_the_device_that_will_be_used(choice, expected):
     devices = DeviceReport((Device("cuda", "", 24 << 30), Device("cpu", "", 1 << 30)))
     found = assess(TINY, replace(PYTHON, devices=devices), READY, choice)
-    assert [lack.items[0] for lack in found.lacks] == expected
+    assert [requirement.items[0] for requirement in found.missing] == expected
     assert found.is_ready
 
 
 def test_a_device_that_does_not_say_its_memory_is_not_held_against():
     devices = DeviceReport((Device("cpu", "", 0),))
-    assert assess(TINY, replace(PYTHON, devices=devices), READY).lacks == ()
+    assert assess(TINY, replace(PYTHON, devices=devices), READY).missing == ()
 
 
 @given(
@@ -102,9 +102,9 @@ def test_ready_means_that_nothing_but_memory_is_missing(model_id, missing, statu
     card = CATALOGUE[model_id]
     python = without(*missing)
     found = assess(card, python, Stored(status, here, free, card.license.must_accept, accepted, login))
-    assert found.is_ready == (not [lack for lack in found.lacks if lack.need != "memory"])
-    assert (found.lack("weights") is None) == (status == "ready")
-    assert all(lack.bytes >= 0 for lack in found.lacks)
+    assert found.is_ready == (not [requirement for requirement in found.missing if requirement.need != "memory"])
+    assert (found.requirement("weights") is None) == (status == "ready")
+    assert all(requirement.bytes >= 0 for requirement in found.missing)
     told = {requirement_name(text) for text in found.missing_packages}
     wanted = {requirement_name(text) for text in requirements_of(card, to_download=status != "ready")}
     assert told <= wanted
@@ -116,7 +116,9 @@ STEP_REMOVES = {"torch": "packages", "packages": "packages", "license": "license
 
 
 def lacking(*needs, packages=("timm>=1.0",)):
-    return Readiness("x", tuple(Lack(need, items=packages if need == "packages" else ()) for need in needs))
+    return Readiness(
+        "x", tuple(MissingRequirement(need, items=packages if need == "packages" else ()) for need in needs)
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,10 +156,10 @@ def test_whatever_is_missing_the_steps_come_to_an_end(needs, has_torch, own, wit
         if step in ("done", "blocked", "gate"):
             break
         gone = STEP_REMOVES[step]
-        lacks = tuple(lack for lack in found.lacks if lack.need != gone)
+        missing = tuple(requirement for requirement in found.missing if requirement.need != gone)
         if step == "torch":
-            lacks = (Lack("packages", items=("timm",)), *lacks)
-        found = replace(found, lacks=lacks)
+            missing = (MissingRequirement("packages", items=("timm",)), *missing)
+        found = replace(found, missing=missing)
     assert step in ("done", "blocked", "gate")
     if step == "done" and with_weights:
         assert found.is_ready
