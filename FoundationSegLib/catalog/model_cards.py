@@ -126,7 +126,9 @@ class ModelCard:
         memory_basis: how each number of ``memory_mb`` is known, by the same device kinds.
         classes: the list of the names that it understands, a file of ``Resources/ClassLists`` without its ending.
         bytes_per_voxel: what a model of volumes takes on the host for each voxel of the image, beside the image; 0
-            where it is not known.
+            where it is not known. Where the voxels that it sees are more (``spacing_mm``), for each of those.
+        spacing_mm: the voxels, of as many mm along each axis, that a model of volumes brings every image to; 0 where it
+            takes images in the voxels that they have.
         can_be_tiled: True for a model of volumes that looks through a window and goes by nothing beyond it, so that
             words may be asked about an image in parts.
         packages: what pip has to install, with version ranges.
@@ -160,6 +162,7 @@ class ModelCard:
     memory_basis: Mapping[str, Literal["measured", "published", "estimated"]] | None = None
     classes: str = ""
     bytes_per_voxel: int = 0
+    spacing_mm: float = 0.0
     can_be_tiled: bool = False
     packages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -277,9 +280,10 @@ def _check_memory(card: ModelCard, origin: str) -> None:
         check(0 < amount < 10**7, f"{origin}: memory_mb.{device}: must be above 0 and below 10 TB")
     check(0 <= card.bytes_per_voxel < 10**4, f"{origin}: bytes_per_voxel: must be 0 or above, and below 10 kB")
     check(
-        card.sees_volumes or not (card.bytes_per_voxel or card.can_be_tiled),
-        f"{origin}: bytes_per_voxel, can_be_tiled: say something of models of whole volumes only",
+        card.sees_volumes or not (card.bytes_per_voxel or card.can_be_tiled or card.spacing_mm),
+        f"{origin}: bytes_per_voxel, can_be_tiled, spacing_mm: say something of models of whole volumes only",
     )
+    check(0 <= card.spacing_mm < 100, f"{origin}: spacing_mm: must be 0 or above, and below 100 mm")
     check(set(basis) == set(memory), f"{origin}: memory_basis: must say of every number of memory_mb how it is known")
 
 

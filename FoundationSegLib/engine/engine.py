@@ -147,6 +147,7 @@ class Engine:
             UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
             VolumeMissingError: the volume was not added, or made room for others.
             InputError: the intensity policy does not fit the volume.
+            GeometryError: what the model would make of the image's voxels has no size that an image can have.
             PromptError: a prompt is outside the volume or not understood by the model.
             MemoryShortageError: there is too little memory from the start, or it ran out twice.
             InferenceError: the model failed.
@@ -158,6 +159,7 @@ class Engine:
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
         part = crop_request(card, request, volume, request.region)
+        part.require_visible()
         parts = [part]
         # The memory for an image that is viewed is taken already.
         if not (card.sees_volumes and self.views.holds(card.id, self._cropper.crop(part).key)):

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from ..catalog.model_cards import ModelCard
-from ..errors import InputError, MemoryShortageError
-from ..imaging.geometry import Axis, Box, Geometry, array_axis
+from ..errors import GeometryError, InputError, MemoryShortageError
+from ..imaging.geometry import Axis, Box, Geometry, Shape, array_axis
 from ..imaging.masks import EMPTY_MASK, cut_out, merge_masks, pack_mask
 from ..imaging.volume import Volume
 from ..progress import bytes_text
@@ -29,6 +29,8 @@ _LEAST_MARGIN_MM = 10.0
 _USABLE = 0.8
 # A model that ran out of memory is asked again about a part of this share of the voxels.
 _SMALLER = 4
+# A model cannot tell a shape from fewer voxels across; more along one axis are metres, and too many for MONAI's int16.
+_FEWEST_ACROSS, _MOST_ALONG = 4, 2**15 - 1
 _TILE_OVERLAP = 32  # half of the window that models which can be tiled look through, in voxels
 
 
@@ -57,6 +59,39 @@ class CroppedRequest:
     def voxels(self) -> int:
         """The number of voxels of the part."""
         return math.prod((self.box or self.whole.geometry.box).shape_kji)
+
+    @property
+    def visible_kji(self) -> Shape:
+        """The number of voxels along each axis in which the model sees the part, after it was resampled."""
+        shape = (self.box or self.whole.geometry.box).shape_kji
+        if not self.card.spacing_mm:
+            return shape
+        scales = [size / self.card.spacing_mm for size in self.whole.geometry.spacing_mm[::-1]]
+        k, j, i = (round((count - 1) * scale) + 1 for count, scale in zip(shape, scales, strict=True))
+        return k, j, i
+
+    @property
+    def resampling(self) -> str:
+        """The voxels of the image and those that the model makes of them, for messages; empty for a model that does not
+        resample.
+        """
+        if not self.card.spacing_mm:
+            return ""
+        spacing, count = (
+            " x ".join(f"{n:.6g}" for n in each) for each in (self.whole.geometry.spacing_mm, self.visible_kji[::-1])
+        )
+        return f"voxels of {spacing} mm become {count} of the {self.card.spacing_mm:g} mm that it sees"
+
+    def require_visible(self) -> None:
+        """Make sure that what the model sees of the part has a size that an image can have.
+
+        Raises:
+            GeometryError: it is next to nothing, or many metres long; the message names the spacing.
+        """
+        if self.card.spacing_mm and (
+            sorted(self.visible_kji)[1] < _FEWEST_ACROSS or max(self.visible_kji) > _MOST_ALONG
+        ):
+            raise GeometryError(f"{self.card.title} cannot see this image: {self.resampling}; is its spacing in mm?")
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -299,14 +334,16 @@ class MemoryPlanner:
         memory = self.measure("cpu").within(self.limit) if each else AvailableMemory(None, None)
         if memory.host is None:
             return [part]
-        free, needed = memory.host + released, part.voxels * each
+        visible = max(part.voxels, math.prod(part.visible_kji))
+        free, needed = memory.host + released, visible * each
         if needed <= free * _USABLE:
             return [part]
         free_text = f"{bytes_text(free)}{memory.reason}"
-        voxels = 1 << max(0, (int(free * _USABLE) // each).bit_length() - 1)
+        voxels = (1 << max(0, (int(free * _USABLE) // each).bit_length() - 1)) * part.voxels // visible
         smaller = self._smaller(part, voxels, f", since {free_text} of memory are free, and the whole takes more")
         if not smaller:
-            message = f"{part.card.title} takes {bytes_text(needed)} for an image of this size"
+            size = f" ({part.resampling})" if part.resampling else ""
+            message = f"{part.card.title} takes {bytes_text(needed)} for an image of this size{size}"
             raise MemoryShortageError(f"{message}, and {free_text} are free: {self.remedies(part.card, 'cpu')}")
         return smaller
 

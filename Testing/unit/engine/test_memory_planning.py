@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.engine.memory_planning import AvailableMemory, MemoryPlanner, smaller_models
-from FoundationSegLib.errors import MemoryShortageError
-from FoundationSegLib.imaging.geometry import Box
+from FoundationSegLib.errors import GeometryError, MemoryShortageError
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
 from FoundationSegLib.requests.segmentation import PredictRequest
@@ -133,6 +134,43 @@ def test_a_region_of_the_users_own_stays_within_bounds(engine, model, free):
     free.bytes = 28**3 * 20
     answer = ask(engine, region=region)
     assert answer.notes[0].startswith("the model saw the region i 10:35, j 10:35, k 10:35 only")
+
+
+def spaced(*spacing_mm):
+    return Volume(image().array_kji, geometry_from_spacing(SHAPE, spacing_mm))
+
+
+@pytest.fixture
+def resampling(model, free, tmp_path):
+    """An engine whose model brings every image to voxels of 1.5 mm."""
+    return engine_with(free, tmp_path, model, fake_card(**VOLUMES | {"spacing_mm": 1.5}))
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "text"),
+    [
+        ((1e-3, 1e-3, 1e-3), "voxels of 0.001 x 0.001 x 0.001 mm become 1 x 1 x 1 of the 1.5 mm"),
+        ((0.05, 0.05, 3.0), "voxels of 0.05 x 0.05 x 3 mm become 2 x 2 x 79 of"),
+        ((1.5, 1.5, 3000.0), "voxels of 1.5 x 1.5 x 3000 mm become 40 x 40 x 78001 of"),
+        ((2e4, 2e4, 2e4), "become 520001 x 520001 x 520001 of"),
+    ],
+)
+def test_an_image_that_would_be_next_to_nothing_or_endless_is_refused_by_its_spacing(
+    resampling, model, spacing_mm, text
+):
+    with pytest.raises(GeometryError, match=rf"^Fake Model cannot see this image: .*{text}.*is its spacing in mm"):
+        ask(resampling, TextPrompt("liver"), volume=spaced(*spacing_mm))
+    assert model.viewed == []
+
+
+def test_the_forecast_counts_the_voxels_that_the_model_sees(resampling, model, free):
+    free.bytes = 40**3 * 20 * 2
+    for fine in ((1.0, 1.0, 1.0), (1.5, 1.5, 1.5)):
+        assert ask(resampling, TextPrompt("liver"), volume=spaced(*fine)).notes == ()
+    with pytest.raises(MemoryShortageError, match=r"takes 10 MB .*3 x 3 x 3 mm become 79 x 79 x 79 of the 1.5 mm"):
+        ask(resampling, TextPrompt("liver"), volume=spaced(3.0, 3.0, 3.0))
+    assert "only, since 3 MB" in ask(resampling, PointPrompt((60.0, 60.0, 60.0)), volume=spaced(3.0, 3.0, 3.0)).notes[0]
+    assert np.prod(2 * np.array(model.viewed[-1].shape) - 1) * 20 <= free.bytes * 0.8
 
 
 def test_the_users_limit_counts_as_what_is_there(model, free, tmp_path):

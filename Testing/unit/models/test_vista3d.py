@@ -12,13 +12,15 @@ from safetensors.torch import save_file
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.class_lists import classes_of
+from FoundationSegLib.engine.memory_planning import crop_request
 from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
-from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import VolumePoint, VolumePrompt, VolumeWords
 from FoundationSegLib.models.segmentation import vista3d
 from FoundationSegLib.models.segmentation.vista3d import network_grid
 from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.requests.segmentation import PredictRequest
 from Testing.models.small_vista3d import NAME, PATCH, small_network, write_checkpoint
 from Testing.models.volume_cases import MATRICES, noise
 
@@ -382,3 +384,11 @@ def test_an_image_that_is_nowhere_above_0_hu_is_seen_whole():
     grid = network_grid(Volume(array, Geometry(np.diag([1.5, 1.5, 1.5, 1.0]), array.shape)))
     assert grid.image.shape[2:] == (9, 8, 6)
     assert np.array_equal(grid.to_volume(torch.ones(9, 8, 6)), np.ones(array.shape))
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.5, 1.5, 1.5), (0.7, 0.8, 5.0), (15.0, 4.0, 0.2), (1.0, 1.0, 300.0)])
+def test_the_card_forecasts_the_grid_that_the_network_sees(spacing_mm):
+    array = np.random.default_rng(0).integers(-1000, -600, (6, 8, 9)).astype(np.int16)
+    volume = Volume(array, geometry_from_spacing(array.shape, spacing_mm))
+    request = PredictRequest(1, CARD.id, volume.key, ())
+    assert crop_request(CARD, request, volume, None).visible_kji == network_grid(volume).image.shape[:1:-1]
