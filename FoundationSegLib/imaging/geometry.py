@@ -57,7 +57,8 @@ class Box:
     @property
     def is_empty(self) -> bool:
         """True where the box holds no voxel."""
-        return 0 in self.shape_kji
+        (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
+        return k1 <= k0 or j1 <= j0 or i1 <= i0
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
@@ -69,7 +70,9 @@ class Box:
 
     def intersection(self, other: "Box") -> "Box":
         """The voxels in both boxes; empty where they do not meet."""
-        return Box(_shape(map(max, self.start_kji, other.start_kji)), _shape(map(min, self.stop_kji, other.stop_kji)))
+        (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
+        (k2, j2, i2), (k3, j3, i3) = other.start_kji, other.stop_kji
+        return Box((max(k0, k2), max(j0, j2), max(i0, i2)), (min(k1, k3), min(j1, j3), min(i1, i3)))
 
     def union(self, other: "Box") -> "Box":
         """The smallest box that holds both; an empty box adds nothing."""
@@ -77,7 +80,9 @@ class Box:
             return other
         if other.is_empty:
             return self
-        return Box(_shape(map(min, self.start_kji, other.start_kji)), _shape(map(max, self.stop_kji, other.stop_kji)))
+        (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
+        (k2, j2, i2), (k3, j3, i3) = other.start_kji, other.stop_kji
+        return Box((min(k0, k2), min(j0, j2), min(i0, i2)), (max(k1, k3), max(j1, j3), max(i1, i3)))
 
     def shifted(self, by_kji: Shape) -> "Box":
         """The box moved by whole voxels along k, j, i."""
@@ -201,7 +206,7 @@ class Geometry:
     @property
     def box(self) -> Box:
         """The box of every voxel."""
-        return whole_box(self.shape_kji)
+        return Box((0, 0, 0), self.shape_kji)
 
     def to_ras(self, index_ijk: ArrayLike) -> NDArray[np.float64]:
         """RAS positions in mm of voxel indices; (..., 3) in (i, j, k), (..., 3) out."""

@@ -156,7 +156,7 @@ def change_between(
     if before_kji.shape != after_kji.shape:
         raise GeometryError(f"masks of shapes {before_kji.shape} and {after_kji.shape} cannot be compared")
     # One bit a voxel first: what follows then goes through an eighth of the memory.
-    was, now = (np.packbits(array.astype(np.bool_, copy=False)) for array in (before_kji, after_kji))
+    was, now = np.packbits(before_kji.astype(np.bool_, copy=False)), np.packbits(after_kji.astype(np.bool_, copy=False))
     differing = was ^ now
     box = whole_box(before_kji.shape).shifted(start_kji)
     return SegmentChange(gained=_tight(differing & now, box), lost=_tight(differing & was, box))
@@ -165,13 +165,12 @@ def change_between(
 def _tight(bits: NDArray[np.uint8], box: Box) -> PackedMask:
     """The mask of some bits, one for each voxel of a box."""
     voxels = np.unpackbits(bits, count=math.prod(box.shape_kji)).view(np.bool_).reshape(box.shape_kji)
-    if voxels.size and all(side.any() for side in _sides(voxels)):
-        return PackedMask(box, bits.tobytes())
-    return pack_mask(voxels, box.start_kji)
-
-
-def _sides(voxels: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
-    return voxels[0], voxels[-1], voxels[:, 0], voxels[:, -1], voxels[:, :, 0], voxels[:, :, -1]
+    if not voxels.any():
+        return EMPTY_MASK
+    for axis in range(3):
+        if not (voxels.take(0, axis).any() and voxels.take(-1, axis).any()):
+            return pack_mask(voxels, box.start_kji)
+    return PackedMask(box, bits.tobytes())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Pending edits: prompts that no model has answered yet, and answers on their way to the segments."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,6 @@ def make_plans(
     segments: Mapping[str, TrackedSegment],
     masks: MaskTable,
     geometry: Geometry,
-    names: Mapping[str, str],
 ) -> tuple[SegmentPlan, ...]:
     """Plan what an edit comes to where the segments stand now.
 
@@ -101,28 +101,22 @@ def make_plans(
                 if isinstance(step, PromptAdded | PromptMoved):  # models of volumes are asked about slices later, too
                     require = require_box if isinstance(step.prompt, BoxPrompt) else require_inside
                     require(step.prompt, geometry)
-            needs_choice = _needs_choice(segment.state, steps, edit.choice)
-            reason = _reason_to_settle(segment.state, steps, needs_choice)
+            kinds = set(map(type, steps))
+            # Another model is asked than before; one is needed, too, to take back prompts that none answered.
+            asks = not kinds.isdisjoint(_ASKING) or (segment.state.choice is None and PromptRemoved in kinds)
+            needs_choice = asks and edit.choice is not None and edit.choice != segment.state.choice
+            reason = _reason_to_settle(segment.state, kinds, needs_choice)
             settled = (SeedStep(masks.put(segment.mask()), reason),) if reason is not None else ()
             settings = (SettingsStep(edit.choice),) if edit.choice is not None and needs_choice else ()
             after = segment.state.after(*settled, *settings, *steps)
-        name = names[segment_id]
-        plans.append(plan_segment(segment_id, segment.state, after, bool(settled), masks, geometry, name))
+        plans.append(plan_segment(segment_id, segment.state, after, bool(settled), masks, geometry))
     return tuple(plans)
 
 
-def _needs_choice(state: SegmentState, steps: Steps, choice: ModelChoice | None) -> bool:
-    """True where another model is asked than before; one is needed, too, to take back prompts that none answered."""
-    kinds = set(map(type, steps))
-    asks = not kinds.isdisjoint(_ASKING) or (state.choice is None and PromptRemoved in kinds)
-    return asks and choice is not None and choice != state.choice
-
-
-def _reason_to_settle(state: SegmentState, steps: Steps, needs_choice: bool) -> SeedReason | None:
+def _reason_to_settle(state: SegmentState, kinds: set[type[Step]], needs_choice: bool) -> SeedReason | None:
     """Why the present voxels have to become the seed before the next steps; None where they need not."""
     if not state.is_computed:
         return None
-    kinds = set(map(type, steps))
     if RegionStep in kinds or state.region is not None:
         return "region"
     if needs_choice:
@@ -155,35 +149,29 @@ def signature(plans: Sequence[SegmentPlan]) -> Signature | None:
 
 
 def make_request(
-    plans: Sequence[SegmentPlan], request_id: int, volume_key: str, names: Mapping[str, str]
+    plans: Iterable[Sequence[SegmentPlan]], request_id: int, volume_key: str, store: SegmentStore
 ) -> PredictRequest | None:
-    """The request of plans that have one signature; None where nothing has to be asked."""
-    asking = [plan for plan in plans if plan.prompts]
-    if not asking:
+    """The request of plans that have one signature; None where nothing has to be asked.
+
+    Each segment has a name of its own in it, and none is empty: what the user calls segments need be neither.
+    """
+    asked: dict[str, SegmentPrompts] = {}
+    first: SegmentPlan | None = None
+    for plan in itertools.chain.from_iterable(plans):
+        if plan.prompts:
+            first = first or plan
+            name = plain = store.name(plan.segment_id).replace("\0", "").strip() or "Segment"
+            number = 1
+            while name in asked:
+                number += 1
+                name = f"{plain} ({number})"
+            asked[name] = SegmentPrompts(name, plan.prompts)
+    if first is None or first.after.choice is None:
         return None
-    choice = asking[0].after.choice
+    choice, segments = first.after.choice, tuple(asked.values())
     return PredictRequest(
-        request_id,
-        choice.model_id if choice else "",
-        volume_key,
-        tuple([SegmentPrompts(names[plan.segment_id], plan.prompts) for plan in asking]),
-        choice.intensity if choice else "auto",
-        asking[0].propagation,
-        asking[0].seen,
+        request_id, choice.model_id, volume_key, segments, choice.intensity, first.propagation, first.seen
     )
-
-
-def request_names(segment_ids: Iterable[str], store: SegmentStore) -> dict[str, str]:
-    """Names for a request, each once and none empty: what the user calls segments need be neither."""
-    names: dict[str, str] = {}
-    for segment_id in segment_ids:
-        name = plain = store.name(segment_id).replace("\0", "").strip() or "Segment"
-        number = 1
-        while name in names.values():
-            number += 1
-            name = f"{plain} ({number})"
-        names[segment_id] = name
-    return names
 
 
 def confirmation_of(

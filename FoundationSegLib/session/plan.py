@@ -1,7 +1,7 @@
 """The plan of an edit: what a model is asked, and how its answer is put together with the voxels that are there."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,13 +149,16 @@ class AnsweredPlan:
 
     def withheld(self, real: SegmentChange, masks: MaskTable) -> WithheldStep | None:
         """What of the change was kept back, with what a replay kept back already; None if nothing was."""
-        denied, retained = _missing(self.change.gained, real.gained), _missing(self.change.lost, real.lost)
+        change, merge = self.change, self.plan.merge
+        denied = EMPTY_MASK if change.gained is real.gained else _missing(change.gained, real.gained)
+        retained = EMPTY_MASK if change.lost is real.lost else _missing(change.lost, real.lost)
         if denied is EMPTY_MASK and retained is EMPTY_MASK:
             return None
-        merge = self.plan.merge
-        return WithheldStep(
-            masks.put(merge_masks((denied, merge.denied))), masks.put(merge_masks((retained, merge.retained)))
-        )
+        if merge.denied is not EMPTY_MASK:
+            denied = merge_masks((denied, merge.denied))
+        if merge.retained is not EMPTY_MASK:
+            retained = merge_masks((retained, merge.retained))
+        return WithheldStep(masks.put(denied), masks.put(retained))
 
 
 def plan_segment(
@@ -165,7 +168,6 @@ def plan_segment(
     is_settled: bool,
     masks: MaskTable,
     geometry: Geometry,
-    name: str,
 ) -> SegmentPlan:
     """Find out what a model is asked, and what its answer is put together with.
 
@@ -173,7 +175,6 @@ def plan_segment(
         segment_id, before, after, is_settled: see :class:`SegmentPlan`.
         masks: what the steps refer to.
         geometry: the image.
-        name: what the segment is called in the request.
 
     Raises:
         PromptError: a prompt lies outside the image, or there is nothing to propagate.
@@ -186,23 +187,32 @@ def plan_segment(
         seed,
         seed,
         region=after.region,
-        anchors=(*live, *after.vacated) or tuple([active.prompt for active in after.prompts]),
+        anchors=(*live, *after.vacated) or after.all_prompts,
         denied=masks.get(after.denied),
         retained=masks.get(after.retained),
     )
     plan = SegmentPlan(segment_id, before, after, is_settled, merge)
-    if not after.is_computed:
+    if not live and not after.vacated and after.propagation is None:
         return plan
     if after.choice is None:
         if live or after.propagation is not None:
             raise InputError("no model was chosen: choose one before prompting")
         return plan  # prompts of another image were taken back; what they added stays
-    if after.choice.region is None:
-        return _asking(plan, after, after.choice, masks, name)
-    seen = seen_box(after.choice.region, live or tuple([active.prompt for active in after.prompts]), geometry)
-    # What was settled beyond what the model sees now stays as it is.
-    near = [active for active in after.prompts if active.is_live or is_within_reach(active.prompt, seen, geometry)]
-    plan = _asking(plan, replace(after, prompts=tuple(near)), after.choice, masks, name)
+    seen, state = None, after
+    if after.choice.region is not None:
+        seen = seen_box(after.choice.region, live or after.all_prompts, geometry)
+        # What was settled beyond what the model sees now stays as it is.
+        near = [active for active in after.prompts if active.is_live or is_within_reach(active.prompt, seen, geometry)]
+        state = replace(after, prompts=tuple(near))
+    if state.propagation is not None:
+        merge = replace(plan.merge, ground=masks.get(state.ground))
+        plan = _propagating(replace(plan, merge=merge), state, after.choice, state.propagation, masks)
+    elif after.choice.in_3d:
+        plan = _in_volume(plan, state, after.choice, live)
+    else:
+        plan = _on_slices(plan, state, after.choice, live, masks)
+    if seen is None:
+        return plan
     zone = seen if plan.merge.zone is None else plan.merge.zone.intersection(seen)
     prompts = tuple(part for prompt in plan.prompts for part in _seen_part(prompt, seen))
     return replace(plan, prompts=prompts, merge=replace(plan.merge, zone=zone), seen=seen)
@@ -228,35 +238,36 @@ def _asking(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, masks: 
     return _on_slices(plan, state, choice, masks, name)
 
 
-def _in_volume(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, name: str) -> SegmentPlan:
+def _in_volume(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, live: tuple[Prompt, ...]) -> SegmentPlan:
     """A model of volumes is shown the seed and asked what came after it; one that takes none can only add to it."""
-    live, seed = state.live_prompts, plan.merge.seed
+    seed = plan.merge.seed
     if not live:
         return plan
     if choice.sees_seed and not seed.box.is_empty:
-        return replace(plan, prompts=(_seed_prompt(seed, name), *live), merge=replace(plan.merge, replaces=True))
-    return replace(plan, prompts=tuple([active.prompt for active in state.prompts]))
+        return replace(plan, prompts=(_seed_prompt(plan, seed), *live), merge=replace(plan.merge, replaces=True))
+    return replace(plan, prompts=state.all_prompts)
 
 
-def _on_slices(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, masks: MaskTable, name: str) -> SegmentPlan:
+def _on_slices(
+    plan: SegmentPlan, state: SegmentState, choice: ModelChoice, live: tuple[Prompt, ...], masks: MaskTable
+) -> SegmentPlan:
     """A model of slices is asked what is live, and what was settled on the same slices."""
     geometry, seed = plan.merge.geometry, plan.merge.seed
-    fresh = (*state.live_prompts, *state.vacated)
-    parts = [part for prompt in fresh if (part := _slice_part(prompt, geometry)) is not None]
+    fresh = (*live, *state.vacated)
+    parts = list(filter(None, map(partial(_slice_part, geometry=geometry), fresh)))
     prompts = []
     for active in state.prompts:
         if active.is_live or ((own := _slice_part(active.prompt, geometry)) and any(own.meets(part) for part in parts)):
             prompts.append(active.prompt)
     if not prompts:
         return plan
-    pointed_at = [] if seed.box.is_empty else _pointed_at(fresh, seed, geometry)
-    shown = [part for part, axis in pointed_at if axis == "k"] if choice.sees_seed else []
-    if shown:
-        prompts.insert(0, _seed_prompt(merge_masks(shown), name))
+    pointed_at = [] if seed is EMPTY_MASK else _pointed_at(fresh, seed, geometry)
+    if choice.sees_seed and (shown := [part for part, axis in pointed_at if axis == "k"]):
+        prompts.insert(0, _seed_prompt(plan, merge_masks(shown)))
     merge = replace(
         plan.merge,
-        erased=tuple([part.box for part in parts if part.is_box]),
-        erased_parts=tuple([part for part, _ in pointed_at]),
+        erased=tuple(part.box for part in parts if part.is_box),
+        erased_parts=tuple(next(zip(*pointed_at, strict=True), ())),
         kept=_kept(state, masks, geometry, parts) if state.hand else (),
     )
     return replace(plan, prompts=tuple(prompts), merge=merge)
@@ -268,7 +279,6 @@ def _propagating(
     choice: ModelChoice,
     propagation: Propagation,
     masks: MaskTable,
-    name: str,
 ) -> SegmentPlan:
     """All prompts are carried on; slices that were corrected stay, and where masks are taken, start the walk, too."""
     geometry = plan.merge.geometry
@@ -282,7 +292,7 @@ def _propagating(
     anchors: list[Prompt] = []
     if choice.takes_masks and axis == "k":
         anchors = [
-            _seed_prompt(part, name)
+            _seed_prompt(plan, part)
             for index in sorted(drawn & set(span))
             if not (part := _cut(plan.merge.seed, slab(axis, index, index + 1, geometry))).box.is_empty
         ]
@@ -371,8 +381,8 @@ def _cut(mask: PackedMask, box: Box) -> PackedMask:
     return pack_mask(mask.unpack()[common.relative_to(mask.box).slices], common.start_kji)
 
 
-def _seed_prompt(mask: PackedMask, name: str) -> MaskPrompt:
-    return MaskPrompt(_SEED_FILE, name, voxels=mask)
+def _seed_prompt(plan: SegmentPlan, mask: PackedMask) -> MaskPrompt:
+    return MaskPrompt(_SEED_FILE, plan.segment_id, voxels=mask)
 
 
 def _missing(whole: PackedMask, part: PackedMask) -> PackedMask:

@@ -325,7 +325,12 @@ class SegmentHistory:
         """
         self.store.require_writable()
         for answered in answers:
-            self._require_unlocked_target(answered.plan.segment_id)
+            segment_id = answered.plan.segment_id
+            if segment_id not in self.segments:
+                raise GoneError("a segment was deleted meanwhile: nothing was written of what was asked with it")
+            if self.store.is_locked(segment_id):
+                name = self.store.name(segment_id)
+                raise InputError(f"'{name}' was locked meanwhile, and nothing was written: unlock it and ask again")
         entry, scores = UndoEntry(), {}
         is_whole = False
         try:
@@ -342,13 +347,6 @@ class SegmentHistory:
             if not is_whole:
                 self.detect_external_changes()  # the store may have written a part of what failed
             self._settle(entry.after)
-
-    def _require_unlocked_target(self, segment_id: str) -> None:
-        if segment_id not in self.store.segment_ids:
-            raise GoneError("a segment was deleted meanwhile: nothing was written of what was asked with it")
-        if self.store.is_locked(segment_id):
-            name = self.store.name(segment_id)
-            raise InputError(f"'{name}' was locked meanwhile, and nothing was written: unlock it and ask again")
 
     def _write_segment(
         self, answered: AnsweredPlan, policy: OverlapPolicy, prediction: Prediction | None, entry: UndoEntry
@@ -510,11 +508,14 @@ class SegmentHistory:
 
     def _settle(self, segment_ids: Iterable[str]) -> None:
         """Take what was changed in between for our own work, and keep the states with the segments."""
-        self.stamps |= {key: stamp for key, stamp in self.store.stamps().items() if stamp is not None}
-        present = [key for key in segment_ids if key in self.segments]
-        for key in present:
-            self.store.describe(key, self.segments[key].state.provenance)
-        self._save(present)
+        for key, stamp in self.store.stamps().items():
+            if stamp is not None:
+                self.stamps[key] = stamp
+        for key in segment_ids:
+            if key in self.segments:
+                self.store.describe(key, self.segments[key].state.provenance)
+                if self.prompt_store is not None:
+                    self.prompt_store.write(key, self.saved(key))
 
     def _save(self, segment_ids: Iterable[str]) -> None:
         if self.prompt_store is not None:
@@ -546,7 +547,7 @@ def _provenance(prediction: Prediction, state: SegmentState, version: str) -> di
         "Repository": checkpoint.source,
         "Revision": checkpoint.revision,
         "SHA256": checkpoint.sha256,
-        "Prompts": f"[{', '.join([_prompt_text(bare(active.prompt)) for active in state.prompts])}]",
+        "Prompts": f"[{', '.join(map(_prompt_text, map(bare, state.all_prompts)))}]",
         "Intensity": json.dumps(dict(prediction.intensity)),
     }
     return provenance | ({"Version": version} if version else {})

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -308,7 +309,11 @@ class ArrayStore:
 
     def stamps(self) -> dict[str, Hashable]:
         """The number of times that each segment was changed; none once they are gone."""
-        return {} if self.is_gone else {key: segment.version for key, segment in self._segments.items()}
+        return (
+            {}
+            if self.is_gone
+            else dict(zip(self._segments, map(attrgetter("version"), self._segments.values()), strict=True))
+        )
 
     def read(self, segment_id: str, box: Box | None = None) -> NDArray[np.bool_]:
         """The segment in a box, the whole volume unless one is given: a new (K, J, I) boolean array."""
@@ -365,19 +370,21 @@ class ArrayStore:
         if own.is_locked:
             raise InputError(f"the segment '{own.name}' is locked: unlock it first")
         gained, box = change.gained, change.gained.box
-        present = {
-            key: there
-            for key, other in self._segments.items()
-            if other is not own and policy != OverlapPolicy.ALLOW and (there := other.voxels[box.slices]).any()
-        }
-        keeping = [key for key in present if policy == OverlapPolicy.PROTECT or self._keeps_locked(key, policy)]
-        for key in keeping:
-            gained = pack_mask(cut_out(gained, box) & ~present.pop(key), box.start_kji)
-        changes = {
-            key: SegmentChange(EMPTY_MASK, pack_mask(cut_out(gained, box) & there, box.start_kji))
-            for key, there in present.items()
-        }
-        return self.apply(Edit(changes | {segment_id: SegmentChange(gained, change.lost)}))
+        losing = {}
+        for key, other in self._segments.items():
+            there = other.voxels[box.slices]
+            if other is own or policy == OverlapPolicy.ALLOW or not there.any():
+                continue
+            is_kept = other.is_locked and policy == OverlapPolicy.PROTECT_LOCKED
+            if is_kept or policy == OverlapPolicy.PROTECT:
+                gained = pack_mask(cut_out(gained, box) & ~there, box.start_kji)
+            else:
+                losing[key] = there
+        changes = {}
+        for key, there in losing.items():
+            changes[key] = SegmentChange(EMPTY_MASK, pack_mask(cut_out(gained, box) & there, box.start_kji))
+        changes[segment_id] = SegmentChange(gained, change.lost)
+        return self.apply(Edit(changes))
 
     def apply(self, edit: Edit) -> Edit:
         """Make exactly the changes of an edit, as undo and redo do, and return what really changed."""
@@ -397,9 +404,6 @@ class ArrayStore:
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
         """Keep where the segment comes from."""
         self._segment(segment_id).provenance = dict(provenance)
-
-    def _keeps_locked(self, segment_id: str, policy: OverlapPolicy) -> bool:
-        return policy == OverlapPolicy.PROTECT_LOCKED and self._segments[segment_id].is_locked
 
     def _segment(self, segment_id: str) -> _Segment:
         if segment_id not in self._segments:

@@ -60,7 +60,9 @@ class SegmentSession:
         """Give prompts, together; returns their keys."""
         first = self.session.next_key(self.segment_id)
         keys = tuple(map(str, range(first, first + len(prompts))))
-        self._add(*map(PromptAdded, keys, prompts))
+        if keys:
+            steps = tuple(map(PromptAdded, keys, prompts))
+            self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice))
         return keys
 
     def remove(self, *keys: str) -> None:

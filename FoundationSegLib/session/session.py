@@ -16,9 +16,9 @@ from ..errors import FoundationSegError, GeometryError, InputError, OutputError
 from ..imaging.masks import EMPTY_MASK, PackedMask
 from ..imaging.volume import Volume
 from ..requests.segmentation import Prediction, PredictRequest, SegmentPrediction
-from .pending_edit import PendingEdit, confirmation_of, make_plans, make_request, request_names, signature
+from .pending_edit import PendingEdit, confirmation_of, make_plans, make_request, signature
 from .plan import AnsweredPlan, SegmentPlan
-from .segment_history import SegmentHistory, TrackedSegment
+from .segment_history import SegmentHistory
 from .segment_store import (
     Confirmation,
     ImageChanged,
@@ -31,6 +31,7 @@ from .segment_store import (
     PromptStore,
     Refused,
     SavedSegment,
+    SegmentEdited,
     SegmentStore,
     read_segment,
 )
@@ -219,8 +220,10 @@ class Session:
 
     def next_key(self, segment_id: str) -> int:
         """The number of the key that the next prompt of a segment gets; none that it had comes again."""
-        number = 0
-        for step in self.state(segment_id).steps:
+        number, known = 0, [self.history.segment(segment_id).state.steps]
+        for edit in self._queue:
+            known.append(edit.steps.get(segment_id, ()))
+        for step in itertools.chain.from_iterable(known):
             if isinstance(step, PROMPT_STEPS) and step.key.isdecimal():
                 number = max(number, int(step.key))
         return number + 1
@@ -238,18 +241,24 @@ class Session:
             GeometryError: the image was put on another grid.
         """
         self.detect_external_changes()
-        self._read_changed_image()
-        self._require_writable()
+        if self.image_source is not None:
+            self._read_changed_image(self.image_source)
+        if not self.store.is_gone:
+            self.store.require_writable()
         for segment_id in edit.steps:
             self.history.segment(segment_id)
         self.history.require_unlocked(edit.steps)
-        queue, merged = self._merged(edit)
-        signature(self._plans(merged))  # a mistake is told now, and not when it is its turn
+        queue, merged = self._merged(edit) if self._queue else ([edit], edit)
+        plans = self._plans(merged)  # a mistake is told now, and not when it is its turn
+        if len(plans) > 1:
+            signature(plans)
         self._queue = queue
         self._untold.append(merged)
-        with ExitStack() as rest:
-            rest.callback(self._tell_queued)
+        try:
             self._go_on()
+        finally:
+            if self._untold:
+                self._tell_queued()
 
     def create(self, new: NewSegment) -> str:
         """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.SegmentHistory.create`."""
@@ -273,7 +282,8 @@ class Session:
 
     def retry(self) -> None:
         """Ask again what failed. Raises as :meth:`.segment_store.SegmentStore.require_writable`."""
-        self._require_writable()
+        if not self.store.is_gone:
+            self.store.require_writable()
         self.detect_external_changes()
         self._asked = None
         self._go_on()
@@ -297,9 +307,9 @@ class Session:
         self.detect_external_changes()
         if self._asked is not asked:
             return  # what it was for is gone
-        self._require_writable()
+        self.store.require_writable()
         self.history.require_unlocked([segment_id for edit in asked.edits for segment_id in edit.steps])
-        if all(_hold(plans, self.history.segments) for plans in asked.plans):
+        if self._hold(asked):
             self._write(asked)
         else:
             self.retry()
@@ -327,12 +337,12 @@ class Session:
         if self._asked is not asked:
             return  # what it was for is gone
         try:
-            has_changed = self._read_changed_image()
+            has_changed = self.image_source is not None and self._read_changed_image(self.image_source)
             self.store.require_writable()
         except FoundationSegError as error:
             self.fail(prediction.request_id, error)
             return
-        if not has_changed and not all(_hold(plans, self.history.segments) for plans in asked.plans):
+        if not has_changed and not self._hold(asked):
             planned = self._planned(asked.edits, prediction.request_id)
             asked.plans, has_changed = planned.plans, planned.request != asked.request
         if has_changed:
@@ -354,23 +364,28 @@ class Session:
         What is not written yet is taken back first. Raises as :meth:`.segment_history.SegmentHistory.undo`.
         """
         self.detect_external_changes()
-        return self.discard(segment_id) or self._tell(self.history.undo(segment_id))
+        return self.discard(segment_id) or self._tell_edited(self.history.undo(segment_id))
 
     def redo(self, segment_id: str) -> bool:
         """Do again what was undone last; False if there is nothing. Raises as :meth:`.SegmentHistory.redo`."""
         self.detect_external_changes()
-        return segment_id not in self.queued_targets() and self._tell(self.history.redo(segment_id))
+        return segment_id not in self.queued_targets() and self._tell_edited(self.history.redo(segment_id))
 
     def accept(self, segment_id: str) -> None:
         """Note that the last change of a segment is right; it cannot be rejected any more, but undone."""
         self.detect_external_changes()
-        self._tell(self.history.accept(segment_id))
+        self._tell_edited(self.history.accept(segment_id))
 
     def reject(self, segment_id: str) -> None:
         """Take back the last change of a segment as wrong. Raises as :meth:`.segment_history.SegmentHistory.reject`."""
         self.detect_external_changes()
         if not self.discard(segment_id):
-            self._tell(self.history.reject(segment_id))
+            self._tell_edited(self.history.reject(segment_id))
+
+    def _tell_edited(self, edited: SegmentEdited | None) -> bool:
+        if edited is not None:
+            self._tell([edited])
+        return edited is not None
 
     def detect_external_changes(self) -> frozenset[str]:
         """Find out what others did, and take back what was to be done to segments that are gone.
@@ -381,26 +396,22 @@ class Session:
         changed = self.history.detect_external_changes()
         if self.store.geometry != self.volume.geometry:
             self._move_with_image()
-        if self._queue:
-            stamps = self.history.stamps
-            self._drop([edit for edit in self._queue if not edit.steps.keys() <= stamps.keys()])
+        gone = []
+        for edit in self._queue:
+            if not edit.steps.keys() <= self.history.stamps.keys():
+                gone.append(edit)
+        if gone:
+            self._drop(gone)
         return changed
 
-    def _require_writable(self) -> None:
-        if not self.store.is_gone:
-            self.store.require_writable()
-
-    def _read_changed_image(self) -> bool:
+    def _read_changed_image(self, source: ImageSource) -> bool:
         """Find out whether others changed the image; the client gets the new one then. True if so.
 
         Raises:
             InputError, GeometryError: it cannot be used any more, or was put on another grid.
         """
-        source = self.image_source
-        if source is None or self.store.is_gone:
-            return False
         stamp = source.stamp()
-        if stamp == self._image_stamp:
+        if self.store.is_gone or stamp == self._image_stamp:
             return False
         volume = source.read()
         if volume.geometry != self.volume.geometry:
@@ -409,7 +420,7 @@ class Session:
             self._image_stamp = stamp
             return False
         self._use_image(volume, stamp)
-        self._tell(ImageChanged())
+        self._tell([ImageChanged()])
         return True
 
     def _use_image(self, volume: Volume, stamp: Hashable) -> None:
@@ -435,24 +446,27 @@ class Session:
         self._untold = [moved.get(id(edit), edit) for edit in self._untold]
         self._asked = None
         self.history.move_prompts(matrix)
-        self._tell(ImageChanged())
+        self._tell([ImageChanged()])
         if self._queue and not self._is_refused:
             self._go_on()
 
-    def _tell(self, outcome: Outcome | None) -> bool:
-        if outcome is not None:
-            with ExitStack() as rest:
-                rest.callback(self.on_outcome, outcome)
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell of what was written first, so that what was refused is read last."""
+        with ExitStack() as rest:
+            for outcome in reversed(outcomes):
+                if isinstance(outcome, Refused):
+                    rest.callback(self.on_outcome, outcome)
+            for outcome in reversed(outcomes):
+                if not isinstance(outcome, Refused):
+                    rest.callback(self.on_outcome, outcome)
+            if self._untold:
                 self._tell_queued()
-        return outcome is not None
 
     def _tell_queued(self) -> None:
         """Tell of the segments that more or fewer steps wait for than was told.
 
         That comes after the request is out: what is done then is done while the model is at work.
         """
-        if not self._untold:
-            return
         untold, self._untold = self._untold, []
         segment_ids = dict.fromkeys(segment_id for edit in untold for segment_id in edit.steps)
         with ExitStack() as rest:
@@ -498,10 +512,19 @@ class Session:
     def _plans(self, edit: PendingEdit) -> tuple[SegmentPlan, ...]:
         """The plans of an edit, made once for the states that its segments are in."""
         segments = self.history.segments
-        if not edit.plans or not _hold(edit.plans, segments):
-            names = request_names(edit.steps, self.store)
-            edit.plans = make_plans(edit, segments, self.history.masks, self.volume.geometry, names)
+        for plan in edit.plans:
+            if segments[plan.segment_id].state is not plan.before:
+                edit.plans = ()
+        if not edit.plans:
+            edit.plans = make_plans(edit, segments, self.history.masks, self.volume.geometry)
         return edit.plans
+
+    def _hold(self, asked: _Asked) -> bool:
+        """True while the segments are in the states that plans were made for."""
+        for plan in itertools.chain.from_iterable(asked.plans):
+            if self.history.segments[plan.segment_id].state is not plan.before:
+                return False
+        return True
 
     def _go_on(self) -> None:
         """Ask for the first of the queue, and what can be asked with it, unless just that is out already."""
@@ -515,14 +538,14 @@ class Session:
     def _ask_next(self) -> bool:
         """Ask for the first of the queue, or do what needs no model; False while something has to be waited for."""
         try:
-            edits = self._first_together()
+            edits = self._first_together() if len(self._queue) > 1 else (self._queue[0],)
             if self._asked is not None and self._asked.edits == edits:
                 return False
             asked = self._planned(edits, next(self.numbers))
         except FoundationSegError as error:  # it makes no sense any more after what became of those before it
             first = self._queue[0]
             with ExitStack() as rest:
-                rest.callback(self._tell, Refused(error, is_waiting=False))
+                rest.callback(self._tell, [Refused(error, is_waiting=False)])
                 self._drop([first])
             return False
         self._asked, self._is_refused = None, False
@@ -543,7 +566,7 @@ class Session:
         """Note that what was asked or answered came to nothing, and waits."""
         self._asked, self._is_refused = None, True
         if self._queue:
-            self._tell(Refused(error))
+            self._tell([Refused(error)])
 
     def _refuse_stuck(self, error: Exception) -> None:
         """After an exception: say so, unless the queue has gone on, waits to be confirmed, or was refused already."""
@@ -553,8 +576,6 @@ class Session:
 
     def _first_together(self) -> tuple[PendingEdit, ...]:
         first, *rest = self._queue
-        if not rest:
-            return (first,)
         first_signature, together, others = signature(self._plans(first)), [first], set(first.steps)
         for edit in rest:  # one that goes on from another has to wait for it
             is_free = first_signature is not None and others.isdisjoint(edit.steps)
@@ -566,10 +587,8 @@ class Session:
 
     def _planned(self, edits: tuple[PendingEdit, ...], request_id: int) -> _Asked:
         """The request for some edits."""
-        plans = [self._plans(edit) for edit in edits]
-        targets = [plan for parts in plans for plan in parts]
-        names = request_names([plan.segment_id for plan in targets], self.store)
-        return _Asked(edits, plans, make_request(targets, request_id, self.volume.key, names))
+        plans = list(map(self._plans, edits))
+        return _Asked(edits, plans, make_request(plans, request_id, self.volume.key, self.store))
 
     def _conclude(self, asked: _Asked, prediction: Prediction | None) -> None:
         """Put the answer together with what is there; write it, or ask first."""
@@ -577,13 +596,15 @@ class Session:
         answered: list[list[AnsweredPlan]] = []
         confirmation, above = None, self.options.ask_above
         for edit, plans in zip(asked.edits, asked.plans, strict=True):
-            answers = [self.history.answered(plan, next(segments) if plan.prompts else _NO_ANSWER) for plan in plans]
+            answers = []
+            for plan in plans:
+                answers.append(self.history.answered(plan, next(segments) if plan.prompts else _NO_ANSWER))
             answered.append(answers)
             if above is not None and confirmation is None:
                 confirmation = confirmation_of(edit, answers, self.history.segments, self.history.masks, above)
         asked.prediction, asked.answers, asked.confirmation = prediction, answered, confirmation
         if confirmation is not None:
-            self._tell(confirmation)
+            self._tell([confirmation])
         else:
             self._write(asked)
 
@@ -593,7 +614,7 @@ class Session:
         outcomes: list[Outcome] = []
         with ExitStack() as rest:
             rest.callback(self._go_on)
-            rest.callback(self._tell_all, outcomes)
+            rest.callback(self._tell, outcomes)
             for edit, answers in reversed(list(zip(asked.edits, asked.answers or (), strict=True))):
                 rest.callback(self._write_edit, edit, answers, asked.prediction, outcomes)
 
@@ -607,7 +628,8 @@ class Session:
         if edit not in self._queue:
             return  # a listener took it back meanwhile
         self._queue.remove(edit)
-        self._untold = [untold for untold in self._untold if untold is not edit]  # what is written is shown
+        if edit in self._untold:
+            self._untold.remove(edit)  # what is written is shown
         policy = OverlapPolicy.ALLOW if edit.is_replay and not edit.is_asked_again else self.options.policy
         try:
             self.history.write(answers, policy, prediction, outcomes.append)
@@ -615,18 +637,6 @@ class Session:
             outcomes.append(Refused(_as_ours(error), is_waiting=False))
             self._give_up([edit])
             raise
-
-    def _tell_all(self, outcomes: list[Outcome]) -> None:
-        """Tell of what was written first, so that what was refused is read last."""
-        outcomes.sort(key=lambda outcome: isinstance(outcome, Refused))
-        with ExitStack() as rest:
-            for outcome in reversed(outcomes):
-                rest.callback(self._tell, outcome)
-
-
-def _hold(plans: Sequence[SegmentPlan], segments: Mapping[str, TrackedSegment]) -> bool:
-    """True while the segments are in the states that plans were made for."""
-    return all(plan.segment_id in segments and segments[plan.segment_id].state is plan.before for plan in plans)
 
 
 def _as_ours(error: Exception) -> FoundationSegError:

@@ -6,6 +6,7 @@ by their keys in a :class:`~FoundationSegLib.imaging.masks.MaskTable`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from types import NoneType
 from typing import Any, Literal, TypeVar
 
@@ -221,7 +222,16 @@ class SegmentState:
     @property
     def live_prompts(self) -> tuple[Prompt, ...]:
         """The prompts whose effect is computed and not part of the seed."""
-        return tuple([active.prompt for active in self.prompts if active.is_live])
+        live = []
+        for active in self.prompts:
+            if active.is_live:
+                live.append(active.prompt)
+        return tuple(live)
+
+    @property
+    def all_prompts(self) -> tuple[Prompt, ...]:
+        """The prompts without their keys."""
+        return tuple(active.prompt for active in self.prompts)
 
     @property
     def is_computed(self) -> bool:
@@ -296,14 +306,14 @@ def _changes(state: SegmentState, step: Step) -> dict[str, Any]:
 def _changed_prompts(
     state: SegmentState, step: PromptAdded | PromptRemoved | PromptMoved | PolarityChanged
 ) -> dict[str, Any]:
-    places = [place for place, active in enumerate(state.prompts) if active.key == step.key]
+    keys = list(map(attrgetter("key"), state.prompts))
     if isinstance(step, PromptAdded):
-        if places:
+        if step.key in keys:
             raise InputError(f"the segment has a prompt '{step.key}' already")
         return {"prompts": (*state.prompts, ActivePrompt(step.key, step.prompt))}
-    if not places:
+    if step.key not in keys:
         raise InputError(f"the segment has no prompt '{step.key}': it was taken back, or belongs to another segment")
-    place = places[0]
+    place = keys.index(step.key)
     old = state.prompts[place]
     if isinstance(step, PromptRemoved):
         new: tuple[ActivePrompt, ...] = ()

@@ -100,8 +100,13 @@ class UndoStack:
         if self.undone:
             self.undone = _without(self.undone, entry.after.keys())
         self.done.append(entry)
+        total = 0
+        for kept in (*self.done, *self.undone):
+            total += kept.nbytes
+        if total <= self.budget_bytes * _PLAIN_SHARE:
+            return 0
         self._compress()
-        return self._shrink() if self.nbytes > self.budget_bytes else 0
+        return self._shrink()
 
     def last(self, segment_id: str) -> UndoEntry | None:
         """The last edit that touched a segment, written and not undone; None if there is none (any more)."""
