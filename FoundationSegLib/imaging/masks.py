@@ -31,14 +31,10 @@ class PackedMask:
     bits: bytes
 
     def __post_init__(self) -> None:
-        if len(self.bits) != (self._count + 7) // 8:
+        if len(self.bits) != (math.prod(self.box.shape_kji) + 7) // 8:
             raise GeometryError(f"a mask of {len(self.bits)} bytes does not fit its box {self.box}")
         if self.box.is_empty:
             object.__setattr__(self, "box", EMPTY_BOX)  # empty masks are equal, and fit every image
-
-    @property
-    def _count(self) -> int:
-        return math.prod(self.box.shape_kji)
 
     @property
     def nbytes(self) -> int:
@@ -54,8 +50,9 @@ class PackedMask:
 
     def unpack(self) -> NDArray[np.bool_]:
         """A new boolean array of the shape of the box, (K, J, I)."""
-        flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self._count)
-        return flat.view(np.bool_).reshape(self.box.shape_kji)
+        shape = self.box.shape_kji
+        flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=math.prod(shape))
+        return flat.view(np.bool_).reshape(shape)
 
     def unpack_slices(self, start: int, stop: int) -> NDArray[np.bool_]:
         """A new boolean array of some slices of the box across k, (stop - start, J, I), counted from its first one."""

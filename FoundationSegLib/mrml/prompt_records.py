@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -42,7 +43,7 @@ class PrefixMemo(Generic[ItemT, FoundT]):
     def of(self, items: Sequence[ItemT]) -> list[FoundT]:
         """What is found for each item, in order: a list that is the next call's, too, and not to be kept."""
         same = common_start(self._items, items)
-        self._found[same:] = [self.work_out(item) for item in items[same:]]
+        self._found[same:] = map(self.work_out, items[same:])
         self._items = items
         return self._found
 
@@ -92,8 +93,7 @@ class PromptRecord:
     masks: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        keys = [kept.key for kept in self.prompts]
-        if len(set(keys)) < len(keys):
+        if len({*map(attrgetter("key"), self.prompts)}) < len(self.prompts):
             raise PromptError("two prompts of a segment have the same key")
 
     def prompt(self, key: str) -> Prompt | None:

@@ -180,7 +180,9 @@ class ScenePrompts:
         self._records[segment_id], self._texts[segment_id] = record, record_text(segment)
 
     def _tags_of(self, segment_id: str) -> RecordTags:
-        return self._tags.setdefault(segment_id, RecordTags())
+        if segment_id not in self._tags:
+            self._tags[segment_id] = RecordTags()
+        return self._tags[segment_id]
 
     def _draw(self, segment_id: str) -> None:
         segment = self._segment(segment_id)

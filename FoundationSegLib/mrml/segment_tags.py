@@ -154,7 +154,10 @@ def set_provenance(segment: Any, origin: Mapping[str, str]) -> None:
     unknown = sorted(set(origin) - set(PROVENANCE))
     if unknown:
         raise InputError(f"no such provenance: {', '.join(unknown)}; known are {', '.join(PROVENANCE)}")
-    old, new = _algorithm(provenance(segment)), _algorithm(origin)
+    before = provenance(segment)
+    if before == origin:
+        return
+    old, new = _algorithm(before), _algorithm(origin)
     for name in (ALGORITHM_TYPE, ALGORITHM_NAME):
         if name in new or old.get(name) == read_tag(segment, name):  # others' tags stay where ours go
             _set_tag(segment, name, new.get(name))
@@ -196,8 +199,12 @@ def _prompt_kinds(text: str) -> set[str]:
 
 def provenance(segment: Any) -> dict[str, str]:
     """The provenance of a segment by :data:`PROVENANCE`; empty for one that FoundationSeg did not make."""
-    tags = {key: read_tag(segment, PREFIX + key) for key in PROVENANCE}
-    return {key: value for key, value in tags.items() if value is not None}
+    origin = {}
+    for key in PROVENANCE:
+        value = read_tag(segment, PREFIX + key)
+        if value is not None:
+            origin[key] = value
+    return origin
 
 
 def lock(segment: Any, locked: bool = True) -> None:

@@ -167,8 +167,9 @@ class SessionPrompts:
     def _shown(self, segment_id: str, now: SegmentState | None) -> tuple[KeptPrompt, ...]:
         if self._session is not None and (now is None or segment_id in self._session.queued_targets()):
             now = self._session.state(segment_id)
-        texts = self._texts.setdefault(segment_id, _Texts())
-        return tuple(texts.prompts.of((now or SegmentState()).prompts))
+        if segment_id not in self._texts:
+            self._texts[segment_id] = _Texts()
+        return tuple(self._texts[segment_id].prompts.of((now or SegmentState()).prompts))
 
     def _key_being_told(self, segment_id: str) -> str | None:
         place = self._being_told

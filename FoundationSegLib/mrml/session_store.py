@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GoneError
+from ..errors import GeometryError, GoneError, InputError
 from ..imaging.geometry import Box, Geometry
 from ..imaging.masks import Edit, SegmentChange
 from ..session.segment_store import NewSegment, OverlapPolicy
@@ -76,10 +76,8 @@ class SceneStore:
     @property
     def is_gone(self) -> bool:
         """See :attr:`SegmentStore.is_gone`."""
-        return any(
-            self._scene is None or node.GetScene() is not self._scene
-            for node in (self._segmentation_node, self._volume_node)
-        )
+        scenes = self._segmentation_node.GetScene(), self._volume_node.GetScene()
+        return self._scene is None or scenes[0] is not self._scene or scenes[1] is not self._scene
 
     @property
     def is_readable(self) -> bool:
@@ -88,7 +86,8 @@ class SceneStore:
 
     def require_writable(self) -> None:
         """See :meth:`SegmentStore.require_writable`."""
-        self._require_there()
+        if self.is_gone:
+            raise GoneError("the volume or the segmentation was deleted: nothing was written")
         self._writer.require_writable()
 
     @property
@@ -111,7 +110,9 @@ class SceneStore:
         """
         if self.is_gone:
             return {}
-        if not self.is_readable:
+        try:
+            self._writer.require_readable()
+        except (InputError, GeometryError):
             return dict.fromkeys(self.segment_ids)
         stamps: dict[str, Hashable] = {}
         segmentation = self._segmentation_node.GetSegmentation()
@@ -159,8 +160,9 @@ class SceneStore:
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """See :meth:`SegmentStore.write`."""
-        self.require_writable()
-        self._drop_surfaces()
+        if self.is_gone or self.defers_surfaces:
+            self.require_writable()
+            self._drop_surfaces()
         return self._writer.write_change(segment_id, change, policy, self.masking_node)
 
     def apply(self, edit: Edit) -> Edit:
@@ -176,9 +178,7 @@ class SceneStore:
 
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
         """See :meth:`SegmentStore.describe`."""
-        segment = self._writer.segment(segment_id)
-        if segment_tags.provenance(segment) != dict(provenance):
-            segment_tags.set_provenance(segment, provenance)
+        segment_tags.set_provenance(self._writer.segment(segment_id), provenance)
 
     def _drop_surfaces(self) -> None:
         if self.defers_surfaces and has_surfaces(self._segmentation_node):

@@ -96,16 +96,17 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> Plac
         PromptError: the box is one voxel thick in two or three axes, lies wholly outside, or names a plane
             that is not the axis it is thin in.
     """
-    box = _box_around(prompt.corners, geometry, join_location(location, "corners"))
+    at = f"{location}.corners" if location else "corners"
+    box = _box_around(prompt.corners, geometry, at)
     thin = thin_axes(box)
     axis = _box_axis(prompt, thin, location)
-    inside = _require_inside(box, geometry, join_location(location, "corners"))
+    inside = _require_inside(box, geometry, at)
     return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != box)
 
 
 def thin_axes(box: Box) -> list[Axis]:
     """The axes along which a box is one voxel thick."""
-    return [axis for axis in AXES if box.shape_kji[array_axis(axis)] == 1]
+    return [axis for axis, size in zip(AXES, reversed(box.shape_kji), strict=True) if size == 1]
 
 
 def mask_axis(mask: PackedMask) -> Axis:

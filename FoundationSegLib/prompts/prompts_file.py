@@ -222,7 +222,7 @@ def _plain(value: object) -> object:
     if isinstance(value, Polarity):
         return value.value
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [list(item) if isinstance(item, tuple) else item for item in value]
     return value
 
 

@@ -10,7 +10,9 @@ import slicer
 import slicer.util
 
 from FoundationSegLib.errors import InferenceError, InputError, PromptError
+from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.prompt_records import (
     RECORD_TAG,
@@ -24,7 +26,7 @@ from FoundationSegLib.mrml.scene_prompts import ScenePrompts
 from FoundationSegLib.mrml.segment_tags import lock, read_tag, write_tag
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.volumes import add_volume_node
-from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, Polarity
+from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity
 from FoundationSegLib.session.segments import add_objects, new_segment
 from FoundationSegLib.session.steps import SeedStep
 from Testing.mrml.session_desk import Desk
@@ -372,3 +374,60 @@ def test_what_is_deleted_while_a_request_is_out(what, fails, desk, segment, scen
         desk.drag(segment, "1", ras(1, 1, 1))
         assert not desk.errors and mask_of(segment)[3].sum() == 25
     gc.collect()
+
+
+WAYS_TO_TAKE_BACK = {
+    "remove": lambda desk, segment: segment.remove("1"),
+    "delete the markup": lambda desk, segment: desk.node(segment, "1").GetScene().RemoveNode(desk.node(segment, "1")),
+    "add another one first": lambda desk, segment: (segment.add(point(6)), segment.remove("1")),
+    "move first": lambda desk, segment: (segment.move("1", point(2)), segment.remove("1")),
+    "turn first": lambda desk, segment: (segment.set_polarity("1", Polarity.NEGATIVE), segment.remove("1")),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_TAKE_BACK)
+def test_a_prompt_whose_first_answer_was_out_is_taken_back(open_desk, way):
+    before = open_desk()
+    before.client.is_slow = True
+    key = new_segment(before.session, "Liver").segment_id
+    before.segment(key).add(point(3))
+    desk = open_desk()
+    segment = desk.segment(key)
+    assert list(segment.prompts) == ["1"]
+    WAYS_TO_TAKE_BACK[way](desk, segment)
+    assert "1" not in segment.prompts and desk.errors == []
+    assert mask_of(segment).sum() == 25 * len(segment.prompts)
+
+
+def other_grid(kind, volume_node):
+    array, matrix = slicer.util.arrayFromVolume(volume_node), np.eye(4)
+    if kind == "turned":
+        array, matrix = array[:, :, ::-1], np.diag([-1.0, 1, 1, 1])
+        matrix[0, 3] = array.shape[2] - 1
+    else:
+        array, matrix[:3, 3] = array[1:6, 2:9, 2:9], (2, 2, 1)
+    return add_volume_node(volume_node.GetScene(), Volume(array.copy(), Geometry(matrix, array.shape)))
+
+
+@pytest.mark.parametrize("kind", ["cropped", "turned"])
+@pytest.mark.parametrize("key", ["1", "outside", "box outside"])
+@pytest.mark.parametrize("first", ["nothing", "undo"])
+@pytest.mark.parametrize("choice", [SLICES, VOLUMES, None])
+def test_prompts_of_a_cropped_or_turned_image_are_taken_back(segmentation_node, volume_node, kind, key, first, choice):
+    before = Desk(segmentation_node, volume_node)
+    segment = new_segment(before.session, "Liver")
+    prompts = (point(3), point(7), BoxPrompt((ras(7, 0, 0), ras(7, 2, 3))))
+    segment.add(*prompts)
+    keys = dict(zip(("1", "outside", "box outside"), segment.prompts, strict=True))
+    before.prompts.stop()
+    desk = Desk(segmentation_node, other_grid(kind, volume_node), choice)
+    again = desk.segment(segment.segment_id)
+    voxels = mask_of(again)
+    if first == "undo" and choice is not None:
+        again.add(PointPrompt(tuple(desk.session.volume.geometry.to_ras((3, 3, 2)))))
+        assert desk.session.undo(again.segment_id)
+    again.remove(keys[key])
+    assert keys[key] not in again.prompts and not desk.session.queued_targets()
+    if choice is None:
+        assert np.array_equal(mask_of(again), voxels), "nothing is asked, and what it added stays"
+    desk.prompts.stop()
