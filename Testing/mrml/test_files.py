@@ -1,3 +1,5 @@
+"""Segmentations in `.seg.nrrd` files: they come back whole, say nothing of the patient, and damage is found."""
+
 import gzip
 import json
 
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.mrml.files import read_segmentation, write_segmentation
+from FoundationSegLib.mrml.files import read_segmentation, require_sound_nrrd, write_segmentation
 from FoundationSegLib.mrml.labelmaps import is_empty
 from FoundationSegLib.mrml.segment_tags import is_locked, lock, provenance, set_provenance
 from FoundationSegLib.mrml.segments import SegmentWriter
@@ -18,11 +20,6 @@ from FoundationSegLib.session.segment_store import OverlapPolicy
 from Testing.mrml.random_geometries import geometries, masks
 
 in_one_scene = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture
-def writer(segmentation_node, volume_node):
-    return SegmentWriter(segmentation_node, volume_node)
 
 
 def header(path):
@@ -93,13 +90,6 @@ def test_the_file_names_neither_the_node_nor_a_path(tmp_path, writer, segmentati
     assert "Doe" not in text
     assert str(tmp_path) not in text
     assert "/" not in text.split("format.html", 1)[1]
-
-
-def test_the_file_is_compressed(tmp_path, writer, segmentation_node):
-    writer.write(writer.add_segment("liver"), np.ones((6, 7, 8), bool))
-    path = tmp_path / "any.seg.nrrd"
-    write_segmentation(segmentation_node, path)
-    assert gzip.decompress(path.read_bytes().split(b"\n\n", 1)[1]) == bytes([1]) * 6 * 7 * 8
 
 
 def test_writing_leaves_the_node_as_it_was(tmp_path, scene, writer, segmentation_node):
@@ -197,3 +187,79 @@ def test_files_that_cannot_be_read_leave_no_node_behind(scene, tmp_path, content
         read_segmentation(scene, path)
     assert str(tmp_path) not in str(caught.value)
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+
+
+HEADER = """NRRD0004
+# Complete NRRD file format specification at:
+# http://teem.sourceforge.net/nrrd/format.html
+type: unsigned char
+dimension: 3
+space: left-posterior-superior
+sizes: 4 3 2
+space directions: (-0.7,0.2,0.1) (-0.1,-0.9,0.02) (-0.3,-0.05,3)
+kinds: domain domain domain
+encoding: gzip
+space origin: (-10,20,5)
+Segment0_Name:=sizes: 1 1 1
+"""
+DATA = gzip.compress(bytes(24), mtime=0)
+
+
+def check_nrrd(tmp_path, header=HEADER, data=DATA):
+    path = tmp_path / "any.seg.nrrd"
+    path.write_bytes(header.encode() + b"\n" + data)
+    require_sound_nrrd(path)
+
+
+def test_a_whole_file(tmp_path):
+    check_nrrd(tmp_path)
+    check_nrrd(tmp_path, HEADER.replace("gzip", "raw"), bytes(24))
+    check_nrrd(tmp_path, HEADER.replace("unsigned char", "ushort\nendian: little"), gzip.compress(bytes(48)))
+
+
+def test_several_layers(tmp_path):
+    header = HEADER.replace("dimension: 3", "dimension: 4").replace("sizes: 4", "sizes: 2 4", 1)
+    header = header.replace("directions:", "directions: none").replace("kinds:", "kinds: list")
+    check_nrrd(tmp_path, header, gzip.compress(bytes(48)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("NRRD0004", "P6"),
+        ("type: unsigned char\n", ""),
+        ("unsigned char", "float"),
+        ("unsigned char", "short"),
+        ("sizes: 4 3 2\n", ""),
+        ("sizes: 4 3 2", "sizes: 4 3"),
+        ("sizes: 4 3 2", "sizes: 4 -3 -2"),
+        ("sizes: 4 3 2", "sizes: 4 three 2"),
+        ("sizes: 4 3 2", "sizes: 4 3 20"),
+        ("dimension: 3", "dimension: 2"),
+        ("space: left-posterior-superior\n", ""),
+        ("left-posterior-superior", "scanner"),
+        ("(-0.3,-0.05,3)", ""),
+        ("(-0.3,-0.05,3)", "(0,0,0)"),
+        ("(-0.3,-0.05,3)", "(-0.7,0.2,0.1)"),
+        ("(-0.3,-0.05,3)", "(nan,0,1)"),
+        ("(-0.3,-0.05,3)", "(0,1)"),
+        ("(-10,20,5)", "(-10,20)"),
+        ("(-10,20,5)", "none"),
+        ("kinds: domain domain domain", "kinds: domain domain"),
+        ("gzip", "bzip2"),
+        ("encoding: gzip\n", ""),
+        ("encoding: gzip", "encoding: gzip\ndata file: elsewhere.raw"),
+    ],
+)
+def test_a_damaged_header(tmp_path, old, new):
+    assert old in HEADER
+    with pytest.raises(InputError, match=r"'any\.seg\.nrrd' is no whole segmentation file"):
+        check_nrrd(tmp_path, HEADER.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", DATA[:-1], DATA[:10], bytes(len(DATA)), DATA[:-6] + bytes(6), gzip.compress(bytes(23), mtime=0)]
+)
+def test_damaged_voxels(tmp_path, data):
+    with pytest.raises(InputError):
+        check_nrrd(tmp_path, data=data)

@@ -1,3 +1,5 @@
+"""Segments written through Slicer: policies, layers, foreign grids, transforms, and the editable area."""
+
 import numpy as np
 import pytest
 import slicer
@@ -7,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from FoundationSegLib.errors import GeometryError, InputError
-from FoundationSegLib.imaging.geometry import Box, Geometry
+from FoundationSegLib.imaging.geometry import Box, Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, pack_mask
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP
-from FoundationSegLib.mrml.segment_tags import lock
-from FoundationSegLib.mrml.segments import SegmentWriter
-from FoundationSegLib.mrml.volumes import add_volume_node, parent_to_world
+from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP, SegmentReader
+from FoundationSegLib.mrml.segment_tags import find_term, lock
+from FoundationSegLib.mrml.segments import EDITOR_TAG, SegmentWriter
+from FoundationSegLib.mrml.volumes import add_volume_node, parent_to_world, volume_from_node
 from FoundationSegLib.session.segment_store import OverlapPolicy
 from Testing.mrml.random_geometries import add_parent, geometries, masks, parent_matrices, solid
 
@@ -125,25 +127,6 @@ def test_writing_and_undoing_as_on_plain_arrays(scene, volume_node, history):
     scene.RemoveNode(node)
 
 
-def test_one_slice_leaves_every_other_slice_alone(writer):
-    segment_id = writer.add_segment("Any")
-    mask = masks(writer.geometry, 1)
-    writer.write(segment_id, mask)
-    slab = Box((3, 0, 0), (4, 7, 8))
-    writer.write(segment_id, ~mask[3:4], slab)
-    mask[3] = ~mask[3]
-    assert np.array_equal(writer.read_mask(segment_id), mask)
-
-
-def test_by_default_no_voxel_is_taken_from_a_neighbour(writer):
-    first, second = writer.add_segment("First"), writer.add_segment("Second")
-    writer.write(first, solid(writer, Box((1, 1, 1), (4, 4, 4))))
-    edit = writer.write(second, solid(writer, Box((0, 0, 0), (6, 7, 8))))
-    assert writer.read_mask(first).sum() == 27
-    assert np.array_equal(writer.read_mask(second), ~writer.read_mask(first))
-    assert list(edit.changes) == [second]
-
-
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_mask_across_two_neighbours(writer, policy):
     left, right, new = (writer.add_segment(name) for name in ("Left", "Right", "New"))
@@ -216,20 +199,6 @@ def test_packed_masks(writer):
     assert not writer.read_mask(segment_id).any()
 
 
-def test_nothing_to_change_is_an_empty_edit(writer):
-    segment_id = writer.add_segment("Any")
-    assert writer.write(segment_id, EMPTY_MASK) == Edit({})
-    assert writer.apply(Edit({})) == Edit({})
-
-
-def test_a_segment_emptied_and_filled_again(writer):
-    segment_id = writer.add_segment("Any")
-    for box in (Box((0, 0, 0), (2, 2, 2)), Box((4, 5, 6), (6, 7, 8))):
-        writer.write(segment_id, solid(writer, box))
-        assert np.array_equal(writer.read_mask(segment_id), solid(writer, box))
-        writer.write(segment_id, EMPTY_MASK)
-
-
 @pytest.mark.parametrize(
     ("mask", "box"),
     [
@@ -277,12 +246,6 @@ def test_a_locked_segment_is_not_written_but_can_be_undone(writer):
     assert not writer.read_mask(segment_id).any()
 
 
-def test_an_unknown_segment(writer):
-    for ask in (writer.segment, writer.read_mask, lambda segment_id: writer.write(segment_id, EMPTY_MASK)):
-        with pytest.raises(InputError, match="no segment with the id 'gone'"):
-            ask("gone")
-
-
 def test_the_users_segment_editor_settings_do_not_matter(scene, writer):
     editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
     editor.SetOverwriteMode(editor.OverwriteAllSegments)
@@ -306,3 +269,178 @@ def test_many_segments(writer, segmentation_node):
     assert len(edit.changes) == 260
     writer.apply(edit.inverse())
     assert all(writer.read_mask(segment_id)[place] for segment_id, place in zip(ids, places, strict=True))
+
+
+def test_a_known_name_brings_term_and_colour(writer):
+    segment = writer.segment(writer.add_segment("left_kidney"))
+    term = find_term("left kidney")
+    assert (segment.GetName(), segment.GetTerminology()) == ("left_kidney", term.serialized)
+    assert np.allclose(segment.GetColor(), term.colour)
+
+
+def test_unknown_names_get_different_colours(writer):
+    colours = {writer.segment(writer.add_segment("Something")).GetColor() for _ in range(5)}
+    assert len(colours) == len(writer.segment_ids) == 5
+
+
+def test_what_is_given_wins(writer):
+    term = find_term("spleen").serialized
+    segment = writer.segment(
+        writer.add_segment("liver", colour=(0.1, 0.2, 0.3), terminology=term, tags={"FoundationSeg.Model": "x"})
+    )
+    assert np.allclose(segment.GetColor(), (0.1, 0.2, 0.3))
+    assert segment.GetTerminology() == term
+    assert segment.HasTag("FoundationSeg.Model")
+
+
+def test_our_editor_node_is_one_and_stays_out_of_saved_scenes(scene, writer, segmentation_node, volume_node):
+    SegmentWriter(segmentation_node, volume_node)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode") == 1
+    editor = scene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+    assert editor.GetOverwriteMode() == editor.OverwriteNone
+    assert not editor.GetSaveWithScene()
+
+
+def another_volume(scene, geometry):
+    return add_volume_node(scene, Volume(np.zeros(geometry.shape_kji, np.int16), geometry))
+
+
+def test_another_grid_is_read_but_not_taken_over(scene, segmentation_node, volume_node):
+    fine = another_volume(scene, geometry_from_spacing((12, 12, 12), (0.5, 0.5, 0.5)))
+    coarse = another_volume(scene, geometry_from_spacing((6, 6, 6)))
+    made = SegmentWriter(segmentation_node, fine)
+    segment_id = made.add_segment("Fine")
+    made.write(segment_id, np.ones((12, 12, 12), bool))
+    before = segmentation_node.GetSegmentation().GetConversionParameter("Reference image geometry")
+    with pytest.raises(GeometryError, match="'Fine' was drawn on another grid"):
+        SegmentWriter(segmentation_node, coarse)
+    assert segmentation_node.GetSegmentation().GetConversionParameter("Reference image geometry") == before
+    assert SegmentReader(segmentation_node, geometry_from_spacing((6, 6, 6))).read_mask(segment_id).all()
+
+
+def test_a_segment_that_changed_its_grid_meanwhile_is_left_alone(scene, writer, segmentation_node):
+    mine, other = writer.add_segment("Mine"), writer.add_segment("Other")
+    fine = slicer.vtkOrientedImageData()
+    fine.SetExtent(0, 3, 0, 3, 0, 3)
+    fine.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    fine.GetPointData().GetScalars().Fill(1)
+    fine.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(writer.geometry.ijk_to_ras @ np.diag([0.5, 0.5, 0.5, 1])))
+    writer.segment(other).AddRepresentation(BINARY_LABELMAP, fine)
+    with pytest.raises(GeometryError, match="'Other' was drawn on another grid"):
+        writer.write(mine, np.ones((6, 7, 8), bool), policy=OverlapPolicy.OVERWRITE)
+    assert not writer.read_mask(mine).any()
+    writer.write(mine, np.ones((6, 7, 8), bool))
+    assert 0 < (~writer.read_mask(mine)).sum() == writer.read_mask(other).sum() < 27
+
+
+def test_a_larger_image_on_the_same_grid(scene, segmentation_node):
+    """A segmentation made on an image that begins two voxels earlier and ends later."""
+    large = another_volume(
+        scene, Geometry(np.array([[1.0, 0, 0, -2], [0, 1, 0, -2], [0, 0, 1, -2], [0, 0, 0, 1]]), (9, 9, 9))
+    )
+    made = SegmentWriter(segmentation_node, large)
+    segment_id = made.add_segment("Large")
+    made.write(segment_id, np.ones((9, 9, 9), bool))
+    writer = SegmentWriter(segmentation_node, another_volume(scene, geometry_from_spacing((5, 5, 5))))
+    assert writer.read_mask(segment_id).all()
+    edit = writer.write(segment_id, np.zeros((5, 5, 5), bool))
+    assert edit.changes[segment_id].lost.voxels == 125
+    assert made.read_mask(segment_id).sum() == 9**3 - 5**3
+
+
+def test_a_closed_surface_is_refused(scene, segmentation_node, volume_node):
+    segmentation_node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    with pytest.raises(InputError, match="closed surface"):
+        SegmentWriter(segmentation_node, volume_node)
+
+
+def test_segments_are_not_moved_under_another_transform(scene, writer, segmentation_node, volume_node):
+    segment_id = writer.add_segment("Any")
+    add_parent(scene, np.diag([2.0, 1, 1, 1]), volume_node)
+    SegmentWriter(segmentation_node, volume_node)
+    assert segmentation_node.GetParentTransformNode() is volume_node.GetParentTransformNode()
+    writer.write(segment_id, np.ones((6, 7, 8), bool))
+    volume_node.SetAndObserveTransformNodeID(None)
+    with pytest.raises(GeometryError, match="under different transforms"):
+        SegmentWriter(segmentation_node, volume_node)
+    assert segmentation_node.GetParentTransformNode() is not None
+
+
+def test_a_3d_view_follows(writer, segmentation_node):
+    segment_id = writer.add_segment("Any")
+    writer.write(segment_id, solid(writer, Box((1, 1, 1), (4, 4, 4))))
+    segmentation_node.CreateClosedSurfaceRepresentation()
+    before = segmentation_node.GetClosedSurfaceInternalRepresentation(segment_id).GetNumberOfPoints()
+    writer.write(segment_id, solid(writer, Box((1, 1, 1), (5, 6, 7))))
+    assert segmentation_node.GetClosedSurfaceInternalRepresentation(segment_id).GetNumberOfPoints() > before
+    assert writer.read_mask(writer.add_segment("Empty")).sum() == 0
+
+
+MODES = slicer.vtkMRMLSegmentationNode
+
+
+@pytest.fixture
+def shown_writer(segmentation_node, volume_node):
+    segmentation_node.CreateDefaultDisplayNodes()
+    return SegmentWriter(segmentation_node, volume_node)
+
+
+@pytest.fixture
+def editor(scene):
+    return scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+
+
+@pytest.fixture
+def area(shown_writer):
+    """A segment that covers a third of the volume."""
+    segment_id = shown_writer.add_segment("Area")
+    shown_writer.write(segment_id, np.ones((2, 7, 8), bool), Box((1, 0, 0), (3, 7, 8)))
+    return segment_id
+
+
+def write_everywhere(writer, editor):
+    segment_id = writer.add_segment("Any")
+    whole = np.ones(writer.geometry.shape_kji, bool)
+    writer.write(segment_id, whole, policy=OverlapPolicy.ALLOW, masking_node=editor)
+    return writer.read_mask(segment_id)
+
+
+@pytest.mark.parametrize(
+    ("mode", "inside"),
+    [
+        (MODES.EditAllowedInsideAllSegments, True),
+        (MODES.EditAllowedInsideVisibleSegments, True),
+        (MODES.EditAllowedInsideSingleSegment, True),
+        (MODES.EditAllowedOutsideAllSegments, False),
+        (MODES.EditAllowedOutsideVisibleSegments, False),
+    ],
+)
+def test_the_editable_area(shown_writer, editor, area, mode, inside):
+    editor.SetMaskMode(mode)
+    editor.SetMaskSegmentID(area)
+    assert np.array_equal(write_everywhere(shown_writer, editor), shown_writer.read_mask(area) == inside)
+
+
+def test_erasing_keeps_to_the_area_too(shown_writer, editor, area):
+    writer = shown_writer
+    segment_id = writer.add_segment("Any")
+    writer.write(segment_id, np.ones((6, 7, 8), bool), policy=OverlapPolicy.ALLOW)
+    editor.SetMaskMode(MODES.EditAllowedInsideSingleSegment)
+    editor.SetMaskSegmentID(area)
+    writer.write(segment_id, np.zeros((6, 7, 8), bool), masking_node=editor)
+    assert np.array_equal(writer.read_mask(segment_id), ~writer.read_mask(area))
+    assert writer.read_mask(area).sum() == 112
+
+
+def test_the_intensity_range(writer, editor, volume_node):
+    editor.SetSourceVolumeIntensityMask(True)
+    editor.SetSourceVolumeIntensityMaskRange(100, 200)
+    voxels = volume_from_node(volume_node).array_kji
+    assert np.array_equal(write_everywhere(writer, editor), (voxels >= 100) & (voxels <= 200))
+
+
+def test_an_area_of_another_segmentation(writer, editor):
+    editor.SetMaskMode(MODES.EditAllowedInsideSingleSegment)
+    editor.SetMaskSegmentID("elsewhere")
+    with pytest.raises(InputError, match="another segmentation"):
+        write_everywhere(writer, editor)

@@ -1,4 +1,6 @@
-"""The tool among Slicer's own reactions to the mouse, which are real here: style, crosshair, window and level."""
+"""The slice tool: prompts drawn by mouse, and what happens when volumes, scenes, views and windows go."""
+
+import gc
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from FoundationSegLib.mrml.gestures import TOOL_KINDS
 from FoundationSegLib.mrml.slice_tool import SliceTool
 from FoundationSegLib.prompts.kinds import BoxPrompt, LassoPrompt, PointPrompt, Polarity, ScribblePrompt
 from Testing.mrml.random_geometries import add_parent
-from Testing.mrml.slice_rig import add_volume
+from Testing.mrml.slice_rig import SliceRig, UsedTool, add_volume
 
 A, B, C, D = (150, 100), (250, 100), (250, 200), (170, 200)
 TYPES = {
@@ -324,3 +326,71 @@ def test_a_callback_may_disable_the_tool_and_slicer_still_does_not_act(rig, show
     assert len(prompts) == 1 and not released and not tool.is_enabled
     rig.drag(A)
     assert len(prompts) == 1 and released
+
+
+def test_removing_the_volume_stops_the_tool(rig, scene, shown, used):
+    rig.press(A)
+    scene.RemoveNode(shown)
+    assert not used.tool.is_enabled and rig.lines() == 0
+    rig.release(B)
+    assert not used.prompts
+
+
+def test_closing_the_scene_stops_the_tool(rig, scene, shown, used):
+    rig.press(A)
+    scene.Clear(False)
+    assert not used.tool.is_enabled and rig.lines() == 0
+    rig.release(B)
+    rig.drag(A)
+    assert not used.prompts
+
+
+def test_removing_a_view_leaves_the_others(headless, rig, scene, shown, used):
+    gone = SliceRig(headless, name="Green", managers=(), style=False)
+    gone.show(shown)
+    used.tool.enable(shown, [rig.view, gone.view])
+    gone.press(A)
+    scene.RemoveNode(gone.slice_node)
+    assert gone.lines() == 0
+    gone.release(B)
+    gone.drag(A)
+    assert not used.prompts
+    rig.drag(A)
+    assert len(used.prompts) == 1
+
+
+def test_a_window_may_go_in_mid_drag(headless, shown):
+    used = UsedTool()
+    rig = SliceRig(headless, name="Gone")
+    rig.show(shown)
+    used.tool.enable(shown, [rig.view])
+    rig.press(A)
+    rig.window.Finalize()
+    del rig
+    gc.collect()
+    used.tool.disable()
+    assert not used.prompts
+
+
+def test_two_views_are_independent(headless, rig, shown, used):
+    other = SliceRig(headless, name="Green")
+    other.slice_node.SetOrientation("Coronal")
+    other.show(shown)
+    used.tool.enable(shown, [rig.view, other.view], "box")
+    rig.drag(A, C)
+    other.drag(A, C)
+    assert [prompt.plane for prompt in used.prompts] == ["k", "j"]
+
+
+def test_after_disabling_no_observer_is_left(rig, shown):
+    def observers():
+        return sum(rig.interactor.HasObserver(event) for event in range(1, 60))
+
+    before = observers()
+    tool = SliceTool(lambda prompt: None)
+    for _ in range(3):
+        tool.enable(shown, [rig.view])
+    tool.disable()
+    tool.disable()
+    assert observers() == before
+    assert not tool.is_enabled

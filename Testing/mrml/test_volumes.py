@@ -1,21 +1,26 @@
+"""Volume nodes to volumes and back, parent transforms, and regions of interest in voxels."""
+
 import numpy as np
 import pytest
 import slicer
 import slicer.util
 import vtk
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from FoundationSegLib.errors import GeometryError, InputError
-from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
+from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import (
     NodeImage,
     add_volume_node,
+    box_of_roi,
     geometry_from_node,
     parent_to_world,
     share_parent_transform,
     volume_from_node,
 )
+from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent, geometries, parent_matrices
 
 in_one_scene = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,14 +67,6 @@ def test_voxels_lie_where_slicer_puts_them(scene, geometry, parent):
     scene.RemoveNode(node)
 
 
-def test_a_sheared_matrix_is_kept_as_it_is(volume_node):
-    matrix = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(matrix)
-    columns = slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
-    assert abs(columns[:, 0] @ columns[:, 2]) > 0.01
-    assert np.allclose(columns, [[-0.7, 0.1, 0.3], [-0.2, 0.9, 0.05], [0.1, 0.02, 3]], rtol=0, atol=1e-15)
-
-
 def test_an_image_that_does_not_start_at_voxel_zero(scene):
     node = add_volume_node(scene, Volume(np.zeros((2, 3, 4), np.int16), GRID))
     node.GetImageData().SetExtent(10, 13, 20, 22, 5, 6)
@@ -83,12 +80,6 @@ def test_voxels_are_a_read_only_view(volume_node):
         view[0, 0, 0] = 1
     slicer.util.arrayFromVolume(volume_node)[0, 0, 0] = 99
     assert view[0, 0, 0] == 99
-
-
-def test_the_view_outlives_the_node(scene, volume_node):
-    view = volume_from_node(volume_node).array_kji
-    scene.RemoveNode(volume_node)
-    assert view[0, 0, 1] == 1
 
 
 def test_the_node_has_a_copy_of_its_own(scene):
@@ -129,11 +120,6 @@ def test_values_that_cannot_be_stored_leave_no_node_behind(scene, dtype, fill):
     with pytest.raises(InputError, match="exactly"):
         add_volume_node(scene, grey(dtype, fill))
     assert count_volumes(scene) == 0
-
-
-def test_arrays_of_any_memory_order(scene):
-    voxels = np.arange(24, dtype=np.int16).reshape(4, 3, 2).T
-    assert np.array_equal(volume_from_node(add_volume_node(scene, Volume(voxels, GRID))).array_kji, voxels)
 
 
 def test_colour(scene):
@@ -241,10 +227,6 @@ def bend(scene, *nodes):
     return parent
 
 
-def test_without_a_parent_transform_own_and_world_are_the_same(volume_node):
-    assert np.array_equal(parent_to_world(volume_node), np.eye(4))
-
-
 def test_a_bent_parent_transform_is_refused(scene, volume_node):
     bend(scene, volume_node)
     with pytest.raises(GeometryError, match="harden the transform first"):
@@ -278,12 +260,6 @@ def test_nobody_follows_into_a_bend(scene, volume_node, segmentation_node):
     assert segmentation_node.GetParentTransformNode() is None
 
 
-def test_a_single_slice(scene):
-    geometry = Geometry(np.diag([0.5, 0.5, 5, 1]), (1, 4, 5))
-    node = add_volume_node(scene, Volume(np.ones((1, 4, 5), np.float32), geometry))
-    assert geometry_from_node(node) == geometry
-
-
 def test_an_image_that_others_change_is_noticed(scene):
     node = add_volume_node(scene, Volume(np.zeros((3, 4, 5), np.int16), geometry_from_spacing((3, 4, 5))))
     source = NodeImage(node)
@@ -302,3 +278,54 @@ def test_an_image_that_others_change_is_noticed(scene):
     assert source.stamp() != stamp
     with pytest.raises(InputError):
         source.read()
+
+
+def roi_at(scene, centre, size):
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    node.SetCenter(*centre)
+    node.SetSize(*size)
+    return node
+
+
+def test_it_holds_the_voxels_whose_centres_are_inside(scene, volume_node):
+    centre = AWKWARD.to_ras((4, 3, 2))
+    around = box_of_roi(roi_at(scene, centre, (0.4, 0.4, 0.4)), volume_node)
+    assert around.contains(type(around)((2, 3, 4), (3, 4, 5)))
+    whole = box_of_roi(roi_at(scene, centre, (500, 500, 500)), volume_node)
+    assert whole == AWKWARD.box
+
+
+def test_one_on_a_straight_grid_is_exact(scene):
+    geometry = geometry_from_spacing((10, 12, 14), (1.0, 2.0, 3.0))
+    node = add_volume_node(scene, Volume(np.arange(1680, dtype=np.int16).reshape(10, 12, 14), geometry))
+
+    @given(st.tuples(*[st.integers(0, 8)] * 3), st.tuples(*[st.integers(1, 5)] * 3))
+    def check(start, extent):
+        wanted = Box(start, tuple(a + b for a, b in zip(start, extent, strict=True))).intersection(geometry.box)
+        low, high = (
+            np.array(side[::-1]) * geometry.spacing_mm for side in (wanted.start_kji, np.subtract(wanted.stop_kji, 1))
+        )
+        roi = roi_at(scene, (low + high) / 2, high - low + 0.5)
+        assert box_of_roi(roi, node) == wanted
+        scene.RemoveNode(roi)
+
+    check()
+
+
+def test_a_transform_of_the_volume_is_taken_into_account(scene, volume_node):
+    roi = roi_at(scene, AWKWARD.to_ras((4, 3, 2)), (3, 3, 6))
+    before = box_of_roi(roi, volume_node)
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, 55.0)
+    transform.SetMatrixTransformToParent(matrix)
+    volume_node.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(InputError, match="no voxel"):
+        box_of_roi(roi, volume_node)
+    roi.SetAndObserveTransformNodeID(transform.GetID())
+    assert box_of_roi(roi, volume_node) == before
+
+
+def test_one_that_was_not_placed_is_told(scene, volume_node):
+    with pytest.raises(InputError, match="no size"):
+        box_of_roi(roi_at(scene, (0, 0, 0), (0, 0, 0)), volume_node)

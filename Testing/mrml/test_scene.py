@@ -1,10 +1,43 @@
-"""Observers go together, and keep nobody alive."""
+"""The scene: booted without Slicer's application, observed, and left without a trace."""
 
 import gc
+import subprocess
+import sys
+from pathlib import Path
 
+import slicer
 import vtk
 
-from FoundationSegLib.mrml.scene import Observers
+from FoundationSegLib.mrml.scene import Observers, boot_scene, remove_node
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_booting_prints_nothing():
+    code = "from FoundationSegLib.mrml.scene import boot_scene; kept = boot_scene()"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_the_scene_is_slicers(headless):
+    assert slicer.mrmlScene is headless.scene
+    assert slicer.modules.segmentations.logic() is headless.module_logics["Segmentations"]
+
+
+def test_each_boot_makes_an_empty_scene(headless):
+    headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert boot_scene().scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+
+
+def test_display_nodes_go_with_their_node(scene):
+    before = scene.GetNumberOfNodes()
+    for kind in ("vtkMRMLMarkupsFiducialNode", "vtkMRMLSegmentationNode"):
+        node = scene.AddNewNodeByClass(kind)
+        node.CreateDefaultDisplayNodes()
+        assert scene.GetNumberOfNodes() >= before + 2
+        remove_node(node)
+        assert scene.GetNumberOfNodes() == before
+        remove_node(node)  # that it has gone already is no error
 
 
 class Counter:
