@@ -22,13 +22,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes: any test may come first
+        import torch  # noqa: F401  (Triton's LLVM crashes where Mesa's, of off-screen windows, is loaded already)
     settings.load_profile("full" if config.getoption("--full") else "reduced")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests with Qt stay in one process, and nothing of Slicer's views comes after them in it: it would crash."""
     for item in items:
-        if item.path.parent.name == "gui":
+        if "gui" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group("gui"))
 
 
