@@ -79,8 +79,14 @@ def _with_seeds(prompts: PromptSet, path: Path) -> PromptSet:
 
 
 def prompts_folder(options: argparse.Namespace) -> Path:
-    """Return the folder that the files of mask prompts are relative to."""
-    return options.prompts.parent if options.prompts is not None else Path()
+    """Return the folder that the files of mask prompts are relative to: that of the prompts file, or of the report."""
+    file: Path | None = options.prompts or options.from_report
+    return file.parent if file is not None else Path()
+
+
+def asked_for_everything(options: argparse.Namespace) -> bool:
+    """True where every class of the model was asked for."""
+    return asks_for_everything(_class_names(options))
 
 
 def mask_files(prompts: PromptSet, folder: Path) -> tuple[Path, ...]:
@@ -142,16 +148,12 @@ def read_mask(path: Path, segment_name: str, geometry: Geometry) -> PackedMask:
     return pack_mask(match.turned(mask)[inside.relative_to(match.box).slices], inside.start_kji)
 
 
-def without_absent(
-    options: argparse.Namespace, prompts: PromptSet, prediction: Prediction
-) -> tuple[PromptSet, Prediction]:
-    """Leave out the classes that were not found, where everything was asked for.
+def without_absent(prompts: PromptSet, prediction: Prediction) -> tuple[PromptSet, Prediction]:
+    """Leave out the segments that were not found.
 
     Raises:
         InferenceError: nothing was found.
     """
-    if not asks_for_everything(_class_names(options)):
-        return prompts, prediction
     kept = [n for n, segment in enumerate(prediction.segments) if not segment.mask.box.is_empty]
     if not kept:
         raise InferenceError("the model found none of its classes in the image")

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
+from ..codec import to_document
 from ..errors import OutputError
 from ..imaging.volume import Volume
 from ..io.output_files import output_format
@@ -23,6 +24,7 @@ from ..prompts.kinds import PromptSet
 from ..prompts.prompts_file import prompts_to_document
 from ..requests.segmentation import Prediction, SegmentPrediction
 from ..session.segment_store import OverlapPolicy
+from .segment_report import ResultOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,16 @@ class SegmentResult:
         return labels
 
 
-def build_segmentation(volume: Volume, prompts: PromptSet, prediction: Prediction, overlap: str) -> SegmentResult:
+def build_segmentation(
+    volume: Volume, prompts: PromptSet, prediction: Prediction, options: ResultOptions
+) -> SegmentResult:
     """Make a scene with the image and the segments of a prediction, in the order of the prompts.
 
     Args:
         volume: the image.
         prompts: the prompts as they were given, for the segments' provenance.
         prediction: the engine's answer to ``prompts``.
-        overlap: ``"allow"``, or ``"protect"``: no segment takes a voxel of an earlier one.
+        options: what else determines the voxels; of overlap ``"protect"``, no segment takes one of an earlier.
     """
     headless = boot_scene()
     volume_node = add_volume_node(headless.scene, volume)
@@ -95,16 +99,17 @@ def build_segmentation(volume: Volume, prompts: PromptSet, prediction: Predictio
     rows = []
     for segment, predicted in zip(prompts.segments, prediction.segments, strict=True):
         segment_id = writer.add_segment(segment.name)
-        writer.write(segment_id, predicted.mask, policy=OverlapPolicy(overlap))
+        writer.write(segment_id, predicted.mask, policy=OverlapPolicy(options.overlap))
         document = prompts_to_document(PromptSet((segment,), prompts.space))
-        segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, document))
+        segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, options, document))
         rows.append(_row(segment.name, writer, segment_id, predicted, volume))
     low, high = (float(prediction.intensity[name]) for name in ("low", "high"))
     return SegmentResult(headless, volume_node, node, writer, rows, low, high, volume.in_pixels)
 
 
-def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, str]:
+def _provenance(prediction: Prediction, options: ResultOptions, prompts: dict[str, Any]) -> dict[str, str]:
     checkpoint = prediction.checkpoint
+    computed = {"device": prediction.device, "precision": prediction.precision}
     return {
         "Model": checkpoint.model_id,
         "Repository": checkpoint.source,
@@ -112,6 +117,7 @@ def _provenance(prediction: Prediction, prompts: dict[str, Any]) -> dict[str, st
         "SHA256": checkpoint.sha256,
         "Prompts": json.dumps(prompts, ensure_ascii=False),
         "Intensity": json.dumps(dict(prediction.intensity)),
+        "Options": json.dumps(computed | to_document(replace(options, left_out=None)), ensure_ascii=False),
         "Version": __version__,
     }
 

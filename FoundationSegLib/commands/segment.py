@@ -3,16 +3,16 @@
 import argparse
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from ..catalog.catalogue import find_card, read_catalogue, require_adapter
 from ..catalog.model_cards import ModelCard
 from ..engine.propagation import choose_hand_over
 from ..engine.propagation_planning import is_stuck, plan_tracks
 from ..engine.slices import place_on_slices
-from ..errors import OutputError, PromptError
+from ..errors import InputError, OutputError, PromptError
 from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume, require_image
@@ -28,8 +28,23 @@ from ..worker.client import Client, ask
 from . import prompt_options
 from .arguments import add_model_arguments, path_argument, roi_argument, size_argument, slice_range
 from .downloads import require_checkpoint
-from .outputs import report_text, require_targets, software_versions, write_text, write_together
-from .prompt_options import mask_files, prompts_folder, read_masks, without_absent, without_folders
+from .outputs import report_text, require_targets, write_text, write_together
+from .prompt_options import (
+    asked_for_everything,
+    mask_files,
+    prompts_folder,
+    read_masks,
+    without_absent,
+    without_folders,
+)
+from .segment_report import (
+    EarlierReport,
+    ResultOptions,
+    left_out_document,
+    read_report,
+    seed_records,
+    segment_report,
+)
 from .terminal import ProgressLine, interrupts_wait, say
 
 
@@ -38,7 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
     )
-    parser.add_argument("--model", metavar="ID", required=True, help="a model of 'foundationseg models list'")
+    parser.add_argument("--model", metavar="ID", help="a model of 'foundationseg models list'")
+    parser.add_argument(
+        "--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels"
+    )
     prompt_options.add_arguments(parser)
     parser.add_argument(
         "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"
@@ -57,31 +75,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--roi", metavar="I,J,K|prompts:MM", type=roi_argument, help="the part of the image that the model sees"
     )
-    parser.add_argument("--overlap", choices=("allow", "protect"), default="allow", help="whether segments may overlap")
+    parser.add_argument("--overlap", choices=("allow", "protect"), help="whether segments may overlap (allow)")
     add_model_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, device=None, intensity=None)  # a report may have them
 
 
 def run(options: argparse.Namespace) -> None:
     """Segment, then write; nothing is written unless everything went well."""
     begin = time.perf_counter()
+    earlier = _complete(options)
     card = find_card(read_catalogue(), options.model)
-    prompts = _check(options, card)
-    settings = WorkerSettings(
-        options.device, default_store_folder(), encode_ahead=False, budget=MemoryBudget(limit=options.memory_limit)
-    )
+    prompts = _check(options, card, earlier)
+    budget = MemoryBudget(limit=options.memory_limit)
+    box_rule = earlier.options.box_rule if earlier is not None else WorkerSettings().box_rule
+    settings = WorkerSettings(options.device, default_store_folder(), box_rule, encode_ahead=False, budget=budget)
     with contextlib.closing(options.connect(settings)) as client:
         client.prepare(card.id)  # the model is loaded while the image is read
         volume = _read(options, prompts)
         start_s = time.perf_counter() - begin
-        prediction = _predict(options, card, prompts, volume, client)
+        request, prediction = _predict(options, card, prompts, volume, client, earlier)
     write_begin = time.perf_counter()
-    present, prediction = without_absent(options, prompts, prediction)
+    present, left_out = prompts, None
+    if asked_for_everything(options) or (earlier is not None and earlier.options.left_out is not None):
+        present, prediction = without_absent(prompts, prediction)
+        left_out = left_out_document(without_folders(prompts), present)
     with interrupts_wait():
         from .results import build_segmentation
 
+    determined = ResultOptions(
+        volume.key,
+        options.frame,
+        request.propagation,
+        request.region,
+        prediction.parts,
+        box_rule,
+        options.overlap,
+        seed_records(PromptSet(request.segments)),
+        left_out,
+    )
     # The result holds the scene, which has to live until the files are written.
-    result = build_segmentation(volume, without_folders(present), prediction, options.overlap)
+    result = build_segmentation(volume, without_folders(present), prediction, determined)
+    changes = earlier.compare(prediction, determined, result.segments) if earlier is not None else []
+    notes = (*volume.notes, *prediction.notes, *changes)
     writers = [(options.output, result.writer(options.output))]
     if options.overview:
         writers.append((options.overview, result.render))
@@ -89,38 +124,31 @@ def run(options: argparse.Namespace) -> None:
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
         timings_s = {"start": start_s, "write": now - write_begin, "total": now - begin}
-        document = prompts_to_document(without_folders(prompts))
-        write_text(path, report_text(segment_report(prediction, document, result.segments, volume.notes, timings_s)))
+        document = prompts_to_document(without_folders(present))
+        report = segment_report(prediction, determined, document, result.segments, notes, timings_s)
+        write_text(path, report_text(report))
 
     if options.report:
         writers.append((options.report, write_report))
     write_together(writers)
-    for note in (*volume.notes, *prediction.notes):
+    for note in notes:
         say(f"note: {note}")
     for segment in result.segments:
         size = f"{segment['voxels']} pixels" if volume.in_pixels else f"{segment['volume_ml']:.2f} ml"
         say(f"{segment['name']}: {size}")
 
 
-def _check(options: argparse.Namespace, card: ModelCard) -> PromptSet:
-    """Find what is wrong without the image before it is read; return the prompts."""
-    require_task(card, "segment")
-    require_adapter(card)
-    check_policy(options.intensity)
-    propagation = _propagation(options)
-    if propagation is not None:
-        choose_hand_over(propagation.hand_over, card.prompts)
-    output_format(options.output)
-    if options.overview and options.overview.suffix.lower() != ".png":
-        raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
-    targets = {name: getattr(options, name) for name in ("output", "report", "overview")}
-    require_targets(targets, {"the image": options.volume, "the prompts file": options.prompts})
-    prompts = prompt_options.read_options(options, card)
-    masks = mask_files(prompts, prompts_folder(options))
-    require_targets(targets, {f"the mask {path.name}": path for path in masks})
-    for n, segment in enumerate(prompts.segments):
-        require_understood(card, segment, f"segments[{n}]")
-    return prompts
+def _complete(options: argparse.Namespace) -> EarlierReport | None:
+    """Set the options that are not given, to those of the report to repeat or to the usual ones; return the report."""
+    earlier = read_report(options.from_report) if options.from_report is not None else None
+    options.propagation = _propagation(options)
+    if earlier is not None:
+        earlier.apply(options)
+    elif options.model is None:
+        raise InputError("say which model: --model ID, or --from-report FILE")
+    for name, usual in (("device", "auto"), ("intensity", "auto"), ("overlap", "allow")):
+        setattr(options, name, getattr(options, name) or usual)
+    return earlier
 
 
 def _propagation(options: argparse.Namespace) -> Propagation | None:
@@ -129,6 +157,30 @@ def _propagation(options: argparse.Namespace) -> Propagation | None:
         return None
     start, stop = options.propagate_range or (None, None)
     return Propagation(start, stop, options.propagate_direction or "both", options.hand_over or "auto")
+
+
+def _check(options: argparse.Namespace, card: ModelCard, earlier: EarlierReport | None) -> PromptSet:
+    """Find what is wrong without the image before it is read; return the prompts."""
+    require_task(card, "segment")
+    require_adapter(card)
+    check_policy(options.intensity)
+    if options.propagation is not None:
+        hand_over = choose_hand_over(options.propagation.hand_over, card.prompts)
+        options.propagation = replace(options.propagation, hand_over=hand_over)
+    output_format(options.output)
+    if options.overview and options.overview.suffix.lower() != ".png":
+        raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
+    targets = {name: getattr(options, name) for name in ("output", "report", "overview")}
+    sources = {"the image": options.volume, "the prompts file": options.prompts}
+    require_targets(targets, sources | {"the report to repeat": options.from_report})
+    if earlier is not None:
+        earlier.require_model(card)
+    prompts = earlier.prompts(options, card) if earlier is not None else prompt_options.read_options(options, card)
+    masks = mask_files(prompts, prompts_folder(options))
+    require_targets(targets, {f"the mask {path.name}": path for path in masks})
+    for n, segment in enumerate(prompts.segments):
+        require_understood(card, segment, f"segments[{n}]")
+    return prompts
 
 
 def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
@@ -147,23 +199,34 @@ def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
 
 
 def _predict(
-    options: argparse.Namespace, card: ModelCard, prompts: PromptSet, volume: Volume, client: Client
-) -> Prediction:
+    options: argparse.Namespace,
+    card: ModelCard,
+    prompts: PromptSet,
+    volume: Volume,
+    client: Client,
+    earlier: EarlierReport | None,
+) -> tuple[PredictRequest, Prediction]:
     placed = read_masks(prompts_in_ras(prompts, volume.geometry), prompts_folder(options), volume.geometry)
+    region = None if options.roi is None else options.roi.box(placed, volume.geometry)
+    if earlier is not None:
+        earlier.check_seeds(seed_records(placed))
+        if region is not None:
+            earlier.require_region(region)
+        region = earlier.seen_box or region
     request = PredictRequest(
         request_id=0,
         model_id=card.id,
         volume_key=volume.key,
         segments=placed.segments,
         intensity=options.intensity,
-        propagation=_propagation(options),
-        region=None if options.roi is None else options.roi.box(placed, volume.geometry),
+        propagation=options.propagation,
+        region=region,
     )
     _require_reach(request, card, volume)
     require_checkpoint(card, options)
     with ProgressLine() as line:
         client.send_volume(volume)
-        return ask(client, request, line.show)
+        return request, ask(client, request, line.show)
 
 
 def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> None:
@@ -185,36 +248,3 @@ def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> 
         "nothing can be carried on: from the slices of the prompts no other one is reached in that range or direction; "
         "change --propagate-range or --propagate-direction"
     )
-
-
-def segment_report(
-    prediction: Prediction,
-    prompts: Mapping[str, Any],
-    segments: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
-    timings_s: Mapping[str, float],
-) -> dict[str, Any]:
-    """Compose the report of ``segment``.
-
-    Args:
-        prediction: the engine's answer.
-        prompts: the prompts file's document.
-        segments: name, voxels, volume and score of each segment as written.
-        notes: what was done to the image; those of the prediction follow.
-        timings_s: seconds of the command's own stages: ``start``, ``write``, ``total``.
-    """
-    stages = {**timings_s, **prediction.timings_s}
-    return {
-        "version": 1,
-        "command": "segment",
-        "model": prediction.checkpoint.to_document(),
-        "device": prediction.device,
-        "precision": prediction.precision,
-        "intensity": dict(prediction.intensity),
-        "prompts": dict(prompts),
-        "segments": [dict(segment) for segment in segments],
-        "notes": [*notes, *prediction.notes],
-        "timings_s": {name: round(stages[name], 3) for name in ("start", "load", "encode", "decode", "write", "total")},
-        "counts": {name: prediction.counts[name] for name in ("encodes", "decodes")},
-        "software": software_versions(),
-    }

@@ -193,6 +193,7 @@ class Engine:
             notes=(*load_notes, *notes, *empty_notes(segments)),
             timings_s={"load": load_s, **timings_s},
             counts=counts,
+            parts=(part.box,) if part.box is not None else (),
         )
         return part.pasted(prediction)
 

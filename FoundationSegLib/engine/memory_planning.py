@@ -236,7 +236,8 @@ def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
     other_notes = [note for note in notes if note not in empty] + empty_notes(segments)
     timings = {name: sum(prediction.timings_s[name] for prediction in predictions) for name in first.timings_s}
     counts = {name: sum(prediction.counts[name] for prediction in predictions) for name in first.counts}
-    return replace(first, segments=segments, notes=tuple(other_notes), timings_s=timings, counts=counts)
+    boxes = tuple(box for prediction in predictions for box in prediction.parts)
+    return replace(first, segments=segments, notes=tuple(other_notes), timings_s=timings, counts=counts, parts=boxes)
 
 
 _EMPTY = "segments[{}]: the model found nothing"

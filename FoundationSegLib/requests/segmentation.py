@@ -108,6 +108,7 @@ class Prediction:
         notes: what was clipped, translated, stopped early or encoded again.
         timings_s: seconds by stage: ``load``, ``encode``, ``decode``.
         counts: how often the model ran: ``encodes``, ``decodes``.
+        parts: the boxes of the image that the model saw; empty where it saw all of it at once.
     """
 
     request_id: int
@@ -119,6 +120,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[Box, ...] = ()
 
 
 _RESULT = "result"  # mask prompts name a file; the voxels of these were never in any

@@ -33,7 +33,7 @@ class OverlapPolicy(StrEnum):
     OVERWRITE = "overwrite"
 
 
-PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity")
+PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity", "Options")
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,6 @@ def desk(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(engine, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
     made.connect = lambda settings: InlineClient(
-        engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), settings.device)
+        engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), settings.device, settings.box_rule)
     )
     return made

@@ -6,6 +6,7 @@ import pytest
 
 from FoundationSegLib import __version__
 from FoundationSegLib.commands.results import build_segmentation
+from FoundationSegLib.commands.segment_report import ResultOptions
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
 from FoundationSegLib.imaging.volume import Volume
@@ -35,7 +36,9 @@ def build(masks, overlap="allow"):
     box = BoxPrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     prompts = PromptSet(tuple(SegmentPrompts(name, (box,)) for name in masks), "ijk")
     found = tuple(SegmentPrediction(pack_mask(mask), 0.66666) for mask in masks.values())
-    return build_segmentation(volume, prompts, replace(PREDICTION, segments=found), overlap), prompts
+    return build_segmentation(
+        volume, prompts, replace(PREDICTION, segments=found), ResultOptions("key", overlap=overlap)
+    ), prompts
 
 
 def blocks(*more):
@@ -56,6 +59,9 @@ def test_every_segment_says_where_it_came_from(tmp_path):
         provenance = segment_tags.provenance(stored)
         assert parse_prompts(json.loads(provenance.pop("Prompts"))) == PromptSet((segment,), "ijk")
         assert json.loads(provenance.pop("Intensity")) == PREDICTION.intensity
+        options = json.loads(provenance.pop("Options"))
+        assert (options["device"], options["precision"], options["overlap"]) == ("cpu", "float32", "allow")
+        assert options["propagation"] is None and options["box_rule"] == "surest"
         assert provenance == {
             "Model": "fake",
             "Repository": "fake-wheel",

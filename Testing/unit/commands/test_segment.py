@@ -310,7 +310,7 @@ def test_report_and_tags_name_the_file_of_a_mask_prompt_without_its_folder(seede
     report = desk.folder / "report.json"
     assert desk.segment(report=report) == 0
     assert report_of(report)["prompts"]["segments"][0]["prompts"][0]["file"] == "seed.seg.nrrd"
-    assert b"seeds" not in desk.output.read_bytes() + report.read_bytes()
+    assert b"seeds/" not in desk.output.read_bytes() + report.read_bytes()
 
 
 def test_nothing_is_announced_before_the_masks_were_read(seeded):
