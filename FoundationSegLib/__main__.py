@@ -1,5 +1,6 @@
 """`python -m FoundationSegLib`: the command line."""
 
+import os
 import signal
 import sys
 
@@ -8,6 +9,10 @@ import sys
 _INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _INTERRUPTIBLE:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+# ITK and VTK take names of files in UTF-8 alone: another encoding, as LC_ALL=C may bring, would end them in an abort.
+if sys.platform != "win32" and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
 
 from .commands.terminal import report_wrong_python  # noqa: E402 - after the line above, since imports take their time
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from .errors import FoundationSegError
 from .progress import Progress
 
 Kind = Literal["cache", "config"]
@@ -85,6 +86,17 @@ def is_hub_repository(name: str) -> bool:
 def is_pypi_name(name: str) -> bool:
     """True for a project's name on the Python Package Index."""
     return bool(_PYPI_NAME.fullmatch(name)) and is_safe_name(name)
+
+
+def require_utf8(path: Path, error: type[FoundationSegError]) -> None:
+    """Make sure that a path can be given to ITK and VTK, which end the program over one that is no UTF-8.
+
+    Raises:
+        FoundationSegError: it cannot; of the type ``error``.
+    """
+    if os.fsencode(path) != str(path).encode(errors="replace"):
+        name = path.name.encode(errors="replace").decode()
+        raise error(f"{name}: its name, or that of a folder, is no UTF-8; rename it, or set PYTHONUTF8=1")
 
 
 _POLL_S = 0.05

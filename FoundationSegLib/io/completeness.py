@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..folders import require_utf8
 
 _CHUNK_BYTES = 1 << 20
 _BEST_COMPRESSION = 1032  # of deflate, https://zlib.net/zlib_tech.html
@@ -85,6 +86,7 @@ def check_readable(path: Path) -> None:
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
         raise InputError(f"{path.name} {problem}; check the path")
+    require_utf8(path, InputError)
     try:
         with path.open("rb") as file:
             is_empty = not file.read(1)

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GeometryError, InputError
+from ..folders import require_utf8
 from .completeness import damaged, quiet
 from .raw import (
     MODALITY,
@@ -137,6 +138,8 @@ def find_series(folder: Path) -> tuple[Series, ...]:
 
 def _read_headers(paths: Iterable[Path]) -> list[SliceHeader]:
     files = sorted(path for path in paths if path.is_file())
+    for path in files:
+        require_utf8(path, InputError)
     with quiet():
         return [header for path in files if (header := _read_header(path)) is not None]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import OutputError, write_failure
+from ..folders import require_utf8
 
 OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
 # Endings of two parts, which decide the format that a writer chooses.
@@ -41,6 +42,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     """
     try:
         target = path.resolve()
+        require_utf8(target, OutputError)
         temporary = _temporary_path(target)
         try:
             yield temporary
@@ -72,6 +74,7 @@ def check_writable(path: Path) -> None:
     """
     try:
         target = path.resolve()
+        require_utf8(target, OutputError)
         if target.exists() and not target.is_file():
             raise OutputError(f"{path.name} is not a file and cannot be replaced; choose another name")
         if not target.parent.is_dir():

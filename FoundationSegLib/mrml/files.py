@@ -13,6 +13,7 @@ import vtk
 from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
+from ..folders import require_utf8
 from .labelmaps import BINARY_LABELMAP, image_to_world, is_empty, place_empty_labelmaps
 
 SUFFIX = ".seg.nrrd"
@@ -37,6 +38,7 @@ def write_segmentation(segmentation_node: Any, path: Path) -> None:
         raise OutputError(f"a segmentation is written to a file that ends in {SUFFIX}, not to '{path.name}'")
     if not path.parent.is_dir():
         raise OutputError(f"there is no folder for '{path.name}': make it first")
+    require_utf8(path, OutputError)
     node = slicer.vtkMRMLSegmentationNode()
     node.SetAndObserveSegmentation(_copy_for_file(segmentation_node.GetSegmentation()))
     storage = slicer.vtkMRMLSegmentationStorageNode()
@@ -56,6 +58,7 @@ def read_segmentation(scene: Any, path: Path) -> Any:
     """
     if not path.is_file():
         raise InputError(f"there is no file '{path.name}'")
+    require_utf8(path, InputError)
     require_sound_nrrd(path)
     node = slicer.vtkMRMLSegmentationNode()
     node.SetName(path.name.removesuffix(SUFFIX))

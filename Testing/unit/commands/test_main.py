@@ -20,8 +20,8 @@ on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no su
 ROOT = Path(__file__).parents[3]
 
 
-def program(*arguments, module="FoundationSegLib"):
-    environment = os.environ | {"PYTHONWARNINGS": "default"}
+def program(*arguments, module="FoundationSegLib", **variables):
+    environment = os.environ | {"PYTHONWARNINGS": "default"} | variables
     command = (sys.executable, "-m", module, *map(str, arguments))
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
@@ -46,6 +46,14 @@ def test_the_program_refuses_with_one_line(desk):
     desk.assert_refused(2, "no model is called 'nothing'")
     finish(desk, program(*desk.arguments(model="lite-medsam", image=desk.folder / "none.nii.gz")))
     desk.assert_refused(2, "none.nii.gz does not exist")
+
+
+@on_posix
+def test_names_beyond_ascii_are_read_whatever_the_locale(desk):
+    image = desk.image.rename(desk.folder / "Schädel.nrrd")
+    arguments = desk.arguments(model="lite-medsam", image=image, output=desk.folder / "Schädel.seg.nrrd")
+    finish(desk, program(*arguments, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"))
+    desk.assert_refused(3, "lite-medsam is not downloaded", files={"Schädel.nrrd", "prompts.json"})
 
 
 @pytest.mark.parametrize("package", ["numpy", "SimpleITK"])

@@ -3,11 +3,13 @@
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
 from FoundationSegLib.errors import InputError, OutputError
+from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.output_files import check_writable, output_format, replace_atomically
 
 
@@ -123,3 +125,15 @@ def test_output_format(name, expected):
 def test_other_formats(name):
     with pytest.raises(OutputError, match=r"\.seg\.nrrd, \.nii\.gz, \.nrrd"):
         output_format(Path(name))
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every name is Unicode there")
+def test_a_name_that_is_no_utf8_is_refused_where_itk_would_abort(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Sch\xe4del"))
+    folder.mkdir()
+    (folder / "ct.nrrd").write_bytes(b"NRRD0004")
+    for call in (read_volume, check_writable, lambda path: read_volume(path.parent)):
+        with pytest.raises((InputError, OutputError), match=r"^ct\.nrrd: its name, or that of a folder, is no UTF-8"):
+            call(folder / "ct.nrrd")
+    with pytest.raises(OutputError, match="no UTF-8"), replace_atomically(folder / "ct.nrrd") as temporary:
+        temporary.write_text("new")
