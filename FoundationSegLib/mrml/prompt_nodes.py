@@ -101,12 +101,14 @@ def shape_of(prompt: Prompt, geometry: Geometry) -> Shape | None:
         return None
     if isinstance(prompt.plane, ObliquePlane):
         return Shape("loop", _rectangle(prompt.corners, prompt.plane))
-    low, high = _borders(prompt, geometry)
+    ends = geometry.nearest_voxel(prompt.corners)
+    low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
     flat = _flat_axis(prompt, geometry)
     if flat is not None:
         return Shape("loop", geometry.to_ras(_flat_corners(low, high, flat)))
-    corners = _block_corners(low, high)
-    if _is_orthogonal(geometry):
+    corners = np.array([at[::-1] for at in product(*zip(low[::-1], high[::-1], strict=True))])
+    axes = geometry.ijk_to_ras[:3, :3] / np.array(geometry.spacing_mm)
+    if np.abs(axes.T @ axes - np.eye(3)).max() <= _ORTHOGONAL:
         return Shape("block", geometry.to_ras(corners))
     return Shape("curve", geometry.to_ras(corners[list(_EDGES)]))
 
@@ -229,11 +231,6 @@ def _rectangle(corners: Sequence[Vector], plane: ObliquePlane) -> Points:
     return np.array([first, last - rise, last, first + rise])
 
 
-def _borders(prompt: BoxPrompt, geometry: Geometry) -> tuple[Points, Points]:
-    ends = geometry.nearest_voxel(prompt.corners)
-    return ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
-
-
 def _flat_axis(prompt: BoxPrompt, geometry: Geometry) -> Axis | None:
     """The axis across which the box is one slice thick; its own where there are several."""
     ends = geometry.nearest_voxel(prompt.corners)
@@ -249,16 +246,6 @@ def _flat_corners(low: Points, high: Points, axis: Axis) -> Points:
     corners[:, a] = low[a], high[a], high[a], low[a]
     corners[:, b] = low[b], low[b], high[b], high[b]
     return corners
-
-
-def _block_corners(low: Points, high: Points) -> Points:
-    ends = np.array([low, high])
-    return np.array([(ends[i, 0], ends[j, 1], ends[k, 2]) for k, j, i in product((0, 1), repeat=3)])
-
-
-def _is_orthogonal(geometry: Geometry) -> bool:
-    axes = geometry.ijk_to_ras[:3, :3] / np.array(geometry.spacing_mm)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= _ORTHOGONAL)
 
 
 PROMPT_ATTRIBUTE = "FoundationSeg.Prompt"

@@ -122,11 +122,7 @@ class Observers:
 
 def remove_node(node: Any) -> None:
     """Remove a displayable node and its display nodes, which Slicer's scene would leave behind."""
-    scene = node.GetScene()
-    if scene is None:
-        return
-    own = [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
-    scene.RemoveNode(node)
-    for display_node in own:
-        if display_node is not None and display_node.GetScene() is scene:
-            scene.RemoveNode(display_node)
+    scene, display_nodes = node.GetScene(), [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+    for own_node in (node, *display_nodes) if scene is not None else ():
+        if own_node is not None and own_node.GetScene() is scene:
+            scene.RemoveNode(own_node)

@@ -105,18 +105,15 @@ _DARK = (0.0, 0.0, 0.0)
 def preview_lines(gesture: Gesture, view: ViewPlane) -> list[Line]:
     """The lines that show an unfinished gesture, each (N, 2) in pixels of the view.
 
-    A point is a circle with a plus or a minus, a box the borders of the voxels it holds, a scribble its way, a lasso
-    its closed way. Lines of negative prompts are dashed, so that colour is not all that tells them apart.
+    A point is a circle with a plus or a minus, a box the borders of the voxels it holds, a scribble its path, a lasso
+    its closed path. Lines of negative prompts are dashed, so that colour is not all that tells them apart.
     """
     if gesture.kind == "point":
         return _sign(gesture.path[0], gesture.polarity)
-    if gesture.kind == "box":
-        way = _closed(box_outline(gesture.path, view))
-    elif gesture.kind == "lasso":
-        way = _closed(np.asarray(gesture.path))
-    else:
-        way = np.asarray(gesture.path)
-    return _dashes(way) if gesture.polarity is Polarity.NEGATIVE else [way]
+    path = box_outline(gesture.path, view) if gesture.kind == "box" else np.asarray(gesture.path)
+    if gesture.kind != "scribble":
+        path = np.concatenate([path, path[:1]])
+    return _dashes(path) if gesture.polarity is Polarity.NEGATIVE else [path]
 
 
 def _sign(at: tuple[float, float], polarity: Polarity) -> list[Line]:
@@ -127,19 +124,15 @@ def _sign(at: tuple[float, float], polarity: Polarity) -> list[Line]:
     return [circle, across] if polarity is Polarity.NEGATIVE else [circle, across, upright]
 
 
-def _closed(way: Line) -> Line:
-    return np.concatenate([way, way[:1]])
-
-
-def _dashes(way: Line) -> list[Line]:
-    """A way cut into dashes; VTK's own stipples are not drawn in two dimensions."""
-    reached = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
+def _dashes(path: Line) -> list[Line]:
+    """A path cut into dashes; VTK's own stipples are not drawn in two dimensions."""
+    reached = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
     dashes = []
     for start in np.arange(0.0, reached[-1], _DASH_PX + _GAP_PX):
         end = min(start + _DASH_PX, reached[-1])
         within = reached[(reached > start) & (reached < end)]
         stops = np.concatenate([[start], within, [end]])
-        dashes.append(np.column_stack([np.interp(stops, reached, way[:, n]) for n in range(2)]))
+        dashes.append(np.column_stack([np.interp(stops, reached, path[:, n]) for n in range(2)]))
     return dashes
 
 
@@ -346,14 +339,10 @@ class _ListeningView:
         return self._apply(press(self._tool.kind, polarity, self._pixel(), repeated))
 
     def _moved(self) -> bool:
-        if not self._is_drawing():
-            return False
-        return self._apply(move(self._state, self._pixel()))
+        return self._is_drawing() and self._apply(move(self._state, self._pixel()))
 
     def _released(self) -> bool:
-        if not self._is_drawing():
-            return self._apply(release(self._state, (0.0, 0.0)))
-        return self._apply(release(self._state, self._pixel()))
+        return self._apply(release(self._state, self._pixel() if self._is_drawing() else (0.0, 0.0)))
 
     def _key_pressed(self) -> bool:
         return self._view.interactor.GetKeySym() == "Escape" and self._apply(cancel(self._state))

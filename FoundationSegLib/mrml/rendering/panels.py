@@ -57,7 +57,11 @@ class SlicePanel:
 
     def __init__(self, stage: Stage, renderer: Any, preset: SlicePreset) -> None:
         self._renderer = renderer
-        self._logic = _add_logic(stage, preset)
+        self._logic = slicer.vtkMRMLSliceLogic()
+        self._logic.SetMRMLApplicationLogic(stage.application_logic)
+        stage.application_logic.GetSliceLogics().AddItem(self._logic)
+        self._logic.SetMRMLScene(stage.scene)
+        self._logic.AddSliceNode(preset.layout_name).SetOrientation(preset.preset)
         self._logic.ResizeSliceNode(*renderer.GetSize())
         self._logic.GetSliceCompositeNode().SetBackgroundVolumeID(stage.volume_node.GetID())
         self._logic.FitSliceToBackground()
@@ -119,15 +123,6 @@ def round_length(length: float) -> float:
     """The largest of 1, 2 and 5 times a power of ten that is not above a length."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)) * power)
-
-
-def _add_logic(stage: Stage, preset: SlicePreset) -> Any:
-    logic = slicer.vtkMRMLSliceLogic()
-    logic.SetMRMLApplicationLogic(stage.application_logic)
-    stage.application_logic.GetSliceLogics().AddItem(logic)
-    logic.SetMRMLScene(stage.scene)
-    logic.AddSliceNode(preset.layout_name).SetOrientation(preset.preset)
-    return logic
 
 
 def image_actor(logic: Any) -> Any:
@@ -226,10 +221,14 @@ class SurfacePanel:
 
     def __init__(self, stage: Stage, renderer: Any) -> None:
         self._renderer = renderer
+        view_node = slicer.vtkMRMLViewNode()
+        view_node.SetLayoutName("1")
+        view_node.SetBoxVisible(False)
+        view_node.SetAxisLabelsVisible(False)
         self._group = show_with(
             stage,
             renderer,
-            _add_view_node(stage),
+            stage.scene.AddNode(view_node),
             slicer.vtkMRMLCameraDisplayableManager(),  # the next one crashes without it
             slicer.vtkMRMLViewDisplayableManager(),
             slicer.vtkMRMLSegmentationsDisplayableManager3D(),
@@ -284,14 +283,6 @@ def fit_beside(drawn: NDArray[np.float64], corner: tuple[float, float]) -> tuple
             if not ((moved[:, 0] < corner[0] - 1) & (moved[:, 1] > 1 - corner[1])).any():
                 return middle * zoom - target, zoom
     return middle * largest, largest
-
-
-def _add_view_node(stage: Stage) -> Any:
-    node = slicer.vtkMRMLViewNode()
-    node.SetLayoutName("1")
-    node.SetBoxVisible(False)
-    node.SetAxisLabelsVisible(False)
-    return stage.scene.AddNode(node)
 
 
 def label_sides(pen: Pen) -> None:

@@ -221,14 +221,14 @@ def _copy_segmentation(scene: Any, source: Any) -> Any:
     node = slicer.vtkMRMLSegmentationNode()
     node.SetName(source.GetName())
     node.GetSegmentation().DeepCopy(source.GetSegmentation())
-    _prepare(node.GetSegmentation())
+    _make_labelmaps(node.GetSegmentation())
     scene.AddNode(node)
     node.SetAndObserveDisplayNodeID(scene.AddNode(slicer.vtkMRMLSegmentationDisplayNode()).GetID())
     _follow(scene, node, source)
     return node
 
 
-def _prepare(segmentation: Any) -> None:
+def _make_labelmaps(segmentation: Any) -> None:
     """Make label maps where there are none; in as few layers as overlaps allow, because each is drawn by itself."""
     if not segmentation.GetNumberOfSegments():
         return
