@@ -216,7 +216,7 @@ def add_evidence_segment(
 
 
 def provenance(answer: Classification, request: dict[str, Any]) -> dict[str, str]:
-    """Where a segment came from that a classifier had a part in, as :mod:`.segment_tags` keeps it."""
+    """The provenance of a segment that a classifier had a part in, as :mod:`.segment_tags` keeps it."""
     checkpoint = answer.checkpoint
     return {
         "Model": checkpoint.model_id,

@@ -123,7 +123,7 @@ class _Overview:
         return shrink(draw(frame.window), _OVERSAMPLING)
 
     def _top_part(self) -> float:
-        """How much of the height the axial view needs, compared with the two below it."""
+        """The part of the height that the axial view needs, compared with the two below it."""
         corners = np.array(list(product(*((-0.5, n - 0.5) for n in dimensions_ijk(self.stage)))))
         matrix = ijk_to_world(self.stage)
         _, front_to_back, foot_to_head = np.ptp(corners @ matrix[:3, :3].T, axis=0)
@@ -157,7 +157,7 @@ class _Overview:
         return shrink(draw(frame.window), _OVERSAMPLING)
 
     def _offset(self, normal: NDArray[np.float64]) -> float:
-        """Where a slice view cuts: at the wanted centre, where most segments show, or through the middle."""
+        """The offset of a slice view: at the centre that was asked for, where most segments show, or in the middle."""
         if self.centre_ras is not None:
             return float(np.asarray(self.centre_ras) @ normal)
         offset = choose_offset(self.segments, normal, ijk_to_world(self.stage))
@@ -186,7 +186,7 @@ class _Overview:
 def choose_offset(
     segments: Sequence[PictureSegment], normal: NDArray[np.float64], ijk_to_world: NDArray[np.float64]
 ) -> float | None:
-    """Where to cut so that the most segments show, and the largest part of each; None without segments.
+    """Choose a cut in which the most segments show, and the largest part of each; None without segments.
 
     Candidates are the slices of the volume axis nearest to the normal. A segment shows where the cut has at least
     a fifth of its largest area; among cuts that show as many, the highest mean of the relative areas wins, so that
@@ -219,5 +219,5 @@ def _slice_step(normal: NDArray[np.float64], ijk_to_world: NDArray[np.float64]) 
 
 
 def _position(normal: NDArray[np.float64], offset: float) -> str:
-    """Where a slice is: ``"S 12.5 mm"``; as on Slicer's slider, the letter is that of the side it lies on."""
+    """The position of a slice as text: ``"S 12.5 mm"``; the letter is that of the side it lies on, as in Slicer."""
     return f"{direction_letters(normal if offset >= 0 else -normal)} {abs(offset):.1f} mm"

@@ -255,7 +255,7 @@ class SurfacePanel:
         self._renderer.ResetCameraClippingRange()
 
     def _project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where points are drawn: (N, 3) in the world to (N, 2) in -1..1 across the panel."""
+        """Project points: (N, 3) in the world to (N, 2) in -1..1 across the panel."""
         aspect = self._renderer.GetTiledAspectRatio()
         camera = self._renderer.GetActiveCamera()
         matrix = slicer.util.arrayFromVTKMatrix(camera.GetCompositeProjectionTransformMatrix(aspect, -1, 1))
