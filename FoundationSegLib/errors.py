@@ -35,13 +35,13 @@ class GeometryError(FoundationSegError):
 class PromptError(FoundationSegError):
     """A prompt is malformed, misplaced, or of a kind the model does not understand.
 
-    ``place`` names the offending value as a path into the prompts document, for example
+    ``location`` names the offending value as a path into the prompts document, for example
     ``segments[2].prompts[0].corners``; it is empty where the document as a whole is meant.
     """
 
-    def __init__(self, message: str, place: str = "") -> None:
-        super().__init__(f"{place}: {message}" if place else message)
-        self.place = place
+    def __init__(self, message: str, location: str = "") -> None:
+        super().__init__(f"{location}: {message}" if location else message)
+        self.location = location
 
 
 class OutputError(FoundationSegError):

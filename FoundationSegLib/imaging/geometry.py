@@ -48,6 +48,16 @@ class Box:
     start_kji: Shape
     stop_kji: Shape
 
+    @staticmethod
+    def around(index_ijk: ArrayLike) -> "Box":
+        """The smallest box around the voxels nearest to continuous indices, (..., 3) in (i, j, k); one at least.
+
+        Raises:
+            GeometryError: an index is not a number.
+        """
+        index_kji = round_index(index_ijk).reshape(-1, 3)[:, ::-1]
+        return Box(as_shape(index_kji.min(axis=0)), as_shape(index_kji.max(axis=0) + 1))
+
     @property
     def shape_kji(self) -> Shape:
         """The number of voxels along each axis; never negative."""
@@ -90,6 +100,12 @@ class Box:
         (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
         return Box((k0 + k, j0 + j, i0 + i), (k1 + k, j1 + j, i1 + i))
 
+    def grown(self, by_kji: Shape) -> "Box":
+        """The box wider by so many voxels on both sides along k, j, i."""
+        k, j, i = by_kji
+        (k0, j0, i0), (k1, j1, i1) = self.start_kji, self.stop_kji
+        return Box((k0 - k, j0 - j, i0 - i), (k1 + k, j1 + j, i1 + i))
+
     def relative_to(self, region: "Box") -> "Box":
         """The box as counted from the first voxel of a region."""
         k, j, i = region.start_kji
@@ -100,8 +116,9 @@ class Box:
         return self.intersection(other) == other or other.is_empty
 
 
-def _shape(values: Iterable[int]) -> Shape:
-    k, j, i = values
+def as_shape(values: Iterable[int]) -> Shape:
+    """Three whole numbers along k, j and i, of whatever kind, as plain ones."""
+    k, j, i = map(int, values)
     return k, j, i
 
 
@@ -116,22 +133,14 @@ def whole_box(shape_kji: Shape) -> Box:
 def bounding_box(mask_kji: NDArray[np.generic]) -> Box:
     """The smallest box around the non-zero voxels of a (K, J, I) array; :data:`EMPTY_BOX` if there are none."""
     mask = mask_kji if mask_kji.dtype == np.bool_ else mask_kji != 0
-    if not mask.size:
-        return EMPTY_BOX
     # Whole slices laid over each other, byte by byte, are many times faster than looking along each axis.
-    j, i = _extents(np.bitwise_or.reduce(mask.view(np.uint8), axis=0))
-    if j is None or i is None:
-        return EMPTY_BOX
-    occupied = np.flatnonzero(mask[:, j.start : j.stop, i.start : i.stop].any(axis=(1, 2)))
-    return Box((int(occupied[0]), j.start, i.start), (int(occupied[-1]) + 1, j.stop, i.stop))
-
-
-def _extents(plane: NDArray[np.uint8]) -> tuple[range | None, range | None]:
-    """The rows and the columns from the first to the last that is not zero; None if all are."""
+    plane = np.bitwise_or.reduce(mask.view(np.uint8), axis=0)
     rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     if not rows.size:
-        return None, None
-    return range(int(rows[0]), int(rows[-1]) + 1), range(int(columns[0]), int(columns[-1]) + 1)
+        return EMPTY_BOX
+    inside = mask[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    occupied = (np.flatnonzero(inside.any(axis=(1, 2))), rows, columns)
+    return Box(as_shape(numbers[0] for numbers in occupied), as_shape(numbers[-1] + 1 for numbers in occupied))
 
 
 def round_index(index_ijk: ArrayLike) -> NDArray[np.int64]:
@@ -244,8 +253,8 @@ class Geometry:
         start_kji = (first + turned.min(axis=0)).astype(np.int64)[::-1]
         shape = [other.shape_kji[2 - n] for n in source]
         return GridMatch(
-            Box(_shape(start_kji.tolist()), _shape((start_kji + shape).tolist())),
-            _shape((2 - source).tolist()),
+            Box(as_shape(start_kji), as_shape(start_kji + shape)),
+            as_shape(2 - source),
             tuple(n for n in range(3) if axes[2 - n].sum() < 0),
         )
 

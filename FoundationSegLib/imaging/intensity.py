@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -55,14 +55,7 @@ class IntensityMapping:
 
     def to_document(self) -> dict[str, Any]:
         """The form of the report: policy, rule, limits, and the same as width and centre."""
-        return {
-            "policy": self.policy,
-            "rule": self.rule,
-            "low": self.low,
-            "high": self.high,
-            "window": self.high - self.low,
-            "level": (self.high + self.low) / 2,
-        }
+        return {**asdict(self), "window": self.high - self.low, "level": (self.high + self.low) / 2}
 
     def to_uint8(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Any array of voxels in 0..255, shape unchanged; rounded down, as in MedSAM's preprocessing."""

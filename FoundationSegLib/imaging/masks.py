@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
-from .geometry import EMPTY_BOX, Axis, Box, Shape, array_axis, bounding_box, whole_box
+from .geometry import EMPTY_BOX, Axis, Box, Shape, array_axis, as_shape, bounding_box, whole_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,17 +211,12 @@ def lay_in(mask: PackedMask, array: NDArray[np.bool_], box: Box) -> None:
 
 def boxes_by_slice(mask: PackedMask, axis: Axis) -> tuple[Box, ...]:
     """The tight box of a mask on each slice across an axis that it has voxels on."""
-    if mask.box.is_empty:
-        return ()
-    n, voxels = array_axis(axis), mask.unpack()
-    boxes = []
+    n, voxels, boxes = array_axis(axis), mask.unpack(), []
     for index in range(voxels.shape[n]):
-        tight = bounding_box(voxels.take([index], axis=n))
-        if not tight.is_empty:
-            start = list(mask.box.start_kji)
-            start[n] += index
-            boxes.append(tight.shifted((start[0], start[1], start[2])))
-    return tuple(boxes)
+        start = list(mask.box.start_kji)
+        start[n] += index
+        boxes.append(bounding_box(voxels.take([index], axis=n)).shifted(as_shape(start)))
+    return tuple(box for box in boxes if not box.is_empty)
 
 
 def connected_part(mask: PackedMask, slab: Box, positions_kji: Sequence[tuple[int, int, int]]) -> PackedMask:
@@ -262,8 +257,6 @@ def _along_runs(voxels: NDArray[np.bool_], part: NDArray[np.bool_], axis: int) -
 
 def touched_slices(mask: PackedMask, axis: Axis) -> tuple[int, ...]:
     """The numbers of the slices across an axis on which a mask has voxels."""
-    if mask.box.is_empty:
-        return ()
     n = array_axis(axis)
     others = tuple(other for other in range(3) if other != n)
     return tuple(int(index) + mask.box.start_kji[n] for index in np.flatnonzero(mask.unpack().any(axis=others)))
@@ -372,8 +365,7 @@ class MaskTable:
         """
         for key, entry in document.items():
             try:
-                (k0, j0, i0), (k1, j1, i1) = entry["start_kji"], entry["stop_kji"]
-                box = Box((k0, j0, i0), (k1, j1, i1))
+                box = Box(as_shape(entry["start_kji"]), as_shape(entry["stop_kji"]))
                 if self.within is not None and not self.within.contains(box):
                     raise ValueError("it reaches out of the image")
                 # No more is unpacked than the box has bits for: a small text may unpack to any amount of memory.

@@ -143,11 +143,9 @@ class PackageTool(Protocol):
 
     def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
         """Ask pip for its report of an installation: https://pip.pypa.io/en/stable/reference/installation-report/"""
-        ...
 
     def install(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> None:
         """Install."""
-        ...
 
 
 def canonical(name: str) -> str:

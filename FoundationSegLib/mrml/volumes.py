@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from ..errors import GeometryError, InputError
-from ..imaging.geometry import Box, Geometry
+from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.volume import Volume
 
 _MODALITY = "DICOM.Modality"
@@ -234,9 +234,8 @@ def box_of_roi(roi_node: Any, volume_node: Any) -> Box:
     geometry = geometry_from_node(volume_node)
     index_kji = geometry.to_ijk(world @ to_ras[:3, :3].T + to_ras[:3, 3])[:, ::-1]
     tolerance = 1e-6  # of a voxel; a box drawn exactly onto centres has them
-    start = np.ceil(index_kji.min(axis=0) - tolerance).astype(int).tolist()
-    stop = (np.floor(index_kji.max(axis=0) + tolerance).astype(int) + 1).tolist()
-    box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).intersection(geometry.box)
+    start = as_shape(np.ceil(index_kji.min(axis=0) - tolerance))
+    box = Box(start, as_shape(np.floor(index_kji.max(axis=0) + tolerance) + 1)).intersection(geometry.box)
     if box.is_empty:
         raise InputError(f"the region of interest '{roi_node.GetName()}' holds no voxel of '{volume_node.GetName()}'")
     return box

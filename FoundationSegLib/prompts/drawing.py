@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PromptError
-from ..imaging.geometry import AXES, EMPTY_BOX, Box, Geometry, Vector, as_vector, round_index
+from ..imaging.geometry import AXES, EMPTY_BOX, Box, Geometry, Vector, as_vector
 from ..imaging.masks import PackedMask, pack_mask
 from .kinds import LassoPrompt, ObliquePlane, ScribblePrompt
 from .placement import slice_axis, slice_number
@@ -38,7 +38,7 @@ def scribble_voxels(prompt: ScribblePrompt, geometry: Geometry, location: str = 
         across = as_vector([np.inf if other == axis else mm for other, mm in zip(AXES, across, strict=True)])
     radius_mm = prompt.radius_mm or min(across) / 2
     pieces = list(_pieces(prompt.points, radius_mm, geometry))
-    reach = [wider_box(_box_around(geometry.to_ijk(piece)), radius_mm, geometry) for piece in pieces]
+    reach = [wider_box(Box.around(geometry.to_ijk(piece)), radius_mm, geometry) for piece in pieces]
     box = EMPTY_BOX
     for piece_box in reach:
         box = box.union(piece_box.intersection(room))
@@ -115,7 +115,7 @@ def lasso_voxels(prompt: LassoPrompt, geometry: Geometry, location: str = "") ->
         axis = slice_axis(prompt, location)
         layer = slab(axis, index := slice_number(prompt.points, axis, geometry, at), index + 1, geometry)
         outline = geometry.to_ijk(prompt.points)
-        box = _box_around(outline).intersection(layer)
+        box = Box.around(outline).intersection(layer)
         others = [n for n in range(3) if AXES[n] != axis]
         within = is_within(_centres(box)[:, others], outline[:, others])
         mask = pack_mask(within.reshape(box.shape_kji), box.start_kji)
@@ -131,7 +131,7 @@ def _inside_oblique(prompt: LassoPrompt, geometry: Geometry) -> PackedMask:
     right, down, normal = np.linalg.svd(points - origin, full_matrices=False)[2]
     thickness = float(np.abs(normal @ geometry.ijk_to_ras[:3, :3]).max())
     outline = np.stack([(points - origin) @ right, (points - origin) @ down], axis=1)
-    box = wider_box(_box_around(geometry.to_ijk(points)), thickness, geometry)
+    box = wider_box(Box.around(geometry.to_ijk(points)), thickness, geometry)
     covered = np.zeros(box.shape_kji, np.bool_)
     for number, plane in enumerate(covered, start=box.start_kji[0]):
         layer = slab("k", number, number + 1, geometry).intersection(box)
@@ -139,13 +139,6 @@ def _inside_oblique(prompt: LassoPrompt, geometry: Geometry) -> PackedMask:
         near = np.flatnonzero(np.abs(away @ normal) <= thickness / 2)
         plane.reshape(-1)[near] = is_within(np.stack([away[near] @ right, away[near] @ down], axis=1), outline)
     return pack_mask(covered, box.start_kji)
-
-
-def _box_around(index_ijk: NDArray[np.float64]) -> Box:
-    """The box of the voxels around continuous indices, (n, 3), inside the image or not."""
-    i0, j0, k0 = round_index(index_ijk.min(axis=0)).tolist()
-    i1, j1, k1 = (round_index(index_ijk.max(axis=0)) + 1).tolist()
-    return Box((k0, j0, i0), (k1, j1, i1))
 
 
 def _centres(box: Box) -> NDArray[np.float64]:

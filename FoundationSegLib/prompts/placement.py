@@ -120,9 +120,7 @@ def _box_around(positions: Sequence[Vector], geometry: Geometry, location: str) 
     index_ijk = geometry.to_ijk(positions)
     if np.isnan(index_ijk).any():
         raise PromptError("is no position in space", location)
-    index_kji = round_index(index_ijk)[:, ::-1]
-    (k0, j0, i0), (k1, j1, i1) = index_kji.min(axis=0).tolist(), (index_kji.max(axis=0) + 1).tolist()
-    return Box((k0, j0, i0), (k1, j1, i1))
+    return Box.around(index_ijk)
 
 
 def _require_inside(box: Box, geometry: Geometry, location: str) -> Box:

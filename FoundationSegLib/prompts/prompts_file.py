@@ -19,7 +19,7 @@ def parse_prompts(document: object) -> PromptSet:
     """The prompts of a decoded JSON document.
 
     Raises:
-        PromptError: anything missing, unknown, of the wrong type or out of range; ``place`` says where.
+        PromptError: anything missing, unknown, of the wrong type or out of range; ``location`` says where.
     """
     root = _mapping(document, "", required=("version", "segments"), optional=("space",))
     if root["version"] != VERSION or isinstance(root["version"], bool):
@@ -94,7 +94,7 @@ def _mapping(value: object, location: str, required: Sequence[str], optional: Se
 
 
 def join_location(location: str, name: str) -> str:
-    """The place of a field in its object; ``place`` is empty for the document itself."""
+    """The place of a field in its object; ``location`` is empty for the document itself."""
     return f"{location}.{name}" if location else name
 
 

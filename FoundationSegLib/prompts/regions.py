@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, PromptError
-from ..imaging.geometry import EMPTY_BOX, Axis, Box, Geometry, Vector, array_axis
+from ..imaging.geometry import EMPTY_BOX, Axis, Box, Geometry, Vector, array_axis, as_shape
 from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask
 from ..imaging.volume import Volume
 from .kinds import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt, SegmentPrompts
@@ -67,7 +67,7 @@ def slab(axis: Axis, start: int, stop: int, geometry: Geometry) -> Box:
     """The box of whole slices across an axis; what lies outside the image is left out."""
     low, high = [0, 0, 0], list(geometry.shape_kji)
     low[array_axis(axis)], high[array_axis(axis)] = start, stop
-    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2])).intersection(geometry.box)
+    return Box(as_shape(low), as_shape(high)).intersection(geometry.box)
 
 
 def inside_region(region: Region, prompts: Sequence[Prompt], geometry: Geometry, box: Box) -> NDArray[np.bool_]:
@@ -76,14 +76,18 @@ def inside_region(region: Region, prompts: Sequence[Prompt], geometry: Geometry,
     ``prompts`` are those that :class:`AroundPrompt` means, RAS in mm.
     """
     inside = np.zeros(box.shape_kji, np.bool_)
-    if isinstance(region, SliceRange):
-        _fill(inside, slab(region.axis, region.start, region.stop, geometry), box)
-    elif isinstance(region, InsideBox):
-        _fill(inside, region.box, box)
-    else:
+    if isinstance(region, AroundPrompt):
         for prompt in prompts:
             _add_surroundings(inside, prompt, region.radius_mm, geometry, box)
+    else:
+        _fill(inside, _box_of(region, geometry), box)
     return inside
+
+
+def _box_of(region: SliceRange | InsideBox, geometry: Geometry) -> Box:
+    if isinstance(region, InsideBox):
+        return region.box.intersection(geometry.box)
+    return slab(region.axis, region.start, region.stop, geometry)
 
 
 def _fill(inside: NDArray[np.bool_], part: Box, box: Box) -> None:
@@ -113,9 +117,7 @@ def _along(points: Sequence[Vector], step_mm: float) -> list[Vector]:
 
 
 def _add_sphere(inside: NDArray[np.bool_], centre: Vector, radius_mm: float, geometry: Geometry, box: Box) -> None:
-    voxel = geometry.nearest_voxel(centre)[::-1].tolist()
-    around = Box((voxel[0], voxel[1], voxel[2]), (voxel[0] + 1, voxel[1] + 1, voxel[2] + 1))
-    part = wider_box(around, radius_mm, geometry).intersection(box)
+    part = wider_box(Box.around(geometry.to_ijk(centre)), radius_mm, geometry).intersection(box)
     if part.is_empty:
         return
     index_kji = np.indices(part.shape_kji).reshape(3, -1).T + part.start_kji
@@ -126,9 +128,8 @@ def _add_sphere(inside: NDArray[np.bool_], centre: Vector, radius_mm: float, geo
 def wider_box(box: Box, radius_mm: float, geometry: Geometry) -> Box:
     """The box with all that is nearer than a radius, cut to the image; sheared grids included."""
     # The distance between two planes of voxels is one over the length of their normal in index space.
-    i, j, k = (int(np.ceil(radius_mm * n)) for n in np.linalg.norm(geometry.ras_to_ijk[:3, :3], axis=1))
-    (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
-    return Box((k0 - k, j0 - j, i0 - i), (k1 + k, j1 + j, i1 + i)).intersection(geometry.box)
+    margin_ijk = np.ceil(radius_mm * np.linalg.norm(geometry.ras_to_ijk[:3, :3], axis=1))
+    return box.grown(as_shape(margin_ijk[::-1])).intersection(geometry.box)
 
 
 def prompt_extent(prompt: Prompt, geometry: Geometry) -> Box | None:
@@ -142,11 +143,7 @@ def prompt_extent(prompt: Prompt, geometry: Geometry) -> Box | None:
     if isinstance(prompt, MaskPrompt):
         return prompt.voxels.box if prompt.voxels is not None else EMPTY_BOX
     positions = prompt_positions(prompt)
-    if not positions:
-        return None
-    index_kji = geometry.nearest_voxel(positions)[:, ::-1]
-    (k0, j0, i0), (k1, j1, i1) = index_kji.min(axis=0).tolist(), (index_kji.max(axis=0) + 1).tolist()
-    return Box((k0, j0, i0), (k1, j1, i1)).intersection(geometry.box)
+    return Box.around(geometry.to_ijk(positions)).intersection(geometry.box) if positions else None
 
 
 def seen_box(region: Region, prompts: Sequence[Prompt], geometry: Geometry) -> Box:
@@ -157,12 +154,10 @@ def seen_box(region: Region, prompts: Sequence[Prompt], geometry: Geometry) -> B
     Raises:
         InputError: no voxel of the image is inside.
     """
-    if isinstance(region, InsideBox):
-        box = region.box.intersection(geometry.box)
-    elif isinstance(region, AroundPrompt):
+    if isinstance(region, AroundPrompt):
         box = around_prompts(prompts, region.radius_mm, geometry)
     else:
-        box = slab(region.axis, region.start, region.stop, geometry)
+        box = _box_of(region, geometry)
     if box.is_empty:
         raise InputError("the region of interest lies outside the image")
     return box
@@ -273,5 +268,4 @@ def largest_box_around(inner: Box, voxels: int, whole: Box) -> Box | None:
 
 def grown(box: Box, margin: int, whole: Box) -> Box:
     """Return a box that is wider by a margin of voxels on every side, cut to the whole."""
-    (k0, j0, i0), (k1, j1, i1) = box.start_kji, box.stop_kji
-    return Box((k0 - margin, j0 - margin, i0 - margin), (k1 + margin, j1 + margin, i1 + margin)).intersection(whole)
+    return box.grown((margin, margin, margin)).intersection(whole)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..catalog.label_sets import LabelSet
 from ..errors import InputError
-from ..imaging.geometry import AXES, Axis, Box, Geometry, array_axis
-from ..imaging.masks import PackedMask
+from ..imaging.geometry import Axis, Box, Geometry, array_axis
+from ..imaging.masks import PackedMask, touched_slices
 from .scoring import Aggregation, Scoring
 
 _LARGEST_SIDE = 8192  # pixels; a grid of needles would need more to become a square, and is stretched instead
@@ -36,8 +36,8 @@ class Frame:
     def cut(self, plane: NDArray[np.uint8], inside: "Frame") -> NDArray[np.uint8]:
         """This part of a stored slice, (rows, columns) or (rows, columns, 3); black outside of another frame."""
         cut = np.zeros((*self.shape, *plane.shape[2:]), plane.dtype)
-        shown = _overlap(self, _overlap(inside, Frame((0, plane.shape[0]), (0, plane.shape[1]))))
-        cut[shown.relative_to(self).slices] = plane[shown.slices]
+        visible = _overlap(self, _overlap(inside, Frame((0, plane.shape[0]), (0, plane.shape[1]))))
+        cut[visible.relative_to(self).slices] = plane[visible.slices]
         return cut
 
     def relative_to(self, second: "Frame") -> "Frame":
@@ -94,11 +94,6 @@ def slice_frame(geometry: Geometry, axis: Axis) -> Frame:
     return frame_of(geometry.box, axis)
 
 
-def slice_count(geometry: Geometry, axis: Axis) -> int:
-    """The number of slices across an axis."""
-    return geometry.shape_kji[2 - AXES.index(axis)]
-
-
 SegmentView = Literal["crop", "mask"]
 EvidenceMethod = Literal["similarity", "occlusion"]
 
@@ -148,7 +143,8 @@ def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
     Raises:
         InputError: no slice of the image is in the range, or the region or the segment lies outside of the image.
     """
-    place, count = array_axis(subject.axis), slice_count(geometry, subject.axis)
+    axis = array_axis(subject.axis)
+    count = geometry.shape_kji[axis]
     first, end = subject.start or 0, count if subject.stop is None else subject.stop
     if end > count or first >= count:
         raise InputError(f"there are {count} slices across {subject.axis}, from 0 to {count - 1}; not up to {end - 1}")
@@ -158,11 +154,10 @@ def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
         if not geometry.box.contains(part):
             part_name = "region" if subject.box else "segment"
             raise InputError(f"the {part_name} to classify reaches out of the image")
-        numbers = range(max(first, part.start_kji[place]), min(end, part.stop_kji[place]))
+        numbers = range(max(first, part.start_kji[axis]), min(end, part.stop_kji[axis]))
     if subject.segment is not None:
-        others = tuple(n for n in range(3) if n != place)
-        there = subject.segment.unpack().any(axis=others)
-        numbers = [n for n in numbers if there[n - subject.segment.box.start_kji[place]]]
+        drawn = touched_slices(subject.segment, subject.axis)
+        numbers = [n for n in numbers if n in drawn]
     if not numbers:
         raise InputError("the range of slices and what is to be classified on them do not meet")
     return tuple(numbers)

@@ -1,14 +1,14 @@
 """Answers of classifiers: ranked labels with their spread, the curve over slices, evidence in voxels."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..imaging.geometry import Axis, Box, Geometry, array_axis
+from ..imaging.geometry import Axis, Box, Geometry, array_axis, as_shape
 from .classification import EvidenceMethod, Frame
 from .scoring import Aggregation, ScoringRule
 from .segmentation import CheckpointRecord
@@ -52,22 +52,21 @@ class EvidenceMap:
 
     def box(self, geometry: Geometry) -> Box:
         """The voxels from the first to the last slice, inside the frame and the image."""
-        place = array_axis(self.axis)
+        axis = array_axis(self.axis)
         lines = [(max(0, a), b) for a, b in (self.frame.rows, self.frame.columns)]
-        lines.insert(place, (min(self.slices), max(self.slices) + 1))
-        stop = tuple(min(b, n) for (_, b), n in zip(lines, geometry.shape_kji, strict=True))
-        (k0, j0, i0), (k1, j1, i1) = tuple(a for a, _ in lines), stop
-        return Box((k0, j0, i0), (k1, j1, i1))
+        lines.insert(axis, (min(self.slices), max(self.slices) + 1))
+        stop = (min(b, n) for (_, b), n in zip(lines, geometry.shape_kji, strict=True))
+        return Box(as_shape(a for a, _ in lines), as_shape(stop))
 
     def paint(self, geometry: Geometry) -> tuple[Box, NDArray[np.float32]]:
         """The evidence in voxels: a box of the image, and in it (K, J, I) values, interpolated within slices.
 
         Slices of the box without evidence hold the lowest value there is.
         """
-        box, place = self.box(geometry), array_axis(self.axis)
+        box, axis = self.box(geometry), array_axis(self.axis)
         painted = np.full(box.shape_kji, self.values.min(), np.float32)
-        slices = np.moveaxis(painted, place, 0)
-        starts = [n for position, n in enumerate(box.start_kji) if position != place]
+        slices = np.moveaxis(painted, axis, 0)
+        starts = [n for position, n in enumerate(box.start_kji) if position != axis]
         rows, columns = (
             _weights(line, cells, start, count)
             for line, cells, start, count in zip(
@@ -75,7 +74,7 @@ class EvidenceMap:
             )
         )
         for index, grid in zip(self.slices, self.values, strict=True):
-            slices[index - box.start_kji[place]] = rows @ grid @ columns.T
+            slices[index - box.start_kji[axis]] = rows @ grid @ columns.T
         return box, painted
 
     def threshold(self, share: float = 0.5) -> float:
@@ -217,17 +216,14 @@ class Classification:
             "scoring": {"rule": self.rule, "temperature": self.temperature, "margin": self.margin},
             "aggregation": str(self.aggregation),
             "verdict": list(self.verdict) or NONE_OF_THESE,
-            "labels": [_score_document(label) for label in self.ranked],
+            "labels": [_rounded(label) for label in self.ranked],
             "axis": self.axis,
             "slices": list(self.slices),
             "curves": {
                 label.name: [None if np.isnan(n) else round(float(n), 6) for n in self.curves[:, number]]
                 for number, label in enumerate(self.scores)
             },
-            "concepts": [
-                {"label": label.label, "concept": label.concept, "similarity": round(label.similarity, 6)}
-                for label in self.concepts
-            ],
+            "concepts": [_rounded(concept) for concept in self.concepts],
             "evidence": [
                 {"label": label.label, "method": label.method, "slices": list(label.slices)} for label in self.evidence
             ],
@@ -237,6 +233,5 @@ class Classification:
         }
 
 
-def _score_document(label: LabelScore) -> dict[str, Any]:
-    numbers = {name: round(getattr(label, name), 6) for name in ("score", "spread", "low", "high", "margin")}
-    return {"name": label.name, **numbers, "stands_out": label.stands_out}
+def _rounded(score: LabelScore | ConceptScore) -> dict[str, Any]:
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(score).items()}

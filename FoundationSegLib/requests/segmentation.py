@@ -123,20 +123,6 @@ class Prediction:
     parts: tuple[Box, ...] = ()
 
 
-_RESULT = "result"  # mask prompts name a file; the voxels of these were never in any
-
-
-def seeds_of(names: Sequence[str], prediction: Prediction) -> tuple[MaskPrompt, ...]:
-    """Seeds from an answer; empty segments give none.
-
-    ``names`` are those of the segments, in the order in which they were asked for.
-    """
-    answered = zip(names, prediction.segments, strict=True)
-    return tuple(
-        MaskPrompt(_RESULT, name, voxels=segment.mask) for name, segment in answered if not segment.mask.box.is_empty
-    )
-
-
 def seeded(prompts: PromptSet, seeds: Sequence[MaskPrompt]) -> PromptSet:
     """The same prompts, with the seed of the same name before those of each segment that has one.
 

@@ -29,11 +29,9 @@ class Client(Protocol):
     @property
     def is_busy(self) -> bool:
         """True while there is, or may come, something to poll for."""
-        ...
 
     def prepare(self, model_id: str) -> None:
         """Say which model will be asked for, so that it is loaded meanwhile. Nothing is downloaded for it."""
-        ...
 
     def send_volume(self, volume: Volume) -> None:
         """Hand over an image once; requests name it by its key.
@@ -41,43 +39,35 @@ class Client(Protocol):
         Raises:
             InputError: there is nothing to segment in it.
         """
-        ...
 
     def remove_volume(self, volume_key: str) -> None:
         """Let go of an image; it is no error if it was never sent."""
-        ...
 
     def submit(self, request: Request) -> None:
         """Begin a task: any request of :data:`.protocol.TASKS`.
 
         Whatever was asked before and is not answered yet fails as cancelled.
         """
-        ...
 
     def cancel(self, request_id: int) -> None:
         """Stop the request that is under way: its last event is a failure by
         :class:`~FoundationSegLib.errors.Cancelled`. Any other number is left alone.
         """
-        ...
 
     def poll(self) -> tuple[Event, ...]:
         """The events since the last call, oldest first. Never waits."""
-        ...
 
     def wait(self, timeout_s: float) -> None:
         """Wait until there may be something to poll for, or the time is over. For scripts, not for panels."""
-        ...
 
     def stop(self) -> None:
         """End the process that works, if there is one, for example before packages are installed.
 
         Images stay registered, and the next request starts a new one.
         """
-        ...
 
     def close(self) -> None:
         """End the work and let go of everything. May be called twice."""
-        ...
 
 
 class InferenceEngine(Protocol):
@@ -85,31 +75,24 @@ class InferenceEngine(Protocol):
 
     def add_volume(self, volume: Volume) -> None:
         """Take in an image."""
-        ...
 
     def remove_volume(self, volume_key: str) -> None:
         """Let go of an image."""
-        ...
 
     def prepare(self, model_id: str, progress: Progress) -> None:
         """Load a model that will be asked for."""
-        ...
 
     def predict(self, request: PredictRequest, progress: Progress) -> Prediction:
         """Answer a request."""
-        ...
 
     def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
         """Answer a request to classify."""
-        ...
 
     def download(self, request: DownloadRequest, progress: Progress) -> None:
         """Download a model's checkpoint; what has arrived is kept where it is stopped."""
-        ...
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Do a little of what the next request may need, in a worker; False where there is nothing to do."""
-        ...
 
 
 @dataclass(slots=True)
@@ -239,19 +222,15 @@ class AskingSession(Protocol):
     @property
     def request_id(self) -> int | None:
         """The number of the request that is out; None while there is none."""
-        ...
 
     def answer(self, prediction: Prediction) -> None:
         """Take an answer in."""
-        ...
 
     def fail(self, request_id: int, error: FoundationSegError) -> None:
         """Take a failure in."""
-        ...
 
     def discard(self) -> bool:
         """Take back the request that is out."""
-        ...
 
 
 def deliver(session: AskingSession, event: Event) -> None:

@@ -51,7 +51,6 @@ class Request(Protocol):
     @property
     def request_id(self) -> int:
         """A number that the events repeat; the caller makes it unique among the requests of a client."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +170,14 @@ class Failure:
 
     kind: str
     message: str
-    place: str = ""
+    location: str = ""
     detail: str = ""
 
     @staticmethod
     def of(error: FoundationSegError, detail: str = "") -> "Failure":
         """The failure that an error makes."""
-        place = error.place if isinstance(error, PromptError) else ""
-        return Failure(type(error).__name__, str(error), place, detail)
+        location = error.location if isinstance(error, PromptError) else ""
+        return Failure(type(error).__name__, str(error), location, detail)
 
     def error(self) -> FoundationSegError:
         """The error, of the class it had; one that this version does not know is an :class:`InferenceError`.
@@ -188,7 +187,7 @@ class Failure:
         kind = getattr(errors, self.kind, None)
         error: FoundationSegError
         if kind is PromptError:
-            error = PromptError(self.message.removeprefix(f"{self.place}: "), self.place)
+            error = PromptError(self.message.removeprefix(f"{self.location}: "), self.location)
         elif isinstance(kind, type) and issubclass(kind, FoundationSegError):
             error = kind(self.message)
         else:

@@ -41,7 +41,6 @@ class Workplace(Protocol):
 
     def need_engine(self) -> Any:
         """The engine, made if need be."""
-        ...
 
 
 Perform = Callable[[Any, Workplace, Progress], Any]

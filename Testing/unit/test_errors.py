@@ -21,13 +21,13 @@ def test_one_base_catches_everything():
 )
 def test_prompt_error_says_where(place, text):
     error = PromptError("is odd", place)
-    assert (str(error), error.place) == (text, place)
+    assert (str(error), error.location) == (text, place)
 
 
 @pytest.mark.parametrize("twin", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_prompt_error_keeps_its_place_in_a_copy(twin):
     error = twin(PromptError("is odd", "segments[0]"))
-    assert (str(error), error.place) == ("segments[0]: is odd", "segments[0]")
+    assert (str(error), error.location) == ("segments[0]: is odd", "segments[0]")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_class_is_found_by_name_and_number(name, number):
 def test_a_name_of_no_class_is_told_with_those_that_look_like_it(name, hint):
     with pytest.raises(PromptError, match=hint) as caught:
         classes_of(CARD).find(name, "classes[3]")
-    assert caught.value.place == "classes[3]"
+    assert caught.value.location == "classes[3]"
 
 
 def test_names_become_the_classes_they_are_made_of_each_once():
@@ -88,7 +88,7 @@ def test_what_does_not_go_together_is_refused_with_its_place(prompts, message):
     with pytest.raises(PromptError, match=message) as caught:
         require_understood(CARD, SegmentPrompts("A", prompts), "segments[2]")
     last = max(n for n, prompt in enumerate(prompts) if isinstance(prompt, ClassPrompt))
-    assert caught.value.place == f"segments[2].prompts[{last}].name"
+    assert caught.value.location == f"segments[2].prompts[{last}].name"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_mask_that_cannot_be_had_is_refused_with_its_place(tmp_path, spacing, 
     prompts = replace(prompts, segments=(SegmentPrompts("Liver", (MaskPrompt(file, name),)),))
     with pytest.raises(PromptError, match=told) as caught:
         read_masks(prompts, tmp_path, Geometry(np.diag([-1.0, -1.0, 2.0, 1.0]), mask.shape))
-    assert caught.value.place == "segments[0].prompts[0].file"
+    assert caught.value.location == "segments[0].prompts[0].file"
 
 
 def test_a_label_of_another_tool_on_a_grid_of_four_decimals_is_taken(tmp_path):

@@ -180,7 +180,7 @@ def test_clicks_inside_a_3d_box_refine_its_slices():
 def test_a_negative_click_on_a_slice_that_nothing_reaches_is_refused(parts):
     with pytest.raises(PromptError, match="negative point alone") as caught:
         plan_tracks(parts, SHAPE, None)
-    assert caught.value.place == "click on 3"
+    assert caught.value.location == "click on 3"
     if len(parts) > 1:
         assert plan_tracks(parts, SHAPE, Propagation())
 

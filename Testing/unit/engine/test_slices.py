@@ -150,7 +150,7 @@ def test_no_negative_box_or_mask_is_taken_for_a_positive_one(kind):
     mask = MaskPrompt("a", "b", NOT_HERE, pack_mask(np.ones(GRID.shape_kji, bool)))
     with pytest.raises(PromptError, match=f"a negative {kind} says nothing") as caught:
         place(box if kind == "box" else mask)
-    assert caught.value.place == "p[0].polarity"
+    assert caught.value.location == "p[0].polarity"
 
 
 def test_what_says_nothing_on_a_slice_is_refused():

@@ -188,4 +188,4 @@ def test_parts_that_say_the_same_are_equal_wherever_they_stand():
 def test_what_says_nothing_is_refused_with_its_place(prompts, message, place):
     with pytest.raises(PromptError, match=message) as caught:
         placed(*prompts)
-    assert caught.value.place == place
+    assert caught.value.location == place

@@ -358,7 +358,7 @@ def test_a_box_across_slices_and_words_are_refused_with_their_place(model):
     thick = VolumeBox(Box((3, 3, 3), (6, 6, 6)), place="segments[0].prompts[1]")
     with pytest.raises(PromptError, match="boxes on a slice only") as caught:
         masked(view, POINT, thick)
-    assert caught.value.place == "segments[0].prompts[1].corners"
+    assert caught.value.location == "segments[0].prompts[1].corners"
     with pytest.raises(PromptError, match="does not understand words"):
         masked(view, VolumeWords("text", "liver"))
     assert masked(view, POINT).any()

@@ -128,7 +128,7 @@ def test_known_phrases_need_neither_the_language_model_nor_the_network(model, mo
 def test_a_phrase_that_is_not_known_is_told_with_those_like_it_before_anything_is_asked(model):
     with pytest.raises(PromptError, match="it knows 'left kidney' and 'right kidney'") as caught:
         masks(model, noise("RAS", (8, 12, 12)), said("liver", "left kidneys"))
-    assert caught.value.place == "prompts[1].text"
+    assert caught.value.location == "prompts[1].text"
 
 
 def test_it_tells_how_far_it_is_and_stops_in_between(model, capfd):

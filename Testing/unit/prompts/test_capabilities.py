@@ -48,7 +48,7 @@ def test_a_kind_is_understood_where_the_card_lists_it(kind):
     if kind in CARD.prompts:
         assert error is None
     else:
-        assert error.place == "segments[1].prompts[1].type"
+        assert error.location == "segments[1].prompts[1].type"
         assert str(error).endswith("it understands: boxes, points")
         assert "Lite Model" in str(error)
 
@@ -57,7 +57,7 @@ def test_negative_is_understood_where_the_card_lists_it():
     point, box = (replace(ONE_OF_EACH[kind], polarity=Polarity.NEGATIVE) for kind in ("point", "box"))
     assert failure(point) is None
     error = failure(ONE_OF_EACH["box"], point, box)
-    assert error.place == "segments[1].prompts[2].polarity"
+    assert error.location == "segments[1].prompts[2].polarity"
     assert str(error).endswith("negative kinds it understands: points")
     assert str(failure(point, card=replace(CARD, negative=()))).endswith("negative kinds it understands: none")
 

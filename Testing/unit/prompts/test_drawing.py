@@ -79,7 +79,7 @@ def test_a_stroke_from_far_away_costs_no_more_than_what_is_inside():
 def test_a_stroke_beside_the_image_says_nothing(points):
     with pytest.raises(PromptError, match="too little of the scribble") as caught:
         scribble_voxels(ScribblePrompt(points), GEOMETRY, "segments[0].prompts[1]")
-    assert caught.value.place == "segments[0].prompts[1].points"
+    assert caught.value.location == "segments[0].prompts[1].points"
 
 
 def test_a_stroke_on_several_slices_is_refused():

@@ -74,7 +74,7 @@ def test_a_box_in_ijk_and_its_twin_in_ras_are_the_same_voxels(geometry, corners_
     if len(thin) > 1 or (start >= stop).any():
         with pytest.raises(PromptError) as caught:
             place_box(prompt, geometry, PLACE)
-        assert caught.value.place == f"{PLACE}.corners"
+        assert caught.value.location == f"{PLACE}.corners"
         return
     placed = place_box(prompt, geometry, PLACE)
     assert placed.box == Box(tuple(start[::-1].tolist()), tuple(stop[::-1].tolist()))
@@ -97,7 +97,7 @@ def test_one_voxel_thick_in_one_axis_is_a_box_on_that_slice(axis):
     for other in set(AXES) - {axis}:
         with pytest.raises(PromptError, match=f"thin along {axis}.*no slice of {other}") as caught:
             place_box(box_ijk((5, 5, 5), second, plane=other), GRID, PLACE)
-        assert caught.value.place == f"{PLACE}.plane"
+        assert caught.value.location == f"{PLACE}.plane"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_one_voxel_thick_in_one_axis_is_a_box_on_that_slice(axis):
 def test_thin_in_two_or_three_axes_is_an_error(second, axes):
     with pytest.raises(PromptError, match=f"one voxel thick along {axes}$") as caught:
         place_box(box_ijk((5, 5, 5), second), GRID, PLACE)
-    assert caught.value.place == f"{PLACE}.corners"
+    assert caught.value.location == f"{PLACE}.corners"
 
 
 def test_thin_is_a_matter_of_the_prompt_not_of_what_the_image_leaves_of_it():
@@ -131,7 +131,7 @@ def test_a_box_cannot_lie_in_an_oblique_plane():
     plane = ObliquePlane((0.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.0, 1.0, -1.0))
     with pytest.raises(PromptError, match="oblique") as caught:
         place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=plane), GRID, PLACE)
-    assert caught.value.place == f"{PLACE}.plane"
+    assert caught.value.location == f"{PLACE}.plane"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_box_wholly_outside_is_an_error_with_its_place(first, second, place):
     for check in (place_box, require_inside):
         with pytest.raises(PromptError, match=r"wholly outside the image.*30 x 20 x 10 voxels") as caught:
             check(box_ijk(first, second), GRID, place)
-        assert caught.value.place == f"{place}.corners".lstrip(".")
+        assert caught.value.location == f"{place}.corners".lstrip(".")
 
 
 def test_positions_that_overflow_are_an_error_with_its_place():
@@ -167,10 +167,10 @@ def test_positions_that_overflow_are_an_error_with_its_place():
     for position in ((1e308, 1e308, 1e308), (1.7e308, -1.7e308, 0.0), (math.nan, 0.0, 0.0)):
         with pytest.raises(PromptError) as caught:
             require_inside(PointPrompt(position), oblique, PLACE)
-        assert caught.value.place == f"{PLACE}.position"
+        assert caught.value.location == f"{PLACE}.position"
         with pytest.raises(PromptError) as caught:
             place_box(BoxPrompt((position, position)), oblique, PLACE)
-        assert caught.value.place == f"{PLACE}.corners"
+        assert caught.value.location == f"{PLACE}.corners"
 
 
 INSIDE, OUTSIDE = (1.0, 2.0, 3.0), (1.0, 2.0, 300.0)
@@ -210,7 +210,7 @@ def test_prompts_that_touch_the_image_say_whether_a_part_is_outside(prompt, part
 def test_prompts_wholly_outside_are_an_error_with_their_place(prompt, field):
     with pytest.raises(PromptError, match=r"from RAS 0.0, 0.0, 0.0 to 14.5, 19.0, 36.0 mm") as caught:
         require_inside(prompt, GRID, PLACE)
-    assert caught.value.place == f"{PLACE}.{field}"
+    assert caught.value.location == f"{PLACE}.{field}"
 
 
 @given(geometries(), prompt_sets)
@@ -282,7 +282,7 @@ def test_a_lasso_must_be_planar():
     bent = (*flat[:3], (1.0, 9.0, 8.0))
     with pytest.raises(PromptError, match="planar") as caught:
         require_inside(LassoPrompt(bent), geometry, "segments[0].prompts[1]")
-    assert caught.value.place == "segments[0].prompts[1].points"
+    assert caught.value.location == "segments[0].prompts[1].points"
 
 
 def test_prompts_across_the_border_are_told_from_those_outside():
@@ -298,7 +298,7 @@ def test_prompts_across_the_border_are_told_from_those_outside():
     for prompt in (ScribblePrompt(((-4.0, 2.0, 3.0),)), LassoPrompt(((-4.0, 2.0, 3.0),) * 3)):
         with pytest.raises(PromptError, match="wholly outside") as caught:
             require_inside(prompt, grid, "s.prompts[1]")
-        assert caught.value.place == "s.prompts[1].points"
+        assert caught.value.location == "s.prompts[1].points"
 
 
 @pytest.mark.parametrize("far", [float("nan"), float("inf"), 1.7e308])
@@ -306,4 +306,4 @@ def test_a_lasso_beyond_all_numbers_is_refused_with_its_place(far):
     lasso = LassoPrompt(((far, far, 3.0), (-far, 1.0, 3.0), (1.0, far, 3.0)))
     with pytest.raises(PromptError, match="is no position in space") as caught:
         require_inside(lasso, geometry_from_spacing((12, 20, 30)), "p")
-    assert caught.value.place == "p.points"
+    assert caught.value.location == "p.points"

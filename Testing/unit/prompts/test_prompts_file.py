@@ -146,7 +146,7 @@ WRONG_DOCUMENTS = [
 def test_mistakes_in_the_document_are_named_by_their_place(document, place, message):
     with pytest.raises(PromptError) as caught:
         parse_prompts(document)
-    assert caught.value.place == place
+    assert caught.value.location == place
     assert message in str(caught.value)
 
 
@@ -155,7 +155,7 @@ def test_duplicate_names_are_an_error_at_the_later_segment():
     document["segments"][2]["name"] = "Spleen"
     with pytest.raises(PromptError, match="taken by an earlier segment") as caught:
         parse_prompts(document)
-    assert caught.value.place == "segments[2].name"
+    assert caught.value.location == "segments[2].name"
 
 
 def test_an_unknown_field_of_a_segment_is_an_error():
@@ -163,7 +163,7 @@ def test_an_unknown_field_of_a_segment_is_an_error():
     document["segments"][1]["colour"] = "red"
     with pytest.raises(PromptError, match="unknown field; known here: name, prompts") as caught:
         parse_prompts(document)
-    assert caught.value.place == "segments[1].colour"
+    assert caught.value.location == "segments[1].colour"
 
 
 # What is wrong with one prompt: (kind, fields that replace its own, place inside the prompt, words of the message).
@@ -231,7 +231,7 @@ def test_mistakes_in_a_prompt_are_named_by_their_place(kind, fields, inner_place
     wrong = {name: value for name, value in {**VALID[kind], **fields}.items() if value is not ...}
     with pytest.raises(PromptError) as caught:
         parse_prompts(document_of(VALID["text"], wrong))
-    assert caught.value.place == f"segments[2].prompts[1]{inner_place}"
+    assert caught.value.location == f"segments[2].prompts[1]{inner_place}"
     assert str(caught.value).startswith(f"segments[2].prompts[1]{inner_place}: ")
     assert message in str(caught.value)
 
@@ -394,7 +394,7 @@ def is_part(path, of):
 
 def assert_names_the_culprit(error, document, where):
     """The place leads to a value of the document, or to a field missing there, and lies around the deed."""
-    steps = steps_of(error.place)
+    steps = steps_of(error.location)
     assert steps, "a document that is an object always has a place to name"
     parent, step = value_at(document, steps[:-1]), steps[-1]
     is_there = step < len(parent) if isinstance(step, int) else step in parent
@@ -421,7 +421,7 @@ def test_one_mutation_anywhere_is_accepted_or_named(mutated):
 def test_garbage_is_never_accepted_as_a_document(document):
     with pytest.raises(PromptError) as caught:
         parse_prompts(document)
-    assert bool(caught.value.place) == isinstance(document, dict)
+    assert bool(caught.value.location) == isinstance(document, dict)
 
 
 def nested(depth):
@@ -452,4 +452,4 @@ def test_values_that_python_itself_cannot_print_are_named(place, value):
     value_at(document, way)[last] = value
     with pytest.raises(PromptError) as caught:
         parse_prompts(document)
-    assert caught.value.place.startswith(place)
+    assert caught.value.location.startswith(place)

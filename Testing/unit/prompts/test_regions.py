@@ -141,7 +141,7 @@ def test_masks_are_cut_and_what_lies_wholly_beyond_is_refused():
     for prompt, place in ((beyond, "position"), (MaskPrompt("a", "b", voxels=pack_mask(mask, (5, 0, 0))), "file")):
         with pytest.raises(PromptError, match="wholly outside the region of interest") as caught:
             crop_prompts([SegmentPrompts("A", (inside, prompt))], BOX, GEOMETRY_CROPPING)
-        assert caught.value.place == f"segments[0].prompts[1].{place}"
+        assert caught.value.location == f"segments[0].prompts[1].{place}"
     with pytest.raises(PromptError, match="wholly outside the image"):
         crop_prompts([SegmentPrompts("A", (PointPrompt((99.0, 0.0, 0.0)),))], BOX, GEOMETRY_CROPPING)
 

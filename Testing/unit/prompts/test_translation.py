@@ -72,7 +72,7 @@ def test_two_clicks_become_the_corners_of_a_box():
 def test_clicks_that_make_no_box_are_refused_with_their_place(clicks, message, place):
     with pytest.raises(PromptError, match=message) as caught:
         into(BOXES_ONLY, *(PointPrompt(tuple(map(float, click))) for click in clicks))
-    assert caught.value.place == place
+    assert caught.value.location == place
 
 
 def test_corners_on_slices_of_two_axes_are_refused():
@@ -207,7 +207,7 @@ def test_a_scribble_that_only_passes_by_the_image_is_refused_with_its_place(poin
     past = ScribblePrompt(points)
     with pytest.raises(PromptError, match="too little of the scribble") as caught:
         translate(POINTS_TOO, SegmentPrompts("a", (past,)), GRID, "s")
-    assert caught.value.place == "s.prompts[0].points"
+    assert caught.value.location == "s.prompts[0].points"
 
 
 def test_a_text_that_is_the_name_of_a_class_becomes_that_class():
@@ -218,7 +218,7 @@ def test_a_text_that_is_the_name_of_a_class_becomes_that_class():
     )
     with pytest.raises(PromptError, match="no class called 'a livr'") as caught:
         translate(read_catalogue()["vista3d"], SegmentPrompts("L", (TextPrompt("a livr"),)), GRID)
-    assert caught.value.place == "segment.prompts[0].text"
+    assert caught.value.location == "segment.prompts[0].text"
     kidney = SegmentPrompts("K", (TextPrompt("kidney"), PointPrompt((1.0, 1.0, 1.0))))
     with pytest.raises(PromptError, match="one part of 'kidney'"):
         translate(read_catalogue()["vista3d"], kidney, GRID)

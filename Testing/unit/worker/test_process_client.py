@@ -116,7 +116,7 @@ def test_a_failure_comes_through_and_spoils_nothing(client, volume, script, kind
     pid = client.worker_pid
     assert ask(client, scripted(volume)).counts["pid"] == pid
     if kind is PromptError:
-        assert caught.value.place == "segments[0].prompts[0]"
+        assert caught.value.location == "segments[0].prompts[0]"
 
 
 def test_cancel_is_acknowledged_at_once_and_the_worker_lives(client, volume, bar):

@@ -66,7 +66,7 @@ def test_every_error_of_ours_arrives_as_what_it_was(kind):
 
 def test_the_place_of_a_mistake_arrives():
     error = Failure.of(PromptError("outside", "segments[1].prompts[0]"), "a traceback").error()
-    assert (str(error), error.place) == ("segments[1].prompts[0]: outside", "segments[1].prompts[0]")
+    assert (str(error), error.location) == ("segments[1].prompts[0]: outside", "segments[1].prompts[0]")
     assert error.__notes__ == ["a traceback"]
 
 
