@@ -1,16 +1,14 @@
 """The catalogue: all model cards, read from TOML and checked, and the adapters that this version has for them."""
 
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import CardError, UnknownModelError
 from ..folders import user_folder
-from .card_schema import build, check
 from .model_cards import CheckpointFile, License, ModelCard, Source, check_card
+from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
 
 __all__ = [
     "CARDS_VARIABLE",
@@ -56,26 +54,14 @@ def read_card(path: Path, origin: str = "") -> ModelCard:
         CardError: the file cannot be read, is no TOML, or is no card.
     """
     origin = origin or path.name
-    try:
-        check(path.stat().st_size <= _LARGEST_CARD, f"{origin}: is too large for a card")
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        # an OSError's own text has the whole path
-        raise CardError(f"{origin}: cannot be read: {error.strerror or type(error).__name__}") from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, endless numbers, endless nesting
-        raise CardError(f"{origin}: cannot be read: {_first_line(error)}") from error
-    card = parse_card(document, origin)
+    card = parse_card(read_toml(path, origin, "card", _LARGEST_CARD), origin)
     check(path.stem == card.id, f"{origin}: the file must be named after its id, {card.id}.toml")
     return card
 
 
-def _first_line(error: Exception) -> str:
-    return (ascii(str(error))[1:-1].split("\\n")[0] or type(error).__name__)[:200]
-
-
 def card_folder() -> Path:
     """The folder of the cards that come with FoundationSeg."""
-    return Path(__file__).resolve().parents[2] / "Resources" / "ModelCards"
+    return resource_folder("ModelCards")
 
 
 def user_card_folder() -> Path:
@@ -100,35 +86,17 @@ def read_catalogue(folder: Path | None = None, own_folder: Path | None = None) -
         CardError: there is no such folder, a card is wrong, or a user's card has the id of another.
     """
     if folder is None and own_folder is None:
-        own_folder = _existing_user_folder()
-    folder = folder or card_folder()
-    check(folder.is_dir(), f"there is no folder of model cards called {folder.name}; install FoundationSeg again")
-    cards = {card.id: card for card in map(read_card, _card_files(folder))}
-    for path in _card_files(own_folder) if own_folder else ():
+        own_folder = existing_folder(user_card_folder(), CARDS_VARIABLE)
+    cards = {card.id: card for card in map(read_card, toml_files(folder or card_folder(), "model card"))}
+    for path in toml_files(own_folder, "model card") if own_folder else ():
         card = read_card(path, f"your card {path.name}")
         check(
-            card.id not in cards or bool(card.replaces),
+            card.id not in cards or card.replaces,
             f"your card {path.name}: id: {card.id!r} is the id of {card.id}.toml, which comes with FoundationSeg; "
             f'choose another id, or write replaces = "{card.id}"',
         )
         cards[card.id] = card
     return cards
-
-
-def _existing_user_folder() -> Path | None:
-    folder = user_card_folder()
-    if folder.is_dir():
-        return folder
-    check(not os.environ.get(CARDS_VARIABLE), f"{CARDS_VARIABLE} names no folder: {folder.name}")
-    return None
-
-
-def _card_files(folder: Path) -> list[Path]:
-    """The cards of a folder, in order; what other programs hide there (``._name.toml`` on a Mac) is none."""
-    try:
-        return sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
-    except OSError as error:
-        raise CardError(f"the folder of model cards {folder.name} cannot be read: {error.strerror}") from error
 
 
 def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:

@@ -2,15 +2,14 @@
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from ..errors import CardError, PromptError
-from .card_schema import build, check
+from ..errors import PromptError
 from .model_cards import ModelCard
+from .resource_files import build, check, read_toml, resource_folder
 
 _UNIMPORTANT = {"of", "the"}
 _MOST_LISTED = 20
@@ -37,6 +36,7 @@ def listed(names: Sequence[object]) -> str:
 
 
 EVERYTHING = "everything"
+_LARGEST_LIST = 1_000_000  # bytes
 _SUGGESTIONS = 3
 
 
@@ -86,11 +86,8 @@ class ClassList:
         match = self.by_number.get(int(name)) if name.isascii() and name.isdigit() else self._by_key.get(name_key(name))
         if match is None:
             near = difflib.get_close_matches(name.lower(), [entry.name for entry in self.classes], _SUGGESTIONS)
-            remedy = (
-                f"did you mean {' or '.join(map(repr, near))}?"
-                if near
-                else "'foundationseg models show' lists what it has"
-            )
+            meant = f"did you mean {' or '.join(map(repr, near))}?"
+            remedy = meant if near else "'foundationseg models show' lists what it has"
             raise PromptError(f"{self.title} has no class called {name[:80]!r}; {remedy}", location)
         return match
 
@@ -106,7 +103,7 @@ class ClassList:
 
 def class_list_folder() -> Path:
     """The folder of the lists."""
-    return Path(__file__).resolve().parents[2] / "Resources" / "ClassLists"
+    return resource_folder("ClassLists")
 
 
 @lru_cache(maxsize=8)
@@ -116,23 +113,15 @@ def read_class_list(path: Path) -> ClassList:
     Raises:
         CardError: it cannot be read, or names a number twice, or parts that there are not.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CardError(f"the list of classes {path.name} cannot be read: {type(error).__name__}") from error
-    class_list: ClassList = build(ClassList, document, path.name)
+    class_list: ClassList = build(ClassList, read_toml(path, path.name, "list of classes", _LARGEST_LIST), path.name)
     keys = [name_key(name) for entry in class_list.classes for name in (entry.name, *entry.also)]
     check(len(class_list.by_number) == len(class_list.classes), f"{path.name}: a number stands twice")
     check(len(set(keys)) == len(keys), f"{path.name}: a name stands twice")
     check(all(keys), f"{path.name}: a name has no letters")
     for entry in class_list.classes:
-        check(
-            set(entry.parts) <= class_list.by_number.keys(), f"{path.name}: {entry.name}: has parts that are no classes"
-        )
-        check(
-            not any(class_list.by_number[part].parts for part in entry.parts),
-            f"{path.name}: {entry.name}: has parts in parts",
-        )
+        here = f"{path.name}: {entry.name}"
+        check(set(entry.parts) <= class_list.by_number.keys(), f"{here}: has parts that are no classes")
+        check(not any(class_list.by_number[part].parts for part in entry.parts), f"{here}: has parts in parts")
     return class_list
 
 
@@ -142,7 +131,7 @@ def classes_of(card: ModelCard) -> ClassList:
     Raises:
         CardError: its card names no list, or one that is not there.
     """
-    check(bool(card.classes), f"{card.id}: classes: the card names no list of classes")
+    check(card.classes, f"{card.id}: classes: the card names no list of classes")
     return read_class_list(class_list_folder() / f"{card.classes}.toml")
 
 
@@ -157,12 +146,8 @@ def expand_classes(card: ModelCard, names: Iterable[str], location: str = "class
     matches: dict[int, ListedClass] = {}
     for n, name in enumerate(names):
         here = f"{location}[{n}]"
-        meant = (
-            class_list.everything
-            if name_key(name) == name_key(EVERYTHING)
-            else class_list.parts_of(class_list.find(name, here))
-        )
-        for entry in meant:
+        is_everything = name_key(name) == name_key(EVERYTHING)
+        for entry in class_list.everything if is_everything else class_list.parts_of(class_list.find(name, here)):
             if entry.needs_points:
                 raise PromptError(f"{entry.name!r} means nothing without a point", here)
             matches[entry.number] = entry

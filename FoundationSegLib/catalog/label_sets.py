@@ -1,16 +1,15 @@
 """Label sets: labels to classify with, those that come along and the user's own."""
 
-import os
-import tomllib
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CardError, InputError
 from ..folders import is_safe_name, user_folder
-from .card_schema import build
+from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
 
 SLOT = "{}"  # where a template takes the phrasing
 LONGEST_TEXT = 2000
@@ -82,19 +81,21 @@ class LabelSet:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if not self.labels:
-            raise InputError("there is no label to classify with")
-        if len(self.labels) > MOST_LABELS:
-            raise InputError(f"{len(self.labels)} labels are too many: at most {MOST_LABELS} can be asked for together")
-        _require_distinct(self.names)
-        _require_templates((*self.templates, *self.negative_templates))
-        if not self.templates:
-            raise InputError(f"the label set {self.id!r} has no template; '{SLOT}' alone will do")
+        count = len(self.labels)
+        _require(count > 0, "there is no label to classify with")
+        _require(count <= MOST_LABELS, f"{count} labels are too many: at most {MOST_LABELS} can be asked for together")
+        # Two names that a reader would take for one are one: capitals and spaces do not tell them apart.
+        (name, repeats), *_ = Counter(" ".join(name.casefold().split()) for name in self.names).most_common(1)
+        _require(repeats == 1, f"the label {name!r} stands twice")
+        for template in (*self.templates, *self.negative_templates):
+            fits = template.count(SLOT) == 1 and len(template) <= LONGEST_TEXT
+            _require(fits, f"the template {template[:60]!r} needs '{SLOT}' once, where the label's words go")
+        _require(bool(self.templates), f"the label set {self.id!r} has no template; '{SLOT}' alone will do")
         for label in self.labels:
             _require_words(label)
-        count = sum(len(self.texts(label)) + len(self.negative_texts(label)) for label in self.labels)
-        if count > MOST_TEXTS:
-            raise InputError(f"phrasings and templates make {count} sentences; at most {MOST_TEXTS} can be asked for")
+        texts = sum(len(self.texts(label)) + len(self.negative_texts(label)) for label in self.labels)
+        message = f"phrasings and templates make {texts} sentences; at most {MOST_TEXTS} can be asked for"
+        _require(texts <= MOST_TEXTS, message)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,28 +137,16 @@ def _filled(templates: Iterable[str], phrasings: Iterable[str]) -> tuple[str, ..
     return tuple(dict.fromkeys(template.replace(SLOT, words) for template in templates for words in phrasings))
 
 
-def _require_distinct(names: Iterable[str]) -> None:
-    """Two names that a reader would take for one are one: capitals and spaces do not tell them apart."""
-    counts = Counter(" ".join(name.casefold().split()) for name in names)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise InputError(f"the label {twice[0]!r} stands twice")
-
-
-def _require_templates(templates: Iterable[str]) -> None:
-    for template in templates:
-        if template.count(SLOT) != 1 or len(template) > LONGEST_TEXT:
-            raise InputError(f"the template {template[:60]!r} needs '{SLOT}' once, where the label's words go")
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InputError(message)
 
 
 def _require_words(label: Label) -> None:
     for text in (label.name, *label.phrasings, *label.negations, *label.concepts):
-        if not any(character.isalnum() for character in text):
-            raise InputError(f"a label is empty: {text[:60]!r} says nothing")
-        if not text.isprintable():
-            raise InputError(f"the label {text[:40]!r} has control characters in it; write it on one line")
-        if len(text) > LONGEST_TEXT:
-            raise InputError(f"the label {text[:40]!r}... is longer than {LONGEST_TEXT} characters")
+        _require(any(map(str.isalnum, text)), f"a label is empty: {text[:60]!r} says nothing")
+        _require(text.isprintable(), f"the label {text[:40]!r} has control characters in it; write it on one line")
+        _require(len(text) <= LONGEST_TEXT, f"the label {text[:40]!r}... is longer than {LONGEST_TEXT} characters")
 
 
 LABEL_SETS_VARIABLE = "FOUNDATIONSEG_LABEL_SETS"
@@ -166,7 +155,7 @@ _LARGEST_FILE = 1_000_000  # bytes
 
 def label_set_folder() -> Path:
     """The folder of the label sets that come with FoundationSeg."""
-    return Path(__file__).resolve().parents[2] / "Resources" / "LabelSets"
+    return resource_folder("LabelSets")
 
 
 def user_label_set_folder() -> Path:
@@ -185,10 +174,11 @@ def parse_label_set(document: Mapping[str, Any], origin: str = "label set") -> L
         InputError: a field is missing, unknown, or of a value that is not allowed.
     """
     try:
-        return build(LabelSet, document, origin)
-    except CardError as error:
-        raise InputError(str(error)) from error
+        with _as_input_errors():
+            return build(LabelSet, document, origin)
     except InputError as error:
+        if isinstance(error.__cause__, CardError):  # it names the file already
+            raise
         raise InputError(f"{origin}: {error}") from error
 
 
@@ -198,19 +188,19 @@ def read_label_set(path: Path) -> LabelSet:
     Raises:
         InputError: the file cannot be read, is no TOML, or is no label set.
     """
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"{path.name}: is too large for a label set")
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:  # its own text has the whole path
-        raise InputError(f"{path.name}: cannot be read: {error.strerror or type(error).__name__}") from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, endless nesting
-        reason = ascii(str(error))[1:-1].split("\\n")[0][:200]
-        raise InputError(f"{path.name}: cannot be read: {reason or type(error).__name__}") from error
-    labels = parse_label_set(document, path.name)
-    if path.stem != labels.id or not is_safe_name(labels.id):
-        raise InputError(f"{path.name}: the file must be named after its id, {labels.id[:60]}.toml")
+    with _as_input_errors():
+        labels = parse_label_set(read_toml(path, path.name, "label set", _LARGEST_FILE), path.name)
+        is_named = path.stem == labels.id and is_safe_name(labels.id)
+        check(is_named, f"{path.name}: the file must be named after its id, {labels.id[:60]}.toml")
     return labels
+
+
+@contextlib.contextmanager
+def _as_input_errors() -> Iterator[None]:
+    try:
+        yield
+    except CardError as error:
+        raise InputError(str(error)) from error
 
 
 def read_label_sets(folder: Path | None = None, own_folder: Path | None = None) -> dict[str, LabelSet]:
@@ -225,12 +215,11 @@ def read_label_sets(folder: Path | None = None, own_folder: Path | None = None) 
     Raises:
         InputError: there is no such folder, or a set is wrong.
     """
-    if folder is None and own_folder is None:
-        own_folder = _existing_user_folder()
-    folder = folder or label_set_folder()
-    if not folder.is_dir():
-        raise InputError(f"there is no folder of label sets called {folder.name}; install FoundationSeg again")
-    paths = [*_files(folder), *(_files(own_folder) if own_folder else ())]
+    with _as_input_errors():
+        if folder is None and own_folder is None:
+            own_folder = existing_folder(user_label_set_folder(), LABEL_SETS_VARIABLE)
+        paths = toml_files(folder or label_set_folder(), "label set")
+        paths += toml_files(own_folder, "label set") if own_folder else []
     return {labels.id: labels for labels in map(read_label_set, paths)}
 
 
@@ -240,20 +229,5 @@ def find_label_set(sets: Mapping[str, LabelSet], set_id: str) -> LabelSet:
     Raises:
         InputError: there is none; the message names those there are.
     """
-    if set_id not in sets:
-        raise InputError(f"no label set is called {set_id!r}; there are: {', '.join(sets)}")
+    _require(set_id in sets, f"no label set is called {set_id!r}; there are: {', '.join(sets)}")
     return sets[set_id]
-
-
-def _existing_user_folder() -> Path | None:
-    folder = user_label_set_folder()
-    if folder.is_dir():
-        return folder
-    if os.environ.get(LABEL_SETS_VARIABLE):
-        raise InputError(f"{LABEL_SETS_VARIABLE} names no folder: {folder.name}")
-    return None
-
-
-def _files(folder: Path) -> list[Path]:
-    """The sets of a folder, in order; what other programs hide there (``._name.toml`` on a Mac) is none."""
-    return sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))

@@ -1,14 +1,14 @@
 """Model cards: their fields, which are the schema of the TOML files, and the rules that hold for them."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_args
 
 from ..errors import CardError, InputError
 from ..folders import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path
 from ..imaging.intensity import check_policy
-from .card_schema import check
+from .resource_files import check
 
 PromptKind = Literal["point", "box", "scribble", "lasso", "mask", "text", "class"]
 
@@ -216,9 +216,7 @@ def check_card(card: ModelCard, origin: str) -> None:
     _check_abilities(card, origin)
     _check_memory(card, origin)
     for n, package in enumerate(card.packages):
-        check(
-            bool(_PACKAGE.fullmatch(package)), f"{origin}: packages[{n}]: {package!r} is no name with a version range"
-        )
+        check(_PACKAGE.fullmatch(package), f"{origin}: packages[{n}]: {package!r} is no name with a version range")
     _check_source(card.source, f"{origin}: source")
     _check_license(card.license, f"{origin}: license")
     for n, name in enumerate(card.unverified):
@@ -226,9 +224,9 @@ def check_card(card: ModelCard, origin: str) -> None:
 
 
 def _check_identity(card: ModelCard, origin: str) -> None:
-    is_id = bool(_ID.fullmatch(card.id)) and is_safe_name(card.id) and len(card.id) <= _LONGEST_ID
+    is_id = _ID.fullmatch(card.id) and is_safe_name(card.id) and len(card.id) <= _LONGEST_ID
     check(is_id, f"{origin}: id: {card.id!r} needs small letters, digits, dots and dashes, and no name of a device")
-    is_family = bool(_FAMILY.fullmatch(card.family)) and is_safe_name(card.family)
+    is_family = _FAMILY.fullmatch(card.family) and is_safe_name(card.family)
     check(is_family, f"{origin}: family: {card.family!r} is not a name")
     check(card.replaces in ("", card.id), f"{origin}: replaces: must be the card's own id, {card.id!r}, or empty")
 
@@ -236,15 +234,15 @@ def _check_identity(card: ModelCard, origin: str) -> None:
 def _check_abilities(card: ModelCard, origin: str) -> None:
     unknown = set(card.prompts) - set(get_args(PromptKind))
     check(not unknown, f"{origin}: prompts: unknown kinds {sorted(unknown)}")
-    check(bool(card.prompts) or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
+    check(card.prompts or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
     check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")
     _check_translations(card, origin)
-    is_list = not card.classes or bool(_FAMILY.fullmatch(card.classes) and "class" in card.prompts)
+    is_list = not card.classes or (_FAMILY.fullmatch(card.classes) and "class" in card.prompts)
     check(is_list, f"{origin}: classes: {card.classes!r} is no name, or the model understands no class names")
-    check(bool(card.dimensions) and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
-    check(bool(card.channels) and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
+    check(card.dimensions and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
+    check(card.channels and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
     for name in ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified"):
-        _check_distinct(getattr(card, name), f"{origin}: {name}")
+        check(len(set(getattr(card, name))) == len(getattr(card, name)), f"{origin}: {name}: names something twice")
     _check_ct_channels(card, origin)
     try:
         check_policy(card.intensity)
@@ -264,13 +262,8 @@ def _check_translations(card: ModelCard, origin: str) -> None:
         check(kind not in card.prompts, f"{location}: is a kind that prompts names")
         targets = TRANSLATIONS.get(kind, {})
         check(target in targets, f"{location}: must be one of {', '.join(targets) or 'nothing at all'}, not {target!a}")
-        check(
-            set(targets.get(target, ())) <= set(card.prompts), f"{location}: leads to kinds that prompts does not name"
-        )
-
-
-def _check_distinct(values: Sequence[object], location: str) -> None:
-    check(len(set(values)) == len(values), f"{location}: names something twice")
+        named = set(targets.get(target, ())) <= set(card.prompts)
+        check(named, f"{location}: leads to kinds that prompts does not name")
 
 
 def _check_memory(card: ModelCard, origin: str) -> None:
@@ -290,7 +283,7 @@ def _check_memory(card: ModelCard, origin: str) -> None:
 def _check_source(source: Source, location: str) -> None:
     _check_origin(source.kind, source.repository, source.revision, location)
     check(source.download_bytes is None or source.download_bytes > 0, f"{location}: download_bytes must be above 0")
-    check(bool(source.files), f"{location}: files: is empty")
+    check(source.files, f"{location}: files: is empty")
     for n, file in enumerate(source.files):
         _check_file(file, source, f"{location}: files[{n}]")
         # The store keeps a model's files side by side, and some systems do not tell case apart.
@@ -299,12 +292,11 @@ def _check_source(source: Source, location: str) -> None:
 
 
 def _check_file(file: CheckpointFile, source: Source, location: str) -> None:
-    check(bool(_SHA256.fullmatch(file.sha256)), f"{location}: sha256: must be 64 hexadecimal digits or empty")
+    check(_SHA256.fullmatch(file.sha256), f"{location}: sha256: must be 64 hexadecimal digits or empty")
     check(file.bytes is None or file.bytes > 0, f"{location}: bytes: must be above 0")
     check(is_safe_path(file.path), f"{location}: path: {file.path!r} leaves its folder or names no file")
-    check(
-        bool(file.repository) == bool(file.revision), f"{location}: revision: goes with a repository of the file's own"
-    )
+    are_both = bool(file.repository) == bool(file.revision)
+    check(are_both, f"{location}: revision: goes with a repository of the file's own")
     if file.repository:
         check(source.kind == "hub", f"{location}: repository: only files from the Hub have one of their own")
         _check_origin(source.kind, file.repository, file.revision, location)
@@ -315,22 +307,15 @@ def _check_origin(kind: str, repository: str, revision: str, location: str) -> N
     form = "owner/name" if kind == "hub" else "a project's name"
     check(is_name, f"{location}: repository: {repository!r} is not {form}")
     # The revision names a folder of the store.
-    check(
-        is_safe_name(revision) and " " not in revision,
-        f"{location}: revision: {revision!r} is no commit, tag or branch",
-    )
+    is_revision = is_safe_name(revision) and " " not in revision
+    check(is_revision, f"{location}: revision: {revision!r} is no commit, tag or branch")
 
 
 def _check_license(terms: License, location: str) -> None:
-    check(
-        not terms.url or re.fullmatch(r"https://\S+", terms.url) is not None,
-        f"{location}: url: must begin with https://",
-    )
-    check(bool(terms.version), f"{location}: version: is empty")
-    needs_note = terms.commercial_use == "unclear"
-    check(
-        bool(terms.note) or not needs_note, f"{location}: note: must quote the texts that leave commercial use unclear"
-    )
+    check(not terms.url or re.fullmatch(r"https://\S+", terms.url), f"{location}: url: must begin with https://")
+    check(terms.version, f"{location}: version: is empty")
+    is_clear = terms.commercial_use != "unclear"
+    check(is_clear or terms.note, f"{location}: note: must quote the texts that leave commercial use unclear")
 
 
 def _has_field(card: ModelCard, field: str) -> bool:
@@ -338,18 +323,14 @@ def _has_field(card: ModelCard, field: str) -> bool:
     steps = _FIELD_STEP.findall(field)
     if not steps or "".join(f".{name}" if name else f"[{index}]" for name, index in steps) != f".{field}":
         return False
-    value: object = card
+    value: Any = card
     for name, index in steps:
-        if index:
-            if not isinstance(value, tuple) or int(index) >= len(value):
-                return False
-            value = value[int(index)]
-        elif isinstance(value, dict):
-            if name not in value:
-                return False
-            value = value[name]
-        elif name in getattr(type(value), "__dataclass_fields__", {}):
-            value = getattr(value, name)
+        if is_dataclass(value):
+            inner: Mapping[Any, Any] = {item.name: getattr(value, item.name) for item in fields(value)}
         else:
+            inner = dict(enumerate(value)) if isinstance(value, tuple) else value if isinstance(value, dict) else {}
+        key = int(index) if index else name
+        if key not in inner:
             return False
+        value = inner[key]
     return True
