@@ -123,7 +123,7 @@ def test_a_wrong_list_is_refused(tmp_path, text, message):
 
 
 def test_a_list_that_is_not_there_is_told():
-    with pytest.raises(CardError, match=r"nothing\.toml cannot be read"):
+    with pytest.raises(CardError, match=r"nothing\.toml: cannot be read"):
         classes_of(replace(CARD, classes="nothing"))
 
 
