@@ -219,11 +219,14 @@ class Geometry:
 
     def to_ras(self, index_ijk: ArrayLike) -> NDArray[np.float64]:
         """RAS positions in mm of voxel indices; (..., 3) in (i, j, k), (..., 3) out."""
-        return _transform(self.ijk_to_ras, index_ijk)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(index_ijk, np.float64) @ self.ijk_to_ras[:3, :3].T + self.ijk_to_ras[:3, 3]
 
     def to_ijk(self, position_ras: ArrayLike) -> NDArray[np.float64]:
         """Continuous voxel indices (i, j, k) of RAS positions in mm; (..., 3) in, (..., 3) out."""
-        return _transform(self.ras_to_ijk, position_ras)
+        # Whatever overflows is infinite or not a number, which callers tell from a place in the image.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(position_ras, np.float64) @ self.ras_to_ijk[:3, :3].T + self.ras_to_ijk[:3, 3]
 
     def nearest_voxel(self, position_ras: ArrayLike) -> NDArray[np.int64]:
         """The nearest voxel (i, j, k) of RAS positions in mm, inside the image or not; (..., 3)."""
@@ -292,12 +295,6 @@ def _corners(shape_kji: Shape) -> NDArray[np.int64]:
     """The eight outermost voxels of a grid, (8, 3) in (i, j, k)."""
     k, j, i = (n - 1 for n in shape_kji)
     return np.array([(a, b, c) for a in (0, i) for b in (0, j) for c in (0, k)])
-
-
-def _transform(matrix: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:
-    # Whatever overflows is infinite or not a number, which callers tell from a place in the image.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def _check_matrix(matrix: NDArray[np.float64]) -> None:

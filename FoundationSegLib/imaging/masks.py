@@ -33,7 +33,7 @@ class PackedMask:
     def __post_init__(self) -> None:
         if len(self.bits) != (math.prod(self.box.shape_kji) + 7) // 8:
             raise GeometryError(f"a mask of {len(self.bits)} bytes does not fit its box {self.box}")
-        if self.box.is_empty:
+        if not self.bits:
             object.__setattr__(self, "box", EMPTY_BOX)  # empty masks are equal, and fit every image
 
     @property
@@ -83,7 +83,7 @@ def pack_mask(mask_kji: NDArray[np.generic], start_kji: Shape = (0, 0, 0)) -> Pa
     """
     mask = mask_kji if mask_kji.dtype == np.bool_ else mask_kji != 0
     tight = bounding_box(mask)
-    if tight.is_empty:
+    if tight is EMPTY_BOX:
         return EMPTY_MASK
     return PackedMask(tight.shifted(start_kji), np.packbits(mask[tight.slices]).tobytes())
 
@@ -330,7 +330,7 @@ class MaskTable:
 
     def put(self, mask: PackedMask) -> str:
         """Keep a mask and return its key."""
-        key = mask_key(mask)
+        key = mask_key(mask) if mask.bits else ""
         if key and key not in self._masks:
             self._masks[key] = (mask.box, zlib.compress(mask.bits, _LEVEL))
         return key

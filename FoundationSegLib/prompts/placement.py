@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import PromptError
-from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, array_axis, as_vector, round_index
+from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, as_vector, round_index
 from ..imaging.masks import PackedMask
 from .kinds import (
     BoxPrompt,
@@ -80,7 +80,7 @@ class PlacedBox:
     @property
     def slices(self) -> range:
         """The slice numbers that the box covers along its axis."""
-        n = array_axis(self.axis)
+        n = 2 - AXES.index(self.axis)
         return range(self.box.start_kji[n], self.box.stop_kji[n])
 
 
@@ -106,7 +106,11 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> Plac
 
 def thin_axes(box: Box) -> list[Axis]:
     """The axes along which a box is one voxel thick."""
-    return [axis for axis, size in zip(AXES, reversed(box.shape_kji), strict=True) if size == 1]
+    thin = []
+    for axis, size in zip(AXES, reversed(box.shape_kji), strict=True):
+        if size == 1:
+            thin.append(axis)
+    return thin
 
 
 def mask_axis(mask: PackedMask) -> Axis:

@@ -115,13 +115,14 @@ def make_plans(
 
 def _reason_to_settle(state: SegmentState, kinds: set[type[Step]], needs_choice: bool) -> SeedReason | None:
     """Why the present voxels have to become the seed before the next steps; None where they need not."""
-    if not state.is_computed:
-        return None
+    reason: SeedReason | None = None
     if RegionStep in kinds or state.region is not None:
-        return "region"
-    if needs_choice:
-        return "model"
-    return "propagated" if state.propagation is not None or PropagateStep in kinds else None
+        reason = "region"
+    elif needs_choice:
+        reason = "model"
+    elif state.propagation is not None or PropagateStep in kinds:
+        reason = "propagated"
+    return reason if reason is not None and state.is_computed else None
 
 
 # The last are the segments that are asked by words: classes that are asked together share no voxel, so that the answer

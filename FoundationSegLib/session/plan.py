@@ -1,7 +1,8 @@
 """The plan of an edit: what a model is asked, and how its answer is put together with the voxels that are there."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,8 +255,11 @@ def _on_slices(
     """A model of slices is asked what is live, and what was settled on the same slices."""
     geometry, seed = plan.merge.geometry, plan.merge.seed
     fresh = (*live, *state.vacated)
-    parts = list(filter(None, map(partial(_slice_part, geometry=geometry), fresh)))
-    prompts = []
+    parts, prompts = [], []
+    for prompt in fresh:
+        part = _slice_part(prompt, geometry)
+        if part is not None:
+            parts.append(part)
     for active in state.prompts:
         if active.is_live or ((own := _slice_part(active.prompt, geometry)) and any(own.meets(part) for part in parts)):
             prompts.append(active.prompt)
@@ -266,7 +270,7 @@ def _on_slices(
         prompts.insert(0, _seed_prompt(plan, merge_masks(shown)))
     merge = replace(
         plan.merge,
-        erased=tuple(part.box for part in parts if part.is_box),
+        erased=tuple(map(attrgetter("box"), filter(attrgetter("is_box"), parts))),
         erased_parts=tuple(next(zip(*pointed_at, strict=True), ())),
         kept=_kept(state, masks, geometry, parts) if state.hand else (),
     )

@@ -392,7 +392,7 @@ class ArrayStore:
         for segment_id, change in edit.changes.items():
             segment = self._segment(segment_id)
             real = _make(change, segment.voxels)
-            if not real.is_empty:
+            if real.gained.bits or real.lost.bits:
                 segment.version += 1
                 made[segment_id] = real
         return Edit(made)

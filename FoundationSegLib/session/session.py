@@ -322,7 +322,9 @@ class Session:
             Exception: whatever the store or a listener raised; what was written was told then.
         """
         asked = self._asked
-        if asked is None or prediction.request_id != self.request_id:
+        if asked is None or asked.request is None or asked.answers is not None:
+            return
+        if prediction.request_id != asked.request.request_id:
             return
         try:
             self._take_in(asked, prediction)
@@ -394,7 +396,8 @@ class Session:
         Returns the ids of segments that others changed or deleted.
         """
         changed = self.history.detect_external_changes()
-        if self.store.geometry != self.volume.geometry:
+        geometry = self.store.geometry
+        if geometry is not self.volume.geometry and geometry != self.volume.geometry:
             self._move_with_image()
         gone = []
         for edit in self._queue:

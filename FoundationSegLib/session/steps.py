@@ -231,7 +231,7 @@ class SegmentState:
     @property
     def all_prompts(self) -> tuple[Prompt, ...]:
         """The prompts without their keys."""
-        return tuple(active.prompt for active in self.prompts)
+        return tuple(map(attrgetter("prompt"), self.prompts))
 
     @property
     def is_computed(self) -> bool:

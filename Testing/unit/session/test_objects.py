@@ -115,7 +115,7 @@ def test_one_that_somebody_changed_stays(session, what):
     store = session.store
     segment = new_segment(session, "Liver")
     if what == "renamed":
-        store._segments[segment.segment_id].name = "Mine"
+        store.rename(segment.segment_id, "Mine")
     elif what == "locked":
         store.lock(segment.segment_id)
     else:
@@ -188,7 +188,7 @@ def test_prompts_in_voxels(session):
 def test_equal_names_are_told_apart(session):
     for _ in range(2):
         segment = next_segment(session, "A")
-        session.store._segments[segment.segment_id].name = "Same"
+        session.store.rename(segment.segment_id, "Same")
         segment.add(*points(3))
     assert [segment.name for segment in export_prompts(session).segments] == ["Same", "Same (2)"]
 

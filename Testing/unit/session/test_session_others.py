@@ -6,7 +6,7 @@ import pytest
 from FoundationSegLib.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.session.segment_store import ImageChanged, OverlapPolicy, Refused, SegmentEdited
+from FoundationSegLib.session.segment_store import ImageChanged, NewSegment, OverlapPolicy, Refused, SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession
 from FoundationSegLib.session.steps import SeedStep, WithheldStep
 from Testing.unit.session.session_cases import SHAPE, VOLUMES, document_of, make_session, mask_of, point, segment_of
@@ -231,3 +231,11 @@ class TestTheImage:
         with pytest.raises(GeometryError, match="moved"):
             segment.add(point(6))
         assert session.undo(segment.segment_id), "without the image"
+
+
+def test_a_segment_that_was_there_has_a_seed(session):
+    assert segment_of(session).steps == ()
+    other = session.store.add(NewSegment("Old"))
+    session.store.put(other, np.ones(session.volume.geometry.shape_kji))
+    (seed,) = session.steps(other)
+    assert isinstance(seed, SeedStep) and seed.reason == "start" and seed.mask

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from FoundationSegLib.imaging.masks import Edit, SegmentChange, change_between, pack_mask
+from FoundationSegLib.imaging.masks import Edit, SegmentChange, change_between, checksum, pack_mask
+from FoundationSegLib.session.segment_history import TrackedSegment
 from FoundationSegLib.session.steps import AcceptStep, SegmentState
 from FoundationSegLib.session.undo_stack import UndoEntry, UndoStack
 
@@ -24,37 +27,6 @@ def state(number):
 def number_of(entry):
     """The number that :func:`entry` made it with; None for none."""
     return next(len(state.steps) for state in entry.after.values()) if entry is not None else None
-
-
-def test_each_segment_has_its_own_order():
-    history = UndoStack()
-    for number, key in enumerate("ABAB", start=1):
-        history.push(entry(number, key))
-    assert number_of(history.undo("A")) == 3
-    assert number_of(history.undo("B")) == 4
-    assert number_of(history.redo("A")) == 3
-    assert number_of(history.undo("A")) == 3 and number_of(history.undo("A")) == 1
-    assert history.undo("A") is None and number_of(history.last("B")) == 2
-
-
-def test_a_new_action_ends_what_can_be_redone_of_its_segments():
-    history = UndoStack()
-    for key in "AB":
-        history.push(entry(1, key))
-        history.undo(key)
-    history.push(entry(2, "A"))
-    assert history.redo("A") is None and number_of(history.redo("B")) == 1
-
-
-def test_an_action_on_two_segments_waits_for_the_later_one_of_either():
-    history = UndoStack()
-    history.push(entry(1, "A", "B"))
-    history.push(entry(2, "B"))
-    assert (history.blocking_undo("A"), history.blocking_undo("B")) == ("B", None)
-    history.undo("B")
-    assert history.blocking_undo("A") is None
-    assert number_of(history.undo("A")) == 1
-    assert history.blocking_redo("B") is None and number_of(history.redo("B")) == 1
 
 
 def test_what_lies_below_a_lost_action_is_lost():
@@ -131,3 +103,17 @@ def test_a_hundred_prompts_of_150_voxels_stay_within_the_budget(bar, full, kind)
         before = after
     assert forgotten == 0 and history.nbytes < 200e6
     bar(f"history of {100 if full else 30} prompts, 150 voxels, {kind}, MB", history.nbytes / 1e6, "< 200")
+
+
+@given(seeds=st.lists(st.integers(0, 99), min_size=1, max_size=8))
+def test_a_tracked_mask_follows_every_change(seeds):
+    masks = [np.random.default_rng(seed).random((3, 4, 5)) < seed / 100 for seed in seeds]
+    tracked, before = TrackedSegment(), masks[0]
+    tracked.see(pack_mask(before))
+    if seeds[0] % 2:
+        tracked.checksum()
+    for mask in masks[1:]:
+        tracked.follow(change_between(before, mask))
+        before = mask
+    assert tracked.checksum() == checksum(pack_mask(before))
+    assert tracked.voxels == before.sum() and tracked.mask() == pack_mask(before)
