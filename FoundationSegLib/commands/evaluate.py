@@ -82,11 +82,12 @@ def run(options: argparse.Namespace) -> None:
     objects = [
         {"label": n, "voxels": count, "volume_ml": ml and round(count * ml, 3)} for n, count in truth.voxels.items()
     ]
-    document = evaluation_report(models, objects, settings, truth.notes, time.perf_counter() - begin)
+    units = "pixels" if truth.volume.in_pixels else "mm"
+    document = evaluation_report(models, objects, settings, truth.notes, time.perf_counter() - begin, units)
     write_together(text_writers([(options.report, report_text(document))]))
     for note in (*truth.notes, *_failed_steps(models)):
         say(f"note: {note}")
-    print_result(document, [table_text(models, truth.voxels, settings)], as_json=options.json)
+    print_result(document, [table_text(models, truth.voxels, settings, units)], as_json=options.json)
     if len(failed) == len(models):
         raise failed[0]
 
@@ -161,7 +162,7 @@ def _read_truth(options: argparse.Namespace) -> GroundTruth:
 
 
 def choose_labels(
-    labels_kji: NDArray[np.generic], choice: Sequence[int] | None, shown: str
+    labels_kji: NDArray[np.generic], choice: Sequence[int] | None, name: str
 ) -> tuple[dict[int, int], tuple[str, ...]]:
     """Count the voxels of each label to evaluate on, with notes on those that were left out.
 
@@ -170,7 +171,7 @@ def choose_labels(
     Args:
         labels_kji: (K, J, I) of an integer type.
         choice: the labels that the user named; None for all.
-        shown: the name of the label map.
+        name: the name of the label map.
 
     Raises:
         InputError: there is none of those.
@@ -180,11 +181,11 @@ def choose_labels(
     if choice is not None:
         missing = [value for value in choice if value not in counts]
         if missing:
-            raise InputError(f"{shown} has no label {missing[0]}; it has {listed(list(counts)) or 'none'}")
+            raise InputError(f"{name} has no label {missing[0]}; it has {listed(list(counts)) or 'none'}")
         return {value: counts[value] for value in dict.fromkeys(choice)}, ()
     small = [value for value, count in counts.items() if count < FEWEST_VOXELS]
     if len(small) == len(counts):
-        raise InputError(f"{shown} has no label with at least {FEWEST_VOXELS} voxels; name smaller ones with --label N")
+        raise InputError(f"{name} has no label with at least {FEWEST_VOXELS} voxels; name smaller ones with --label N")
     notes = (f"left out, with less than {FEWEST_VOXELS} voxels: label {listed(small)}",) if small else ()
     return {value: count for value, count in counts.items() if value not in small}, notes
 

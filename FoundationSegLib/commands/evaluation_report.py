@@ -18,6 +18,7 @@ def evaluation_report(
     settings: ProtocolSettings,
     notes: Sequence[str],
     total_s: float,
+    units: str = "mm",
 ) -> dict[str, Any]:
     """Compose the whole report.
 
@@ -27,11 +28,13 @@ def evaluation_report(
         settings: the protocol.
         notes: what was done to the image, and which labels were left out.
         total_s: seconds of the whole command.
+        units: of the tolerance, ``"mm"`` or, for images without physical geometry, ``"pixels"``.
     """
     return {
         "version": 1,
         "command": "evaluate",
         "settings": asdict(settings),
+        "units": units,
         "objects": [dict(row) for row in objects],
         "models": [_model(model) for model in models],
         "notes": list(notes),
@@ -42,15 +45,15 @@ def evaluation_report(
 
 def _model(model: ModelScores) -> dict[str, Any]:
     origin = model.origin
-    known: dict[str, Any] = {"model": {"id": model.model_id}}
+    details: dict[str, Any] = {"model": {"id": model.model_id}}
     if origin is not None:
-        known = {
+        details = {
             "model": origin.checkpoint.to_document(),
             "device": origin.device,
             "precision": origin.precision,
             "intensity": dict(origin.intensity),
         }
-    return known | {
+    return details | {
         "error": None if model.error is None else str(model.error),
         "dice": [_rounded(value) for value in model.dice],
         "nsd": [_rounded(value) for value in model.nsd],
@@ -88,24 +91,27 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, _DIGITS)
 
 
-def table_text(models: Sequence[ModelScores], voxels: Mapping[int, int], settings: ProtocolSettings) -> str:
+def table_text(
+    models: Sequence[ModelScores], voxels: Mapping[int, int], settings: ProtocolSettings, units: str = "mm"
+) -> str:
     """Return the table of the models and, if there are several objects, that of the objects.
 
     Args:
         models: the scores.
         voxels: how large the object of each label is.
         settings: the protocol.
+        units: of the tolerance.
     """
-    parts = [_legend(len(voxels), settings), _model_table(models, settings)]
+    parts = [_legend(len(voxels), settings, units), _model_table(models, settings)]
     able = [model for model in models if model.error is None]
     if len(voxels) > 1 and able:
         parts += ["Dice after the last prompt, by object", _object_table(able, voxels)]
     return "\n\n".join(parts)
 
 
-def _legend(objects: int, settings: ProtocolSettings) -> str:
+def _legend(objects: int, settings: ProtocolSettings, units: str) -> str:
     counted = "one object" if objects == 1 else f"{objects} objects, means"
-    tolerance = f"{settings.nsd_tolerance_mm:g} mm"
+    tolerance = f"{settings.nsd_tolerance_mm:g} {units}"
     text = f"{settings.protocol}, {counted}: Dice after each prompt, NSD at {tolerance} after the last"
     if settings.click_steps < 2:
         return text

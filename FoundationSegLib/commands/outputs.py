@@ -26,14 +26,14 @@ def require_targets(targets: Mapping[str, Path | None], sources: Mapping[str, Pa
     Raises:
         OutputError: one cannot be written, or would replace another.
     """
-    taken = {_identity(path): name for name, path in sources.items() if path is not None}
+    owners = {_identity(path): name for name, path in sources.items() if path is not None}
     for option, path in targets.items():
         if path is None:
             continue
         check_writable(path)
-        if _identity(path) in taken:
-            raise OutputError(f"--{option} {path.name} would replace {taken[_identity(path)]}; choose another name")
-        taken[_identity(path)] = f"--{option}"
+        if _identity(path) in owners:
+            raise OutputError(f"--{option} {path.name} would replace {owners[_identity(path)]}; choose another name")
+        owners[_identity(path)] = f"--{option}"
 
 
 def _identity(path: Path) -> object:

@@ -154,25 +154,25 @@ def without_absent(prompts: PromptSet, prediction: Prediction) -> tuple[PromptSe
     Raises:
         InferenceError: nothing was found.
     """
-    kept = [n for n, segment in enumerate(prediction.segments) if not segment.mask.box.is_empty]
-    if not kept:
+    numbers = [n for n, segment in enumerate(prediction.segments) if not segment.mask.box.is_empty]
+    if not numbers:
         raise InferenceError("the model found none of its classes in the image")
-    absent = [segment.name for n, segment in enumerate(prompts.segments) if n not in kept]
-    notes = [renumbered for note in prediction.notes if (renumbered := _renumbered(note, kept))]
+    absent = [segment.name for n, segment in enumerate(prompts.segments) if n not in numbers]
+    notes = [renumbered for note in prediction.notes if (renumbered := _renumbered(note, numbers))]
     if absent:
         names = ", ".join(absent)
         short = names if len(names) <= _NAMES_IN_A_NOTE else f"{names[:_NAMES_IN_A_NOTE]}…"
         notes.append(f"not found, and left out: {len(absent)} of {len(prompts.segments)}: {short}")
-    present = replace(prediction, segments=tuple(prediction.segments[n] for n in kept), notes=tuple(notes))
-    return replace(prompts, segments=tuple(prompts.segments[n] for n in kept)), present
+    present = replace(prediction, segments=tuple(prediction.segments[n] for n in numbers), notes=tuple(notes))
+    return replace(prompts, segments=tuple(prompts.segments[n] for n in numbers)), present
 
 
-def _renumbered(note: str, kept: Sequence[int]) -> str:
+def _renumbered(note: str, numbers: Sequence[int]) -> str:
     """Renumber the segment in a note; of one that was left out, keep the note without a number unless it says so."""
     match = _SEGMENT_NOTE.fullmatch(note)
     if match is None:
         return note
     number, joint, text = int(match[1]), match[2], match[3]
-    if number in kept:
-        return f"segments[{kept.index(number)}]{joint}{text}"
+    if number in numbers:
+        return f"segments[{numbers.index(number)}]{joint}{text}"
     return "" if text == "the model found nothing" else text.lstrip(".: ")

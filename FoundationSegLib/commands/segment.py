@@ -239,8 +239,8 @@ def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> 
         return
     for n, segment in enumerate(request.segments):
         prompts = translate(card, segment, volume.geometry, f"segments[{n}]").segment.prompts
-        places = [f"segments[{n}].prompts[{m}]" for m in range(len(prompts))]
-        on_slices, _ = place_on_slices(prompts, places, volume.geometry)
+        locations = [f"segments[{n}].prompts[{m}]" for m in range(len(prompts))]
+        on_slices, _ = place_on_slices(prompts, locations, volume.geometry)
         tracks = plan_tracks(on_slices, volume.geometry.shape_kji, request.propagation)
         if not is_stuck(tracks, request.propagation):
             return

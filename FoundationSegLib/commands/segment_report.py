@@ -143,7 +143,7 @@ class EarlierReport:
             InputError: one that is given contradicts the report.
         """
         recorded, propagation = self.options, self.options.propagation
-        known = {
+        values = {
             "model": self.document["model"]["id"],
             "device": self.document["device"],
             "intensity": self.document["intensity"]["policy"],
@@ -154,10 +154,10 @@ class EarlierReport:
             "propagate_direction": propagation and propagation.direction,
             "hand_over": propagation and propagation.hand_over,
         }
-        absent = set(known) if "propagation" in self.missing else set()
+        absent = set(values) if "propagation" in self.missing else set()
         absent = {name for name in absent if name.startswith(("propagate", "hand"))} | self.missing
         conflicts = []
-        for name, value in known.items():
+        for name, value in values.items():
             choice = getattr(options, name)
             is_open = choice is None or choice is False or (choice == "auto" and name in ("device", "hand_over"))
             if not is_open and name not in absent and choice != value:
@@ -187,8 +187,8 @@ class EarlierReport:
         if options.prompts is not None or options.classes or options.text:
             choice = read_options(options, card)
             if without_folders(choice) != prompts:
-                given = ("prompts", "classes", "text", "seed_from")
-                self._refuse([name for name in given if getattr(options, name)])
+                names = ("prompts", "classes", "text", "seed_from")
+                self._refuse([name for name in names if getattr(options, name)])
             return choice
         return prompts if options.seed_from is None else self._with_seed_file(prompts, options.seed_from)
 
@@ -286,7 +286,7 @@ class EarlierReport:
         }
         unknown = {"the image"} if "image" in self.missing else set()
         unknown |= {"what the model saw"} if "parts" in self.missing else set()
-        changed = [what for what, (here, there) in now.items() if here != there and what not in unknown]
+        changed = [aspect for aspect, (here, there) in now.items() if here != there and aspect not in unknown]
         return [f"not as in {name}: {', '.join(changed)}"] if changed else []
 
 
@@ -317,10 +317,10 @@ def read_report(path: Path) -> EarlierReport:
     if document.get("version") != 1:
         raise InputError(f"{path.name} is a report of a later version of FoundationSeg: open it with that one")
     _require_fields(document, path.name)
-    known = {field.name: document[field.name] for field in fields(ResultOptions) if field.name in document}
-    missing = frozenset(field.name for field in fields(ResultOptions)) - set(known)
+    values = {field.name: document[field.name] for field in fields(ResultOptions) if field.name in document}
+    missing = frozenset(field.name for field in fields(ResultOptions)) - set(values)
     try:
-        options = from_document(ResultOptions, {"image": "", **known}, path.name)
+        options = from_document(ResultOptions, {"image": "", **values}, path.name)
     except DocumentError as error:
         raise InputError(str(error)) from error
     return EarlierReport(path, document, options, missing)

@@ -60,21 +60,21 @@ class ProgressLine:
     """A line that counts steps in place; silent unless stderr is a terminal. Leaving its block takes it away."""
 
     def __init__(self) -> None:
-        self._shown = 0
+        self._width = 0
 
     def show(self, report: ProgressReport) -> None:
         """Show a report."""
         if sys.stderr is None or not sys.stderr.isatty():
             return
         text = f"{_STAGES.get(report.stage, report.stage)}{_count(report)}"
-        print(f"\r{text.ljust(self._shown)}", end="", file=sys.stderr, flush=True)
-        self._shown = len(text)
+        print(f"\r{text.ljust(self._width)}", end="", file=sys.stderr, flush=True)
+        self._width = len(text)
 
     def clear(self) -> None:
         """Take the line away, so that the next text starts on a clean one."""
-        if self._shown:
-            print(f"\r{' ' * self._shown}\r", end="", file=sys.stderr, flush=True)
-            self._shown = 0
+        if self._width:
+            print(f"\r{' ' * self._width}\r", end="", file=sys.stderr, flush=True)
+            self._width = 0
 
     def __enter__(self) -> "ProgressLine":
         return self

@@ -80,8 +80,8 @@ def _own_peak() -> float | None:
         return None
     import resource
 
-    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return taken / 1e6 if sys.platform == "darwin" else taken * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _peak_of_tree(process_id: int) -> float | None:

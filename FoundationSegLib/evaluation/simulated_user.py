@@ -152,13 +152,18 @@ class _Dialogue:
     notes: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
+    @property
+    def spacing_mm(self) -> Vector:
+        """The distance between voxel centres along i, j and k; in pixels for images without physical geometry."""
+        return (1.0, 1.0, 1.0) if self.volume.in_pixels else self.volume.geometry.spacing_mm
+
     def steps(self) -> Iterator[ProtocolStep]:
         """Yield every step as it is made."""
         geometry, settings = self.volume.geometry, self.settings
         if settings.has_box:
             yield self._step("box", box_around(self.truth_kji, geometry))
         for _ in range(settings.click_steps):
-            click = next_click(self.truth_kji, self.mask_kji, geometry.spacing_mm, settings.seed)
+            click = next_click(self.truth_kji, self.mask_kji, self.spacing_mm, settings.seed)
             if click is None:
                 yield ProtocolStep("none", 1.0, 1.0)
                 continue
@@ -182,8 +187,7 @@ class _Dialogue:
         )
         self.load_s += load_s
         self.notes += prediction.notes
-        spacing_mm, tolerance_mm = self.volume.geometry.spacing_mm, self.settings.nsd_tolerance_mm
-        nsd = surface_dice(self.truth_kji, self.mask_kji, spacing_mm, tolerance_mm)
+        nsd = surface_dice(self.truth_kji, self.mask_kji, self.spacing_mm, self.settings.nsd_tolerance_mm)
         return ProtocolStep(kind, dice(self.truth_kji, self.mask_kji), nsd, seconds, index_ijk)
 
     def _request(self) -> PredictRequest:

@@ -15,6 +15,7 @@ from .raw import (
     BITS_STORED,
     IS_SIGNED,
     MODALITY,
+    ORIENTATION,
     PHOTOMETRIC,
     PIXEL_SPACING,
     RESCALE_INTERCEPT,
@@ -47,20 +48,20 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
     """
     raw = _read(path, series)
     name = image_name(path) if path.is_file() else raw.tags.get(MODALITY) or "dicom"
-    shown = path.name if path.is_file() else "the series"
+    source = path.name if path.is_file() else "the series"
     if is_segmentation(raw.tags):
-        raise InputError(f"{shown} is a segmentation, not an image; give the image that it was drawn on")
-    voxels, frame_notes = _choose_frame(raw.voxels, frame, shown)
-    array, colour_notes = grey_or_colour(voxels, shown)
+        raise InputError(f"{source} is a segmentation, not an image; give the image that it was drawn on")
+    voxels, frame_notes = _choose_frame(raw.voxels, frame, source)
+    array, colour_notes = grey_or_colour(voxels, source)
     if not raw.is_dicom and array.ndim == 3 and looks_like_label_map(array):
         raise InputError(
-            f"{shown} is a label map, not an image: whole numbers from 0 up, in patches of equal value; "
+            f"{source} is a label map, not an image: whole numbers from 0 up, in patches of equal value; "
             "give the image that it was drawn on"
         )
     inversion = ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(raw.tags) else ()
     notes = (*raw.notes, *frame_notes, *colour_notes, *inversion, *_spacing_notes(raw))
     modality, window = raw.tags.get(MODALITY) or None, display_window(raw.tags)
-    return Volume(array, raw.geometry, modality, window, name, notes, raw.is_picture)
+    return Volume(array, raw.geometry, modality, window, name, notes, in_pixels=_is_without_geometry(raw))
 
 
 def image_name(path: Path) -> str:
@@ -77,22 +78,22 @@ def _read(path: Path, series: str | None) -> RawImage:
 
 
 def _choose_frame(
-    voxels: NDArray[np.generic], frame: int | None, shown: str
+    voxels: NDArray[np.generic], frame: int | None, source: str
 ) -> tuple[NDArray[np.generic], tuple[str, ...]]:
     """Choose one frame, (K, J, I, C), of (F, K, J, I, C) voxels, and the note that says which."""
     count = voxels.shape[0]
     if count == 1 and frame is None:
         return voxels[0], ()
     if count == 1:
-        raise InputError(f"{shown} has a single frame (3-D): leave out --frame")
+        raise InputError(f"{source} has a single frame (3-D): leave out --frame")
     if frame is None:
-        raise InputError(f"{shown} has {count} frames (4-D); choose one with --frame N, from 0 to {count - 1}")
+        raise InputError(f"{source} has {count} frames (4-D); choose one with --frame N, from 0 to {count - 1}")
     if not 0 <= frame < count:
-        raise InputError(f"{shown} has {count} frames: --frame must be from 0 to {count - 1}, not {frame}")
+        raise InputError(f"{source} has {count} frames: --frame must be from 0 to {count - 1}, not {frame}")
     return np.ascontiguousarray(voxels[frame]), (f"frame {frame} of {count} was taken, counted from 0",)
 
 
-def grey_or_colour(voxels: NDArray[np.generic], shown: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+def grey_or_colour(voxels: NDArray[np.generic], source: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
     """Reduce (K, J, I, C) voxels to grey values (K, J, I) or colours (K, J, I, 3); also notes.
 
     Transparency is dropped; colours whose channels are equal everywhere become grey.
@@ -105,7 +106,7 @@ def grey_or_colour(voxels: NDArray[np.generic], shown: str) -> tuple[NDArray[np.
         return voxels[..., 0], ()
     if channels not in (3, 4) or not _can_be_colour(voxels):
         raise InputError(
-            f"{shown} has {channels} values of type {voxels.dtype} for each voxel, which are no colours; "
+            f"{source} has {channels} values of type {voxels.dtype} for each voxel, which are no colours; "
             "save one image of them as grey"
         )
     notes = ("transparency was dropped",) if channels == 4 else ()
@@ -119,13 +120,22 @@ def _can_be_colour(voxels: NDArray[np.generic]) -> bool:
     return voxels.dtype.kind == "u" or (voxels.dtype.kind == "f" and bool(voxels.min() >= 0 and voxels.max() <= 1))
 
 
+def _names_no_size(raw: RawImage) -> bool:
+    """True where nothing in the file says how large a voxel is, as in ultrasound and many 2-D images."""
+    is_silent = PIXEL_SPACING not in raw.tags if raw.is_dicom else raw.voxels.shape[1] == 1
+    return is_silent and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1))
+
+
+def _is_without_geometry(raw: RawImage) -> bool:
+    """True for a picture, and for a DICOM one that names neither voxel size nor directions, as screenshots."""
+    is_flat_dicom = raw.is_dicom and raw.voxels.shape[1] == 1
+    return raw.is_picture or (is_flat_dicom and ORIENTATION not in raw.tags and _names_no_size(raw))
+
+
 def _spacing_notes(raw: RawImage) -> tuple[str, ...]:
-    """Pictures and ultrasound often do not say how large they are; sizes in mm mean nothing then."""
-    flat = raw.voxels.shape[1] == 1
-    silent = PIXEL_SPACING not in raw.tags if raw.is_dicom else flat
-    if silent and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1)):
-        return ("the file names no voxel size: 1 mm was assumed",)
-    return ()
+    if _is_without_geometry(raw):
+        return ("the file names no size in mm: it is measured in pixels",)
+    return ("the file names no voxel size: 1 mm was assumed",) if _names_no_size(raw) else ()
 
 
 def is_inverted(tags: Mapping[str, str]) -> bool:

@@ -25,8 +25,8 @@ def output_format(path: Path) -> OutputFormat:
     for ending in get_args(OutputFormat):
         if path.name.lower().endswith(f".{ending}"):
             return ending
-    known = ", ".join(f".{ending}" for ending in get_args(OutputFormat))
-    raise OutputError(f"{path.name}: the name of a result must end in one of {known}")
+    endings = ", ".join(f".{ending}" for ending in get_args(OutputFormat))
+    raise OutputError(f"{path.name}: the name of a result must end in one of {endings}")
 
 
 @contextmanager

@@ -134,8 +134,8 @@ def _explained(path: Path, message: str) -> FoundationSegError:
     if "size is zero" in message:
         return InputError(f"{path.name} holds no voxels: its header gives an axis of length 0")
     if "determine ImageIO" in message:
-        known = "NRRD, NIfTI, MHA, DICOM, PNG, JPEG and TIFF"
-        return InputError(f"{path.name} is no image that can be read, or it is damaged; {known} are understood")
+        formats = "NRRD, NIfTI, MHA, DICOM, PNG, JPEG and TIFF"
+        return InputError(f"{path.name} is no image that can be read, or it is damaged; {formats} are understood")
     if "domain axes" in message:
         return InputError(f"{path.name} has axes that are not in space; save its time points as a NRRD list or alone")
     if "PixelType" in message:
@@ -159,11 +159,11 @@ def _voxels(image: sitk.Image) -> NDArray[np.generic]:
 
 def _ijk_to_ras(image: sitk.Image) -> NDArray[np.float64]:
     axes = image.GetDimension()
-    kept = min(axes, 3)
+    count = min(axes, 3)
     direction = np.array(image.GetDirection()).reshape(axes, axes)
     matrix = np.eye(4)
-    matrix[:kept, :kept] = (direction * image.GetSpacing())[:kept, :kept]
-    matrix[:kept, 3] = image.GetOrigin()[:kept]
+    matrix[:count, :count] = (direction * image.GetSpacing())[:count, :count]
+    matrix[:count, 3] = image.GetOrigin()[:count]
     return swap_lps_ras(matrix)
 
 

@@ -76,9 +76,9 @@ def _in_patches(array_kji: NDArray[np.generic], once: bool = False) -> bool:
     """True where three different values in a row are rare; ``once`` takes repeated rows and columns once."""
     changing = mixed = 0
     for plane in array_kji:
-        shown = _without_repeats(_without_repeats(plane).T) if once else plane
-        for rows in (shown, shown.T):
-            first, second, third = rows[:, :-2], rows[:, 1:-1], rows[:, 2:]
+        rows = _without_repeats(_without_repeats(plane).T) if once else plane
+        for lines in (rows, rows.T):
+            first, second, third = lines[:, :-2], lines[:, 1:-1], lines[:, 2:]
             left, right = first != second, second != third
             changing += int(np.count_nonzero(left | right))
             mixed += int(np.count_nonzero(left & right & (first != third)))
@@ -211,8 +211,8 @@ def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
     stored = stored_segments(raw.tags)
     fitting = [segment for segment in stored if segment.name == name]
     if not fitting:
-        known = listed([segment.name for segment in stored])
-        raise InputError(f"{path.name} has no segment {name!r}; it has: {known}")
+        names = listed([segment.name for segment in stored])
+        raise InputError(f"{path.name} has no segment {name!r}; it has: {names}")
     if len(fitting) > 1:
         raise InputError(f"{path.name} has {len(fitting)} segments called {name!r}; rename them")
     layers = np.moveaxis(raw.voxels, -1, 1).reshape(-1, *raw.voxels.shape[1:4])
@@ -247,5 +247,5 @@ def _label(labels_kji: NDArray[np.generic], path: Path, name: str) -> NDArray[np
         return labels_kji == int(name)
     if len(present) == 1 and not name.isdecimal():
         return labels_kji == present[0]
-    known = listed(present) or "none"
-    raise InputError(f"{path.name} has no label {name!r}; it has: {known}")
+    names = listed(present) or "none"
+    raise InputError(f"{path.name} has no label {name!r}; it has: {names}")

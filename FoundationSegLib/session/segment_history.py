@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import to_document
 from ..errors import FoundationSegError, GoneError, InputError
 from ..imaging.geometry import EMPTY_BOX
 from ..imaging.masks import (
@@ -367,7 +368,7 @@ class SegmentHistory:
         state = plan.after.after(withheld) if withheld is not None else plan.after
         provenance = self.segments[segment_id].state.provenance
         if prediction is not None and plan.prompts:
-            provenance = _provenance(prediction, state, self.version)
+            provenance = _provenance(prediction, state, policy, self.version)
         self._enter(segment_id, replace(state, reach=answered.reach, provenance=provenance), entry)
         for other in edit.changes:
             if other != segment_id and other in self.segments:
@@ -538,9 +539,17 @@ def _rejected(entry: UndoEntry, segment_id: str) -> SegmentState:
     return replace(before, steps=(*after.steps, RejectStep(count)))
 
 
-def _provenance(prediction: Prediction, state: SegmentState, version: str) -> dict[str, str]:
+def _provenance(prediction: Prediction, state: SegmentState, policy: OverlapPolicy, version: str) -> dict[str, str]:
     """The origin of a predicted segment, by the names of :data:`~.segment_store.PROVENANCE`."""
     checkpoint = prediction.checkpoint
+    options: dict[str, object] = {
+        "device": prediction.device,
+        "precision": prediction.precision,
+        "overlap": policy.value,
+        "propagation": state.propagation and to_document(state.propagation),
+        "region": state.region and to_document(state.region),
+        "parts": [to_document(box) for box in prediction.parts],
+    }
     provenance = {
         "Model": checkpoint.model_id,
         "Repository": checkpoint.source,
@@ -548,6 +557,7 @@ def _provenance(prediction: Prediction, state: SegmentState, version: str) -> di
         "SHA256": checkpoint.sha256,
         "Prompts": f"[{', '.join(map(_prompt_text, map(bare, state.all_prompts)))}]",
         "Intensity": json.dumps(dict(prediction.intensity)),
+        "Options": json.dumps(options),
     }
     return provenance | ({"Version": version} if version else {})
 

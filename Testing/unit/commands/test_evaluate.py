@@ -118,6 +118,18 @@ def test_a_box_is_one_answer_for_each_object(bench):
     assert bench.files() == FILES
 
 
+def test_a_picture_is_evaluated_in_pixels(bench):
+    plane, labels = (np.zeros((10, 12), np.uint8) for _ in range(2))
+    plane[2:8, 2:9] = np.random.default_rng(0).integers(200, 250, (6, 7))
+    plane[0, :3] = 1, 2, 3
+    labels[2:8, 2:9] = 1
+    picture, label = (bench.write_image(name, array) for name, array in (("a.png", plane), ("b.png", labels)))
+    document = report_of(bench, image=picture, label=label)
+    assert (document["units"], document["objects"]) == ("pixels", [{"label": 1, "voxels": 42, "volume_ml": None}])
+    assert bench.evaluate(image=picture, label=label) == 0
+    assert "NSD at 2 pixels after the last" in bench.out
+
+
 def test_clicks_go_on_until_the_segment_is_perfect(bench, tmp_path):
     ready(bench, tmp_path, "clicker", CLICKABLE)
     document = report_of(bench, model="clicker", protocol="clicks")
@@ -156,7 +168,8 @@ def test_the_report_says_what_was_done_with_what(bench, tmp_path):
     code = bench.evaluate("--report", path, "--label", 2, "--intensity", "ct-lung", "--nsd-tolerance-mm", 1.5)
     assert code == 0, bench.err
     document = json.loads(path.read_text(encoding="utf-8"))
-    assert list(document) == ["version", "command", "settings", "objects", "models", "notes", "timings_s", "software"]
+    fields = ("version", "command", "settings", "units", "objects", "models", "notes", "timings_s", "software")
+    assert (tuple(document), document["units"]) == (fields, "mm")
     assert (document["version"], document["command"]) == (1, "evaluate")
     assert document["settings"] == {
         "protocol": "box",

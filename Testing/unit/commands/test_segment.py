@@ -223,6 +223,7 @@ def test_a_picture_is_measured_in_pixels(desk):
     assert desk.err.splitlines()[-1] == "Left: 120 pixels"
     assert report_of(report)["segments"][0]["voxels"] == 120
     assert report_of(report)["segments"][0]["volume_ml"] is None
+    assert "mm was assumed" not in desk.err and "measured in pixels" in desk.err
 
 
 OVERLAPPING = [[2, 1, 1], [8, 8, 4]]

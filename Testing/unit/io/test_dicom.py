@@ -18,6 +18,8 @@ Writer = Callable[..., Path]
 EVEN = tuple((10.0, 20.0, 3.0 * k) for k in range(4))
 FIRST, SECOND = "1.2.3.10", "1.2.3.27"
 
+DIGITAL_XRAY = "1.2.840.10008.5.1.4.1.1.1.1"
+
 
 def test_shared_series(shared_data):
     volume = read_volume(shared_data("dcmqi/ct-3slice"))
@@ -298,3 +300,18 @@ def test_what_makes_no_grid(heights, problem):
 def test_slices_shifted_sideways_by_different_amounts():
     with pytest.raises(GeometryError, match="slice 3 of 4 is shifted sideways"):
         place_slices([(0, 0, 0), (0, 0, 1), (2, 0, 2), (2, 0, 3)], (1, 0, 0, 0, 1, 0), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("elements", "in_pixels"),
+    [
+        ({}, True),  # a screenshot
+        ({"ImagerPixelSpacing": [0.2, 0.2], "Modality": "DX", "SOPClassUID": DIGITAL_XRAY}, False),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, False),
+        ({"PixelSpacing": [0.5, 0.7]}, False),
+    ],
+)
+def test_a_single_image_has_millimetres_or_directions_if_it_says_so(tmp_path, noise, write_dicom, elements, in_pixels):
+    volume = read_volume(write_dicom(tmp_path / "a.dcm", noise[0], **elements))
+    assert volume.in_pixels is in_pixels
+    assert any("measured in pixels" in note for note in volume.notes) is in_pixels
