@@ -1,12 +1,13 @@
 """Set up and run: `demo` (the main job on a real image), `test`, `bench`, `lint`. Needs Python 3.11 to 3.13.
 
-    python3 Testing/run.py demo [--volume FILE [--label FILE]]
-    python3 Testing/run.py test [--full] [pytest arguments]
-    python3 Testing/run.py bench [NAME] | bench click-path [FOLDER] [--functions]
+    python3 Testing/run.py demo [--cpu] [--volume FILE [--label FILE]]
+    python3 Testing/run.py test [--cpu] [--full] [pytest arguments]
+    python3 Testing/run.py bench [--cpu] [NAME] | bench click-path [FOLDER] [--functions]
     python3 Testing/run.py lint
     python3 Testing/run.py house [FOLDER] [--list]
 
 Everything is installed into `.venv` in the project's folder, once: only changed requirement files install again.
+`--cpu` lets a new `.venv` take PyTorch's build for the CPU, which saves more than 4 GB on Linux.
 `house` measures the structure of this checkout, or of another one in FOLDER; it needs nothing but Python.
 """
 
@@ -16,6 +17,8 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import venv
@@ -28,6 +31,7 @@ REQUIREMENTS = (ROOT / "Resources" / "requirements.txt", ROOT / "Testing" / "req
 OPTIONAL = ROOT / "Resources" / "requirements-optional.txt"  # for `test --full`
 STAMP = VENV / "foundationseg-requirements.sha256"
 OPTIONAL_STAMP = VENV / "foundationseg-requirements-optional.sha256"
+PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"  # as on pytorch.org/get-started/locally
 OLDEST, NEWEST = (3, 11), (3, 13)  # slicer-core 5.12 has no packages for later ones
 # What VTK's off-screen windows and PySide6 load on Linux: the library, and Debian's packages that bring it.
 SYSTEM_LIBRARIES = {
@@ -51,7 +55,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         print(__doc__, file=sys.stderr)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
-    command, rest = arguments[0], arguments[1:]
+    command, rest = arguments[0], [part for part in arguments[1:] if part != "--cpu"]
     if command == "house":
         return subprocess.call((sys.executable, str(ROOT / "Testing" / "house.py"), *rest))
     problem = check_machine()
@@ -63,7 +67,7 @@ def main(arguments: list[str]) -> int:
     ]:  # run in the project's folder; the user names files from his own
         rest = [str(Path(part).absolute()) if Path(part).exists() else part for part in rest]
     try:
-        set_up()
+        set_up(cpu="--cpu" in arguments)
         if command == "test" and "--full" in rest:
             add_optional()
         if command == "test" and not {"--full", "-n"} & set(rest) and not any(name_of_test(part) for part in rest):
@@ -106,7 +110,7 @@ def can_be_loaded(library: str) -> bool:
     return True
 
 
-def set_up() -> None:
+def set_up(*, cpu: bool = False) -> None:
     """Make `.venv`, or bring it to the requirement files; nothing happens if they have not changed."""
     wanted = hashlib.sha256()
     wanted.update(sys.version.encode())
@@ -114,19 +118,44 @@ def set_up() -> None:
         wanted.update(path.read_bytes())
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted.hexdigest():
         return
-    print("Setting up .venv (a few minutes the first time)", file=sys.stderr, flush=True)
+    is_large = sys.platform == "linux" and not cpu
+    size = "about 7.5 GB on the disk, of which '--cpu' saves more than 4" if is_large else "about 3 GB on the disk"
+    say(f"Setting up .venv, once: some minutes, and {size}")
     STAMP.unlink(missing_ok=True)
+    say("1/3 making the environment")
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)
     elif not has_pip():
         subprocess.run((PYTHON, "-m", "ensurepip", "--upgrade"), check=True)
-    options = ("--quiet", "--disable-pip-version-check")
-    subprocess.run(
-        (PYTHON, "-m", "pip", "install", *options, *(part for path in REQUIREMENTS for part in ("-r", path))),
-        check=True,
-    )
+    if cpu and sys.platform == "linux":  # the ordinary builds of other systems are no larger
+        install_cpu_torch()
+    say("2/3 installing packages")
+    pip_install(*(part for path in REQUIREMENTS for part in ("-r", path)))
+    say("3/3 writing the command 'foundationseg'")
     write_launcher()
     STAMP.write_text(wanted.hexdigest())
+
+
+def pip_install(*arguments: str | Path) -> None:
+    """Install packages. On a terminal, pip shows each with its size and progress; logs stay short."""
+    quiet = () if sys.stderr.isatty() else ("--quiet",)
+    command = (PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *quiet, *arguments)
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def install_cpu_torch() -> None:
+    """Install PyTorch's build for the CPU; where it cannot be had, say that the ordinary one follows."""
+    lines = REQUIREMENTS[0].read_text(encoding="utf-8").splitlines()
+    say(f"    PyTorch's build for the CPU, from {PYTORCH_CPU}")
+    try:
+        options = ("--retries", "1", "--timeout", "15", "--index-url", PYTORCH_CPU)
+        pip_install(*options, *(line for line in lines if line.startswith("torch")))
+    except subprocess.CalledProcessError:
+        say("    it cannot be had: the ordinary build is installed, which computes on the CPU too and takes 4 GB more")
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def write_launcher() -> None:
@@ -136,8 +165,8 @@ def write_launcher() -> None:
     if os.name == "nt":
         PYTHON.with_name("foundationseg.cmd").write_text(f'@"%~dp0python.exe" -c "{code}" %*\n')
         return
-    launcher = PYTHON.with_name("foundationseg")
-    launcher.write_text(f"#!{PYTHON}\n{code}\n")
+    launcher = PYTHON.with_name("foundationseg")  # a shell's, since the line that names a program allows no spaces
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.quote(str(PYTHON))} -P -c {shlex.quote(code)} "$@"\n')
     launcher.chmod(0o755)
 
 
@@ -146,13 +175,13 @@ def add_optional() -> None:
     wanted = STAMP.read_text() + hashlib.sha256(OPTIONAL.read_bytes()).hexdigest()
     if OPTIONAL_STAMP.exists() and OPTIONAL_STAMP.read_text() == wanted:
         return
-    print("Adding the optional packages to .venv (some minutes)", file=sys.stderr, flush=True)
+    say("Adding the optional packages to .venv (some minutes)")
     OPTIONAL_STAMP.unlink(missing_ok=True)
     pip = (PYTHON, "-m", "pip", "--disable-pip-version-check")
     held = subprocess.run((*pip, "freeze"), check=True, capture_output=True, text=True).stdout
     constraints = VENV / "foundationseg-constraints.txt"
     constraints.write_text("".join(f"{line}\n" for line in held.splitlines() if "==" in line))
-    subprocess.run((*pip, "install", "--quiet", "-r", OPTIONAL, "-c", constraints), check=True)
+    pip_install("-r", OPTIONAL, "-c", constraints)
     OPTIONAL_STAMP.write_text(wanted)
 
 
@@ -168,13 +197,18 @@ def lint() -> int:
 
 
 def run(*arguments: str) -> int:
-    """Run the environment's Python in the project's folder."""
+    """Run the environment's Python in the project's folder; return its exit code, 128 + n where signal n ended it."""
     process = subprocess.Popen((PYTHON, *arguments), cwd=ROOT)
     while True:
         try:
-            return process.wait()
+            code = process.wait()
+            break
         except KeyboardInterrupt:  # the child got it too, and says how it ends
             continue
+    if code >= 0:
+        return code
+    say(f"run.py: {arguments[-1]} was ended by signal {-code} ({signal.strsignal(-code)})")
+    return 128 - code
 
 
 if __name__ == "__main__":

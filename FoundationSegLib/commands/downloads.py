@@ -108,7 +108,8 @@ def run_plan(options: argparse.Namespace) -> None:
     """Show what a download would take, and on what terms."""
     card = find_card(read_catalogue(), options.model)
     plan = plan_download(Store(default_store_folder()), card, Progress())
-    packages = plan_packages(card.packages, PipTool(), Progress()) if options.packages else None
+    with ProgressLine() as line:
+        packages = plan_packages(card.packages, PipTool(), Progress(line.show)) if options.packages else None
     if options.json:
         print(json.dumps(asdict(plan) | _package_document(card, packages), indent=1))
     else:

@@ -85,7 +85,7 @@ class ProgressLine:
 
 def _count(report: ProgressReport) -> str:
     if not report.total:
-        return ""
+        return fit(f": {report.item}", 60) if report.item else ""  # a line that wraps could not be taken away
     if report.stage == "download":
         return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB" + (f" ({report.item})" if report.item else "")
     return f" {report.done}/{report.total}"

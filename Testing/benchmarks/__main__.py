@@ -30,8 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="run.py bench", description=__doc__)
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="only this one")
     name = parser.parse_args().name
-    for benchmark in [BENCHMARKS[name]] if name else BENCHMARKS.values():
-        for line in benchmark():
+    for title in [name] if name else BENCHMARKS:
+        print(f"measuring {title}, which may take minutes", file=sys.stderr, flush=True)
+        for line in BENCHMARKS[title]():
             print(line, flush=True)
     return 0
 

@@ -15,7 +15,7 @@ from Testing import run
 @pytest.fixture
 def venv_folder(tmp_path, monkeypatch):
     """An environment that is not there yet; making one is only noted."""
-    folder, made = tmp_path / ".venv", []
+    folder, made = tmp_path / "a folder" / ".venv", []
     monkeypatch.setattr(run, "VENV", folder)
     monkeypatch.setattr(run, "PYTHON", folder / "bin" / "python")
     monkeypatch.setattr(run, "STAMP", folder / "stamp")
@@ -84,10 +84,54 @@ def test_a_set_up_that_was_interrupted_is_taken_up(commands, venv_folder):
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 def test_the_launcher_works_from_any_folder(commands, venv_folder, tmp_path, monkeypatch):
     run.set_up()
+    launcher = run.PYTHON.with_name("foundationseg")
     monkeypatch.undo()
-    launcher = venv_folder.folder / "bin" / "foundationseg"
     version = subprocess.run((launcher, "--version"), cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert version.startswith("FoundationSeg ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's ordinary build is large on Linux alone")
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_a_machine_without_a_graphics_card_takes_the_small_build_or_says_why_not(
+    venv_folder, monkeypatch, capsys, is_reachable
+):
+    seen = []
+
+    def note(command, **options):
+        seen.append([str(part) for part in command[4:]])
+        if run.PYTORCH_CPU in command and not is_reachable:
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.setattr(run, "check_machine", lambda: None)
+    monkeypatch.setattr(run, "run", lambda *arguments: seen.append(arguments) or 0)
+    assert run.main(["bench", "--cpu", "session"]) == 0
+    torch, everything, benchmark = seen
+    assert run.PYTORCH_CPU in torch and torch[-2:] == ["torch!=2.9.*", "torchvision"]
+    assert run.PYTORCH_CPU not in everything and str(run.REQUIREMENTS[0]) in everything
+    assert benchmark[-2:] == ("Testing.benchmarks", "session")
+    told = capsys.readouterr().err
+    assert "about 3 GB" in told and ("it cannot be had: the ordinary build" in told) is not is_reachable
+    assert [line[:3] for line in told.splitlines() if line[1:2] == "/"] == ["1/3", "2/3", "3/3"]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_pip_shows_packages_and_sizes_on_a_terminal_and_is_quiet_in_logs(
+    commands, venv_folder, monkeypatch, is_terminal
+):
+    quiet = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: quiet.append("--quiet" in command))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    run.set_up()
+    assert quiet == [not is_terminal]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_crash_is_told_with_its_signal(monkeypatch, capsys):
+    monkeypatch.setattr(run, "PYTHON", sys.executable)
+    assert run.run("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)") == 128 + 11
+    assert "was ended by signal 11 (Segmentation fault)" in capsys.readouterr().err
+    assert run.run("-c", "raise SystemExit(3)") == 3
 
 
 def test_the_demos_files_are_named_from_where_the_user_is(monkeypatch, tmp_path):
@@ -95,7 +139,7 @@ def test_the_demos_files_are_named_from_where_the_user_is(monkeypatch, tmp_path)
     (tmp_path / "ct.nrrd").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "check_machine", lambda: None)
-    monkeypatch.setattr(run, "set_up", lambda: None)
+    monkeypatch.setattr(run, "set_up", lambda **_: None)
     monkeypatch.setattr(run, "run", lambda *arguments: calls.append(arguments) or 0)
     assert run.main(["demo", "--volume", "ct.nrrd"]) == 0
     assert calls == [("-m", "Testing.demo", "--volume", str(tmp_path / "ct.nrrd"))]

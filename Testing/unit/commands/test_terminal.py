@@ -59,6 +59,10 @@ def test_progress_stays_on_one_line_and_goes(terminal):
 @pytest.mark.parametrize(
     ("report", "text"),
     [
+        (
+            ProgressReport("packages", 0, 0, f"Downloading torch {80 * 'x'}"),
+            f"Asking pip: Downloading torch {39 * 'x'}…",
+        ),
         (ProgressReport("download", 12_300_000, 36_600_000), "Downloading 12/37 MB"),
         (ProgressReport("download", 0, 0), "Downloading"),
         (ProgressReport("novel", 1, 3), "novel 1/3"),
