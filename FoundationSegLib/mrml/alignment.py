@@ -1,4 +1,4 @@
-"""Where a segmentation lies relative to its image, whatever is done to either in the Transforms module.
+"""Alignment of a segmentation with its image, whatever is done to either in the Transforms module.
 
 Segments are written in the image's own RAS: both nodes have to be under the same parent transform. When only the image
 is put under a transform or taken out, its segmentation follows. When "Harden transform" moved coordinates from the

@@ -135,10 +135,10 @@ class PromptPictures:
         same = common_start(before, record.prompts)
         with self._drawing():
             if same < len(before) or not before:
-                self._remove_others(segment_id, {one.key for one in record.prompts})
-            for number, one in enumerate(record.prompts[same:], start=same + 1):
-                name = node_name(segment_name, number, one.prompt)
-                self._draw_prompt(PromptOwner(segment_id, one.key), one.prompt, name)
+                self._remove_others(segment_id, {kept.key for kept in record.prompts})
+            for number, kept in enumerate(record.prompts[same:], start=same + 1):
+                name = node_name(segment_name, number, kept.prompt)
+                self._draw_prompt(PromptOwner(segment_id, kept.key), kept.prompt, name)
         self._drawn[segment_id] = record.prompts
 
     def show(self, segment_ids: Collection[str] | None) -> None:
@@ -168,7 +168,7 @@ class PromptPictures:
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """What nodes report in here is our own doing."""
+        """Take what nodes report in here for our own doing."""
         before, self._is_drawing = self._is_drawing, True
         try:
             yield

@@ -1,4 +1,4 @@
-"""What was worked out for the items of a list that mostly grows at its end."""
+"""Records of prompts and steps in the tags of segments."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ class PrefixMemo(Generic[ItemT, FoundT]):
     _found: list[FoundT] = field(default_factory=list)
 
     def of(self, items: Sequence[ItemT]) -> list[FoundT]:
-        """What is found for each item, in order: a list that is the next call's, too, and not to be kept."""
+        """The results for all items, in order: a list that is the next call's, too, and not to be kept."""
         same = common_start(self._items, items)
         self._found[same:] = map(self.work_out, items[same:])
         self._items = items
@@ -49,7 +49,7 @@ class PrefixMemo(Generic[ItemT, FoundT]):
 
 
 def common_start(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many items at the start of two lists are the same objects."""
+    """The number of items at the start of two lists that are the same objects."""
     for count, (first, second) in enumerate(zip(one, other, strict=False)):
         if first is not second:
             return count
@@ -200,22 +200,22 @@ class RecordTags:
             _set_aside(segment)
         texts = self._prompts.of(record.prompts)
         masks = {**record.masks}
-        for one in texts:
-            masks.update(one.masks)
+        for prompt_text in texts:
+            masks.update(prompt_text.masks)
         for key, text in masks.items():
             if not segment.HasTag(MASK_TAG + key):
                 write_tag(segment, MASK_TAG + key, text)
         if record == PromptRecord():
             segment.RemoveTag(RECORD_TAG)
         else:
-            write_tag(segment, RECORD_TAG, _record_json(record, (one.text for one in texts)))
+            write_tag(segment, RECORD_TAG, _record_json(record, (prompt_text.text for prompt_text in texts)))
         for key in self._masks - masks.keys():
             segment.RemoveTag(MASK_TAG + key)
         self._masks, self._is_unread = frozenset(masks), False
 
 
 def read_record(segment: Any) -> PromptRecord:
-    """See :meth:`RecordTags.read`, for those who only look."""
+    """Read the record of a segment once. Raises as :meth:`RecordTags.read`."""
     return RecordTags().read(segment)
 
 
@@ -268,8 +268,8 @@ def _needed_masks(steps: Mapping[str, Any] | None) -> list[str]:
 
 def _mask_texts(segment: Any, keys: Iterable[str]) -> dict[str, str]:
     """The masks of those keys that are there."""
-    found = {key: read_tag(segment, MASK_TAG + key) for key in keys}
-    return {key: text for key, text in found.items() if text is not None}
+    texts = {key: read_tag(segment, MASK_TAG + key) for key in keys}
+    return {key: text for key, text in texts.items() if text is not None}
 
 
 def _set_aside(segment: Any) -> None:

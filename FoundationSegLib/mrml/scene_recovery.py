@@ -29,7 +29,7 @@ FOLDER_VARIABLE = "FOUNDATIONSEG_RECOVERY"
 
 
 def recovery_folder() -> Path:
-    """Where recoveries are kept, whether it exists or not; the variable ``FOUNDATIONSEG_RECOVERY`` names another."""
+    """The folder of recoveries, which need not exist; the variable ``FOUNDATIONSEG_RECOVERY`` names another."""
     return user_folder("cache", FOLDER_VARIABLE, "FoundationSeg/recovery")
 
 
@@ -53,7 +53,7 @@ class SceneRecovery:
     _has_failed: bool = False
 
     def __post_init__(self) -> None:
-        self._file = RecoveryFile(self.folder, self.every, self._looks)
+        self._file = RecoveryFile(self.folder, self.every, self._appearance)
 
     def note(self, outcome: Outcome) -> None:
         """Be told of each outcome of the session; writes when enough was done."""
@@ -79,8 +79,8 @@ class SceneRecovery:
         if not has_failed:
             self.on_error(error)
 
-    def _looks(self) -> dict[str, Any]:
-        """What the session does not know: how segments look, and what tells people which image it was."""
+    def _appearance(self) -> dict[str, Any]:
+        """Colours and terms of the segments, and the grid and modality by which people know the image."""
         volume = self.session.volume
         segmentation = self.segmentation_node.GetSegmentation()
         segments = {key: segmentation.GetSegment(key) for key in self.session.known_ids}
@@ -162,14 +162,14 @@ class LostSession:
             raise
         finally:
             prompts.stop()
-        self._give_looks(node, zip(self.recovery.segments, ids, strict=True), before)
+        self._give_appearance(node, zip(self.recovery.segments, ids, strict=True), before)
         return node
 
     def discard(self) -> None:
         """Delete what was left behind."""
         discard(self.recovery)
 
-    def _give_looks(self, node: Any, ids: Iterable[tuple[str, str]], before: set[str]) -> None:
+    def _give_appearance(self, node: Any, ids: Iterable[tuple[str, str]], before: set[str]) -> None:
         looks, segmentation = self.recovery.more.get("looks", {}), node.GetSegmentation()
         for saved_id, segment_id in ids:
             if segment_id not in before and saved_id in looks:
@@ -179,25 +179,25 @@ class LostSession:
 
 
 def find_lost_sessions(folder: Path | None = None) -> tuple[LostSession, ...]:
-    """What sessions left behind that did not end as they should, the newest first; those that live are none."""
-    found = []
+    """Find sessions that did not end as they should, the newest first; those that live are none."""
+    lost = []
     for recovery in find_recoveries(folder or recovery_folder()):
         if not recovery.segments:
             continue  # nothing was done
         try:
             grid = recovery.more["grid"]
             geometry = Geometry(grid["ijk_to_ras"], grid["shape_kji"])
-            found.append(LostSession(recovery, geometry, recovery.more.get("modality")))
+            lost.append(LostSession(recovery, geometry, recovery.more.get("modality")))
         except (KeyError, TypeError, ValueError, GeometryError):
             continue  # of a session without a scene
-    return tuple(found)
+    return tuple(lost)
 
 
 def _volumes(scene: Any) -> list[Any]:
-    found = []
+    nodes: dict[Any, None] = {}
     for kind in ("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode"):
-        found += [node for node in slicer.util.getNodesByClass(kind, scene) if node not in found]
-    return [node for node in found if not node.IsA("vtkMRMLLabelMapVolumeNode")]
+        nodes |= dict.fromkeys(slicer.util.getNodesByClass(kind, scene))
+    return [node for node in nodes if not node.IsA("vtkMRMLLabelMapVolumeNode")]
 
 
 def _store(segmentation_node: Any, volume_node: Any, may_be_new: bool) -> tuple[Any, SceneStore]:

@@ -39,7 +39,7 @@ from .session_store import SceneStore
 
 @dataclass(slots=True)
 class _Texts:
-    """What is written for one segment, of which only what changed is worked out again.
+    """Texts that are written for one segment, of which only what changed is worked out again.
 
     Attributes:
         masks: what the steps refer to.
@@ -102,7 +102,7 @@ class SessionPrompts:
         self._session = None
 
     def read(self, segment_id: str) -> Mapping[str, Any] | None:
-        """See :meth:`PromptStore.read`. Steps of another grid are none: their voxels are others."""
+        """Read the steps of a segment as JSON values; None where there are none, or only those of another grid."""
         record = self.scene.record(segment_id)
         if record == PromptRecord():
             return None
@@ -136,7 +136,7 @@ class SessionPrompts:
         return {**json.loads(record.steps), "masks": masks}
 
     def write(self, segment_id: str, saved: SavedSegment) -> None:
-        """See :meth:`PromptStore.write`."""
+        """Keep a segment's steps in its record, and draw its prompts."""
         self.scene.follow_image()
         before = self.scene.record(segment_id)
         texts = self._texts.get(segment_id)

@@ -20,16 +20,16 @@ from .surfaces import drop_surfaces, has_surfaces
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """How a segment was made, which tells whether somebody changed it."""
+class _Appearance:
+    """Name, colour and term that a segment was made with: others mean that somebody changed it."""
 
     name: str
     colour: Colour
     terminology: str
 
     @staticmethod
-    def of(segment: Any) -> "_Look":
-        return _Look(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology())
+    def of(segment: Any) -> "_Appearance":
+        return _Appearance(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology())
 
 
 class SceneStore:
@@ -56,7 +56,7 @@ class SceneStore:
         self.masking_node = masking_node
         self.defers_surfaces = defers_surfaces
         self.owes_surfaces = False
-        self._made: dict[str, _Look] = {}
+        self._made: dict[str, _Appearance] = {}
 
     @property
     def writer(self) -> SegmentWriter:
@@ -70,37 +70,42 @@ class SceneStore:
 
     @property
     def geometry(self) -> Geometry:
-        """See :attr:`SegmentStore.geometry`."""
+        """The volume's grid, in which all boxes, masks and edits are given."""
         return self._writer.geometry
 
     @property
     def is_gone(self) -> bool:
-        """See :attr:`SegmentStore.is_gone`."""
+        """True once a node was deleted or the scene was closed."""
         scenes = self._segmentation_node.GetScene(), self._volume_node.GetScene()
         return self._scene is None or scenes[0] is not self._scene or scenes[1] is not self._scene
 
     @property
     def is_readable(self) -> bool:
-        """See :attr:`SegmentStore.is_readable`."""
+        """False while the segments are no binary label maps, or were moved relative to the volume."""
         return self._writer.is_readable
 
     def require_writable(self) -> None:
-        """See :meth:`SegmentStore.require_writable`."""
+        """Make sure that segments can be written where they belong.
+
+        Raises:
+            GoneError: a node was deleted.
+            InputError, GeometryError: as :meth:`.segments.SegmentWriter.require_writable`.
+        """
         if self.is_gone:
             raise GoneError("the volume or the segmentation was deleted: nothing was written")
         self._writer.require_writable()
 
     @property
     def segment_ids(self) -> tuple[str, ...]:
-        """See :attr:`SegmentStore.segment_ids`."""
+        """The ids of all segments, in Slicer's order."""
         return self._writer.segment_ids
 
     def is_locked(self, segment_id: str) -> bool:
-        """See :meth:`SegmentStore.is_locked`."""
+        """True for a segment that may not be written."""
         return segment_tags.is_locked(self._writer.segment(segment_id))
 
     def name(self, segment_id: str) -> str:
-        """See :meth:`SegmentStore.name`."""
+        """The name that the user calls the segment by."""
         return self._writer.segment(segment_id).GetName() or ""
 
     def stamps(self) -> dict[str, Hashable]:
@@ -124,15 +129,15 @@ class SceneStore:
         return stamps
 
     def read(self, segment_id: str, box: Box) -> NDArray[np.bool_]:
-        """See :meth:`SegmentStore.read`."""
+        """The segment in a box of the volume: a new (K, J, I) boolean array."""
         return self._writer.read_mask(segment_id, box)
 
     def occupied(self, segment_id: str) -> Box:
-        """See :meth:`SegmentStore.occupied`."""
+        """A box that holds every voxel of the segment."""
         return occupied_box(self._writer.labelmap(segment_id), self.geometry)
 
     def add(self, new: NewSegment) -> str:
-        """See :meth:`SegmentStore.add`. The term goes by the kind; numbered segments have colours of their own."""
+        """Make an empty segment; the term goes by the kind, and numbered segments have colours of their own."""
         self.require_writable()
         term = find_term(new.kind or new.name)
         colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
@@ -143,41 +148,41 @@ class SceneStore:
             terminology=term.serialized if term else None,
             segment_id=new.segment_id,
         )
-        self._made[segment_id] = _Look.of(self._writer.segment(segment_id))
+        self._made[segment_id] = _Appearance.of(self._writer.segment(segment_id))
         return segment_id
 
     def withdraw(self, segment_id: str) -> bool:
-        """See :meth:`SegmentStore.withdraw`. Whoever names, colours, codes, locks or draws a segment makes it his."""
+        """Delete a segment that was made here; who names, colours, codes, locks or draws one makes it his."""
         self._require_there()
         if not self.is_readable:
             return False
         segment = self._writer.segment(segment_id)
-        is_as_made = self._made.get(segment_id) == _Look.of(segment)
+        is_as_made = self._made.get(segment_id) == _Appearance.of(segment)
         if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
             return False
         self._segmentation_node.GetSegmentation().RemoveSegment(segment_id)
         return True
 
     def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
-        """See :meth:`SegmentStore.write`."""
+        """Make a change as far as the policy and the locks of others allow, and return what really changed."""
         if self.is_gone or self.defers_surfaces:
             self.require_writable()
             self._drop_surfaces()
         return self._writer.write_change(segment_id, change, policy, self.masking_node)
 
     def apply(self, edit: Edit) -> Edit:
-        """See :meth:`SegmentStore.apply`. The session has just looked whether the segments are as they were."""
+        """Make exactly the changes of an edit. The session has just looked whether the segments are as they were."""
         self._require_there()
         self._writer.require_readable()
         self._drop_surfaces()
         return self._writer.apply_known(edit)
 
     def provenance(self, segment_id: str) -> Mapping[str, str]:
-        """See :meth:`SegmentStore.provenance`."""
+        """The origin of the segment, by the names of :data:`.segment_tags.PROVENANCE`."""
         return segment_tags.provenance(self._writer.segment(segment_id))
 
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
-        """See :meth:`SegmentStore.describe`."""
+        """Keep in the segment's tags where it comes from."""
         segment_tags.set_provenance(self._writer.segment(segment_id), provenance)
 
     def _drop_surfaces(self) -> None:

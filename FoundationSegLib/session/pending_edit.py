@@ -39,7 +39,7 @@ _ASKING: frozenset[type[Step]] = frozenset({PromptAdded, PromptMoved, PolarityCh
 
 @dataclass(slots=True, eq=False)
 class PendingEdit:
-    """What was done to one or several segments at once, and is not written yet.
+    """Steps of one or several segments, taken at once and not written yet.
 
     Attributes:
         steps: what was done, by the ids of segments.

@@ -31,7 +31,7 @@ from .steps import ModelChoice, SegmentState, WithheldStep
 
 @dataclass(frozen=True, slots=True)
 class AnswerMerge:
-    """What an answer is put together with, and where it counts.
+    """Rules for putting an answer together with the voxels that are there.
 
     Attributes:
         geometry: the image.
@@ -97,7 +97,7 @@ class AnswerMerge:
         return erasable
 
     def _counting(self, box: Box) -> NDArray[np.bool_]:
-        """Where in the box the answer counts."""
+        """The voxels of the box in which the answer counts, as a mask."""
         counting = np.zeros(box.shape_kji, np.bool_)
         counting[(box if self.zone is None else self.zone.intersection(box)).relative_to(box).slices] = True
         for kept in self.kept:
@@ -109,7 +109,7 @@ class AnswerMerge:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlan:
-    """What is to be done for a segment. It holds while the segment is in the state that it was made for.
+    """Everything that is to be done for a segment. It holds while the segment is in the state that it was made for.
 
     Attributes:
         segment_id: the segment.
@@ -149,7 +149,7 @@ class AnsweredPlan:
     reach: Box
 
     def withheld(self, real: SegmentChange, masks: MaskTable) -> WithheldStep | None:
-        """What of the change was kept back, with what a replay kept back already; None if nothing was."""
+        """The step for what of the change was kept back, now or in a replay; None if nothing was."""
         change, merge = self.change, self.plan.merge
         denied = EMPTY_MASK if change.gained is real.gained else _missing(change.gained, real.gained)
         retained = EMPTY_MASK if change.lost is real.lost else _missing(change.lost, real.lost)
@@ -312,7 +312,7 @@ def _propagating(
 
 @dataclass(frozen=True, slots=True)
 class _SlicePart:
-    """What a prompt speaks of in a model of slices: slices across an axis, and the part of them that it names."""
+    """Slices across an axis, and the part of them that a prompt names."""
 
     axis: Axis
     slices: range

@@ -1,4 +1,4 @@
-"""What was written to the segments of one segmentation, what others did to them, and how to take it back."""
+"""History of the segments of one segmentation: what was written, what others did, and taking it back."""
 
 import json
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -488,7 +488,7 @@ class SegmentHistory:
         return entry if steps and not isinstance(steps[-1], AcceptStep | RejectStep) else None
 
     def saved(self, segment_id: str) -> SavedSegment:
-        """What is to be kept of a segment for a later session."""
+        """The part of a segment that is kept for a later session."""
         segment = self.segments[segment_id]
         return SavedSegment(segment.state, segment.result(), self.masks)
 

@@ -18,7 +18,7 @@ from .steps import ModelChoice, SegmentState
 
 
 class OverlapPolicy(StrEnum):
-    """Who keeps a voxel that a segment wants and another segment already has.
+    """Rule for a voxel that a segment wants and another segment already has: who keeps it.
 
     Attributes:
         PROTECT: the other segment, whichever it is.
@@ -86,7 +86,7 @@ class SegmentStore(Protocol):
         """True for a segment that may not be written."""
 
     def name(self, segment_id: str) -> str:
-        """What the user calls the segment."""
+        """The name that the user calls the segment by."""
 
     def stamps(self) -> dict[str, Hashable]:
         """A value for each segment, by id, that changes whenever its voxels may have changed; cheap.
@@ -117,7 +117,7 @@ class SegmentStore(Protocol):
         """Undo or redo: make exactly the changes of an edit, and return what really changed."""
 
     def provenance(self, segment_id: str) -> Mapping[str, str]:
-        """Where the segment comes from, as :meth:`describe` was told; empty if it was told nothing."""
+        """The origin of the segment, as :meth:`describe` keeps it; empty where there is none."""
 
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
         """Say where the segment comes from, by the names of :data:`PROVENANCE`; nothing takes that away."""
@@ -155,7 +155,7 @@ class SavedSegment:
 
 
 class ImageSource(Protocol):
-    """Where an image comes from that others may change meanwhile, such as a volume node."""
+    """Source of an image that others may change meanwhile, such as a volume node."""
 
     def stamp(self) -> Hashable:
         """A value that changes whenever the image may have changed; cheap. It may change without reason."""
@@ -169,10 +169,10 @@ class ImageSource(Protocol):
 
 
 class PromptStore(Protocol):
-    """Where the steps of a segment are kept with it, such as markups in the scene (design D8)."""
+    """Keeper of the steps of segments, such as markups in the scene (design D8)."""
 
     def read(self, segment_id: str) -> Mapping[str, Any] | None:
-        """What was kept for the segment, perhaps in an earlier session: :func:`.steps.steps_to_document` with
+        """Read what was kept for the segment, perhaps in an earlier session: :func:`.steps.steps_to_document` with
         the ``result`` beside; None if nothing was."""
 
     def write(self, segment_id: str, saved: SavedSegment) -> None:
@@ -254,7 +254,7 @@ Outcome = SegmentEdited | Confirmation | Refused | ImageChanged
 
 @dataclass(slots=True)
 class Options:
-    """What a session goes by; may be changed at any time, for what comes after.
+    """Settings of a session; may be changed at any time, for what comes after.
 
     Attributes:
         choice: which model answers.

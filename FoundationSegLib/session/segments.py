@@ -137,8 +137,8 @@ def add_objects(
     of them away again. Returns their ids. Raises as :meth:`.session.Session.add`.
     """
     new, limit = _numbered(session, kind, len(prompts)), _limit(None, region)
-    given = ((*limit, PromptAdded("1", prompt)) for prompt in prompts)
-    return session.add_to_segments(list(zip(new, given, strict=True)))
+    steps = ((*limit, PromptAdded("1", prompt)) for prompt in prompts)
+    return session.add_to_segments(list(zip(new, steps, strict=True)))
 
 
 def import_prompts(session: Session, prompts: PromptSet, region: Region | None = None) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def import_prompts(session: Session, prompts: PromptSet, region: Region | None =
         intents.append((target, (*limit, *steps)))
     choice = session.options.choice
     if choice is not None and isinstance(choice.region, AroundPrompt):
-        return tuple(segment_id for one in intents for segment_id in session.add_to_segments([one]))
+        return tuple(segment_id for steps in intents for segment_id in session.add_to_segments([steps]))
     return session.add_to_segments(intents)
 
 

@@ -207,14 +207,14 @@ class Session:
         return self.state(segment_id).steps
 
     def state(self, segment_id: str) -> SegmentState:
-        """What :meth:`steps` come to, as it was known last."""
+        """The state that :meth:`steps` come to, as it was known last."""
         state = self.history.segment(segment_id).state
         for edit in self._queue:
             state = edit.after(state, segment_id)
         return state
 
     def written_state(self, segment_id: str) -> SegmentState:
-        """What the written steps of a segment come to. Raises as :meth:`steps`."""
+        """The state that the written steps of a segment come to. Raises as :meth:`steps`."""
         self.history.detect_external_changes()
         return self.history.segment(segment_id).state
 
@@ -479,11 +479,11 @@ class Session:
 
     def _merged(self, edit: PendingEdit) -> tuple[list[PendingEdit], PendingEdit]:
         """The queue with one edit more, and the edit as it stands there: merged with what it goes on from."""
-        for place in reversed(range(len(self._queue))):
-            if not self._queue[place].steps.keys().isdisjoint(edit.steps):
-                merged = self._queue[place].merged(edit)
+        for index in reversed(range(len(self._queue))):
+            if not self._queue[index].steps.keys().isdisjoint(edit.steps):
+                merged = self._queue[index].merged(edit)
                 if merged is not None:
-                    return [*self._queue[:place], merged, *self._queue[place + 1 :]], merged
+                    return [*self._queue[:index], merged, *self._queue[index + 1 :]], merged
                 break
         return [*self._queue, edit], edit
 

@@ -40,7 +40,7 @@ SeedReason = Literal["start", "hand", "model", "region", "propagated", "neighbou
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """Which model answers, and what the session needs to know of it.
+    """Choice of a model, and what the session needs to know of it.
 
     Attributes:
         model_id: its card.
@@ -112,7 +112,7 @@ class PolarityChanged:
 
 @dataclass(frozen=True, slots=True)
 class PropagateStep:
-    """What was found on slices was carried on to others."""
+    """The answers of slices were carried on to others."""
 
     propagation: Propagation
 
@@ -138,14 +138,14 @@ class RejectStep:
 
 @dataclass(frozen=True, slots=True)
 class SettingsStep:
-    """Which model answers from here on, with which settings."""
+    """Another model answers from here on, or the same with other settings."""
 
     choice: ModelChoice
 
 
 @dataclass(frozen=True, slots=True)
 class WithheldStep:
-    """What the overlap policy, a lock or a mask kept back when the answer before was written.
+    """A part of the answer before was kept back by the overlap policy, a lock or a mask.
 
     Attributes:
         denied: the key of the voxels that the segment did not get.
@@ -313,15 +313,15 @@ def _changed_prompts(
         return {"prompts": (*state.prompts, ActivePrompt(step.key, step.prompt))}
     if step.key not in keys:
         raise InputError(f"the segment has no prompt '{step.key}': it was taken back, or belongs to another segment")
-    place = keys.index(step.key)
-    old = state.prompts[place]
+    index = keys.index(step.key)
+    old = state.prompts[index]
     if isinstance(step, PromptRemoved):
         new: tuple[ActivePrompt, ...] = ()
     elif isinstance(step, PromptMoved):
         new = (ActivePrompt(step.key, step.prompt),)
     else:
         new = (ActivePrompt(step.key, replace(old.prompt, polarity=step.polarity)),)
-    prompts = (*state.prompts[:place], *new, *state.prompts[place + 1 :])
+    prompts = (*state.prompts[:index], *new, *state.prompts[index + 1 :])
     return {"prompts": prompts} | ({} if old.is_live else {"vacated": (*state.vacated, old.prompt)})
 
 

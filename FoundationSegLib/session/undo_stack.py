@@ -68,7 +68,7 @@ def _decompressed(gained_box: Box, gained: bytes, lost_box: Box, lost: bytes) ->
 
 @dataclass(slots=True)
 class UndoStack:
-    """What can be undone and redone.
+    """Edits that can be undone and redone.
 
     Each segment has its own order: its last edit is undone first, whatever was done to others since. An edit that
     touched several segments can be undone while it is the last one of each.
