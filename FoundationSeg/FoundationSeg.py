@@ -202,7 +202,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         from FoundationSegLib.catalog.class_lists import classes_of
 
         card = self.catalogue()[modelId]
-        return tuple(one.name for one in classes_of(card).classes) if card.understands("class") else ()
+        return tuple(one.name for one in classes_of(card).classes) if "class" in card.prompts else ()
 
     def segment(
         self,

@@ -360,7 +360,7 @@ class SegmentationController:
         names = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
         if not names:
             raise InputError("write what to segment first")
-        by_class = card.understands("class") or not card.takes("text")
+        by_class = "class" in card.prompts or not card.takes("text")
         classes, texts = (names, ()) if by_class else ((), names)
         self._select_last(add_named(session, card, classes, texts, self.options.region))
 

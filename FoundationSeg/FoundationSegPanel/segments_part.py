@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import known_names
 from FoundationSegLib.mrml.volumes import parent_to_world
-from FoundationSegLib.prompts.kinds import ClassPrompt, Polarity, Prompt, TextPrompt, prompt_kind
+from FoundationSegLib.prompts.kinds import ClassPrompt, Polarity, Prompt, TextPrompt
 from FoundationSegLib.prompts.placement import prompt_positions
 from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.requests.segmentation import Propagation
@@ -200,7 +200,7 @@ def _row(prompt: Prompt) -> tuple[str, str, str]:
         "mask": _("mask"),
         "text": _("text"),
         "class": _("class"),
-    }[prompt_kind(prompt)]
+    }[prompt.kind]
     return kind, "-" if prompt.polarity is Polarity.NEGATIVE else "+", _position_text(prompt)
 
 

@@ -116,7 +116,7 @@ class ToolsPart(Part):
         if takes_words and card.id != self._words_of:
             self._words_of = card.id
             self._ui.wordsBox.clear()
-            for entry in classes_of(card).classes if card.understands("class") else ():
+            for entry in classes_of(card).classes if "class" in card.prompts else ():
                 self._ui.wordsBox.addItem(entry.name)
             self._ui.wordsBox.setEditText("")
 
@@ -173,4 +173,4 @@ class ToolsPart(Part):
 
 
 def _clicks_make_boxes(card: ModelCard | None) -> bool:
-    return card is not None and not card.understands("point") and card.takes("point")
+    return card is not None and "point" not in card.prompts and card.takes("point")

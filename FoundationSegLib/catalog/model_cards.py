@@ -174,13 +174,9 @@ class ModelCard:
         """True for a model that looks at whole volumes and never at slices."""
         return 2 not in self.dimensions
 
-    def understands(self, kind: PromptKind) -> bool:
-        """True where the model itself has prompts of this kind."""
-        return kind in self.prompts
-
     def takes(self, kind: PromptKind) -> bool:
         """True where prompts of this kind can be given, be it that they are translated."""
-        return self.understands(kind) or kind in self.translations
+        return kind in self.prompts or kind in self.translations
 
     @property
     def bytes_certain(self) -> bool:

@@ -12,7 +12,7 @@ from ..imaging.geometry import AXES, Axis, Geometry, array_axis
 from ..imaging.masks import EMPTY_MASK, PackedMask, pack_mask
 from ..imaging.volume import Volume
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
-from ..prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt, prompt_kind
+from ..prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt
 from ..prompts.placement import PlacedBox, mask_axis, place_box, require_inside, require_voxels, slice_axis
 
 PromptPart = BoxXyxy | SlicePoint | SliceMask
@@ -86,7 +86,7 @@ def place_on_slices(
     clipped: list[int] = []
     for n, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):
         if prompt.polarity is Polarity.NEGATIVE and not isinstance(prompt, PointPrompt):
-            raise PromptError(f"a negative {prompt_kind(prompt)} says nothing on a slice", f"{location}.polarity")
+            raise PromptError(f"a negative {prompt.kind} says nothing on a slice", f"{location}.polarity")
         if isinstance(prompt, BoxPrompt):
             placed = place_box(prompt, geometry, location)
             if placed.clipped:
@@ -100,7 +100,7 @@ def place_on_slices(
         elif isinstance(prompt, MaskPrompt):
             parts += _mask_parts(prompt, geometry, location)
         else:
-            raise PromptError(f"a {prompt_kind(prompt)} says nothing on a slice", f"{location}.type")
+            raise PromptError(f"a {prompt.kind} says nothing on a slice", f"{location}.type")
     return SlicePrompts(tuple(boxes), tuple(parts)), clipped
 
 

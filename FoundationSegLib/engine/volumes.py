@@ -33,7 +33,6 @@ from ..prompts.kinds import (
     Prompt,
     ScribblePrompt,
     TextPrompt,
-    prompt_kind,
 )
 from ..prompts.placement import place_box, require_inside, require_voxels
 from .caches import LoadedModel, Weights
@@ -72,7 +71,7 @@ def place_in_volume(
         if is_clipped:
             clipped.append(n)
     if not any(part.positive for part in parts):
-        kind = prompt_kind(prompts[0])
+        kind = prompts[0].kind
         raise PromptError(f"a negative {kind} alone does not say where the segment is", f"{locations[0]}.polarity")
     return VolumePrompt(tuple(parts)), clipped
 

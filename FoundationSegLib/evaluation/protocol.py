@@ -57,8 +57,8 @@ def require_protocol(card: ModelCard, protocol: ProtocolName) -> None:
     Raises:
         InputError: it does not; the message names the protocol that it can be evaluated with, if there is one.
     """
-    takes_boxes = card.understands("box")
-    takes_clicks = card.understands("point") and "point" in card.negative
+    takes_boxes = "box" in card.prompts
+    takes_clicks = "point" in card.prompts and "point" in card.negative
     if (takes_boxes or protocol == "clicks") and (takes_clicks or protocol == "box"):
         return
     if takes_boxes:

@@ -138,9 +138,9 @@ def bounding_box(mask_kji: NDArray[np.generic]) -> Box:
     rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     if not rows.size:
         return EMPTY_BOX
-    inside = mask[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    occupied = (np.flatnonzero(inside.any(axis=(1, 2))), rows, columns)
-    return Box(as_shape(numbers[0] for numbers in occupied), as_shape(numbers[-1] + 1 for numbers in occupied))
+    j0, j1, i0, i1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    occupied = np.flatnonzero(mask[:, j0:j1, i0:i1].any(axis=(1, 2)))
+    return Box((int(occupied[0]), j0, i0), (int(occupied[-1]) + 1, j1, i1))
 
 
 def round_index(index_ijk: ArrayLike) -> NDArray[np.int64]:
@@ -212,7 +212,7 @@ class Geometry:
         """The volume of one voxel in mm^3; for a sheared grid less than the product of the spacings."""
         return float(abs(np.linalg.det(self.ijk_to_ras[:3, :3])))
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """The box of every voxel."""
         return Box((0, 0, 0), self.shape_kji)

@@ -20,7 +20,6 @@ from ..prompts.kinds import (
     Polarity,
     Prompt,
     ScribblePrompt,
-    prompt_kind,
 )
 from .segment_tags import Colour
 
@@ -289,7 +288,7 @@ def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: Prompt, 
 def node_name(segment_name: str, number: int, prompt: Prompt) -> str:
     """The name of a new node; nothing depends on it later, so users may rename it."""
     sign = " (negative)" if prompt.polarity is Polarity.NEGATIVE else ""
-    return f"{segment_name} - {number} {prompt_kind(prompt)}{sign}"
+    return f"{segment_name} - {number} {prompt.kind}{sign}"
 
 
 def draw(node: Any, prompt: Prompt, shape: Shape) -> None:
@@ -300,7 +299,7 @@ def draw(node: Any, prompt: Prompt, shape: Shape) -> None:
         else:
             _place_points(node, shape.points)
             # A point stays one, and a box keeps its corners; strokes may gain and lose points.
-            node.SetFixedNumberOfControlPoints(prompt_kind(prompt) in ("point", "box"))
+            node.SetFixedNumberOfControlPoints(prompt.kind in ("point", "box"))
 
 
 def can_show(node: Any, shape: Shape) -> bool:

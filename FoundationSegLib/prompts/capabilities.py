@@ -6,7 +6,7 @@ from typing import Literal
 from ..catalog.class_lists import EVERYTHING, ClassList, classes_of, expand_classes, name_key
 from ..catalog.model_cards import TRANSLATIONS, ModelCard
 from ..errors import InputError, PromptError
-from .kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt, prompt_kind
+from .kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
 
 _PLURALS = {
     "point": "points",
@@ -38,7 +38,7 @@ def require_understood(card: ModelCard, segment: SegmentPrompts, location: str =
         PromptError: it does not; the message names the kinds, or some of the classes, that can be given.
     """
     for n, prompt in enumerate(segment.prompts):
-        kind = prompt_kind(prompt)
+        kind = prompt.kind
         if not card.takes(kind):
             kinds = ", ".join(_PLURALS[name] for name in (*card.prompts, *card.translations))
             message = f"{card.title} does not understand {_PLURALS[kind]}; it understands: {kinds}"
@@ -75,15 +75,13 @@ def class_numbers(classes: ClassList, prompts: Sequence[ClassPrompt], location: 
 
 
 def require_classes(card: ModelCard, segment: SegmentPrompts, location: str = "segment") -> None:
-    """Make sure that the class prompts of a segment name classes of the model, and go with its points.
+    """Make sure that the class prompts of a segment name classes of a model that has some, and go with its points.
 
     With points, a segment is of one class at most, and that a whole one.
 
     Raises:
         PromptError: they do not.
     """
-    if not card.classes:
-        return
     classes = classes_of(card)
     with_points = any(isinstance(prompt, PointPrompt) for prompt in segment.prompts)
     named = 0

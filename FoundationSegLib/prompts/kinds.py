@@ -1,8 +1,11 @@
-"""Prompts: what a user says about a segment. Seven kinds, one value type each; positions are RAS in mm."""
+"""Prompts: what a user says about a segment. Seven kinds, one value type each; positions are RAS in mm.
+
+``kind`` is the name of a kind in the prompts file and on model cards.
+"""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 from ..catalog.model_cards import PromptKind
 from ..imaging.geometry import Axis, Vector
@@ -35,6 +38,7 @@ Plane = Axis | ObliquePlane
 class PointPrompt:
     """A click."""
 
+    kind: ClassVar[PromptKind] = "point"
     position: Vector
     polarity: Polarity = Polarity.POSITIVE
     plane: Plane | None = None
@@ -44,6 +48,7 @@ class PointPrompt:
 class BoxPrompt:
     """A box along the voxel axes, given by two opposite corners, both inside."""
 
+    kind: ClassVar[PromptKind] = "box"
     corners: tuple[Vector, Vector]
     polarity: Polarity = Polarity.POSITIVE
     plane: Plane | None = None
@@ -53,6 +58,7 @@ class BoxPrompt:
 class ScribblePrompt:
     """A stroke through ``points``; ``radius_mm`` None means half the smallest in-plane spacing."""
 
+    kind: ClassVar[PromptKind] = "scribble"
     points: tuple[Vector, ...]
     radius_mm: float | None = None
     polarity: Polarity = Polarity.POSITIVE
@@ -63,6 +69,7 @@ class ScribblePrompt:
 class LassoPrompt:
     """A closed, planar outline through ``points``; the last is joined to the first."""
 
+    kind: ClassVar[PromptKind] = "lasso"
     points: tuple[Vector, ...]
     polarity: Polarity = Polarity.POSITIVE
     plane: Plane | None = None
@@ -76,6 +83,7 @@ class MaskPrompt:
     part of a prompts file.
     """
 
+    kind: ClassVar[PromptKind] = "mask"
     file: str
     segment: str
     polarity: Polarity = Polarity.POSITIVE
@@ -86,6 +94,7 @@ class MaskPrompt:
 class TextPrompt:
     """Free words."""
 
+    kind: ClassVar[PromptKind] = "text"
     text: str
     polarity: Polarity = Polarity.POSITIVE
 
@@ -94,6 +103,7 @@ class TextPrompt:
 class ClassPrompt:
     """One of the names that the model was trained on."""
 
+    kind: ClassVar[PromptKind] = "class"
     name: str
     polarity: Polarity = Polarity.POSITIVE
 
@@ -101,21 +111,7 @@ class ClassPrompt:
 WORDS = (TextPrompt, ClassPrompt)  # prompts that have no place
 Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | TextPrompt | ClassPrompt
 
-PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {
-    "point": PointPrompt,
-    "box": BoxPrompt,
-    "scribble": ScribblePrompt,
-    "lasso": LassoPrompt,
-    "mask": MaskPrompt,
-    "text": TextPrompt,
-    "class": ClassPrompt,
-}
-_KINDS: dict[type[Prompt], PromptKind] = {prompt_type: kind for kind, prompt_type in PROMPT_TYPES.items()}
-
-
-def prompt_kind(prompt: Prompt) -> PromptKind:
-    """The name of a prompt's kind, as in the prompts file and on model cards."""
-    return _KINDS[type(prompt)]
+PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {prompt_type.kind: prompt_type for prompt_type in get_args(Prompt)}
 
 
 def bare(prompt: Prompt) -> Prompt:

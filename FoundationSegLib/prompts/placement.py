@@ -99,7 +99,14 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> Plac
     at = f"{location}.corners" if location else "corners"
     box = _box_around(prompt.corners, geometry, at)
     thin = thin_axes(box)
-    axis = _box_axis(prompt, thin, location)
+    if len(thin) > 1:
+        raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", at)
+    if isinstance(prompt.plane, ObliquePlane):
+        raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_location(location, "plane"))
+    axis = thin[0] if thin else prompt.plane or "k"
+    if prompt.plane not in (None, axis):
+        message = f"the box is thin along {axis}, so it is on no slice of {prompt.plane}"
+        raise PromptError(message, join_location(location, "plane"))
     inside = _require_inside(box, geometry, at)
     return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != box)
 
@@ -132,17 +139,6 @@ def _require_inside(box: Box, geometry: Geometry, location: str) -> Box:
     if inside.is_empty:
         raise PromptError(_outside_message(geometry), location)
     return inside
-
-
-def _box_axis(prompt: BoxPrompt, thin: list[Axis], location: str) -> Axis:
-    if len(thin) > 1:
-        raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", join_location(location, "corners"))
-    if isinstance(prompt.plane, ObliquePlane):
-        raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_location(location, "plane"))
-    if thin and prompt.plane not in (None, thin[0]):
-        message = f"the box is thin along {thin[0]}, so it is on no slice of {prompt.plane}"
-        raise PromptError(message, join_location(location, "plane"))
-    return thin[0] if thin else prompt.plane or "k"
 
 
 def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, location: str = "") -> Axis:

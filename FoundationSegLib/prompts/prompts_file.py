@@ -10,7 +10,7 @@ from typing import Any, cast
 from ..catalog.model_cards import PromptKind
 from ..errors import InputError, OutputError, PromptError, write_failure
 from ..imaging.geometry import AXES, Axis, Vector
-from .kinds import PROMPT_TYPES, ObliquePlane, Plane, Polarity, Prompt, PromptSet, SegmentPrompts, prompt_kind
+from .kinds import PROMPT_TYPES, ObliquePlane, Plane, Polarity, Prompt, PromptSet, SegmentPrompts
 
 VERSION = 1
 
@@ -207,7 +207,7 @@ def prompts_to_document(prompts: PromptSet) -> dict[str, Any]:
 
 def prompt_to_document(prompt: Prompt) -> dict[str, Any]:
     """The JSON values of one prompt of a prompts file; voxels are no part of it."""
-    document: dict[str, Any] = {"type": prompt_kind(prompt)}
+    document: dict[str, Any] = {"type": prompt.kind}
     for field in fields(prompt):
         value = getattr(prompt, field.name)
         if field.name not in _READERS or (field.name in _OPTIONAL and value == field.default):

@@ -26,7 +26,6 @@ from .kinds import (
     ScribblePrompt,
     SegmentPrompts,
     TextPrompt,
-    prompt_kind,
 )
 from .placement import positions_location, require_inside, require_voxels, slice_axis, slice_number, thin_axes
 from .prompts_file import join_location
@@ -63,8 +62,8 @@ def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, loca
     clicks: list[int] = []
     for n, prompt in enumerate(segment.prompts):
         here = f"{location}.prompts[{n}]"
-        kind = prompt_kind(prompt)
-        if card.understands(kind):
+        kind = prompt.kind
+        if kind in card.prompts:
             prompts.append(prompt)
             origins.append(n)
             continue
@@ -88,7 +87,8 @@ def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, loca
             f"{card.title} makes a box of two clicks; {remedy}", f"{location}.prompts[{clicks[-1]}].position"
         )
     made_of = SegmentPrompts(segment.name, tuple(prompts))
-    require_classes(card, made_of, location)
+    if card.classes:
+        require_classes(card, made_of, location)
     return Translation(made_of, tuple(origins), tuple(notes))
 
 
@@ -96,7 +96,7 @@ def _description(translated: Sequence[Prompt]) -> str:
     points = sum(isinstance(prompt, PointPrompt) for prompt in translated)
     if isinstance(translated[0], ClassPrompt | TextPrompt):
         words = translated[0].name if isinstance(translated[0], ClassPrompt) else translated[0].text
-        return f"the {prompt_kind(translated[0])} {words!r}"
+        return f"the {translated[0].kind} {words!r}"
     parts = ["a box"] if any(isinstance(prompt, BoxPrompt) for prompt in translated) else []
     if points:
         parts.append("a point" if points == 1 else f"{points} points")
@@ -128,7 +128,7 @@ def _translated(
     if isinstance(prompt, ClassPrompt):
         return [TextPrompt(prompt.name, prompt.polarity)]
     if not isinstance(prompt, ScribblePrompt | LassoPrompt):
-        raise PromptError(f"nothing stands for a {prompt_kind(prompt)}", f"{location}.type")
+        raise PromptError(f"nothing stands for a {prompt.kind}", f"{location}.type")
     translated: list[Prompt] = []
     negative = prompt.polarity is Polarity.NEGATIVE
     if "box" in kinds and (not negative or "box" in card.negative):

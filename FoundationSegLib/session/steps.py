@@ -61,7 +61,7 @@ class ModelChoice:
     @staticmethod
     def of(card: ModelCard, intensity: str = "auto", region: Region | None = None) -> "ModelChoice":
         """The choice of a model by its card."""
-        return ModelChoice(card.id, intensity, card.sees_volumes, card.understands("mask"), card.takes("mask"), region)
+        return ModelChoice(card.id, intensity, card.sees_volumes, "mask" in card.prompts, card.takes("mask"), region)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,21 +142,20 @@ class InlineClient:
                 self.on_progress(progress)
 
         try:
-            answer = self._answer(request, Progress(report, token))
+            answer: Any
+            if isinstance(request, PredictRequest):
+                answer = self.engine.predict(request, Progress(report, token))
+            elif isinstance(request, ClassifyRequest):
+                answer = self.engine.classify(request, Progress(report, token))
+            elif isinstance(request, DownloadRequest):
+                answer = self.engine.download(request, Progress(report, token))
+            else:
+                raise InputError("packages and checkpoints are changed by a process of their own; use another client")
             self._events.append(Answered(request.request_id, answer))
         except FoundationSegError as error:
             self._events.append(Failed(request.request_id, error))
         finally:
             self._work = None
-
-    def _answer(self, request: Request, progress: Progress) -> Any:
-        if isinstance(request, PredictRequest):
-            return self.engine.predict(request, progress)
-        if isinstance(request, ClassifyRequest):
-            return self.engine.classify(request, progress)
-        if isinstance(request, DownloadRequest):
-            return self.engine.download(request, progress)
-        raise InputError("packages and checkpoints are changed by a process of their own; use another client")
 
     def cancel(self, request_id: int) -> None:
         """Stop the request that is under way; to be called from a progress callback."""

@@ -100,7 +100,7 @@ def test_what_goes_together_is_taken(prompts):
 
 
 def test_a_model_without_a_list_takes_any_name():
-    require_classes(replace(CARD, classes=""), SegmentPrompts("A", (ClassPrompt("livr"),)))
+    require_understood(replace(CARD, classes=""), SegmentPrompts("A", (ClassPrompt("livr"),)))
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_a_card_holds_what_the_file_says():
     assert [file.name for file in card.source.files] == ["model.safetensors", "config.json", "vocabulary.txt"]
     assert card.source.files[1].sha256 == ""
     assert (card.license.commercial_use, card.license.must_accept) == ("yes", True)
-    assert [kind for kind in ("box", "point", "text") if card.understands(kind)] == ["box", "point"]
+    assert [kind for kind in ("box", "point", "text") if kind in card.prompts] == ["box", "point"]
 
 
 def test_what_travels_is_the_sum_of_the_files_unless_said():
@@ -314,7 +314,7 @@ def test_a_file_cannot_leave_its_folder(path):
 
 def test_a_classifier_needs_no_prompts():
     card = parse_card(changed(["task"], "classify") | {"prompts": [], "negative": []}, NAME)
-    assert not card.understands("box")
+    assert "box" not in card.prompts
 
 
 def test_a_catalogue_is_the_cards_of_a_folder_in_order(tmp_path):
