@@ -31,9 +31,17 @@ from .hub.hugging_face import has_login
 from .hub.plan import plan_removal, remove
 from .hub.store import Store, default_store_folder, free_bytes
 from .imaging.volume import Volume
-from .installation.inspection import DeviceReport, PythonReport, has_nvidia_driver, inspect_python, without_paths
-from .installation.packages import FROM_EXTENSION, PackagePlan, canonical, requirement_name, requirements_of
-from .installation.readiness import MissingRequirement, Readiness, Step, Stored, assess, next_step
+from .installation.inspection import DeviceReport as DeviceReport  # "as": also for the panel, which imports no package
+from .installation.inspection import PythonReport, inspect_python, without_paths
+from .installation.inspection import has_nvidia_driver as has_nvidia_driver
+from .installation.packages import FROM_EXTENSION as FROM_EXTENSION
+from .installation.packages import PackagePlan as PackagePlan
+from .installation.packages import canonical as canonical
+from .installation.packages import requirement_name, requirements_of
+from .installation.readiness import MissingRequirement as MissingRequirement
+from .installation.readiness import Readiness, Stored, assess
+from .installation.readiness import Step as Step
+from .installation.readiness import next_step as next_step
 from .progress import ProgressReport
 from .prompts.kinds import PromptSet
 from .prompts.prompts_file import parse_prompts, read_prompts
@@ -51,37 +59,6 @@ from .session.steps import ModelChoice
 from .worker.client import Client, OnProgress, ask, finish
 from .worker.process import Timeouts, wants_offline, worker_command
 from .worker.process_client import ProcessClient
-
-# What the panel shows of packages and readiness comes from here, so that it needs nothing of `installation` and `hub`.
-__all__ = [
-    "FROM_EXTENSION",
-    "DeviceReport",
-    "Installation",
-    "MissingRequirement",
-    "PackagePlan",
-    "PythonReport",
-    "Readiness",
-    "Step",
-    "Store",
-    "canonical",
-    "choose",
-    "choose_labels",
-    "classify",
-    "describe",
-    "download",
-    "find_segment",
-    "has_nvidia_driver",
-    "inspect_python",
-    "load_prompts",
-    "models",
-    "next_step",
-    "open_session",
-    "package_names",
-    "propagate",
-    "requirement_name",
-    "segment",
-    "segment_volumes",
-]
 
 Model = ModelChoice | ModelCard | str
 Prompts = PromptSet | dict[str, Any] | Path | str
@@ -430,15 +407,13 @@ class Installation:
         *,
         accept_license: bool = False,
         on_progress: Callable[[ProgressReport], None] | None = None,
-        client: Client | None = None,
     ) -> None:
-        """Download a model's checkpoint, by a worker of its own unless a client is given.
+        """Download a model's checkpoint, by a worker of its own.
 
         Args:
             model_id: the card's id.
             accept_license: the user accepts the model's terms now.
             on_progress: called with each report.
-            client: downloads in place of a worker of its own; another request of it fails as cancelled.
 
         Raises:
             UnknownModelError: no card has that id.
@@ -446,12 +421,8 @@ class Installation:
         """
         card = _card(model_id)
         require_fetchable(card, accept_license=accept_license, store=self.store)
-        request = DownloadRequest(1, card.id, accept_license)
-        if client is not None:
-            ask(client, request, on_progress)
-            return
-        with closing(self.open_client()) as own_client:
-            ask(own_client, request, on_progress)
+        with closing(self.open_client()) as client:
+            ask(client, DownloadRequest(1, card.id, accept_license), on_progress)
 
     def remove(self, model_id: str) -> int:
         """Remove everything that is stored of a model. Returns the room that this frees, in bytes.
@@ -472,9 +443,7 @@ class Installation:
         return [(card, plan.bytes_freed + plan.bytes_shared) for card, plan in plans if plan.folders]
 
     def diagnosis(
-        self,
-        software: Sequence[tuple[str, str]] = (),
-        report: PythonReport | FoundationSegError | None = None,
+        self, software: Sequence[tuple[str, str]] = (), report: PythonReport | FoundationSegError | None = None
     ) -> dict[str, Any]:
         """Describe this computer as JSON values for somebody who helps. Names no folder and no person.
 

@@ -10,7 +10,7 @@ from FoundationSegLib.mrml.reference_image import ForeignSegmentationError, refe
 from FoundationSegLib.session.segment_store import Confirmation, Refused, SegmentEdited
 
 from .parameters import PanelState
-from .widgets import Part, slot
+from .widgets import Part
 
 Answer = tuple[str, Callable[[], object]]  # a button's text and its action
 
@@ -31,13 +31,13 @@ class AnswerPart(Part):
         self._yes: Callable[[], object] = self._dismiss
         self._no: Callable[[], object] = self._dismiss
         controller = self._controller
-        ui.undoButton.connect("clicked()", lambda: self._act(controller.undo))
-        ui.redoButton.connect("clicked()", lambda: self._act(controller.redo))
-        ui.acceptButton.connect("clicked()", lambda: self._act(controller.accept))
-        ui.rejectButton.connect("clicked()", lambda: self._act(controller.reject))
-        ui.cancelButton.connect("clicked()", lambda: self._act(controller.stop))
-        ui.messageYesButton.connect("clicked()", lambda: self._answer(self._yes))
-        ui.messageNoButton.connect("clicked()", lambda: self._answer(self._no))
+        self._connect(ui.undoButton, lambda: self._act(controller.undo))
+        self._connect(ui.redoButton, lambda: self._act(controller.redo))
+        self._connect(ui.acceptButton, lambda: self._act(controller.accept))
+        self._connect(ui.rejectButton, lambda: self._act(controller.reject))
+        self._connect(ui.cancelButton, lambda: self._act(controller.stop))
+        self._connect(ui.messageYesButton, lambda: self._answer(self._yes))
+        self._connect(ui.messageNoButton, lambda: self._answer(self._no))
 
     def report(self, error: FoundationSegError) -> None:
         """Show an error until something else is done."""
@@ -189,12 +189,10 @@ class AnswerPart(Part):
         if self._controller.session is not None:
             self._controller.session.discard()
 
-    @slot
     def _act(self, action: Callable[[], object]) -> None:
         self._error = None
         action()
 
-    @slot
     def _answer(self, action: Callable[[], object]) -> None:
         self._error = self._controller.error = None
         action()

@@ -37,7 +37,7 @@ class ClassifyPart(Part):
         self, ui: Any, state: PanelState, cards: Mapping[str, ModelCard], set_up: Callable[[str], None]
     ) -> None:
         super().__init__(ui, state, self.report)
-        self._cards, self._set_up_model = cards, set_up
+        self._cards = cards
         self._answer: Classification | None = None
         self._labels: LabelSet | None = None
         self._evidence: EvidenceWish | None = None
@@ -47,15 +47,15 @@ class ClassifyPart(Part):
         self._label_set_box = self._choice_box(ui.labelSetBox, "labelSet")
         self._boxes = self._make_boxes()
         set_up_table(ui.scoresTable, [_("Label"), _("Score"), _("Spread"), _("Stands out")])
-        ui.scoresTable.connect("itemSelectionChanged()", self._show_actions)
-        ui.tabs.connect("currentChanged(int)", self._tab_changed)
-        ui.ownLabelsEdit.connect("textChanged()", self._labels_edited)
-        ui.classifyReadyButton.connect("clicked()", self._set_up)
-        ui.classifyButton.connect("clicked()", self._classify)
-        ui.classifyCancelButton.connect("clicked()", self._cancel)
-        ui.keepButton.connect("clicked()", self._keep)
-        ui.whereButton.connect("clicked()", self._show_where)
-        ui.nameButton.connect("clicked()", self._name_segment)
+        self._connect(ui.scoresTable, self._show_actions, "itemSelectionChanged()")
+        self._connect(ui.tabs, self._tab_changed, "currentChanged(int)")
+        self._connect(ui.ownLabelsEdit, self._labels_edited, "textChanged()")
+        self._connect(ui.classifyReadyButton, lambda: set_up(self._card_id()))
+        self._connect(ui.classifyButton, lambda: self._ask(None))
+        self._connect(ui.classifyCancelButton, self._controller.stop)
+        self._connect(ui.keepButton, self._keep)
+        self._connect(ui.whereButton, self._show_where)
+        self._connect(ui.nameButton, self._name_segment)
 
     def _make_boxes(self) -> dict[str, ChoiceBox]:
         """Make the boxes whose entries never change, by their parameters."""
@@ -250,20 +250,10 @@ class ClassifyPart(Part):
         """All label sets by their ids, read when the tab is shown first."""
         return read_label_sets()
 
-    @slot
     def _tab_changed(self) -> None:
         if self._parameters is not None:
             self.show()
 
-    @slot
-    def _classify(self) -> None:
-        self._ask(None)
-
-    @slot
-    def _cancel(self) -> None:
-        self._controller.stop()
-
-    @slot
     def _keep(self) -> None:
         if self._answer is None:
             return
@@ -272,11 +262,9 @@ class ClassifyPart(Part):
         if slicer.app.layoutManager() is not None:
             slicer.modules.plots.logic().ShowChartInLayout(chart)
 
-    @slot
     def _show_where(self) -> None:
         self._ask(EvidenceWish(self._selected_label(), self._parameters.evidence))
 
-    @slot
     def _name_segment(self) -> None:
         label, segment = self._selected_label(), self._controller.selected_node_segment
         if segment is None or self._labels is None or self._answer is None:
@@ -284,16 +272,11 @@ class ClassifyPart(Part):
         accept_label(segment, self._labels.label(label), self._answer)
 
     @slot
-    def _set_up(self) -> None:
-        self._set_up_model(self._card_id())
-
-    @slot
     def _subject_chosen(self, subject: str) -> None:
         if subject == "range" and not self._parameters.classifyTo:
             self._parameters.classifyTo = self._state.last_slice()
         self._parameters.subject = subject
 
-    @slot
     def _labels_edited(self) -> None:
         if self._parameters is not None:
             self._parameters.ownLabels = self._ui.ownLabelsEdit.plainText

@@ -14,7 +14,7 @@ from FoundationSegLib.progress import bytes_text
 
 from .model_installer import ModelInstaller
 from .settings import DEVICES, LEAST_MEMORY_MB, Settings, software
-from .widgets import Dialog, fill_table, slot
+from .widgets import Dialog, fill_table, set_up_table, slot
 
 Fact = tuple[str, str]  # a label and its text
 
@@ -31,10 +31,10 @@ class SettingsDialog(Dialog):
         for device in DEVICES:
             ui.deviceBox.addItem(texts[device])
         ui.memoryBox.minimum = LEAST_MEMORY_MB
-        ui.pythonButton.connect("clicked()", self._choose_python)
-        ui.folderButton.connect("clicked()", self._choose_folder)
-        ui.saveButton.connect("clicked()", self._save)
-        ui.cancelButton.connect("clicked()", self.dialog.reject)
+        self._connect(ui.pythonButton, self._choose_python)
+        self._connect(ui.folderButton, self._choose_folder)
+        self._connect(ui.saveButton, self._save)
+        self._connect(ui.cancelButton, self.dialog.reject)
         ui.usualButton.connect("clicked()", lambda: self._fill(Settings()))
 
     def show(self) -> None:
@@ -65,13 +65,11 @@ class SettingsDialog(Dialog):
 
     def _choose_python(self) -> None:
         path = qt.QFileDialog.getOpenFileName(self.dialog, _("The Python that runs the models"))
-        if path:
-            self.ui.pythonEdit.text = path
+        self.ui.pythonEdit.text = path or self.ui.pythonEdit.text
 
     def _choose_folder(self) -> None:
         path = qt.QFileDialog.getExistingDirectory(self.dialog, _("Folder of the models"))
-        if path:
-            self.ui.folderEdit.text = path
+        self.ui.folderEdit.text = path or self.ui.folderEdit.text
 
 
 class DiagnosisDialog(Dialog):
@@ -83,16 +81,11 @@ class DiagnosisDialog(Dialog):
         self._installer = installer
         self._facts: list[Fact] = []
         ui = self.ui
-        ui.factsTable.setColumnCount(2)
-        ui.factsTable.setHorizontalHeaderLabels([_("What"), _("Found")])
-        header = ui.factsTable.horizontalHeader()
-        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
-        ui.factsTable.verticalHeader().hide()
-        ui.foldersCheckBox.connect("toggled(bool)", self._fill)
-        ui.copyButton.connect("clicked()", self._copy)
-        ui.refreshButton.connect("clicked()", self._inspect)
-        ui.closeButton.connect("clicked()", self.dialog.close)
+        set_up_table(ui.factsTable, [_("What"), _("Found")], stretch=1)
+        self._connect(ui.foldersCheckBox, self._fill, "toggled(bool)")
+        self._connect(ui.copyButton, self._copy)
+        self._connect(ui.refreshButton, self._inspect)
+        self._connect(ui.closeButton, self.dialog.close)
 
     def show(self) -> None:
         """Show the dialog, and ask for everything."""
@@ -109,7 +102,6 @@ class DiagnosisDialog(Dialog):
         """The text to copy: no folders, no names of persons."""
         return "".join(f"{label}: {text}\n" for label, text in self._facts)
 
-    @slot
     def _inspect(self) -> None:
         self.ui.messageLabel.text = _("Asking PyTorch for the devices, which takes some seconds...")
         self.ui.refreshButton.enabled = self.ui.copyButton.enabled = False
@@ -139,7 +131,6 @@ class DiagnosisDialog(Dialog):
             (_("Program of Slicer"), str(slicer.app.applicationFilePath())),
         ]
 
-    @slot
     def _copy(self) -> None:
         qt.QGuiApplication.clipboard().setText(self.text)
         self.ui.messageLabel.text = _("Copied.")
@@ -190,10 +181,6 @@ def _store_facts(diagnosis: Mapping[str, Any]) -> Iterator[Fact]:
     yield _("Models are in"), usual if diagnosis["store_is_usual"] else own
     sizes = bytes_text(diagnosis["store_bytes"]), bytes_text(diagnosis["free_bytes"])
     yield _("They take"), _("{size}; {free} are free").format(size=sizes[0], free=sizes[1])
-    texts = {
-        "ready": _("ready"),
-        "partial": _("partly downloaded"),
-        "absent": _("another version than this one needs"),
-    }
+    texts = {"ready": _("ready"), "partial": _("partly downloaded"), "absent": _("another version than this one needs")}
     for model, status in diagnosis["models"].items():
         yield model, texts.get(status, _("damaged"))

@@ -34,10 +34,10 @@ class ImagePart(Part):
         )
         self._intensity = ChoiceBox(ui.intensityBox, self._policy_chosen, policies)
         self._is_custom = False
-        ui.windowEdit.connect("editingFinished()", self._window_edited)
+        self._connect(ui.windowEdit, self._window_edited, "editingFinished()")
         # The parameter node wrapper's own connection offers nodes of the parameter's class alone: no colour images.
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
-        ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self._volume_activated)
+        self._connect(ui.volumeSelector, self._volume_chosen, "currentNodeChanged(vtkMRMLNode*)")
+        self._connect(ui.volumeSelector, self._volume_activated, "nodeActivated(vtkMRMLNode*)")
 
     def show(self) -> None:
         """Show the parameter node's choice."""
@@ -57,7 +57,6 @@ class ImagePart(Part):
             self._parameters.intensity = policy
         self.show()
 
-    @slot
     def _window_edited(self) -> None:
         text = self._ui.windowEdit.text.replace(" ", "")
         if text and text != self._parameters.intensity:
@@ -67,13 +66,11 @@ class ImagePart(Part):
                 raise InputError(_("write the window as width,level, for example 350,50")) from error
             self._parameters.intensity = text
 
-    @slot
     def _volume_chosen(self) -> None:
         node = self._ui.volumeSelector.currentNode()
         if self._parameters is not None and node is not self._parameters.volume:
             self._parameters.volume = node
 
-    @slot
     def _volume_activated(self) -> None:
         """Show the image that the user has chosen in the slice views, if none of them shows it."""
         node = self._ui.volumeSelector.currentNode()
@@ -90,8 +87,8 @@ class RecoveryPart(Part):
         super().__init__(ui, state, report)
         self._searched_node: Any = None
         self._lost: LostSession | None = None
-        ui.restoreButton.connect("clicked()", self._restore)
-        ui.forgetButton.connect("clicked()", self._forget)
+        self._connect(ui.restoreButton, self._restore)
+        self._connect(ui.forgetButton, self._forget)
 
     def show(self) -> None:
         """Search for lost work on the chosen image, once for each image."""
@@ -106,7 +103,6 @@ class RecoveryPart(Part):
             text = _("Slicer ended unexpectedly on {when}. Work on this image was kept: {names}.")
             self._ui.recoveryLabel.setText(text.format(when=when, names=", ".join(self._lost.segments)))
 
-    @slot
     def _restore(self) -> None:
         lost, parameters = self._lost, self._parameters
         if lost is None:
@@ -118,7 +114,6 @@ class RecoveryPart(Part):
         parameters.segmentation = node
         self._controller.on_update("choices")
 
-    @slot
     def _forget(self) -> None:
         self._drop()
         self.show()

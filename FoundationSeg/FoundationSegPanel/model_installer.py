@@ -7,26 +7,12 @@ from typing import Any
 
 import qt
 
-from FoundationSegLib.api import (
-    DeviceReport,
-    Installation,
-    PythonReport,
-    Readiness,
-    inspect_python,
-    package_names,
-)
+from FoundationSegLib.api import DeviceReport, Installation, PythonReport, Readiness, inspect_python, package_names
 from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CardError, FoundationSegError
 from FoundationSegLib.progress import ProgressReport
-from FoundationSegLib.requests.maintenance import (
-    DownloadRequest,
-    ImportRequest,
-    InspectRequest,
-    InstallPackagesRequest,
-    PlanPackagesRequest,
-    RemoveRequest,
-)
+from FoundationSegLib.requests import maintenance
 from FoundationSegLib.worker.poller import Poller
 from FoundationSegLib.worker.process import Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient
@@ -35,6 +21,7 @@ from FoundationSegLib.worker.protocol import Answered, Event, Progressed, Reques
 from .settings import Settings, installation, read_settings, write_settings
 
 _INTERVAL_MS = 50
+_NUMBER = 1  # of a request; each has a client of its own
 # A finished process may be killed, a download goes on from where it was, and nothing has to wait for the end of either.
 _STOP_S = 0.03
 
@@ -153,7 +140,6 @@ class ModelInstaller:
         self._observers: list[Callable[[], None]] = []
         self._inspection, self._background = BackgroundTask(), BackgroundTask()
         self._callbacks: Callbacks | None = None
-        self._numbers = 0
 
     @property
     def installation(self) -> Installation:
@@ -224,12 +210,12 @@ class ModelInstaller:
             self._inspection.close()
             take(inspect_python(names))
         else:
-            request = InspectRequest(self._next_number(), names, devices)
+            request = maintenance.InspectRequest(_NUMBER, names, devices)
             self._inspection.run(self._package_client(), request, Callbacks(take, fail))
 
     def plan_packages(self, requirements: Sequence[str], callbacks: Callbacks) -> None:
         """Begin to ask pip what it would install into the worker's Python; the result is a ``PackagePlan``."""
-        self._begin(PlanPackagesRequest(self._next_number(), tuple(requirements)), self._package_client(), callbacks)
+        self._begin(maintenance.PlanPackagesRequest(_NUMBER, tuple(requirements)), self._package_client(), callbacks)
 
     def install_packages(
         self, requirements: Sequence[str], callbacks: Callbacks, from_elsewhere: Sequence[str] = ()
@@ -239,12 +225,12 @@ class ModelInstaller:
         ``from_elsewhere`` names packages that must not come from pip.
         """
         self.stop_workers()
-        request = InstallPackagesRequest(self._next_number(), tuple(requirements), tuple(from_elsewhere))
+        request = maintenance.InstallPackagesRequest(_NUMBER, tuple(requirements), tuple(from_elsewhere))
         self._begin(request, self._package_client(), callbacks)
 
     def import_checkpoint(self, model_id: str, source: str, callbacks: Callbacks, *, accept_license: bool) -> None:
         """Begin to bring a checkpoint in from a folder or an archive."""
-        request = ImportRequest(self._next_number(), model_id, Path(source), accept_license)
+        request = maintenance.ImportRequest(_NUMBER, model_id, Path(source), accept_license)
         self._begin(request, self._store_client(), callbacks)
 
     def remove_checkpoints(self, model_ids: Sequence[str], callbacks: Callbacks) -> None:
@@ -253,11 +239,11 @@ class ModelInstaller:
         The result is a ``RemovedCheckpoints``.
         """
         self.stop_workers()
-        self._begin(RemoveRequest(self._next_number(), tuple(model_ids)), self._store_client(), callbacks)
+        self._begin(maintenance.RemoveRequest(_NUMBER, tuple(model_ids)), self._store_client(), callbacks)
 
     def download(self, model_id: str, callbacks: Callbacks, *, accept_license: bool = False) -> None:
         """Begin to download a checkpoint, or what is missing of it."""
-        request = DownloadRequest(self._next_number(), model_id, accept_license)
+        request = maintenance.DownloadRequest(_NUMBER, model_id, accept_license)
         self._begin(request, self._open_client(self.installation, Timeouts(stop_s=_STOP_S)), callbacks)
 
     def cancel(self) -> None:
@@ -276,10 +262,6 @@ class ModelInstaller:
         self._callbacks = None
         self._inspection.close()
         self._background.close()
-
-    def _next_number(self) -> int:
-        self._numbers += 1
-        return self._numbers
 
     def _package_client(self) -> ProcessClient:
         """A client of the worker's Python, whose packages it is about."""
@@ -303,18 +285,14 @@ class ModelInstaller:
         self._fail(reason)
 
     def _finish(self, result: Any) -> None:
-        callbacks = self._end()
-        if callbacks is not None:
-            callbacks.done(result)
+        self._end(lambda callbacks: callbacks.done(result))
 
     def _fail(self, error: FoundationSegError) -> None:
-        callbacks = self._end()
-        if callbacks is not None:
-            callbacks.failed(error)
+        self._end(lambda callbacks: callbacks.failed(error))
 
-    def _end(self) -> Callbacks | None:
+    def _end(self, call: Callable[[Callbacks], None]) -> None:
         """Note that nothing is under way any more; the store may have other files than before."""
-        callbacks, self._callbacks = self._callbacks, None
-        self.task = ""
+        callbacks, self._callbacks, self.task = self._callbacks, None, ""
         self.notify()
-        return callbacks
+        if callbacks is not None:
+            call(callbacks)

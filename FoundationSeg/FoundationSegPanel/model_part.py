@@ -19,7 +19,7 @@ from .model_installer import Callbacks, ModelInstaller
 from .model_texts import card_html, commercial_text, progress_text, size_text, state_text
 from .parameters import PanelState
 from .setup_dialog import LicenseDialog, SetupDialog
-from .widgets import Dialog, Part, Report, fill_row, show_fraction, slot
+from .widgets import Dialog, Part, Report, fill_row, set_up_table, show_fraction
 
 
 class ModelPart(Part):
@@ -33,10 +33,10 @@ class ModelPart(Part):
         self._box = self._choice_box(ui.modelBox, "modelId", cards)
         self._dialogs: dict[str, Dialog] = {}
         self._has_inspected = False
-        ui.modelsButton.connect("clicked()", self._show_models)
-        ui.readyButton.connect("clicked()", self.set_up)
-        ui.diagnosisButton.connect("clicked()", self._show_diagnosis)
-        ui.settingsButton.connect("clicked()", self._show_settings)
+        self._connect(ui.modelsButton, self._show_models)
+        self._connect(ui.readyButton, self.set_up)
+        self._connect(ui.diagnosisButton, lambda: self._open("diagnosis", DiagnosisDialog).show())
+        self._connect(ui.settingsButton, lambda: self._open("settings", SettingsDialog).show())
 
     def inspect_once(self) -> None:
         """Inspect the worker's Python the first time that the module is entered; nothing is imported for it."""
@@ -60,7 +60,6 @@ class ModelPart(Part):
         ui.readyButton.setVisible(not readiness.is_ready)
         ui.readyButton.setText(_("Set up {title}…").format(title=card.title))
 
-    @slot
     def set_up(self) -> None:
         """Show what is missing for the chosen model, and offer to get it. Only after a click of the user's."""
         if self._state.card is not None:
@@ -68,8 +67,7 @@ class ModelPart(Part):
 
     def set_up_model(self, model_id: str) -> None:
         """Show what is missing for a model, and offer to get it."""
-        dialog = SetupDialog(self._installer, model_id, slicer.util.mainWindow(), self._is_set_up)
-        self._open("set up", dialog).show()
+        self._open("set up", SetupDialog, model_id, self._is_set_up).show()
 
     def close(self) -> None:
         """Close the dialogs, and end what they have under way."""
@@ -78,11 +76,11 @@ class ModelPart(Part):
         self._dialogs.clear()
         self._installer.close()
 
-    def _open(self, name: str, dialog: Any) -> Any:
+    def _open(self, name: str, dialog_class: Callable[..., Any], *arguments: Any) -> Any:
         if name in self._dialogs:
             self._dialogs[name].close()
-        self._dialogs[name] = dialog
-        return dialog
+        self._dialogs[name] = dialog_class(self._installer, *arguments, parent=slicer.util.mainWindow())
+        return self._dialogs[name]
 
     def _is_set_up(self) -> None:
         """Ask again what failed because the model was missing."""
@@ -93,18 +91,9 @@ class ModelPart(Part):
         if session is not None and was_missing:
             session.retry()
 
-    @slot
     def _show_models(self) -> None:
-        dialog = self._open("models", ModelsDialog(self._installer, self.set_up_model, slicer.util.mainWindow()))
+        dialog = self._open("models", ModelsDialog, self.set_up_model)
         dialog.show(self._state.card.id if self._state.card is not None else "")
-
-    @slot
-    def _show_diagnosis(self) -> None:
-        self._open("diagnosis", DiagnosisDialog(self._installer, slicer.util.mainWindow())).show()
-
-    @slot
-    def _show_settings(self) -> None:
-        self._open("settings", SettingsDialog(self._installer, slicer.util.mainWindow())).show()
 
 
 def glance(card: ModelCard, state: str) -> str:
@@ -138,14 +127,14 @@ class ModelsDialog(Dialog):
             parent: the window it belongs to.
         """
         super().__init__("Models", _("Models"), parent)
-        self._installer, self._on_set_up = installer, on_set_up
+        self._installer = installer
         # The models that this version can run come first.
         self._cards = sorted(
             installer.catalogue.values(), key=lambda card: not installer.readiness(card.id).is_possible
         )
         self.license: LicenseDialog | None = None
         self._card_text = ""
-        self._build()
+        self._build(on_set_up)
         installer.observe(self._show_state)
 
     def show(self, model_id: str = "") -> None:
@@ -161,29 +150,24 @@ class ModelsDialog(Dialog):
         self._close_license()
         super().close()
 
-    def _build(self) -> None:
+    def _build(self, on_set_up: Callable[[str], None]) -> None:
         ui = self.ui
         headings = [_("Model"), _("State"), _("Download"), _("Licence"), _("Commercial use")]
-        ui.modelsTable.setColumnCount(len(headings))
-        ui.modelsTable.setHorizontalHeaderLabels(headings)
+        set_up_table(ui.modelsTable, headings, stretch=0)
         ui.modelsTable.setRowCount(len(self._cards))
-        header = ui.modelsTable.horizontalHeader()
-        for column in range(len(headings)):
-            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
-        ui.modelsTable.verticalHeader().hide()
         ui.splitter.setSizes([380, 200])
         problem = self._installer.catalogue_problem
         if problem:
             self._say(_("Your own model cards are left out: {reason}").format(reason=problem))
-        ui.modelsTable.connect("itemSelectionChanged()", self._show_card)
-        ui.setUpButton.connect("clicked()", self._set_up)
-        ui.downloadButton.connect("clicked()", self._download)
-        ui.importButton.connect("clicked()", self._import)
-        ui.removeButton.connect("clicked()", self._remove)
-        ui.removeAllButton.connect("clicked()", self._remove_all)
-        ui.openFolderButton.connect("clicked()", self._open_folder)
-        ui.stopButton.connect("clicked()", self._installer.cancel)
-        ui.closeButton.connect("clicked()", self.dialog.close)
+        self._connect(ui.modelsTable, self._show_card, "itemSelectionChanged()")
+        self._connect(ui.setUpButton, lambda: on_set_up(self._card.id))
+        self._connect(ui.downloadButton, self._download)
+        self._connect(ui.importButton, self._import)
+        self._connect(ui.removeButton, self._remove)
+        self._connect(ui.removeAllButton, lambda: self._ask_and_remove(self._installer.removable()))
+        self._connect(ui.openFolderButton, self._open_folder)
+        self._connect(ui.stopButton, self._installer.cancel)
+        self._connect(ui.closeButton, self.dialog.close)
         self._show_state()
         ui.modelsTable.selectRow(0)
 
@@ -199,7 +183,6 @@ class ModelsDialog(Dialog):
             fill_row(self.ui.modelsTable, row, (card.title, state, size_text(card), card.license.name, commercial))
         self._show_card()
 
-    @slot
     def _show_card(self) -> None:
         """Show the chosen model, and which buttons make sense for it."""
         ui, readiness = self.ui, self._installer.readiness(self._card.id)
@@ -218,11 +201,6 @@ class ModelsDialog(Dialog):
     def _say(self, text: str) -> None:
         self.ui.messageLabel.text = text
 
-    @slot
-    def _set_up(self) -> None:
-        self._on_set_up(self._card.id)
-
-    @slot
     def _download(self) -> None:
         card = self._card
 
@@ -233,7 +211,6 @@ class ModelsDialog(Dialog):
 
         self._with_license(card, download)
 
-    @slot
     def _import(self) -> None:
         card = self._card
         title = _("Folder with the files of {title}").format(title=card.title)
@@ -261,13 +238,8 @@ class ModelsDialog(Dialog):
             self.license.close()
             self.license = None
 
-    @slot
     def _remove(self) -> None:
         self._ask_and_remove([(card, size) for card, size in self._installer.removable() if card.id == self._card.id])
-
-    @slot
-    def _remove_all(self) -> None:
-        self._ask_and_remove(self._installer.removable())
 
     def _ask_and_remove(self, stored: list[tuple[ModelCard, int]]) -> None:
         if not stored:
@@ -283,7 +255,6 @@ class ModelsDialog(Dialog):
             )
             self._installer.remove_checkpoints([card.id for card, _size in stored], callbacks)
 
-    @slot
     def _open_folder(self) -> None:
         folder = self._installer.installation.store.folder
         folder.mkdir(parents=True, exist_ok=True)

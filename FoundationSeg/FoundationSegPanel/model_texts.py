@@ -11,33 +11,21 @@ from FoundationSegLib.progress import ProgressReport, bytes_text
 
 def state_text(readiness: Readiness) -> str:
     """Return the state of a model in a few words: what has to be done first."""
-    if readiness.requirement("adapter"):
-        return _("Not in this version")
-    for need in ("python", "packages", "license", "gate", "room", "weights"):
-        requirement = readiness.requirement(need)  # type: ignore[arg-type]
-        if requirement is not None:
-            return _short(requirement)
-    if readiness.requirement("memory"):
-        return _("Ready, but may need more memory")
-    return _("Ready")
-
-
-def _short(requirement: MissingRequirement) -> str:
-    if requirement.need == "python":
-        return _("Python is too old")
-    if requirement.need == "packages":
-        return _("Python packages are missing")
-    if requirement.need == "license":
-        return _("Licence to accept")
-    if requirement.need == "gate":
-        return _("Needs a Hugging Face login")
-    if requirement.need == "room":
-        return _("Disk is too full")
-    if "damaged" in requirement.items:
-        return _("Damaged, download again")
-    if "partial" in requirement.items:
-        return _("Partly downloaded")
-    return _("To download")
+    texts = {
+        "adapter": _("Not in this version"),
+        "python": _("Python is too old"),
+        "packages": _("Python packages are missing"),
+        "license": _("Licence to accept"),
+        "gate": _("Needs a Hugging Face login"),
+        "room": _("Disk is too full"),
+        "weights": _("To download"),
+        "memory": _("Ready, but may need more memory"),
+    }
+    needs = {requirement.need: requirement for requirement in readiness.missing}
+    need = next((need for need in texts if need in needs), None)
+    if need == "weights" and needs[need].items:
+        return _("Damaged, download again") if "damaged" in needs[need].items else _("Partly downloaded")
+    return texts[need] if need is not None else _("Ready")
 
 
 def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:

@@ -17,7 +17,7 @@ from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segments import export_prompts
 
 from .parameters import PanelState
-from .widgets import Part, Report, fill_table, selected_rows, set_up_table, slot
+from .widgets import Part, Report, fill_table, selected_rows, set_up_table
 
 _FILTER = "prompts.json (*.json)"
 
@@ -30,11 +30,11 @@ class SegmentsPart(Part):
         self._is_showing = False
         for name in ("Segment", *known_names()):
             ui.kindBox.addItem(name)
-        ui.segmentsTable.connect("selectionChanged(QItemSelection,QItemSelection)", self._selected)
-        ui.kindBox.connect("editTextChanged(QString)", self._kind_edited)
-        ui.addButton.connect("clicked()", self._add)
-        ui.nextButton.connect("clicked()", self._add_numbered)
-        ui.lockButton.connect("clicked(bool)", self._lock)
+        self._connect(ui.segmentsTable, self._selected, "selectionChanged(QItemSelection,QItemSelection)")
+        self._connect(ui.kindBox, self._kind_edited, "editTextChanged(QString)")
+        self._connect(ui.addButton, state.add_segment)
+        self._connect(ui.nextButton, lambda: state.add_segment(numbered=True))
+        self._connect(ui.lockButton, self._controller.lock, "clicked(bool)")
 
     def show(self) -> None:
         """Show the segments of the segmentation, and the selected one."""
@@ -73,7 +73,6 @@ class SegmentsPart(Part):
             texts.append(_("locked"))
         self._ui.segmentLabel.setText(" · ".join(texts))
 
-    @slot
     def _selected(self) -> None:
         if self._is_showing or self._parameters is None:
             return
@@ -85,22 +84,9 @@ class SegmentsPart(Part):
         elif selection != [controller.segment_id]:
             controller.on_update("segments")  # one is always worked on, and the table says which
 
-    @slot
     def _kind_edited(self, text: str) -> None:
         if not self._is_showing and self._parameters is not None:
             self._parameters.kind = text
-
-    @slot
-    def _add(self) -> None:
-        self._state.add_segment()
-
-    @slot
-    def _add_numbered(self) -> None:
-        self._state.add_segment(numbered=True)
-
-    @slot
-    def _lock(self, is_locked: bool) -> None:
-        self._controller.lock(is_locked)
 
 
 class PromptsPart(Part):
@@ -112,14 +98,14 @@ class PromptsPart(Part):
         ends = (("both", _("Both ways")), ("up", _("Towards higher numbers")), ("down", _("Towards lower numbers")))
         self._direction = self._choice_box(ui.directionBox, "direction", ends)
         set_up_table(ui.promptsTable, [_("Prompt"), _("Sign"), _("Place")])
-        ui.promptsTable.connect("cellDoubleClicked(int,int)", self._jump)
-        ui.removePromptButton.connect("clicked()", self._remove)
-        ui.flipPromptButton.connect("clicked()", self._flip)
-        ui.askAgainButton.connect("clicked()", self._ask_again)
-        ui.importPromptsButton.connect("clicked()", self._import)
-        ui.exportPromptsButton.connect("clicked()", self._export)
-        ui.propagateButton.connect("clicked()", self._propagate)
-        ui.rangeBox.connect("clicked(bool)", self._range_clicked)
+        self._connect(ui.promptsTable, self._jump, "cellDoubleClicked(int,int)")
+        self._connect(ui.removePromptButton, lambda: self._controller.remove_prompts(self._selected_keys()))
+        self._connect(ui.flipPromptButton, lambda: self._controller.flip_prompts(self._selected_keys()))
+        self._connect(ui.askAgainButton, self._controller.ask_again)
+        self._connect(ui.importPromptsButton, self._import)
+        self._connect(ui.exportPromptsButton, self._export)
+        self._connect(ui.propagateButton, self._propagate)
+        self._connect(ui.rangeBox, self._range_clicked, "clicked(bool)")
 
     def show(self) -> None:
         """Show the prompts of the selected segment."""
@@ -145,7 +131,6 @@ class PromptsPart(Part):
             raise InputError(_("select prompts in the table first"))
         return keys
 
-    @slot
     def _jump(self, row: int, column: int) -> None:
         middle = _middle(self._shown[row][1]) if row < len(self._shown) else ()
         if middle:
@@ -153,38 +138,22 @@ class PromptsPart(Part):
             for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
                 node.JumpSliceByOffsetting(*world[:3])
 
-    @slot
-    def _remove(self) -> None:
-        self._controller.remove_prompts(self._selected_keys())
-
-    @slot
-    def _flip(self) -> None:
-        self._controller.flip_prompts(self._selected_keys())
-
-    @slot
-    def _ask_again(self) -> None:
-        self._controller.ask_again()
-
-    @slot
     def _range_clicked(self, is_limited: bool) -> None:
         if is_limited and not self._parameters.rangeTo:
             self._parameters.rangeTo = self._state.last_slice()
 
-    @slot
     def _propagate(self) -> None:
         self._state.prepare()
         parameters = self._parameters
         limits = (parameters.rangeFrom, parameters.rangeTo + 1) if parameters.rangeLimited else (None, None)
         self._controller.propagate(Propagation(*limits, parameters.direction))
 
-    @slot
     def _import(self) -> None:
         path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Import prompts"), "", _FILTER)
         if path:
             self._state.prepare()
             self._controller.import_prompts(read_prompts(Path(path)))
 
-    @slot
     def _export(self) -> None:
         path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export prompts"), "prompts.json", _FILTER)
         if path:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import qt
 import slicer
@@ -20,7 +20,7 @@ from FoundationSegLib.progress import ProgressReport, bytes_text
 
 from .model_installer import Callbacks, ModelInstaller
 from .model_texts import progress_text, requirement_text, size_text, terms_html
-from .widgets import Dialog, fill_table, show_fraction, slot
+from .widgets import Dialog, fill_table, set_up_table, show_fraction, slot
 
 _PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
 # Bytes that pip downloaded for each into an environment with nothing but PyTorch, with what they need in turn
@@ -36,43 +36,24 @@ _ABOUT_BYTES: Mapping[str, int] = {
 }
 
 
-class TorchLogic(Protocol):
-    """The part of the PyTorch extension's ``PyTorchUtilsLogic`` that is used here."""
-
-    def installTorch(self, askConfirmation: bool = False, **requirements: Any) -> Any:
-        """Install PyTorch and return it; None where that did not happen."""
-        ...
-
-
-def find_torch_logic() -> TorchLogic:
-    """Return the logic of the PyTorch extension's module.
-
-    Raises:
-        PackageError: the extension is not installed.
-    """
-    try:
-        import PyTorchUtils
-    except ImportError as error:
-        hint = "install the extension 'PyTorch' with Slicer's Extensions Manager first, and restart"
-        raise PackageError(hint) from error
-    logic: TorchLogic = PyTorchUtils.PyTorchUtilsLogic()
-    return logic
-
-
-def install_torch(logic: TorchLogic, requirements: Sequence[str]) -> None:
-    """Have the PyTorch extension install PyTorch; the user has agreed before. For the main thread, which it blocks.
+def install_torch(requirements: Sequence[str]) -> None:
+    """Have Slicer's PyTorch extension install PyTorch, after the user has agreed. It blocks the main thread.
 
     Args:
-        logic: the result of :func:`find_torch_logic`.
-        requirements: the model's; that of ``torch`` is passed on.
+        requirements: the model's; those of what the extension installs are passed on.
 
     Raises:
-        PackageError: it was not installed.
+        PackageError: the extension is not there, or PyTorch was not installed.
     """
     texts = {canonical(requirement_name(text)): text for text in requirements}
     ranges = {f"{name}VersionRequirement": texts[name][len(name) :] for name in FROM_EXTENSION if name in texts}
     try:
-        is_installed = logic.installTorch(askConfirmation=False, **ranges) is not None
+        from PyTorchUtils import PyTorchUtilsLogic
+    except ImportError as error:
+        hint = "install the extension 'PyTorch' with Slicer's Extensions Manager first, and restart"
+        raise PackageError(hint) from error
+    try:
+        is_installed = PyTorchUtilsLogic().installTorch(askConfirmation=False, **ranges) is not None
     except (RuntimeError, OSError, ImportError, ValueError, subprocess.SubprocessError) as error:
         raise PackageError("PyTorch could not be installed; Slicer's Python console says why") from error
     if not is_installed:
@@ -89,7 +70,7 @@ class LicenseDialog(Dialog):
         super().__init__("License", _("Licence of {title}").format(title=card.title), parent)
         self.dialog.setWindowModality(qt.Qt.WindowModal)
         self.ui.termsBrowser.setHtml(terms_html(card))
-        self.ui.agreeCheckBox.connect("toggled(bool)", self._agreed)
+        self.ui.agreeCheckBox.connect("toggled(bool)", self.ui.acceptButton.setEnabled)
         self.ui.acceptButton.connect("clicked()", self.dialog.accept)
         self.ui.declineButton.connect("clicked()", self.dialog.reject)
         self.dialog.connect("accepted()", on_accept)
@@ -106,32 +87,12 @@ class LicenseDialog(Dialog):
         self.dialog.blockSignals(True)
         super().close()
 
-    def _agreed(self, agrees: bool) -> None:
-        self.ui.acceptButton.enabled = agrees
-
-
-class SetupView(Protocol):
-    """Shows how a set-up goes on."""
-
-    def show_step(self, text: str) -> None:
-        """Show that a step begins."""
-        ...
-
-    def show_progress(self, report: ProgressReport) -> None:
-        """Show that a step goes on."""
-        ...
-
-    def ask_license(self) -> None:
-        """Ask for the terms to be accepted; :meth:`ModelSetup.accept` or :meth:`ModelSetup.decline` is called then."""
-        ...
-
-    def show_end(self, error: FoundationSegError | None, is_ready: bool = False) -> None:
-        """Show that nothing is under way any more: a step failed or was stopped, nothing is left, or all is done."""
-        ...
-
 
 class ModelSetup:
     """The steps from a chosen model to one that can be used, one after the other; each can fail, be stopped, repeated.
+
+    The view shows each step, its progress and its end. Where it asks for the licence, :meth:`accept` or
+    :meth:`decline` is called then.
 
     Attributes:
         is_working: a step is under way.
@@ -139,7 +100,7 @@ class ModelSetup:
         with_weights: the checkpoint is to be downloaded, too.
     """
 
-    def __init__(self, installer: ModelInstaller, card: ModelCard, view: SetupView) -> None:
+    def __init__(self, installer: ModelInstaller, card: ModelCard, view: "SetupDialog") -> None:
         """Begin nothing yet."""
         self.is_working = self.has_begun = False
         self.with_weights = True
@@ -242,7 +203,7 @@ class ModelSetup:
     @slot
     def _install_torch(self) -> None:
         self._installer.stop_workers()
-        install_torch(find_torch_logic(), self._card.packages)
+        install_torch(self._card.packages)
         self._finish("torch")(None)
 
     def _install_packages(self) -> None:
@@ -290,19 +251,15 @@ class SetupDialog(Dialog):
     """
 
     def __init__(
-        self,
-        installer: ModelInstaller,
-        model_id: str,
-        parent: Any = None,
-        on_ready: Callable[[], None] = lambda: None,
+        self, installer: ModelInstaller, model_id: str, on_ready: Callable[[], None] = lambda: None, parent: Any = None
     ) -> None:
         """Build it; :meth:`show` shows it.
 
         Args:
             installer: the models on this computer.
             model_id: the chosen model.
-            parent: the window it belongs to.
             on_ready: called once the model can be used.
+            parent: the window it belongs to.
         """
         self._installer, self._card, self._on_ready = installer, installer.catalogue[model_id], on_ready
         super().__init__("Setup", _("Set up {title}").format(title=self._card.title), parent)
@@ -326,12 +283,7 @@ class SetupDialog(Dialog):
 
     def _build(self) -> None:
         ui = self.ui
-        ui.neededTable.setColumnCount(3)
-        ui.neededTable.setHorizontalHeaderLabels([_("What"), _("Download"), _("From")])
-        header = ui.neededTable.horizontalHeader()
-        for column in range(3):
-            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
-        ui.neededTable.verticalHeader().hide()
+        set_up_table(ui.neededTable, [_("What"), _("Download"), _("From")], stretch=0)
         ui.introLabel.text = _(
             "Models run on this computer, in a program of their own beside Slicer. No image leaves the computer. "
             "Nothing is installed before you press Install."

@@ -1,5 +1,6 @@
 """The prompt tools: which there are goes by the model, and they draw in every slice view that shows the image."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,16 +50,16 @@ class ToolsPart(Part):
         }
         for kind, button in self._buttons.items():
             button.setIcon(qt.QIcon(icon(f"{kind}.png")))
-            button.connect("clicked(bool)", lambda _is_checked, kind=kind: self._tool_clicked(kind))
-        ui.polarityButton.connect("clicked(bool)", self._polarity_clicked)
-        ui.wordsButton.connect("clicked()", self._words_given)
+            self._connect(button, functools.partial(self._tool_clicked, kind))
+        self._connect(ui.polarityButton, self._polarity_clicked, "clicked(bool)")
+        self._connect(ui.wordsButton, self._words_given)
         self.is_active = False
         self.tool = SliceTool(self._drawn, self.report)
         self._in_use: tuple[Any, ToolKind, tuple[str, ...]] | None = None
         self._words_of = ""
         manager = slicer.app.layoutManager()
         if manager is not None:
-            manager.connect("layoutChanged(int)", self._layout_changed)
+            self._connect(manager, self._layout_changed, "layoutChanged(int)")
 
     def show(self) -> None:
         """Show which tools there are for the model, and use the chosen one."""
@@ -150,23 +151,19 @@ class ToolsPart(Part):
         self._state.prepare()
         self._attempt(lambda: self._controller.add_prompt(prompt))
 
-    @slot
     def _words_given(self) -> None:
         words = self._ui.wordsBox.currentText.split(",")
         self._state.prepare()
         self._attempt(lambda: self._controller.add_words(words))
 
-    @slot
     def _layout_changed(self) -> None:
         if self._parameters is not None:
             self.show()
 
-    @slot
     def _tool_clicked(self, kind: str) -> None:
         self.toggle(kind)
         self.show()
 
-    @slot
     def _polarity_clicked(self) -> None:
         self.toggle_polarity()
         self.show()

@@ -5,7 +5,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 import qt
 import slicer
@@ -31,28 +31,33 @@ class Reporting(Protocol):
         ...
 
 
-Owner = TypeVar("Owner", bound=Reporting)
-Arguments = ParamSpec("Arguments")
+def connect(owner: Reporting, sender: Any, signal: str, function: Callable[..., object]) -> None:
+    """Connect a signal to a function. The owner reports what goes wrong, and nothing is lost.
 
-
-def slot(method: Callable[Concatenate[Owner, Arguments], None]) -> Callable[..., None]:
-    """Make a method that signals may be connected to: its owner reports what goes wrong, and nothing is lost.
-
-    Arguments that a signal has and the method does not take are dropped, as PythonQt does it for plain functions.
+    Arguments that the signal has and the function does not take are dropped, as PythonQt does it for plain functions.
     """
-    count = len(inspect.signature(method).parameters) - 1
+    count = len(inspect.signature(function).parameters)
+    sender.connect(signal, lambda *arguments: _guard(owner, function, arguments[:count]))
+
+
+def slot(method: Callable[..., None]) -> Callable[..., None]:
+    """Make a method that may be called by Qt and VTK: its owner reports what goes wrong, as :func:`connect`."""
 
     @functools.wraps(method)
-    def guarded(self: Owner, *arguments: Any) -> None:
-        try:
-            method(self, *arguments[:count])  # type: ignore[call-arg]
-        except FoundationSegError as error:
-            self.report(error)
-        except Exception as error:  # the GUI's boundary: a defect must not be silent, and must not end the session
-            logging.getLogger("FoundationSeg").exception("a defect of FoundationSeg")
-            self.report(FoundationSegError(f"a defect of FoundationSeg: {type(error).__name__}: {error}"))
+    def guarded(self: Reporting, *arguments: Any) -> None:
+        _guard(self, functools.partial(method, self), arguments)
 
     return guarded
+
+
+def _guard(owner: Reporting, function: Callable[..., object], arguments: Sequence[Any]) -> None:
+    try:
+        function(*arguments)
+    except FoundationSegError as error:
+        owner.report(error)
+    except Exception as error:  # the GUI's boundary: a defect must not be silent, and must not end the session
+        logging.getLogger("FoundationSeg").exception("a defect of FoundationSeg")
+        owner.report(FoundationSegError(f"a defect of FoundationSeg: {type(error).__name__}: {error}"))
 
 
 class ChoiceBox:
@@ -107,6 +112,9 @@ class Part:
         """The parameter node. Parts are shown, and used, only while there is one."""
         return self._state.parameters
 
+    def _connect(self, sender: Any, function: Callable[..., object], signal: str = "clicked()") -> None:
+        connect(self, sender, signal, function)
+
     def _choice_box(self, box: Any, parameter: str, entries: Sequence[tuple[str, str]] = ()) -> ChoiceBox:
         """Make a combo box that sets a parameter."""
         return ChoiceBox(box, lambda value: setattr(self._parameters, parameter, value), entries)
@@ -115,11 +123,15 @@ class Part:
 # Tables and dialogs
 
 
-def set_up_table(table: Any, headings: Sequence[str]) -> None:
-    """Give a table that nobody edits its columns; the last takes the room that is left."""
+def set_up_table(table: Any, headings: Sequence[str], stretch: int | None = None) -> None:
+    """Give a table that nobody edits its columns. One of them takes the room that is left, the last unless named."""
     table.setColumnCount(len(headings))
     table.setHorizontalHeaderLabels(headings)
-    table.horizontalHeader().setStretchLastSection(True)
+    header = table.horizontalHeader()
+    header.setStretchLastSection(stretch is None)
+    for column in range(len(headings)) if stretch is not None else ():
+        mode = qt.QHeaderView.Stretch if column == stretch else qt.QHeaderView.ResizeToContents
+        header.setSectionResizeMode(column, mode)
     table.verticalHeader().setVisible(False)
 
 
@@ -177,6 +189,13 @@ class Dialog:
         layout.addWidget(content)
         self.dialog.resize(content.width, content.height)
         self.ui = slicer.util.childWidgetVariables(content)
+
+    def report(self, error: FoundationSegError) -> None:
+        """Show an error."""
+        slicer.util.errorDisplay(str(error), parent=self.dialog)
+
+    def _connect(self, sender: Any, function: Callable[..., object], signal: str = "clicked()") -> None:
+        connect(self, sender, signal, function)
 
     def raise_dialog(self) -> None:
         """Show the window in front of the others."""

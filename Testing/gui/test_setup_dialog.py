@@ -24,7 +24,7 @@ def show(rig):
 
         rig.card(*replacements)
         rig.ready = []
-        made.append(SetupDialog(rig.open(), "far", None, lambda: rig.ready.append(1)))
+        made.append(SetupDialog(rig.open(), "far", lambda: rig.ready.append(1)))
         made[-1].show()
         rig.desk.process_events()
         return made[-1]

@@ -1,6 +1,5 @@
 """Scripts: the documentation's as they are written there, sessions, classification by rules, and models."""
 
-import contextlib
 import getpass
 import importlib
 import json
@@ -32,13 +31,11 @@ from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.session.segments import SegmentSession, next_segment
 from FoundationSegLib.worker import process_client
 from FoundationSegLib.worker.client import InlineClient
-from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.unit.fakes import fill_store, volume_of
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, content_of, tell_processes
 from Testing.unit.hub.loopback_hub import run_hub
 from Testing.unit.reader_model import ReaderModel, reader_card
 from Testing.unit.session.session_cases import FakeClient, mask_of, ras, small_volume
-from Testing.unit.worker import hub_worker
 
 PAGE = (Path(__file__).resolve().parents[2] / "Resources/Documentation/scripting.md").read_text(encoding="utf-8")
 SCRIPTS = re.findall(r"```python\n(.*?)```", PAGE[PAGE.index("## Sessions") :], re.S)
@@ -200,12 +197,11 @@ def installation(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def downloader(installation, tmp_path, monkeypatch):
+def hub(tmp_path, monkeypatch):
     with run_hub() as hub:
         hub.add(REPOSITORY, FILES)
         tell_processes(monkeypatch, hub, tmp_path / "hf")
-        with contextlib.closing(ProcessClient(command=hub_worker.command(tmp_path / "full"))) as client:
-            yield client
+        yield hub
 
 
 @pytest.mark.parametrize(
@@ -253,12 +249,12 @@ def test_terms_that_were_accepted_are_not_missing(installation):
     assert installation.readiness(card, None).requirement("license") is None
 
 
-def test_a_model_is_downloaded_and_removed_again(downloader, installation):
+def test_a_model_is_downloaded_and_removed_again(hub, installation):
     store, card, reports = installation.store, read_catalogue()["far"], []
     with pytest.raises(CheckpointError, match="licence to accept"):
         api.download("far")
     assert not store.folder.exists(), "nothing was asked for"
-    installation.download("far", accept_license=True, on_progress=reports.append, client=downloader)
+    installation.download("far", accept_license=True, on_progress=reports.append)
     assert content_of(store, card) == FILES
     assert reports[-1].stage == "download"
     assert is_accepted(store, card)
