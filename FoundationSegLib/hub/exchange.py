@@ -283,10 +283,9 @@ def _writer(target: Path, temporary: Path) -> Iterator[Callable[[Path, str], Any
         with tarfile.open(temporary, "x:" if target.name.lower().endswith(".tar") else "x:gz") as archive:
             yield archive.add
     else:
-        temporary.mkdir()
-        yield lambda path, name: _copy_into(temporary / name, path)
 
+        def write(path: Path, name: str) -> None:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, temporary / name)
 
-def _copy_into(target: Path, source: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+        yield write

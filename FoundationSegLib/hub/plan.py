@@ -1,9 +1,8 @@
 """Plans shown before anything is done: what a download would take, and what a removal would free."""
 
 import contextlib
-import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,16 +156,14 @@ def _is_partial(path: Path) -> bool:
 
 
 def _plan(model: str, folders: tuple[Path, ...]) -> RemovalPlan:
-    statuses = list(_file_statuses(folders))
-    shared = sum(status.st_size for status in statuses if status.st_nlink > 1)
-    return RemovalPlan(model, folders, sum(status.st_size for status in statuses) - shared, shared)
-
-
-def _file_statuses(folders: Iterable[Path]) -> Iterator[os.stat_result]:
+    freed = shared = 0
     for path in (path for folder in folders for path in folder.rglob("*")):
         with contextlib.suppress(OSError):
             if path.is_file():
-                yield path.lstat()
+                status = path.lstat()
+                freed += status.st_size if status.st_nlink <= 1 else 0
+                shared += status.st_size if status.st_nlink > 1 else 0
+    return RemovalPlan(model, folders, freed, shared)
 
 
 def remove(store: Store, card: ModelCard, plan: RemovalPlan) -> None:

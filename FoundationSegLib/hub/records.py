@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..codec import from_document
+from ..errors import CheckpointError, DocumentError
 from ..folders import is_safe_name, is_safe_path
 from ..progress import Progress
 
@@ -178,21 +179,15 @@ def flush_to_disk(path: Path) -> None:
 
 def read_record(folder: Path) -> dict[str, FileRecord] | None:
     """Read the files of a checkpoint, by the path that the card gives them; None without a readable record."""
-    entries = read_json(folder / RECORD).get("files")
-    if not isinstance(entries, list):
-        return None
     try:
-        records = [FileRecord(**entry) for entry in entries]
-        return {record.path: record for record in records} if all(map(_is_valid, records)) else None
-    except TypeError:
+        records: tuple[FileRecord, ...] = from_document(
+            tuple[FileRecord, ...], read_json(folder / RECORD).get("files"), RECORD
+        )
+    except DocumentError:
         return None
-
-
-def _is_valid(record: FileRecord) -> bool:
-    """Check the types and the hash: partial files are named by their hash, so it must not be any other text."""
-    is_text = isinstance(record.path, str) and isinstance(record.sha256, str)
-    is_number = type(record.bytes) is int and type(record.changed_ns) is int
-    return is_text and is_number and _SHA256.fullmatch(record.sha256) is not None
+    # Partial files are named by their hash, so it must not be any other text.
+    are_hashes = all(_SHA256.fullmatch(record.sha256) for record in records)
+    return {record.path: record for record in records} if are_hashes else None
 
 
 def read_pins(folder: Path) -> dict[str, str]:

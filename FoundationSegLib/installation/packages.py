@@ -132,10 +132,8 @@ class PackagePlan:
     @property
     def harms(self) -> tuple[PlannedPackage, ...]:
         """The packages that have to stay and would be replaced."""
-        constraints_file = {canonical(name) for name in KEPT}
-        return tuple(
-            package for package in self.packages if package.installed and canonical(package.name) in constraints_file
-        )
+        protected = {canonical(name) for name in KEPT}
+        return tuple(planned for planned in self.packages if planned.installed and canonical(planned.name) in protected)
 
 
 class PackageTool(Protocol):
@@ -156,7 +154,7 @@ def canonical(name: str) -> str:
 def installed_version(name: str) -> str:
     """The installed version of a package; empty where it is not installed."""
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version(name) or ""
     except importlib.metadata.PackageNotFoundError:
         return ""
 

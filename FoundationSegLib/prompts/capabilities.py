@@ -114,12 +114,9 @@ def segments_by_name(
     Raises:
         PromptError: a name is of no class of the model, a text is empty, or a segment comes twice.
     """
-    if card.classes:
-        named = tuple(entry.name for entry in expand_classes(card, classes))
-    else:
-        named = tuple(classes)
     if not card.classes and asks_for_everything(classes):
         raise PromptError(f"{card.title} has no list of classes: name them one by one", "classes")
+    named = [entry.name for entry in expand_classes(card, classes)] if card.classes else classes
     segments = [SegmentPrompts(name, (ClassPrompt(name),)) for name in named]
     segments += [SegmentPrompts(text.strip(), (TextPrompt(text),)) for text in texts]
     names = [segment.name for segment in segments]

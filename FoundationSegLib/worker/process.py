@@ -236,10 +236,14 @@ class Link:
         """
         if self._connection is None:
             self._accept()
-            self._require_alive()
         if self._connection is None:
+            if self.process.poll() is not None:
+                raise LinkLost("the worker has ended", self.log_tail(), has_ended=True, has_started=False)
             return
-        self._trim_log()
+        if os.fstat(self._log.fileno()).st_size > _MAX_LOG:
+            # A library has filled it: it is begun again, for it shares its place with the worker's output.
+            self._log.seek(0)
+            self._log.truncate()
         try:
             while (frame := self._reader.read(self._connection)) is not None:
                 self.heard = time.monotonic()
@@ -295,12 +299,6 @@ class Link:
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_TAIL))
         return self._log.read().decode(errors="replace")
 
-    def _trim_log(self) -> None:
-        """Start the log again where a library has filled it: it shares its place with the worker's output."""
-        if os.fstat(self._log.fileno()).st_size > _MAX_LOG:
-            self._log.seek(0)
-            self._log.truncate()
-
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # nobody more, or one who hung up before
             while True:
@@ -348,7 +346,3 @@ class Link:
                 self._outgoing.popleft()
             else:
                 self._outgoing[0] = part[count:]
-
-    def _require_alive(self) -> None:
-        if self._connection is None and self.process.poll() is not None:
-            raise LinkLost("the worker has ended", self.log_tail(), has_ended=True, has_started=False)

@@ -180,6 +180,8 @@ class ProcessClient:
                 self._check_clocks(self._link)
             except LinkLost as loss:
                 self._recover(loss)
+            except (FoundationSegError, KeyError, TypeError, ValueError):
+                self._recover(LinkLost("the worker sent something that cannot be understood"))
         events = tuple(self._events)
         self._events.clear()
         return events
@@ -221,7 +223,8 @@ class ProcessClient:
         if self._link is not None:
             self._link.send(message("cancel", ticket=work.ticket))
             if work.point is not None and work.point.stage != "load":
-                self._ending = (work.ticket, time.monotonic() + max(within_s, _grace_s(work.task)))
+                grace_s = 0.0 if work.task.is_repeated else work.task.cancel_s
+                self._ending = (work.ticket, time.monotonic() + max(within_s, grace_s))
 
     def _ensure_link(self) -> Link | None:
         """The running worker, started if need be; None if it cannot be, and the request has failed by that."""
@@ -251,12 +254,6 @@ class ProcessClient:
         link.send(request_message(work.request, work.ticket))
 
     def _take(self, frame: Message) -> None:
-        try:
-            self._take_known(frame)
-        except (FoundationSegError, KeyError, TypeError, ValueError) as error:
-            raise LinkLost("the worker sent something that cannot be understood") from error
-
-    def _take_known(self, frame: Message) -> None:
         kind, ticket = frame.header["type"], frame.header.get("ticket")
         if kind in ("answer", "failure") and self._ending is not None and self._ending[0] == ticket:
             self._ending = None
@@ -346,10 +343,6 @@ class ProcessClient:
         if loss.log:
             error.add_note(loss.log)
         self._fail(error)
-
-
-def _grace_s(task: Task) -> float:
-    return 0.0 if task.is_repeated else task.cancel_s
 
 
 def _reason(loss: LinkLost, code: int | None) -> FoundationSegError:

@@ -107,3 +107,11 @@ prompt_sets = st.builds(
     st.lists(segments, min_size=1, max_size=3, unique_by=lambda segment: segment.name).map(tuple),
     st.sampled_from(["ras", "ijk"]),
 )
+
+
+def paths_of(value, path=()):
+    """The way to every value of a document, the document itself first."""
+    yield path
+    if isinstance(value, dict | list):
+        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from paths_of(inner, (*path, step))

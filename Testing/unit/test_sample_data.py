@@ -58,18 +58,6 @@ def test_every_sample_that_is_named_is_one_of_slicers_and_may_be_shown():
         assert name == WHERE_TO_SAY_NEVER or all(SAMPLES[sample].may_be_shown for sample in found), name
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("load `CTChest`, then MRBrainTumor1.", ["CTChest", "MRBrainTumor1"]),
-        ("CTAAbdomenPanoramix or CBCTDentalSurgery", ["CTAAbdomenPanoramix", "CBCTDentalSurgery"]),
-        ("CT and MR, a vtkMRMLNode, MRMLCore, CTK, CTest, MRB, CTKAppLauncher, SlicerCTChestX", []),
-    ],
-)
-def test_names_of_samples_are_recognised(text, found):
-    assert _NAME.findall(text) == found
-
-
 @pytest.mark.parametrize("name", SAMPLES)
 def test_slicer_offers_the_sample(name):
     folder = os.environ.get("SLICER_SOURCE")

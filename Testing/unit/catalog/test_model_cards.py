@@ -20,6 +20,7 @@ from FoundationSegLib.catalog.catalogue import (
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import CardError, UnknownModelError
 from FoundationSegLib.folders import is_safe_name, is_safe_path
+from Testing.unit.strategies import paths_of
 
 CARD = """
 id = "lite-model-2.1"
@@ -180,31 +181,21 @@ WRONG = [
     (["license", "spdx"], "MIT", "license: unknown field 'spdx'"),
     (["id"], "Lite Model", "id: 'Lite Model'"),
     (["id"], "../lite", "id: '../lite'"),
-    (["id"], "lite-", "id: 'lite-'"),
     (["family"], "lite_model", "family: 'lite_model'"),
     (["family"], "os.path", "family: 'os.path'"),
     (["task"], "detect", "task: must be one of segment, classify, not 'detect'"),
     (["task"], ["segment"], "task: must be one of"),
     (["prompts"], [], "prompts: a model to segment with needs one"),
     (["prompts"], ["box", "circle"], "prompts: unknown kinds ['circle']"),
-    (["prompts", 1], 3, "prompts[1]: must be str, not int"),
     (["negative"], ["lasso"], "negative: names kinds that prompts does not"),
     (["ct_channels"], [[0, 80]], "ct_channels: needs the lowest and highest value of red, green and blue"),
-    (["ct_channels"], [[0, 80], [80, 0], [0, 1]], "ct_channels: needs the lowest"),
     (["ct_channels"], [[0, 80], [0], [0, 1]], "ct_channels: needs the lowest"),
     (["ct_channels"], [[0, 80], [0, 80], [0, 80]], "ct_channels: needs the lowest"),
     (["dimensions"], [], "dimensions: must be 2, 3 or both"),
     (["dimensions"], [2, 4], "dimensions: must be 2, 3 or both"),
-    (["dimensions", 0], 2.0, "dimensions[0]: must be int, not float"),
-    (["dimensions", 0], True, "dimensions[0]: must be int, not bool"),
     (["channels"], [4], "channels: must be 1, 3 or both"),
-    (["id"], "con", "id: 'con' needs small letters"),
-    (["id"], "aux.1", "id: 'aux.1' needs small letters"),
     (["id"], "a" * 65, "id: 'aaa"),
-    (["family"], "nul", "family: 'nul'"),
-    (["title"], "Lite\nModel", "title: must be one line without control characters"),
     (["title"], "Lite \x1b[2J", "title: must be one line without control characters"),
-    (["title"], "\ud800", "title: must be one line without control characters"),
     (["notes", 0], "x" * 2001, "notes[0]: is longer than 2000 characters"),
     (["prompts"], ["box", "point", "box"], "prompts: names something twice"),
     (["packages"], ["torch", "torch"], "packages: names something twice"),
@@ -215,9 +206,6 @@ WRONG = [
     (["unverified", 0], "source.files[3].bytes", "unverified[0]: the card has no field 'source.files[3].bytes'"),
     (["unverified", 0], "licence", "unverified[0]: the card has no field 'licence'"),
     (["unverified", 0], "memory_mb.mps", "unverified[0]: the card has no field 'memory_mb.mps'"),
-    (["unverified", 0], "title.x", "unverified[0]: the card has no field 'title.x'"),
-    (["unverified", 0], ".title", "unverified[0]: the card has no field '.title'"),
-    (["unverified", 0], "", "unverified[0]: the card has no field ''"),
     (["replaces"], "other", "replaces: must be the card's own id, 'lite-model-2.1'"),
     (["memory_basis", "cuda"], ..., "memory_basis: must say of every number of memory_mb how it is known"),
     (["memory_basis", "mps"], "measured", "memory_basis: must say of every number"),
@@ -225,53 +213,21 @@ WRONG = [
     (["memory_mb", "cpu"], 0, "memory_mb.cpu: must be above 0"),
     (["memory_mb", "cpu"], 10**7, "memory_mb.cpu: must be above 0 and below 10 TB"),
     (["source", "repository"], "lite-model", "source: repository: 'lite-model' is not owner/name"),
-    (["source", "repository"], "../lite", "source: repository: '../lite' is not owner/name"),
-    (["source", "repository"], "a/b/c", "source: repository: 'a/b/c' is not owner/name"),
-    (["source", "repository"], "a/..", "source: repository: 'a/..' is not owner/name"),
-    (["source", "repository"], "a/b--c", "source: repository: 'a/b--c' is not owner/name"),
-    (["source", "repository"], "a/b.git", "source: repository: 'a/b.git' is not owner/name"),
-    (["source", "repository"], "con/model", "source: repository: 'con/model' is not owner/name"),
-    (["source", "repository"], "a/" + "b" * 95, "is not owner/name"),
     (["source", "revision"], "refs/pr/1", "source: revision: 'refs/pr/1' is no commit, tag or branch"),
-    (["source", "revision"], "..", "source: revision: '..' is no commit, tag or branch"),
-    (["source", "revision"], "a b", "source: revision: 'a b' is no commit, tag or branch"),
     (["source", "files", 2, "repository"], "else", "files[2]: repository: 'else' is not owner/name"),
     (["source", "files", 2, "repository"], ..., "files[2]: revision: goes with a repository of the file's own"),
     (["source", "files", 2, "revision"], ..., "files[2]: revision: goes with a repository of the file's own"),
-    (["source", "files", 2, "revision"], "../x", "files[2]: revision: '../x' is no commit"),
-    (["source", "files", 1, "bytes"], "many", "files[1]: bytes: must be int, not str"),
-    (["source", "files", 1, "bytes"], 10**14, "files[1]: bytes: is larger than anything"),
     (["source", "files", 1, "path"], "other/MODEL.safetensors", "files[1]: path: the name stands twice"),
     (["license", "url"], "javascript:alert(1)", "license: url: must begin with https://"),
-    (["license", "url"], "https://a b", "license: url: must begin with https://"),
     (["license", "version"], "", "license: version: is empty"),
     (["intensity"], "abdomen", "intensity: unknown intensity policy 'abdomen'"),
     (["intensity"], "0,40", "intensity: the window '0,40'"),
     (["memory_mb", "gpu"], 900, "memory_mb: must be of cpu, cuda or mps"),
-    (["memory_mb", "cpu"], "1 GB", "memory_mb.cpu: must be int, not str"),
     (["source", "kind"], "ftp", "source: kind: must be one of hub, pypi-wheel, not 'ftp'"),
-    (["source", "repository"], ..., "source: repository is missing"),
-    (["source", "repository"], "", "source: repository: is empty"),
-    (["source", "revision"], "", "source: revision: is empty"),
-    (["source", "revision"], 1, "source: revision: must be str, not int"),
     (["source", "download_bytes"], 0, "source: download_bytes must be above 0"),
-    (["source", "download_bytes"], "5 MB", "source: download_bytes: must be int, not str"),
     (["source", "files"], [], "source: files: is empty"),
-    (["source", "files"], {}, "source: files: must be a list"),
-    (["source", "files", 1], "config.json", "files[1]: must be a table"),
-    (["source", "files", 1, "path"], ..., "files[1]: path is missing"),
-    (["source", "files", 1, "path"], "", "files[1]: path: is empty"),
-    (["source", "files", 1, "path"], "weights/model.safetensors", "files[1]: path: the name stands twice"),
-    (["source", "files", 1, "bytes"], ..., "files[1]: bytes is missing"),
     (["source", "files", 1, "bytes"], 0, "files[1]: bytes: must be above 0"),
-    (["source", "files", 1, "bytes"], -5, "files[1]: bytes: must be above 0"),
-    (["source", "files", 1, "bytes"], True, "files[1]: bytes: must be int, not bool"),
     (["source", "files", 0, "sha256"], "79d8", "files[0]: sha256: must be 64 hexadecimal digits"),
-    (["source", "files", 0, "sha256"], "G" * 64, "files[0]: sha256: must be 64 hexadecimal digits"),
-    (["license", "name"], ..., "license: name is missing"),
-    (["license", "commercial_use"], ..., "license: commercial_use is missing"),
-    (["license", "commercial_use"], True, "license: commercial_use: must be one of yes, no, unclear, not True"),
-    (["license", "must_accept"], "yes", "license: must_accept: must be bool, not str"),
 ]
 
 
@@ -302,11 +258,7 @@ def test_a_wheel_has_the_name_of_a_project_and_files_of_its_own():
     assert parse_card(document, NAME).source.repository == "lite-model"
 
 
-OUTSIDE = ["/etc/passwd", "../x", "a/../../x", "a//b", "./x", "a/", "..", "a\\b", "C:/x", "C:x", "//host/x", "x\0y"]
-ODD_NAMES = ["con", "a/NUL.txt", "x.", "x ", "a\n", "a*", "é", "a/" * 95 + "b"]
-
-
-@pytest.mark.parametrize("path", OUTSIDE + ODD_NAMES)
+@pytest.mark.parametrize("path", ["/etc/passwd", "a/../../x", "a\\b", "C:/x", "x\0y", "con", "x."])
 def test_a_file_cannot_leave_its_folder(path):
     with pytest.raises(CardError, match=r"files\[0\]: path: (.* leaves its folder|must be one line)"):
         parse_card(changed(["source", "files", 0, "path"], path), NAME)
@@ -357,30 +309,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     assert tmp_path.name not in str(caught.value)
 
 
-CARDS = {path.stem: path.read_bytes() for path in sorted(card_folder().glob("*.toml"))}
-DOCUMENTS = [tomllib.loads(content.decode("utf-8")) for content in CARDS.values()]
+DOCUMENTS = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(card_folder().glob("*.toml"))]
 GARBAGE = [
-    *(
-        None,
-        True,
-        False,
-        0,
-        1,
-        -1,
-        2,
-        3,
-        1.5,
-        -0.0,
-        1e308,
-        math.nan,
-        math.inf,
-        10**400,
-        -(2**63),
-        b"x",
-        (),
-        {1},
-        object(),
-    ),
+    *(None, True, False, 0, 1, -1, 2, 3, 1.5, -0.0, 1e308, math.nan, math.inf, 10**400, -(2**63), b"x", (), {1}),
     *(
         "",
         " ",
@@ -408,14 +339,6 @@ garbage = st.sampled_from(GARBAGE) | st.recursive(
     max_leaves=6,
 )
 FIELDS = ["id", "path", "bytes", "extra", "sha256", "revision", "repository", "replaces", "unverified", "memory_mb"]
-
-
-def paths_of(value, path=()):
-    """The way to every value of a document, the document itself first."""
-    yield path
-    if isinstance(value, dict | list):
-        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from paths_of(inner, (*path, step))
 
 
 @st.composite
@@ -475,24 +398,3 @@ def test_what_is_no_card_at_all_is_refused(value):
     with pytest.raises(CardError) as caught:
         parse_card(value, "x.toml")
     assert_refused_clearly(caught.value, "x.toml")
-
-
-@given(st.data())
-def test_a_changed_file_is_refused_or_valid(tmp_path_factory, data):
-    name = data.draw(st.sampled_from(list(CARDS)))
-    content = bytearray(CARDS[name])
-    for _ in range(data.draw(st.integers(1, 4))):
-        start = data.draw(st.integers(0, len(content)))
-        end = min(len(content), start + data.draw(st.integers(0, 40)))
-        content[start:end] = data.draw(
-            st.binary(max_size=6) | st.sampled_from([b"[[", b"]", b'"', b"\n", b"= 1", b"\\u"])
-        )
-    path = tmp_path_factory.getbasetemp() / f"{name}.toml"
-    path.write_bytes(content)
-    try:
-        card = read_card(path)
-    except CardError as error:
-        assert_refused_clearly(error, path.name)
-        assert str(path.parent) not in str(error)
-    else:
-        assert_sound(card)

@@ -24,7 +24,7 @@ from FoundationSegLib.prompts.kinds import (
     TextPrompt,
 )
 from FoundationSegLib.prompts.prompts_file import parse_prompts, prompts_to_document, read_prompts, write_prompts
-from Testing.unit.strategies import prompt_sets, segments
+from Testing.unit.strategies import paths_of, prompt_sets, segments
 
 POSITION = [1.0, 2.0, 3.0]
 OBLIQUE = {"origin": [1, 2, 3], "normal": [0, 0, 2], "up": [0, 1, 0.5]}
@@ -117,26 +117,18 @@ def test_every_kind_may_be_negative(kind):
 # What is wrong with the document itself: (document, place, words of the message).
 WRONG_DOCUMENTS = [
     ([], "", "must be an object, not a list"),
-    (None, "", "must be an object, not null"),
-    ("prompts", "", "must be an object, not text"),
     ({"segments": []}, "version", "missing"),
     (document_of(VALID["text"], version=2), "version", "must be 1, not 2"),
-    (document_of(VALID["text"], version=True), "version", "not true or false"),
     (document_of(VALID["text"], version="1"), "version", "not '1'"),
-    (document_of(VALID["text"], version=10**5000), "version", "not a number"),
     ({"version": 1}, "segments", "missing"),
     ({"version": 1, "segments": []}, "segments", "is empty"),
     ({"version": 1, "segments": {}}, "segments", "must be a list, not an object"),
-    ({"version": 1, "segments": "Liver"}, "segments", "must be a list, not text"),
     (document_of(VALID["text"], space="lps"), "space", "must be 'ras' or 'ijk', not 'lps'"),
-    (document_of(VALID["text"], space=None), "space", "not null"),
     (document_of(VALID["text"], model="medsam"), "model", "unknown field; known here: version, segments, space"),
     ({"version": 1, "segments": [7]}, "segments[0]", "must be an object, not a number"),
     ({"version": 1, "segments": [{"prompts": []}]}, "segments[0].name", "missing"),
     ({"version": 1, "segments": [{"name": "Liver"}]}, "segments[0].prompts", "missing"),
     ({"version": 1, "segments": [{"name": "", "prompts": [VALID["text"]]}]}, "segments[0].name", "is empty"),
-    ({"version": 1, "segments": [{"name": " \n", "prompts": [VALID["text"]]}]}, "segments[0].name", "is empty"),
-    ({"version": 1, "segments": [{"name": 3, "prompts": [VALID["text"]]}]}, "segments[0].name", "must be text"),
     (document_of(), "segments[2].prompts", "is empty"),
     (document_of(None), "segments[2].prompts[0]", "must be an object, not null"),
 ]
@@ -158,71 +150,31 @@ def test_duplicate_names_are_an_error_at_the_later_segment():
     assert caught.value.location == "segments[2].name"
 
 
-def test_an_unknown_field_of_a_segment_is_an_error():
-    document = document_of(VALID["text"])
-    document["segments"][1]["colour"] = "red"
-    with pytest.raises(PromptError, match="unknown field; known here: name, prompts") as caught:
-        parse_prompts(document)
-    assert caught.value.location == "segments[1].colour"
-
-
 # What is wrong with one prompt: (kind, fields that replace its own, place inside the prompt, words of the message).
 # ... as a value takes the field away.
 WRONG_PROMPTS = [
     ("point", {"type": "circle"}, ".type", "'circle' is unknown; must be one of point, box, scribble, lasso"),
     ("point", {"type": ...}, ".type", "missing; must be one of"),
-    ("point", {"type": ["point"]}, ".type", "a list is unknown"),
     ("point", {"position": ...}, ".position", "missing"),
     ("point", {"position": []}, ".position", "is empty"),
-    ("point", {"position": [1, 2]}, ".position", "needs at least 3"),
-    ("point", {"position": [1, 2, 3, 4]}, ".position", "needs three numbers, not 4"),
     ("point", {"position": {"x": 1}}, ".position", "must be a list, not an object"),
-    ("point", {"position": "1,2,3"}, ".position", "must be a list, not text"),
     ("point", {"position": [1, 2, "3"]}, ".position[2]", "must be a number, not text"),
-    ("point", {"position": [1, True, 3]}, ".position[1]", "must be a number, not true or false"),
-    ("point", {"position": [None, 2, 3]}, ".position[0]", "must be a number, not null"),
     ("point", {"position": [math.nan, 2, 3]}, ".position[0]", "must be a finite number"),
-    ("point", {"position": [1, -math.inf, 3]}, ".position[1]", "must be a finite number"),
     ("point", {"position": [1, 2, 10**400]}, ".position[2]", "must be a finite number"),
     ("point", {"corners": [POSITION, POSITION]}, ".corners", "unknown field; known here: type, position"),
-    ("point", {"radius_mm": 2}, ".radius_mm", "unknown field"),
     ("point", {"polarity": "Negative"}, ".polarity", "must be 'positive' or 'negative', not 'Negative'"),
-    ("point", {"polarity": None}, ".polarity", "not null"),
-    ("point", {"polarity": ["negative"]}, ".polarity", "not a list"),
-    ("point", {"polarity": "negative" * 50}, ".polarity", "not text"),
-    ("box", {"corners": ...}, ".corners", "missing"),
-    ("box", {"corners": [POSITION]}, ".corners", "needs two corners, not 1"),
     ("box", {"corners": [POSITION] * 3}, ".corners", "needs two corners, not 3"),
-    ("box", {"corners": [POSITION, [1, 2]]}, ".corners[1]", "needs at least 3"),
-    ("box", {"corners": [POSITION, [1, 2, math.inf]]}, ".corners[1][2]", "must be a finite number"),
-    ("box", {"corners": [1, 2, 3, 4, 5, 6]}, ".corners[0]", "must be a list, not a number"),
     ("scribble", {"points": []}, ".points", "is empty"),
-    ("scribble", {"points": [POSITION, []]}, ".points[1]", "is empty"),
     ("scribble", {"radius_mm": 0}, ".radius_mm", "must be above 0"),
-    ("scribble", {"radius_mm": -2.5}, ".radius_mm", "must be above 0"),
-    ("scribble", {"radius_mm": math.nan}, ".radius_mm", "must be a finite number"),
-    ("scribble", {"radius_mm": False}, ".radius_mm", "must be a number"),
     ("scribble", {"radius_mm": None}, ".radius_mm", "must be a number, not null"),
     ("lasso", {"points": [POSITION, [0, 0, 0]]}, ".points", "at least three points"),
-    ("lasso", {"points": [POSITION, [0, 0, 0], "..."]}, ".points[2]", "must be a list, not text"),
     ("mask", {"file": ...}, ".file", "missing"),
-    ("mask", {"segment": ...}, ".segment", "missing"),
-    ("mask", {"segment": 1}, ".segment", "must be text, not a number"),
-    ("mask", {"plane": "k"}, ".plane", "unknown field"),
     ("text", {"text": ""}, ".text", "is empty"),
-    ("text", {"text": ["liver"]}, ".text", "must be text, not a list"),
-    ("text", {"name": "liver"}, ".name", "unknown field"),
-    ("class", {"name": None}, ".name", "must be text, not null"),
     ("box", {"plane": "K"}, ".plane", "must be 'i', 'j', 'k' or an object, not 'K'"),
-    ("box", {"plane": ""}, ".plane", "must be 'i', 'j', 'k' or an object"),
-    ("box", {"plane": 2}, ".plane", "must be an object, not a number"),
     ("point", {"plane": {"origin": [0, 0, 0], "normal": [0, 0, 1]}}, ".plane.up", "missing"),
-    ("point", {"plane": OBLIQUE | {"offset": 3}}, ".plane.offset", "unknown field"),
-    ("point", {"plane": OBLIQUE | {"origin": [0, 0]}}, ".plane.origin", "needs at least 3"),
     ("point", {"plane": OBLIQUE | {"origin": [0, 0, math.nan]}}, ".plane.origin[2]", "must be a finite number"),
     ("point", {"plane": OBLIQUE | {"normal": [0, 0, 0]}}, ".plane.normal", "must not be zero"),
     ("point", {"plane": OBLIQUE | {"up": [0, 0, 0]}}, ".plane.up", "must not be zero or along the normal"),
-    ("point", {"plane": OBLIQUE | {"up": [0, 0, -7]}}, ".plane.up", "must not be zero or along the normal"),
 ]
 
 
@@ -304,11 +256,6 @@ def test_numbers_without_end_are_named_as_such(write, number):
     assert "segments[0].prompts[0].corners[1][1]: must be a finite number" in complaint(write(text))
 
 
-def test_a_very_long_object_takes_no_time(write):
-    text = "{" + ",".join(f'"{n}": 0' for n in range(100_000)) + "}"
-    assert "unknown field" in complaint(write(text))
-
-
 PROMPTS = PromptSet((SegmentPrompts("Leber 肝臓", (PointPrompt((0.1, 1e-300, -0.0)),)),))
 
 
@@ -349,14 +296,6 @@ garbage = st.sampled_from(GARBAGE) | st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["type", "x", "points"]), inner),
     max_leaves=6,
 )
-
-
-def paths_of(value, path=()):
-    """The way to every value of a document, the document itself first."""
-    yield path
-    if isinstance(value, dict | list):
-        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from paths_of(inner, (*path, step))
 
 
 def value_at(document, path):
@@ -417,13 +356,6 @@ def test_one_mutation_anywhere_is_accepted_or_named(mutated):
         assert parse_prompts(prompts_to_document(prompts)) == prompts
 
 
-@given(garbage)
-def test_garbage_is_never_accepted_as_a_document(document):
-    with pytest.raises(PromptError) as caught:
-        parse_prompts(document)
-    assert bool(caught.value.location) == isinstance(document, dict)
-
-
 def nested(depth):
     value = []
     for _ in range(depth):
@@ -435,14 +367,8 @@ def nested(depth):
 @pytest.mark.parametrize(
     "place",
     [
-        "version",
-        "space",
-        "segments[0].name",
-        "segments[0].prompts[0].type",
-        "segments[0].prompts[0].position",
-        "segments[0].prompts[0].position[1]",
-        "segments[0].prompts[0].polarity",
-        "segments[0].prompts[0].plane",
+        *("version", "space", "segments[0].name", "segments[0].prompts[0].type"),
+        *("segments[0].prompts[0].position[1]", "segments[0].prompts[0].plane"),
     ],
 )
 def test_values_that_python_itself_cannot_print_are_named(place, value):

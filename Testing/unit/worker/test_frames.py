@@ -1,4 +1,3 @@
-import socket
 import struct
 
 import pytest
@@ -105,16 +104,3 @@ def test_noise_is_refused_or_waited_out(noise, place, value):
 def test_numbers_that_json_does_not_know_are_not_sent():
     with pytest.raises(ValueError, match="JSON"):
         encode_frame(Message({"score": float("nan")}))
-
-
-def test_frames_cross_a_real_connection():
-    near, far = socket.socketpair()
-    with near, far:
-        near.sendall(sent(Message({"type": "hello"}, (b"x" * 4, b"x" * 6))))
-        frame = FrameReader(1000).read(far)
-        assert (frame.header, bytes(frame.payload)) == ({"type": "hello"}, b"x" * 10)
-        far.setblocking(False)
-        assert FrameReader(1000).read(far) is None
-        near.close()
-        with pytest.raises(EOFError):
-            FrameReader(1000).read(far)

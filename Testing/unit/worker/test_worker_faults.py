@@ -73,12 +73,6 @@ def test_a_download_that_is_deaf_to_cancel_is_ended_with_its_worker(make_client)
     assert ask(client, DownloadRequest(5, "answer")) is None
 
 
-def test_a_download_that_kills_every_worker_is_given_up(client):
-    with pytest.raises(InferenceError, match=r"5 times before its first step \(the worker has ended with code 3\)"):
-        ask(client, DownloadRequest(5, "die=3"))
-    assert ask(client, DownloadRequest(6, "answer")) is None
-
-
 def test_a_worker_that_dies_while_idle_is_replaced(client, volume):
     client.send_volume(volume)
     pid = ask(client, scripted(volume)).counts["pid"]
