@@ -172,7 +172,7 @@ def remove(store: Store, card: ModelCard, plan: RemovalPlan) -> None:
     Raises:
         CheckpointError: another program is downloading the model right now, or a folder cannot be removed.
     """
-    with store.lock(card), store_errors(card):
+    with store.lock(card), store_errors(card, "removed"):
         for folder in plan.folders:
             require_inside(store.folder, folder)
             with contextlib.suppress(FileNotFoundError):

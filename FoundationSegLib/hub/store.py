@@ -264,13 +264,13 @@ class Store:
 
 
 @contextlib.contextmanager
-def store_errors(card: ModelCard) -> Iterator[None]:
-    """Turn an error of the disk into one that names a remedy."""
+def store_errors(card: ModelCard, action: str = "stored") -> Iterator[None]:
+    """Turn an error of the disk into one that says what could not be done, and a remedy."""
     try:
         yield
     except OSError as error:
         reason = f"{write_failure(error)} ({STORE_VARIABLE} names the folder)"
-        raise CheckpointError(f"the checkpoint of {card.id} cannot be stored: {reason}") from error
+        raise CheckpointError(f"the checkpoint of {card.id} cannot be {action}: {reason}") from error
 
 
 def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> None:

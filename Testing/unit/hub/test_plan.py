@@ -1,5 +1,7 @@
 """Plans: what a download would take and on what terms, what a removal would free; and the removal itself."""
 
+from dataclasses import replace
+
 import pytest
 
 from FoundationSegLib.errors import Cancelled, CheckpointError
@@ -45,6 +47,15 @@ def test_a_removal_says_what_it_frees_and_leaves_other_models(tmp_path):
     assert plan_removal(store, CARD).folders == ()
     remove(store, other, plan_removal(store, other))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_cannot_be_removed_is_not_called_stored(tmp_path):
+    store = fill_store(tmp_path)
+    plan = plan_removal(store, CARD)
+    file = plan.folders[0] / "file"
+    file.touch()
+    with pytest.raises(CheckpointError, match="fake cannot be removed: Not a directory"):
+        remove(store, CARD, replace(plan, folders=(file,)))
 
 
 def test_half_downloads_go_alone(hub, commit, store):
