@@ -31,9 +31,8 @@ from .worker.client import Client, deliver
 from .worker.poller import Poller
 from .worker.protocol import Event, Progressed, Request
 
-# The part of a panel to update. "choices": the parameter node has to be read again. "nodes": image or segmentation is
-# another. "segments": segments or their prompts have changed. "busy": a request began, went on or ended. "outcome":
-# something was done, waits to be confirmed, or failed.
+# The part of a panel to update. "choices": read the parameter node again. "nodes": image or segmentation is another.
+# "busy": a request began, went on or ended. "outcome": something was done, waits to be confirmed, or failed.
 Update = Literal["choices", "nodes", "segments", "busy", "outcome"]
 
 
@@ -61,12 +60,7 @@ class UserOptions:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSummary:
-    """A segment as a panel shows it.
-
-    Attributes:
-        prompts: the prompts by their keys.
-        model: the title of the model that it came from last; empty where it came from none.
-    """
+    """A segment as a panel shows it: its prompts by their keys, and the title of its last model, empty for none."""
 
     voxels: int
     volume_ml: float
@@ -92,7 +86,7 @@ class SegmentationController:
         outcome: the last thing that happened.
         error: a failure that is no outcome, such as a markup that cannot be where it was put.
         report: the progress of the request that is under way; None while none is.
-        answer_s: seconds of the last answer, from the question to the written segment.
+        answer_s: seconds from the last question to the written segment.
     """
 
     client: Client
@@ -177,8 +171,7 @@ class SegmentationController:
         """Return the session on the nodes, opened if need be, with the user's choices as they are now.
 
         Raises:
-            InputError, GeometryError: there is no image, one that cannot be segmented, or the segmentation does not
-                fit it.
+            InputError, GeometryError: there is no usable image, or the segmentation does not fit it.
             ForeignSegmentationError: the segmentation belongs to another image (:meth:`allow_foreign`).
         """
         session, store = self.session, self._store
@@ -332,8 +325,7 @@ class SegmentationController:
     def add_prompt(self, prompt: Prompt) -> None:
         """Give the selected segment a prompt; a new one where none is selected or each object is to have its own.
 
-        Raises:
-            FoundationSegError: it makes no sense; nothing has happened then.
+        Raises a FoundationSegError where it makes no sense; nothing has happened then.
         """
         session, options = self.open(), self.options
         if options.choice is None:

@@ -72,6 +72,8 @@ class PyTorchUtilsLogic:
         site = Path(__file__).resolve().parents[1]
         if (site / "no network").exists():
             raise RuntimeError("no network")
+        if (site / "defect").exists():
+            raise ZeroDivisionError("nobody thought of it")
         record = site / "torch-99.1.dist-info"
         record.mkdir()
         (record / "METADATA").write_text("Metadata-Version: 2.1\\nName: torch\\nVersion: 99.1\\n")
