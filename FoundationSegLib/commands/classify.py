@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from ..catalog.catalogue import find_card, read_catalogue, require_adapter
+from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
 from ..catalog.model_cards import ModelCard
 from ..errors import FoundationSegError, GeometryError, InputError
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Classify, then write; of one image nothing is written unless everything went well."""
-    card = find_card(read_catalogue(), options.model)
+    card = find_card(options.catalogue(), options.model)
     request = _check(options, card)
     settings = WorkerSettings(options.device, default_store_folder(), encode_ahead=False)
     with contextlib.closing(options.connect(settings)) as client:

@@ -4,11 +4,13 @@ import argparse
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn
 
 from .. import __version__
+from ..catalog.catalogue import read_catalogue
+from ..catalog.model_cards import ModelCard
 from ..errors import (
     Cancelled,
     CheckpointError,
@@ -20,6 +22,7 @@ from ..errors import (
     PromptError,
     UnknownModelError,
 )
+from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
@@ -64,18 +67,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None, connect: Callable[[WorkerSettings], Client] = ProcessClient) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    connect: Callable[[WorkerSettings], Client] = ProcessClient,
+    catalogue: Callable[[], Mapping[str, ModelCard]] = read_catalogue,
+    pip: Callable[[], PipTool] = PipTool,
+) -> int:
     """Run a command.
 
     Args:
         arguments: those of the command line.
         connect: makes the client that does the work; by default a worker process of its own.
+        catalogue: reads the cards of the models.
+        pip: makes the installer of packages.
 
     Returns:
         The exit code: 0 success, 1 failed, 2 bad usage or bad input, 3 model missing, not accepted or damaged, 130
         interrupted.
     """
-    options = argparse.Namespace(debug=False, connect=connect)
+    options = argparse.Namespace(debug=False, connect=connect, catalogue=catalogue, pip=pip)
     try:
         build_parser().parse_args(arguments, options)
         if not options.debug:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from ..catalog.catalogue import find_card, read_catalogue
+from ..catalog.catalogue import find_card
 from ..catalog.model_cards import ModelCard
 from ..errors import Cancelled, CheckpointError, PackageMissingError
 from ..hub.fetch import needs_download, require_fetchable
@@ -16,7 +16,6 @@ from ..hub.plan import DownloadPlan, plan_download
 from ..hub.store import Store, default_store_folder
 from ..installation.packages import (
     PackagePlan,
-    PipTool,
     PlannedPackage,
     install_packages,
     installed_version,
@@ -106,10 +105,10 @@ def _announce(card: ModelCard) -> None:
 
 def run_plan(options: argparse.Namespace) -> None:
     """Show what a download would take, and on what terms."""
-    card = find_card(read_catalogue(), options.model)
+    card = find_card(options.catalogue(), options.model)
     plan = plan_download(Store(default_store_folder()), card, Progress())
     with ProgressLine() as line:
-        packages = plan_packages(card.packages, PipTool(), Progress(line.show)) if options.packages else None
+        packages = plan_packages(card.packages, options.pip(), Progress(line.show)) if options.packages else None
     if options.json:
         print(json.dumps(asdict(plan) | _package_document(card, packages), indent=1))
     else:
@@ -179,16 +178,16 @@ def _amount_text(card: ModelCard, plan: DownloadPlan) -> str:
 
 def run_download(options: argparse.Namespace) -> None:
     """Download a model's checkpoint in a worker, and its packages if asked to."""
-    card, store = find_card(read_catalogue(), options.model), Store(default_store_folder())
+    card, store = find_card(options.catalogue(), options.model), Store(default_store_folder())
     require_fetchable(card, accept_license=options.accept_license, store=store)
     with ProgressLine() as line:
         if options.with_packages:
             progress = Progress(line.show)
-            plan = plan_packages(card.packages, PipTool(), progress)
+            plan = plan_packages(card.packages, options.pip(), progress)
             line.clear()
             for package in plan.packages:
                 say(f"Installing {_package_text(package)}")
-            install_packages(plan, PipTool(), progress)
+            install_packages(plan, options.pip(), progress)
         if store.status(card) != "ready":
             _require_network(card)
             _announce(card)

@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.catalogue import find_card, read_catalogue, require_adapter
+from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.class_lists import listed
 from ..catalog.model_cards import ModelCard
 from ..errors import Cancelled, FoundationSegError, InputError, PackageError
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> list[tuple[ModelCard, FoundationSegError | None]]:
     """Find what is wrong without the image before it is read; return each model, with why it cannot be evaluated."""
-    catalogue = read_catalogue()
+    catalogue = options.catalogue()
     cards = [find_card(catalogue, model_id) for model_id in dict.fromkeys(options.model)]
     check_policy(options.intensity)
     require_targets({"report": options.report}, {"the image": options.image, "the label map": options.label})

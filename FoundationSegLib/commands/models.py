@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..api import describe
-from ..catalog.catalogue import find_card, has_adapter, read_catalogue
+from ..catalog.catalogue import find_card, has_adapter
 from ..catalog.class_lists import classes_of
 from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError, InputError
@@ -71,13 +71,13 @@ def _store() -> Store:
     return Store(default_store_folder())
 
 
-def _cards(model: str | None) -> list[ModelCard]:
-    catalogue = read_catalogue()
+def _cards(options: argparse.Namespace, model: str | None = None) -> list[ModelCard]:
+    catalogue = options.catalogue()
     return [find_card(catalogue, model)] if model else list(catalogue.values())
 
 
 def _list(options: argparse.Namespace) -> None:
-    store, cards = _store(), _cards(None)
+    store, cards = _store(), _cards(options)
     if options.json:
         print(json.dumps([describe(card, store) for card in cards], indent=1))
     else:
@@ -122,7 +122,7 @@ def _line(row: tuple[str, ...], widths: Sequence[int]) -> str:
 
 
 def _show(options: argparse.Namespace) -> None:
-    card, store = find_card(read_catalogue(), options.model), _store()
+    card, store = find_card(options.catalogue(), options.model), _store()
     if options.json:
         # `license` stays the short name of the list; `terms` has all that is said of it.
         card_fields = asdict(card)
@@ -202,7 +202,7 @@ def _paragraph(label: str, text: str) -> str:
 
 def _verify(options: argparse.Namespace) -> None:
     store = _store()
-    cards = [card for card in _cards(options.model) if options.model or store.status(card) != "absent"]
+    cards = [card for card in _cards(options, options.model) if options.model or store.status(card) != "absent"]
     results = [{"id": card.id, "problem": _problem(store, card), "status": store.status(card)} for card in cards]
     if options.json:
         print(json.dumps(results, indent=1))
@@ -230,7 +230,7 @@ def _remove(options: argparse.Namespace) -> None:
             "name a model, or --partial for the half downloads of all (see 'foundationseg models remove --help')"
         )
     store, make_plan = _store(), plan_partial_removal if options.partial else plan_removal
-    plans = [(card, make_plan(store, card)) for card in _cards(options.model)]
+    plans = [(card, make_plan(store, card)) for card in _cards(options, options.model)]
     plans = [(card, plan) for card, plan in plans if plan.folders]
     for card, plan in plans if options.yes else ():
         remove(store, card, plan)
@@ -258,14 +258,14 @@ def _removal_document(plan: RemovalPlan, *, done: bool) -> dict[str, Any]:
 
 
 def _import(options: argparse.Namespace) -> None:
-    card = find_card(read_catalogue(), options.model)
+    card = find_card(options.catalogue(), options.model)
     with ProgressLine() as line:
         import_checkpoint(_store(), card, options.path, Progress(line.show), accept_license=options.accept_license)
     say(f"{card.title} is ready")
 
 
 def _export(options: argparse.Namespace) -> None:
-    card = find_card(read_catalogue(), options.model)
+    card = find_card(options.catalogue(), options.model)
     with ProgressLine() as line:
         export_checkpoint(_store(), card, options.path, Progress(line.show))
     say(f"{card.title} was written to {options.path.name}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from ..catalog.catalogue import find_card, read_catalogue, require_adapter
+from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.model_cards import ModelCard
 from ..engine.propagation import choose_hand_over
 from ..engine.propagation_planning import is_stuck, plan_tracks
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     """Segment, then write; nothing is written unless everything went well."""
     begin = time.perf_counter()
     earlier = _complete(options)
-    card = find_card(read_catalogue(), options.model)
+    card = find_card(options.catalogue(), options.model)
     prompts = _check(options, card, earlier)
     budget = MemoryBudget(limit=options.memory_limit)
     box_rule = earlier.options.box_rule if earlier is not None else WorkerSettings().box_rule

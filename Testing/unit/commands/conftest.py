@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.catalog import catalogue as cards
+from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.engine import engine
+from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import STORE_VARIABLE, Store
+from FoundationSegLib.installation.packages import PipTool
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.fakes import CARD_TOML, FakeModel, fill_store
 
@@ -48,12 +49,14 @@ class Desk:
     """A folder with an image and prompts; :meth:`segment` runs the command on them.
 
     ``connect`` makes the client of a run, in line, where the fake model is: the worker has tests of its own.
-    ``devices`` are those that a model was loaded for; ``out``, ``err`` and ``code`` come from the last run.
+    ``devices`` are those that were asked for, ``cards`` is the folder of the models' cards; ``out``, ``err`` and
+    ``code`` come from the last run.
     """
 
     folder: Path
     capture: Any
     connect: Any = None
+    pip: Any = None
     model: FakeModel = field(default_factory=FakeModel)
     devices: list[str] = field(default_factory=list)
     out: str = ""
@@ -64,6 +67,17 @@ class Desk:
         self.image = self.write_image("ct.nrrd", ct_array())
         self.prompts = self.write_prompts(self.document())
         self.output = self.folder / "result.seg.nrrd"
+
+    @property
+    def cards(self) -> Path:
+        return self.folder.parent / "cards"
+
+    def catalogue(self) -> Any:
+        return read_catalogue(self.cards)
+
+    def load(self, card: Any, *_: Any) -> Any:
+        """The model that answers instead of the card's."""
+        return self.model
 
     def write_image(self, name: str, array: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0, 2.0)) -> Path:
         image = sitk.GetImageFromArray(array, isVector=False)
@@ -102,7 +116,7 @@ class Desk:
         """The exit code of the command line."""
         self.capture.readouterr()
         try:
-            self.code = main(arguments, self.connect)
+            self.code = main(arguments, self.connect, self.catalogue, self.pip)
         except SystemExit as error:
             self.code = int(error.code or 0)
         self.out, self.err = self.capture.readouterr()
@@ -131,7 +145,7 @@ def add_card(desk, name, *replacements):
     for old, new in replacements:
         assert old in text
         text = text.replace(old, new)
-    (cards.card_folder() / f"{name}.toml").write_text(text)
+    (desk.cards / f"{name}.toml").write_text(text)
 
 
 @pytest.fixture
@@ -141,18 +155,13 @@ def desk(tmp_path, monkeypatch, capfd):
     (tmp_path / "desk").mkdir()
     fill_store(tmp_path / "store")
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
-    monkeypatch.setattr(cards, "card_folder", lambda: tmp_path / "cards")
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the command line sets its own
-    made = Desk(tmp_path / "desk", capfd)
+    made = Desk(tmp_path / "desk", capfd, pip=PipTool)
 
-    def load(card, files, device):
-        made.devices.append(device)
-        return made.model
+    def connect(settings):
+        made.devices.append(settings.device)
+        store = Store(tmp_path / "store")
+        return InlineClient(Engine(made.catalogue(), store, "cpu", settings.box_rule, load_model=made.load))
 
-    monkeypatch.setattr(engine, "load_slice_model", load)
-
-    monkeypatch.setattr(engine, "choose_device", lambda choice: "cpu" if choice == "auto" else choice)
-    made.connect = lambda settings: InlineClient(
-        engine.Engine(cards.read_catalogue(), Store(tmp_path / "store"), settings.device, settings.box_rule)
-    )
+    made.connect = connect
     return made

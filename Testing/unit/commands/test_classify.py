@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.requests.classification_answer import RESEARCH_USE
@@ -21,7 +20,7 @@ from Testing.unit.reader_model import READER_TOML, ReaderModel
 def booth(desk, tmp_path):
     """The desk with a model to classify with."""
     (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
-    fill_store(tmp_path / "store", cards.read_catalogue()["reader"])
+    fill_store(tmp_path / "store", desk.catalogue()["reader"])
     desk.model = ReaderModel()
     return desk
 

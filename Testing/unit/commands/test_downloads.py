@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.hub import fetch
 from Testing.unit.commands.conftest import START, add_card
 from Testing.unit.fakes import WEIGHTS
@@ -89,7 +88,7 @@ def test_what_cannot_be_used_is_not_downloaded(empty, online, monkeypatch):
 
 
 def test_offline_mode_is_told_instead_of_a_download(desk, monkeypatch):
-    (cards.card_folder() / "far.toml").write_text(card_text(('packages = ["fakelib"]', "packages = []")))
+    (desk.cards / "far.toml").write_text(card_text(('packages = ["fakelib"]', "packages = []")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     desk.segment(model="far", download=True)
     desk.assert_refused(3, "offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded", "models import")

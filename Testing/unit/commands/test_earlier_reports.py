@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from FoundationSegLib.catalog import catalogue as cards
 from Testing.unit.commands.conftest import block_mask
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import READER_TOML, ReaderModel
@@ -20,7 +19,7 @@ def reports(desk, tmp_path):
     """What the three commands report of the same image, by the name of the command."""
     labels = desk.write_image("truth.nrrd", block_mask("Left").astype(np.uint8) + 2 * block_mask("Right"))
     (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
-    fill_store(tmp_path / "store", cards.read_catalogue()["reader"])
+    fill_store(tmp_path / "store", desk.catalogue()["reader"])
     paths = {name: desk.folder / f"{name}.json" for name in COMMANDS}
     assert desk.segment(report=paths["segment"]) == 0, desk.err
     evaluation = ("--model", "fake", "--protocol", "box", "--report", str(paths["evaluate"]))

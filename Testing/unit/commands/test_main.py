@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.catalog import catalogue as cards
 from Testing.unit.commands.conftest import START
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import READER_TOML
@@ -29,7 +28,7 @@ def program(*arguments, module="FoundationSegLib", **variables):
 
 
 def fake_program(desk, *arguments, marker=""):
-    return program("program", cards.card_folder(), marker, *arguments, module="Testing.unit.commands.fake_program")
+    return program("program", desk.cards, marker, *arguments, module="Testing.unit.commands.fake_program")
 
 
 def finish(desk, process):
@@ -107,7 +106,7 @@ def test_ctrl_c_ends_a_classification_and_writes_nothing(desk, tmp_path, each):
     (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
     folder = desk.folder / "images"
     folder.mkdir()
-    fill_store(tmp_path / "store", cards.read_catalogue()["reader"])
+    fill_store(tmp_path / "store", desk.catalogue()["reader"])
     image = desk.image.rename(folder / "ct.nrrd")
     subject = (folder, "--each") if each else (image,)
     results = ("--csv", desk.folder / "scores.csv", "--report", desk.folder / "report.json")

@@ -5,8 +5,6 @@ import json
 
 import pytest
 
-from FoundationSegLib.catalog import catalogue as cards
-from FoundationSegLib.commands import downloads
 from FoundationSegLib.hub import download, fetch
 from Testing.unit.hub.hub_cases import FILES, QUICK, REPOSITORY, card_text
 from Testing.unit.hub.loopback_hub import Fault, hub_of_the_client
@@ -16,7 +14,7 @@ TOTAL = sum(map(len, FILES.values()))
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path, desk):
-    (cards.card_folder() / "far.toml").write_text(card_text())
+    (desk.cards / "far.toml").write_text(card_text())
     monkeypatch.setitem(fetch.FETCHERS, "hub", functools.partial(download.fetch_from_hub, retries=QUICK))
     with hub_of_the_client(monkeypatch, tmp_path / "hf-cache") as hub:
         hub.commit = hub.add(REPOSITORY, FILES)
@@ -112,7 +110,7 @@ def test_half_downloads_are_listed_and_removed(desk, hub, store):
 
 
 def test_terms_and_gates(desk, hub):
-    (cards.card_folder() / "far.toml").write_text(card_text(('"yes"', '"no"\nmust_accept = true')))
+    (desk.cards / "far.toml").write_text(card_text(('"yes"', '"no"\nmust_accept = true')))
     assert desk.run("models", "download", "far") == 3
     assert "--accept-license" in desk.err
     assert len(desk.err.splitlines()) == 1
@@ -160,7 +158,7 @@ class Pip:
 
 def test_packages_are_shown_before_they_are_installed(desk, hub, monkeypatch):
     pip = Pip(("fakelib", "2.0"))
-    monkeypatch.setattr(downloads, "PipTool", lambda: pip)
+    desk.pip = lambda: pip
     assert desk.run("models", "plan", "far") == 0
     assert "packages fakelib missing; 'foundationseg models plan far --packages'" in desk.out
     assert desk.run("models", "plan", "far", "--packages") == 0
@@ -173,7 +171,7 @@ def test_packages_are_shown_before_they_are_installed(desk, hub, monkeypatch):
 
 def test_packages_that_would_replace_numpy_are_refused_before_the_download(desk, hub, monkeypatch):
     pip = Pip(("fakelib", "2.0"), ("numpy", "0.1"))
-    monkeypatch.setattr(downloads, "PipTool", lambda: pip)
+    desk.pip = lambda: pip
     assert desk.run("models", "plan", "far", "--packages", "--json") == 0
     assert json.loads(desk.out)["packages_that_would_harm"] == ["numpy"]
     assert desk.run("models", "download", "far", "--with-packages") == 1

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.catalog.class_lists import class_list_folder, read_class_list
-from FoundationSegLib.engine import engine
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.models.protocols import VolumeAnswer
@@ -46,7 +45,7 @@ class Knowing:
 
 
 @pytest.fixture
-def words(desk, tmp_path, monkeypatch):
+def words(desk, tmp_path):
     """The desk with a model of classes; returns what it was asked."""
     text = CARD_TOML
     for old, new in CLASSES:
@@ -56,7 +55,7 @@ def words(desk, tmp_path, monkeypatch):
     changes = {"id": "words", "prompts": ["class"], "classes": "vista3d", "dimensions": [3], "channels": [1]}
     fill_store(tmp_path / "store", fake_card(**changes))
     asked = []
-    monkeypatch.setattr(engine, "load_volume_model", lambda *_: Knowing(asked))
+    desk.model = Knowing(asked)
     return asked
 
 
