@@ -56,7 +56,8 @@ class Box:
             GeometryError: an index is not a number.
         """
         index_kji = round_index(index_ijk).reshape(-1, 3)[:, ::-1]
-        return Box(as_shape(index_kji.min(axis=0)), as_shape(index_kji.max(axis=0) + 1))
+        (k0, j0, i0), (k1, j1, i1) = index_kji.min(axis=0).tolist(), (index_kji.max(axis=0) + 1).tolist()
+        return Box((k0, j0, i0), (k1, j1, i1))
 
     @property
     def shape_kji(self) -> Shape:

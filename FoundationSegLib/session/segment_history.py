@@ -548,7 +548,7 @@ def _provenance(prediction: Prediction, state: SegmentState, policy: OverlapPoli
         "overlap": policy.value,
         "propagation": state.propagation and to_document(state.propagation),
         "region": state.region and to_document(state.region),
-        "parts": [to_document(box) for box in prediction.parts],
+        "parts": list(map(to_document, prediction.parts)),
     }
     provenance = {
         "Model": checkpoint.model_id,
