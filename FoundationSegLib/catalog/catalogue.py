@@ -124,9 +124,9 @@ def adapter_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "models"
 
 
-def has_adapter(card: ModelCard) -> bool:
-    """True where there is an adapter for the card's family."""
-    path = adapter_folder().joinpath(*adapter_name(card).split(".")).with_suffix(".py")
+def has_adapter(card: ModelCard, folder: Path | None = None) -> bool:
+    """True where there is an adapter for the card's family, in :func:`adapter_folder` unless another is given."""
+    path = (folder or adapter_folder()).joinpath(*adapter_name(card).split(".")).with_suffix(".py")
     try:
         return bool(_LOAD.search(path.read_text(encoding="utf-8")))
     except OSError:

@@ -90,14 +90,14 @@ def _is_managed() -> bool:
     return not is_environment and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
 
 
-def has_nvidia_driver() -> bool:
+def has_nvidia_driver(driver: Path = _NVIDIA_DRIVER) -> bool:
     """True where this computer has NVIDIA's driver, and so perhaps a card for CUDA: found out at once, without PyTorch.
 
     A guess to choose a model by; only PyTorch knows whether it can use the card.
     """
     if sys.platform == "win32":
         return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32" / "nvcuda.dll").is_file()
-    return _NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None
+    return driver.exists() or shutil.which("nvidia-smi") is not None
 
 
 def cpu() -> Device:

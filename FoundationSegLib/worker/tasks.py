@@ -24,7 +24,6 @@ from ..requests.maintenance import (
     ImportRequest,
     InspectRequest,
     InstallPackagesRequest,
-    PlanPackagesRequest,
     RemovedCheckpoints,
     RemoveRequest,
 )
@@ -64,10 +63,6 @@ def _inspect(request: InspectRequest, _: Workplace, progress: Progress) -> Pytho
     return replace(report, devices=describe_devices())
 
 
-def _plan(request: PlanPackagesRequest, _: Workplace, progress: Progress) -> PackagePlan:
-    return plan_packages(request.requirements, PipTool(), progress)
-
-
 def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) -> PackagePlan:
     note = interrupted_installation()
     repair_installation(note, PipTool().reinstall, progress)
@@ -105,7 +100,7 @@ def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) ->
 
 FUNCTIONS: Mapping[str, Perform] = {
     "inspect": _inspect,
-    "plan": _plan,
+    "plan": lambda request, _, progress: plan_packages(request.requirements, PipTool(), progress),
     "install": _install,
     "download": lambda request, workplace, progress: workplace.need_engine().download(request, progress),
     "import": _import,

@@ -2,11 +2,10 @@
 
 import pytest
 
-from FoundationSegLib.catalog import catalogue as adapters
-from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.catalog.catalogue import (
     CARDS_VARIABLE,
     adapter_folder,
+    card_folder,
     has_adapter,
     read_catalogue,
     require_adapter,
@@ -15,13 +14,12 @@ from FoundationSegLib.catalog.catalogue import (
 from FoundationSegLib.errors import CardError
 from Testing.unit.fakes import CARD_TOML, fake_card
 
+SHIPPED = list(read_catalogue(card_folder()))
+
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """The user's folder of cards, beside one card that comes along."""
-    (tmp_path / "shipped").mkdir()
-    write(tmp_path / "shipped", "ant")
-    monkeypatch.setattr(cards, "card_folder", lambda: tmp_path / "shipped")
+    """The user's folder of cards, beside those that come along."""
     monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path / "own"))
     (tmp_path / "own").mkdir()
     return tmp_path / "own"
@@ -35,19 +33,19 @@ def write(folder, model_id, replaces="", title="Fake Model"):
 def test_a_user_adds_cards(own):
     write(own, "aardvark")
     (own / "._aardvark.toml").write_bytes(b"what a Mac leaves")
-    assert list(read_catalogue()) == ["ant", "aardvark"]
-    assert list(read_catalogue(cards.card_folder())) == ["ant"]
-    assert list(read_catalogue(own, cards.card_folder())) == ["aardvark", "ant"]
+    assert list(read_catalogue()) == [*SHIPPED, "aardvark"]
+    assert list(read_catalogue(card_folder())) == SHIPPED
+    assert list(read_catalogue(own, card_folder())) == ["aardvark", *SHIPPED]
 
 
 def test_a_users_card_replaces_one_only_where_it_says_so(own):
-    write(own, "ant", title="Mine")
+    write(own, "medsam", title="Mine")
     with pytest.raises(CardError) as caught:
         read_catalogue()
-    assert str(caught.value).startswith("your card ant.toml: id: 'ant' is the id of ant.toml, which comes with")
-    assert 'replaces = "ant"' in str(caught.value)
-    write(own, "ant", replaces="ant", title="Mine")
-    assert [card.title for card in read_catalogue().values()] == ["Mine"]
+    assert str(caught.value).startswith("your card medsam.toml: id: 'medsam' is the id of medsam.toml, which")
+    assert 'replaces = "medsam"' in str(caught.value)
+    write(own, "medsam", replaces="medsam", title="Mine")
+    assert list(read_catalogue()) == SHIPPED and read_catalogue()["medsam"].title == "Mine"
 
 
 def test_a_wrong_card_of_the_user_is_named_as_theirs(own):
@@ -63,19 +61,18 @@ def test_a_chosen_folder_must_exist_and_the_usual_one_need_not(own, monkeypatch,
     monkeypatch.delenv(CARDS_VARIABLE)
     for variable in ("XDG_CONFIG_HOME", "APPDATA", "HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "config"))
-    assert list(read_catalogue()) == ["ant"]
+    assert list(read_catalogue()) == SHIPPED
     assert user_card_folder().parts[-2:] == ("FoundationSeg", "cards")
     assert user_card_folder().is_relative_to(tmp_path / "config")
 
 
-def test_an_adapter_is_a_file_of_the_familys_name_that_can_load(monkeypatch, tmp_path):
+def test_an_adapter_is_a_file_of_the_familys_name_that_can_load(tmp_path):
     folder = tmp_path / "segmentation"
     folder.mkdir()
     (folder / "two_words.py").write_text("import os\n\n\ndef load(card, files, device): ...\n")
     (folder / "shared.py").write_text("def load_slice_model(card): ...\n\n\nclass A:\n    def load(self): ...\n")
-    monkeypatch.setattr(adapters, "adapter_folder", lambda: tmp_path)
-    found = {family: has_adapter(fake_card(family=family)) for family in ("two-words", "shared", "absent")}
-    assert found == {"two-words": True, "shared": False, "absent": False}
+    is_there = {family: has_adapter(fake_card(family=family), tmp_path) for family in ("two-words", "shared", "absent")}
+    assert is_there == {"two-words": True, "shared": False, "absent": False}
 
 
 def test_what_has_no_adapter_is_refused_in_one_line():

@@ -78,11 +78,6 @@ def test_unknown_policies_are_refused_before_any_voxel_is_looked_at(policy):
         resolve_intensity(policy, volume_of(mr_array()))
 
 
-@pytest.mark.parametrize("policy", [*NAMED_POLICIES, "400,40"])
-def test_known_policies_pass(policy):
-    assert check_policy(policy) is None
-
-
 @pytest.mark.parametrize("policy", ["1e-300,40", "1.7e308,1.7e308"])
 def test_a_window_that_leaves_nothing_to_see_is_refused(policy):
     with pytest.raises(InputError, match="nothing to see"):

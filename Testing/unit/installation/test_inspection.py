@@ -1,14 +1,15 @@
 import getpass
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from FoundationSegLib.installation import inspection
-from FoundationSegLib.installation import inspection as redaction
-from FoundationSegLib.installation.inspection import cpu, inspect_python, memory_bytes, without_paths
+from FoundationSegLib.installation.inspection import cpu, has_nvidia_driver, inspect_python, memory_bytes, without_paths
 
 
 def test_the_running_python_says_what_it_has_without_importing_it():
@@ -28,32 +29,31 @@ def test_the_computer_has_a_processor_and_memory():
 
 
 def test_a_system_that_does_not_say_its_memory(monkeypatch):
-    monkeypatch.setattr(inspection.os, "sysconf", lambda name: (_ for _ in ()).throw(ValueError(name)))
+    monkeypatch.setattr(os, "sysconf", lambda name: (_ for _ in ()).throw(ValueError(name)))
     assert memory_bytes() == 0
 
 
 def test_a_python_of_the_operating_system_is_told_apart(monkeypatch, tmp_path):
     (tmp_path / "EXTERNALLY-MANAGED").touch()
-    monkeypatch.setattr(inspection.sysconfig, "get_path", lambda name: str(tmp_path))
-    monkeypatch.setattr(inspection.sys, "prefix", inspection.sys.base_prefix)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     assert inspect_python([]).is_managed
-    monkeypatch.setattr(inspection.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     assert not inspect_python([]).is_managed, "an environment of one's own is not the system's"
 
 
 def test_a_graphics_driver_is_seen_without_pytorch(monkeypatch, tmp_path):
-    monkeypatch.setattr(inspection, "_NVIDIA_DRIVER", tmp_path / "version")
-    monkeypatch.setattr(inspection.sys, "platform", "linux")
-    monkeypatch.setattr(inspection.shutil, "which", lambda name: None)
-    assert not inspection.has_nvidia_driver()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert not has_nvidia_driver(tmp_path / "version")
     (tmp_path / "version").touch()
-    assert inspection.has_nvidia_driver()
-    monkeypatch.setattr(inspection.sys, "platform", "win32")
+    assert has_nvidia_driver(tmp_path / "version")
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
-    assert not inspection.has_nvidia_driver()
+    assert not has_nvidia_driver(tmp_path / "version")
     (tmp_path / "System32").mkdir()
     (tmp_path / "System32" / "nvcuda.dll").touch()
-    assert inspection.has_nvidia_driver()
+    assert has_nvidia_driver(tmp_path / "version")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_graphics_driver_is_seen_without_pytorch(monkeypatch, tmp_path):
     ],
 )
 def test_folders_go_and_what_tells_something_stays(text, expected, monkeypatch):
-    monkeypatch.setattr(redaction, "_user_name", lambda: "")
+    monkeypatch.setattr(getpass, "getuser", lambda: "")
     assert without_paths(text) == expected
 
 

@@ -257,22 +257,6 @@ def test_what_is_no_position_is_kept(plane):
     assert moved.points == ((0.5, 2.0, 12.0),)
 
 
-@pytest.mark.parametrize(
-    ("prompt", "positions"),
-    [
-        (PointPrompt(INSIDE), (INSIDE,)),
-        (BoxPrompt((INSIDE, OUTSIDE)), (INSIDE, OUTSIDE)),
-        (ScribblePrompt((OUTSIDE, INSIDE)), (OUTSIDE, INSIDE)),
-        (LassoPrompt((OUTSIDE, INSIDE, INSIDE)), (OUTSIDE, INSIDE, INSIDE)),
-        (MaskPrompt("seed.seg.nrrd", "Liver"), ()),
-        (TextPrompt("liver"), ()),
-        (ClassPrompt("liver"), ()),
-    ],
-)
-def test_positions_come_in_the_order_they_were_given(prompt, positions):
-    assert prompt_positions(prompt) == positions
-
-
 def test_a_lasso_must_be_planar():
     geometry = geometry_from_spacing((10, 20, 30), (1.0, 2.0, 3.0))
     flat = ((1.0, 1.0, 4.0), (9.0, 1.0, 4.0), (9.0, 9.0, 4.4), (1.0, 9.0, 4.0))
@@ -283,22 +267,6 @@ def test_a_lasso_must_be_planar():
     with pytest.raises(PromptError, match="planar") as caught:
         require_inside(LassoPrompt(bent), geometry, "segments[0].prompts[1]")
     assert caught.value.location == "segments[0].prompts[1].points"
-
-
-def test_prompts_across_the_border_are_told_from_those_outside():
-    grid = geometry_from_spacing((12, 20, 30))
-    across = ((-4.0, 2.0, 3.0), (14.0, 8.0, 3.0))
-    prompts = (
-        ScribblePrompt(across),
-        LassoPrompt((*across, (9.0, 2.0, 3.0))),
-        BoxPrompt(across),
-        PointPrompt(across[1]),
-    )
-    assert [require_inside(prompt, grid) for prompt in prompts] == [True, True, True, False]
-    for prompt in (ScribblePrompt(((-4.0, 2.0, 3.0),)), LassoPrompt(((-4.0, 2.0, 3.0),) * 3)):
-        with pytest.raises(PromptError, match="wholly outside") as caught:
-            require_inside(prompt, grid, "s.prompts[1]")
-        assert caught.value.location == "s.prompts[1].points"
 
 
 @pytest.mark.parametrize("far", [float("nan"), float("inf"), 1.7e308])

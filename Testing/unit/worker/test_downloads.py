@@ -10,11 +10,12 @@ import time
 import pytest
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
-from FoundationSegLib.errors import Cancelled, CheckpointError
+from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
+from FoundationSegLib.worker.process import RetryPolicy
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, content_of, partial_bytes, strays, tell_processes
 from Testing.unit.hub.loopback_hub import Fault, run_hub
@@ -154,6 +155,24 @@ def test_a_worker_that_is_killed_is_replaced_and_goes_on_from_there(client, hub,
     assert byte_requests(hub)[-1] == f"bytes={kept}-"
     assert content_of(store, card()) == FILES
     assert strays(store, card()) == []
+
+
+@on_posix
+def test_a_worker_that_is_killed_again_and_again_is_given_up_and_another_goes_on(new_client, hub, store):
+    client = new_client(retries=RetryPolicy(kills=3))
+    hub.slow_s = 0.05
+    begun(client)
+    for _ in range(2):
+        pid = client.worker_pid
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: has_ended(pid))
+        until(lambda: any(isinstance(e, Progressed) and e.report.item_done > 0 for e in client.poll()))
+        assert client.worker_pid != pid
+    os.kill(client.worker_pid, signal.SIGKILL)
+    error = events_until(client, Failed)[-1].error
+    assert isinstance(error, InferenceError)
+    assert "the worker failed 3 times" in str(error)
+    require_resumed(client, hub, store)
 
 
 def test_a_full_disk_is_told_and_the_same_worker_goes_on_when_there_is_room(client, hub, store, full_disk):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def children():
         if parent == own:
             found.append(place.parent.name)
     return found
+
+
+@on_linux
+def test_killed_at_random_moments_the_run_ends_in_the_same_mask(make_client, volume, bar):
+    chance, same = random.Random(0), 0
+    for _ in range(20):
+        client = make_client()
+        timer = threading.Timer(chance.uniform(0.0, 0.5), lambda c=client: os.kill(c.worker_pid, signal.SIGKILL))
+        client.send_volume(volume)
+        timer.start()
+        mask = ask(client, scripted(volume, "steps=20 pause=0.01")).segments[0].mask
+        timer.join()
+        same += np.array_equal(mask.expand((4, 6, 8)), positive_mask(volume))
+        client.close()
+    bar("killed at 20 random moments: the same mask", same, "20")
+    assert same == 20
 
 
 @on_linux
