@@ -4,14 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.installation.packages import INSTALLATIONS_VARIABLE
 from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
 
-settings.register_profile("reduced", max_examples=40, deadline=None, derandomize=True)
-settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
+# On a machine under load, making examples may be slow.
+PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile("reduced", max_examples=40, deadline=None, derandomize=True, suppress_health_check=PATIENT)
+settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True, suppress_health_check=PATIENT)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -17,9 +17,9 @@ from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 from ..requests.segmentation import Direction, Propagation
 from ..requests.worker_settings import BoxRule
 from .slices import (
+    PartOnSlice,
     PromptPart,
     SliceOrientation,
-    SlicePart,
     SlicePrompts,
     StackedBox,
     extent,
@@ -173,11 +173,11 @@ def inner_starts(slices: range) -> tuple[int, ...]:
 
 
 def _flat_drafts(
-    axis: Axis, parts: Sequence[SlicePart], volumes: Sequence[_Draft], length: int, propagation: Propagation | None
+    axis: Axis, parts: Sequence[PartOnSlice], volumes: Sequence[_Draft], length: int, propagation: Propagation | None
 ) -> list[_Draft]:
     """Make a draft for each box or mask on a slice, and for each slice with a positive point that is not reached."""
-    boxes: list[SlicePart] = []
-    masks: list[SlicePart] = []
+    boxes: list[PartOnSlice] = []
+    masks: list[PartOnSlice] = []
     anchored: set[int] = set()
     clicked: set[int] = set()
     for part in sorted(parts, key=attrgetter("index")):
@@ -273,7 +273,7 @@ def _reaching(drafts: Sequence[_Draft], index: int) -> list[_Draft]:
     return [draft for draft in drafts if index in draft.track.reach]
 
 
-def _add_point(point: SlicePoint, part: SlicePart, drafts: Sequence[_Draft]) -> None:
+def _add_point(point: SlicePoint, part: PartOnSlice, drafts: Sequence[_Draft]) -> None:
     """Add a positive point to the nearest object that reaches its slice, a negative one to all of them."""
     reaching = _reaching(drafts, part.index)
     if not reaching:

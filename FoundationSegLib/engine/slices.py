@@ -27,7 +27,7 @@ _RADIOLOGICAL = {
 
 
 @dataclass(frozen=True, slots=True)
-class SlicePart:
+class PartOnSlice:
     """A prompt's part on slice number ``index`` across ``axis``, in the pixels of the slice.
 
     ``location`` is where the prompt stands in its document, for messages.
@@ -53,7 +53,7 @@ class SlicePrompts:
     """The prompts of a segment on slices: 3-D boxes, and parts in the order in which they were given."""
 
     boxes: tuple[StackedBox, ...]
-    parts: tuple[SlicePart, ...]
+    parts: tuple[PartOnSlice, ...]
 
     @property
     def axes(self) -> set[Axis]:
@@ -82,7 +82,7 @@ def place_on_slices(
         PromptError: a prompt lies outside the image, belongs to no single slice, or is of a kind that no slice has.
     """
     boxes: list[StackedBox] = []
-    parts: list[SlicePart] = []
+    parts: list[PartOnSlice] = []
     clipped: list[int] = []
     for n, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):
         if prompt.polarity is Polarity.NEGATIVE and not isinstance(prompt, PointPrompt):
@@ -92,7 +92,7 @@ def place_on_slices(
             if placed.clipped:
                 clipped.append(n)
             if placed.is_2d:
-                parts.append(SlicePart(placed.axis, placed.slices.start, rectangle(placed), location))
+                parts.append(PartOnSlice(placed.axis, placed.slices.start, rectangle(placed), location))
             else:
                 boxes.append(StackedBox(placed.axis, placed.slices, rectangle(placed)))
         elif isinstance(prompt, PointPrompt):
@@ -112,17 +112,17 @@ def rectangle(placed: PlacedBox) -> BoxXyxy:
     return start[columns], start[rows], stop[columns] - 1, stop[rows] - 1
 
 
-def _point_part(prompt: PointPrompt, geometry: Geometry, location: str) -> SlicePart:
+def _point_part(prompt: PointPrompt, geometry: Geometry, location: str) -> PartOnSlice:
     """A click counts by the voxel that it lies in."""
     require_inside(prompt, geometry, location)
     axis = slice_axis(prompt, location)
     voxel_ijk = geometry.nearest_voxel(prompt.position).tolist()
     index = voxel_ijk.pop(AXES.index(axis))
     x, y = map(float, voxel_ijk)
-    return SlicePart(axis, index, SlicePoint(x, y, prompt.polarity is Polarity.POSITIVE), location)
+    return PartOnSlice(axis, index, SlicePoint(x, y, prompt.polarity is Polarity.POSITIVE), location)
 
 
-def _mask_parts(prompt: MaskPrompt, geometry: Geometry, location: str) -> Iterator[SlicePart]:
+def _mask_parts(prompt: MaskPrompt, geometry: Geometry, location: str) -> Iterator[PartOnSlice]:
     """A mask speaks on every slice across its axis that it has voxels on."""
     voxels = require_voxels(prompt, geometry, location)
     axis = mask_axis(voxels)
@@ -132,7 +132,7 @@ def _mask_parts(prompt: MaskPrompt, geometry: Geometry, location: str) -> Iterat
         if mask.any():
             whole = np.zeros([geometry.shape_kji[other] for other in others], np.bool_)
             whole[tuple(voxels.box.slices[other] for other in others)] = mask
-            yield SlicePart(axis, index, SliceMask.pack(whole), location)
+            yield PartOnSlice(axis, index, SliceMask.pack(whole), location)
 
 
 def extent(part: PromptPart) -> BoxXyxy | None:

@@ -207,7 +207,7 @@ def load_slice_model(card: ModelCard, files: Mapping[str, Path], device: str) ->
     return model
 
 
-# Volumes. All indices are voxels of the image that the model is shown. ``place`` is the path of a prompt in its
+# Volumes. All indices are voxels of the image that the model is shown. ``location`` is the path of a prompt in its
 # document, for messages; it does not count when parts are compared.
 
 
@@ -217,7 +217,7 @@ class VolumePoint:
 
     index_kji: Shape
     positive: bool = True
-    place: str = field(default="", compare=False)
+    location: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class VolumeBox:
 
     box: Box
     positive: bool = True
-    place: str = field(default="", compare=False)
+    location: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ class VolumeVoxels:
     kind: Literal["scribble", "lasso", "mask"]
     voxels: PackedMask
     positive: bool = True
-    place: str = field(default="", compare=False)
+    location: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ class VolumeWords:
     kind: Literal["text", "class"]
     words: str
     positive: bool = True
-    place: str = field(default="", compare=False)
+    location: str = field(default="", compare=False)
 
 
 VolumePart = VolumePoint | VolumeBox | VolumeVoxels | VolumeWords

@@ -118,8 +118,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 def one_slice(find: Find, case: Case, value: int, index: int, turned: bool) -> tuple[np.ndarray, np.ndarray]:
     """A slice as the network is given it, and its label: (1, rows, columns), uint8 and bool."""
     volume, labels = case.read(find)
-    wanted = labels == value
-    image, mask = volume.array_kji[index], wanted[index]
+    image, mask = volume.array_kji[index], labels[index] == value
     assert mask.any()
     if turned:
         image, mask = image.T, mask.T

@@ -7,7 +7,7 @@ import torch
 from transformers import Sam2Model, Sam2VideoModel
 
 from FoundationSegLib.models.protocols import SlicePrompt
-from Testing.models.sam_cases import as_rgb, nested
+from Testing.models.sam_reference import as_rgb, nested
 from Testing.models.small_sam2 import image_processor, video_processor
 
 

@@ -1,11 +1,13 @@
-"""Checkpoints with two towers and random weights: the true names and files, small networks, small vocabularies."""
+"""Small checkpoints with two towers and random weights in the true layout, and how adapters are held against others."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
@@ -15,6 +17,7 @@ from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 from FoundationSegLib.models.classification.two_towers import CLIP_COLOURS
 
 SIZE = 64  # pixels, of CLIP's and SigLIP's small pictures
+SMALL_TRUNK = "vit_tiny_patch16_224"  # of timm; BiomedCLIP has a ViT-B
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -100,10 +103,10 @@ def write_siglip(folder: Path, *, resample: int = 2) -> dict[str, Path]:
     return _files(folder)
 
 
-def open_clip_config(size: int) -> dict[str, Any]:
-    """What BiomedCLIP's repository has, but for the size of the picture."""
-    vision = {"timm_model_name": "vit_base_patch16_224", "timm_model_pretrained": False, "timm_pool": ""}
-    vision |= {"timm_proj": "linear", "image_size": size}
+def open_clip_config(trunk: str = SMALL_TRUNK) -> dict[str, Any]:
+    """What BiomedCLIP's repository has, but for the picture's tower."""
+    vision = {"timm_model_name": trunk, "timm_model_pretrained": False, "timm_pool": ""}
+    vision |= {"timm_proj": "linear", "image_size": 224}
     name = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
     text = {"hf_model_name": name, "hf_tokenizer_name": name, "hf_proj_type": "mlp", "context_length": 256}
     text |= {"hf_pooler_type": "cls_last_hidden_state_pooler"}
@@ -112,7 +115,7 @@ def open_clip_config(size: int) -> dict[str, Any]:
 
 
 def bert_config() -> BertConfig:
-    """The text tower, narrower than the true one; the picture's tower can only be the true ViT-B."""
+    """The text tower, narrower than the true one."""
     return BertConfig(
         vocab_size=3000,
         hidden_size=96,
@@ -130,15 +133,15 @@ def bert_words() -> list[str]:
     return words + [f"[unused{n}]" for n in range(3000 - len(words))]
 
 
-def write_biomedclip(folder: Path, size: int = 224) -> dict[str, Path]:
+def write_biomedclip(folder: Path, trunk: str = SMALL_TRUNK) -> dict[str, Path]:
     """As BiomedCLIP's repository is stored, with the text tower's config.json from its second one."""
     from FoundationSegLib.models.classification.biomedclip import Network
 
     config = bert_config()
     document = {"architectures": ["BertForMaskedLM"], "model_type": "bert"} | config.to_dict()
     _write(folder, "config.json", document)
-    _write(folder, "open_clip_config.json", open_clip_config(size))
-    state = randomise(Network(config, 512, size), seed=2).state_dict()
+    _write(folder, "open_clip_config.json", open_clip_config(trunk))
+    state = randomise(Network(config, 512, 224, trunk), seed=2).state_dict()
     state = {name: value for name, value in state.items() if not name.endswith(("position_ids", "token_type_ids"))}
     state["text.transformer.embeddings.position_ids"] = torch.arange(512)[None]  # as in the published file
     torch.save(state, folder / "open_clip_pytorch_model.bin")
@@ -153,3 +156,58 @@ def write_biomedclip(folder: Path, size: int = 224) -> dict[str, Path]:
     }
     _write(folder, "tokenizer_config.json", tokens | wanted)
     return _files(folder)
+
+
+TEXTS = (
+    "a photo of a cat",
+    "chest x-ray, frontal (PA) view.",
+    "x",
+    "Ünïcode: 肝臓, печень & <b>bold</b>",
+    "  many   spaces\tand tabs  ",
+    "a very long finding, " * 60,
+)
+SIDES = (17, 64, 90, 333)
+
+
+def square_pictures() -> list[NDArray[np.uint8]]:
+    """Grey and colour; smaller, as large, and larger than the model's; smooth and noisy."""
+    rng = np.random.default_rng(3)
+    pictures = []
+    for side in SIDES:
+        ramp = np.add.outer(np.arange(side), 2 * np.arange(side)) % 256
+        pictures.append(ramp.astype(np.uint8))
+        pictures.append(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+    return pictures
+
+
+def in_colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture
+
+
+def padded(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture in the middle of a black square."""
+    rows, columns = picture.shape[:2]
+    side = max(rows, columns)
+    square = np.zeros((side, side, *picture.shape[2:]), np.uint8)
+    top, left = (side - rows) // 2, (side - columns) // 2
+    square[top : top + rows, left : left + columns] = picture
+    return square
+
+
+def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each vector with its counterpart."""
+    a, b = (vectors.astype(np.float64) for vectors in (one, other))
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def assert_same(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+    """Directions equal to 1e-6."""
+    assert mine.shape == theirs.shape and mine.dtype == np.float32
+    assert np.allclose(np.linalg.norm(mine, axis=1), 1, atol=1e-5)
+    assert (1 - cosines(mine, theirs)).max() < 1e-6
+
+
+def logits_of(adapter, images, texts) -> NDArray[np.float64]:
+    """(pictures, texts): as the adapter's head has them."""
+    cosine = adapter.encode_images(images).astype(np.float64) @ adapter.encode_texts(texts).vectors.T
+    return adapter.head.scale * cosine + adapter.head.bias

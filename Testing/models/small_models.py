@@ -1,56 +1,112 @@
 """For each family a small checkpoint with random weights in the true layout, in a store that calls it ready."""
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import pytest
-
+from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.engine.engine import load_model
 from FoundationSegLib.hub.records import hash_file
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.models.segmentation import medsam2
 from Testing.models import small_image_text, small_sam, small_sam2
-from Testing.models.meta_sam2 import write_medsam2
 
 MEDSAM2_SIZE = 128
+CATALOGUE = read_catalogue(card_folder())
+# The packages without which a family cannot be made, where only some have them.
+NEEDED = {"nninteractive": "nnInteractive", "vista3d": "monai", "voxtell": "voxtell"}
 
 
-def _sam(folder: Path, card: ModelCard) -> Mapping[str, Path]:
+def _sam(folder: Path) -> Mapping[str, Path]:
     return small_sam.write_checkpoint(folder, small_sam.small_config(256))
 
 
-def _medsam2(folder: Path, card: ModelCard) -> Mapping[str, Path]:
-    name = card.source.files[0].name
-    write_medsam2(folder / name, small_sam2.small_network(size=MEDSAM2_SIZE))
-    return {name: folder / name}
+def _sam2(folder: Path) -> Mapping[str, Path]:
+    return small_sam2.write_checkpoint(folder, small_sam2.small_network(size=128))
 
 
-# For each family: writes its files into a folder, and returns them by name.
-WRITERS: Mapping[str, Callable[[Path, ModelCard], Mapping[str, Path]]] = {
+def _medsam2(folder: Path) -> Mapping[str, Path]:
+    return small_sam2.write_medsam2(folder / "MedSAM2_latest.pt", small_sam2.small_network(size=MEDSAM2_SIZE))
+
+
+def _nninteractive(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_nninteractive
+
+    return small_nninteractive.write_checkpoint(folder, patch=16)
+
+
+def _vista3d(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_vista3d
+
+    return small_vista3d.write_checkpoint(folder)
+
+
+def _voxtell(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_voxtell
+
+    return small_voxtell.write_checkpoint(folder)
+
+
+# For each family: writes its files into a folder, and returns them by the paths of the card or by their names.
+WRITERS: Mapping[str, Callable[[Path], Mapping[str, Path]]] = {
     "sam": _sam,
     "medsam": _sam,
-    "sam2": lambda folder, _: small_sam2.write_checkpoint(folder, small_sam2.small_network(size=128)),
+    "sam2": _sam2,
     "medsam2": _medsam2,
-    "clip": lambda folder, _: small_image_text.write_clip(folder),
-    "siglip": lambda folder, _: small_image_text.write_siglip(folder),
-    "biomedclip": lambda folder, _: small_image_text.write_biomedclip(folder),
+    "clip": small_image_text.write_clip,
+    "siglip": small_image_text.write_siglip,
+    "biomedclip": small_image_text.write_biomedclip,
+    "nninteractive": _nninteractive,
+    "vista3d": _vista3d,
+    "voxtell": _voxtell,
 }
+LIGHTEST = {
+    family: min((card for card in CATALOGUE.values() if card.family == family), key=lambda card: card.source.bytes)
+    for family in WRITERS
+    if family not in NEEDED or find_spec(NEEDED[family])
+}
+
+
+def load_small(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
+    """Load a small checkpoint; some networks have sizes that no file of theirs names."""
+    if card.family == "medsam2":
+        from FoundationSegLib.models.segmentation import medsam2
+
+        return medsam2.load(card, files, device, small_sam2.small_config(MEDSAM2_SIZE))
+    if card.family == "biomedclip":
+        from FoundationSegLib.models.classification import biomedclip
+
+        return biomedclip.load(card, files, device, small_image_text.SMALL_TRUNK)
+    if card.family == "voxtell":
+        from Testing.models import small_voxtell
+
+        with small_voxtell.small():
+            return load_model(card, files, device)
+    model = load_model(card, files, device)
+    if card.family == "nninteractive":
+        return replace(model, autozoom=False)  # random weights reach the border of any surrounding
+    return replace(model, patch=(32, 32, 32)) if card.family == "vista3d" else model
 
 
 def card_of(card: ModelCard, files: Mapping[str, Path]) -> ModelCard:
     """A card with the lengths and hashes of these files, which are named as the card does or by their names alone."""
-    found = {file: files.get(file.path) or files.get(file.name) for file in card.source.files}
+    paths = {file: files.get(file.path) or files.get(file.name) for file in card.source.files}
     entries = tuple(
-        replace(file, bytes=path.stat().st_size, sha256=hash_file(path)) for file, path in found.items() if path
+        replace(file, bytes=path.stat().st_size, sha256=hash_file(path)) for file, path in paths.items() if path
     )
-    return replace(card, source=replace(card.source, files=entries), unverified=())
+    return replace(card, source=replace(card.source, files=entries), unverified=(), full_pickle=False)
 
 
-def stored(card: ModelCard, files: Mapping[str, Path], folder: Path) -> tuple[ModelCard, Store]:
-    """The card of these files, and a store that has them as if they had been downloaded."""
-    card, store = card_of(card, files), Store(folder)
+def stock(card: ModelCard, folder: Path) -> tuple[ModelCard, Store]:
+    """A card whose files are those of a small checkpoint, and a store that has them as if they had been downloaded."""
+    made = folder / "made"
+    made.mkdir(parents=True)
+    files = WRITERS[card.family](made)
+    card, store = card_of(card, files), Store(folder / "store")
     for file in card.source.files:
         target = store.file_path(card, file)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,13 +115,15 @@ def stored(card: ModelCard, files: Mapping[str, Path], folder: Path) -> tuple[Mo
     return card, store
 
 
-def stock(card: ModelCard, folder: Path) -> tuple[ModelCard, Store]:
-    """A card whose files are those of a small checkpoint, and a store that has them."""
-    made = folder / "made"
-    made.mkdir(parents=True)
-    return stored(replace(card, full_pickle=False), WRITERS[card.family](made, card), folder / "store")
+def card_in(store: Store, model_id: str) -> ModelCard:
+    """The card of a small checkpoint that lies in a store."""
+    card = CATALOGUE[model_id]
+    paths = {file.path: store.file_path(card, file) for file in card.source.files}
+    return card_of(card, {name: path for name, path in paths.items() if path.exists()})
 
 
-def shrink(patch: pytest.MonkeyPatch) -> None:
-    """Have MedSAM2's adapter, whose file has no configuration beside it, build the small network."""
-    patch.setattr(medsam2, "configuration", lambda: small_sam2.small_config(MEDSAM2_SIZE))
+def write_card(card: ModelCard, folder: Path) -> None:
+    """The user's own card that takes the place of one that comes along, for the small files of :func:`stock`."""
+    text = (card_folder() / f"{card.id}.toml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^bytes = .*", 'bytes = "unknown"', text).replace("full_pickle = true\n", "")
+    (folder / f"{card.id}.toml").write_text(f'replaces = "{card.id}"\n{text}', encoding="utf-8")

@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.hub.store import Store
 from FoundationSegLib.models.protocols import VolumeBox, VolumePoint, VolumeVoxels
-from Testing.models import small_models
 
 FOLDER = "nnInteractive_v1.0"
 CONFIGURATION = "3d_fullres_ps192_bs24"
@@ -38,9 +34,10 @@ def plans(patch: int = 32) -> dict[str, Any]:
         "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
     }
-    resampling = {
-        f"resampling_fn_{what}": "resample_data_or_seg_to_shape" for what in ("data", "seg", "probabilities")
-    } | {f"resampling_fn_{what}_kwargs": _RESAMPLING for what in ("data", "seg", "probabilities")}
+    resampling: dict[str, Any] = {}
+    for array in ("data", "seg", "probabilities"):
+        resampling[f"resampling_fn_{array}"] = "resample_data_or_seg_to_shape"
+        resampling[f"resampling_fn_{array}_kwargs"] = _RESAMPLING
     configuration = {
         "data_identifier": "x",
         "preprocessor_name": "DefaultPreprocessor",
@@ -105,11 +102,6 @@ def write_checkpoint(root: Path, patch: int = 32, seed: int = 0) -> dict[str, Pa
     return {path.relative_to(root).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 
 
-def card_of(files: dict[str, Path]) -> ModelCard:
-    """nnInteractive's card, with the hashes and lengths of these files."""
-    return small_models.card_of(read_catalogue()["nninteractive"], files)
-
-
 class Direct:
     """The package as its README says to call it, and nothing of ours."""
 
@@ -129,11 +121,6 @@ class Direct:
     def call(self, name: str, *arguments: Any, **options: Any) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             getattr(self.session, f"add_{name}_interaction")(*arguments, **options)
-
-
-def stored(files: dict[str, Path], folder: Path) -> tuple[ModelCard, Store]:
-    """The card of these files, and a store that has them as if they had been downloaded."""
-    return small_models.stored(read_catalogue()["nninteractive"], files, folder)
 
 
 def directly(root, array, parts):

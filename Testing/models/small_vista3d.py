@@ -7,11 +7,6 @@ import torch
 from monai.networks.nets import vista3d132
 from safetensors.torch import save_file
 
-from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.hub.store import Store
-from Testing.models import small_models
-
 NAME = "model.safetensors"
 PATCH = (32, 32, 32)
 
@@ -31,8 +26,3 @@ def write_checkpoint(folder: Path, network: torch.nn.Module | None = None) -> Ma
     network = network or small_network()
     save_file({f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}, folder / NAME)
     return {NAME: folder / NAME}
-
-
-def stored(folder: Path) -> tuple[ModelCard, Store]:
-    """VISTA3D's card for the small network, and a store that has it as if it had been downloaded."""
-    return small_models.stored(read_catalogue()["vista3d"], write_checkpoint(folder), folder / "store")

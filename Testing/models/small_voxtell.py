@@ -16,11 +16,6 @@ import torch
 from voxtell.inference import predictor as package
 from voxtell.model.voxtell_model import VoxTellModel
 
-from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.hub.store import Store
-from Testing.models import small_models
-
 FOLDER = "voxtell_v1.1"
 PHRASES = ("liver", "right kidney", "left kidney", "spleen", "tumor in the left lung")
 PATCH = 32
@@ -93,11 +88,6 @@ def write_checkpoint(root: Path, seed: int = 0) -> dict[str, Path]:
     labels = np.array([phrase.capitalize() for phrase in PHRASES])
     np.savez(bank / "text_embeddings.npz", labels=labels, embeddings=embeddings)
     return {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
-
-
-def stored(folder: Path) -> tuple[ModelCard, Store]:
-    """VoxTell's card for the small network, and a store that has it as if it had been downloaded."""
-    return small_models.stored(read_catalogue()["voxtell"], write_checkpoint(folder), folder / "store")
 
 
 @contextlib.contextmanager

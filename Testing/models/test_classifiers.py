@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from FoundationSegLib.catalog.catalogue import has_adapter, read_catalogue
+from FoundationSegLib.catalog.catalogue import has_adapter
 from FoundationSegLib.catalog.label_sets import label_set_folder, label_set_of, read_label_sets
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.evaluation.metrics import peak_memory_mb
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.models.classification import biomedclip
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.scoring import Scoring
@@ -22,12 +21,11 @@ from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.protocol import Failed, Progressed
-from Testing.models.classify_worker import COMMAND, MODEL_VARIABLE
-from Testing.models.small_models import WRITERS, stock
+from Testing.models import small_worker
+from Testing.models.small_models import CATALOGUE, WRITERS, load_small, stock
 
-CATALOGUE = read_catalogue()
 CLASSIFIERS = [card.id for card in CATALOGUE.values() if card.task == "classify"]
-# MedSigLIP's tokenizer is in a format that only its own packages write: Testing/unit/models/test_siglip.py has one.
+# MedSigLIP's tokenizer is in a format that only its own packages write; test_classifier_families.py has one.
 SMALL = [model_id for model_id in CLASSIFIERS if model_id != "medsiglip"]
 SETS = read_label_sets(label_set_folder())
 
@@ -39,12 +37,17 @@ def image(shape=(3, 40, 30), modality="CT", seed=0):
     return Volume(voxels, Geometry(matrix, shape), modality)
 
 
-@pytest.fixture(scope="module", params=SMALL)
+def pytest_generate_tests(metafunc):
+    if "engine" in metafunc.fixturenames:
+        families = {CATALOGUE[model_id].family: model_id for model_id in reversed(SMALL)}
+        subjects = SMALL if metafunc.config.getoption("--full") else sorted(families.values())
+        metafunc.parametrize("engine", subjects, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def engine(request, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(biomedclip, "_TRUNK", "vit_tiny_patch16_224")  # its parity is tested with the true one
-        card, store = stock(CATALOGUE[request.param], tmp_path_factory.mktemp(request.param))
-        yield Engine({card.id: card}, store, "cpu")
+    card, store = stock(CATALOGUE[request.param], tmp_path_factory.mktemp(request.param))
+    return Engine({card.id: card}, store, "cpu", load_model=load_small)
 
 
 def classify(engine, volume, labels, **fields):
@@ -98,8 +101,7 @@ def test_colour_pictures_are_taken(engine):
 def worker(tmp_path_factory):
     card, store = stock(CATALOGUE["clip-vit-base-patch32"], tmp_path_factory.mktemp("worker"))
     settings = WorkerSettings("cpu", store.folder, encode_ahead=False)
-    with pytest.MonkeyPatch.context() as patch, contextlib.closing(ProcessClient(settings, COMMAND)) as client:
-        patch.setenv(MODEL_VARIABLE, card.id)
+    with contextlib.closing(ProcessClient(settings, small_worker.command(card.id))) as client:
         yield client
 
 
@@ -108,17 +110,18 @@ def asked(volume, labels, number=1, **fields):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is known on Linux alone")
-def test_300_slices_in_a_worker_take_no_more_memory_than_8(worker, bar):
-    volume, labels = image((300, 64, 64), "MR"), SETS["modality"]
+def test_many_slices_in_a_worker_take_no_more_memory_than_few(worker, bar, full):
+    count = 300 if full else 100
+    volume, labels = image((count, 64, 64), "MR"), SETS["modality"]
     worker.send_volume(volume)
     ask(worker, asked(volume, labels, subject=Subject(stop=16)))
     few = peak_memory_mb(worker.worker_pid)
     reports = []
     found = ask(worker, asked(volume, labels, 2), reports.append)
-    assert found.counts["images"] == 284 and len(found.slices) == 300
-    assert [report.done for report in reports if report.stage == "classify"][-1] == 284
+    assert found.counts["images"] == count - 16 and len(found.slices) == count
+    assert [report.done for report in reports if report.stage == "classify"][-1] == count - 16
     more = peak_memory_mb(worker.worker_pid) - few
-    bar("300 slices classified, memory beyond that of the first 16, MB", more, "< 20")
+    bar(f"{count} slices classified, memory beyond that of the first 16, MB", more, "< 20")
     assert more < 20
     again = ask(worker, asked(volume, label_set_of([f"label {n}" for n in range(100)]), 3))
     assert again.counts == {"images": 0, "image_batches": 0, "texts": 100, "text_batches": 1}

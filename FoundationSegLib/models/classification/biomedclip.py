@@ -19,18 +19,26 @@ from ...catalog.model_cards import ModelCard
 from ...requests.scoring import Head
 from ..preprocessing import Normalisation, parse_normalisation
 from ..weights import read_json, read_section, required_file, unusable
-from .two_towers import CLIP_COLOURS, Preparation, TextReader, TwoTowers, build_network, read_tokenizer, read_weights
+from .two_towers import (
+    CLIP_COLOURS,
+    PicturePreparation,
+    TextReader,
+    TwoTowers,
+    build_network,
+    read_tokenizer,
+    read_weights,
+)
 
-_TRUNK = "vit_base_patch16_224"
-# Required values of open_clip_config.json, beside the sizes: the towers that are built here.
-_VISION = {"timm_model_name": _TRUNK, "timm_pool": "", "timm_proj": "linear"}
+TRUNK = "vit_base_patch16_224"  # of timm
+# Required values of open_clip_config.json, beside the sizes and the trunk: the towers that are built here.
+_VISION = {"timm_pool": "", "timm_proj": "linear"}
 _TEXT = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"}
 
 
 class _Vision(nn.Module):
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, width: int, size: int, trunk: str) -> None:
         super().__init__()
-        self.trunk = timm.create_model(_TRUNK, pretrained=False, num_classes=0, img_size=size)
+        self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, img_size=size)
         self.head = nn.ModuleDict({"proj": nn.Linear(self.trunk.num_features, width, bias=False)})
 
 
@@ -47,9 +55,9 @@ class _Text(nn.Module):
 class Network(nn.Module):
     """Both towers; ``width`` is that of the vectors, ``size`` the side of the pictures in pixels."""
 
-    def __init__(self, config: BertConfig, width: int, size: int) -> None:
+    def __init__(self, config: BertConfig, width: int, size: int, trunk: str = TRUNK) -> None:
         super().__init__()
-        self.visual, self.text = _Vision(width, size), _Text(config, width)
+        self.visual, self.text = _Vision(width, size, trunk), _Text(config, width)
         self.logit_scale = nn.Parameter(torch.zeros(()))
 
 
@@ -58,7 +66,7 @@ def clean(text: str) -> str:
     return " ".join(html.unescape(html.unescape(text)).split())
 
 
-def _read_sizes(path: Path, card: ModelCard) -> tuple[int, int, int, Normalisation]:
+def _read_sizes(path: Path, card: ModelCard, trunk: str) -> tuple[int, int, int, Normalisation]:
     """Read from open_clip_config.json the width of the vectors, the side of pictures, the length of texts, the colours.
 
     Raises:
@@ -71,29 +79,29 @@ def _read_sizes(path: Path, card: ModelCard) -> tuple[int, int, int, Normalisati
         raise unusable(path.name, card)
     vision, text = parts
     width, size, length = model.get("embed_dim"), vision.get("image_size", 224), text.get("context_length", 77)
-    known = all(vision.get(key) == value for key, value in _VISION.items())
-    known &= all(text.get(key) == value for key, value in _TEXT.items())
+    fits = all(vision.get(key) == value for key, value in {"timm_model_name": trunk, **_VISION}.items())
+    fits &= all(text.get(key) == value for key, value in _TEXT.items())
     renamed = {f"image_{key}": preparation[key] for key in ("mean", "std") if key in preparation}
     colours = parse_normalisation(renamed, CLIP_COLOURS)
-    if colours is None or not (known and all(type(n) is int and n > 0 for n in (width, size, length))):
+    if colours is None or not (fits and all(type(n) is int and n > 0 for n in (width, size, length))):
         raise unusable(path.name, card)
     return width, size, length, colours
 
 
-def load(card: ModelCard, files: Mapping[str, Path], device: str) -> TwoTowers:
-    """Load the adapter with its files.
+def load(card: ModelCard, files: Mapping[str, Path], device: str, trunk: str = TRUNK) -> TwoTowers:
+    """Load the adapter with its files; ``trunk`` is timm's name of the network that sees the pictures.
 
     Raises:
         CheckpointError: a file is missing or damaged, or they do not describe and hold BiomedCLIP's towers.
     """
     path = required_file("open_clip_config.json", files, card)
-    width, size, length, colours = _read_sizes(path, card)
+    width, size, length, colours = _read_sizes(path, card, trunk)
     text_path = required_file("config.json", files, card)
     config = read_section(BertConfig, read_json(text_path, card), text_path, card)
     if length > config.max_position_embeddings:
         raise unusable(path.name, card)
     network = build_network(
-        lambda: Network(config, width, size), read_weights(card, files), card, device, text_path.name
+        lambda: Network(config, width, size, trunk), read_weights(card, files), card, device, text_path.name
     )
     reader = TextReader(read_tokenizer(card, files), length, is_padded=False)
     trunk, project, bert = network.visual.trunk, network.visual.head["proj"], network.text.transformer
@@ -110,5 +118,5 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> TwoTowers:
         output = bert(input_ids=ids, attention_mask=(ids != bert.config.pad_token_id).long())
         return network.text.proj(output.last_hidden_state[:, 0])
 
-    preparation, head = Preparation(size, colours, by_pillow=True), Head(float(network.logit_scale.exp()))
+    preparation, head = PicturePreparation(size, colours, by_pillow=True), Head(float(network.logit_scale.exp()))
     return TwoTowers(network, device, head, preparation, reader, trunk.blocks, images, parts, texts, clean)

@@ -54,7 +54,7 @@ def grid(parts: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class PicturePreparation:
     """Turns pictures into a batch.
 
     Attributes:
@@ -152,7 +152,7 @@ class TwoTowers:
     network: nn.Module
     device: str
     head: Head
-    preparation: Preparation
+    preparation: PicturePreparation
     reader: TextReader
     blocks: Sequence[nn.Module]
     images: Callable[[Tensor], Tensor]
@@ -251,7 +251,7 @@ def read_tokenizer(card: ModelCard, files: Mapping[str, Path]) -> Any:
         raise CheckpointError(f"{card.title}: its tokenizer cannot be read; download it again") from error
 
 
-def read_preparation(path: Path | None, card: ModelCard, default: Preparation) -> Preparation:
+def read_preparation(path: Path | None, card: ModelCard, default: PicturePreparation) -> PicturePreparation:
     """Read a preprocessor_config.json; the default where it names no value, or where there is no file.
 
     Raises:
@@ -267,7 +267,7 @@ def read_preparation(path: Path | None, card: ModelCard, default: Preparation) -
     steps = all(document.get(key, True) is True for key in ("do_resize", "do_rescale", "do_normalize"))
     if normalisation is None or sides != {default.size} or not steps or resample not in (2, 3):
         raise CheckpointError(f"{card.title}: {path.name} asks for a preparation of pictures that is not this model's")
-    return Preparation(default.size, normalisation, resample)
+    return PicturePreparation(default.size, normalisation, resample)
 
 
 def load_towers(
@@ -278,7 +278,7 @@ def load_towers(
     make: Callable[[Any], nn.Module],
     colours: Normalisation,
     is_padded: bool,
-) -> tuple[Any, Preparation, TextReader]:
+) -> tuple[Any, PicturePreparation, TextReader]:
     """Load the network, the preparation of pictures and the reader of texts of a folder of transformers.
 
     Args:
@@ -294,7 +294,7 @@ def load_towers(
         CheckpointError: a file is missing or damaged, or they do not describe and hold the network.
     """
     network = build_network(lambda: make(config), read_weights(card, files), card, device, "config.json")
-    default = Preparation(config.vision_config.image_size, colours)
+    default = PicturePreparation(config.vision_config.image_size, colours)
     preparation = read_preparation(file_called("preprocessor_config.json", files), card, default)
     reader = TextReader(read_tokenizer(card, files), config.text_config.max_position_embeddings, is_padded=is_padded)
     return network, preparation, reader

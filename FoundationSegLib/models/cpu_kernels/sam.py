@@ -41,11 +41,11 @@ class AttentionStrip(nn.Module):
 
 
 class StripAttention(nn.Module):
-    """Computes the same as ``module`` for a whole image."""
+    """Computes the same as ``module`` for a whole image, so many rows of it at a time."""
 
-    def __init__(self, module: SamVisionAttention) -> None:
+    def __init__(self, module: SamVisionAttention, strip_rows: int = STRIP_ROWS) -> None:
         super().__init__()
-        self.module, self.strip = module, AttentionStrip()
+        self.module, self.strip, self._strip_rows = module, AttentionStrip(), strip_rows
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
         """Attend: (1, rows, columns, channels) to the same shape; the weights of the attention are not kept."""
@@ -56,11 +56,12 @@ class StripAttention(nn.Module):
         of_rows = module.get_rel_pos(rows, rows, module.rel_pos_h)
         of_columns = module.get_rel_pos(columns, columns, module.rel_pos_w)
         out = torch.empty_like(query)
-        for first in range(0, rows, STRIP_ROWS):
-            strip = slice(first * columns, (first + STRIP_ROWS) * columns)
+        for first in range(0, rows, self._strip_rows):
+            last = first + self._strip_rows
+            strip = slice(first * columns, last * columns)
             strip_query = query[:, :, strip]
             grid = strip_query.unflatten(2, (-1, columns))
-            down = torch.einsum("bnhwc,hkc->bnhwk", grid, of_rows[first : first + STRIP_ROWS])
+            down = torch.einsum("bnhwc,hkc->bnhwk", grid, of_rows[first:last])
             across = torch.einsum("bnhwc,wkc->bnhwk", grid, of_columns)
             bias = (down[..., None] + across[..., None, :]).reshape(1, heads, -1, locations)
             out[:, :, strip] = self.strip(strip_query, key, value, bias)
@@ -98,8 +99,8 @@ class _FromImage:
         query = _by_head(self._query(tokens) * self._scale, self._heads)
         scores = query @ self._position_keys
         rows = scores.view(-1, len(image)).addmm_((query @ self._keys).flatten(0, 1), image.t())
-        seen = (rows.softmax(1) @ image).view(self._heads, len(tokens), -1)
-        return self._out(torch.baddbmm(self._value_bias, seen, self._values).transpose(0, 1).flatten(1))
+        attended = (rows.softmax(1) @ image).view(self._heads, len(tokens), -1)
+        return self._out(torch.baddbmm(self._value_bias, attended, self._values).transpose(0, 1).flatten(1))
 
 
 class _ToImage:

@@ -21,9 +21,9 @@ from .fused_convolution import PackedConv, as_image
 STRIP_PIXELS = 8192  # pixels or tokens in a strip: 377 ms a slice; 394 ms with twice as many, 424 with half
 
 
-def _strips(rows: int, columns: int, multiple: int = 1) -> list[tuple[int, int]]:
+def _strips(rows: int, columns: int, pixels: int, multiple: int = 1) -> list[tuple[int, int]]:
     """First and last (excluded) row of every strip; all but the last hold a multiple of ``multiple`` rows."""
-    step = max(1, STRIP_PIXELS // (columns * multiple)) * multiple
+    step = max(1, pixels // (columns * multiple)) * multiple
     return [(first, min(first + step, rows)) for first in range(0, rows, step)]
 
 
@@ -38,9 +38,9 @@ def _with_neighbours(rows_of: Callable[[int, int], Tensor], first: int, last: in
 class _Expanding:
     """MBConv or PatchMerging: 1x1, GELU, depthwise 3x3, GELU, 1x1."""
 
-    def __init__(self, module: MBConv | PatchMerging, columns: int) -> None:
-        self.stride = module.conv2.stride[0]
-        shape = (max(1, STRIP_PIXELS // columns), columns)
+    def __init__(self, module: MBConv | PatchMerging, columns: int, strip_pixels: int) -> None:
+        self.stride, self._strip_pixels = module.conv2.stride[0], strip_pixels
+        shape = (max(1, strip_pixels // columns), columns)
         self.expand = PackedConv(module.conv1, shape, gelu=True)
         self._depthwise = PackedConv(module.conv2, (shape[0] + 2, columns), gelu=True, halo=True)
         self._project = PackedConv(module.conv3, (shape[0], columns // self.stride))
@@ -49,7 +49,7 @@ class _Expanding:
         """Merge patches: (rows, columns, channels) to (rows / stride, columns / stride, more channels)."""
         rows, columns = x.shape[0], x.shape[1]
         out = x.new_empty(rows // self.stride, columns // self.stride, self._project.channels)
-        for first, last in _strips(rows, columns, self.stride):
+        for first, last in _strips(rows, columns, self._strip_pixels, self.stride):
             hidden = _with_neighbours(lambda low, high: self.expand(x[low:high]), first, last, rows)
             out[first // self.stride : last // self.stride] = self._project(self._depthwise(hidden))
         return out
@@ -57,7 +57,7 @@ class _Expanding:
     def convolve(self, x: Tensor, expanded: Callable[[int, int], Tensor], check: Check) -> Tensor:
         """Convolve as MBConv; the shape of x stays. ``expanded`` gives x after the first GELU, for a range of rows."""
         out = torch.empty_like(x)
-        for first, last in _strips(x.shape[0], x.shape[1]):
+        for first, last in _strips(x.shape[0], x.shape[1], self._strip_pixels):
             check()
             hidden = _with_neighbours(expanded, first, last, x.shape[0])
             total = self._project.add_to(x[first:last].clone(), self._depthwise(hidden))
@@ -68,8 +68,8 @@ class _Expanding:
 class _Block:
     """A TinyViT block: attention within windows, depthwise 3x3, two linear layers."""
 
-    def __init__(self, module: TinyVitBlock, columns: int) -> None:
-        attention, shape = module.attn, (max(1, STRIP_PIXELS // columns), columns)
+    def __init__(self, module: TinyVitBlock, columns: int, strip_pixels: int) -> None:
+        attention, shape, self._strip_pixels = module.attn, (max(1, strip_pixels // columns), columns), strip_pixels
         self._window, self._heads = module.window_size, module.num_heads
         self._norm, self._mlp_norm = attention.norm, module.mlp.norm
         self._bias = attention.attention_biases.detach()[:, attention.attention_bias_idxs]
@@ -82,10 +82,10 @@ class _Block:
     def __call__(self, x: Tensor) -> Tensor:
         """Run the block; x, (rows, columns, channels), is overwritten."""
         rows, columns = x.shape[:2]
-        for first, last in _strips(rows, columns, self._window):
+        for first, last in _strips(rows, columns, self._strip_pixels, self._window):
             self._project.add_to(x[first:last], self._attend(x[first:last]))
         x = self._depthwise(x)
-        for first, last in _strips(rows, columns):
+        for first, last in _strips(rows, columns, self._strip_pixels):
             self._narrow.add_to(x[first:last], self._widen(self._mlp_norm(x[first:last])))
         return x
 
@@ -111,18 +111,19 @@ class StripEncoder:
     Args:
         encoder: its modules ``patch_embed``, ``stages`` and ``neck``, with folded batch norms.
         size: the side of the image, in pixels.
+        strip_pixels: pixels or tokens in a strip.
     """
 
-    def __init__(self, encoder: nn.Module, size: int) -> None:
+    def __init__(self, encoder: nn.Module, size: int, strip_pixels: int = STRIP_PIXELS) -> None:
         embed, (first, *stages) = encoder.patch_embed, encoder.stages
         self._embed = (PackedConv(embed.conv1, (1, size), gelu=True), PackedConv(embed.conv2, (1, size)))
-        self._convs = [_Expanding(module, size) for module in first.blocks]
+        self._convs = [_Expanding(module, size, strip_pixels) for module in first.blocks]
         self._stages: list[tuple[_Expanding, list[_Block]]] = []
         columns = size
         for stage in stages:
-            merge = _Expanding(stage.downsample, columns)
+            merge = _Expanding(stage.downsample, columns, strip_pixels)
             columns //= merge.stride
-            self._stages.append((merge, [_Block(block, columns) for block in stage.blocks]))
+            self._stages.append((merge, [_Block(block, columns, strip_pixels) for block in stage.blocks]))
         reduce, self._norm, mix, self._last_norm = encoder.neck
         self._reduce, self._mix = (PackedConv(conv, (columns, columns)) for conv in (reduce, mix))
 

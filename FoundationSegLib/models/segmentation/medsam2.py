@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import Sam2VideoConfig
 
 from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError
 from ..preprocessing import IMAGENET, channels_first
 from ..weights import DECODER_RULES, only_file, read_pickle, renamed, share_table
 from .sam2 import Sam2, build_network
@@ -111,13 +112,16 @@ class MedSam2Preparation:
         return IMAGENET(channels_first(np.array(square)))
 
 
-def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
-    """Load the adapter with its single file.
+def load(card: ModelCard, files: Mapping[str, Path], device: str, config: Sam2VideoConfig | None = None) -> Sam2:
+    """Load the adapter with its single file; ``config`` describes another network than the published one.
 
     Raises:
         CheckpointError: the file is unreadable, or holds other weights.
     """
-    state = to_transformers(read_pickle(only_file(card, files), card, under="model"))
-    config = configuration()
+    try:
+        state = to_transformers(read_pickle(only_file(card, files), card, under="model"))
+    except RuntimeError as error:  # the embeddings of points are of different lengths
+        raise CheckpointError(f"the checkpoint does not hold the weights of {card.title}") from error
+    config = config or configuration()
     network = build_network(config, state, card)
     return Sam2(network, MedSam2Preparation(config.image_size), device, fresh_each_way=True, largest_part_only=True)

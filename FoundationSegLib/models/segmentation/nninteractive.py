@@ -32,9 +32,8 @@ _CHECKPOINT = "checkpoint_final.pth"
 _NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.\w+")
 _LAYER = re.compile(r"torch\.nn(\.modules\.\w+)?\.\w+")
 # Memory of a segment's session for each voxel of the image: the image in float32, eight channels in float16 and the
-# mask. Several segments that are corrected in turn have one each, as far as this reaches; others are replayed.
+# mask.
 _BYTES_PER_VOXEL = 4 + 8 * 2 + 1
-_SESSION_BYTES = 4 * 2**30
 _MOST_SESSIONS = 8
 # Beyond it the spread of the values, which the package computes in float32, would overflow.
 _LARGEST_VALUE = 1e15
@@ -58,16 +57,16 @@ def operations(prompt: VolumePrompt) -> tuple[Operation, ...]:
     others = [part for part in prompt.parts if part not in masks]
     for part in others:
         if isinstance(part, VolumeWords):
-            raise PromptError("nnInteractive does not understand words", part.place)
+            raise PromptError("nnInteractive does not understand words", part.location)
     calls = [Operation(part) for part in others]
     if masks:
-        whole = VolumeVoxels("mask", merge_masks([part.voxels for part in masks]), place=masks[0].place)
+        whole = VolumeVoxels("mask", merge_masks([part.voxels for part in masks]), location=masks[0].location)
         calls.insert(0, Operation(whole, predicts=not others))
     return tuple(calls)
 
 
 @dataclass(slots=True)
-class _Session:
+class _ReplayedSession:
     """A session of the package on an image, and the calls since its last reset.
 
     Attributes:
@@ -153,7 +152,7 @@ class NnInteractiveView:
 
     model: "NnInteractive"
     array_kji: NDArray[np.generic]
-    _sessions: list[_Session]  # the one used last is the last
+    _sessions: list[_ReplayedSession]  # the one used last is the last
 
     @property
     def nbytes(self) -> int:
@@ -171,7 +170,7 @@ class NnInteractiveView:
         for part in (call.part for call in calls):
             if isinstance(part, VolumeBox) and 1 not in part.box.shape_kji and not self.model.takes_3d_boxes:
                 message = "nnInteractive takes boxes on a slice only: draw it one voxel thick, or click instead"
-                raise PromptError(message, f"{part.place}.corners")
+                raise PromptError(message, f"{part.location}.corners")
 
     def _answer(self, calls: tuple[Operation, ...], progress: Progress) -> VolumeAnswer:
         with _quiet():
@@ -183,10 +182,10 @@ class NnInteractiveView:
                 hook.remove()
             return session.answer(runs)
 
-    def _session_for(self, calls: tuple[Operation, ...]) -> _Session:
+    def _session_for(self, calls: tuple[Operation, ...]) -> _ReplayedSession:
         """Session with most of these calls done; if none has any, a new one or the one unused for the longest time."""
 
-        def common(session: _Session) -> int:
+        def common(session: _ReplayedSession) -> int:
             done = session.done or ()
             if done == calls[: len(done)]:
                 return len(done) + (done == calls)  # nothing to do is better than an undo
@@ -194,7 +193,7 @@ class NnInteractiveView:
 
         best = max(self._sessions, key=common, default=None)
         if best is None or not common(best):
-            most = min(_MOST_SESSIONS, max(1, _SESSION_BYTES // (self.array_kji.size * _BYTES_PER_VOXEL)))
+            most = min(_MOST_SESSIONS, max(1, self.model.session_bytes // (self.array_kji.size * _BYTES_PER_VOXEL)))
             blank = next((session for session in self._sessions if session.done == ()), None)
             if blank is not None:
                 best = blank
@@ -211,13 +210,17 @@ class NnInteractiveView:
 class NnInteractive:
     """The model: a loaded network that any number of sessions share.
 
-    ``autozoom``: look at a wider surrounding where the answer reaches the border of the window. False only in tests:
-    with random weights it always does.
+    Attributes:
+        autozoom: look at a wider surrounding where the answer reaches the border of the window. False only in tests:
+            with random weights it always does.
+        session_bytes: memory for sessions. Segments that are corrected in turn have one each, as far as this reaches;
+            others are replayed.
     """
 
     artifacts: Mapping[str, Any]
     device: str
     autozoom: bool = True
+    session_bytes: int = 4 * 2**30
 
     @property
     def precision(self) -> str:
@@ -241,7 +244,7 @@ class NnInteractive:
         with _quiet():
             return NnInteractiveView(self, volume.array_kji, [self.new_session(volume.array_kji)])
 
-    def new_session(self, array_kji: NDArray[np.generic]) -> _Session:
+    def new_session(self, array_kji: NDArray[np.generic]) -> _ReplayedSession:
         """Open a session of the package on an image."""
         package = _bare_session(self.device, self.autozoom)
         package.initialize_from_loaded_artifacts(dict(self.artifacts))
@@ -250,7 +253,7 @@ class NnInteractive:
             package.preprocess_future.result()  # it works in a thread, and an error of it would come out later
         buffer = np.zeros(array_kji.shape, np.uint8)
         package.set_target_buffer(buffer)
-        return _Session(package, buffer)
+        return _ReplayedSession(package, buffer)
 
 
 def _require_contrast(volume: Volume) -> None:

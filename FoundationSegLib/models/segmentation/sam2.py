@@ -40,7 +40,7 @@ _OBJECT = 0  # the video session's only object; so is its index there
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class Sam2Preparation:
     """A checkpoint's preparation of images: (``size``, ``size``) pixels, then normalised (``Sam2ImageProcessor``)."""
 
     size: int
@@ -447,4 +447,4 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
     normalisation = read_normalisation(files, card, {"size": {"height": size, "width": size}})
     state = read_safetensors(required_file("model.safetensors", files, card), card)
     network = build_network(config, share_table(state), card)
-    return Sam2(network, Preparation(size, normalisation), device)
+    return Sam2(network, Sam2Preparation(size, normalisation), device)

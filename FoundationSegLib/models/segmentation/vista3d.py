@@ -44,8 +44,6 @@ _LOWEST_HU, _HIGHEST_HU = -963.8247715525971, 1053.678477684517
 PATCH = (128, 128, 128)
 _OVERLAP = 0.25  # of the windows: MONAI's own, since the bundle's 0.3 does not reach this inferer
 _LAST_CLASS = 132  # numbers above mean "whatever the points say"
-# Logits of all classes at once would take 30 GB on a whole body: passes of this size instead.
-_LOGIT_BYTES = 4 * 2**30
 _INSIDE = 1e-3  # the network takes a point on the very first voxel for one outside
 
 
@@ -129,7 +127,7 @@ def _reversed(shape: Sequence[int]) -> Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
+class _SegmentPrompt:
     """A prompt for a segment: the numbers of its classes, and its points."""
 
     numbers: tuple[int, ...]
@@ -193,13 +191,13 @@ class Vista3dView:
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast("cuda") if self.model.device == "cuda" else nullcontext()
 
-    def _read(self, prompt: VolumePrompt) -> _Segment:
+    def _read(self, prompt: VolumePrompt) -> _SegmentPrompt:
         names = [ClassPrompt(part.words) for part in prompt.parts if isinstance(part, VolumeWords)]
-        path = next((part.place for part in prompt.parts if isinstance(part, VolumeWords)), "")
+        path = next((part.location for part in prompt.parts if isinstance(part, VolumeWords)), "")
         points = tuple(part for part in prompt.parts if isinstance(part, VolumePoint))
-        return _Segment(class_numbers(self.model.class_list, names, path), points)
+        return _SegmentPrompt(class_numbers(self.model.class_list, names, path), points)
 
-    def _count(self, segments: Sequence[_Segment], together: Sequence[int]) -> int:
+    def _count(self, segments: Sequence[_SegmentPrompt], together: Sequence[int]) -> int:
         """Count the windows that the network will see."""
         per_pass = math.prod(
             1 if size <= side else math.ceil((size - side) / int(side * (1 - _OVERLAP))) + 1
@@ -212,7 +210,7 @@ class Vista3dView:
     @property
     def _at_once(self) -> int:
         """Number of classes in one pass."""
-        return max(1, _LOGIT_BYTES // self.grid.image.nbytes)
+        return max(1, self.model.logit_bytes // self.grid.image.nbytes)
 
     def _labels(self, numbers: Sequence[int], windows: _Windows) -> Tensor:
         """Number of the class with the highest logit of each voxel, (X, Y, Z); 0 where none is above 0."""
@@ -236,10 +234,10 @@ class Vista3dView:
         logits = inferer(image, windows, transpose=True, class_vector=classes, prompt_class=classes)
         return logits.float().cpu()
 
-    def _needs_automatic(self, segment: _Segment) -> bool:
+    def _needs_automatic(self, segment: _SegmentPrompt) -> bool:
         return bool(segment.numbers) and segment.numbers[0] <= _LAST_CLASS
 
-    def _segment_points(self, segment: _Segment, windows: _Windows) -> VolumeAnswer:
+    def _segment_points(self, segment: _SegmentPrompt, windows: _Windows) -> VolumeAnswer:
         """Segment an object in windows around points; a class beyond them, too, where one was named."""
         before = windows.done
         positions, signs, notes = self._on_grid(segment.points)
@@ -263,7 +261,7 @@ class Vista3dView:
         positions = self.grid.to_grid([point.index_kji[::-1] for point in points])
         is_inside = ((positions >= -0.5) & (positions <= size - 0.5)).all(axis=1)
         notes = tuple(
-            f"{point.place}: lies in the air around the body, which the model does not look at"
+            f"{point.location}: lies in the air around the body, which the model does not look at"
             for point, inside in zip(points, is_inside, strict=True)
             if not inside
         )
@@ -311,12 +309,18 @@ class Vista3dView:
 
 @dataclass(frozen=True, slots=True)
 class Vista3d:
-    """VISTA3D with its weights; ``patch`` is the window that it looks at, in voxels."""
+    """VISTA3D with its weights.
+
+    Attributes:
+        patch: the window that it looks at, in voxels.
+        logit_bytes: the most that the logits of one pass take; those of all classes of a whole body would take 30 GB.
+    """
 
     network: nn.Module
     class_list: ClassList
     device: str
     patch: Shape = PATCH
+    logit_bytes: int = 4 * 2**30
 
     @property
     def precision(self) -> str:

@@ -48,7 +48,6 @@ _NUMBERS = (
 _SUGGESTIONS = 3
 # Memory of each phrase for every voxel, measured on the host: logits of two bytes, and masks on their way back.
 _BYTES_PER_VOXEL = 7
-_PHRASE_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,7 @@ class VoxTellView:
     """An image turned to RAS. Nothing else is kept of it."""
 
     predictor: Any
+    phrase_bytes: int
     array_kji: NDArray[np.generic]
     turn: Turn
     nbytes: int = 0
@@ -72,7 +72,7 @@ class VoxTellView:
         ]
         phrases = tuple(dict.fromkeys(phrase for segment in segments for phrase in segment))
         masks: dict[str, PackedMask] = {}
-        at_once = max(1, _PHRASE_BYTES // (_BYTES_PER_VOXEL * self.array_kji.size))
+        at_once = max(1, self.phrase_bytes // (_BYTES_PER_VOXEL * self.array_kji.size))
         runs = 0
         for start in range(0, len(phrases), at_once):
             batch = phrases[start : start + at_once]
@@ -93,7 +93,7 @@ class VoxTellView:
             message = (
                 f"VoxTell has {len(bank)} phrases whose meaning it knows, and {phrase[:80]!r} is none of them{hint}"
             )
-            raise PromptError(message, f"{part.place}.text")
+            raise PromptError(message, f"{part.location}.text")
         return phrase
 
     def _segment(self, phrases: Sequence[str], progress: Progress) -> tuple[list[PackedMask], int]:
@@ -123,10 +123,14 @@ class VoxTellView:
 
 @dataclass(frozen=True, slots=True)
 class VoxTell:
-    """The model: the package's predictor with its weights and the bank of phrases."""
+    """The model: the package's predictor with its weights and the bank of phrases.
+
+    ``phrase_bytes`` is the most memory that phrases take together; more of them are asked one after the other.
+    """
 
     predictor: Any
     device: str
+    phrase_bytes: int = 4 * 2**30
 
     @property
     def precision(self) -> str:
@@ -142,7 +146,7 @@ class VoxTell:
         """Turn the image to RAS: slices, rows and columns as the package's own reader has them."""
         progress.check()
         turn = towards_ras(volume.geometry)
-        return VoxTellView(self.predictor, turn.turn(volume.array_kji), turn)
+        return VoxTellView(self.predictor, self.phrase_bytes, turn.turn(volume.array_kji), turn)
 
 
 def read_weights(card: ModelCard, files: Mapping[str, Path]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.engine import propagation_planning
 from FoundationSegLib.engine.propagation_planning import WIDER, inner_starts
-from FoundationSegLib.engine.slices import SlicePart, SlicePrompts, StackedBox, rectangle
+from FoundationSegLib.engine.slices import PartOnSlice, SlicePrompts, StackedBox, rectangle
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Box, array_axis
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
@@ -23,7 +23,7 @@ def plan_tracks(boxes, shape_kji, propagation, rule="surest"):
     """The tracks of boxes, and of parts on slices."""
     volumes = [StackedBox(b.axis, b.slices, rectangle(b)) for b in boxes if isinstance(b, PlacedBox) and not b.is_2d]
     parts = [
-        SlicePart(b.axis, b.slices.start, rectangle(b), "") if isinstance(b, PlacedBox) else b
+        PartOnSlice(b.axis, b.slices.start, rectangle(b), "") if isinstance(b, PlacedBox) else b
         for b in boxes
         if not isinstance(b, PlacedBox) or b.is_2d
     ]
@@ -112,7 +112,7 @@ YES, NO = SlicePoint(5.0, 5.0), SlicePoint(6.0, 4.0, positive=False)
 
 
 def click(index, point=YES, axis="k"):
-    return SlicePart(axis, index, point, f"click on {index}")
+    return PartOnSlice(axis, index, point, f"click on {index}")
 
 
 HERE, ELSEWHERE = (slice(4, 7), slice(5, 8)), (slice(12, 15), slice(20, 24))
@@ -121,7 +121,7 @@ HERE, ELSEWHERE = (slice(4, 7), slice(5, 8)), (slice(12, 15), slice(20, 24))
 def seed(index, place=ELSEWHERE, axis="k"):
     mask = np.zeros(SHAPE[1:], np.bool_)
     mask[place] = True
-    return SlicePart(axis, index, SliceMask.pack(mask), "seed")
+    return PartOnSlice(axis, index, SliceMask.pack(mask), "seed")
 
 
 def by_start(tracks):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.engine.slices import (
+    PartOnSlice,
     SliceOrientation,
-    SlicePart,
     StackedBox,
     is_rising,
     place_on_slices,
@@ -122,8 +122,8 @@ def test_a_flat_box_a_click_and_a_mask_are_parts_of_their_slices_in_order():
         MaskPrompt("a", "b", voxels=pack_mask(seed)),
     )
     box, point, first, second = placed.parts
-    assert box == SlicePart("k", 3, (4, 2, 14, 8), "p[0]")
-    assert point == SlicePart("k", 7, SlicePoint(5.0, 6.0, positive=False), "p[1]")
+    assert box == PartOnSlice("k", 3, (4, 2, 14, 8), "p[0]")
+    assert point == PartOnSlice("k", 7, SlicePoint(5.0, 6.0, positive=False), "p[1]")
     assert [(part.index, part.location) for part in (first, second)] == [(3, "p[2]"), (5, "p[2]")]
     assert np.array_equal(first.part.unpack(), seed[3])
     assert placed.last == ("k", range(5, 6))

@@ -170,7 +170,7 @@ def test_every_kind_is_put_into_voxels_and_keeps_its_place_and_order():
     )
     assert found[5].kind == "lasso" and found[5].voxels.expand(GEOMETRY.shape_kji)[2, 2, 2]
     assert found[6:] == (VolumeWords("text", "liver"), VolumeWords("class", "7"))
-    assert [part.place for part in found] == [f"segments[0].prompts[{n}]" for n in range(8)]
+    assert [part.location for part in found] == [f"segments[0].prompts[{n}]" for n in range(8)]
 
 
 def test_parts_that_say_the_same_are_equal_wherever_they_stand():

@@ -5,20 +5,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.models.segmentation import sam
-from Testing.models.sam_parity import TransformersSam
+from Testing.models.sam_reference import TransformersSam
+from Testing.models.small_models import CATALOGUE
 from Testing.models.small_sam import small_config, write_checkpoint
 
 
 @pytest.fixture(scope="session")
 def sam_card():
-    return read_catalogue()["sam-vit-base"]
-
-
-@pytest.fixture(scope="session")
-def medsam_card():
-    return read_catalogue()["medsam"]
+    return CATALOGUE["sam-vit-base"]
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +46,7 @@ def sam_reference(sam_folder):
     return TransformersSam(sam_folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Small networks are slowed down by a second thread; and the last bit of a sum depends on their number."""
     threads = torch.get_num_threads()

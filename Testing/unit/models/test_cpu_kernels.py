@@ -1,4 +1,4 @@
-"""The kernels for the CPU against the plain modules of timm and transformers, with random weights."""
+"""LiteMedSAM and the kernels for the CPU against the plain modules of timm and transformers, with random weights."""
 
 import copy
 
@@ -14,8 +14,11 @@ from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.models.cpu_kernels.fused_convolution import fast_path_available
 from FoundationSegLib.models.cpu_kernels.sam import AttentionStrip, SamCpuDecoder, StripAttention, attend_in_strips
 from FoundationSegLib.models.cpu_kernels.tiny_vit import StripEncoder
+from FoundationSegLib.models.protocols import SlicePrompt
 from FoundationSegLib.models.segmentation.lite_medsam import (
+    LiteMedSam,
     LiteMedSamEncoder,
+    box_to_network,
     build_decoder,
     fold_batch_norms,
     prepare,
@@ -52,10 +55,11 @@ def expected(modules: LiteMedSamEncoder, image: np.ndarray) -> Tensor:
 
 @needs_fused
 @pytest.mark.parametrize("pixels", [1, 1000, 5000, 8192, 10**6])
-def test_strips_of_every_size_give_the_modules_embedding(modules, image, expected, pixels, monkeypatch):
-    monkeypatch.setattr("FoundationSegLib.models.cpu_kernels.tiny_vit.STRIP_PIXELS", pixels)
+def test_strips_of_every_size_give_the_modules_embedding(modules, image, expected, pixels, full):
+    if pixels in (1, 5000) and not full:
+        pytest.skip("a few sizes are enough: run with --full")
     with torch.inference_mode():
-        answer = StripEncoder(modules, 256).grey(*map(torch.from_numpy, prepare_grey(image)))
+        answer = StripEncoder(modules, 256, pixels).grey(*map(torch.from_numpy, prepare_grey(image)))
     assert answer.shape == (1, 256, 64, 64)
     torch.testing.assert_close(answer, expected, rtol=0, atol=TOLERANCE)
 
@@ -117,12 +121,11 @@ def layer_of(window: int, **changes) -> SamVisionLayer:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 11, 20])
-def test_strips_of_every_size_give_the_same(rows, monkeypatch):
-    monkeypatch.setattr("FoundationSegLib.models.cpu_kernels.sam.STRIP_ROWS", rows)
+def test_strips_of_every_size_give_the_same(rows):
     attention, image = layer_of(0).attn, torch.randn(1, 11, 11, 48)
     with torch.inference_mode():
         expected, _ = attention(image)
-        got, weights = StripAttention(attention)(image)
+        got, weights = StripAttention(attention, rows)(image)
     assert expected.std() > 0.3, "large enough for the tolerance to mean something"
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     assert weights is None
@@ -185,8 +188,7 @@ def tokens(model: SamModel, box: Tensor) -> Tensor:
 
 
 @needs_fused
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize(("seed", "box"), enumerate(BOXES))
 def test_logits_and_scores_are_those_of_transformers(model, decoder, box, seed):
     features = random_features(seed, scale=1 + seed)
     with torch.inference_mode():
@@ -234,3 +236,62 @@ def test_every_prompt_is_what_transformers_says(model, decoder, kind, masked, se
     assert (logits.shape, scores.shape) == ((3 if several else 1, 256, 256), (3 if several else 1,))
     torch.testing.assert_close(logits, said.pred_masks[0, 0], rtol=0, atol=1e-4)
     torch.testing.assert_close(scores, said.iou_scores[0, 0], rtol=0, atol=1e-5)
+
+
+# LiteMedSAM's adapter with random weights
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    encoder, decoder = LiteMedSamEncoder().eval().requires_grad_(False), build_decoder()
+    fold_batch_norms(encoder)
+    decoder.requires_grad_(False).mask_decoder.iou_prediction_head.proj_out.bias.add_(
+        0.5
+    )  # fresh weights predict next to nothing
+    return encoder, decoder
+
+
+def without_fused_convolutions(patch):
+    patch.setattr(torch.ops, "mkldnn", object())
+
+
+def test_without_fused_convolutions_the_modules_encode(networks, image, monkeypatch):
+    fast = LiteMedSam(*networks, "cpu").encode(image)
+    without_fused_convolutions(monkeypatch)
+    plain = LiteMedSam(*networks, "cpu").encode(image)
+    assert (fast.shape, fast.resized) == (plain.shape, plain.resized) == ((150, 201), (191, 256))
+    torch.testing.assert_close(fast.features, plain.features, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_an_embedding_is_float32_in_the_decoders_layout(networks, image, colour):
+    seen = np.stack([image] * 3, axis=-1) if colour else image
+    features = LiteMedSam(*networks, "cpu").encode(seen).features
+    assert (features.shape, features.dtype) == ((1, 256, 64, 64), torch.float32)
+    assert features.is_contiguous(
+        memory_format=torch.channels_last if fast_path_available("cpu") else torch.contiguous_format
+    )
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_decoded_box_is_what_transformers_says(networks, image, fused, monkeypatch):
+    if not fused:
+        without_fused_convolutions(monkeypatch)
+    model = LiteMedSam(*networks, "cpu")
+    embedding = model.encode(image)
+    with torch.inference_mode():
+        boxes = torch.tensor([[box_to_network(BOXES[0], image.shape)]])
+        expected = model.decoder(image_embeddings=embedding.features, input_boxes=boxes, multimask_output=False)
+        logits = expected.pred_masks[0, :, :, :191, :]
+        full = torch.nn.functional.interpolate(logits, size=image.shape, mode="bilinear", align_corners=False)
+    answer = model.decode(embedding, SlicePrompt(BOXES[0]))
+    np.testing.assert_array_equal(answer.mask, full[0, 0].numpy() > 0)
+    assert answer.score == pytest.approx(float(expected.iou_scores), abs=1e-6)
+
+
+def test_the_decoder_normalises_as_the_original(networks):
+    """Another epsilon would move the logits by 0.02."""
+    norms = [child for child in networks[1].mask_decoder.transformer.modules() if type(child) is torch.nn.LayerNorm]
+    assert len(norms) == 9
+    assert {norm.eps for norm in norms} == {1e-5}

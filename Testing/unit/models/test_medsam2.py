@@ -7,23 +7,18 @@ from PIL import Image
 from transformers import Sam2VideoModel
 
 from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
-from FoundationSegLib.errors import CheckpointError
-from FoundationSegLib.models.protocols import SliceMask, SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SliceMask, SlicePrompt
 from FoundationSegLib.models.segmentation import medsam2
 from FoundationSegLib.models.segmentation.medsam2 import (
     MedSam2Preparation,
     configuration,
     to_transformers,
-    transformers_name,
 )
-from Testing.models.meta_sam2 import as_meta, write_medsam2
 from Testing.models.reference_sam2 import Video
-from Testing.models.sam_cases import as_rgb
-from Testing.models.small_sam2 import enliven, slice_of, small_config, small_network, volume_of_slices
+from Testing.models.sam_reference import as_rgb
+from Testing.models.small_sam2 import as_meta, slice_of, small_config, small_network, volume_of_slices, write_medsam2
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = read_catalogue(card_folder())["medsam2"]
-FILE = "MedSAM2_latest.pt"
 SIZE, SEED, START, SLICES = 128, 0, 3, 7
 BOX = SlicePrompt((20.0, 10.0, 50.0, 40.0))
 MASK = SlicePrompt(mask=SliceMask.pack(np.mgrid[:48, :64][0] + np.mgrid[:48, :64][1] < 50))
@@ -31,12 +26,9 @@ MASK = SlicePrompt(mask=SliceMask.pack(np.mgrid[:48, :64][0] + np.mgrid[:48, :64
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """By way of the product's loading, from a checkpoint of reduced width in the authors' layout."""
-    path = tmp_path_factory.mktemp("medsam2") / FILE
-    write_medsam2(path, small_network(SEED, SIZE))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(medsam2, "configuration", lambda: small_config(SIZE))
-        return load_slice_model(CARD, {FILE: path}, "cpu")
+    """From a checkpoint of reduced width in the authors' layout."""
+    path = tmp_path_factory.mktemp("medsam2") / CARD.source.files[0].name
+    return medsam2.load(CARD, write_medsam2(path, small_network(SEED, SIZE)), "cpu", small_config(SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -117,89 +109,15 @@ def test_a_way_down_that_remembers_the_way_up_is_another(model, frames):
     assert one.score != other.score
 
 
-@pytest.mark.parametrize("change", ["missing", "left over", "another shape"])
-def test_other_weights_are_refused(tmp_path, monkeypatch, change):
-    monkeypatch.setattr(medsam2, "configuration", lambda: small_config(SIZE))
-    state = as_meta(small_network(SEED, SIZE).state_dict())
-    if change == "missing":
-        del state["sam_prompt_encoder.point_embeddings.2.weight"]
-    elif change == "left over":
-        state["ema.decay"] = torch.zeros(1)
-    else:
-        state["no_mem_embed"] = torch.zeros(1, 1, 3)
-    torch.save({"model": state}, tmp_path / FILE)
-    with pytest.raises(CheckpointError, match="MedSAM2"):
-        load_slice_model(CARD, {FILE: tmp_path / FILE}, "cpu")
-
-
-def test_the_true_size_is_loaded_strictly(full, tmp_path, bar):
-    if not full:
-        pytest.skip("a checkpoint of 156 MB is written with --full")
-    network = Sam2VideoModel(medsam2.configuration())
-    enliven(network, SEED)
-    write_medsam2(tmp_path / FILE, network)
-    model = load_slice_model(CARD, {FILE: tmp_path / FILE}, "cpu")
-    loaded, expected = model.network.state_dict(), network.state_dict()
-    assert loaded.keys() == expected.keys()
-    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
-    bar("MedSAM2, MB of weights", model.nbytes / 1e6, "155.9 as published")
-    assert model.encode(slice_of((512, 512))).nbytes == 4 * 2**20
-
-
-def same(found, expected):
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def test_names_come_back_from_those_of_the_authors():
-    """The way there was written apart from the way back, and each of the names is another one."""
-    state = small_network().state_dict()
-    there = as_meta(state)
-    assert len(there) == len(state) + 4 - 1 - 1  # four embeddings of points for one, one shared embedding for two
-    assert same(to_transformers(there), state)
-
-
 def test_all_471_names_of_the_true_checkpoint_are_understood():
     with torch.device("meta"):
         state = Sam2VideoModel(configuration()).state_dict()
     there = as_meta(state)
     assert (len(there), len(state)) == (471, 469)
-    found = to_transformers(there)
-    assert {name: weight.shape for name, weight in found.items()} == {n: w.shape for n, w in state.items()}
+    assert {name: weight.shape for name, weight in to_transformers(there).items()} == {
+        n: w.shape for n, w in state.items()
+    }
     assert sum(weight.numel() for weight in there.values()) == pytest.approx(38.96e6, rel=1e-3)
-
-
-# From the modules of facebookresearch/sam2, one of each kind.
-AUTHORS = {
-    "maskmem_tpos_enc": "memory_temporal_positional_encoding",
-    "no_mem_embed": "no_memory_embedding",
-    "no_obj_ptr": "no_object_pointer",
-    "no_obj_embed_spatial": "occlusion_spatial_embedding_parameter",
-    "mask_downsample.weight": "mask_downsample.weight",
-    "obj_ptr_proj.layers.2.bias": "object_pointer_proj.proj_out.bias",
-    "obj_ptr_tpos_proj.weight": "temporal_positional_encoding_projection_layer.weight",
-    "image_encoder.trunk.pos_embed_window": "vision_encoder.backbone.pos_embed_window",
-    "image_encoder.trunk.blocks.11.norm2.weight": "vision_encoder.backbone.blocks.11.layer_norm2.weight",
-    "image_encoder.trunk.blocks.0.mlp.layers.1.bias": "vision_encoder.backbone.blocks.0.mlp.proj_out.bias",
-    "image_encoder.neck.convs.3.conv.weight": "vision_encoder.neck.convs.3.weight",
-    "memory_attention.layers.3.cross_attn_image.out_proj.weight": (
-        "memory_attention.layers.3.cross_attn_image.o_proj.weight"
-    ),
-    "memory_encoder.mask_downsampler.encoder.10.bias": "memory_encoder.mask_downsampler.layers.3.layer_norm.bias",
-    "memory_encoder.mask_downsampler.encoder.12.bias": "memory_encoder.mask_downsampler.final_conv.bias",
-    "memory_encoder.fuser.layers.1.gamma": "memory_encoder.memory_fuser.layers.1.scale",
-    "memory_encoder.out_proj.weight": "memory_encoder.projection.weight",
-    "sam_prompt_encoder.mask_downscaling.4.weight": "prompt_encoder.mask_embed.layer_norm2.weight",
-    "sam_mask_decoder.pred_obj_score_head.layers.1.weight": "mask_decoder.pred_obj_score_head.layers.0.weight",
-    "sam_mask_decoder.iou_prediction_head.layers.0.weight": "mask_decoder.iou_prediction_head.proj_in.weight",
-    "sam_mask_decoder.transformer.layers.1.mlp.layers.0.weight": "mask_decoder.transformer.layers.1.mlp.proj_in.weight",
-    "sam_mask_decoder.transformer.norm_final_attn.bias": "mask_decoder.transformer.layer_norm_final_attn.bias",
-    "sam_mask_decoder.output_upscaling.3.weight": "mask_decoder.upscale_conv2.weight",
-}
-
-
-@pytest.mark.parametrize(("theirs", "ours"), AUTHORS.items())
-def test_a_name_of_the_authors_is_understood(theirs, ours):
-    assert transformers_name(theirs) == ours
 
 
 def test_all_sizes_are_those_of_512_pixels():

@@ -26,14 +26,15 @@ from FoundationSegLib.models.protocols import (
 )
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt
-from Testing.models.headers import HEADERS, under
+from Testing.models.small_models import CATALOGUE, card_of
+from Testing.models.stored_volumes import HEADERS, under
 
 pytest.importorskip("nnInteractive", reason="the package nnInteractive is not installed")
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
-from FoundationSegLib.models.segmentation import nninteractive  # noqa: E402 - it can be imported without the package, the next not
-from Testing.models.small_nninteractive import FOLDER, Direct, card_of, directly, write_checkpoint  # noqa: E402
+from Testing.models.small_nninteractive import FOLDER, Direct, directly, write_checkpoint  # noqa: E402
 
+CARD = CATALOGUE["nninteractive"]
 SHAPE = (20, 24, 28)
 BRIGHT = (slice(6, 13), slice(7, 16), slice(8, 18))
 EVERYWHERE = Progress()
@@ -58,7 +59,7 @@ def files(root):
 
 @pytest.fixture(scope="module")
 def card(files):
-    return card_of(files)
+    return card_of(CARD, files)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_the_surroundings_are_looked_at_as_by_the_package(tmp_path, full):
     if not full:
         pytest.skip("looking around takes half a minute: with --full only")
     array, files = image(), write_checkpoint(tmp_path, patch=64)
-    wide = load_volume_model(card_of(files), files, "cpu")
+    wide = load_volume_model(card_of(CARD, files), files, "cpu")
     direct = Direct(tmp_path / FOLDER, array, autozoom=True)
     np.random.seed(0)  # noqa: NPY002 - the chance that every call of ours begins with
     direct.call("point", POINT.index_kji, True)
@@ -322,9 +323,8 @@ def test_segments_that_are_corrected_in_turn_are_not_replayed(model, root, monke
         assert np.array_equal(answer.mask.expand(SHAPE), directly(root, image(), tuple(parts[:1])))
 
 
-def test_sessions_are_shared_where_memory_is_short(model, root, monkeypatch):
-    monkeypatch.setattr(nninteractive, "_SESSION_BYTES", 1)
-    view = view_of(model, image())
+def test_sessions_are_shared_where_memory_is_short(model, root):
+    view = view_of(replace(model, session_bytes=1), image())
     for parts in ((POINT,), (FLAT,), (POINT, NO_POINT), (FLAT, NO_POINT)):
         assert np.array_equal(masked(view, *parts), directly(root, image(), parts))
     assert view.nbytes == image().size * 21
@@ -349,13 +349,12 @@ def test_an_image_that_would_become_nan_is_refused(model, array, message):
 
 def test_what_is_seen_is_finite_wherever_contrast_is(model):
     array = np.pad(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), 6)
-    view = view_of(model, array)
-    assert torch.isfinite(view._sessions[0].package.preprocessed_image).all()
+    assert masked(view_of(model, array), VolumePoint((7, 7, 7))).shape == array.shape
 
 
 def test_a_box_across_slices_and_words_are_refused_with_their_place(model):
     view = view_of(model, image())
-    thick = VolumeBox(Box((3, 3, 3), (6, 6, 6)), place="segments[0].prompts[1]")
+    thick = VolumeBox(Box((3, 3, 3), (6, 6, 6)), location="segments[0].prompts[1]")
     with pytest.raises(PromptError, match="boxes on a slice only") as caught:
         masked(view, POINT, thick)
     assert caught.value.location == "segments[0].prompts[1].corners"
@@ -434,20 +433,20 @@ def test_a_configuration_that_names_anything_but_a_network_is_refused(card, copi
         load_volume_model(card, copied, "cpu")
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"configurations": 3}', '{"configurations": {}}'])
-def test_a_damaged_configuration_is_named(card, copied, content):
-    copied[f"{FOLDER}/plans.json"].write_text(content)
-    with pytest.raises(CheckpointError, match=r"nnInteractive v1\.0"):
-        load_volume_model(card, copied, "cpu")
-
-
-def test_weights_of_another_network_are_named(card, copied):
+def test_damaged_files_and_weights_of_another_network_are_named(card, copied):
+    plans = copied[f"{FOLDER}/plans.json"]
+    whole = plans.read_text()
+    for content in ("[]", "{", '{"configurations": 3}', '{"configurations": {}}'):
+        plans.write_text(content)
+        with pytest.raises(CheckpointError, match=r"nnInteractive v1\.0"):
+            load_volume_model(card, copied, "cpu")
+    plans.write_text(whole)
     path = copied[f"{FOLDER}/fold_0/checkpoint_final.pth"]
     buffer = io.BytesIO()
     torch.save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": "x", "init_args": {}}, buffer)
     path.write_bytes(buffer.getvalue())
     with pytest.raises(CheckpointError, match="do not fit together"):
-        load_volume_model(card_of(copied), copied, "cpu")
+        load_volume_model(card_of(CARD, copied), copied, "cpu")
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(CheckpointError):
-        load_volume_model(card_of(copied), copied, "cpu")
+        load_volume_model(card_of(CARD, copied), copied, "cpu")

@@ -7,12 +7,11 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from FoundationSegLib.models.preprocessing import Normalisation
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.models.segmentation.sam2 import Preparation, Sam2
+from FoundationSegLib.models.segmentation.sam2 import Sam2, Sam2Preparation
 from Testing.models.reference_sam2 import image_said
-from Testing.models.sam_parity import moved
+from Testing.models.sam_reference import moved
 from Testing.models.small_sam2 import SIZE, enliven, image_part, slice_of, small_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SEED = 6
 SHAPES = {
     "landscape": (48, 64),
@@ -43,7 +42,7 @@ def prompts_on(shape):
 
 @pytest.fixture(scope="module")
 def model():
-    return Sam2(small_network(SEED), Preparation(SIZE), "cpu")
+    return Sam2(small_network(SEED), Sam2Preparation(SIZE), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def test_an_unstable_single_mask_gives_way_to_the_best_of_three():
     for network in networks:
         # A single mask about zero: 0.05 more or less, and its area changes by more than 2 %.
         network.mask_decoder.output_hypernetworks_mlps[0].proj_out.weight.mul_(0.005)
-    model, reference = Sam2(networks[0], Preparation(SIZE), "cpu"), image_part(networks[1])
+    model, reference = Sam2(networks[0], Sam2Preparation(SIZE), "cpu"), image_part(networks[1])
     image = slice_of((48, 64))
     check_slice(model, reference, image)
     prompt = prompts_on(image.shape)["box"]
@@ -156,7 +155,7 @@ def test_a_slice_at_the_true_size_is_what_sam2model_says(full):
         for network in networks:
             enliven(network, SEED)
     image = slice_of((37, 501))
-    model, reference = Sam2(networks[0], Preparation(1024), "cpu"), image_part(networks[1])
+    model, reference = Sam2(networks[0], Sam2Preparation(1024), "cpu"), image_part(networks[1])
     embedding = model.encode(image)
     for name in ("box", "point"):
         prompt = prompts_on(image.shape)[name]
@@ -180,10 +179,10 @@ def test_a_prompt_that_is_elsewhere_is_noticed(model, reference, change):
 @pytest.mark.parametrize(
     "prepare",
     [
-        lambda image: Preparation(SIZE)(np.ascontiguousarray(image[::-1])),
-        Preparation(SIZE, Normalisation(mean=(0.5, 0.5, 0.5))),
-        Preparation(SIZE, Normalisation(std=(0.5, 0.5, 0.5))),
-        Preparation(SIZE, Normalisation(factor=1.0)),
+        lambda image: Sam2Preparation(SIZE)(np.ascontiguousarray(image[::-1])),
+        Sam2Preparation(SIZE, Normalisation(mean=(0.5, 0.5, 0.5))),
+        Sam2Preparation(SIZE, Normalisation(std=(0.5, 0.5, 0.5))),
+        Sam2Preparation(SIZE, Normalisation(factor=1.0)),
     ],
 )
 def test_another_preparation_is_noticed(reference, prepare):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +15,12 @@ from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import VolumePrompt, VolumeWords, load_volume_model
 from FoundationSegLib.progress import CancelToken, Progress
-from Testing.models.volume_cases import MATRICES, noise
+from Testing.models.stored_volumes import MATRICES, noise
 
 nibabel = pytest.importorskip("nibabel", reason="the package nibabel is absent")
 pytest.importorskip("voxtell", reason="the package voxtell is absent")
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
-from FoundationSegLib.models.segmentation import voxtell  # noqa: E402
 from Testing.models import small_voxtell  # noqa: E402
 
 CARD = read_catalogue()["voxtell"]
@@ -28,7 +28,7 @@ CHECKPOINT, PLANS, BANK = (file.path for file in CARD.source.files)
 
 
 def said(*phrases):
-    return VolumePrompt(tuple(VolumeWords("text", text, place=f"prompts[{n}]") for n, text in enumerate(phrases)))
+    return VolumePrompt(tuple(VolumeWords("text", text, location=f"prompts[{n}]") for n, text in enumerate(phrases)))
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +83,11 @@ def test_a_segment_of_two_texts_is_both(model):
     assert (liver ^ spleen).any()
 
 
-def test_texts_asked_in_turn_and_several_at_a_time_are_the_same(model, monkeypatch):
+def test_texts_asked_in_turn_and_several_at_a_time_are_the_same(model):
     volume = noise("permuted", (10, 20, 24))
     prompts = [said(phrase) for phrase in small_voxtell.PHRASES[:3]]
     together = model.view(volume, Progress()).answer(prompts, Progress())
-    monkeypatch.setattr(voxtell, "_PHRASE_BYTES", 1)
-    alone = model.view(volume, Progress()).answer(prompts, Progress())
+    alone = replace(model, phrase_bytes=1).view(volume, Progress()).answer(prompts, Progress())
     assert [one.mask for one in alone] == [one.mask for one in together]
     assert alone[0].runs == 3 * together[0].runs
 

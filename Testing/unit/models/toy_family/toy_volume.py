@@ -1,7 +1,7 @@
 """A family of volumes that is easily followed: of what is at least as bright as the checkpoint says, what was meant.
 
-Points mean what is two voxels far or less, boxes and drawings themselves, the text "all" everything, and a class the
-voxels of just that value. What is said to be none of it is taken away, in the order in which it was said.
+Points mean what is two voxels far or less, boxes themselves, and the text "all" everything. What is said to be none of
+it is taken away, in the order in which it was said.
 """
 
 import json
@@ -17,7 +17,7 @@ from ...errors import PromptError
 from ...imaging.masks import pack_mask
 from ...imaging.volume import Volume
 from ...progress import Progress
-from ..protocols import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt, VolumeVoxels
+from ..protocols import VolumeAnswer, VolumeBox, VolumePart, VolumePoint, VolumePrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,15 @@ class ToyView:
         return found
 
     def _meant(self, part: VolumePart) -> NDArray[np.bool_]:
+        inside = np.zeros(self.array_kji.shape, np.bool_)
         if isinstance(part, VolumePoint):
-            away = np.indices(self.array_kji.shape) - np.reshape(part.index_kji, (3, 1, 1, 1))
-            inside = (np.abs(away) <= 2).all(axis=0)
+            inside[tuple(slice(max(0, n - 2), n + 3) for n in part.index_kji)] = True
         elif isinstance(part, VolumeBox):
-            inside = np.zeros(self.array_kji.shape, np.bool_)
             inside[part.box.slices] = True
-        elif isinstance(part, VolumeVoxels):
-            inside = part.voxels.expand(self.array_kji.shape)
-        elif part.kind == "class":
-            return self.array_kji == int(part.words)
         elif part.words != "all":
-            raise PromptError(f"nothing is called {part.words!r}", f"{part.place}.text")
+            raise PromptError(f"nothing is called {part.words!r}", f"{part.location}.text")
         else:
-            inside = np.ones(self.array_kji.shape, np.bool_)
+            inside[:] = True
         return inside & (self.array_kji >= self.level)
 
 
