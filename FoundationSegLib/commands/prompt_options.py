@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +101,12 @@ def without_folders(prompts: PromptSet) -> PromptSet:
     def bare(prompt: Prompt) -> Prompt:
         return replace(prompt, file=re.split(r"[/\\]", prompt.file)[-1]) if isinstance(prompt, MaskPrompt) else prompt
 
-    segments = (replace(segment, prompts=tuple(map(bare, segment.prompts))) for segment in prompts.segments)
+    return change_prompts(prompts, bare)
+
+
+def change_prompts(prompts: PromptSet, change: Callable[[Prompt], Prompt]) -> PromptSet:
+    """Return the same segments with each prompt changed."""
+    segments = (replace(segment, prompts=tuple(map(change, segment.prompts))) for segment in prompts.segments)
     return replace(prompts, segments=tuple(segments))
 
 

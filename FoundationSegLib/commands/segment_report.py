@@ -14,12 +14,12 @@ from ..codec import from_document, to_document
 from ..errors import CheckpointError, DocumentError, InputError, PromptError
 from ..hub.store import Store, default_store_folder
 from ..imaging.geometry import Box
-from ..prompts.kinds import MaskPrompt, PromptSet
+from ..prompts.kinds import MaskPrompt, Prompt, PromptSet
 from ..prompts.prompts_file import parse_prompts, prompts_to_document
 from ..requests.segmentation import Prediction, Propagation
 from ..requests.worker_settings import BoxRule
 from .outputs import software_versions
-from .prompt_options import read_options, without_folders
+from .prompt_options import change_prompts, read_options, without_folders
 
 _LONGEST_REPORT = 64 * 2**20  # bytes; scribbles of a thousand segments take a hundredth
 
@@ -181,8 +181,9 @@ class EarlierReport:
         """
         document = dict(self.document["prompts"])
         document["segments"] = list(document.get("segments", ()))
-        for number in sorted(map(int, self.options.left_out or ())):
-            document["segments"].insert(number, (self.options.left_out or {})[str(number)])
+        left_out = {int(n): segment for n, segment in (self.options.left_out or {}).items() if n.isdecimal()}
+        for number in sorted(left_out):
+            document["segments"].insert(number, left_out[number])
         prompts = parse_prompts(document)
         if options.prompts is not None or options.classes or options.text:
             choice = read_options(options, card)
@@ -193,21 +194,14 @@ class EarlierReport:
         return prompts if options.seed_from is None else self._with_seed_file(prompts, options.seed_from)
 
     def _with_seed_file(self, prompts: PromptSet, path: Path) -> PromptSet:
-        segments = tuple(
-            replace(
-                segment,
-                prompts=tuple(
-                    replace(prompt, file=str(path.absolute()))
-                    if isinstance(prompt, MaskPrompt) and prompt.file == path.name
-                    else prompt
-                    for prompt in segment.prompts
-                ),
-            )
-            for segment in prompts.segments
-        )
-        if segments == prompts.segments:
+        def moved(prompt: Prompt) -> Prompt:
+            is_there = isinstance(prompt, MaskPrompt) and prompt.file == path.name
+            return replace(prompt, file=str(path.absolute())) if is_there else prompt
+
+        with_file = change_prompts(prompts, moved)
+        if with_file == prompts:
             self._refuse(["seed_from"])
-        return replace(prompts, segments=segments)
+        return with_file
 
     def require_model(self, card: ModelCard) -> None:
         """Make sure that the store has no other checkpoint than that of the report, as far as it can be seen.
@@ -284,9 +278,9 @@ class EarlierReport:
             "what the model saw": (options.parts, self.options.parts),
             "the number of voxels": (counts, before),
         }
-        unknown = {"the image"} if "image" in self.missing else set()
-        unknown |= {"what the model saw"} if "parts" in self.missing else set()
-        changed = [aspect for aspect, (here, there) in now.items() if here != there and aspect not in unknown]
+        if self.missing:  # an earlier version told neither
+            del now["the image"], now["what the model saw"]
+        changed = [aspect for aspect, (here, there) in now.items() if here != there]
         return [f"not as in {name}: {', '.join(changed)}"] if changed else []
 
 

@@ -82,12 +82,6 @@ def test_bad_options(desk, options, told):
         desk.assert_refused(2, told)
 
 
-@pytest.mark.parametrize("name", ["out", "out.png", "out.nii", "out.mha", "out.seg", ".", "out.gz"])
-def test_bad_endings_of_the_output(desk, name):
-    desk.segment(output=desk.folder / name)
-    desk.assert_refused(2)
-
-
 BLOCK = np.zeros((6, 10, 12), np.uint8)
 BLOCK[2:4, 2:6, 3:9] = 1
 

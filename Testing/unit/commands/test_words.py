@@ -143,3 +143,14 @@ def test_a_model_of_boxes_takes_no_words(desk):
     desk.segment(prompts=False, text="liver")
     desk.assert_refused(2, "Fake Model does not understand texts")
     assert desk.files() == START
+
+
+def test_a_report_of_everything_asks_for_everything_again(desk, words):
+    report, again = desk.folder / "report.json", desk.folder / "again.json"
+    assert desk.segment(model="words", prompts=False, classes="everything", report=report) == 0, desk.err
+    options = {"model": False, "prompts": False, "from-report": report, "output": desk.folder / "again.seg.nrrd"}
+    assert desk.segment(**options, report=again) == 0, desk.err
+    assert words[0] == words[1] and len(words[0]) > 100
+    first, second = (json.loads(path.read_text(encoding="utf-8")) for path in (report, again))
+    for key in ("prompts", "segments", "left_out", "notes"):
+        assert first[key] == second[key], key

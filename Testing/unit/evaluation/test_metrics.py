@@ -51,27 +51,6 @@ def surface_dice_of_blocks(first, second, spacing, tolerance):
     return near / (areas.sum() + other_areas.sum())
 
 
-def test_dice_by_hand():
-    truth = block((1, 1, 8), (0, 1), (0, 1), (0, 4))
-    mask = block((1, 1, 8), (0, 1), (0, 1), (2, 8))
-    assert dice(truth, mask) == pytest.approx(2 * 2 / (4 + 6))
-    assert dice(truth, truth) == 1
-    assert dice(truth, ~truth) == 0
-
-
-def test_nsd_by_hand():
-    """Two cubes of 3 voxels, one voxel apart: the layers in which both have a surface, of the surface of both."""
-    first, second = (block((5, 5, 7), (1, 4), (1, 4), (i, i + 3)) for i in (1, 2))
-    edge, corner = math.sqrt(0.5), math.sqrt(3) / 8
-    whole = 6 * 4 + 12 * 2 * edge + 8 * corner
-    shared = 2 * (8 + 4 * edge) + 8 * edge + 4 * corner
-    assert surface_dice(first, second, (1, 1, 1), 0.5) == pytest.approx(shared / whole)
-    assert surface_dice(first, second, (1, 1, 1), 1) == 1
-    assert surface_dice(first, second, (1.5, 1, 1), 1) == pytest.approx(
-        surface_dice_of_blocks(((1, 4), (1, 4), (1, 4)), ((1, 4), (1, 4), (2, 5)), (1.5, 1, 1), 1)
-    )
-
-
 @given(blocks, blocks, spacings, tolerances)
 def test_nsd_of_blocks_is_that_of_their_plain_surfaces(first, second, spacing, tolerance):
     if any(b - a == 1 for ends in (first, second) for a, b in ends):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, InputError, PromptError
 from FoundationSegLib.evaluation.protocol import ProtocolSettings
-from FoundationSegLib.evaluation.simulated_user import Click, box_around, evaluate_object, interior_depth, next_click
+from FoundationSegLib.evaluation.simulated_user import box_around, evaluate_object, next_click
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
@@ -88,41 +88,6 @@ def test_a_perfect_segment_needs_no_click(shape, spacing):
     assert next_click(mask, mask.copy(), spacing) is None
 
 
-def test_an_empty_segment_is_clicked_in_the_middle_of_the_object():
-    truth = block((9, 9, 9), (2, 7), (2, 7), (2, 7))
-    assert next_click(truth, np.zeros_like(truth)) == Click((4, 4, 4), Polarity.POSITIVE)
-
-
-def test_too_much_is_clicked_away():
-    mask = block((9, 9, 9), (2, 7), (2, 7), (2, 7))
-    assert next_click(np.zeros_like(mask), mask) == Click((4, 4, 4), Polarity.NEGATIVE)
-
-
-def test_the_larger_error_comes_first():
-    truth = block((7, 7, 20), (2, 5), (2, 5), (1, 4))
-    mask = block((7, 7, 20), (1, 6), (1, 6), (10, 15))
-    assert next_click(truth, mask) == Click((12, 3, 3), Polarity.NEGATIVE)
-
-
-def test_distances_are_in_mm():
-    """A flat error of thick slices: in voxels every one of the two layers' inner voxels is as deep as the next."""
-    truth = block((4, 11, 11), (1, 3), (0, 11), (0, 11))
-    click = next_click(truth, np.zeros_like(truth), (1.0, 1.0, 10.0))
-    assert click.index_ijk[:2] == (5, 5)
-
-
-def test_errors_that_touch_at_a_corner_are_one():
-    truth = block((8, 8, 8), (0, 2), (0, 2), (0, 2)) | block((8, 8, 8), (2, 4), (2, 4), (2, 4))
-    truth |= block((8, 8, 8), (6, 8), (5, 8), (6, 8))  # 12 voxels: more than either half, less than both
-    assert max(next_click(truth, np.zeros_like(truth)).index_ijk) < 4
-
-
-def test_the_border_of_the_image_is_outside():
-    whole = np.ones((5, 5, 5), np.bool_)
-    assert next_click(whole, ~whole).index_ijk == (2, 2, 2)
-    assert interior_depth(whole, (1, 1, 1))[0, 2, 2] == 1
-
-
 def test_the_seed_chooses_among_equals_and_nothing_else_does():
     truth = np.ones((1, 1, 60), np.bool_)
     clicks = {next_click(truth, ~truth, seed=seed) for seed in range(20)}
@@ -176,8 +141,11 @@ def kinds(scores):
 
 
 def test_a_box_then_clicks_each_with_all_prompts_so_far():
-    model = Painter()
-    scores = run(model, clicks=3)
+    model, told = Painter(), []
+    settings = ProtocolSettings("box+clicks", 3, intensity="ct-lung")
+    scores = evaluate_object(model, "any", VOLUME, TRUTH, settings, lambda: told.append(1))
+    assert len(told) == settings.steps == 4
+    assert {(request.intensity, request.volume_key) for request in model.requests} == {("ct-lung", VOLUME.key)}
     assert [len(request.segments[0].prompts) for request in model.requests] == [1, 2, 3, 4]
     assert [type(prompt) for prompt in model.requests[-1].segments[0].prompts] == [BoxPrompt] + [PointPrompt] * 3
     assert len({request.request_id for request in model.requests}) == 4
@@ -187,7 +155,7 @@ def test_a_box_then_clicks_each_with_all_prompts_so_far():
     assert scores.origin.checkpoint.model_id == "any"
 
 
-def test_clicks_alone_begin_in_the_middle_and_are_carried_on():
+def test_clicks_alone_begin_in_the_middle_and_are_carried_on_and_a_box_is_not():
     model = Painter()
     scores = run(model, "clicks", clicks=1)
     first = model.requests[0].segments[0].prompts[0]
@@ -197,14 +165,9 @@ def test_clicks_alone_begin_in_the_middle_and_are_carried_on():
     assert model.requests[0].propagation == Propagation()
     assert kinds(scores) == ["positive click"]
     assert scores.dice_auc is None
-
-
-def test_a_box_alone_is_one_step_within_its_range():
-    model = Painter()
     scores = run(model, "box")
-    assert kinds(scores) == ["box"]
-    assert [request.propagation for request in model.requests] == [None]
-    assert (scores.dice_auc, scores.nsd_auc) == (None, None)
+    assert (kinds(scores), scores.dice_auc, scores.nsd_auc) == (["box"], None, None)
+    assert model.requests[-1].propagation is None, "a box has its range"
 
 
 def test_nothing_is_asked_about_a_perfect_segment():
@@ -248,19 +211,6 @@ def test_loading_the_model_is_told_apart():
     assert [step.seconds for step in scores.steps] == [0, 0, 0]
     assert scores.load_s == 15
     assert scores.notes == ("clipped",)
-
-
-def test_each_step_is_told():
-    told = []
-    evaluate_object(Painter(), "any", VOLUME, TRUTH, ProtocolSettings("box+clicks"), lambda: told.append(1))
-    assert len(told) == ProtocolSettings("box+clicks").steps == 6
-
-
-def test_the_settings_reach_the_request():
-    model = Painter()
-    run(model, intensity="ct-lung")
-    assert {request.intensity for request in model.requests} == {"ct-lung"}
-    assert {request.volume_key for request in model.requests} == {VOLUME.key}
 
 
 def test_space_is_that_of_the_image():
