@@ -2,13 +2,10 @@
 
 import pytest
 
-from Testing.slicer_standin import stories_panel, stories_widgets
 from Testing.slicer_standin.manners import LINES, STRICTER, names, outcome
 from Testing.slicer_standin.problems import NotModelled
 from Testing.slicer_standin.standin import Standin, standin
-from Testing.slicer_standin.stories import STORIES
-
-_TELLERS = (stories_panel, stories_widgets)  # importing them registers their stories
+from Testing.slicer_standin.stories import STORIES, slots_get_the_arguments_they_can_take
 
 
 @pytest.mark.parametrize("topic", LINES)
@@ -23,7 +20,7 @@ def test_what_widgets_tell(desk, story, wanted):
     for number, (found, expected) in enumerate(zip(story(), wanted, strict=True)):
         assert found == expected, f"step {number}"
     missing = [problem for problem in desk.take_problems() if "missing 1 required positional argument" in str(problem)]
-    assert len(missing) == (1 if story is stories_widgets.slots_get_the_arguments_they_can_take else 0)
+    assert len(missing) == (1 if story is slots_get_the_arguments_they_can_take else 0)
 
 
 @pytest.mark.parametrize("before, line, _", STRICTER, ids=[line for _, line, _ in STRICTER])

@@ -15,7 +15,6 @@ from Testing.slicer_standin.standin import SceneUser, Standin, standin
 
 @standin("qSlicerModuleManager")
 class ModuleManager(Standin, QtCore.QObject):
-    moduleLoaded = Signal(str)
     moduleAboutToBeUnloaded = Signal(str)
 
     def __init__(self) -> None:
@@ -24,9 +23,6 @@ class ModuleManager(Standin, QtCore.QObject):
 
     def module(self, name: str) -> Any:
         return self.modules.get(name)
-
-    def modulesNames(self) -> list[str]:
-        return list(self.modules)
 
 
 @standin("qSlicerScriptedLoadableModule")
@@ -37,7 +33,6 @@ class ScriptedModule(Standin, QtCore.QObject):
         "title": "",
         "categories": [],
         "contributors": [],
-        "associatedNodeTypes": [],
         "helpText": "",
         "acknowledgementText": "",
         "icon": None,
@@ -46,7 +41,6 @@ class ScriptedModule(Standin, QtCore.QObject):
         "index": -1,
         "name": "",
         "path": "",
-        "widgetRepresentationCreationEnabled": True,
     }
     representation: Any = None
 
@@ -97,8 +91,6 @@ class ScriptedModuleWidget(SceneUser):
 class ModuleSelector(Standin, QtWidgets.QToolBar):
     """What ``slicer.util.selectModule`` uses: the entered module is left, and the other entered if it is loaded."""
 
-    moduleSelected = Signal(str)
-
     def __init__(self, select: Callable[[str], None]) -> None:
         super().__init__()
         self._select, self._selected = select, ""
@@ -110,7 +102,6 @@ class ModuleSelector(Standin, QtWidgets.QToolBar):
     def selectModule(self, name: str) -> None:
         self._selected = name
         self._select(name)
-        self.moduleSelected.emit(name)
 
 
 @standin("qSlicerAppMainWindow")
@@ -138,10 +129,7 @@ class MainWindow(Standin, QtWidgets.QMainWindow):
 class Application(Standin, QtWidgets.QApplication):
     """One for the process; each desk puts its own scene, views and modules into it."""
 
-    startupCompleted = Signal()
-    renderPaused = Signal(bool)
     mrmlSceneChanged = Signal(object)
-    urlReceived = Signal(str)
     desk: Any = None
 
     def __init__(self) -> None:
@@ -157,29 +145,13 @@ class Application(Standin, QtWidgets.QApplication):
         "minorVersion": 12,
         "revision": "34000",
         "os": "linux",
-        "arch": "amd64",
         "platform": "linux-amd64",
-        "isInstalled": True,
         "slicerHome": "/opt/Slicer",
-        "documentationBaseUrl": "https://slicer.readthedocs.io/en/5.12/",
-        "documentationVersion": "5.12",
-        "documentationLanguage": "en",
-        "applicationLocaleName": "en_US",
-        "mainApplicationName": "Slicer",
-        "mainApplicationDisplayName": "3D Slicer",
-        "mainApplicationMajorVersion": 5,
-        "mainApplicationMinorVersion": 12,
-        "mainApplicationPatchVersion": 3,
-        "releaseType": "Stable",
     }
 
     @property
     def temporaryPath(self) -> str:
         return str(self.desk.folder / "temporary")
-
-    @property
-    def cachePath(self) -> str:
-        return str(self.desk.folder / "cache")
 
     def testingEnabled(self) -> bool:
         return self.desk.testing
@@ -195,12 +167,6 @@ class Application(Standin, QtWidgets.QApplication):
 
     def moduleManager(self) -> Any:
         return self.desk.module_manager
-
-    def moduleLogic(self, name: str) -> Any:
-        return self.desk.headless.module_logics.get(name)
-
-    def moduleDocumentationUrl(self, name: str) -> str:
-        return f"https://slicer.readthedocs.io/en/5.12/user_guide/modules/{name.lower()}.html"
 
     def settings(self) -> QtCore.QSettings:
         return QtCore.QSettings()
@@ -222,9 +188,6 @@ class Application(Standin, QtWidgets.QApplication):
         return QtCore.QProcessEnvironment.systemEnvironment()
 
     environment = startupEnvironment
-
-    def openNodeModule(self, node: Any, role: str = "", context: str = "") -> None:
-        self.desk.opened_modules.append(node.GetClassName())
 
     def openExtensionsManagerDialog(self) -> None:
         self.desk.opened_modules.append("ExtensionsManager")

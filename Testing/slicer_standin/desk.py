@@ -25,14 +25,13 @@ from Testing.slicer_standin import (
     widgets_ctk,
     widgets_nodes,
     widgets_segments,
-    widgets_values,
     widgets_views,
 )
 from Testing.slicer_standin.hands import Hands, ViewMouse, compose
 from Testing.slicer_standin.proxy import Wrapper, unwrap, wrap
 
 # Importing them registers what they stand in for.
-_REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_values, widgets_views)
+_REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_views)
 
 
 class Desk(Hands):

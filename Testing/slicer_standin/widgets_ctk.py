@@ -18,14 +18,7 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
 
     contentsCollapsed = Signal(bool)
     remembered: ClassVar[dict[str, Any]] = {
-        "collapsedHeight": 14,
         "flat": False,
-        "contentsFrameShape": 0,
-        "contentsFrameShadow": 16,
-        "contentsLineWidth": 1,
-        "contentsMidLineWidth": 0,
-        "buttonTextAlignment": 129,
-        "indicatorAlignment": 129,
     }
 
     def __init__(self, parent: Any = None) -> None:
@@ -100,43 +93,6 @@ class CollapsibleButton(Standin, QtWidgets.QAbstractButton):
         painter.drawRect(0, 0, self.width() - 1, self.height() - 1)
 
 
-@standin("ctkMessageBox")
-class MessageBox(Standin, QtWidgets.QMessageBox):
-    remembered: ClassVar[dict[str, Any]] = {
-        "dontShowAgain": False,
-        "dontShowAgainSettingsKey": "",
-        "dontShowAgainVisible": False,
-    }
-
-
-@standin("ctkComboBox")
-class ComboBox(Standin, QtWidgets.QComboBox):
-    """The default text is only drawn while nothing is chosen."""
-
-    returnRelease = Signal()
-    remembered: ClassVar[dict[str, Any]] = {
-        "defaultText": "",
-        "defaultIcon": QtGui.QIcon(),
-        "forceDefault": False,
-        "elideMode": 3,
-        "scrollWheelEffect": 1,
-    }
-
-    @property
-    def currentUserDataAsString(self) -> str:
-        value = self.currentData()
-        return "" if value is None else str(value)
-
-    @currentUserDataAsString.setter
-    def currentUserDataAsString(self, value: str) -> None:
-        self.setCurrentUserDataAsString(value)
-
-    def setCurrentUserDataAsString(self, value: str) -> None:
-        index = self.findData(value)
-        if index >= 0:
-            self.setCurrentIndex(index)
-
-
 @standin("ctkPathLineEdit")
 class PathLineEdit(Standin, QtWidgets.QWidget):
     """A path to type. Emptied, it says only that the input is not valid any more, not that the path changed."""
@@ -147,12 +103,7 @@ class PathLineEdit(Standin, QtWidgets.QWidget):
         "label": "",
         "filters": 24663,
         "options": 0,
-        "settingKey": "",
-        "showBrowseButton": True,
-        "showHistoryButton": True,
         "sizeAdjustPolicy": 2,
-        "minimumContentsLength": 0,
-        "nameFilters": [],
     }
 
     def __init__(self, parent: Any = None) -> None:
@@ -174,13 +125,6 @@ class PathLineEdit(Standin, QtWidgets.QWidget):
 
     def setCurrentPath(self, path: str) -> None:
         self._combo.setEditText(path)
-
-    def comboBox(self) -> QtWidgets.QComboBox:
-        return self._combo
-
-    def addCurrentPathToHistory(self) -> None:
-        if self.currentPath and self._combo.findText(self.currentPath) < 0:
-            self._combo.addItem(self.currentPath)
 
     def _changed(self, text: str) -> None:
         if text:

@@ -19,32 +19,22 @@ from Testing.slicer_standin.standin import SceneUser, standin
 @standin("qMRMLNodeComboBox")
 class NodeComboBox(SceneUser):
     currentNodeChanged = Signal(object)
-    currentNodeChanged_bool = Signal(bool)
     currentNodeIDChanged = Signal(str)
     nodeActivated = Signal(object)
     nodeAdded = Signal(object)
-    nodeAddedByUser = Signal(object)
     nodeAboutToBeRemoved = Signal(object)
-    currentNodeRenamed = Signal(str)
-    nodeAboutToBeEdited = Signal(object)
     remembered: ClassVar[dict[str, Any]] = {
         "addEnabled": True,
         "removeEnabled": True,
-        "editEnabled": False,
         "renameEnabled": False,
-        "baseName": "",
-        "interactionNodeSingletonTag": "Singleton",
-        "selectNodeUponCreation": True,
-        "noneDisplay": "None",
         "sizeAdjustPolicy": 1,
     }
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._types: list[str] = []
-        self._none = self._hidden = False
+        self._none = False
         self._children = True
-        self._attributes: list[tuple[str, str, Any]] = []
         self._nodes: list[Any] = []
         self._current: Any = None
         row = QtWidgets.QHBoxLayout(self)
@@ -99,29 +89,12 @@ class NodeComboBox(SceneUser):
             self._choose(self._nodes[0])
 
     @property
-    def showHidden(self) -> bool:
-        return self._hidden
-
-    @showHidden.setter
-    def showHidden(self, value: bool) -> None:
-        self._hidden = value
-        self._list_anew()
-
-    @property
     def showChildNodeTypes(self) -> bool:
         return self._children
 
     @showChildNodeTypes.setter
     def showChildNodeTypes(self, value: bool) -> None:
         self._children = value
-        self._list_anew()
-
-    def addAttribute(self, node_type: str, name: str, value: Any = None) -> None:
-        self._attributes.append((node_type, name, value))
-        self._list_anew()
-
-    def removeAttribute(self, node_type: str, name: str) -> None:
-        self._attributes = [known for known in self._attributes if known[:2] != (node_type, name)]
         self._list_anew()
 
     def nodeCount(self) -> int:
@@ -131,14 +104,8 @@ class NodeComboBox(SceneUser):
         return self._nodes[index] if 0 <= index < len(self._nodes) else None
 
     def _offers(self, node: Any) -> bool:
-        if node.GetHideFromEditors() and not self._hidden:
-            return False
         fitting = [kind for kind in self._types if node.IsA(kind) and (self._children or node.GetClassName() == kind)]
-        return bool(fitting) and all(
-            node.GetAttribute(name) is not None and value in (None, node.GetAttribute(name))
-            for kind, name, value in self._attributes
-            if node.IsA(kind)
-        )
+        return bool(fitting) and not node.GetHideFromEditors()
 
     def _list_anew(self) -> None:
         if self._scene is None:
@@ -172,9 +139,6 @@ class NodeComboBox(SceneUser):
     def setCurrentNodeID(self, node_id: str) -> None:
         self.setCurrentNode(next((node for node in self._nodes if node.GetID() == node_id), None))
 
-    def setCurrentNodeIndex(self, index: int) -> None:
-        self._choose(self.nodeFromIndex(index))
-
     def setCurrentNode(self, node: Any) -> None:
         """A node that it does not offer leaves it with none."""
         if node is not None and not hasattr(node, "IsA"):
@@ -192,29 +156,7 @@ class NodeComboBox(SceneUser):
 
     def _tell(self, node: Any) -> None:
         self.currentNodeChanged.emit(node)
-        self.currentNodeChanged_bool.emit(node is not None)
         self.currentNodeIDChanged.emit(self.currentNodeID)
-
-    # What the user does
-
-    def addNode(self, node_type: str = "") -> Any:
-        node = slicer.mrmlScene.CreateNodeByClass(node_type or self._types[0])
-        node.UnRegister(None)
-        node.SetName(self._scene.GenerateUniqueName(self._base_name(node)))
-        for kind, name, value in self._attributes:
-            if node.IsA(kind):
-                node.SetAttribute(name, str(value or ""))
-        self._scene.AddNode(node)
-        if self.read_property("selectNodeUponCreation"):
-            self._choose(node, activated=True)
-        self.nodeAddedByUser.emit(node)
-        return node
-
-    def _base_name(self, node: Any) -> str:
-        return self.read_property("baseName") or node.GetNodeTagName()
-
-    def removeCurrentNode(self) -> None:
-        self._scene.RemoveNode(self._current)
 
     def _activated(self, row: int) -> None:
         self._choose(self.nodeFromIndex(row - self._none), activated=True)
@@ -261,6 +203,6 @@ class NodeComboBox(SceneUser):
     def _draw(self) -> None:
         self._shown.clear()
         names = [node.GetName() or "" for node in self._nodes]
-        self._shown.addItems(([self.read_property("noneDisplay")] if self._none else []) + names)
+        self._shown.addItems((["None"] if self._none else []) + names)
         row = self._nodes.index(self._current) + self._none if self._current in self._nodes else 0 if self._none else -1
         self._shown.setCurrentIndex(row)

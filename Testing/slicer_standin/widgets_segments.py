@@ -19,29 +19,8 @@ _COLUMN_PROPERTIES = {
 }
 
 
-class _SegmentationUser(SceneUser):
-    """A widget that follows one segmentation node, and fills itself anew when its segments change."""
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self._node: Any = None
-        self._segments_observed = Observed()
-        self.destroyed.connect(self._segments_observed.stop)
-
-    def _follow(self, node: Any) -> None:
-        self._segments_observed.stop()
-        self._node = node
-        if node is not None:
-            segmentation = slicer.vtkSegmentation
-            for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
-                self._segments_observed.add(node, event, lambda *_: self._fill())
-
-    def _ids(self) -> list[str]:
-        return list(self._node.GetSegmentation().GetSegmentIDs()) if self._node else []
-
-
 @standin("qMRMLSegmentsTableView")
-class SegmentsTableView(_SegmentationUser):
+class SegmentsTableView(SceneUser):
     """It keeps a removed scene's node after a close, and tells a selection of several segments one by one."""
 
     selectionChanged = Signal(object, object)
@@ -49,18 +28,13 @@ class SegmentsTableView(_SegmentationUser):
     remembered: ClassVar[dict[str, Any]] = {
         "selectionMode": 3,
         "readOnly": False,
-        "filterBarVisible": False,
-        "jumpToSelectedSegmentEnabled": False,
-        "useTerminologySelectorSettingsKey": "",
-        "useTerminologySelector": True,
-        "terminologySelectorOptionVisible": False,
-        "terminologySelectorAutoDisable": True,
     }
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
-        self._filter = ""
-        self._hidden: list[str] = []
+        self._node: Any = None
+        self._segments_observed = Observed()
+        self.destroyed.connect(self._segments_observed.stop)
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         self._table = QtWidgets.QTableWidget(0, len(_HEADINGS), self)
@@ -85,6 +59,17 @@ class SegmentsTableView(_SegmentationUser):
             return
         self._observed.add(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal)
 
+    def _follow(self, node: Any) -> None:
+        self._segments_observed.stop()
+        self._node = node
+        if node is not None:
+            segmentation = slicer.vtkSegmentation
+            for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
+                self._segments_observed.add(node, event, lambda *_: self._fill())
+
+    def _ids(self) -> list[str]:
+        return list(self._node.GetSegmentation().GetSegmentIDs()) if self._node else []
+
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_removal(self, _caller: Any, _event: str, node: Any) -> None:
         if node is self._node and not self._scene.IsClosing():
@@ -101,31 +86,8 @@ class SegmentsTableView(_SegmentationUser):
             self._table.clearSelection()
             self._fill()
 
-    @property
-    def segmentCount(self) -> int:
-        return len(self._ids())
-
     def displayedSegmentIDs(self) -> list[str]:
         return [self.segmentIDForRow(row) for row in range(self._table.rowCount())]
-
-    def hideSegments(self) -> list[str]:
-        return self._hidden
-
-    def setHideSegments(self, segment_ids: list[str]) -> None:
-        self._hidden = list(segment_ids)
-        self._fill()
-
-    @property
-    def textFilter(self) -> str:
-        return self._filter
-
-    @textFilter.setter
-    def textFilter(self, text: str) -> None:
-        self.setTextFilter(text)
-
-    def setTextFilter(self, text: str) -> None:
-        self._filter = text
-        self._fill()
 
     def selectedSegmentIDs(self) -> list[str]:
         rows = sorted({index.row() for index in self._table.selectionModel().selectedRows()})
@@ -166,7 +128,7 @@ class SegmentsTableView(_SegmentationUser):
     def _fill(self) -> None:
         chosen = self.selectedSegmentIDs()
         self._table.blockSignals(True)
-        shown = [n for n in self._ids() if n not in self._hidden and self._filter.lower() in self._name(n).lower()]
+        shown = self._ids()
         self._table.setRowCount(len(shown))
         display = self._node.GetDisplayNode() if self._node else None
         for row, segment_id in enumerate(shown):
@@ -185,9 +147,6 @@ class SegmentsTableView(_SegmentationUser):
             kept = [segment_id for segment_id in chosen if segment_id in shown]
             self.setSelectedSegmentIDs(kept)
             self._selected()
-
-    def _name(self, segment_id: str) -> str:
-        return self._node.GetSegmentation().GetSegment(segment_id).GetName()
 
     def _edited(self, item: QtWidgets.QTableWidgetItem) -> None:
         segment_id = item.data(QtCore.Qt.ItemDataRole.UserRole)
@@ -219,64 +178,3 @@ SegmentsTableView.headerVisible = property(
 )
 SegmentsTableView.setHeaderVisible = _column_setter("headerVisible")
 standin("qMRMLSegmentsTableView")(SegmentsTableView)
-
-
-@standin("qMRMLSegmentSelectorWidget")
-class SegmentSelectorWidget(_SegmentationUser):
-    """One segment of the segmentations in the scene; choosing another node chooses its first segment."""
-
-    currentNodeChanged = Signal(object)
-    currentNodeChanged_bool = Signal(bool)
-    currentSegmentChanged = Signal(str)
-    segmentSelectionChanged = Signal(object)
-    nodeAboutToBeEdited = Signal(object)
-    remembered: ClassVar[dict[str, Any]] = {
-        "noneEnabled": False,
-        "editEnabled": False,
-        "segmentationNodeSelectorVisible": False,
-        "multiSelection": False,
-        "horizontalLayout": False,
-        "selectNodeUponCreation": True,
-    }
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self._segment = ""
-        row = QtWidgets.QHBoxLayout(self)
-        self._shown = QtWidgets.QLabel("", self)
-        row.addWidget(self._shown)
-
-    def setMRMLScene(self, scene: Any) -> None:
-        super().setMRMLScene(scene)
-        if scene is not None and self._node is None:
-            self.setCurrentNode(scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"))
-
-    def currentNode(self) -> Any:
-        return self._node
-
-    def currentNodeID(self) -> str:
-        return "" if self._node is None else self._node.GetID()
-
-    def setCurrentNode(self, node: Any) -> None:
-        if node is not self._node:
-            self._follow(node)
-            if node is not None:
-                self._fill()
-            self.currentNodeChanged.emit(node)
-            self.currentNodeChanged_bool.emit(node is not None)
-
-    def setCurrentNodeID(self, node_id: str) -> None:
-        self.setCurrentNode(self._scene.GetNodeByID(node_id))
-
-    def currentSegmentID(self) -> str:
-        return self._segment
-
-    def setCurrentSegmentID(self, segment_id: str) -> None:
-        if segment_id in self._ids() and segment_id != self._segment:
-            self._segment = segment_id
-            self._shown.setText(self._node.GetSegmentation().GetSegment(segment_id).GetName())
-            self.currentSegmentChanged.emit(segment_id)
-
-    def _fill(self) -> None:
-        if self._segment not in self._ids() and self._ids():
-            self.setCurrentSegmentID(self._ids()[0])

@@ -1,8 +1,7 @@
 """Slice views: real slice logics, nodes, displayable managers, windows and interactors behind Slicer's widgets."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
@@ -33,9 +32,6 @@ class AbstractView(Standin, QtWidgets.QWidget):
     def interactor(self) -> Any:
         return self.rig.interactor
 
-    def renderWindow(self) -> Any:
-        return self.rig.window
-
     def interactorStyle(self) -> Any:
         return self.rig.interactor.GetInteractorStyle()
 
@@ -49,45 +45,13 @@ class AbstractView(Standin, QtWidgets.QWidget):
 
 @standin("qMRMLSliceView")
 class SliceView(AbstractView):
-    remembered: ClassVar[dict[str, Any]] = {"cornerAnnotationText": "", "renderEnabled": True}
-
     def mrmlSliceNode(self) -> Any:
         return self.rig.slice_node
-
-    def sliceViewInteractorStyle(self) -> Any:
-        return self.rig.style
-
-    def displayableManagerByClassName(self, name: str) -> Any:
-        group = self.rig.group
-        found = (group.GetNthDisplayableManager(n) for n in range(group.GetDisplayableManagerCount()))
-        return next((manager for manager in found if manager.IsA(name)), None)
-
-    def convertDeviceToXYZ(self, xy: list[int]) -> list[float]:
-        return [float(xy[0]), float(xy[1]), 0.0]
-
-    def convertRASToXYZ(self, ras: list[float]) -> list[float]:
-        inverse = vtk.vtkMatrix4x4()
-        vtk.vtkMatrix4x4.Invert(self.rig.slice_node.GetXYToRAS(), inverse)
-        return list(inverse.MultiplyPoint((*ras, 1.0))[:3])
-
-    def convertXYZToRAS(self, xyz: list[float]) -> list[float]:
-        return list(self.rig.slice_node.GetXYToRAS().MultiplyPoint((*xyz, 1.0))[:3])
-
-    def setViewCursor(self, cursor: QtGui.QCursor) -> None:
-        self.setCursor(cursor)
-
-    def unsetViewCursor(self) -> None:
-        self.unsetCursor()
-
-    def setDefaultViewCursor(self, cursor: QtGui.QCursor) -> None:
-        self.setCursor(cursor)
 
 
 @standin("qMRMLSliceWidget")
 class SliceWidget(SceneUser):
     """The widget of one view, made by the layout manager."""
-
-    nodeAboutToBeEdited = Signal(object)
 
     def __init__(self, parent: Any = None, rig: Any = None) -> None:
         super().__init__(parent)
@@ -110,25 +74,11 @@ class SliceWidget(SceneUser):
     def mrmlSliceNode(self) -> Any:
         return self.rig.slice_node
 
-    def mrmlSliceCompositeNode(self) -> Any:
-        return self.rig.composite_node
-
     def interactorStyle(self) -> Any:
         return self.rig.interactor.GetInteractorStyle()
 
     def fitSliceToBackground(self) -> None:
         self.rig.logic.FitSliceToBackground()
-
-    def setSliceOrientation(self, name: str) -> None:
-        self.rig.slice_node.SetOrientation(name)
-
-    @property
-    def sliceOrientation(self) -> str:
-        return self.rig.slice_node.GetOrientation()
-
-    @sliceOrientation.setter
-    def sliceOrientation(self, name: str) -> None:
-        self.rig.slice_node.SetOrientation(name)
 
     @property
     def sliceViewName(self) -> str:

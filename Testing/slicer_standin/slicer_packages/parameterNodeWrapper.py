@@ -17,7 +17,7 @@ import vtk
 
 from Testing.slicer_standin.problems import NotModelled
 
-__all__ = ["Choice", "Default", "Maximum", "Minimum", "WithinRange", "isParameterNodeWrapper", "parameterNodeWrapper"]
+__all__ = ["Choice", "Default", "WithinRange", "isParameterNodeWrapper", "parameterNodeWrapper"]
 
 
 class Default:
@@ -37,24 +37,6 @@ class WithinRange:
     def validate(self, value: Any) -> None:
         if not self.minimum <= value <= self.maximum:
             raise ValueError(f"Value must be within range [{self.minimum}, {self.maximum}], is {value}")
-
-
-@dataclasses.dataclass
-class Minimum:
-    minimum: float
-
-    def validate(self, value: Any) -> None:
-        if value < self.minimum:
-            raise ValueError(f"Value must be at least {self.minimum}, is {value}")
-
-
-@dataclasses.dataclass
-class Maximum:
-    maximum: float
-
-    def validate(self, value: Any) -> None:
-        if value > self.maximum:
-            raise ValueError(f"Value must be at most {self.maximum}, is {value}")
 
 
 @dataclasses.dataclass
@@ -130,12 +112,12 @@ class _Connector:
         if parameter.is_node and name == "qMRMLNodeComboBox":
             widget.nodeTypes = [kind().GetClassName()]
             self.signal, self.read, self.write = widget.currentNodeChanged, widget.currentNode, widget.setCurrentNode
-        elif kind is bool and name in ("QCheckBox", "ctkCheckBox"):
+        elif kind is bool and name == "QCheckBox":
             self.signal, self.read, self.write = widget.stateChanged, *self._property("checked")
         elif kind is bool and name == "QPushButton":
             widget.checkable = True
             self.signal, self.read, self.write = widget.toggled, *self._property("checked")
-        elif name in ("QComboBox", "ctkComboBox") and (parameter.find(Choice) or issubclass(kind, enum.Enum)):
+        elif name == "QComboBox" and (parameter.find(Choice) or issubclass(kind, enum.Enum)):
             self._fill(parameter)
         elif kind in (int, float) and name in _NUMBERS.get(kind, ()):
             self._bound(parameter)
@@ -164,24 +146,13 @@ class _Connector:
         self.write = lambda value: setattr(self.widget, "currentIndex", entries.index(value))
 
     def _bound(self, parameter: _Parameter) -> None:
-        low = parameter.find(WithinRange) or parameter.find(Minimum)
-        high = parameter.find(WithinRange) or parameter.find(Maximum)
-        if type(self.widget).__name__ in ("QSlider", "ctkSliderWidget", "qMRMLSliderWidget") and not (low and high):
-            raise RuntimeError("Cannot have a connection to a slider where the type is unbounded.")
-        self.widget.minimum = low.minimum if low else -_UNBOUNDED[parameter.kind]
-        self.widget.maximum = high.maximum if high else _UNBOUNDED[parameter.kind]
+        limit = _UNBOUNDED[parameter.kind]
+        within = parameter.find(WithinRange) or WithinRange(-limit, limit)
+        self.widget.minimum, self.widget.maximum = within.minimum, within.maximum
 
 
 _UNBOUNDED = {int: 2**31 - 1, float: float("inf")}
-_REAL = (
-    "QDoubleSpinBox",
-    "ctkSliderWidget",
-    "qMRMLSliderWidget",
-    "ctkDoubleSlider",
-    "ctkDoubleSpinBox",
-    "qMRMLSpinBox",
-)
-_NUMBERS = {int: ("QSlider", "QSpinBox", *_REAL), float: _REAL}
+_NUMBERS = {int: ("QSpinBox", "QDoubleSpinBox"), float: ("QDoubleSpinBox",)}
 
 
 class _Wrapped:
