@@ -1,6 +1,7 @@
 """Fixtures for tests of the panel, which runs for real on PySide6 off screen (`Testing/slicer_standin/README.md`)."""
 
 import os
+import sys
 
 import pytest
 
@@ -54,6 +55,12 @@ def make_desk(tmp_path, opengl):
 @pytest.fixture
 def desk(make_desk):
     return make_desk()
+
+
+@pytest.fixture
+def qt(desk):
+    """The module `qt` that the desk's Slicer has."""
+    return sys.modules["qt"]
 
 
 @pytest.fixture

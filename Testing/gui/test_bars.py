@@ -57,7 +57,5 @@ def test_import_and_building(opened, bar):
     bar("import of the module, ms", import_s * 1000, "< 50")
     bar("building of the panel off screen, without a main window, ms", build_s * 1000, "< 300")
     bar("the same, of a processor's own time, ms", burnt_s * 1000, "< 300")
-    assert problems == []
-    assert not {"FoundationSegLib", "FoundationSegPanel"} & set(at_import)
-    assert not HEAVY & set(at_import)
-    assert not HEAVY & {name.split(".")[0] for name in modules}
+    assert problems == [] and not {"FoundationSegLib", "FoundationSegPanel"} & set(at_import)
+    assert not HEAVY & set(at_import) and not HEAVY & {name.split(".")[0] for name in modules}

@@ -2,12 +2,12 @@
 
 import time
 
-import numpy as np
 import pytest
+import slicer
 from PySide6 import QtGui
 
-from Testing.mrml.slice_rig import UsedTool, add_volume
-from Testing.slicer_standin.dialogs import choose_file, enter, pick, press, use
+from Testing.mrml.slice_rig import add_volume
+from Testing.slicer_standin.dialogs import press, use
 from Testing.slicer_standin.problems import QtWarning, UnexpectedDialog
 
 
@@ -20,17 +20,13 @@ def fails():
 
 
 class TestWhatFailsATest:
-    def test_an_error_in_a_slot(self, desk):
-        import qt
-
+    def test_an_error_in_a_slot(self, desk, qt):
         button = qt.QPushButton()
         button.connect("clicked()", fails)
         button.click()
         assert kinds(desk.take_problems()) == [ArithmeticError]
 
-    def test_an_error_in_a_timer(self, desk):
-        import qt
-
+    def test_an_error_in_a_timer(self, desk, qt):
         qt.QTimer.singleShot(0, fails)
         with pytest.raises(AssertionError, match="ArithmeticError"):
             desk.wait_until(lambda: False, 5)
@@ -42,9 +38,7 @@ class TestWhatFailsATest:
         desk.scene.RemoveObserver(tag)
         assert kinds(desk.take_problems()) == [ArithmeticError]
 
-    def test_an_error_in_a_virtual_function(self, desk):
-        import qt
-
+    def test_an_error_in_a_virtual_function(self, desk, qt):
         class Window(qt.QWidget):
             def resizeEvent(self, event):
                 fails()
@@ -53,9 +47,7 @@ class TestWhatFailsATest:
         window.show()
         assert set(kinds(desk.take_problems())) == {ArithmeticError}
 
-    def test_a_warning_of_qt(self, desk):
-        import qt
-
+    def test_a_warning_of_qt(self, desk, qt):
         window = qt.QWidget()
         qt.QVBoxLayout(window)
         qt.QVBoxLayout(window)
@@ -74,23 +66,17 @@ class TestWhatFailsATest:
 
 class TestDialogs:
     def test_a_message_is_answered(self, desk):
-        import slicer
-
         desk.answer_dialogs(press("Ok", containing="really"), press("Cancel"))
         assert slicer.util.confirmOkCancelDisplay("Do you really?")
         assert not slicer.util.confirmOkCancelDisplay("And now?")
         assert [shown.text for shown in desk.dialogs] == ["Do you really?", "And now?"]
 
     def test_one_that_nobody_announced_fails_the_test(self, desk):
-        import slicer
-
         with pytest.raises(UnexpectedDialog):
             slicer.util.errorDisplay("went wrong", detailedText="details")
         assert "details" in str(desk.take_problems()[0])
 
-    def test_one_with_another_text_fails_the_test(self, desk):
-        import qt
-
+    def test_one_with_another_text_fails_the_test(self, desk, qt):
         desk.answer_dialogs(press("Yes", containing="delete"))
         with pytest.raises(UnexpectedDialog, match="install"):
             qt.QMessageBox.question(None, "t", "install?", qt.QMessageBox.Yes | qt.QMessageBox.No)
@@ -101,73 +87,18 @@ class TestDialogs:
         desk.answer_dialogs(press("Ok"))
         assert "never came up" in str(desk.leave()[0])
 
-    def test_a_dialog_of_the_products_own(self, desk):
-        import qt
-
-        dialog = qt.QDialog()
-        rows = qt.QVBoxLayout(dialog)
-        field = qt.QLineEdit()
-        buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
-        buttons.connect("accepted()", dialog.accept)
-        buttons.connect("rejected()", dialog.reject)
-        rows.addWidget(field)
-        rows.addWidget(buttons)
-
-        def fill(shown):
-            assert shown is dialog
-            desk.type(field, "typed")
-            buttons.button(qt.QDialogButtonBox.Ok).click()
-
-        desk.answer_dialogs(use(fill), press("Cancel"))
-        assert (dialog.exec_(), field.text) == (qt.QDialog.Accepted, "typed")
-        assert dialog.exec_() == qt.QDialog.Rejected
-
-    def test_one_left_open_fails_the_test(self, desk):
-        import qt
-
+    def test_one_left_open_fails_the_test(self, desk, qt):
         desk.answer_dialogs(use(lambda dialog: None))
-        assert qt.QDialog().exec_() == 0
-        assert kinds(desk.take_problems()) == [UnexpectedDialog]
-
-    def test_files_texts_and_menus(self, desk):
-        import qt
-
-        menu = qt.QMenu()
-        done = []
-        menu.addAction("Copy").connect("triggered()", lambda: done.append("Copy"))
-        desk.answer_dialogs(choose_file("/a/b.txt"), enter("name"), enter(None), pick("Copy"), pick(""))
-        assert qt.QFileDialog.getOpenFileName(None, "Open", "", "*.txt") == "/a/b.txt"
-        assert qt.QInputDialog.getText(None, "t", "Name:") == "name"
-        assert qt.QInputDialog.getText(None, "t", "Name:") == ""
-        assert menu.exec_(qt.QCursor.pos()).text == "Copy"
-        assert menu.exec_(qt.QCursor.pos()) is None
-        assert done == ["Copy"]
+        assert qt.QDialog().exec_() == 0 and kinds(desk.take_problems()) == [UnexpectedDialog]
 
     def test_in_testing_mode_slicer_answers_itself(self, make_desk):
-        import slicer
-
         desk = make_desk(testing=True)
         slicer.util.confirmOkCancelDisplay("Do you really?")
         assert desk.dialogs == []
 
-    def test_without_a_main_window_slicer_only_logs(self, make_desk):
-        import slicer
-
-        make_desk(main_window=False)
-        assert slicer.util.mainWindow() is None
-        slicer.util.warningDisplay("nobody sees it")
-
-    def test_a_message_that_goes_by_itself(self, desk):
-        import slicer
-
-        slicer.util.delayDisplay("wait", 2000)
-        assert desk.dialogs[-1].text == "wait"
-
 
 class TestHands:
-    def test_a_user_cannot_click_what_is_disabled_or_hidden(self, desk):
-        import qt
-
+    def test_a_user_cannot_click_what_is_disabled_or_hidden(self, desk, qt):
         button = qt.QPushButton("b")
         with pytest.raises(AssertionError, match="shown False"):
             desk.click(button)
@@ -176,23 +107,7 @@ class TestHands:
         with pytest.raises(AssertionError, match="enabled False"):
             desk.click(button)
 
-    def test_types_and_presses_keys(self, desk):
-        import qt
-
-        field = qt.QLineEdit("old")
-        field.show()
-        pressed = []
-        shortcut = qt.QShortcut(qt.QKeySequence("Ctrl+K"), field)
-        shortcut.connect("activated()", lambda: pressed.append("Ctrl+K"))
-        desk.type(field, "new")
-        desk.press_key(field, "Ctrl+K")
-        assert (field.text, pressed) == ("new", ["Ctrl+K"])
-        assert qt.QApplication.keyboardModifiers() == qt.Qt.NoModifier
-
-    def test_a_shortcut_of_a_view_lives_while_the_view_has_the_focus(self, desk):
-        import qt
-        import slicer
-
+    def test_a_shortcut_of_a_view_lives_while_the_view_has_the_focus(self, desk, qt):
         view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
         field = qt.QLineEdit(slicer.util.mainWindow())
         field.show()
@@ -205,48 +120,12 @@ class TestHands:
         desk.press_key("Red", "n")
         assert (field.text, pressed) == ("n", ["n"])
 
-    def test_chooses_entries_and_nodes(self, desk):
-        import qt
-        import slicer
-
-        combo = qt.QComboBox()
-        combo.addItems(["a", "b"])
-        heard = []
-        combo.connect("activated(int)", heard.append)
-        combo.show()
-        desk.choose(combo, "b")
-        assert (combo.currentText, heard) == ("b", [1])
-        with pytest.raises(AssertionError, match="no entry 'c'"):
-            desk.choose(combo, "c")
-        selector = slicer.qMRMLNodeComboBox()
-        selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-        selector.setMRMLScene(desk.scene)
-        selector.show()
-        node = add_volume(desk.scene)
-        desk.choose(selector, node)
-        assert selector.currentNode() is node
-        selector.setMRMLScene(None)
-
-    def test_the_mouse_in_a_slice_view_reaches_the_slice_tool(self, desk):
-        node = add_volume(desk.scene)
-        desk.show_volume(node, "Red")
-        used = UsedTool()
-        used.tool.enable(node, [desk.slice_widget("Red").rig.view])
-        used.tool.kind = "box"
-        depth = desk.slice_widget("Red").sliceLogic().GetSliceOffset()
-        desk.mouse("Red").drag((-10, -10, depth), (-40, -30, depth))
-        used.tool.disable()
-        corners = np.sort(np.array(used.prompts[0].corners), axis=0)
-        assert np.abs(corners[:, :2] - [[-40, -30], [-10, -10]]).max() < 0.5
-
     def test_a_place_that_the_view_does_not_show(self, desk):
         desk.show_volume(add_volume(desk.scene), "Red")
         with pytest.raises(AssertionError, match="not in the slice"):
             desk.mouse("Red").click((-10, -10, 900))
 
-    def test_a_picture_shows_the_panel_and_the_views(self, desk, tmp_path):
-        import qt
-
+    def test_a_picture_shows_the_panel_and_the_views(self, desk, tmp_path, qt):
         panel = qt.QLabel("panel")
         panel.resize(100, 80)
         panel.setStyleSheet("background: #ff0000")
@@ -257,25 +136,15 @@ class TestHands:
         greys = {picture.pixelColor(300, y).lightness() for y in range(300)}
         assert len(greys) > 50
 
-    def test_what_the_desktop_opens_and_the_clipboard_holds(self, desk):
-        import qt
-
-        qt.QDesktopServices.openUrl(qt.QUrl("https://example.org"))
-        qt.QApplication.clipboard().setText("copied")
-        assert desk.opened_urls == ["https://example.org"]
-        assert qt.QApplication.clipboard().text() == "copied"
-
 
 def test_settings_survive_a_restart_as_texts(make_desk):
     first = make_desk()
     import qt
 
     qt.QSettings().setValue("FoundationSeg/on", True)
-    assert qt.QSettings().value("FoundationSeg/on") is True
-    assert not first.leave()
+    assert qt.QSettings().value("FoundationSeg/on") is True and not first.leave()
     make_desk(settings_of=first)
     import qt
-    import slicer
 
     assert qt.QSettings().value("FoundationSeg/on") == "true"
     assert slicer.util.settingsValue("FoundationSeg/on", False, converter=slicer.util.toBool) is True

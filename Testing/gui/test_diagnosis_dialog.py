@@ -35,29 +35,22 @@ def shown(dialog):
 
 def test_it_tells_versions_devices_and_the_store(rig, show):
     dialog = show()
-    assert not dialog.ui.copyButton.enabled
-    assert "Asking" in dialog.ui.messageLabel.text
+    assert not dialog.ui.copyButton.enabled and "Asking" in dialog.ui.messageLabel.text
     rig.wait(lambda: dialog.text)
     facts = shown(dialog)
-    assert facts["FoundationSeg"] == __version__
-    assert facts["Slicer"] == "5.12.3 (34000)"
-    assert facts["torch"]
-    assert "threads" in facts["Device cpu"]
-    assert "free" in facts["They take"]
-    assert facts["Offline mode"] == "off"
+    assert facts["FoundationSeg"] == __version__ and facts["Slicer"] == "5.12.3 (34000)"
+    assert facts["torch"] and "threads" in facts["Device cpu"]
+    assert "free" in facts["They take"] and facts["Offline mode"] == "off"
 
 
-def test_the_copied_text_names_no_folder_and_no_person(rig, show, tmp_path):
-    import qt
-
+def test_the_copied_text_names_no_folder_and_no_person(rig, show, tmp_path, qt):
     dialog = show()
     rig.wait(lambda: dialog.text)
     rig.desk.click(dialog.ui.foldersCheckBox)
     assert shown(dialog)["Folder of the models"] == str(tmp_path / "rig" / "store")
     rig.desk.click(dialog.ui.copyButton)
     text = qt.QGuiApplication.clipboard().text()
-    assert text == dialog.text
-    assert "FoundationSeg" in text
+    assert text == dialog.text and "FoundationSeg" in text
     for secret in (str(tmp_path), str(Path.home()), str(Path.cwd()), getpass.getuser()):
         assert secret not in text
     rig.desk.click(dialog.ui.foldersCheckBox)

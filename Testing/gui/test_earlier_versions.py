@@ -12,8 +12,7 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CHOICES = json.loads((FIXTURES / "choices.json").read_text(encoding="utf-8"))
 
 
-def test_settings_keep_their_keys(rig):
-    import qt
+def test_settings_keep_their_keys(rig, qt):
     from FoundationSegPanel.settings import read_settings, write_settings
 
     kept = qt.QSettings()

@@ -31,11 +31,9 @@ def models(rig):
 
 
 def test_nothing_is_asked_before_somebody_wants_it(models):
-    assert models.python is None
-    assert models.readiness("far").requirement("weights")
+    assert models.python is None and models.readiness("far").requirement("weights")
     models.refresh()
-    assert isinstance(models.python, PythonReport)
-    assert models.seen == [""]
+    assert isinstance(models.python, PythonReport) and models.seen == [""]
 
 
 def test_devices_once_found_are_remembered(models, rig):
@@ -54,8 +52,7 @@ def test_a_download_is_told_from_its_beginning_to_its_end(models, rig):
     models.download("far", ends.callbacks)
     assert models.task == "download"
     rig.wait(lambda: ends.results)
-    assert models.seen == ["download", ""]
-    assert {report.stage for report in ends.reports} >= {"download"}
+    assert models.seen == ["download", ""] and {report.stage for report in ends.reports} >= {"download"}
     assert models.readiness("far").requirement("weights") is None
 
 
@@ -69,8 +66,7 @@ def test_one_thing_takes_the_place_of_another(models, rig):
     assert isinstance(second.errors[0], Cancelled)
     rig.hub.slow_s = 0
     rig.wait(lambda: third.results)
-    assert not first.results
-    assert not second.results
+    assert not first.results and not second.results
 
 
 def test_a_stopped_installation_is_told_once(models, rig):
@@ -105,13 +101,11 @@ def test_other_settings_end_the_workers_and_are_told(models, rig):
     models.change_settings(models.settings)
     assert rig.stopped == 0, "nothing has changed"
     models.change_settings(replace(models.settings, device="cpu"))
-    assert rig.stopped == 1
-    assert isinstance(ends.errors[0], Cancelled)
+    assert rig.stopped == 1 and isinstance(ends.errors[0], Cancelled)
     rig.wait(lambda: has_ended(pid))
     models.change_settings(replace(models.settings, worker_python="/no/such/python"))
     rig.wait(lambda: models.problem)
-    assert models.python is None
-    assert "cannot be started" in str(models.problem)
+    assert models.python is None and "cannot be started" in str(models.problem)
     models.change_settings(replace(models.settings, worker_python=sys.executable))
     rig.wait(lambda: models.python)
     assert models.problem is None
@@ -126,8 +120,7 @@ def test_closing_ends_everything_and_tells_nobody(models, rig):
     inspecting = models.worker_pids[1]
     models.close()
     rig.wait(lambda: has_ended(pid) and has_ended(inspecting))
-    assert not ends.results
-    assert not ends.errors
+    assert not ends.results and not ends.errors
 
 
 def test_an_observer_that_leaves_is_not_told(models):

@@ -75,8 +75,7 @@ def test_a_size_that_is_not_certain_says_so(texts):
 def test_every_cards_terms_can_be_shown_and_nothing_in_them_is_markup(texts):
     for card in CARDS.values():
         found = texts.terms_html(replace(card, title="<b>&"))
-        assert "<h3>&lt;b&gt;&amp;</h3>" in found
-        assert texts.commercial_text(card.license) in found
+        assert "<h3>&lt;b&gt;&amp;</h3>" in found and texts.commercial_text(card.license) in found
         assert ("from memory" in found) == card.is_unverified("license")
 
 

@@ -75,8 +75,7 @@ def test_every_model_is_listed_those_that_run_here_first(no_vista3d, rig, show):
     assert row(models, "Fake Model") == ["Fake Model", "To download", "2 MB", "MIT", "yes"]
     assert row(models, "MedSAM2")[3:] == ["CC-BY-SA-4.0", "unclear"]
     beyond = read_catalogue()["vista3d"].title
-    assert titles.index("LiteMedSAM") < titles.index(beyond)
-    assert row(models, beyond)[1] == "Not in this version"
+    assert titles.index("LiteMedSAM") < titles.index(beyond) and row(models, beyond)[1] == "Not in this version"
     assert rig.hub.requests == []
 
 
@@ -96,8 +95,7 @@ def test_a_model_is_downloaded_and_removed(rig, show, tmp_path):
     rig.desk.click(models.ui.downloadButton)
     assert buttons(models) == {"stop"}
     rig.wait(lambda: idle(models))
-    assert "is downloaded" in message(models)
-    assert row(models, "Fake Model")[1] == "Ready"
+    assert "is downloaded" in message(models) and row(models, "Fake Model")[1] == "Ready"
     assert content_of(Store(tmp_path / "rig" / "store"), models._card) == FILES
     rig.desk.answer_dialogs(press("Cancel", containing="Fake Model: 2 MB"))
     rig.desk.click(models.ui.removeButton)
@@ -130,8 +128,7 @@ def test_a_download_that_is_stopped_is_kept(rig, show):
     rig.wait(lambda: models.ui.progressBar.maximum == 1000 and models.ui.progressBar.value > 200)
     rig.desk.click(models.ui.stopButton)
     rig.wait(lambda: idle(models))
-    assert "Stopped" in message(models)
-    assert row(models, "Fake Model")[1] == "Partly downloaded"
+    assert "Stopped" in message(models) and row(models, "Fake Model")[1] == "Partly downloaded"
     rig.hub.slow_s = 0
     get(rig, models)
     assert row(models, "Fake Model")[1] == "Ready"
@@ -142,8 +139,7 @@ def test_terms_come_first(rig, show):
     assert row(models, "Fake Model")[1] == "Licence to accept"
     rig.desk.click(models.ui.downloadButton)
     rig.desk.click(models.license.ui.declineButton)
-    assert "not accepted" in message(models)
-    assert rig.hub.requests == []
+    assert "not accepted" in message(models) and rig.hub.requests == []
     rig.desk.click(models.ui.downloadButton)
     rig.desk.click(models.license.ui.agreeCheckBox)
     rig.desk.click(models.license.ui.acceptButton)
@@ -168,9 +164,7 @@ def test_a_model_comes_from_a_folder(rig, show, folder):
     rig.desk.answer_dialogs(choose_file(folder))
     rig.desk.click(models.ui.importButton)
     rig.wait(lambda: idle(models))
-    assert "is imported" in message(models)
-    assert row(models, "Fake Model")[1] == "Ready"
-    assert rig.hub.requests == []
+    assert "is imported" in message(models) and row(models, "Fake Model")[1] == "Ready" and rig.hub.requests == []
 
 
 def test_a_folder_with_other_files_is_refused(rig, show, folder):
@@ -179,8 +173,7 @@ def test_a_folder_with_other_files_is_refused(rig, show, folder):
     rig.desk.answer_dialogs(choose_file(folder))
     rig.desk.click(models.ui.importButton)
     rig.wait(lambda: idle(models))
-    assert "config.json of far is not in carried" in message(models)
-    assert row(models, "Fake Model")[1] == "To download"
+    assert "config.json of far is not in carried" in message(models) and row(models, "Fake Model")[1] == "To download"
 
 
 def test_a_full_disk_and_no_network_are_told(rig, show):
@@ -206,8 +199,7 @@ def test_a_wrong_card_of_the_users_does_not_take_the_others_away(rig, tmp_path):
 
     (tmp_path / "rig" / "cards" / "bad.toml").write_text("id = 3")
     models = ModelsDialog(rig.open(), print)
-    assert "bad.toml" in message(models)
-    assert models.ui.modelsTable.rowCount > 10
+    assert "bad.toml" in message(models) and models.ui.modelsTable.rowCount > 10
     models.close()
 
 

@@ -34,21 +34,17 @@ def test_reloads(kept_modules, desk):
     first = desk.open_module(MODULE)
     first.onReload()
     second = slicer.modules.FoundationSegWidget
-    assert second is not first
-    assert type(second) is not type(first)
-    assert second.parent is first.parent
-    assert slicer.util.getModuleLogic("FoundationSeg") is second.logic
+    assert second is not first and type(second) is not type(first)
+    assert second.parent is first.parent and slicer.util.getModuleLogic("FoundationSeg") is second.logic
     assert second.panel.is_entered and not first.panel.is_entered
 
 
 def test_is_left_for_another_module_and_entered_again(desk):
     widget = desk.open_module(MODULE)
     slicer.util.selectModule("SegmentEditor")
-    assert not widget.parent.isEntered
-    assert slicer.util.selectedModule() == "SegmentEditor"
+    assert not widget.parent.isEntered and slicer.util.selectedModule() == "SegmentEditor"
     slicer.util.selectModule("FoundationSeg")
-    assert widget.parent.isEntered
-    assert desk.opened_modules == ["SegmentEditor", "FoundationSeg"]
+    assert widget.parent.isEntered and desk.opened_modules == ["SegmentEditor", "FoundationSeg"]
 
 
 def test_its_own_test_passes(desk):
@@ -56,9 +52,7 @@ def test_its_own_test_passes(desk):
     slicer.selfTests["FoundationSeg"]()
 
 
-def test_an_old_slicer_is_told(desk):
-    import qt
-
+def test_an_old_slicer_is_told(desk, qt):
     application = slicer.app._q
     application.write_property("minorVersion", 10)
     try:
@@ -84,8 +78,7 @@ def test_a_model_comes_and_goes_by_the_logic(logic):
     logic.downloadModel("far", acceptLicense=True)
     assert logic.modelState("far")["ready"]
     assert next(model for model in logic.models() if model["id"] == "far") == logic.modelState("far")
-    assert logic.removeModel("far") > 2_000_000
-    assert not logic.modelState("far")["ready"]
+    assert logic.removeModel("far") > 2_000_000 and not logic.modelState("far")["ready"]
     with pytest.raises(UnknownModelError):
         logic.modelState("sam3")
 
@@ -98,8 +91,7 @@ def test_the_logic_goes_by_the_panels_settings(logic, rig, tmp_path):
     logic.downloadModel("far", acceptLicense=True)
     assert (tmp_path / "elsewhere" / "models" / "far").is_dir()
     document = logic.diagnosis()
-    assert document["software"]["Slicer"] == "5.12.3 (34000)"
-    assert str(tmp_path) not in json.dumps(document)
+    assert document["software"]["Slicer"] == "5.12.3 (34000)" and str(tmp_path) not in json.dumps(document)
     write_settings(Settings(worker_python="/no/such/python"))
     with pytest.raises(InputError, match="cannot be started"):
         logic.models()

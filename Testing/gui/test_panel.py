@@ -11,8 +11,7 @@ from Testing.slicer_standin.dialogs import choose_file
 def test_opening_starts_nothing(at_panel):
     assert at_panel.widget.logic.client().asked == [] and at_panel.client.prepared == []
     assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules) or "torch" in sys.modules
-    assert at_panel.wanted.volume is at_panel.volume_node
-    assert at_panel.wanted.segmentation is None
+    assert at_panel.wanted.volume is at_panel.volume_node and at_panel.wanted.segmentation is None
 
 
 def test_a_box_becomes_a_segment(at_panel, tmp_path):
@@ -133,8 +132,7 @@ def test_a_locked_segment_says_so(at_panel):
     at_panel.box((5, 6, 4), (14, 20, 4))
     desk.click(ui.lockButton)
     at_panel.box((20, 6, 4), (25, 20, 4))
-    assert at_panel.voxels() == 150
-    assert ui.messageFrame.visible and "locked" in ui.messageLabel.text
+    assert at_panel.voxels() == 150 and ui.messageFrame.visible and "locked" in ui.messageLabel.text
     desk.click(ui.messageYesButton)
     assert not ui.messageFrame.visible
 
@@ -155,8 +153,7 @@ def test_what_would_delete_much_is_asked_for_first(at_panel):
     at_panel.box((5, 6, 4), (8, 9, 4))
     at_panel.tool(ui.pointButton)
     at_panel.click(6, 7, 4, ctrl=True)
-    assert at_panel.voxels() == 16
-    assert ui.messageFrame.visible and "delete 100 % of 'Segment'" in ui.messageLabel.text
+    assert at_panel.voxels() == 16 and ui.messageFrame.visible and "delete 100 % of 'Segment'" in ui.messageLabel.text
     desk.click(ui.messageNoButton)
     assert not ui.messageFrame.visible and at_panel.voxels() == 16
     at_panel.click(6, 7, 4, ctrl=True)
@@ -304,8 +301,7 @@ def test_what_is_deleted_while_a_request_is_out(at_panel, what):
         at_panel.client.reply()
     desk.wait_until(lambda: not at_panel.client.is_busy)
     at_panel.let_pass()
-    assert not ui.messageFrame.visible and not ui.progressRow.visible
-    assert desk.scene.GetNumberOfNodes() == before
+    assert not ui.messageFrame.visible and not ui.progressRow.visible and desk.scene.GetNumberOfNodes() == before
     if what == "segment":
         assert at_panel.names() == []
     if what == "volume":

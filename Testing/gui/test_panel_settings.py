@@ -24,11 +24,9 @@ def test_settings_are_kept_and_usual_ones_are_not_written(settings):
     assert settings.read_settings() == usual
     chosen = settings.Settings("/opt/python", "cuda", 4096, "/data/models", False)
     settings.write_settings(chosen)
-    assert settings.read_settings() == chosen
-    assert qt.QSettings().contains("FoundationSeg/workerPython")
+    assert settings.read_settings() == chosen and qt.QSettings().contains("FoundationSeg/workerPython")
     settings.write_settings(usual)
-    assert settings.read_settings() == usual
-    assert not qt.QSettings().contains("FoundationSeg/workerPython")
+    assert settings.read_settings() == usual and not qt.QSettings().contains("FoundationSeg/workerPython")
 
 
 @pytest.mark.parametrize(
@@ -63,10 +61,7 @@ def test_slicers_python_gets_slicers_environment_and_another_does_not(settings, 
     rig.patch.setenv("PYTHONHOME", "/slicer")
     rig.patch.setenv("OF_THE_USER", "yes")
     own = settings.installation(settings.Settings()).open_client()
-    assert own.command[0] == sys.executable
-    assert own.inherited is None
+    assert own.command[0] == sys.executable and own.inherited is None
     other = settings.installation(settings.Settings("/opt/python")).open_client()
-    assert other.command[0] == "/opt/python"
-    assert other.inherited["OF_THE_USER"] == "yes"
-    assert "PYTHONHOME" not in other.inherited
-    assert "PYTHONPATH" not in other.inherited
+    assert other.command[0] == "/opt/python" and other.inherited["OF_THE_USER"] == "yes"
+    assert "PYTHONHOME" not in other.inherited and "PYTHONPATH" not in other.inherited

@@ -89,8 +89,7 @@ def test_a_segment_that_is_locked_while_the_model_works(at_panel):
     desk.click(ui.lockButton)
     at_panel.reply()
     assert at_panel.voxels() == 150 and "locked" in ui.messageLabel.text
-    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsNode")) == 1
-    assert not ui.progressRow.visible
+    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsNode")) == 1 and not ui.progressRow.visible
     desk.click(ui.messageYesButton)
     desk.click(ui.lockButton)
     at_panel.client.is_slow = False
@@ -158,8 +157,7 @@ def test_words_keep_to_the_region(at_panel):
     at_panel.ui.wordsBox.setEditText("liver, spleen")
     at_panel.desk.click(at_panel.ui.wordsButton)
     at_panel.settle()
-    assert at_panel.names() == ["liver", "spleen"]
-    assert 0 < at_panel.voxels("liver") <= 2 * 32 * 40
+    assert at_panel.names() == ["liver", "spleen"] and 0 < at_panel.voxels("liver") <= 2 * 32 * 40
     assert at_panel.work.segment_id == at_panel.segmentation.GetNthSegmentID(1)
 
 
@@ -269,8 +267,7 @@ def test_an_image_without_voxels(at_panel):
     at_panel.tool(ui.boxButton)
     desk.choose(ui.volumeSelector, empty)
     at_panel.let_pass()
-    assert ui.segmentsTable.segmentationNode() is at_panel.wanted.segmentation
-    assert not ui.messageFrame.visible
+    assert ui.segmentsTable.segmentationNode() is at_panel.wanted.segmentation and not ui.messageFrame.visible
 
 
 def test_a_label_map_is_not_taken_for_an_image(at_panel):
@@ -366,8 +363,7 @@ def test_a_wrong_card_of_the_users_own_leaves_the_panel_usable(desk, tmp_path, m
     monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path))
     monkeypatch.syspath_prepend(str(MODULE.parent))
     widget = desk.open_module(MODULE)
-    assert widget.ui.modelBox.count > 5
-    assert "mine.toml" in str(widget.panel.installer.catalogue_problem)
+    assert widget.ui.modelBox.count > 5 and "mine.toml" in str(widget.panel.installer.catalogue_problem)
 
 
 def second_image(at_panel):

@@ -38,8 +38,7 @@ def test_lost_work_is_put_back(at_panel, tmp_path):
     assert at_panel.ui.recoveryFrame.visible and "Liver" in at_panel.ui.recoveryLabel.text
     at_panel.desk.click(at_panel.ui.restoreButton)
     at_panel.let_pass()
-    assert at_panel.names() == ["Liver"] and at_panel.voxels("Liver") == 150
-    assert not at_panel.ui.recoveryFrame.visible
+    assert at_panel.names() == ["Liver"] and at_panel.voxels("Liver") == 150 and not at_panel.ui.recoveryFrame.visible
     at_panel.ui.segmentsTable.setSelectedSegmentIDs([at_panel.segmentation.GetNthSegmentID(0)])
     at_panel.let_pass()
     at_panel.box((20, 6, 4), (25, 20, 4))

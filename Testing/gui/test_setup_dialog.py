@@ -5,6 +5,7 @@ import signal
 import sys
 
 import pytest
+import slicer
 
 from FoundationSegLib.hub.store import Store
 from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH, PANEL
@@ -54,8 +55,7 @@ def test_it_says_what_comes_how_large_from_where_and_to_where(rig, show, tmp_pat
         ("Fake Model, the model itself", "2 MB", "the Hugging Face Hub"),
     ]
     assert str(tmp_path / "rig" / "store") in first.ui.placesLabel.text
-    assert "Slicer's own Python" in first.ui.placesLabel.text
-    assert rig.hub.requests == []
+    assert "Slicer's own Python" in first.ui.placesLabel.text and rig.hub.requests == []
     assert not (tmp_path / "rig" / "store").exists(), "nothing happens before a click"
 
 
@@ -65,10 +65,8 @@ def test_packages_and_the_model_come_after_one_click(rig, show, tmp_path):
     assert not first.ui.installButton.enabled
     assert rig.stopped == 1, "packages are not installed under a running worker"
     rig.wait(lambda: rig.ready)
-    assert content_of(Store(tmp_path / "rig" / "store"), first._card) == FILES
-    assert needed(first) == []
-    assert "Everything that Fake Model needs is here" in message(first)
-    assert first.ui.closeButton.text == "Close"
+    assert content_of(Store(tmp_path / "rig" / "store"), first._card) == FILES and needed(first) == []
+    assert "Everything that Fake Model needs is here" in message(first) and first.ui.closeButton.text == "Close"
     assert "Collecting foundationseg_sample" in first.ui.logEdit.plainText
 
 
@@ -103,8 +101,7 @@ def test_where_pip_fails_it_can_go_on_later(rig, show, mode, reason):
     rig.pip(mode)
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: idle(first))
-    assert reason in message(first)
-    assert first.ui.installButton.text == "Continue"
+    assert reason in message(first) and first.ui.installButton.text == "Continue"
     rig.pip("works")
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: rig.ready)
@@ -118,8 +115,7 @@ def test_a_pip_that_hangs_is_stopped(rig, show):
     pid = first._installer.worker_pids[0]
     rig.desk.click(first.ui.stopButton)
     rig.wait(lambda: idle(first), 4)
-    assert "Stopped" in message(first)
-    assert has_ended(pid)
+    assert "Stopped" in message(first) and has_ended(pid)
 
 
 def test_closing_the_window_stops_what_is_under_way(rig, show):
@@ -132,13 +128,10 @@ def test_closing_the_window_stops_what_is_under_way(rig, show):
     rig.wait(lambda: not first._installer.task, 4)
     assert has_ended(pid)
     first.show()
-    assert idle(first)
-    assert first.ui.installButton.enabled
+    assert idle(first) and first.ui.installButton.enabled
 
 
 def test_another_extension_installs_at_the_moment(rig, show):
-    import slicer
-
     first = show(NEEDS_SAMPLE)
     rig.patch.setattr(slicer.packaging, "isPipInstallInProgress", lambda: True)
     rig.desk.click(first.ui.installButton)
@@ -172,8 +165,7 @@ def test_pytorch_that_cannot_be_installed_is_told_and_tried_again(rig, show):
 
 def test_without_the_extension_the_way_to_it_is_shown(rig, show):
     first = show(NEEDS_TORCH)
-    assert "extension 'PyTorch', which is not installed" in message(first)
-    assert not first.ui.installButton.enabled
+    assert "extension 'PyTorch', which is not installed" in message(first) and not first.ui.installButton.enabled
     rig.desk.click(first.ui.extensionsButton)
     assert rig.desk.opened_modules == ["ExtensionsManager"]
 
@@ -182,11 +174,9 @@ def test_terms_are_shown_before_a_download_and_can_be_declined(rig, show, tmp_pa
     first = show(MUST_ACCEPT, NEEDS_NOTHING)
     rig.desk.click(first.ui.installButton)
     ui = first.license.ui
-    assert first.license.dialog.visible
-    assert "Commercial use: no" in ui.termsBrowser.toPlainText()
+    assert first.license.dialog.visible and "Commercial use: no" in ui.termsBrowser.toPlainText()
     rig.desk.click(ui.declineButton)
-    assert "was not accepted" in message(first)
-    assert rig.hub.requests == []
+    assert "was not accepted" in message(first) and rig.hub.requests == []
     rig.desk.click(first.ui.installButton)
     assert not ui.acceptButton.enabled, "the terms have to be read first"
     rig.desk.click(ui.agreeCheckBox)
@@ -237,8 +227,7 @@ def test_no_network_is_told(rig, show):
     first = show(NEEDS_NOTHING)
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: idle(first))
-    assert "check the network" in message(first)
-    assert first.ui.installButton.enabled
+    assert "check the network" in message(first) and first.ui.installButton.enabled
 
 
 def test_the_users_offline_mode_is_kept(rig, show):
@@ -246,8 +235,7 @@ def test_the_users_offline_mode_is_kept(rig, show):
     first = show(NEEDS_NOTHING)
     rig.desk.click(first.ui.installButton)
     rig.wait(lambda: idle(first))
-    assert "offline mode is on" in message(first)
-    assert rig.hub.requests == []
+    assert "offline mode is on" in message(first) and rig.hub.requests == []
 
 
 def use(rig, first, path):
@@ -263,17 +251,12 @@ def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
     assert "press Use" in message(first)
     assert not first.ui.installButton.enabled, "into which of the two?"
     use(rig, first, "/no/such/python")
-    assert "no such program" in message(first)
-    assert read_settings().is_own_python
+    assert "no such program" in message(first) and read_settings().is_own_python
     use(rig, first, sys.executable)
     rig.wait(lambda: first._installer.python is not None)
-    assert read_settings().worker_python == sys.executable
-    assert first.ui.installButton.enabled
-    assert message(first) == ""
+    assert read_settings().worker_python == sys.executable and first.ui.installButton.enabled and message(first) == ""
     rig.desk.click(first.ui.ownPythonButton)
-    assert read_settings().is_own_python
-    assert first.ui.installButton.enabled
-    assert not first.ui.usePythonButton.enabled
+    assert read_settings().is_own_python and first.ui.installButton.enabled and not first.ui.usePythonButton.enabled
 
 
 def test_nothing_is_started_while_somebody_types(rig, show, tmp_path):
@@ -284,8 +267,7 @@ def test_nothing_is_started_while_somebody_types(rig, show, tmp_path):
     rig.desk.click(first.ui.otherPythonButton)
     first.ui.pythonPathEdit.currentPath = str(program)
     rig.desk.process_events()
-    assert first._installer.settings.is_own_python
-    assert not (tmp_path / "started").exists()
+    assert first._installer.settings.is_own_python and not (tmp_path / "started").exists()
 
 
 def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
@@ -296,8 +278,7 @@ def test_a_program_that_is_no_python_is_told(rig, show, tmp_path):
     rig.desk.click(first.ui.otherPythonButton)
     use(rig, first, program)
     rig.wait(lambda: first._installer.problem is not None)
-    assert "ended with code 3" in message(first)
-    assert not first.ui.installButton.enabled
+    assert "ended with code 3" in message(first) and not first.ui.installButton.enabled
 
 
 def test_the_event_loop_goes_on_meanwhile(rig, show, bar):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import slicer
-import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.volumes import add_volume_node
 
 MAGENTA, YELLOW = (1.0, 0.0, 1.0), (1.0, 1.0, 0.0)
 # From the middle of the volume to the middle of the bright blob: left, anterior, superior.
@@ -46,18 +48,8 @@ def ball(matrix, shape_kji, centre_ras, radius_mm=RADIUS_MM):
 
 
 def add_volume(array, matrix):
-    kind = "vtkMRMLVectorVolumeNode" if array.ndim == 4 else "vtkMRMLScalarVolumeNode"
-    node = slicer.mrmlScene.AddNewNodeByClass(kind)
-    image = vtk.vtkImageData()
-    image.SetDimensions(*array.shape[2::-1])
-    components = array.shape[3] if array.ndim == 4 else 1
-    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, components)
-    vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)[:] = array.astype(np.uint8).reshape(-1)
-    node.SetAndObserveImageData(image)
-    to_ras = vtk.vtkMatrix4x4()
-    to_ras.DeepCopy(matrix.ravel())
-    node.SetIJKToRASMatrix(to_ras)
-    return node
+    volume = Volume(np.asarray(array).astype(np.uint8), Geometry(matrix, array.shape[:3]))
+    return add_volume_node(slicer.mrmlScene, volume)
 
 
 def add_segmentation(volume, masks):

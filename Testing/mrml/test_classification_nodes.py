@@ -56,10 +56,8 @@ def nodes(scene, volume_node):
 
 def test_the_table_has_labels_by_rank_with_all_that_makes_a_score(nodes):
     table = nodes.table
-    assert column(table, "Label") == ["Spleen", "Liver", "Kidney"]
-    assert column(table, "Score") == [0.6, 0.3, 0.1]
-    assert column(table, "Spread") == [0.02, 0.05, 0.0]
-    assert column(table, "Stands out") == ["yes", "no", "no"]
+    assert column(table, "Label") == ["Spleen", "Liver", "Kidney"] and column(table, "Score") == [0.6, 0.3, 0.1]
+    assert column(table, "Spread") == [0.02, 0.05, 0.0] and column(table, "Stands out") == ["yes", "no", "no"]
     assert set(column(table, "Aggregation")) == {"top-2"} and set(column(table, "Scoring")) == {"softmax"}
     assert set(column(table, "Model")) == {"biomedclip"} and set(column(table, "Revision")) == {"abc123"}
 
@@ -76,8 +74,7 @@ def test_every_table_and_chart_says_what_it_is_for(nodes):
 def test_the_answer_is_kept_whole(nodes, volume_node):
     for table in (nodes.table, nodes.curve_table, nodes.concept_table):
         report = read_report(table)
-        assert report.pop("software")["FoundationSeg"]
-        assert report == json.loads(json.dumps(answer().to_document()))
+        assert report.pop("software")["FoundationSeg"] and report == json.loads(json.dumps(answer().to_document()))
         assert table.GetNodeReference(VOLUME) is volume_node
     assert read_report(volume_node) is None
 
@@ -95,8 +92,7 @@ def test_charts_show_the_tables_columns(nodes):
     assert bar.GetLabelColumnName() == "Label"
     lines = [nodes.curves.GetNthPlotSeriesNode(n) for n in range(nodes.curves.GetNumberOfPlotSeriesNodes())]
     assert [line.GetYColumnName() for line in lines] == ["Spleen", "Liver", "Kidney"]
-    assert {line.GetXColumnName() for line in lines} == {"Slice"}
-    assert len({line.GetColor() for line in lines}) == 3
+    assert {line.GetXColumnName() for line in lines} == {"Slice"} and len({line.GetColor() for line in lines}) == 3
     assert nodes.concept_bars.GetNthPlotSeriesNode(0).GetLabelColumnName() == "Concept"
     assert column(nodes.concept_table, "Concept") == ["Liver: a large organ"]
 
@@ -198,8 +194,7 @@ def test_a_planted_square_lights_up_where_it_is(grid, parent, method):
         for line, size in zip((ROWS, COLUMNS), cell, strict=True)
     )
     in_line(grown, axis)[SLICE, rows, columns] = True
-    assert found.any() and not (found & ~grown).any()
-    assert (found & where).sum() > 0.5 * where.sum()
+    assert found.any() and not (found & ~grown).any() and (found & where).sum() > 0.5 * where.sum()
     middle, truth = (np.argwhere(mask).mean(axis=0) for mask in (found, where))
     in_plane = [n for n in range(3) if n != array_axis(axis)]
     assert all(abs(middle[n] - truth[n]) <= size for n, size in zip(in_plane, cell, strict=True))
@@ -226,8 +221,7 @@ def test_the_overlay_shows_what_is_above_the_middle_and_says_its_limits(scene):
     assert read_report(overlay)["model"]["revision"] == "abc"
     display, evidence = overlay.GetDisplayNode(), reading.evidence[0]
     assert display.GetApplyThreshold() and display.GetLowerThreshold() >= evidence.threshold(0)
-    assert display.GetColorNode() is not None
-    assert slicer.util.arrayFromVolume(overlay).shape == (1, 40, 48)
+    assert display.GetColorNode() is not None and slicer.util.arrayFromVolume(overlay).shape == (1, 40, 48)
 
 
 def test_the_segment_says_where_it_came_from_and_spares_the_others(scene):
@@ -241,8 +235,7 @@ def test_the_segment_says_where_it_came_from_and_spares_the_others(scene):
     tags = segment_tags.provenance(writer.segment(segment_id))
     assert (tags["Model"], tags["Revision"], tags["SHA256"]) == ("reader", "abc", "f" * 64)
     request = {"label": "bright", "method": "similarity", "share": 0.8, "research_use": RESEARCH_USE}
-    assert json.loads(tags["Prompts"]) == request
-    assert writer.segment(segment_id).GetName() == "Evidence: bright"
+    assert json.loads(tags["Prompts"]) == request and writer.segment(segment_id).GetName() == "Evidence: bright"
     assert segment_tags.read_tag(writer.segment(segment_id), "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
 
 
@@ -256,8 +249,7 @@ def segment(writer):
 
 def test_a_label_that_is_accepted_gives_name_terminology_and_colour(segment):
     accept_label(segment, ORGANS.label("Spleen"), answer())
-    assert segment.GetName() == "Spleen"
-    assert segment.GetTerminology() == find_term("spleen").serialized
+    assert segment.GetName() == "Spleen" and segment.GetTerminology() == find_term("spleen").serialized
     assert segment.GetColor() == pytest.approx(find_term("spleen").colour)
     told = json.loads(segment_tags.read_tag(segment, NAMED_BY))
     assert (told["label"], told["score"], told["research_use"]) == ("Spleen", 0.6, RESEARCH_USE)

@@ -125,12 +125,10 @@ def test_another_segmentation_has_a_session_of_its_own(scene, rig, volume_node, 
     controller.use(volume_node, other)
     assert controller.session is None and set(client.volumes) == keys
     answered(rig, click(volume_node))
-    assert controller.session is not first
-    assert len(segments_of(other)) == len(segments_of(segmentation_node)) == 1
+    assert controller.session is not first and len(segments_of(other)) == len(segments_of(segmentation_node)) == 1
     controller.use(volume_node, segmentation_node)
     controller.select(segmentation_node.GetSegmentation().GetNthSegmentID(0))
-    assert controller.selected().steps
-    assert len(read_record(segments_of(segmentation_node)[0]).prompts) == 1
+    assert controller.selected().steps and len(read_record(segments_of(segmentation_node)[0]).prompts) == 1
 
 
 def test_leaving_a_volume_gives_it_back(rig, volume_node):
@@ -165,8 +163,7 @@ def test_options_hold_from_the_next_action_on(rig):
     controller = rig[0]
     session = controller.open()
     controller.options = replace(controller.options, policy=OverlapPolicy.ALLOW, ask_above=0.3)
-    assert session.options.policy is OverlapPolicy.PROTECT
-    assert controller.open() is session
+    assert session.options.policy is OverlapPolicy.PROTECT and controller.open() is session
     assert session.options.policy is OverlapPolicy.ALLOW and session.options.ask_above == 0.3
 
 
@@ -207,8 +204,7 @@ def test_a_segment_goes_and_comes_back_with_its_first_prompt(rig, volume_node):
     controller = answered(rig, click(volume_node))
     key = controller.segment_id
     assert controller.undo() and names(controller) == [] and controller.summary() is None
-    assert can(controller) == {"redo"}
-    assert controller.redo() and names(controller) == ["Liver"]
+    assert can(controller) == {"redo"} and controller.redo() and names(controller) == ["Liver"]
     assert controller.segment_id == key and controller.summary().voxels == 25
 
 
@@ -322,8 +318,7 @@ def test_propagation_and_regions_reach_the_request(rig, volume_node):
     controller, client, timer = answered(rig, click(volume_node)), rig[1], rig[2]
     controller.propagate(Propagation(1, 4))
     run(controller, timer)
-    assert client.asked[-1].propagation == Propagation(1, 4)
-    assert controller.summary().voxels == 75
+    assert client.asked[-1].propagation == Propagation(1, 4) and controller.summary().voxels == 75
     controller.options = replace(controller.options, region=AroundPrompt(2.0))
     answered(rig, click(volume_node))
     steps = controller.selected().steps

@@ -42,8 +42,7 @@ def test_any_geometry_and_any_layers_come_back(scene, tmp_path, geometry, seed, 
     back = SegmentWriter(back_node, volume_node)
     assert back.segment_ids == writer.segment_ids == tuple(ids)
     for segment_id, mask in zip(ids, before, strict=True):
-        assert np.array_equal(back.read_mask(segment_id), mask)
-        assert np.array_equal(writer.read_mask(segment_id), mask)
+        assert np.array_equal(back.read_mask(segment_id), mask) and np.array_equal(writer.read_mask(segment_id), mask)
     for gone in (node, back_node, volume_node):
         scene.RemoveNode(gone)
 
@@ -60,10 +59,8 @@ def test_everything_about_a_segment_comes_back(scene, tmp_path, writer, segmenta
     back = SegmentWriter(read_segmentation(scene, path), volume_node)
     for segment_id in writer.segment_ids:
         ours, theirs = writer.segment(segment_id), back.segment(segment_id)
-        assert theirs.GetName() == ours.GetName()
-        assert theirs.GetTerminology() == ours.GetTerminology()
-        assert np.allclose(theirs.GetColor(), ours.GetColor(), atol=1e-6)
-        assert provenance(theirs) == origin
+        assert theirs.GetName() == ours.GetName() and theirs.GetTerminology() == ours.GetTerminology()
+        assert np.allclose(theirs.GetColor(), ours.GetColor(), atol=1e-6) and provenance(theirs) == origin
     assert segments_locked(back) == segments_locked(writer) == [False, False, True]
 
 
@@ -87,9 +84,7 @@ def test_the_file_names_neither_the_node_nor_a_path(tmp_path, writer, segmentati
     path = tmp_path / "any.seg.nrrd"
     write_segmentation(segmentation_node, path)
     text = header(path)
-    assert "Doe" not in text
-    assert str(tmp_path) not in text
-    assert "/" not in text.split("format.html", 1)[1]
+    assert "Doe" not in text and str(tmp_path) not in text and "/" not in text.split("format.html", 1)[1]
 
 
 def test_writing_leaves_the_node_as_it_was(tmp_path, scene, writer, segmentation_node):
@@ -100,11 +95,9 @@ def test_writing_leaves_the_node_as_it_was(tmp_path, scene, writer, segmentation
     count = scene.GetNumberOfNodes()
     before = [writer.labelmap(segment_id) for segment_id in ids]
     write_segmentation(segmentation_node, tmp_path / "any.seg.nrrd")
-    assert segmentation_node.GetName() == "Mine"
-    assert [writer.labelmap(segment_id) for segment_id in ids] == before
+    assert segmentation_node.GetName() == "Mine" and [writer.labelmap(segment_id) for segment_id in ids] == before
     assert [writer.segment(segment_id).GetLabelValue() for segment_id in ids] == [1, 1]
-    assert "dimension: 3" in header(tmp_path / "any.seg.nrrd")
-    assert segmentation_node.GetStorageNode() is None
+    assert "dimension: 3" in header(tmp_path / "any.seg.nrrd") and segmentation_node.GetStorageNode() is None
     assert scene.GetNumberOfNodes() == count
 
 
@@ -114,8 +107,7 @@ def test_an_existing_file_is_replaced(scene, tmp_path, writer, segmentation_node
     writer.add_segment("liver")
     write_segmentation(segmentation_node, path)
     node = read_segmentation(scene, path)
-    assert node.GetName() == "any"
-    assert node.GetDisplayNode() is not None
+    assert node.GetName() == "any" and node.GetDisplayNode() is not None
     assert node.GetSegmentation().GetNumberOfSegments() == 1
 
 
@@ -152,8 +144,7 @@ def test_empty_segments_have_the_whole_image(scene, tmp_path, writer, segmentati
         writer.add_segment(name)
     write_segmentation(segmentation_node, tmp_path / "any.seg.nrrd")
     text = header(tmp_path / "any.seg.nrrd")
-    assert "type: unsigned char\n" in text
-    assert "sizes: 8 7 6\n" in text
+    assert "type: unsigned char\n" in text and "sizes: 8 7 6\n" in text
     assert all(is_empty(writer.labelmap(segment_id)) for segment_id in writer.segment_ids)
     back = SegmentWriter(read_segmentation(scene, tmp_path / "any.seg.nrrd"), volume_node)
     assert not any(back.read_mask(segment_id).any() for segment_id in back.segment_ids)
@@ -185,8 +176,7 @@ def test_files_that_cannot_be_read_leave_no_node_behind(scene, tmp_path, content
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"'any\.seg\.nrrd'") as caught:
         read_segmentation(scene, path)
-    assert str(tmp_path) not in str(caught.value)
-    assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+    assert str(tmp_path) not in str(caught.value) and scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
 
 
 HEADER = """NRRD0004

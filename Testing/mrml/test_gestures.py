@@ -57,8 +57,7 @@ def test_a_drawing_ends_idle_with_at_most_one_gesture_of_its_kind(kind, polarity
         assert kind in ("box", "lasso", "corners")
         return
     assert (gesture.kind, gesture.polarity) == ("box" if kind == "corners" else kind, polarity)
-    assert set(gesture.path) <= set(way)
-    assert gesture.path[-1] == way[-1]
+    assert set(gesture.path) <= set(way) and gesture.path[-1] == way[-1]
     assert kind == "point" or gesture.path[0] == way[0]
 
 
@@ -115,8 +114,7 @@ def test_what_comes_without_a_press_is_left_alone(kind):
 @pytest.mark.parametrize("kind", TOOL_KINDS)
 def test_after_a_cancel_the_release_is_swallowed_and_moves_are_not(kind):
     state = cancel(press(kind, Polarity.POSITIVE, (5.0, 5.0)).state).state
-    assert state == AwaitingRelease()
-    assert not move(state, (9.0, 9.0)).swallow
+    assert state == AwaitingRelease() and not move(state, (9.0, 9.0)).swallow
     ended = release(state, (50.0, 50.0))
     assert (ended.state, ended.finished, ended.swallow) == (Idle(), None, True)
 

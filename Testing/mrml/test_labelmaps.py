@@ -82,8 +82,7 @@ def test_another_grid_is_read_by_the_nearest_voxel(change):
 
 @pytest.mark.parametrize("image", [None, slicer.vtkOrientedImageData()])
 def test_a_label_map_without_voxels(image):
-    assert occupied_box(image, GRID) == EMPTY_BOX
-    assert not read_labels(image, GRID, GRID.box).any()
+    assert occupied_box(image, GRID) == EMPTY_BOX and not read_labels(image, GRID, GRID.box).any()
 
 
 def test_a_mask_takes_the_matrix_and_the_voxel_numbers_of_its_label_map():
@@ -192,8 +191,7 @@ def test_subtracting_and_taking(reader, stripes):
     for segment_id, change in taken.items():
         assert change.gained == EMPTY_MASK
         assert np.array_equal(change.lost.expand(mask.shape), mask & stripes[segment_id])
-    assert reader.losses(EMPTY_MASK, stripes) == {}
-    assert reader.without(pack_mask(mask), []) == pack_mask(mask)
+    assert reader.losses(EMPTY_MASK, stripes) == {} and reader.without(pack_mask(mask), []) == pack_mask(mask)
 
 
 def test_segments_and_boxes_that_are_not_there(reader, stripes):

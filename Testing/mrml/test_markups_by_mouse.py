@@ -53,5 +53,4 @@ def test_a_locked_prompt_stays(placed):
     used.tool.disable()
     watched.prompts.node(liver, "a").SetLocked(True)
     rig.drag(A, (220, 160), B)
-    assert not watched.changes
-    assert slicer.mrmlScene is rig.scene
+    assert not watched.changes and slicer.mrmlScene is rig.scene

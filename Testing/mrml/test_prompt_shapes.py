@@ -118,11 +118,9 @@ def test_points_come_and_go():
     points = ((0.0, 0.0, 1.0), (4.0, 0.0, 1.0), (4.0, 4.0, 1.0))
     scribble, lasso = ScribblePrompt(points, 2.0), LassoPrompt(points)
     assert moved_prompt(scribble, points[:2], geometry) == ScribblePrompt(points[:2], 2.0)
-    assert moved_prompt(scribble, [], geometry) is None
-    assert moved_prompt(lasso, points[:2], geometry) is None
+    assert moved_prompt(scribble, [], geometry) is None and moved_prompt(lasso, points[:2], geometry) is None
     longer = moved_prompt(lasso, [*points, (0.0, 4.0, 3.0)], geometry)
-    assert longer.points == (*points, (0.0, 4.0, 1.0))
-    assert moved_prompt(PointPrompt(points[0]), [], geometry) is None
+    assert longer.points == (*points, (0.0, 4.0, 1.0)) and moved_prompt(PointPrompt(points[0]), [], geometry) is None
     box = BoxPrompt((points[0], points[2]))
     assert moved_prompt(box, shape_of(box, geometry).points[:3], geometry) is box
 
@@ -160,5 +158,4 @@ def test_a_rectangle_in_an_oblique_plane():
 @pytest.mark.parametrize("prompt", [TextPrompt("liver")])
 def test_what_has_no_place_has_no_shape(prompt):
     geometry = geometry_from_spacing((9, 9, 9))
-    assert shape_of(prompt, geometry) is None
-    assert moved_prompt(prompt, [], geometry) is prompt
+    assert shape_of(prompt, geometry) is None and moved_prompt(prompt, [], geometry) is prompt

@@ -87,8 +87,7 @@ def test_a_bundle_brings_everything_back(watch, saved, writer, segmentation_node
     assert reopened.segment_ids == writer.segment_ids
     for segment_id in writer.segment_ids:
         before, after = writer.segment(segment_id), reopened.segment(segment_id)
-        assert after.GetName() == before.GetName()
-        assert after.GetTerminology() == before.GetTerminology() != ""
+        assert after.GetName() == before.GetName() and after.GetTerminology() == before.GetTerminology() != ""
         assert provenance(after) == PROVENANCE
         assert np.array_equal(reopened.read_mask(segment_id), writer.read_mask(segment_id))
     liver, kidney = writer.segment_ids
@@ -158,8 +157,7 @@ def test_a_bundle_opens_without_us(saved, tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == [str(len(PLACED) + 2), "2"]
-    assert "rror" not in run.stderr
+    assert run.stdout.split() == [str(len(PLACED) + 2), "2"] and "rror" not in run.stderr
 
 
 def test_a_segmentation_file_on_its_own_keeps_prompts(watch, writer, segmentation_node, volume_node, tmp_path):
@@ -170,8 +168,7 @@ def test_a_segmentation_file_on_its_own_keeps_prompts(watch, writer, segmentatio
     write_segmentation(segmentation_node, tmp_path / "a.seg.nrrd")
     other = read_segmentation(segmentation_node.GetScene(), tmp_path / "a.seg.nrrd")
     again = watch(other, volume_node).prompts
-    assert again.record(liver) == RECORD
-    assert sum(1 for _ in prompt_nodes(other)) == len(PLACED)
+    assert again.record(liver) == RECORD and sum(1 for _ in prompt_nodes(other)) == len(PLACED)
 
 
 def test_new_prompts_make_slicer_save_the_segmentation(watch, writer, segmentation_node, volume_node, tmp_path):

@@ -121,8 +121,7 @@ def test_a_parent_transform_moves_both(headless, tmp_path):
         node.SetAndObserveTransformNodeID(transform.GetID())
     moved = matrix[:3, :3] @ BLOB_RAS
     right, up = from_middle(is_magenta(panels(picture(volume, segmentation, tmp_path / "a.png"))[0]))
-    assert right / up == pytest.approx(-moved[0] / moved[1], rel=0.2)
-    assert right > 0 and up > 0
+    assert right / up == pytest.approx(-moved[0] / moved[1], rel=0.2) and right > 0 and up > 0
 
 
 def test_the_surfaces_are_seen_from_the_front(headless, tmp_path):
@@ -134,8 +133,7 @@ def test_the_surfaces_are_seen_from_the_front(headless, tmp_path):
     view = panels(picture(volume, segmentation, tmp_path / "a.png"))[1][40:]  # below the legend
     magenta = from_middle(is_magenta(view))
     yellow = from_middle((view[..., 0] - view[..., 2] > 60) & (view[..., 1] - view[..., 2] > 60))
-    assert magenta[0] > yellow[0] + 20
-    assert magenta[1] > yellow[1] + 10
+    assert magenta[0] > yellow[0] + 20 and magenta[1] > yellow[1] + 10
 
 
 def test_grey_values_follow_the_limits(headless, tmp_path):
@@ -168,8 +166,7 @@ def test_a_single_slice_fills_the_picture(headless, tmp_path, axis):
     right, up = from_middle(is_magenta(pixels[12:]))
     # The first voxel is at right, anterior, inferior.
     expected = {0: (-1, 1), 1: (-1, -1), 2: (-1, -1)}[axis]
-    assert np.sign([right, up]).tolist() == list(expected)
-    assert is_magenta(pixels).mean() > 0.02
+    assert np.sign([right, up]).tolist() == list(expected) and is_magenta(pixels).mean() > 0.02
 
 
 def test_a_picture_without_geometry_has_no_directions(headless, tmp_path):
@@ -197,8 +194,7 @@ def test_nothing_is_left_behind(headless, tmp_path, capfd):
     before = [scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())]
     capfd.readouterr()
     picture(volume, segmentation, tmp_path / "a.png")
-    assert capfd.readouterr() == ("", "")
-    assert slicer.mrmlScene is scene
+    assert capfd.readouterr() == ("", "") and slicer.mrmlScene is scene
     assert [scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())] == before
     assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
     assert (volume.GetDisplayNode().GetWindow(), volume.GetDisplayNode().GetLevel()) == (30, 10)
@@ -287,8 +283,7 @@ def test_the_cut_shows_most_segments():
         shown("nodule", block((5, 5, 30), (8, 8, 33))),
     )
     up = np.array([0.0, 0.0, 1.0])
-    assert choose_offset([lung, nodule], up, np.eye(4)) in (30, 31, 32)
-    assert choose_offset([], up, np.eye(4)) is None
+    assert choose_offset([lung, nodule], up, np.eye(4)) in (30, 31, 32) and choose_offset([], up, np.eye(4)) is None
     # In steps of the volume's slices, through their centres.
     thick = np.diag([1, 1, 5, 1.0])
     thick[2, 3] = 2.0
@@ -305,8 +300,7 @@ def test_what_hides_others_is_see_through():
         shown("heart", block((21, 15, 0), (24, 24, 9))),
     )
     assert see_through([*lungs, nodule, heart], view_axes()) == {"right", "left"}
-    assert see_through([*lungs, heart], view_axes()) == frozenset()
-    assert see_through([], view_axes()) == frozenset()
+    assert see_through([*lungs, heart], view_axes()) == frozenset() and see_through([], view_axes()) == frozenset()
 
 
 def test_the_viewer_is_in_front_with_the_patients_left_on_the_right():
@@ -321,8 +315,7 @@ def test_the_surfaces_keep_clear_of_the_legend(corner):
     drawn = np.stack([0.3 + 0.2 * np.cos(angles), -0.5 + 0.4 * np.sin(angles)], axis=1)
     centre, zoom = fit_beside(drawn, corner)
     moved = drawn * zoom - centre
-    assert np.abs(moved).max() <= 1
-    assert not ((moved[:, 0] < corner[0] - 1) & (moved[:, 1] > 1 - corner[1])).any()
+    assert np.abs(moved).max() <= 1 and not ((moved[:, 0] < corner[0] - 1) & (moved[:, 1] > 1 - corner[1])).any()
     assert np.ptp(moved[:, 1]) > 0.9
 
 

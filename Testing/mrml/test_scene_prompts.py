@@ -71,8 +71,7 @@ def test_each_placed_prompt_has_a_node(scene, watched, liver):
         if node is not None:
             assert np.allclose(node.GetDisplayNode().GetSelectedColor(), COLOURS[prompt.polarity])
             assert node.GetName().startswith(f"Liver - {n + 1} ")
-    assert watched.prompts.segment_ids == (liver,)
-    assert watched.prompts.record(liver) == RECORD
+    assert watched.prompts.segment_ids == (liver,) and watched.prompts.record(liver) == RECORD
 
 
 def test_the_record_is_in_the_segment(watched, writer, liver):
@@ -109,10 +108,8 @@ def test_setting_a_record_again_changes_nothing_but_what_changed(watched, liver)
     watched.prompts.set_record(liver, RECORD.changed("p3", ScribblePrompt(SCRIBBLE.points[:2], plane="k")))
     assert [watched.prompts.node(liver, f"p{n}") for n in range(len(PLACED))] == nodes
     changed = [n for n, node in enumerate(nodes) if node.GetMTime() != times[n]]
-    assert changed in ([], [3])
-    assert nodes[3].GetNumberOfControlPoints() == 2
-    assert nodes[0].GetDisplayNode().GetSelectedColor() == (0, 0, 1)
-    assert not watched.changes
+    assert changed in ([], [3]) and nodes[3].GetNumberOfControlPoints() == 2
+    assert nodes[0].GetDisplayNode().GetSelectedColor() == (0, 0, 1) and not watched.changes
 
 
 def test_a_moved_point_moves_its_prompt(watched, writer, liver):
@@ -189,8 +186,7 @@ def test_points_of_points_and_boxes_cannot_be_added_or_removed(watched, liver):
     watched.prompts.node(liver, "p3").RemoveNthControlPoint(1)
     assert watched.changes == [(liver, "p3", ScribblePrompt((SCRIBBLE.points[0], SCRIBBLE.points[2]), 1.5, plane="k"))]
     watched.prompts.node(liver, "p4").RemoveNthControlPoint(1)
-    assert watched.changes[1:] == [(liver, "p4", None)]
-    assert watched.prompts.node(liver, "p4") is None
+    assert watched.changes[1:] == [(liver, "p4", None)] and watched.prompts.node(liver, "p4") is None
 
 
 def test_renames_are_harmless(watched, writer, liver):
@@ -223,16 +219,14 @@ def test_slicers_undo_does_not_undo_prompts(watched, writer, segmentation_node, 
     newer = RECORD.changed("p0", None)
     watched.prompts.set_record(liver, newer)
     writer.write(liver, np.ones(AWKWARD.shape_kji, bool))
-    assert history.RestorePreviousState()
-    assert not writer.read_mask(liver).any()
+    assert history.RestorePreviousState() and not writer.read_mask(liver).any()
     assert read_record(writer.segment(liver)) == watched.prompts.record(liver) == newer
 
 
 def test_a_segment_that_slicers_undo_brings_back_brings_its_prompts(scene, watched, segmentation_node, liver):
     history = saved_state(segmentation_node)
     segmentation_node.GetSegmentation().RemoveSegment(liver)
-    assert not nodes_in(scene)
-    assert history.RestorePreviousState()
+    assert not nodes_in(scene) and history.RestorePreviousState()
     assert watched.prompts.record(liver) == RECORD and len(nodes_in(scene)) == len(PLACED)
 
 
@@ -271,8 +265,7 @@ def test_a_transform_that_warps_is_reported(scene, watched, volume_node, segment
     transform.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
     volume_node.SetAndObserveTransformNodeID(transform.GetID())
     assert isinstance(watched.errors[0], GeometryError)
-    assert watched.prompts.node(liver, "p0").GetParentTransformNode() is None
-    assert not watched.changes
+    assert watched.prompts.node(liver, "p0").GetParentTransformNode() is None and not watched.changes
 
 
 def test_some_may_be_hidden(watched, writer, liver):

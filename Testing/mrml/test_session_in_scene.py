@@ -155,8 +155,7 @@ def test_a_saved_session_goes_on(reopened):
     first, (steps, _, mask, *_) = segments[0], told[0]
     desk.drag(first, "2", first.prompts["1"].position)
     assert first.steps[:-1] == steps and not np.array_equal(mask_of(first), mask)
-    assert desk.session.undo(first.segment_id)
-    assert np.array_equal(mask_of(first), mask) and first.steps == steps
+    assert desk.session.undo(first.segment_id) and np.array_equal(mask_of(first), mask) and first.steps == steps
     assert desk.place(first, "2") == first.prompts["2"].position
     first.replay(steps)
     assert np.array_equal(mask_of(first), mask), "the steps give the same voxels again"

@@ -84,8 +84,7 @@ def test_prompts_of_the_session_are_markups(scene, desk, segment):
     segment.remove("1")
     assert [key for key, _ in desk.kept(segment).items()] == ["2"] and len(markups(scene)) == 1
     segment.set_polarity("2", Polarity.NEGATIVE)
-    assert desk.kept(segment)["2"].polarity is Polarity.NEGATIVE
-    assert not desk.errors
+    assert desk.kept(segment)["2"].polarity is Polarity.NEGATIVE and not desk.errors
 
 
 def test_a_moved_markup_asks_again_and_undo_puts_it_back(desk, segment):
@@ -97,8 +96,7 @@ def test_a_moved_markup_asks_again_and_undo_puts_it_back(desk, segment):
     assert moved[5, 4:9, 5:10].all() and moved.sum() == 25 and len(desk.client.requests) == 2
     assert desk.session.undo(segment.segment_id)
     assert np.array_equal(mask_of(segment), before) and segment.steps == steps
-    assert desk.place(segment, "1") == ras(3, 4, 5)
-    assert desk.session.redo(segment.segment_id)
+    assert desk.place(segment, "1") == ras(3, 4, 5) and desk.session.redo(segment.segment_id)
     assert np.array_equal(mask_of(segment), moved) and desk.place(segment, "1") == ras(5, 6, 7)
     assert len(desk.client.requests) == 2 and not desk.errors
 
@@ -134,8 +132,7 @@ class TestWaiting:
     def test_a_prompt_is_drawn_before_its_answer(self, scene, desk, segment):
         desk.client.is_slow = True
         segment.add(point(3))
-        assert len(markups(scene)) == 1
-        assert desk.session.discard()
+        assert len(markups(scene)) == 1 and desk.session.discard()
         assert not markups(scene) and desk.record(segment).prompts == ()
 
     def test_an_earlier_answer_does_not_move_what_waits(self, desk, segment):
@@ -199,8 +196,7 @@ class TestWaiting:
         look = desk.store.writer.segment(first).GetColor()
         assert desk.session.undo(first) and desk.store.segment_ids == () and not markups(scene)
         assert desk.session.redo(first) and len(markups(scene)) == 2
-        assert desk.store.writer.segment(first).GetColor() == look
-        assert desk.store.provenance(first)["Model"] == "fake"
+        assert desk.store.writer.segment(first).GetColor() == look and desk.store.provenance(first)["Model"] == "fake"
 
     def test_another_model_is_asked(self, desk, segment):
         segment.add(point(3))
@@ -279,8 +275,7 @@ class TestWithoutASession:
         alone.stop()
         again = open_desk()
         copy = again.segment(left.segment_id)
-        assert copy.prompts == {"1": point(1, 6, 7)}
-        assert np.array_equal(mask_of(copy), before)
+        assert copy.prompts == {"1": point(1, 6, 7)} and np.array_equal(mask_of(copy), before)
         copy.add(point(7))
         assert np.array_equal(mask_of(copy)[:7], before[:7]) and list(copy.prompts) == ["1", "3"]
         replayed = new_segment(again.session, "Replayed")
@@ -323,8 +318,7 @@ class TestWithoutASession:
         again = open_desk()
         copy = again.segment(left.segment_id)
         assert dict(copy.prompts) == {"1": point(3), "2": point(5)} and copy.steps[-1].reason == "hand"
-        assert len(again.errors) == ("settings" not in change)
-        assert np.array_equal(mask_of(copy), before)
+        assert len(again.errors) == ("settings" not in change) and np.array_equal(mask_of(copy), before)
         assert not segment.HasTag(UNREAD_TAG) and read_tag(segment, RECORD_TAG) == text
         copy.add(point(7))
         assert read_tag(segment, UNREAD_TAG) == text
@@ -395,8 +389,7 @@ def test_a_prompt_whose_first_answer_was_out_is_taken_back(open_desk, way):
     segment = desk.segment(key)
     assert list(segment.prompts) == ["1"]
     WAYS_TO_TAKE_BACK[way](desk, segment)
-    assert "1" not in segment.prompts and desk.errors == []
-    assert mask_of(segment).sum() == 25 * len(segment.prompts)
+    assert "1" not in segment.prompts and desk.errors == [] and mask_of(segment).sum() == 25 * len(segment.prompts)
 
 
 def other_grid(kind, volume_node):

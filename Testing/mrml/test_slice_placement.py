@@ -114,8 +114,7 @@ def test_the_mouse_hits_slicers_voxel(headless, opengl, bar):
         if parent is not None:
             headless.scene.RemoveNode(parent)
     bar("placement: volumes and views where the mouse hits Slicer's voxel", hit, f"{CASES} of {CASES}")
-    assert hit == tried == CASES
-    assert clicks > 3 * CASES
+    assert hit == tried == CASES and clicks > 3 * CASES
     assert planes == {("volume", "slice"), ("oblique", "oblique"), ("preset", "slice"), ("preset", "oblique")}
 
 
@@ -174,5 +173,4 @@ def test_slicer_draws_the_voxel_that_is_hit(headless, opengl, tmp_path, n):
     places = np.stack([x, y, 0 * x, 0 * x + 1], axis=-1)
     away = np.abs(geometry.to_ijk(places @ view.xy_to_ras[:3].T) - 4).max(axis=-1)
     # Pixels on the border itself may go either way in Slicer's drawing.
-    assert bright[away < 0.499].all() and (away < 0.499).sum() > 10
-    assert not bright[away > 0.501].any()
+    assert bright[away < 0.499].all() and (away < 0.499).sum() > 10 and not bright[away > 0.501].any()

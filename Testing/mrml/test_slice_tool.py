@@ -42,11 +42,8 @@ def test_press_drag_release_makes_a_prompt(rig, shown, used, kind, ctrl):
     before = slicers_state(rig, shown)
     rig.drag(A, B, C, D, ctrl=ctrl)
     (prompt,) = used.prompts
-    assert type(prompt) is TYPES[kind]
-    assert prompt.polarity is (Polarity.NEGATIVE if ctrl else Polarity.POSITIVE)
-    assert prompt.plane == "k"
-    assert slicers_state(rig, shown) == before
-    assert not used.errors
+    assert type(prompt) is TYPES[kind] and prompt.polarity is (Polarity.NEGATIVE if ctrl else Polarity.POSITIVE)
+    assert prompt.plane == "k" and slicers_state(rig, shown) == before and not used.errors
 
 
 def test_two_clicks_make_the_box_that_a_drag_makes(rig, shown, used):
@@ -58,8 +55,7 @@ def test_two_clicks_make_the_box_that_a_drag_makes(rig, shown, used):
     rig.drag(D)
     rig.drag(A, B, D)
     clicked, dragged = used.prompts
-    assert clicked == dragged
-    assert rig.lines() == 0 and slicers_state(rig, shown) == before
+    assert clicked == dragged and rig.lines() == 0 and slicers_state(rig, shown) == before
 
 
 def test_escape_forgets_a_first_corner(rig, used):
@@ -119,8 +115,7 @@ def test_wheel_pan_zoom_and_crosshair_stay_slicers(rig, shown, used):
     rig.event("MouseMoveEvent", C, shift=True)
     assert crosshair.GetCrosshairRAS() != before
     rig.event("KeyPressEvent", A, key="f")
-    assert changed(0)
-    assert not used.prompts and not used.errors
+    assert changed(0) and not used.prompts and not used.errors
 
 
 @pytest.mark.parametrize("modifier", ["shift", "alt"])
@@ -382,5 +377,4 @@ def test_after_disabling_no_observer_is_left(rig, shown):
         tool.enable(shown, [rig.view])
     tool.disable()
     tool.disable()
-    assert observers() == before
-    assert not tool.is_enabled
+    assert observers() == before and not tool.is_enabled
