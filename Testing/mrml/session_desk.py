@@ -1,5 +1,8 @@
-"""A session at work in a scene: volume, segmentation, prompts in the scene, a fast model, and the mouse."""
+"""A session at work in a scene: volume, segmentation, prompts in the scene, a fast model; and bundles of scenes."""
 
+import slicer
+
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import volume_from_node
@@ -47,3 +50,30 @@ class Desk:
 
     def kept(self, segment):
         return {kept.key: kept.prompt for kept in self.record(segment).prompts}
+
+
+def with_files(scene, folder):
+    """Slicer's application has made these two long before; reading a bundle needs them."""
+    cache, manager = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+    folder.mkdir(exist_ok=True)
+    cache.SetRemoteCacheDirectory(str(folder))
+    scene.SetCacheManager(cache)
+    manager.SetCacheManager(cache)
+    scene.SetDataIOManager(manager)
+    return cache, manager
+
+
+def save_bundle(scene, folder):
+    """The scene in a ``.mrb`` file; returns its path."""
+    kept = with_files(scene, folder / "cache")
+    assert scene.WriteToMRB(str(folder / "scene.mrb"), None) and kept
+    return folder / "scene.mrb"
+
+
+def open_bundle(path, cache):
+    """A new scene with what a bundle holds: what to keep alive (the scene first), its volume, its segmentation."""
+    headless = boot_scene()
+    kept = headless, with_files(headless.scene, cache)
+    assert headless.scene.ReadFromMRB(str(path), True)
+    nodes = (headless.scene.GetFirstNodeByClass(f"vtkMRML{kind}Node") for kind in ("ScalarVolume", "Segmentation"))
+    return kept, *nodes

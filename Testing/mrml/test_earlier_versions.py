@@ -18,11 +18,9 @@ import slicer.util
 import vtk
 
 from FoundationSegLib.errors import InputError
-from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.scene_recovery import find_lost_sessions
 from FoundationSegLib.prompts.kinds import PointPrompt
-from Testing.mrml.session_desk import Desk
-from Testing.mrml.test_prompts_in_mrb import with_files
+from Testing.mrml.session_desk import Desk, open_bundle
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
@@ -36,13 +34,8 @@ class OpenedScene:
     """A scene file, and a session on its nodes that a model of rules answers."""
 
     def __init__(self, path, cache):
-        self.headless = boot_scene()
-        self.cache = with_files(self.headless.scene, cache)
-        self.scene = self.headless.scene
-        assert self.scene.ReadFromMRB(str(path), True)
-        self.volume, self.segmentation = (
-            self.scene.GetFirstNodeByClass(f"vtkMRML{kind}Node") for kind in ("ScalarVolume", "Segmentation")
-        )
+        self.kept, self.volume, self.segmentation = open_bundle(path, cache)
+        self.scene = self.volume.GetScene()
         self.desk = Desk(self.segmentation, self.volume)
 
     def add_point(self, name, index_ijk):

@@ -14,7 +14,6 @@ from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.files import read_segmentation, write_segmentation
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
 from FoundationSegLib.mrml.prompt_records import PromptRecord
-from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segment_tags import provenance, set_provenance
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
@@ -23,7 +22,7 @@ from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.session.segments import export_prompts, import_prompts
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
-from Testing.mrml.session_desk import Desk
+from Testing.mrml.session_desk import Desk, open_bundle, save_bundle
 from Testing.mrml.test_scene_prompts import PLACED, PROMPTS, RECORD
 
 PROVENANCE = {"Model": "lite-medsam", "SHA256": "0" * 64, "Intensity": "W400 L40", "Version": "1|2:3"}
@@ -38,18 +37,6 @@ def volume_node(scene):
     return add_volume_node(scene, Volume(np.zeros(GRID.shape_kji, np.int16), GRID, name="CT"))
 
 
-def with_files(scene, folder):
-    """Slicer's application has made these two long before; reading a bundle needs them."""
-    cache = slicer.vtkCacheManager()
-    folder.mkdir(exist_ok=True)
-    cache.SetRemoteCacheDirectory(str(folder))
-    scene.SetCacheManager(cache)
-    manager = slicer.vtkDataIOManager()
-    manager.SetCacheManager(cache)
-    scene.SetDataIOManager(manager)
-    return cache, manager
-
-
 @pytest.fixture
 def saved(watch, scene, writer, segmentation_node, volume_node, tmp_path):
     """Two segments with prompts under a turned, scaled transform, in a bundle and as a scene file."""
@@ -62,22 +49,13 @@ def saved(watch, scene, writer, segmentation_node, volume_node, tmp_path):
         writer.write(segment_id, mask if name == "Liver" else ~mask)
         set_provenance(writer.segment(segment_id), PROVENANCE)
         prompts.set_record(segment_id, record)
-    path = tmp_path / "scene.mrb"
-    kept = with_files(scene, tmp_path / "cache")
-    assert scene.WriteToMRB(str(path), None)
+    path = save_bundle(scene, tmp_path)
     prompts.stop()
-    del kept
     return path
 
 
 def opened(path, tmp_path):
-    headless = boot_scene()
-    kept = with_files(headless.scene, tmp_path / "other cache")
-    assert headless.scene.ReadFromMRB(str(path), True)
-    volume, segmentation = (
-        headless.scene.GetFirstNodeByClass(f"vtkMRML{kind}Node") for kind in ("ScalarVolume", "Segmentation")
-    )
-    return (headless, kept), volume, segmentation
+    return open_bundle(path, tmp_path / "other cache")
 
 
 def test_a_bundle_brings_everything_back(watch, saved, writer, segmentation_node, tmp_path):

@@ -11,9 +11,11 @@ from FoundationSegLib.mrml.reference_image import belongs_to, own_segmentation, 
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segments import next_segment
+from FoundationSegLib.worker.client import InlineClient
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.controller_cases import make_controller, run
 from Testing.unit.session.session_cases import SLICES
+from Testing.unit.test_api import FakeEngine
 
 POINT = PointPrompt(tuple(AWKWARD.to_ras((4, 3, 2)).tolist()), plane="k")
 
@@ -133,21 +135,7 @@ def test_scripts_say_so_explicitly(worked, copy_node, call, script_client):
 
 @pytest.fixture
 def script_client():
-    class Model:
-        def add_volume(self, volume):
-            self.volume = volume
-
-        def remove_volume(self, volume_key):
-            pass
-
-        def predict(self, request, progress):
-            from Testing.unit.session.session_cases import FakeClient
-
-            return FakeClient(self.volume).prediction(request)
-
-    from FoundationSegLib.worker.client import InlineClient
-
-    return InlineClient(Model())
+    return InlineClient(FakeEngine())
 
 
 def test_a_free_segmentation_is_taken_and_belongs_then(scene, volume_node, copy_node, script_client):

@@ -11,6 +11,7 @@ from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.mrml.prompt_nodes import COLOURS, owner_of
 from FoundationSegLib.mrml.prompt_records import RECORD_TAG, KeptPrompt, PromptRecord, read_record
 from FoundationSegLib.mrml.segment_tags import write_tag
+from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     ClassPrompt,
@@ -23,6 +24,7 @@ from FoundationSegLib.prompts.kinds import (
 )
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
+from Testing.mrml.slice_rig import SliceRig, UsedTool, add_volume
 
 
 def at(*index_ijk):
@@ -299,3 +301,50 @@ def test_a_users_copy_of_a_markup_is_the_users(watch, scene, watched, segmentati
     assert other.prompts.node(liver, "p0") is mine
     scene.RemoveNode(({original, copy} - {mine}).pop())
     assert not other.changes
+
+
+PIXEL, OTHER_PIXEL = (200, 150), (260, 180)
+
+
+@pytest.fixture
+def placed(watch, headless, opengl, scene, segmentation_node):
+    """PIXEL view with one prompt, made by the tool."""
+    rig = SliceRig(headless, managers=("vtkMRMLCrosshairDisplayableManager", "vtkMRMLMarkupsDisplayableManager"))
+    volume = add_volume(scene)
+    rig.show(volume)
+    liver = SegmentWriter(segmentation_node, volume).add_segment("Liver")
+    watched = watch(segmentation_node, volume)
+    used = UsedTool()
+    used.tool.enable(volume, [rig.view])
+    rig.drag(PIXEL)
+    watched.prompts.set_record(liver, PromptRecord((KeptPrompt("a", used.prompts[0]),)))
+    rig.window.Render()
+    yield rig, watched, used, volume, liver
+    used.tool.disable()
+
+
+def test_without_the_tool_the_mouse_moves_the_prompt(placed):
+    rig, watched, used, volume, liver = placed
+    used.tool.disable()
+    rig.drag(PIXEL, (220, 160), (240, 170), OTHER_PIXEL)
+    (change,) = watched.changes
+    wanted = rig.view.plane(volume).positions([OTHER_PIXEL])[0]
+    assert change[:2] == (liver, "a") and isinstance(change[2], PointPrompt)
+    # Slicer keeps the distance between the mouse and the middle of the glyph when it grabs one.
+    assert np.linalg.norm(np.subtract(change[2].position, wanted)) < 0.5
+    assert watched.prompts.record(liver).prompt("a") == change[2]
+
+
+def test_with_the_tool_a_press_on_a_prompt_draws_another(placed):
+    rig, watched, used, _, liver = placed
+    rig.drag(PIXEL, (220, 160), OTHER_PIXEL)
+    assert len(used.prompts) == 2 and not watched.changes
+    assert watched.prompts.node(liver, "a").GetNthControlPointPosition(0) == used.prompts[0].position
+
+
+def test_a_locked_prompt_stays(placed):
+    rig, watched, used, _, liver = placed
+    used.tool.disable()
+    watched.prompts.node(liver, "a").SetLocked(True)
+    rig.drag(PIXEL, (220, 160), OTHER_PIXEL)
+    assert not watched.changes and slicer.mrmlScene is rig.scene

@@ -17,8 +17,7 @@ from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.session.segment_store import OverlapPolicy
 from FoundationSegLib.session.segments import export_prompts, import_prompts, next_segment
 from Testing.mrml.conftest import AWKWARD
-from Testing.mrml.session_desk import Desk
-from Testing.mrml.test_prompts_in_mrb import with_files
+from Testing.mrml.session_desk import Desk, open_bundle, save_bundle
 from Testing.unit.session.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
 A, B = (150, 100), (250, 200)
@@ -110,22 +109,15 @@ def saved(bench, scene, tmp_path):
         )
         for one in segments
     ]
-    kept = with_files(scene, tmp_path / "cache")
-    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"), None)
+    path = save_bundle(scene, tmp_path)
     bench.close()
-    del kept
-    return tmp_path / "scene.mrb", told
+    return path, told
 
 
 @contextmanager
 def opened(path, tmp_path):
     """A desk for the bundle, in another scene."""
-    headless = boot_scene()
-    kept = with_files(headless.scene, tmp_path / "other cache")
-    assert headless.scene.ReadFromMRB(str(path), True)
-    segmentation, volume = (
-        headless.scene.GetFirstNodeByClass(f"vtkMRML{kind}Node") for kind in ("Segmentation", "ScalarVolume")
-    )
+    kept, volume, segmentation = open_bundle(path, tmp_path / "other cache")
     desk = Desk(segmentation, volume)
     yield desk, segmentation
     desk.prompts.stop()
@@ -219,15 +211,13 @@ def test_saved_while_a_request_is_out(scene, segmentation_node, tmp_path):
     desk.client.is_slow = True
     desk.drag(segment, "1", ras(5, 6, 7))
     segment.add(point(1))
-    kept = with_files(scene, tmp_path / "cache")
-    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"), None)
+    path = save_bundle(scene, tmp_path)
     desk.prompts.stop()
-    with opened(tmp_path / "scene.mrb", tmp_path) as (again, _):
+    with opened(path, tmp_path) as (again, _):
         copy = again.segment(segment.segment_id)
         assert copy.prompts == {"1": point(5, 6, 7), "2": point(1)} and np.array_equal(mask_of(copy), before)
         copy.ask_again(SLICES)
         assert mask_of(copy)[5, 4:9, 5:10].all() and mask_of(copy)[1].sum() == 25 and not mask_of(copy)[3].any()
-    del kept
 
 
 @pytest.mark.parametrize("matrix", [np.diag([-1.0, 1, 1, 1]), np.array(AWKWARD.ijk_to_ras)], ids=["flipped", "sheared"])
@@ -239,10 +229,9 @@ def test_a_left_handed_image_is_turned_round_and_gone_on_with(matrix, scene, seg
     one.add(PointPrompt(tuple(volume.geometry.to_ras((5, 4, 3)).tolist())))
     other.add(PointPrompt(tuple(volume.geometry.to_ras((9, 8, 6)).tolist())))
     told = {segment.segment_id: mask_of(segment) for segment in (one, other)}
-    kept = with_files(scene, tmp_path / "cache")
-    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"), None)
+    path = save_bundle(scene, tmp_path)
     before.prompts.stop()
-    with opened(tmp_path / "scene.mrb", tmp_path) as (desk, _):
+    with opened(path, tmp_path) as (desk, _):
         geometry = desk.session.volume.geometry
         assert np.linalg.det(matrix[:3, :3]) < 0 < np.linalg.det(geometry.ijk_to_ras[:3, :3])
         assert np.array_equal(desk.session.volume.array_kji, volume.array_kji[::-1])
@@ -255,4 +244,3 @@ def test_a_left_handed_image_is_turned_round_and_gone_on_with(matrix, scene, seg
         assert mask_of(copy).sum() == 50 and np.array_equal(mask_of(rest), told[rest.segment_id][::-1])
         assert desk.session.undo(copy.segment_id) and np.array_equal(mask_of(copy), told[copy.segment_id][::-1])
         assert not desk.errors
-    del kept

@@ -1,4 +1,4 @@
-"""Segmentations that somebody keeps as something else than binary label maps while a session is open on them."""
+"""Other representations than binary label maps: surfaces that come and go, and what somebody makes the source."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import vtk
 
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.session_store import SceneStore
-from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces
+from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segment_store import NewSegment, Refused, SegmentEdited
@@ -129,3 +129,50 @@ def test_a_surface_that_is_the_only_copy_of_a_segment_stays(work, segmentation_n
     segment.add(point(5))
     assert isinstance(work.outcomes[-1], SegmentEdited) and np.count_nonzero(mask_of(segment)) == 50
     assert segmentation.GetSegment(foreign).GetRepresentation(SURFACE).GetNumberOfPoints() == 50
+
+
+def surface_voxels(node, segment_id):
+    found = vtk.vtkPolyData()
+    node.GetClosedSurfaceRepresentation(segment_id, found)
+    return found.GetNumberOfPoints()
+
+
+@pytest.fixture
+def surface_work(volume_node, segmentation_node):
+    segmentation_node.CreateDefaultDisplayNodes()
+    desk, _client, ticks = make_controller(volume_node, segmentation_node)
+
+    def click(i):
+        matrix = vtk.vtkMatrix4x4()
+        volume_node.GetIJKToRASMatrix(matrix)
+        desk.add_prompt(PointPrompt(matrix.MultiplyPoint((i, 3, 2, 1))[:3], plane="k"))
+        run(desk, ticks)
+
+    yield desk, click
+    desk.close()
+
+
+def test_surfaces_come_and_go(surface_work, segmentation_node):
+    desk, click = surface_work
+    click(2)
+    assert not has_surfaces(segmentation_node)
+    make_surfaces(segmentation_node)
+    assert has_surfaces(segmentation_node) and surface_voxels(segmentation_node, desk.segment_id) > 0
+    assert segmentation_node.GetDisplayNode().GetPreferredDisplayRepresentationName3D() == "Closed surface"
+    drop_surfaces(segmentation_node)
+    assert not has_surfaces(segmentation_node)
+
+
+def test_no_change_makes_a_surface(surface_work, segmentation_node):
+    desk, click = surface_work
+    click(2)
+    make_surfaces(segmentation_node)
+    points = surface_voxels(segmentation_node, desk.segment_id)
+    click(5)
+    assert not has_surfaces(segmentation_node)
+    make_surfaces(segmentation_node)
+    assert surface_voxels(segmentation_node, desk.segment_id) > points
+    desk.undo()
+    assert not has_surfaces(segmentation_node)
+    make_surfaces(segmentation_node)
+    assert surface_voxels(segmentation_node, desk.segment_id) == points

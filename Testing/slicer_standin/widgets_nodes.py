@@ -27,6 +27,7 @@ class NodeComboBox(SceneUser):
         "addEnabled": True,
         "removeEnabled": True,
         "renameEnabled": False,
+        "selectNodeUponCreation": True,
         "sizeAdjustPolicy": 1,
     }
 
