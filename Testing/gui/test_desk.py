@@ -4,7 +4,6 @@ import time
 
 import pytest
 import slicer
-from PySide6 import QtGui
 
 from Testing.mrml.slice_rig import add_volume
 from Testing.slicer_standin.dialogs import press, use
@@ -91,11 +90,6 @@ class TestDialogs:
         desk.answer_dialogs(use(lambda dialog: None))
         assert qt.QDialog().exec_() == 0 and kinds(desk.take_problems()) == [UnexpectedDialog]
 
-    def test_in_testing_mode_slicer_answers_itself(self, make_desk):
-        desk = make_desk(testing=True)
-        slicer.util.confirmOkCancelDisplay("Do you really?")
-        assert desk.dialogs == []
-
 
 class TestHands:
     def test_a_user_cannot_click_what_is_disabled_or_hidden(self, desk, qt):
@@ -124,17 +118,6 @@ class TestHands:
         desk.show_volume(add_volume(desk.scene), "Red")
         with pytest.raises(AssertionError, match="not in the slice"):
             desk.mouse("Red").click((-10, -10, 900))
-
-    def test_a_picture_shows_the_panel_and_the_views(self, desk, tmp_path, qt):
-        panel = qt.QLabel("panel")
-        panel.resize(100, 80)
-        panel.setStyleSheet("background: #ff0000")
-        desk.show_volume(add_volume(desk.scene), "Red")
-        picture = QtGui.QImage(str(desk.screenshot(tmp_path / "a.png", panel, ("Red",))))
-        assert (picture.width(), picture.height()) == (100 + 6 + 400, 300)
-        assert picture.pixelColor(50, 5).name() == "#ff0000"
-        greys = {picture.pixelColor(300, y).lightness() for y in range(300)}
-        assert len(greys) > 50
 
 
 def test_settings_survive_a_restart_as_texts(make_desk):

@@ -29,6 +29,7 @@ from Testing.mrml.picture_phantom import (
     phantom,
     turn,
 )
+from Testing.mrml.random_geometries import add_parent
 
 SIZE = (480, 360)
 
@@ -113,12 +114,7 @@ def test_a_parent_transform_moves_both(headless, tmp_path):
     middle = np.array([30.0, -40.0, 500.0])
     matrix = turn(2, -25)
     matrix[:3, 3] = middle - matrix[:3, :3] @ middle
-    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    to_parent = vtk.vtkMatrix4x4()
-    to_parent.DeepCopy(matrix.ravel())
-    transform.SetMatrixTransformToParent(to_parent)
-    for node in (volume, segmentation):
-        node.SetAndObserveTransformNodeID(transform.GetID())
+    add_parent(slicer.mrmlScene, matrix, volume, segmentation)
     moved = matrix[:3, :3] @ BLOB_RAS
     right, up = from_middle(is_magenta(panels(picture(volume, segmentation, tmp_path / "a.png"))[0]))
     assert right / up == pytest.approx(-moved[0] / moved[1], rel=0.2) and right > 0 and up > 0

@@ -13,7 +13,6 @@ from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE, SceneRecovery,
 from FoundationSegLib.mrml.segment_tags import find_term
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
-from FoundationSegLib.session.recovery import find_recoveries
 from FoundationSegLib.session.segments import SegmentSession, add_objects, new_segment
 from Testing.mrml.session_desk import Desk
 from Testing.unit.session.session_cases import mask_of, point, small_volume
@@ -178,14 +177,6 @@ def test_a_damaged_file_leaves_no_node(kept, folder):
     with pytest.raises(InputError, match="missing"):
         lost.restore(volume)
     assert headless.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
-
-
-def test_sessions_without_a_scene_are_no_lost_ones(kept, folder):
-    new_segment(kept.desk.session, "Liver").add(point(3))
-    kept.recovery._file.more = dict
-    kept.recovery.write()
-    kept.crash()
-    assert len(find_recoveries(folder)) == 1 and find_lost_sessions() == ()
 
 
 def test_segments_that_nothing_was_done_to_are_not_lost(kept):

@@ -253,17 +253,6 @@ class SceneMachine(Machine):
         super().accept()
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_random_operations_on_slicers_nodes(part, full, session, client, segmentation_node, volume_node):
-    session.options.ask_above = None
-    machine = SceneMachine(part, session, client, segmentation_node, volume_node)
-    for _ in range(250 if full else 40):
-        machine.step()
-    machine.check_replay()
-    machine.check_undo_all()
-    machine.check_replay()
-
-
 def test_the_box_of_a_segment_holds_it(store):
     key = store.add(NewSegment("Any"))
     assert store.occupied(key).is_empty and store.read(key, Box((0, 0, 0), (1, 1, 1))).sum() == 0

@@ -303,11 +303,9 @@ def test_one_on_a_straight_grid_is_exact(scene):
 def test_a_transform_of_the_volume_is_taken_into_account(scene, volume_node):
     roi = roi_at(scene, AWKWARD.to_ras((4, 3, 2)), (3, 3, 6))
     before = box_of_roi(roi, volume_node)
-    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    matrix = vtk.vtkMatrix4x4()
-    matrix.SetElement(0, 3, 55.0)
-    transform.SetMatrixTransformToParent(matrix)
-    volume_node.SetAndObserveTransformNodeID(transform.GetID())
+    matrix = np.eye(4)
+    matrix[0, 3] = 55
+    transform = add_parent(scene, matrix, volume_node)
     with pytest.raises(InputError, match="no voxel"):
         box_of_roi(roi, volume_node)
     roi.SetAndObserveTransformNodeID(transform.GetID())
