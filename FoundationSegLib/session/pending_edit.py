@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PromptError
+from ..errors import FoundationSegError, OutputError, PromptError
 from ..imaging.geometry import Box, Geometry
 from ..imaging.masks import MaskTable, PackedMask, cut_out
 from ..prompts.kinds import WORDS, BoxPrompt, SegmentPrompts
 from ..prompts.placement import require_inside
-from ..requests.segmentation import PredictRequest, Propagation
+from ..requests.segmentation import Prediction, PredictRequest, Propagation
 from .plan import AnsweredPlan, SegmentPlan, plan_segment, require_box
-from .segment_history import TrackedSegment
 from .segment_store import Confirmation, SegmentStore
 from .steps import (
     ModelChoice,
@@ -33,6 +32,7 @@ from .steps import (
     state_of,
     transformed_steps,
 )
+from .tracked_segment import TrackedSegment
 
 _ASKING: frozenset[type[Step]] = frozenset({PromptAdded, PromptMoved, PolarityChanged, PropagateStep})
 
@@ -77,6 +77,38 @@ class PendingEdit:
         """The state of a segment after this edit."""
         steps = self.steps.get(segment_id, ())
         return state_of(steps) if self.is_replay and steps else state.after(*steps)
+
+
+@dataclass(slots=True, eq=False)
+class AskedEdits:
+    """Edits that are asked together: their request is out, or their answer waits to be confirmed.
+
+    Attributes:
+        edits: what is asked for.
+        plans: for each edit, those that the request was made of.
+        request: what the model is asked; None where nothing has to be asked.
+        prediction: the answer, once it is there; None where no model was asked.
+        answers: for each edit, what its answer comes to; None while the answer is out.
+        confirmation: what has to be confirmed first.
+    """
+
+    edits: tuple[PendingEdit, ...]
+    plans: list[tuple[SegmentPlan, ...]]
+    request: PredictRequest | None
+    prediction: Prediction | None = None
+    answers: list[list[AnsweredPlan]] | None = None
+    confirmation: Confirmation | None = None
+
+
+def merged_queue(queue: list[PendingEdit], edit: PendingEdit) -> tuple[list[PendingEdit], PendingEdit]:
+    """A queue with one edit more, and the edit as it stands there: merged with what it goes on from."""
+    for index in reversed(range(len(queue))):
+        if not queue[index].steps.keys().isdisjoint(edit.steps):
+            merged = queue[index].merged(edit)
+            if merged is not None:
+                return [*queue[:index], merged, *queue[index + 1 :]], merged
+            break
+    return [*queue, edit], edit
 
 
 def make_plans(
@@ -207,3 +239,10 @@ def confirmation_of(
 def _common(mask: PackedMask, other: PackedMask) -> int:
     box = mask.box.intersection(other.box)
     return 0 if box.is_empty else int(np.count_nonzero(cut_out(mask, box) & cut_out(other, box)))
+
+
+def as_our_error(error: Exception) -> FoundationSegError:
+    """An error that users can be told of."""
+    if isinstance(error, FoundationSegError):
+        return error
+    return OutputError(f"the segments could not be read or written: {type(error).__name__}: {error}")

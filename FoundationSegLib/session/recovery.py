@@ -17,10 +17,11 @@ from ..errors import InputError, OutputError, write_failure
 from ..folders import Locked, locked
 from ..imaging.masks import MaskTable, PackedMask
 from ..prompts.kinds import MaskPrompt
-from .segment_history import SegmentHistory, TrackedSegment
+from .segment_history import SegmentHistory
 from .segment_store import NewSegment, Outcome, OverlapPolicy, SegmentEdited
 from .session import Session
 from .steps import PromptAdded, PromptMoved, SegmentState, Step, parse_steps, state_of, steps_to_document
+from .tracked_segment import TrackedSegment
 
 VERSION = 1
 _ENDING = ".recovery.json"

@@ -5,19 +5,26 @@ answers over (:func:`FoundationSegLib.worker.client.deliver`); a script waits, a
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import InitVar, dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import FoundationSegError, GeometryError, InputError, OutputError
-from ..imaging.masks import EMPTY_MASK, PackedMask
+from ..errors import FoundationSegError, GeometryError, InputError
+from ..imaging.masks import EMPTY_MASK
 from ..imaging.volume import Volume
-from ..requests.segmentation import Prediction, PredictRequest, SegmentPrediction
-from .pending_edit import PendingEdit, confirmation_of, make_plans, make_request, signature
+from ..requests.segmentation import Prediction, SegmentPrediction
+from .pending_edit import (
+    AskedEdits,
+    PendingEdit,
+    as_our_error,
+    confirmation_of,
+    make_plans,
+    make_request,
+    merged_queue,
+    signature,
+)
 from .plan import AnsweredPlan, SegmentPlan
+from .queries import SessionQueries
 from .segment_history import SegmentHistory
 from .segment_store import (
     Confirmation,
@@ -30,12 +37,10 @@ from .segment_store import (
     Predictor,
     PromptStore,
     Refused,
-    SavedSegment,
     SegmentEdited,
     SegmentStore,
-    read_segment,
 )
-from .steps import PROMPT_STEPS, SegmentState, Steps
+from .steps import Steps
 
 _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
 
@@ -44,29 +49,8 @@ def _ignore(_: object) -> None:
     """Listen to nothing."""
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """Edits that are asked together: their request is out, or their answer waits to be confirmed.
-
-    Attributes:
-        edits: what is asked for.
-        plans: for each edit, those that the request was made of.
-        request: what the model is asked; None where nothing has to be asked.
-        prediction: the answer, once it is there; None where no model was asked.
-        answers: for each edit, what its answer comes to; None while the answer is out.
-        confirmation: what has to be confirmed first.
-    """
-
-    edits: tuple[PendingEdit, ...]
-    plans: list[tuple[SegmentPlan, ...]]
-    request: PredictRequest | None
-    prediction: Prediction | None = None
-    answers: list[list[AnsweredPlan]] | None = None
-    confirmation: Confirmation | None = None
-
-
 @dataclass(slots=True)
-class Session:
+class Session(SessionQueries):
     """The work on the segments of one segmentation of one volume.
 
     While edits wait, a request is out, an answer waits to be confirmed, or the session :attr:`is_refused`: whatever
@@ -101,7 +85,7 @@ class Session:
     version: InitVar[str] = ""
     history: SegmentHistory = field(init=False)
     _queue: list[PendingEdit] = field(default_factory=list)
-    _asked: _Asked | None = None
+    _asked: AskedEdits | None = None
     _is_refused: bool = False
     _untold: list[PendingEdit] = field(default_factory=list)
     _image_stamp: Hashable = None
@@ -130,108 +114,6 @@ class Session:
         """True while what failed waits for :meth:`retry`, :meth:`discard`, or the next edit."""
         return self._is_refused and bool(self._queue)
 
-    @property
-    def is_gone(self) -> bool:
-        """True once the image or the segmentation was deleted: nothing can be read or written."""
-        return self.store.is_gone
-
-    @property
-    def segment_ids(self) -> tuple[str, ...]:
-        """The ids of all segments; none once they are gone."""
-        return () if self.store.is_gone else self.store.segment_ids
-
-    @property
-    def known_ids(self) -> tuple[str, ...]:
-        """The segments that the session met, the only ones that it has steps of."""
-        return tuple(self.history.segments)
-
-    def segment_name(self, segment_id: str) -> str:
-        """The name that the user calls a segment by."""
-        return self.store.name(segment_id)
-
-    def is_locked(self, segment_id: str) -> bool:
-        """True for a segment that may not be written."""
-        return self.store.is_locked(segment_id)
-
-    def read(self, segment_id: str) -> NDArray[np.bool_]:
-        """The voxels of a segment in the whole volume: a new (K, J, I) boolean array."""
-        return self.store.read(segment_id, self.volume.geometry.box)
-
-    def mask(self, segment_id: str) -> PackedMask:
-        """The voxels of a segment, tightly boxed."""
-        return read_segment(self.store, segment_id)
-
-    def provenance(self, segment_id: str) -> Mapping[str, str]:
-        """The origin of a segment, by the names of :data:`~.segment_store.PROVENANCE`; empty where it has none."""
-        return self.store.provenance(segment_id)
-
-    def voxels(self, segment_id: str) -> int:
-        """The number of voxels of a segment. Raises as :meth:`steps`."""
-        self.history.detect_external_changes()
-        return self.history.segment(segment_id).voxels
-
-    def saved(self, segment_id: str) -> SavedSegment:
-        """The part of a segment that is kept for a later session. Raises as :meth:`steps`."""
-        self.history.segment(segment_id)
-        return self.history.saved(segment_id)
-
-    def can_read(self, segment_id: str) -> bool:
-        """True for a segment that is there and can be read now."""
-        is_known = segment_id in self.history.segments
-        return segment_id in self.segment_ids and (is_known or self.store.is_readable)
-
-    def can_undo(self, segment_id: str) -> bool:
-        """True where something of a segment can be undone, be it that it still waits for an answer."""
-        is_queued = segment_id in self.queued_targets()
-        return not self.is_gone and (is_queued or self.history.undo_stack.last(segment_id) is not None)
-
-    def can_redo(self, segment_id: str) -> bool:
-        """True where something of a segment can be done again."""
-        is_queued = segment_id in self.queued_targets()
-        return not self.is_gone and not is_queued and self.history.can_redo(segment_id)
-
-    def can_reject(self, segment_id: str) -> bool:
-        """True where a segment has a change that was neither accepted nor rejected."""
-        if segment_id in self.queued_targets():
-            return not self.is_gone
-        return segment_id in self.segment_ids and self.history.last_change(segment_id) is not None
-
-    def steps(self, segment_id: str) -> Steps:
-        """The steps of a segment, written ones first, then those that wait for an answer.
-
-        Raises:
-            GoneError: the segment was deleted.
-            InputError, GeometryError: it is kept so that its voxels cannot be read.
-        """
-        self.history.detect_external_changes()
-        return self.state(segment_id).steps
-
-    def state(self, segment_id: str) -> SegmentState:
-        """The state that :meth:`steps` come to, as it was known last."""
-        state = self.history.segment(segment_id).state
-        for edit in self._queue:
-            state = edit.after(state, segment_id)
-        return state
-
-    def written_state(self, segment_id: str) -> SegmentState:
-        """The state that the written steps of a segment come to. Raises as :meth:`steps`."""
-        self.history.detect_external_changes()
-        return self.history.segment(segment_id).state
-
-    def next_key(self, segment_id: str) -> int:
-        """The number of the key that the next prompt of a segment gets; none that it had comes again."""
-        number, known = 0, [self.history.segment(segment_id).state.steps]
-        for edit in self._queue:
-            known.append(edit.steps.get(segment_id, ()))
-        for step in itertools.chain.from_iterable(known):
-            if isinstance(step, PROMPT_STEPS) and step.key.isdecimal():
-                number = max(number, int(step.key))
-        return number + 1
-
-    def queued_targets(self) -> frozenset[str]:
-        """The segments with steps that are not written yet."""
-        return frozenset([segment_id for edit in self._queue for segment_id in edit.steps])
-
     def add(self, edit: PendingEdit) -> None:
         """Do something to segments: ask for what has to be predicted, and write what comes of it.
 
@@ -248,7 +130,7 @@ class Session:
         for segment_id in edit.steps:
             self.history.segment(segment_id)
         self.history.require_unlocked(edit.steps)
-        queue, merged = self._merged(edit) if self._queue else ([edit], edit)
+        queue, merged = merged_queue(self._queue, edit) if self._queue else ([edit], edit)
         plans = self._plans(merged)  # a mistake is told now, and not when it is its turn
         if len(plans) > 1:
             signature(plans)
@@ -334,7 +216,7 @@ class Session:
             self._refuse_stuck(error)
             raise
 
-    def _take_in(self, asked: _Asked, prediction: Prediction) -> None:
+    def _take_in(self, asked: AskedEdits, prediction: Prediction) -> None:
         self.detect_external_changes()
         if self._asked is not asked:
             return  # what it was for is gone
@@ -356,9 +238,11 @@ class Session:
         """Take a failure in. What was asked waits for :meth:`retry`, :meth:`discard`, or the next edit."""
         if request_id != self.request_id:
             return
-        with ExitStack() as rest:
-            rest.callback(self._refuse_request, request_id, error)
+        try:
             self.detect_external_changes()
+        finally:
+            if request_id == self.request_id:  # otherwise what it was for is gone
+                self._refuse(error)
 
     def undo(self, segment_id: str) -> bool:
         """Take back the last edit of a segment, without asking a model; False if there is none (any more).
@@ -477,16 +361,6 @@ class Session:
                 if segment_id in self.history.segments:
                     rest.callback(self.on_queued, segment_id)
 
-    def _merged(self, edit: PendingEdit) -> tuple[list[PendingEdit], PendingEdit]:
-        """The queue with one edit more, and the edit as it stands there: merged with what it goes on from."""
-        for index in reversed(range(len(self._queue))):
-            if not self._queue[index].steps.keys().isdisjoint(edit.steps):
-                merged = self._queue[index].merged(edit)
-                if merged is not None:
-                    return [*self._queue[:index], merged, *self._queue[index + 1 :]], merged
-                break
-        return [*self._queue, edit], edit
-
     def _drop(self, edits: Sequence[PendingEdit]) -> bool:
         """Take edits out of the queue, and go on with the others; True if there were any."""
         if not edits:
@@ -506,11 +380,8 @@ class Session:
         self._untold += edits
         given_up = {segment_id for edit in edits for segment_id in edit.steps}
         with ExitStack() as rest:
-            rest.callback(self._withdraw, given_up)
+            rest.callback(lambda: self.history.withdraw_provisional(given_up - self.queued_targets()))
             self._tell_queued()
-
-    def _withdraw(self, given_up: set[str]) -> None:
-        self.history.withdraw_provisional(given_up - self.queued_targets())
 
     def _plans(self, edit: PendingEdit) -> tuple[SegmentPlan, ...]:
         """The plans of an edit, made once for the states that its segments are in."""
@@ -522,7 +393,7 @@ class Session:
             edit.plans = make_plans(edit, segments, self.history.masks, self.volume.geometry)
         return edit.plans
 
-    def _hold(self, asked: _Asked) -> bool:
+    def _hold(self, asked: AskedEdits) -> bool:
         """True while the segments are in the states that plans were made for."""
         for plan in itertools.chain.from_iterable(asked.plans):
             if self.history.segments[plan.segment_id].state is not plan.before:
@@ -561,10 +432,6 @@ class Session:
         self._conclude(asked, None)
         return self._asked is None
 
-    def _refuse_request(self, request_id: int, error: FoundationSegError) -> None:
-        if request_id == self.request_id:  # otherwise what it was for is gone
-            self._refuse(error)
-
     def _refuse(self, error: FoundationSegError) -> None:
         """Note that what was asked or answered came to nothing, and waits."""
         self._asked, self._is_refused = None, True
@@ -575,7 +442,7 @@ class Session:
         """After an exception: say so, unless the queue has gone on, waits to be confirmed, or was refused already."""
         is_answered = self._asked is not None and self._asked.answers is not None
         if self._queue and self.request_id is None and not is_answered and not self._is_refused:
-            self._refuse(_as_ours(error))
+            self._refuse(as_our_error(error))
 
     def _first_together(self) -> tuple[PendingEdit, ...]:
         first, *rest = self._queue
@@ -588,12 +455,12 @@ class Session:
             others |= edit.steps.keys()
         return tuple(together)
 
-    def _planned(self, edits: tuple[PendingEdit, ...], request_id: int) -> _Asked:
+    def _planned(self, edits: tuple[PendingEdit, ...], request_id: int) -> AskedEdits:
         """The request for some edits."""
         plans = list(map(self._plans, edits))
-        return _Asked(edits, plans, make_request(plans, request_id, self.volume.key, self.store))
+        return AskedEdits(edits, plans, make_request(plans, request_id, self.volume.key, self.store))
 
-    def _conclude(self, asked: _Asked, prediction: Prediction | None) -> None:
+    def _conclude(self, asked: AskedEdits, prediction: Prediction | None) -> None:
         """Put the answer together with what is there; write it, or ask first."""
         segments = iter(prediction.segments if prediction is not None else ())
         answered: list[list[AnsweredPlan]] = []
@@ -611,7 +478,7 @@ class Session:
         else:
             self._write(asked)
 
-    def _write(self, asked: _Asked) -> None:
+    def _write(self, asked: AskedEdits) -> None:
         """Write all edits, tell what became of each, and go on with the queue, whatever fails in between."""
         self._asked = None
         outcomes: list[Outcome] = []
@@ -637,13 +504,6 @@ class Session:
         try:
             self.history.write(answers, policy, prediction, outcomes.append)
         except Exception as error:  # it was locked or deleted meanwhile, or cannot be masked
-            outcomes.append(Refused(_as_ours(error), is_waiting=False))
+            outcomes.append(Refused(as_our_error(error), is_waiting=False))
             self._give_up([edit])
             raise
-
-
-def _as_ours(error: Exception) -> FoundationSegError:
-    """An error that users can be told of."""
-    if isinstance(error, FoundationSegError):
-        return error
-    return OutputError(f"the segments could not be read or written: {type(error).__name__}: {error}")

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.imaging.masks import Edit, SegmentChange, change_between, checksum, pack_mask
-from FoundationSegLib.session.segment_history import TrackedSegment
 from FoundationSegLib.session.steps import AcceptStep, SegmentState
+from FoundationSegLib.session.tracked_segment import TrackedSegment
 from FoundationSegLib.session.undo_stack import UndoEntry, UndoStack
 
 
