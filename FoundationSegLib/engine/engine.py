@@ -1,8 +1,9 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from ..prompts.capabilities import require_task, require_understood
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
-from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
+from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from .caches import LoadedModel, LruCache, SliceCache, Weights
 from .classification import classify
@@ -154,24 +155,25 @@ class Engine:
             Cancelled: the user stopped it.
         """
         card, volume = self._start(request, "segment", progress)
-        if not request.segments or not all(prompts.prompts for prompts in request.segments):
+        if not request.segments or not all(map(attrgetter("prompts"), request.segments)):
             raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
         part = crop_request(card, request, volume, request.region)
-        part.require_visible()
+        if card.spacing_mm:
+            part.require_visible()
         parts = [part]
         # The memory for an image that is viewed is taken already.
-        if not (card.sees_volumes and self.views.holds(card.id, self._cropper.crop(part).key)):
+        if card.bytes_per_voxel and not self.views.holds(card.id, self._cropper.crop(part).key):
             parts = self.planner.fit(part, released=self.views.nbytes)
         try:
-            return join_predictions([self._answer(part, progress) for part in parts])
+            return self._answer(parts, progress)
         except MemoryShortageError as error:
             shortage = str(error)
         self._release()  # not before the error is gone: its traceback holds on to everything that the attempt made
         parts = self.planner.after_shortage(parts[0]) or parts
         try:
-            prediction = join_predictions([self._answer(part, progress) for part in parts])
+            prediction = self._answer(parts, progress)
         except MemoryShortageError as error:
             remedies = self.planner.remedies(card, self._release())
             again = "after all that was kept had been given back, it ran out again"
@@ -179,30 +181,37 @@ class Engine:
         note = f"memory ran out ({shortage}): all that was kept was given back, and the model was asked again"
         return replace(prediction, notes=(*prediction.notes, note))
 
-    def _answer(self, part: CroppedRequest, progress: Progress) -> Prediction:
-        answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
-        weights, mapping, segments, notes, timings_s, counts = answer(part, self._cropper.crop(part), progress)
-        load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
-        prediction = Prediction(
-            request_id=part.request.request_id,
-            segments=tuple(segments),
-            intensity=mapping.to_document(),
-            checkpoint=weights.checkpoint,
-            device=weights.device,
-            precision=weights.precision,
-            notes=(*load_notes, *notes, *empty_notes(segments)),
-            timings_s={"load": load_s, **timings_s},
-            counts=counts,
-            parts=(part.box,) if part.box is not None else (),
-        )
-        return part.pasted(prediction)
+    def _answer(self, parts: Sequence[CroppedRequest], progress: Progress) -> Prediction:
+        predictions = []
+        for part in parts:
+            answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
+            weights, mapping, segments, notes, timings_s, counts = answer(part, self._cropper.crop(part), progress)
+            load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
+            prediction = Prediction(
+                request_id=part.request.request_id,
+                segments=tuple(segments),
+                intensity=mapping.to_document(),
+                checkpoint=weights.checkpoint,
+                device=weights.device,
+                precision=weights.precision,
+                notes=(*load_notes, *notes, *empty_notes(segments)),
+                timings_s={"load": load_s, **timings_s},
+                counts=counts,
+                parts=(part.box,) if part.box is not None else (),
+            )
+            predictions.append(prediction if part.box is None else part.pasted(prediction, part.box))
+        return join_predictions(predictions) if len(predictions) > 1 else predictions[0]
 
     def _answer_on_slices(self, part: CroppedRequest, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts on slices, plan their tracks, and carry these from slice to slice."""
         card, request = part.card, part.request
-        hand_over = choose_hand_over(request.propagation.hand_over if request.propagation else "auto", card.prompts)
+        propagation = request.propagation
+        if propagation is not None:
+            choose_hand_over(propagation.hand_over, card.prompts)  # before anything is loaded in vain
         prompts, notes = part.place_prompts(volume.geometry, place_on_slices)
-        propagation = part.propagation_along(set().union(*[on_slices.axes for on_slices in prompts]))
+        if propagation is not None and part.box is not None:
+            axes = set().union(*[on_slices.axes for on_slices in prompts])
+            propagation = part.propagation_along(axes, propagation, part.box)
         mapping = self._mapping(request.intensity, part.whole)
         loaded: LoadedModel[SliceModel] = self._load(card, progress)
         as_stored = self.box_rule == "official"
@@ -211,13 +220,14 @@ class Engine:
         )
         # A model with a memory starts in the middle of a 3-D box, as its authors do.
         rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
-        tracks = [plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule) for on_slices in prompts]
-        stuck = [n for n, of_segment in enumerate(tracks) if is_stuck(of_segment, propagation)]
-        notes += [f"segments[{n}]: carried on to no other slice: none in that range or direction" for n in stuck]
+        tracks = []
+        for n, on_slices in enumerate(prompts):
+            tracks.append(plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule))
+            if propagation is not None and is_stuck(tracks[n], propagation):
+                notes.append(f"segments[{n}]: carried on to no other slice: none in that range or direction")
         with framework_errors():
-            carried = replace(propagation or Propagation(), hand_over=hand_over)
-            segments = segment(inference, tracks, carried, progress)
-        self._prefetcher = Prefetcher(inference, *prompts[-1].last)
+            segments = segment(inference, tracks, propagation, card.prompts, progress)
+        self._prefetcher = Prefetcher(inference, prompts[-1])
         counts = inference.counts
         if counts.reencodes:
             notes.append(f"encoded again, for want of memory: {counts.reencodes} of {counts.encodes} slices")
@@ -284,7 +294,7 @@ class Engine:
         volume = self.volumes.get(request.volume_key)
         if volume is None:
             raise VolumeMissingError()
-        if volume.is_colour and 3 not in card.channels:
+        if 3 not in card.channels and volume.is_colour:
             raise InputError(f"{card.title} does not understand colour; give it a grey image")
         return card, volume
 

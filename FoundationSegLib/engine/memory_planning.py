@@ -111,7 +111,9 @@ class CroppedRequest:
         placed, notes = [], list(self.notes)
         for n, segment in enumerate(self.segments):
             translated = translate(self.card, segment, geometry, f"segments[{n}]")
-            locations = [f"segments[{n}].prompts[{origin}]" for origin in translated.origins]
+            locations = []
+            for origin in translated.origins:
+                locations.append(f"segments[{n}].prompts[{origin}]")
             prompts, clipped = placing(translated.segment.prompts, locations, geometry)
             placed.append(prompts)
             for m in clipped:
@@ -121,32 +123,29 @@ class CroppedRequest:
             notes += translated.notes
         return placed, notes
 
-    def propagation_along(self, axes: Set[Axis]) -> Propagation | None:
-        """Return the request's propagation with slice numbers of the part, where prompts lie on slices of some axes.
+    def propagation_along(self, axes: Set[Axis], propagation: Propagation, box: Box) -> Propagation:
+        """Return a propagation with slice numbers of the part's box, where prompts lie on slices of some axes.
 
         Raises:
             InputError: the numbers are of slices across several axes, or the part has none of them.
         """
-        propagation = self.request.propagation
-        if propagation is None or self.box is None or (propagation.start is None and propagation.stop is None):
+        if propagation.start is None and propagation.stop is None:
             return propagation
         axis, *others = sorted(axes)
         if others:
             raise InputError("a range of slices and a region of interest go together for prompts of one axis only")
-        first, end = self.box.start_kji[array_axis(axis)], self.box.stop_kji[array_axis(axis)]
+        first, end = box.start_kji[array_axis(axis)], box.stop_kji[array_axis(axis)]
         start = max(propagation.start or 0, first)
         stop = end if propagation.stop is None else min(propagation.stop, end)
         if stop <= start:
-            raise InputError(f"no slice of the region of interest ({box_text(self.box)}) is in the range of slices")
+            raise InputError(f"no slice of the region of interest ({box_text(box)}) is in the range of slices")
         return replace(propagation, start=start - first, stop=stop - first)
 
-    def pasted(self, prediction: Prediction) -> Prediction:
-        """Return the answer about the part on the grid of the whole image."""
-        if self.box is None:
-            return prediction
+    def pasted(self, prediction: Prediction, box: Box) -> Prediction:
+        """Return the answer about the part, a box of the image, on the grid of the whole image."""
         segments = []
         for segment in prediction.segments:
-            mask = pasted(segment.mask, self.box)
+            mask = pasted(segment.mask, box)
             if self.counted is not None:
                 common = mask.box.intersection(self.counted)
                 mask = EMPTY_MASK if common.is_empty else pack_mask(cut_out(mask, common), common.start_kji)
@@ -224,9 +223,7 @@ class Cropper:
 
 def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
     """Join the answers about the tiles of an image; scores are dropped, since those of parts do not fit the whole."""
-    first, *others = predictions
-    if not others:
-        return first
+    first = predictions[0]
     segments = tuple(
         SegmentPrediction(merge_masks([segment.mask for segment in parts]), None)
         for parts in zip(*(prediction.segments for prediction in predictions), strict=True)
@@ -245,7 +242,11 @@ _EMPTY = "segments[{}]: the model found nothing"
 
 def empty_notes(segments: Sequence[SegmentPrediction]) -> list[str]:
     """Return notes on the segments of which nothing was found."""
-    return [_EMPTY.format(n) for n, segment in enumerate(segments) if segment.mask.box.is_empty]
+    notes = []
+    for n, segment in enumerate(segments):
+        if segment.mask.box.is_empty:
+            notes.append(_EMPTY.format(n))
+    return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +333,7 @@ class MemoryPlanner:
             MemoryShortageError: no part of it would do.
         """
         each = part.card.bytes_per_voxel
-        memory = self.measure("cpu").within(self.limit) if each else AvailableMemory(None, None)
+        memory = self.measure("cpu").within(self.limit)
         if memory.host is None:
             return [part]
         visible = max(part.voxels, math.prod(part.visible_kji))

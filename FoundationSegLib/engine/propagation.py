@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import get_args
 
@@ -54,12 +54,6 @@ class SliceSequence:
         """The most slices to pass; a start that was passed upwards is no new one downwards."""
         starts = self.track.starts
         return len(self.track.reach) + starts[-1] - starts[0] + 1 - len(starts)
-
-    def answer_start(self) -> None:
-        """Answer the one slice of a track that is not carried on."""
-        index = self.track.starts[0]
-        self.answers[index] = self.inference.ask(self.track.axis, index, self.track.stages_on(index))
-        self.done = 1
 
     def visits(self) -> Iterator[Visit]:
         """Yield which slice is next, then work on it; in rising order."""
@@ -112,23 +106,79 @@ class SliceSequence:
         return prompt_stages(points) if prompt is None else refined(prompt, points)
 
 
+@dataclass(slots=True)
+class SingleSlice:
+    """A track that changes its own slice only, and the answer there; the track is in the pixels as stored."""
+
+    track: Track
+    answers: dict[int, SliceAnswer] = field(default_factory=dict)
+
+
+Sequences = Sequence[SliceSequence | MemorySequence | SingleSlice]
+
+
 def segment(
-    inference: SliceInference, tracks: Sequence[Sequence[Track]], propagation: Propagation, progress: Progress
+    inference: SliceInference,
+    tracks: Sequence[Sequence[Track]],
+    propagation: Propagation | None,
+    prompt_kinds: Sequence[str],
+    progress: Progress,
 ) -> list[SegmentPrediction]:
     """Return the masks of the tracks of each segment, in the order of the segments.
 
     All tracks of all segments pass a slice together, so that it is encoded once.
 
     Raises:
+        InputError: masks have to be handed over, and none of the model's kinds of prompts will do.
         Cancelled: the user asked to stop.
     """
+    sequences: Sequence[Sequences] = ()
+    for track in itertools.chain.from_iterable(tracks):
+        if len(track.reach) > 1 or not track.is_flat:
+            way = choose_hand_over(propagation.hand_over if propagation else "auto", prompt_kinds)
+            carried = replace(propagation or Propagation(), hand_over=way)
+            sequences = _carry_on(inference, tracks, carried, progress)
+            break
+    predictions = []
+    for of_segment in sequences or _answer_own_slices(inference, tracks, progress):
+        predictions.append(_join(inference, of_segment))
+    return predictions
+
+
+def _answer_own_slices(
+    inference: SliceInference, tracks: Sequence[Sequence[Track]], progress: Progress
+) -> list[list[SingleSlice]]:
+    """Answer prompts that each change their own slice, slice by slice."""
+    slices = []
+    for of_segment in tracks:
+        slices.append(list(map(SingleSlice, of_segment)))
+    in_order = sorted(itertools.chain.from_iterable(slices), key=attrgetter("track.axis", "track.starts"))
+    for done, single in enumerate(in_order, start=1):
+        progress.check()
+        axis, index = single.track.axis, single.track.starts[0]
+        rows, columns = slice_of(inference.volume, axis, index).shape[:2]
+        stages = []
+        for prompt in single.track.stages:
+            stages.append(inference.orientation(axis).turn_prompt(prompt, (rows, columns)))
+        single.answers[index] = inference.ask(axis, index, stages)
+        progress.step("slices", done, len(in_order))
+    return slices
+
+
+def _carry_on(
+    inference: SliceInference, tracks: Sequence[Sequence[Track]], propagation: Propagation, progress: Progress
+) -> list[list[SliceSequence | MemorySequence]]:
+    """Carry tracks from slice to slice: the sequence goes on that is the furthest behind, until all have ended."""
     sequences = [_sequences(inference, of_segment, propagation) for of_segment in tracks]
     together = [sequence for of_segment in sequences for sequence in of_segment]
-    if any(isinstance(sequence, MemorySequence) or len(sequence.track.reach) > 1 for sequence in together):
-        _pass_slices(together, progress)
-    else:
-        _answer_starts(together, progress)
-    return [_join(inference, of_segment) for of_segment in sequences]
+    total, reported = sum([sequence.steps for sequence in together]), 0
+    for _ in itertools.chain(heapq.merge(*[sequence.visits() for sequence in together]), [None]):
+        done = sum([sequence.done for sequence in together])
+        if done > reported:
+            reported = done
+            progress.step("slices", done, total)
+        progress.check()
+    return sequences
 
 
 def _sequences(
@@ -146,26 +196,7 @@ def _sequences(
     return sequences
 
 
-def _answer_starts(sequences: Sequence[SliceSequence], progress: Progress) -> None:
-    """Answer prompts that each change their own slice, slice by slice."""
-    for done, sequence in enumerate(sorted(sequences, key=attrgetter("track.axis", "track.starts")), start=1):
-        progress.check()
-        sequence.answer_start()
-        progress.step("slices", done, len(sequences))
-
-
-def _pass_slices(sequences: Sequence[SliceSequence | MemorySequence], progress: Progress) -> None:
-    """Let the sequence go on that is the furthest behind, again and again, until all have ended."""
-    total, reported = sum([sequence.steps for sequence in sequences]), 0
-    for _ in itertools.chain(heapq.merge(*[sequence.visits() for sequence in sequences]), [None]):
-        done = sum([sequence.done for sequence in sequences])
-        if done > reported:
-            reported = done
-            progress.step("slices", done, total)
-        progress.check()
-
-
-def _join(inference: SliceInference, sequences: Sequence[SliceSequence | MemorySequence]) -> SegmentPrediction:
+def _join(inference: SliceInference, sequences: Sequences) -> SegmentPrediction:
     """Return the union of the masks of all slices, and the mean of the model's scores where it found something."""
     masks, scores = [], []
     slices: dict[Axis, dict[int, NDArray[np.bool_]]] = {}
@@ -180,7 +211,8 @@ def _join(inference: SliceInference, sequences: Sequence[SliceSequence | MemoryS
                 scores.append(answer.score)
         if is_object:
             masks.append(sequence.finished(stack_slices(axis, stored)))
-    masks += [stack_slices(axis, stored) for axis, stored in slices.items()]
+    for axis, stored in slices.items():
+        masks.append(stack_slices(axis, stored))
     mask = masks[0] if len(masks) == 1 else merge_masks(masks)
     return SegmentPrediction(mask, sum(scores) / len(scores) if scores else None)
 

@@ -113,16 +113,23 @@ def plan_tracks(
     """
     tracks: list[Track] = []
     for axis in sorted(prompts.axes):
-        parts = [part for part in prompts.parts if part.axis == axis]
+        parts: list[PartOnSlice] = []
+        for part in prompts.parts:
+            if part.axis == axis:
+                parts.append(part)
         length = shape_kji[array_axis(axis)]
         if parts and propagation is not None and (propagation.start or 0) >= length:
             raise PromptError(f"no slice may be reached: across {axis} the image has 0 to {length - 1}")
-        drafts = [_volume_draft(box, rule) for box in prompts.boxes if box.axis == axis]
+        drafts: list[_Draft] = []
+        for box in prompts.boxes:
+            if box.axis == axis:
+                drafts.append(_volume_draft(box, rule))
         drafts += _flat_drafts(axis, parts, drafts, length, propagation)
         for part in parts:
             if isinstance(part.part, SlicePoint):
                 _add_point(part.part, part, drafts)
-        tracks += [replace(draft.track, stages=prompt_stages(draft.parts), points=draft.points) for draft in drafts]
+        for draft in drafts:
+            tracks.append(replace(draft.track, stages=prompt_stages(draft.parts), points=draft.points))
     return tracks
 
 
@@ -136,11 +143,10 @@ def is_stuck(tracks: Sequence[Track], propagation: Propagation | None) -> bool:
 
 @dataclass(slots=True)
 class _Draft:
-    """A track whose prompt is put together; ``box`` is where the object is, if a box or a mask says so."""
+    """A track whose prompt is put together, its box or mask first."""
 
     track: Track
     parts: list[PromptPart]
-    box: BoxXyxy | None = None
     points: dict[int, tuple[SlicePoint, ...]] = field(default_factory=dict)
 
     def add(self, point: SlicePoint, index: int) -> None:
@@ -159,7 +165,7 @@ def _volume_draft(box: StackedBox, rule: BoxRule) -> _Draft:
         track = Track(box.axis, middle, (), slices, slices, is_flat=False)
     else:
         track = Track(box.axis, inner_starts(slices), (), slices, slices, box.box, WIDER, is_flat=False)
-    return _Draft(track, [box.box], box.box)
+    return _Draft(track, [box.box])
 
 
 def inner_starts(slices: range) -> tuple[int, ...]:
@@ -178,24 +184,30 @@ def _flat_drafts(
     """Make a draft for each box or mask on a slice, and for each slice with a positive point that is not reached."""
     boxes: list[PartOnSlice] = []
     masks: list[PartOnSlice] = []
+    boxed: list[int] = []
     anchored: set[int] = set()
     clicked: set[int] = set()
     for part in sorted(parts, key=attrgetter("index")):
         if not isinstance(part.part, SlicePoint):
-            (masks if isinstance(part.part, SliceMask) else boxes).append(part)
             anchored.add(part.index)
+            if isinstance(part.part, SliceMask):
+                masks.append(part)
+            else:
+                boxes.append(part)
+                boxed.append(part.index)
         elif part.part.positive and not _reaching(volumes, part.index):
             clicked.add(part.index)
-    keys, boxed = sorted(anchored or clicked), [part.index for part in boxes]
+    keys = sorted(anchored or clicked)
     drafts: list[_Draft] = []
     for part in (*boxes, *masks):
         object_draft = _draft_of_mask(part.part, part.index, drafts) if isinstance(part.part, SliceMask) else None
         if object_draft is not None:
             object_draft.parts.append(part.part)
         else:
-            span, reach = _ranges(part.index, keys, boxed, length, propagation)
-            track = Track(axis, (part.index,), (), span, reach)
-            drafts.append(_Draft(track, [part.part], extent(part.part)))
+            span = reach = range(part.index, part.index + 1)
+            if propagation is not None or len(keys) > 1:
+                span, reach = _ranges(part.index, keys, boxed, length, propagation)
+            drafts.append(_Draft(Track(axis, (part.index,), (), span, reach), [part.part]))
     drafts.sort(key=attrgetter("track.starts"))
     for index in sorted(clicked):
         if not _reaching(drafts, index):
@@ -226,8 +238,6 @@ def _ranges(
     ``keys`` are all key slices in order. Between those with a box, ``boxed``, every slice is answered, whatever the
     direction.
     """
-    if propagation is None and len(keys) == 1:
-        return range(key, key + 1), range(key, key + 1)
     between = [other for other in keys if boxed and boxed[0] <= other <= boxed[-1]]
     span = _territory(key, between) if key in between else range(key, key + 1)
     if propagation is None:
@@ -280,7 +290,9 @@ def _add_point(point: SlicePoint, part: PartOnSlice, drafts: Sequence[_Draft]) -
         message = "a negative point alone does not say where the object is; add a positive prompt on its slice"
         raise PromptError(message, part.location)
     if point.positive:
-        reaching = [min(reaching, key=lambda draft: distance_to(point, draft.box))]
+        reaching = [
+            min(reaching, key=lambda draft: distance_to(point, extent(draft.parts[0]) if draft.parts else None))
+        ]
     for draft in reaching:
         draft.add(point, part.index)
 

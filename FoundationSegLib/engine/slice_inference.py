@@ -12,7 +12,7 @@ from ..imaging.volume import Volume
 from ..models.protocols import Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 from ..progress import Progress
 from .caches import EmbeddingKey, SliceCache, Weights
-from .slices import AS_STORED, SliceOrientation, radiological, slice_of
+from .slices import AS_STORED, SliceOrientation, SlicePrompts, radiological, slice_of
 
 # Slices are encoded in advance up to this distance from the last prompt: where a user scrolls next.
 SLICES_AHEAD = 5
@@ -129,13 +129,12 @@ class Prefetcher:
     """Encodes the slices around the last prompt while nothing else is to be done, the nearest first.
 
     Attributes:
-        axis, slices: where the last prompt lies.
+        prompts: the slices of the last of them count.
         done: how many of the slices around it were looked at.
     """
 
     inference: SliceInference
-    axis: Axis
-    slices: range
+    prompts: SlicePrompts
     done: int = 0
 
     def encode_next(self, progress: Progress) -> bool:
@@ -144,16 +143,17 @@ class Prefetcher:
         Raises:
             Cancelled: a request has come.
         """
-        around = self._slices_around()
+        axis, slices = self.prompts.last
+        around = self._slices_around(axis, slices)
         while self.done < len(around):
-            is_new = self.inference.encode_ahead(self.axis, around[self.done], progress)
+            is_new = self.inference.encode_ahead(axis, around[self.done], progress)
             self.done += 1
             if is_new:
                 return True
         return False
 
-    def _slices_around(self) -> list[int]:
-        length = self.inference.volume.geometry.shape_kji[array_axis(self.axis)]
+    def _slices_around(self, axis: Axis, slices: range) -> list[int]:
+        length = self.inference.volume.geometry.shape_kji[array_axis(axis)]
         distances = range(1, SLICES_AHEAD + 1)
-        around = [n for distance in distances for n in (self.slices.stop - 1 + distance, self.slices.start - distance)]
+        around = [n for distance in distances for n in (slices.stop - 1 + distance, slices.start - distance)]
         return [index for index in around if 0 <= index < length]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ class SlicePrompts:
     @property
     def axes(self) -> set[Axis]:
         """The axes across whose slices the prompts lie."""
-        return {prompt.axis for prompt in (*self.boxes, *self.parts)}
+        return set(map(attrgetter("axis"), (*self.boxes, *self.parts)))
 
     @property
     def last(self) -> tuple[Axis, range]:
@@ -171,20 +172,23 @@ def prompt_stages(parts: Sequence[PromptPart]) -> tuple[SlicePrompt, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SliceOrientation:
-    """How a stored slice is turned before a model sees it: rows and columns exchanged first, then either reversed."""
+    """How a stored slice is turned before a model sees it: rows and columns exchanged first, then either reversed.
+
+    A step of -1 stands for reversed rows or columns.
+    """
 
     transposed: bool = False
-    rows_reversed: bool = False
-    columns_reversed: bool = False
+    row_step: Literal[1, -1] = 1
+    column_step: Literal[1, -1] = 1
 
     def turn(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a stored slice, (rows, columns) or (rows, columns, 3), as it is seen; contiguous."""
         turned = stored.swapaxes(0, 1) if self.transposed else stored
-        return np.ascontiguousarray(turned[self._steps])
+        return np.ascontiguousarray(turned[:: self.row_step, :: self.column_step])
 
     def turn_back(self, turned: NDArray[Any]) -> NDArray[Any]:
         """Return the stored slice that looks like this."""
-        stored = turned[self._steps]
+        stored = turned[:: self.row_step, :: self.column_step]
         return np.ascontiguousarray(stored.swapaxes(0, 1) if self.transposed else stored)
 
     def turn_box(self, box: BoxXyxy, shape: tuple[int, int]) -> BoxXyxy:
@@ -193,9 +197,9 @@ class SliceOrientation:
         rows, columns = shape
         if self.transposed:
             x0, y0, x1, y1, rows, columns = y0, x0, y1, x1, columns, rows
-        if self.rows_reversed:
+        if self.row_step < 0:
             y0, y1 = rows - 1 - y1, rows - 1 - y0
-        if self.columns_reversed:
+        if self.column_step < 0:
             x0, x1 = columns - 1 - x1, columns - 1 - x0
         return x0, y0, x1, y1
 
@@ -211,10 +215,6 @@ class SliceOrientation:
             prompt.points and self.turn_points(prompt.points, shape),
             prompt.mask and SliceMask.pack(self.turn(prompt.mask.unpack())),
         )
-
-    @property
-    def _steps(self) -> tuple[slice, slice]:
-        return np.s_[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 AS_STORED = SliceOrientation()
@@ -241,7 +241,7 @@ def radiological(geometry: Geometry, axis: Axis) -> SliceOrientation:
     transposed = abs(across @ right) + abs(along @ down) > abs(along @ right) + abs(across @ down)
     if transposed:
         along, across = across, along
-    return SliceOrientation(bool(transposed), bool(across @ down < 0), bool(along @ right < 0))
+    return SliceOrientation(bool(transposed), -1 if across @ down < 0 else 1, -1 if along @ right < 0 else 1)
 
 
 def slice_of(volume: Volume, axis: Axis, index: int) -> NDArray[np.generic]:
@@ -254,6 +254,7 @@ def stack_slices(axis: Axis, slices: Mapping[int, NDArray[np.bool_]]) -> PackedM
     if not slices:
         return EMPTY_MASK
     n, low, high = array_axis(axis), min(slices), max(slices)
-    empty = np.zeros_like(slices[low])
-    stack = np.stack([slices.get(index, empty) for index in range(low, high + 1)], axis=n)
-    return pack_mask(stack, (low if n == 0 else 0, low if n == 1 else 0, low if n == 2 else 0))
+    planes = np.zeros((high - low + 1, *slices[low].shape), np.bool_)
+    for index, mask in slices.items():
+        planes[index - low] = mask
+    return pack_mask(np.moveaxis(planes, 0, n), (low if n == 0 else 0, low if n == 1 else 0, low if n == 2 else 0))

@@ -50,7 +50,8 @@ def find(
     propagation: Propagation | None = None,
 ) -> PackedMask:
     """The mask of one segment."""
-    return segment(inference, [tracks], propagation or Propagation(hand_over="box"), progress or Progress())[0].mask
+    kinds = ("box", "mask", "point")
+    return segment(inference, [tracks], propagation, kinds, progress or Progress())[0].mask
 
 
 def numbered(axis: Axis = "k", shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

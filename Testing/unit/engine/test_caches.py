@@ -82,7 +82,7 @@ def test_bytes_add_up_and_stay_within_the_budget(budget, chance: random.Random):
         {"volume_key": "34"},
         {"axis": "j"},
         {"index": 4},
-        {"orientation": SliceOrientation(rows_reversed=True)},
+        {"orientation": SliceOrientation(row_step=-1)},
         {"low": -161.0},
         {"high": 241.0},
     ],

@@ -20,7 +20,8 @@ from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, ObliquePlane, PointPrompt, Polarity, TextPrompt
 from Testing.unit.strategies import geometries
 
-ORIENTATIONS = st.builds(SliceOrientation, st.booleans(), st.booleans(), st.booleans())
+STEPS = st.sampled_from((1, -1))
+ORIENTATIONS = st.builds(SliceOrientation, st.booleans(), STEPS, STEPS)
 # What is shown to the right and at the bottom, by the axis of the body that is looked along.
 SHOWN = dict.fromkeys("RL", ("P", "I")) | dict.fromkeys("AP", ("L", "I")) | dict.fromkeys("SI", ("L", "P"))
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}

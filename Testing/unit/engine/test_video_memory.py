@@ -10,7 +10,6 @@ from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.progress import Progress
-from FoundationSegLib.requests.segmentation import Propagation
 from Testing.unit.engine.slice_cases import AS_IT_IS, SHAPE, WEIGHTS, cache_of, find, inference_on, track
 from Testing.unit.fakes import FakeMemoryModel
 
@@ -90,15 +89,11 @@ def test_objects_pass_a_slice_together_and_it_is_encoded_once():
     model = FakeMemoryModel()
     inference = inference_on(blocks(*range(9), both=True), model, cache_of(0))
     tracks = [[track(4, range(4, 5), range(9), box)] for box in (LEFT, RIGHT)]
-    found = segment(inference, tracks, Propagation(hand_over="box"), Progress())
+    found = segment(inference, tracks, None, ("box",), Progress())
     assert [one.mask.voxels for one in found] == [9 * 4, 9 * 4]
     assert inference.counts.encodes == 9
-    assert (
-        found[0]
-        == segment(
-            inference_on(blocks(*range(9), both=True), FakeMemoryModel()), tracks[:1], Propagation(), Progress()
-        )[0]
-    )
+    alone = inference_on(blocks(*range(9), both=True), FakeMemoryModel())
+    assert found[0] == segment(alone, tracks[:1], None, ("box",), Progress())[0]
 
 
 @pytest.mark.parametrize("largest", [False, True])
