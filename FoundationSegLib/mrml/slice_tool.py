@@ -196,7 +196,7 @@ class SliceTool:
         self, on_prompt: Callable[[Prompt], None], on_refused: Callable[[FoundationSegError], None] | None = None
     ) -> None:
         self._on_prompt = on_prompt
-        self._on_refused = on_refused or (lambda error: None)
+        self.refuse = on_refused or (lambda error: None)
         self._kind: ToolKind = "point"
         self._volume_node: Any = None
         self._views: list[_ListeningView] = []
@@ -264,11 +264,7 @@ class SliceTool:
         try:
             self._on_prompt(prompt_of(gesture, plane, self.radius_mm))
         except FoundationSegError as error:
-            self._on_refused(error)
-
-    def refuse(self, error: FoundationSegError) -> None:
-        """Report why the tool cannot work here."""
-        self._on_refused(error)
+            self.refuse(error)
 
     def _is_placing_markups(self) -> bool:
         node = self._scene.GetNodeByID(_INTERACTION)

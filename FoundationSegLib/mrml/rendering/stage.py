@@ -241,8 +241,6 @@ def _make_labelmaps(segmentation: Any) -> None:
 
 def _follow(scene: Any, node: Any, source: Any) -> None:
     """Put a copy where its source is in the world."""
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(parent_to_world(source).ravel())
     transform = scene.AddNode(slicer.vtkMRMLLinearTransformNode())
-    transform.SetMatrixTransformToParent(matrix)
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(parent_to_world(source)))
     node.SetAndObserveTransformNodeID(transform.GetID())
