@@ -29,7 +29,7 @@ _OLDEST_SLICER = (5, 12)
 
 
 class FoundationSeg(ScriptedLoadableModule):
-    """What Slicer's module list shows."""
+    """The entry in Slicer's list of modules."""
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
@@ -301,7 +301,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
 
 class FoundationSegTest(ScriptedLoadableModuleTest):
-    """What "Reload and Test" runs inside Slicer."""
+    """Tests that "Reload and Test" runs inside Slicer."""
 
     def setUp(self) -> None:
         """Start from an empty scene."""

@@ -1,4 +1,4 @@
-"""What a panel does, without a widget: one session after the other, on nodes of the scene.
+"""The controller: all that a panel does, without a widget. One session after the other, on nodes of the scene.
 
 The controller opens the session with the first action that needs it, and ends it when its nodes go.
 """

@@ -1,4 +1,4 @@
-"""What happened: undo and redo, accept and reject, what waits to be confirmed, what failed, and the progress."""
+"""The answer: undo and redo, accept and reject, what waits to be confirmed, what failed, and the progress."""
 
 from collections.abc import Callable
 from typing import Any

@@ -23,7 +23,7 @@ _OF_SLICERS_PYTHON = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "PIP_TARGE
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user has chosen.
+    """Choices of the user.
 
     Attributes:
         worker_python: the program that runs the models; empty for Slicer's own Python.
@@ -93,7 +93,7 @@ def _key(name: str) -> str:
 
 
 def _inherited_environment(settings: Settings) -> dict[str, str] | None:
-    """What the worker's process starts with: of another Python, the environment from before Slicer's launcher.
+    """The environment of the worker's process: of another Python, the environment from before Slicer's launcher.
 
     None for Slicer's own Python, which needs what the launcher has set.
     """

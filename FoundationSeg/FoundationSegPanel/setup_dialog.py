@@ -114,7 +114,7 @@ class ModelSetup:
 
     @property
     def readiness(self) -> Readiness:
-        """What is missing now."""
+        """The requirements that are missing now."""
         return self._installer.readiness(self._card.id)
 
     @property

@@ -1,4 +1,4 @@
-"""What the parts of the panel have in common: guarded slots, combo boxes for values, dialogs, and the slice views."""
+"""Widgets that the parts of the panel share: guarded slots, combo boxes for values, dialogs, and the slice views."""
 
 import functools
 import inspect

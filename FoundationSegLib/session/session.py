@@ -204,9 +204,7 @@ class Session(SessionQueries):
             Exception: whatever the store or a listener raised; what was written was told then.
         """
         asked = self._asked
-        if asked is None or asked.request is None or asked.answers is not None:
-            return
-        if prediction.request_id != asked.request.request_id:
+        if asked is None or prediction.request_id != self.request_id:
             return
         try:
             self._take_in(asked, prediction)
@@ -283,12 +281,8 @@ class Session(SessionQueries):
         geometry = self.store.geometry
         if geometry is not self.volume.geometry and geometry != self.volume.geometry:
             self._move_with_image()
-        gone = []
-        for edit in self._queue:
-            if not edit.steps.keys() <= self.history.stamps.keys():
-                gone.append(edit)
-        if gone:
-            self._drop(gone)
+        if self._queue:
+            self._drop([edit for edit in self._queue if not edit.steps.keys() <= self.history.stamps.keys()])
         return changed
 
     def _read_changed_image(self, source: ImageSource) -> bool:
@@ -340,12 +334,9 @@ class Session(SessionQueries):
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
         """Tell of what was written first, so that what was refused is read last."""
         with ExitStack() as rest:
-            for outcome in reversed(outcomes):
-                if isinstance(outcome, Refused):
-                    rest.callback(self.on_outcome, outcome)
-            for outcome in reversed(outcomes):
-                if not isinstance(outcome, Refused):
-                    rest.callback(self.on_outcome, outcome)
+            refused_last = sorted(outcomes, key=lambda outcome: isinstance(outcome, Refused))
+            for outcome in reversed(refused_last):
+                rest.callback(self.on_outcome, outcome)
             if self._untold:
                 self._tell_queued()
 
@@ -357,9 +348,8 @@ class Session(SessionQueries):
         untold, self._untold = self._untold, []
         segment_ids = dict.fromkeys(segment_id for edit in untold for segment_id in edit.steps)
         with ExitStack() as rest:
-            for segment_id in reversed(segment_ids):
-                if segment_id in self.history.segments:
-                    rest.callback(self.on_queued, segment_id)
+            for segment_id in reversed([key for key in segment_ids if key in self.history.segments]):
+                rest.callback(self.on_queued, segment_id)
 
     def _drop(self, edits: Sequence[PendingEdit]) -> bool:
         """Take edits out of the queue, and go on with the others; True if there were any."""
