@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -31,12 +30,24 @@ from Testing.models import small_sam, small_sam2
 
 @pytest.fixture
 def machine(monkeypatch):
-    def has(*devices):
-        monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: "cuda" in devices))
-        mps = SimpleNamespace(is_available=lambda: "mps" in devices)
-        monkeypatch.setattr(torch, "backends", SimpleNamespace(mps=mps))
+    """A machine with some devices, and what torch says of their parts."""
+
+    def has(*devices, **parts):
+        said = {
+            "cuda": SimpleNamespace(is_available=lambda: "cuda" in devices, **parts),
+            "mps": SimpleNamespace(recommended_max_memory=lambda: 12 << 30),
+            "backends": SimpleNamespace(mps=SimpleNamespace(is_available=lambda: "mps" in devices)),
+        }
+        for name, value in said.items():
+            monkeypatch.setattr(torch, name, value)
 
     return has
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """The program that NVIDIA's driver brings."""
+    return lambda program: monkeypatch.setattr(shutil, "which", lambda name: program)
 
 
 @pytest.mark.parametrize(
@@ -59,34 +70,32 @@ def test_a_device_that_is_not_there_is_refused_and_the_others_named(machine, dev
         choose_device(wanted)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 @pytest.mark.parametrize("memory", [(6 << 30, 8 << 30), None])
-def test_a_graphics_card_is_told_with_its_memory_and_its_driver(monkeypatch, memory):
+def test_a_graphics_card_is_told_with_its_memory_and_its_driver(machine, driver, tmp_path, memory):
     def mem_get_info(number):
         if memory is None:
             raise RuntimeError("CUDA error: out of memory")
         return memory
 
-    cuda = SimpleNamespace(
-        is_available=lambda: True,
+    machine(
+        "cuda",
         device_count=lambda: 1,
         get_device_name=lambda number: "A Card",
         get_device_properties=lambda number: SimpleNamespace(total_memory=8 << 30),
         mem_get_info=mem_get_info,
     )
-    monkeypatch.setattr(torch, "cuda", cuda)
-    monkeypatch.setattr(shutil, "which", lambda name: sys.executable)
-    run = subprocess.run
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, **options: run((command[0], "-c", "print('570.86.15')"), **options)
-    )
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 570.86.15\n")
+    program.chmod(0o755)
+    driver(str(program))
     found = describe_devices()
     assert found.devices[0] == Device("cuda", "A Card", 8 << 30, memory[0] if memory else 0)
     assert found.driver == "570.86.15"
 
 
-def test_apples_graphics_are_told_with_what_they_may_take(monkeypatch):
-    monkeypatch.setattr(torch.backends, "mps", SimpleNamespace(is_available=lambda: True))
-    monkeypatch.setattr(torch, "mps", SimpleNamespace(recommended_max_memory=lambda: 12 << 30))
+def test_apples_graphics_are_told_with_what_they_may_take(machine):
+    machine("mps")
     assert describe_devices().devices[0] == Device("mps", "Apple GPU", 12 << 30)
 
 
@@ -104,8 +113,8 @@ def test_a_pytorch_that_cannot_be_imported_is_no_end(monkeypatch, error):
     assert [device.kind for device in found.devices] == ["cpu"]
 
 
-def test_a_driver_that_gives_no_answer(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: "/no/such/nvidia-smi")
+def test_a_driver_that_gives_no_answer(driver):
+    driver("/no/such/nvidia-smi")
     assert describe_devices().driver == ""
 
 
@@ -198,9 +207,8 @@ class Rounding:
 @pytest.mark.parametrize(
     ("capability", "wanted"), [((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float16"), ((6, 1), "float32")]
 )
-def test_what_a_device_is_made_for(monkeypatch, capability, wanted):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+def test_what_a_device_is_made_for(machine, capability, wanted):
+    machine("cuda", get_device_capability=lambda: capability)
     assert best_precision("cuda") == wanted
     assert best_precision("cpu") == best_precision("mps") == "float32"
 
