@@ -1,6 +1,5 @@
 """Scripts: the documentation's as they are written there, sessions, classification by rules, and models."""
 
-import getpass
 import importlib
 import json
 import random
@@ -16,7 +15,6 @@ from FoundationSegLib import __version__, api
 from FoundationSegLib.api import Installation, choose, choose_labels, classify, open_session, package_names
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, find_card, read_catalogue
 from FoundationSegLib.catalog.label_sets import label_set_of
-from FoundationSegLib.engine import engine as engine_module
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, InputError, UnknownModelError
 from FoundationSegLib.hub.fetch import accept, is_accepted
@@ -147,8 +145,8 @@ def test_oblique_volumes_are_ordinary():
 @pytest.fixture
 def reader(monkeypatch, tmp_path):
     model, card = ReaderModel(), reader_card()
-    monkeypatch.setattr(engine_module, "load_slice_model", lambda card, files, device: model)
-    return InlineClient(Engine({card.id: card}, fill_store(tmp_path, card), "cpu"))
+    engine = Engine({card.id: card}, fill_store(tmp_path, card), "cpu", load_model=lambda *_: model)
+    return InlineClient(engine)
 
 
 def bright_volume():
@@ -294,7 +292,7 @@ def test_a_python_that_gives_no_answer_is_part_of_the_diagnosis(installation):
 
 
 def test_texts_of_other_programs_lose_folders_and_names(installation, monkeypatch):
-    monkeypatch.setattr(getpass, "getuser", lambda: "jdoe")
+    monkeypatch.setenv("LOGNAME", "jdoe")
     devices = DeviceReport((Device("cpu", "x", 1),), problem="OSError: /home/jdoe/lib/libc10.so of jdoe")
     document = installation.diagnosis(report=PythonReport("3.12.1", "Linux", {}, devices=devices))
     assert document["python"]["devices"]["problem"] == "OSError: …/libc10.so of (user)"

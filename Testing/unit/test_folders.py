@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -73,7 +72,7 @@ def test_projects_of_the_index():
 )
 def test_each_system_has_its_place(monkeypatch, tmp_path, system, kind, usual, variable):
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("LOCALAPPDATA", "APPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "OURS"):
         monkeypatch.delenv(name, raising=False)
     assert user_folder(kind, "OURS", "FoundationSeg/cards") == tmp_path / usual / "FoundationSeg" / "cards"

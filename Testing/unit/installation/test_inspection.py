@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,17 +69,18 @@ def test_a_graphics_driver_is_seen_without_pytorch(monkeypatch, tmp_path):
     ],
 )
 def test_folders_go_and_what_tells_something_stays(text, expected, monkeypatch):
-    monkeypatch.setattr(getpass, "getuser", lambda: "")
+    monkeypatch.setenv("LOGNAME", "al")
     assert without_paths(text) == expected
 
 
 def test_the_users_home_and_name_go(monkeypatch, tmp_path):
     home = tmp_path / "Jane Doe"
-    monkeypatch.setattr(Path, "home", lambda: home)
-    monkeypatch.setattr(getpass, "getuser", lambda: "jdoe")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(home))
+    monkeypatch.setenv("LOGNAME", "jdoe")
     text = without_paths(f"{home / 'x' / 'y.py'} is JDOE's, not jdoes'; {home}")
     assert text == "…/y.py is (user)'s, not jdoes'; ~"
-    monkeypatch.setattr(getpass, "getuser", lambda: "al")
+    monkeypatch.setenv("LOGNAME", "al")
     assert without_paths("al dente, all") == "al dente, all"
 
 

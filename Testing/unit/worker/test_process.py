@@ -38,13 +38,14 @@ def test_the_users_own_offline_mode_is_kept(name, monkeypatch):
     assert environment()["FOUNDATIONSEG_ALLOW_DOWNLOAD"] == "0"
 
 
-def test_the_worker_runs_with_the_python_that_is_chosen(monkeypatch):
+def test_the_worker_runs_with_the_python_that_is_chosen(monkeypatch, tmp_path):
     assert worker_command()[0] == sys.executable
     assert worker_command(Path("PythonSlicer"))[0] == "PythonSlicer"
     monkeypatch.setattr(sys, "executable", "")
-    monkeypatch.setattr("shutil.which", {"PythonSlicer": "/bin/PythonSlicer"}.get)
-    assert worker_command()[0] == "/bin/PythonSlicer"
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    (tmp_path / "PythonSlicer").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert worker_command()[0] == str(tmp_path / "PythonSlicer")
+    (tmp_path / "PythonSlicer").unlink()
     assert worker_command()[0] == "PythonSlicer", "so that what cannot be started is named"
 
 
