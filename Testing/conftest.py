@@ -1,5 +1,6 @@
 """What every test shares: `--full`, how many examples hypothesis tries, real images, and the table of bars."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell started in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):  # one of several processes: any test may come first
         import torch  # noqa: F401  (Triton's LLVM crashes where Mesa's, of off-screen windows, is loaded already)
     settings.load_profile("full" if config.getoption("--full") else "reduced")
