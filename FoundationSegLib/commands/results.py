@@ -70,7 +70,7 @@ class SegmentResult:
         shape = self.segment_writer.geometry.shape_kji
         labels = np.zeros(shape, np.uint16)
         for number, segment_id in enumerate(self.segment_writer.segment_ids, start=1):
-            mask = self.segment_writer.read_mask(segment_id)
+            mask = self.segment_writer.read(segment_id)
             shared = np.unique(labels[mask & (labels > 0)])
             if shared.size:
                 first, second = (self.segments[n - 1]["name"] for n in (int(shared[0]), number))
@@ -125,7 +125,7 @@ def _provenance(prediction: Prediction, options: ResultOptions, prompts: dict[st
 def _row(
     name: str, writer: SegmentWriter, segment_id: str, predicted: SegmentPrediction, volume: Volume
 ) -> dict[str, object]:
-    voxels = int(np.count_nonzero(writer.read_mask(segment_id)))
+    voxels = int(np.count_nonzero(writer.read(segment_id)))
     return {
         "name": name,
         "voxels": voxels,

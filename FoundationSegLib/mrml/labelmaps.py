@@ -1,6 +1,6 @@
-"""Segments as arrays in a volume's voxels, and masks as images that Slicer can merge."""
+"""Label maps of segments in the voxels of their image: read, merged, turned, and kept where they are on it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util import numpy_support
 
-from ..errors import GeometryError, InputError
+from ..errors import GeometryError
 from ..imaging.geometry import EMPTY_BOX, Box, Geometry, GridMatch
-from ..imaging.masks import EMPTY_MASK, PackedMask, SegmentChange, change_between, pack_mask
+from ..imaging.masks import PackedMask
+from .volumes import geometry_from_node, parent_to_world, share_parent_transform
 
 BINARY_LABELMAP = "Binary labelmap"
 
@@ -26,8 +27,6 @@ def read_labels(labelmap: Any, geometry: Geometry, box: Box) -> Labels:
         (K, J, I) of the shape of ``box``, zero where the label map does not reach; on another grid than the volume's
         the label of the nearest voxel. May be a view of the label map: not to be written to, not to be kept.
     """
-    if is_empty(labelmap):
-        return np.zeros(box.shape_kji, np.uint8)
     match = match_grid(labelmap, geometry)
     if match is None:
         resampled, reference = slicer.vtkOrientedImageData(), oriented_image(box, geometry.ijk_to_ras)
@@ -35,25 +34,27 @@ def read_labels(labelmap: Any, geometry: Geometry, box: Box) -> Labels:
             labelmap, reference, resampled
         )
         return read_labels(resampled, geometry, box)
-    array, common = match.turned(_array(labelmap)), match.box.intersection(box)
+    common = match.box.intersection(box)
+    if common.is_empty:
+        return np.zeros(box.shape_kji, np.uint8)
+    array = match.turned(_array(labelmap))[common.relative_to(match.box).slices]
     if common == box:
-        return array[box.relative_to(match.box).slices]
+        return array
     labels = np.zeros(box.shape_kji, array.dtype)
-    if not common.is_empty:
-        labels[common.relative_to(box).slices] = array[common.relative_to(match.box).slices]
+    labels[common.relative_to(box).slices] = array
     return labels
 
 
 def occupied_box(labelmap: Any, geometry: Geometry) -> Box:
     """The part of the volume that the label map may reach into; the whole volume if it lies on another grid."""
-    if is_empty(labelmap):
-        return EMPTY_BOX
     match = match_grid(labelmap, geometry)
     return geometry.box if match is None else match.box.intersection(geometry.box)
 
 
 def match_grid(labelmap: Any, geometry: Geometry) -> GridMatch | None:
-    """Find the voxels of a label map that has some among those of the volume. See :meth:`Geometry.match`."""
+    """Find the voxels of a label map among those of the volume, none for an empty one. See :meth:`Geometry.match`."""
+    if is_empty(labelmap):
+        return GridMatch(EMPTY_BOX, (0, 1, 2), ())
     i0, i1, j0, j1, k0, k1 = labelmap.GetExtent()
     box = Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1))
     matrix = image_to_world(labelmap)
@@ -65,8 +66,8 @@ def match_grid(labelmap: Any, geometry: Geometry) -> GridMatch | None:
 
 def is_on_grid(labelmap: Any, geometry: Geometry) -> bool:
     """True where the label map counts the volume's voxels in the volume's order and directions, or is still empty."""
-    match = None if is_empty(labelmap) else match_grid(labelmap, geometry)
-    return is_empty(labelmap) or (match is not None and match.is_same_order)
+    match = match_grid(labelmap, geometry)
+    return match is not None and match.is_same_order
 
 
 def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
@@ -78,11 +79,12 @@ def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
     Raises:
         GeometryError: the label map lies on another grid than the volume.
     """
-    if not is_on_grid(labelmap, geometry):
+    match = match_grid(labelmap, geometry)
+    if match is None or not match.is_same_order:
         raise GeometryError("the segment was drawn on another grid than the volume: resample it in the Segment Editor")
     box, matrix = mask.box, geometry.ijk_to_ras
-    if not is_empty(labelmap):
-        first = match_grid(labelmap, geometry).box.start_kji
+    if not match.box.is_empty:
+        first = match.box.start_kji
         i, j, k = labelmap.GetExtent()[::2]
         box, matrix = box.shifted((k - first[0], j - first[1], i - first[2])), image_to_world(labelmap)
     return label_image(mask.unpack().view(np.uint8), box, matrix)
@@ -113,7 +115,7 @@ def turned_labelmaps(segmentation: Any, geometry: Geometry) -> dict[Any, Any]:
     Slicer turns a left-handed volume round when it reads one, and leaves the segmentation that was saved with it as it
     is. Every voxel keeps its position in space and its label; nothing is resampled.
     """
-    matches = {item: match_grid(item, geometry) for item in _labelmaps(segmentation) if not is_empty(item)}
+    matches = {item: match_grid(item, geometry) for item in _labelmaps(segmentation)}
     return {
         labelmap: label_image(match.turned(_array(labelmap)), match.box, geometry.ijk_to_ras)
         for labelmap, match in matches.items()
@@ -171,146 +173,130 @@ def image_to_world(labelmap: Any) -> NDArray[np.float64]:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
-class SegmentReader:
-    """Reads the segments of one segmentation in the voxels of one volume.
+_REFERENCE_GEOMETRY = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
 
-    Segments are read as Slicer keeps them, whatever the extent, the layer and the label value of each; those on
-    another grid than the volume's by the nearest voxel. Both sides are taken in their own RAS: they should share one
-    parent transform.
+# Transform of the volume, transform of the segmentation, the volume's matrix, the segmentation's reference geometry.
+_NodeState = tuple[str | None, str | None, tuple[float, ...], str]
+
+
+class Alignment:
+    """Keeps a segmentation under the parent transform of its image, and tells when the user moved one of them alone.
+
+    Segments are written in the image's own RAS: both nodes have to be under the same parent transform. When only the
+    image is put under a transform or taken out, its segmentation follows. When "Harden transform" moved coordinates
+    from the transform into a node and nothing moved in the world, the segmentation is brought into the image's
+    coordinates again. When the user moved the segmentation relative to the image, nothing is changed until both agree.
+
+    "Harden transform" changes the reference geometry that Slicer keeps with a segmentation, taking it out of a
+    transform does not: that tells the two apart.
+
+    Attributes:
+        geometry: the grid of the image, in its own RAS, when both were last aligned.
+
+    Raises:
+        GeometryError: a parent transform of the volume is not linear, or the segmentation has segments and is under
+            another transform than the volume. Nothing is changed then.
     """
 
-    def __init__(self, segmentation_node: Any, geometry: Geometry) -> None:
-        self._node = segmentation_node
-        self._geometry = geometry
+    def __init__(self, segmentation_node: Any, volume_node: Any) -> None:
+        self._segmentation_node, self._volume_node = segmentation_node, volume_node
+        if not np.array_equal(parent_to_world(volume_node), parent_to_world(segmentation_node)) and self._has_voxels():
+            raise GeometryError(
+                f"'{segmentation_node.GetName()}' and '{volume_node.GetName()}' are under different transforms, and "
+                "taking the volume's would move the segments: put both under the same one, or harden both, first"
+            )
+        share_parent_transform(volume_node, segmentation_node)
+        self.geometry = geometry_from_node(volume_node)
+        self.remember()
 
     @property
-    def geometry(self) -> Geometry:
-        """The volume's grid, in which all masks and edits are given."""
-        return self._geometry
+    def is_segmentation_untouched(self) -> bool:
+        """True while the segmentation is under the transform, and in the coordinates, in which it was last aligned."""
+        return self._state()[1::2] == self._aligned[1::2]
 
     @property
-    def segment_ids(self) -> tuple[str, ...]:
-        """The ids of all segments, in Slicer's order."""
-        return tuple(self._node.GetSegmentation().GetSegmentIDs())
+    def is_image_in_place(self) -> bool:
+        """True while the volume has the coordinates in which it was last aligned, under a linear transform or none."""
+        parent = self._volume_node.GetParentTransformNode()
+        has_same_grid = self._state()[2] == self._aligned[2]
+        return has_same_grid and (parent is None or bool(parent.IsTransformToWorldLinear()))
 
-    def segment(self, segment_id: str) -> Any:
-        """The `vtkSegment` of that id, for its name, colour and :mod:`.segment_tags`.
+    def remember(self) -> None:
+        """Take the nodes as they are now for aligned."""
+        self._aligned = self._state()
 
-        Raises:
-            InputError: there is none (any more).
-        """
-        segment = self._node.GetSegmentation().GetSegment(segment_id)
-        if segment is None:
-            raise InputError(f"the segmentation has no segment with the id '{segment_id}': choose another one")
-        return segment
-
-    def labelmap(self, segment_id: str) -> Any:
-        """The `vtkOrientedImageData` that holds the segment, alone or with others; None if there is none yet."""
-        return self.segment(segment_id).GetRepresentation(BINARY_LABELMAP)
-
-    def read_mask(self, segment_id: str, box: Box | None = None) -> NDArray[np.bool_]:
-        """The segment in a box of the volume (the whole volume unless given): a new (K, J, I) boolean array.
+    def settle(self) -> None:
+        """Bring the segmentation under the volume's parent transform where nobody moved it relative to the volume.
 
         Raises:
-            InputError: there is no such segment.
-            GeometryError: the box reaches out of the volume.
+            GeometryError: a parent transform is not linear, or one of the nodes was moved relative to the other.
+                Nothing is changed then.
         """
-        labels = read_labels(self.labelmap(segment_id), self._geometry, self.inside(box))
-        return labels == self.segment(segment_id).GetLabelValue()
+        parent = self._volume_node.GetParentTransformNode()
+        is_linear = parent is None or parent.IsTransformToWorldLinear()
+        if is_linear and self._state() == self._aligned:
+            return
+        to_volume = np.linalg.inv(parent_to_world(self._volume_node)) @ parent_to_world(self._segmentation_node)
+        grid = geometry_from_node(self._volume_node)
+        has_same_parent = parent is self._segmentation_node.GetParentTransformNode()
+        is_same_grid = grid.almost_equals(self.geometry)
+        segments_ras = to_volume @ self._hardened() @ self.geometry.ijk_to_ras
+        if Geometry(segments_ras, self.geometry.shape_kji).almost_equals(grid):
+            self._take_coordinates(to_volume)
+        elif self.is_segmentation_untouched and is_same_grid:
+            share_parent_transform(self._volume_node, self._segmentation_node)
+        elif not (has_same_parent and is_same_grid and self._is_on(grid)):
+            raise self._error()
+        if grid != self.geometry:
+            self.geometry = grid
+        self.remember()
 
-    def difference(self, segment_id: str, mask: PackedMask, box: Box) -> SegmentChange:
-        """The change that makes the segment equal to a mask inside the box; reads only where either has voxels."""
-        occupied = occupied_box(self.labelmap(segment_id), self._geometry)
-        region = mask.box.union(occupied.intersection(box))
-        before = self.read_mask(segment_id, region)
-        after = np.zeros_like(before)
-        after[mask.box.relative_to(region).slices] = mask.unpack()
-        return change_between(before, after, region.start_kji)
-
-    def possible_part(self, segment_id: str, change: SegmentChange) -> SegmentChange:
-        """The part of a change that is one: voxels to gain that the segment has not, and to lose that it has."""
-        return SegmentChange(
-            gained=self._part(segment_id, change.gained, inside=False),
-            lost=self._part(segment_id, change.lost, inside=True),
+    def _state(self) -> _NodeState:
+        matrix = vtk.vtkMatrix4x4()
+        self._volume_node.GetIJKToRASMatrix(matrix)
+        segmentation = self._segmentation_node.GetSegmentation()
+        return (
+            self._volume_node.GetTransformNodeID(),
+            self._segmentation_node.GetTransformNodeID(),
+            matrix.GetData(),
+            segmentation.GetConversionParameter(_REFERENCE_GEOMETRY),
         )
 
-    def present_part(self, segment_id: str, change: SegmentChange) -> SegmentChange:
-        """The part of a possible change that is there now."""
-        return SegmentChange(
-            gained=self._part(segment_id, change.gained, inside=True),
-            lost=self._part(segment_id, change.lost, inside=False),
+    def _hardened(self) -> NDArray[np.float64]:
+        """The (4, 4) matrix by which the segments were moved in their own RAS since both were last aligned."""
+        before, now = _matrix(self._aligned[3]), _matrix(self._state()[3])
+        return np.eye(4) if before is None or now is None else now @ np.linalg.inv(before)
+
+    def _take_coordinates(self, to_volume: NDArray[np.float64]) -> None:
+        """Give the segments the volume's parent transform; in the world they stay where they are."""
+        if not np.allclose(to_volume, np.eye(4), rtol=0, atol=1e-9):
+            self._segmentation_node.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(to_volume))
+        share_parent_transform(self._volume_node, self._segmentation_node)
+
+    def _is_on(self, grid: Geometry) -> bool:
+        return all(is_on_grid(labelmap, grid) for labelmap in _labelmaps(self._segmentation_node.GetSegmentation()))
+
+    def _has_voxels(self) -> bool:
+        segmentation = self._segmentation_node.GetSegmentation()
+        if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
+            return segmentation.GetNumberOfSegments() > 0
+        return not all(map(is_empty, _labelmaps(segmentation)))
+
+    def _error(self) -> GeometryError:
+        image, segments = self._volume_node.GetName(), self._segmentation_node.GetName()
+        if self.is_segmentation_untouched:
+            return GeometryError(
+                f"the image '{image}' was moved, and its segments in '{segments}' lie elsewhere now: "
+                "move the image back, or choose a new segmentation"
+            )
+        return GeometryError(
+            f"the segmentation '{segments}' was moved relative to the image '{image}': put both under the same "
+            "transform again, or go on with a new segmentation; nothing is changed until then"
         )
 
-    def _part(self, segment_id: str, mask: PackedMask, inside: bool) -> PackedMask:
-        """The voxels of a mask that are inside the segment, or outside; the mask itself if all of them are."""
-        if mask.box.is_empty:
-            return mask
-        voxels = np.frombuffer(mask.bits, np.uint8)
-        segment = np.packbits(self.read_mask(segment_id, mask.box))
-        part = voxels & segment if inside else voxels & ~segment
-        if np.array_equal(part, voxels):
-            return mask
-        loose = PackedMask(mask.box, part.tobytes())
-        return pack_mask(loose.unpack(), mask.box.start_kji)
 
-    def without(self, mask: PackedMask, segment_ids: Iterable[str]) -> PackedMask:
-        """The mask without the voxels of those segments; the mask itself if they have none of them."""
-        voxels, has_changed = None, False
-        for box, labels, ids in self._layers(segment_ids, mask.box):
-            protected = np.any([labels == value for value in ids], axis=0)
-            if protected.any():
-                voxels = mask.unpack() if voxels is None else voxels
-                part = voxels[box.relative_to(mask.box).slices]
-                has_changed |= bool((part & protected).any())
-                part &= ~protected
-        return mask if voxels is None or not has_changed else pack_mask(voxels, mask.box.start_kji)
-
-    def losses(self, mask: PackedMask, segment_ids: Iterable[str]) -> dict[str, SegmentChange]:
-        """The voxels that each of those segments loses if the mask takes them; segments that lose none are left out."""
-        voxels, changes = mask.unpack(), {}
-        for box, labels, ids in self._layers(segment_ids, mask.box):
-            part = voxels[box.relative_to(mask.box).slices]
-            for value in set(np.unique(labels[part]).tolist()) & set(ids):
-                lost = pack_mask((labels == value) & part, box.start_kji)
-                changes[ids[value]] = SegmentChange(EMPTY_MASK, lost)
-        return changes
-
-    def inside(self, box: Box | None) -> Box:
-        """The box, or that of the whole volume in place of None.
-
-        Raises:
-            GeometryError: the box reaches out of the volume.
-        """
-        if box is None:
-            return self._geometry.box
-        if not self._geometry.box.contains(box):
-            raise GeometryError(f"the box {box} reaches out of the volume of shape {self._geometry.shape_kji}")
-        return box
-
-    def require_grid(self, segment_ids: Iterable[str]) -> None:
-        """Make sure that those segments can be written without resampling what they hold.
-
-        Raises:
-            GeometryError: one lies on another grid than the volume.
-        """
-        for segment_id in segment_ids:
-            if not is_on_grid(self.labelmap(segment_id), self._geometry):
-                raise GeometryError(
-                    f"the segment '{self.segment(segment_id).GetName()}' was drawn on another grid than the volume: "
-                    "start a new segmentation, or resample this one in the Segment Editor (Specify geometry)"
-                )
-
-    def _layers(self, segment_ids: Iterable[str], box: Box) -> Iterator[tuple[Box, Labels, Mapping[int, str]]]:
-        """The label maps of those segments, each once and only where it reaches into the box.
-
-        Yields:
-            The part of the box that the label map reaches, its labels there (K, J, I; not to be written to, not to be
-            kept), and the ids of the segments by their label values.
-        """
-        values: dict[Any, dict[int, str]] = {}
-        for segment_id in segment_ids:
-            values.setdefault(self.labelmap(segment_id), {})[self.segment(segment_id).GetLabelValue()] = segment_id
-        for labelmap, ids in values.items():
-            common = occupied_box(labelmap, self._geometry).intersection(box)
-            if not common.is_empty:
-                yield common, read_labels(labelmap, self._geometry, common), ids
+def _matrix(reference_geometry: str) -> NDArray[np.float64] | None:
+    """The (4, 4) matrix of a reference geometry as Slicer writes it (16 numbers, then the extent); None without one."""
+    numbers = [number for number in reference_geometry.split(";") if number]
+    matrix = np.array(numbers[:16], np.float64)
+    return matrix.reshape(4, 4) if matrix.size == 16 and abs(np.linalg.det(matrix.reshape(4, 4))) > 0 else None

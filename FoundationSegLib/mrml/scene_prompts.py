@@ -22,12 +22,12 @@ from ..errors import FoundationSegError
 from ..imaging.geometry import Geometry
 from ..imaging.masks import checksum, pack_mask
 from ..prompts.kinds import Prompt
-from .alignment import Alignment
-from .labelmaps import SegmentReader
+from .labelmaps import Alignment
 from .prompt_markups import PromptPictures
 from .prompt_nodes import PromptOwner, owner_of
 from .prompt_records import PromptRecord, RecordTags, record_text, recorded_geometry, transformed_record
 from .scene import Observers
+from .segments import read_segment
 from .volumes import share_parent_transform
 
 _SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified")
@@ -229,7 +229,7 @@ class ScenePrompts:
         matrix = self._geometry.ijk_to_ras @ before.ras_to_ijk
         if np.linalg.det(matrix[:3, :3]) < 0:
             return record
-        voxels = pack_mask(SegmentReader(self._segmentation_node, self._geometry).read_mask(segment_id))
+        voxels = pack_mask(read_segment(self._segment(segment_id), self._geometry))
         if not record.steps or json.loads(record.steps).get("result") != f"{checksum(voxels):016x}":
             return record
         return transformed_record(record, matrix, self._geometry)

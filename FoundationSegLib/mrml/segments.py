@@ -1,91 +1,46 @@
-"""The editable area and the intensity range of a Segment Editor, for those who ask for them.
+"""Segments of a segmentation node: read and written in the voxels of a volume node, by scripts and by sessions."""
 
-Slicer's own editor logic computes both for the whole volume at every edit, which takes up to a second; here they are
-computed in the box that changes.
-"""
-
-from collections.abc import Container, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import slicer
 from numpy.typing import NDArray
 
-from ..errors import GeometryError, InputError
-from ..imaging.geometry import Box
-from ..imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, pack_mask
-from ..session.segment_store import OverlapPolicy
+from ..errors import GeometryError, GoneError, InputError
+from ..imaging.geometry import Box, Geometry
+from ..imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, change_between, pack_mask
+from ..session.segment_store import NewSegment, OverlapPolicy
 from . import segment_tags
-from .alignment import Alignment
 from .labelmaps import (
     BINARY_LABELMAP,
-    SegmentReader,
+    Alignment,
+    Labels,
+    is_on_grid,
     mask_image,
-    oriented_image,
+    occupied_box,
     place_empty_labelmaps,
     read_labels,
     replace_labelmaps,
     turned_labelmaps,
 )
+from .segment_editor import editable, editor_logic
 from .segment_tags import Colour, find_term, generic_colour
-from .volumes import geometry_from_node, volume_from_node
+from .surfaces import drop_surfaces, has_surfaces
+from .volumes import geometry_from_node
 
 
-def editable(
-    change: SegmentChange, segment_id: str, segmentation_node: Any, volume_node: Any, masking_node: Any
-) -> SegmentChange:
-    """The part of a change that the settings of a `vtkMRMLSegmentEditorNode` allow, gains and losses alike.
+def read_segment(segment: Any, geometry: Geometry, box: Box | None = None) -> NDArray[np.bool_]:
+    """A `vtkSegment` in a box of a volume (all of it unless given), as Slicer keeps it: a new (K, J, I) boolean array.
 
-    Raises:
-        InputError: the settings name a segment that is not in this segmentation.
+    Whatever the extent, the layer and the label value; on another grid than the volume's by the nearest voxel.
     """
-
-    def allowed(mask: PackedMask) -> PackedMask:
-        if mask.box.is_empty:
-            return EMPTY_MASK
-        area = _area(segment_id, mask.box, segmentation_node, volume_node, masking_node)
-        return pack_mask(mask.unpack() & area & _in_range(mask.box, volume_node, masking_node), mask.box.start_kji)
-
-    return SegmentChange(allowed(change.gained), allowed(change.lost))
+    labels = read_labels(segment.GetRepresentation(BINARY_LABELMAP), geometry, geometry.box if box is None else box)
+    return labels == segment.GetLabelValue()
 
 
-def _area(
-    segment_id: str, box: Box, segmentation_node: Any, volume_node: Any, masking_node: Any
-) -> NDArray[np.bool_] | np.bool_:
-    mode = masking_node.GetMaskMode()
-    if mode == slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere:
-        return np.True_
-    geometry = geometry_from_node(volume_node)
-    reference, mask = oriented_image(box, geometry.ijk_to_ras), slicer.vtkOrientedImageData()
-    mask_segment_id = _mask_segment_id(segmentation_node, masking_node, mode)
-    if not segmentation_node.GenerateEditMask(mask, mode, reference, segment_id, mask_segment_id):
-        raise InputError("the editable area cannot be computed: choose another one in the Segment Editor")
-    return read_labels(mask, geometry, box) == 0
-
-
-def _mask_segment_id(segmentation_node: Any, masking_node: Any, mode: int) -> str:
-    segment_id = masking_node.GetMaskSegmentID() or ""
-    if mode != slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment:
-        return ""
-    if segmentation_node.GetSegmentation().GetSegment(segment_id) is None:
-        raise InputError("the editable area is a segment of another segmentation: choose one of this segmentation")
-    return segment_id
-
-
-def _in_range(box: Box, volume_node: Any, masking_node: Any) -> NDArray[np.bool_] | np.bool_:
-    if not masking_node.GetSourceVolumeIntensityMask():
-        return np.True_
-    volume = volume_from_node(volume_node)
-    # Slicer looks at the first component of a colour volume.
-    voxels = volume.array_kji[box.slices][..., 0] if volume.is_colour else volume.array_kji[box.slices]
-    low, high = masking_node.GetSourceVolumeIntensityMaskRange()
-    return (voxels >= low) & (voxels <= high)
-
-
-EDITOR_TAG = "FoundationSeg"
-
-
-class SegmentWriter(SegmentReader):
+class SegmentWriter:
     """Reads and writes the segments of one segmentation in the voxels of one volume.
 
     Everything goes through Slicer's segment editor logic, with a segment editor node of our own (singleton tag
@@ -95,6 +50,10 @@ class SegmentWriter(SegmentReader):
     The segmentation takes the volume's grid as its reference geometry, and the volume's parent transform. Segments
     whose voxels are the volume's, but counted in other directions, are turned round (:func:`.turned_labelmaps`).
 
+    Attributes:
+        geometry: the volume's grid, in which all boxes, masks and edits are given.
+        alignment: keeps the segments where they are on the image.
+
     Raises:
         InputError: the volume holds no image, or the segmentation is kept as something else than binary label maps.
         GeometryError: a parent transform of the volume is not linear, or the segmentation has segments that were drawn
@@ -102,45 +61,104 @@ class SegmentWriter(SegmentReader):
     """
 
     def __init__(self, segmentation_node: Any, volume_node: Any) -> None:
-        super().__init__(segmentation_node, geometry_from_node(volume_node))
-        self._volume_node = volume_node
-        turned = turned_labelmaps(segmentation_node.GetSegmentation(), self._geometry)
+        self._node, self._volume_node = segmentation_node, volume_node
+        self.geometry = geometry_from_node(volume_node)
+        segmentation = segmentation_node.GetSegmentation()
+        turned = turned_labelmaps(segmentation, self.geometry)
         self._require_labelmaps()
-        self._require_fit(turned)
+        self._require_grid(key for key in self.segment_ids if self.labelmap(key) not in turned)
         self.alignment = Alignment(segmentation_node, volume_node)
-        replace_labelmaps(segmentation_node.GetSegmentation(), turned)
+        replace_labelmaps(segmentation, turned)
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
         self.alignment.remember()
-        place_empty_labelmaps(segmentation_node.GetSegmentation(), self._geometry.ijk_to_ras)
-        self._logic = _editor_logic(segmentation_node, volume_node)
+        place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
+        self._logic = editor_logic(segmentation_node, volume_node)
+
+    @property
+    def segment_ids(self) -> tuple[str, ...]:
+        """The ids of all segments, in Slicer's order."""
+        return tuple(self._node.GetSegmentation().GetSegmentIDs())
+
+    def segment(self, segment_id: str) -> Any:
+        """The `vtkSegment` of that id, for its name, colour and :mod:`.segment_tags`.
+
+        Raises:
+            InputError: there is none (any more).
+        """
+        segment = self._node.GetSegmentation().GetSegment(segment_id)
+        if segment is None:
+            raise InputError(f"the segmentation has no segment with the id '{segment_id}': choose another one")
+        return segment
+
+    def labelmap(self, segment_id: str) -> Any:
+        """The `vtkOrientedImageData` that holds the segment, alone or with others; None if there is none yet."""
+        return self.segment(segment_id).GetRepresentation(BINARY_LABELMAP)
+
+    def read(self, segment_id: str, box: Box | None = None) -> NDArray[np.bool_]:
+        """The segment in a box of the volume (the whole volume unless given): a new (K, J, I) boolean array.
+
+        Raises:
+            InputError: there is no such segment.
+            GeometryError: the box reaches out of the volume.
+        """
+        if box is not None and not self.geometry.box.contains(box):
+            raise GeometryError(f"the box {box} reaches out of the volume of shape {self.geometry.shape_kji}")
+        return read_segment(self.segment(segment_id), self.geometry, box)
+
+    def difference(self, segment_id: str, mask: PackedMask, box: Box) -> SegmentChange:
+        """The change that makes the segment equal to a mask inside the box; reads only where either has voxels."""
+        occupied = occupied_box(self.labelmap(segment_id), self.geometry)
+        region = mask.box.union(occupied.intersection(box))
+        before = self.read(segment_id, region)
+        after = np.zeros_like(before)
+        after[mask.box.relative_to(region).slices] = mask.unpack()
+        return change_between(before, after, region.start_kji)
+
+    def without(self, mask: PackedMask, segment_ids: Iterable[str]) -> PackedMask:
+        """The mask without the voxels of those segments; the mask itself if they have none of them."""
+        voxels, has_changed = None, False
+        for box, labels, ids in self._layers(segment_ids, mask.box):
+            protected = labels == next(iter(ids)) if len(ids) == 1 else np.isin(labels, list(ids))
+            if protected.any():
+                voxels = mask.unpack() if voxels is None else voxels
+                part = voxels[box.relative_to(mask.box).slices]
+                has_changed |= bool((part & protected).any())
+                part &= ~protected
+        return mask if voxels is None or not has_changed else pack_mask(voxels, mask.box.start_kji)
+
+    def losses(self, mask: PackedMask, segment_ids: Iterable[str]) -> dict[str, SegmentChange]:
+        """The voxels that each of those segments loses if the mask takes them; segments that lose none are left out."""
+        changes: dict[str, SegmentChange] = {}
+        for box, labels, ids in self._layers(segment_ids, mask.box):
+            part = mask.unpack()[box.relative_to(mask.box).slices]
+            for value in set(np.unique(labels[part]).tolist()) & set(ids):
+                lost = pack_mask((labels == value) & part, box.start_kji)
+                changes[ids[value]] = SegmentChange(EMPTY_MASK, lost)
+        return changes
 
     @property
     def is_readable(self) -> bool:
-        """False where :meth:`require_readable` raises."""
+        """False where the segments are no binary label maps, or the user moved them relative to the volume."""
         try:
-            self.require_readable()
-        except (InputError, GeometryError):
+            self.require_writable()
+        except GeometryError:
+            return self.alignment.is_segmentation_untouched
+        except InputError:
             return False
         return True
 
-    def require_readable(self) -> None:
-        """Make sure that the segments are binary label maps in the coordinates in which they are read.
+    def require_writable(self) -> None:
+        """Make sure that segments can be read and written where they belong.
 
         Raises:
-            InputError: they are kept as something else now.
-            GeometryError: the user moved them relative to the volume.
+            InputError: they are kept as something else than binary label maps now.
+            GeometryError: the user moved them relative to the volume, or the volume relative to them.
         """
         self._require_labelmaps()
-        try:
-            self._settle()
-        except GeometryError:
-            if not self.alignment.is_segmentation_untouched:
-                raise
-
-    def require_writable(self) -> None:
-        """:meth:`require_readable`, and the volume has not been moved relative to the segments either."""
-        self._require_labelmaps()
-        self._settle()
+        self.alignment.settle()
+        if self.alignment.geometry is not self.geometry and self.alignment.geometry != self.geometry:
+            self.geometry = self.alignment.geometry
+            place_empty_labelmaps(self._node.GetSegmentation(), self.geometry.ijk_to_ras)
 
     def add_segment(
         self,
@@ -176,7 +194,7 @@ class SegmentWriter(SegmentReader):
         for tag, value in (tags or {}).items():
             segment_tags.write_tag(segment, tag, value)
         segmentation.AddSegment(segment, "" if segmentation.GetSegment(segment_id) else segment_id)
-        place_empty_labelmaps(segmentation, self._geometry.ijk_to_ras)
+        place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         return segmentation.GetSegmentIdBySegment(segment)
 
     def write(
@@ -206,10 +224,12 @@ class SegmentWriter(SegmentReader):
                 on another grid. Nothing is written then.
         """
         self.require_writable()
-        self._require_unlocked(segment_id)
-        box = self.inside(box)
-        change = self.difference(segment_id, _packed(mask, box), box)
-        return self.write_change(segment_id, change, policy, masking_node)
+        box = self.geometry.box if box is None else box
+        is_packed = isinstance(mask, PackedMask)
+        if not (box.contains(mask.box) if is_packed else mask.shape == box.shape_kji):
+            raise GeometryError(f"the mask does not fit its box {box}")
+        packed = mask if is_packed else pack_mask(mask, box.start_kji)
+        return self.write_change(segment_id, self.difference(segment_id, packed, box), policy, masking_node)
 
     def write_change(
         self,
@@ -220,10 +240,12 @@ class SegmentWriter(SegmentReader):
     ) -> Edit:
         """Make a change whose gained voxels the segment has not, and whose lost voxels it has; otherwise :meth:`write`.
 
-        For those who know the segment as it is: nothing is compared first. That holds for :meth:`apply_known`, too.
+        For those who know the segment as it is: nothing is compared first.
         """
         self.require_writable()
-        self._require_unlocked(segment_id)
+        segment = self.segment(segment_id)
+        if segment_tags.is_locked(segment):
+            raise InputError(f"the segment '{segment.GetName()}' is locked: unlock it first")
         if masking_node is not None:
             change = editable(change, segment_id, self._node, self._volume_node, masking_node)
         keeping, losing = self._others(segment_id, policy)
@@ -240,46 +262,90 @@ class SegmentWriter(SegmentReader):
             InputError: a segment of the edit does not exist any more; nothing is written then.
             GeometryError: a box reaches out of the volume, or a segment lies on another grid; nothing is written then.
         """
-        self.require_readable()
-        return self._carry_out({key: self.possible_part(key, change) for key, change in edit.changes.items()})
+        self._require_readable()
+        return self._carry_out({key: self._part(key, change, is_made=False) for key, change in edit.changes.items()})
 
-    def apply_known(self, edit: Edit) -> Edit:
-        """:meth:`apply` for those who know that the segments are as the edit needs them."""
-        self.require_readable()
-        return self._carry_out(edit.changes)
+    def _require_readable(self) -> None:
+        if not self.is_readable:
+            self.require_writable()
 
     def _others(self, segment_id: str, policy: OverlapPolicy) -> tuple[list[str], list[str]]:
         """The ids of the segments that keep contested voxels, and of those that lose them."""
-        others = [other for other in self.segment_ids if other != segment_id]
+        others = list(self.segment_ids)
+        others.remove(segment_id)
         if policy is OverlapPolicy.PROTECT_LOCKED:
             locked = {other for other in others if segment_tags.is_locked(self.segment(other))}
             return sorted(locked), [other for other in others if other not in locked]
         keeping = others if policy is OverlapPolicy.PROTECT else []
         return keeping, others if policy is OverlapPolicy.OVERWRITE else []
 
+    def _layers(self, segment_ids: Iterable[str], box: Box) -> Iterator[tuple[Box, Labels, Mapping[int, str]]]:
+        """The label maps of those segments, each once and only where it reaches into the box.
+
+        Yields:
+            The part of the box that the label map reaches, its labels there (K, J, I; not to be written to, not to be
+            kept), and the ids of the segments by their label values.
+        """
+        values: dict[Any, dict[int, str]] = {}
+        for segment_id in segment_ids:
+            segment = self.segment(segment_id)
+            ids = values.setdefault(segment.GetRepresentation(BINARY_LABELMAP), {})
+            ids[segment.GetLabelValue()] = segment_id
+        for labelmap, ids in values.items():
+            common = occupied_box(labelmap, self.geometry).intersection(box)
+            if not common.is_empty:
+                yield common, read_labels(labelmap, self.geometry, common), ids
+
     def _carry_out(self, possible: Mapping[str, SegmentChange]) -> Edit:
         """Make changes, and return what of them is there afterwards, voxel by voxel."""
-        self.require_grid(possible)
+        self._require_grid(possible)
         # All removing comes first: Slicer opens a new layer where a gained voxel still belongs to a layer's neighbour.
         for segment_id, change in possible.items():
             self._modify(segment_id, change.lost, self._logic.ModificationModeRemove)
         for segment_id, change in possible.items():
             self._modify(segment_id, change.gained, self._logic.ModificationModeAdd)
-        present = {key: self.present_part(key, change) for key, change in possible.items()}
-        edit = Edit({segment_id: change for segment_id, change in present.items() if not change.is_empty})
-        if not edit.changes and any(not change.is_empty for change in possible.values()):
+        present: dict[str, SegmentChange] = {}
+        is_refused = False
+        for segment_id, change in possible.items():
+            part = self._part(segment_id, change, is_made=True)
+            if not part.is_empty:
+                present[segment_id] = part
+            is_refused |= not change.is_empty
+        if is_refused and not present:
             raise InputError("Slicer did not write the segment: see its error log, or start a new segmentation")
-        return edit
+        return Edit(present)
 
     def _modify(self, segment_id: str, mask: PackedMask, mode: int) -> None:
         if not mask.box.is_empty:
-            image = mask_image(mask, self.labelmap(segment_id), self._geometry)
+            image = mask_image(mask, self.labelmap(segment_id), self.geometry)
             self._logic.ModifySegmentByLabelmap(self._node, segment_id, image, mode, False, True)
 
-    def _require_unlocked(self, segment_id: str) -> None:
-        segment = self.segment(segment_id)
-        if segment_tags.is_locked(segment):
-            raise InputError(f"the segment '{segment.GetName()}' is locked: unlock it first")
+    def _part(self, segment_id: str, change: SegmentChange, is_made: bool) -> SegmentChange:
+        """The part of a change that is made by now, or that can be; its masks themselves where that is all of them."""
+        masks = []
+        for mask, is_inside in ((change.gained, is_made), (change.lost, not is_made)):
+            if not mask.box.is_empty:
+                voxels = np.frombuffer(mask.bits, np.uint8)
+                segment = np.packbits(self.read(segment_id, mask.box))
+                part = voxels & segment if is_inside else voxels & ~segment
+                if not np.array_equal(part, voxels):
+                    mask = pack_mask(PackedMask(mask.box, part.tobytes()).unpack(), mask.box.start_kji)
+            masks.append(mask)
+        return SegmentChange(*masks)
+
+    def _require_grid(self, segment_ids: Iterable[str]) -> None:
+        """Make sure that those segments can be written without resampling what they hold.
+
+        Raises:
+            GeometryError: one lies on another grid than the volume.
+        """
+        for segment_id in segment_ids:
+            segment = self.segment(segment_id)
+            if not is_on_grid(segment.GetRepresentation(BINARY_LABELMAP), self.geometry):
+                raise GeometryError(
+                    f"the segment '{segment.GetName()}' was drawn on another grid than the volume: "
+                    "start a new segmentation, or resample this one in the Segment Editor (Specify geometry)"
+                )
 
     def _require_labelmaps(self) -> None:
         kind = self._node.GetSegmentation().GetSourceRepresentationName()
@@ -289,44 +355,139 @@ class SegmentWriter(SegmentReader):
                 "source in the Segmentations module, or start a new one"
             )
 
-    def _require_fit(self, turned: Container[Any]) -> None:
-        self.require_grid(key for key in self.segment_ids if self.labelmap(key) not in turned)
 
-    def _settle(self) -> None:
-        self.alignment.settle()
-        if self.alignment.geometry is not self._geometry and self.alignment.geometry != self._geometry:
-            self._geometry = self.alignment.geometry
-            place_empty_labelmaps(self._node.GetSegmentation(), self._geometry.ijk_to_ras)
+@dataclass(frozen=True, slots=True)
+class _Appearance:
+    """Name, colour and term that a segment was made with: others mean that somebody changed it."""
 
+    name: str
+    colour: Colour
+    terminology: str
 
-def _packed(mask: PackedMask | NDArray[np.bool_], box: Box) -> PackedMask:
-    fits = box.contains(mask.box) if isinstance(mask, PackedMask) else mask.shape == box.shape_kji
-    if not fits:
-        raise GeometryError(f"the mask does not fit its box {box}")
-    return mask if isinstance(mask, PackedMask) else pack_mask(mask, box.start_kji)
+    @staticmethod
+    def of(segment: Any) -> "_Appearance":
+        return _Appearance(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology())
 
 
-def _editor_logic(segmentation_node: Any, volume_node: Any) -> Any:
-    scene = segmentation_node.GetScene()
-    logic = slicer.vtkSlicerSegmentEditorLogic()
-    logic.SetMRMLApplicationLogic(slicer.modules.segmentations.logic().GetMRMLApplicationLogic())
-    logic.SetMRMLScene(scene)
-    node = _editor_node(scene)
-    node.SetAndObserveSegmentationNode(segmentation_node)
-    node.SetAndObserveSourceVolumeNode(volume_node)
-    logic.SetSegmentEditorNode(node)
-    return logic
+class SceneStore(SegmentWriter):
+    """The segments of a session (:class:`FoundationSegLib.session.segment_store.SegmentStore`) in a segmentation node.
 
+    Attributes:
+        masking_node: a `vtkMRMLSegmentEditorNode` whose editable area and intensity range are to be kept to ("same as
+            Segment Editor"); None for none.
+        defers_surfaces: the surface of a segment that changes is dropped, and not made anew within the change, which
+            takes up to seconds; whoever says so calls :func:`.surfaces.make_surfaces` when there is time.
+        owes_surfaces: surfaces were dropped so; they may be somebody else's.
 
-def _editor_node(scene: Any) -> Any:
-    """Our own settings: nothing masked, nothing overwritten (a fresh node would overwrite all other segments)."""
-    node = scene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-    if node is None:
-        node = slicer.vtkMRMLSegmentEditorNode()
-        node.SetSingletonTag(EDITOR_TAG)
-        node.SetSaveWithScene(False)
-        scene.AddNode(node)
-    node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
-    node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere)
-    node.SetSourceVolumeIntensityMask(False)
-    return node
+    Raises:
+        InputError, GeometryError: as :class:`SegmentWriter`.
+    """
+
+    def __init__(
+        self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None, defers_surfaces: bool = False
+    ) -> None:
+        super().__init__(segmentation_node, volume_node)
+        self._scene = segmentation_node.GetScene()
+        self.masking_node = masking_node
+        self.defers_surfaces = defers_surfaces
+        self.owes_surfaces = False
+        self._made: dict[str, _Appearance] = {}
+
+    @property
+    def is_gone(self) -> bool:
+        """True once a node was deleted or the scene was closed."""
+        scenes = self._node.GetScene(), self._volume_node.GetScene()
+        return self._scene is None or scenes[0] is not self._scene or scenes[1] is not self._scene
+
+    def require_writable(self) -> None:
+        """:meth:`SegmentWriter.require_writable`, and raise a GoneError where a node was deleted."""
+        self._require_there()
+        super().require_writable()
+
+    def is_locked(self, segment_id: str) -> bool:
+        """True for a segment that may not be written."""
+        return segment_tags.is_locked(self.segment(segment_id))
+
+    def name(self, segment_id: str) -> str:
+        """The name that the user calls the segment by."""
+        return self.segment(segment_id).GetName() or ""
+
+    def stamps(self) -> dict[str, Hashable]:
+        """Each label map's own address and modification time, and the label in it: Slicer's undo puts in another one.
+
+        None while the voxels cannot be read; no segment once all of them are gone.
+        """
+        if self.is_gone:
+            return {}
+        if not self.is_readable:
+            return dict.fromkeys(self.segment_ids)
+        stamps: dict[str, Hashable] = {}
+        segmentation = self._node.GetSegmentation()
+        for segment_id in segmentation.GetSegmentIDs():
+            segment = segmentation.GetSegment(segment_id)
+            labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+            labels = labelmap and (labelmap.GetAddressAsString(""), labelmap.GetMTime())
+            stamps[segment_id] = labels, segment.GetLabelValue()
+        return stamps
+
+    def occupied(self, segment_id: str) -> Box:
+        """A box that holds every voxel of the segment."""
+        return occupied_box(self.labelmap(segment_id), self.geometry)
+
+    def add(self, new: NewSegment) -> str:
+        """Make an empty segment; the term goes by the kind, and numbered segments have colours of their own."""
+        term = find_term(new.kind or new.name)
+        colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
+        made = self._made.get(new.segment_id)
+        segment_id = self.add_segment(
+            new.name,
+            colour=made.colour if made is not None else colour,
+            terminology=term.serialized if term else None,
+            segment_id=new.segment_id,
+        )
+        self._made[segment_id] = _Appearance.of(self.segment(segment_id))
+        return segment_id
+
+    def withdraw(self, segment_id: str) -> bool:
+        """Delete a segment that was made here; who names, colours, codes, locks or draws one makes it his."""
+        self._require_there()
+        if not self.is_readable:
+            return False
+        segment = self.segment(segment_id)
+        is_as_made = self._made.get(segment_id) == _Appearance.of(segment)
+        if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
+            return False
+        self._node.GetSegmentation().RemoveSegment(segment_id)
+        return True
+
+    def write_change(
+        self, segment_id: str, change: SegmentChange, policy: OverlapPolicy, masking_node: Any | None = None
+    ) -> Edit:
+        """:meth:`SegmentWriter.write_change`, with the settings and without the surfaces as the attributes say."""
+        if self.defers_surfaces:
+            self.require_writable()
+            self._drop_surfaces()
+        return super().write_change(segment_id, change, policy, masking_node or self.masking_node)
+
+    def apply(self, edit: Edit) -> Edit:
+        """Make exactly the changes of an edit. The session has just looked whether the segments are as they were."""
+        self._require_readable()
+        self._drop_surfaces()
+        return self._carry_out(edit.changes)
+
+    def provenance(self, segment_id: str) -> Mapping[str, str]:
+        """The origin of the segment, by the names of :data:`.segment_tags.PROVENANCE`."""
+        return segment_tags.provenance(self.segment(segment_id))
+
+    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
+        """Keep in the segment's tags where it comes from."""
+        segment_tags.set_provenance(self.segment(segment_id), provenance)
+
+    def _drop_surfaces(self) -> None:
+        if self.defers_surfaces and has_surfaces(self._node):
+            self.owes_surfaces = True
+            drop_surfaces(self._node)
+
+    def _require_there(self) -> None:
+        if self.is_gone:
+            raise GoneError("the volume or the segmentation was deleted: nothing was written")

@@ -34,7 +34,7 @@ from ..session.steps import (
 from .prompt_nodes import PromptOwner
 from .prompt_records import KeptPrompt, PrefixMemo, PromptRecord, grid_setting, recorded_geometry, to_text
 from .scene_prompts import ScenePrompts
-from .session_store import SceneStore
+from .segments import SceneStore
 
 
 @dataclass(slots=True)

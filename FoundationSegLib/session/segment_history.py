@@ -273,7 +273,7 @@ class SegmentHistory:
             for neighbour in self.store.segment_ids:
                 if not self.store.occupied(neighbour).intersection(answered.change.gained.box).is_empty:
                     self.segment(neighbour)
-        edit = self.store.write(segment_id, answered.change, policy)
+        edit = self.store.write_change(segment_id, answered.change, policy)
         if edit.changes:
             entry.written.append(edit)
         self._follow(edit)
@@ -305,7 +305,7 @@ class SegmentHistory:
         What the policy keeps back becomes part of the seed.
         """
         segment = self.segment(segment_id)
-        edit = self.store.write(segment_id, SegmentChange(gained=mask), policy)
+        edit = self.store.write_change(segment_id, SegmentChange(gained=mask), policy)
         self._follow(edit)
         segment.state = replace(state, reach=mask.box.union(self.masks.get(state.seed).box))
         if edit.changes.get(segment_id, SegmentChange()).gained != mask:

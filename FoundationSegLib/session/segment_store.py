@@ -106,7 +106,7 @@ class SegmentStore(Protocol):
     def withdraw(self, segment_id: str) -> bool:
         """Delete a segment that :meth:`add` made, if it is empty and nobody changed it; False where it stays."""
 
-    def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
+    def write_change(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """Make a change as far as the policy and the locks of others allow, and return what really changed.
 
         Raises:
@@ -360,7 +360,7 @@ class ArrayStore:
         segment.voxels[...] = mask_kji != 0
         segment.version += 1
 
-    def write(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
+    def write_change(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """Make a change as far as the policy and the locks of others allow, and return what really changed.
 
         Raises:

@@ -29,7 +29,7 @@ def write() -> list[Comparison]:
     ours = median_s(lambda: writer.write(organ, next(masks), Box((150, 180, 180), (151, 320, 320))))
 
     def usual() -> None:
-        whole = writer.read_mask(organ).astype(np.uint8)
+        whole = writer.read(organ).astype(np.uint8)
         whole[150, 180:320, 180:320] = next(masks)
         slicer.util.updateSegmentBinaryLabelmapFromArray(whole, node, organ, volume_node)
 

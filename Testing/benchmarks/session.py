@@ -15,9 +15,8 @@ from FoundationSegLib.imaging.masks import Edit, PackedMask, pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import mask_image
 from FoundationSegLib.mrml.scene import HeadlessScene, boot_scene
-from FoundationSegLib.mrml.segments import SegmentWriter
+from FoundationSegLib.mrml.segments import SceneStore, SegmentWriter
 from FoundationSegLib.mrml.session_prompts import SessionPrompts
-from FoundationSegLib.mrml.session_store import SceneStore
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
@@ -93,8 +92,8 @@ class Bench:
         organ[::40] = organ[0, 0, 0] = organ[-1, -1, -1] = True
         box = Box((30, 80, 80), (270, 440, 440))
         store = self.segment.session.store
-        for writer, segment_id in ((store.writer, self.segment.segment_id), (self.twin, self.twin_id)):
-            writer.write(segment_id, organ | writer.read_mask(segment_id, box), box)
+        for writer, segment_id in ((store, self.segment.segment_id), (self.twin, self.twin_id)):
+            writer.write(segment_id, organ | writer.read(segment_id, box), box)
 
     def bare(self) -> float:
         """The same voxels as the last change by the two bare calls, in seconds, their images included."""
@@ -120,7 +119,7 @@ def bench(with_prompts: bool = False) -> Bench:
     for node in nodes:
         node.CreateDefaultDisplayNodes()
     twin, store = SegmentWriter(nodes[1], volume_node), SceneStore(nodes[0], volume_node)
-    for writer in (store.writer, twin):
+    for writer in (store, twin):
         neighbour = writer.add_segment("Neighbour")
         writer.write(neighbour, np.ones((60, 60, 60), bool), Box((40, 180, 180), (100, 240, 240)))
     client = Prepared(itertools.cycle(list(itertools.islice(blobs(), CLICKS))))

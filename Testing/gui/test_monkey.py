@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.mrml.labelmaps import SegmentReader
+from FoundationSegLib.mrml.segments import read_segment
 from Testing.gui.panel_desk import GRID
 
 # They open dialogs; those have tests of their own.
@@ -144,9 +144,8 @@ def segments(at_panel):
     if at_panel.volume_node.GetScene() is None:
         return found
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        reader = SegmentReader(node, GRID)
         for key in node.GetSegmentation().GetSegmentIDs():
-            found[node.GetID(), key] = reader.read_mask(key)
+            found[node.GetID(), key] = read_segment(node.GetSegmentation().GetSegment(key), GRID)
     return found
 
 

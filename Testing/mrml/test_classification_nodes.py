@@ -185,7 +185,7 @@ def test_a_planted_square_lights_up_where_it_is(grid, parent, method):
     add_parent(headless.scene, parent, node)
     segmentation = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     segment_id = add_evidence_segment(segmentation, evidence, reading, node)
-    found = SegmentWriter(segmentation, node).read_mask(segment_id)
+    found = SegmentWriter(segmentation, node).read(segment_id)
     assert segmentation.GetParentTransformNode() is node.GetParentTransformNode()
 
     grown = np.zeros_like(where)
@@ -231,7 +231,7 @@ def test_the_segment_says_where_it_came_from_and_spares_the_others(scene):
     other = writer.add_segment("Liver")
     writer.write(other, np.ones(writer.geometry.shape_kji, bool))
     segment_id = add_evidence_segment(segmentation, reading.evidence[0], reading, node, share=0.8)
-    assert writer.read_mask(other).all() and writer.read_mask(segment_id).any()
+    assert writer.read(other).all() and writer.read(segment_id).any()
     tags = segment_tags.provenance(writer.segment(segment_id))
     assert (tags["Model"], tags["Revision"], tags["SHA256"]) == ("reader", "abc", "f" * 64)
     request = {"label": "bright", "method": "similarity", "share": 0.8, "research_use": RESEARCH_USE}

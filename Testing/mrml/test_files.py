@@ -36,13 +36,13 @@ def test_any_geometry_and_any_layers_come_back(scene, tmp_path, geometry, seed, 
     ids = [writer.add_segment(name) for name in ("Empty", "First", "Second")]
     for number, segment_id in enumerate(ids[1:]):
         writer.write(segment_id, masks(geometry, seed + number), policy=policy)
-    before = [writer.read_mask(segment_id) for segment_id in ids]
+    before = [writer.read(segment_id) for segment_id in ids]
     write_segmentation(node, path)
     back_node = read_segmentation(scene, path)
     back = SegmentWriter(back_node, volume_node)
     assert back.segment_ids == writer.segment_ids == tuple(ids)
     for segment_id, mask in zip(ids, before, strict=True):
-        assert np.array_equal(back.read_mask(segment_id), mask) and np.array_equal(writer.read_mask(segment_id), mask)
+        assert np.array_equal(back.read(segment_id), mask) and np.array_equal(writer.read(segment_id), mask)
     for gone in (node, back_node, volume_node):
         scene.RemoveNode(gone)
 
@@ -124,7 +124,7 @@ def test_an_empty_first_segment_of_slicers_spoils_nothing(scene, tmp_path):
     node.GetSegmentation().AddSegment(maker.segment(segment_id), "Any")
     write_segmentation(node, tmp_path / "any.seg.nrrd")
     back = SegmentWriter(read_segmentation(scene, tmp_path / "any.seg.nrrd"), volume_node)
-    assert np.array_equal(back.read_mask("Any"), mask)
+    assert np.array_equal(back.read("Any"), mask)
 
 
 def test_a_single_voxel_is_refused(scene, tmp_path):
@@ -147,7 +147,7 @@ def test_empty_segments_have_the_whole_image(scene, tmp_path, writer, segmentati
     assert "type: unsigned char\n" in text and "sizes: 8 7 6\n" in text
     assert all(is_empty(writer.labelmap(segment_id)) for segment_id in writer.segment_ids)
     back = SegmentWriter(read_segmentation(scene, tmp_path / "any.seg.nrrd"), volume_node)
-    assert not any(back.read_mask(segment_id).any() for segment_id in back.segment_ids)
+    assert not any(back.read(segment_id).any() for segment_id in back.segment_ids)
 
 
 def test_a_closed_surface_is_refused(tmp_path, segmentation_node):

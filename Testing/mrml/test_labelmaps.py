@@ -13,7 +13,6 @@ from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, geometry_from_spac
 from FoundationSegLib.imaging.masks import EMPTY_MASK, SegmentChange, change_between, pack_mask
 from FoundationSegLib.mrml.labelmaps import (
     BINARY_LABELMAP,
-    SegmentReader,
     image_to_world,
     label_image,
     mask_image,
@@ -21,7 +20,6 @@ from FoundationSegLib.mrml.labelmaps import (
     read_labels,
 )
 from FoundationSegLib.mrml.segments import SegmentWriter
-from FoundationSegLib.mrml.volumes import geometry_from_node
 from Testing.mrml.conftest import AWKWARD as GRID
 from Testing.mrml.random_geometries import masks
 
@@ -119,7 +117,7 @@ def test_a_label_map_that_counts_in_other_directions_is_turned_and_written(
     everything = read_labels(writer.labelmap("b"), GRID, Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1)))
     assert sorted(everything.ravel()) == sorted(LABELS.ravel())
     writer.write("a", np.ones(GRID.shape_kji, bool))
-    assert np.array_equal(writer.read_mask("a"), before != 9) and np.array_equal(writer.read_mask("b"), before == 9)
+    assert np.array_equal(writer.read("a"), before != 9) and np.array_equal(writer.read("b"), before == 9)
 
 
 @pytest.mark.parametrize("change", [np.diag([1, 1, -1.2, 1]), moved(np.diag([1.0, 1, -1, 1]), (0, 0, 0.5))])
@@ -133,8 +131,7 @@ def test_a_label_map_beside_the_grid_is_refused(segmentation_node, volume_node, 
 
 @pytest.fixture
 def reader(segmentation_node, volume_node):
-    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-    return SegmentReader(segmentation_node, geometry_from_node(volume_node))
+    return SegmentWriter(segmentation_node, volume_node)
 
 
 def slicers_segment(segmentation_node, volume_node, mask):
@@ -160,14 +157,14 @@ def test_segments_of_one_layer_are_told_apart_whole_and_in_part(reader, stripes)
     assert reader.segment_ids == tuple(stripes)
     for segment_id, mask in stripes.items():
         for box in (reader.geometry.box, Box((0, 3, 1), (3, 7, 4)), EMPTY_BOX):
-            assert np.array_equal(reader.read_mask(segment_id, box), mask[box.slices])
-        reader.read_mask(segment_id)[...] = False
-        assert reader.read_mask(segment_id).any(), "a copy is read"
+            assert np.array_equal(reader.read(segment_id, box), mask[box.slices])
+        reader.read(segment_id)[...] = False
+        assert reader.read(segment_id).any(), "a copy is read"
 
 
 def test_an_empty_segment(reader, segmentation_node):
     segment_id = segmentation_node.GetSegmentation().AddEmptySegment()
-    assert not reader.read_mask(segment_id).any()
+    assert not reader.read(segment_id).any()
     assert reader.difference(segment_id, EMPTY_MASK, reader.geometry.box) == SegmentChange()
 
 
@@ -195,9 +192,9 @@ def test_subtracting_and_taking(reader, stripes):
 
 
 def test_segments_and_boxes_that_are_not_there(reader, stripes):
-    for ask in (reader.segment, reader.labelmap, reader.read_mask):
+    for ask in (reader.segment, reader.labelmap, reader.read):
         with pytest.raises(InputError, match="no segment with the id 'gone'"):
             ask("gone")
     for box in (Box((0, 0, 0), (7, 1, 1)), Box((0, -1, 0), (1, 1, 1))):
         with pytest.raises(GeometryError, match="reaches out"):
-            reader.read_mask(next(iter(stripes)), box)
+            reader.read(next(iter(stripes)), box)

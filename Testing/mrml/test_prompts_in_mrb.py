@@ -67,7 +67,7 @@ def test_a_bundle_brings_everything_back(watch, saved, writer, segmentation_node
         before, after = writer.segment(segment_id), reopened.segment(segment_id)
         assert after.GetName() == before.GetName() and after.GetTerminology() == before.GetTerminology() != ""
         assert provenance(after) == PROVENANCE
-        assert np.array_equal(reopened.read_mask(segment_id), writer.read_mask(segment_id))
+        assert np.array_equal(reopened.read(segment_id), writer.read(segment_id))
     liver, kidney = writer.segment_ids
     assert watched.prompts.record(liver) == RECORD
     assert watched.prompts.record(kidney) == PromptRecord(RECORD.prompts[2:4], "other")
@@ -171,7 +171,7 @@ def test_prompts_go_through_a_prompts_file(segmentation_node, volume_node, tmp_p
         liver, spleen = import_prompts(desk.session, read_prompts(tmp_path / "prompts.json"))
         assert export_prompts(desk.session) == wanted
         assert list(desk.kept(desk.segment(liver)).values()) == list(PROMPTS[:2])
-        desk.store.writer.segment(spleen).SetName("Liver")
+        desk.store.segment(spleen).SetName("Liver")
         assert [one.name for one in export_prompts(desk.session).segments] == ["Liver", "Liver (2)"]
     finally:
         desk.prompts.stop()

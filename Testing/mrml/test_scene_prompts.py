@@ -221,7 +221,7 @@ def test_slicers_undo_does_not_undo_prompts(watched, writer, segmentation_node, 
     newer = RECORD.changed("p0", None)
     watched.prompts.set_record(liver, newer)
     writer.write(liver, np.ones(AWKWARD.shape_kji, bool))
-    assert history.RestorePreviousState() and not writer.read_mask(liver).any()
+    assert history.RestorePreviousState() and not writer.read(liver).any()
     assert read_record(writer.segment(liver)) == watched.prompts.record(liver) == newer
 
 

@@ -61,7 +61,7 @@ def test_everything_comes_back_into_new_nodes(kept, folder):
     kept.desk.drag(liver, "1", (5.0, 6.0, 1.0))
     add_objects(kept.desk.session, [point(7)], "Nodule")
     kept.recovery.write()
-    writer = kept.desk.store.writer
+    writer = kept.desk.store
     writer.segment(liver.segment_id).SetColor(0.1, 0.2, 0.3)
     kept.recovery.write()
     assert find_lost_sessions() == (), "it lives"
@@ -78,7 +78,7 @@ def test_everything_comes_back_into_new_nodes(kept, folder):
         assert copy.steps == liver.steps and np.array_equal(mask_of(copy), mask_of(liver))
         assert again.store.provenance(copy.segment_id) == kept.desk.store.provenance(liver.segment_id)
         assert again.place(copy, "1") == (5.0, 6.0, 1.0) and sum(1 for _ in prompt_nodes(node)) == 3
-        segments = [again.store.writer.segment(key) for key in again.store.segment_ids]
+        segments = [again.store.segment(key) for key in again.store.segment_ids]
         assert segments[0].GetColor() == (0.1, 0.2, 0.3)
         assert segments[1].GetTerminology() == find_term("Nodule").serialized
         copy.remove("2")
@@ -129,7 +129,7 @@ def test_a_segmentation_that_was_saved_before_is_gone_on_with(kept):
     reader = SegmentWriter(saved, volume)
     names = [reader.segment(key).GetName() for key in reader.segment_ids]
     assert names == ["Liver", "Spleen"], "what is there already is not made again"
-    assert np.array_equal(reader.read_mask(liver.segment_id), before)
+    assert np.array_equal(reader.read(liver.segment_id), before)
     assert lost.restore(volume) is saved and len(reader.segment_ids) == 2
 
 
@@ -147,7 +147,7 @@ def test_segments_that_were_changed_after_saving_come_beside(kept):
     lost.restore(volume)
     reader = SegmentWriter(saved, volume)
     assert [reader.segment(key).GetName() for key in reader.segment_ids] == ["Liver", "Liver"]
-    old, new = (reader.read_mask(key) for key in reader.segment_ids)
+    old, new = (reader.read(key) for key in reader.segment_ids)
     assert old.sum() == 25 and new.sum() == 25 and not (old & new).any(), "no voxel of a neighbour is taken"
 
 
@@ -228,5 +228,5 @@ def test_a_session_goes_on_from_what_was_recovered(kept):
     headless, volume = restarted()
     node = lost.restore(volume)
     reader = SegmentWriter(node, volume)
-    assert reader.read_mask(reader.segment_ids[0]).sum() == 50
+    assert reader.read(reader.segment_ids[0]).sum() == 50
     assert headless.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode") == 2

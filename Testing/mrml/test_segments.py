@@ -12,9 +12,10 @@ from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.geometry import Box, Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, pack_mask
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP, SegmentReader
+from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP
+from FoundationSegLib.mrml.segment_editor import EDITOR_TAG
 from FoundationSegLib.mrml.segment_tags import find_term, lock
-from FoundationSegLib.mrml.segments import EDITOR_TAG, SegmentWriter
+from FoundationSegLib.mrml.segments import SegmentWriter, read_segment
 from FoundationSegLib.mrml.volumes import add_volume_node, parent_to_world, volume_from_node
 from FoundationSegLib.session.segment_store import OverlapPolicy
 from Testing.mrml.random_geometries import add_parent, geometries, masks, parent_matrices, solid
@@ -41,7 +42,7 @@ def test_a_mask_is_read_back_as_it_was_written(scene, geometry, parent, seed):
     writer = SegmentWriter(node, volume_node)
     segment_id, mask = writer.add_segment("Any"), masks(geometry, seed)
     edit = writer.write(segment_id, mask)
-    assert np.array_equal(writer.read_mask(segment_id), mask) and node.GetParentTransformNode() is transform
+    assert np.array_equal(writer.read(segment_id), mask) and node.GetParentTransformNode() is transform
     assert np.array_equal(parent_to_world(node), parent_to_world(volume_node))
     for voxel in np.argwhere(mask)[:3]:
         assert slicers_opinion(node, segment_id, volume_node, voxel[::-1])
@@ -114,15 +115,15 @@ def test_writing_and_undoing_as_on_plain_arrays(scene, volume_node, history):
             expect(model, ids, ids[2], ids[number], mask, box, policy)
             edit = writer.write(ids[number], mask, box, policy)
         undo.append((before, edit))
-        assert all(np.array_equal(writer.read_mask(segment_id), model[segment_id]) for segment_id in ids)
+        assert all(np.array_equal(writer.read(segment_id), model[segment_id]) for segment_id in ids)
         edit.apply(before_copy := {key: value.copy() for key, value in before.items()})
         assert all(np.array_equal(before_copy[segment_id], model[segment_id]) for segment_id in ids)
     for before, edit in reversed(undo):
         assert writer.apply(edit.inverse()) == edit.inverse()
-        assert all(np.array_equal(writer.read_mask(segment_id), before[segment_id]) for segment_id in ids)
+        assert all(np.array_equal(writer.read(segment_id), before[segment_id]) for segment_id in ids)
     for _, edit in undo:
         assert writer.apply(edit) == edit
-    assert all(np.array_equal(writer.read_mask(segment_id), model[segment_id]) for segment_id in ids)
+    assert all(np.array_equal(writer.read(segment_id), model[segment_id]) for segment_id in ids)
     scene.RemoveNode(node)
 
 
@@ -142,8 +143,8 @@ def test_a_mask_across_two_neighbours(writer, policy):
     }[policy]
     lost = [edit.changes[n].lost.voxels if n in edit.changes else 0 for n in (left, right)]
     assert (edit.changes[new].gained.voxels, *lost) == expected
-    assert writer.read_mask(left).sum() == 6 * 7 * 3 - lost[0]
-    assert writer.read_mask(right).sum() == 6 * 7 * 3 - lost[1]
+    assert writer.read(left).sum() == 6 * 7 * 3 - lost[0]
+    assert writer.read(right).sum() == 6 * 7 * 3 - lost[1]
 
 
 def test_what_a_segment_has_already_is_its_own(writer):
@@ -163,7 +164,7 @@ def test_overlapping_segments_need_layers_of_their_own(writer, segmentation_node
         writer.write(segment_id, mask, policy=OverlapPolicy.ALLOW)
     collapse(segmentation_node)
     assert count_layers(segmentation_node) == 2
-    assert all(np.array_equal(writer.read_mask(segment_id), mask) for segment_id in ids)
+    assert all(np.array_equal(writer.read(segment_id), mask) for segment_id in ids)
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -174,9 +175,9 @@ def test_an_empty_segment_does_not_spoil_the_others_when_they_are_saved(writer, 
     segment_id, mask = writer.add_segment("Any"), masks(writer.geometry, 5)
     writer.write(segment_id, mask)
     collapse(segmentation_node)
-    assert np.array_equal(writer.read_mask(segment_id), mask)
+    assert np.array_equal(writer.read(segment_id), mask)
     writer.write(first, ~mask)
-    assert np.array_equal(writer.read_mask(segment_id), mask) and np.array_equal(writer.read_mask(first), ~mask)
+    assert np.array_equal(writer.read(segment_id), mask) and np.array_equal(writer.read(first), ~mask)
 
 
 def test_a_new_segment_does_not_share_a_layer(writer, segmentation_node):
@@ -189,12 +190,12 @@ def test_packed_masks(writer):
     segment_id = writer.add_segment("Any")
     mask = masks(writer.geometry, 4)
     writer.write(segment_id, pack_mask(mask))
-    assert np.array_equal(writer.read_mask(segment_id), mask)
+    assert np.array_equal(writer.read(segment_id), mask)
     writer.write(segment_id, EMPTY_MASK, Box((0, 0, 0), (1, 7, 8)))
     mask[0] = False
-    assert np.array_equal(writer.read_mask(segment_id), mask)
+    assert np.array_equal(writer.read(segment_id), mask)
     writer.write(segment_id, EMPTY_MASK)
-    assert not writer.read_mask(segment_id).any()
+    assert not writer.read(segment_id).any()
 
 
 @pytest.mark.parametrize(
@@ -212,9 +213,9 @@ def test_a_mask_out_of_place_changes_nothing(writer, mask, box):
     segment_id = writer.add_segment("Any")
     with pytest.raises(GeometryError):
         writer.write(segment_id, mask, box)
-    assert not writer.read_mask(segment_id).any()
+    assert not writer.read(segment_id).any()
     with pytest.raises(GeometryError):
-        writer.read_mask(segment_id, Box((0, 0, 0), (7, 1, 1)))
+        writer.read(segment_id, Box((0, 0, 0), (7, 1, 1)))
 
 
 def test_an_edit_out_of_place_changes_nothing(writer):
@@ -224,7 +225,7 @@ def test_an_edit_out_of_place_changes_nothing(writer):
         writer.apply(Edit({ids[0]: SegmentChange(inside), ids[1]: SegmentChange(outside)}))
     with pytest.raises(InputError):
         writer.apply(Edit({ids[0]: SegmentChange(inside), "gone": SegmentChange(inside)}))
-    assert not writer.read_mask(ids[0]).any()
+    assert not writer.read(ids[0]).any()
 
 
 def test_undo_reports_what_somebody_else_changed(writer):
@@ -241,7 +242,7 @@ def test_a_locked_segment_is_not_written_but_can_be_undone(writer):
     with pytest.raises(InputError, match="'Any' is locked"):
         writer.write(segment_id, EMPTY_MASK)
     writer.apply(edit.inverse())
-    assert not writer.read_mask(segment_id).any()
+    assert not writer.read(segment_id).any()
 
 
 def test_the_users_segment_editor_settings_do_not_matter(scene, writer):
@@ -251,7 +252,7 @@ def test_the_users_segment_editor_settings_do_not_matter(scene, writer):
     ids = [writer.add_segment(name) for name in "AB"]
     for segment_id in ids:
         writer.write(segment_id, solid(writer, Box((0, 0, 0), (2, 2, 2))), policy=OverlapPolicy.ALLOW)
-    assert [writer.read_mask(segment_id).sum() for segment_id in ids] == [8, 8]
+    assert [writer.read(segment_id).sum() for segment_id in ids] == [8, 8]
     assert editor.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideAllSegments
 
 
@@ -266,7 +267,7 @@ def test_many_segments(writer, segmentation_node):
     edit = writer.write(ids[0], np.ones(writer.geometry.shape_kji, bool), policy=OverlapPolicy.OVERWRITE)
     assert len(edit.changes) == 260
     writer.apply(edit.inverse())
-    assert all(writer.read_mask(segment_id)[place] for segment_id, place in zip(ids, places, strict=True))
+    assert all(writer.read(segment_id)[place] for segment_id, place in zip(ids, places, strict=True))
 
 
 def test_a_known_name_brings_term_and_colour(writer):
@@ -306,7 +307,7 @@ def test_another_grid_is_read_but_not_taken_over(scene, segmentation_node, volum
     with pytest.raises(GeometryError, match="'Fine' was drawn on another grid"):
         SegmentWriter(segmentation_node, coarse)
     assert segmentation_node.GetSegmentation().GetConversionParameter("Reference image geometry") == before
-    assert SegmentReader(segmentation_node, geometry_from_spacing((6, 6, 6))).read_mask(segment_id).all()
+    assert read_segment(made.segment(segment_id), geometry_from_spacing((6, 6, 6))).all()
 
 
 def test_a_segment_that_changed_its_grid_meanwhile_is_left_alone(scene, writer, segmentation_node):
@@ -319,9 +320,9 @@ def test_a_segment_that_changed_its_grid_meanwhile_is_left_alone(scene, writer, 
     writer.segment(other).AddRepresentation(BINARY_LABELMAP, fine)
     with pytest.raises(GeometryError, match="'Other' was drawn on another grid"):
         writer.write(mine, np.ones((6, 7, 8), bool), policy=OverlapPolicy.OVERWRITE)
-    assert not writer.read_mask(mine).any()
+    assert not writer.read(mine).any()
     writer.write(mine, np.ones((6, 7, 8), bool))
-    assert 0 < (~writer.read_mask(mine)).sum() == writer.read_mask(other).sum() < 27
+    assert 0 < (~writer.read(mine)).sum() == writer.read(other).sum() < 27
 
 
 def test_a_larger_image_on_the_same_grid(scene, segmentation_node):
@@ -333,9 +334,9 @@ def test_a_larger_image_on_the_same_grid(scene, segmentation_node):
     segment_id = made.add_segment("Large")
     made.write(segment_id, np.ones((9, 9, 9), bool))
     writer = SegmentWriter(segmentation_node, another_volume(scene, geometry_from_spacing((5, 5, 5))))
-    assert writer.read_mask(segment_id).all()
+    assert writer.read(segment_id).all()
     edit = writer.write(segment_id, np.zeros((5, 5, 5), bool))
-    assert edit.changes[segment_id].lost.voxels == 125 and made.read_mask(segment_id).sum() == 9**3 - 5**3
+    assert edit.changes[segment_id].lost.voxels == 125 and made.read(segment_id).sum() == 9**3 - 5**3
 
 
 def test_a_closed_surface_is_refused(scene, segmentation_node, volume_node):
@@ -382,7 +383,7 @@ def write_everywhere(writer, editor):
     segment_id = writer.add_segment("Any")
     whole = np.ones(writer.geometry.shape_kji, bool)
     writer.write(segment_id, whole, policy=OverlapPolicy.ALLOW, masking_node=editor)
-    return writer.read_mask(segment_id)
+    return writer.read(segment_id)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +399,7 @@ def write_everywhere(writer, editor):
 def test_the_editable_area(shown_writer, editor, area, mode, inside):
     editor.SetMaskMode(mode)
     editor.SetMaskSegmentID(area)
-    assert np.array_equal(write_everywhere(shown_writer, editor), shown_writer.read_mask(area) == inside)
+    assert np.array_equal(write_everywhere(shown_writer, editor), shown_writer.read(area) == inside)
 
 
 def test_erasing_keeps_to_the_area_too(shown_writer, editor, area):
@@ -408,8 +409,8 @@ def test_erasing_keeps_to_the_area_too(shown_writer, editor, area):
     editor.SetMaskMode(MODES.EditAllowedInsideSingleSegment)
     editor.SetMaskSegmentID(area)
     writer.write(segment_id, np.zeros((6, 7, 8), bool), masking_node=editor)
-    assert np.array_equal(writer.read_mask(segment_id), ~writer.read_mask(area))
-    assert writer.read_mask(area).sum() == 112
+    assert np.array_equal(writer.read(segment_id), ~writer.read(area))
+    assert writer.read(area).sum() == 112
 
 
 def test_the_intensity_range(writer, editor, volume_node):

@@ -104,7 +104,7 @@ def saved(bench, scene, tmp_path):
             dict(one.prompts),
             mask_of(one),
             dict(bench.store.provenance(one.segment_id)),
-            bench.store.writer.segment(one.segment_id).GetTerminology(),
+            bench.store.segment(one.segment_id).GetTerminology(),
             bench.store.name(one.segment_id),
         )
         for one in segments
@@ -141,7 +141,7 @@ def test_a_saved_session_goes_on(reopened):
         assert one.steps == steps and dict(one.prompts) == prompts == desk.kept(one)
         assert np.array_equal(mask_of(one), mask)
         assert desk.store.provenance(one.segment_id) == provenance and provenance["Model"] == "fake"
-        assert desk.store.writer.segment(one.segment_id).GetTerminology() == terminology != ""
+        assert desk.store.segment(one.segment_id).GetTerminology() == terminology != ""
         assert desk.store.name(one.segment_id) == name
         assert not desk.session.undo(one.segment_id), "the history starts here"
     first, (steps, _, mask, *_) = segments[0], told[0]

@@ -119,7 +119,7 @@ def test_a_mistake_puts_the_markup_back(desk, segment):
     (error,) = desk.errors
     assert isinstance(error, PromptError) and "outside" in str(error)
     assert [node.GetNthControlPointPosition(n) for n in range(4)] == positions
-    lock(desk.store.writer.segment(segment.segment_id))
+    lock(desk.store.segment(segment.segment_id))
     node.SetNthControlPointPosition(0, ras(3, 0, 0))
     assert isinstance(desk.errors[-1], InputError) and "locked" in str(desk.errors[-1])
     assert [node.GetNthControlPointPosition(n) for n in range(4)] == positions
@@ -193,10 +193,10 @@ class TestWaiting:
         desk.client.reply()
         assert len(markups(scene)) == 2
         first = desk.store.segment_ids[0]
-        look = desk.store.writer.segment(first).GetColor()
+        look = desk.store.segment(first).GetColor()
         assert desk.session.undo(first) and desk.store.segment_ids == () and not markups(scene)
         assert desk.session.redo(first) and len(markups(scene)) == 2
-        assert desk.store.writer.segment(first).GetColor() == look and desk.store.provenance(first)["Model"] == "fake"
+        assert desk.store.segment(first).GetColor() == look and desk.store.provenance(first)["Model"] == "fake"
 
     def test_another_model_is_asked(self, desk, segment):
         segment.add(point(3))
@@ -234,7 +234,7 @@ def test_a_second_segment_has_its_own(scene, desk, segment):
 def test_a_mask_is_kept_once(open_desk, desk, segment):
     noise = np.random.default_rng(7).random(desk.store.geometry.shape_kji) < 0.5
     segment.add(MaskPrompt("a.nrrd", "A", voxels=pack_mask(noise)))
-    text = read_tag(desk.store.writer.segment(segment.segment_id), RECORD_TAG)
+    text = read_tag(desk.store.segment(segment.segment_id), RECORD_TAG)
     assert text.count("voxels") == 1 and "bits" not in text
     again = open_desk()
     copy = again.segment(segment.segment_id)
@@ -308,7 +308,7 @@ class TestWithoutASession:
     def test_steps_that_cannot_be_used_are_set_aside(
         self, open_desk, desk, left, segmentation_node, volume_node, change
     ):
-        segment = desk.store.writer.segment(left.segment_id)
+        segment = desk.store.segment(left.segment_id)
         record = replace(read_record(segment), **change)
         desk.prompts.stop()
         if "masks" in change:
@@ -326,7 +326,7 @@ class TestWithoutASession:
         assert third.segment(left.segment_id).steps == copy.steps and not third.errors
 
     def test_a_record_of_a_later_version_is_set_aside(self, open_desk, desk, left):
-        segment = desk.store.writer.segment(left.segment_id)
+        segment = desk.store.segment(left.segment_id)
         later = read_tag(segment, RECORD_TAG).replace('"version":1,"model"', '"version":2,"model"')
         write_tag(segment, RECORD_TAG, later)
         again = open_desk()

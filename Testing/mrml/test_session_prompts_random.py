@@ -97,7 +97,7 @@ class DeskMachine(SceneMachine):
         for key in self.store.segment_ids:
             if key not in self.session.known_ids:
                 continue
-            record = read_record(self.store.writer.segment(key))
+            record = read_record(self.store.segment(key))
             prompts = self.desk.segment(key).prompts
             kept = {one.key: one.prompt for one in record.prompts}
             assert kept == {one: bare(prompt) for one, prompt in prompts.items()}, name

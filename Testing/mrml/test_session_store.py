@@ -11,7 +11,7 @@ import slicer.util
 from FoundationSegLib.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.mrml.segment_tags import find_term, lock
-from FoundationSegLib.mrml.session_store import SceneStore
+from FoundationSegLib.mrml.segments import SceneStore
 from FoundationSegLib.mrml.volumes import NodeImage, add_volume_node, volume_from_node
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.session.segment_store import (
@@ -116,7 +116,7 @@ def test_an_edit_is_seen_though_the_layer_is_shared(session, store, segmentation
 def test_numbered_segments_have_terms_and_colours_of_their_own(session, store):
     found = add_objects(session, [PointPrompt(ras(k, 4, 5)) for k in (1, 3, 5)], "Nodule")
     assert found == store.segment_ids
-    segments = [store.writer.segment(key) for key in store.segment_ids]
+    segments = [store.segment(key) for key in store.segment_ids]
     assert [segment.GetName() for segment in segments] == ["Nodule 1", "Nodule 2", "Nodule 3"]
     assert len({segment.GetColor() for segment in segments}) == 3
     assert {segment.GetTerminology() for segment in segments} == {find_term("Nodule").serialized}
@@ -127,7 +127,7 @@ def test_numbered_segments_have_terms_and_colours_of_their_own(session, store):
 def test_a_new_segment_is_withdrawn_unless_somebody_made_it_his(session, store, what, segmentation_node, volume_node):
     segment = next_segment(session, "Nodule")
     key = segment.segment_id
-    vtk_segment, look = store.writer.segment(key), store.writer.segment(key).GetColor()
+    vtk_segment, look = store.segment(key), store.segment(key).GetColor()
     segment.add(PointPrompt(ras(3, 4, 5)))
     session.undo(key)
     if what == "name":
@@ -146,7 +146,7 @@ def test_a_new_segment_is_withdrawn_unless_somebody_made_it_his(session, store, 
     if what == "nothing":
         next_segment(session, "Nodule")  # takes the number and the colour meanwhile
         assert session.redo(key) and session.redo(key) and mask_of(segment).sum() == 25
-        again = store.writer.segment(key)
+        again = store.segment(key)
         assert (again.GetName(), again.GetColor()) == ("Nodule 1", look)
         assert again.GetTerminology() == find_term("Nodule").serialized
 
@@ -154,7 +154,7 @@ def test_a_new_segment_is_withdrawn_unless_somebody_made_it_his(session, store, 
 def test_locks_and_policies(session, store):
     one, other = next_segment(session, "A"), next_segment(session, "B")
     one.add(BoxPrompt((ras(2, 2, 2), ras(4, 4, 4))))
-    lock(store.writer.segment(one.segment_id))
+    lock(store.segment(one.segment_id))
     with pytest.raises(InputError, match="locked"):
         one.add(PointPrompt(ras(7, 8, 8)))
     before = mask_of(one)
@@ -245,7 +245,7 @@ class SceneMachine(Machine):
         self.nodes[0].GetSegmentation().RemoveSegment(key)
 
     def set_locked(self, key, is_locked):
-        lock(self.store.writer.segment(key), is_locked)
+        lock(self.store.segment(key), is_locked)
 
     def accept(self):
         """Once in a while the scene is saved, for which Slicer puts segments into one layer."""

@@ -6,7 +6,7 @@ import slicer
 import vtk
 
 from FoundationSegLib.errors import InputError
-from FoundationSegLib.mrml.session_store import SceneStore
+from FoundationSegLib.mrml.segments import SceneStore
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt

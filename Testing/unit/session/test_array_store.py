@@ -27,7 +27,7 @@ def store():
     [("protect", (1, 1, 58)), ("protect-locked", (0, 1, 59)), ("allow", (1, 1, 60)), ("overwrite", (0, 0, 60))],
 )
 def test_policies(store, policy, expected):
-    edit = store.write("3", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy(policy))
+    edit = store.write_change("3", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy(policy))
     assert tuple(int(store.read(key).sum()) for key in "123") == expected
     store.apply(edit.inverse())
     assert tuple(int(store.read(key).sum()) for key in "123") == (1, 1, 0)
@@ -35,16 +35,16 @@ def test_policies(store, policy, expected):
 
 def test_locked_and_unknown_segments(store):
     with pytest.raises(InputError, match="locked"):
-        store.write("2", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy.ALLOW)
+        store.write_change("2", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy.ALLOW)
     with pytest.raises(InputError, match="no segment with the id '9'"):
         store.read("9")
 
 
 def test_stamps_change_with_voxels_only(store):
     stamp = store.stamps()["3"]
-    store.apply(store.write("3", SegmentChange(), OverlapPolicy.ALLOW))
+    store.apply(store.write_change("3", SegmentChange(), OverlapPolicy.ALLOW))
     assert store.stamps()["3"] == stamp
-    store.write("3", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy.ALLOW)
+    store.write_change("3", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy.ALLOW)
     assert store.stamps()["3"] != stamp
 
 

@@ -16,14 +16,14 @@ class BreakingStore(ArrayStore):
 
     __slots__ = ("broken", "writes_half")
 
-    def write(self, segment_id, change, policy):
+    def write_change(self, segment_id, change, policy):
         if segment_id in getattr(self, "broken", ()):
             if getattr(self, "writes_half", False):
                 mask = self.read(segment_id)
                 mask[0, 0, 0] = True
                 self.put(segment_id, mask)
             raise OSError("the disk is full")
-        return super().write(segment_id, change, policy)
+        return super().write_change(segment_id, change, policy)
 
     def read(self, segment_id, box=None):
         if ("read", segment_id) in getattr(self, "broken", ()):
