@@ -8,9 +8,13 @@ import re
 class FoundationSegError(Exception):
     """Base of every error that FoundationSeg raises on purpose."""
 
+    exit_code = 1  # of the command line: 2 bad input, 3 model missing or not accepted, 130 interrupted
+
 
 class InputError(FoundationSegError):
     """Something handed in cannot be used: a file, a volume, an option."""
+
+    exit_code = 2
 
 
 class VolumeMissingError(InputError):
@@ -31,6 +35,8 @@ class DocumentError(InputError):
 class GeometryError(FoundationSegError):
     """An image's place in space cannot be used: singular, non-linear, unevenly spaced."""
 
+    exit_code = 2
+
 
 class PromptError(FoundationSegError):
     """A prompt is malformed, misplaced, or of a kind the model does not understand.
@@ -38,6 +44,8 @@ class PromptError(FoundationSegError):
     ``location`` names the offending value as a path into the prompts document, for example
     ``segments[2].prompts[0].corners``; it is empty where the document as a whole is meant.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str, location: str = "") -> None:
         super().__init__(f"{location}: {message}" if location else message)
@@ -47,6 +55,8 @@ class PromptError(FoundationSegError):
 class OutputError(FoundationSegError):
     """A result cannot be written where it should go."""
 
+    exit_code = 2
+
 
 class CardError(FoundationSegError):
     """A model card does not follow the schema."""
@@ -55,9 +65,13 @@ class CardError(FoundationSegError):
 class UnknownModelError(FoundationSegError):
     """No model card has the wanted id."""
 
+    exit_code = 2
+
 
 class CheckpointError(FoundationSegError):
     """A checkpoint is missing, damaged, not accepted, or cannot be fetched."""
+
+    exit_code = 3
 
 
 class PackageError(FoundationSegError):
@@ -66,6 +80,8 @@ class PackageError(FoundationSegError):
 
 class PackageMissingError(PackageError):
     """A model cannot be run for want of its Python packages."""
+
+    exit_code = 3
 
 
 class InferenceError(FoundationSegError):
@@ -82,6 +98,8 @@ class DeviceLostError(InferenceError):
 
 class Cancelled(FoundationSegError):
     """The user asked to stop."""
+
+    exit_code = 130
 
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}

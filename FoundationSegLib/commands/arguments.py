@@ -9,9 +9,11 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..imaging.geometry import Box, Geometry
+from ..imaging.volume import Volume, require_image
 from ..progress import bytes_of
 from ..prompts.kinds import PromptSet
 from ..prompts.regions import AroundPrompt, InsideBox, seen_box
+from .terminal import interrupts_wait
 
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 _AROUND_PROMPTS = re.compile(r"prompts(?::([0-9]{1,4}(?:\.[0-9]{1,3})?))?")
@@ -29,6 +31,20 @@ def add_model_arguments(parser: argparse.ArgumentParser, policies: str = "a poli
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
     parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def read_image(path: Path, options: argparse.Namespace) -> Volume:
+    """Read an image, with the options of :func:`add_model_arguments`.
+
+    Raises:
+        InputError, GeometryError: it cannot be read, or there is nothing to see in it.
+    """
+    with interrupts_wait():
+        from ..io.images import read_volume
+
+    volume = read_volume(path, series=options.series, frame=options.frame)
+    require_image(volume)
+    return volume
 
 
 def path_argument(text: str) -> Path:

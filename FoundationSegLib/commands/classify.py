@@ -15,7 +15,7 @@ from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES
 from ..imaging.intensity import check_intensity_views
 from ..imaging.masks import PackedMask
-from ..imaging.volume import Volume, require_image
+from ..imaging.volume import Volume
 from ..io.output_files import output_format
 from ..prompts.capabilities import require_task
 from ..requests.classification import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
@@ -23,12 +23,12 @@ from ..requests.classification_answer import Classification
 from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
-from .arguments import add_model_arguments, box_of, box_ranges, path_argument, slices_argument
+from .arguments import add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
 from .classification_results import answer_lines, classify_report, csv_text, evidence_writer, failure_rows, rows_of
 from .downloads import require_checkpoint
 from .outputs import print_result, report_text, require_targets, text_writers, write_together
 from .prompt_options import read_mask
-from .terminal import ProgressLine, interrupts_wait, say
+from .terminal import ProgressLine, say
 
 # Endings of files beside images, the command's own results first of all.
 _NO_IMAGES = {".csv", ".json", ".txt", ".md", ".toml", ".pdf", ".xlsx", ".py", ".zip"}
@@ -131,15 +131,6 @@ def _check_folder(options: argparse.Namespace) -> None:
         raise InputError("--each needs a place for the results: --csv FILE, --report FILE or --json")
 
 
-def _read(path: Path, options: argparse.Namespace) -> Volume:
-    with interrupts_wait():
-        from ..io.images import read_volume
-
-    volume = read_volume(path, series=options.series, frame=options.frame)
-    require_image(volume)
-    return volume
-
-
 def _ask(
     options: argparse.Namespace,
     card: ModelCard,
@@ -162,7 +153,7 @@ def _ask(
 
 def _classify_image(options: argparse.Namespace, card: ModelCard, request: ClassifyRequest, client: Client) -> None:
     begin = time.perf_counter()
-    volume = _read(options.volume, options)
+    volume = read_image(options.volume, options)
     if options.evidence and output_format(options.evidence) != "seg.nrrd":
         from ..io.writing import check_grid
 
@@ -199,7 +190,7 @@ def _classify_folder(options: argparse.Namespace, card: ModelCard, request: Clas
     for number, path in enumerate(paths, start=1):
         begin = time.perf_counter()
         try:
-            volume = _read(path, options)
+            volume = read_image(path, options)
             answer = _ask(options, card, request, volume, client)
         except (InputError, GeometryError) as error:  # of this image; the next one may do better
             failures.append(error)

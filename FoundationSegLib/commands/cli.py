@@ -11,36 +11,15 @@ from typing import NoReturn
 from .. import __version__
 from ..catalog.catalogue import read_catalogue
 from ..catalog.model_cards import ModelCard
-from ..errors import (
-    Cancelled,
-    CheckpointError,
-    FoundationSegError,
-    GeometryError,
-    InputError,
-    OutputError,
-    PackageMissingError,
-    PromptError,
-    UnknownModelError,
-)
+from ..errors import FoundationSegError
 from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
 from . import classify, classify_evaluate, evaluate, label_sets, models, segment
-from .terminal import BAD_INPUT, FAILED, INTERRUPTED, NO_MODEL, SUCCESS, one_line, report_wrong_python, say
+from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
-
-_EXIT_CODES: tuple[tuple[type[FoundationSegError], int], ...] = (
-    (Cancelled, INTERRUPTED),
-    (CheckpointError, NO_MODEL),
-    (PackageMissingError, NO_MODEL),
-    (InputError, BAD_INPUT),
-    (GeometryError, BAD_INPUT),
-    (PromptError, BAD_INPUT),
-    (OutputError, BAD_INPUT),
-    (UnknownModelError, BAD_INPUT),
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -94,7 +73,7 @@ def main(
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)
     except FoundationSegError as error:
-        return _fail(options, error, str(error), _exit_code(error))
+        return _fail(options, error, str(error), error.exit_code)
     except ModuleNotFoundError as error:
         if options.debug:
             traceback.print_exception(error)
@@ -104,10 +83,6 @@ def main(
     except KeyboardInterrupt as error:
         return _fail(options, error, "interrupted; nothing was written", INTERRUPTED)
     return SUCCESS
-
-
-def _exit_code(error: FoundationSegError) -> int:
-    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), FAILED)
 
 
 def _fail(options: argparse.Namespace, error: BaseException, message: str, code: int) -> int:

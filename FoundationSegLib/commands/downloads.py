@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import json
-import os
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +10,7 @@ from ..catalog.catalogue import find_card
 from ..catalog.model_cards import ModelCard
 from ..errors import Cancelled, CheckpointError, PackageMissingError
 from ..hub.fetch import needs_download, require_fetchable
+from ..hub.hugging_face import offline_mode
 from ..hub.plan import DownloadPlan, plan_download
 from ..hub.store import Store, default_store_folder
 from ..installation.packages import (
@@ -27,9 +26,9 @@ from ..progress import Progress, bytes_text
 from ..requests.maintenance import DownloadRequest
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import ask
+from ..worker.process import wants_offline
+from .outputs import print_result
 from .terminal import ProgressLine, say
-
-_TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
 
 
 def size_text(card: ModelCard) -> str:
@@ -80,9 +79,8 @@ def _require_packages(card: ModelCard) -> None:
 
 
 def _require_network(card: ModelCard) -> None:
-    if card.source.kind != "pypi-wheel" and os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
-        remedy = "unset it, or bring the files with 'foundationseg models import'"
-        raise CheckpointError(f"offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded; {remedy}")
+    if card.source.kind != "pypi-wheel" and wants_offline():
+        raise offline_mode()
 
 
 def _agrees(card: ModelCard) -> bool:
@@ -94,13 +92,15 @@ def _agrees(card: ModelCard) -> bool:
 
 
 def _offer(card: ModelCard) -> str:
-    origin = f"{card.source.repository} {card.source.revision} on {source_text(card)}"
-    return f"{size_text(card)}, {card.license.name}, from {origin}"
+    return f"{size_text(card)}, {card.license.name}, from {_origin(card)}"
 
 
 def _announce(card: ModelCard) -> None:
-    origin = f"{card.source.repository} {card.source.revision} on {source_text(card)}"
-    say(f"Downloading {card.title} ({size_text(card)}, {card.license.name}) from {origin}")
+    say(f"Downloading {card.title} ({size_text(card)}, {card.license.name}) from {_origin(card)}")
+
+
+def _origin(card: ModelCard) -> str:
+    return f"{card.source.repository} {card.source.revision} on {source_text(card)}"
 
 
 def run_plan(options: argparse.Namespace) -> None:
@@ -109,10 +109,8 @@ def run_plan(options: argparse.Namespace) -> None:
     plan = plan_download(Store(default_store_folder()), card, Progress())
     with ProgressLine() as line:
         packages = plan_packages(card.packages, options.pip(), Progress(line.show)) if options.packages else None
-    if options.json:
-        print(json.dumps(asdict(plan) | _package_document(card, packages), indent=1))
-    else:
-        print("\n".join([*_plan_lines(card, plan), *_package_lines(card, packages)]))
+    lines = [*_plan_lines(card, plan), *_package_lines(card, packages)]
+    print_result(asdict(plan) | _package_document(card, packages), lines, as_json=options.json)
 
 
 def _package_document(card: ModelCard, plan: PackagePlan | None) -> dict[str, Any]:

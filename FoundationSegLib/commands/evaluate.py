@@ -24,14 +24,14 @@ from ..evaluation.protocol import (
 )
 from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
-from ..imaging.volume import Volume, require_image
+from ..imaging.volume import Volume
 from ..progress import ProgressReport
 from ..prompts.capabilities import require_task
 from ..requests.segmentation import Prediction, PredictRequest
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
-from .arguments import add_model_arguments, number_within, path_argument
+from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .downloads import require_checkpoint
 from .evaluation_report import evaluation_report, table_text
 from .outputs import print_result, report_text, require_targets, text_writers, write_together
@@ -141,12 +141,10 @@ def _read_truth(options: argparse.Namespace) -> GroundTruth:
         InputError: they lie on different grids, or there is nothing to find.
     """
     with interrupts_wait():
-        from ..io.images import read_volume
         from ..io.nifti import is_sheared
         from ..io.segmentations import read_label_map
 
-    volume = read_volume(options.image, series=options.series, frame=options.frame)
-    require_image(volume)
+    volume = read_image(options.image, options)
     labels, geometry = read_label_map(options.label)
     match = volume.geometry.match(geometry)
     if match is None or match.box != volume.geometry.box:

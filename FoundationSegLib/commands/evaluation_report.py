@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..errors import FoundationSegError
 from ..evaluation.protocol import ModelScores, ObjectScores, ProtocolSettings, ProtocolStep
 from .outputs import software_versions
 from .terminal import one_line
@@ -54,41 +55,27 @@ def _model(model: ModelScores) -> dict[str, Any]:
             "intensity": dict(origin.intensity),
         }
     return details | {
-        "error": None if model.error is None else str(model.error),
-        "dice": [_rounded(value) for value in model.dice],
-        "nsd": [_rounded(value) for value in model.nsd],
-        "dice_auc": _rounded(model.dice_auc),
-        "nsd_auc": _rounded(model.nsd_auc),
-        "seconds": _rounded(model.seconds),
-        "load_s": _rounded(model.load_s),
-        "peak_memory_mb": _rounded(model.peak_memory_mb),
+        **_fields(model, "error", "dice", "nsd", "dice_auc", "nsd_auc", "seconds", "load_s", "peak_memory_mb"),
         "objects": [_object(label, scores) for label, scores in model.objects.items()],
     }
 
 
 def _object(label: int, scores: ObjectScores) -> dict[str, Any]:
-    return {
-        "label": label,
-        "steps": [_step(step) for step in scores.steps],
-        "dice_auc": _rounded(scores.dice_auc),
-        "nsd_auc": _rounded(scores.nsd_auc),
-        "notes": list(scores.notes),
-    }
+    steps = [_fields(step, "prompt", "index_ijk", "dice", "nsd", "seconds", "error") for step in scores.steps]
+    return {"label": label, "steps": steps, **_fields(scores, "dice_auc", "nsd_auc", "notes")}
 
 
-def _step(step: ProtocolStep) -> dict[str, Any]:
-    return {
-        "prompt": step.prompt,
-        "index_ijk": None if step.index_ijk is None else list(step.index_ijk),
-        "dice": _rounded(step.dice),
-        "nsd": _rounded(step.nsd),
-        "seconds": _rounded(step.seconds),
-        "error": None if step.error is None else str(step.error),
-    }
+def _fields(scores: ModelScores | ObjectScores | ProtocolStep, *names: str) -> dict[str, Any]:
+    return {name: _plain(getattr(scores, name)) for name in names}
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, _DIGITS)
+def _plain(value: Any) -> Any:
+    """Return a value of scores as the report has it: numbers rounded, errors as their text."""
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, FoundationSegError):
+        return str(value)
+    return round(value, _DIGITS) if isinstance(value, float) else value
 
 
 def table_text(

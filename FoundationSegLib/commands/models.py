@@ -1,11 +1,9 @@
 """`models`: list, show, verify, remove, import and export the models of the catalogue."""
 
 import argparse
-import json
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from ..api import describe
 from ..catalog.catalogue import find_card, has_adapter
@@ -13,11 +11,12 @@ from ..catalog.class_lists import classes_of
 from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError, InputError
 from ..hub.exchange import export_checkpoint, import_checkpoint
-from ..hub.plan import RemovalPlan, plan_partial_removal, plan_removal, remove
+from ..hub.plan import plan_partial_removal, plan_removal, remove
 from ..hub.store import Store, default_store_folder
 from ..progress import Progress, bytes_text
 from .arguments import path_argument
 from .downloads import run_download, run_plan, size_text, source_text
+from .outputs import print_result
 from .terminal import COLUMNS, ProgressLine, fit, say
 
 _HEADER = ("ID", "PROMPTS", "LICENCE", "COMMERCIAL", "SIZE", "STATUS")
@@ -78,10 +77,7 @@ def _cards(options: argparse.Namespace, model: str | None = None) -> list[ModelC
 
 def _list(options: argparse.Namespace) -> None:
     store, cards = _store(), _cards(options)
-    if options.json:
-        print(json.dumps([describe(card, store) for card in cards], indent=1))
-    else:
-        print("\n".join(table(cards, store)))
+    print_result([describe(card, store) for card in cards], table(cards, store), as_json=options.json)
 
 
 def table(cards: Sequence[ModelCard], store: Store) -> list[str]:
@@ -123,15 +119,10 @@ def _line(row: tuple[str, ...], widths: Sequence[int]) -> str:
 
 def _show(options: argparse.Namespace) -> None:
     card, store = find_card(options.catalogue(), options.model), _store()
-    if options.json:
-        # `license` stays the short name of the list; `terms` has all that is said of it.
-        card_fields = asdict(card)
-        card_fields["terms"] = card_fields.pop("license")
-        print(json.dumps(card_fields | describe(card, store), indent=1))
-        return
-    print(f"{card.title} ({card.id})")
-    for label, text in _facts(card, store):
-        print(_paragraph(label, text))
+    # `license` stays the short name of the list; `terms` has all that is said of it.
+    document = asdict(card) | {"terms": asdict(card.license)} | describe(card, store)
+    lines = [f"{card.title} ({card.id})", *(_paragraph(label, text) for label, text in _facts(card, store))]
+    print_result(document, lines, as_json=options.json)
 
 
 def _facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:
@@ -204,11 +195,8 @@ def _verify(options: argparse.Namespace) -> None:
     store = _store()
     cards = [card for card in _cards(options, options.model) if options.model or store.status(card) != "absent"]
     results = [{"id": card.id, "problem": _problem(store, card), "status": store.status(card)} for card in cards]
-    if options.json:
-        print(json.dumps(results, indent=1))
-    else:
-        for result in results:
-            print(f"{result['id']}: {result['problem'] or 'every file has the right hash'}")
+    lines = [f"{result['id']}: {result['problem'] or 'every file has the right hash'}" for result in results]
+    print_result(results, lines, as_json=options.json)
     problems = [result["problem"] for result in results if result["problem"]]
     if problems:
         raise CheckpointError(problems[0] if len(problems) == 1 else f"{len(problems)} models are not whole")
@@ -234,27 +222,17 @@ def _remove(options: argparse.Namespace) -> None:
     plans = [(card, plan) for card, plan in plans if plan.folders]
     for card, plan in plans if options.yes else ():
         remove(store, card, plan)
-    if options.json:
-        print(json.dumps([_removal_document(plan, done=options.yes) for _, plan in plans], indent=1))
-        return
+    documents, lines = [], []
     for _, plan in plans:
         shared = f"; {bytes_text(plan.bytes_shared)} stay, as the Hugging Face cache has them too"
         verb = "freed" if options.yes else "frees"
-        print(f"{plan.model}: {verb} {bytes_text(plan.bytes_freed)}{shared if plan.bytes_shared else ''}")
-    if not plans:
-        say("there is nothing to remove")
-    elif not options.yes:
-        say("nothing was removed; --yes does it")
-
-
-def _removal_document(plan: RemovalPlan, *, done: bool) -> dict[str, Any]:
-    return {
-        "id": plan.model,
-        "bytes_freed": plan.bytes_freed,
-        "bytes_shared": plan.bytes_shared,
-        "folders": [folder.name for folder in plan.folders],
-        "removed": done,
-    }
+        lines.append(f"{plan.model}: {verb} {bytes_text(plan.bytes_freed)}{shared if plan.bytes_shared else ''}")
+        folders = [folder.name for folder in plan.folders]
+        sizes = {"bytes_freed": plan.bytes_freed, "bytes_shared": plan.bytes_shared}
+        documents.append({"id": plan.model, **sizes, "folders": folders, "removed": options.yes})
+    print_result(documents, lines, as_json=options.json)
+    if not options.json and not (plans and options.yes):
+        say("nothing was removed; --yes does it" if plans else "there is nothing to remove")
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -94,4 +94,6 @@ def report_text(document: Any) -> str:
 
 def print_result(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
     """Print a report as JSON, or the lines that say the same to a person."""
-    print(report_text(document).rstrip() if as_json else "\n".join(lines))
+    text = report_text(document).rstrip() if as_json else "\n".join(lines)
+    if text:
+        print(text)

@@ -108,13 +108,9 @@ def build_segmentation(
 
 
 def _provenance(prediction: Prediction, options: ResultOptions, prompts: dict[str, Any]) -> dict[str, str]:
-    checkpoint = prediction.checkpoint
     computed = {"device": prediction.device, "precision": prediction.precision}
     return {
-        "Model": checkpoint.model_id,
-        "Repository": checkpoint.source,
-        "Revision": checkpoint.revision,
-        "SHA256": checkpoint.sha256,
+        **prediction.checkpoint.provenance,
         "Prompts": json.dumps(prompts, ensure_ascii=False),
         "Intensity": json.dumps(dict(prediction.intensity)),
         "Options": json.dumps(computed | to_document(replace(options, left_out=None)), ensure_ascii=False),

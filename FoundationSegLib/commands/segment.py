@@ -15,7 +15,7 @@ from ..engine.slices import place_on_slices
 from ..errors import InputError, OutputError, PromptError
 from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
-from ..imaging.volume import Volume, require_image
+from ..imaging.volume import Volume
 from ..io.output_files import output_format
 from ..prompts.capabilities import require_task, require_understood
 from ..prompts.kinds import PromptSet
@@ -26,7 +26,7 @@ from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequ
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
 from . import prompt_options
-from .arguments import add_model_arguments, path_argument, roi_argument, size_argument, slice_range
+from .arguments import add_model_arguments, path_argument, read_image, roi_argument, size_argument, slice_range
 from .downloads import require_checkpoint
 from .outputs import report_text, require_targets, write_text, write_together
 from .prompt_options import (
@@ -184,13 +184,10 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: EarlierReport 
 
 
 def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
-    with interrupts_wait():
-        from ..io.images import read_volume
+    volume = read_image(options.volume, options)
+    if output_format(options.output) != "seg.nrrd":
         from ..io.writing import check_grid
 
-    volume = read_volume(options.volume, series=options.series, frame=options.frame)
-    require_image(volume)
-    if output_format(options.output) != "seg.nrrd":
         check_grid(options.output, volume.geometry)
     for n, segment in enumerate(prompts_in_ras(prompts, volume.geometry).segments):
         for m, prompt in enumerate(segment.prompts):

@@ -20,7 +20,7 @@ from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError
 from ..folders import is_safe_path
 from ..progress import Progress
-from .records import Digest, FileRecord, safe_path
+from .records import COMMIT, SHA256, Digest, FileRecord, safe_path
 from .store import Store, known_bytes
 
 ALLOW_VARIABLE = "FOUNDATIONSEG_ALLOW_DOWNLOAD"
@@ -30,8 +30,6 @@ BAD_ANSWER = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _POLL_S = 0.05  # a cancel takes effect within this time, whatever the network does
 _AHEAD = 16  # pieces of an answer, of at most 64 KiB each, that are read before they are used
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _URL = re.compile(r"\S*://\S*")
 _NO_LENGTH = Digest(-1)
 
@@ -119,13 +117,18 @@ def online() -> Iterator[None]:
     constants = hub_constants()
     before = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
     if before[0] and os.environ.get(ALLOW_VARIABLE, "").upper() not in ("1", "ON", "YES", "TRUE"):
-        remedy = "unset it, or bring the files with 'foundationseg models import'"
-        raise CheckpointError(f"offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded; {remedy}")
+        raise offline_mode()
     constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = False, True
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
+def offline_mode() -> CheckpointError:
+    """Error for a download while the user's own offline mode is on."""
+    remedy = "unset it, or bring the files with 'foundationseg models import'"
+    return CheckpointError(f"offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded; {remedy}")
 
 
 def hub_client() -> Any:
@@ -300,7 +303,7 @@ def _agreed_digest(card: ModelCard, file: CheckpointFile, remote: Digest, record
     if file.sha256 and remote.sha256 not in ("", file.sha256):
         raise CheckpointError(f"{name} has another hash on the Hub than its card says; {remedy}")
     sha256 = file.sha256 or (record.sha256 if record else "")
-    if sha256 and not _SHA256.fullmatch(sha256):
+    if sha256 and not SHA256.fullmatch(sha256):
         raise CheckpointError(f"the card's hash of {name} is none; it needs 64 hexadecimal digits")
     if not (sha256 or remote.sha256 or remote.git_oid):
         raise CheckpointError(f"neither the Hub nor the card says what the hash of {name} is, so it is not downloaded")
@@ -326,7 +329,7 @@ def _find_repository(name: str, revision: str, paths: set[str], retries: Retries
         if metadata.commit_hash not in (None, repository.commit):
             raise CheckpointError(f"the Hub's answer for {path} of {name} is of another commit than asked for")
         etag = metadata.etag or ""
-        hashes = (etag if pattern.fullmatch(etag) else "" for pattern in (_SHA256, _COMMIT))
+        hashes = (etag if pattern.fullmatch(etag) else "" for pattern in (SHA256, COMMIT))
         return _checked_digest(metadata.size, *hashes)
 
     repository = _ask_patiently(ask, name, f"revision {revision[:12]}", retries, progress)
@@ -341,7 +344,7 @@ def _find_repository(name: str, revision: str, paths: set[str], retries: Retries
 
 
 def _parse_repository(name: str, model: Any, paths: set[str]) -> HubRepository:
-    if not isinstance(model.sha, str) or not _COMMIT.fullmatch(model.sha):
+    if not isinstance(model.sha, str) or not COMMIT.fullmatch(model.sha):
         raise CheckpointError(f"the Hub's answer for {name} names no commit; a proxy or firewall may have answered")
     files = {
         sibling.rfilename: _parse_digest(sibling)
@@ -363,7 +366,7 @@ def _parse_digest(sibling: Any) -> Digest:
 def _checked_digest(length: Any, sha256: str, git_oid: str) -> Digest:
     if type(length) is not int or length < 0:
         raise ValueError("a length")
-    if (sha256 and not _SHA256.fullmatch(sha256)) or (git_oid and not _COMMIT.fullmatch(git_oid)):
+    if (sha256 and not SHA256.fullmatch(sha256)) or (git_oid and not COMMIT.fullmatch(git_oid)):
         raise ValueError("a hash")
     return Digest(length, sha256, git_oid)
 

@@ -147,12 +147,11 @@ def plan_partial_removal(store: Store, card: ModelCard) -> RemovalPlan:
     """Plan the removal of a model's partial downloads; whole files stay."""
     paths = [*store.all_of(card).glob(f"{INCOMING}-*"), *store.all_of(card).glob(f"[!i]*/{INCOMING}*")]
     partial = [path for path in paths if path.is_dir() and not path.is_symlink()]
-    folders = {path.parent if all(map(_is_partial, path.parent.iterdir())) else path for path in partial}
+    folders = {
+        path.parent if all(other.name.startswith(INCOMING) for other in path.parent.iterdir()) else path
+        for path in partial
+    }
     return _plan(card.id, tuple(sorted(folders)))
-
-
-def _is_partial(path: Path) -> bool:
-    return path.name.startswith(INCOMING)
 
 
 def _plan(model: str, folders: tuple[Path, ...]) -> RemovalPlan:

@@ -23,7 +23,7 @@ CHUNK = 1 << 20  # bytes that are read, hashed and written at a time
 _LONGEST_FOLDER_NAME = 120  # file systems allow 255 bytes; the suffixes of a download must fit too
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _LARGEST_RECORD = 1 << 24  # bytes; records that the store wrote are far smaller
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256, COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
 def folder_name(text: str) -> str:
@@ -114,16 +114,6 @@ def digest_file(path: Path, progress: Progress | None = None, *, git: bool = Fal
     return hasher.digest()
 
 
-def hash_file(path: Path, progress: Progress | None = None) -> str:
-    """Sha256 of a file, as 64 hexadecimal digits.
-
-    Raises:
-        OSError: it cannot be read.
-        Cancelled: the user stopped it.
-    """
-    return digest_file(path, progress).sha256
-
-
 @dataclass(frozen=True, slots=True)
 class FileRecord:
     """A file as it was when its hash was last checked.
@@ -186,7 +176,7 @@ def read_record(folder: Path) -> dict[str, FileRecord] | None:
     except DocumentError:
         return None
     # Partial files are named by their hash, so it must not be any other text.
-    are_hashes = all(_SHA256.fullmatch(record.sha256) for record in records)
+    are_hashes = all(SHA256.fullmatch(record.sha256) for record in records)
     return {record.path: record for record in records} if are_hashes else None
 
 

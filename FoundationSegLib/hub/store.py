@@ -1,7 +1,6 @@
 """Store of checkpoints: one folder per model and commit, and a record, written last, that makes a checkpoint whole."""
 
 import contextlib
-import re
 import shutil
 import tempfile
 import time
@@ -15,12 +14,13 @@ from ..errors import CheckpointError, write_failure
 from ..folders import Locked, locked, user_folder
 from ..progress import Progress, bytes_text
 from .records import (
+    COMMIT,
     DAMAGED,
     PINS,
     RECORD,
     FileRecord,
+    digest_file,
     folder_name,
-    hash_file,
     read_pins,
     read_record,
     require_inside,
@@ -34,7 +34,6 @@ STORE_VARIABLE = "FOUNDATIONSEG_STORE"
 INCOMING = "incoming"  # folder of partial files
 _LEFT_BEHIND_S = 24 * 3600.0  # from this age on, a folder of a wheel's download belongs to a process that was killed
 _RESERVE = 64 << 20  # bytes; a disk that is full to the last byte stops every other program too
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # Puts every file of the card into an empty folder of its own, each under its own name. The files are checked, moved
 # into the checkpoint if all are right, and thrown away otherwise.
@@ -87,10 +86,10 @@ class Store:
     def commit(self, card: ModelCard, repository: str = "", revision: str = "") -> str:
         """Commit that a card's revision stands for in this store; empty if the Hub was never asked."""
         repository, revision = repository or card.source.repository, revision or card.source.revision
-        if card.source.kind != "hub" or _COMMIT.fullmatch(revision):
+        if card.source.kind != "hub" or COMMIT.fullmatch(revision):
             return revision
         commit = read_pins(self.all_of(card)).get(f"{repository}@{revision}", "")
-        return commit if _COMMIT.fullmatch(commit) else ""
+        return commit if COMMIT.fullmatch(commit) else ""
 
     def pin(self, card: ModelCard, commits: Mapping[tuple[str, str], str]) -> None:
         """Write down which commits repositories and revisions stand for from now on.
@@ -285,7 +284,7 @@ def _check_file(
 ) -> FileRecord:
     remedy = f"run 'foundationseg models download {card.id}' to get it again"
     try:
-        status, sha256 = path.stat(), hash_file(path, progress)
+        status, sha256 = path.stat(), digest_file(path, progress).sha256
     except FileNotFoundError:
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is missing; {remedy}") from None
     except OSError as error:

@@ -13,18 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import GeometryError, InputError
 from ..folders import require_utf8
 from .completeness import damaged, quiet
-from .raw import (
-    MODALITY,
-    ORIENTATION,
-    PIXEL_SPACING,
-    POSITION,
-    SERIES_UID,
-    RawImage,
-    kept_tags,
-    read_raw,
-    swap_lps_ras,
-    to_raw,
-)
+from .raw import RawImage, Tag, kept_tags, read_raw, swap_lps_ras, to_raw
 
 _READER = "GDCMImageIO"
 _PREAMBLE_BYTES = 128
@@ -75,12 +64,12 @@ class SliceHeader:
     @property
     def position(self) -> tuple[float, ...]:
         """The centre of the first voxel in LPS, in mm; empty where the file names none."""
-        return _decimals(self.tags.get(POSITION, ""), 3)
+        return _decimals(self.tags.get(Tag.POSITION, ""), 3)
 
     @property
     def orientation(self) -> tuple[float, ...]:
         """Directions of the i axis and the j axis in LPS, six numbers; empty where the file names none."""
-        return _decimals(self.tags.get(ORIENTATION, ""), 6)
+        return _decimals(self.tags.get(Tag.ORIENTATION, ""), 6)
 
 
 def _decimals(text: str, count: int) -> tuple[float, ...]:
@@ -101,7 +90,7 @@ class Series:
     @property
     def modality(self) -> str:
         """The DICOM modality code of the first image; empty where it has none."""
-        return self.slices[0].tags.get(MODALITY, "")
+        return self.slices[0].tags.get(Tag.MODALITY, "")
 
 
 def read_folder(folder: Path, series: str | None = None) -> RawImage:
@@ -132,7 +121,7 @@ def find_series(folder: Path) -> tuple[Series, ...]:
         raise InputError("the folder holds no DICOM image; for an image of another format, give the file itself")
     by_uid: defaultdict[str, list[SliceHeader]] = defaultdict(list)
     for image in slices:
-        by_uid[image.tags.get(SERIES_UID, "")].append(image)
+        by_uid[image.tags.get(Tag.SERIES_UID, "")].append(image)
     return tuple(Series(uid, tuple(by_uid[uid])) for uid in sorted(by_uid))
 
 
@@ -238,7 +227,7 @@ def read_file(path: Path) -> RawImage:
     """
     raw = read_raw(path)
     # The frames of a segmentation object belong to several segments and share positions; it is refused later.
-    is_stack = raw.is_dicom and raw.voxels.shape[1] > 1 and raw.tags.get(MODALITY) != "SEG"
+    is_stack = raw.is_dicom and raw.voxels.shape[1] > 1 and raw.tags.get(Tag.MODALITY) != "SEG"
     return place_frames(path, raw) if is_stack else raw
 
 
@@ -277,7 +266,7 @@ def _stacked(
     # DICOM gives the distance of rows, then that of columns: along j, then along i.
     along_j, along_i = spacings[0] if spacings else (1.0, 1.0)
     stack = place_slices(positions, orientation, (along_i, along_j))
-    tags = {**raw.tags, PIXEL_SPACING: f"{along_j}\\{along_i}"} if spacings else raw.tags
+    tags = {**raw.tags, Tag.PIXEL_SPACING: f"{along_j}\\{along_i}"} if spacings else raw.tags
     return replace(
         raw,
         voxels=raw.voxels[:, list(stack.order)],
@@ -291,7 +280,7 @@ def _is_cine(content: bytes, raw: RawImage) -> bool:
     """True where the frames of a file without positions follow each other in time."""
     times = _elements(content, _FRAME_TIMES_TAG, raw.voxels.shape[1]) or _elements(content, _FRAME_TIME_TAG, 1)
     has_rate = any(_elements(content, tag, 1) for tag in _CINE_RATE_TAGS)
-    return bool(times) or has_rate or raw.tags.get(MODALITY) in _MOVING_MODALITIES
+    return bool(times) or has_rate or raw.tags.get(Tag.MODALITY) in _MOVING_MODALITIES
 
 
 def _stack_evenly(content: bytes, raw: RawImage, origin: Sequence[float], orientation: Sequence[float]) -> RawImage:

@@ -11,19 +11,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..imaging.volume import Volume
 from .dicom import read_file, read_folder
-from .raw import (
-    BITS_STORED,
-    IS_SIGNED,
-    MODALITY,
-    ORIENTATION,
-    PHOTOMETRIC,
-    PIXEL_SPACING,
-    RESCALE_INTERCEPT,
-    RESCALE_SLOPE,
-    WINDOW_CENTRE,
-    WINDOW_WIDTH,
-    RawImage,
-)
+from .raw import RawImage, Tag
 from .segmentations import is_segmentation, looks_like_label_map
 
 _ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)
@@ -47,7 +35,7 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
         GeometryError: no regular grid: uneven slices, a sheared NIfTI matrix.
     """
     raw = _read(path, series)
-    name = image_name(path) if path.is_file() else raw.tags.get(MODALITY) or "dicom"
+    name = image_name(path) if path.is_file() else raw.tags.get(Tag.MODALITY) or "dicom"
     source = path.name if path.is_file() else "the series"
     if is_segmentation(raw.tags):
         raise InputError(f"{source} is a segmentation, not an image; give the image that it was drawn on")
@@ -60,7 +48,7 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
         )
     inversion = ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(raw.tags) else ()
     notes = (*raw.notes, *frame_notes, *colour_notes, *inversion, *_spacing_notes(raw))
-    modality, window = raw.tags.get(MODALITY) or None, display_window(raw.tags)
+    modality, window = raw.tags.get(Tag.MODALITY) or None, display_window(raw.tags)
     return Volume(array, raw.geometry, modality, window, name, notes, in_pixels=_is_without_geometry(raw))
 
 
@@ -122,14 +110,14 @@ def _can_be_colour(voxels: NDArray[np.generic]) -> bool:
 
 def _names_no_size(raw: RawImage) -> bool:
     """True where nothing in the file says how large a voxel is, as in ultrasound and many 2-D images."""
-    is_silent = PIXEL_SPACING not in raw.tags if raw.is_dicom else raw.voxels.shape[1] == 1
+    is_silent = Tag.PIXEL_SPACING not in raw.tags if raw.is_dicom else raw.voxels.shape[1] == 1
     return is_silent and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1))
 
 
 def _is_without_geometry(raw: RawImage) -> bool:
     """True for a picture, and for a DICOM one that names neither voxel size nor directions, as screenshots."""
     is_flat_dicom = raw.is_dicom and raw.voxels.shape[1] == 1
-    return raw.is_picture or (is_flat_dicom and ORIENTATION not in raw.tags and _names_no_size(raw))
+    return raw.is_picture or (is_flat_dicom and Tag.ORIENTATION not in raw.tags and _names_no_size(raw))
 
 
 def _spacing_notes(raw: RawImage) -> tuple[str, ...]:
@@ -140,7 +128,7 @@ def _spacing_notes(raw: RawImage) -> tuple[str, ...]:
 
 def is_inverted(tags: Mapping[str, str]) -> bool:
     """True for a DICOM image of which low stored values are bright; ITK has turned its values over by then."""
-    return tags.get(PHOTOMETRIC) == "MONOCHROME1"
+    return tags.get(Tag.PHOTOMETRIC) == "MONOCHROME1"
 
 
 def display_window(tags: Mapping[str, str]) -> tuple[float, float] | None:
@@ -148,14 +136,14 @@ def display_window(tags: Mapping[str, str]) -> tuple[float, float] | None:
 
     Of several windows, the first. ITK turns MONOCHROME1 over within the range of the stored bits, the window with it.
     """
-    width, centre = _first_number(tags, WINDOW_WIDTH), _first_number(tags, WINDOW_CENTRE)
+    width, centre = _first_number(tags, Tag.WINDOW_WIDTH), _first_number(tags, Tag.WINDOW_CENTRE)
     if width is None or centre is None or width <= 0:
         return None
     if not is_inverted(tags):
         return width, centre
-    bits = _first_number(tags, BITS_STORED) or 0
-    lowest_and_highest = -1 if _first_number(tags, IS_SIGNED) else 2**bits - 1
-    slope, intercept = _first_number(tags, RESCALE_SLOPE), _first_number(tags, RESCALE_INTERCEPT)
+    bits = _first_number(tags, Tag.BITS_STORED) or 0
+    lowest_and_highest = -1 if _first_number(tags, Tag.IS_SIGNED) else 2**bits - 1
+    slope, intercept = _first_number(tags, Tag.RESCALE_SLOPE), _first_number(tags, Tag.RESCALE_INTERCEPT)
     return width, (1 if slope is None else slope) * lowest_and_highest + 2 * (intercept or 0) - centre
 
 

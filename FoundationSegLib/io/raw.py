@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +17,26 @@ from .completeness import check_complete, check_readable, check_stored_voxels, d
 
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
-MODALITY = "0008|0060"
-SERIES_UID = "0020|000e"
-POSITION = "0020|0032"
-ORIENTATION = "0020|0037"
-PHOTOMETRIC = "0028|0004"
-PIXEL_SPACING = "0028|0030"
-BITS_STORED = "0028|0101"
-IS_SIGNED = "0028|0103"
-WINDOW_CENTRE = "0028|1050"
-WINDOW_WIDTH = "0028|1051"
-RESCALE_INTERCEPT = "0028|1052"
-RESCALE_SLOPE = "0028|1053"
-NRRD_PIXEL_KIND = "NRRD_kinds[pixel]"
-# The only fields that leave this file, apart from Slicer's `Segment...`: nothing of a patient can (design D9).
-_KEPT = frozenset((
-    MODALITY, SERIES_UID, POSITION, ORIENTATION, PHOTOMETRIC, PIXEL_SPACING, BITS_STORED, IS_SIGNED, WINDOW_CENTRE,
-    WINDOW_WIDTH, RESCALE_INTERCEPT, RESCALE_SLOPE, NRRD_PIXEL_KIND,
-))  # fmt: skip
+
+class Tag(StrEnum):
+    """The only header fields that leave this file, beside Slicer's `Segment...`: nothing of a patient can (D9)."""
+
+    MODALITY = "0008|0060"
+    SERIES_UID = "0020|000e"
+    POSITION = "0020|0032"
+    ORIENTATION = "0020|0037"
+    PHOTOMETRIC = "0028|0004"
+    PIXEL_SPACING = "0028|0030"
+    BITS_STORED = "0028|0101"
+    IS_SIGNED = "0028|0103"
+    WINDOW_CENTRE = "0028|1050"
+    WINDOW_WIDTH = "0028|1051"
+    RESCALE_INTERCEPT = "0028|1052"
+    RESCALE_SLOPE = "0028|1053"
+    NRRD_PIXEL_KIND = "NRRD_kinds[pixel]"
+
+
+_KEPT = frozenset(Tag)
 _SEGMENT_FIELD = re.compile(r"Segment\w+", re.ASCII)
 
 
@@ -147,7 +150,7 @@ def to_raw(image: sitk.Image, reader: str) -> RawImage:
     """Convert an ITK image to arrays: axes in numpy order, space as RAS."""
     tags = kept_tags(image)
     voxels = _voxels(image)
-    if tags.get(NRRD_PIXEL_KIND) == "list":  # what Slicer calls a sequence: frames, not colours
+    if tags.get(Tag.NRRD_PIXEL_KIND) == "list":  # what Slicer calls a sequence: frames, not colours
         voxels = np.moveaxis(voxels[0], -1, 0)[..., np.newaxis]
     return RawImage(voxels, _ijk_to_ras(image), reader, tags)
 

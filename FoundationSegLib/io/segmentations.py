@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..catalog.class_lists import listed
 from ..errors import InputError
 from ..imaging.geometry import Geometry
-from .raw import MODALITY, RawImage, read_raw
+from .raw import RawImage, Tag, read_raw
 
 _SEGMENT_ID = re.compile(r"Segment(\d+)_ID")
 
@@ -29,7 +29,7 @@ _FEW_VALUES = 32
 
 def is_segmentation(tags: Mapping[str, str]) -> bool:
     """True for a DICOM segmentation object and for a segmentation that Slicer wrote."""
-    return tags.get(MODALITY) == "SEG" or any(_SEGMENT_ID.fullmatch(name) for name in tags)
+    return tags.get(Tag.MODALITY) == "SEG" or any(_SEGMENT_ID.fullmatch(name) for name in tags)
 
 
 def looks_like_label_map(array_kji: NDArray[np.generic]) -> bool:
@@ -131,7 +131,7 @@ def single_layer(raw: RawImage, path: Path) -> NDArray[np.generic]:
 
 def refuse_dicom_segmentation(raw: RawImage, path: Path) -> None:
     """Raise :class:`InputError` for a DICOM segmentation object, whose frames ITK piles up regardless of segment."""
-    if raw.tags.get(MODALITY) == "SEG":
+    if raw.tags.get(Tag.MODALITY) == "SEG":
         raise InputError(f"{path.name} is a DICOM segmentation, which is not supported; save it as .seg.nrrd in Slicer")
 
 

@@ -217,12 +217,8 @@ def add_evidence_segment(
 
 def provenance(answer: Classification, request: dict[str, Any]) -> dict[str, str]:
     """The provenance of a segment that a classifier had a part in, as :mod:`.segment_tags` keeps it."""
-    checkpoint = answer.checkpoint
     return {
-        "Model": checkpoint.model_id,
-        "Repository": checkpoint.source,
-        "Revision": checkpoint.revision,
-        "SHA256": checkpoint.sha256,
+        **answer.checkpoint.provenance,
         "Prompts": json.dumps(request, ensure_ascii=False),
         "Intensity": json.dumps([dict(look) for look in answer.looks]),
         "Version": __version__,

@@ -80,6 +80,12 @@ class CheckpointRecord:
         """The form of the report."""
         return {"id": self.model_id, "source": self.source, "revision": self.revision, "sha256": self.sha256}
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The form of segments' tags, by the names of :data:`~FoundationSegLib.session.segment_store.PROVENANCE`."""
+        names = ("Model", "Repository", "Revision", "SHA256")
+        return dict(zip(names, self.to_document().values(), strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentPrediction:

@@ -111,7 +111,6 @@ def difference(mask: PackedMask, other: PackedMask) -> PackedMask:
 
 def provenance_of(prediction: Prediction, state: SegmentState, policy: OverlapPolicy, version: str) -> dict[str, str]:
     """The origin of a predicted segment, by the names of :data:`~.segment_store.PROVENANCE`."""
-    checkpoint = prediction.checkpoint
     options: dict[str, object] = {
         "device": prediction.device,
         "precision": prediction.precision,
@@ -121,10 +120,7 @@ def provenance_of(prediction: Prediction, state: SegmentState, policy: OverlapPo
         "parts": list(map(to_document, prediction.parts)),
     }
     provenance = {
-        "Model": checkpoint.model_id,
-        "Repository": checkpoint.source,
-        "Revision": checkpoint.revision,
-        "SHA256": checkpoint.sha256,
+        **prediction.checkpoint.provenance,
         "Prompts": f"[{', '.join(map(_prompt_text, map(bare, state.all_prompts)))}]",
         "Intensity": json.dumps(dict(prediction.intensity)),
         "Options": json.dumps(options),

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
 
@@ -95,6 +95,10 @@ class InferenceEngine(Protocol):
         """Do a little of what the next request may need, in a worker; False where there is nothing to do."""
 
 
+# The method of an engine for each request that is answered in line.
+_IN_LINE: Mapping[type, str] = {PredictRequest: "predict", ClassifyRequest: "classify", DownloadRequest: "download"}
+
+
 @dataclass(slots=True)
 class InlineClient:
     """A client whose work is done inside :meth:`submit`, in the caller's own process and thread.
@@ -142,15 +146,9 @@ class InlineClient:
                 self.on_progress(progress)
 
         try:
-            answer: Any
-            if isinstance(request, PredictRequest):
-                answer = self.engine.predict(request, Progress(report, token))
-            elif isinstance(request, ClassifyRequest):
-                answer = self.engine.classify(request, Progress(report, token))
-            elif isinstance(request, DownloadRequest):
-                answer = self.engine.download(request, Progress(report, token))
-            else:
+            if type(request) not in _IN_LINE:
                 raise InputError("packages and checkpoints are changed by a process of their own; use another client")
+            answer = getattr(self.engine, _IN_LINE[type(request)])(request, Progress(report, token))
             self._events.append(Answered(request.request_id, answer))
         except FoundationSegError as error:
             self._events.append(Failed(request.request_id, error))

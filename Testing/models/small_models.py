@@ -11,7 +11,7 @@ from typing import Any
 from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.engine.engine import load_model
-from FoundationSegLib.hub.records import hash_file
+from FoundationSegLib.hub.records import digest_file
 from FoundationSegLib.hub.store import Store
 from Testing.models import small_image_text, small_sam, small_sam2
 
@@ -96,7 +96,9 @@ def card_of(card: ModelCard, files: Mapping[str, Path]) -> ModelCard:
     """A card with the lengths and hashes of these files, which are named as the card does or by their names alone."""
     paths = {file: files.get(file.path) or files.get(file.name) for file in card.source.files}
     entries = tuple(
-        replace(file, bytes=path.stat().st_size, sha256=hash_file(path)) for file, path in paths.items() if path
+        replace(file, bytes=path.stat().st_size, sha256=digest_file(path).sha256)
+        for file, path in paths.items()
+        if path
     )
     return replace(card, source=replace(card.source, files=entries), unverified=(), full_pickle=False)
 

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.io.images import display_window, image_name, read_volume
-from FoundationSegLib.io.raw import WINDOW_CENTRE, WINDOW_WIDTH
+from FoundationSegLib.io.raw import Tag
 
 Finder = Callable[[str], Path]
 IMAGES = (
@@ -266,7 +266,7 @@ def test_image_name(file_name, name):
     ],
 )
 def test_window(width, centre, window):
-    assert display_window({WINDOW_WIDTH: width, WINDOW_CENTRE: centre}) == window
+    assert display_window({Tag.WINDOW_WIDTH: width, Tag.WINDOW_CENTRE: centre}) == window
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
