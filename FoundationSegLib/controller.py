@@ -15,9 +15,9 @@ from .catalog.model_cards import ModelCard
 from .errors import Cancelled, FoundationSegError, GoneError, InputError
 from .imaging.volume import Volume
 from .mrml import reference_image, segment_tags
+from .mrml.scene_prompts import SessionPrompts
 from .mrml.scene_recovery import SceneRecovery
 from .mrml.segments import SceneStore
-from .mrml.session_prompts import SessionPrompts
 from .mrml.volumes import NodeImage, volume_from_node
 from .progress import ProgressReport
 from .prompts.kinds import Polarity, Prompt, PromptSet

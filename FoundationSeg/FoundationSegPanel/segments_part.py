@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.errors import InputError
-from FoundationSegLib.mrml.segment_tags import known_names
+from FoundationSegLib.mrml.terminology import known_names
 from FoundationSegLib.mrml.volumes import parent_to_world
 from FoundationSegLib.prompts.kinds import ClassPrompt, Polarity, Prompt, TextPrompt
 from FoundationSegLib.prompts.placement import prompt_positions

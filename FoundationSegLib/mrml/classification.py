@@ -17,8 +17,8 @@ from ..imaging.volume import Volume
 from ..requests.classification_answer import LIMITS, NONE_OF_THESE, RESEARCH_USE, Classification, EvidenceMap
 from ..session.segment_store import OverlapPolicy
 from . import segment_tags
-from .segment_tags import Code, Colour, Term, find_term, generic_colour
 from .segments import SegmentWriter
+from .terminology import Code, Colour, Term, find_term, generic_colour
 from .volumes import add_volume_node, geometry_from_node, share_parent_transform
 
 REPORT = "FoundationSeg.Classification"  # the attribute with the answer, as JSON

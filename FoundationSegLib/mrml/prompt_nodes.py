@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..prompts.kinds import (
     Prompt,
     ScribblePrompt,
 )
-from .segment_tags import Colour
+from .terminology import Colour
 
 # Bright on grey images, and apart in lightness for those who see no difference between red and green.
 COLOURS: Mapping[Polarity, Colour] = {Polarity.POSITIVE: (0.35, 1.0, 0.45), Polarity.NEGATIVE: (1.0, 0.3, 0.2)}
@@ -61,6 +60,9 @@ Points = NDArray[np.float64]
 
 # Nobody moves a point by less than this; Slicer keeps the centre of a region of interest in single precision.
 _UNMOVED_MM = 1e-3
+# The corners of a block, i fastest: True where one lies at the high end along i, j, k. And those around a flat one.
+_IS_HIGH = (np.arange(8)[:, None] >> np.arange(3)) % 2 == 1
+_AROUND = ((0, 2, 6, 4), (0, 1, 5, 4), (0, 1, 3, 2))
 # A way along the twelve edges of a block through its corners, whose bits say low or high along i, j, k.
 _EDGES = (0, 1, 3, 2, 0, 4, 5, 7, 6, 4, 5, 1, 3, 7, 6, 2)
 _ORTHOGONAL = 1e-6
@@ -102,10 +104,11 @@ def shape_of(prompt: Prompt, geometry: Geometry) -> Shape | None:
         return Shape("loop", _rectangle(prompt.corners, prompt.plane))
     ends = geometry.nearest_voxel(prompt.corners)
     low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
-    flat = _flat_axis(prompt, geometry)
+    corners, flat = np.where(_IS_HIGH, high, low), _flat_axis(prompt, ends)
     if flat is not None:
-        return Shape("loop", geometry.to_ras(_flat_corners(low, high, flat)))
-    corners = np.array([at[::-1] for at in product(*zip(low[::-1], high[::-1], strict=True))])
+        corners = corners[[*_AROUND[flat]]]
+        corners[:, flat] = ends[0, flat]
+        return Shape("loop", geometry.to_ras(corners))
     axes = geometry.ijk_to_ras[:3, :3] / np.array(geometry.spacing_mm)
     if np.abs(axes.T @ axes - np.eye(3)).max() <= _ORTHOGONAL:
         return Shape("block", geometry.to_ras(corners))
@@ -156,7 +159,7 @@ def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry)
     shift = _shift(shape.points, new)
     if isinstance(prompt.plane, ObliquePlane):
         return _moved_rectangle(prompt, shape, new, shift)
-    flat = _flat_axis(prompt, geometry)
+    flat = _flat_axis(prompt, geometry.nearest_voxel(prompt.corners))
     if shift is not None:
         corners = [as_vector(np.asarray(corner) + shift) for corner in prompt.corners]
         return replace(prompt, corners=(corners[0], corners[1]))
@@ -164,8 +167,7 @@ def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry)
     low, high = ends.min(axis=0) + 0.5, ends.max(axis=0) - 0.5
     voxels = np.array([round_index(low), np.maximum(round_index(low), round_index(high))])
     if flat is not None:
-        n = AXES.index(flat)
-        voxels[:, n] = geometry.nearest_voxel(prompt.corners[0])[n]
+        voxels[:, flat] = geometry.nearest_voxel(prompt.corners[0])[flat]
     first, last = geometry.to_ras(voxels)
     return replace(prompt, corners=(as_vector(first), as_vector(last)))
 
@@ -230,21 +232,11 @@ def _rectangle(corners: Sequence[Vector], plane: ObliquePlane) -> Points:
     return np.array([first, last - rise, last, first + rise])
 
 
-def _flat_axis(prompt: BoxPrompt, geometry: Geometry) -> Axis | None:
-    """The axis across which the box is one slice thick; its own where there are several."""
-    ends = geometry.nearest_voxel(prompt.corners)
-    thin = [axis for axis, a, b in zip(AXES, *ends.tolist(), strict=True) if a == b]
-    own = [axis for axis in thin if axis == prompt.plane]
-    return next(iter(own or thin), None)
-
-
-def _flat_corners(low: Points, high: Points, axis: Axis) -> Points:
-    n = AXES.index(axis)
-    a, b = (m for m in range(3) if m != n)
-    corners = np.tile((low + high) / 2, (4, 1))
-    corners[:, a] = low[a], high[a], high[a], low[a]
-    corners[:, b] = low[b], low[b], high[b], high[b]
-    return corners
+def _flat_axis(prompt: BoxPrompt, ends: NDArray[np.int64]) -> int | None:
+    """The axis across which the box between two voxels is one slice thick; its own where there are several."""
+    thin = np.flatnonzero(ends[0] == ends[1]).tolist()
+    own = AXES.index(prompt.plane) if prompt.plane in AXES else None
+    return own if own in thin else next(iter(thin), None)
 
 
 PROMPT_ATTRIBUTE = "FoundationSeg.Prompt"
@@ -268,10 +260,14 @@ class PromptOwner:
 
 
 def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: Prompt, shape: Shape, name: str) -> Any:
-    """A new markups node in the scene of a segmentation, under its parent transform."""
+    """A new markups node in the scene of a segmentation, under its parent transform.
+
+    Its name says segment, number and kind of the prompt; nothing depends on it later, so users may rename it.
+    """
     scene = segmentation_node.GetScene()
     node = getattr(slicer, _CLASSES[shape.kind])()
-    node.SetName(scene.GenerateUniqueName(name))
+    sign = " (negative)" if prompt.polarity is Polarity.NEGATIVE else ""
+    node.SetName(scene.GenerateUniqueName(f"{name} {prompt.kind}{sign}"))
     node.SetAttribute(SEGMENT_ATTRIBUTE, owner.segment_id)
     node.SetAttribute(PROMPT_ATTRIBUTE, owner.key)
     if shape.kind in ("curve", "loop"):
@@ -283,12 +279,6 @@ def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: Prompt, 
     style_node(node, prompt)
     draw(node, prompt, shape)
     return node
-
-
-def node_name(segment_name: str, number: int, prompt: Prompt) -> str:
-    """The name of a new node; nothing depends on it later, so users may rename it."""
-    sign = " (negative)" if prompt.polarity is Polarity.NEGATIVE else ""
-    return f"{segment_name} - {number} {prompt.kind}{sign}"
 
 
 def draw(node: Any, prompt: Prompt, shape: Shape) -> None:

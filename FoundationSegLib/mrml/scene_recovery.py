@@ -21,8 +21,8 @@ from ..session.segment_store import Outcome, OverlapPolicy
 from ..session.session import Session
 from .reference_image import require_own
 from .scene import remove_node
+from .scene_prompts import SessionPrompts
 from .segments import SceneStore
-from .session_prompts import SessionPrompts
 from .volumes import geometry_from_node, volume_from_node
 
 FOLDER_VARIABLE = "FOUNDATIONSEG_RECOVERY"

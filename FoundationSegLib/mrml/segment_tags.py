@@ -1,123 +1,31 @@
-"""Segment tags: provenance, DICOM's algorithm, lock, coded terms and colours."""
+"""Segment tags: provenance, DICOM's algorithm, lock, and the record of a segment's prompts and steps."""
 
-import colorsys
 import json
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, unquote
 
+import numpy as np
 import slicer
 import vtk
+from numpy.typing import NDArray
 
-from ..catalog.class_lists import name_key
-from ..errors import InputError
+from ..errors import FoundationSegError, GeometryError, InputError, PromptError
+from ..imaging.geometry import Geometry
+from ..imaging.masks import MaskTable
+from ..prompts.kinds import Prompt
 from ..session.segment_store import PROVENANCE
-
-Colour = tuple[float, float, float]
-
-_TABLE = Path(__file__).parents[2] / "Resources" / "Terminology.toml"
-_SCHEME = "SCT"
-# Slicer compares region contexts without asking whether there is one, and writes this one even where no region is set.
-_REGION_CONTEXT = "Anatomic codes - DICOM master list"
-_GOLDEN_RATIO = 0.618034
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A coded concept of SNOMED CT: its number and its meaning in words."""
-
-    value: str
-    meaning: str
-
-    @property
-    def serialized(self) -> str:
-        """Scheme, value and meaning as Slicer joins them."""
-        return f"{_SCHEME}^{self.value}^{self.meaning}"
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A structure or a finding in codes.
-
-    Attributes:
-        context: the name of Slicer's term list that has the type.
-        category: the group of the type, such as "Anatomical Structure".
-        type: the structure or finding itself.
-        modifier: the side of a paired structure, where the name says it.
-        colour: red, green, blue from 0 to 1 as Slicer's list recommends; None where it does not.
-    """
-
-    context: str
-    category: Code
-    type: Code
-    modifier: Code | None = None
-    colour: Colour | None = None
-
-    @property
-    def serialized(self) -> str:
-        """The term in the form that `vtkSegment.SetTerminology` takes."""
-        modifier = self.modifier.serialized if self.modifier else "^^"
-        codes = (self.category.serialized, self.type.serialized, modifier)
-        return "~".join((self.context, *codes, _REGION_CONTEXT, "^^", "^^"))
-
-
-def find_term(name: str) -> Term | None:
-    """The term of a segment name such as ``"Left kidney"``, ``"kidney_left"`` or ``"tumour"``; None if unknown."""
-    return _terms().get(name_key(name))
-
-
-def known_names() -> tuple[str, ...]:
-    """The names of all terms, in the order of the table."""
-    return tuple(entry["name"] for entry in _table()["terms"])
-
-
-def generic_colour(index: int) -> Colour:
-    """A colour for the segment with that number, well apart from those of the numbers before."""
-    red, green, blue = colorsys.hsv_to_rgb((0.1 + index * _GOLDEN_RATIO) % 1, 0.6, 0.95)
-    return red, green, blue
-
-
-@cache
-def _table() -> Mapping[str, Any]:
-    return tomllib.loads(_TABLE.read_text(encoding="utf-8"))
-
-
-@cache
-def _terms() -> Mapping[tuple[str, ...], Term]:
-    """All terms by the key of each of their names, sides included. The exact names of sided types win."""
-    table = _table()
-    plain, sided = {}, {}
-    for entry in table["terms"]:
-        term = _term(entry, table)
-        for name in (entry["name"], *entry.get("aliases", ())):
-            plain[name_key(name)] = term
-            for side in table["modifiers"] if entry.get("paired") else ():
-                sided[name_key(name, side)] = replace(term, modifier=_code(table["modifiers"][side]))
-    return sided | plain
-
-
-def _term(entry: Mapping[str, Any], table: Mapping[str, Any]) -> Term:
-    category = table["categories"][entry.get("category", "structure")]
-    return Term(
-        context=table["contexts"][entry.get("context", "general")],
-        category=_code(category),
-        type=Code(entry["code"], entry["name"]),
-        colour=_colour(entry["rgb"]) if "rgb" in entry else None,
-    )
-
-
-def _code(entry: Mapping[str, str]) -> Code:
-    return Code(entry["code"], entry["meaning"])
-
-
-def _colour(rgb: list[int]) -> Colour:
-    red, green, blue = (level / 255 for level in rgb)
-    return red, green, blue
-
+from ..session.steps import (
+    mask_keys,
+    parse_steps,
+    prompt_of_entry,
+    prompt_to_entry,
+    step_to_document,
+    transformed_prompt,
+    transformed_steps,
+)
 
 PREFIX = "FoundationSeg."
 # Slicer's DICOM SEG export takes both from the segment's tags, and writes MANUAL without them.
@@ -141,6 +49,13 @@ def read_tag(segment: Any, name: str) -> str | None:
     return unquote(str(text)) if segment.GetTag(name, text) else None
 
 
+def raw_tag(segment: Any, name: str) -> str:
+    """A tag as Slicer keeps it, empty where there is none: to tell whether somebody changed it."""
+    text = vtk.reference("")
+    segment.GetTag(name, text)
+    return str(text)
+
+
 def set_provenance(segment: Any, origin: Mapping[str, str]) -> None:
     """Write where a segment came from, and what its export to DICOM needs: algorithm and terminology.
 
@@ -154,24 +69,22 @@ def set_provenance(segment: Any, origin: Mapping[str, str]) -> None:
     unknown = sorted(set(origin) - set(PROVENANCE))
     if unknown:
         raise InputError(f"no such provenance: {', '.join(unknown)}; known are {', '.join(PROVENANCE)}")
-    before = provenance(segment)
+    before, algorithm = provenance(segment), _algorithm(origin)
     if before == origin:
         return
-    old, new = _algorithm(before), _algorithm(origin)
     for name in (ALGORITHM_TYPE, ALGORITHM_NAME):
-        if name in new or old.get(name) == read_tag(segment, name):  # others' tags stay where ours go
-            _set_tag(segment, name, new.get(name))
+        present = read_tag(segment, name)
+        if name in algorithm and present != algorithm[name]:
+            write_tag(segment, name, algorithm[name])
+        elif name not in algorithm and present == _algorithm(before).get(name):  # others' tags stay where ours go
+            segment.RemoveTag(name)
     for key in PROVENANCE:
-        _set_tag(segment, PREFIX + key, origin.get(key))
+        if key not in origin:
+            segment.RemoveTag(PREFIX + key)
+        elif origin[key] != before.get(key):  # each tag that is set makes observers look
+            write_tag(segment, PREFIX + key, origin[key])
     if not segment.GetTerminology():
         segment.SetTerminology(slicer.vtkSegment().GetTerminology())
-
-
-def _set_tag(segment: Any, name: str, value: str | None) -> None:
-    if value is None:
-        segment.RemoveTag(name)
-    elif read_tag(segment, name) != value:  # each tag that is set makes observers look
-        write_tag(segment, name, value)
 
 
 def _algorithm(origin: Mapping[str, str]) -> dict[str, str]:
@@ -180,21 +93,24 @@ def _algorithm(origin: Mapping[str, str]) -> dict[str, str]:
         return {}
     version = f"(FoundationSeg {origin['Version']})" if origin.get("Version") else ""
     name = " ".join(filter(None, (origin["Model"], origin.get("Revision", "")[:12], version)))
-    is_automatic = _prompt_kinds(origin.get("Prompts", "")) <= _WITHOUT_HAND
     return {
-        ALGORITHM_TYPE: "AUTOMATIC" if is_automatic else "SEMIAUTOMATIC",
+        ALGORITHM_TYPE: "AUTOMATIC" if _is_without_hand(origin.get("Prompts", "")) else "SEMIAUTOMATIC",
         ALGORITHM_NAME: name.replace("\\", "/")[:_LONGEST_NAME],
     }
 
 
-def _prompt_kinds(text: str) -> set[str]:
-    """The kinds of the prompts in a list of prompts or a prompts file; what else there is counts as no prompt."""
+def _is_without_hand(text: str) -> bool:
+    """True where nobody placed a prompt of a list or a prompts file on the image; other documents have no prompts."""
     try:
         document = json.loads(text or "[]")
     except ValueError:
-        return {"unknown"}
+        return False
     segments = [{"prompts": document}] if isinstance(document, list) else document.get("segments", ())
-    return {str(prompt["type"]) for segment in segments for prompt in segment["prompts"]}
+    for segment in segments:
+        for prompt in segment["prompts"]:
+            if prompt["type"] not in _WITHOUT_HAND:
+                return False
+    return True
 
 
 def provenance(segment: Any) -> dict[str, str]:
@@ -218,3 +134,244 @@ def lock(segment: Any, locked: bool = True) -> None:
 def is_locked(segment: Any) -> bool:
     """True for a segment that was locked."""
     return read_tag(segment, PREFIX + _LOCKED) == "1"
+
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(slots=True)
+class Memo(Generic[ItemT, ResultT]):
+    """Works out something for each item of a list, but not again for objects that were in the list before.
+
+    Attributes:
+        work_out: gives the result for an item; of the same object it must always be the same.
+    """
+
+    work_out: Callable[[ItemT], ResultT]
+    _known: dict[int, tuple[ItemT, ResultT]] = field(default_factory=dict)  # by the identity of the item, kept beside
+
+    def of(self, items: Sequence[ItemT]) -> list[ResultT]:
+        """The results for all items, in order."""
+        before, self._known, results = self._known, {}, []
+        for item in items:
+            known = before.get(id(item))
+            self._known[id(item)] = known = known if known is not None else (item, self.work_out(item))
+            results.append(known[1])
+        return results
+
+
+RECORD_TAG = PREFIX + "PromptRecord"
+MASK_TAG = PREFIX + "Mask."  # and the key of the mask
+UNREAD_TAG = PREFIX + "UnreadPromptRecord"  # and a number from the second one on
+_VERSION = 1
+_GRID = "grid"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPrompt:
+    """A prompt and its key: any text that is given once in a segment, and stays when the prompt is moved."""
+
+    key: str
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRecord:
+    """The prompts of a segment, RAS in mm, in the order in which they were given.
+
+    Attributes:
+        prompts: each key once.
+        model: the id of the model that answers them; empty if none did yet.
+        settings: whatever JSON can hold.
+        steps: the steps of a session as JSON text; empty if there are none.
+        masks: what the steps refer to: JSON texts (:meth:`.MaskTable.to_document`) by key.
+
+    Raises:
+        PromptError: a key is there twice.
+    """
+
+    prompts: tuple[KeptPrompt, ...] = ()
+    model: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: str = ""
+    masks: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len({*map(attrgetter("key"), self.prompts)}) < len(self.prompts):
+            raise PromptError("two prompts of a segment have the same key")
+
+    def prompt(self, key: str) -> Prompt | None:
+        """The prompt of a key, if there is one."""
+        return next((kept.prompt for kept in self.prompts if kept.key == key), None)
+
+    def changed(self, key: str, prompt: Prompt | None) -> "PromptRecord":
+        """The same with another prompt under a key that is there; with none, without it."""
+        if prompt is None:
+            return replace(self, prompts=tuple(kept for kept in self.prompts if kept.key != key))
+        changed = (KeptPrompt(key, prompt) if kept.key == key else kept for kept in self.prompts)
+        return replace(self, prompts=tuple(changed))
+
+
+def grid_setting(geometry: Geometry) -> dict[str, Any]:
+    """The setting of a record that says in which image's RAS and voxels its prompts and steps are."""
+    return {_GRID: {"ijk_to_ras": geometry.ijk_to_ras.tolist(), "shape_kji": list(geometry.shape_kji)}}
+
+
+def recorded_geometry(record: PromptRecord) -> Geometry | None:
+    """The grid of the image for which a record was written; None where it does not say."""
+    grid = record.settings.get(_GRID)
+    try:
+        return Geometry(np.array(grid["ijk_to_ras"], np.float64), tuple(grid["shape_kji"]))
+    except (GeometryError, TypeError, KeyError, ValueError):
+        return None
+
+
+def transformed_record(record: PromptRecord, matrix: NDArray[np.float64], geometry: Geometry) -> PromptRecord:
+    """The record with prompts and steps moved by a (4, 4) matrix in RAS mm, which leads to the image's new grid.
+
+    Steps that cannot be read stay as they are.
+    """
+    prompts = tuple(KeptPrompt(kept.key, transformed_prompt(kept.prompt, matrix)) for kept in record.prompts)
+    steps, settings = record.steps, record.settings
+    if steps:
+        try:
+            document, masks = json.loads(steps), MaskTable()
+            texts = {key: json.loads(text) for key, text in record.masks.items()}
+            moved = transformed_steps(parse_steps({**document, "masks": texts}, masks), matrix)
+            steps = to_text({**document, "steps": [step_to_document(step, masks) for step in moved]})
+            settings = {**settings, **grid_setting(geometry)}
+        except (FoundationSegError, ValueError):
+            pass
+    return replace(record, prompts=prompts, steps=steps, settings=settings)
+
+
+def to_text(document: object) -> str:
+    """JSON values as they are written in tags: :func:`json.loads` and this again give the same text."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _prompt_text(kept: KeptPrompt) -> tuple[str, dict[str, str]]:
+    """A prompt as JSON text, and the voxels that it comes with, as JSON texts by key."""
+    masks = MaskTable()
+    entry = {"key": kept.key} | prompt_to_entry(kept.prompt, masks)
+    voxels = masks.to_document([entry["voxels"]]) if "voxels" in entry else {}
+    return to_text(entry), {key: to_text(mask) for key, mask in voxels.items()} if voxels else {}
+
+
+@dataclass(slots=True)
+class RecordTags:
+    """Reads and writes the records of one segment; what did not change since the last time is not worked out again.
+
+    A record that cannot be read, because it is damaged or of a later version, is not lost: the next one that is written
+    sets it aside, in a tag of its own (:data:`UNREAD_TAG`).
+    """
+
+    _prompts: Memo[KeptPrompt, tuple[str, dict[str, str]]] = field(default_factory=lambda: Memo(_prompt_text))
+    _masks: frozenset[str] = frozenset()
+    _is_unread: bool = False
+
+    def read(self, segment: Any) -> PromptRecord:
+        """The record that a `vtkSegment` keeps; an empty one where there is none.
+
+        Raises:
+            PromptError: it is damaged, or of a later version.
+        """
+        self._masks, self._is_unread = frozenset(), False
+        text = record_text(segment)
+        if text is None:
+            return PromptRecord()
+        try:
+            record, self._masks = _parsed(text, segment)
+        except PromptError:
+            self._is_unread = True
+            raise
+        return record
+
+    def set_aside(self) -> None:
+        """Keep what is there beside the next record: somebody could not use it."""
+        self._masks, self._is_unread = frozenset(), True
+
+    def write(self, segment: Any, record: PromptRecord) -> None:
+        """Keep a record in a `vtkSegment`; an empty one without model and settings leaves no trace."""
+        if self._is_unread:
+            _set_aside(segment)
+        masks, texts = dict(record.masks), []
+        for text, voxels in self._prompts.of(record.prompts):
+            texts.append(text)
+            masks.update(voxels)
+        for key, text in masks.items():
+            if not segment.HasTag(MASK_TAG + key):
+                write_tag(segment, MASK_TAG + key, text)
+        if record == PromptRecord():
+            segment.RemoveTag(RECORD_TAG)
+        else:
+            head = f'"version":{_VERSION},"model":{to_text(record.model)},"settings":{to_text(record.settings)}'
+            steps = f',"steps":{record.steps}' if record.steps else ""
+            write_tag(segment, RECORD_TAG, f'{{{head}{steps},"prompts":[{",".join(texts)}]}}')
+        for key in self._masks - masks.keys():
+            segment.RemoveTag(MASK_TAG + key)
+        self._masks, self._is_unread = frozenset(masks), False
+
+
+def read_record(segment: Any) -> PromptRecord:
+    """Read the record of a segment once. Raises as :meth:`RecordTags.read`."""
+    return RecordTags().read(segment)
+
+
+def record_text(segment: Any) -> str | None:
+    """The record as it is kept, unread."""
+    return read_tag(segment, RECORD_TAG)
+
+
+def _parsed(text: str, segment: Any) -> tuple[PromptRecord, frozenset[str]]:
+    """The record of a text, and the keys of the masks that belong to it."""
+    try:
+        document = json.loads(text)
+        if document["version"] != _VERSION:
+            raise PromptError("the segment's prompts were kept by a later version: update FoundationSeg to use them")
+        masks = MaskTable()
+        voxels = [entry["voxels"] for entry in document["prompts"] if "voxels" in entry]
+        masks.take_document({key: json.loads(mask) for key, mask in _mask_texts(segment, voxels).items()})
+        kept = (KeptPrompt(str(entry["key"]), prompt_of_entry(entry, masks)) for entry in document["prompts"])
+        steps = document.get("steps")
+        if not isinstance(steps, Mapping | None):
+            raise TypeError("steps are an object")
+        needed = _needed_masks(steps)
+        record = PromptRecord(
+            tuple(kept),
+            str(document["model"]),
+            dict(document["settings"]),
+            "" if steps is None else to_text(steps),
+            _mask_texts(segment, needed),
+        )
+    except PromptError:
+        raise
+    except (FoundationSegError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PromptError("the prompts kept in the segment are damaged") from error
+    return record, frozenset((*voxels, *needed))
+
+
+def _needed_masks(steps: Mapping[str, Any] | None) -> list[str]:
+    """The keys of the masks that steps refer to; none where these are no steps that this version knows."""
+    entries = steps.get("steps") if steps is not None else None
+    if not isinstance(entries, list):
+        return []
+    return [key for entry in entries if isinstance(entry, Mapping) for key in mask_keys(entry)]
+
+
+def _mask_texts(segment: Any, keys: Iterable[str]) -> dict[str, str]:
+    """The masks of those keys that are there."""
+    texts = {key: read_tag(segment, MASK_TAG + key) for key in keys}
+    return {key: text for key, text in texts.items() if text is not None}
+
+
+def _set_aside(segment: Any) -> None:
+    text, number = record_text(segment), 1
+    if text is None:
+        return
+    while segment.HasTag(name := UNREAD_TAG + (f".{number}" if number > 1 else "")):
+        if read_tag(segment, name) == text:
+            return
+        number += 1
+    write_tag(segment, name, text)

@@ -26,8 +26,8 @@ from .labelmaps import (
     turned_labelmaps,
 )
 from .segment_editor import editable, editor_logic
-from .segment_tags import Colour, find_term, generic_colour
 from .surfaces import drop_surfaces, has_surfaces
+from .terminology import Colour, find_term, generic_colour
 from .volumes import geometry_from_node
 
 

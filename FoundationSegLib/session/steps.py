@@ -4,7 +4,7 @@ A list of steps says what a model is asked now, and what its answer is put toget
 by their keys in a :class:`~FoundationSegLib.imaging.masks.MaskTable`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from types import NoneType
@@ -423,9 +423,13 @@ def parse_steps(document: object, masks: MaskTable) -> Steps:
         raise InputError(f"the steps are damaged: {error}") from error
 
 
-def mask_keys(entry: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of the masks that a step refers to, as :func:`step_to_document` writes it; some may be empty."""
-    return (str(entry[name]) for name in ("mask", "touched", "denied", "retained", "voxels") if name in entry)
+def mask_keys(entry: Mapping[str, Any]) -> list[str]:
+    """The keys of the masks that a step refers to, as :func:`step_to_document` writes it."""
+    keys = []
+    for name in ("mask", "touched", "denied", "retained", "voxels"):
+        if entry.get(name):
+            keys.append(str(entry[name]))
+    return keys
 
 
 def step_to_document(step: Step, masks: MaskTable) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from FoundationSegLib.imaging.masks import Edit, PackedMask, pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import mask_image
 from FoundationSegLib.mrml.scene import HeadlessScene, boot_scene
+from FoundationSegLib.mrml.scene_prompts import SessionPrompts
 from FoundationSegLib.mrml.segments import SceneStore, SegmentWriter
-from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction

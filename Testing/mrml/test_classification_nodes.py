@@ -32,8 +32,8 @@ from FoundationSegLib.mrml.classification import (
     take_back,
 )
 from FoundationSegLib.mrml.scene import boot_scene
-from FoundationSegLib.mrml.segment_tags import find_term
 from FoundationSegLib.mrml.segments import SegmentWriter
+from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node, geometry_from_node
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject, slice_frame, square

@@ -9,7 +9,7 @@ import vtk
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.mrml.prompt_records import read_record
+from FoundationSegLib.mrml.segment_tags import read_record
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
 from FoundationSegLib.prompts.regions import AroundPrompt, SliceRange

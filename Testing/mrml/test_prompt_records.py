@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.masks import mask_key, pack_mask
-from FoundationSegLib.mrml.prompt_records import (
+from FoundationSegLib.mrml.segment_tags import (
     MASK_TAG,
     RECORD_TAG,
     UNREAD_TAG,
@@ -17,9 +17,10 @@ from FoundationSegLib.mrml.prompt_records import (
     PromptRecord,
     RecordTags,
     read_record,
+    read_tag,
     record_text,
+    write_tag,
 )
-from FoundationSegLib.mrml.segment_tags import read_tag, write_tag
 from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     ClassPrompt,

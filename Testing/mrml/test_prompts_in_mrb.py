@@ -13,8 +13,7 @@ from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.files import read_segmentation, write_segmentation
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
-from FoundationSegLib.mrml.prompt_records import PromptRecord
-from FoundationSegLib.mrml.segment_tags import provenance, set_provenance
+from FoundationSegLib.mrml.segment_tags import PromptRecord, provenance, set_provenance
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PromptSet, SegmentPrompts

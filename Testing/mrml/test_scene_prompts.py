@@ -9,8 +9,7 @@ import vtk
 from FoundationSegLib.errors import GeometryError, PromptError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.mrml.prompt_nodes import COLOURS, owner_of
-from FoundationSegLib.mrml.prompt_records import RECORD_TAG, KeptPrompt, PromptRecord, read_record
-from FoundationSegLib.mrml.segment_tags import write_tag
+from FoundationSegLib.mrml.segment_tags import RECORD_TAG, KeptPrompt, PromptRecord, read_record, write_tag
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.prompts.kinds import (
     BoxPrompt,

@@ -10,8 +10,8 @@ from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE, SceneRecovery, find_lost_sessions, recovery_folder
-from FoundationSegLib.mrml.segment_tags import find_term
 from FoundationSegLib.mrml.segments import SegmentWriter
+from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.session.segments import SegmentSession, add_objects, new_segment
 from Testing.mrml.session_desk import Desk

@@ -15,8 +15,6 @@ from FoundationSegLib.catalog.class_lists import class_list_folder, read_class_l
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import (
     PROVENANCE,
-    find_term,
-    generic_colour,
     is_locked,
     lock,
     provenance,
@@ -24,6 +22,7 @@ from FoundationSegLib.mrml.segment_tags import (
     set_provenance,
     write_tag,
 )
+from FoundationSegLib.mrml.terminology import find_term, generic_colour
 
 PROMPTS = {"version": 1, "segments": [{"name": "a|b:c", "prompts": [{"type": "text", "text": 'x\ny\\n "~^%41"'}]}]}
 TABLE = tomllib.loads((Path(__file__).parents[2] / "Resources" / "Terminology.toml").read_text(encoding="utf-8"))

@@ -14,17 +14,18 @@ from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
-from FoundationSegLib.mrml.prompt_records import (
+from FoundationSegLib.mrml.scene_prompts import ScenePrompts, SessionPrompts
+from FoundationSegLib.mrml.segment_tags import (
     RECORD_TAG,
     UNREAD_TAG,
     KeptPrompt,
     PromptRecord,
     RecordTags,
+    lock,
     read_record,
+    read_tag,
+    write_tag,
 )
-from FoundationSegLib.mrml.scene_prompts import ScenePrompts
-from FoundationSegLib.mrml.segment_tags import lock, read_tag, write_tag
-from FoundationSegLib.mrml.session_prompts import SessionPrompts
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity
 from FoundationSegLib.session.segments import add_objects, new_segment

@@ -6,8 +6,8 @@ import slicer
 
 from FoundationSegLib.mrml.prompt_markups import take_from_folder
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
-from FoundationSegLib.mrml.prompt_records import read_record
 from FoundationSegLib.mrml.scene import boot_scene
+from FoundationSegLib.mrml.segment_tags import read_record
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt, Polarity, bare
 from Testing.mrml.session_desk import Desk

@@ -50,9 +50,9 @@ def check_installed_tree(modules: Path) -> None:
     code = """
 import FoundationSegLib
 from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.mrml import segment_tags
+from FoundationSegLib.mrml import terminology
 from FoundationSegLib.worker import process_client, server
-print(FoundationSegLib.__file__, segment_tags._TABLE.is_file())
+print(FoundationSegLib.__file__, terminology._TABLE.is_file())
 """
     run = subprocess.run(
         (sys.executable, "-c", code), cwd=modules.parent, env=environment, capture_output=True, text=True, check=True

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..labelmaps import BINARY_LABELMAP, image_to_world, is_empty
-from ..segment_tags import Colour
+from ..terminology import Colour
 from ..volumes import parent_to_world
 
 Anchor = tuple[Literal["left", "centre", "right"], Literal["bottom", "centre", "top"]]

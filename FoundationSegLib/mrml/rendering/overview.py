@@ -12,7 +12,7 @@ import slicer
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..segment_tags import Colour
+from ..terminology import Colour
 from .legend import Pen, PictureSegment, direction_letters, draw_legend, list_segments
 from .panels import (
     AXIAL,

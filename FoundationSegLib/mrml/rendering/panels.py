@@ -11,8 +11,8 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util.numpy_support import vtk_to_numpy
 
-from ..segment_tags import Colour
 from ..surfaces import CLOSED_SURFACE, add_coarse_surface
+from ..terminology import Colour
 from ..volumes import parent_to_world
 from .legend import BLACK, WHITE, Pen, PictureSegment, direction_letters, sample
 from .stage import Stage, show_with

@@ -1,0 +1,112 @@
+"""Coded terms and colours of segments, by their names, as Slicer keeps them."""
+
+import colorsys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..catalog.class_lists import name_key
+
+Colour = tuple[float, float, float]
+
+_TABLE = Path(__file__).parents[2] / "Resources" / "Terminology.toml"
+_SCHEME = "SCT"
+# Slicer compares region contexts without asking whether there is one, and writes this one even where no region is set.
+_REGION_CONTEXT = "Anatomic codes - DICOM master list"
+_GOLDEN_RATIO = 0.618034
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept of SNOMED CT: its number and its meaning in words."""
+
+    value: str
+    meaning: str
+
+    @property
+    def serialized(self) -> str:
+        """Scheme, value and meaning as Slicer joins them."""
+        return f"{_SCHEME}^{self.value}^{self.meaning}"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A structure or a finding in codes.
+
+    Attributes:
+        context: the name of Slicer's term list that has the type.
+        category: the group of the type, such as "Anatomical Structure".
+        type: the structure or finding itself.
+        modifier: the side of a paired structure, where the name says it.
+        colour: red, green, blue from 0 to 1 as Slicer's list recommends; None where it does not.
+    """
+
+    context: str
+    category: Code
+    type: Code
+    modifier: Code | None = None
+    colour: Colour | None = None
+
+    @property
+    def serialized(self) -> str:
+        """The term in the form that `vtkSegment.SetTerminology` takes."""
+        modifier = self.modifier.serialized if self.modifier else "^^"
+        codes = (self.category.serialized, self.type.serialized, modifier)
+        return "~".join((self.context, *codes, _REGION_CONTEXT, "^^", "^^"))
+
+
+def find_term(name: str) -> Term | None:
+    """The term of a segment name such as ``"Left kidney"``, ``"kidney_left"`` or ``"tumour"``; None if unknown."""
+    return _terms().get(name_key(name))
+
+
+def known_names() -> tuple[str, ...]:
+    """The names of all terms, in the order of the table."""
+    return tuple(entry["name"] for entry in _table()["terms"])
+
+
+def generic_colour(index: int) -> Colour:
+    """A colour for the segment with that number, well apart from those of the numbers before."""
+    red, green, blue = colorsys.hsv_to_rgb((0.1 + index * _GOLDEN_RATIO) % 1, 0.6, 0.95)
+    return red, green, blue
+
+
+@cache
+def _table() -> Mapping[str, Any]:
+    return tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+
+
+@cache
+def _terms() -> Mapping[tuple[str, ...], Term]:
+    """All terms by the key of each of their names, sides included. The exact names of sided types win."""
+    table = _table()
+    plain, sided = {}, {}
+    for entry in table["terms"]:
+        term = _term(entry, table)
+        for name in (entry["name"], *entry.get("aliases", ())):
+            plain[name_key(name)] = term
+            for side in table["modifiers"] if entry.get("paired") else ():
+                sided[name_key(name, side)] = replace(term, modifier=_code(table["modifiers"][side]))
+    return sided | plain
+
+
+def _term(entry: Mapping[str, Any], table: Mapping[str, Any]) -> Term:
+    category = table["categories"][entry.get("category", "structure")]
+    return Term(
+        context=table["contexts"][entry.get("context", "general")],
+        category=_code(category),
+        type=Code(entry["code"], entry["name"]),
+        colour=_colour(entry["rgb"]) if "rgb" in entry else None,
+    )
+
+
+def _code(entry: Mapping[str, str]) -> Code:
+    return Code(entry["code"], entry["meaning"])
+
+
+def _colour(rgb: list[int]) -> Colour:
+    red, green, blue = (level / 255 for level in rgb)
+    return red, green, blue
