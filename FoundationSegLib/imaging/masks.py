@@ -200,6 +200,13 @@ def cut_out(mask: PackedMask, box: Box) -> NDArray[np.bool_]:
     return array
 
 
+def without_mask(whole: PackedMask, part: PackedMask) -> PackedMask:
+    """The voxels of a mask that are not in another one."""
+    if whole is part or whole == part:
+        return EMPTY_MASK
+    return pack_mask(whole.unpack() & ~cut_out(part, whole.box), whole.box.start_kji)
+
+
 def lay_in(mask: PackedMask, array: NDArray[np.bool_], box: Box) -> None:
     """Set the voxels of a mask in an array that is a box of the volume."""
     common = mask.box.intersection(box)

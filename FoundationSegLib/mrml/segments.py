@@ -392,6 +392,7 @@ class SceneStore(SegmentWriter):
         self.defers_surfaces = defers_surfaces
         self.owes_surfaces = False
         self._made: dict[str, _Appearance] = {}
+        self._removed: dict[str, tuple[Any, str, bool]] = {}
 
     @property
     def is_gone(self) -> bool:
@@ -435,7 +436,12 @@ class SceneStore(SegmentWriter):
         return occupied_box(self.labelmap(segment_id), self.geometry)
 
     def add(self, new: NewSegment) -> str:
-        """Make an empty segment; the term goes by the kind, and numbered segments have colours of their own."""
+        """Make an empty segment; the term goes by the kind, and numbered segments have colours of their own.
+
+        One that :meth:`remove` has deleted comes back with all that it was, at its place in the list.
+        """
+        if new.segment_id in self._removed:
+            return self._bring_back(new.segment_id)
         term = find_term(new.kind or new.name)
         colour = generic_colour(len(self.segment_ids)) if new.number or term is None else term.colour
         made = self._made.get(new.segment_id)
@@ -459,6 +465,26 @@ class SceneStore(SegmentWriter):
             return False
         self._node.GetSegmentation().RemoveSegment(segment_id)
         return True
+
+    def remove(self, segment_id: str) -> None:
+        """Delete a segment whose voxels were taken away, and keep what else it is for :meth:`add`."""
+        self.require_writable()
+        segment, ids = self.segment(segment_id), (*self.segment_ids, "")
+        display = self._node.GetDisplayNode()
+        is_visible = display is None or bool(display.GetSegmentVisibility(segment_id))
+        self._removed[segment_id] = segment, ids[ids.index(segment_id) + 1], is_visible
+        self._node.GetSegmentation().RemoveSegment(segment_id)
+
+    def _bring_back(self, segment_id: str) -> str:
+        self.require_writable()
+        segment, following, is_visible = self._removed.pop(segment_id)
+        segmentation = self._node.GetSegmentation()
+        segment.RemoveAllRepresentations()
+        segmentation.AddSegment(segment, segment_id, following if segmentation.GetSegment(following) else "")
+        place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
+        if not is_visible and self._node.GetDisplayNode() is not None:
+            self._node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
+        return segment_id
 
     def write_change(
         self, segment_id: str, change: SegmentChange, policy: OverlapPolicy, masking_node: Any | None = None

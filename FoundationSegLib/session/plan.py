@@ -21,6 +21,7 @@ from ..imaging.masks import (
     merge_masks,
     pack_mask,
     touched_slices,
+    without_mask,
 )
 from ..prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 from ..prompts.placement import place_box, prompt_positions, slice_axis, slice_number
@@ -151,8 +152,8 @@ class AnsweredPlan:
     def withheld(self, real: SegmentChange, masks: MaskTable) -> WithheldStep | None:
         """The step for what of the change was kept back, now or in a replay; None if nothing was."""
         change, merge = self.change, self.plan.merge
-        denied = EMPTY_MASK if change.gained is real.gained else _missing(change.gained, real.gained)
-        retained = EMPTY_MASK if change.lost is real.lost else _missing(change.lost, real.lost)
+        denied = EMPTY_MASK if change.gained is real.gained else without_mask(change.gained, real.gained)
+        retained = EMPTY_MASK if change.lost is real.lost else without_mask(change.lost, real.lost)
         if denied is EMPTY_MASK and retained is EMPTY_MASK:
             return None
         if merge.denied is not EMPTY_MASK:
@@ -387,10 +388,3 @@ def _cut(mask: PackedMask, box: Box) -> PackedMask:
 
 def _seed_prompt(plan: SegmentPlan, mask: PackedMask) -> MaskPrompt:
     return MaskPrompt(_SEED_FILE, plan.segment_id, voxels=mask)
-
-
-def _missing(whole: PackedMask, part: PackedMask) -> PackedMask:
-    """The voxels of a mask that are not in a part of it."""
-    if whole is part or whole == part:
-        return EMPTY_MASK
-    return pack_mask(whole.unpack() & ~cut_out(part, whole.box), whole.box.start_kji)

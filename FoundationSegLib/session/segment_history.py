@@ -162,8 +162,7 @@ class SegmentHistory:
         present = () if self.store.is_gone else self.store.segment_ids
         removed = tuple(key for key in segment_ids if key in present and self.store.withdraw(key))
         for segment_id in removed:
-            self.segments.pop(segment_id, None)
-            self.stamps.pop(segment_id, None)
+            self._forget(segment_id)
         return removed
 
     def withdraw_provisional(self, segment_ids: Collection[str]) -> None:
@@ -244,11 +243,11 @@ class SegmentHistory:
             if self.store.is_locked(segment_id):
                 name = self.store.name(segment_id)
                 raise InputError(f"'{name}' was locked meanwhile, and nothing was written: unlock it and ask again")
-        entry, scores = UndoEntry(), {}
+        entry, scores, withheld = UndoEntry(), {}, {}
         is_whole = False
         try:
             for answered in answers:
-                self._write_segment(answered, policy, prediction, entry)
+                withheld |= self._write_segment(answered, policy, prediction, entry)
                 scores[answered.plan.segment_id] = answered.answer.score
             is_whole = True
         finally:
@@ -256,14 +255,16 @@ class SegmentHistory:
                 forgotten = self.undo_stack.push(entry) if entry.after else 0
                 kind: EditKind = "noted" if prediction is None else "predicted"
                 notes = prediction.notes if prediction is not None else ()
-                tell(SegmentEdited(kind, _changes(entry.written), tuple(entry.created), (), scores, notes, forgotten))
+                changes, created = changes_of(entry.written), tuple(entry.created)
+                tell(SegmentEdited(kind, changes, created, (), scores, notes, forgotten, withheld))
             if not is_whole:
                 self.detect_external_changes()  # the store may have written a part of what failed
-            self._settle(entry.after)
+            self.settle(entry.after)
 
     def _write_segment(
         self, answered: AnsweredPlan, policy: OverlapPolicy, prediction: Prediction | None, entry: UndoEntry
-    ) -> None:
+    ) -> Mapping[str, int]:
+        """Write the answer of one segment; returns how many of its voxels each neighbour kept."""
         plan, segment_id = answered.plan, answered.plan.segment_id
         if self.segments[segment_id].state is not plan.before:
             # A neighbour, written just before, took voxels of the segment: they are wanted back.
@@ -276,28 +277,50 @@ class SegmentHistory:
         edit = self.store.write_change(segment_id, answered.change, policy)
         if edit.changes:
             entry.written.append(edit)
-        self._follow(edit)
+        self.follow(edit)
         withheld = answered.withheld(edit.changes.get(segment_id, SegmentChange()), self.masks)
         state = plan.after.after(withheld) if withheld is not None else plan.after
         provenance = self.segments[segment_id].state.provenance
         if prediction is not None and plan.prompts:
             provenance = provenance_of(prediction, state, policy, self.version)
-        self._enter(segment_id, replace(state, reach=answered.reach, provenance=provenance), entry)
+        self.enter(segment_id, replace(state, reach=answered.reach, provenance=provenance), entry)
         for other in edit.changes:
             if other != segment_id and other in self.segments:
-                self._enter(other, self.segments[other].seeded(self.masks, "neighbour"), entry)
+                self.enter(other, self.segments[other].seeded(self.masks, "neighbour"), entry)
         if segment_id in self.provisional:
             entry.created[segment_id] = self.provisional.pop(segment_id)
+        return self._withheld_by(segment_id, self.masks.get(withheld.denied)) if withheld is not None else {}
 
-    def _enter(self, segment_id: str, state: SegmentState, entry: UndoEntry) -> None:
+    def _withheld_by(self, segment_id: str, denied: PackedMask) -> Mapping[str, int]:
+        """How many voxels of those that a segment was denied each neighbour has."""
+        voxels, counts = denied.unpack(), {}
+        for other in self.store.segment_ids:
+            if other != segment_id and not self.store.occupied(other).intersection(denied.box).is_empty:
+                counts[other] = int(np.count_nonzero(self.store.read(other, denied.box) & voxels))
+        return {other: count for other, count in counts.items() if count}
+
+    def enter(self, segment_id: str, state: SegmentState, entry: UndoEntry) -> None:
+        """Put a segment into a state, and note in an entry which it had before."""
         segment = self.segments[segment_id]
         entry.before.setdefault(segment_id, segment.state)
         entry.after[segment_id] = segment.state = state
 
-    def _follow(self, edit: Edit) -> None:
+    def follow(self, edit: Edit) -> None:
+        """Follow an edit that was made."""
         for segment_id, change in edit.changes.items():
             if segment_id in self.segments:
                 self.segments[segment_id].follow(change)
+
+    def remove(self, segment_ids: Iterable[str]) -> None:
+        """Delete segments whose voxels were taken away; undo brings them back."""
+        for segment_id in segment_ids:
+            self.store.remove(segment_id)
+            self._forget(segment_id)
+            self._withdrawn.add(segment_id)
+
+    def _forget(self, segment_id: str) -> None:
+        self.segments.pop(segment_id, None)
+        self.stamps.pop(segment_id, None)
 
     def restore(self, segment_id: str, state: SegmentState, mask: PackedMask, policy: OverlapPolicy) -> None:
         """Give an empty segment the state and the voxels of an earlier session; that cannot be undone.
@@ -306,7 +329,7 @@ class SegmentHistory:
         """
         segment = self.segment(segment_id)
         edit = self.store.write_change(segment_id, SegmentChange(gained=mask), policy)
-        self._follow(edit)
+        self.follow(edit)
         segment.state = replace(state, reach=mask.box.union(self.masks.get(state.seed).box))
         if edit.changes.get(segment_id, SegmentChange()).gained != mask:
             segment.state = segment.seeded(self.masks, "neighbour")
@@ -314,7 +337,7 @@ class SegmentHistory:
         for other in others:
             self.segments[other].state = self.segments[other].seeded(self.masks, "neighbour")
             self.undo_stack.forget(other)
-        self._settle(others | {segment_id})
+        self.settle(others | {segment_id})
 
     def undo(self, segment_id: str) -> SegmentEdited | None:
         """Take back the last edit of a segment; None if there is none (any more).
@@ -324,21 +347,25 @@ class SegmentHistory:
             InputError: the edit changed another segment, too, of which something later has to be undone first.
         """
         self.require_readable()
-        if segment_id in self._withdrawn:
-            return None
-        self.segment(segment_id)
+        last = self.undo_stack.last(segment_id)
+        if last is None or segment_id not in last.removed:
+            if segment_id in self._withdrawn:
+                return None
+            self.segment(segment_id)
         self._require_free("undo", self.undo_stack.blocking_undo(segment_id))
         entry = self.undo_stack.undo(segment_id)
         if entry is None:
             return None
         try:
+            for new in entry.removed.values():
+                self._make(new)
             edited = self._carry_out("undone", entry.inverse, entry.before)
         except FoundationSegError:
             self.undo_stack.redo(segment_id)  # it was not undone, and can be later
             raise
         removed = self.withdraw(entry.created)
         self._withdrawn.update(removed)
-        return replace(edited, removed=removed)
+        return replace(edited, created=tuple(entry.removed), removed=removed)
 
     def redo(self, segment_id: str) -> SegmentEdited | None:
         """Do again what was undone last of a segment; None if there is nothing. Raises as :meth:`undo`.
@@ -356,7 +383,9 @@ class SegmentHistory:
         try:
             for key in returning:
                 self._make(replace(entry.created[key], segment_id=key))
-            return replace(self._carry_out("redone", entry.edits, entry.after), created=tuple(returning))
+            edited = self._carry_out("redone", entry.edits, entry.after)
+            self.remove(entry.removed)
+            return replace(edited, created=tuple(returning), removed=tuple(entry.removed))
         except FoundationSegError:
             self.undo_stack.undo(segment_id)
             self._withdrawn.update(self.withdraw(returning))
@@ -366,9 +395,9 @@ class SegmentHistory:
         """Note that the last change of a segment is right."""
         self.require_readable()
         segment, entry = self.segment(segment_id), UndoEntry()
-        self._enter(segment_id, segment.state.after(AcceptStep()), entry)
+        self.enter(segment_id, segment.state.after(AcceptStep()), entry)
         forgotten = self.undo_stack.push(entry)
-        self._settle((segment_id,))
+        self.settle((segment_id,))
         return SegmentEdited("noted", {}, forgotten=forgotten)
 
     def reject(self, segment_id: str) -> SegmentEdited:
@@ -413,13 +442,13 @@ class SegmentHistory:
         made = []
         for edit in edits:
             made.append(self.store.apply(edit))
-            self._follow(made[-1])
+            self.follow(made[-1])
         for key, state in states.items():
             self.segments[key].state = state
-        self._settle(states)
-        return SegmentEdited(kind, _changes(made))
+        self.settle(states)
+        return SegmentEdited(kind, changes_of(made))
 
-    def _settle(self, segment_ids: Iterable[str]) -> None:
+    def settle(self, segment_ids: Iterable[str]) -> None:
         """Take what was changed in between for our own work, and keep the states with the segments."""
         for key, stamp in self.store.stamps().items():
             if stamp is not None:
@@ -436,7 +465,8 @@ class SegmentHistory:
                 self.prompt_store.write(key, self.saved(key))
 
 
-def _changes(edits: Iterable[Edit]) -> dict[str, tuple[SegmentChange, ...]]:
+def changes_of(edits: Iterable[Edit]) -> dict[str, tuple[SegmentChange, ...]]:
+    """The changes of edits by segment, one after the other."""
     changes: dict[str, tuple[SegmentChange, ...]] = {}
     for edit in edits:
         for segment_id, change in edit.changes.items():

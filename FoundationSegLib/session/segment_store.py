@@ -1,7 +1,7 @@
 """Stores of segments and of prompts, predictors, and the events of a session; with segments as plain arrays."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Literal, Protocol
@@ -101,10 +101,13 @@ class SegmentStore(Protocol):
         """A box that holds every voxel of the segment."""
 
     def add(self, new: NewSegment) -> str:
-        """Make an empty segment and return its id; one that was withdrawn comes back as it was."""
+        """Make an empty segment and return its id; one that was withdrawn or removed comes back as it was."""
 
     def withdraw(self, segment_id: str) -> bool:
         """Delete a segment that :meth:`add` made, if it is empty and nobody changed it; False where it stays."""
+
+    def remove(self, segment_id: str) -> None:
+        """Delete a segment whose voxels were taken away, whoever made it; :meth:`add` with its id brings it back."""
 
     def write_change(self, segment_id: str, change: SegmentChange, policy: OverlapPolicy) -> Edit:
         """Make a change as far as the policy and the locks of others allow, and return what really changed.
@@ -185,7 +188,7 @@ def read_segment(store: SegmentStore, segment_id: str) -> PackedMask:
     return pack_mask(store.read(segment_id, box), box.start_kji)
 
 
-EditKind = Literal["predicted", "noted", "undone", "redone", "rejected"]
+EditKind = Literal["predicted", "noted", "undone", "redone", "rejected", "cleared", "deleted", "taken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +199,11 @@ class SegmentEdited:
         kind: how it came about.
         changes: what segments gained and lost, by id; several changes of one segment one after the other.
         created: the ids of segments that came into being with it, empty ones that waited for it included.
-        removed: the ids of segments that went with it, because it was their coming into being that was undone.
+        removed: the ids of segments that went with it: deleted, or their coming into being was undone.
         scores: the model's own estimates of the overlap, 0..1, by segment id.
         notes: what the model had to say.
         forgotten: how many of the oldest actions can no longer be undone, for want of room in the history.
+        withheld: how many wanted voxels neighbours kept, by their ids.
     """
 
     kind: EditKind
@@ -209,6 +213,7 @@ class SegmentEdited:
     scores: Mapping[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     forgotten: int = 0
+    withheld: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +294,7 @@ class ArrayStore:
     is_gone: bool = False
     is_readable: bool = True
     _segments: dict[str, _Segment] = field(default_factory=dict)
+    _removed: dict[str, _Segment] = field(default_factory=dict)
     _made: int = 0
 
     def require_writable(self) -> None:
@@ -330,7 +336,8 @@ class ArrayStore:
         while not segment_id or segment_id in self._segments:
             self._made += 1
             segment_id = str(self._made)
-        self._segments[segment_id] = _Segment(new.name, np.zeros(self.geometry.shape_kji, np.bool_), made_as=new.name)
+        empty = np.zeros(self.geometry.shape_kji, np.bool_)
+        self._segments[segment_id] = self._removed.pop(segment_id, _Segment(new.name, empty, made_as=new.name))
         return segment_id
 
     def withdraw(self, segment_id: str) -> bool:
@@ -342,8 +349,9 @@ class ArrayStore:
         return True
 
     def remove(self, segment_id: str) -> None:
-        """Delete a segment."""
-        self._segment(segment_id)
+        """Delete a segment; :meth:`add` with its id brings it back."""
+        segment = self._segment(segment_id)
+        self._removed[segment_id] = replace(segment, voxels=np.zeros_like(segment.voxels))
         del self._segments[segment_id]
 
     def rename(self, segment_id: str, name: str) -> None:

@@ -248,25 +248,26 @@ class Session(SessionQueries):
         What is not written yet is taken back first. Raises as :meth:`.segment_history.SegmentHistory.undo`.
         """
         self.detect_external_changes()
-        return self.discard(segment_id) or self._tell_edited(self.history.undo(segment_id))
+        return self.discard(segment_id) or self.tell_edited(self.history.undo(segment_id))
 
     def redo(self, segment_id: str) -> bool:
         """Do again what was undone last; False if there is nothing. Raises as :meth:`.SegmentHistory.redo`."""
         self.detect_external_changes()
-        return segment_id not in self.queued_targets() and self._tell_edited(self.history.redo(segment_id))
+        return segment_id not in self.queued_targets() and self.tell_edited(self.history.redo(segment_id))
 
     def accept(self, segment_id: str) -> None:
         """Note that the last change of a segment is right; it cannot be rejected any more, but undone."""
         self.detect_external_changes()
-        self._tell_edited(self.history.accept(segment_id))
+        self.tell_edited(self.history.accept(segment_id))
 
     def reject(self, segment_id: str) -> None:
         """Take back the last change of a segment as wrong. Raises as :meth:`.segment_history.SegmentHistory.reject`."""
         self.detect_external_changes()
         if not self.discard(segment_id):
-            self._tell_edited(self.history.reject(segment_id))
+            self.tell_edited(self.history.reject(segment_id))
 
-    def _tell_edited(self, edited: SegmentEdited | None) -> bool:
+    def tell_edited(self, edited: SegmentEdited | None) -> bool:
+        """Tell of an edit; False where there was none."""
         if edited is not None:
             self._tell([edited])
         return edited is not None

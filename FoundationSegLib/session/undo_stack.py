@@ -23,6 +23,7 @@ class UndoEntry:
         written: the changes that it made, oldest first; none while they are compressed (:attr:`edits` has them).
         before, after: states, by the ids of segments.
         created: the segments that were made for it, by id.
+        removed: the segments that it deleted, by id; their voxels are among the changes.
         nbytes: the memory that the bits of the changes take.
     """
 
@@ -30,6 +31,7 @@ class UndoEntry:
     before: dict[str, SegmentState] = field(default_factory=dict)
     after: dict[str, SegmentState] = field(default_factory=dict)
     created: dict[str, NewSegment] = field(default_factory=dict)
+    removed: dict[str, NewSegment] = field(default_factory=dict)
     nbytes: int = 0
     _compressed: list[Mapping[str, tuple[Box, bytes, Box, bytes]]] = field(default_factory=list)
 

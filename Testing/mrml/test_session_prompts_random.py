@@ -10,7 +10,7 @@ from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segment_tags import read_record
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt, Polarity, bare
-from Testing.mrml.scene_session import SceneSession
+from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_session_store import SceneMachine
 from Testing.unit.session.session_cases import small_volume
 
@@ -125,12 +125,12 @@ def test_random_operations_keep_markups_and_steps_together(part, full):
         headless = boot_scene()
         segmentation_node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         volume_node = add_volume_node(headless.scene, small_volume())
-        desk = SceneSession(segmentation_node, volume_node)
+        desk = Desk(segmentation_node, volume_node)
         try:
             run(DeskMachine(100 * number + part, desk, segmentation_node, volume_node), 250 if full else 40)
             steps = {key: desk.segment(key).steps for key in desk.session.known_ids}
             desk.prompts.stop()
-            again = SceneSession(segmentation_node, volume_node)
+            again = Desk(segmentation_node, volume_node)
             try:
                 assert {key: again.segment(key).steps for key in steps} == steps
                 DeskMachine(part, again, segmentation_node, volume_node).end(("scene", 0, 1)[(number + part) % 3])
