@@ -16,13 +16,14 @@ from .errors import Cancelled, FoundationSegError, GoneError, InputError
 from .imaging.volume import Volume
 from .mrml import reference_image, segment_tags
 from .mrml.scene_prompts import SessionPrompts
-from .mrml.scene_recovery import SceneRecovery
+from .mrml.scene_recovery import keep_session
 from .mrml.segments import SceneStore
 from .mrml.volumes import NodeImage, volume_from_node
 from .progress import ProgressReport
 from .prompts.kinds import Polarity, Prompt, PromptSet
 from .prompts.regions import Region
 from .requests.segmentation import Propagation
+from .session.recovery import RecoveryFile
 from .session.segment_store import ImageChanged, Options, Outcome, OverlapPolicy, Refused, SegmentEdited
 from .session.segments import SegmentSession, add_named, add_objects, free_segment, import_prompts, next_segment
 from .session.session import Session
@@ -106,7 +107,7 @@ class SegmentationController:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _store: SceneStore | None = None
     _prompts: SessionPrompts | None = None
-    _recovery: SceneRecovery | None = None
+    _recovery: RecoveryFile | None = None
     _volume: Volume | None = None
     _volume_stamp: Hashable = None
     _poller: Poller = field(init=False)
@@ -432,7 +433,7 @@ class SegmentationController:
             raise
         prompts.follow(session)
         self.session, self._store, self._prompts = session, store, prompts
-        self._recovery = SceneRecovery(session, self.segmentation_node, on_error=self._report_refusal)
+        self._recovery = keep_session(session, self.segmentation_node, on_error=self._report_refusal)
         return session, store
 
     def _image(self) -> Volume:

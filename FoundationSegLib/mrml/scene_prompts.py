@@ -21,7 +21,8 @@ import slicer
 
 from ..errors import FoundationSegError, InputError
 from ..imaging.masks import MaskTable, checksum, pack_mask
-from ..prompts.kinds import Prompt, bare
+from ..prompts.kinds import Prompt
+from ..prompts.prompts_file import bare
 from ..session.segment_store import SavedSegment
 from ..session.segments import SegmentSession
 from ..session.session import Session
@@ -40,6 +41,7 @@ from ..session.steps import (
     step_to_document,
     steps_to_document,
 )
+from ..session.tracking import Memo
 from .labelmaps import Alignment
 from .prompt_markups import PromptPictures
 from .prompt_nodes import PromptOwner, owner_of
@@ -47,7 +49,6 @@ from .scene import Observers
 from .segment_tags import (
     RECORD_TAG,
     KeptPrompt,
-    Memo,
     PromptRecord,
     RecordTags,
     grid_setting,

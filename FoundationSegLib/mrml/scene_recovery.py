@@ -6,7 +6,7 @@ the segments and the time.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..folders import user_folder
 from ..imaging.geometry import Geometry
 from ..session.recovery import Recovery, RecoveryFile, discard, find_recoveries, restore
 from ..session.segment_history import SegmentHistory
-from ..session.segment_store import Outcome, OverlapPolicy
+from ..session.segment_store import OverlapPolicy
 from ..session.session import Session
 from .reference_image import require_own
 from .scene import remove_node
@@ -33,64 +33,32 @@ def recovery_folder() -> Path:
     return user_folder("cache", FOLDER_VARIABLE, "FoundationSeg/recovery")
 
 
-@dataclass(slots=True)
-class SceneRecovery:
-    """Keeps one session in a scene against crashes; :meth:`note` it whatever happens in it, and :meth:`close` it.
+def keep_session(
+    session: Session,
+    segmentation_node: Any,
+    every: int = 5,
+    on_error: Callable[[FoundationSegError], None] = lambda error: None,
+) -> RecoveryFile:
+    """Keep a session in a scene against crashes: a file that is to be told each outcome, and closed at the end.
 
-    Attributes:
+    Args:
         session: what is kept.
         segmentation_node: where its segments are.
         every: how many changes may be lost.
         on_error: told once when the folder cannot be written, and again only after it could.
     """
 
-    session: Session
-    segmentation_node: Any
-    every: int = 5
-    on_error: Callable[[FoundationSegError], None] = lambda error: None
-    folder: Path = field(default_factory=recovery_folder)
-    _file: RecoveryFile = field(init=False)
-    _has_failed: bool = False
-
-    def __post_init__(self) -> None:
-        self._file = RecoveryFile(self.folder, self.every, self._appearance)
-
-    def note(self, outcome: Outcome) -> None:
-        """Be told of each outcome of the session; writes when enough was done."""
-        try:
-            self._has_failed &= not self._file.note(self.session, outcome)
-        except FoundationSegError as error:
-            self._failed(error)
-
-    def write(self) -> None:
-        """Write everything now."""
-        try:
-            self._file.write(self.session)
-            self._has_failed = False
-        except FoundationSegError as error:
-            self._failed(error)
-
-    def close(self) -> None:
-        """The session ended as it should, or what it was about was deleted: nothing is left behind."""
-        self._file.close()
-
-    def _failed(self, error: FoundationSegError) -> None:
-        has_failed, self._has_failed = self._has_failed, True
-        if not has_failed:
-            self.on_error(error)
-
-    def _appearance(self) -> dict[str, Any]:
+    def appearance() -> dict[str, Any]:
         """Colours and terms of the segments, and the grid and modality by which people know the image."""
-        volume = self.session.volume
-        segmentation = self.segmentation_node.GetSegmentation()
-        segments = {key: segmentation.GetSegment(key) for key in self.session.known_ids}
-        looks = {
-            key: {"colour": segment.GetColor(), "terminology": segment.GetTerminology()}
-            for key, segment in segments.items()
-            if segment is not None
-        }
+        volume, looks = session.volume, {}
+        for key in session.known_ids:
+            segment = segmentation_node.GetSegmentation().GetSegment(key)
+            if segment is not None:
+                looks[key] = {"colour": segment.GetColor(), "terminology": segment.GetTerminology()}
         grid = {"shape_kji": volume.geometry.shape_kji, "ijk_to_ras": volume.geometry.ijk_to_ras.tolist()}
         return {"grid": grid, "modality": volume.modality, "looks": looks}
+
+    return RecoveryFile(session, recovery_folder(), every, appearance, on_error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """Segment tags: provenance, DICOM's algorithm, lock, and the record of a segment's prompts and steps."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -26,6 +26,7 @@ from ..session.steps import (
     transformed_prompt,
     transformed_steps,
 )
+from ..session.tracking import Memo
 
 PREFIX = "FoundationSeg."
 # Slicer's DICOM SEG export takes both from the segment's tags, and writes MANUAL without them.
@@ -134,31 +135,6 @@ def lock(segment: Any, locked: bool = True) -> None:
 def is_locked(segment: Any) -> bool:
     """True for a segment that was locked."""
     return read_tag(segment, PREFIX + _LOCKED) == "1"
-
-
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
-
-
-@dataclass(slots=True)
-class Memo(Generic[ItemT, ResultT]):
-    """Works out something for each item of a list, but not again for objects that were in the list before.
-
-    Attributes:
-        work_out: gives the result for an item; of the same object it must always be the same.
-    """
-
-    work_out: Callable[[ItemT], ResultT]
-    _known: dict[int, tuple[ItemT, ResultT]] = field(default_factory=dict)  # by the identity of the item, kept beside
-
-    def of(self, items: Sequence[ItemT]) -> list[ResultT]:
-        """The results for all items, in order."""
-        before, self._known, results = self._known, {}, []
-        for item in items:
-            known = before.get(id(item))
-            self._known[id(item)] = known = known if known is not None else (item, self.work_out(item))
-            results.append(known[1])
-        return results
 
 
 RECORD_TAG = PREFIX + "PromptRecord"

@@ -3,7 +3,7 @@
 ``kind`` is the name of a kind in the prompts file and on model cards.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Literal, get_args
 
@@ -112,11 +112,6 @@ WORDS = (TextPrompt, ClassPrompt)  # prompts that have no place
 Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | TextPrompt | ClassPrompt
 
 PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {prompt_type.kind: prompt_type for prompt_type in get_args(Prompt)}
-
-
-def bare(prompt: Prompt) -> Prompt:
-    """The prompt without voxels."""
-    return replace(prompt, voxels=None) if isinstance(prompt, MaskPrompt) and prompt.voxels is not None else prompt
 
 
 @dataclass(frozen=True, slots=True)

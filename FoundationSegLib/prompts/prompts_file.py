@@ -3,14 +3,14 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from ..catalog.model_cards import PromptKind
 from ..errors import InputError, OutputError, PromptError, write_failure
 from ..imaging.geometry import AXES, Axis, Vector
-from .kinds import PROMPT_TYPES, ObliquePlane, Plane, Polarity, Prompt, PromptSet, SegmentPrompts
+from .kinds import PROMPT_TYPES, MaskPrompt, ObliquePlane, Plane, Polarity, Prompt, PromptSet, SegmentPrompts
 
 VERSION = 1
 
@@ -212,18 +212,17 @@ def prompt_to_document(prompt: Prompt) -> dict[str, Any]:
         value = getattr(prompt, field.name)
         if field.name not in _READERS or (field.name in _OPTIONAL and value == field.default):
             continue
-        document[field.name] = _plain(value)
+        if isinstance(value, ObliquePlane):
+            value = {"origin": list(value.origin), "normal": list(value.normal), "up": list(value.up)}
+        elif isinstance(value, tuple):
+            value = list(map(list, value)) if isinstance(value[0], tuple) else list(value)
+        document[field.name] = value.value if isinstance(value, Polarity) else value
     return document
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, ObliquePlane):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Polarity):
-        return value.value
-    if isinstance(value, tuple):
-        return [list(item) if isinstance(item, tuple) else item for item in value]
-    return value
+def bare(prompt: Prompt) -> Prompt:
+    """The prompt as far as a prompts file has it: without voxels."""
+    return replace(prompt, voxels=None) if isinstance(prompt, MaskPrompt) and prompt.voxels is not None else prompt
 
 
 _MOST_DIGITS = 400  # more than any finite number has

@@ -32,7 +32,7 @@ from .steps import (
     state_of,
     transformed_steps,
 )
-from .tracked_segment import TrackedSegment
+from .tracking import TrackedSegment
 
 _ASKING: frozenset[type[Step]] = frozenset({PromptAdded, PromptMoved, PolarityChanged, PropagateStep})
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from ..codec import from_document
 from ..errors import InputError, OutputError, write_failure
 from ..folders import Locked, locked
 from ..imaging.masks import MaskTable, PackedMask
@@ -21,14 +22,10 @@ from .segment_history import SegmentHistory
 from .segment_store import NewSegment, Outcome, OverlapPolicy, SegmentEdited
 from .session import Session
 from .steps import PromptAdded, PromptMoved, SegmentState, Step, parse_steps, state_of, steps_to_document
-from .tracked_segment import TrackedSegment
+from .tracking import TrackedSegment
 
 VERSION = 1
 _ENDING = ".recovery.json"
-
-
-def _nothing() -> Mapping[str, Any]:
-    return {}
 
 
 @dataclass(slots=True)
@@ -39,43 +36,53 @@ class RecoveryFile:
     (:func:`find_recoveries`).
 
     Attributes:
+        session: what is kept.
         folder: where; made when first needed. Several sessions, of several processes, may share it.
         every: how many changes may be lost.
         more: what else is to be kept, as JSON values: no path, no name of the image, no patient.
+        on_error: told once when the folder cannot be written, and again only after it could; None: it is raised.
         path: the file; None until something was written.
     """
 
+    session: Session
     folder: Path
     every: int = 5
-    more: Callable[[], Mapping[str, Any]] = _nothing
+    more: Callable[[], Mapping[str, Any]] = dict
+    on_error: Callable[[OutputError], None] | None = None
     path: Path | None = None
     _changes: int = 0
+    _has_failed: bool = False
     _name: str = field(default_factory=lambda: secrets.token_hex(8))
     _segments: dict[str, "_Written"] = field(default_factory=dict)
     _alive: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def note(self, session: Session, outcome: Outcome) -> bool:
-        """Take note of what happens in the session (``on_outcome``); writes when enough has. True if it wrote.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
+    def note(self, outcome: Outcome) -> None:
+        """Take note of what happens in the session (``on_outcome``); writes when enough was done. Raises as `write`."""
         if isinstance(outcome, SegmentEdited):
             self._changes += 1
             if self._changes >= self.every:
-                self.write(session)
-                return True
-        return False
+                self.write()
 
-    def write(self, session: Session) -> None:
+    def write(self) -> None:
         """Write everything now; the file of before stays whole until this one is.
 
         Raises:
-            OutputError: the folder cannot be written.
+            OutputError: the folder cannot be written, and nobody listens to that.
         """
         self._changes = 0
-        if session.is_gone:
+        if self.session.is_gone:
             return
+        try:
+            self._write()
+            self._has_failed = False
+        except OutputError as error:
+            if self.on_error is None:
+                raise
+            if not self._has_failed:
+                self._has_failed = True
+                self.on_error(error)
+
+    def _write(self) -> None:
         path = self.folder / f"{self._name}{_ENDING}"
         temporary = path.with_suffix(".tmp")
         try:
@@ -83,7 +90,7 @@ class RecoveryFile:
             if self.path is None:
                 self._alive.enter_context(locked(_lock_of(path)))
             with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(self._texts(session))
+                file.writelines(self._texts())
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -104,8 +111,9 @@ class RecoveryFile:
             self.folder.rmdir()
         self.path = None
 
-    def _texts(self, session: Session) -> Iterator[str]:
+    def _texts(self) -> Iterator[str]:
         """The file's text. Of segments that did not change since the last time it is at hand."""
+        session = self.session
         head = {"version": VERSION, "volume": session.volume.key, "time": time.time(), "more": dict(self.more())}
         yield f'{json.dumps(head)[:-1]}, "segments": {{'
         written: dict[str, _Written] = {}
@@ -120,6 +128,35 @@ class RecoveryFile:
             written[key] = before
         self._segments = written
         yield "}}"
+
+
+@dataclass(frozen=True, slots=True)
+class _SegmentDocument:
+    """A segment in the file: its voxels, and its steps with their masks as :func:`.steps.parse_steps` takes them."""
+
+    name: str
+    provenance: Mapping[str, str]
+    mask: str
+    voxels: Mapping[str, Any]
+    version: int
+    steps: Any
+    masks: Mapping[str, Any]
+
+    def parsed(self, masks: MaskTable) -> tuple[SegmentState, PackedMask]:
+        """The state, whose masks go to the table, and the voxels of the segment."""
+        present = MaskTable(masks.within)
+        present.take_document(self.voxels)
+        steps = parse_steps({"version": self.version, "steps": self.steps, "masks": self.masks}, masks)
+        return replace(state_of(steps), provenance=self.provenance), present.get(self.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    version: int
+    volume: str
+    time: float
+    more: Mapping[str, Any]
+    segments: Mapping[str, _SegmentDocument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +228,9 @@ def find_recoveries(folder: Path, volume_key: str | None = None) -> tuple[Recove
     for path in folder.glob(f"*{_ENDING}") if folder.is_dir() else ():
         with contextlib.suppress(InputError):
             if not _is_alive(path):
-                recoveries.append(_recovery(path))
+                saved = _read(path)
+                names = {key: segment.name for key, segment in saved.segments.items()}
+                recoveries.append(Recovery(path, saved.volume, saved.time, names, saved.more))
     matching = [recovery for recovery in recoveries if volume_key in (None, recovery.volume_key)]
     return tuple(sorted(matching, key=lambda recovery: recovery.saved, reverse=True))
 
@@ -222,23 +261,14 @@ def restore(history: SegmentHistory, volume_key: str, policy: OverlapPolicy, rec
         InputError: the file is damaged, or of another image.
     """
     document = _read(recovery.path)
-    if document["volume"] != volume_key:
+    if document.volume != volume_key:
         raise InputError("this recovery is of another image: load the image that it belongs to")
     history.detect_external_changes()
-    saved = {key: _parsed(entry, history.masks) for key, entry in document["segments"].items()}
-    return tuple(_put_back(history, policy, key, *segment) for key, segment in saved.items())
-
-
-def _parsed(entry: Mapping[str, Any], masks: MaskTable) -> tuple[str, SegmentState, PackedMask]:
-    """The name, the state and the voxels of a segment."""
-    try:
-        present = MaskTable(masks.within)
-        present.take_document(entry["voxels"])
-        provenance = {str(name): str(value) for name, value in entry["provenance"].items()}
-        state = replace(state_of(parse_steps(entry, masks)), provenance=provenance)
-        return str(entry["name"]), state, present.get(entry["mask"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError("the recovery file is damaged") from error
+    saved = {key: segment.parsed(history.masks) for key, segment in document.segments.items()}
+    return tuple(
+        _put_back(history, policy, key, document.segments[key].name, state, mask)
+        for key, (state, mask) in saved.items()
+    )
 
 
 def _put_back(
@@ -254,23 +284,14 @@ def _put_back(
     return segment_id
 
 
-def _recovery(path: Path) -> Recovery:
-    document = _read(path)
-    try:
-        names = {str(key): str(segment["name"]) for key, segment in document["segments"].items()}
-        return Recovery(path, str(document["volume"]), float(document["time"]), names, dict(document["more"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError("the recovery file is damaged") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> _Document:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["version"] == VERSION and isinstance(document["segments"], dict):
-            return document
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError("the recovery file cannot be read") from error
-    raise InputError("the recovery file is of another version")
+    if not isinstance(document, dict) or document.get("version") != VERSION:
+        raise InputError("the recovery file is of another version")
+    return from_document(_Document, document, "the recovery file is damaged")
 
 
 def discard(recovery: Recovery) -> None:

@@ -35,8 +35,7 @@ from .steps import (
     state_of,
     transformed_steps,
 )
-from .tracked_segment import TrackedSegment, difference, provenance_of
-from .undo_stack import UndoEntry, UndoStack
+from .tracking import TrackedSegment, UndoEntry, UndoStack, difference
 
 
 @dataclass(slots=True)
@@ -129,7 +128,7 @@ class SegmentHistory:
             state = state_of(parse_steps(document, self.masks))
             reach = segment.snapshot.box.union(self.masks.get(state.seed).box)
             segment.state = replace(state, reach=reach, provenance=segment.state.provenance)
-            if document.get("result") != segment.result():
+            if document.get("result") != f"{segment.checksum():016x}":
                 segment.state = segment.seeded(self.masks, "hand")
         elif segment.voxels:
             segment.state = segment.seeded(self.masks, "start")
@@ -282,7 +281,7 @@ class SegmentHistory:
         state = plan.after.after(withheld) if withheld is not None else plan.after
         provenance = self.segments[segment_id].state.provenance
         if prediction is not None and plan.prompts:
-            provenance = provenance_of(prediction, state, policy, self.version)
+            provenance = self.segments[segment_id].provenance(prediction, state, policy, self.version)
         self.enter(segment_id, replace(state, reach=answered.reach, provenance=provenance), entry)
         for other in edit.changes:
             if other != segment_id and other in self.segments:
@@ -432,7 +431,7 @@ class SegmentHistory:
     def saved(self, segment_id: str) -> SavedSegment:
         """The part of a segment that is kept for a later session."""
         segment = self.segments[segment_id]
-        return SavedSegment(segment.state, segment.result(), self.masks)
+        return SavedSegment(segment.state, f"{segment.checksum():016x}", self.masks)
 
     def _require_free(self, verb: str, other: str | None) -> None:
         if other is not None:

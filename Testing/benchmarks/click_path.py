@@ -159,7 +159,7 @@ def in_scene(library: Library) -> Iterator[Prepared]:
     node.CreateDefaultDisplayNodes()
     choice = library("ModelChoice").of(card)
     opened = library("NodeSession")(volume_node, node, new_client(library, card), choice)
-    recovery = library("SceneRecovery")(opened.session, node)
+    recovery = library("keep_session", "SceneRecovery")(opened.session, node)
     opened.session.on_outcome = recovery.note
     read = importlib.import_module("slicer.util").arrayFromSegmentBinaryLabelmap
     with opened as session:

@@ -9,7 +9,7 @@ import slicer
 from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.scene import boot_scene
-from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE, SceneRecovery, find_lost_sessions, recovery_folder
+from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE, find_lost_sessions, keep_session, recovery_folder
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node
@@ -33,11 +33,11 @@ class Kept:
         self.volume = add_volume_node(scene, small_volume(), "Jane Doe CT")
         self.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Jane Doe segmentation")
         self.desk, self.errors = Desk(self.segmentation, self.volume), []
-        self.recovery = SceneRecovery(self.desk.session, self.segmentation, every, self.errors.append)
+        self.recovery = keep_session(self.desk.session, self.segmentation, every, self.errors.append)
         self.desk.session.on_outcome = self.recovery.note
 
     def crash(self):
-        self.recovery._file._alive.close()
+        self.recovery._alive.close()
         self.desk.prompts.stop()
 
 
@@ -218,11 +218,11 @@ def test_a_session_goes_on_from_what_was_recovered(kept):
     node = lost.restore(volume)
     lost.discard()
     second = Desk(node, volume)
-    keeper = SceneRecovery(second.session, node, 1)
+    keeper = keep_session(second.session, node, 1)
     second.session.on_outcome = keeper.note
     copy = SegmentSession(second.session, second.store.segment_ids[0])
     copy.add(point(6))
-    keeper._file._alive.close()
+    keeper._alive.close()
     second.prompts.stop()
     (lost,) = find_lost_sessions()
     headless, volume = restarted()

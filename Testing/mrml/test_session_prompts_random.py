@@ -9,7 +9,8 @@ from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segment_tags import read_record
 from FoundationSegLib.mrml.volumes import add_volume_node
-from FoundationSegLib.prompts.kinds import PointPrompt, Polarity, bare
+from FoundationSegLib.prompts.kinds import PointPrompt, Polarity
+from FoundationSegLib.prompts.prompts_file import bare
 from Testing.mrml.session_desk import Desk
 from Testing.mrml.test_session_store import SceneMachine
 from Testing.unit.session.session_cases import small_volume

@@ -29,8 +29,8 @@ def folder(tmp_path):
 def kept(folder):
     """A session that is kept after every second change, and its file."""
     session, _ = make_session()
-    file = RecoveryFile(folder, every=2)
-    session.on_outcome = lambda outcome: file.note(session, outcome)
+    file = RecoveryFile(session, folder, every=2)
+    session.on_outcome = file.note
     return session, file
 
 
@@ -114,7 +114,7 @@ def test_no_path_and_no_name_of_the_image(kept, folder):
     segment = segment_of(session)
     segment.add(point(1))
     segment.add(MaskPrompt("/home/somebody/patient/seed.nrrd", "A", voxels=_voxels()))
-    file.write(session)
+    file.write()
     text = file.path.read_text()
     assert "somebody" not in text and "seed.nrrd" in text
     assert set(json.loads(text)) == {"version", "volume", "time", "more", "segments"}
@@ -127,7 +127,7 @@ def _voxels():
 def test_another_image_is_refused(kept, folder):
     session, file = kept
     segment_of(session).add(point(1))
-    file.write(session)
+    file.write()
     crash(file)
     other, _ = make_session(shape=(8, 10, 13))
     assert find_recoveries(folder, other.volume.key) == ()
@@ -138,7 +138,7 @@ def test_another_image_is_refused(kept, folder):
 def test_damaged_files_are_left_out(kept, folder):
     session, file = kept
     segment_of(session).add(point(1))
-    file.write(session)
+    file.write()
     crash(file)
     (folder / "half.recovery.json").write_text(file.path.read_text()[:50])
     (folder / "old.recovery.json").write_text('{"version": 0, "segments": {}}')
@@ -158,14 +158,14 @@ def test_a_folder_that_cannot_be_written_is_told_without_its_path(kept, tmp_path
     session, _ = kept
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as caught:
-        RecoveryFile(tmp_path / "file").write(session)
+        RecoveryFile(session, tmp_path / "file").write()
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_closed_scene_writes_nothing(kept, folder):
     session, file = kept
     session.store.is_gone = True
-    file.write(session)
+    file.write()
     assert not folder.exists() and file.path is None
 
 
@@ -176,13 +176,13 @@ def test_any_session_comes_back(folder, seed):
         machine.step()
     machine.session.discard()
     machine.session.detect_external_changes()
-    file = RecoveryFile(folder)
-    file.write(machine.session)
+    file = RecoveryFile(machine.session, folder)
+    file.write()
     for _ in range(10):
         machine.step()
     machine.session.discard()
     machine.session.detect_external_changes()
-    file.write(machine.session)
+    file.write()
     crash(file)
     fresh, _ = make_session(ask_above=None)
     fresh.options.policy = "allow"
@@ -200,9 +200,9 @@ from pathlib import Path
 from FoundationSegLib.session.recovery import RecoveryFile
 from Testing.unit.session.session_cases import make_session, point, segment_of
 session, _ = make_session()
-file = RecoveryFile(Path(sys.argv[1]))
+file = RecoveryFile(session, Path(sys.argv[1]))
 segment_of(session).add(point(3))
-file.write(session)
+file.write()
 print("written", flush=True)
 time.sleep(60)
 """

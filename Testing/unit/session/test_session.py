@@ -8,7 +8,7 @@ import pytest
 from FoundationSegLib.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.prompts.kinds import BoxPrompt
 from FoundationSegLib.session.segment_store import ArrayStore, NewSegment, Refused, SegmentEdited
-from FoundationSegLib.session.undo_stack import UndoStack
+from FoundationSegLib.session.tracking import UndoStack
 from Testing.unit.session.session_cases import SLICES, VOLUMES, make_session, mask_of, point, segment_of
 
 

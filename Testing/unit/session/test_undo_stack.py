@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.imaging.masks import Edit, SegmentChange, change_between, checksum, pack_mask
 from FoundationSegLib.session.steps import AcceptStep, SegmentState
-from FoundationSegLib.session.tracked_segment import TrackedSegment
-from FoundationSegLib.session.undo_stack import UndoEntry, UndoStack
+from FoundationSegLib.session.tracking import TrackedSegment, UndoEntry, UndoStack
 
 
 def change(*voxels):

@@ -1,13 +1,154 @@
-"""Undo and redo of edits, per segment, within a budget of bytes; the oldest fall out first."""
+"""Segments as a session saw them last, and the edits of them that can be undone."""
 
+import json
 import zlib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
-from ..imaging.geometry import Box
-from ..imaging.masks import Edit, PackedMask, SegmentChange
+import numpy as np
+
+from ..codec import to_document
+from ..imaging.geometry import EMPTY_BOX, Box
+from ..imaging.masks import (
+    EMPTY_MASK,
+    Edit,
+    MaskTable,
+    PackedMask,
+    SegmentChange,
+    change_between,
+    changed_checksum,
+    checksum,
+    merge_masks,
+    pack_mask,
+)
+from ..prompts.prompts_file import prompt_to_document
+from ..requests.segmentation import Prediction
 from .segment_store import NewSegment
-from .steps import SegmentState
+from .steps import ActivePrompt, SeedReason, SeedStep, SegmentState
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(slots=True)
+class Memo(Generic[ItemT, ResultT]):
+    """Works out something for each item of a list, but not again for objects that were in the list before.
+
+    Attributes:
+        work_out: gives the result for an item; of the same object it must always be the same.
+    """
+
+    work_out: Callable[[ItemT], ResultT]
+    _known: dict[int, tuple[ItemT, ResultT]] = field(default_factory=dict)  # by the identity of the item, kept beside
+
+    def of(self, items: Sequence[ItemT]) -> list[ResultT]:
+        """The results for all items, in order."""
+        before, self._known, results = self._known, {}, []
+        for item in items:
+            known = before.get(id(item))
+            self._known[id(item)] = known = known if known is not None else (item, self.work_out(item))
+            results.append(known[1])
+        return results
+
+
+_UNFOLDED_BYTES = 32 * 2**20  # of changes that wait until somebody asks for the whole mask
+
+
+@dataclass(slots=True)
+class TrackedSegment:
+    """A segment that the session met: its state, and its voxels as they were last seen.
+
+    Changes are put into the mask when the whole is asked for.
+    """
+
+    state: SegmentState = field(default_factory=SegmentState)
+    snapshot: PackedMask = EMPTY_MASK
+    voxels: int = 0
+    _recent: list[SegmentChange] = field(default_factory=list)
+    _recent_bytes: int = 0
+    _checksum: int | None = None
+    _prompt_texts: Memo[ActivePrompt, str] = field(
+        default_factory=lambda: Memo(lambda active: json.dumps(prompt_to_document(active.prompt)))
+    )
+
+    def see(self, mask: PackedMask) -> None:
+        """Take a mask for what the segment is now."""
+        self.snapshot, self.voxels, self._checksum = mask, mask.voxels, None
+        self._recent, self._recent_bytes = [], 0
+
+    def follow(self, change: SegmentChange) -> None:
+        """Follow a change that was made."""
+        self._recent.append(change)
+        self.voxels += change.gained.voxels - change.lost.voxels
+        self._recent_bytes += len(change.gained.bits) + len(change.lost.bits)
+        if self._checksum is not None:
+            self._checksum = changed_checksum(self._checksum, change)
+        if self._recent_bytes > _UNFOLDED_BYTES:
+            self.mask()
+
+    def mask(self) -> PackedMask:
+        """All voxels, tightly boxed."""
+        if self._recent:
+            self.snapshot = _folded(self.snapshot, self._recent)
+            self._recent, self._recent_bytes = [], 0
+        return self.snapshot
+
+    def checksum(self) -> int:
+        """The checksum of the mask. Of all of it when first asked for; from then on it follows changes."""
+        if self._checksum is None:
+            self._checksum = checksum(self.mask())
+        return self._checksum
+
+    def seeded(self, masks: MaskTable, reason: SeedReason, touched: str = "") -> SegmentState:
+        """The state with the present voxels as its seed, which it is nowhere different from then."""
+        return replace(self.state.after(SeedStep(masks.put(self.mask()), reason, touched)), reach=EMPTY_BOX)
+
+    def provenance(self, prediction: Prediction, state: SegmentState, policy: str, version: str) -> dict[str, str]:
+        """The origin of the segment once a prediction led to a state, by the names of :data:`PROVENANCE`."""
+        checkpoint = prediction.checkpoint
+        options: dict[str, object] = {
+            "device": prediction.device,
+            "precision": prediction.precision,
+            "overlap": policy,
+            "propagation": state.propagation and to_document(state.propagation),
+            "region": state.region and to_document(state.region),
+            "parts": list(map(to_document, prediction.parts)),
+        }
+        provenance = {
+            "Model": checkpoint.model_id,
+            "Repository": checkpoint.source,
+            "Revision": checkpoint.revision,
+            "SHA256": checkpoint.sha256,
+            "Prompts": f"[{', '.join(self._prompt_texts.of(state.prompts))}]",
+            "Intensity": json.dumps(dict(prediction.intensity)),
+            "Options": json.dumps(options),
+        }
+        return provenance | ({"Version": version} if version else {})
+
+
+def _folded(mask: PackedMask, changes: Sequence[SegmentChange]) -> PackedMask:
+    box = mask.box
+    for change in changes:
+        box = box.union(change.gained.box)
+    array = np.zeros(box.shape_kji, np.bool_)
+    array[mask.box.relative_to(box).slices] = mask.unpack()
+    for change in changes:
+        lost = array[change.lost.box.relative_to(box).slices]
+        np.copyto(lost, False, where=change.lost.unpack())
+        array[change.gained.box.relative_to(box).slices] |= change.gained.unpack()
+    return pack_mask(array, box.start_kji)
+
+
+def difference(mask: PackedMask, other: PackedMask) -> PackedMask:
+    """The voxels that one of two masks has and the other has not."""
+    box = mask.box.union(other.box)
+    before, after = (np.zeros(box.shape_kji, np.bool_) for _ in range(2))
+    before[mask.box.relative_to(box).slices] = mask.unpack()
+    after[other.box.relative_to(box).slices] = other.unpack()
+    change = change_between(before, after, box.start_kji)
+    return merge_masks((change.gained, change.lost)) if not change.is_empty else EMPTY_MASK
+
 
 BUDGET = 200 * 10**6
 # The share that may stay as it is: compressing takes time, and most of what is undone is new.
