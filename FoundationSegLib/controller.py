@@ -25,7 +25,15 @@ from .prompts.regions import Region
 from .requests.segmentation import Propagation
 from .session.recovery import RecoveryFile
 from .session.segment_store import ImageChanged, Options, Outcome, OverlapPolicy, Refused, SegmentEdited
-from .session.segments import SegmentSession, add_named, add_objects, free_segment, import_prompts, next_segment
+from .session.segments import (
+    SegmentSession,
+    add_named,
+    add_objects,
+    add_to_segments,
+    free_segment,
+    import_prompts,
+    next_segment,
+)
 from .session.session import Session
 from .session.steps import ModelChoice, PromptAdded, RegionStep, state_of
 from .worker.client import Client, deliver
@@ -340,7 +348,7 @@ class SegmentationController:
         else:
             region = (RegionStep(options.region),) if options.region is not None else ()
             steps = (*region, PromptAdded("1", prompt))
-            self.select(session.add_to_segments([(free_segment(session, options.new_name), steps)])[0])
+            self.select(add_to_segments(session, [(free_segment(session, options.new_name), steps)])[0])
         self.on_update("segments")
 
     def add_words(self, words: Sequence[str]) -> None:

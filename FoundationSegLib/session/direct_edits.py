@@ -8,7 +8,7 @@ from .segment_history import SegmentHistory, changes_of
 from .segment_store import EditKind, NewSegment, OverlapPolicy, SegmentEdited
 from .session import Session
 from .steps import SegmentState, WithheldStep
-from .undo_stack import UndoEntry
+from .tracking import UndoEntry
 
 
 def clear_segments(session: Session, segment_ids: Sequence[str], removes: bool = False) -> None:
@@ -33,7 +33,7 @@ def _clear(history: SegmentHistory, segment_ids: Sequence[str], removes: bool) -
     masks = {segment_id: history.segment(segment_id).mask() for segment_id in segment_ids}
     entry = UndoEntry()
     for segment_id, mask in masks.items():
-        _write(history, history.store.apply(Edit({segment_id: SegmentChange(lost=mask)})), entry)
+        history.follow(history.store.apply(Edit({segment_id: SegmentChange(lost=mask)})), entry)
         history.enter(segment_id, SegmentState(), entry)
         if removes:
             entry.removed[segment_id] = NewSegment(history.store.name(segment_id), segment_id=segment_id)
@@ -60,8 +60,8 @@ def take_withheld(session: Session, segment_id: str) -> None:
     for neighbour in store.segment_ids:
         history.segment(neighbour)  # what it loses, it gets back with undo
     entry = UndoEntry()
-    edit = store.write_change(segment_id, SegmentChange(gained=wanted), OverlapPolicy.PROTECT_LOCKED)
-    _write(history, edit, entry)
+    change = SegmentChange(gained=wanted)
+    edit = history.follow(store.write_change(segment_id, change, OverlapPolicy.PROTECT_LOCKED), entry)
     rest = without_mask(denied, edit.changes.get(segment_id, SegmentChange()).gained)
     history.enter(segment_id, state.after(WithheldStep(history.masks.put(rest), state.retained)), entry)
     for neighbour in edit.changes.keys() - {segment_id}:
@@ -73,12 +73,6 @@ def last_deleted(session: Session) -> str:
     """The id of a segment that the last edit of all deleted, for undo; empty where it deleted none."""
     done = session.history.undo_stack.done
     return next(iter(done[-1].removed), "") if done else ""
-
-
-def _write(history: SegmentHistory, edit: Edit, entry: UndoEntry) -> None:
-    history.follow(edit)
-    if edit.changes:
-        entry.written.append(edit)
 
 
 def _finish(history: SegmentHistory, kind: EditKind, entry: UndoEntry) -> SegmentEdited:

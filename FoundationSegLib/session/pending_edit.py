@@ -13,7 +13,7 @@ from ..imaging.masks import MaskTable, PackedMask, cut_out
 from ..prompts.kinds import WORDS, BoxPrompt, SegmentPrompts
 from ..prompts.placement import require_inside
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
-from .plan import AnsweredPlan, SegmentPlan, plan_segment, require_box
+from .plan import AnsweredPlan, SegmentPlan, plan_segment, slice_part
 from .segment_store import Confirmation, SegmentStore
 from .steps import (
     ModelChoice,
@@ -130,9 +130,10 @@ def make_plans(
             after = state_of(steps)
         else:
             for step in steps:
-                if isinstance(step, PromptAdded | PromptMoved):  # models of volumes are asked about slices later, too
-                    require = require_box if isinstance(step.prompt, BoxPrompt) else require_inside
-                    require(step.prompt, geometry)
+                if not isinstance(step, PromptAdded | PromptMoved):
+                    continue
+                if not isinstance(step.prompt, BoxPrompt) or slice_part(step.prompt, geometry) is None:
+                    require_inside(step.prompt, geometry)  # models of volumes are asked about slices later, too
             kinds = set(map(type, steps))
             # Another model is asked than before; one is needed, too, to take back prompts that none answered.
             asks = not kinds.isdisjoint(_ASKING) or (segment.state.choice is None and PromptRemoved in kinds)

@@ -231,15 +231,6 @@ def _seen_part(prompt: Prompt, seen: Box) -> tuple[Prompt, ...]:
     return () if part.box.is_empty else (replace(prompt, voxels=part),)
 
 
-def _asking(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, masks: MaskTable, name: str) -> SegmentPlan:
-    if state.propagation is not None:
-        merge = replace(plan.merge, ground=masks.get(state.ground))
-        return _propagating(replace(plan, merge=merge), state, choice, state.propagation, masks, name)
-    if choice.in_3d:
-        return _in_volume(plan, state, choice, name)
-    return _on_slices(plan, state, choice, masks, name)
-
-
 def _in_volume(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, live: tuple[Prompt, ...]) -> SegmentPlan:
     """A model of volumes is shown the seed and asked what came after it; one that takes none can only add to it."""
     seed = plan.merge.seed
@@ -258,11 +249,11 @@ def _on_slices(
     fresh = (*live, *state.vacated)
     parts, prompts = [], []
     for prompt in fresh:
-        part = _slice_part(prompt, geometry)
+        part = slice_part(prompt, geometry)
         if part is not None:
             parts.append(part)
     for active in state.prompts:
-        if active.is_live or ((own := _slice_part(active.prompt, geometry)) and any(own.meets(part) for part in parts)):
+        if active.is_live or ((own := slice_part(active.prompt, geometry)) and any(own.meets(part) for part in parts)):
             prompts.append(active.prompt)
     if not prompts:
         return plan
@@ -287,7 +278,7 @@ def _propagating(
 ) -> SegmentPlan:
     """All prompts are carried on; slices that were corrected stay, and where masks are taken, start the walk, too."""
     geometry = plan.merge.geometry
-    parts = {active.key: _slice_part(active.prompt, geometry) for active in state.prompts}
+    parts = {active.key: slice_part(active.prompt, geometry) for active in state.prompts}
     axis = next((part.axis for part in parts.values() if part is not None), "k")
     flat = {key: _flat_slices(part, axis) for key, part in parts.items()}
     fresh = {index for active in state.prompts if active.is_live for index in flat[active.key]}
@@ -326,14 +317,8 @@ class _SlicePart:
         return self.axis == other.axis and max(starts) < min(stops)
 
 
-def require_box(prompt: BoxPrompt, geometry: Geometry) -> None:
-    """Make sure that a box lies in the image. Raises as :func:`~FoundationSegLib.prompts.placement.place_box`."""
-    if _slice_part(prompt, geometry) is None:
-        place_box(prompt, geometry)
-
-
 @lru_cache(maxsize=4096)  # a prompt is placed once, however often it is asked again with others
-def _slice_part(prompt: Prompt, geometry: Geometry) -> _SlicePart | None:
+def slice_part(prompt: Prompt, geometry: Geometry) -> _SlicePart | None:
     """Find the slices of a prompt; None for texts, masks, oblique planes, and what lies outside, as after cropping."""
     try:
         if isinstance(prompt, BoxPrompt):
@@ -359,7 +344,7 @@ def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, geometry: Geometr
     """
     parts = []
     for prompt in prompts:
-        on_slice = None if isinstance(prompt, BoxPrompt) else _slice_part(prompt, geometry)
+        on_slice = None if isinstance(prompt, BoxPrompt) else slice_part(prompt, geometry)
         if on_slice is not None:
             positions = [tuple(index[::-1]) for index in geometry.nearest_voxel(prompt_positions(prompt)).tolist()]
             part = connected_part(seed, on_slice.box, positions)

@@ -1,6 +1,5 @@
 """Questions to a session: its segments, their voxels, steps and names, and what can be undone."""
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,10 +7,10 @@ from numpy.typing import NDArray
 
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
-from .pending_edit import PendingEdit
+from .pending_edit import AskedEdits, PendingEdit
 from .segment_history import SegmentHistory
-from .segment_store import SavedSegment, SegmentStore, read_segment
-from .steps import PROMPT_STEPS, SegmentState, Steps
+from .segment_store import Confirmation, SavedSegment, SegmentStore, read_segment
+from .steps import SegmentState, Steps
 
 
 class SessionQueries:
@@ -29,6 +28,18 @@ class SessionQueries:
     store: SegmentStore
     history: SegmentHistory
     _queue: list[PendingEdit]
+    _asked: AskedEdits | None
+    _is_refused: bool
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """The answer that waits to be confirmed or discarded."""
+        return self._asked.confirmation if self._asked is not None else None
+
+    @property
+    def is_refused(self) -> bool:
+        """True while what failed waits for :meth:`retry`, :meth:`discard`, or the next edit."""
+        return self._is_refused and bool(self._queue)
 
     @property
     def is_gone(self) -> bool:
@@ -106,28 +117,7 @@ class SessionQueries:
         self.history.detect_external_changes()
         return self.state(segment_id).steps
 
-    def state(self, segment_id: str) -> SegmentState:
-        """The state that :meth:`steps` come to, as it was known last."""
-        state = self.history.segment(segment_id).state
-        for edit in self._queue:
-            state = edit.after(state, segment_id)
-        return state
-
     def written_state(self, segment_id: str) -> SegmentState:
         """The state that the written steps of a segment come to. Raises as :meth:`steps`."""
         self.history.detect_external_changes()
         return self.history.segment(segment_id).state
-
-    def next_key(self, segment_id: str) -> int:
-        """The number of the key that the next prompt of a segment gets; none that it had comes again."""
-        number, known = 0, [self.history.segment(segment_id).state.steps]
-        for edit in self._queue:
-            known.append(edit.steps.get(segment_id, ()))
-        for step in itertools.chain.from_iterable(known):
-            if isinstance(step, PROMPT_STEPS) and step.key.isdecimal():
-                number = max(number, int(step.key))
-        return number + 1
-
-    def queued_targets(self) -> frozenset[str]:
-        """The segments with steps that are not written yet."""
-        return frozenset([segment_id for edit in self._queue for segment_id in edit.steps])

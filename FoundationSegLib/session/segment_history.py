@@ -273,10 +273,7 @@ class SegmentHistory:
             for neighbour in self.store.segment_ids:
                 if not self.store.occupied(neighbour).intersection(answered.change.gained.box).is_empty:
                     self.segment(neighbour)
-        edit = self.store.write_change(segment_id, answered.change, policy)
-        if edit.changes:
-            entry.written.append(edit)
-        self.follow(edit)
+        edit = self.follow(self.store.write_change(segment_id, answered.change, policy), entry)
         withheld = answered.withheld(edit.changes.get(segment_id, SegmentChange()), self.masks)
         state = plan.after.after(withheld) if withheld is not None else plan.after
         provenance = self.segments[segment_id].state.provenance
@@ -304,11 +301,14 @@ class SegmentHistory:
         entry.before.setdefault(segment_id, segment.state)
         entry.after[segment_id] = segment.state = state
 
-    def follow(self, edit: Edit) -> None:
-        """Follow an edit that was made."""
+    def follow(self, edit: Edit, entry: UndoEntry | None = None) -> Edit:
+        """Follow an edit that was made, note it in an entry if there is one, and return it."""
+        if entry is not None and edit.changes:
+            entry.written.append(edit)
         for segment_id, change in edit.changes.items():
             if segment_id in self.segments:
                 self.segments[segment_id].follow(change)
+        return edit
 
     def remove(self, segment_ids: Iterable[str]) -> None:
         """Delete segments whose voxels were taken away; undo brings them back."""
@@ -327,8 +327,7 @@ class SegmentHistory:
         What the policy keeps back becomes part of the seed.
         """
         segment = self.segment(segment_id)
-        edit = self.store.write_change(segment_id, SegmentChange(gained=mask), policy)
-        self.follow(edit)
+        edit = self.follow(self.store.write_change(segment_id, SegmentChange(gained=mask), policy))
         segment.state = replace(state, reach=mask.box.union(self.masks.get(state.seed).box))
         if edit.changes.get(segment_id, SegmentChange()).gained != mask:
             segment.state = segment.seeded(self.masks, "neighbour")
@@ -438,10 +437,7 @@ class SegmentHistory:
             raise InputError(f"this changed '{self.store.name(other)}', too: first {verb} what was done to that later")
 
     def _carry_out(self, kind: EditKind, edits: Iterable[Edit], states: Mapping[str, SegmentState]) -> SegmentEdited:
-        made = []
-        for edit in edits:
-            made.append(self.store.apply(edit))
-            self.follow(made[-1])
+        made = [self.follow(self.store.apply(edit)) for edit in edits]
         for key, state in states.items():
             self.segments[key].state = state
         self.settle(states)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..catalog.model_cards import ModelCard
-from ..errors import InputError
+from ..errors import FoundationSegError, InputError
 from ..prompts.capabilities import segments_by_name
 from ..prompts.kinds import Polarity, Prompt, PromptSet, SegmentPrompts
 from ..prompts.placement import prompts_in_ras
@@ -128,6 +128,23 @@ def free_segment(session: Session, kind: str) -> NewSegment:
     return _numbered(session, kind, 1)[0] if is_taken else NewSegment(kind, kind)
 
 
+def add_to_segments(session: Session, steps: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
+    """Take steps of segments at once; those that are new are made now, and go again if it is discarded.
+
+    Returns the ids, in order. Nothing is made where it makes no sense. Raises as :meth:`.session.Session.add`.
+    """
+    made: dict[str, Steps] = {}
+    try:
+        for target, more in steps:
+            made[target if isinstance(target, str) else session.history.announce(target)] = more
+        if made:
+            session.add(PendingEdit(made, session.options.choice))
+    except FoundationSegError:
+        session.history.withdraw_provisional(made.keys() - session.queued_targets())
+        raise
+    return tuple(made)
+
+
 def add_objects(
     session: Session, prompts: Sequence[Prompt], kind: str = "Lesion", region: Region | None = None
 ) -> tuple[str, ...]:
@@ -138,7 +155,7 @@ def add_objects(
     """
     new, limit = _numbered(session, kind, len(prompts)), _limit(None, region)
     steps = ((*limit, PromptAdded("1", prompt)) for prompt in prompts)
-    return session.add_to_segments(list(zip(new, steps, strict=True)))
+    return add_to_segments(session, list(zip(new, steps, strict=True)))
 
 
 def import_prompts(session: Session, prompts: PromptSet, region: Region | None = None) -> tuple[str, ...]:
@@ -160,8 +177,8 @@ def import_prompts(session: Session, prompts: PromptSet, region: Region | None =
         intents.append((target, (*limit, *steps)))
     choice = session.options.choice
     if choice is not None and isinstance(choice.region, AroundPrompt):
-        return tuple(segment_id for steps in intents for segment_id in session.add_to_segments([steps]))
-    return session.add_to_segments(intents)
+        return tuple(segment_id for steps in intents for segment_id in add_to_segments(session, [steps]))
+    return add_to_segments(session, intents)
 
 
 def add_named(

@@ -5,9 +5,10 @@ answers over (:func:`FoundationSegLib.worker.client.deliver`); a script waits, a
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import InitVar, dataclass, field, replace
+from operator import attrgetter
 
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..imaging.masks import EMPTY_MASK
@@ -27,7 +28,6 @@ from .plan import AnsweredPlan, SegmentPlan
 from .queries import SessionQueries
 from .segment_history import SegmentHistory
 from .segment_store import (
-    Confirmation,
     ImageChanged,
     ImageSource,
     NewSegment,
@@ -40,7 +40,7 @@ from .segment_store import (
     SegmentEdited,
     SegmentStore,
 )
-from .steps import Steps
+from .steps import PROMPT_STEPS, SegmentState
 
 _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
 
@@ -104,16 +104,6 @@ class Session(SessionQueries):
         asked = self._asked
         return asked.request.request_id if asked is not None and asked.answers is None and asked.request else None
 
-    @property
-    def confirmation(self) -> Confirmation | None:
-        """The answer that waits to be confirmed or discarded."""
-        return self._asked.confirmation if self._asked is not None else None
-
-    @property
-    def is_refused(self) -> bool:
-        """True while what failed waits for :meth:`retry`, :meth:`discard`, or the next edit."""
-        return self._is_refused and bool(self._queue)
-
     def add(self, edit: PendingEdit) -> None:
         """Do something to segments: ask for what has to be predicted, and write what comes of it.
 
@@ -142,25 +132,30 @@ class Session(SessionQueries):
             if self._untold:
                 self._tell_queued()
 
+    def state(self, segment_id: str) -> SegmentState:
+        """The state that :meth:`steps` come to, as it was known last."""
+        state = self.history.segment(segment_id).state
+        for edit in self._queue:
+            state = edit.after(state, segment_id)
+        return state
+
+    def next_key(self, segment_id: str) -> int:
+        """The number of the key that the next prompt of a segment gets; none that it had comes again."""
+        number, steps = 0, list(self.history.segment(segment_id).state.steps)
+        for edit in self._queue:
+            steps += edit.steps.get(segment_id, ())
+        for step in steps:
+            if isinstance(step, PROMPT_STEPS) and step.key.isdecimal():
+                number = max(number, int(step.key))
+        return number + 1
+
+    def queued_targets(self) -> frozenset[str]:
+        """The segments with steps that are not written yet."""
+        return frozenset().union(*map(attrgetter("steps"), self._queue))
+
     def create(self, new: NewSegment) -> str:
         """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.SegmentHistory.create`."""
         return self.history.create(new)
-
-    def add_to_segments(self, steps: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
-        """:meth:`add` to segments, of which those that are new are made at once and go again if it is discarded.
-
-        Returns the ids, in order. Nothing is made where it makes no sense.
-        """
-        made: dict[str, Steps] = {}
-        try:
-            for target, more in steps:
-                made[target if isinstance(target, str) else self.history.announce(target)] = more
-            if made:
-                self.add(PendingEdit(made, self.options.choice))
-        except FoundationSegError:
-            self.history.withdraw_provisional(made.keys() - self.queued_targets())
-            raise
-        return tuple(made)
 
     def retry(self) -> None:
         """Ask again what failed. Raises as :meth:`.segment_store.SegmentStore.require_writable`."""
@@ -191,7 +186,7 @@ class Session(SessionQueries):
             return  # what it was for is gone
         self.store.require_writable()
         self.history.require_unlocked([segment_id for edit in asked.edits for segment_id in edit.steps])
-        if self._hold(asked):
+        if self._is_current(itertools.chain.from_iterable(asked.plans)):
             self._write(asked)
         else:
             self.retry()
@@ -224,7 +219,7 @@ class Session(SessionQueries):
         except FoundationSegError as error:
             self.fail(prediction.request_id, error)
             return
-        if not has_changed and not self._hold(asked):
+        if not has_changed and not self._is_current(itertools.chain.from_iterable(asked.plans)):
             planned = self._planned(asked.edits, prediction.request_id)
             asked.plans, has_changed = planned.plans, planned.request != asked.request
         if has_changed:
@@ -282,7 +277,7 @@ class Session(SessionQueries):
         geometry = self.store.geometry
         if geometry is not self.volume.geometry and geometry != self.volume.geometry:
             self._move_with_image()
-        if self._queue:
+        if not self.queued_targets() <= self.history.stamps.keys():
             self._drop([edit for edit in self._queue if not edit.steps.keys() <= self.history.stamps.keys()])
         return changed
 
@@ -334,9 +329,11 @@ class Session(SessionQueries):
 
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
         """Tell of what was written first, so that what was refused is read last."""
+        written, refused = [], []
+        for outcome in outcomes:
+            (refused if isinstance(outcome, Refused) else written).append(outcome)
         with ExitStack() as rest:
-            refused_last = sorted(outcomes, key=lambda outcome: isinstance(outcome, Refused))
-            for outcome in reversed(refused_last):
+            for outcome in reversed(written + refused):
                 rest.callback(self.on_outcome, outcome)
             if self._untold:
                 self._tell_queued()
@@ -374,22 +371,15 @@ class Session(SessionQueries):
             rest.callback(lambda: self.history.withdraw_provisional(given_up - self.queued_targets()))
             self._tell_queued()
 
+    def _is_current(self, plans: Iterable[SegmentPlan]) -> bool:
+        """True while the segments are in the states that plans were made for."""
+        return all(self.history.segments[plan.segment_id].state is plan.before for plan in plans)
+
     def _plans(self, edit: PendingEdit) -> tuple[SegmentPlan, ...]:
         """The plans of an edit, made once for the states that its segments are in."""
-        segments = self.history.segments
-        for plan in edit.plans:
-            if segments[plan.segment_id].state is not plan.before:
-                edit.plans = ()
-        if not edit.plans:
-            edit.plans = make_plans(edit, segments, self.history.masks, self.volume.geometry)
+        if not edit.plans or not self._is_current(edit.plans):
+            edit.plans = make_plans(edit, self.history.segments, self.history.masks, self.volume.geometry)
         return edit.plans
-
-    def _hold(self, asked: AskedEdits) -> bool:
-        """True while the segments are in the states that plans were made for."""
-        for plan in itertools.chain.from_iterable(asked.plans):
-            if self.history.segments[plan.segment_id].state is not plan.before:
-                return False
-        return True
 
     def _go_on(self) -> None:
         """Ask for the first of the queue, and what can be asked with it, unless just that is out already."""

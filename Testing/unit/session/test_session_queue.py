@@ -6,7 +6,7 @@ from FoundationSegLib.errors import InferenceError, InputError
 from FoundationSegLib.prompts.kinds import BoxPrompt, Polarity
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segment_store import ArrayStore, OverlapPolicy, Refused, SegmentEdited
-from FoundationSegLib.session.segments import SegmentSession, add_objects
+from FoundationSegLib.session.segments import SegmentSession, add_objects, add_to_segments
 from FoundationSegLib.session.steps import PromptAdded
 from Testing.unit.session.session_cases import make_session, mask_of, point, ras, segment_of, small_volume
 
@@ -59,7 +59,7 @@ def add_to_both(session):
     """One action on two segments."""
     segments = [segment_of(session, name) for name in "AB"]
     steps = [(PromptAdded("1", point(k)),) for k in (3, 5)]
-    session.add_to_segments(list(zip([one.segment_id for one in segments], steps, strict=True)))
+    add_to_segments(session, list(zip([one.segment_id for one in segments], steps, strict=True)))
     return segments
 
 

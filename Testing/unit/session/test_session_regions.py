@@ -11,7 +11,7 @@ from FoundationSegLib.prompts.kinds import MaskPrompt, PointPrompt, Polarity, Pr
 from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segment_store import NewSegment
-from FoundationSegLib.session.segments import import_prompts
+from FoundationSegLib.session.segments import add_to_segments, import_prompts
 from FoundationSegLib.session.steps import PromptAdded
 from Testing.unit.session.session_cases import CHOICES, SLICES, VOLUMES, make_session, mask_of, point, segment_of
 
@@ -92,7 +92,7 @@ def test_segments_of_one_action_with_different_boxes_are_refused():
     session, _ = make_session(choice=choice)
     made = [(NewSegment(name), (PromptAdded("1", point(k)),)) for name, k in (("A", 2), ("B", 6))]
     with pytest.raises(PromptError, match="seen in different regions"):
-        session.add_to_segments(made)
+        add_to_segments(session, made)
     assert session.store.segment_ids == ()
 
 
