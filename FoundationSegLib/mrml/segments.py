@@ -61,7 +61,7 @@ class SegmentWriter:
     """
 
     def __init__(self, segmentation_node: Any, volume_node: Any) -> None:
-        self._node, self._volume_node = segmentation_node, volume_node
+        self._node, self._volume_node, self._scene = segmentation_node, volume_node, segmentation_node.GetScene()
         self.geometry = geometry_from_node(volume_node)
         segmentation = segmentation_node.GetSegmentation()
         turned = turned_labelmaps(segmentation, self.geometry)
@@ -73,6 +73,12 @@ class SegmentWriter:
         self.alignment.remember()
         place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         self._logic = editor_logic(segmentation_node, volume_node)
+
+    @property
+    def is_gone(self) -> bool:
+        """True once a node was deleted or the scene was closed."""
+        scenes = self._node.GetScene(), self._volume_node.GetScene()
+        return self._scene is None or scenes[0] is not self._scene or scenes[1] is not self._scene
 
     @property
     def segment_ids(self) -> tuple[str, ...]:
@@ -89,6 +95,14 @@ class SegmentWriter:
         if segment is None:
             raise InputError(f"the segmentation has no segment with the id '{segment_id}': choose another one")
         return segment
+
+    def is_locked(self, segment_id: str) -> bool:
+        """True for a segment that may not be written."""
+        return segment_tags.is_locked(self.segment(segment_id))
+
+    def name(self, segment_id: str) -> str:
+        """The name that the user calls the segment by."""
+        return self.segment(segment_id).GetName() or ""
 
     def labelmap(self, segment_id: str) -> Any:
         """The `vtkOrientedImageData` that holds the segment, alone or with others; None if there is none yet."""
@@ -151,9 +165,12 @@ class SegmentWriter:
         """Make sure that segments can be read and written where they belong.
 
         Raises:
+            GoneError: a node was deleted.
             InputError: they are kept as something else than binary label maps now.
             GeometryError: the user moved them relative to the volume, or the volume relative to them.
         """
+        if self.is_gone:
+            raise GoneError("the volume or the segmentation was deleted: nothing was written")
         self._require_labelmaps()
         self.alignment.settle()
         if self.alignment.geometry is not self.geometry and self.alignment.geometry != self.geometry:
@@ -243,14 +260,19 @@ class SegmentWriter:
         For those who know the segment as it is: nothing is compared first.
         """
         self.require_writable()
-        segment = self.segment(segment_id)
-        if segment_tags.is_locked(segment):
-            raise InputError(f"the segment '{segment.GetName()}' is locked: unlock it first")
+        if self.is_locked(segment_id):
+            raise InputError(f"the segment '{self.name(segment_id)}' is locked: unlock it first")
         if masking_node is not None:
             change = editable(change, segment_id, self._node, self._volume_node, masking_node)
-        keeping, losing = self._others(segment_id, policy)
+        keeping: list[str] = []
+        losing: list[str] = []
+        for other in self.segment_ids if policy is not OverlapPolicy.ALLOW else ():
+            if other != segment_id:
+                is_kept = policy is OverlapPolicy.PROTECT_LOCKED and self.is_locked(other)
+                (keeping if is_kept or policy is OverlapPolicy.PROTECT else losing).append(other)
         gained = self.without(change.gained, keeping)
-        return self._carry_out(self.losses(gained, losing) | {segment_id: SegmentChange(gained, change.lost)})
+        changes = self.losses(gained, losing) if losing else {}
+        return self._carry_out(changes | {segment_id: SegmentChange(gained, change.lost)})
 
     def apply(self, edit: Edit) -> Edit:
         """Undo or redo: make exactly the changes of an edit, whatever is locked or in the way.
@@ -268,16 +290,6 @@ class SegmentWriter:
     def _require_readable(self) -> None:
         if not self.is_readable:
             self.require_writable()
-
-    def _others(self, segment_id: str, policy: OverlapPolicy) -> tuple[list[str], list[str]]:
-        """The ids of the segments that keep contested voxels, and of those that lose them."""
-        others = list(self.segment_ids)
-        others.remove(segment_id)
-        if policy is OverlapPolicy.PROTECT_LOCKED:
-            locked = {other for other in others if segment_tags.is_locked(self.segment(other))}
-            return sorted(locked), [other for other in others if other not in locked]
-        keeping = others if policy is OverlapPolicy.PROTECT else []
-        return keeping, others if policy is OverlapPolicy.OVERWRITE else []
 
     def _layers(self, segment_ids: Iterable[str], box: Box) -> Iterator[tuple[Box, Labels, Mapping[int, str]]]:
         """The label maps of those segments, each once and only where it reaches into the box.
@@ -387,31 +399,11 @@ class SceneStore(SegmentWriter):
         self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None, defers_surfaces: bool = False
     ) -> None:
         super().__init__(segmentation_node, volume_node)
-        self._scene = segmentation_node.GetScene()
         self.masking_node = masking_node
         self.defers_surfaces = defers_surfaces
         self.owes_surfaces = False
         self._made: dict[str, _Appearance] = {}
         self._removed: dict[str, tuple[Any, str, bool]] = {}
-
-    @property
-    def is_gone(self) -> bool:
-        """True once a node was deleted or the scene was closed."""
-        scenes = self._node.GetScene(), self._volume_node.GetScene()
-        return self._scene is None or scenes[0] is not self._scene or scenes[1] is not self._scene
-
-    def require_writable(self) -> None:
-        """:meth:`SegmentWriter.require_writable`, and raise a GoneError where a node was deleted."""
-        self._require_there()
-        super().require_writable()
-
-    def is_locked(self, segment_id: str) -> bool:
-        """True for a segment that may not be written."""
-        return segment_tags.is_locked(self.segment(segment_id))
-
-    def name(self, segment_id: str) -> str:
-        """The name that the user calls the segment by."""
-        return self.segment(segment_id).GetName() or ""
 
     def stamps(self) -> dict[str, Hashable]:
         """Each label map's own address and modification time, and the label in it: Slicer's undo puts in another one.
@@ -456,7 +448,6 @@ class SceneStore(SegmentWriter):
 
     def withdraw(self, segment_id: str) -> bool:
         """Delete a segment that was made here; who names, colours, codes, locks or draws one makes it his."""
-        self._require_there()
         if not self.is_readable:
             return False
         segment = self.segment(segment_id)
@@ -513,7 +504,3 @@ class SceneStore(SegmentWriter):
         if self.defers_surfaces and has_surfaces(self._node):
             self.owes_surfaces = True
             drop_surfaces(self._node)
-
-    def _require_there(self) -> None:
-        if self.is_gone:
-            raise GoneError("the volume or the segmentation was deleted: nothing was written")
