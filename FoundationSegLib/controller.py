@@ -69,10 +69,10 @@ class UserOptions:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSummary:
-    """A segment as a panel shows it: its prompts by their keys, and the title of its last model, empty for none."""
+    """A segment as a panel shows it: ``volume_ml`` is None for an image in pixels, ``model`` empty for none."""
 
     voxels: int
-    volume_ml: float
+    volume_ml: float | None
     is_locked: bool
     prompts: Mapping[str, Prompt]
     model: str
@@ -272,11 +272,12 @@ class SegmentationController:
         session, key = self.session, self.segment_id
         if session is None or not session.can_read(key):
             return None
+        volume = session.volume
         voxels, model_id = session.voxels(key), session.provenance(key).get("Model", "")
         card = self.catalogue.get(model_id)
         return SegmentSummary(
             voxels,
-            voxels * session.volume.geometry.voxel_volume_mm3 / 1000,
+            None if volume.in_pixels else voxels * volume.geometry.voxel_volume_mm3 / 1000,
             session.is_locked(key),
             SegmentSession(session, key).prompts,
             card.title if card is not None else model_id,

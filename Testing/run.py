@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+LAUNCHER = PYTHON.with_name("foundationseg.cmd" if os.name == "nt" else "foundationseg")
 REQUIREMENTS = (ROOT / "Resources" / "requirements.txt", ROOT / "Testing" / "requirements.txt")
 OPTIONAL = ROOT / "Resources" / "requirements-optional.txt"  # for `test --full`
 STAMP = VENV / "foundationseg-requirements.sha256"
@@ -117,6 +118,8 @@ def set_up(*, cpu: bool = False) -> None:
     for path in REQUIREMENTS:
         wanted.update(path.read_bytes())
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted.hexdigest():
+        if not LAUNCHER.exists():  # of a set-up before there was one
+            write_launcher()
         return
     is_large = sys.platform == "linux" and not cpu
     size = "about 7.5 GB on the disk, of which '--cpu' saves more than 4" if is_large else "about 3 GB on the disk"
@@ -163,11 +166,11 @@ def write_launcher() -> None:
     start = "runpy.run_module('FoundationSegLib', run_name='__main__')"
     code = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); {start}"
     if os.name == "nt":
-        PYTHON.with_name("foundationseg.cmd").write_text(f'@"%~dp0python.exe" -c "{code}" %*\n')
+        LAUNCHER.write_text(f'@"%~dp0python.exe" -c "{code}" %*\n')
         return
-    launcher = PYTHON.with_name("foundationseg")  # a shell's, since the line that names a program allows no spaces
-    launcher.write_text(f'#!/bin/sh\nexec {shlex.quote(str(PYTHON))} -P -c {shlex.quote(code)} "$@"\n')
-    launcher.chmod(0o755)
+    # A shell's, since the line that names a program allows no spaces.
+    LAUNCHER.write_text(f'#!/bin/sh\nexec {shlex.quote(str(PYTHON))} -P -c {shlex.quote(code)} "$@"\n')
+    LAUNCHER.chmod(0o755)
 
 
 def add_optional() -> None:

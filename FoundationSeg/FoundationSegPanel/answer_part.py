@@ -98,10 +98,10 @@ class AnswerPart(Part):
             self._ui.changeLabel.setText(self._change_text(outcome))
 
     def _change_text(self, edited: SegmentEdited) -> str:
-        controller = self._controller
-        ml = controller.session.volume.geometry.voxel_volume_mm3 / 1000
+        controller, volume = self._controller, self._controller.session.volume
+        scale = 1 if volume.in_pixels else volume.geometry.voxel_volume_mm3 / 1000
         changes = [change for several in edited.changes.values() for change in several]
-        gained, lost = (sum(getattr(change, side).voxels for change in changes) * ml for side in ("gained", "lost"))
+        gained, lost = (sum(getattr(change, side).voxels for change in changes) * scale for side in ("gained", "lost"))
         title = {
             "predicted": _("Last answer"),
             "noted": _("Noted"),
@@ -109,7 +109,8 @@ class AnswerPart(Part):
             "redone": _("Redone"),
             "rejected": _("Rejected"),
         }[edited.kind]
-        texts = [f"<b>{title}:</b> +{gained:.2f} ml, -{lost:.2f} ml"]
+        size = _("+{gained} pixels, -{lost} pixels") if volume.in_pixels else _("+{gained:.2f} ml, -{lost:.2f} ml")
+        texts = [f"<b>{title}:</b> {size.format(gained=gained, lost=lost)}"]
         scores = [score for score in edited.scores.values() if score is not None]
         if scores:
             texts.append(_("the model's own estimate {score}").format(score=f"{min(scores):.2f}"))

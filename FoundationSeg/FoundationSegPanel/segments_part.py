@@ -62,11 +62,12 @@ class SegmentsPart(Part):
         if summary is None:
             return
         self._ui.lockButton.setChecked(summary.is_locked)
-        texts = [
-            _("<b>{volume} ml</b>").format(volume=f"{summary.volume_ml:.2f}"),
-            _("voxels: {count}").format(count=summary.voxels),
-            _("prompts: {count}").format(count=len(summary.prompts)),
-        ]
+        if summary.volume_ml is None:
+            texts = [_("<b>{count} pixels</b>").format(count=summary.voxels)]
+        else:
+            volume = _("<b>{volume} ml</b>").format(volume=f"{summary.volume_ml:.2f}")
+            texts = [volume, _("voxels: {count}").format(count=summary.voxels)]
+        texts.append(_("prompts: {count}").format(count=len(summary.prompts)))
         if summary.model:
             texts.append(_("by {model}").format(model=summary.model))
         if summary.is_locked:

@@ -37,7 +37,7 @@ class SegmentResult:
         segment_writer: reads and writes the segments.
         segments: name, voxels, volume in ml and score of each segment, for the report.
         low, high: the intensities that the model saw as black and white.
-        in_pixels: the image has neither millimetres nor directions.
+        in_pixels, sides: of the image (:class:`.volume.Volume`).
     """
 
     headless: HeadlessScene
@@ -48,6 +48,7 @@ class SegmentResult:
     low: float
     high: float
     in_pixels: bool
+    sides: tuple[str, str] | None
 
     def writer(self, path: Path) -> Callable[[Path], None]:
         """Return the function that writes the segments in the format of that path's ending, to the path it is given.
@@ -62,8 +63,8 @@ class SegmentResult:
 
     def render(self, path: Path) -> None:
         """Draw the overview."""
-        limits = {"low": self.low, "high": self.high}
-        render_overview(self.volume_node, self.segmentation_node, path, **limits, in_pixels=self.in_pixels)
+        options = {"low": self.low, "high": self.high, "in_pixels": self.in_pixels, "sides": self.sides}
+        render_overview(self.volume_node, self.segmentation_node, path, **options)
 
     def _labels(self) -> np.ndarray:
         """Number every voxel by its segment, from 1; (K, J, I)."""
@@ -104,7 +105,7 @@ def build_segmentation(
         segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, options, document))
         rows.append(_row(segment.name, writer, segment_id, predicted, volume))
     low, high = (float(prediction.intensity[name]) for name in ("low", "high"))
-    return SegmentResult(headless, volume_node, node, writer, rows, low, high, volume.in_pixels)
+    return SegmentResult(headless, volume_node, node, writer, rows, low, high, volume.in_pixels, volume.sides)
 
 
 def _provenance(prediction: Prediction, options: ResultOptions, prompts: dict[str, Any]) -> dict[str, str]:

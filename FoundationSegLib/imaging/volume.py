@@ -25,7 +25,9 @@ class Volume:
         window_level: (width, centre) that the source or the display suggests, in the unit of the voxels.
         name: what to call the image; no path, no patient.
         notes: what had to be done to read it, for the report.
-        in_pixels: True for an image that has neither millimetres nor anatomical directions, as PNG and JPEG.
+        in_pixels: True for an image of unknown size, as PNG and JPEG: it is measured in pixels.
+        sides: of a slice whose place in the patient is unknown, as an X-ray's: the letters of the patient's sides where
+            i and j end, empty where these are unknown, too. None for an image with directions.
 
     Raises:
         InputError: the array's shape or type does not fit.
@@ -38,6 +40,7 @@ class Volume:
     name: str = ""
     notes: tuple[str, ...] = ()
     in_pixels: bool = False
+    sides: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         array = self.array_kji

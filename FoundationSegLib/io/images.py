@@ -49,7 +49,7 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
     inversion = ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(raw.tags) else ()
     notes = (*raw.notes, *frame_notes, *colour_notes, *inversion, *_spacing_notes(raw))
     modality, window = raw.tags.get(Tag.MODALITY) or None, display_window(raw.tags)
-    return Volume(array, raw.geometry, modality, window, name, notes, in_pixels=_is_without_geometry(raw))
+    return Volume(array, raw.geometry, modality, window, name, notes, _is_in_pixels(raw), _sides(raw))
 
 
 def image_name(path: Path) -> str:
@@ -114,15 +114,30 @@ def _names_no_size(raw: RawImage) -> bool:
     return is_silent and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1))
 
 
-def _is_without_geometry(raw: RawImage) -> bool:
-    """True for a picture, and for a DICOM one that names neither voxel size nor directions, as screenshots."""
-    is_flat_dicom = raw.is_dicom and raw.voxels.shape[1] == 1
-    return raw.is_picture or (is_flat_dicom and Tag.ORIENTATION not in raw.tags and _names_no_size(raw))
+def _sides(raw: RawImage) -> tuple[str, str] | None:
+    """The sides of a picture, which are unknown, and of a DICOM slice without a place, as X-rays and screenshots."""
+    if raw.is_picture:
+        return "", ""
+    if not raw.is_dicom or raw.voxels.shape[1] != 1 or Tag.ORIENTATION in raw.tags:
+        return None
+    along_i, _, along_j = raw.tags.get(Tag.PATIENT_ORIENTATION, "").partition("\\")
+    return _side(along_i), _side(along_j)
+
+
+def _side(letters: str) -> str:
+    """DICOM's letters of a direction as Slicer writes them: S for the head, I for the foot; empty if it has others."""
+    letters = letters.strip().upper()
+    return letters.translate(str.maketrans("HF", "SI")) if not set(letters) - set("LRAPHF") else ""
+
+
+def _is_in_pixels(raw: RawImage) -> bool:
+    """True for a picture, whose resolution is that of a print or screen, and for a DICOM one that names no size."""
+    return raw.is_picture or (_sides(raw) is not None and _names_no_size(raw))
 
 
 def _spacing_notes(raw: RawImage) -> tuple[str, ...]:
-    if _is_without_geometry(raw):
-        return ("the file names no size in mm: it is measured in pixels",)
+    if _is_in_pixels(raw):
+        return ("the file names no size in mm of what it shows: it is measured in pixels",)
     return ("the file names no voxel size: 1 mm was assumed",) if _names_no_size(raw) else ()
 
 

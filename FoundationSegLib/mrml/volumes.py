@@ -22,6 +22,9 @@ _MODALITY = "DICOM.Modality"
 _MODALITY_OF_UNIT = {"[hnsf'U]": "CT"}
 _MODALITY_OF_QUANTITY = {"110852": "MR"}
 
+# The resolution in these files is that of a print or screen. The file decides, because every node has a spacing.
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
 _STORABLE = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
 
 
@@ -58,6 +61,7 @@ def volume_from_node(volume_node: Any) -> Volume:
         modality=_modality(volume_node),
         window_level=_window_level(volume_node),
         name=volume_node.GetName() or "",
+        in_pixels=_is_in_pixels(volume_node, geometry),
     )
 
 
@@ -174,6 +178,13 @@ def _require_image(volume_node: Any, components: int) -> None:
 
 def _modality(volume_node: Any) -> str | None:
     return volume_node.GetAttribute(_MODALITY) or _modality_of_series(volume_node) or _modality_of_unit(volume_node)
+
+
+def _is_in_pixels(volume_node: Any, geometry: Geometry) -> bool:
+    """True for a picture, by its file. A stack of them to which somebody has given a spacing has millimetres."""
+    storage = volume_node.GetStorageNode()
+    is_picture = storage is not None and (storage.GetFileName() or "").lower().endswith(_PICTURES)
+    return is_picture and (geometry.shape_kji[0] == 1 or geometry.spacing_mm == (1, 1, 1))
 
 
 def _modality_of_series(volume_node: Any) -> str | None:

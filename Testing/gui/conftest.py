@@ -38,13 +38,13 @@ def opengl():
 
 @pytest.fixture
 def make_desk(tmp_path, opengl):
-    from Testing.slicer_standin.desk import Desk
     from Testing.slicer_standin.problems import as_text
+    from Testing.slicer_standin.user import SlicerUser
 
     made = []
 
     def make(**options):
-        made.append(Desk(tmp_path / f"desk{len(made)}", **options))
+        made.append(SlicerUser(tmp_path / f"desk{len(made)}", **options))
         return made[-1]
 
     yield make

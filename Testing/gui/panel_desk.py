@@ -38,9 +38,10 @@ class PanelDesk:
         desk.process_events()
         self.wanted.tool = ""
 
-    def add_volume(self, name):
-        voxels = np.arange(np.prod(GRID.shape_kji), dtype=np.int16).reshape(GRID.shape_kji)
-        return add_volume_node(self.desk.scene, Volume(voxels, GRID, name=name))
+    def add_volume(self, name, slices=12):
+        shape = (slices, 40, 32)
+        voxels = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+        return add_volume_node(self.desk.scene, Volume(voxels, Geometry(GRID.ijk_to_ras, shape), name=name))
 
     @property
     def wanted(self):

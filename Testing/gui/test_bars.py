@@ -13,10 +13,10 @@ HEAVY = {"torch", "transformers", "huggingface_hub", "timm", "monai", "open_clip
 SCRIPT = """
 import json, sys, tempfile, time
 from pathlib import Path
-from Testing.slicer_standin.desk import Desk
+from Testing.slicer_standin.user import SlicerUser
 from Testing.gui.test_module import MODULE
 
-desk = Desk(Path(tempfile.mkdtemp(dir=sys.argv[1])), main_window=False, testing=True)
+desk = SlicerUser(Path(tempfile.mkdtemp(dir=sys.argv[1])), main_window=False, testing=True)
 
 
 def forget():

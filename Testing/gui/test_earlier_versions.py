@@ -6,7 +6,7 @@ from pathlib import Path
 
 import slicer
 
-from Testing.mrml.session_desk import with_files
+from Testing.mrml.scene_session import with_files
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CHOICES = json.loads((FIXTURES / "choices.json").read_text(encoding="utf-8"))

@@ -26,6 +26,18 @@ def test_a_box_becomes_a_segment(at_panel, tmp_path):
     assert picture.stat().st_size > 10_000
 
 
+def test_a_picture_is_measured_in_pixels(at_panel):
+    storage = at_panel.desk.scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName("/there/polyp.png")
+    at_panel.wanted.volume = node = at_panel.add_volume("Polyp", slices=1)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    at_panel.desk.show_volume(node)
+    at_panel.desk.process_events()
+    at_panel.box((5, 6, 0), (14, 20, 0))
+    assert at_panel.ui.segmentLabel.text.startswith("<b>150 pixels</b>")
+    assert "+150 pixels, -0 pixels" in at_panel.ui.changeLabel.text
+
+
 @pytest.mark.parametrize(
     ("view", "first", "last"), [("Green", (5, 6, 2), (14, 6, 8)), ("Yellow", (5, 6, 2), (5, 20, 8))]
 )

@@ -3,6 +3,7 @@
 import pytest
 import slicer
 
+from Testing.slicer_standin import node_stories, panel_stories  # noqa: F401 - they add theirs
 from Testing.slicer_standin.manners import LINES, STRICTER, names, outcome
 from Testing.slicer_standin.problems import NotModelled
 from Testing.slicer_standin.standin import Standin, standin

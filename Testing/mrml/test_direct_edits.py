@@ -8,14 +8,14 @@ from FoundationSegLib.mrml.segment_tags import lock, write_tag
 from FoundationSegLib.prompts.kinds import BoxPrompt
 from FoundationSegLib.session.direct_edits import clear_segments, last_deleted, take_withheld
 from FoundationSegLib.session.segments import new_segment
-from Testing.mrml.session_desk import Desk
+from Testing.mrml.scene_session import SceneSession
 
 
 @pytest.fixture
 def desk(segmentation_node, volume_node):
     """Two boxes that overlap: the second one's neighbour kept four voxels."""
     segmentation_node.CreateDefaultDisplayNodes()
-    desk = Desk(segmentation_node, volume_node)
+    desk = SceneSession(segmentation_node, volume_node)
     for name, first, last in (("Spleen", (1, 1, 2), (4, 4, 2)), ("Lesion", (3, 3, 2), (6, 6, 2))):
         to_ras = desk.session.volume.geometry.to_ras
         new_segment(desk.session, name).add(BoxPrompt((as_vector(to_ras(first)), as_vector(to_ras(last)))))

@@ -20,7 +20,7 @@ import vtk
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.scene_recovery import find_lost_sessions
 from FoundationSegLib.prompts.kinds import PointPrompt
-from Testing.mrml.session_desk import Desk, open_bundle
+from Testing.mrml.scene_session import SceneSession, open_bundle
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ class OpenedScene:
     def __init__(self, path, cache):
         self.kept, self.volume, self.segmentation = open_bundle(path, cache)
         self.scene = self.volume.GetScene()
-        self.desk = Desk(self.segmentation, self.volume)
+        self.desk = SceneSession(self.segmentation, self.volume)
 
     def add_point(self, name, index_ijk):
         """Click on a voxel, for a segment; returns it."""
@@ -164,7 +164,7 @@ def test_a_session_that_was_interrupted_is_put_back(tmp_path):
         lost.discard()
         assert not folder.exists() and content(node, scene.volume) == EXPECTED["recovery"]
         assert content(scene.segmentation, scene.volume) == EXPECTED["scene"]
-        again = Desk(node, scene.volume)
+        again = SceneSession(node, scene.volume)
         try:
             segment = again.segment(node.GetSegmentation().GetSegmentIdBySegmentName("Vessel"))
             segment.remove(tuple(segment.prompts)[-1])

@@ -21,7 +21,7 @@ from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.session.segments import export_prompts, import_prompts
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
-from Testing.mrml.session_desk import Desk, open_bundle, save_bundle
+from Testing.mrml.scene_session import SceneSession, open_bundle, save_bundle
 from Testing.mrml.test_scene_prompts import PLACED, PROMPTS, RECORD
 
 PROVENANCE = {"Model": "lite-medsam", "SHA256": "0" * 64, "Intensity": "W400 L40", "Version": "1|2:3"}
@@ -161,7 +161,7 @@ def test_new_prompts_make_slicer_save_the_segmentation(watch, writer, segmentati
 
 
 def test_prompts_go_through_a_prompts_file(segmentation_node, volume_node, tmp_path):
-    desk = Desk(segmentation_node, volume_node)
+    desk = SceneSession(segmentation_node, volume_node)
     try:
         wanted = PromptSet((SegmentPrompts("Liver", PROMPTS[:2]), SegmentPrompts("Spleen", PROMPTS[2:4])))
         write_prompts(tmp_path / "prompts.json", wanted)

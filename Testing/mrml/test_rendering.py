@@ -165,20 +165,23 @@ def test_a_single_slice_fills_the_picture(headless, tmp_path, axis):
     assert np.sign([right, up]).tolist() == list(expected) and is_magenta(pixels).mean() > 0.02
 
 
-def test_a_picture_without_geometry_has_no_directions(headless, tmp_path):
-    """A plain image is drawn as it is in the file, with pixels in place of millimetres and letters."""
+def test_an_image_without_geometry_has_the_directions_that_it_names(headless, tmp_path):
+    """A plain image is drawn as it is in the file, with pixels in place of millimetres, and no letters but its own."""
     array = np.full((1, 200, 260), 120)
     corner = np.zeros(array.shape, bool)
     corner[:, :50, :50] = True
     volume = add_volume(array, np.diag([-1.0, -1, 1, 1]))
     segmentation = add_segmentation(volume, {"corner": (corner, MAGENTA)})
     with_letters = picture(volume, segmentation, tmp_path / "a.png")
-    without = picture(volume, segmentation, tmp_path / "b.png", in_pixels=True)
+    without = picture(volume, segmentation, tmp_path / "b.png", in_pixels=True, sides=("", ""))
     right, up = from_middle(is_magenta(without[12:]))
     assert right < 0 < up
-    at_the_right = np.s_[162:212, -20:]  # where the letter of the patient's left stands
+    xray = picture(volume, segmentation, tmp_path / "c.png", sides=("R", "I"))
+    at_the_right, at_the_left = np.s_[162:212, -20:], np.s_[162:212, :20]  # where letters stand
     assert (with_letters[at_the_right].min(axis=-1) > 200).any()
     assert not (without[at_the_right].min(axis=-1) > 200).any()
+    assert (xray[at_the_left].min(axis=-1) > 200).any()
+    assert not np.array_equal(xray[at_the_right], with_letters[at_the_right]), "R is where L was"
 
 
 def test_nothing_is_left_behind(headless, tmp_path, capfd):

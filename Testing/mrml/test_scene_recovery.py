@@ -14,7 +14,7 @@ from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.session.segments import SegmentSession, add_objects, new_segment
-from Testing.mrml.session_desk import Desk
+from Testing.mrml.scene_session import SceneSession
 from Testing.unit.session.session_cases import mask_of, point, small_volume
 
 
@@ -32,7 +32,7 @@ class Kept:
         scene = self.headless.scene
         self.volume = add_volume_node(scene, small_volume(), "Jane Doe CT")
         self.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Jane Doe segmentation")
-        self.desk, self.errors = Desk(self.segmentation, self.volume), []
+        self.desk, self.errors = SceneSession(self.segmentation, self.volume), []
         self.recovery = keep_session(self.desk.session, self.segmentation, every, self.errors.append)
         self.desk.session.on_outcome = self.recovery.note
 
@@ -72,7 +72,7 @@ def test_everything_comes_back_into_new_nodes(kept, folder):
     assert lost.find_volume(headless.scene) is volume and lost.find_segmentation(headless.scene) is None
     node = lost.restore(volume)
     assert headless.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
-    again = Desk(node, volume)
+    again = SceneSession(node, volume)
     try:
         copy = again.segment(again.store.segment_ids[0])
         assert copy.steps == liver.steps and np.array_equal(mask_of(copy), mask_of(liver))
@@ -217,7 +217,7 @@ def test_a_session_goes_on_from_what_was_recovered(kept):
     headless, volume = restarted()
     node = lost.restore(volume)
     lost.discard()
-    second = Desk(node, volume)
+    second = SceneSession(node, volume)
     keeper = keep_session(second.session, node, 1)
     second.session.on_outcome = keeper.note
     copy = SegmentSession(second.session, second.store.segment_ids[0])

@@ -17,13 +17,13 @@ from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.session.segment_store import OverlapPolicy
 from FoundationSegLib.session.segments import export_prompts, import_prompts, next_segment
 from Testing.mrml.conftest import AWKWARD
-from Testing.mrml.session_desk import Desk, open_bundle, save_bundle
+from Testing.mrml.scene_session import SceneSession, open_bundle, save_bundle
 from Testing.unit.session.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
 A, B = (150, 100), (250, 200)
 
 
-class Bench(Desk):
+class Bench(SceneSession):
     """A desk with the tool in a slice view, drawing into one segment or another."""
 
     def __init__(self, segmentation_node, volume_node, rig):
@@ -118,7 +118,7 @@ def saved(bench, scene, tmp_path):
 def opened(path, tmp_path):
     """A desk for the bundle, in another scene."""
     kept, volume, segmentation = open_bundle(path, tmp_path / "other cache")
-    desk = Desk(segmentation, volume)
+    desk = SceneSession(segmentation, volume)
     yield desk, segmentation
     desk.prompts.stop()
     del kept
@@ -183,7 +183,7 @@ def scene_like(desk):
     """The same image in a scene of its own, with a model of volumes."""
     headless = boot_scene()
     volume_node = add_volume_node(headless.scene, desk.session.volume)
-    fresh = Desk(headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode"), volume_node, VOLUMES)
+    fresh = SceneSession(headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode"), volume_node, VOLUMES)
     fresh.scene = headless.scene
     yield fresh
     fresh.prompts.stop()
@@ -204,7 +204,7 @@ def test_the_scene_is_closed_while_a_request_is_out(bench, scene):
 
 
 def test_saved_while_a_request_is_out(scene, segmentation_node, tmp_path):
-    desk = Desk(segmentation_node, add_volume_node(scene, small_volume()))
+    desk = SceneSession(segmentation_node, add_volume_node(scene, small_volume()))
     segment = next_segment(desk.session)
     segment.add(point(3))
     before = mask_of(segment)
@@ -224,7 +224,7 @@ def test_saved_while_a_request_is_out(scene, segmentation_node, tmp_path):
 def test_a_left_handed_image_is_turned_round_and_gone_on_with(matrix, scene, segmentation_node, tmp_path):
     """Slicer counts its slices from the other end when it reads it; the segmentation in the same bundle it does not."""
     volume = small_volume(geometry=Geometry(matrix, SHAPE))
-    before = Desk(segmentation_node, add_volume_node(scene, volume))
+    before = SceneSession(segmentation_node, add_volume_node(scene, volume))
     one, other = next_segment(before.session), next_segment(before.session)
     one.add(PointPrompt(tuple(volume.geometry.to_ras((5, 4, 3)).tolist())))
     other.add(PointPrompt(tuple(volume.geometry.to_ras((9, 8, 6)).tolist())))

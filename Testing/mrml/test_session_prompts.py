@@ -30,7 +30,7 @@ from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity
 from FoundationSegLib.session.segments import add_objects, new_segment
 from FoundationSegLib.session.steps import SeedStep
-from Testing.mrml.session_desk import Desk
+from Testing.mrml.scene_session import SceneSession
 from Testing.unit.session.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
 SEEDED = '{"version":1,"steps":[{"step":"seed","mask":"ff","reason":"hand"}],"result":""}'
@@ -50,7 +50,7 @@ def open_desk(segmentation_node, volume_node):
     def open_desk():
         if desks:
             desks[-1].prompts.stop()
-        desks.append(Desk(segmentation_node, volume_node))
+        desks.append(SceneSession(segmentation_node, volume_node))
         return desks[-1]
 
     yield open_desk
@@ -408,13 +408,13 @@ def other_grid(kind, volume_node):
 @pytest.mark.parametrize("first", ["nothing", "undo"])
 @pytest.mark.parametrize("choice", [SLICES, VOLUMES, None])
 def test_prompts_of_a_cropped_or_turned_image_are_taken_back(segmentation_node, volume_node, kind, key, first, choice):
-    before = Desk(segmentation_node, volume_node)
+    before = SceneSession(segmentation_node, volume_node)
     segment = new_segment(before.session, "Liver")
     prompts = (point(3), point(7), BoxPrompt((ras(7, 0, 0), ras(7, 2, 3))))
     segment.add(*prompts)
     keys = dict(zip(("1", "outside", "box outside"), segment.prompts, strict=True))
     before.prompts.stop()
-    desk = Desk(segmentation_node, other_grid(kind, volume_node), choice)
+    desk = SceneSession(segmentation_node, other_grid(kind, volume_node), choice)
     again = desk.segment(segment.segment_id)
     voxels = mask_of(again)
     if first == "undo" and choice is not None:

@@ -11,7 +11,7 @@ from FoundationSegLib.mrml.segment_tags import read_record
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt, Polarity
 from FoundationSegLib.prompts.prompts_file import bare
-from Testing.mrml.session_desk import Desk
+from Testing.mrml.scene_session import SceneSession
 from Testing.mrml.test_session_store import SceneMachine
 from Testing.unit.session.session_cases import small_volume
 
@@ -126,12 +126,12 @@ def test_random_operations_keep_markups_and_steps_together(part, full):
         headless = boot_scene()
         segmentation_node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         volume_node = add_volume_node(headless.scene, small_volume())
-        desk = Desk(segmentation_node, volume_node)
+        desk = SceneSession(segmentation_node, volume_node)
         try:
             run(DeskMachine(100 * number + part, desk, segmentation_node, volume_node), 250 if full else 40)
             steps = {key: desk.segment(key).steps for key in desk.session.known_ids}
             desk.prompts.stop()
-            again = Desk(segmentation_node, volume_node)
+            again = SceneSession(segmentation_node, volume_node)
             try:
                 assert {key: again.segment(key).steps for key in steps} == steps
                 DeskMachine(part, again, segmentation_node, volume_node).end(("scene", 0, 1)[(number + part) % 3])

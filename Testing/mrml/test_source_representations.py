@@ -13,7 +13,7 @@ from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segment_store import NewSegment, Refused, SegmentEdited
 from FoundationSegLib.session.segments import next_segment
 from Testing.mrml.controller_cases import make_controller, run
-from Testing.mrml.session_desk import Desk
+from Testing.mrml.scene_session import SceneSession
 from Testing.unit.session.session_cases import mask_of, point, ras, small_volume
 
 LABELMAP, SURFACE = "Binary labelmap", "Closed surface"
@@ -27,7 +27,7 @@ def volume_node(scene):
 
 @pytest.fixture
 def work(segmentation_node, volume_node):
-    work = Desk(segmentation_node, volume_node)
+    work = SceneSession(segmentation_node, volume_node)
     work.store.defers_surfaces = True
     yield work
     work.prompts.stop()

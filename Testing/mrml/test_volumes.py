@@ -169,6 +169,28 @@ def test_a_matrix_that_cannot_be_inverted_is_refused(volume_node):
         geometry_from_node(volume_node)
 
 
+@pytest.mark.parametrize(
+    ("file", "slices", "spacing", "in_pixels"),
+    [
+        ("", 1, 1.0, False),
+        ("a.nrrd", 1, 1.0, False),
+        ("IM0001.dcm", 1, 1.0, False),
+        ("a.PNG", 1, 0.35, True),  # of 72 dots per inch
+        ("a.jpeg", 1, 1.0, True),
+        ("a.tif", 5, 1.0, True),
+        ("a.tif", 5, 0.02, False),  # a stack to which somebody has given its spacing
+    ],
+)
+def test_a_picture_that_slicer_has_loaded_is_measured_in_pixels(scene, file, slices, spacing, in_pixels):
+    array = np.zeros((slices, 4, 5), np.uint8)
+    node = add_volume_node(scene, Volume(array, geometry_from_spacing(array.shape, (spacing,) * 3)))
+    if file:
+        storage = scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+        storage.SetFileName(f"/there/{file}")
+        node.SetAndObserveStorageNodeID(storage.GetID())
+    assert volume_from_node(node).in_pixels is in_pixels
+
+
 def test_what_the_source_said_is_kept(scene):
     volume = Volume(np.zeros(GRID.shape_kji, np.int16), GRID, "CT", (400.0, 40.0), "Chest")
     back = volume_from_node(add_volume_node(scene, volume))

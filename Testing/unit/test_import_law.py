@@ -11,36 +11,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "FoundationSegLib"
-IMAGING, PROMPTS, CATALOG, REQUESTS, SESSION, INSTALLATION, HUB, MODELS, ENGINE, WORKER, IO, MRML = (
-    f"{LIBRARY}.{name}"
-    for name in (
-        "imaging",
-        "prompts",
-        "catalog",
-        "requests",
-        "session",
-        "installation",
-        "hub",
-        "models",
-        "engine",
-        "worker",
-        "io",
-        "mrml",
-    )
+IMAGING, PROMPTS, CATALOG, REQUESTS, SESSION, INSTALLATION = (
+    f"{LIBRARY}.{name}" for name in ("imaging", "prompts", "catalog", "requests", "session", "installation")
+)
+HUB, MODELS, ENGINE, WORKER, IO, MRML = (
+    f"{LIBRARY}.{name}" for name in ("hub", "models", "engine", "worker", "io", "mrml")
 )
 GROUND = tuple(f"{LIBRARY}.{name}" for name in ("errors", "progress", "folders", "codec"))
 VALUES = (*GROUND, IMAGING, PROMPTS, CATALOG, REQUESTS)
-TORCH = (
-    "torch",
-    "torchvision",
-    "transformers",
-    "monai",
-    "timm",
-    "open_clip",
-    "safetensors",
-    "nnInteractive",
-    "voxtell",
-)
+TORCH = ("torch", "torchvision", "transformers", "monai", "timm")
+TORCH += ("open_clip", "safetensors", "nnInteractive", "voxtell")
 ANYTHING = ""
 CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", "poller", "protocol", "process"))
 
@@ -162,7 +142,6 @@ def test_every_import_keeps_the_law():
     [
         ("imaging.masks", "import torch", "torch"),
         ("imaging.masks", "def f():\n    from torch.nn import functional", "torch.nn.functional"),
-        ("imaging.masks", "class C:\n    import SimpleITK as sitk", "SimpleITK"),
         ("imaging.masks", "from ..hub.store import Store", f"{HUB}.store.Store"),
         ("imaging.masks", "from .. import hub", HUB),
         ("imaging.masks", "import FoundationSegLib.engine", ENGINE),
@@ -175,23 +154,11 @@ def test_every_import_keeps_the_law():
         ("imaging.masks", "import math, numpy as np\nfrom .geometry import Box\nfrom .. import __version__", None),
         ("hub.fetch", "import huggingface_hub", "huggingface_hub"),
         ("hub.fetch", "async def f():\n    from huggingface_hub import HfApi", None),
-        ("hub.fetch", "def f():\n    import torch", "torch"),
-        ("models.sam", "import slicer", "slicer"),
         ("models.sam", "from ..engine.device import choose_device", ENGINE),
-        ("engine.engine", "import transformers", "transformers"),
-        ("worker.client", "def f():\n    from ..engine.engine import Engine", ENGINE),
-        ("worker.process_client", "from ..hub.store import Store", HUB),
         ("worker.server", "from ..engine.engine import Engine", "only in functions"),
         ("worker.server", "def f():\n    from ..engine.engine import Engine", None),
-        ("io.images", "from ..mrml import volumes", MRML),
-        ("mrml.volumes", "import torch", "torch"),
-        ("mrml.volumes", "def f():\n    import qt", "qt"),
-        ("mrml.volumes", "import vtk.util.numpy_support\nimport slicer", None),
         ("mrml.rendering.window", "from ...io import images", IO),
-        ("evaluation.metrics", "import monai.metrics, scipy, torch", None),
-        ("evaluation.simulated_user", "from ..worker.client import ask", f"{WORKER}.client.ask"),
         ("novel.thing", "import numpy", "numpy"),
-        ("commands.segment", "def f():\n    import torch", None),
     ],
 )
 def test_a_planted_import_is_caught(tmp_path, module, source, culprit):

@@ -1,5 +1,3 @@
-import threading
-
 import pytest
 
 from FoundationSegLib.errors import Cancelled, InputError
@@ -39,22 +37,6 @@ def test_a_receiver_may_cancel_and_the_next_step_stops():
         for done in range(5):
             progress.step("slices", done, 5)
     assert seen == [0]
-
-
-def test_another_thread_can_cancel():
-    progress = Progress()
-    thread = threading.Thread(target=progress.token.cancel)
-    thread.start()
-    thread.join()
-    with pytest.raises(Cancelled):
-        progress.check()
-
-
-def test_defaults_share_no_token():
-    first, second = Progress(), Progress()
-    first.token.cancel()
-    second.step("encode", 1, 1)
-    assert not second.token.cancelled
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,15 @@ def test_a_set_up_that_was_interrupted_is_taken_up(run, commands, environments):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 def test_the_launcher_works_from_any_folder(run, commands, environments, tmp_path, monkeypatch):
+    """An environment of a set-up that wrote none gets it, too."""
     shutil.copytree(ROOT / "FoundationSegLib", run.ROOT / "FoundationSegLib")
     run.set_up()
-    launcher = run.PYTHON.with_name("foundationseg")
+    run.LAUNCHER.unlink()
+    run.set_up()
     monkeypatch.undo()
-    version = subprocess.run((launcher, "--version"), cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    version = subprocess.run(
+        (run.LAUNCHER, "--version"), cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
     assert version.startswith("FoundationSeg ")
 
 

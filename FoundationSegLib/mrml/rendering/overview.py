@@ -50,6 +50,7 @@ def render_overview(
     high: float | None = None,
     centre_ras: tuple[float, float, float] | None = None,
     in_pixels: bool = False,
+    sides: tuple[str, str] | None = None,
 ) -> None:
     """Write one PNG of a volume with its segments, drawn by Slicer's own views in a scene of their own.
 
@@ -66,8 +67,8 @@ def render_overview(
         low, high: the values drawn black and white; without them, the window of the volume's display.
         centre_ras: the slices go through this point of the world in mm; without it, each goes where most segments
             show (:func:`choose_offset`), and through the middle of the volume if there are none.
-        in_pixels: a single slice of an image that has neither millimetres nor directions, as PNG and JPEG: none are
-            written then.
+        in_pixels: the image has no millimetres, as PNG and JPEG: pixels are counted.
+        sides: of an image without directions (:class:`~FoundationSegLib.imaging.volume.Volume`): no others are written.
 
     Raises:
         InputError: the picture would be too small, the volume is empty, or the segmentation cannot be drawn.
@@ -77,7 +78,7 @@ def render_overview(
     if min(size) < _SMALLEST:
         raise InputError(f"a picture of {size[0]} x {size[1]} pixels is too small; each side needs {_SMALLEST}")
     stage = set_stage(volume_node, segmentation_node, low, high)
-    overview = _Overview(stage, list_segments(stage.segmentation_node), size, centre_ras, in_pixels)
+    overview = _Overview(stage, list_segments(stage.segmentation_node), size, centre_ras, in_pixels, sides)
     write_png(path, overview.flat() if min(dimensions_ijk(stage)) == 1 else overview.four_up())
 
 
@@ -88,6 +89,7 @@ class _Overview:
     size: tuple[int, int]
     centre_ras: tuple[float, float, float] | None
     in_pixels: bool
+    sides: tuple[str, str] | None
 
     @cached_property
     def font_px(self) -> int:
@@ -137,22 +139,23 @@ class _Overview:
 
     def _finish(self, panel: SlicePanel, frame: PanelFrame, preset: SlicePreset, offset: float) -> None:
         panel.move_to(offset)
-        if self.in_pixels:
-            width, height = dimensions_ijk(self.stage)[:2]
-            panel.label(self._pen(frame.view), pixel_mm=float(np.linalg.norm(ijk_to_world(self.stage)[:3, 0])))
-            self._title(frame, "Image", f"{width} x {height} pixels")
-        else:
-            panel.label(self._pen(frame.view))
+        pixel_mm = float(np.linalg.norm(ijk_to_world(self.stage)[:3, 0])) if self.in_pixels else None
+        panel.label(self._pen(frame.view), pixel_mm, self.sides)
+        if self.sides is None:
             self._title(frame, preset.preset, _position(panel.slice_to_ras[:3, 2], offset))
+        else:
+            width, height, depth = dimensions_ijk(self.stage)
+            self._title(frame, "Image", f"{width} x {height} pixels" if depth == 1 else "")
 
     def _surfaces(self, size: tuple[int, int]) -> Pixels:
         frame = self._open(size, slicer.vtkMRMLViewNode.GetThreeDViewBlueColor())
         points = show_surfaces(self.stage, self.segments)
         panel = SurfacePanel(self.stage, frame.view)
-        legend = draw_legend(self._pen(frame.view), self.segments)
+        legend = draw_legend(self._pen(frame.view), self.segments, with_volumes=not self.in_pixels)
         if self.segments:
             panel.fit(points, legend)
-        label_sides(self._pen(frame.view))
+        if self.sides is None:
+            label_sides(self._pen(frame.view))
         self._title(frame, "3D", "")
         return shrink(draw(frame.window), _OVERSAMPLING)
 

@@ -19,6 +19,7 @@ from .stage import Stage, show_with
 
 _FILL_OPACITY = 0.35
 _RULER_PART = 0.3
+_OPPOSITE = str.maketrans("LRAPSI", "RLPAIS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +86,23 @@ class SlicePanel:
         self._logic.SetSliceOffset(offset_mm)
         self._logic.UpdatePipeline()
 
-    def label(self, pen: Pen, pixel_mm: float | None = None) -> None:
+    def label(self, pen: Pen, pixel_mm: float | None = None, sides: tuple[str, str] | None = None) -> None:
         """Write the patient's directions at the edges and draw a ruler.
 
         Args:
             pen: writes in this panel.
-            pixel_mm: the side of a pixel of an image that has neither millimetres nor directions: the ruler counts
-                pixels then. None for others.
+            pixel_mm: the side of a pixel of an image without millimetres: the ruler counts pixels then.
+            sides: the letters at the right and the lower edge of an image without directions; may be empty.
         """
         width, height = self._renderer.GetSize()
         right, up = self.slice_to_ras[:3, 0], self.slice_to_ras[:3, 1]
         margin = pen.font_px * 0.4
         self._draw_ruler(pen, margin, pixel_mm)
-        if pixel_mm is not None:
-            return
-        pen.write(direction_letters(-right), (margin, height / 2), ("left", "centre"), halo=True)
-        pen.write(direction_letters(right), (width - margin, height / 2), ("right", "centre"), halo=True)
-        pen.write(direction_letters(up), (width / 2, height - margin), ("centre", "top"), halo=True)
-        pen.write(direction_letters(-up), (width / 2, margin), ("centre", "bottom"), halo=True)
+        rightwards, downwards = sides if sides is not None else map(direction_letters, (right, -up))
+        pen.write(rightwards.translate(_OPPOSITE), (margin, height / 2), ("left", "centre"), halo=True)
+        pen.write(rightwards, (width - margin, height / 2), ("right", "centre"), halo=True)
+        pen.write(downwards.translate(_OPPOSITE), (width / 2, height - margin), ("centre", "top"), halo=True)
+        pen.write(downwards, (width / 2, margin), ("centre", "bottom"), halo=True)
 
     def _draw_ruler(self, pen: Pen, margin: float, pixel_mm: float | None) -> None:
         width, _ = self._renderer.GetSize()

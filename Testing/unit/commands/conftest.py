@@ -1,4 +1,4 @@
-"""A desk with everything that the command line needs, but for a network: image, prompts, a fake model and its store."""
+"""A case with everything that the command line needs, but for a network: image, prompts, a fake model and its store."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def in_ras(corners_ijk: list[list[float]]) -> list[list[float]]:
 
 
 @dataclass
-class Desk:
+class CommandCase:
     """A folder with an image and prompts; :meth:`segment` runs the command on them.
 
     ``connect`` makes the client of a run, in line, where the fake model is: the worker has tests of its own.
@@ -156,7 +156,7 @@ def desk(tmp_path, monkeypatch, capfd):
     fill_store(tmp_path / "store")
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the command line sets its own
-    made = Desk(tmp_path / "desk", capfd, pip=PipTool)
+    made = CommandCase(tmp_path / "desk", capfd, pip=PipTool)
 
     def connect(settings):
         made.devices.append(settings.device)

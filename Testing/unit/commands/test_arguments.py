@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from FoundationSegLib.commands.arguments import box_of, box_ranges, roi_argument, slice_range, slices_argument
+from FoundationSegLib.commands.arguments import box_ranges, roi_argument, slice_range, slices_argument
 from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.prompts.kinds import PointPrompt, PromptSet, SegmentPrompts
@@ -34,10 +34,6 @@ def test_slices_are_all_of_them_one_or_a_range():
 )
 def test_a_region_means_a_box_of_the_image(text, box):
     assert roi_argument(text).box(PROMPTS, GEOMETRY) == box
-
-
-def test_a_box_may_reach_out_of_the_image():
-    assert box_of(box_ranges("1:4,:,5:99"), GEOMETRY) == Box((5, 0, 1), (99, 10, 4))
 
 
 @pytest.mark.parametrize(

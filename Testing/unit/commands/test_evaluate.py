@@ -109,11 +109,8 @@ def test_a_box_is_one_answer_for_each_object(bench):
     assert (name, box, nsd, areas) == ("fake", "1.000", "1.000", ["-", "-"])
     assert float(seconds) >= 0
     assert peak == "-" or float(peak) > 50
-    assert [line.split() for line in lines[-3:]] == [
-        ["label", "voxels", "fake"],
-        ["1", "64", "1.000"],
-        ["2", "40", "1.000"],
-    ]
+    rows = [["label", "voxels", "fake"], ["1", "64", "1.000"], ["2", "40", "1.000"]]
+    assert [line.split() for line in lines[-3:]] == rows
     assert bench.err == f"note: left out, with less than {FEWEST_VOXELS} voxels: label 7\n"
     assert bench.files() == FILES
 
@@ -171,13 +168,8 @@ def test_the_report_says_what_was_done_with_what(bench, tmp_path):
     fields = ("version", "command", "settings", "units", "objects", "models", "notes", "timings_s", "software")
     assert (tuple(document), document["units"]) == (fields, "mm")
     assert (document["version"], document["command"]) == (1, "evaluate")
-    assert document["settings"] == {
-        "protocol": "box",
-        "clicks": 5,
-        "nsd_tolerance_mm": 1.5,
-        "intensity": "ct-lung",
-        "seed": 42,
-    }
+    settings = {"protocol": "box", "clicks": 5, "nsd_tolerance_mm": 1.5, "intensity": "ct-lung", "seed": 42}
+    assert document["settings"] == settings
     assert document["objects"] == [{"label": 2, "voxels": 40, "volume_ml": 0.08}]
     (model,) = document["models"]
     assert model["model"] == {"id": "fake", "source": "nowhere", "revision": "1", "sha256": "ab"}
@@ -185,14 +177,8 @@ def test_the_report_says_what_was_done_with_what(bench, tmp_path):
     assert model["intensity"] == {"policy": "ct-lung"}
     (scores,) = model["objects"]
     assert (scores["label"], scores["notes"]) == (2, ["a note"])
-    assert scores["steps"][0] | {"seconds": 0} == {
-        "prompt": "box",
-        "index_ijk": None,
-        "dice": 1.0,
-        "nsd": 1.0,
-        "seconds": 0,
-        "error": None,
-    }
+    step = {"prompt": "box", "index_ijk": None, "dice": 1.0, "nsd": 1.0, "seconds": 0, "error": None}
+    assert scores["steps"][0] | {"seconds": 0} == step
     assert {"monai", "scipy", "torch"} <= set(document["software"])
     assert str(bench.folder) not in path.read_text(encoding="utf-8")
 
@@ -366,10 +352,7 @@ def test_a_checkpoint_that_has_to_be_downloaded_is_announced(bench, monkeypatch,
 def test_labels_are_all_that_are_no_specks_or_those_that_are_named():
     labels = np.zeros((4, 10, 10), np.int16)
     labels[0], labels[1, :3, :9], labels[2, 0, 0], labels[3, 0, 0] = 5, 2, 9, -1
-    assert choose_labels(labels, None, "x") == (
-        {2: 27, 5: 100},
-        ("left out, with less than 27 voxels: label 9",),
-    )
+    assert choose_labels(labels, None, "x") == ({2: 27, 5: 100}, ("left out, with less than 27 voxels: label 9",))
     assert choose_labels(labels, [9, 5, 9], "x") == ({9: 1, 5: 100}, ())
     with pytest.raises(InputError, match="has no label 3; it has 2, 5, 9"):
         choose_labels(labels, [3], "x")

@@ -18,14 +18,6 @@ def seeded(folder, mask, name="Left", spacing=(1.0, 1.0, 2.0)):
     return PromptSet((SegmentPrompts("Liver", (MaskPrompt("seed.nrrd", name),)),))
 
 
-def test_a_mask_prompt_gets_the_voxels_of_its_file(tmp_path):
-    mask = np.zeros((4, 5, 6), bool)
-    mask[1:3, 2:4, 1:5] = True
-    geometry = Geometry(np.diag([-1.0, -1.0, 2.0, 1.0]), mask.shape)
-    (segment,) = read_masks(seeded(tmp_path, mask), tmp_path, geometry).segments
-    assert np.array_equal(segment.prompts[0].voxels.expand(mask.shape), mask)
-
-
 @pytest.mark.parametrize("start", [(0, 0, 0), (2, 1, 3), (-1, -2, 0), (5, 5, 5)])
 @pytest.mark.parametrize("is_left_handed", [False, True])
 def test_a_mask_that_was_cropped_turned_or_reaches_beyond_is_laid_on_its_voxels(tmp_path, start, is_left_handed):

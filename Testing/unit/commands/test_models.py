@@ -44,19 +44,8 @@ def test_a_broken_card_is_named(desk):
 
 
 ROOT = Path(__file__).parents[3]
-KEYS = [
-    "id",
-    "title",
-    "task",
-    "family",
-    "prompts",
-    "dimensions",
-    "license",
-    "commercial_use",
-    "gated",
-    "status",
-    "bytes",
-]
+KEYS = ["id", "title", "task", "family", "prompts", "dimensions"]
+KEYS += ["license", "commercial_use", "gated", "status", "bytes"]
 FURTHER_KEYS = ["bytes_known", "runnable", "must_accept", "unverified"]
 
 
@@ -76,20 +65,8 @@ def test_the_json_has_the_keys_of_the_interface(desk):
     assert desk.run("models", "list", "--json") == 0
     (line,) = json.loads(desk.out)
     assert list(line) == KEYS + FURTHER_KEYS
-    assert {key: line[key] for key in KEYS} == {
-        "id": "fake",
-        "title": "Fake Model",
-        "task": "segment",
-        "family": "lite-medsam",
-        "prompts": ["box"],
-        "dimensions": [2],
-        "license": "MIT",
-        "commercial_use": "yes",
-        "gated": False,
-        "status": "ready",
-        "bytes": len(WEIGHTS),
-    }
-    assert [line[key] for key in FURTHER_KEYS] == [True, True, False, []]
+    values = ["fake", "Fake Model", "segment", "lite-medsam", ["box"], [2], "MIT", "yes", False, "ready", len(WEIGHTS)]
+    assert list(line.values()) == [*values, True, True, False, []]
 
 
 @pytest.fixture
@@ -165,11 +142,6 @@ def test_show_as_json_has_the_lists_keys_and_the_rest(real):
     assert told["memory_mb"] == {"cuda": 8000}
     assert told["memory_basis"] == {"cuda": "published"}
     assert told["runnable"] is True
-
-
-def test_show_of_an_unknown_model_is_bad_usage(desk):
-    assert desk.run("models", "show", "nothing") == 2
-    assert desk.err == "foundationseg: no model is called 'nothing'; there are: fake\n"
 
 
 def test_listing_needs_no_torch_and_little_time(bar, tmp_path):

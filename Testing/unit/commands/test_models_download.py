@@ -129,19 +129,6 @@ def test_a_program_that_is_killed_leaves_no_worker_and_half_a_file(hub, store):
     assert content_of(store, card()) == FILES
 
 
-def test_offline_and_gates_end_with_3_and_one_line(hub, store, monkeypatch):
-    hub.repositories[REPOSITORY].gated = "auto"
-    code, told = download()
-    assert (code, len(told)) == (3, 2)
-    assert "hf auth login" in told[-1]
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub.requests.clear()
-    code, told = download()
-    assert (code, len(told)) == (3, 1), "no download is announced"
-    assert told[-1].startswith("foundationseg: offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded")
-    assert hub.requests == []
-
-
 @on_posix
 def test_a_terminal_sees_how_far_it_is(hub, store):
     hub.slow_s = 0.02

@@ -2,7 +2,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from FoundationSegLib import __version__
 from FoundationSegLib.commands.results import build_segmentation
@@ -10,7 +9,6 @@ from FoundationSegLib.commands.segment_report import ResultOptions
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
 from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.files import read_segmentation
 from FoundationSegLib.mrml.scene import boot_scene
@@ -69,24 +67,3 @@ def test_every_segment_says_where_it_came_from(tmp_path):
             "SHA256": "ab" * 32,
             "Version": __version__,
         }
-
-
-def test_a_segmentation_keeps_masks_and_place(tmp_path):
-    result, _ = build(blocks(("All", np.ones(SHAPE, bool))))
-    path = tmp_path / "a.seg.nrrd"
-    result.writer(path)(path)
-    for name, mask in blocks(("All", np.ones(SHAPE, bool))).items():
-        written, geometry = read_mask_prompt(path, name)
-        assert np.array_equal(written, mask)
-        assert geometry.almost_equals(Geometry(OBLIQUE, SHAPE))
-
-
-@pytest.mark.parametrize("ending", ["nrrd", "nii.gz"])
-def test_a_label_map_is_small_and_in_place(tmp_path, ending):
-    result, _ = build(blocks())
-    path = tmp_path / f"a.{ending}"
-    result.writer(path)(path)
-    labels, geometry = read_label_map(path)
-    assert labels.dtype == np.uint8
-    assert np.array_equal(labels, block_mask("Left") + 2 * block_mask("Right"))
-    assert geometry.almost_equals(Geometry(OBLIQUE, SHAPE))

@@ -17,7 +17,6 @@ from FoundationSegLib.installation.packages import (
     has_all_files,
     install_packages,
     is_satisfied,
-    missing_packages,
     missing_requirements,
     noted_installation,
     pip_command,
@@ -114,10 +113,6 @@ def test_an_option_in_a_card_is_no_package(requirement):
     assert tool.asked == []
 
 
-def test_missing_packages_are_found_without_asking():
-    assert missing_packages(["timm>=1.0", "torch", "voxtell<1"], version_of) == ["voxtell<1"]
-
-
 def wheel(folder, name, version, requires=(), members=None):
     info = f"{name}-{version}.dist-info"
     lines = [
@@ -143,17 +138,6 @@ def local_index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     return tmp_path
-
-
-def test_the_real_pip_reports_and_changes_nothing(local_index):
-    wheel(local_index, "foundationseg_sample", "1.0", ["foundationseg_needed"])
-    wheel(local_index, "foundationseg_needed", "2.0")
-    made = plan_packages(("foundationseg_sample",), PipTool(), Progress())
-    found = {(package.name, package.version) for package in made.packages}
-    assert found == {("foundationseg_sample", "1.0"), ("foundationseg_needed", "2.0")}
-    command = (sys.executable, "-m", "pip", "show", "foundationseg_sample")
-    check = subprocess.run(command, capture_output=True, check=False)
-    assert check.returncode != 0
 
 
 def test_the_real_pip_finds_no_way_around_what_has_to_stay(local_index):
@@ -285,20 +269,3 @@ def test_a_download_from_the_hub_needs_its_client_and_a_wheel_does_not():
     assert requirements_of(hub, to_download=True) == (*hub.packages, numpy, client)
     assert requirements_of(hub, to_download=False) == (*hub.packages, numpy)
     assert requirements_of(wheel, to_download=True) == (*wheel.packages, numpy)
-
-
-def test_every_card_names_each_package_once():
-    for card in read_catalogue().values():
-        names = [requirement_name(text) for text in requirements_of(card, to_download=True)]
-        assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize("text", ["", "--index-url=x", "../here"])
-def test_what_names_no_package_is_refused(text):
-    with pytest.raises(PackageError, match="names no package"):
-        requirement_name(text)
-
-
-def test_a_python_without_numpy_can_read_this():
-    code = "import sys; sys.modules['numpy'] = None; import FoundationSegLib.installation.packages"
-    subprocess.run((sys.executable, "-c", code), check=True)

@@ -302,16 +302,24 @@ def test_slices_shifted_sideways_by_different_amounts():
         place_slices([(0, 0, 0), (0, 0, 1), (2, 0, 2), (2, 0, 3)], (1, 0, 0, 0, 1, 0), (1, 1))
 
 
+XRAY = {"ImagerPixelSpacing": [0.2, 0.2], "Modality": "DX", "SOPClassUID": DIGITAL_XRAY}
+
+
 @pytest.mark.parametrize(
-    ("elements", "in_pixels"),
+    ("elements", "in_pixels", "sides"),
     [
-        ({}, True),  # a screenshot
-        ({"ImagerPixelSpacing": [0.2, 0.2], "Modality": "DX", "SOPClassUID": DIGITAL_XRAY}, False),
-        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, False),
-        ({"PixelSpacing": [0.5, 0.7]}, False),
+        ({}, True, ("", "")),  # a screenshot
+        ({"PatientOrientation": ["L", "F"]}, True, ("L", "I")),
+        (XRAY, False, ("", "")),
+        (XRAY | {"PatientOrientation": ["PR", "H"]}, False, ("PR", "S")),
+        (XRAY | {"PatientOrientation": ["LE", "CR"]}, False, ("", "")),  # of a quadruped
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "PatientOrientation": ["L", "F"]}, False, None),
+        ({"PixelSpacing": [0.5, 0.7]}, False, ("", "")),
     ],
 )
-def test_a_single_image_has_millimetres_or_directions_if_it_says_so(tmp_path, noise, write_dicom, elements, in_pixels):
+def test_a_single_image_has_millimetres_or_directions_if_it_says_so(
+    tmp_path, noise, write_dicom, elements, in_pixels, sides
+):
     volume = read_volume(write_dicom(tmp_path / "a.dcm", noise[0], **elements))
-    assert volume.in_pixels is in_pixels
+    assert (volume.in_pixels, volume.sides) == (in_pixels, sides)
     assert any("measured in pixels" in note for note in volume.notes) is in_pixels

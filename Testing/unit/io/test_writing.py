@@ -71,15 +71,6 @@ def test_sheared_grid_goes_to_nrrd_only(tmp_path):
     assert np.allclose(read.ijk_to_ras, TILTED, atol=1e-12)
 
 
-def test_grid_of_a_real_image_comes_back(tmp_path, shared_data):
-    array, geometry = read_label_map(shared_data("pyradiomics/breast1_label.nrrd"))
-    for name in ("a.nrrd", "a.nii.gz"):
-        write_label_map(tmp_path / name, array, geometry)
-        again, read = read_label_map(tmp_path / name)
-        assert np.array_equal(again, array)
-        assert read.almost_equals(geometry)
-
-
 @pytest.mark.parametrize(
     ("array", "problem"),
     [
@@ -130,16 +121,6 @@ def test_values_come_back_on_their_grid(tmp_path, matrix, name):
     volume = read_volume(tmp_path / name)
     assert np.array_equal(volume.array_kji, values) and volume.array_kji.dtype == np.float32
     assert volume.geometry.almost_equals(geometry)
-
-
-@pytest.mark.parametrize(
-    ("path", "problem"),
-    [("a.seg.nrrd", "ending of a segmentation"), ("a.nii.gz", "sheared"), ("missing/a.nrrd", "cannot be written")],
-)
-def test_values_that_cannot_be_written(tmp_path, path, problem):
-    with pytest.raises(OutputError, match=problem):
-        write_values(tmp_path / path, np.zeros(SHAPE, np.float32), Geometry(TILTED, SHAPE))
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("digits", [4, 5, 6])

@@ -24,7 +24,6 @@ from Testing.unit.worker.conftest import events_until, has_ended, until
 
 FILES = {"weights/model.safetensors": random.Random(3).randbytes(3_000_000), "config.json": b'{"layers": 2}'}
 TOTAL = sum(map(len, FILES.values()))
-MUST_ACCEPT = ('commercial_use = "yes"', 'commercial_use = "no"\nmust_accept = true')
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
 
 
@@ -186,16 +185,6 @@ def test_a_full_disk_is_told_and_the_same_worker_goes_on_when_there_is_room(clie
     full_disk.unlink()
     require_resumed(client, hub, store)
     assert client.worker_pid == pid
-
-
-def test_terms_are_accepted_by_the_request(client, hub, store, cards):
-    (cards / "far.toml").write_text(card_text(MUST_ACCEPT, files=FILES))
-    with pytest.raises(CheckpointError, match=r"a licence to accept.*models download far --accept-license"):
-        ask(client, far())
-    assert hub.requests == []
-    ask(client, far(accept_license=True))
-    assert store.status(card()) == "ready"
-    assert (store.folder / "licenses.json").exists()
 
 
 def test_the_users_own_offline_mode_holds_in_the_worker(client, hub, monkeypatch):

@@ -85,21 +85,6 @@ def test_a_tick_inside_an_event_waits_for_its_turn():
     assert begun == done == [1, 2, 3]
 
 
-def test_no_event_is_lost_by_one_that_fails():
-    applied = []
-
-    def apply(event):
-        applied.append(event)
-        if event == 1:
-            raise ZeroDivisionError
-
-    poller = Poller(ThreeEvents(), apply, lambda: None)
-    with pytest.raises(ZeroDivisionError):
-        poller.tick()
-    poller.tick()
-    assert applied == [1, 2, 3]
-
-
 def test_the_end_of_the_connection_stops_the_timer(client, volume):
     timer, events = Timer(), []
     poller = Poller(client, events.append, timer.stop)

@@ -1,4 +1,4 @@
-"""A user at a desk: opens the module, clicks, types, uses the mouse in slice views, answers dialogs, looks."""
+"""A user of Slicer: opens the module, clicks, types, uses the mouse in slice views, answers dialogs, looks."""
 
 import importlib.util
 import os
@@ -34,11 +34,11 @@ from Testing.slicer_standin.proxy import Wrapper, unwrap, wrap
 _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_views)
 
 
-class Desk(Hands):
-    """One Slicer with an empty scene. Its names, and what they are for, are in `README.md`."""
+class SlicerUser(Hands):
+    """Somebody at one Slicer with an empty scene. The names, and what they are for, are in `README.md`."""
 
     def __init__(
-        self, folder: Path, main_window: bool = True, testing: bool = False, settings_of: "Desk | None" = None
+        self, folder: Path, main_window: bool = True, testing: bool = False, settings_of: "SlicerUser | None" = None
     ) -> None:
         self.folder, self.testing = folder, testing
         self.opened_modules: list[str] = []

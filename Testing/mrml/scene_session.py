@@ -12,8 +12,8 @@ from FoundationSegLib.session.session import Session
 from Testing.unit.session.session_cases import SLICES, FakeClient
 
 
-class Desk:
-    """What a panel has, without the panel."""
+class SceneSession:
+    """A session on nodes with its store, prompts and client: what a panel has, without the panel."""
 
     def __init__(self, segmentation_node, volume_node, choice=SLICES):
         self.errors, self.outcomes = [], []
