@@ -1,8 +1,10 @@
 """The one hierarchy of errors. A message says what happened and what the user can do about it."""
 
+import difflib
 import errno
 import os
 import re
+from collections.abc import Iterable
 
 
 class FoundationSegError(Exception):
@@ -100,6 +102,20 @@ class Cancelled(FoundationSegError):
     """The user asked to stop."""
 
     exit_code = 130
+
+
+_ALIKE = 0.7  # of difflib's ratio: one letter of four may be another
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question for a message, such as ``did you mean 'liver'?``; empty where nothing looks like the name."""
+    near = difflib.get_close_matches(name[:100].lower(), list(known), 3, _ALIKE)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, of which the plural ends in an s: ``1 image``, ``2 images``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CardError, UnknownModelError
+from ..errors import CardError, UnknownModelError, did_you_mean
 from ..folders import user_folder
 from .model_cards import CheckpointFile, License, ModelCard, Source, check_card
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
@@ -106,7 +106,9 @@ def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:
         UnknownModelError: there is none; the message names those there are.
     """
     if model_id not in catalogue:
-        raise UnknownModelError(f"no model is called {model_id!r}; there are: {', '.join(catalogue)}")
+        near = did_you_mean(model_id, catalogue)
+        known = f"{near and f'{near} '}there are: {', '.join(catalogue)}"
+        raise UnknownModelError(f"no model is called {model_id!r}; {known}")
     return catalogue[model_id]
 
 

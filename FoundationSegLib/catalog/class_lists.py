@@ -1,13 +1,12 @@
 """Class lists: classes of models that understand names, and how names are compared."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from ..errors import PromptError
+from ..errors import PromptError, did_you_mean
 from .model_cards import ModelCard
 from .resource_files import build, check, read_toml, resource_folder
 
@@ -37,7 +36,6 @@ def listed(names: Sequence[object]) -> str:
 
 EVERYTHING = "everything"
 _LARGEST_LIST = 1_000_000  # bytes
-_SUGGESTIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +83,8 @@ class ClassList:
         """
         match = self.by_number.get(int(name)) if name.isascii() and name.isdigit() else self._by_key.get(name_key(name))
         if match is None:
-            near = difflib.get_close_matches(name.lower(), [entry.name for entry in self.classes], _SUGGESTIONS)
-            meant = f"did you mean {' or '.join(map(repr, near))}?"
-            remedy = meant if near else "'foundationseg models show' lists what it has"
+            near = did_you_mean(name, (entry.name for entry in self.classes))
+            remedy = near or "'foundationseg models show' lists what it has"
             raise PromptError(f"{self.title} has no class called {name[:80]!r}; {remedy}", location)
         return match
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import CardError, InputError
+from ..errors import CardError, InputError, did_you_mean
 from ..folders import is_safe_name, user_folder
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
 
@@ -229,5 +229,6 @@ def find_label_set(sets: Mapping[str, LabelSet], set_id: str) -> LabelSet:
     Raises:
         InputError: there is none; the message names those there are.
     """
-    _require(set_id in sets, f"no label set is called {set_id!r}; there are: {', '.join(sets)}")
+    near = did_you_mean(set_id, sets)
+    _require(set_id in sets, f"no label set is called {set_id!r}; {near and f'{near} '}there are: {', '.join(sets)}")
     return sets[set_id]

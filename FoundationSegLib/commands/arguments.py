@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .terminal import interrupts_wait
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 _AROUND_PROMPTS = re.compile(r"prompts(?::([0-9]{1,4}(?:\.[0-9]{1,3})?))?")
 _USUAL_MARGIN_MM = 30.0
+_LONGEST_PATH, _LONGEST_NAME = 4000, 255  # of Linux, in bytes
 
 Range = tuple[int | None, int | None]
 Ranges = tuple[Range, Range, Range]
@@ -51,11 +53,14 @@ def path_argument(text: str) -> Path:
     """Parse a path. An empty one, as an unset shell variable gives it, would mean the working folder.
 
     Raises:
-        argparse.ArgumentTypeError: it is empty.
+        argparse.ArgumentTypeError: it is empty, or longer than systems take.
     """
     if not text:
         raise argparse.ArgumentTypeError("is empty")
-    return Path(text)
+    path = Path(text)
+    if len(text) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise argparse.ArgumentTypeError("is longer than the name of a file can be")
+    return path
 
 
 def size_argument(text: str) -> int:
@@ -105,14 +110,17 @@ def slices_argument(text: str) -> Range:
 
 def box_ranges(text: str) -> Ranges:
     """Parse three ranges of voxels, along i, j and k: ``I,J,K``, each START:STOP as in Python."""
-    ranges = [slice_range(part) for part in text.split(",")]
-    if len(ranges) != 3:
+    try:
+        i, j, k = (slice_range(part) for part in text.split(","))
+    except (argparse.ArgumentTypeError, ValueError) as error:
         message = f"{text[:40]!r} is not of the form START:STOP,START:STOP,START:STOP (along i, j and k)"
-        raise argparse.ArgumentTypeError(message)
-    for start, stop in ranges:
+        raise argparse.ArgumentTypeError(message) from error
+    for start, stop in (i, j, k):
         if stop is not None and stop <= (start or 0):
-            raise argparse.ArgumentTypeError(f"there is no voxel from {start or 0} to before {stop}")
-    return ranges[0], ranges[1], ranges[2]
+            raise argparse.ArgumentTypeError(
+                f"the range {start or 0}:{stop} holds no voxel; its end must be above its start"
+            )
+    return i, j, k
 
 
 def box_of(ranges_ijk: Ranges, geometry: Geometry) -> Box:
@@ -154,4 +162,4 @@ def roi_argument(text: str) -> RoiArgument:
     try:
         return RoiArgument(box_ranges(text))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error} (or prompts:MM)") from error
+        raise argparse.ArgumentTypeError(f"{error}; or prompts:MM, for what lies around the prompts") from error

@@ -10,7 +10,7 @@ from typing import get_args
 from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
 from ..catalog.model_cards import ModelCard
-from ..errors import FoundationSegError, GeometryError, InputError
+from ..errors import FoundationSegError, GeometryError, InputError, counted
 from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES
 from ..imaging.intensity import check_intensity_views
@@ -203,7 +203,7 @@ def _classify_folder(options: argparse.Namespace, card: ModelCard, request: Clas
         reports.append({"image": path.name, **classify_report(answer, volume.notes, timings_s, {"axis": options.axis})})
         say(f"{number}/{len(paths)} {path.name}: {', '.join(answer.verdict) or 'none of these'}")
     if len(failures) == len(paths):
-        raise failures[0]
+        raise type(failures[0])(f"none of {counted(len(paths), 'image')} was classified")
     text = report_text({"version": 1, "command": "classify", "images": reports})
     write_together(text_writers([(options.csv, csv_text(rows)), (options.report, text)]))
     if options.json:

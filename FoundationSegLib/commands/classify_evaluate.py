@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, OutputError, PackageError
+from ..errors import InputError, OutputError, PackageError, counted
 from ..requests.classification_answer import RESEARCH_USE
 from .arguments import path_argument
 from .outputs import (
@@ -133,7 +133,7 @@ def _lines(quality: "ScoreQuality", scored: ScoredTruth) -> list[str]:
     width = max(map(len, names))
     rule = "the highest score" if quality.is_exclusive else "scores from one half on"
     lines = [
-        f"{quality.images} images, {len(names)} labels, {', '.join(scored.models)}",
+        f"{counted(quality.images, 'image')}, {counted(len(names), 'label')}, {', '.join(scored.models)}",
         f"AUC, mean              {_estimate_text(quality.auc)}",
         f"accuracy of {rule}     {_estimate_text(quality.accuracy)}",
         f"calibration error      {_estimate_text(quality.calibration_error)}",
@@ -205,13 +205,13 @@ def _left_out(
 ) -> tuple[str, ...]:
     notes = []
     if failed := len(every - set(scores)):
-        notes.append(f"{failed} images were not classified and are left out")
+        notes.append(f"left out: {counted(failed, 'image')} not classified")
     if unknown := len(set(scores) - set(truth)):
-        notes.append(f"nothing says what is true of {unknown} images, which are left out")
+        notes.append(f"left out: {counted(unknown, 'image')} of which nothing says what is true")
     if more := len(set(scores) & set(truth)) - len(used):
-        notes.append(f"{more} images lack the score of some label and are left out")
+        notes.append(f"left out: {counted(more, 'image')} without the score of some label")
     if unscored := len(set(truth) - every):
-        notes.append(f"{unscored} images of the truth are not in the table")
+        notes.append(f"not in the table: {counted(unscored, 'image')} of the truth")
     return tuple(notes)
 
 

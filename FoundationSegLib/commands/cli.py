@@ -1,17 +1,18 @@
 """The command line's frame: arguments, exit codes, and one clear line for every error."""
 
 import argparse
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..catalog.catalogue import read_catalogue
 from ..catalog.model_cards import ModelCard
-from ..errors import FoundationSegError
+from ..errors import FoundationSegError, did_you_mean
 from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
@@ -22,10 +23,24 @@ from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_
 PROGRAM = "foundationseg"
 
 
+_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser that complains in one line."""
+    """A parser that complains in one line, and asks whether a word that is nearly one of its own was meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse, and refuse what is left over here, where the options are known."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near and f'; {near}'}")
+        return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
+        choice = _CHOICE.search(message)
+        near = did_you_mean(choice[1], re.findall(r"[\w.+-]+", choice[2])) if choice else ""
+        message += near and f"; {near}"
         self.exit(BAD_INPUT, one_line(f"{PROGRAM}: {message} (see '{self.prog} --help')") + "\n")
 
 

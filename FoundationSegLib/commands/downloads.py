@@ -151,10 +151,8 @@ def _plan_lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
         f"  licence  {plan.license}; commercial use: {plan.commercial_use}{url}",
     ]
     if plan.must_accept:
-        remedy = (
-            "accepted" if plan.accepted else f"'foundationseg models download {card.id} --accept-license' accepts it"
-        )
-        lines.append(f"           has to be accepted: {remedy}")
+        remedy = f"have to be accepted: 'foundationseg models download {card.id} --accept-license' does it"
+        lines.append(f"           its terms {'were accepted' if plan.accepted else remedy}")
     if plan.gated:
         lines.append("           behind a gate on the Hub: log in, and accept the terms on the model's page")
     lines.append(f"  fetch    {_amount_text(card, plan)}; {bytes_text(plan.free_bytes)} free")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.class_lists import listed
 from ..catalog.model_cards import ModelCard
-from ..errors import Cancelled, FoundationSegError, InputError, PackageError
+from ..errors import Cancelled, FoundationSegError, InputError, PackageError, counted
 from ..evaluation.protocol import (
     CHALLENGE_SEED,
     ModelScores,
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
         say(f"note: {note}")
     print_result(document, [table_text(models, truth.voxels, settings, units)], as_json=options.json)
     if len(failed) == len(models):
-        raise failed[0]
+        raise type(failed[0])(f"none of {counted(len(models), 'model')} could be evaluated")
 
 
 def _check(options: argparse.Namespace) -> list[tuple[ModelCard, FoundationSegError | None]]:

@@ -42,7 +42,7 @@ def _document(labels: LabelSet) -> dict[str, Any]:
 
 
 def _lines(labels: LabelSet) -> list[str]:
-    kind = "one of these holds at most" if labels.kind == "exclusive" else "several may hold"
+    kind = "at most one of these holds" if labels.kind == "exclusive" else "several may hold"
     head = [f"{labels.title} ({labels.id}): {kind}", f"Source: {labels.source}"]
     if labels.note:
         head.append(f"Note: {labels.note}")

@@ -9,7 +9,7 @@ from ..api import describe
 from ..catalog.catalogue import find_card, has_adapter
 from ..catalog.class_lists import classes_of
 from ..catalog.model_cards import CheckpointFile, ModelCard
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, counted
 from ..hub.exchange import export_checkpoint, import_checkpoint
 from ..hub.plan import plan_partial_removal, plan_removal, remove
 from ..hub.store import Store, default_store_folder
@@ -199,7 +199,7 @@ def _verify(options: argparse.Namespace) -> None:
     print_result(results, lines, as_json=options.json)
     problems = [result["problem"] for result in results if result["problem"]]
     if problems:
-        raise CheckpointError(problems[0] if len(problems) == 1 else f"{len(problems)} models are not whole")
+        raise CheckpointError(f"not whole: {counted(len(problems), 'model')} of {len(cards)}")
 
 
 def _problem(store: Store, card: ModelCard) -> str:

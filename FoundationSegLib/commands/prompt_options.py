@@ -1,8 +1,9 @@
 """Prompts of the command line: a file, classes and texts, seeds of another result, and the files of mask prompts."""
 
 import argparse
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from .arguments import path_argument
 from .terminal import interrupts_wait
 
 _SEGMENT_NOTE = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)
+_LOCATION = re.compile(r"segments\[(\d+)\]")
+_OPTIONS = {"class": "--classes", "text": "--text", "mask": "--seed-from"}  # by the kind of a prompt
 _NAMES_IN_A_NOTE = 200  # characters; a note is one line
 
 
@@ -43,6 +46,7 @@ def read_options(options: argparse.Namespace, card: ModelCard) -> PromptSet:
         InputError, PromptError: a file is wrong, a name is of no class, a segment comes twice, or there is no segment.
     """
     prompts = read_prompts(options.prompts) if options.prompts is not None else PromptSet(())
+    options.sources = [f"{options.prompts.name}: segments[{n}]" for n in range(len(prompts.segments))]
     named = segments_by_name(card, _class_names(options), options.text)
     for segment in named:
         if any(segment.name == other.name for other in prompts.segments):
@@ -54,7 +58,23 @@ def read_options(options: argparse.Namespace, card: ModelCard) -> PromptSet:
         prompts = _with_seeds(prompts, options.seed_from)
     if not prompts.segments:
         raise InputError("say what to segment: --prompts FILE, --classes NAMES, --text PHRASE or --seed-from FILE")
+    for segment in prompts.segments[len(options.sources) :]:
+        options.sources.append(f"{_OPTIONS[segment.prompts[0].kind]} {segment.name[:60]}")
     return prompts
+
+
+@contextlib.contextmanager
+def naming_sources(options: argparse.Namespace) -> Iterator[None]:
+    """Say in errors where a prompt was written: its place in the file, or the option that it is from."""
+    try:
+        yield
+    except PromptError as error:
+        match = _LOCATION.match(error.location)
+        if match is None or int(match[1]) >= len(options.sources):
+            raise
+        source, text = options.sources[int(match[1])], str(error).removeprefix(f"{error.location}: ")
+        rest = error.location[match.end() :] if source.endswith("]") else ""
+        raise PromptError(text, source + rest) from error
 
 
 def _class_names(options: argparse.Namespace) -> Sequence[str]:

@@ -32,6 +32,7 @@ from .outputs import report_text, require_targets, write_text, write_together
 from .prompt_options import (
     asked_for_everything,
     mask_files,
+    naming_sources,
     prompts_folder,
     read_masks,
     without_absent,
@@ -77,11 +78,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overlap", choices=("allow", "protect"), help="whether segments may overlap (allow)")
     add_model_arguments(parser)
-    parser.set_defaults(run=run, device=None, intensity=None)  # a report may have them
+    parser.set_defaults(run=run, device=None, intensity=None, sources=())  # a report may have them
 
 
 def run(options: argparse.Namespace) -> None:
     """Segment, then write; nothing is written unless everything went well."""
+    with naming_sources(options):
+        _segment(options)
+
+
+def _segment(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     earlier = _complete(options)
     card = find_card(options.catalogue(), options.model)

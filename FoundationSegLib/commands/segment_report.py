@@ -185,6 +185,7 @@ class EarlierReport:
         for number in sorted(left_out):
             document["segments"].insert(number, left_out[number])
         prompts = parse_prompts(document)
+        options.sources = [f"{self.path.name}: prompts.segments[{n}]" for n in range(len(prompts.segments))]
         if options.prompts is not None or options.classes or options.text:
             choice = read_options(options, card)
             if without_folders(choice) != prompts:

@@ -1,6 +1,7 @@
 """Messages of a command while it works: lines and progress on stderr, and interrupts where they must wait."""
 
 import contextlib
+import re
 import signal
 import sys
 import threading
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from ..progress import ProgressReport
 
+_ABSURD = re.compile(r"\S{150,}")  # longer than any name or path that is of use in a message
+_LONGEST_LINE = 2000
 COLUMNS = 100  # the width that human output keeps to
 SUCCESS, FAILED, BAD_INPUT, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 _STAGES = {
@@ -34,7 +37,8 @@ _STAGES = {
 def say(line: str) -> None:
     """Print one line for the user on stderr, since stdout is for results."""
     if sys.stderr is not None:  # closed by whoever started the program
-        print(one_line(line), file=sys.stderr, flush=True)
+        line = _ABSURD.sub(lambda match: f"{match[0][:60]}…{match[0][-20:]}", one_line(line))
+        print(fit(line, _LONGEST_LINE), file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:

@@ -21,6 +21,7 @@ from .records import (
     RECORD,
     FileRecord,
     Hasher,
+    bounded_pieces,
     flush_to_disk,
     read_json,
     read_pins,
@@ -28,11 +29,11 @@ from .records import (
     require_inside,
     write_json,
 )
-from .store import INCOMING, Store, known_bytes, require_room, store_errors
+from .store import INCOMING, Store, known_bytes, most_bytes, require_room, store_errors
 
 _OTHER_BYTES = 1 << 30  # limit of everything in an archive beside the checkpoint
-_UNKNOWN_BYTES = 64 << 30  # limit of a checkpoint whose length is not known
 _MAX_MEMBERS = 20_000
+_OTHER_ARCHIVES = {".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lzma", ".cab", ".iso", ".dmg"}
 
 # Opens a file of a folder or an archive for reading.
 OpenMember = Callable[[], IO[bytes]]
@@ -65,15 +66,14 @@ class _Import:
     progress: Progress
 
     def run(self) -> None:
-        lengths = [known_bytes(self.card, file) for file in self.card.source.files]
-        limit = sum(_UNKNOWN_BYTES if length is None else length for length in lengths) + _OTHER_BYTES
+        files = self.card.source.files
+        limit = sum(most_bytes(self.card, file) for file in files) + _OTHER_BYTES
         with _open_members(self.source, limit) as members, _incoming_folder(self.store, self.card) as incoming:
             with store_errors(self.card):
-                exported = _exported_records(members, incoming)
-                require_room(self.store.folder, sum(length or 0 for length in lengths), self.card.id)
+                exported = self._exported_records(members, incoming)
+                require_room(self.store.folder, sum(known_bytes(self.card, file) or 0 for file in files), self.card.id)
             copies = [
-                self._copy(n, file, members, exported.get(file.path), incoming / f"{n}")
-                for n, file in enumerate(self.card.source.files)
+                self._copy(n, file, members, exported.get(file.path), incoming / f"{n}") for n, file in enumerate(files)
             ]
             with store_errors(self.card):
                 self._move_into_store(copies, incoming)
@@ -86,24 +86,30 @@ class _Import:
         member = _find_member(members, path_in_store.as_posix(), file.path, file.name)
         if member is None:
             raise CheckpointError(f"{file.path} of {self.card.id} is not in {self.source.name}")
-        length = known_bytes(self.card, file)
-        hasher = Hasher()
-        with member() as reading, store_errors(self.card), target.open("xb") as writing:
-            while chunk := reading.read(CHUNK):
-                hasher.update(chunk)
-                if hasher.bytes > (_UNKNOWN_BYTES if length is None else length):
-                    break
-                writing.write(chunk)
+        most, hasher = most_bytes(self.card, file), Hasher()
+        with store_errors(self.card), target.open("xb") as writing:
+            for piece in _pieces(member, most, self.source):
+                hasher.update(piece)
+                writing.write(piece)
                 self.progress.step("import", n, len(self.card.source.files))
             writing.flush()
             flush_to_disk(target)
         digest, earlier = hasher.digest(), (self.store.records(self.card) or {}).get(file.path)
         hashes = {file.sha256, *(record.sha256 for record in (exported, earlier) if record)} - {""}
-        if length not in (None, digest.bytes) or hashes - {digest.sha256}:
+        is_long = digest.bytes > most or known_bytes(self.card, file) not in (None, digest.bytes)
+        if is_long or hashes - {digest.sha256}:
             raise CheckpointError(
                 f"{file.path} in {self.source.name} is not that of {self.card.id}: its length or hash is wrong"
             )
         return FileRecord(file.path, digest.bytes, digest.sha256, target.stat().st_mtime_ns)
+
+    def _exported_records(self, members: Mapping[str, OpenMember], incoming: Path) -> dict[str, FileRecord]:
+        """Records of an exported checkpoint; none in an archive that somebody packed by hand."""
+        member = _find_member(members, RECORD)
+        if member is None:
+            return {}
+        (incoming / RECORD).write_bytes(b"".join(_pieces(member, CHUNK, self.source)))
+        return read_record(incoming) or {}
 
     def _move_into_store(self, copies: list[FileRecord], incoming: Path) -> None:
         pins = read_json(incoming / RECORD).get("pins")  # the commits that an exported checkpoint is of
@@ -117,16 +123,6 @@ class _Import:
             (incoming / f"{n}").replace(target)
         self.store.write_record(self.card, copies)
         shutil.rmtree(self.store.model_folder(self.card) / INCOMING, ignore_errors=True)
-
-
-def _exported_records(members: Mapping[str, OpenMember], incoming: Path) -> dict[str, FileRecord]:
-    """Records of an exported checkpoint; none in an archive that somebody packed by hand."""
-    member = _find_member(members, RECORD)
-    if member is None:
-        return {}
-    with member() as stream:
-        (incoming / RECORD).write_bytes(stream.read(CHUNK))
-    return read_record(incoming) or {}
 
 
 def _find_member(members: Mapping[str, OpenMember], *names: str) -> OpenMember | None:
@@ -175,7 +171,7 @@ def _open_members(path: Path, limit: int) -> Iterator[Mapping[str, OpenMember]]:
     Raises:
         CheckpointError: it cannot be read; or an archive has links, names that lead out of it, or too much.
     """
-    try:
+    with _source_errors(path):
         if path.is_dir():
             yield _folder_members(path)
         elif _is_zip(path):
@@ -186,6 +182,19 @@ def _open_members(path: Path, limit: int) -> Iterator[Mapping[str, OpenMember]]:
                 yield dict(_archive_members(_tar_members(archive), limit))
         else:
             raise CheckpointError(f"{path.name} is neither a folder nor a .zip, .whl, .tar or .tar.gz file")
+
+
+def _pieces(member: OpenMember, most: int, source: Path) -> Iterator[bytes]:
+    """Yield what a file of the source holds, as :func:`.records.bounded_pieces`; errors are those of the source."""
+    with _source_errors(source), member() as stream:
+        yield from bounded_pieces(stream, most)
+
+
+@contextlib.contextmanager
+def _source_errors(path: Path) -> Iterator[None]:
+    """Turn an error of a folder or an archive that is read into one that says so."""
+    try:
+        yield
     except (tarfile.TarError, *BAD_ARCHIVE) as error:
         raise CheckpointError(f"{path.name} is damaged or no archive ({type(error).__name__})") from error
     except OSError as error:
@@ -252,6 +261,8 @@ def export_checkpoint(store: Store, card: ModelCard, target: Path, progress: Pro
         OutputError: the folder or archive cannot be written.
         Cancelled: the user stopped it; nothing is left.
     """
+    if target.suffix.lower() in _OTHER_ARCHIVES and not (_is_tar(target) or target.is_dir()):
+        raise OutputError(f"{target.name}: write a folder, or a .zip, .tar or .tar.gz file")
     files = store.checkpoint_files(card)
     store.verify(card, progress)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):

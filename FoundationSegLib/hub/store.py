@@ -33,6 +33,7 @@ Status = Literal["absent", "partial", "ready", "damaged"]
 STORE_VARIABLE = "FOUNDATIONSEG_STORE"
 INCOMING = "incoming"  # folder of partial files
 _LEFT_BEHIND_S = 24 * 3600.0  # from this age on, a folder of a wheel's download belongs to a process that was killed
+_UNKNOWN_BYTES = 64 << 30  # limit of a file whose length is not known
 _RESERVE = 64 << 20  # bytes; a disk that is full to the last byte stops every other program too
 
 # Puts every file of the card into an empty folder of its own, each under its own name. The files are checked, moved
@@ -49,6 +50,12 @@ def known_bytes(card: ModelCard, file: CheckpointFile) -> int | None:
     """Length of a file in bytes, if the card is sure of it; None if the Hub has to say it."""
     field = f"source.files[{card.source.files.index(file)}].bytes"
     return None if card.is_unverified(field) else file.bytes
+
+
+def most_bytes(card: ModelCard, file: CheckpointFile) -> int:
+    """The most bytes of a file that are taken out of an archive: its length, or far more than any model has."""
+    length = known_bytes(card, file)
+    return _UNKNOWN_BYTES if length is None else length
 
 
 def free_bytes(folder: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .volume import Volume
 
 # Width and centre in Hounsfield units: the usual radiological windows (radiopaedia.org/articles/windowing-ct).
@@ -152,7 +152,9 @@ def _parse_window(text: str) -> tuple[float, float]:
         width, centre = (float(part) for part in text.split(","))
     except ValueError:
         names = ", ".join(NAMED_POLICIES)
-        raise InputError(f"unknown intensity policy {text!r}; use {names}, or width,centre as in 400,40") from None
+        near = did_you_mean(text, NAMED_POLICIES)
+        usage = f"use {names}, or width,centre as in 400,40"
+        raise InputError(f"unknown intensity policy {text!r}; {near and f'{near} '}{usage}") from None
     if not (math.isfinite(width) and math.isfinite(centre) and width > 0):
         raise InputError(f"the window {text!r} needs a width above 0 and finite numbers")
     return width, centre

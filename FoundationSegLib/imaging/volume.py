@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .geometry import Geometry, Shape
 
 
@@ -82,7 +82,10 @@ def require_image(volume: Volume) -> None:
     if array.dtype.kind == "f":
         bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
         if bad:
-            raise InputError(f"the image has {bad} values that are not a number or infinite; replace them first")
+            verb = "is" if bad == 1 else "are"
+            raise InputError(
+                f"the image has {counted(bad, 'value')} that {verb} not a number or infinite; replace them first"
+            )
     if array.min() == array.max():
         raise InputError(f"the image is constant: every voxel is {array.flat[0]}; there is nothing to segment")
 

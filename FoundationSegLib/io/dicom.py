@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import GeometryError, InputError
+from ..errors import GeometryError, InputError, counted
 from ..folders import require_utf8
 from .completeness import damaged, quiet
 from .raw import RawImage, Tag, kept_tags, read_raw, swap_lps_ras, to_raw
@@ -176,7 +176,10 @@ def choose_series(series: Sequence[Series], choice: str | None) -> Series:
         problem = f"{'several series fit' if fitting else 'no series fits'} --series {choice}; there are"
     if len(fitting) == 1:
         return fitting[0]
-    names = (f"{n}: {s.uid} ({s.modality or 'no modality'}, {len(s.slices)} images)" for n, s in enumerate(series, 1))
+    names = (
+        f"{n}: {s.uid} ({s.modality or 'no modality'}, {counted(len(s.slices), 'image')})"
+        for n, s in enumerate(series, 1)
+    )
     raise InputError(f"{problem}: {', '.join(names)}")
 
 

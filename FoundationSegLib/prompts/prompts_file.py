@@ -13,6 +13,8 @@ from ..imaging.geometry import AXES, Axis, Vector
 from .kinds import PROMPT_TYPES, MaskPrompt, ObliquePlane, Plane, Polarity, Prompt, PromptSet, SegmentPrompts
 
 VERSION = 1
+_LONGEST_NAME = 200  # characters
+_LARGEST_NUMBER = 1e9  # voxels or mm
 
 
 def parse_prompts(document: object) -> PromptSet:
@@ -46,7 +48,7 @@ def _segment(value: object, location: str) -> SegmentPrompts:
     segment = _mapping(value, location, required=("name", "prompts"))
     prompts = _list(segment["prompts"], f"{location}.prompts", least=1)
     return SegmentPrompts(
-        _text(segment["name"], f"{location}.name"),
+        _name(segment["name"], f"{location}.name"),
         tuple(_prompt(prompt, f"{location}.prompts[{n}]") for n, prompt in enumerate(prompts)),
     )
 
@@ -86,7 +88,7 @@ def _mapping(value: object, location: str, required: Sequence[str], optional: Se
     for name in value:
         if name not in required and name not in optional:
             names = ", ".join((*required, *optional))
-            raise PromptError(f"unknown field; known here: {names}", join_location(location, str(name)))
+            raise PromptError(f"unknown field; known here: {names}", join_location(location, str(name)[:_LONGEST_NAME]))
     for name in required:
         if name not in value:
             raise PromptError("missing", join_location(location, name))
@@ -116,6 +118,13 @@ def _text(value: object, location: str) -> str:
     return value
 
 
+def _name(value: object, location: str) -> str:
+    name = _text(value, location)
+    if len(name) > _LONGEST_NAME:
+        raise PromptError(f"is longer than {_LONGEST_NAME} characters", location)
+    return name
+
+
 def _number(value: object, location: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PromptError(f"must be a number, not {_kind_of(value)}", location)
@@ -125,11 +134,13 @@ def _number(value: object, location: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise PromptError("must be a finite number", location)
+    if abs(number) > _LARGEST_NUMBER:
+        raise PromptError(f"{number:.3g} is larger than any image", location)
     return number
 
 
 def _vector(value: object, location: str) -> Vector:
-    numbers = _list(value, location, least=3)
+    numbers = _list(value, location, least=1)
     if len(numbers) != 3:
         raise PromptError(f"needs three numbers, not {len(numbers)}", location)
     x, y, z = (_number(number, f"{location}[{n}]") for n, number in enumerate(numbers))
@@ -186,9 +197,9 @@ _READERS: dict[str, Callable[[object, str], Any]] = {
     "polarity": _polarity,
     "plane": _plane,
     "file": _text,
-    "segment": _text,
+    "segment": _name,
     "text": _text,
-    "name": _text,
+    "name": _name,
 }
 _OPTIONAL = {"polarity", "plane", "radius_mm"}
 
@@ -238,7 +249,7 @@ def read_prompts(path: Path) -> PromptSet:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path.name}: is not a text file") from error
+        raise InputError(f"{path.name}: is not text in UTF-8; save it in that encoding") from error
     except OSError as error:
         raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from error
     try:

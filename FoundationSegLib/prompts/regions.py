@@ -50,7 +50,7 @@ class SliceRange:
 
     def __post_init__(self) -> None:
         if self.stop <= self.start:
-            raise InputError(f"there is no slice from {self.start} to before {self.stop}")
+            raise InputError(f"the range {self.start}:{self.stop} holds no slice; its end must be above its start")
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class Subject:
     def __post_init__(self) -> None:
         first = self.start or 0
         if first < 0 or (self.stop is not None and self.stop <= first):
-            raise InputError(f"there is no slice from {first} to before {self.stop} to classify")
+            raise InputError(f"the range {first}:{self.stop} holds no slice; its end must be above its start")
         if self.box is not None and self.segment is not None:
             raise InputError("either a region or a segment is classified, not both")
         if self.box is not None and self.box.is_empty:

@@ -39,7 +39,7 @@ class Propagation:
 
     def __post_init__(self) -> None:
         if self.stop is not None and self.stop <= (self.start or 0):
-            raise InputError(f"there is no slice from {self.start or 0} to before {self.stop} to propagate to")
+            raise InputError(f"the range {self.start or 0}:{self.stop} holds no slice; its end must be above its start")
         if not 0 <= self.least_agreement <= 1:
             raise InputError(f"an agreement lies within 0 and 1, not at {self.least_agreement}")
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..codec import to_document
+from ..folders import user_folder
 from ..requests.worker_settings import WorkerSettings
 from .frames import FrameError, FrameReader, Message, encode_frame
 
@@ -112,7 +113,9 @@ def environment(inherited: Mapping[str, str] | None = None) -> dict[str, str]:
     paths = [str(_LIBRARY_PLACE), *filter(None, [inherited.get("PYTHONPATH")])]
     # What the user asks to be downloaded may be, unless the user's own offline mode is on.
     allowed = {"FOUNDATIONSEG_ALLOW_DOWNLOAD": "0" if offline else "1"}
-    return {**inherited, **_ENVIRONMENT, **allowed, "PYTHONPATH": os.pathsep.join(paths)}
+    # torch would make a folder for compiled code among the temporary files, and leave it there.
+    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(user_folder("cache", "", "FoundationSeg/torchinductor"))}
+    return {**compiled, **inherited, **_ENVIRONMENT, **allowed, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def spawn(

@@ -41,8 +41,8 @@ def test_a_region_means_a_box_of_the_image(text, box):
     [
         *((slices_argument, text, "neither all, nor a number") for text in ("", "a", "-1", "1:2:3", "1-2", "9" * 5000)),
         *((box_ranges, text, "is not of the form") for text in ("", "1:2", "1:2,3:4,5:6,7:8", "1:2,:,a:", "1:2,3:4,5")),
-        (box_ranges, "1:2,:,5:5", "no voxel from 5 to before 5"),
-        (box_ranges, "1:2,:0,:", "no voxel from 0 to before 0"),
+        (box_ranges, "1:2,:,5:5", "the range 5:5 holds no voxel"),
+        (box_ranges, "1:2,:0,:", "the range 0:0 holds no voxel"),
         (roi_argument, "1:2,3:4", "or prompts:MM"),
         (roi_argument, "prompts:0", "above 0 mm"),
         (roi_argument, "prompts:-2", "or prompts:MM"),

@@ -83,11 +83,8 @@ def test_what_is_left_out_is_told(place, capsys):
     (place / "truth.csv").write_text("\n".join([*truth[:-2], "elsewhere.png,Liver"]))
     assert main(["classify-evaluate", "scores.csv", "--truth", "truth.csv", "--bootstrap", "0"]) == 0
     told = capsys.readouterr()
-    assert (
-        "1 images were not classified" in told.err
-        and "true of 2 images" in told.err
-        and "1 images of the truth" in told.err
-    )
+    for text in ("1 image not classified", "2 images of which nothing says", "1 image of the truth"):
+        assert text in told.err
     assert told.out.startswith("10 images")
 
 

@@ -89,7 +89,7 @@ BLOCK[2:4, 2:6, 3:9] = 1
 @pytest.mark.parametrize(
     ("image", "told"),
     [
-        (np.where(BLOCK, np.nan, ct_array()).astype(np.float32), "not a number or infinite"),
+        (np.where(BLOCK, np.nan, ct_array()).astype(np.float32), "has 48 values that are not a number or infinite"),
         (np.full((6, 10, 12), 7, np.int16), "the image is constant"),
         (BLOCK, "is a label map, not an image"),
         (np.stack([ct_array()] * 2), "choose one with --frame"),
@@ -132,7 +132,6 @@ def test_a_prompt_that_the_model_does_not_understand(desk):
     [
         ([[100, 0, 0], [110, 5, 5]], "lies wholly outside the image (12 x 10 x 6 voxels"),
         ([[-9, 0, 0], [-1, 5, 5]], "wholly outside"),
-        ([[1e300, 0, 0], [1e308, 5, 5]], "wholly outside"),
         ([[1, 2, 3], [1, 2, 5]], "one voxel thick along i and j"),
         ([[1, 2, 3], [1, 2, 3]], "one voxel thick along i and j and k"),
     ],
@@ -143,6 +142,43 @@ def test_prompts_that_miss_the_image(desk, corners, told, space):
     document["segments"][0]["prompts"].append(desk.box(corners if space == "ijk" else in_ras(corners)))
     desk.segment(prompts=desk.write_prompts(document))
     desk.assert_refused(2, "segments[0].prompts[1].corners: ", told)
+
+
+def box(*corners):
+    return {"prompts": [{"type": "box", "corners": corners}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "told"),
+    [
+        ({"name": "N" * 5000}, {}, ": prompts.json: segments[0].name: is longer than 200 characters"),
+        ({"k" * 5000: 1}, {}, "unknown field"),
+        (box([0, 0, 0], [0, 0, -1e308]), {}, "corners[1][2]: -1e+308 is larger than any image"),
+        (box([0, 1], [2, 3, 4]), {}, "corners[0]: needs three numbers, not 2"),
+        (box([90, 0, 0], [99, 9, 9]), {}, ": prompts.json: segments[0].prompts[0].corners: lies wholly outside"),
+        ({}, {"image": "x" * 5000}, "argument VOLUME: is longer than the name of a file can be"),
+        ({}, {"output": "x" * 300 + ".nrrd"}, "argument --output: is longer than the name of a file can be"),
+        (
+            {},
+            {"roi": "foo"},
+            "START:STOP,START:STOP,START:STOP (along i, j and k); or prompts:MM",
+        ),
+        ({}, {"propagate-range": "5:2"}, "the range 5:2 holds no slice; its end must be above its start"),
+        ({}, {"model": "fak"}, "no model is called 'fak'; did you mean 'fake'? there are: fake"),
+        ({}, {"intensity": "ct-lungs"}, "did you mean 'ct-lung'?"),
+        ({}, {"device": "cud"}, "did you mean 'cuda'"),
+        ({}, {"overviw": "a.png"}, "unrecognized arguments: --overviw a.png; did you mean '--overview'"),
+        ({}, {"prompts": False, "classes": "liver"}, ": --classes liver: Fake Model does not understand class names"),
+        ({}, {"prompts": False, "text": "liver"}, ": --text liver: Fake Model does not understand texts"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_messages_name_the_mistake_in_the_users_words(desk, changes, options, told):
+    document = desk.document("Left")
+    document["segments"][0] |= changes
+    desk.write_prompts(document)
+    desk.segment(**options)
+    desk.assert_refused(2, told)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_download_verify_and_remove(desk, hub, store):
     assert "fake: every file has the right hash" in desk.out
     assert "far: the checkpoint file config.json of far is damaged" in desk.out
     assert len(desk.err.splitlines()) == 1
+    assert desk.err == "foundationseg: not whole: 1 model of 2\n", "what is wrong stands above"
     assert desk.run("models", "verify", "far", "--json") == 3
     assert json.loads(desk.out)[0]["status"] == "damaged"
     hub.start_count()
@@ -103,7 +104,7 @@ def test_terms_and_gates(desk, hub):
     assert "--accept-license" in desk.err
     assert len(desk.err.splitlines()) == 1
     assert desk.run("models", "plan", "far") == 0
-    assert "has to be accepted" in desk.out
+    assert "its terms have to be accepted: 'foundationseg models download far --accept-license'" in desk.out
     hub.repositories[REPOSITORY].gated = "auto"
     assert desk.run("models", "download", "far", "--accept-license") == 3
     assert "hf auth login" in desk.err
@@ -116,6 +117,8 @@ def test_export_and_import(desk, hub, store, tmp_path, monkeypatch):
     assert desk.run("models", "export", "far", str(tmp_path / "far.zip")) == 0
     assert desk.err == "Fake Model was written to far.zip\n"
     assert desk.run("models", "export", "far", str(tmp_path / "far.zip")) == 2
+    assert desk.run("models", "export", "far", str(tmp_path / "far.rar")) == 2
+    assert "far.rar: write a folder, or a .zip" in desk.err and not (tmp_path / "far.rar").exists()
     desk.run("models", "remove", "far", "--yes")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert desk.run("models", "import", "far", str(tmp_path / "far.zip")) == 0

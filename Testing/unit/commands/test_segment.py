@@ -129,7 +129,6 @@ def test_saying_how_to_carry_on_means_that_it_is_done(desk, options, slices):
         ({"propagate-range": "4"}, "START:STOP"),
         ({"propagate-range": "9" * 5000 + ":"}, "START:STOP"),
         ({"hand-over": "points"}, "cannot be asked with the points of a neighbouring slice, only with: box"),
-        ({"propagate-range": "4:2"}, "no slice from 4 to before 2"),
         ({"propagate-direction": "sideways"}, "sideways"),
     ],
 )

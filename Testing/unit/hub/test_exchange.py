@@ -74,6 +74,18 @@ def test_an_archive_whose_own_record_disagrees_is_refused(hub, commit, store, tm
         import_checkpoint(Store(tmp_path / "other"), hub_card(), tmp_path / "out", Progress())
 
 
+def test_an_error_of_the_source_is_not_one_of_the_store(store, tmp_path):
+    """As of a drive that was pulled out, or of a member that is damaged."""
+    zip_of(tmp_path / "a.zip", "x")
+    content = (tmp_path / "a.zip").read_bytes()
+    at = content.index(b"fake.pth") + 10
+    (tmp_path / "a.zip").write_bytes(content[:at] + b"\xff" * 9 + content[at + 9 :])
+    require_refused(store, tmp_path / "a.zip", "a.zip is damaged or no archive")
+    (tmp_path / "fake.pth").symlink_to("/proc/self/mem")  # it opens, and cannot be read
+    (tmp_path / "a.zip").unlink()
+    require_refused(store, tmp_path, "cannot be read: Input/output error")
+
+
 def zip_of(path, name, content=b"x", mode=0o644):
     info = zipfile.ZipInfo(name)
     info.external_attr = mode << 16

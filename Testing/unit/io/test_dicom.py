@@ -101,7 +101,7 @@ def test_several_series_are_listed(two_series):
     with pytest.raises(InputError) as caught:
         read_volume(two_series)
     message = str(caught.value)
-    assert f"1: {FIRST} (CT, 1 images), 2: {SECOND} (MR, 4 images)" in message
+    assert f"1: {FIRST} (CT, 1 image), 2: {SECOND} (MR, 4 images)" in message
     assert "--series" in message
     assert not any(secret in message for secret in ("Doe", "secret", str(two_series), two_series.name))
 
@@ -158,7 +158,7 @@ def test_folder_without_dicom(tmp_path, content):
 
 
 def test_segmentation_objects_in_a_folder(shared_data):
-    with pytest.raises(InputError, match=r"2 DICOM series.*SEG, 1 images"):
+    with pytest.raises(InputError, match=r"2 DICOM series.*SEG, 1 image"):
         read_volume(shared_data("dcmqi"))
     with pytest.raises(InputError, match="segmentation, not an image"):
         read_volume(shared_data("dcmqi"), series="1")

@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_read(tmp_path, write):
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{\x00}\x00", b"\x89PNG\r\n\x1a\n", b"\x1f\x8b\x08\x00\x80\x81"])
 def test_a_file_that_is_no_text(write, content):
-    assert "is not a text file" in complaint(write(content), InputError)
+    assert "is not text in UTF-8" in complaint(write(content), InputError)
 
 
 @pytest.mark.parametrize("content", ["", " ", "{", "{'version': 1}", "[1,]", "nul", "{} {}", "// x\n{}", "[" * 100_000])

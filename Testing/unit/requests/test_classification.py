@@ -29,9 +29,9 @@ BOX = Box((0, 0, 0), (1, 1, 1))
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"start": 3, "stop": 3}, "no slice from 3 to before 3"),
+        ({"start": 3, "stop": 3}, "the range 3:3 holds no slice"),
         ({"start": -1}, "no slice"),
-        ({"stop": 0}, "no slice from 0 to before 0"),
+        ({"stop": 0}, "the range 0:0 holds no slice"),
         ({"box": EMPTY_BOX}, "region to classify is empty"),
         ({"segment": EMPTY_MASK}, "segment to classify is empty"),
         ({"box": BOX, "segment": pack_mask(np.ones((1, 1, 1)))}, "not both"),

@@ -22,6 +22,7 @@ def test_a_process_finds_the_library_reports_nothing_and_looks_nothing_up(monkey
     variables = environment({"PATH": "/bin", "PYTHONPATH": "/own"})
     assert variables["PYTHONPATH"] == os.pathsep.join((str(ROOT), "/own"))
     assert variables["PATH"] == "/bin"
+    assert Path(variables["TORCHINDUCTOR_CACHE_DIR"]).parent.name == "FoundationSeg", "not among the temporary files"
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "FOUNDATIONSEG_ALLOW_DOWNLOAD")
     assert {variables[name] for name in names} == {"1"}
     monkeypatch.setenv("PYTHONHOME_OF_SLICER", "x")
