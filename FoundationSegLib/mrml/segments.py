@@ -294,9 +294,8 @@ class SegmentWriter:
     def _layers(self, segment_ids: Iterable[str], box: Box) -> Iterator[tuple[Box, Labels, Mapping[int, str]]]:
         """The label maps of those segments, each once and only where it reaches into the box.
 
-        Yields:
-            The part of the box that the label map reaches, its labels there (K, J, I; not to be written to, not to be
-            kept), and the ids of the segments by their label values.
+        Yields the part of the box that it reaches, its labels there (K, J, I; not to be written to nor to be kept), and
+        the ids of the segments by their label values.
         """
         values: dict[Any, dict[int, str]] = {}
         for segment_id in segment_ids:
@@ -317,13 +316,11 @@ class SegmentWriter:
         for segment_id, change in possible.items():
             self._modify(segment_id, change.gained, self._logic.ModificationModeAdd)
         present: dict[str, SegmentChange] = {}
-        is_refused = False
         for segment_id, change in possible.items():
             part = self._part(segment_id, change, is_made=True)
             if not part.is_empty:
                 present[segment_id] = part
-            is_refused |= not change.is_empty
-        if is_refused and not present:
+        if not present and not all(change.is_empty for change in possible.values()):
             raise InputError("Slicer did not write the segment: see its error log, or start a new segmentation")
         return Edit(present)
 
@@ -390,9 +387,6 @@ class SceneStore(SegmentWriter):
         defers_surfaces: the surface of a segment that changes is dropped, and not made anew within the change, which
             takes up to seconds; whoever says so calls :func:`.surfaces.make_surfaces` when there is time.
         owes_surfaces: surfaces were dropped so; they may be somebody else's.
-
-    Raises:
-        InputError, GeometryError: as :class:`SegmentWriter`.
     """
 
     def __init__(
