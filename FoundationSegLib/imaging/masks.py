@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
-from .geometry import EMPTY_BOX, Axis, Box, Shape, array_axis, as_shape, bounding_box, whole_box
+from .geometry import EMPTY_BOX, Axis, Box, Shape, array_axis, as_shape, bounding_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def change_between(
     # One bit a voxel first: what follows then goes through an eighth of the memory.
     was, now = np.packbits(before_kji.astype(np.bool_, copy=False)), np.packbits(after_kji.astype(np.bool_, copy=False))
     differing = was ^ now
-    box = whole_box(before_kji.shape).shifted(start_kji)
+    box = Box((0, 0, 0), before_kji.shape).shifted(start_kji)
     return SegmentChange(gained=_tight(differing & now, box), lost=_tight(differing & was, box))
 
 
@@ -317,6 +317,13 @@ def mask_key(mask: PackedMask) -> str:
     return digest.hexdigest()
 
 
+class _Compressed(dict[str, tuple[Box, bytes]]):
+    """The boxes and the compressed bits of masks by their keys."""
+
+    def __missing__(self, key: str) -> tuple[Box, bytes]:
+        raise InputError(f"the mask {key} is missing: the steps came without their masks")
+
+
 @dataclass(slots=True)
 class MaskTable:
     """Masks that steps name by their keys, compressed. Nothing is ever taken out: a step may always be asked again.
@@ -327,7 +334,7 @@ class MaskTable:
     """
 
     within: Box | None = None
-    _masks: dict[str, tuple[Box, bytes]] = field(default_factory=dict)
+    _masks: _Compressed = field(default_factory=_Compressed)
     _last: tuple[str, PackedMask] = ("", EMPTY_MASK)  # the seed of a segment is asked for several times in a row
 
     @property
@@ -351,7 +358,7 @@ class MaskTable:
         if not key:
             return EMPTY_MASK
         if key != self._last[0]:
-            box, bits = self._entry(key)
+            box, bits = self._masks[key]
             self._last = key, PackedMask(box, zlib.decompress(bits))
         return self._last[1]
 
@@ -359,7 +366,7 @@ class MaskTable:
         """The masks of those keys as JSON values."""
         document = {}
         for key in sorted(set(keys) - {""}):
-            box, bits = self._entry(key)
+            box, bits = self._masks[key]
             text = base64.b64encode(bits).decode("ascii")
             document[key] = {"start_kji": box.start_kji, "stop_kji": box.stop_kji, "bits": text}
         return document
@@ -383,8 +390,3 @@ class MaskTable:
                 raise InputError(f"the mask {key} is damaged: {error}") from error
             if self.put(mask) != key:
                 raise InputError(f"the mask {key} is damaged: its voxels are others")
-
-    def _entry(self, key: str) -> tuple[Box, bytes]:
-        if key not in self._masks:
-            raise InputError(f"the mask {key} is missing: the steps came without their masks")
-        return self._masks[key]

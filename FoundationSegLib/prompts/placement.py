@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import PromptError
+from ..errors import GeometryError, PromptError
 from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, as_vector, round_index
 from ..imaging.masks import PackedMask
 from .kinds import (
@@ -107,7 +107,9 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> Plac
     if prompt.plane not in (None, axis):
         message = f"the box is thin along {axis}, so it is on no slice of {prompt.plane}"
         raise PromptError(message, join_location(location, "plane"))
-    inside = _require_inside(box, geometry, at)
+    inside = box.intersection(geometry.box)
+    if inside.is_empty:
+        raise PromptError(_outside_message(geometry), at)
     return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != box)
 
 
@@ -128,17 +130,10 @@ def mask_axis(mask: PackedMask) -> Axis:
 
 def _box_around(positions: Sequence[Vector], geometry: Geometry, location: str) -> Box:
     """The smallest box, inside the image or not, around the voxels nearest to RAS positions."""
-    index_ijk = geometry.to_ijk(positions)
-    if np.isnan(index_ijk).any():
-        raise PromptError("is no position in space", location)
-    return Box.around(index_ijk)
-
-
-def _require_inside(box: Box, geometry: Geometry, location: str) -> Box:
-    inside = box.intersection(geometry.box)
-    if inside.is_empty:
-        raise PromptError(_outside_message(geometry), location)
-    return inside
+    try:
+        return Box.around(geometry.to_ijk(positions))
+    except GeometryError as error:
+        raise PromptError("is no position in space", location) from error
 
 
 def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, location: str = "") -> Axis:
@@ -222,7 +217,10 @@ def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bo
     if isinstance(prompt, LassoPrompt):
         _require_planar(prompt, geometry, at)
     box = _box_around(positions, geometry, at)
-    return _require_inside(box, geometry, at) != box
+    inside = box.intersection(geometry.box)
+    if inside.is_empty:
+        raise PromptError(_outside_message(geometry), at)
+    return inside != box
 
 
 def _require_planar(lasso: LassoPrompt, geometry: Geometry, location: str) -> None:

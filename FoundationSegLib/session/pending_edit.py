@@ -138,24 +138,19 @@ def make_plans(
             # Another model is asked than before; one is needed, too, to take back prompts that none answered.
             asks = not kinds.isdisjoint(_ASKING) or (segment.state.choice is None and PromptRemoved in kinds)
             needs_choice = asks and edit.choice is not None and edit.choice != segment.state.choice
-            reason = _reason_to_settle(segment.state, kinds, needs_choice)
-            settled = (SeedStep(masks.put(segment.mask()), reason),) if reason is not None else ()
+            # Why the present voxels have to become the seed before the next steps.
+            reason: SeedReason | None = None
+            if RegionStep in kinds or segment.state.region is not None:
+                reason = "region"
+            elif needs_choice:
+                reason = "model"
+            elif segment.state.propagation is not None or PropagateStep in kinds:
+                reason = "propagated"
+            settled = (SeedStep(masks.put(segment.mask()), reason),) if reason and segment.state.is_computed else ()
             settings = (SettingsStep(edit.choice),) if edit.choice is not None and needs_choice else ()
             after = segment.state.after(*settled, *settings, *steps)
         plans.append(plan_segment(segment_id, segment.state, after, bool(settled), masks, geometry))
     return tuple(plans)
-
-
-def _reason_to_settle(state: SegmentState, kinds: set[type[Step]], needs_choice: bool) -> SeedReason | None:
-    """Why the present voxels have to become the seed before the next steps; None where they need not."""
-    reason: SeedReason | None = None
-    if RegionStep in kinds or state.region is not None:
-        reason = "region"
-    elif needs_choice:
-        reason = "model"
-    elif state.propagation is not None or PropagateStep in kinds:
-        reason = "propagated"
-    return reason if reason is not None and state.is_computed else None
 
 
 # The last are the segments that are asked by words: classes that are asked together share no voxel, so that the answer

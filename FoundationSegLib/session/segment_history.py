@@ -292,8 +292,10 @@ class SegmentHistory:
         voxels, counts = denied.unpack(), {}
         for other in self.store.segment_ids:
             if other != segment_id and not self.store.occupied(other).intersection(denied.box).is_empty:
-                counts[other] = int(np.count_nonzero(self.store.read(other, denied.box) & voxels))
-        return {other: count for other, count in counts.items() if count}
+                count = int(np.count_nonzero(self.store.read(other, denied.box) & voxels))
+                if count:
+                    counts[other] = count
+        return counts
 
     def enter(self, segment_id: str, state: SegmentState, entry: UndoEntry) -> None:
         """Put a segment into a state, and note in an entry which it had before."""

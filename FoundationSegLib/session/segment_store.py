@@ -283,6 +283,13 @@ class _Segment:
     made_as: str = ""
 
 
+class _Segments(dict[str, _Segment]):
+    """Segments by their ids."""
+
+    def __missing__(self, segment_id: str) -> _Segment:
+        raise InputError(f"there is no segment with the id '{segment_id}': choose another one")
+
+
 @dataclass(slots=True)
 class ArrayStore:
     """Segments of one volume as (K, J, I) boolean arrays, for scripts over files (:class:`SegmentStore`).
@@ -293,7 +300,7 @@ class ArrayStore:
     geometry: Geometry
     is_gone: bool = False
     is_readable: bool = True
-    _segments: dict[str, _Segment] = field(default_factory=dict)
+    _segments: _Segments = field(default_factory=_Segments)
     _removed: dict[str, _Segment] = field(default_factory=dict)
     _made: int = 0
 
@@ -307,11 +314,11 @@ class ArrayStore:
 
     def is_locked(self, segment_id: str) -> bool:
         """True for a segment that may not be written."""
-        return self._segment(segment_id).is_locked
+        return self._segments[segment_id].is_locked
 
     def name(self, segment_id: str) -> str:
         """The name that the segment was made with."""
-        return self._segment(segment_id).name
+        return self._segments[segment_id].name
 
     def stamps(self) -> dict[str, Hashable]:
         """The number of times that each segment was changed; none once they are gone."""
@@ -323,12 +330,12 @@ class ArrayStore:
 
     def read(self, segment_id: str, box: Box | None = None) -> NDArray[np.bool_]:
         """The segment in a box, the whole volume unless one is given: a new (K, J, I) boolean array."""
-        voxels = self._segment(segment_id).voxels
+        voxels = self._segments[segment_id].voxels
         return (voxels if box is None else voxels[box.slices]).copy()
 
     def occupied(self, segment_id: str) -> Box:
         """The smallest box that holds every voxel of the segment."""
-        return bounding_box(self._segment(segment_id).voxels)
+        return bounding_box(self._segments[segment_id].voxels)
 
     def add(self, new: NewSegment) -> str:
         """Make an empty segment and return its id, the next number unless one is wanted that is free."""
@@ -342,7 +349,7 @@ class ArrayStore:
 
     def withdraw(self, segment_id: str) -> bool:
         """Delete a segment that is empty, unlocked and called as it was made; False where it stays."""
-        segment = self._segment(segment_id)
+        segment = self._segments[segment_id]
         if segment.is_locked or segment.voxels.any() or segment.name != segment.made_as:
             return False
         self.remove(segment_id)
@@ -350,21 +357,21 @@ class ArrayStore:
 
     def remove(self, segment_id: str) -> None:
         """Delete a segment; :meth:`add` with its id brings it back."""
-        segment = self._segment(segment_id)
+        segment = self._segments[segment_id]
         self._removed[segment_id] = replace(segment, voxels=np.zeros_like(segment.voxels))
         del self._segments[segment_id]
 
     def rename(self, segment_id: str, name: str) -> None:
         """Give a segment another name; it stays then when its making is undone."""
-        self._segment(segment_id).name = name
+        self._segments[segment_id].name = name
 
     def lock(self, segment_id: str, is_locked: bool = True) -> None:
         """Keep a segment from being written, or allow it again."""
-        self._segment(segment_id).is_locked = is_locked
+        self._segments[segment_id].is_locked = is_locked
 
     def put(self, segment_id: str, mask_kji: NDArray[np.generic]) -> None:
         """Set a whole segment by hand; a session takes that for an edit by somebody else."""
-        segment = self._segment(segment_id)
+        segment = self._segments[segment_id]
         segment.voxels[...] = mask_kji != 0
         segment.version += 1
 
@@ -374,7 +381,7 @@ class ArrayStore:
         Raises:
             InputError: the segment itself is locked; nothing is written then.
         """
-        own = self._segment(segment_id)
+        own = self._segments[segment_id]
         if own.is_locked:
             raise InputError(f"the segment '{own.name}' is locked: unlock it first")
         gained, box = change.gained, change.gained.box
@@ -398,36 +405,26 @@ class ArrayStore:
         """Make exactly the changes of an edit, as undo and redo do, and return what really changed."""
         made = {}
         for segment_id, change in edit.changes.items():
-            segment = self._segment(segment_id)
-            real = _make(change, segment.voxels)
-            if real.gained.bits or real.lost.bits:
+            segment = self._segments[segment_id]
+            gained, lost = change.gained.unpack(), change.lost.unpack()
+            gaining, losing = segment.voxels[change.gained.box.slices], segment.voxels[change.lost.box.slices]
+            if (gaining & gained).any() or (lost & ~losing).any():  # the segment is not as the change needs it
+                box = change.gained.box.union(change.lost.box)
+                before = segment.voxels[box.slices].copy()
+                change.apply(segment.voxels)
+                change = change_between(before, segment.voxels[box.slices], box.start_kji)
+            else:
+                losing[lost] = False
+                gaining[gained] = True
+            if change.gained.bits or change.lost.bits:
                 segment.version += 1
-                made[segment_id] = real
+                made[segment_id] = change
         return Edit(made)
 
     def provenance(self, segment_id: str) -> Mapping[str, str]:
         """The origin of the segment, by the names of :data:`PROVENANCE`."""
-        return self._segment(segment_id).provenance
+        return self._segments[segment_id].provenance
 
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
         """Keep where the segment comes from."""
-        self._segment(segment_id).provenance = dict(provenance)
-
-    def _segment(self, segment_id: str) -> _Segment:
-        if segment_id not in self._segments:
-            raise InputError(f"there is no segment with the id '{segment_id}': choose another one")
-        return self._segments[segment_id]
-
-
-def _make(change: SegmentChange, voxels: NDArray[np.bool_]) -> SegmentChange:
-    """Make a change in an array, and return what really changed."""
-    gained, lost = change.gained.unpack(), change.lost.unpack()
-    gaining, losing = voxels[change.gained.box.slices], voxels[change.lost.box.slices]
-    if (gaining & gained).any() or (lost & ~losing).any():  # the segment is not as the change needs it
-        box = change.gained.box.union(change.lost.box)
-        before = voxels[box.slices].copy()
-        change.apply(voxels)
-        return change_between(before, voxels[box.slices], box.start_kji)
-    losing[lost] = False
-    gaining[gained] = True
-    return change
+        self._segments[segment_id].provenance = dict(provenance)

@@ -5,7 +5,7 @@ answers over (:func:`FoundationSegLib.worker.client.deliver`); a script waits, a
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import InitVar, dataclass, field, replace
 from operator import attrgetter
@@ -186,7 +186,8 @@ class Session(SessionQueries):
             return  # what it was for is gone
         self.store.require_writable()
         self.history.require_unlocked([segment_id for edit in asked.edits for segment_id in edit.steps])
-        if self._is_current(itertools.chain.from_iterable(asked.plans)):
+        segments, plans = self.history.segments, itertools.chain.from_iterable(asked.plans)
+        if all(segments[plan.segment_id].state is plan.before for plan in plans):
             self._write(asked)
         else:
             self.retry()
@@ -202,30 +203,27 @@ class Session(SessionQueries):
         if asked is None or prediction.request_id != self.request_id:
             return
         try:
-            self._take_in(asked, prediction)
+            self.detect_external_changes()
+            if self._asked is not asked:
+                return  # what it was for is gone
+            try:
+                has_changed = self.image_source is not None and self._read_changed_image(self.image_source)
+                self.store.require_writable()
+            except FoundationSegError as error:
+                self.fail(prediction.request_id, error)
+                return
+            if not has_changed:
+                planned = self._planned(asked.edits, prediction.request_id)
+                asked.plans, has_changed = planned.plans, planned.request != asked.request
+            if has_changed:
+                self.retry()
+            else:
+                self._conclude(asked, prediction)
         except Exception as error:
             if self._asked is asked and asked.answers is None:
                 self._asked = None
             self._refuse_stuck(error)
             raise
-
-    def _take_in(self, asked: AskedEdits, prediction: Prediction) -> None:
-        self.detect_external_changes()
-        if self._asked is not asked:
-            return  # what it was for is gone
-        try:
-            has_changed = self.image_source is not None and self._read_changed_image(self.image_source)
-            self.store.require_writable()
-        except FoundationSegError as error:
-            self.fail(prediction.request_id, error)
-            return
-        if not has_changed and not self._is_current(itertools.chain.from_iterable(asked.plans)):
-            planned = self._planned(asked.edits, prediction.request_id)
-            asked.plans, has_changed = planned.plans, planned.request != asked.request
-        if has_changed:
-            self.retry()
-        else:
-            self._conclude(asked, prediction)
 
     def fail(self, request_id: int, error: FoundationSegError) -> None:
         """Take a failure in. What was asked waits for :meth:`retry`, :meth:`discard`, or the next edit."""
@@ -277,8 +275,12 @@ class Session(SessionQueries):
         geometry = self.store.geometry
         if geometry is not self.volume.geometry and geometry != self.volume.geometry:
             self._move_with_image()
-        if not self.queued_targets() <= self.history.stamps.keys():
-            self._drop([edit for edit in self._queue if not edit.steps.keys() <= self.history.stamps.keys()])
+        gone = []
+        for edit in self._queue:
+            if not edit.steps.keys() <= self.history.stamps.keys():
+                gone.append(edit)
+        if gone:
+            self._drop(gone)
         return changed
 
     def _read_changed_image(self, source: ImageSource) -> bool:
@@ -371,47 +373,47 @@ class Session(SessionQueries):
             rest.callback(lambda: self.history.withdraw_provisional(given_up - self.queued_targets()))
             self._tell_queued()
 
-    def _is_current(self, plans: Iterable[SegmentPlan]) -> bool:
-        """True while the segments are in the states that plans were made for."""
-        return all(self.history.segments[plan.segment_id].state is plan.before for plan in plans)
-
     def _plans(self, edit: PendingEdit) -> tuple[SegmentPlan, ...]:
         """The plans of an edit, made once for the states that its segments are in."""
-        if not edit.plans or not self._is_current(edit.plans):
-            edit.plans = make_plans(edit, self.history.segments, self.history.masks, self.volume.geometry)
+        segments = self.history.segments
+        for plan in edit.plans:
+            if segments[plan.segment_id].state is not plan.before:
+                edit.plans = ()
+        if not edit.plans:
+            edit.plans = make_plans(edit, segments, self.history.masks, self.volume.geometry)
         return edit.plans
 
     def _go_on(self) -> None:
-        """Ask for the first of the queue, and what can be asked with it, unless just that is out already."""
+        """Ask for the first of the queue, and what can be asked with it, unless just that is out already.
+
+        What needs no model is done at once, until something has to be waited for.
+        """
         try:
-            while self._queue and self._ask_next():
-                pass
+            while self._queue:
+                try:
+                    edits = self._first_together() if len(self._queue) > 1 else (self._queue[0],)
+                    if self._asked is not None and self._asked.edits == edits:
+                        return
+                    asked = self._planned(edits, next(self.numbers))
+                except FoundationSegError as error:  # it makes no sense any more after what became of those before it
+                    first = self._queue[0]
+                    with ExitStack() as rest:
+                        rest.callback(self._tell, [Refused(error, is_waiting=False)])
+                        self._drop([first])
+                    return
+                self._asked, self._is_refused = None, False
+                if asked.request is not None:
+                    self.client.submit(asked.request)
+                    self._asked = asked
+                    self.on_request(self)
+                    return
+                self._asked = asked
+                self._conclude(asked, None)
+                if self._asked is not None:
+                    return
         except Exception as error:
             self._refuse_stuck(error)
             raise
-
-    def _ask_next(self) -> bool:
-        """Ask for the first of the queue, or do what needs no model; False while something has to be waited for."""
-        try:
-            edits = self._first_together() if len(self._queue) > 1 else (self._queue[0],)
-            if self._asked is not None and self._asked.edits == edits:
-                return False
-            asked = self._planned(edits, next(self.numbers))
-        except FoundationSegError as error:  # it makes no sense any more after what became of those before it
-            first = self._queue[0]
-            with ExitStack() as rest:
-                rest.callback(self._tell, [Refused(error, is_waiting=False)])
-                self._drop([first])
-            return False
-        self._asked, self._is_refused = None, False
-        if asked.request is not None:
-            self.client.submit(asked.request)
-            self._asked = asked
-            self.on_request(self)
-            return False
-        self._asked = asked
-        self._conclude(asked, None)
-        return self._asked is None
 
     def _refuse(self, error: FoundationSegError) -> None:
         """Note that what was asked or answered came to nothing, and waits."""

@@ -298,31 +298,25 @@ def _changes(state: SegmentState, step: Step) -> dict[str, Any]:
             return {"choice": step.choice}
         case WithheldStep():
             return {"denied": step.denied, "retained": step.retained}
-        case PromptAdded() | PromptRemoved() | PromptMoved() | PolarityChanged():
-            return {"denied": "", "retained": "", **_changed_prompts(state, step)}
-    return {}
-
-
-def _changed_prompts(
-    state: SegmentState, step: PromptAdded | PromptRemoved | PromptMoved | PolarityChanged
-) -> dict[str, Any]:
+        case AcceptStep() | RejectStep():
+            return {}
+    changed: dict[str, Any] = {"denied": "", "retained": ""}
     keys = list(map(attrgetter("key"), state.prompts))
     if isinstance(step, PromptAdded):
         if step.key in keys:
             raise InputError(f"the segment has a prompt '{step.key}' already")
-        return {"prompts": (*state.prompts, ActivePrompt(step.key, step.prompt))}
+        return changed | {"prompts": (*state.prompts, ActivePrompt(step.key, step.prompt))}
     if step.key not in keys:
         raise InputError(f"the segment has no prompt '{step.key}': it was taken back, or belongs to another segment")
     index = keys.index(step.key)
-    old = state.prompts[index]
-    if isinstance(step, PromptRemoved):
-        new: tuple[ActivePrompt, ...] = ()
-    elif isinstance(step, PromptMoved):
+    old, new = state.prompts[index], ()
+    if isinstance(step, PromptMoved):
         new = (ActivePrompt(step.key, step.prompt),)
-    else:
+    elif isinstance(step, PolarityChanged):
         new = (ActivePrompt(step.key, replace(old.prompt, polarity=step.polarity)),)
-    prompts = (*state.prompts[:index], *new, *state.prompts[index + 1 :])
-    return {"prompts": prompts} | ({} if old.is_live else {"vacated": (*state.vacated, old.prompt)})
+    if not old.is_live:
+        changed["vacated"] = (*state.vacated, old.prompt)
+    return changed | {"prompts": (*state.prompts[:index], *new, *state.prompts[index + 1 :])}
 
 
 def restated(steps: Sequence[Step], choice: ModelChoice) -> Steps:
