@@ -1,8 +1,9 @@
 """Coded terms and colours of segments, by their names, as Slicer keeps them."""
 
 import colorsys
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ _SCHEME = "SCT"
 # Slicer compares region contexts without asking whether there is one, and writes this one even where no region is set.
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
 _GOLDEN_RATIO = 0.618034
+_APART = 0.15  # of red, green and blue from 0 to 1: aorta and heart of Slicer's list are 0.09 apart
+_SHADES = (0.12, -0.12, 0.2, -0.2, 0.28, -0.28)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,14 @@ def generic_colour(index: int) -> Colour:
     """A colour for the segment with that number, well apart from those of the numbers before."""
     red, green, blue = colorsys.hsv_to_rgb((0.1 + index * _GOLDEN_RATIO) % 1, 0.6, 0.95)
     return red, green, blue
+
+
+def distinct_colour(colour: Colour, taken: Sequence[Colour]) -> Colour:
+    """The colour itself, or the nearest lighter or darker shade of it that can be told from those of other segments."""
+    hue, lightness, saturation = colorsys.rgb_to_hls(*colour)
+    shades = (colorsys.hls_to_rgb(hue, min(0.9, max(0.2, lightness + change)), saturation) for change in _SHADES)
+    candidates = [colour, *shades]
+    return next((shade for shade in candidates if all(math.dist(shade, other) > _APART for other in taken)), colour)
 
 
 @cache

@@ -283,6 +283,9 @@ def test_the_cut_shows_most_segments():
     )
     up = np.array([0.0, 0.0, 1.0])
     assert choose_offset([lung, nodule], up, np.eye(4)) in (30, 31, 32) and choose_offset([], up, np.eye(4)) is None
+    # What no other view shows counts for more than all that one does.
+    apart, far, seen = shown("apart", block((0, 0, 50), (3, 3, 53))), np.eye(4), {0, 1}
+    assert choose_offset([lung, nodule, apart], up, far, seen) in (50, 51, 52) and seen == {0, 1, 2}
     # In steps of the volume's slices, through their centres.
     thick = np.diag([1, 1, 5, 1.0])
     thick[2, 3] = 2.0

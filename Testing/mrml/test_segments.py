@@ -278,6 +278,13 @@ def test_a_known_name_brings_term_and_colour(writer):
     assert np.allclose(segment.GetColor(), term.colour)
 
 
+@pytest.mark.parametrize("names", [("left lung", "right lung"), ("heart", "aorta"), ("liver", "liver 2", "liver")])
+def test_segments_of_nearly_one_colour_can_be_told_apart(writer, names):
+    colours = [writer.segment(writer.add_segment(name)).GetColor() for name in names]
+    assert min(np.linalg.norm(np.subtract(a, b)) for n, a in enumerate(colours) for b in colours[:n]) > 0.15
+    assert np.allclose(colours[0], find_term(names[0]).colour)
+
+
 def test_what_is_given_wins(writer):
     term = find_term("spleen").serialized
     segment = writer.segment(

@@ -1,7 +1,7 @@
 """The picture: three slice views and the surfaces, side by side as in Slicer's four-up layout."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -90,6 +90,7 @@ class _Overview:
     centre_ras: tuple[float, float, float] | None
     in_pixels: bool
     sides: tuple[str, str] | None
+    shown: set[int] = field(default_factory=set)  # numbers of the segments in the views so far
 
     @cached_property
     def font_px(self) -> int:
@@ -163,7 +164,7 @@ class _Overview:
         """The offset of a slice view: at the centre that was asked for, where most segments show, or in the middle."""
         if self.centre_ras is not None:
             return float(np.asarray(self.centre_ras) @ normal)
-        offset = choose_offset(self.segments, normal, ijk_to_world(self.stage))
+        offset = choose_offset(self.segments, normal, ijk_to_world(self.stage), self.shown)
         return float(self._middle() @ normal) if offset is None else offset
 
     def _middle(self) -> NDArray[np.float64]:
@@ -187,7 +188,10 @@ class _Overview:
 
 
 def choose_offset(
-    segments: Sequence[PictureSegment], normal: NDArray[np.float64], ijk_to_world: NDArray[np.float64]
+    segments: Sequence[PictureSegment],
+    normal: NDArray[np.float64],
+    ijk_to_world: NDArray[np.float64],
+    shown: set[int] | None = None,
 ) -> float | None:
     """Choose a cut in which the most segments show, and the largest part of each; None without segments.
 
@@ -199,6 +203,8 @@ def choose_offset(
         segments: the segments.
         normal: (3,) unit vector in the world.
         ijk_to_world: (4, 4), of the volume.
+        shown: numbers of the segments that another view shows; one that none shows counts for more than all of them.
+            Those of this cut are added.
 
     Returns:
         The distance in mm of the plane from the world's origin along the normal.
@@ -211,8 +217,11 @@ def choose_offset(
     count = max(int(n.max()) for n in numbers) - first + 1
     areas = np.array([np.bincount(n - first, minlength=count) for n in numbers])
     relative = areas / areas.max(axis=1, keepdims=True)
-    score = (relative >= _SHOWN).sum(axis=0) + relative.mean(axis=0) / 2
-    return start + (first + int(score.argmax())) * step
+    shown, visible = set() if shown is None else shown, relative >= _SHOWN
+    weights = [1 if number in shown else len(segments) + 1 for number in range(len(segments))]
+    best = int((weights @ visible + relative.mean(axis=0) / 2).argmax())
+    shown.update(np.flatnonzero(visible[:, best]).tolist())
+    return start + (first + best) * step
 
 
 def _slice_step(normal: NDArray[np.float64], ijk_to_world: NDArray[np.float64]) -> float:
