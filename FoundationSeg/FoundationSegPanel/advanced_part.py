@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
 
 from .parameters import PanelState
+from .slices import slice_in_view
 from .widgets import ChoiceBox, Part, Report, slot
 
 _IDLE_MS = 700  # after the last change; surfaces of an organ take a second
@@ -19,11 +20,15 @@ class AdvancedPart(Part):
     def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
         super().__init__(ui, state, report)
         regions = (
-            ("none", _("Nowhere")),
-            ("around", _("To the surroundings of the prompts")),
-            ("slices", _("To a range of slices")),
-            ("roi", _("To a region of interest")),
+            ("none", _("Everywhere")),
+            ("around", _("Around the prompts only")),
+            ("slices", _("In a range of slices only")),
+            ("roi", _("In a region of interest only")),
         )
+        self._range = (ui.regionSlicesLabel, ui.regionFromBox, ui.regionToLabel, ui.regionToBox)
+        self._range += (ui.regionFromHereButton, ui.regionToHereButton)
+        self._connect(ui.regionFromHereButton, lambda: self._limit_here("regionFrom"))
+        self._connect(ui.regionToHereButton, lambda: self._limit_here("regionTo"))
         self._region = ChoiceBox(ui.regionBox, self._region_chosen, regions)
         policies = (
             ("protect", _("Keep their voxels")),
@@ -45,7 +50,7 @@ class AdvancedPart(Part):
         self._overlap.show(parameters.overlap)
         rows = {
             "around": (ui.radiusLabel, ui.regionRadiusBox),
-            "slices": (ui.regionSlicesLabel, ui.regionFromBox, ui.regionToLabel, ui.regionToBox),
+            "slices": self._range,
             "roi": (ui.roiLabel, ui.roiSelector),
         }
         ui.seesRegionBox.setVisible(parameters.region != "none")
@@ -90,3 +95,6 @@ class AdvancedPart(Part):
         if kind == "slices" and not self._parameters.regionTo:
             self._parameters.regionTo = self._state.last_slice()
         self._parameters.region = kind
+
+    def _limit_here(self, end: str) -> None:
+        setattr(self._parameters, end, slice_in_view(self._parameters.volume, "k").start)

@@ -139,7 +139,7 @@ class AnswerPart(Part):
             again = (_("Set up…"), self._set_up) if is_missing else (_("Try again"), session.retry)
             self._ask(str(outcome.error), again, discard)
         else:
-            self._ui.messageFrame.setVisible(False)
+            self._ui.statusStack.setCurrentWidget(self._ui.answerPage)
 
     def _foreign_text(self) -> str:
         controller = self._controller
@@ -171,7 +171,8 @@ class AnswerPart(Part):
         ui.messageNoButton.setVisible(no is not None)
         ui.messageNoButton.setText(no[0] if no is not None else "")
         self._yes, self._no = yes[1], no[1] if no is not None else self._dismiss
-        ui.messageFrame.setVisible(True)
+        ui.messageFrame.setToolTip(text)
+        ui.statusStack.setCurrentWidget(ui.messageFrame)
 
     def _repeat(self, decide: Callable[[], None]) -> None:
         """Decide about another image's segmentation, and do what it refused."""

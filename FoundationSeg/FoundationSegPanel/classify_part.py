@@ -18,7 +18,8 @@ from FoundationSegLib.requests.scoring import parse_aggregation
 from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 
 from .parameters import PanelState
-from .widgets import ChoiceBox, Part, fill_table, selected_rows, set_up_table, slice_in_view, slot
+from .slices import slice_in_view
+from .widgets import ChoiceBox, Part, fill_table, selected_rows, set_up_table, slot
 
 OWN_LABELS = "own"
 _TAB = 1  # the index of this tab
@@ -44,6 +45,10 @@ class ClassifyPart(Part):
         self._volume_node: Any = None  # the image that the answer is about
         self._can_ask = False
         ui.researchLabel.setText(f"<small>{RESEARCH_USE}</small>")
+        self._range = (ui.classifyRangeLabel, ui.classifyFromBox, ui.classifyToLabel, ui.classifyToBox)
+        self._range += (ui.classifyFromHereButton, ui.classifyToHereButton)
+        self._connect(ui.classifyFromHereButton, lambda: self._limit_here("classifyFrom"))
+        self._connect(ui.classifyToHereButton, lambda: self._limit_here("classifyTo"))
         self._label_set_box = self._choice_box(ui.labelSetBox, "labelSet")
         self._boxes = self._make_boxes()
         set_up_table(ui.scoresTable, [_("Label"), _("Score"), _("Spread"), _("Stands out")])
@@ -120,7 +125,7 @@ class ClassifyPart(Part):
             widget.setVisible(parameters.labelSet == OWN_LABELS)
         if ui.ownLabelsEdit.plainText != parameters.ownLabels:
             ui.ownLabelsEdit.setPlainText(parameters.ownLabels)
-        for widget in (ui.classifyRangeLabel, ui.classifyFromBox, ui.classifyToLabel, ui.classifyToBox):
+        for widget in self._range:
             widget.setVisible(parameters.subject == "range")
         ui.aggregationBox.setEnabled(parameters.subject != "slice")
         is_ready = bool(card_id) and self._state.installer.readiness(card_id).is_ready
@@ -276,6 +281,9 @@ class ClassifyPart(Part):
         if subject == "range" and not self._parameters.classifyTo:
             self._parameters.classifyTo = self._state.last_slice()
         self._parameters.subject = subject
+
+    def _limit_here(self, end: str) -> None:
+        setattr(self._parameters, end, slice_in_view(self._parameters.volume, "k").start)
 
     def _labels_edited(self) -> None:
         if self._parameters is not None:

@@ -1,8 +1,9 @@
-"""The image, how its values are read, and what a crash has left of the work on it."""
+"""The image, how its values are read, the line that names the choices, and work that a crash has left."""
 
 import time
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -12,7 +13,8 @@ from FoundationSegLib.mrml.reference_image import belongs_to
 from FoundationSegLib.mrml.scene_recovery import LostSession, find_lost_sessions
 
 from .parameters import PanelState
-from .widgets import ChoiceBox, Part, Report, is_shown, slot
+from .slices import is_shown
+from .widgets import ChoiceBox, Part, Report, slot
 
 _CUSTOM = "custom"
 
@@ -78,6 +80,42 @@ class ImagePart(Part):
             return
         slicer.util.setSliceViewerLayers(background=node, fit=True)
         self._controller.on_update("segments")  # the hint said that no view shows it
+
+
+class InputsPart(Part):
+    """The line that names image, segmentation, model and intensity, and the frame below it, where they are chosen.
+
+    The frame closes by itself once image and model can be used, and opens where one of them cannot.
+    """
+
+    def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
+        super().__init__(ui, state, report)
+        self._is_ready: bool | None = None
+        self._connect(ui.inputsButton, self._toggled, "toggled(bool)")
+
+    def show(self) -> None:
+        """Show the choices in a line, and open or close the frame where the image or the model has become usable."""
+        ui, is_ready = self._ui, self._parameters.volume is not None and self._state.is_model_ready
+        if is_ready != self._is_ready:
+            self._is_ready = is_ready
+            ui.inputsButton.setChecked(not is_ready)
+        texts = [text for text in self._texts() if text]
+        width = max(120, ui.inputsButton.width - 28)
+        ui.inputsButton.setText(ui.inputsButton.fontMetrics().elidedText(" · ".join(texts), qt.Qt.ElideRight, width))
+        ui.inputsButton.setToolTip("\n".join([*texts, _("Click to change.")]))
+
+    def _texts(self) -> tuple[str, ...]:
+        parameters, card = self._parameters, self._state.card
+        return (
+            parameters.volume.GetName() if parameters.volume is not None else _("No image"),
+            card.title if card is not None else _("No model"),
+            self._ui.intensityBox.currentText if self._ui.intensityBox.currentIndex >= 0 else parameters.intensity,
+            parameters.segmentation.GetName() if parameters.segmentation is not None else _("new segmentation"),
+        )
+
+    def _toggled(self, is_open: bool) -> None:
+        self._ui.inputsFrame.setVisible(is_open)
+        self._ui.inputsButton.setArrowType(qt.Qt.DownArrow if is_open else qt.Qt.RightArrow)
 
 
 class RecoveryPart(Part):

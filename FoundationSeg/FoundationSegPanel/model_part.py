@@ -52,13 +52,15 @@ class ModelPart(Part):
         self._box.show(card.id if card is not None else "")
         if card is None:
             ui.cardLabel.setText(_("This version can run no model."))
-            ui.readyButton.setVisible(False)
+            ui.setupFrame.setVisible(False)
             return
         readiness = self._installer.readiness(card.id)
         ui.cardLabel.setText(glance(card, state_text(readiness)))
         ui.cardLabel.setToolTip(details(card))
-        ui.readyButton.setVisible(not readiness.is_ready)
-        ui.readyButton.setText(_("Set up {title}…").format(title=card.title))
+        ui.setupFrame.setVisible(not readiness.is_ready)
+        text = _("<b>{title} cannot run yet.</b> {state}.").format(title=card.title, state=state_text(readiness))
+        ui.setupLabel.setText(text)
+        ui.readyButton.setText(_("Set up…"))
 
     def set_up(self) -> None:
         """Show what is missing for the chosen model, and offer to get it. Only after a click of the user's."""

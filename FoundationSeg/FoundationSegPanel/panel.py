@@ -15,7 +15,7 @@ from FoundationSegLib.mrml.scene import Observers
 from .advanced_part import AdvancedPart
 from .answer_part import AnswerPart
 from .classify_part import ClassifyPart
-from .image_part import ImagePart, RecoveryPart
+from .image_part import ImagePart, InputsPart, RecoveryPart
 from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
@@ -60,9 +60,13 @@ class Panel:
         self.advanced = AdvancedPart(ui, state, report)
         self.classify = ClassifyPart(ui, state, logic.runnableCards("classify"), self.model.set_up_model)
         self._segment_parts = (self.tools, SegmentsPart(ui, state, report), self.answer, PromptsPart(ui, state, report))
-        image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model)
+        inputs = InputsPart(ui, state, report)
+        image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model, inputs)
         self._parts = (*image_parts, *self._segment_parts, self.advanced, self.classify)
         self.keys = Keys(ui, report, self._key_actions())
+        for area in (ui.segmentsArea, ui.answerPage, ui.messageArea):
+            area.viewport().setAutoFillBackground(False)
+            area.widget().setAutoFillBackground(False)  # as the rest of the panel
         scene = slicer.mrmlScene
         self._observers.add_for_nodes(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._node_removed)
 
@@ -188,7 +192,7 @@ class Panel:
             ("3", _("scribble"), lambda: tools.toggle("scribble")),
             ("4", _("lasso"), lambda: tools.toggle("lasso")),
             ("X", _("positive or negative"), tools.toggle_polarity),
-            ("N", _("next segment"), lambda: self.state.add_segment(numbered=True)),
+            ("N", _("next segment"), self.state.add_segment),
             ("Ctrl+Z", _("undo"), controller.undo),
             ("Ctrl+Y", _("redo"), controller.redo),
             ("Backspace", _("take the last prompt back"), controller.remove_prompts),

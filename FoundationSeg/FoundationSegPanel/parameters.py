@@ -167,11 +167,11 @@ class PanelState:
             self.parameters.segmentation = self.controller.own_segmentation(self.parameters.volume)
             self.prepare()
 
-    def add_segment(self, numbered: bool = False) -> None:
-        """Add an empty segment, selected."""
+    def add_segment(self) -> None:
+        """Add an empty segment, selected; with a number where its name is taken."""
         self.ensure_segmentation()
         self.controller.on_update("choices")
-        self.controller.add_segment(numbered)
+        self.controller.add_segment()
 
     def _choose_own(self) -> None:
         """Another image was chosen: its own segmentation goes with it, or none, unless one was chosen, too."""
@@ -215,7 +215,7 @@ class PanelState:
 
     def _roi_box(self) -> InsideBox:
         if self.parameters.roi is None:
-            raise InputError(_("choose a region of interest under 'Advanced' first, or limit changes nowhere"))
+            raise InputError(_("Choose a region of interest under 'Advanced' first, or let changes happen everywhere."))
         if self.parameters.volume is None:
             raise InputError(_("choose an image first"))
         return InsideBox(box_of_roi(self.parameters.roi, self.parameters.volume))

@@ -10,13 +10,14 @@ from slicer.i18n import tr as _
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.terminology import known_names
 from FoundationSegLib.mrml.volumes import parent_to_world
-from FoundationSegLib.prompts.kinds import ClassPrompt, Polarity, Prompt, TextPrompt
+from FoundationSegLib.prompts.kinds import Polarity, Prompt
 from FoundationSegLib.prompts.placement import prompt_positions
 from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segments import export_prompts
 
 from .parameters import PanelState
+from .slices import prompt_text, range_text, slice_in_view
 from .widgets import Part, Report, fill_table, selected_rows, set_up_table
 
 _FILTER = "prompts.json (*.json)"
@@ -32,8 +33,7 @@ class SegmentsPart(Part):
             ui.kindBox.addItem(name)
         self._connect(ui.segmentsTable, self._selected, "selectionChanged(QItemSelection,QItemSelection)")
         self._connect(ui.kindBox, self._kind_edited, "editTextChanged(QString)")
-        self._connect(ui.addButton, state.add_segment)
-        self._connect(ui.nextButton, lambda: state.add_segment(numbered=True))
+        self._connect(ui.addButton, lambda: state.add_segment())
         self._connect(ui.lockButton, self._controller.lock, "clicked(bool)")
 
     def show(self) -> None:
@@ -51,8 +51,7 @@ class SegmentsPart(Part):
                 self._ui.kindBox.setEditText(parameters.kind)
         finally:
             self._is_showing = False
-        for button in (self._ui.addButton, self._ui.nextButton):
-            button.setEnabled(parameters.volume is not None)
+        self._ui.addButton.setEnabled(parameters.volume is not None)
         self._ui.lockButton.setEnabled(has_selection)
         self._show_summary()
 
@@ -107,16 +106,20 @@ class PromptsPart(Part):
         self._connect(ui.exportPromptsButton, self._export)
         self._connect(ui.propagateButton, self._propagate)
         self._connect(ui.rangeBox, self._range_clicked, "clicked(bool)")
+        self._connect(ui.rangeFromHereButton, lambda: self._limit_here("rangeFrom"))
+        self._connect(ui.rangeToHereButton, lambda: self._limit_here("rangeTo"))
 
     def show(self) -> None:
         """Show the prompts of the selected segment."""
         controller, ui = self._controller, self._ui
         self._direction.show(self._parameters.direction)
+        self._show_range()
         summary = controller.summary()
         prompts = tuple(summary.prompts.items()) if summary is not None else ()
         if prompts != self._shown:
             self._shown = prompts
-            fill_table(ui.promptsTable, [_row(prompt) for _key, prompt in prompts])
+            node = controller.volume_node
+            fill_table(ui.promptsTable, [_row(prompt, node) for _key, prompt in prompts])
         for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton):
             button.setEnabled(bool(prompts))
         ui.propagateButton.setEnabled(controller.selected_node_segment is not None)  # also what was drawn by hand
@@ -143,6 +146,20 @@ class PromptsPart(Part):
         if is_limited and not self._parameters.rangeTo:
             self._parameters.rangeTo = self._state.last_slice()
 
+    def _limit_here(self, end: str) -> None:
+        number = slice_in_view(self._parameters.volume, "k").start
+        self._range_clicked(True)
+        self._parameters.rangeLimited = True
+        setattr(self._parameters, end, number)
+
+    def _show_range(self) -> None:
+        ui, parameters = self._ui, self._parameters
+        for widget in (ui.rangeFromBox, ui.rangeToLabel, ui.rangeToBox):
+            widget.setEnabled(parameters.rangeLimited)
+        is_named = parameters.rangeLimited and parameters.volume is not None
+        ends = sorted((parameters.rangeFrom, parameters.rangeTo))
+        ui.rangeMmLabel.setText(range_text(parameters.volume, *ends) if is_named else "")
+
     def _propagate(self) -> None:
         self._state.prepare()
         parameters = self._parameters
@@ -161,7 +178,7 @@ class PromptsPart(Part):
             write_prompts(Path(path), export_prompts(self._controller.open()))
 
 
-def _row(prompt: Prompt) -> tuple[str, str, str]:
+def _row(prompt: Prompt, volume_node: Any) -> tuple[str, str, str]:
     kind = {
         "point": _("point"),
         "box": _("box"),
@@ -171,16 +188,7 @@ def _row(prompt: Prompt) -> tuple[str, str, str]:
         "text": _("text"),
         "class": _("class"),
     }[prompt.kind]
-    return kind, "-" if prompt.polarity is Polarity.NEGATIVE else "+", _position_text(prompt)
-
-
-def _position_text(prompt: Prompt) -> str:
-    """The position of a prompt in RAS, in mm; or its words."""
-    if isinstance(prompt, TextPrompt):
-        return prompt.text
-    if isinstance(prompt, ClassPrompt):
-        return prompt.name
-    return ", ".join(f"{position:.1f}" for position in _middle(prompt))
+    return kind, "-" if prompt.polarity is Polarity.NEGATIVE else "+", prompt_text(prompt, volume_node)
 
 
 def _middle(prompt: Prompt) -> tuple[float, ...]:

@@ -16,7 +16,8 @@ from FoundationSegLib.prompts.capabilities import negative_kinds
 from FoundationSegLib.prompts.kinds import Polarity, Prompt
 
 from .parameters import PanelState
-from .widgets import Part, Report, is_shown, slice_views, slot, view_names
+from .slices import is_shown, slice_views, view_names
+from .widgets import Part, Report, slot
 
 
 class ToolsPart(Part):

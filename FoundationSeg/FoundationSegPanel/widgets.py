@@ -1,21 +1,17 @@
-"""Widgets that the parts of the panel share: guarded slots, combo boxes for values, dialogs, and the slice views."""
+"""Widgets that the parts of the panel share: guarded slots, combo boxes for values, tables and dialogs."""
 
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
-from FoundationSegLib.errors import FoundationSegError, InputError
-from FoundationSegLib.imaging.geometry import AXES, array_axis, round_index
-from FoundationSegLib.mrml.slice_tool import SliceView, slice_view
+from FoundationSegLib.errors import FoundationSegError
 from FoundationSegLib.progress import ProgressReport
-from FoundationSegLib.requests.classification import Subject
 
 from .parameters import PanelState, Parameters
 
@@ -206,40 +202,3 @@ class Dialog:
         """Take the dialog away for good."""
         self.dialog.close()
         self.dialog.deleteLater()
-
-
-# Slice views
-
-
-def view_names() -> Iterable[str]:
-    """Name the slice views of the layout."""
-    manager = slicer.app.layoutManager()
-    return manager.sliceViewNames() if manager is not None else ()
-
-
-def slice_views() -> list[SliceView]:
-    """Return the slice views of the layout."""
-    widgets = (slicer.app.layoutManager().sliceWidget(name) for name in view_names())
-    views = ((widget.sliceLogic(), widget.sliceView()) for widget in widgets if widget is not None)
-    return [slice_view(logic, view.interactor(), view.scheduleRender) for logic, view in views]
-
-
-def is_shown(volume_node: Any) -> bool:
-    """Return True where a slice view of the layout shows the image."""
-    return any(view.shows(volume_node) for view in slice_views())
-
-
-def slice_in_view(volume_node: Any) -> Subject:
-    """Return the slice of the image in the first view that shows one of its slices.
-
-    Raises:
-        InputError, GeometryError: no view shows one.
-    """
-    for view in slice_views():
-        plane = view.plane(volume_node) if volume_node is not None and view.shows(volume_node) else None
-        if plane is not None and plane.axis is not None:
-            middle = (plane.size_px[0] / 2, plane.size_px[1] / 2)
-            n = int(round_index(plane.index_ijk((middle,))[0])[AXES.index(plane.axis)])
-            if 0 <= n < plane.geometry.shape_kji[array_axis(plane.axis)]:
-                return Subject(plane.axis, n, n + 1)
-    raise InputError(_("no view shows a slice of this image: show it, along its slices"))

@@ -6,6 +6,7 @@ import pytest
 import slicer
 
 from Testing.slicer_standin.dialogs import choose_file
+from Testing.slicer_standin.proxy import unwrap
 
 
 def test_opening_starts_nothing(at_panel):
@@ -111,7 +112,7 @@ def test_segments_are_added_numbered_and_selected(at_panel):
     ui, desk = at_panel.ui, at_panel.desk
     ui.kindBox.setEditText("Nodule")
     desk.click(ui.addButton)
-    desk.click(ui.nextButton)
+    desk.click(ui.addButton)
     at_panel.let_pass()
     assert at_panel.names() == ["Nodule", "Nodule 1"]
     at_panel.box((5, 6, 4), (14, 20, 4))
@@ -131,7 +132,7 @@ def test_neighbours_keep_their_voxels_unless_said_otherwise(at_panel):
     assert at_panel.voxels("Segment") == 150 and at_panel.voxels("Segment 1") == 75
     ui.advancedSection.collapsed = False
     desk.choose(ui.overlapBox, "Are overwritten")
-    desk.click(ui.nextButton)
+    desk.click(ui.addButton)
     at_panel.box((5, 6, 4), (19, 20, 4))
     assert at_panel.voxels("Segment") == 0 and at_panel.voxels("Segment 2") == 225
     desk.click(ui.undoButton)
@@ -256,7 +257,7 @@ def test_propagation_keeps_to_its_range(at_panel):
 def test_a_range_of_slices_limits_what_comes(at_panel):
     ui, desk = at_panel.ui, at_panel.desk
     ui.advancedSection.collapsed = False
-    desk.choose(ui.regionBox, "To a range of slices")
+    desk.choose(ui.regionBox, "In a range of slices only")
     assert ui.regionFromBox.visible and not ui.regionRadiusBox.visible
     ui.regionFromBox.value, ui.regionToBox.value = 4, 5
     at_panel.let_pass()
@@ -349,3 +350,32 @@ def test_without_a_main_window_and_image(make_desk):
     assert not widget.ui.boxButton.enabled and "image" in widget.ui.hintLabel.text
     for name in [name for name in sys.modules if name.split(".")[0] == "FoundationSegPanel"]:
         del sys.modules[name]
+
+
+def test_the_daily_path_fits_and_nothing_moves_when_a_message_comes(at_panel):
+    """At 400 x 700 pixels all of it is in sight, whatever the message; choices fold into a line once they are made."""
+    ui, desk = at_panel.ui, at_panel.desk
+    desk.click(ui.inputsButton)
+    assert not ui.inputsFrame.visible and "CT · LiteMedSAM" in ui.inputsButton.text
+    panel = desk.main_window.panel.takeWidget()
+    panel.resize(400, 700)
+    panel.show()
+    for n in range(6):
+        ui.kindBox.setEditText(f"Node {n}")
+        desk.click(ui.addButton)
+    at_panel.box((5, 6, 4), (14, 20, 4))
+
+    def rows():
+        tops = [ui.boxButton, ui.statusStack, ui.undoButton, ui.acceptButton, ui.addButton, ui.segmentsTable]
+        return [unwrap(one).geometry().getRect() for one in tops]
+
+    before = rows()
+    assert (panel.width(), panel.height()) == (400, 700) and ui.segmentsTable.height >= 130
+    assert not unwrap(ui.segmentsArea).verticalScrollBar().isVisible()
+    at_panel.client.fails = True
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert ui.messageFrame.visible and rows() == before
+    at_panel.client.fails, at_panel.client.is_slow = False, True
+    desk.click(ui.messageYesButton)
+    desk.wait_until(lambda: ui.progressRow.visible)
+    assert rows() == before

@@ -107,7 +107,7 @@ def test_a_range_begins_with_all_slices(at_panel):
     at_panel.let_pass()
     desk.click(ui.rangeBox)
     assert (wanted.rangeFrom, wanted.rangeTo, ui.rangeToBox.value) == (0, 11, 11)
-    desk.choose(ui.regionBox, "To a range of slices")
+    desk.choose(ui.regionBox, "In a range of slices only")
     assert (wanted.regionFrom, wanted.regionTo, ui.regionToBox.value) == (0, 11, 11)
     ui.tabs.setCurrentIndex(1)
     desk.choose(ui.subjectBox, "A range of slices")
@@ -133,7 +133,7 @@ def test_without_the_wished_region_nothing_is_done(at_panel, what):
     ui, desk = at_panel.ui, at_panel.desk
     at_panel.wanted.roi = None if what == "none" else roi(at_panel, (900.0, 0.0, 0.0))
     ui.advancedSection.collapsed = False
-    desk.choose(ui.regionBox, "To a region of interest")
+    desk.choose(ui.regionBox, "In a region of interest only")
     assert not ui.messageFrame.visible
     at_panel.box((5, 6, 4), (14, 20, 4))
     assert "region of interest" in ui.messageLabel.text and at_panel.client.asked == []
@@ -424,7 +424,7 @@ def test_what_was_given_up_is_said_until_somebody_has_read_it(at_panel):
     at_panel.client.is_slow = True
     at_panel.box((20, 6, 4), (25, 20, 4))
     desk.click(ui.lockButton)
-    desk.click(ui.nextButton)
+    desk.click(ui.addButton)
     at_panel.box((5, 25, 6), (14, 26, 6))
     at_panel.reply()
     assert "locked meanwhile" in ui.messageLabel.text and at_panel.voxels() == 20
