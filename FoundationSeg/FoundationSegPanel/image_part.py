@@ -85,20 +85,22 @@ class ImagePart(Part):
 class InputsPart(Part):
     """The line that names image, segmentation, model and intensity, and the frame below it, where they are chosen.
 
-    The frame closes by itself once image and model can be used, and opens where one of them cannot.
+    The frame closes by itself once image and model can be used, unless the user opened it, and opens where one cannot.
     """
 
     def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
         super().__init__(ui, state, report)
         self._is_ready: bool | None = None
+        self._is_pinned = False
         self._connect(ui.inputsButton, self._toggled, "toggled(bool)")
+        self._connect(ui.inputsButton, self._clicked, "clicked(bool)")
 
     def show(self) -> None:
         """Show the choices in a line, and open or close the frame where the image or the model has become usable."""
         ui, is_ready = self._ui, self._parameters.volume is not None and self._state.is_model_ready
         if is_ready != self._is_ready:
             self._is_ready = is_ready
-            ui.inputsButton.setChecked(not is_ready)
+            ui.inputsButton.setChecked(not is_ready or self._is_pinned)
         texts = [text for text in self._texts() if text]
         width = max(120, ui.inputsButton.width - 28)
         ui.inputsButton.setText(ui.inputsButton.fontMetrics().elidedText(" · ".join(texts), qt.Qt.ElideRight, width))
@@ -112,6 +114,9 @@ class InputsPart(Part):
             self._ui.intensityBox.currentText if self._ui.intensityBox.currentIndex >= 0 else parameters.intensity,
             parameters.segmentation.GetName() if parameters.segmentation is not None else _("new segmentation"),
         )
+
+    def _clicked(self, is_open: bool) -> None:
+        self._is_pinned = is_open
 
     def _toggled(self, is_open: bool) -> None:
         self._ui.inputsFrame.setVisible(is_open)

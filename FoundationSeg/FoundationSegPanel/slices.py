@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -83,10 +82,8 @@ def prompt_text(prompt: Prompt, volume_node: Any) -> str:
 
 def _plane_and_offset(volume_node: Any, axis: Axis, number: int) -> tuple[str, str]:
     geometry = geometry_from_node(volume_node)
-    to_world = (
-        parent_to_world(volume_node) @ geometry.ijk_to_ras
-    )
-    n = int(np.abs(to_world[:3, AXES.index(axis)]).argmax())
+    to_world = parent_to_world(volume_node) @ geometry.ijk_to_ras
+    n = max(range(3), key=lambda row: abs(to_world[row, AXES.index(axis)]))
     middle = [(size - 1) / 2 for size in reversed(geometry.shape_kji)]
     middle[AXES.index(axis)] = number
     offset_mm = (to_world @ (*middle, 1.0))[n]

@@ -34,7 +34,7 @@ class PanelDesk:
         self.volume_node = self.add_volume("CT")
         self.widget = desk.open_module(MODULE)
         self.ui, self.panel = self.widget.ui, self.widget.panel
-        self.ui.inputsButton.checked = True  # image, intensity, segmentation and model are to be chosen by the tests
+        desk.click(self.ui.inputsButton)  # image, intensity, segmentation and model are to be chosen by the tests
         desk.show_volume(self.volume_node)
         desk.process_events()
         self.wanted.tool = ""
