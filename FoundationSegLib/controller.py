@@ -6,23 +6,25 @@ The controller opens the session with the first action that needs it, and ends i
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from . import __version__
 from .catalog.model_cards import ModelCard
-from .errors import Cancelled, FoundationSegError, GoneError, InputError
+from .errors import Cancelled, FoundationSegError, InputError
 from .imaging.volume import Volume
 from .mrml import reference_image, segment_tags
 from .mrml.scene_prompts import SessionPrompts
 from .mrml.scene_recovery import keep_session
 from .mrml.segments import SceneStore
-from .mrml.volumes import NodeImage, volume_from_node
+from .mrml.volumes import NodeImage, SentImage, require_in_scene
 from .progress import ProgressReport
 from .prompts.kinds import Polarity, Prompt, PromptSet
 from .prompts.regions import Region
 from .requests.segmentation import Propagation
+from .session.direct_edits import clear_segments, last_deleted, take_withheld
+from .session.measures import SegmentSummary, summarize
 from .session.recovery import RecoveryFile
 from .session.segment_store import ImageChanged, Options, Outcome, OverlapPolicy, Refused, SegmentEdited
 from .session.segments import (
@@ -67,17 +69,6 @@ class UserOptions:
         return self.kind.strip() or "Segment"
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentSummary:
-    """A segment as a panel shows it: ``volume_ml`` is None for an image in pixels, ``model`` empty for none."""
-
-    voxels: int
-    volume_ml: float | None
-    is_locked: bool
-    prompts: Mapping[str, Prompt]
-    model: str
-
-
 def _ignore(_: object) -> None:
     """Let an update pass."""
 
@@ -116,8 +107,7 @@ class SegmentationController:
     _store: SceneStore | None = None
     _prompts: SessionPrompts | None = None
     _recovery: RecoveryFile | None = None
-    _volume: Volume | None = None
-    _volume_stamp: Hashable = None
+    _image: SentImage = field(init=False)
     _poller: Poller = field(init=False)
     _submitted_at: float = 0.0
     _given_up: FoundationSegError | None = None
@@ -126,6 +116,7 @@ class SegmentationController:
     _other_request: tuple[int, Callable[[Event], None]] | None = None
 
     def __post_init__(self) -> None:
+        self._image = SentImage(self.client.remove_volume)
         self._poller = Poller(self.client, self._apply, self.stop_timer)
 
     def use(self, volume_node: Any, segmentation_node: Any) -> None:
@@ -136,7 +127,7 @@ class SegmentationController:
         self._allowed = None
         if volume_node is not self.volume_node:
             self.drop_request()
-            self._drop_volume()
+            self._image.drop()
         self.volume_node, self.segmentation_node = volume_node, segmentation_node
         if volume_node is not None and volume_node.GetScene() is not None:
             reference_image.hide_other_images(volume_node, segmentation_node)
@@ -201,7 +192,7 @@ class SegmentationController:
         """End the session, and drop the image and the nodes. The client stays as it is."""
         self.leave()
         self.drop_request()
-        self._drop_volume()
+        self._image.drop()
         if self.volume_node is not None and self.volume_node.GetScene() is not None:
             reference_image.show_all_images(self.volume_node.GetScene())
         self.volume_node = self.segmentation_node = None
@@ -213,7 +204,7 @@ class SegmentationController:
         if self.options.choice is None or self.volume_node is None:
             return
         with contextlib.suppress(FoundationSegError):  # the first prompt says so
-            volume = self._image()
+            volume = self._image.read(self.volume_node)
             self.start_timer()
             self.client.prepare(self.options.choice.model_id)
             self.client.send_volume(volume)
@@ -239,7 +230,7 @@ class SegmentationController:
 
     def send_image(self) -> Volume:
         """Send the image to the client, and return it. Raises as :meth:`open`."""
-        volume = self._image()
+        volume = self._image.read(self.volume_node)
         self.client.send_volume(volume)
         return volume
 
@@ -269,24 +260,14 @@ class SegmentationController:
 
     def summary(self) -> SegmentSummary | None:
         """Summarize the selected segment; None while there is none, or no session yet."""
-        session, key = self.session, self.segment_id
-        if session is None or not session.can_read(key):
-            return None
-        volume = session.volume
-        voxels, model_id = session.voxels(key), session.provenance(key).get("Model", "")
-        card = self.catalogue.get(model_id)
-        return SegmentSummary(
-            voxels,
-            None if volume.in_pixels else voxels * volume.geometry.voxel_volume_mm3 / 1000,
-            session.is_locked(key),
-            SegmentSession(session, key).prompts,
-            card.title if card is not None else model_id,
-        )
+        return summarize(self.session, self.segment_id, self.catalogue)
 
     def select(self, segment_id: str) -> None:
         """Work on this segment from now on; each keeps its own steps and history."""
         if segment_id != self.segment_id:
-            self.segment_id = segment_id
+            self.segment_id, outcome = segment_id, self.outcome
+            if isinstance(outcome, SegmentEdited) and segment_id not in {*outcome.changes, *outcome.created}:
+                self.outcome = None  # it speaks of another segment
             self.on_update("segments")
 
     def selected(self) -> SegmentSession:
@@ -310,9 +291,35 @@ class SegmentationController:
         segment_tags.lock(self.selected_node_segment, is_locked)
         self.on_update("segments")
 
+    def clear(self, segment_ids: Sequence[str], removes: bool = False) -> None:
+        """Take voxels and prompts of segments away, or the segments themselves; undo brings all of it back.
+
+        Raises an InputError where one is locked.
+        """
+        clear_segments(self.open(), segment_ids, removes)
+        if removes and self.segment_id in segment_ids:
+            self.segment_id = ""
+        self.on_update("segments")
+
+    def take_withheld(self) -> None:
+        """Give the selected segment the voxels that its neighbours kept from its last answer."""
+        take_withheld(self.open(), self.selected().segment_id)
+
+    @property
+    def can_undo(self) -> bool:
+        """True where there is something to take back."""
+        return self.session is not None and (bool(last_deleted(self.session)) or self.session.can_undo(self.segment_id))
+
     def undo(self) -> bool:
-        """Take back the last change of the selected segment; False if there is none."""
-        is_undone = self.session is not None and bool(self.segment_id) and self.open().undo(self.segment_id)
+        """Take back the last change of the selected segment, or that segments were deleted if that came last.
+
+        Returns False if there is nothing to take back. A segment that comes back is selected.
+        """
+        deleted = last_deleted(self.session) if self.session is not None else ""
+        segment_id = deleted or self.segment_id
+        is_undone = self.session is not None and bool(segment_id) and self.open().undo(segment_id)
+        if is_undone:
+            self.select(segment_id)
         self.on_update("outcome")  # a request that was discarded leaves no outcome
         return is_undone
 
@@ -417,10 +424,10 @@ class SegmentationController:
         self.outcome = self.error = self.report = None
 
     def _open(self) -> tuple[Session, SceneStore]:
-        volume = self._image()
+        volume = self._image.read(self.volume_node)
         if self.segmentation_node is None:
             raise InputError("choose a segmentation first")
-        _require_in_scene(self.segmentation_node)
+        require_in_scene(self.segmentation_node)
         self.require_own()
         store = SceneStore(self.segmentation_node, self.volume_node, defers_surfaces=True)
         prompts = SessionPrompts(self.segmentation_node, self.volume_node, self._report_refusal)
@@ -444,23 +451,6 @@ class SegmentationController:
         self.session, self._store, self._prompts = session, store, prompts
         self._recovery = keep_session(session, self.segmentation_node, on_error=self._report_refusal)
         return session, store
-
-    def _image(self) -> Volume:
-        if self.volume_node is None:
-            raise InputError("choose an image first")
-        _require_in_scene(self.volume_node)
-        stamp = NodeImage(self.volume_node).stamp()
-        if self._volume is None or stamp != self._volume_stamp:
-            before, self._volume = self._volume, volume_from_node(self.volume_node)
-            self._volume_stamp = stamp
-            if before is not None and before.key != self._volume.key:
-                self.client.remove_volume(before.key)
-        return self._volume
-
-    def _drop_volume(self) -> None:
-        if self._volume is not None:
-            self.client.remove_volume(self._volume.key)
-            self._volume = None
 
     def _note_request(self, _: Session) -> None:
         self._submitted_at = time.perf_counter()
@@ -490,7 +480,7 @@ class SegmentationController:
         elif self.error is not self._given_up:  # what was given up is shown until somebody has read it
             self.error = None
         if isinstance(outcome, ImageChanged) and self.session is not None:
-            self._volume = self.session.volume
+            self._image.replace(self.session.volume)
         if isinstance(outcome, SegmentEdited) and outcome.kind == "predicted":
             self.answer_s = time.perf_counter() - self._submitted_at
         if self._recovery is not None:
@@ -501,8 +491,3 @@ class SegmentationController:
         if not isinstance(error, Cancelled):
             self.error = error
             self.on_update("outcome")
-
-
-def _require_in_scene(node: Any) -> None:
-    if node.GetScene() is None:
-        raise GoneError(f"'{node.GetName()}' was deleted: choose another one")

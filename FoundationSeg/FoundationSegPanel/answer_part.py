@@ -1,12 +1,14 @@
 """The answer: undo and redo, accept and reject, what waits to be confirmed, what failed, and the progress."""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 from slicer.i18n import tr as _
 
 from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
 from FoundationSegLib.mrml.reference_image import ForeignSegmentationError, reference_image
+from FoundationSegLib.session.measures import volume_ml
 from FoundationSegLib.session.segment_store import Confirmation, Refused, SegmentEdited
 
 from .parameters import PanelState
@@ -36,6 +38,7 @@ class AnswerPart(Part):
         self._connect(ui.acceptButton, lambda: self._act(controller.accept))
         self._connect(ui.rejectButton, lambda: self._act(controller.reject))
         self._connect(ui.cancelButton, lambda: self._act(controller.stop))
+        self._connect(ui.changeLabel, self._link_clicked, "linkActivated(QString)")
         self._connect(ui.messageYesButton, lambda: self._answer(self._yes))
         self._connect(ui.messageNoButton, lambda: self._answer(self._no))
 
@@ -62,7 +65,7 @@ class AnswerPart(Part):
         controller, ui = self._controller, self._ui
         session, key = controller.session, controller.segment_id
         has_segment = session is not None and bool(key)
-        ui.undoButton.setEnabled(has_segment and session.can_undo(key))
+        ui.undoButton.setEnabled(controller.can_undo)
         ui.redoButton.setEnabled(has_segment and session.can_redo(key))
         can_judge = has_segment and session.can_reject(key)
         ui.acceptButton.setEnabled(can_judge)
@@ -98,19 +101,20 @@ class AnswerPart(Part):
             self._ui.changeLabel.setText(self._change_text(outcome))
 
     def _change_text(self, edited: SegmentEdited) -> str:
-        controller, volume = self._controller, self._controller.session.volume
-        scale = 1 if volume.in_pixels else volume.geometry.voxel_volume_mm3 / 1000
+        controller = self._controller
         changes = [change for several in edited.changes.values() for change in several]
-        gained, lost = (sum(getattr(change, side).voxels for change in changes) * scale for side in ("gained", "lost"))
+        gained, lost = (sum(getattr(change, side).voxels for change in changes) for side in ("gained", "lost"))
         title = {
             "predicted": _("Last answer"),
             "noted": _("Noted"),
             "undone": _("Undone"),
             "redone": _("Redone"),
             "rejected": _("Rejected"),
+            "cleared": _("Cleared"),
+            "deleted": _("Deleted"),
+            "taken": _("Taken from neighbours"),
         }[edited.kind]
-        size = _("+{gained} pixels, -{lost} pixels") if volume.in_pixels else _("+{gained:.2f} ml, -{lost:.2f} ml")
-        texts = [f"<b>{title}:</b> {size.format(gained=gained, lost=lost)}"]
+        texts = [f"<b>{title}:</b> +{self._size(gained)}, -{self._size(lost)}"]
         scores = [score for score in edited.scores.values() if score is not None]
         if scores:
             texts.append(_("the model's own estimate {score}").format(score=f"{min(scores):.2f}"))
@@ -118,7 +122,26 @@ class AnswerPart(Part):
             texts.append(_("{seconds} s").format(seconds=f"{controller.answer_s:.2f}"))
         if edited.forgotten:
             texts.append(_("the oldest {count} steps cannot be undone any more").format(count=edited.forgotten))
-        return " · ".join(texts) + "".join(f"<br>{note}" for note in edited.notes)
+        text = " · ".join(texts) + "".join(f"<br>{note}" for note in edited.notes)
+        return text + self._withheld_text(edited)
+
+    def _size(self, voxels: int) -> str:
+        volume = volume_ml(self._controller.session, voxels)
+        return _("{count} pixels").format(count=voxels) if volume is None else _("{ml:.2f} ml").format(ml=volume)
+
+    def _withheld_text(self, edited: SegmentEdited) -> str:
+        """Say which neighbours kept voxels, and offer to take them; the link is :meth:`_link_clicked`."""
+        session = self._controller.session
+        withheld = {key: count for key, count in edited.withheld.items() if key in session.segment_ids}
+        if not withheld:
+            return ""
+        names = ", ".join(f"'{escape(session.segment_name(key))}'" for key in withheld)
+        text = _("{size} stayed with {names}, whose voxels are kept.")
+        text = text.format(size=self._size(sum(withheld.values())), names=names)
+        return f'<br>{text} <a href="take">{_("Take them")}</a>'
+
+    def _link_clicked(self) -> None:
+        self._act(self._controller.take_withheld)
 
     def _show_message(self) -> None:
         controller = self._controller

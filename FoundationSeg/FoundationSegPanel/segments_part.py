@@ -14,13 +14,15 @@ from FoundationSegLib.prompts.kinds import Polarity, Prompt
 from FoundationSegLib.prompts.placement import prompt_positions
 from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.requests.segmentation import Propagation
+from FoundationSegLib.session.measures import MeasuresTable
 from FoundationSegLib.session.segments import export_prompts
 
 from .parameters import PanelState
 from .slices import prompt_text, range_text, slice_in_view
-from .widgets import Part, Report, fill_table, selected_rows, set_up_table
+from .widgets import Part, Report, fill_table, selected_rows, set_up_table, slot
 
 _FILTER = "prompts.json (*.json)"
+_IDLE_MS = 300  # after the last change; a segment is measured in up to a tenth of a second
 
 
 class SegmentsPart(Part):
@@ -31,10 +33,32 @@ class SegmentsPart(Part):
         self._is_showing = False
         for name in ("Segment", *known_names()):
             ui.kindBox.addItem(name)
+        self._measures = MeasuresTable()
+        self._measuring = qt.QTimer()
+        self._measuring.setSingleShot(True)
+        self._measuring.connect("timeout()", self._measure)
+        self._set_up_table()
         self._connect(ui.segmentsTable, self._selected, "selectionChanged(QItemSelection,QItemSelection)")
+        self._connect(ui.segmentsTable, self._open_menu, "customContextMenuRequested(QPoint)")
         self._connect(ui.kindBox, self._kind_edited, "editTextChanged(QString)")
         self._connect(ui.addButton, lambda: state.add_segment())
         self._connect(ui.lockButton, self._controller.lock, "clicked(bool)")
+        self._connect(ui.deleteButton, lambda: self._clear(removes=True))
+
+    def _set_up_table(self) -> None:
+        """Give Slicer's table columns for measures, let it sort, and put our menu in the place of its own."""
+        table, model = self._ui.segmentsTable, self._ui.segmentsTable.model()
+        self._first_measure = model.columnCount()
+        titles = ((_("ml"), _("Volume in millilitres")), (_("mm"), _("Longest diameter within one slice, in mm")))
+        model.setColumnCount(self._first_measure + len(titles))
+        for column, (text, explanation) in enumerate(titles, start=self._first_measure):
+            item = qt.QStandardItem(text)
+            item.setToolTip(explanation)
+            model.setHorizontalHeaderItem(column, item)
+        view = table.tableWidget()
+        view.horizontalHeader().setSortIndicator(-1, qt.Qt.AscendingOrder)  # in the order of the segmentation
+        view.setSortingEnabled(True)
+        table.setContextMenuPolicy(qt.Qt.CustomContextMenu)
 
     def show(self) -> None:
         """Show the segments of the segmentation, and the selected one."""
@@ -44,16 +68,37 @@ class SegmentsPart(Part):
         try:
             if table.segmentationNode() is not controller.segmentation_node:
                 table.setSegmentationNode(controller.segmentation_node)
-            selection = [controller.segment_id] if has_selection else []
-            if controller.segmentation_node is not None and list(table.selectedSegmentIDs()) != selection:
-                table.setSelectedSegmentIDs(selection)
+            selection = list(table.selectedSegmentIDs())
+            if controller.segmentation_node is not None and (controller.segment_id in selection) != has_selection:
+                table.setSelectedSegmentIDs([controller.segment_id] if has_selection else [])
             if self._ui.kindBox.currentText != parameters.kind:
                 self._ui.kindBox.setEditText(parameters.kind)
         finally:
             self._is_showing = False
         self._ui.addButton.setEnabled(parameters.volume is not None)
-        self._ui.lockButton.setEnabled(has_selection)
+        for button in (self._ui.lockButton, self._ui.deleteButton):
+            button.setEnabled(has_selection)
         self._show_summary()
+        self._measuring.start(_IDLE_MS)
+
+    @slot
+    def _measure(self) -> None:
+        """Measure a segment at a time while nothing else goes on, and show what is known."""
+        session = self._controller.session
+        if session is None or self._parameters is None or session.is_gone:
+            return
+        if self._controller.is_busy or self._measures.measure_next(session):
+            self._measuring.start(_IDLE_MS if self._controller.is_busy else 0)
+        table, proxy = self._ui.segmentsTable, self._ui.segmentsTable.sortFilterProxyModel()
+        ids = list(table.displayedSegmentIDs())
+        rows = {key: proxy.mapToSource(proxy.index(table.rowForSegmentID(key), 0)).row() for key in ids}
+        for key, row in rows.items():  # by the rows of the source: those that are shown are sorted meanwhile
+            measures = self._measures.measures.get(key)
+            numbers = (measures.volume_ml, measures.diameter_mm) if measures is not None else ()
+            for column, number in enumerate(numbers, start=self._first_measure):
+                item, shown = table.model().item(row, column), None if number is None else round(number, 2)
+                if item.data(qt.Qt.DisplayRole) != shown:
+                    item.setData(shown, qt.Qt.DisplayRole)
 
     def _show_summary(self) -> None:
         summary = self._controller.summary()
@@ -83,6 +128,30 @@ class SegmentsPart(Part):
                 controller.open()  # its prompts and its volume are known then
         elif selection != [controller.segment_id]:
             controller.on_update("segments")  # one is always worked on, and the table says which
+
+    def _clear(self, removes: bool) -> None:
+        selection = list(self._ui.segmentsTable.selectedSegmentIDs())
+        if selection:
+            self._controller.clear(selection, removes)
+
+    def _open_menu(self, position: Any) -> None:
+        """Offer what can be done to the selected segments. What changes voxels goes through the session's history."""
+        table = self._ui.segmentsTable
+        if not table.selectedSegmentIDs():
+            return
+        menu = qt.QMenu(table)
+        for text, action in (
+            (_("Show or hide"), table.toggleSelectedSegmentsVisibility),
+            (_("Show only these"), table.showOnlySelectedSegments),
+            (_("Jump to it in the slice views"), table.jumpSlices),
+            (_("Move up"), table.moveSelectedSegmentsUp),
+            (_("Move down"), table.moveSelectedSegmentsDown),
+            (_("Clear (undo brings it back)"), lambda: self._clear(removes=False)),
+            (_("Delete (undo brings it back)"), lambda: self._clear(removes=True)),
+        ):
+            self._connect(menu.addAction(text), action, "triggered()")
+        menu.exec_(table.mapToGlobal(position))
+        menu.deleteLater()
 
     def _kind_edited(self, text: str) -> None:
         if not self._is_showing and self._parameters is not None:
@@ -122,7 +191,8 @@ class PromptsPart(Part):
             fill_table(ui.promptsTable, [_row(prompt, node) for _key, prompt in prompts])
         for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton):
             button.setEnabled(bool(prompts))
-        ui.propagateButton.setEnabled(controller.selected_node_segment is not None)  # also what was drawn by hand
+        can_propagate = controller.selected_node_segment is not None and self._state.last_slice() > 0
+        ui.propagateButton.setEnabled(can_propagate)  # also what was drawn by hand
         ui.importPromptsButton.setEnabled(self._parameters.volume is not None)
         node = controller.segmentation_node
         has_segments = node is not None and node.GetSegmentation().GetNumberOfSegments() > 0

@@ -1,7 +1,7 @@
 """Volume nodes to volumes and back, and the parent transform that volume, segmentation and prompts share."""
 
 import itertools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util import numpy_support
 
-from ..errors import GeometryError, InputError
+from ..errors import GeometryError, GoneError, InputError
 from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.volume import Volume
 
@@ -86,6 +86,52 @@ class NodeImage:
     def read(self) -> Volume:
         """The image now; raises as :func:`volume_from_node`."""
         return volume_from_node(self._node)
+
+
+class SentImage:
+    """The image of a node as a client has it; read again once its voxels or its grid have changed.
+
+    Args:
+        remove: has the client let go of an image, by its key.
+    """
+
+    def __init__(self, remove: Callable[[str], None]) -> None:
+        self._remove = remove
+        self._volume: Volume | None = None
+        self._stamp: Hashable = None
+
+    def read(self, volume_node: Any) -> Volume:
+        """The image of a node now. The client lets go of the one before it if it is another.
+
+        Raises:
+            InputError, GeometryError: there is none that could be used.
+            GoneError: the node was deleted.
+        """
+        if volume_node is None:
+            raise InputError("choose an image first")
+        require_in_scene(volume_node)
+        stamp = NodeImage(volume_node).stamp()
+        if self._volume is None or stamp != self._stamp:
+            before, self._volume, self._stamp = self._volume, volume_from_node(volume_node), stamp
+            if before is not None and before.key != self._volume.key:
+                self._remove(before.key)
+        return self._volume
+
+    def replace(self, volume: Volume) -> None:
+        """Take the image that somebody else has sent meanwhile for what the client has."""
+        self._volume = volume
+
+    def drop(self) -> None:
+        """Have the client let go of it."""
+        if self._volume is not None:
+            self._remove(self._volume.key)
+            self._volume = None
+
+
+def require_in_scene(node: Any) -> None:
+    """Raise a GoneError where a node was deleted."""
+    if node.GetScene() is None:
+        raise GoneError(f"'{node.GetName()}' was deleted: choose another one")
 
 
 def add_volume_node(scene: Any, volume: Volume, name: str | None = None) -> Any:

@@ -315,9 +315,9 @@ class SegmentHistory:
     def remove(self, segment_ids: Iterable[str]) -> None:
         """Delete segments whose voxels were taken away; undo brings them back."""
         for segment_id in segment_ids:
-            self.store.remove(segment_id)
-            self._forget(segment_id)
+            self._forget(segment_id)  # first, so that whoever watches the store does not take it for somebody else's doing
             self._withdrawn.add(segment_id)
+            self.store.remove(segment_id)
 
     def _forget(self, segment_id: str) -> None:
         self.segments.pop(segment_id, None)

@@ -9,6 +9,7 @@ from PySide6.QtCore import Signal
 
 from Testing.slicer_standin.standin import Observed, SceneUser, standin
 
+_SEGMENT_ID = QtCore.Qt.ItemDataRole.UserRole + 1
 _HEADINGS = ("", "", "Opacity", "Name", "Layer", "")
 _COLUMN_PROPERTIES = {
     0: "visibilityColumnVisible",
@@ -37,8 +38,12 @@ class SegmentsTableView(SceneUser):
         self.destroyed.connect(self._segments_observed.stop)
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        self._table = QtWidgets.QTableWidget(0, len(_HEADINGS), self)
-        self._table.setHorizontalHeaderLabels(_HEADINGS)
+        self._table = QtWidgets.QTableView(self)
+        self._model = QtGui.QStandardItemModel(0, len(_HEADINGS), self)
+        self._model.setHorizontalHeaderLabels(_HEADINGS)
+        self._proxy = QtCore.QSortFilterProxyModel(self)
+        self._proxy.setSourceModel(self._model)
+        self._table.setModel(self._proxy)
         self._table.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
         self._table.horizontalHeader().setVisible(False)
         self._table.verticalHeader().setVisible(False)
@@ -46,11 +51,11 @@ class SegmentsTableView(SceneUser):
         for place, width in enumerate((24, 24, 60, 120, 50, 24)):
             self._table.setColumnWidth(place, width)
         self._table.setColumnHidden(4, True)
-        self._table.itemChanged.connect(self._edited)
-        self._table.itemDoubleClicked.connect(lambda item: self._table.editItem(item))
-        self._table.itemSelectionChanged.connect(self._selected)
+        self._model.itemChanged.connect(self._edited)
+        self._table.selectionModel().selectionChanged.connect(self._selected)
         column.addWidget(self._table)
         self._told: tuple[str, ...] = ()
+        self._is_filling = False
 
     def setMRMLScene(self, scene: Any) -> None:
         super().setMRMLScene(scene)
@@ -87,7 +92,7 @@ class SegmentsTableView(SceneUser):
             self._fill()
 
     def displayedSegmentIDs(self) -> list[str]:
-        return [self.segmentIDForRow(row) for row in range(self._table.rowCount())]
+        return [self.segmentIDForRow(row) for row in range(self._proxy.rowCount())]
 
     def selectedSegmentIDs(self) -> list[str]:
         rows = sorted({index.row() for index in self._table.selectionModel().selectedRows()})
@@ -103,14 +108,13 @@ class SegmentsTableView(SceneUser):
             return
         for n, row in enumerate(rows):
             how = flag.Select if n else flag.ClearAndSelect
-            self._table.selectionModel().select(self._table.model().index(row, 0), how | flag.Rows)
+            self._table.selectionModel().select(self._proxy.index(row, 0), how | flag.Rows)
 
     def clearSelection(self) -> None:
         self._table.clearSelection()
 
     def segmentIDForRow(self, row: int) -> str:
-        item = self._table.item(row, 3)
-        return item.data(QtCore.Qt.ItemDataRole.UserRole) if item is not None else ""
+        return self._proxy.index(row, 0).data(_SEGMENT_ID) or ""
 
     def rowForSegmentID(self, segment_id: str) -> int:
         shown = self.displayedSegmentIDs()
@@ -119,38 +123,55 @@ class SegmentsTableView(SceneUser):
     def tableWidget(self) -> QtWidgets.QTableView:
         return self._table
 
-    def _selected(self) -> None:
+    def model(self) -> QtGui.QStandardItemModel:
+        return self._model
+
+    def sortFilterProxyModel(self) -> QtCore.QSortFilterProxyModel:
+        return self._proxy
+
+    def showOnlySelectedSegments(self) -> None:
+        chosen, display = self.selectedSegmentIDs(), self._node.GetDisplayNode()
+        for segment_id in self._ids():
+            display.SetSegmentVisibility(segment_id, segment_id in chosen)
+
+    def _selected(self, *_: Any) -> None:
         now = tuple(self.selectedSegmentIDs())
         if now != self._told:
             self._told = now
             self.selectionChanged.emit(QtCore.QItemSelection(), QtCore.QItemSelection())
 
     def _fill(self) -> None:
-        chosen = self.selectedSegmentIDs()
-        self._table.blockSignals(True)
-        shown = self._ids()
-        self._table.setRowCount(len(shown))
+        """Rows that are there stay, also what others have put into further columns (qMRMLSegmentsModel)."""
+        chosen, shown = self.selectedSegmentIDs(), self._ids()
+        self._is_filling = True
+        for row in reversed(range(self._model.rowCount())):
+            if self._model.item(row, 0).data(_SEGMENT_ID) not in shown:
+                self._model.removeRow(row)
+        rows = [self._model.item(row, 0).data(_SEGMENT_ID) for row in range(self._model.rowCount())]
         display = self._node.GetDisplayNode() if self._node else None
         for row, segment_id in enumerate(shown):
             segment = self._node.GetSegmentation().GetSegment(segment_id)
-            name = QtWidgets.QTableWidgetItem(segment.GetName())
-            name.setData(QtCore.Qt.ItemDataRole.UserRole, segment_id)
-            eye = QtWidgets.QTableWidgetItem(
-                "o" if display is None or display.GetSegmentVisibility(segment_id) else "-"
-            )
-            colour = QtWidgets.QTableWidgetItem()
-            colour.setBackground(QtGui.QColor.fromRgbF(*segment.GetColor()))
-            for place, item in ((0, eye), (1, colour), (3, name)):
-                self._table.setItem(row, place, item)
-        self._table.blockSignals(False)
+            if segment_id not in rows:
+                items = [QtGui.QStandardItem() for _ in range(self._model.columnCount())]
+                for place, item in enumerate(items):
+                    item.setData(segment_id, _SEGMENT_ID)
+                    item.setEditable(place not in (0, 4, 5))
+                self._model.insertRow(row, items)
+                rows.insert(row, segment_id)
+            at = rows.index(segment_id)
+            is_visible = display is None or display.GetSegmentVisibility(segment_id)
+            self._model.item(at, 0).setText("o" if is_visible else "-")
+            self._model.item(at, 1).setBackground(QtGui.QColor.fromRgbF(*segment.GetColor()))
+            self._model.item(at, 3).setText(segment.GetName())
+        self._is_filling = False
         if chosen:
             kept = [segment_id for segment_id in chosen if segment_id in shown]
             self.setSelectedSegmentIDs(kept)
             self._selected()
 
-    def _edited(self, item: QtWidgets.QTableWidgetItem) -> None:
-        segment_id = item.data(QtCore.Qt.ItemDataRole.UserRole)
-        if segment_id:
+    def _edited(self, item: QtGui.QStandardItem) -> None:
+        segment_id = item.data(_SEGMENT_ID)
+        if segment_id and item.column() == 3 and not self._is_filling:
             self.segmentAboutToBeModified.emit(segment_id)
             self._node.GetSegmentation().GetSegment(segment_id).SetName(item.text())
 

@@ -1,0 +1,109 @@
+"""The table of segments as a user works in it: measures, order, several rows, its menu, and what undo brings back."""
+
+import numpy as np
+import pytest
+
+from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.volumes import add_volume_node
+from Testing.slicer_standin.dialogs import pick
+from Testing.slicer_standin.proxy import unwrap
+
+
+@pytest.fixture
+def two(at_panel):
+    """Two segments that overlap: of 150 voxels of 16 mm3, and of 75 beside what the first one kept."""
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.desk.click(at_panel.ui.addButton)
+    at_panel.box((10, 6, 4), (19, 20, 4))
+    return at_panel
+
+
+def menu(at_panel, entry):
+    """Click with the right button on the table, and choose an entry."""
+    at_panel.desk.answer_dialogs(pick(entry))
+    table = unwrap(at_panel.ui.segmentsTable)
+    table.customContextMenuRequested.emit(table.rect().center())
+    at_panel.let_pass()
+
+
+def column(at_panel, title):
+    """The texts of a column as they are shown, from top to bottom."""
+    model = at_panel.ui.segmentsTable.sortFilterProxyModel()
+    titles = [at_panel.ui.segmentsTable.model().horizontalHeaderItem(n).text() for n in range(model.columnCount())]
+    return [model.data(model.index(row, titles.index(title))) for row in range(model.rowCount())]
+
+
+@pytest.mark.parametrize("entry", ["Clear (undo brings it back)", "Delete (undo brings it back)"])
+def test_the_table_clears_and_deletes_through_the_history(two, entry):
+    ui, desk = two.ui, two.desk
+    key, names = two.work.segment_id, two.names()
+    menu(two, entry)
+    assert two.voxels(names[1]) == 0 and (len(two.names()) == 1) == entry.startswith("Delete")
+    assert desk.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode") == 1 and ui.undoButton.enabled
+    desk.click(ui.undoButton)
+    two.let_pass()
+    assert two.names() == names and two.voxels(names[1]) == 75 and two.work.segment_id == key
+    assert desk.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode") == 2 and "prompts: 1" in ui.segmentLabel.text
+
+
+def test_several_rows_stay_selected_and_are_deleted_together(two):
+    ui, desk = two.ui, two.desk
+    keys = list(two.segmentation.GetSegmentIDs())
+    ui.segmentsTable.setSelectedSegmentIDs(keys)
+    two.let_pass()
+    two.panel.follow()
+    assert list(ui.segmentsTable.selectedSegmentIDs()) == keys
+    desk.click(ui.deleteButton)
+    two.let_pass()
+    assert two.names() == [] and not ui.deleteButton.enabled
+    desk.click(ui.undoButton)
+    two.let_pass()
+    assert list(two.segmentation.GetSegmentIDs()) == keys and two.voxels("Segment") == 150
+
+
+def test_measures_are_shown_and_sort(two, qt):
+    ui, desk = two.ui, two.desk
+    desk.wait_until(lambda: None not in column(two, "mm"))
+    assert column(two, "Name") == ["Segment", "Segment 1"] and column(two, "ml") == [2.4, 1.2]
+    # Voxels of 2 mm: from edge to edge along the longer side, and a voxel across.
+    assert column(two, "mm") == [pytest.approx(np.hypot(30, 18), abs=0.1), pytest.approx(np.hypot(30, 8), abs=0.1)]
+    ui.segmentsTable.tableWidget().sortByColumn(6, qt.Qt.AscendingOrder)
+    assert column(two, "ml") == [1.2, 2.4]
+    two.box((20, 6, 4), (28, 30, 4))
+    desk.wait_until(lambda: len(column(two, "ml")) == 2 and 4.8 in column(two, "ml"))
+    assert column(two, "Name") == ["Segment", "Segment 1"]
+
+
+def test_neighbours_that_kept_voxels_are_named_and_give_them_up(two):
+    ui = two.ui
+    assert "1.20 ml stayed with 'Segment'" in ui.changeLabel.text
+    unwrap(ui.changeLabel).linkActivated.emit("take")
+    two.let_pass()
+    assert two.voxels("Segment") == 75 and two.voxels("Segment 1") == 150 and "Taken" in ui.changeLabel.text
+    two.desk.click(ui.undoButton)
+    assert two.voxels("Segment") == 150 and two.voxels("Segment 1") == 75
+
+
+def test_the_last_answer_stands_under_its_segment_alone(two):
+    ui = two.ui
+    assert ui.changeLabel.visible
+    ui.segmentsTable.setSelectedSegmentIDs([two.segmentation.GetNthSegmentID(0)])
+    two.let_pass()
+    assert not ui.changeLabel.visible
+
+
+def test_a_flat_image_has_neither_millilitres_nor_other_slices(at_panel):
+    geometry = Geometry(np.diag([0.2, 0.2, 1.0, 1.0]), (1, 40, 32))
+    voxels = np.arange(40 * 32, dtype=np.int16).reshape(geometry.shape_kji)
+    flat = add_volume_node(at_panel.desk.scene, Volume(voxels, geometry, name="X-ray"))
+    at_panel.desk.choose(at_panel.ui.volumeSelector, flat)
+    at_panel.desk.show_volume(flat, "Red")
+    at_panel.let_pass()
+    at_panel.tool(at_panel.ui.boxButton)
+    first, last = (tuple(geometry.to_ras(at).tolist()) for at in ((5, 6, 0), (14, 20, 0)))
+    at_panel.desk.mouse("Red").drag(first, last)
+    at_panel.settle()
+    assert at_panel.names() == ["Segment"]
+    assert "ml" not in at_panel.ui.segmentLabel.text + at_panel.ui.changeLabel.text
+    assert not at_panel.ui.propagateButton.enabled
