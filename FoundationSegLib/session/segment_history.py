@@ -315,7 +315,7 @@ class SegmentHistory:
     def remove(self, segment_ids: Iterable[str]) -> None:
         """Delete segments whose voxels were taken away; undo brings them back."""
         for segment_id in segment_ids:
-            self._forget(segment_id)  # first, so that whoever watches the store does not take it for somebody else's doing
+            self._forget(segment_id)  # before others hear of it, and look
             self._withdrawn.add(segment_id)
             self.store.remove(segment_id)
 
