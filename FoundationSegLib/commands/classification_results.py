@@ -51,28 +51,14 @@ def classify_report(
 
 def rows_of(image: str, answer: Classification) -> list[dict[str, object]]:
     """Return the rows of a table for an image: one for each label, by rank."""
+    how = {"scoring": answer.rule, "aggregation": str(answer.aggregation), "slices": len(answer.slices)}
     checkpoint = answer.checkpoint
-    shared = {
-        "image": image,
-        "scoring": answer.rule,
-        "aggregation": str(answer.aggregation),
-        "slices": len(answer.slices),
-        "model": checkpoint.model_id,
-        "revision": checkpoint.revision,
-        "sha256": checkpoint.sha256,
-        "note": RESEARCH_USE,
-    }
+    origin = {"model": checkpoint.model_id, "revision": checkpoint.revision, "sha256": checkpoint.sha256}
+    shared = {"image": image, **how, **origin, "note": RESEARCH_USE}
+    numbers = {"score": "score", "spread": "spread", "lowest": "low", "highest": "high", "margin": "margin"}
     return [
-        shared
-        | {
-            "label": label.name,
-            "score": f"{label.score:.6f}",
-            "spread": f"{label.spread:.6f}",
-            "lowest": f"{label.low:.6f}",
-            "highest": f"{label.high:.6f}",
-            "margin": f"{label.margin:.6f}",
-            "stands_out": int(label.stands_out),
-        }
+        {column: f"{getattr(label, name):.6f}" for column, name in numbers.items()}
+        | {"label": label.name, "stands_out": int(label.stands_out), **shared}
         for label in answer.ranked
     ]
 

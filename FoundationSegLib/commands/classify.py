@@ -26,7 +26,7 @@ from ..worker.client import Client, ask
 from .arguments import add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
 from .classification_results import answer_lines, classify_report, csv_text, evidence_writer, failure_rows, rows_of
 from .downloads import require_checkpoint
-from .outputs import print_result, report_text, require_targets, text_writers, write_together
+from .outputs import publish, report_text, require_targets, text_writers, write_together
 from .prompt_options import read_mask
 from .terminal import ProgressLine, say
 
@@ -165,10 +165,8 @@ def _classify_image(options: argparse.Namespace, card: ModelCard, request: Class
     report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume))
     writers = [(options.evidence, evidence_writer(options.evidence, volume, answer))] if options.evidence else []
     table = csv_text(rows_of(options.volume.name, answer))
-    write_together([*writers, *text_writers([(options.report, report_text(report)), (options.csv, table)])])
-    for note in (*volume.notes, *answer.notes):
-        say(f"note: {note}")
-    print_result(report, answer_lines(answer), as_json=options.json)
+    writers += text_writers([(options.csv, table)])
+    publish(report, answer_lines(answer), (*volume.notes, *answer.notes), writers, options)
 
 
 def _subject_document(options: argparse.Namespace, volume: Volume) -> dict[str, object]:

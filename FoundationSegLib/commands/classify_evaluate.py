@@ -14,16 +14,8 @@ from numpy.typing import NDArray
 from ..errors import InputError, OutputError, PackageError, counted
 from ..requests.classification_answer import RESEARCH_USE
 from .arguments import path_argument
-from .outputs import (
-    FileWriter,
-    print_result,
-    report_text,
-    require_targets,
-    software_versions,
-    text_writers,
-    write_together,
-)
-from .terminal import interrupts_wait, one_line, say
+from .outputs import FileWriter, publish, require_targets, software_versions
+from .terminal import interrupts_wait, one_line
 
 if TYPE_CHECKING:
     from ..evaluation.classification import Estimate, ScoreQuality
@@ -83,10 +75,7 @@ def run(options: argparse.Namespace) -> None:
     quality = evaluate_scores(scored.labels, scored.truth, scored.scores, scored.is_exclusive, options.bootstrap)
     document = _document(quality, scored)
     plots = _plots(options.plots, quality, scored) if options.plots else []
-    write_together([*text_writers([(options.report, report_text(document))]), *plots])
-    for note in scored.notes:
-        say(f"note: {note}")
-    print_result(document, _lines(quality, scored), as_json=options.json)
+    publish(document, _lines(quality, scored), scored.notes, plots, options)
 
 
 def _plots(folder: Path, quality: "ScoreQuality", scored: ScoredTruth) -> list[FileWriter]:

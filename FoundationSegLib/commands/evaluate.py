@@ -34,8 +34,8 @@ from ..worker.process_client import ProcessClient
 from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .downloads import require_checkpoint
 from .evaluation_report import evaluation_report, table_text
-from .outputs import print_result, report_text, require_targets, text_writers, write_together
-from .terminal import ProgressLine, interrupts_wait, say
+from .outputs import publish, require_targets
+from .terminal import ProgressLine, interrupts_wait
 
 # Smaller labels are left out unless they are named: they are what a brush leaves behind, and no object.
 FEWEST_VOXELS = 27
@@ -84,10 +84,8 @@ def run(options: argparse.Namespace) -> None:
     ]
     units = "pixels" if truth.volume.in_pixels else "mm"
     document = evaluation_report(models, objects, settings, truth.notes, time.perf_counter() - begin, units)
-    write_together(text_writers([(options.report, report_text(document))]))
-    for note in (*truth.notes, *_failed_steps(models)):
-        say(f"note: {note}")
-    print_result(document, [table_text(models, truth.voxels, settings, units)], as_json=options.json)
+    lines = [table_text(models, truth.voxels, settings, units)]
+    publish(document, lines, (*truth.notes, *_failed_steps(models)), (), options)
     if len(failed) == len(models):
         raise type(failed[0])(f"none of {counted(len(models), 'model')} could be evaluated")
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import platform
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from .. import __version__
 from ..errors import OutputError, write_failure
 from ..io.output_files import check_writable, replace_atomically
+from .terminal import say
 
 FileWriter = tuple[Path, Callable[[Path], None]]  # a file, and the function that writes it to the path it is given
 _PACKAGES = ("numpy", "torch", "transformers", "timm", "SimpleITK", "slicer-core", "vtk")
@@ -90,6 +92,16 @@ def software_versions(*more: str) -> dict[str, str]:
 def report_text(document: Any) -> str:
     """Return a report as it is printed and written."""
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def publish(
+    document: Any, lines: Sequence[str], notes: Sequence[str], writers: Sequence[FileWriter], options: Namespace
+) -> None:
+    """Write the files of a command and its ``--report``, all or none; then say the notes and print the result."""
+    write_together([*writers, *text_writers([(options.report, report_text(document))])])
+    for note in notes:
+        say(f"note: {note}")
+    print_result(document, lines, as_json=options.json)
 
 
 def print_result(document: Any, lines: Sequence[str], *, as_json: bool) -> None:

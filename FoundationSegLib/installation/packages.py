@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,16 +58,6 @@ def is_satisfied(requirement: str, version: str) -> bool:
         return Requirement(requirement).specifier.contains(Version(version).base_version)
     except InvalidVersion:
         return False
-
-
-def missing_requirements(requirements: Sequence[str], versions: Mapping[str, str]) -> tuple[str, ...]:
-    """The requirements that the installed packages do not fulfil: absent, or in a version that is not allowed.
-
-    Args:
-        requirements: as pip takes them.
-        versions: the installed version by the name that the requirement uses; empty or missing where there is none.
-    """
-    return tuple(text for text in requirements if not is_satisfied(text, versions.get(requirement_name(text), "")))
 
 
 def requirements_of(card: "ModelCard", *, to_download: bool) -> tuple[str, ...]:
@@ -160,7 +150,10 @@ def installed_version(name: str) -> str:
 
 
 def missing_packages(requirements: Sequence[str], version_of: Callable[[str], str] = installed_version) -> list[str]:
-    """The requirements whose package is not installed, or in a version that is not allowed; nobody is asked."""
+    """The requirements whose package is not installed, or in a version that is not allowed; nobody is asked.
+
+    ``version_of`` gives the installed version by the name that a requirement uses; empty where there is none.
+    """
     return [text for text in requirements if not is_satisfied(text, version_of(requirement_name(text)))]
 
 

@@ -8,7 +8,7 @@ from ..catalog.catalogue import has_adapter
 from ..catalog.model_cards import ModelCard
 from ..requests.worker_settings import DeviceChoice
 from .inspection import OLDEST_PYTHON, Device, PythonReport
-from .packages import FROM_EXTENSION, canonical, missing_requirements, requirement_name, requirements_of
+from .packages import FROM_EXTENSION, canonical, missing_packages, requirement_name, requirements_of
 
 # In the order in which a user has to deal with them. "adapter": this version cannot run the family. "python": the
 # chosen Python is too old. "packages": some are missing there. "license": terms to accept. "gate": the Hub wants a
@@ -111,8 +111,9 @@ def _of_python(card: ModelCard, python: PythonReport, *, to_download: bool) -> l
     missing = []
     if tuple(int(part) for part in python.version.split(".")[:2]) < OLDEST_PYTHON:
         missing.append(MissingRequirement("python", items=(python.version,)))
-    if packages := missing_requirements(requirements_of(card, to_download=to_download), python.packages):
-        missing.append(MissingRequirement("packages", items=packages))
+    required = requirements_of(card, to_download=to_download)
+    if packages := missing_packages(required, lambda name: python.packages.get(name, "")):
+        missing.append(MissingRequirement("packages", items=tuple(packages)))
     return missing
 
 

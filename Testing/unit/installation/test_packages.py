@@ -17,7 +17,7 @@ from FoundationSegLib.installation.packages import (
     has_all_files,
     install_packages,
     is_satisfied,
-    missing_requirements,
+    missing_packages,
     noted_installation,
     pip_command,
     plan_packages,
@@ -113,18 +113,12 @@ def test_an_option_in_a_card_is_no_package(requirement):
     assert tool.asked == []
 
 
-def wheel(folder, name, version, requires=(), members=None):
+def wheel(folder, name, version, requires=()):
     info = f"{name}-{version}.dist-info"
-    lines = [
-        "Metadata-Version: 2.1",
-        f"Name: {name}",
-        f"Version: {version}",
-        *(f"Requires-Dist: {r}" for r in requires),
-    ]
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in requires]
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr(f"{name}.py", "")
-        for path, content in (members or {}).items():
-            archive.writestr(path, content)
         archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -258,7 +252,7 @@ def test_pips_copy_of_packaging_will_do(monkeypatch):
 def test_what_is_missing_is_told_by_its_whole_requirement():
     versions = {"torch": "2.2.2", "timm": "1.0.17"}
     asked = ("torch>=2.4", "timm>=1.0.17,<1.0.23", "scipy>=1.10")
-    assert missing_requirements(asked, versions) == ("torch>=2.4", "scipy>=1.10")
+    assert missing_packages(asked, lambda name: versions.get(name, "")) == ["torch>=2.4", "scipy>=1.10"]
 
 
 def test_a_download_from_the_hub_needs_its_client_and_a_wheel_does_not():

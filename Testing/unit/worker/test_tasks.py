@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import venv
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process import worker_command
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.protocol import Failed
+from Testing.unit.installation.test_packages import wheel
 from Testing.unit.worker.conftest import events_until, has_ended, until
 
 COMMAND = worker_command()
@@ -248,17 +248,6 @@ def test_one_that_does_not_hear_is_killed(make_client, tmp_path):
     client.cancel(1)
     assert isinstance(events_until(client, Failed)[-1].error, Cancelled)
     until(lambda: has_ended(pid))
-
-
-def wheel(folder, name, version):
-    info = f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr(f"{name}.py", "")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{info}/RECORD", "")
 
 
 def test_the_real_pip_installs_into_another_python(do, tmp_path, monkeypatch):
