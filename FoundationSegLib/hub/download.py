@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +139,7 @@ def _record(file: HubFile, path: Path, digest: Digest) -> FileRecord:
 def take_from_cache(file: HubFile, target: Path, progress: Progress) -> Digest | None:
     """Bring a file in from the user's Hugging Face cache, which stays as it is, if it is there with the right hash.
 
-    A hard link costs no room and no time. Where there can be none, the bytes are copied, without costing room where
-    the file system can share them.
+    A hard link costs no room and no time. Where there can be none, the bytes are copied.
 
     Returns:
         Its digest; None if the cache has no such file. ``target`` is then not there.
@@ -178,24 +176,10 @@ def _link_or_copy(source: Path, target: Path, progress: Progress) -> None:
         os.link(source.resolve(), target)
     except OSError:
         with source.open("rb") as reading, target.open("xb") as writing:
-            if not _share_blocks(reading.fileno(), writing.fileno()):
-                while chunk := reading.read(CHUNK):
-                    progress.check()
-                    writing.write(chunk)
+            while chunk := reading.read(CHUNK):
+                progress.check()
+                writing.write(chunk)
         shutil.copymode(source, target)
-
-
-def _share_blocks(source: int, target: int) -> bool:
-    """Let two open files share their bytes on the disk until one changes; False if the file system cannot."""
-    if sys.platform != "linux":
-        return False
-    import fcntl
-
-    try:
-        fcntl.ioctl(target, 0x40049409, source)  # FICLONE, linux/fs.h
-    except OSError:
-        return False
-    return True
 
 
 class _StartAgain(Exception):

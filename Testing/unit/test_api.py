@@ -16,11 +16,9 @@ from FoundationSegLib.api import Installation, choose, choose_labels, classify, 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, find_card, read_catalogue
 from FoundationSegLib.catalog.label_sets import label_set_of
 from FoundationSegLib.engine.engine import Engine
-from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, InputError, UnknownModelError
+from FoundationSegLib.errors import CheckpointError, InferenceError, InputError, UnknownModelError
 from FoundationSegLib.hub.fetch import accept, is_accepted
 from FoundationSegLib.hub.store import STORE_VARIABLE
-from FoundationSegLib.imaging.geometry import Geometry
-from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.installation.inspection import Device, DeviceReport, PythonReport
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.requests.classification import EvidenceWish, Subject
@@ -57,13 +55,6 @@ class FakeEngine:
         if self.fault:
             raise self.fault
         return FakeClient(self.volumes[request.volume_key]).prediction(request)
-
-
-class Silent(InlineClient):
-    """A client that was closed: it answers nothing."""
-
-    def submit(self, request):
-        pass
 
 
 def test_the_readme_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
@@ -123,20 +114,6 @@ def test_a_script_is_asked_nothing():
     (key,) = segment.add(BoxPrompt((ras(3, 1, 1), ras(3, 8, 9))))
     segment.move(key, BoxPrompt((ras(3, 1, 1), ras(3, 2, 2))))
     assert mask_of(segment).sum() == 4
-
-
-def test_a_client_that_was_closed_ends_the_waiting():
-    session = open_session(small_volume(), Silent(FakeEngine()), "lite-medsam")
-    with pytest.raises(Cancelled, match="closed"):
-        next_segment(session).add(PointPrompt(ras(3, 4, 5)))
-
-
-def test_oblique_volumes_are_ordinary():
-    geometry = Geometry([[0, 0, 2.5, 1], [0, -0.7, 0, 2], [0.9, 0, 0, 3], [0, 0, 0, 1]], (8, 10, 12))
-    volume = Volume(np.arange(960, dtype=np.int16).reshape(8, 10, 12), geometry)
-    segment = next_segment(open_session(volume, InlineClient(FakeEngine()), "lite-medsam"))
-    segment.add(BoxPrompt(tuple(tuple(geometry.to_ras(corner)) for corner in ((2, 3, 4), (5, 6, 4)))))
-    assert mask_of(segment)[4, 3:7, 2:6].all() and mask_of(segment).sum() == 16
 
 
 # Classification

@@ -3,7 +3,7 @@
 import io
 import signal
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -86,13 +86,9 @@ def test_an_interrupt_counts_at_the_end_of_the_block():
 
 
 def test_other_threads_are_not_interrupted_anyway():
-    finished = []
-
     def work():
         with interrupts_wait():
-            finished.append(True)
+            return True
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert finished
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(work).result()

@@ -7,20 +7,12 @@ from FoundationSegLib.evaluation.protocol import (
     AnswerOrigin,
     ModelScores,
     ObjectScores,
-    ProtocolSettings,
     ProtocolStep,
     area_of_clicks,
     require_protocol,
 )
 from FoundationSegLib.requests.segmentation import CheckpointRecord
 from Testing.unit.fakes import fake_card
-
-
-@pytest.mark.parametrize(("protocol", "steps", "click_steps"), [("box", 1, 0), ("clicks", 5, 5), ("box+clicks", 6, 5)])
-def test_steps_are_the_box_and_the_clicks(protocol, steps, click_steps):
-    settings = ProtocolSettings(protocol)
-    assert (settings.steps, settings.click_steps) == (steps, click_steps)
-
 
 CLICKABLE = {"prompts": ["point", "box"], "negative": ["point"]}
 
@@ -80,12 +72,6 @@ def test_seconds_are_those_of_answers():
     assert model.seconds == 1
     assert model.origin == ORIGIN
     assert model.errors == (failed.error,)
-
-
-def test_a_model_that_could_not_be_evaluated_has_no_numbers():
-    model = ModelScores("any", {}, error=InferenceError("out of memory"))
-    assert (model.dice, model.nsd, model.dice_auc, model.nsd_auc, model.seconds) == ((), (), None, None, None)
-    assert model.origin is None
 
 
 def test_the_area_of_five_perfect_clicks_is_4_and_of_one_click_unknown():

@@ -31,24 +31,14 @@ def test_labels_of_any_type(organs, kind):
     assert looks_like_label_map(organs.astype(kind))
 
 
-def test_a_single_voxel_is_a_label():
-    labels = np.zeros((5, 6, 7), np.uint8)
-    labels[2, 3, 4] = 255
-    assert looks_like_label_map(labels)
-
-
-def test_many_instances(organs):
+def test_a_voxel_many_instances_and_a_mask_that_jpeg_smeared_are_labels(organs):
     rng = np.random.default_rng(3)
-    cells = np.zeros((1, 300, 300), np.uint16)
+    speck, cells = np.zeros((5, 6, 7), np.uint8), np.zeros((1, 300, 300), np.uint16)
+    speck[2, 3, 4] = 255
     for label in range(1, 400):
         cells[ball(cells.shape, (0, *rng.integers(0, 300, 2)), 6)] = label
-    assert looks_like_label_map(cells)
-
-
-def test_mask_smeared_by_jpeg(organs):
-    rng = np.random.default_rng(3)
     smeared = np.where(organs > 0, 255 - rng.integers(0, 9, organs.shape), rng.integers(0, 9, organs.shape))
-    assert looks_like_label_map(smeared.astype(np.uint8))
+    assert all(map(looks_like_label_map, (speck, cells, smeared.astype(np.uint8))))
 
 
 def test_images_are_no_label_maps(organs):
@@ -57,18 +47,20 @@ def test_images_are_no_label_maps(organs):
     dark = np.where(organs == 60, noisy, 0)
     ramp = np.broadcast_to(np.arange(40, dtype=np.uint8), organs.shape)
     hounsfield = organs.astype(np.int16) - 1000
-    for image in (noisy, noisy.astype(np.uint8), dark.astype(np.uint8), ramp, hounsfield, organs + 0.5, organs + 7):
+    small = rng.integers(0, 255, (1, 30, 40)).astype(np.uint8)
+    enlarged = small.repeat(4, axis=1).repeat(3, axis=2)
+    images = (
+        noisy,
+        noisy.astype(np.uint8),
+        dark.astype(np.uint8),
+        ramp,
+        hounsfield,
+        enlarged,
+        organs + 0.5,
+        organs + 7,
+    )
+    for image in (*images, organs + 7, organs * 0, np.full((3, 4, 5), np.nan)):
         assert not looks_like_label_map(image)
-
-
-def test_enlarged_picture_is_no_label_map():
-    small = np.random.default_rng(3).integers(0, 255, (1, 30, 40)).astype(np.uint8)
-    assert not looks_like_label_map(small.repeat(4, axis=1).repeat(3, axis=2))
-
-
-def test_nothing_to_tell_from():
-    assert not looks_like_label_map(np.zeros((3, 4, 5), np.uint8))
-    assert not looks_like_label_map(np.full((3, 4, 5), np.nan))
 
 
 @pytest.mark.parametrize(
@@ -179,22 +171,21 @@ def test_names_that_are_no_utf8(shared_labels):
     assert "Hepatic vessel" in str(caught.value).encode().decode()
 
 
-def test_two_segments_of_one_name(layers):
-    path = layers(*LIVER, *(field.replace("Tumour", "Liver") for field in TUMOUR))
-    with pytest.raises(InputError, match="2 segments called 'Liver'"):
-        read_mask_prompt(path, "Liver")
+TWINS = (*LIVER, *(field.replace("Tumour", "Liver") for field in TUMOUR))
+FRACTIONS = (*LIVER, "Segmentation_MasterRepresentation:=Fractional labelmap")
 
 
-def test_layer_that_is_missing(layers):
-    path = layers(*(field.replace("Layer:=1", "Layer:=7") for field in TUMOUR))
-    with pytest.raises(InputError, match="layer that is missing"):
-        read_mask_prompt(path, "Tumour")
-
-
-def test_fractional_segments(layers):
-    path = layers(*LIVER, "Segmentation_MasterRepresentation:=Fractional labelmap")
-    with pytest.raises(InputError, match="fractional"):
-        read_mask_prompt(path, "Liver")
+@pytest.mark.parametrize(
+    ("fields", "name", "problem"),
+    [
+        (TWINS, "Liver", "2 segments called 'Liver'"),
+        ([field.replace("Layer:=1", "Layer:=7") for field in TUMOUR], "Tumour", "layer that is missing"),
+        (FRACTIONS, "Liver", "fractional"),
+    ],
+)
+def test_segments_that_cannot_be_read(layers, fields, name, problem):
+    with pytest.raises(InputError, match=problem):
+        read_mask_prompt(layers(*fields), name)
 
 
 def test_layers_are_no_label_map(layers):

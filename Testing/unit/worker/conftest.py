@@ -83,3 +83,10 @@ def make_client() -> Iterator[Callable[..., ProcessClient]]:
 @pytest.fixture
 def client(make_client) -> ProcessClient:
     return make_client()
+
+
+@pytest.fixture
+def sent(client: ProcessClient, volume: Volume) -> Volume:
+    """An image that the client was handed."""
+    client.send_volume(volume)
+    return volume

@@ -36,23 +36,21 @@ def test_nothing_is_started_before_it_is_needed(client):
     assert client.worker_pid is None
 
 
-def test_an_answer_is_the_one_of_the_engine(client, volume):
-    client.send_volume(volume)
+def test_an_answer_is_the_one_of_the_engine(client, sent):
     reports = []
-    prediction = ask(client, scripted(volume, "steps=3 pause=0", 7), reports.append)
-    assert np.array_equal(prediction.segments[0].mask.expand(volume.geometry.shape_kji), positive_mask(volume))
+    prediction = ask(client, scripted(sent, "steps=3 pause=0", 7), reports.append)
+    assert np.array_equal(prediction.segments[0].mask.expand(sent.geometry.shape_kji), positive_mask(sent))
     assert (prediction.request_id, prediction.segments[0].score, prediction.notes) == (7, 0.5, ("a note",))
     assert [(report.stage, report.total) for report in reports][:1] == [("slices", 3)]
     assert prediction.counts["pid"] == client.worker_pid != os.getpid()
     assert not client.is_busy
 
 
-def test_a_volume_is_sent_once(client, volume):
-    client.send_volume(volume)
-    ask(client, scripted(volume))
-    client.send_volume(volume)
+def test_a_volume_is_sent_once(client, sent):
+    ask(client, scripted(sent))
+    client.send_volume(sent)
     assert not client._link.is_sending
-    again = Volume(volume.array_kji.copy(), volume.geometry)
+    again = Volume(sent.array_kji.copy(), sent.geometry)
     client.send_volume(again)
     assert not client._link.is_sending, "the key tells them apart, not the object"
     with pytest.raises(InputError, match="constant"):
@@ -89,14 +87,13 @@ def test_voxels_that_change_on_their_way_are_found_out(client):
         ask(client, scripted(torn))
 
 
-def test_after_a_lost_device_another_worker_answers(client, volume):
-    client.send_volume(volume)
-    first = ask(client, scripted(volume)).counts["pid"]
+def test_after_a_lost_device_another_worker_answers(client, sent):
+    first = ask(client, scripted(sent)).counts["pid"]
     with pytest.raises(DeviceLostError, match="gone"):
-        ask(client, scripted(volume, "lose=gone"))
-    second = ask(client, scripted(volume))
+        ask(client, scripted(sent, "lose=gone"))
+    second = ask(client, scripted(sent))
     assert second.counts["pid"] != first
-    assert second.segments[0].mask.voxels == int((volume.array_kji > 0).sum())
+    assert second.segments[0].mask.voxels == int((sent.array_kji > 0).sum())
 
 
 @pytest.mark.parametrize(
@@ -108,20 +105,18 @@ def test_after_a_lost_device_another_worker_answers(client, volume):
         ("unheard-of", InferenceError, "AttributeError"),
     ],
 )
-def test_a_failure_comes_through_and_spoils_nothing(client, volume, script, kind, message):
-    client.send_volume(volume)
+def test_a_failure_comes_through_and_spoils_nothing(client, sent, script, kind, message):
     with pytest.raises(kind, match=message) as caught:
-        ask(client, scripted(volume, script))
+        ask(client, scripted(sent, script))
     assert "Traceback" in caught.value.__notes__[0], "for developers"
     pid = client.worker_pid
-    assert ask(client, scripted(volume)).counts["pid"] == pid
+    assert ask(client, scripted(sent)).counts["pid"] == pid
     if kind is PromptError:
         assert caught.value.location == "segments[0].prompts[0]"
 
 
-def test_cancel_is_acknowledged_at_once_and_the_worker_lives(client, volume, bar):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000", 5))
+def test_cancel_is_acknowledged_at_once_and_the_worker_lives(client, sent, bar):
+    client.submit(scripted(sent, "steps=1000", 5))
     events_until(client, Progressed)
     pid, start = client.worker_pid, time.perf_counter()
     client.cancel(6)
@@ -130,7 +125,7 @@ def test_cancel_is_acknowledged_at_once_and_the_worker_lives(client, volume, bar
     (event,) = (event for event in client.poll() if isinstance(event, Failed))
     acknowledged = time.perf_counter() - start
     assert isinstance(event.error, Cancelled)
-    assert ask(client, scripted(volume)).counts["pid"] == pid
+    assert ask(client, scripted(sent)).counts["pid"] == pid
     bar("cancel acknowledged, ms", acknowledged * 1000, "<= 200")
     bar("worker usable after a cancel, s", time.perf_counter() - start, "<= 3")
     assert client._ending is None
@@ -169,16 +164,15 @@ def test_more_files_may_be_open_than_select_knows(client, volume):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_stop_ends_the_process_and_the_next_request_starts_another(client, volume):
-    client.send_volume(volume)
-    pid = ask(client, scripted(volume)).counts["pid"]
-    client.submit(scripted(volume, "steps=1000", 5))
+def test_stop_ends_the_process_and_the_next_request_starts_another(client, sent):
+    pid = ask(client, scripted(sent)).counts["pid"]
+    client.submit(scripted(sent, "steps=1000", 5))
     client.stop()
     assert has_ended(pid)
     (event,) = client.poll()
     assert isinstance(event.error, Cancelled)
     assert not client.is_busy
-    assert ask(client, scripted(volume)).counts["pid"] != pid, "the image is still known"
+    assert ask(client, scripted(sent)).counts["pid"] != pid, "the image is still known"
 
 
 def test_a_worker_gets_the_environment_that_it_is_given(make_client, volume, monkeypatch, tmp_path):
@@ -211,16 +205,15 @@ def test_a_request_to_classify_and_one_to_download_are_requests_like_others(clie
     assert ask(client, scripted(image)).precision == "fake"
 
 
-def test_the_newest_request_wins(client, volume):
-    client.send_volume(volume)
+def test_the_newest_request_wins(client, sent):
     client.submit(DownloadRequest(1, "steps=1000"))
     events_until(client, Progressed)
     labels = replace(label_set_of(["a", "b"]), title="steps=1000")
     for request in (
-        scripted(volume, "steps=1000", 2),
-        ClassifyRequest(3, "fake", volume.key, labels),
-        scripted(volume, "steps=1000", 4),  # the same number may come again
-        scripted(volume, "steps=2", 4),
+        scripted(sent, "steps=1000", 2),
+        ClassifyRequest(3, "fake", sent.key, labels),
+        scripted(sent, "steps=1000", 4),  # the same number may come again
+        scripted(sent, "steps=2", 4),
     ):
         client.submit(request)
     events = events_until(client, Answered)
@@ -231,15 +224,14 @@ def test_the_newest_request_wins(client, volume):
     assert not {event.request_id for event in events if isinstance(event, Progressed)} - {1, 4}
 
 
-def test_asking_again_after_an_interrupt(client, volume):
-    client.send_volume(volume)
+def test_asking_again_after_an_interrupt(client, sent):
 
     def interrupt(report):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(client, scripted(volume, "steps=1000"), interrupt)
-    assert ask(client, scripted(volume)).segments[0].score == 0.5
+        ask(client, scripted(sent, "steps=1000"), interrupt)
+    assert ask(client, scripted(sent)).segments[0].score == 0.5
 
 
 @pytest.mark.parametrize("is_on", [True, False])

@@ -52,12 +52,11 @@ def test_a_worker_that_is_deaf_to_cancel_is_replaced(make_client, volume, bar):
     assert has_ended(pid)
 
 
-def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, volume, tmp_path):
-    client.send_volume(volume)
-    client.submit(scripted(volume, f"die_once={tmp_path / 'died'} steps=2", 5))
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, sent, tmp_path):
+    client.submit(scripted(sent, f"die_once={tmp_path / 'died'} steps=2", 5))
     events = events_until(client, Answered)
     assert [event.report.stage for event in events[:-1]].count("restart") == 1
-    assert np.array_equal(events[-1].answer.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
+    assert np.array_equal(events[-1].answer.segments[0].mask.expand((4, 6, 8)), positive_mask(sent))
 
 
 def test_a_download_that_is_deaf_to_cancel_is_ended_with_its_worker(make_client):
@@ -73,30 +72,27 @@ def test_a_download_that_is_deaf_to_cancel_is_ended_with_its_worker(make_client)
     assert ask(client, DownloadRequest(5, "answer")) is None
 
 
-def test_a_worker_that_dies_while_idle_is_replaced(client, volume):
-    client.send_volume(volume)
-    pid = ask(client, scripted(volume)).counts["pid"]
+def test_a_worker_that_dies_while_idle_is_replaced(client, sent):
+    pid = ask(client, scripted(sent)).counts["pid"]
     os.kill(pid, KILL)
-    assert ask(client, scripted(volume)).counts["pid"] != pid
+    assert ask(client, scripted(sent)).counts["pid"] != pid
     os.kill(client.worker_pid, KILL)
     until(lambda: not client.poll() and client.worker_pid is None)
     assert not client.is_busy
-    assert ask(client, scripted(volume)).counts["pid"] == client.worker_pid
+    assert ask(client, scripted(sent)).counts["pid"] == client.worker_pid
 
 
-def test_a_worker_that_dies_at_the_same_step_again_and_again_is_given_up(client, volume):
-    client.send_volume(volume)
+def test_a_worker_that_dies_at_the_same_step_again_and_again_is_given_up(client, sent):
     with pytest.raises(
         InferenceError, match=r"5 times at the same step \(the worker has ended with code 3\).*memory"
     ) as caught:
-        ask(client, scripted(volume, "steps=3 pause=0.04 steps=2 die=3"))
+        ask(client, scripted(sent, "steps=3 pause=0.04 steps=2 die=3"))
     assert "last words" in caught.value.__notes__[0]
-    assert np.any(ask(client, scripted(volume)).segments[0].mask.unpack()), "the next request is a new one"
+    assert np.any(ask(client, scripted(sent)).segments[0].mask.unpack()), "the next request is a new one"
 
 
-def test_a_crash_at_one_step_ends_though_the_reports_differ(client, volume):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "jitter=20 die=3"))
+def test_a_crash_at_one_step_ends_though_the_reports_differ(client, sent):
+    client.submit(scripted(sent, "jitter=20 die=3"))
     restarts = [event for event in events_until(client, Failed, 60) if isinstance(event, Progressed)]
     assert len([event for event in restarts if event.report.stage == "restart"]) < client.retries.kills
 
@@ -110,26 +106,23 @@ def test_a_launcher_passes_the_exit_code_on(make_client, volume):
         ask(client, scripted(volume, "die=3"))
 
 
-def test_an_image_that_was_removed_is_missing_after_a_crash(client, volume):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000"))
+def test_an_image_that_was_removed_is_missing_after_a_crash(client, sent):
+    client.submit(scripted(sent, "steps=1000"))
     events_until(client, Progressed)
-    client.remove_volume(volume.key)
+    client.remove_volume(sent.key)
     os.kill(client.worker_pid, KILL)
     assert isinstance(events_until(client, Failed)[-1].error, VolumeMissingError)
 
 
-def test_an_image_may_be_removed_while_its_answer_is_on_its_way(client, volume):
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=3"))
-    client.remove_volume(volume.key)
+def test_an_image_may_be_removed_while_its_answer_is_on_its_way(client, sent):
+    client.submit(scripted(sent, "steps=3"))
+    client.remove_volume(sent.key)
     assert isinstance(events_until(client, Answered)[-1], Answered)
 
 
-def test_a_worker_that_cannot_be_replaced_fails_the_request(client, volume, monkeypatch):
+def test_a_worker_that_cannot_be_replaced_fails_the_request(client, sent, monkeypatch):
     """There is no room for its log, or no more files may be opened."""
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1000"))
+    client.submit(scripted(sent, "steps=1000"))
     events_until(client, Progressed)
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
     os.kill(client.worker_pid, KILL)
@@ -149,11 +142,10 @@ def test_a_frozen_worker_that_is_sent_an_image_is_found_out(make_client, volume)
     assert not client.is_busy
 
 
-def test_a_log_does_not_grow_without_bound(client, volume):
-    client.send_volume(volume)
-    ask(client, scripted(volume, "spam=20000000"))
-    ask(client, scripted(volume))
-    ask(client, scripted(volume, "spam=1000"))
+def test_a_log_does_not_grow_without_bound(client, sent):
+    ask(client, scripted(sent, "spam=20000000"))
+    ask(client, scripted(sent))
+    ask(client, scripted(sent, "spam=1000"))
     assert os.fstat(client._link._log.fileno()).st_size < 10**7
 
 

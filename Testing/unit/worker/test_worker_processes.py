@@ -56,10 +56,9 @@ def test_killed_at_random_moments_the_run_ends_in_the_same_mask(make_client, vol
 
 
 @on_linux
-def test_many_kills_in_one_run_do_not_end_it(client, volume):
+def test_many_kills_in_one_run_do_not_end_it(client, sent):
     """Some of them in the middle of its work, some as soon as it has started."""
-    client.send_volume(volume)
-    client.submit(scripted(volume, "steps=30 pause=0.01"))
+    client.submit(scripted(sent, "steps=30 pause=0.01"))
     chance, events = random.Random(1), []
     for kill in range(12):
         until(lambda: events.extend(client.poll()) or (client._link is not None and client._link.is_connected))
@@ -69,7 +68,7 @@ def test_many_kills_in_one_run_do_not_end_it(client, volume):
         until(lambda pid=client.worker_pid: events.extend(client.poll()) or client.worker_pid != pid)
     events += events_until(client, Answered)
     assert not any(isinstance(event, Failed) for event in events)
-    assert np.array_equal(events[-1].answer.segments[0].mask.expand((4, 6, 8)), positive_mask(volume))
+    assert np.array_equal(events[-1].answer.segments[0].mask.expand((4, 6, 8)), positive_mask(sent))
 
 
 @on_linux
