@@ -25,7 +25,7 @@ SHARE_OF_PANEL = 310  # the daily path of the panel, its keys, tour and template
 # tests to 1.15: their limits are only ever lowered.
 LIMITS = {
     "product files": (200, 306),
-    "lines of code, without comments and docstrings": (22_120 + SHARE_OF_FAULTS + SHARE_OF_PANEL, 24_055),
+    "lines of code, without comments and docstrings": (22_060 + SHARE_OF_FAULTS + SHARE_OF_PANEL, 24_055),
     "longest product file, lines": (500, 399),
     "fullest folder, files": (20, 67),
     "files under 60 lines, %": (5, 18.1),
@@ -35,7 +35,7 @@ LIMITS = {
     "docstrings that begin with What, Who, Told or See": (0, 328),
     "monkeypatch.setattr in tests": (80, 245),
     "monkeypatch.setattr on modules of the product": (10, 138),
-    "lines of test to one of product": (1.27, 1.32),
+    "lines of test to one of product": (1.25, 1.32),
     "README, lines": (200, 719),
     "README, line of its first command": (40, 592),
 }

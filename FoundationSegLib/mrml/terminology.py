@@ -3,7 +3,7 @@
 import colorsys
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -77,8 +77,13 @@ def generic_colour(index: int) -> Colour:
     return red, green, blue
 
 
-def distinct_colour(colour: Colour, taken: Sequence[Colour]) -> Colour:
-    """The colour itself, or the nearest lighter or darker shade of it that can be told from those of other segments."""
+def distinct_colour(usual: Colour | None, segmentation: Any) -> Colour:
+    """The usual colour of a term, or the nearest shade of it that can be told from those in a `vtkSegmentation`.
+
+    Without a usual one, :func:`generic_colour` for the next number.
+    """
+    count = segmentation.GetNumberOfSegments()
+    colour, taken = usual or generic_colour(count), [segmentation.GetNthSegment(n).GetColor() for n in range(count)]
     hue, lightness, saturation = colorsys.rgb_to_hls(*colour)
     shades = (colorsys.hls_to_rgb(hue, min(0.9, max(0.2, lightness + change)), saturation) for change in _SHADES)
     candidates = [colour, *shades]
