@@ -38,6 +38,25 @@ def rotation(degrees, axis):
 MATRICES = (shift(50.3, -20.2, 4.4), rotation(31, (1, 2, 0.5)), np.diag([1.3, 0.8, 1.1, 1]) @ shift(1.1, 2.7, 0))
 
 
+def world_voxels(segmentation_node, segment_id):
+    """Centres of a segment's voxels in the world, by Slicer alone: (N, 3), mm, RAS."""
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
+    labelmap, matrix = segment.GetRepresentation("Binary labelmap"), vtk.vtkMatrix4x4()
+    if labelmap is None or labelmap.GetPointData().GetScalars() is None or labelmap.IsEmpty():
+        return np.zeros((0, 3))
+    labels = numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
+    index_kji = np.argwhere(labels.reshape(labelmap.GetDimensions()[::-1]) == segment.GetLabelValue())
+    labelmap.GetImageToWorldMatrix(matrix)
+    to_world = parent_to_world(segmentation_node) @ slicer.util.arrayFromVTKMatrix(matrix)
+    return (index_kji[:, ::-1] + labelmap.GetExtent()[::2]) @ to_world[:3, :3].T + to_world[:3, 3]
+
+
+def in_image(volume_node, world):
+    """Voxel indices (i, j, k) of an image at points in the world."""
+    to_ijk = np.linalg.inv(parent_to_world(volume_node) @ geometry_from_node(volume_node).ijk_to_ras)
+    return np.reshape(world, (-1, 3)) @ to_ijk[:3, :3].T + to_ijk[:3, 3]
+
+
 class Work:
     """The panel's desk on an image and its segmentation, with transforms, and what must be in the segment."""
 
@@ -81,31 +100,17 @@ class Work:
         return np.argwhere(mask)[:, ::-1]
 
     def world_voxels(self):
-        """Centres of the segment's voxels in the world, by Slicer alone: (N, 3), mm, RAS."""
-        segment = self.segments.GetSegmentation().GetSegment(self.key)
-        labelmap, matrix = segment.GetRepresentation("Binary labelmap"), vtk.vtkMatrix4x4()
-        if labelmap is None or labelmap.GetPointData().GetScalars() is None or labelmap.IsEmpty():
-            return np.zeros((0, 3))
-        labels = numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
-        index_kji = np.argwhere(labels.reshape(labelmap.GetDimensions()[::-1]) == segment.GetLabelValue())
-        labelmap.GetImageToWorldMatrix(matrix)
-        to_world = parent_to_world(self.segments) @ slicer.util.arrayFromVTKMatrix(matrix)
-        return (index_kji[:, ::-1] + labelmap.GetExtent()[::2]) @ to_world[:3, :3].T + to_world[:3, 3]
-
-    def in_image(self, world):
-        """Voxel indices (i, j, k) of the image at points in the world."""
-        to_ijk = np.linalg.inv(parent_to_world(self.image) @ geometry_from_node(self.image).ijk_to_ras)
-        return np.reshape(world, (-1, 3)) @ to_ijk[:3, :3].T + to_ijk[:3, 3]
+        return world_voxels(self.segments, self.key)
 
     @property
     def is_aligned(self):
-        found, expected = self.in_image(self.world_voxels()), self.expected()
+        found, expected = in_image(self.image, self.world_voxels()), self.expected()
         return found.shape == expected.shape and bool(np.abs(found - expected).max(initial=0) < 0.02)
 
     def check_prompts(self):
         nodes = [node for _, node in prompt_nodes(self.segments)]
         places = [parent_to_world(node) @ (*node.GetNthControlPointPosition(0), 1) for node in nodes]
-        found = np.rint(self.in_image([place[:3] for place in places])).astype(int)
+        found = np.rint(in_image(self.image, [place[:3] for place in places])).astype(int)
         assert sorted(map(tuple, found[:, ::-1].tolist())) == sorted(self.clicks)
 
 

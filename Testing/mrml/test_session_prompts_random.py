@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import slicer
+import slicer.util
 
+from FoundationSegLib.errors import FoundationSegError, GeometryError
 from FoundationSegLib.mrml.prompt_markups import take_from_folder
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
 from FoundationSegLib.mrml.scene import boot_scene
@@ -12,22 +14,40 @@ from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt, Polarity
 from FoundationSegLib.prompts.prompts_file import bare
 from Testing.mrml.scene_session import SceneSession
+from Testing.mrml.test_alignment import in_image, put, world_voxels
 from Testing.mrml.test_session_store import SceneMachine
+from Testing.mrml.test_source_representations import LABELMAP, make_source, representations
 from Testing.unit.session.session_cases import small_volume
+from Testing.unit.session.session_machine import same
 
-MORE = {"drag": 12, "drop": 5, "save_state": 4, "slicers_undo": 3, "drop_all": 1}
+MORE = {
+    "drag": 12,
+    "drop": 5,
+    "save_state": 4,
+    "slicers_undo": 3,
+    "drop_all": 1,
+    "transform": 10,
+    "source": 2,
+    "display": 3,
+    "rename": 2,
+}
+# Exact in binary, and so are their products and inverses: positions come back bit for bit.
+MATRICES = np.array([np.eye(4), [[0, -1, 0, 7.25], [1, 0, 0, -3.5], [0, 0, 1, 2], [0, 0, 0, 1]]])
+MATRICES[0, :3, 3] = 50.5, -20.25, 4
+ACTIONS = ("put", "take", "harden", "invert", "nest", "delete")
 
 
 class DeskMachine(SceneMachine):
     """The same, with the prompts of the session as markups."""
 
-    foreign = (*SceneMachine.foreign, "slicers_undo")
+    foreign = (*SceneMachine.foreign, "slicers_undo", "source")
 
     def __init__(self, seed, desk, segmentation_node, volume_node):
         self.desk, self.scene = desk, segmentation_node.GetScene()
         self.slicers_history = slicer.vtkSegmentationHistory()
         self.slicers_history.SetSegmentation(segmentation_node.GetSegmentation())
         super().__init__(seed, desk.session, desk.client, segmentation_node, volume_node)
+        self.transforms = [self.add_transform(matrix) for matrix in MATRICES]
         weights = np.concatenate([self.weights * 96, list(MORE.values())])
         self.names, self.weights = [*self.names, *MORE], weights / weights.sum()
         self.counts |= dict.fromkeys(MORE, 0)
@@ -63,6 +83,101 @@ class DeskMachine(SceneMachine):
             if self.scene.IsNodePresent(node):
                 take_from_folder(self.scene, node)
                 self.scene.RemoveNode(node)
+
+    def add_transform(self, matrix):
+        node = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        return node
+
+    def in_world(self):
+        """The voxels of each segment in the world, by Slicer alone."""
+        return {key: world_voxels(self.nodes[0], key) for key in self.store.segment_ids}
+
+    def on_image(self):
+        """The same as voxels of the image, in order."""
+        found = {key: in_image(self.nodes[1], world) for key, world in self.in_world().items()}
+        assert all(np.allclose(index, np.rint(index), atol=0.01) for index in found.values())
+        return {key: np.unique(np.rint(index), axis=0) for key, index in found.items()}
+
+    def transform(self):
+        """Whatever is done to transforms, voxels stay where they are on the image, or the session waits."""
+        segmentation_node = self.nodes[0]
+        nodes = [self.nodes[int(n)] for n in self.rng.permutation(2)[: self.rng.integers(1, 3)]]
+        action = str(self.rng.choice(ACTIONS))
+        before, parent = self.on_image(), segmentation_node.GetParentTransformNode()
+        self.act(action, nodes, int(self.rng.integers(2)))
+        moved = self.in_world()
+        try:
+            self.store.require_writable()
+        except GeometryError:
+            assert nodes == [segmentation_node] and action in ("put", "take")
+            with pytest.raises(FoundationSegError):
+                self.add()
+            assert same(self.in_world(), moved)
+            put(segmentation_node, parent)
+        self.session.detect_external_changes()
+        assert same(self.on_image(), before), f"{action} moved voxels on the image"
+        self.add()
+
+    def act(self, action, nodes, number):
+        transform, other = self.transforms[number], self.transforms[1 - number]
+        if action == "invert":
+            transform.Inverse()
+        elif action == "delete":
+            self.scene.RemoveNode(transform)
+            self.transforms[number] = self.add_transform(MATRICES[number])
+        elif action == "nest":
+            put(other, None)
+            put(transform, None if transform.GetParentTransformNode() else other)
+        for node in nodes:
+            if action == "harden":
+                node.HardenTransform()
+            elif action in ("put", "take"):
+                put(node, transform if action == "put" else None)
+
+    def source(self):
+        """While something else is the source, nothing is written or removed; what comes back is somebody's change."""
+        node = self.nodes[0]
+        make_source(node, str(self.rng.choice(["Closed surface", "Fractional labelmap"])))
+        before = representations(node)
+        with pytest.raises(FoundationSegError):
+            self.add()
+        assert representations(node) == before
+        make_source(node, LABELMAP)
+        self.add()
+
+    def display(self):
+        """Visibility, opacity, surfaces and display nodes come and go: no segment counts as changed by that."""
+        node, (shown, whole, surfaces) = self.nodes[0], self.rng.random(3) < 0.5
+        self.session.detect_external_changes()
+        before = self.masks()
+        if node.GetDisplayNode() is None:
+            node.CreateDefaultDisplayNodes()
+        elif not whole:
+            self.scene.RemoveNode(node.GetDisplayNode())
+        else:
+            node.GetDisplayNode().SetSegmentVisibility(self.active, shown)
+            node.GetDisplayNode().SetOpacity(self.rng.random())
+        node.CreateClosedSurfaceRepresentation() if surfaces else node.RemoveClosedSurfaceRepresentation()
+        self.nodes[1].GetDisplayNode().SetWindowLevel(1 + 100 * self.rng.random(), 50)
+        assert self.session.detect_external_changes() == frozenset() and same(self.masks(), before)
+
+    def rename(self):
+        """Any node gets another name, as those of markups and transforms."""
+        nodes = [self.scene.GetNthNode(n) for n in range(self.scene.GetNumberOfNodes())]
+        nodes = [node for node in nodes if node.IsA("vtkMRMLTransformableNode") or node.IsA("vtkMRMLDisplayNode")]
+        nodes[int(self.rng.integers(len(nodes)))].SetName(str(self.rng.choice(["", "A", "Sæglia 1", "<b>"])))
+
+    def check_replay(self):
+        """In the coordinates of the fresh session, which are those that the image had at first."""
+        for node in self.nodes:
+            put(node, None)
+        back = self.add_transform(self.store.geometry.ras_to_ijk)
+        for node in self.nodes:
+            put(node, back)
+        for node in self.nodes:
+            node.HardenTransform()
+        super().check_replay()
 
     def save_state(self):
         """The Segment Editor keeps the segments as they are for its own undo."""
@@ -128,7 +243,7 @@ def test_random_operations_keep_markups_and_steps_together(part, full):
         volume_node = add_volume_node(headless.scene, small_volume())
         desk = SceneSession(segmentation_node, volume_node)
         try:
-            run(DeskMachine(100 * number + part, desk, segmentation_node, volume_node), 250 if full else 40)
+            run(DeskMachine(100 * number + part, desk, segmentation_node, volume_node), 250 if full else 60)
             steps = {key: desk.segment(key).steps for key in desk.session.known_ids}
             desk.prompts.stop()
             again = SceneSession(segmentation_node, volume_node)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from FoundationSegLib.errors import FoundationSegError, GoneError, InputError
-from FoundationSegLib.imaging.geometry import Box
+from FoundationSegLib.imaging.geometry import Box, as_vector
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
@@ -22,7 +22,7 @@ from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
 from FoundationSegLib.session.segments import SegmentSession, add_objects
 from FoundationSegLib.session.steps import SeedStep
-from Testing.unit.session.session_cases import CHOICES, make_session, ras, segment_of
+from Testing.unit.session.session_cases import CHOICES, make_session, segment_of
 
 OPERATIONS = {
     "add": 20,
@@ -124,7 +124,7 @@ class Machine:
 
     def point(self):
         k, j, i = (int(self.rng.integers(0, n)) for n in self.store.geometry.shape_kji)
-        return ras(k, j, i)
+        return as_vector(self.store.geometry.to_ras((i, j, k)))
 
     def prompt(self):
         rng, polarity = self.rng, Polarity.NEGATIVE if self.rng.random() < 0.2 else Polarity.POSITIVE
