@@ -4,7 +4,7 @@ import base64
 import hashlib
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -326,27 +326,33 @@ class _Compressed(dict[str, tuple[Box, bytes]]):
 
 @dataclass(slots=True)
 class MaskTable:
-    """Masks that steps name by their keys, compressed. Nothing is ever taken out: a step may always be asked again.
+    """Masks that steps name by their keys, compressed.
 
     Attributes:
         within: the box of the image. Documents with masks that reach out of it are refused, before memory is taken for
             them; None for no such limit.
+        nbytes: memory taken by the compressed masks, in bytes.
     """
 
     within: Box | None = None
+    nbytes: int = 0
     _masks: _Compressed = field(default_factory=_Compressed)
     _last: tuple[str, PackedMask] = ("", EMPTY_MASK)  # the seed of a segment is asked for several times in a row
 
-    @property
-    def nbytes(self) -> int:
-        """Memory taken by the compressed masks, in bytes."""
-        return sum(len(bits) for _, bits in self._masks.values())
+    def __contains__(self, key: str) -> bool:
+        return key in self._masks
+
+    def retain(self, keys: Container[str]) -> None:
+        """Drop the masks of all other keys."""
+        self._masks = _Compressed({key: entry for key, entry in self._masks.items() if key in keys})
+        self.nbytes = sum(len(bits) for _, bits in self._masks.values())
 
     def put(self, mask: PackedMask) -> str:
         """Keep a mask and return its key."""
         key = mask_key(mask) if mask.bits else ""
         if key and key not in self._masks:
             self._masks[key] = (mask.box, zlib.compress(mask.bits, _LEVEL))
+            self.nbytes += len(self._masks[key][1])
         return key
 
     def get(self, key: str) -> PackedMask:
@@ -363,9 +369,9 @@ class MaskTable:
         return self._last[1]
 
     def to_document(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The masks of those keys as JSON values."""
+        """The masks of those keys as JSON values; without those that were dropped."""
         document = {}
-        for key in sorted(set(keys) - {""}):
+        for key in sorted(set(keys) & self._masks.keys()):
             box, bits = self._masks[key]
             text = base64.b64encode(bits).decode("ascii")
             document[key] = {"start_kji": box.start_kji, "stop_kji": box.stop_kji, "bits": text}

@@ -378,7 +378,8 @@ class SessionPrompts:
         for text, keys in texts.steps.of(state.steps):
             steps.append(text)
             for key in keys:
-                masks[key] = before.masks.get(key) or to_text(saved.masks.to_document([key])[key])
+                if key in saved.masks:  # those of older steps may have gone
+                    masks[key] = before.masks.get(key) or to_text(saved.masks.to_document([key])[key])
         record = PromptRecord(
             tuple(texts.prompts.of(shown.prompts)),
             state.choice.model_id if state.choice is not None else "",

@@ -17,7 +17,7 @@ from ..catalog.model_cards import ModelCard
 from ..codec import Format, from_document, to_document
 from ..errors import InputError, PromptError
 from ..imaging.geometry import EMPTY_BOX, Box, Vector, as_vector
-from ..imaging.masks import MaskTable
+from ..imaging.masks import MaskTable, mask_key
 from ..prompts.kinds import (
     BoxPrompt,
     LassoPrompt,
@@ -232,6 +232,17 @@ class SegmentState:
     def all_prompts(self) -> tuple[Prompt, ...]:
         """The prompts without their keys."""
         return tuple(map(attrgetter("prompt"), self.prompts))
+
+    @property
+    def mask_keys(self) -> tuple[str, ...]:
+        """The keys of the masks that the segment is put together from, now or when its prompts are asked again.
+
+        Masks that only older steps name are needed by nobody.
+        """
+        first = [step.mask for step in self.steps[:1] if isinstance(step, SeedStep)]
+        prompts = [step.prompt for step in self.steps if isinstance(step, PromptAdded | PromptMoved)]
+        drawn = [mask_key(prompt.voxels) for prompt in prompts if isinstance(prompt, MaskPrompt) and prompt.voxels]
+        return (self.seed, self.ground, self.denied, self.retained, *self.hand, *first, *drawn)
 
     @property
     def is_computed(self) -> bool:

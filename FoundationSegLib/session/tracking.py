@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -249,7 +249,7 @@ class UndoStack:
         if total <= self.budget_bytes * _PLAIN_SHARE:
             return 0
         self._compress()
-        return self._shrink()
+        return self._shrink(self.budget_bytes)
 
     def last(self, segment_id: str) -> UndoEntry | None:
         """The last edit that touched a segment, written and not undone; None if there is none (any more)."""
@@ -291,11 +291,39 @@ class UndoStack:
                 plain -= entry.nbytes
                 entry.compress()
 
-    def _shrink(self) -> int:
+    def make_room(self, masks: MaskTable, present: Iterable[SegmentState]) -> int:
+        """Keep edits and masks within the budget, of which a quarter is for edits whatever masks take.
+
+        First go masks that only older steps name: no answer, undo or replay needs them, and documents leave them out.
+        Then the oldest edits go, with the masks that only they need. What segments are put together from stays.
+
+        Args:
+            masks: what the steps refer to.
+            present: the states of all segments.
+
+        Returns:
+            How many edits cannot be undone any more.
+        """
+        if self.nbytes + masks.nbytes <= self.budget_bytes:
+            return 0
+        states = tuple(present)
+        masks.retain(self._needed_masks(states))
+        forgotten = self._shrink(max(self.budget_bytes - masks.nbytes, self.budget_bytes * _PLAIN_SHARE))
+        masks.retain(self._needed_masks(states))
+        return forgotten
+
+    def _needed_masks(self, present: Iterable[SegmentState]) -> set[str]:
+        """The keys of masks that segments need as they are, or as undo and redo leave them."""
+        states = list(present)
+        for entry in (*self.done, *self.undone):
+            states += [*entry.before.values(), *entry.after.values()]
+        return {key for state in states for key in state.mask_keys}
+
+    def _shrink(self, limit_bytes: float) -> int:
         forgotten, left = 0, self.nbytes
-        while left > self.budget_bytes and self.undone:
+        while left > limit_bytes and self.undone:
             left -= self.undone.pop(0).nbytes
-        while left > self.budget_bytes and self.done:
+        while left > limit_bytes and self.done:
             left -= self.done.pop(0).nbytes
             forgotten += 1
         return forgotten

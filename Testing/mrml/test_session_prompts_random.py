@@ -31,9 +31,9 @@ MORE = {
     "display": 3,
     "rename": 2,
 }
-# Exact in binary, and so are their products and inverses: positions come back bit for bit.
-MATRICES = np.array([np.eye(4), [[0, -1, 0, 7.25], [1, 0, 0, -3.5], [0, 0, 1, 2], [0, 0, 0, 1]]])
-MATRICES[0, :3, 3] = 50.5, -20.25, 4
+# By whole voxels, so that what Slicer converts or brings back stays on the grid; others: test_alignment.
+MATRICES = np.array([np.eye(4), [[0, -1, 0, 7], [1, 0, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]])
+MATRICES[0, :3, 3] = 50, -20, 4
 ACTIONS = ("put", "take", "harden", "invert", "nest", "delete")
 
 
@@ -132,6 +132,7 @@ class DeskMachine(SceneMachine):
         for node in nodes:
             if action == "harden":
                 node.HardenTransform()
+                self.slicers_history.RemoveAllStates()  # they would bring voxels back where they were in other coordinates
             elif action in ("put", "take"):
                 put(node, transform if action == "put" else None)
 

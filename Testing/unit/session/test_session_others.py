@@ -32,6 +32,25 @@ class TestOthers:
         assert session.undo(segment.segment_id) and not session.undo(segment.segment_id)
         assert np.array_equal(mask_of(segment), painted)
 
+    def test_masks_of_older_steps_are_within_the_budget_of_undo(self, session, segment):
+        """They go before any edit; what is there is kept, undone and replayed without them."""
+        masks, stack = session.history.masks, session.history.undo_stack
+        stack.budget_bytes, session.options.ask_above = 1500, None
+        session.store.put(segment.segment_id, np.random.default_rng(0).random(SHAPE) < 0.5)
+        for k in range(24):
+            self.paint(segment, (k % 8, k % 10, 0))
+            segment.add(point(k % 8))
+        assert masks.nbytes + stack.nbytes <= 1500
+        seeds = {step.mask for step in segment.steps if isinstance(step, SeedStep)}
+        document, before = segment.to_document(), mask_of(segment)
+        assert len(seeds) > 20 and len(seeds & document["masks"].keys()) < 10
+        fresh, _ = make_session(ask_above=None)
+        again = segment_of(fresh)
+        again.replay_document(document)
+        assert np.array_equal(mask_of(again), before)
+        assert session.undo(segment.segment_id) and session.redo(segment.segment_id)
+        assert np.array_equal(mask_of(segment), before)
+
     def test_one_while_a_request_is_out(self, session, segment):
         segment.add(point(3))
         session.client.is_slow = True
@@ -79,7 +98,7 @@ class TestNeighbours:
         other.add(point(3, 4, 7))
         assert mask_of(other).sum() == 10 and isinstance(other.steps[-1], WithheldStep)
         session.undo(one.segment_id)
-        fresh, _ = make_session()
+        fresh, _ = make_session(ask_above=None)
         fresh.history.masks = session.history.masks
         copy = segment_of(fresh)
         copy.replay(other.steps)
