@@ -132,7 +132,7 @@ class DeskMachine(SceneMachine):
         for node in nodes:
             if action == "harden":
                 node.HardenTransform()
-                self.slicers_history.RemoveAllStates()  # they would bring voxels back where they were in other coordinates
+                self.slicers_history.RemoveAllStates()  # they are in other coordinates
             elif action in ("put", "take"):
                 put(node, transform if action == "put" else None)
 
