@@ -7,7 +7,7 @@ from .api import Model, Prompts, find_segment, ignore, load_prompts, open_sessio
 from .mrml.reference_image import require_own
 from .mrml.scene import remove_node
 from .mrml.scene_prompts import SessionPrompts
-from .mrml.segments import SceneStore
+from .mrml.segment_store import SceneStore
 from .mrml.volumes import volume_from_node
 from .requests.segmentation import Propagation
 from .session.segment_store import Outcome

@@ -17,7 +17,7 @@ from .imaging.volume import Volume
 from .mrml import reference_image, segment_tags
 from .mrml.scene_prompts import SessionPrompts
 from .mrml.scene_recovery import keep_session
-from .mrml.segments import SceneStore
+from .mrml.segment_store import SceneStore
 from .mrml.volumes import NodeImage, SentImage, require_in_scene
 from .progress import ProgressReport
 from .prompts.kinds import Polarity, Prompt, PromptSet
@@ -243,14 +243,13 @@ class SegmentationController:
         self.on_update("outcome")
 
     @property
-    def owes_surfaces(self) -> bool:
-        """True once surfaces that somebody made were dropped for a change, and are to be made anew."""
-        return self._store is not None and self._store.owes_surfaces
+    def has_stale_surfaces(self) -> bool:
+        """True while the surfaces of segments that were written are out of date."""
+        return self._store is not None and bool(self._store.stale_surfaces)
 
-    def settle_surfaces(self) -> None:
-        """Note that surfaces were made anew, or are not needed any more."""
-        if self._store is not None:
-            self._store.owes_surfaces = False
+    def make_next_surface(self) -> bool:
+        """Make one of them anew; False where there is none. For when nothing else goes on: it takes up to a second."""
+        return self._store is not None and self._store.make_next_surface()
 
     @property
     def selected_node_segment(self) -> Any:
@@ -413,6 +412,8 @@ class SegmentationController:
 
     def _end(self) -> None:
         session, self.session = self.session, None
+        while self.make_next_surface():
+            pass
         prompts, self._prompts, self._store = self._prompts, None, None
         recovery, self._recovery = self._recovery, None
         if session is not None:

@@ -3,15 +3,17 @@
 from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
+from FoundationSegLib.mrml.surfaces import begin_surfaces, drop_surfaces, has_surfaces, make_surface
 
 from .parameters import PanelState
 from .slices import slice_in_view
 from .widgets import ChoiceBox, Part, Report, slot
 
-_IDLE_MS = 700  # after the last change; surfaces of an organ take a second
+_IDLE_MS = 700  # after the last change; the surface of an organ takes a second
+_NEXT_MS = 30  # between two surfaces, for what the user does meanwhile
 
 
 class AdvancedPart(Part):
@@ -39,6 +41,8 @@ class AdvancedPart(Part):
         self._overlap = self._choice_box(ui.overlapBox, "overlap", policies)
         self._shows_surfaces = False
         self._shown_node: Any = None
+        self._missing: tuple[str, ...] = ()
+        self._is_centred = False  # the 3-D views, once after surfaces were asked for
         self._idle = qt.QTimer()
         self._idle.setSingleShot(True)
         self._idle.connect("timeout()", self._make_surfaces)
@@ -67,28 +71,39 @@ class AdvancedPart(Part):
 
     def surfaces_due(self) -> None:
         """Make surfaces anew once nothing else goes on: segments have changed."""
-        if self._shows_surfaces or self._controller.owes_surfaces:
+        if self._shows_surfaces or self._controller.has_stale_surfaces:
             self._idle.start(_IDLE_MS)
 
     def _toggle_surfaces(self, node: Any) -> None:
+        self._missing = ()
         if self._shows_surfaces:
+            self._is_centred = False
             self._idle.start(0)
         elif node is not None:
             drop_surfaces(node)
-            self._controller.settle_surfaces()
 
     @slot
     def _make_surfaces(self) -> None:
+        """Make one surface, and come again for the next: the window is held for one segment at a time."""
         controller = self._controller
         node = controller.segmentation_node
-        if node is None or not (self._shows_surfaces or controller.owes_surfaces):
+        if node is None:
             return
         if controller.is_busy:
             self._idle.start(_IDLE_MS)
             return
-        if not has_surfaces(node):
-            make_surfaces(node)
-        controller.settle_surfaces()
+        if self._shows_surfaces and not has_surfaces(node):
+            self._missing = begin_surfaces(node)
+        first, *rest = self._missing or ("",)
+        self._missing = tuple(rest)
+        if first:
+            make_surface(node, first)
+        if first or controller.make_next_surface():
+            self._idle.start(_NEXT_MS)
+        elif self._shows_surfaces and has_surfaces(node) and not self._is_centred:
+            self._is_centred = True
+            if slicer.app.layoutManager() is not None:
+                slicer.app.layoutManager().resetThreeDViews()
 
     @slot
     def _region_chosen(self, kind: str) -> None:

@@ -46,6 +46,7 @@ from .labelmaps import Alignment
 from .prompt_markups import PromptPictures
 from .prompt_nodes import PromptOwner, owner_of
 from .scene import Observers
+from .segment_store import SceneStore
 from .segment_tags import (
     RECORD_TAG,
     KeptPrompt,
@@ -57,7 +58,7 @@ from .segment_tags import (
     to_text,
     transformed_record,
 )
-from .segments import SceneStore, read_segment
+from .segments import read_segment
 from .volumes import share_parent_transform
 
 OnChanged = Callable[[str, str, Prompt | None], None]

@@ -22,7 +22,7 @@ from ..session.session import Session
 from .reference_image import require_own
 from .scene import remove_node
 from .scene_prompts import SessionPrompts
-from .segments import SceneStore
+from .segment_store import SceneStore
 from .volumes import geometry_from_node, volume_from_node
 
 FOLDER_VARIABLE = "FOUNDATIONSEG_RECOVERY"

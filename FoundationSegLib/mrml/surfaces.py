@@ -1,10 +1,12 @@
-"""Closed surfaces of segments: made when there is time, dropped before a write, and small ones for pictures."""
+"""Closed surfaces of segments: made one by one when there is time, kept while writing, and small ones for pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from numpy.typing import NDArray
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -27,27 +29,80 @@ def has_surfaces(segmentation_node: Any) -> bool:
 
 def make_surfaces(segmentation_node: Any) -> None:
     """Give every segment a surface, those that have one keep it, and show them; takes up to seconds."""
+    for segment_id in begin_surfaces(segmentation_node):
+        make_surface(segmentation_node, segment_id)
+
+
+def begin_surfaces(segmentation_node: Any) -> tuple[str, ...]:
+    """Have surfaces shown, empty ones where there are none yet. Returns the segments for :func:`make_surface`.
+
+    All segments have one then: while one has not, Slicer's 3-D views make those of all, at every change.
+    """
+    segmentation, display = segmentation_node.GetSegmentation(), segmentation_node.GetDisplayNode()
+    ids = segmentation.GetSegmentIDs()
+    missing = tuple(key for key in ids if segmentation.GetSegment(key).GetRepresentation(CLOSED_SURFACE) is None)
+    _put_back(segmentation, {})
+    if display is not None and ids:
+        display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
+    return missing
+
+
+def make_surface(segmentation_node: Any, segment_id: str) -> None:
+    """Make the surface of one segment anew, with the segmentation's own settings; nothing without voxels or surface."""
     segmentation = segmentation_node.GetSegmentation()
-    if segmentation.CreateRepresentation(CLOSED_SURFACE) and segmentation_node.GetDisplayNode() is not None:
-        segmentation_node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
+    segment = segmentation.GetSegment(segment_id)
+    surface = segment.GetRepresentation(CLOSED_SURFACE) if segment is not None else None
+    labelmap = segment.GetRepresentation(BINARY_LABELMAP) if segment is not None else None
+    if surface is not None and labelmap is not None:
+        parameters = segmentation.SerializeAllConversionParameters()
+        surface.ShallowCopy(_to_surface(labelmap, segment.GetLabelValue(), parameters))
+        segment.Modified()
+
+
+@contextmanager
+def surfaces_kept(segmentation_node: Any) -> Iterator[None]:
+    """Keep all surfaces as they are while segments are written: Slicer makes them anew within each write.
+
+    Afterwards the surfaces of segments that were written are out of date. Where a surface is all that there is of a
+    segment, nothing is done.
+    """
+    segmentation = segmentation_node.GetSegmentation()
+    ids = segmentation.GetSegmentIDs() if _can_drop(segmentation) else ()
+    surfaces = {key: segmentation.GetSegment(key).GetRepresentation(CLOSED_SURFACE) for key in ids}
+    if surfaces:
+        segmentation.RemoveRepresentation(CLOSED_SURFACE)
+    try:
+        yield
+    finally:
+        if surfaces:
+            _put_back(segmentation, surfaces)
+
+
+def _put_back(segmentation: Any, surfaces: Mapping[str, Any]) -> None:
+    """Give segments without a surface theirs, or an empty one. The first segment, by which views go, comes last."""
+    for segment_id in reversed(segmentation.GetSegmentIDs()):
+        segment = segmentation.GetSegment(segment_id)
+        if segment.GetRepresentation(CLOSED_SURFACE) is None:
+            segment.AddRepresentation(CLOSED_SURFACE, surfaces.get(segment_id) or vtk.vtkPolyData())
 
 
 def drop_surfaces(segmentation_node: Any) -> None:
-    """Take the surfaces of all segments away: while there is one, Slicer makes it anew within every write.
-
-    Where a surface is all that there is of a segment, all of them stay.
-    """
+    """Take the surfaces of all segments away. Where a surface is all that there is of a segment, all of them stay."""
     segmentation = segmentation_node.GetSegmentation()
+    if _can_drop(segmentation):
+        segmentation.RemoveRepresentation(CLOSED_SURFACE)
+
+
+def _can_drop(segmentation: Any) -> bool:
+    """True where there are surfaces, and each segment is more than that."""
     source = segmentation.GetSourceRepresentationName()
 
     def is_only_copy(segment: Any) -> bool:
         has_surface = segment.GetRepresentation(CLOSED_SURFACE) is not None
         return has_surface and (source == CLOSED_SURFACE or segment.GetRepresentation(source) is None)
 
-    if has_surfaces(segmentation_node) and not any(
-        is_only_copy(segmentation.GetSegment(key)) for key in segmentation.GetSegmentIDs()
-    ):
-        segmentation.RemoveRepresentation(CLOSED_SURFACE)
+    has_any = bool(segmentation.ContainsRepresentation(CLOSED_SURFACE))
+    return has_any and not any(is_only_copy(segmentation.GetSegment(key)) for key in segmentation.GetSegmentIDs())
 
 
 def add_coarse_surface(segment: Any, most_voxels: int = _MOST_VOXELS) -> Any:
@@ -64,7 +119,7 @@ def add_coarse_surface(segment: Any, most_voxels: int = _MOST_VOXELS) -> Any:
     to_ras[:3, :3] *= steps
     coarse = mask[box.slices][:: steps[2], :: steps[1], :: steps[0]]
     smoothing = _SMOOTHING if np.count_nonzero(mask) > _FEW_VOXELS else 0.0
-    surface = _to_surface(label_image(coarse.astype(np.uint8), whole_box(coarse.shape), to_ras), smoothing)
+    surface = _to_surface(label_image(coarse.astype(np.uint8), whole_box(coarse.shape), to_ras), 1, smoothing=smoothing)
     segment.AddRepresentation(CLOSED_SURFACE, surface)
     return surface
 
@@ -77,13 +132,17 @@ def _steps(shape_ijk: Sequence[int], spacing_mm: NDArray[np.float64], most_voxel
     return steps
 
 
-def _to_surface(labelmap: Any, smoothing: float) -> Any:
+def _to_surface(labelmap: Any, label: int, parameters: str = "", smoothing: float | None = None) -> Any:
+    """The surface of a label in a label map, with serialized conversion parameters or a smoothing factor."""
     segment, segmentation = slicer.vtkSegment(), slicer.vtkSegmentation()
     segment.AddRepresentation(BINARY_LABELMAP, labelmap)
-    segment.SetLabelValue(1)
+    segment.SetLabelValue(label)
     segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
     segmentation.AddSegment(segment, "1")
-    rule = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule
-    segmentation.SetConversionParameter(rule.GetSmoothingFactorParameterName(), str(smoothing))
+    if parameters:
+        segmentation.DeserializeConversionParameters(parameters)
+    if smoothing is not None:
+        rule = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule
+        segmentation.SetConversionParameter(rule.GetSmoothingFactorParameterName(), str(smoothing))
     segmentation.CreateRepresentation(CLOSED_SURFACE, True)
     return segment.GetRepresentation(CLOSED_SURFACE)

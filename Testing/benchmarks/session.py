@@ -16,7 +16,8 @@ from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import mask_image
 from FoundationSegLib.mrml.scene import HeadlessScene, boot_scene
 from FoundationSegLib.mrml.scene_prompts import SessionPrompts
-from FoundationSegLib.mrml.segments import SceneStore, SegmentWriter
+from FoundationSegLib.mrml.segment_store import SceneStore
+from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction

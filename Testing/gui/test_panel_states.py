@@ -280,13 +280,16 @@ def test_a_label_map_is_not_taken_for_an_image(at_panel):
     assert at_panel.wanted.volume is image
 
 
-def test_surfaces_of_others_come_back(at_panel):
+def test_surfaces_of_others_stay_and_follow(at_panel):
     """Slicer would make them anew within every write; they are made when there is time."""
     at_panel.box((5, 6, 4), (14, 20, 4))
     node = at_panel.wanted.segmentation
     make_surfaces(node)
+    surface = at_panel.segmentation.GetNthSegment(0).GetRepresentation("Closed surface")
+    before = surface.GetBounds()
     at_panel.box((20, 6, 4), (25, 20, 4))
-    at_panel.desk.wait_until(lambda: has_surfaces(node), 5)
+    assert has_surfaces(node) and surface.GetBounds() == before
+    at_panel.desk.wait_until(lambda: surface.GetBounds() != before, 5)
 
 
 def test_surfaces_of_another_segmentation(at_panel):

@@ -4,7 +4,7 @@ import slicer
 
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.scene_prompts import SessionPrompts
-from FoundationSegLib.mrml.segments import SceneStore
+from FoundationSegLib.mrml.segment_store import SceneStore
 from FoundationSegLib.mrml.volumes import volume_from_node
 from FoundationSegLib.session.segment_store import Options
 from FoundationSegLib.session.segments import SegmentSession

@@ -10,8 +10,8 @@ import slicer.util
 
 from FoundationSegLib.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.mrml.segment_store import SceneStore
 from FoundationSegLib.mrml.segment_tags import lock
-from FoundationSegLib.mrml.segments import SceneStore
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import NodeImage, add_volume_node, volume_from_node
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt

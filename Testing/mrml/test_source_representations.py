@@ -6,7 +6,7 @@ import slicer
 import vtk
 
 from FoundationSegLib.errors import InputError
-from FoundationSegLib.mrml.segments import SceneStore
+from FoundationSegLib.mrml.segment_store import SceneStore
 from FoundationSegLib.mrml.surfaces import drop_surfaces, has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import PointPrompt
@@ -163,16 +163,22 @@ def test_surfaces_come_and_go(surface_work, segmentation_node):
     assert not has_surfaces(segmentation_node)
 
 
-def test_no_change_makes_a_surface(surface_work, segmentation_node):
+def test_a_change_makes_only_its_own_surface_and_none_within_the_write(surface_work, segmentation_node):
     desk, click = surface_work
-    click(2)
+    click(0)
+    first = desk.segment_id
+    desk.add_segment()
+    click(7)
+    second = desk.segment_id
     make_surfaces(segmentation_node)
-    points = surface_voxels(segmentation_node, desk.segment_id)
-    click(5)
-    assert not has_surfaces(segmentation_node)
-    make_surfaces(segmentation_node)
-    assert surface_voxels(segmentation_node, desk.segment_id) > points
+    segmentation = segmentation_node.GetSegmentation()
+    before = [segmentation.GetSegment(key).GetRepresentation(SURFACE).GetMTime() for key in (first, second)]
+    points = surface_voxels(segmentation_node, second)
+    click(4)
+    assert [segmentation.GetSegment(key).GetRepresentation(SURFACE).GetMTime() for key in (first, second)] == before
+    assert desk.has_stale_surfaces and desk.make_next_surface() and not desk.make_next_surface()
+    assert segmentation.GetSegment(first).GetRepresentation(SURFACE).GetMTime() == before[0]
+    assert surface_voxels(segmentation_node, second) > points
     desk.undo()
-    assert not has_surfaces(segmentation_node)
-    make_surfaces(segmentation_node)
-    assert surface_voxels(segmentation_node, desk.segment_id) == points
+    desk.leave()  # what is out of date is made anew at the latest now
+    assert surface_voxels(segmentation_node, second) == points

@@ -1,0 +1,155 @@
+"""The segments of a session in the scene: made and deleted as the session says, their surfaces later."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..imaging.geometry import Box
+from ..imaging.masks import Edit, SegmentChange
+from ..session.segment_store import NewSegment, OverlapPolicy
+from . import segment_tags
+from .labelmaps import BINARY_LABELMAP, occupied_box, place_empty_labelmaps
+from .segments import SegmentWriter
+from .surfaces import has_surfaces, make_surface, surfaces_kept
+from .terminology import Colour, distinct_colour, find_term
+
+
+@dataclass(frozen=True, slots=True)
+class _Appearance:
+    """Name, colour and term that a segment was made with: others mean that somebody changed it."""
+
+    name: str
+    colour: Colour
+    terminology: str
+
+    @staticmethod
+    def of(segment: Any) -> "_Appearance":
+        return _Appearance(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology())
+
+
+class SceneStore(SegmentWriter):
+    """The segments of a session (:class:`FoundationSegLib.session.segment_store.SegmentStore`) in a segmentation node.
+
+    Attributes:
+        masking_node: a `vtkMRMLSegmentEditorNode` whose editable area and intensity range are to be kept to ("same as
+            Segment Editor"); None for none.
+        defers_surfaces: surfaces are not made anew within a write, which takes up to seconds; who says so calls
+            :meth:`make_next_surface` when there is time.
+        stale_surfaces: the segments whose surfaces are out of date for that.
+    """
+
+    def __init__(
+        self, segmentation_node: Any, volume_node: Any, masking_node: Any | None = None, defers_surfaces: bool = False
+    ) -> None:
+        super().__init__(segmentation_node, volume_node)
+        self.masking_node = masking_node
+        self.defers_surfaces = defers_surfaces
+        self.stale_surfaces: set[str] = set()
+        self._made: dict[str, _Appearance] = {}
+        self._removed: dict[str, tuple[Any, str, bool]] = {}
+
+    def stamps(self) -> dict[str, Hashable]:
+        """Each label map's own address and modification time, and the label in it: Slicer's undo puts in another one.
+
+        None while the voxels cannot be read; no segment once all of them are gone.
+        """
+        if self.is_gone:
+            return {}
+        if not self.is_readable:
+            return dict.fromkeys(self.segment_ids)
+        stamps: dict[str, Hashable] = {}
+        segmentation = self._node.GetSegmentation()
+        for segment_id in segmentation.GetSegmentIDs():
+            segment = segmentation.GetSegment(segment_id)
+            labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+            labels = labelmap and (labelmap.GetAddressAsString(""), labelmap.GetMTime())
+            stamps[segment_id] = labels, segment.GetLabelValue()
+        return stamps
+
+    def occupied(self, segment_id: str) -> Box:
+        """A box that holds every voxel of the segment."""
+        return occupied_box(self.labelmap(segment_id), self.geometry)
+
+    def add(self, new: NewSegment) -> str:
+        """Make an empty segment; the term goes by the kind, and numbered segments have colours of their own.
+
+        One that :meth:`remove` has deleted comes back with all that it was, at its place in the list.
+        """
+        if new.segment_id in self._removed:
+            return self._bring_back(new.segment_id)
+        term = find_term(new.kind or new.name)
+        usual = None if new.number else term and term.colour
+        made = self._made.get(new.segment_id)
+        segment_id = self.add_segment(
+            new.name,
+            colour=made.colour if made is not None else distinct_colour(usual, self._node.GetSegmentation()),
+            terminology=term.serialized if term else None,
+            segment_id=new.segment_id,
+        )
+        self._made[segment_id] = _Appearance.of(self.segment(segment_id))
+        return segment_id
+
+    def withdraw(self, segment_id: str) -> bool:
+        """Delete a segment that was made here; who names, colours, codes, locks or draws one makes it his."""
+        if not self.is_readable:
+            return False
+        segment = self.segment(segment_id)
+        is_as_made = self._made.get(segment_id) == _Appearance.of(segment)
+        if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
+            return False
+        self._node.GetSegmentation().RemoveSegment(segment_id)
+        return True
+
+    def remove(self, segment_id: str) -> None:
+        """Delete a segment whose voxels were taken away, and keep what else it is for :meth:`add`."""
+        self.require_writable()
+        segment, ids = self.segment(segment_id), (*self.segment_ids, "")
+        display = self._node.GetDisplayNode()
+        is_visible = display is None or bool(display.GetSegmentVisibility(segment_id))
+        self._removed[segment_id] = segment, ids[ids.index(segment_id) + 1], is_visible
+        self._node.GetSegmentation().RemoveSegment(segment_id)
+
+    def _bring_back(self, segment_id: str) -> str:
+        self.require_writable()
+        segment, following, is_visible = self._removed.pop(segment_id)
+        segmentation = self._node.GetSegmentation()
+        segment.RemoveAllRepresentations()
+        segmentation.AddSegment(segment, segment_id, following if segmentation.GetSegment(following) else "")
+        place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
+        if not is_visible and self._node.GetDisplayNode() is not None:
+            self._node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
+        return segment_id
+
+    def write_change(
+        self, segment_id: str, change: SegmentChange, policy: OverlapPolicy, masking_node: Any | None = None
+    ) -> Edit:
+        """:meth:`SegmentWriter.write_change`, within the area of :attr:`masking_node`."""
+        return super().write_change(segment_id, change, policy, masking_node or self.masking_node)
+
+    def apply(self, edit: Edit) -> Edit:
+        """Make exactly the changes of an edit. The session has just looked whether the segments are as they were."""
+        self._require_readable()
+        return self._carry_out(edit.changes)
+
+    def _carry_out(self, possible: Mapping[str, SegmentChange]) -> Edit:
+        if not self.defers_surfaces or not has_surfaces(self._node):
+            return super()._carry_out(possible)
+        with surfaces_kept(self._node):
+            edit = super()._carry_out(possible)
+        self.stale_surfaces |= edit.changes.keys()
+        return edit
+
+    def make_next_surface(self) -> bool:
+        """Make one surface anew that is out of date; False where there is none."""
+        if not self.stale_surfaces or self.is_gone:
+            return False
+        make_surface(self._node, self.stale_surfaces.pop())
+        return True
+
+    def provenance(self, segment_id: str) -> Mapping[str, str]:
+        """The origin of the segment, by the names of :data:`.segment_tags.PROVENANCE`."""
+        return segment_tags.provenance(self.segment(segment_id))
+
+    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
+        """Keep in the segment's tags where it comes from."""
+        segment_tags.set_provenance(self.segment(segment_id), provenance)
