@@ -8,6 +8,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -76,6 +77,7 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         for event in (slicer.mrmlScene.EndCloseEvent, slicer.mrmlScene.EndImportEvent):
             self.addObserver(slicer.mrmlScene, event, self.onSceneEnd)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self.initializeParameterNode()
         if self.parent.isEntered:  # reloaded: Slicer does not enter it again
             self.panel.enter()
@@ -107,6 +109,18 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEnd(self, caller: Any, event: Any) -> None:
         """Begin anew after a scene was closed, and show the choices that came with an imported one."""
         if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoved(self, caller: Any, event: Any, node: Any) -> None:
+        """Make a parameter node anew where somebody deletes it."""
+        is_ours = self._parameters is not None and node is self._parameters.parameterNode
+        if is_ours and not slicer.mrmlScene.IsClosing():
+            self.setParameterNode(None)
+            qt.QTimer.singleShot(0, self._replaceParameterNode)
+
+    def _replaceParameterNode(self) -> None:
+        if self._parameters is None and self.logic is not None and slicer.mrmlScene is not None:
             self.initializeParameterNode()
 
     def initializeParameterNode(self) -> None:

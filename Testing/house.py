@@ -19,7 +19,7 @@ from pathlib import Path
 
 # Lines of code added for what did not exist then: the faults found in use, with their checks and reports.
 SHARE_OF_FAULTS = 1_163
-SHARE_OF_PANEL = 310  # the daily path of the panel, its keys, tour and templates; what its segments and messages say
+SHARE_OF_PANEL = 900  # the daily path of the panel, its keys, tour and templates; what its segments and messages say
 # The limit of each measure, and its value then: of commit 5973c8a, before the folders were rebuilt. Of the
 # files, 180 are for what existed then. Two have still to come down, code to 21,649 (nine tenths of then) and the share,
 # tests to 1.15: their limits are only ever lowered.

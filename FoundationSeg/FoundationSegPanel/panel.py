@@ -16,12 +16,13 @@ from .advanced_part import AdvancedPart
 from .answer_part import AnswerPart
 from .classify_part import ClassifyPart
 from .image_part import ImagePart, InputsPart, RecoveryPart
+from .keys import KeyAction, Keys
 from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
 from .segments_part import PromptsPart, SegmentsPart
 from .tools_part import ToolsPart
-from .widgets import Report, slot
+from .widgets import slot
 
 _TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes microseconds
 
@@ -101,6 +102,7 @@ class Panel:
     def close(self) -> None:
         """End everything: the module is closed or reloaded."""
         self.leave()
+        self.keys.close()
         self.model.close()
         self.controller.close()
         self._timer.stop()
@@ -184,60 +186,19 @@ class Panel:
             controller.node_removed(node)
             self._show_soon()
 
-    def _key_actions(self) -> tuple[tuple[str, str, Callable[[], object]], ...]:
+    def _key_actions(self) -> tuple[KeyAction, ...]:
         tools, controller = self.tools, self.controller
         return (
-            ("1", _("point"), lambda: tools.toggle("point")),
-            ("2", _("box"), lambda: tools.toggle("box")),
-            ("3", _("scribble"), lambda: tools.toggle("scribble")),
-            ("4", _("lasso"), lambda: tools.toggle("lasso")),
-            ("X", _("positive or negative"), tools.toggle_polarity),
-            ("N", _("next segment"), self.state.add_segment),
-            ("Ctrl+Z", _("undo"), controller.undo),
-            ("Ctrl+Y", _("redo"), controller.redo),
-            ("Backspace", _("take the last prompt back"), controller.remove_prompts),
-            ("Return", _("accept the last change, or what waits to be confirmed"), controller.accept),
+            KeyAction("point", "1", _("point"), lambda: tools.toggle("point")),
+            KeyAction("box", "2", _("box"), lambda: tools.toggle("box")),
+            KeyAction("scribble", "3", _("scribble"), lambda: tools.toggle("scribble")),
+            KeyAction("lasso", "4", _("lasso"), lambda: tools.toggle("lasso")),
+            KeyAction("polarity", "X", _("positive or negative"), tools.toggle_polarity),
+            KeyAction("new", "N", _("new segment"), self.state.add_segment),
+            KeyAction("undo", "Ctrl+Z", _("undo"), controller.undo),
+            KeyAction("redo", "Ctrl+Y", _("redo"), controller.redo),
+            KeyAction("removePrompt", "Backspace", _("take the last prompt back"), controller.remove_prompts),
+            KeyAction(
+                "accept", "Return", _("accept the last change, or what waits to be confirmed"), controller.accept
+            ),
         )
-
-
-class Keys:
-    """The shortcuts of the views: they live while the module is entered and a view has the focus.
-
-    Args:
-        ui: the widgets of the panel; a label lists the keys.
-        report: shows the user an error.
-        actions: a key, its text and its action, each. None of them deletes a segment.
-    """
-
-    def __init__(self, ui: Any, report: Report, actions: tuple[tuple[str, str, Callable[[], object]], ...]) -> None:
-        self.report, self._actions = report, actions
-        self._shortcuts: list[Any] = []
-        names = {"Backspace": _("Backspace"), "Return": _("Enter")}
-        lines = [f"<b>{names.get(key, key)}</b> {text}" for key, text, _action in actions]
-        lines.append(_("<b>Esc</b> forget what is being drawn"))
-        lines.append(_("<b>Ctrl</b> while drawing: the other sign"))
-        ui.keysLabel.setText(_("Keys, while a view has the focus:") + "<br>" + "<br>".join(lines))
-
-    def enable(self) -> None:
-        """Make the shortcuts, on the area of the views alone."""
-        manager = slicer.app.layoutManager()
-        if self._shortcuts or manager is None or manager.viewport() is None:
-            return
-        for key, _text, action in self._actions:
-            shortcut = qt.QShortcut(manager.viewport())
-            shortcut.setKey(qt.QKeySequence(key))
-            shortcut.setContext(qt.Qt.WidgetWithChildrenShortcut)
-            shortcut.connect("activated()", lambda action=action: self._act(action))
-            self._shortcuts.append(shortcut)
-
-    def disable(self) -> None:
-        """Take the shortcuts away."""
-        for shortcut in self._shortcuts:
-            shortcut.setEnabled(False)
-            shortcut.setParent(None)
-            shortcut.deleteLater()
-        self._shortcuts = []
-
-    @slot
-    def _act(self, action: Callable[[], object]) -> None:
-        action()

@@ -66,19 +66,57 @@ def test_undo_and_redo_by_buttons_and_keys(at_panel):
     assert at_panel.voxels() == both and not ui.redoButton.enabled
 
 
-def test_keys_live_in_the_views_alone(at_panel):
+def test_keys_work_wherever_the_focus_is_but_in_text_fields(at_panel):
     ui, desk = at_panel.ui, at_panel.desk
     at_panel.box((5, 6, 4), (14, 20, 4))
-    desk.press_key(ui.kindBox, "Ctrl+Z")
-    at_panel.let_pass()
-    assert at_panel.voxels() == 150
-    desk.press_key(desk.slice_widget("Green").sliceView(), "3")
-    assert at_panel.wanted.tool == "scribble" and ui.scribbleButton.checked and not ui.boxButton.checked
+    ui.propagateSection.collapsed = False
+    for field, key in ((ui.kindBox, "Ctrl+Z"), (ui.kindBox, "3"), (ui.rangeFromBox, "Return"), (ui.kindBox, "Return")):
+        desk.press_key(field, key)
+        at_panel.let_pass()
+        assert at_panel.voxels() == 150 and at_panel.wanted.tool == "box" and ui.acceptButton.enabled
+    for focus, key, tool in (("Green", "3", "scribble"), (ui.segmentsTable, "2", "box"), (ui.undoButton, "4", "lasso")):
+        view = desk.slice_widget(focus).sliceView() if isinstance(focus, str) else focus
+        desk.press_key(view, key)
+        assert at_panel.wanted.tool == tool
     at_panel.widget.exit()
-    desk.press_key(desk.slice_widget("Green").sliceView(), "4")
-    assert at_panel.wanted.tool == "scribble" and not at_panel.panel.tools.tool.is_enabled
+    desk.press_key(ui.undoButton, "2")
+    assert at_panel.wanted.tool == "lasso" and not at_panel.panel.tools.tool.is_enabled
     at_panel.widget.enter()
     assert at_panel.panel.tools.tool.is_enabled
+    desk.press_key(ui.undoButton, "Ctrl+Z")
+    at_panel.let_pass()
+    assert at_panel.voxels() == 0
+
+
+def test_keys_are_changed_in_one_place(at_panel, qt):
+    ui, desk = at_panel.ui, at_panel.desk
+    ui.aboutSection.collapsed = False
+    desk.click(ui.keysButton)
+    dialog = at_panel.panel.keys._dialog
+    edits = [dialog.ui.keysTable.cellWidget(row, 1) for row in range(4)]
+    edits[1].setKeySequence(qt.QKeySequence("1"))
+    desk.click(dialog.ui.saveButton)
+    assert "1 stands for several actions" in dialog.ui.messageLabel.text
+    edits[0].setKeySequence(qt.QKeySequence("2"))
+    desk.click(dialog.ui.saveButton)
+    assert not dialog.dialog.visible and "<b>1</b> box" in ui.keysLabel.text
+    desk.press_key(ui.undoButton, "1")
+    assert at_panel.wanted.tool == "box"
+    desk.click(ui.keysButton)
+    desk.click(dialog.ui.usualButton)
+    desk.click(dialog.ui.saveButton)
+    desk.press_key(ui.undoButton, "3")
+    assert at_panel.wanted.tool == "scribble" and "<b>2</b> box" in ui.keysLabel.text
+    assert not any(str(key).startswith("FoundationSeg/keys") for key in qt.QSettings().allKeys())
+
+
+def test_a_parameter_node_deleted_by_hand_is_made_anew(at_panel):
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.desk.scene.RemoveNode(at_panel.wanted.parameterNode)
+    at_panel.let_pass()
+    assert at_panel.wanted is not None and at_panel.wanted.volume is at_panel.volume_node
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels() == 90
 
 
 def test_a_model_of_boxes_takes_two_clicks(at_panel):

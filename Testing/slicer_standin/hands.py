@@ -38,6 +38,9 @@ class Hands:
         """Type a text into a line edit or a spin box, key by key, instead of what is there."""
         self._usable(field)
         q = unwrap(field)
+        q.window().activateWindow()
+        q.setFocus()
+        self.process_events()
         q.selectAll()
         QTest.keyClicks(q, text)
         if enter:
