@@ -67,7 +67,8 @@ def test_a_label_set_that_comes_along(booth):
     assert len(booth.out.splitlines()) == 17 + 2 and "(pairs, mean of 6 slices" in booth.out
 
 
-def test_one_slice_a_region_and_a_segment(booth):
+@pytest.mark.parametrize("axes", ["LPS", "IRA"])
+def test_one_slice_a_region_and_a_segment(booth, axes):
     assert run(booth, "--slices", "3", "--axis", "i") == 0
     assert "one slice" in booth.out
     report = booth.folder / "report.json"
@@ -79,6 +80,7 @@ def test_one_slice_a_region_and_a_segment(booth):
     labels = np.zeros(SHAPE, np.uint8)
     labels[BLOCKS["Left"]] = 1
     path = booth.write_image("labels.nrrd", labels)
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), axes), str(path))
     segment = ("--segment", path, "--segment-name", "1")
     assert run(booth, *segment, "--segment-view", "mask", "--report", report) == 0, booth.err
     document = json.loads(report.read_text(encoding="utf-8"))

@@ -50,12 +50,13 @@ def test_a_prompted_segment_starts_from_that_of_its_name(seeded):
     assert both and all(prompt.mask is not None for prompt in both)
 
 
-def test_a_label_map_will_do(seeded):
+@pytest.mark.parametrize("axes", ["LPS", "IRA"])
+def test_a_label_map_will_do_in_any_order_and_direction_of_axes(seeded, axes):
     desk, _ = seeded
     image = sitk.ReadImage(str(desk.image))
     labels = sitk.GetImageFromArray(block_mask("Left").astype(np.uint8) * 3)
     labels.CopyInformation(image)
-    sitk.WriteImage(labels, str(desk.folder / "labels.nrrd"))
+    sitk.WriteImage(sitk.DICOMOrient(labels, axes), str(desk.folder / "labels.nrrd"))
     options = {"model": "takes-masks", "prompts": False, "seed-from": desk.folder / "labels.nrrd"}
     assert desk.segment(**options) == 0, desk.err
     assert np.array_equal(read_mask_prompt(desk.output, "3")[0], block_mask("Left"))
