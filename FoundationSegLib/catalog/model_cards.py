@@ -111,7 +111,7 @@ class ModelCard:
             with dashes as underscores.
         prompts: the kinds it understands; ``negative`` names those that it also understands as "not this".
         translations: kinds that it does not understand but that honestly come to others that it does, and to which, for
-            example ``lasso = "box+points"``; see :mod:`.translation`.
+            example ``lasso = "box+points"``; see :mod:`.capabilities`.
         dimensions: 2 for slices, 3 for volumes, or both.
         channels: 1 for grey, 3 where colour is understood (grey is then repeated).
         good_at, bad_at: one sentence each.

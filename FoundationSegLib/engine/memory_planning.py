@@ -13,10 +13,10 @@ from ..imaging.geometry import Axis, Box, Geometry, Shape, array_axis
 from ..imaging.masks import EMPTY_MASK, cut_out, merge_masks, pack_mask
 from ..imaging.volume import Volume
 from ..progress import bytes_text
+from ..prompts.capabilities import translate
 from ..prompts.kinds import ClassPrompt, MaskPrompt, Prompt, SegmentPrompts, TextPrompt
 from ..prompts.placement import positions_location, prompt_positions
 from ..prompts.regions import around_prompts, box_text, crop_prompts, crop_volume, grown, largest_box_around, pasted
-from ..prompts.translation import translate
 from ..requests.segmentation import Prediction, PredictRequest, Propagation, SegmentPrediction
 from .device import free_bytes, free_host_bytes, taken_bytes
 

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..imaging.geometry import Axis
 from ..imaging.masks import merge_masks
-from ..models.protocols import SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt, has_memory
+from ..models.protocols import MemoryModel, SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt
 from ..progress import Progress
 from ..requests.segmentation import HandOver, Propagation, SegmentPrediction
 from .propagation_planning import Track, confined, refined
@@ -26,6 +26,11 @@ from .video_memory import MemorySequence, Visit, join_tracks, visit
 _KINDS = {"box": "box", "mask": "mask", "points": "point"}
 # Parts of a mask that are smaller than this part of the largest get no point of their own.
 _SMALLEST_PART = 0.1
+
+
+def has_memory(model: SliceModel) -> TypeGuard[MemoryModel]:
+    """True for a model that follows objects by a memory of its own."""
+    return hasattr(model, "remember")
 
 
 @dataclass(slots=True)
