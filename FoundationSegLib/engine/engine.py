@@ -34,7 +34,7 @@ from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from .classification import classify
 from .device import choose_device, limit_threads, release_memory
 from .encoding import Encoder, VectorCache
-from .memory_planning import CroppedRequest, Cropper, MemoryPlanner, crop_request, empty_notes, join_predictions
+from .memory_planning import EMPTY_NOTE, CroppedRequest, Cropper, MemoryPlanner, crop_request, join_predictions
 from .precision import best_precision, choose_precision
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import is_stuck, plan_tracks
@@ -223,15 +223,18 @@ class Engine:
             weights, mapping, segments, notes, timings_s, counts = answer(
                 part, part.whole if part.box is None else self._cropper.crop(part), progress
             )
+            for n, segmented in enumerate(segments):
+                if segmented.mask.box.is_empty:
+                    notes.append(EMPTY_NOTE.format(n))
             load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
             prediction = Prediction(
                 request_id=part.request.request_id,
                 segments=tuple(segments),
-                intensity=mapping.to_document(),
+                intensity=mapping.document,
                 checkpoint=weights.checkpoint,
                 device=weights.device,
                 precision=weights.precision,
-                notes=(*load_notes, *notes, *empty_notes(segments)),
+                notes=(*load_notes, *notes),
                 timings_s={"load": load_s, **timings_s},
                 counts=counts,
                 parts=(part.box,) if part.box is not None else (),
@@ -256,7 +259,7 @@ class Engine:
             loaded.model, loaded.weights, volume, mapping, self.slice_cache, as_stored, progress.check
         )
         # A model with a memory starts in the middle of a 3-D box, as its authors do.
-        rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
+        rule: BoxRule = "official" if loaded.has_memory else self.box_rule
         tracks = []
         for n, on_slices in enumerate(prompts):
             tracks.append(plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule))
@@ -382,4 +385,4 @@ class Engine:
             notes = (*notes, *precision_notes)
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
-        return LoadedModel(model, Weights(record, model.device, model.precision)), notes
+        return LoadedModel(model, Weights(record, model.device, model.precision), has_memory(model)), notes

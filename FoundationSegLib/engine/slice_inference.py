@@ -101,10 +101,11 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel(Generic[ModelT]):
-    """A model that is ready to answer, and its weights."""
+    """A model that is ready to answer, and its weights; with a memory, it follows objects through slices by itself."""
 
     model: ModelT
     weights: Weights
+    has_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +127,13 @@ class SliceCache:
 
     Attributes:
         encoded: every slice that was ever encoded, to tell what had to be encoded again.
+        orientations: how the slices of images are turned before a model sees them, by image and axis.
     """
 
     embeddings: LruCache[EmbeddingKey, Any]
     answers: LruCache[tuple[EmbeddingKey, tuple[SlicePrompt, ...]], SliceAnswer]
     encoded: set[EmbeddingKey] = field(default_factory=set)
+    orientations: dict[tuple[str, Axis], SliceOrientation] = field(default_factory=dict)
 
     @classmethod
     def within(cls, budget_bytes: int, answers_share: float = _ANSWERS_SHARE) -> "SliceCache":
@@ -142,6 +145,7 @@ class SliceCache:
         self.embeddings.drop_where(lambda key: key.volume_key == volume_key)
         self.answers.drop_where(lambda key: key[0].volume_key == volume_key)
         self.encoded = {key for key in self.encoded if key.volume_key != volume_key}
+        self.orientations = {key: turn for key, turn in self.orientations.items() if key[0] != volume_key}
 
     def clear(self) -> None:
         """Remove all embeddings and answers."""
@@ -185,7 +189,6 @@ class SliceInference:
     as_stored: bool = False
     check: Check = unstoppable
     counts: SliceCounts = field(default_factory=SliceCounts)
-    _orientations: dict[Axis, SliceOrientation] = field(default_factory=dict)
 
     def encode_ahead(self, axis: Axis, index: int, progress: Progress) -> bool:
         """Encode a slice that may be needed soon; return False where that was done before.
@@ -234,9 +237,12 @@ class SliceInference:
 
     def orientation(self, axis: Axis) -> SliceOrientation:
         """Return how slices across an axis are turned before the model sees them."""
-        if axis not in self._orientations:
-            self._orientations[axis] = AS_STORED if self.as_stored else radiological(self.volume.geometry, axis)
-        return self._orientations[axis]
+        if self.as_stored:
+            return AS_STORED
+        key, orientations = (self.volume.key, axis), self.cache.orientations
+        if key not in orientations:
+            orientations[key] = radiological(self.volume.geometry, axis)
+        return orientations[key]
 
     def _key(self, axis: Axis, index: int) -> EmbeddingKey:
         low, high = self.mapping.low, self.mapping.high
