@@ -66,9 +66,8 @@ def to_document(value: Any, kind: Any = None, form: Format = _PLAIN) -> Any:
     Raises:
         TypeError: it holds bytes or an array, which JSON does not know.
     """
-    writer = _Writer(form)
-    document = writer.write(type(value) if kind is None else kind, value)
-    if writer.parts:
+    document, parts = pack(value, kind, form)
+    if parts:
         raise TypeError(f"{type(value).__name__} holds bytes, which a JSON document does not")
     return document
 

@@ -112,3 +112,17 @@ def _segment_writer(volume: Volume, answer: Classification) -> Callable[[Path], 
             write_segmentation(node, target)
 
     return write
+
+
+def write_picture(path: Path, volume: Volume) -> None:
+    """Draw the image alone, as `segment --overview` draws it."""
+    with interrupts_wait():
+        from ..mrml.rendering.overview import render_overview
+        from ..mrml.scene import boot_scene
+        from ..mrml.volumes import add_volume_node
+
+    headless = boot_scene()
+    volume_node = add_volume_node(headless.scene, volume)
+    node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    node.CreateDefaultDisplayNodes()
+    render_overview(volume_node, node, path, in_pixels=volume.in_pixels)

@@ -24,7 +24,15 @@ from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
 from .arguments import add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
-from .classification_results import answer_lines, classify_report, csv_text, evidence_writer, failure_rows, rows_of
+from .classification_results import (
+    answer_lines,
+    classify_report,
+    csv_text,
+    evidence_writer,
+    failure_rows,
+    rows_of,
+    write_picture,
+)
 from .downloads import require_checkpoint
 from .outputs import publish, report_text, require_targets, text_writers, write_together
 from .prompt_options import read_mask
@@ -63,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evidence-slices", metavar="N", type=int, default=8, help="on how many slices (8); 0: all")
     parser.add_argument("--report", metavar="FILE", type=path_argument, help="write what was found, as JSON")
     parser.add_argument("--csv", metavar="FILE", type=path_argument, help="write a table, one row for each label")
+    parser.add_argument("--overview", metavar="FILE", type=path_argument, help="write a picture of the image (.png)")
     parser.add_argument("--json", action="store_true", help="print the report instead of the scores")
     add_model_arguments(parser, "a policy's name, width,centre, ct-windows or ct-channels")
     parser.set_defaults(run=run)
@@ -96,7 +105,7 @@ def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
         raise InputError("--evidence-label is for --evidence OUT, which says where the evidence goes")
     if options.each:
         _check_folder(options)
-    targets = {name: getattr(options, name) for name in ("evidence", "report", "csv")}
+    targets = {name: getattr(options, name) for name in ("evidence", "report", "csv", "overview")}
     require_targets(targets, {"the image": options.volume, "the segmentation": options.segment})
     scoring = Scoring(options.scoring, options.temperature, options.margin)
     aggregation = parse_aggregation(options.aggregation)
@@ -124,7 +133,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 def _check_folder(options: argparse.Namespace) -> None:
     if not options.volume.is_dir():
         raise InputError(f"{options.volume.name} is not a folder, which --each classifies the images of")
-    for name in ("evidence", "segment", "region", "series"):
+    for name in ("evidence", "segment", "region", "series", "overview"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name} is for one image, not for each image of a folder")
     if not (options.csv or options.report or options.json):
@@ -164,6 +173,8 @@ def _classify_image(options: argparse.Namespace, card: ModelCard, request: Class
     timings_s = {"start": start_s, "total": time.perf_counter() - begin}
     report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume))
     writers = [(options.evidence, evidence_writer(options.evidence, volume, answer))] if options.evidence else []
+    if options.overview:
+        writers.append((options.overview, lambda path: write_picture(path, volume)))
     table = csv_text(rows_of(options.volume.name, answer))
     writers += text_writers([(options.csv, table)])
     publish(report, answer_lines(answer), (*volume.notes, *answer.notes), writers, options)

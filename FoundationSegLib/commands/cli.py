@@ -17,7 +17,7 @@ from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
-from . import classify, classify_evaluate, evaluate, label_sets, models, segment
+from . import batch, classify, classify_evaluate, evaluate, label_sets, models, segment
 from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for name, command, purpose in (
         ("segment", segment, "segment an image from prompts"),
+        ("batch", batch, "segment or classify many images, on all cores or a cluster"),
         ("classify", classify, "score labels in an image, by words"),
         ("classify-evaluate", classify_evaluate, "how good the scores of 'classify' are"),
         ("label-sets", label_sets, "list and show the labels to classify with"),

@@ -210,7 +210,7 @@ class _Watch:
 
 def _peak_mb(client: Client) -> float | None:
     """Return the peak of memory of the worker's process, or of this one where the work is done in line."""
-    from ..evaluation.metrics import peak_memory_mb
+    from ..installation.inspection import peak_memory_mb
 
     if not isinstance(client, ProcessClient):
         return peak_memory_mb()

@@ -17,10 +17,11 @@ from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume
 from ..io.output_files import output_format
-from ..prompts.capabilities import require_task, require_understood, translate
+from ..prompts.capabilities import require_task, require_understood
 from ..prompts.kinds import PromptSet
 from ..prompts.placement import prompts_in_ras, require_inside
 from ..prompts.prompts_file import prompts_to_document
+from ..prompts.translation import translate
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
@@ -63,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--report", metavar="FILE", type=path_argument, help="write what was done, as JSON")
     parser.add_argument("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
+    add_method_arguments(parser)
+    add_model_arguments(parser)
+    parser.set_defaults(run=run, device=None, intensity=None, sources=())  # a report may have them
+
+
+def add_method_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments on how a model is asked, which `batch` has, too."""
     parser.add_argument("--propagate", action="store_true", help="carry 2-D prompts on until the object ends")
     parser.add_argument(
         "--propagate-range", metavar="START:STOP", type=slice_range, help="the slices that may be reached, from 0"
@@ -76,8 +84,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--roi", metavar="I,J,K|prompts:MM", type=roi_argument, help="the part of the image that the model sees"
     )
     parser.add_argument("--overlap", choices=("allow", "protect"), help="whether segments may overlap (allow)")
-    add_model_arguments(parser)
-    parser.set_defaults(run=run, device=None, intensity=None, sources=())  # a report may have them
 
 
 def run(options: argparse.Namespace) -> None:

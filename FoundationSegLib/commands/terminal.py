@@ -30,6 +30,8 @@ _STAGES = {
     "import": "Importing",
     "export": "Exporting",
     "packages": "Asking pip",
+    "find": "Looking for images",
+    "cases": "Cases",
     "wait": "Waiting for another program",
 }
 
@@ -92,7 +94,8 @@ def _count(report: ProgressReport) -> str:
         return fit(f": {report.item}", 60) if report.item else ""  # a line that wraps could not be taken away
     if report.stage == "download":
         return f" {report.done / 1e6:.0f}/{report.total / 1e6:.0f} MB" + (f" ({report.item})" if report.item else "")
-    return f" {report.done}/{report.total}"
+    rest = f" ({report.item})" if report.stage == "cases" else ""
+    return f" {report.done}/{report.total}{rest}"
 
 
 @contextlib.contextmanager

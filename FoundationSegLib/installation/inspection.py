@@ -134,6 +134,53 @@ def _windows_memory_bytes() -> int:
     return kilobytes.value * 1024
 
 
+_PEAK = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
+
+
+def peak_memory_mb(process_id: int | None = None) -> float | None:
+    """Return the most main memory, in MB (10^6 bytes), that a process has taken so far; None where that is unknown.
+
+    Known of this process but on Windows; of another one on Linux alone. A launcher, as the Python of Slicer is one,
+    counts with what it started: the number is the largest of the process and all below it. Memory on a graphics card
+    is not in it.
+
+    Args:
+        process_id: the process; this one by default.
+    """
+    if process_id in (None, os.getpid()):
+        return _own_peak()
+    return _peak_of_tree(process_id) if sys.platform == "linux" and process_id is not None else None
+
+
+def _own_peak() -> float | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _peak_of_tree(process_id: int) -> float | None:
+    try:
+        status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:  # it has ended
+        return None
+    line = _PEAK.search(status)
+    own = int(line[1]) * 1024 / 1e6 if line else None
+    peaks = [own, *map(_peak_of_tree, _children(process_id))]
+    return max((peak for peak in peaks if peak is not None), default=None)
+
+
+def _children(process_id: int) -> list[int]:
+    """List the processes that a process's first thread started; none where the system does not tell."""
+    try:
+        children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(child) for child in children.split()]
+
+
 _SHORTEST_NAME = 3  # a name of two letters is part of too many words
 # Folders of either kind of system; what follows the last slash tells something, and stays. A blank belongs to a name
 # only where that is clear: on a drive of Windows.

@@ -1,7 +1,6 @@
 """Files and DICOM folders to volumes: one image, grey or colour, in RAS."""
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..imaging.volume import Volume
 from .dicom import read_file, read_folder
+from .output_files import image_name
 from .raw import RawImage, Tag
 from .segmentations import is_segmentation, looks_like_label_map
-
-_ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)
 
 
 def read_volume(path: Path, *, series: str | None = None, frame: int | None = None) -> Volume:
@@ -50,11 +48,6 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
     notes = (*raw.notes, *frame_notes, *colour_notes, *inversion, *_spacing_notes(raw))
     modality, window = raw.tags.get(Tag.MODALITY) or None, display_window(raw.tags)
     return Volume(array, raw.geometry, modality, window, name, notes, _is_in_pixels(raw), _sides(raw))
-
-
-def image_name(path: Path) -> str:
-    """Return the file's name without folders and endings: ``"example_ct_sm"`` for ``example_ct_sm.nii.gz``."""
-    return _ENDINGS.sub("", path.name) or path.name
 
 
 def _read(path: Path, series: str | None) -> RawImage:

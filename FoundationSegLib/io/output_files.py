@@ -1,6 +1,7 @@
-"""Files of results: their formats by name, and replacing them as a whole or not at all. Standard library only."""
+"""Names of images, files of results and their formats, replaced as a whole or not at all. Standard library only."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ from ..folders import require_utf8
 OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
 # Endings of two parts, which decide the format that a writer chooses.
 _DOUBLE_ENDINGS = (".seg.nrrd", ".nii.gz")
+_ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)
+
+
+def image_name(path: Path) -> str:
+    """Return the file's name without folders and endings: ``"example_ct_sm"`` for ``example_ct_sm.nii.gz``."""
+    return _ENDINGS.sub("", path.name) or path.name
 
 
 def output_format(path: Path) -> OutputFormat:

@@ -97,10 +97,7 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> Plac
             that is not the axis it is thin in.
     """
     at = f"{location}.corners" if location else "corners"
-    try:
-        box = Box.around(geometry.to_ijk(prompt.corners))
-    except GeometryError as error:
-        raise PromptError("is no position in space", at) from error
+    box = _box_around(prompt.corners, geometry, at)
     thin = thin_axes(box)
     if len(thin) > 1:
         raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", at)
@@ -129,6 +126,14 @@ def mask_axis(mask: PackedMask) -> Axis:
     """The axis across which a mask speaks on slices: that which it is thin in, as for a box, else k."""
     thin = thin_axes(mask.box)
     return thin[0] if len(thin) == 1 else "k"
+
+
+def _box_around(positions: Sequence[Vector], geometry: Geometry, location: str) -> Box:
+    """The smallest box, inside the image or not, around the voxels nearest to RAS positions."""
+    try:
+        return Box.around(geometry.to_ijk(positions))
+    except GeometryError as error:
+        raise PromptError("is no position in space", location) from error
 
 
 def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, location: str = "") -> Axis:
@@ -211,10 +216,7 @@ def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bo
     at = positions_location(prompt, location)
     if isinstance(prompt, LassoPrompt):
         _require_planar(prompt, geometry, at)
-    try:
-        box = Box.around(geometry.to_ijk(positions))
-    except GeometryError as error:
-        raise PromptError("is no position in space", at) from error
+    box = _box_around(positions, geometry, at)
     inside = box.intersection(geometry.box)
     if inside.is_empty:
         raise PromptError(_outside_message(geometry), at)

@@ -284,7 +284,8 @@ class _Reports:
             self.channel.send(message("progress", report, ticket=self.ticket))
 
 
-def _engine(settings: WorkerSettings) -> "InferenceEngine":
+def open_engine(settings: WorkerSettings) -> "InferenceEngine":
+    """Return an engine with the models of the cards, in this process."""
     from ..catalog.catalogue import read_catalogue
     from ..engine.engine import Engine
 
@@ -305,7 +306,7 @@ def _ignore(*_: object) -> None:
     """Go on after a Ctrl-C, which is for the client; unlike SIG_IGN, children do not inherit it."""
 
 
-def main(make_engine: "MakeEngine" = _engine) -> NoReturn:
+def main(make_engine: "MakeEngine" = open_engine) -> NoReturn:
     """Serve the client that started this process; the standard input says how to reach it."""
     signal.signal(signal.SIGINT, _ignore)
     first_words = json.load(sys.stdin)

@@ -11,9 +11,9 @@ from FoundationSegLib.catalog.catalogue import has_adapter
 from FoundationSegLib.catalog.label_sets import label_set_folder, label_set_of, read_label_sets
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import Cancelled
-from FoundationSegLib.evaluation.metrics import peak_memory_mb
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.installation.inspection import peak_memory_mb
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.scoring import Scoring

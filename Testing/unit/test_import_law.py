@@ -65,6 +65,9 @@ LAW = {
     f"{LIBRARY}.evaluation": Rule(
         (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
     ),
+    f"{LIBRARY}.cohorts": Rule(
+        (f"{LIBRARY}.__version__", *GROUND, f"{LIBRARY}.cohorts", IO), lazily=("distributed", "dask", "PIL")
+    ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.api": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, INSTALLATION, HUB, *CLIENT_SIDE)),
     f"{LIBRARY}.api_nodes": Rule((f"{LIBRARY}.api", *VALUES, SESSION, *CLIENT_SIDE, MRML)),

@@ -1,0 +1,181 @@
+"""`batch` on a real cluster of two workers: everything is computed once, whatever dies, and nothing is lost."""
+
+import contextlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from FoundationSegLib.cohorts.cluster import check_address, choose_size
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.io.segmentations import read_mask_prompt
+from Testing.unit.cohorts.conftest import BLOCK, CORNERS, write_case
+
+GB = 10**9
+
+
+def test_each_case_has_its_files_and_a_line_and_a_bad_one_stops_none(cohort):
+    run = cohort(3)
+    (run.images / "broken.nrrd").write_text("no image")
+    assert run.run() == 1
+    assert "1 of 4 cases failed; cohort.csv says why" in run.err
+    assert {name: row["status"] for name, row in run.rows.items()} == {
+        "broken": "failed",
+        "case0": "done",
+        "case1": "done",
+        "case2": "done",
+    }
+    assert "broken.nrrd is no image" in run.rows["broken"]["error"]
+    assert run.rows["case1"]["Block voxels"] == "200" and float(run.rows["case1"]["Block ml"]) == pytest.approx(0.2)
+    assert float(run.rows["case1"]["peak_mb"]) > 50
+    for name in ("case0", "case1", "case2"):
+        mask, _ = read_mask_prompt(run.results / f"{name}.seg.nrrd", "Block")
+        assert mask[BLOCK].all() and mask.sum() == 200
+        assert json.loads((run.results / f"{name}.json").read_text())["command"] == "segment"
+    page = (run.results / "cohort.html").read_text(encoding="utf-8")
+    assert page.index("broken") < page.index("case0"), "what failed comes first"
+    assert page.count("data:image/jpeg;base64,") == 3 and "<script" not in page and "http" not in page
+
+
+def test_a_second_run_computes_what_is_missing_or_changed_alone(cohort):
+    run = cohort(3)
+    assert run.run() == 0, run.err
+    before = run.files()
+    assert run.run() == 0 and "of which 3 are there" in run.err and "0 of them now" in run.err
+    assert run.files()["case0.json"] == before["case0.json"]
+    (run.results / "case1.seg.nrrd").unlink()
+    write_case(run.images / "case2.nrrd", 900)
+    assert run.run() == 0 and "2 of them now" in run.err
+    run.images.rename(run.folder / "moved")  # the content is what it was
+    assert run.run(run.folder / "moved") == 0 and "0 of them now" in run.err
+    assert run.run(run.folder / "moved", more=("--overlap", "protect")) == 0 and "3 of them now" in run.err
+
+
+def test_workers_that_die_lose_nothing(cohort, full):
+    run = cohort(200 if full else 6)
+    assert run.run() == 0, run.err
+    expected = run.masks()
+    shutil.rmtree(run.results)
+    before = (run.folder / "encoded").stat().st_size
+    moments = random.Random(5).sample(range(1, 380), 20) if full else (2, 9)
+    for moment in moments:
+        (run.folder / f"kill-{before + moment}").touch()
+    assert run.run() == 0, run.err
+    assert not list(run.folder.glob("kill-*")), "each was killed"
+    assert run.masks() == expected
+    slices = 2 * len(expected)
+    computed_twice = (run.folder / "encoded").stat().st_size - before - slices
+    assert computed_twice <= 2 * len(moments), "nothing but what was under way"
+
+
+def test_a_full_disk_fails_the_case_and_the_next_run_goes_on(cohort):
+    run = cohort(3)
+    (run.results / "case1.seg.nrrd").mkdir(parents=True)  # as a disk does, it takes no file there
+    assert run.run() == 1 and run.rows["case1"]["status"] == "failed"
+    (run.results / "case1.seg.nrrd").rmdir()
+    assert run.run() == 0 and "1 of them now" in run.err
+
+
+def test_a_cluster_that_is_not_there_leaves_what_was_done(cohort):
+    run = cohort(1)
+    assert run.run() == 0
+    write_case(run.images / "case1.nrrd")
+    assert run.run(scheduler="tcp://127.0.0.1:9") == 2 and "cannot be reached" in run.err
+    assert run.rows["case0"]["status"] == "done" and run.rows["case1"]["status"] == "not computed"
+
+
+def start(stack, program, *arguments):
+    """A process of Dask's, which ends with the stack."""
+    line = (sys.executable, "-m", f"distributed.cli.dask_{program}", *arguments, "--no-dashboard")
+    process = stack.enter_context(subprocess.Popen(line, stderr=subprocess.PIPE, text=True))
+    stack.callback(process.kill)
+    return process
+
+
+def test_a_scheduler_that_is_killed_leaves_what_was_done(cohort):
+    run = cohort(8)
+    with contextlib.ExitStack() as stack:
+        scheduler = start(stack, "scheduler", "--host", "127.0.0.1", "--port", "0")
+        address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
+        start(stack, "worker", address, "--nthreads", "1", "--no-nanny")
+
+        def kill() -> None:
+            while not list(run.results.glob("case*.json")):
+                time.sleep(0.02)
+            scheduler.kill()
+
+        threading.Thread(target=kill, daemon=True).start()
+        assert run.run(scheduler=address) == 1 and "the cluster is gone" in run.err
+    done = [row for row in run.rows.values() if row["status"] == "done"]
+    assert 0 < len(done) < 8
+    assert run.run() == 0, run.err
+    assert len(run.masks()) == 8
+
+
+def test_a_table_names_cases_with_prompts_and_patients(cohort):
+    run = cohort(2)
+    box = {"type": "box", "corners": CORNERS}
+    document = {"version": 1, "space": "ijk", "segments": [{"name": "Own", "prompts": [box]}]}
+    (run.folder / "own.json").write_text(json.dumps(document))
+    table = run.folder / "cohort.tsv"
+    table.write_text(
+        "Image\tcase\tprompts\tpatient\nimages/case0.nrrd\tfirst-one\town.json\tP1\nimages/case1.nrrd\t\town.json\tP2\n"
+    )
+    assert run.run(table, prompts=False) == 0, run.err
+    assert set(run.rows) == {"first-one", "case1"} and run.rows["case1"]["Own voxels"] == "200"
+    assert "P1" not in (run.results / "cohort.csv").read_text()
+    assert run.run(table, prompts=False, more=("--with-patient",)) == 0 and run.rows["first-one"]["patient"] == "P1"
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (("--workers", "0"), 2, "--workers must be a whole number"),
+        (("--label", "liver"), 2, "either labels classify the cases, or prompts"),
+        (("--format", "png"), 2, "invalid choice"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(cohort, more, code, words):
+    run = cohort(1)
+    assert run.run(more=more) == code and words in run.err and not (run.results / "case0.json").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://example.org:8786", "host:1", "http://localhost:80", "tcp://host:99999999"])
+def test_an_address_in_the_open_needs_a_yes(address):
+    with pytest.raises(InputError):
+        check_address(address, insecure=False)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:8786", "tcp://localhost:8786", "tcp://[::1]:8786", "tls://node7:8786"]
+)
+def test_a_safe_address_needs_none(address):
+    check_address(address, insecure=False)
+    check_address("tcp://example.org:8786", insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("cases", "cores", "memory", "devices", "workers", "expected"),
+    [
+        (100, 2, 24 * GB, 0, None, (2, 1, ())),
+        (1, 8, 64 * GB, 0, None, (1, 8, ())),
+        (100, 16, 8 * GB, 0, None, (2, 8, ())),
+        (100, 16, 128 * GB, 4, None, (4, 4, (0, 1, 2, 3))),
+        (100, 2, 2 * GB, 0, None, (1, 2, ())),
+        (100, 8, 64 * GB, 0, 3, (3, 2, ())),
+    ],
+)
+def test_a_cluster_is_as_large_as_the_machine_allows(cases, cores, memory, devices, workers, expected):
+    size = choose_size(cases, cores, memory, 100 * 2**20, devices, workers)
+    assert (size.workers, size.threads, size.devices) == expected
+    assert size.workers * size.worker_bytes <= memory
+
+
+def test_more_workers_than_memory_are_refused():
+    with pytest.raises(InputError, match="at most 2 fit here"):
+        choose_size(100, 8, 8 * GB, 0, 0, 8)
