@@ -209,6 +209,10 @@ class SegmentationController:
             self.client.prepare(self.options.choice.model_id)
             self.client.send_volume(volume)
 
+    def automatic_intensity(self) -> str:
+        """Name the rule that the automatic intensity comes to; empty until the image was read."""
+        return self._image.automatic_rule
+
     def tick(self) -> None:
         """Take answers in; never waits. For the timer."""
         self._poller.tick()
@@ -332,6 +336,7 @@ class SegmentationController:
             self.session.confirm()
         else:
             self.open().accept(self.selected().segment_id)
+            segment_tags.set_completed(self.selected_node_segment, True)
 
     def reject(self) -> None:
         """Reject the last change of the selected segment."""
@@ -462,7 +467,9 @@ class SegmentationController:
         try:
             if self._other_request is not None and event.request_id == self._other_request[0]:
                 on_event = self._other_request[1]
-                if not isinstance(event, Progressed):
+                if isinstance(event, Progressed):
+                    self.report = event.report
+                else:
                     self._other_request = None
                 on_event(event)
             elif self.session is not None:

@@ -37,7 +37,6 @@ class AnswerPart(Part):
         self._connect(ui.redoButton, lambda: self._act(controller.redo))
         self._connect(ui.acceptButton, lambda: self._act(controller.accept))
         self._connect(ui.rejectButton, lambda: self._act(controller.reject))
-        self._connect(ui.cancelButton, lambda: self._act(controller.stop))
         self._connect(ui.changeLabel, self._link_clicked, "linkActivated(QString)")
         self._connect(ui.messageYesButton, lambda: self._answer(self._yes))
         self._connect(ui.messageNoButton, lambda: self._answer(self._no))
@@ -70,28 +69,8 @@ class AnswerPart(Part):
         can_judge = has_segment and session.can_reject(key)
         ui.acceptButton.setEnabled(can_judge)
         ui.rejectButton.setEnabled(can_judge)
-        self._show_progress()
         self._show_change()
         self._show_message()
-
-    def _show_progress(self) -> None:
-        controller, bar = self._controller, self._ui.progressBar
-        self._ui.progressRow.setVisible(controller.is_busy)
-        if not controller.is_busy:
-            return
-        report = controller.report
-        bar.setRange(0, report.total if report is not None else 0)
-        bar.setValue(report.done if report is not None else 0)
-        stages = {
-            "start": _("Starting the worker"),
-            "load": _("Loading the model"),
-            "encode": _("Looking at the image"),
-            "decode": _("Segmenting"),
-            "download": _("Downloading"),
-            "classify": _("Classifying"),
-        }
-        stage = stages.get(report.stage, report.stage) if report is not None else _("Waiting for the answer")
-        bar.setFormat(f"{stage} %v / %m" if report is not None and report.total else stage)
 
     def _show_change(self) -> None:
         outcome = self._controller.outcome
@@ -99,6 +78,9 @@ class AnswerPart(Part):
         self._ui.changeLabel.setVisible(is_edited)
         if is_edited:
             self._ui.changeLabel.setText(self._change_text(outcome))
+            self._ui.changeLabel.setToolTip(
+                _("Confidence: how much the model expects its answer to overlap with the object. It is often too high.")
+            )
 
     def _change_text(self, edited: SegmentEdited) -> str:
         controller = self._controller
@@ -106,7 +88,8 @@ class AnswerPart(Part):
         gained, lost = (sum(getattr(change, side).voxels for change in changes) for side in ("gained", "lost"))
         title = {
             "predicted": _("Last answer"),
-            "noted": _("Noted"),
+            "noted": _("Done"),
+            "accepted": _("Accepted"),
             "undone": _("Undone"),
             "redone": _("Redone"),
             "rejected": _("Rejected"),
@@ -114,10 +97,12 @@ class AnswerPart(Part):
             "deleted": _("Deleted"),
             "taken": _("Taken from neighbours"),
         }[edited.kind]
-        texts = [f"<b>{title}:</b> +{self._size(gained)}, -{self._size(lost)}"]
+        texts = [f"<b>{title}</b>"]
+        if changes:
+            texts = [f"<b>{title}:</b> +{self._size(gained)}, -{self._size(lost)}"]
         scores = [score for score in edited.scores.values() if score is not None]
         if scores:
-            texts.append(_("the model's own estimate {score}").format(score=f"{min(scores):.2f}"))
+            texts.append(_("confidence {share} %").format(share=round(100 * min(scores))))
         if edited.kind == "predicted" and controller.answer_s is not None:
             texts.append(_("{seconds} s").format(seconds=f"{controller.answer_s:.2f}"))
         if edited.forgotten:

@@ -57,7 +57,6 @@ class ClassifyPart(Part):
         self._connect(ui.ownLabelsEdit, self._labels_edited, "textChanged()")
         self._connect(ui.classifyReadyButton, lambda: set_up(self._card_id()))
         self._connect(ui.classifyButton, lambda: self._ask(None))
-        self._connect(ui.classifyCancelButton, self._controller.stop)
         self._connect(ui.keepButton, self._keep)
         self._connect(ui.whereButton, self._show_where)
         self._connect(ui.nameButton, self._name_segment)
@@ -139,7 +138,6 @@ class ClassifyPart(Part):
         is_busy = self._controller.is_busy
         self._ui.classifyButton.setEnabled(self._can_ask and not is_busy)
         self._ui.whereButton.setEnabled(self._answer is not None and not is_busy)
-        self._ui.classifyProgressRow.setVisible(is_busy)
 
     def _forget_answer(self, volume_node: Any) -> None:
         """Another image is worked on: scores of the last one are not to be kept, shown or named on it."""
@@ -195,8 +193,6 @@ class ClassifyPart(Part):
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Progressed):
-            self._ui.classifyProgressBar.setRange(0, event.report.total)
-            self._ui.classifyProgressBar.setValue(event.report.done)
             return
         if isinstance(event, Failed):
             self.report(event.error)

@@ -26,9 +26,9 @@ class ImagePart(Part):
         super().__init__(ui, state, report)
         policies = (
             ("auto", _("Automatic")),
-            ("ct-soft-tissue", _("CT, soft tissue (400, 40)")),
-            ("ct-lung", _("CT, lung (1500, -600)")),
-            ("ct-bone", _("CT, bone (1800, 400)")),
+            ("ct-soft-tissue", _("CT soft tissue, W400 L40")),
+            ("ct-lung", _("CT lung, W1500 L-600")),
+            ("ct-bone", _("CT bone, W1800 L400")),
             ("percentile", _("Percentiles (0.5 to 99.5)")),
             ("display", _("As displayed")),
             ("raw", _("All values")),
@@ -46,6 +46,14 @@ class ImagePart(Part):
         ui, policy, volume = self._ui, self._parameters.intensity, self._parameters.volume
         if ui.volumeSelector.currentNode() is not volume:
             ui.volumeSelector.setCurrentNode(volume)
+        rule = {
+            "": _("Automatic"),
+            "ct-soft-tissue": _("Automatic: CT soft tissue, W400 L40"),
+            "percentile": _("Automatic: percentiles (0.5 to 99.5)"),
+            "colour": _("Automatic: colours as they are"),
+        }[self._controller.automatic_intensity()]
+        if ui.intensityBox.itemText(0) != rule:
+            ui.intensityBox.setItemText(0, rule)
         is_window = "," in policy
         self._intensity.show(_CUSTOM if is_window or self._is_custom else policy)
         ui.windowEdit.setVisible(is_window or self._is_custom)
@@ -111,7 +119,7 @@ class InputsPart(Part):
         return (
             parameters.volume.GetName() if parameters.volume is not None else _("No image"),
             card.title if card is not None else _("No model"),
-            self._ui.intensityBox.currentText if self._ui.intensityBox.currentIndex >= 0 else parameters.intensity,
+            parameters.intensity if "," in parameters.intensity else self._ui.intensityBox.currentText,
             parameters.segmentation.GetName() if parameters.segmentation is not None else _("new segmentation"),
         )
 

@@ -20,6 +20,7 @@ from .keys import KeyAction, Keys
 from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
+from .progress_part import ProgressPart
 from .segments_part import PromptsPart, SegmentsPart
 from .tools_part import ToolsPart
 from .widgets import slot
@@ -63,7 +64,8 @@ class Panel:
         self._segment_parts = (self.tools, SegmentsPart(ui, state, report), self.answer, PromptsPart(ui, state, report))
         inputs = InputsPart(ui, state, report)
         image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model, inputs)
-        self._parts = (*image_parts, *self._segment_parts, self.advanced, self.classify)
+        self.progress = ProgressPart(ui, state, report)
+        self._parts = (*image_parts, *self._segment_parts, self.advanced, self.classify, self.progress)
         self.keys = Keys(ui, report, self._key_actions())
         for area in (ui.segmentsArea, ui.answerPage, ui.messageArea):
             area.viewport().setAutoFillBackground(False)
@@ -103,6 +105,7 @@ class Panel:
         """End everything: the module is closed or reloaded."""
         self.leave()
         self.keys.close()
+        self.progress.stop()
         self.model.close()
         self.controller.close()
         self._timer.stop()
@@ -142,6 +145,7 @@ class Panel:
         if what == "outcome":
             self.answer.forget_error()
         self.answer.show()
+        self.progress.show()
         self.classify.show_busy()
 
     def report(self, error: FoundationSegError) -> None:

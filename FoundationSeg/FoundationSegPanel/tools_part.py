@@ -100,11 +100,15 @@ class ToolsPart(Part):
         if parameters.volume is None:
             return _("Choose an image first.")
         if not parameters.tool:
-            return _("Choose a tool, then draw in a slice view. Known segments go on where they were.")
+            return _("Choose a tool, then draw in a slice view. To go on with a segment, select it in the table first.")
         if not is_shown(parameters.volume):
             return _("No slice view shows this image: show it to draw on it.")
         if parameters.tool == "point" and _clicks_make_boxes(card):
             return _("This model understands boxes only: click one corner, then the opposite one.")
+        target = card.translations.get(parameters.tool) if card is not None else None
+        if target is not None:
+            kinds = {"box": _("a box"), "point": _("points"), "scribble": _("a scribble"), "mask": _("a mask")}
+            return _("For this model, what you draw becomes {kind}.").format(kind=kinds.get(target, target))
         return {
             "point": _("Click on the object in a slice view."),
             "box": _("Press and drag a box around the object, in any slice view."),

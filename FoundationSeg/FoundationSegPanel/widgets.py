@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from FoundationSegLib.errors import FoundationSegError
 from FoundationSegLib.progress import ProgressReport
@@ -160,6 +161,17 @@ def show_fraction(bar: Any, report: ProgressReport) -> None:
     """Show how much of a task is done; a bar without end where the total is not known."""
     bar.setRange(0, 1000 if report.total else 0)
     bar.setValue(round(1000 * report.done / report.total) if report.total else 0)
+
+
+def time_left_text(seconds: float | None) -> str:
+    """Say about how long it still takes."""
+    if seconds is None:
+        return _("time left not known yet")
+    if seconds < 1:
+        return _("a moment left")
+    if seconds < 90:
+        return _("about {count} s left").format(count=round(seconds))
+    return _("about {count} min left").format(count=round(seconds / 60))
 
 
 class Dialog:

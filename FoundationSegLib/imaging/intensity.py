@@ -85,7 +85,7 @@ def resolve_intensity(policy: str, volume: Volume) -> IntensityMapping:
     check_policy(policy)
     if volume.is_colour and policy in ("auto", "raw"):
         return IntensityMapping(policy, "colour", *_colour_limits(volume.array_kji))
-    rule = _automatic_rule(volume) if policy == "auto" else policy
+    rule = automatic_rule(volume) if policy == "auto" else policy
     if rule in CT_WINDOWS:
         return IntensityMapping(policy, rule, *_limits(*CT_WINDOWS[rule]))
     if rule == "percentile":
@@ -97,8 +97,8 @@ def resolve_intensity(policy: str, volume: Volume) -> IntensityMapping:
     return IntensityMapping(policy, "window", *_limits(*_parse_window(rule)))
 
 
-def _automatic_rule(volume: Volume) -> str:
-    """CT by its modality or, where none is known, by its values; everything else by percentiles."""
+def automatic_rule(volume: Volume) -> str:
+    """Name the rule of ``auto``: CT by its modality or, where none is known, by its values; else percentiles."""
     if volume.modality:
         return "ct-soft-tissue" if volume.modality == "CT" else "percentile"
     return "ct-soft-tissue" if _looks_like_hounsfield(volume.array_kji) else "percentile"

@@ -351,3 +351,11 @@ def _set_aside(segment: Any) -> None:
             return
         number += 1
     write_tag(segment, name, text)
+
+
+def set_completed(segment: Any, is_completed: bool) -> None:
+    """Set the status that Slicer's tables show: completed, or in progress."""
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    status = logic.Completed if is_completed else logic.InProgress
+    if logic.GetSegmentStatus(segment) != status:
+        logic.SetSegmentStatus(segment, status)

@@ -13,6 +13,7 @@ from vtk.util import numpy_support
 
 from ..errors import GeometryError, GoneError, InputError
 from ..imaging.geometry import Box, Geometry, as_shape
+from ..imaging.intensity import automatic_rule
 from ..imaging.volume import Volume
 
 _MODALITY = "DICOM.Modality"
@@ -99,6 +100,15 @@ class SentImage:
         self._remove = remove
         self._volume: Volume | None = None
         self._stamp: Hashable = None
+        self._rule = ("", "")  # of an image, by its key
+
+    @property
+    def automatic_rule(self) -> str:
+        """The rule that the automatic intensity comes to; empty until the image was read."""
+        volume = self._volume
+        if volume is not None and volume.key != self._rule[0]:
+            self._rule = volume.key, "colour" if volume.is_colour else automatic_rule(volume)
+        return self._rule[1] if volume is not None else ""
 
     def read(self, volume_node: Any) -> Volume:
         """The image of a node now. The client lets go of the one before it if it is another.

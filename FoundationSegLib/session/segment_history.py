@@ -409,7 +409,7 @@ class SegmentHistory:
         self.enter(segment_id, segment.state.after(AcceptStep()), entry)
         forgotten = self.push(entry)
         self.settle((segment_id,))
-        return SegmentEdited("noted", {}, forgotten=forgotten)
+        return SegmentEdited("accepted", {}, forgotten=forgotten)
 
     def reject(self, segment_id: str) -> SegmentEdited:
         """Take back the last change of a segment, and keep in its steps that it was wrong.

@@ -188,7 +188,7 @@ def read_segment(store: SegmentStore, segment_id: str) -> PackedMask:
     return pack_mask(store.read(segment_id, box), box.start_kji)
 
 
-EditKind = Literal["predicted", "noted", "undone", "redone", "rejected", "cleared", "deleted", "taken"]
+EditKind = Literal["predicted", "noted", "accepted", "undone", "redone", "rejected", "cleared", "deleted", "taken"]
 
 
 @dataclass(frozen=True, slots=True)

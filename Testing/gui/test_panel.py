@@ -236,11 +236,23 @@ def test_progress_and_cancel(at_panel):
     at_panel.client.is_slow = True
     at_panel.box((5, 6, 4), (14, 20, 4))
     desk.wait_until(lambda: ui.progressBar.maximum == 3)
-    assert ui.progressRow.visible and ui.progressBar.value == 1
+    assert ui.progressRow.visible and ui.progressBar.value == 1 and "1 of 3" in ui.progressBar.format
+    assert "left" in ui.progressBar.format and "left" in unwrap(slicer.util.mainWindow()).statusBar().currentMessage()
     desk.click(ui.cancelButton)
     at_panel.desk.wait_until(lambda: not at_panel.client.is_busy)
     at_panel.let_pass()
     assert not ui.progressRow.visible and not ui.messageFrame.visible and at_panel.voxels() == 0
+
+
+def test_an_accepted_segment_is_completed(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert "confidence" in ui.changeLabel.text
+    desk.click(ui.acceptButton)
+    at_panel.let_pass()
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert ui.changeLabel.text == "<b>Accepted</b>"
+    assert logic.GetSegmentStatus(at_panel.segmentation.GetNthSegment(0)) == logic.Completed
 
 
 def test_prompts_are_listed_removed_and_turned(at_panel):
@@ -288,6 +300,7 @@ def test_propagation_keeps_to_its_range(at_panel):
     at_panel.let_pass()
     desk.click(ui.propagateButton)
     at_panel.settle()
+    assert ui.propagateButton.text == "Propagate"
     assert at_panel.client.asked[-1].propagation.start == 3 and at_panel.client.asked[-1].propagation.stop == 7
     assert at_panel.voxels() == 4 * 150
 
@@ -362,7 +375,7 @@ def test_what_is_deleted_while_a_request_is_out(at_panel, what):
 def test_choices_survive_in_the_scene(at_panel, tmp_path):
     ui = at_panel.ui
     at_panel.model("SlimSAM-77")
-    at_panel.desk.choose(ui.intensityBox, "CT, lung (1500, -600)")
+    at_panel.desk.choose(ui.intensityBox, "CT lung, W1500 L-600")
     ui.askBox.value = 30
     at_panel.let_pass()
     node = at_panel.wanted.parameterNode
@@ -378,6 +391,7 @@ def test_a_window_of_ones_own(at_panel):
     assert at_panel.wanted.intensity == "350,50" and ui.windowEdit.visible
     at_panel.box((5, 6, 4), (14, 20, 4))
     assert at_panel.client.asked[-1].intensity == "350,50"
+    assert "350,50" in ui.inputsButton.toolTip and "percentiles" in ui.intensityBox.itemText(0)
 
 
 def test_without_a_main_window_and_image(make_desk):

@@ -1,7 +1,7 @@
 import pytest
 
 from FoundationSegLib.errors import Cancelled, InputError
-from FoundationSegLib.progress import CancelToken, Progress, ProgressReport, bytes_of, bytes_text
+from FoundationSegLib.progress import CancelToken, Progress, ProgressReport, TimeLeft, bytes_of, bytes_text
 
 
 def test_steps_are_reported_in_order():
@@ -68,3 +68,20 @@ def test_a_size_is_read(text, count):
 def test_what_is_no_size(text):
     with pytest.raises(InputError, match="no amount of memory"):
         bytes_of(text)
+
+
+def test_the_time_left_goes_by_the_rate_or_by_what_a_stage_took_before():
+    now = [0.0]
+    left = TimeLeft(clock=lambda: now[0])
+    assert left.seconds() is None
+    left.note(ProgressReport("load", 0, 0))
+    now[0] = 2.0
+    assert left.seconds() == 4.0  # of six
+    left.note(ProgressReport("slices", 0, 10))
+    assert left.seconds() is None
+    now[0] = 4.0
+    left.note(ProgressReport("slices", 4, 10))
+    assert left.seconds() == 3.0
+    left.note(None)
+    left.note(ProgressReport("load", 0, 0))
+    assert left.seconds() == 2.0  # as it took before
