@@ -10,6 +10,7 @@ from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, as_vector, rou
 from ..imaging.masks import PackedMask
 from .kinds import (
     BoxPrompt,
+    ClassPrompt,
     LassoPrompt,
     MaskPrompt,
     ObliquePlane,
@@ -18,6 +19,7 @@ from .kinds import (
     PromptSet,
     ScribblePrompt,
     SegmentPrompts,
+    TextPrompt,
 )
 from .prompts_file import join_location
 
@@ -206,14 +208,15 @@ def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bo
     the image. Other kinds always fit.
 
     Raises:
-        PromptError: it lies wholly outside, or is a lasso that is not planar.
+        PromptError: it has no positions, lies wholly outside, or is a lasso that is not planar.
     """
+    if isinstance(prompt, MaskPrompt | TextPrompt | ClassPrompt):
+        return False
+    positions, at = prompt_positions(prompt), positions_location(prompt, location)
+    if not positions or any(len(position) != 3 for position in positions):
+        raise PromptError("needs at least one position, of three numbers each", at)
     if isinstance(prompt, BoxPrompt):
         return place_box(prompt, geometry, location).clipped
-    positions = prompt_positions(prompt)
-    if not positions:
-        return False
-    at = positions_location(prompt, location)
     if isinstance(prompt, LassoPrompt):
         _require_planar(prompt, geometry, at)
     box = _box_around(positions, geometry, at)

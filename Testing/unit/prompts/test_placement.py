@@ -269,6 +269,22 @@ def test_a_lasso_must_be_planar():
     assert caught.value.location == "segments[0].prompts[1].points"
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        ScribblePrompt(()),
+        LassoPrompt(()),
+        ScribblePrompt(((1.0, 2.0),)),
+        PointPrompt((1.0,)),
+        BoxPrompt(((1.0,), (2.0,))),
+    ],
+    ids=repr,
+)
+def test_a_prompt_without_positions_in_space_is_refused(prompt):
+    with pytest.raises(PromptError, match="needs at least one position, of three numbers each"):
+        require_inside(prompt, geometry_from_spacing((4, 5, 6)))
+
+
 @pytest.mark.parametrize("far", [float("nan"), float("inf"), 1.7e308])
 def test_a_lasso_beyond_all_numbers_is_refused_with_its_place(far):
     lasso = LassoPrompt(((far, far, 3.0), (-far, 1.0, 3.0), (1.0, far, 3.0)))
