@@ -66,8 +66,9 @@ def to_document(value: Any, kind: Any = None, form: Format = _PLAIN) -> Any:
     Raises:
         TypeError: it holds bytes or an array, which JSON does not know.
     """
-    document, parts = pack(value, kind, form)
-    if parts:
+    writer = _Writer(form)
+    document = writer.write(type(value) if kind is None else kind, value)
+    if writer.parts:
         raise TypeError(f"{type(value).__name__} holds bytes, which a JSON document does not")
     return document
 

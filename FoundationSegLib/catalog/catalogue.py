@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CardError, UnknownModelError, did_you_mean
+from ..errors import CardError
 from ..folders import user_folder
-from .model_cards import CheckpointFile, License, ModelCard, Source, check_card
+from .model_cards import CheckpointFile, License, ModelCard, Source, check_card, find_card
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
 
 __all__ = [
@@ -97,19 +97,6 @@ def read_catalogue(folder: Path | None = None, own_folder: Path | None = None) -
         )
         cards[card.id] = card
     return cards
-
-
-def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:
-    """The card of a model id.
-
-    Raises:
-        UnknownModelError: there is none; the message names those there are.
-    """
-    if model_id not in catalogue:
-        near = did_you_mean(model_id, catalogue)
-        known = f"{near and f'{near} '}there are: {', '.join(catalogue)}"
-        raise UnknownModelError(f"no model is called {model_id!r}; {known}")
-    return catalogue[model_id]
 
 
 _FOLDERS = {"segment": "segmentation", "classify": "classification"}  # below models/, by a card's task

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args
 
-from ..errors import CardError, InputError
+from ..errors import CardError, InputError, UnknownModelError, did_you_mean
 from ..folders import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path
 from ..imaging.intensity import check_policy
 from .resource_files import check
@@ -111,7 +111,7 @@ class ModelCard:
             with dashes as underscores.
         prompts: the kinds it understands; ``negative`` names those that it also understands as "not this".
         translations: kinds that it does not understand but that honestly come to others that it does, and to which, for
-            example ``lasso = "box+points"``; see :mod:`.translation`.
+            example ``lasso = "box+points"``; see :mod:`.capabilities`.
         dimensions: 2 for slices, 3 for volumes, or both.
         channels: 1 for grey, 3 where colour is understood (grey is then repeated).
         good_at, bad_at: one sentence each.
@@ -187,6 +187,19 @@ class ModelCard:
     def is_unverified(self, field: str) -> bool:
         """True where a field, or one that it is inside of, stands in :attr:`unverified`."""
         return any(field == doubt or field.startswith((f"{doubt}.", f"{doubt}[")) for doubt in self.unverified)
+
+
+def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:
+    """The card of a model id.
+
+    Raises:
+        UnknownModelError: there is none; the message names those there are.
+    """
+    if model_id not in catalogue:
+        near = did_you_mean(model_id, catalogue)
+        known = f"{near and f'{near} '}there are: {', '.join(catalogue)}"
+        raise UnknownModelError(f"no model is called {model_id!r}; {known}")
+    return catalogue[model_id]
 
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")

@@ -17,11 +17,10 @@ from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume
 from ..io.output_files import output_format
-from ..prompts.capabilities import require_task, require_understood
+from ..prompts.capabilities import require_task, require_understood, translate
 from ..prompts.kinds import PromptSet
 from ..prompts.placement import prompts_in_ras, require_inside
 from ..prompts.prompts_file import prompts_to_document
-from ..prompts.translation import translate
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask

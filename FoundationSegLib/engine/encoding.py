@@ -16,7 +16,7 @@ from ..imaging.volume import Volume
 from ..models.protocols import ImageTextModel
 from ..progress import Progress
 from ..requests.classification import Frame, Subject, frame_of, slice_frame, slices_of, square, widened
-from .caches import LoadedModel, LruCache, Weights
+from .slice_inference import LoadedModel, LruCache, Weights
 from .slices import SliceOrientation, radiological, slice_of
 
 # Pictures in one batch: on the CPU more are no faster, and a user who cancels waits for one.

@@ -1,7 +1,8 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -9,13 +10,20 @@ from typing import Any, Literal
 
 from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.model_cards import ModelCard
-from ..errors import InputError, MemoryShortageError, PromptError, VolumeMissingError
+from ..errors import (
+    DeviceLostError,
+    InferenceError,
+    InputError,
+    MemoryShortageError,
+    PromptError,
+    VolumeMissingError,
+)
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
-from ..models.protocols import SliceModel, VolumeModel, has_memory, load_slice_model, load_volume_model
+from ..models.protocols import SliceModel, VolumeModel, load_slice_model, load_volume_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
 from ..requests.classification import ClassifyRequest
@@ -23,21 +31,48 @@ from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
-from .caches import LoadedModel, LruCache, SliceCache, Weights
 from .classification import classify
-from .device import choose_device, framework_errors, limit_threads, release_memory
+from .device import choose_device, limit_threads, release_memory
 from .encoding import Encoder, VectorCache
-from .memory_planning import CroppedRequest, Cropper, MemoryPlanner, crop_request, empty_notes, join_predictions
+from .memory_planning import EMPTY_NOTE, CroppedRequest, Cropper, MemoryPlanner, crop_request, join_predictions
 from .precision import best_precision, choose_precision
-from .propagation import choose_hand_over, segment
+from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import is_stuck, plan_tracks
-from .slice_inference import Prefetcher, SliceInference
+from .slice_inference import LoadedModel, LruCache, Prefetcher, SliceCache, SliceInference, Weights
 from .slices import place_on_slices
 from .volumes import ViewCache, place_in_volume
 
 # Weights, intensity mapping, segments, notes, seconds by stage, and how often the model ran.
 Answer = tuple[Weights, IntensityMapping, list[SegmentPrediction], list[str], dict[str, float], dict[str, int]]
 LoadModel = Callable[[ModelCard, Mapping[str, Path], str], Any]
+
+
+# What torch says where memory ran out, beside raising a class of its own for CUDA alone.
+_SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+# What CUDA says where nothing will work any more in this process.
+_LOST = ("cuda error:", "device-side assert", "unspecified launch failure")
+
+
+@contextmanager
+def framework_errors() -> Iterator[None]:
+    """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours.
+
+    Raises:
+        MemoryShortageError: memory ran out.
+        DeviceLostError: the device does not answer any more.
+        InferenceError: anything else went wrong.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lines = str(error).strip().splitlines()
+        message = f"the model could not answer: {lines[0] if lines else type(error).__name__}"
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in text for words in _SHORTAGES):
+            raise MemoryShortageError(message) from error
+        if any(words in text for words in _LOST):
+            raise DeviceLostError(message) from error
+        raise InferenceError(message) from error
 
 
 def load_model(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
@@ -185,16 +220,21 @@ class Engine:
         predictions = []
         for part in parts:
             answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
-            weights, mapping, segments, notes, timings_s, counts = answer(part, self._cropper.crop(part), progress)
+            weights, mapping, segments, notes, timings_s, counts = answer(
+                part, part.whole if part.box is None else self._cropper.crop(part), progress
+            )
+            for n, segmented in enumerate(segments):
+                if segmented.mask.box.is_empty:
+                    notes.append(EMPTY_NOTE.format(n))
             load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
             prediction = Prediction(
                 request_id=part.request.request_id,
                 segments=tuple(segments),
-                intensity=mapping.to_document(),
+                intensity=mapping.document,
                 checkpoint=weights.checkpoint,
                 device=weights.device,
                 precision=weights.precision,
-                notes=(*load_notes, *notes, *empty_notes(segments)),
+                notes=(*load_notes, *notes),
                 timings_s={"load": load_s, **timings_s},
                 counts=counts,
                 parts=(part.box,) if part.box is not None else (),
@@ -219,7 +259,7 @@ class Engine:
             loaded.model, loaded.weights, volume, mapping, self.slice_cache, as_stored, progress.check
         )
         # A model with a memory starts in the middle of a 3-D box, as its authors do.
-        rule: BoxRule = "official" if has_memory(loaded.model) else self.box_rule
+        rule: BoxRule = "official" if loaded.has_memory else self.box_rule
         tracks = []
         for n, on_slices in enumerate(prompts):
             tracks.append(plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule))
@@ -345,4 +385,4 @@ class Engine:
             notes = (*notes, *precision_notes)
         revision = self.store.commit(card) or card.source.revision
         record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
-        return LoadedModel(model, Weights(record, model.device, model.precision)), notes
+        return LoadedModel(model, Weights(record, model.device, model.precision), has_memory(model)), notes

@@ -13,10 +13,10 @@ from ..imaging.geometry import Axis, Box, Geometry, Shape, array_axis
 from ..imaging.masks import EMPTY_MASK, cut_out, merge_masks, pack_mask
 from ..imaging.volume import Volume
 from ..progress import bytes_text
+from ..prompts.capabilities import translate
 from ..prompts.kinds import ClassPrompt, MaskPrompt, Prompt, SegmentPrompts, TextPrompt
 from ..prompts.placement import positions_location, prompt_positions
 from ..prompts.regions import around_prompts, box_text, crop_prompts, crop_volume, grown, largest_box_around, pasted
-from ..prompts.translation import translate
 from ..requests.segmentation import Prediction, PredictRequest, Propagation, SegmentPrediction
 from .device import free_bytes, free_host_bytes, taken_bytes
 
@@ -221,6 +221,9 @@ class Cropper:
         return {volume_key, *self.keys.pop(volume_key, ())}
 
 
+EMPTY_NOTE = "segments[{}]: the model found nothing"
+
+
 def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
     """Join the answers about the tiles of an image; scores are dropped, since those of parts do not fit the whole."""
     first = predictions[0]
@@ -229,24 +232,14 @@ def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
         for parts in zip(*(prediction.segments for prediction in predictions), strict=True)
     )
     notes = dict.fromkeys(note for prediction in predictions for note in prediction.notes)
-    empty = [_EMPTY.format(n) for n in range(len(segments))]
-    other_notes = [note for note in notes if note not in empty] + empty_notes(segments)
+    for n, segment in enumerate(segments):
+        notes.pop(EMPTY_NOTE.format(n), None)
+        if segment.mask.box.is_empty:
+            notes[EMPTY_NOTE.format(n)] = None
     timings = {name: sum(prediction.timings_s[name] for prediction in predictions) for name in first.timings_s}
     counts = {name: sum(prediction.counts[name] for prediction in predictions) for name in first.counts}
     boxes = tuple(box for prediction in predictions for box in prediction.parts)
-    return replace(first, segments=segments, notes=tuple(other_notes), timings_s=timings, counts=counts, parts=boxes)
-
-
-_EMPTY = "segments[{}]: the model found nothing"
-
-
-def empty_notes(segments: Sequence[SegmentPrediction]) -> list[str]:
-    """Return notes on the segments of which nothing was found."""
-    notes = []
-    for n, segment in enumerate(segments):
-        if segment.mask.box.is_empty:
-            notes.append(_EMPTY.format(n))
-    return notes
+    return replace(first, segments=segments, notes=tuple(notes), timings_s=timings, counts=counts, parts=boxes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..imaging.geometry import Axis
+from ..imaging.geometry import Axis, array_axis
 from ..imaging.masks import merge_masks
-from ..models.protocols import SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt, has_memory
+from ..models.protocols import MemoryModel, SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt
 from ..progress import Progress
 from ..requests.segmentation import HandOver, Propagation, SegmentPrediction
 from .propagation_planning import Track, confined, refined
@@ -26,6 +26,11 @@ from .video_memory import MemorySequence, Visit, join_tracks, visit
 _KINDS = {"box": "box", "mask": "mask", "points": "point"}
 # Parts of a mask that are smaller than this part of the largest get no point of their own.
 _SMALLEST_PART = 0.1
+
+
+def has_memory(model: SliceModel) -> TypeGuard[MemoryModel]:
+    """True for a model that follows objects by a memory of its own."""
+    return hasattr(model, "remember")
 
 
 @dataclass(slots=True)
@@ -139,30 +144,22 @@ def segment(
             carried = replace(propagation or Propagation(), hand_over=way)
             sequences = _carry_on(inference, tracks, carried, progress)
             break
+    if not sequences:
+        sequences = [list(map(SingleSlice, of_segment)) for of_segment in tracks]
+        in_order = sorted(itertools.chain.from_iterable(sequences), key=attrgetter("track.axis", "track.starts"))
+        for done, single in enumerate(in_order, start=1):
+            progress.check()
+            axis, index = single.track.axis, single.track.starts[0]
+            shape, turn, stages = list(inference.volume.geometry.shape_kji), inference.orientation(axis), []
+            del shape[array_axis(axis)]
+            for prompt in single.track.stages:
+                stages.append(turn.turn_prompt(prompt, (shape[0], shape[1])))
+            single.answers[index] = inference.ask(axis, index, stages)
+            progress.step("slices", done, len(in_order))
     predictions = []
-    for of_segment in sequences or _answer_own_slices(inference, tracks, progress):
+    for of_segment in sequences:
         predictions.append(_join(inference, of_segment))
     return predictions
-
-
-def _answer_own_slices(
-    inference: SliceInference, tracks: Sequence[Sequence[Track]], progress: Progress
-) -> list[list[SingleSlice]]:
-    """Answer prompts that each change their own slice, slice by slice."""
-    slices = []
-    for of_segment in tracks:
-        slices.append(list(map(SingleSlice, of_segment)))
-    in_order = sorted(itertools.chain.from_iterable(slices), key=attrgetter("track.axis", "track.starts"))
-    for done, single in enumerate(in_order, start=1):
-        progress.check()
-        axis, index = single.track.axis, single.track.starts[0]
-        rows, columns = slice_of(inference.volume, axis, index).shape[:2]
-        stages = []
-        for prompt in single.track.stages:
-            stages.append(inference.orientation(axis).turn_prompt(prompt, (rows, columns)))
-        single.answers[index] = inference.ask(axis, index, stages)
-        progress.step("slices", done, len(in_order))
-    return slices
 
 
 def _carry_on(

@@ -14,7 +14,7 @@ from ..imaging.masks import EMPTY_MASK, PackedMask, pack_mask
 from ..imaging.volume import Volume
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 from ..prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt
-from ..prompts.placement import PlacedBox, mask_axis, place_box, require_inside, require_voxels, slice_axis
+from ..prompts.placement import mask_axis, place_box, require_inside, require_voxels, slice_axis
 
 PromptPart = BoxXyxy | SlicePoint | SliceMask
 
@@ -92,10 +92,13 @@ def place_on_slices(
             placed = place_box(prompt, geometry, location)
             if placed.clipped:
                 clipped.append(n)
+            thin, start, stop = array_axis(placed.axis), placed.box.start_kji, placed.box.stop_kji
+            row, column = (0 if thin else 1), (1 if thin == 2 else 2)
+            corners = start[column], start[row], stop[column] - 1, stop[row] - 1
             if placed.is_2d:
-                parts.append(PartOnSlice(placed.axis, placed.slices.start, rectangle(placed), location))
+                parts.append(PartOnSlice(placed.axis, start[thin], corners, location))
             else:
-                boxes.append(StackedBox(placed.axis, placed.slices, rectangle(placed)))
+                boxes.append(StackedBox(placed.axis, placed.slices, corners))
         elif isinstance(prompt, PointPrompt):
             parts.append(_point_part(prompt, geometry, location))
         elif isinstance(prompt, MaskPrompt):
@@ -103,14 +106,6 @@ def place_on_slices(
         else:
             raise PromptError(f"a {prompt.kind} says nothing on a slice", f"{location}.type")
     return SlicePrompts(tuple(boxes), tuple(parts)), clipped
-
-
-def rectangle(placed: PlacedBox) -> BoxXyxy:
-    """Return a box in the pixels of its slices: x along the later array axis, y along the earlier; corners inside."""
-    thin = array_axis(placed.axis)
-    rows, columns = (0 if thin else 1), (1 if thin == 2 else 2)
-    start, stop = placed.box.start_kji, placed.box.stop_kji
-    return start[columns], start[rows], stop[columns] - 1, stop[rows] - 1
 
 
 def _point_part(prompt: PointPrompt, geometry: Geometry, location: str) -> PartOnSlice:

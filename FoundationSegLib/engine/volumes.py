@@ -35,7 +35,7 @@ from ..prompts.kinds import (
     TextPrompt,
 )
 from ..prompts.placement import place_box, require_inside, require_voxels
-from .caches import LoadedModel, Weights
+from .slice_inference import LoadedModel, Weights
 
 _Unboxed = PointPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | ClassPrompt | TextPrompt
 _DRAWN: dict[type[Any], tuple[Any, Callable[..., PackedMask]]] = {

@@ -1,8 +1,8 @@
 """The intensity policy and the intensity views of a classifier: explicit, over the whole volume, recorded."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class IntensityMapping:
         rule: what that came to: a CT window's name, ``"percentile"``, ``"display"``, ``"raw"``, ``"window"``
             or ``"colour"`` (red, green and blue are kept).
         low, high: the limits in the unit of the voxels.
+        document: the form of the report: policy, rule, limits, and the same as width and centre.
 
     Raises:
         InputError: the limits are not finite, or ``low`` is not below ``high``.
@@ -48,14 +49,14 @@ class IntensityMapping:
     rule: str
     low: float
     high: float
+    document: Mapping[str, Any] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not (self.low < self.high and math.isfinite(self.high - self.low)):
             raise InputError(f"the intensity policy {self.policy!r} leaves nothing to see: {self.low} to {self.high}")
-
-    def to_document(self) -> dict[str, Any]:
-        """The form of the report: policy, rule, limits, and the same as width and centre."""
-        return {**asdict(self), "window": self.high - self.low, "level": (self.high + self.low) / 2}
+        limits = {"policy": self.policy, "rule": self.rule, "low": self.low, "high": self.high}
+        document = {**limits, "window": self.high - self.low, "level": (self.high + self.low) / 2}
+        object.__setattr__(self, "document", document)
 
     def to_uint8(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Any array of voxels in 0..255, shape unchanged; rounded down, as in MedSAM's preprocessing."""
@@ -185,7 +186,7 @@ class IntensityView:
 
     def to_document(self) -> dict[str, Any]:
         """The form of the report."""
-        return {"name": self.name, "channels": [mapping.to_document() for mapping in self.mappings]}
+        return {"name": self.name, "channels": [dict(mapping.document) for mapping in self.mappings]}
 
 
 def check_intensity_views(policy: str) -> None:

@@ -57,7 +57,8 @@ def read_header(path: Path) -> NiftiHeader | None:
     """Read the header of a NIfTI file or of its .hdr/.img pair; None for a file of another format.
 
     Raises:
-        InputError: the compressed stream is damaged, or the values are scaled by something that is no number.
+        InputError: the compressed stream is damaged, the values are scaled by something that is no number, or begin
+            where the header is.
     """
     header_path = _partner(path, "img", "hdr")
     if not header_path.is_file():
@@ -84,14 +85,16 @@ def _parse(header: AnalyzeHeader, header_path: Path) -> NiftiHeader:
     scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
     sizes = tuple(int(size) for size in header["dim"][1 : 1 + max(0, int(header["dim"][0]))])
     stated_offset = float(header["vox_offset"])
-    offset = int(stated_offset) if 0 <= stated_offset < _LARGEST_OFFSET else 0
+    smallest_offset = header.sizeof_hdr if is_single else 0
+    if not smallest_offset <= stated_offset < _LARGEST_OFFSET:  # ITK would take the header itself for voxels
+        raise InputError(f"{header_path.name}: its voxels cannot begin at byte {stated_offset:g}; save it again")
     i, j, k = (abs(float(length)) * scale for length in header["pixdim"][1:4])
     real = {16: np.float32, 64: np.float64}.get(int(header["datatype"]))
     return NiftiHeader(
         sizes=sizes,
         voxels_path=header_path if is_single else _partner(header_path, "hdr", "img"),
-        offset=offset,
-        end_of_voxels=offset + math.prod(sizes) * int(header["bitpix"]) // 8,
+        offset=int(stated_offset),
+        end_of_voxels=int(stated_offset) + math.prod(sizes) * int(header["bitpix"]) // 8,
         float_type=np.dtype(real).newbyteorder(header.endianness) if real is not None else None,
         spacing_mm=(i, j, k),
         sform=_sform(header, scale) if is_nifti else None,
@@ -153,8 +156,8 @@ def check_header(header: NiftiHeader, path: Path) -> None:
         raise InputError(f"{path.name} holds no voxels: its header says {' x '.join(map(str, header.sizes))}")
     if not header.voxels_path.is_file():
         raise InputError(f"{path.name} has no voxels with it: {header.voxels_path.name} is missing")
-    if header.matrix is not None and not np.isfinite(header.matrix).all():
-        raise GeometryError(f"{path.name}: the image's matrix is not finite; its header is wrong")
+    if not np.isfinite(header.spacing_mm if header.matrix is None else (*header.matrix.flat, *header.spacing_mm)).all():
+        raise GeometryError(f"{path.name}: the image's matrix or voxel size is not finite; its header is wrong")
     if header.matrix is not None and is_sheared(header.matrix):
         raise sheared(path)
     check_plausible(header.voxels_path, header.end_of_voxels)

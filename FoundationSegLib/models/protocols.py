@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeGuard
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,11 +184,6 @@ class MemoryModel(SliceModel, Protocol):
 
     def remember(self, slices: int) -> ObjectMemory:
         """Start a memory of one object in a volume of that many slices."""
-
-
-def has_memory(model: SliceModel) -> TypeGuard[MemoryModel]:
-    """True for a model that follows objects by a memory of its own."""
-    return hasattr(model, "remember")
 
 
 def load_slice_model(card: ModelCard, files: Mapping[str, Path], device: str) -> SliceModel:

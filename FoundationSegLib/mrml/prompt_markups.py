@@ -107,6 +107,7 @@ class PromptPictures:
 
     Attributes:
         geometry: the grid of the image, on which is drawn from now on.
+        pictures: the markups by segment and key; none where a segment has no more.
 
     Args:
         segmentation_node: whose prompts they are.
@@ -120,33 +121,28 @@ class PromptPictures:
         self.geometry = geometry
         self._segmentation_node, self._scene = segmentation_node, segmentation_node.GetScene()
         self._on_moved = on_moved
-        self._pictures: dict[str, dict[str, _Picture]] = defaultdict(dict)  # by segment and key
+        self.pictures: dict[str, dict[str, _Picture]] = defaultdict(dict)
         self._shown: Collection[str] | None = None
         self._is_drawing = False
         for owner, node in prompt_nodes(segmentation_node):
-            if owner.key in self._pictures[owner.segment_id]:
+            if owner.key in self.pictures[owner.segment_id]:
                 release_node(node)
             else:
                 self._adopt(owner, node)
 
     @property
-    def segment_ids(self) -> list[str]:
-        """The segments that have, or had, markups."""
-        return list(self._pictures)
-
-    @property
     def nodes(self) -> list[Any]:
         """The markups nodes."""
-        return [picture.node for pictures in self._pictures.values() for picture in pictures.values()]
+        return [picture.node for pictures in self.pictures.values() for picture in pictures.values()]
 
     def node(self, owner: PromptOwner) -> Any:
         """The markups node of a prompt, or None."""
-        picture = self._pictures[owner.segment_id].get(owner.key)
+        picture = self.pictures[owner.segment_id].get(owner.key)
         return picture and picture.node
 
     def draw_segment(self, segment_id: str, segment_name: str, record: PromptRecord) -> None:
         """Draw what changed in the record of a segment: new nodes, moved ones, fewer ones. Looks are left alone."""
-        others = dict(self._pictures[segment_id])
+        others = dict(self.pictures[segment_id])
         with self._drawing():
             for number, kept in enumerate(record.prompts, start=1):
                 picture = others.pop(kept.key, None)
@@ -159,7 +155,7 @@ class PromptPictures:
     def show(self, segment_ids: Collection[str] | None) -> None:
         """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all."""
         self._shown = None if segment_ids is None else frozenset(segment_ids)
-        for segment_id, pictures in self._pictures.items():
+        for segment_id, pictures in self.pictures.items():
             for picture in pictures.values():
                 picture.node.SetDisplayVisibility(self._shown is None or segment_id in self._shown)
 
@@ -184,7 +180,7 @@ class PromptPictures:
             self._release(owner)
 
     def _owners(self) -> list[PromptOwner]:
-        return [PromptOwner(segment_id, key) for segment_id, keys in self._pictures.items() for key in keys]
+        return [PromptOwner(segment_id, key) for segment_id, keys in self.pictures.items() for key in keys]
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -218,7 +214,7 @@ class PromptPictures:
 
     def _adopt(self, owner: PromptOwner, node: Any) -> _Picture:
         """Watch a node. A drag with the mouse reports every step; only where it ends counts."""
-        picture = self._pictures[owner.segment_id][owner.key] = _Picture(node)
+        picture = self.pictures[owner.segment_id][owner.key] = _Picture(node)
         markups, add = slicer.vtkMRMLMarkupsNode, picture.observers.add
         add(node, markups.PointStartInteractionEvent, self._drag_started, picture)
         add(node, markups.PointEndInteractionEvent, self._drag_ended, owner, picture)
@@ -248,6 +244,6 @@ class PromptPictures:
         remove_node(node)
 
     def _release(self, owner: PromptOwner) -> Any:
-        picture = self._pictures[owner.segment_id].pop(owner.key)
+        picture = self.pictures[owner.segment_id].pop(owner.key)
         picture.observers.remove()
         return picture.node

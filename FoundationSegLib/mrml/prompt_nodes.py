@@ -287,7 +287,15 @@ def draw(node: Any, prompt: Prompt, shape: Shape) -> None:
         if shape.kind == "block":
             _place_block(node, shape.points)
         else:
-            _place_points(node, shape.points)
+            points = shape.points.tolist()
+            node.SetFixedNumberOfControlPoints(False)
+            while node.GetNumberOfControlPoints() > len(points):
+                node.RemoveNthControlPoint(node.GetNumberOfControlPoints() - 1)
+            for n, position in enumerate(points):
+                if n < node.GetNumberOfControlPoints():
+                    node.SetNthControlPointPosition(n, position)
+                else:
+                    node.AddControlPoint(position, "")
             # A point stays one, and a box keeps its corners; strokes may gain and lose points.
             node.SetFixedNumberOfControlPoints(prompt.kind in ("point", "box"))
 
@@ -337,17 +345,6 @@ def release_node(node: Any) -> None:
     node.RemoveAttribute(SEGMENT_ATTRIBUTE)
     node.RemoveAttribute(PROMPT_ATTRIBUTE)
     node.RemoveNodeReferenceIDs(SEGMENTATION_ROLE)
-
-
-def _place_points(node: Any, points: Points) -> None:
-    node.SetFixedNumberOfControlPoints(False)
-    while node.GetNumberOfControlPoints() > len(points):
-        node.RemoveNthControlPoint(node.GetNumberOfControlPoints() - 1)
-    for n, position in enumerate(points.tolist()):
-        if n < node.GetNumberOfControlPoints():
-            node.SetNthControlPointPosition(n, position)
-        else:
-            node.AddControlPoint(position, "")
 
 
 def _place_block(node: Any, points: Points) -> None:

@@ -66,6 +66,7 @@ def _add_logic(name: str, application_logic: Any, scene: Any) -> Any:
     return logic
 
 
+@dataclass(slots=True, eq=False)
 class Observers:
     """Calls methods when VTK objects report events.
 
@@ -73,8 +74,7 @@ class Observers:
     did keep it would be called on an object that Python's garbage collector has already emptied.
     """
 
-    def __init__(self) -> None:
-        self._tags: list[tuple[Any, int]] = []
+    _tags: list[tuple[Any, int]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self._tags)

@@ -172,7 +172,7 @@ class ScenePrompts:
             return
         segmentation = self._segmentation_node.GetSegmentation()
         ids = segmentation.GetSegmentIDs()
-        for segment_id in {*self._records, *self._texts, *self._pictures.segment_ids}.difference(ids):
+        for segment_id in {*self._records, *self._texts, *self._pictures.pictures}.difference(ids):
             self._records.pop(segment_id, None)
             self._texts.pop(segment_id, None)
             self._tags.pop(segment_id, None)

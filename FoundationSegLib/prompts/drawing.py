@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from ..errors import PromptError
 from ..imaging.geometry import AXES, EMPTY_BOX, Box, Geometry, Vector, as_vector
 from ..imaging.masks import PackedMask, pack_mask
+from .capabilities import is_within
 from .kinds import LassoPrompt, ObliquePlane, ScribblePrompt
 from .placement import slice_axis, slice_number
 from .prompts_file import join_location
 from .regions import slab, wider_box
-from .translation import is_within
 
 _STEPS_PER_VOXEL = 4  # positions along a stroke at which the voxel below counts, however thin the stroke is
 _PIECE_VOXELS = 16  # a stroke is looked at in pieces: the box around a long slanted one holds mostly other voxels

@@ -99,7 +99,10 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> Plac
             that is not the axis it is thin in.
     """
     at = f"{location}.corners" if location else "corners"
-    box = _box_around(prompt.corners, geometry, at)
+    try:
+        box = Box.around(geometry.to_ijk(prompt.corners))
+    except GeometryError as error:
+        raise PromptError("is no position in space", at) from error
     thin = thin_axes(box)
     if len(thin) > 1:
         raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", at)
@@ -128,14 +131,6 @@ def mask_axis(mask: PackedMask) -> Axis:
     """The axis across which a mask speaks on slices: that which it is thin in, as for a box, else k."""
     thin = thin_axes(mask.box)
     return thin[0] if len(thin) == 1 else "k"
-
-
-def _box_around(positions: Sequence[Vector], geometry: Geometry, location: str) -> Box:
-    """The smallest box, inside the image or not, around the voxels nearest to RAS positions."""
-    try:
-        return Box.around(geometry.to_ijk(positions))
-    except GeometryError as error:
-        raise PromptError("is no position in space", location) from error
 
 
 def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, location: str = "") -> Axis:
@@ -219,7 +214,10 @@ def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bo
         return place_box(prompt, geometry, location).clipped
     if isinstance(prompt, LassoPrompt):
         _require_planar(prompt, geometry, at)
-    box = _box_around(positions, geometry, at)
+    try:
+        box = Box.around(geometry.to_ijk(positions))
+    except GeometryError as error:
+        raise PromptError("is no position in space", at) from error
     inside = box.intersection(geometry.box)
     if inside.is_empty:
         raise PromptError(_outside_message(geometry), at)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, OutputError, PromptError
-from ..imaging.geometry import Box, Geometry
+from ..imaging.geometry import Box
 from ..imaging.masks import MaskTable, PackedMask, cut_out
 from ..prompts.kinds import WORDS, BoxPrompt, SegmentPrompts
 from ..prompts.placement import require_inside
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
-from .plan import AnsweredPlan, SegmentPlan, plan_segment, slice_part
+from .plan import AnsweredPlan, SegmentPlan, SliceParts, plan_segment
 from .segment_store import Confirmation, SegmentStore
 from .steps import (
     ModelChoice,
@@ -115,7 +115,7 @@ def make_plans(
     edit: PendingEdit,
     segments: Mapping[str, TrackedSegment],
     masks: MaskTable,
-    geometry: Geometry,
+    placed: SliceParts,
 ) -> tuple[SegmentPlan, ...]:
     """Plan what an edit comes to where the segments stand now.
 
@@ -132,8 +132,8 @@ def make_plans(
             for step in steps:
                 if not isinstance(step, PromptAdded | PromptMoved):
                     continue
-                if not isinstance(step.prompt, BoxPrompt) or slice_part(step.prompt, geometry) is None:
-                    require_inside(step.prompt, geometry)  # models of volumes are asked about slices later, too
+                if not isinstance(step.prompt, BoxPrompt) or placed[step.prompt] is None:
+                    require_inside(step.prompt, placed.geometry)  # models of volumes are asked about slices later, too
             kinds = set(map(type, steps))
             # Another model is asked than before; one is needed, too, to take back prompts that none answered.
             asks = not kinds.isdisjoint(_ASKING) or (segment.state.choice is None and PromptRemoved in kinds)
@@ -149,7 +149,7 @@ def make_plans(
             settled = (SeedStep(masks.put(segment.mask()), reason),) if reason and segment.state.is_computed else ()
             settings = (SettingsStep(edit.choice),) if edit.choice is not None and needs_choice else ()
             after = segment.state.after(*settled, *settings, *steps)
-        plans.append(plan_segment(segment_id, segment.state, after, bool(settled), masks, geometry))
+        plans.append(plan_segment(segment_id, segment.state, after, bool(settled), masks, placed))
     return tuple(plans)
 
 

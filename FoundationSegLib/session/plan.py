@@ -1,7 +1,7 @@
 """The plan of an edit: what a model is asked, and how its answer is put together with the voxels that are there."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from operator import attrgetter
 
 import numpy as np
@@ -163,26 +163,67 @@ class AnsweredPlan:
         return WithheldStep(masks.put(denied), masks.put(retained))
 
 
+@dataclass(frozen=True, slots=True)
+class _SlicePart:
+    """Slices across an axis, and the part of them that a prompt names."""
+
+    axis: Axis
+    slices: range
+    box: Box
+    is_flat: bool
+    is_box: bool = False
+
+    def meets(self, other: "_SlicePart") -> bool:
+        starts, stops = (self.slices.start, other.slices.start), (self.slices.stop, other.slices.stop)
+        return self.axis == other.axis and max(starts) < min(stops)
+
+
+class SliceParts(dict[Prompt, _SlicePart | None]):
+    """The slices of prompts in an image: each is placed once, however often it is asked again with others.
+
+    None for texts, masks, oblique planes, and what lies outside, as after cropping.
+
+    Attributes:
+        geometry: the image.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+
+    def __missing__(self, prompt: Prompt) -> _SlicePart | None:
+        self[prompt] = None
+        with suppress(PromptError):
+            if isinstance(prompt, BoxPrompt):
+                placed = place_box(prompt, self.geometry)
+                self[prompt] = _SlicePart(placed.axis, placed.slices, placed.box, placed.is_2d, is_box=True)
+            elif isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
+                axis = slice_axis(prompt)
+                index = slice_number(prompt_positions(prompt), axis, self.geometry)
+                box = slab(axis, index, index + 1, self.geometry)
+                self[prompt] = _SlicePart(axis, range(index, index + 1), box, is_flat=True)
+        return self[prompt]
+
+
 def plan_segment(
     segment_id: str,
     before: SegmentState,
     after: SegmentState,
     is_settled: bool,
     masks: MaskTable,
-    geometry: Geometry,
+    placed: SliceParts,
 ) -> SegmentPlan:
     """Find out what a model is asked, and what its answer is put together with.
 
     Args:
         segment_id, before, after, is_settled: see :class:`SegmentPlan`.
         masks: what the steps refer to.
-        geometry: the image.
+        placed: where prompts lie in the image.
 
     Raises:
         PromptError: a prompt lies outside the image, or there is nothing to propagate.
         InputError: no model was chosen.
     """
-    seed = masks.get(after.seed)
+    geometry, seed = placed.geometry, masks.get(after.seed)
     live = after.live_prompts
     merge = AnswerMerge(
         geometry,
@@ -208,11 +249,11 @@ def plan_segment(
         state = replace(after, prompts=tuple(near))
     if state.propagation is not None:
         merge = replace(plan.merge, ground=masks.get(state.ground))
-        plan = _propagating(replace(plan, merge=merge), state, after.choice, state.propagation, masks)
+        plan = _propagating(replace(plan, merge=merge), state, after.choice, state.propagation, masks, placed)
     elif after.choice.in_3d:
         plan = _in_volume(plan, state, after.choice, live)
     else:
-        plan = _on_slices(plan, state, after.choice, live, masks)
+        plan = _on_slices(plan, state, after.choice, live, masks, placed)
     if seen is None:
         return plan
     zone = seen if plan.merge.zone is None else plan.merge.zone.intersection(seen)
@@ -242,22 +283,27 @@ def _in_volume(plan: SegmentPlan, state: SegmentState, choice: ModelChoice, live
 
 
 def _on_slices(
-    plan: SegmentPlan, state: SegmentState, choice: ModelChoice, live: tuple[Prompt, ...], masks: MaskTable
+    plan: SegmentPlan,
+    state: SegmentState,
+    choice: ModelChoice,
+    live: tuple[Prompt, ...],
+    masks: MaskTable,
+    placed: SliceParts,
 ) -> SegmentPlan:
     """A model of slices is asked what is live, and what was settled on the same slices."""
     geometry, seed = plan.merge.geometry, plan.merge.seed
     fresh = (*live, *state.vacated)
     parts, prompts = [], []
     for prompt in fresh:
-        part = slice_part(prompt, geometry)
+        part = placed[prompt]
         if part is not None:
             parts.append(part)
     for active in state.prompts:
-        if active.is_live or ((own := slice_part(active.prompt, geometry)) and any(own.meets(part) for part in parts)):
+        if active.is_live or ((own := placed[active.prompt]) and any(own.meets(part) for part in parts)):
             prompts.append(active.prompt)
     if not prompts:
         return plan
-    pointed_at = [] if seed is EMPTY_MASK else _pointed_at(fresh, seed, geometry)
+    pointed_at = [] if seed is EMPTY_MASK else _pointed_at(fresh, seed, placed)
     if choice.sees_seed and (shown := [part for part, axis in pointed_at if axis == "k"]):
         prompts.insert(0, _seed_prompt(plan, merge_masks(shown)))
     merge = replace(
@@ -275,10 +321,11 @@ def _propagating(
     choice: ModelChoice,
     propagation: Propagation,
     masks: MaskTable,
+    placed: SliceParts,
 ) -> SegmentPlan:
     """All prompts are carried on; slices that were corrected stay, and where masks are taken, start the walk, too."""
     geometry = plan.merge.geometry
-    parts = {active.key: slice_part(active.prompt, geometry) for active in state.prompts}
+    parts = {active.key: placed[active.prompt] for active in state.prompts}
     axis = next((part.axis for part in parts.values() if part is not None), "k")
     flat = {key: _flat_slices(part, axis) for key, part in parts.items()}
     fresh = {index for active in state.prompts if active.is_live for index in flat[active.key]}
@@ -302,51 +349,22 @@ def _propagating(
     return replace(plan, prompts=(*anchors, *prompts), propagation=propagation, merge=merge)
 
 
-@dataclass(frozen=True, slots=True)
-class _SlicePart:
-    """Slices across an axis, and the part of them that a prompt names."""
-
-    axis: Axis
-    slices: range
-    box: Box
-    is_flat: bool
-    is_box: bool = False
-
-    def meets(self, other: "_SlicePart") -> bool:
-        starts, stops = (self.slices.start, other.slices.start), (self.slices.stop, other.slices.stop)
-        return self.axis == other.axis and max(starts) < min(stops)
-
-
-@lru_cache(maxsize=4096)  # a prompt is placed once, however often it is asked again with others
-def slice_part(prompt: Prompt, geometry: Geometry) -> _SlicePart | None:
-    """Find the slices of a prompt; None for texts, masks, oblique planes, and what lies outside, as after cropping."""
-    try:
-        if isinstance(prompt, BoxPrompt):
-            placed = place_box(prompt, geometry)
-            return _SlicePart(placed.axis, placed.slices, placed.box, placed.is_2d, is_box=True)
-        if isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
-            axis = slice_axis(prompt)
-            index = slice_number(prompt_positions(prompt), axis, geometry)
-            return _SlicePart(axis, range(index, index + 1), slab(axis, index, index + 1, geometry), is_flat=True)
-    except PromptError:
-        pass
-    return None
-
-
 def _flat_slices(part: _SlicePart | None, axis: Axis) -> tuple[int, ...]:
     return tuple(part.slices) if part is not None and part.is_flat and part.axis == axis else ()
 
 
-def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, geometry: Geometry) -> list[tuple[PackedMask, Axis]]:
+def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, placed: SliceParts) -> list[tuple[PackedMask, Axis]]:
     """The parts of the seed, each on one slice, that points, strokes and lassos have a position in.
 
     A prompt beside all that is there says nothing against it: its answer adds.
     """
     parts = []
     for prompt in prompts:
-        on_slice = None if isinstance(prompt, BoxPrompt) else slice_part(prompt, geometry)
+        on_slice = None if isinstance(prompt, BoxPrompt) else placed[prompt]
         if on_slice is not None:
-            positions = [tuple(index[::-1]) for index in geometry.nearest_voxel(prompt_positions(prompt)).tolist()]
+            positions = [
+                tuple(index[::-1]) for index in placed.geometry.nearest_voxel(prompt_positions(prompt)).tolist()
+            ]
             part = connected_part(seed, on_slice.box, positions)
             if not part.box.is_empty:
                 parts.append((part, on_slice.axis))

@@ -191,8 +191,7 @@ def add_named(
     """A segment for each class and each text, all in one request: the model looks at the image once.
 
     Segments of these names are used where there are any. Returns their ids, in order. Raises as
-    :func:`.named_prompts.segments_by_name` and
-    :meth:`.session.Session.add`.
+    :func:`~FoundationSegLib.prompts.capabilities.segments_by_name` and :meth:`.session.Session.add`.
     """
     named = segments_by_name(card, classes, texts)
     return import_prompts(session, PromptSet(named), region) if named else ()

@@ -24,7 +24,7 @@ from .pending_edit import (
     merged_queue,
     signature,
 )
-from .plan import AnsweredPlan, SegmentPlan
+from .plan import AnsweredPlan, SegmentPlan, SliceParts
 from .queries import SessionQueries
 from .segment_history import SegmentHistory
 from .segment_store import (
@@ -89,11 +89,13 @@ class Session(SessionQueries):
     _is_refused: bool = False
     _untold: list[PendingEdit] = field(default_factory=list)
     _image_stamp: Hashable = None
+    _placed: SliceParts = field(init=False)
 
     def __post_init__(self, prompt_store: PromptStore | None, version: str) -> None:
         self.history = SegmentHistory(self.store, prompt_store, version)
         if self.store.geometry != self.volume.geometry:
             raise InputError("the segments are kept on another grid than the volume's")
+        self._placed = SliceParts(self.volume.geometry)
         self.client.send_volume(self.volume)
         if self.image_source is not None:
             self._image_stamp = self.image_source.stamp()
@@ -213,8 +215,9 @@ class Session(SessionQueries):
                 self.fail(prediction.request_id, error)
                 return
             if not has_changed:
-                planned = self._planned(asked.edits, prediction.request_id)
-                asked.plans, has_changed = planned.plans, planned.request != asked.request
+                asked.plans = list(map(self._plans, asked.edits))
+                request = make_request(asked.plans, prediction.request_id, self.volume.key, self.store)
+                has_changed = request != asked.request
             if has_changed:
                 self.retry()
             else:
@@ -305,6 +308,7 @@ class Session(SessionQueries):
     def _use_image(self, volume: Volume, stamp: Hashable) -> None:
         self.client.send_volume(volume)
         before, self.volume, self._image_stamp = self.volume, volume, stamp
+        self._placed = SliceParts(volume.geometry)
         self.client.remove_volume(before.key)
 
     def _move_with_image(self) -> None:
@@ -380,7 +384,7 @@ class Session(SessionQueries):
             if segments[plan.segment_id].state is not plan.before:
                 edit.plans = ()
         if not edit.plans:
-            edit.plans = make_plans(edit, segments, self.history.masks, self.volume.geometry)
+            edit.plans = make_plans(edit, segments, self.history.masks, self._placed)
         return edit.plans
 
     def _go_on(self) -> None:
@@ -394,16 +398,18 @@ class Session(SessionQueries):
                     edits = self._first_together() if len(self._queue) > 1 else (self._queue[0],)
                     if self._asked is not None and self._asked.edits == edits:
                         return
-                    asked = self._planned(edits, next(self.numbers))
+                    plans = list(map(self._plans, edits))
+                    request = make_request(plans, next(self.numbers), self.volume.key, self.store)
                 except FoundationSegError as error:  # it makes no sense any more after what became of those before it
                     first = self._queue[0]
                     with ExitStack() as rest:
                         rest.callback(self._tell, [Refused(error, is_waiting=False)])
                         self._drop([first])
                     return
+                asked = AskedEdits(edits, plans, request)
                 self._asked, self._is_refused = None, False
-                if asked.request is not None:
-                    self.client.submit(asked.request)
+                if request is not None:
+                    self.client.submit(request)
                     self._asked = asked
                     self.on_request(self)
                     return
@@ -437,11 +443,6 @@ class Session(SessionQueries):
                     together.append(edit)
             others |= edit.steps.keys()
         return tuple(together)
-
-    def _planned(self, edits: tuple[PendingEdit, ...], request_id: int) -> AskedEdits:
-        """The request for some edits."""
-        plans = list(map(self._plans, edits))
-        return AskedEdits(edits, plans, make_request(plans, request_id, self.volume.key, self.store))
 
     def _conclude(self, asked: AskedEdits, prediction: Prediction | None) -> None:
         """Put the answer together with what is there; write it, or ask first."""

@@ -11,8 +11,8 @@ import pytest
 
 from FoundationSegLib.catalog.catalogue import has_adapter
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.engine.caches import SliceCache
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.engine.slice_inference import SliceCache
 from FoundationSegLib.errors import Cancelled, PromptError
 from FoundationSegLib.hub.store import Store, default_store_folder
 from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis, geometry_from_spacing

@@ -87,9 +87,9 @@ class FakeWorkerClient:
 
 def classified(request, volume):
     """What a model answers that was made to tell bright from dark, behind the engine's own rules."""
-    from FoundationSegLib.engine.caches import LoadedModel, Weights
     from FoundationSegLib.engine.classification import classify
     from FoundationSegLib.engine.encoding import Encoder, VectorCache
+    from FoundationSegLib.engine.slice_inference import LoadedModel, Weights
     from FoundationSegLib.imaging.intensity import resolve_intensity_views
     from Testing.unit.reader_model import ReaderModel
 

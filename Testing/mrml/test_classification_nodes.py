@@ -11,9 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import Label, TermCode, label_set_folder, label_set_of, read_label_sets
-from FoundationSegLib.engine.caches import LoadedModel, Weights
 from FoundationSegLib.engine.classification import classify
 from FoundationSegLib.engine.encoding import Encoder, VectorCache
+from FoundationSegLib.engine.slice_inference import LoadedModel, Weights
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
 from FoundationSegLib.imaging.intensity import resolve_intensity_views

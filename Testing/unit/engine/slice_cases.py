@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from FoundationSegLib.engine.caches import SliceCache, Weights
 from FoundationSegLib.engine.propagation import segment
 from FoundationSegLib.engine.propagation_planning import Track
-from FoundationSegLib.engine.slice_inference import SliceInference
+from FoundationSegLib.engine.slice_inference import SliceCache, SliceInference, Weights
 from FoundationSegLib.engine.slices import slice_of
 from FoundationSegLib.imaging.geometry import Axis, array_axis
 from FoundationSegLib.imaging.intensity import IntensityMapping

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.engine.caches import EmbeddingKey, LruCache, SliceCache, Weights
+from FoundationSegLib.engine.slice_inference import EmbeddingKey, LruCache, SliceCache, Weights
 from FoundationSegLib.engine.slices import AS_STORED, SliceOrientation
 from FoundationSegLib.requests.segmentation import CheckpointRecord
 

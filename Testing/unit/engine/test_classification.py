@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import Label, LabelSet, label_set_of
-from FoundationSegLib.engine.caches import LoadedModel, Weights
 from FoundationSegLib.engine.classification import classify
 from FoundationSegLib.engine.encoding import Encoder, VectorCache
+from FoundationSegLib.engine.slice_inference import LoadedModel, Weights
 from FoundationSegLib.errors import Cancelled, InputError, VolumeMissingError
 from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.imaging.intensity import resolve_intensity_views

@@ -14,16 +14,17 @@ from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.engine.device import (
     choose_device,
     describe_devices,
-    framework_errors,
     free_bytes,
     free_host_bytes,
     limit_threads,
     taken_bytes,
 )
+from FoundationSegLib.engine.engine import framework_errors
 from FoundationSegLib.engine.precision import LeanModel, agreement_of, best_precision, choose_precision, example_slice
+from FoundationSegLib.engine.propagation import has_memory
 from FoundationSegLib.errors import DeviceLostError, InferenceError, InputError, MemoryShortageError
 from FoundationSegLib.installation.inspection import Device
-from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt, has_memory, unstoppable
+from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt, unstoppable
 from FoundationSegLib.models.segmentation import sam, sam2
 from Testing.models import small_sam, small_sam2
 

@@ -325,7 +325,7 @@ def test_images_that_cannot_be_segmented_are_refused(model, tmp_path):
     engine = new_engine(tmp_path, model, fake_card(channels=[1]))
     for value in (np.nan, np.inf, -np.inf):
         array[3, 3, 3] = value
-        with pytest.raises(InputError, match="1 values that are not a number or infinite"):
+        with pytest.raises(InputError, match="1 value that is not a number or infinite"):
             engine.add_volume(volume_of(array))
     with pytest.raises(InputError, match="constant"):
         engine.add_volume(volume_of(np.full(SHAPE, 3, np.int16)))

@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from FoundationSegLib.engine.caches import SliceCache
 from FoundationSegLib.engine.propagation import SliceSequence, choose_hand_over, inner_points, next_slice_prompt
 from FoundationSegLib.engine.propagation_planning import Track
-from FoundationSegLib.engine.slice_inference import SliceInference
+from FoundationSegLib.engine.slice_inference import SliceCache, SliceInference
 from FoundationSegLib.engine.video_memory import visit
 from FoundationSegLib.errors import Cancelled, InputError
 from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis

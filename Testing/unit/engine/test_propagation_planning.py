@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.engine import propagation_planning
 from FoundationSegLib.engine.propagation_planning import WIDER, inner_starts
-from FoundationSegLib.engine.slices import PartOnSlice, SlicePrompts, StackedBox, rectangle
+from FoundationSegLib.engine.slices import PartOnSlice, SlicePrompts, StackedBox
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Box, array_axis
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
@@ -17,6 +17,13 @@ SHAPE = (12, 20, 30)
 
 def placed(start_kji, stop_kji, axis="k", is_2d=False):
     return PlacedBox(Box(start_kji, stop_kji), axis, is_2d, clipped=False)
+
+
+def rectangle(box):
+    """The pixels of a placed box on its slices: x0, y0, x1, y1, with both corners inside."""
+    start, stop = list(box.box.start_kji), list(box.box.stop_kji)
+    del start[array_axis(box.axis)], stop[array_axis(box.axis)]
+    return start[1], start[0], stop[1] - 1, stop[0] - 1
 
 
 def plan_tracks(boxes, shape_kji, propagation, rule="surest"):

@@ -204,7 +204,7 @@ def test_a_display_window_that_is_none_is_refused(window):
 
 
 def test_the_report_says_what_was_used():
-    document = resolve_intensity("auto", volume_of(ct_array())).to_document()
+    document = resolve_intensity("auto", volume_of(ct_array())).document
     assert document == {
         "policy": "auto",
         "rule": "ct-soft-tissue",

@@ -108,6 +108,23 @@ def test_no_voxels(tmp_path, noise, write_nifti):
         read_volume(write_nifti(tmp_path / "a.nii", noise, sizes=(4, 3, 0)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "offset"),
+    [(nibabel.Nifti1Header, offset) for offset in (0, 12, 347, -5, np.nan, np.inf, 1e30, 2**32 + 352)]
+    + [(nibabel.Nifti2Header, offset) for offset in (0, 539, 2**40)],
+)
+def test_voxels_that_begin_nowhere_or_in_the_header_are_refused(tmp_path, noise, write_nifti, kind, offset):
+    path = write_nifti(tmp_path / "a.nii", noise, kind=kind, vox_offset=offset)
+    with pytest.raises(InputError, match=r"a\.nii: its voxels cannot begin at byte"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("fields", [{"pixdim": (1, np.nan, 1, 1)}, {"pixdim": (1, 1, 1, np.inf), "sform": TURNED}])
+def test_voxel_sizes_that_are_no_numbers_are_refused_by_name(tmp_path, noise, write_nifti, fields):
+    with pytest.raises(GeometryError, match=r"a\.nii: .*not finite"):
+        read_volume(write_nifti(tmp_path / "a.nii", noise, **fields))
+
+
 @pytest.mark.parametrize("ending", ["hdr", "img"])
 def test_pair_of_files(tmp_path, noise, ending):
     sitk.WriteImage(sitk.GetImageFromArray(noise), str(tmp_path / "a.img"))

@@ -8,7 +8,7 @@ from FoundationSegLib.catalog.model_cards import TRANSLATIONS
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
-from FoundationSegLib.prompts.capabilities import require_understood
+from FoundationSegLib.prompts.capabilities import POINTS_OF_A_SCRIBBLE, require_understood, translate
 from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     ClassPrompt,
@@ -21,7 +21,6 @@ from FoundationSegLib.prompts.kinds import (
     TextPrompt,
 )
 from FoundationSegLib.prompts.placement import place_box
-from FoundationSegLib.prompts.translation import POINTS_OF_A_SCRIBBLE, translate
 from Testing.unit.fakes import fake_card
 from Testing.unit.strategies import geometries
 
