@@ -324,9 +324,26 @@ class FoundationSegTest(ScriptedLoadableModuleTest):
     def runTest(self) -> None:
         """Run every test."""
         self.setUp()
+        self.test_WriteAndUndo()
+        self.setUp()
         self.test_PromptIsUndoneAndRedone()
         self.setUp()
         self.test_WorkerStartsAndStops()
+
+    def test_WriteAndUndo(self) -> None:
+        """Write a segment through the logic, read it back, and take it back by the inverse of the edit."""
+        import numpy as np
+
+        from FoundationSegLib.imaging.masks import pack_mask
+
+        volumeNode = slicer.util.addVolumeFromArray(np.arange(120, dtype=np.int16).reshape(4, 5, 6))
+        segmentationNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        writer = FoundationSegLogic().segmentWriter(segmentationNode, volumeNode)
+        segmentId = writer.add_segment("Liver")
+        edit = writer.write(segmentId, pack_mask(np.ones((1, 2, 3), bool), (2, 1, 1)))
+        self.assertEqual(int(writer.read(segmentId).sum()), 6)
+        writer.apply(edit.inverse())
+        self.assertFalse(writer.read(segmentId).any())
 
     def test_PromptIsUndoneAndRedone(self) -> None:
         """A prompt becomes voxels and a markup; both go with undo, and come back with redo."""
