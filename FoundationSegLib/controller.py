@@ -81,8 +81,7 @@ class SegmentationController:
         catalogue: every model's card by its id.
         start_timer, stop_timer: of the timer that calls :meth:`tick` while something is under way.
         on_update: called with the part to update.
-        session: None until something needs it.
-        segment_id: the selected segment; empty for none.
+        session, segment_id: None until something needs it; the selected segment, empty for none.
         outcome: the last thing that happened.
         error: a failure that is no outcome, such as a markup that cannot be where it was put.
         report: the progress of the request that is under way; None while none is.
