@@ -19,14 +19,14 @@ from .mrml.scene_prompts import SessionPrompts
 from .mrml.scene_recovery import keep_session
 from .mrml.segment_store import SceneStore
 from .mrml.volumes import NodeImage, SentImage, require_in_scene
+from .mrml.voxel_preview import VoxelPreview
 from .progress import ProgressReport
 from .prompts.kinds import Polarity, Prompt, PromptSet
-from .prompts.regions import Region
 from .requests.segmentation import Propagation
 from .session.direct_edits import clear_segments, last_deleted, take_withheld
 from .session.measures import SegmentSummary, summarize
 from .session.recovery import RecoveryFile
-from .session.segment_store import ImageChanged, Options, Outcome, OverlapPolicy, Refused, SegmentEdited
+from .session.segment_store import Confirmation, ImageChanged, Options, Outcome, Refused, SegmentEdited, UserOptions
 from .session.segments import (
     SegmentSession,
     add_named,
@@ -37,36 +37,14 @@ from .session.segments import (
     next_segment,
 )
 from .session.session import Session
-from .session.steps import ModelChoice, PromptAdded, RegionStep, state_of
+from .session.steps import PromptAdded, RegionStep, state_of
 from .worker.client import Client, deliver
 from .worker.poller import Poller
-from .worker.protocol import Event, Progressed, Request
+from .worker.protocol import Event, PartlyAnswered, Progressed, Request
 
 # The part of a panel to update. "choices": read the parameter node again. "nodes": image or segmentation is another.
 # "busy": a request began, went on or ended. "outcome": something was done, waits to be confirmed, or failed.
 Update = Literal["choices", "nodes", "segments", "busy", "outcome"]
-
-
-@dataclass(frozen=True, slots=True)
-class UserOptions:
-    """The user's choices, which hold for what comes after; the first three as in :class:`.segment_store.Options`.
-
-    ``region`` limits changes, ``masking_node`` has the editable area that is kept to, ``kind`` names new segments. With
-    ``many_objects`` each prompt makes a segment of its own.
-    """
-
-    choice: ModelChoice | None = None
-    policy: OverlapPolicy = OverlapPolicy.PROTECT
-    ask_above: float | None = 0.5
-    region: Region | None = None
-    masking_node: Any | None = None
-    many_objects: bool = False
-    kind: str = "Segment"
-
-    @property
-    def new_name(self) -> str:
-        """The name of a new segment, never empty."""
-        return self.kind.strip() or "Segment"
 
 
 def _ignore(_: object) -> None:
@@ -86,6 +64,8 @@ class SegmentationController:
         error: a failure that is no outcome, such as a markup that cannot be where it was put.
         report: the progress of the request that is under way; None while none is.
         answer_s: seconds from the last question to the written segment.
+        preview: voxels that no segment has yet: of a propagation that is under way, or to be confirmed.
+        is_finishing: a propagation was told to end with what it has.
     """
 
     client: Client
@@ -102,6 +82,8 @@ class SegmentationController:
     error: FoundationSegError | None = None
     report: ProgressReport | None = None
     answer_s: float | None = None
+    preview: VoxelPreview = field(default_factory=VoxelPreview)
+    is_finishing: bool = False
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _store: SceneStore | None = None
     _prompts: SessionPrompts | None = None
@@ -238,11 +220,25 @@ class SegmentationController:
         return volume
 
     def stop(self) -> None:
-        """Stop what is under way and take back what was asked; nothing is changed."""
+        """Stop what is under way. A propagation that has found something ends with that, and undo takes it back.
+
+        Anything else is taken back as it was asked, and so is a propagation that is stopped a second time.
+        """
+        session = self.session
+        if session is not None and session.is_propagating and self.preview.node is not None and not self.is_finishing:
+            self.is_finishing = True
+            self.client.finish(session.request_id)
+            self.on_update("busy")
+            return
         self.drop_request()
+        self.discard()
+
+    def discard(self) -> None:
+        """Take back what was asked, waits or failed; nothing is changed."""
         if self.session is not None:
             self.session.discard()
         self.outcome = self.report = None
+        self.preview.settle(self.session)
         self.on_update("outcome")
 
     @property
@@ -322,6 +318,7 @@ class SegmentationController:
         is_undone = self.session is not None and bool(segment_id) and self.open().undo(segment_id)
         if is_undone:
             self.select(segment_id)
+        self.preview.settle(self.session)
         self.on_update("outcome")  # a request that was discarded leaves no outcome
         return is_undone
 
@@ -426,6 +423,7 @@ class SegmentationController:
             prompts.stop()
         if recovery is not None:
             recovery.close()
+        self.preview.clear()
         self.outcome = self.error = self.report = None
 
     def _open(self) -> tuple[Session, SceneStore]:
@@ -474,18 +472,26 @@ class SegmentationController:
             elif self.session is not None:
                 if isinstance(event, Progressed) and event.request_id == self.session.request_id:
                     self.report = event.report
+                elif isinstance(event, PartlyAnswered) and event.request_id == self.session.request_id:
+                    parts = dict(zip(self.session.asked_ids, event.part.masks, strict=True))
+                    self.preview.add_segments(self.segmentation_node, self.session.volume.geometry, parts)
                 deliver(self.session, event)
         finally:
             if not self.is_busy:
-                self.report = None
+                self.report, self.is_finishing = None, False
+            self.preview.settle(self.session)
             self.on_update("busy")
 
     def _take_outcome(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        self.preview.settle(self.session)
         if isinstance(outcome, Refused) and not outcome.is_waiting:
             self.error = self._given_up = outcome.error
         elif self.error is not self._given_up:  # what was given up is shown until somebody has read it
             self.error = None
+        if isinstance(outcome, Confirmation) and self.session is not None:
+            geometry, changes = self.session.volume.geometry, tuple(outcome.changes.values())
+            self.preview.show_changes(self.segmentation_node, geometry, changes)
         if isinstance(outcome, ImageChanged) and self.session is not None:
             self._image.replace(self.session.volume)
         if isinstance(outcome, SegmentEdited) and outcome.kind == "predicted":

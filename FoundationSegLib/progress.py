@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import Cancelled, InputError
 
@@ -29,13 +30,18 @@ class CancelToken:
     """A flag that one thread sets and the computing thread looks at between steps."""
 
     cancelled: bool = False
+    is_finishing: bool = False
+
+    def finish(self) -> None:
+        """Ask the computation to end early, where it can, and to answer with what it has by then."""
+        self.is_finishing = True
 
     def cancel(self) -> None:
         """Ask the computation to stop at its next step."""
         self.cancelled = True
 
 
-def _discard(report: ProgressReport) -> None:
+def _discard(report: object) -> None:
     del report
 
 
@@ -43,11 +49,14 @@ def _discard(report: ProgressReport) -> None:
 class Progress:
     """Receiver of progress reports, asked whether to go on.
 
-    ``report`` receives each :class:`ProgressReport`; ``token`` is the flag that stops the computation.
+    ``report`` receives each :class:`ProgressReport`; ``token`` is the flag that stops the computation. ``partial``
+    receives parts of an answer, such as :class:`.requests.segmentation.PartialPrediction`, every ``part_s`` seconds.
     """
 
     report: Callable[[ProgressReport], None] = _discard
     token: CancelToken = field(default_factory=CancelToken)
+    partial: Callable[[Any], None] = _discard
+    part_s: float = 0.5
 
     def step(self, stage: str, done: int, total: int) -> None:
         """Report one step, after making sure that the computation may go on.

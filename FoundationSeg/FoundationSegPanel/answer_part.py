@@ -133,7 +133,7 @@ class AnswerPart(Part):
         if isinstance(self._error, ForeignSegmentationError) and not controller.is_foreign:
             self._error = None  # another segmentation was chosen
         outcome, session, error = controller.outcome, controller.session, self._error or controller.error
-        discard = (_("Discard"), self._discard)
+        discard = (_("Discard"), self._controller.discard)
         if isinstance(error, ForeignSegmentationError):
             use_foreign = (_("Use it for this image"), lambda: self._repeat(controller.allow_foreign))
             self._ask(self._foreign_text(), use_foreign, (_("Use another"), lambda: self._repeat(self._state.use_own)))
@@ -192,12 +192,7 @@ class AnswerPart(Part):
     def _dismiss(self) -> None:
         outcome = self._controller.outcome
         if isinstance(outcome, Refused) and outcome.is_waiting:
-            self._discard()
-
-    def _discard(self) -> None:
-        self._controller.outcome = None
-        if self._controller.session is not None:
-            self._controller.session.discard()
+            self._controller.discard()
 
     def _act(self, action: Callable[[], object]) -> None:
         self._error = None

@@ -61,7 +61,8 @@ class Panel:
         self.tools = ToolsPart(ui, state, report, icon, self.answer.attempt)
         self.advanced = AdvancedPart(ui, state, report)
         self.classify = ClassifyPart(ui, state, logic.runnableCards("classify"), self.model.set_up_model)
-        self._segment_parts = (self.tools, SegmentsPart(ui, state, report), self.answer, PromptsPart(ui, state, report))
+        self.prompts = PromptsPart(ui, state, report)
+        self._segment_parts = (self.tools, SegmentsPart(ui, state, report), self.answer, self.prompts)
         inputs = InputsPart(ui, state, report)
         image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model, inputs)
         self.progress = ProgressPart(ui, state, report)
@@ -146,6 +147,7 @@ class Panel:
             self.answer.forget_error()
         self.answer.show()
         self.progress.show()
+        self.prompts.show_busy()
         self.classify.show_busy()
 
     def report(self, error: FoundationSegError) -> None:

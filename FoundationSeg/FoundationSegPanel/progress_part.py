@@ -43,11 +43,19 @@ class ProgressPart(Part):
             self.stop()
             return
         self._timer.start()
-        text = " · ".join((self._stage_text(), time_left_text(self._time_left.seconds())))
+        texts = [self._stage_text(), time_left_text(self._time_left.seconds())]
+        session = self._controller.session
+        if session is not None and session.waiting > 0:
+            texts.append(_("queued behind it: {count}").format(count=session.waiting))
+        text = " · ".join(texts)
         for bar in (ui.progressBar, ui.classifyProgressBar):
             bar.setRange(0, report.total if report is not None else 0)
             bar.setValue(report.done if report is not None else 0)
             bar.setFormat(text)
+        can_keep = (
+            self._controller.preview.node is not None and self._is_propagating and not self._controller.is_finishing
+        )
+        ui.cancelButton.setText(_("Stop and keep") if can_keep else _("Cancel"))
         slicer.util.showStatusMessage(_("FoundationSeg: {text}").format(text=text), 2 * _INTERVAL_MS)
         if self._button is not None and report is not None and report.total:
             share = round(100 * report.done / report.total)
@@ -66,8 +74,15 @@ class ProgressPart(Part):
             self._button, self._button_text = button, button.text
             self.show()
 
+    @property
+    def _is_propagating(self) -> bool:
+        session = self._controller.session
+        return session is not None and session.is_propagating
+
     def _stage_text(self) -> str:
         report = self._controller.report
+        if self._controller.is_finishing:
+            return _("Keeping the slices so far")
         if report is None:
             return _("Waiting for the answer")
         stages = {
@@ -81,4 +96,6 @@ class ProgressPart(Part):
         stage = stages.get(report.stage, report.stage)
         if not report.total or report.total == 1:
             return stage
+        if self._is_propagating and report.stage == "slices":  # the object may end long before the range does
+            return _("Slices passed: {done} of at most {total}").format(done=report.done, total=report.total)
         return _("{stage} {done} of {total}").format(stage=stage, done=report.done, total=report.total)

@@ -191,12 +191,18 @@ class PromptsPart(Part):
             fill_table(ui.promptsTable, [_row(prompt, node) for _key, prompt in prompts])
         for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton):
             button.setEnabled(bool(prompts))
-        can_propagate = controller.selected_node_segment is not None and self._state.last_slice() > 0
-        ui.propagateButton.setEnabled(can_propagate)  # also what was drawn by hand
+        self.show_busy()
         ui.importPromptsButton.setEnabled(self._parameters.volume is not None)
         node = controller.segmentation_node
         has_segments = node is not None and node.GetSegmentation().GetNumberOfSegments() > 0
         ui.exportPromptsButton.setEnabled(controller.volume_node is not None and has_segments)
+
+    def show_busy(self) -> None:
+        """Offer propagation where there are other slices, unless it is under way."""
+        controller = self._controller
+        can_propagate = controller.selected_node_segment is not None and self._state.last_slice() > 0
+        can_propagate &= controller.session is None or not controller.session.is_propagating
+        self._ui.propagateButton.setEnabled(can_propagate)  # also what was drawn by hand
 
     def _selected_keys(self) -> tuple[str, ...]:
         rows = selected_rows(self._ui.promptsTable)

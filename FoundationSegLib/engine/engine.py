@@ -20,6 +20,7 @@ from ..errors import (
 )
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
+from ..imaging.geometry import array_axis
 from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
@@ -34,7 +35,15 @@ from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from .classification import classify
 from .device import choose_device, limit_threads, release_memory
 from .encoding import Encoder, VectorCache
-from .memory_planning import EMPTY_NOTE, CroppedRequest, Cropper, MemoryPlanner, crop_request, join_predictions
+from .memory_planning import (
+    EMPTY_NOTE,
+    CroppedRequest,
+    Cropper,
+    MemoryPlanner,
+    crop_request,
+    join_predictions,
+    unsure_notes,
+)
 from .precision import best_precision, choose_precision
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import is_stuck, plan_tracks
@@ -266,7 +275,13 @@ class Engine:
             if propagation is not None and is_stuck(tracks[n], propagation):
                 notes.append(f"segments[{n}]: carried on to no other slice: none in that range or direction")
         with framework_errors():
-            segments = segment(inference, tracks, propagation, card.prompts, progress)
+            segments = segment(inference, tracks, propagation, card.prompts, part.progress_of(progress))
+        if propagation is not None:
+            axes = set().union(*[on_slices.axes for on_slices in prompts])
+            starts = part.box.start_kji if part.box is not None else (0, 0, 0)
+            notes += unsure_notes(segments, starts[array_axis(axes.pop())] if len(axes) == 1 else 0)
+        if progress.token.is_finishing:
+            notes.append("stopped on request: what was found until then is kept")
         self._prefetcher = Prefetcher(inference, prompts[-1])
         counts = inference.counts
         if counts.reencodes:

@@ -12,12 +12,12 @@ from ..errors import GeometryError, InputError, MemoryShortageError
 from ..imaging.geometry import Axis, Box, Geometry, Shape, array_axis
 from ..imaging.masks import EMPTY_MASK, cut_out, merge_masks, pack_mask
 from ..imaging.volume import Volume
-from ..progress import bytes_text
+from ..progress import Progress, bytes_text
 from ..prompts.capabilities import translate
 from ..prompts.kinds import ClassPrompt, MaskPrompt, Prompt, SegmentPrompts, TextPrompt
 from ..prompts.placement import positions_location, prompt_positions
 from ..prompts.regions import around_prompts, box_text, crop_prompts, crop_volume, grown, largest_box_around, pasted
-from ..requests.segmentation import Prediction, PredictRequest, Propagation, SegmentPrediction
+from ..requests.segmentation import PartialPrediction, Prediction, PredictRequest, Propagation, SegmentPrediction
 from .device import free_bytes, free_host_bytes, taken_bytes
 
 PlacedT = TypeVar("PlacedT")
@@ -141,6 +141,17 @@ class CroppedRequest:
             raise InputError(f"no slice of the region of interest ({box_text(box)}) is in the range of slices")
         return replace(propagation, start=start - first, stop=stop - first)
 
+    def progress_of(self, progress: Progress) -> Progress:
+        """Return a progress that puts parts of an answer on the grid of the whole image."""
+        box = self.box
+        if box is None:
+            return progress
+
+        def tell(part: PartialPrediction) -> None:
+            progress.partial(PartialPrediction(tuple([pasted(mask, box) for mask in part.masks])))
+
+        return replace(progress, partial=tell)
+
     def pasted(self, prediction: Prediction, box: Box) -> Prediction:
         """Return the answer about the part, a box of the image, on the grid of the whole image."""
         segments = []
@@ -240,6 +251,22 @@ def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
     counts = {name: sum(prediction.counts[name] for prediction in predictions) for name in first.counts}
     boxes = tuple(box for prediction in predictions for box in prediction.parts)
     return replace(first, segments=segments, notes=tuple(notes), timings_s=timings, counts=counts, parts=boxes)
+
+
+def unsure_notes(segments: Sequence[SegmentPrediction], first: int) -> list[str]:
+    """Return notes on the slices of which the model is not sure; ``first`` is the number of the first one it saw."""
+    notes = []
+    for n, segment in enumerate(segments):
+        if segment.unsure:
+            runs: list[list[int]] = []
+            for index in segment.unsure:
+                if runs and index == runs[-1][-1] + 1:
+                    runs[-1].append(index)
+                else:
+                    runs.append([index])
+            texts = [f"{run[0] + first} to {run[-1] + first}" if len(run) > 1 else str(run[0] + first) for run in runs]
+            notes.append(f"segments[{n}]: the model is not sure of the slices {', '.join(texts)}: check them")
+    return notes
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..imaging.geometry import Axis, array_axis
-from ..imaging.masks import merge_masks
+from ..imaging.masks import EMPTY_MASK, merge_masks
 from ..models.protocols import MemoryModel, SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt
 from ..progress import Progress
-from ..requests.segmentation import HandOver, Propagation, SegmentPrediction
+from ..requests.segmentation import HandOver, PartialPrediction, Propagation, SegmentPrediction
 from .propagation_planning import Track, confined, refined
 from .slice_inference import SliceInference
 from .slices import prompt_stages, slice_of, stack_slices
@@ -26,6 +27,8 @@ from .video_memory import MemorySequence, Visit, join_tracks, visit
 _KINDS = {"box": "box", "mask": "mask", "points": "point"}
 # Parts of a mask that are smaller than this part of the largest get no point of their own.
 _SMALLEST_PART = 0.1
+# A slice whose overlap with the object the model itself puts below this should be looked at.
+_SURE = 0.7
 
 
 def has_memory(model: SliceModel) -> TypeGuard[MemoryModel]:
@@ -167,6 +170,7 @@ def _carry_on(
 ) -> list[list[SliceSequence | MemorySequence]]:
     """Carry tracks from slice to slice: the sequence goes on that is the furthest behind, until all have ended."""
     sequences = [_sequences(inference, of_segment, propagation) for of_segment in tracks]
+    parts = _PartReports(inference, sequences, progress)
     together = [sequence for of_segment in sequences for sequence in of_segment]
     total, reported = sum([sequence.steps for sequence in together]), 0
     for _ in itertools.chain(heapq.merge(*[sequence.visits() for sequence in together]), [None]):
@@ -175,7 +179,45 @@ def _carry_on(
             reported = done
             progress.step("slices", done, total)
         progress.check()
+        parts.report()
+        if progress.token.is_finishing:
+            break
     return sequences
+
+
+@dataclass(slots=True)
+class _PartReports:
+    """Tells of slices as they are answered, not more often than can be seen."""
+
+    inference: SliceInference
+    sequences: Sequence[Sequences]
+    progress: Progress
+    _told: dict[tuple[int, int], SliceAnswer] = field(default_factory=dict)
+    _time: float = field(default_factory=time.monotonic)
+
+    def report(self) -> None:
+        """Tell of the slices whose answers are new since the last time, if that was a while ago."""
+        if time.monotonic() < self._time + self.progress.part_s:
+            return
+        masks = []
+        for of_segment in self.sequences:
+            slices: dict[Axis, dict[int, NDArray[np.bool_]]] = {}
+            for sequence in of_segment:
+                axis = sequence.track.axis
+                new = {
+                    n: answer
+                    for n, answer in sequence.answers.items()
+                    if self._told.get((id(sequence), n)) is not answer
+                }
+                for index, answer in new.items():
+                    self._told[id(sequence), index] = answer
+                    stored, mask = slices.setdefault(axis, {}), self.inference.orientation(axis).turn_back(answer.mask)
+                    stored[index] = stored[index] | mask if index in stored else mask
+            parts = [stack_slices(axis, stored) for axis, stored in slices.items()]
+            masks.append(merge_masks(parts) if parts else EMPTY_MASK)
+        if any(not mask.box.is_empty for mask in masks):
+            self.progress.partial(PartialPrediction(tuple(masks)))
+            self._time = time.monotonic()
 
 
 def _sequences(
@@ -195,7 +237,7 @@ def _sequences(
 
 def _join(inference: SliceInference, sequences: Sequences) -> SegmentPrediction:
     """Return the union of the masks of all slices, and the mean of the model's scores where it found something."""
-    masks, scores = [], []
+    masks, scores, unsure = [], [], set()
     slices: dict[Axis, dict[int, NDArray[np.bool_]]] = {}
     for sequence in sequences:
         axis = sequence.track.axis
@@ -206,12 +248,14 @@ def _join(inference: SliceInference, sequences: Sequences) -> SegmentPrediction:
             stored[index] = stored[index] | mask if index in stored else mask
             if answer.mask.any():
                 scores.append(answer.score)
+                if answer.score < _SURE:
+                    unsure.add(index)
         if is_object:
             masks.append(sequence.finished(stack_slices(axis, stored)))
     for axis, stored in slices.items():
         masks.append(stack_slices(axis, stored))
     mask = masks[0] if len(masks) == 1 else merge_masks(masks)
-    return SegmentPrediction(mask, sum(scores) / len(scores) if scores else None)
+    return SegmentPrediction(mask, sum(scores) / len(scores) if scores else None, tuple(sorted(unsure)))
 
 
 def choose_hand_over(choice: HandOver, prompt_kinds: Sequence[str]) -> HandOver:

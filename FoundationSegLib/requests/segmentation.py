@@ -95,10 +95,12 @@ class SegmentPrediction:
         mask: the segment's voxels.
         score: the model's own estimate of the overlap (IoU) with the object, 0..1, averaged over the slices that
             it decoded; None where it gave none.
+        unsure: the slices that were reached on which that estimate is low, across the axis of its prompts.
     """
 
     mask: PackedMask
     score: float | None
+    unsure: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,13 @@ class Prediction:
     timings_s: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     parts: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartialPrediction:
+    """Slices of an answer that is still under way: those that are new since the last part, by segment in order."""
+
+    masks: tuple[PackedMask, ...]
 
 
 def seeded(prompts: PromptSet, seeds: Sequence[MaskPrompt]) -> PromptSet:

@@ -42,6 +42,23 @@ class SessionQueries:
         return self._is_refused and bool(self._queue)
 
     @property
+    def asked_ids(self) -> tuple[str, ...]:
+        """The segments that the request under way is about, in its order; none while there is none."""
+        plans = self._asked.plans if self._asked is not None and self._asked.answers is None else ()
+        return tuple([plan.segment_id for of_edit in plans for plan in of_edit if plan.prompts])
+
+    @property
+    def is_propagating(self) -> bool:
+        """True while the request under way carries segments on through the volume."""
+        request = self._asked.request if self._asked is not None and self._asked.answers is None else None
+        return request is not None and request.propagation is not None
+
+    @property
+    def waiting(self) -> int:
+        """The number of edits that wait for another one's answer."""
+        return len(self._queue) - (len(self._asked.edits) if self._asked is not None else 0)
+
+    @property
     def is_gone(self) -> bool:
         """True once the image or the segmentation was deleted: nothing can be read or written."""
         return self.store.is_gone

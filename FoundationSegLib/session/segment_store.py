@@ -13,6 +13,7 @@ from ..errors import FoundationSegError, InputError
 from ..imaging.geometry import Box, Geometry, bounding_box
 from ..imaging.masks import EMPTY_MASK, Edit, MaskTable, PackedMask, SegmentChange, change_between, cut_out, pack_mask
 from ..imaging.volume import Volume
+from ..prompts.regions import Region
 from ..requests.segmentation import PredictRequest
 from .steps import ModelChoice, SegmentState
 
@@ -271,6 +272,28 @@ class Options:
     choice: ModelChoice | None = None
     policy: OverlapPolicy = OverlapPolicy.PROTECT
     ask_above: float | None = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class UserOptions:
+    """The user's choices, which hold for what comes after; the first three as in :class:`Options`.
+
+    ``region`` limits changes, ``masking_node`` has the editable area that is kept to, ``kind`` names new segments. With
+    ``many_objects`` each prompt makes a segment of its own.
+    """
+
+    choice: ModelChoice | None = None
+    policy: OverlapPolicy = OverlapPolicy.PROTECT
+    ask_above: float | None = 0.5
+    region: Region | None = None
+    masking_node: Any | None = None
+    many_objects: bool = False
+    kind: str = "Segment"
+
+    @property
+    def new_name(self) -> str:
+        """The name of a new segment, never empty."""
+        return self.kind.strip() or "Segment"
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import Prediction, PredictRequest
-from .protocol import Answered, Event, Failed, Progressed, Request
+from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Request
 
 OnProgress = Callable[[ProgressReport], None]
 _WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them
@@ -47,6 +47,12 @@ class Client(Protocol):
         """Begin a task: any request of :data:`.protocol.TASKS`.
 
         Whatever was asked before and is not answered yet fails as cancelled.
+        """
+
+    def finish(self, request_id: int) -> None:
+        """Have a propagation that is under way end early: its answer is what was found until then.
+
+        Any other request goes on, and any other number is left alone.
         """
 
     def cancel(self, request_id: int) -> None:
@@ -145,15 +151,23 @@ class InlineClient:
             if self.on_progress is not None:
                 self.on_progress(progress)
 
+        def tell_part(part: Any) -> None:
+            self._events.append(PartlyAnswered(request.request_id, part))
+
         try:
             if type(request) not in _IN_LINE:
                 raise InputError("packages and checkpoints are changed by a process of their own; use another client")
-            answer = getattr(self.engine, _IN_LINE[type(request)])(request, Progress(report, token))
+            answer = getattr(self.engine, _IN_LINE[type(request)])(request, Progress(report, token, tell_part))
             self._events.append(Answered(request.request_id, answer))
         except FoundationSegError as error:
             self._events.append(Failed(request.request_id, error))
         finally:
             self._work = None
+
+    def finish(self, request_id: int) -> None:
+        """Have a propagation end early; to be called from a progress callback."""
+        if self._work is not None and self._work[0] == request_id:
+            self._work[1].finish()
 
     def cancel(self, request_id: int) -> None:
         """Stop the request that is under way; to be called from a progress callback."""
@@ -204,7 +218,7 @@ def ask(client: Client, request: Request, on_progress: OnProgress | None = None)
                     return event.answer
                 if isinstance(event, Failed):
                     raise event.error
-                if on_progress is not None:
+                if on_progress is not None and isinstance(event, Progressed):
                     on_progress(event.report)
             client.wait(_WAIT_S)
     finally:  # where it was interrupted, nobody waits for the answer any more, and the number may come again

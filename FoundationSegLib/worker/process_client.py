@@ -13,7 +13,7 @@ from ..progress import ProgressReport
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
-from ..requests.segmentation import Prediction, PredictRequest
+from ..requests.segmentation import PartialPrediction, Prediction, PredictRequest
 from ..requests.worker_settings import WorkerSettings
 from .frames import Message
 from .process import Link, LinkLost, RetryPolicy, Timeouts, worker_command
@@ -22,6 +22,7 @@ from .protocol import (
     Event,
     Failed,
     Failure,
+    PartlyAnswered,
     Progressed,
     Request,
     Task,
@@ -158,6 +159,12 @@ class ProcessClient:
         if self._ensure_link() is not None:
             self._send_work()
 
+    def finish(self, request_id: int) -> None:
+        """Have the request that is under way end early, with what was found so far for its answer."""
+        work = self._work
+        if work is not None and work.request.request_id == request_id and self._link is not None:
+            self._link.send(message("finish", ticket=work.ticket))
+
     def cancel(self, request_id: int) -> None:
         """Stop the request that is under way. A worker that does not stop in time is killed."""
         work = self._work
@@ -263,6 +270,9 @@ class ProcessClient:
         if kind == "progress":
             work.point, work.stirred = value_of(frame, ProgressReport), time.monotonic()
             self._events.append(Progressed(work.request.request_id, work.point))
+        elif kind == "partial":
+            work.stirred = time.monotonic()
+            self._events.append(PartlyAnswered(work.request.request_id, value_of(frame, PartialPrediction)))
         elif kind == "failure":
             self._take_failure(work, value_of(frame, Failure).error())
         elif kind != "answer":

@@ -77,7 +77,15 @@ class Failed:
     error: FoundationSegError
 
 
-Event = Progressed | Answered | Failed
+@dataclass(frozen=True, slots=True)
+class PartlyAnswered:
+    """A part of an answer: a :class:`~FoundationSegLib.requests.segmentation.PartialPrediction`. The whole follows."""
+
+    request_id: int
+    part: Any
+
+
+Event = Progressed | PartlyAnswered | Answered | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,12 @@ class Inbox:
             self.end()
 
     def take(self, frame: Message) -> None:
-        """Put a message in the queue; a cancel takes effect at once."""
-        if frame.header["type"] == "cancel":
+        """Put a message in the queue; to cancel and to finish early take effect at once."""
+        if frame.header["type"] in ("cancel", "finish"):
             with self._lock:
                 token = self._tokens.get(frame.header["ticket"])
             if token is not None:
-                token.cancel()
+                (token.cancel if frame.header["type"] == "cancel" else token.finish)()
             return
         if "ticket" in frame.header:  # a request: it can be cancelled before its turn comes
             self.token(frame.header["ticket"])
@@ -231,7 +231,11 @@ class Worker:
         volume_key = getattr(request, "volume_key", None)
         if volume_key in self._refused:
             raise self._refused[volume_key]
-        progress = Progress(_Reports(self.channel, ticket).send, self.inbox.token(ticket))
+        progress = Progress(
+            _Reports(self.channel, ticket).send,
+            self.inbox.token(ticket),
+            lambda part: self.channel.send(message("partial", part, ticket=ticket)),
+        )
         self.inbox.grace_s = _LAST_BREATH_S if task.is_repeated else task.cancel_s
         try:
             return FUNCTIONS[name](request, self, progress)

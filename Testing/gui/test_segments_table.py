@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.slicer_standin.dialogs import pick
@@ -107,3 +108,42 @@ def test_a_flat_image_has_neither_millilitres_nor_other_slices(at_panel):
     assert at_panel.names() == ["Segment"]
     assert "ml" not in at_panel.ui.segmentLabel.text + at_panel.ui.changeLabel.text
     assert not at_panel.ui.propagateButton.enabled
+
+
+def test_a_propagation_is_seen_as_it_goes_and_what_waits_says_so(at_panel):
+    ui, desk, client = at_panel.ui, at_panel.desk, at_panel.client
+    at_panel.model("SlimSAM-77")
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    client.is_slow = True
+    ui.propagateSection.collapsed = False
+    desk.click(ui.propagateButton)
+    at_panel.let_pass()
+    assert not ui.propagateButton.enabled and ui.cancelButton.text == "Cancel"
+    client.find(pack_mask(np.ones((2, 3, 4), bool), (5, 6, 5)))
+    desk.wait_until(lambda: at_panel.work.preview.node is not None)
+    shown = at_panel.work.preview.node.GetSegmentation().GetNthSegment(0)
+    assert shown.GetColor() == at_panel.segmentation.GetNthSegment(0).GetColor() and at_panel.voxels() == 150
+    assert ui.cancelButton.text == "Stop and keep"
+    at_panel.box((20, 22, 4), (25, 30, 4))
+    assert "queued behind it: 1" in ui.progressBar.format
+    desk.click(ui.cancelButton)
+    desk.wait_until(lambda: at_panel.voxels() == 12 * 150)
+    assert at_panel.work.preview.node is None
+    at_panel.reply()
+    assert at_panel.voxels() > 12 * 150
+    for expected in (12 * 150, 150):
+        desk.click(ui.undoButton)
+        at_panel.let_pass()
+        assert at_panel.voxels() == expected
+
+
+def test_changes_that_wait_to_be_confirmed_are_shown(at_panel):
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.segmentation.GetNthSegment(0)
+    at_panel.model("SlimSAM-77")
+    at_panel.box((4, 5, 4), (15, 21, 4), ctrl=True)
+    node = at_panel.work.preview.node
+    assert at_panel.ui.messageFrame.visible and node.GetSegmentation().GetSegmentIDs() == ("lost",)
+    at_panel.desk.click(at_panel.ui.messageNoButton)
+    at_panel.let_pass()
+    assert at_panel.work.preview.node is None and at_panel.voxels() == 150

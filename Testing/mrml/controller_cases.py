@@ -9,9 +9,9 @@ from FoundationSegLib.errors import Cancelled, InferenceError
 from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.progress import Progress, ProgressReport
 from FoundationSegLib.requests.classification import ClassifyRequest
-from FoundationSegLib.requests.segmentation import CheckpointRecord, PredictRequest
+from FoundationSegLib.requests.segmentation import CheckpointRecord, PartialPrediction, PredictRequest
 from FoundationSegLib.session.steps import ModelChoice
-from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
+from FoundationSegLib.worker.protocol import Answered, Failed, PartlyAnswered, Progressed
 from Testing.unit.session.session_cases import SLICES, FakeClient
 
 CATALOGUE = read_catalogue()
@@ -56,6 +56,14 @@ class FakeWorkerClient:
         if self._open is not None and self._open.request_id == request_id:
             self._open = None
             self._events.append(Failed(request_id, Cancelled("stopped")))
+
+    def finish(self, request_id):
+        if self._open is not None and self._open.request_id == request_id:
+            self.reply()
+
+    def find(self, *masks):
+        """Tell of slices of what is open."""
+        self._events.append(PartlyAnswered(self._open.request_id, PartialPrediction(masks)))
 
     def reply(self):
         """Answer what is open."""

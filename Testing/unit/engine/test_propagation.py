@@ -13,6 +13,7 @@ from FoundationSegLib.engine.video_memory import visit
 from FoundationSegLib.errors import Cancelled, InputError
 from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis
 from FoundationSegLib.imaging.intensity import IntensityMapping
+from FoundationSegLib.imaging.masks import merge_masks
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.progress import CancelToken, Progress
@@ -191,6 +192,20 @@ def test_turned_slices_give_the_same_mask_where_the_model_does_not_care(axis, si
         masks.append(find(inference, [one], Progress()))
     assert masks[0] == masks[1]
     assert masks[0].voxels > 0
+
+
+def test_slices_are_told_of_as_they_are_answered_and_kept_when_it_ends_early():
+    model, token, parts = Scripted(dict.fromkeys(range(9), HERE)), CancelToken(), []
+
+    def take(part):
+        parts.append(part.masks[0])
+        if len(parts) == 3:
+            token.finish()
+
+    progress = Progress(token=token, partial=take, part_s=0)
+    answer = find(inference_on(numbered(), model), [track(2, range(9))], progress)
+    assert [part.box.start_kji[0] for part in parts] == [2, 3, 4], "each once"
+    assert merge_masks(parts) == answer and len(model.decoded) == 3
 
 
 def test_it_stops_between_slices():

@@ -22,7 +22,13 @@ from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.classification import ClassifyRequest
 from FoundationSegLib.requests.classification_answer import Classification
 from FoundationSegLib.requests.maintenance import DownloadRequest
-from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
+from FoundationSegLib.requests.segmentation import (
+    CheckpointRecord,
+    PartialPrediction,
+    Prediction,
+    PredictRequest,
+    SegmentPrediction,
+)
 from FoundationSegLib.worker import server
 from FoundationSegLib.worker.protocol import Request
 from Testing.unit.requests.classification_cases import answer
@@ -86,6 +92,15 @@ class ScriptedEngine:
         for word in script.split():
             name, _, value = word.partition("=")
             getattr(self, f"do_{name}")(value, request, progress)
+
+    def do_parts(self, value: str, request: Request, progress: Progress) -> None:
+        """Tell of a further slice at each step, until it is to finish."""
+        n = 0
+        while n < int(value) and not progress.token.is_finishing:
+            progress.partial(PartialPrediction((pack_mask(np.ones((1, 2, 2), bool), (n % 2, 0, 0)),)))
+            progress.step("slices", n, int(value))
+            n += 1
+            time.sleep(self.pause_s)
 
     def do_answer(self, value: str, request: Request, progress: Progress) -> None:
         """Nothing more."""

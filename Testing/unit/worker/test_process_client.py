@@ -20,7 +20,7 @@ from FoundationSegLib.requests.classification import ClassifyRequest
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.worker_settings import MemoryBudget, WorkerSettings
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
+from FoundationSegLib.worker.protocol import Answered, Failed, PartlyAnswered, Progressed
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import positive_mask
 
@@ -129,6 +129,17 @@ def test_cancel_is_acknowledged_at_once_and_the_worker_lives(client, sent, bar):
     bar("cancel acknowledged, ms", acknowledged * 1000, "<= 200")
     bar("worker usable after a cancel, s", time.perf_counter() - start, "<= 3")
     assert client._ending is None
+
+
+def test_parts_of_an_answer_arrive_and_it_can_end_early(client, sent):
+    client.submit(scripted(sent, "parts=100000", 5))
+    part = next(event for event in events_until(client, PartlyAnswered) if isinstance(event, PartlyAnswered))
+    assert part.request_id == 5 and [mask.voxels for mask in part.part.masks] == [4]
+    client.finish(6)
+    client.finish(5)
+    answer = events_until(client, Answered)[-1]
+    assert answer.request_id == 5 and answer.answer.segments
+    assert ask(client, scripted(sent, "parts=2")).counts["pid"] == client.worker_pid
 
 
 def test_a_cancel_leaves_a_worker_alone_that_is_only_starting(make_client, volume):
