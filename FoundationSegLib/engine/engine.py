@@ -275,7 +275,8 @@ class Engine:
             if propagation is not None and is_stuck(tracks[n], propagation):
                 notes.append(f"segments[{n}]: carried on to no other slice: none in that range or direction")
         with framework_errors():
-            segments = segment(inference, tracks, propagation, card.prompts, part.progress_of(progress))
+            on_whole = progress if part.box is None else part.progress_of(progress, part.box)
+            segments = segment(inference, tracks, propagation, card.prompts, on_whole)
         if propagation is not None:
             axes = set().union(*[on_slices.axes for on_slices in prompts])
             starts = part.box.start_kji if part.box is not None else (0, 0, 0)

@@ -141,11 +141,8 @@ class CroppedRequest:
             raise InputError(f"no slice of the region of interest ({box_text(box)}) is in the range of slices")
         return replace(propagation, start=start - first, stop=stop - first)
 
-    def progress_of(self, progress: Progress) -> Progress:
-        """Return a progress that puts parts of an answer on the grid of the whole image."""
-        box = self.box
-        if box is None:
-            return progress
+    def progress_of(self, progress: Progress, box: Box) -> Progress:
+        """Return a progress that puts parts of an answer about a box of the image on the grid of the whole image."""
 
         def tell(part: PartialPrediction) -> None:
             progress.partial(PartialPrediction(tuple([pasted(mask, box) for mask in part.masks])))

@@ -148,7 +148,9 @@ def segment(
             sequences = _carry_on(inference, tracks, carried, progress)
             break
     if not sequences:
-        sequences = [list(map(SingleSlice, of_segment)) for of_segment in tracks]
+        sequences = []
+        for of_segment in tracks:
+            sequences.append(list(map(SingleSlice, of_segment)))
         in_order = sorted(itertools.chain.from_iterable(sequences), key=attrgetter("track.axis", "track.starts"))
         for done, single in enumerate(in_order, start=1):
             progress.check()

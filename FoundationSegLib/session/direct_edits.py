@@ -77,6 +77,6 @@ def last_deleted(session: Session) -> str:
 
 def _finish(history: SegmentHistory, kind: EditKind, entry: UndoEntry) -> SegmentEdited:
     changes = changes_of(entry.written)
-    forgotten = history.push(entry)
+    forgotten = history.undo_stack.push(entry)
     history.settle(entry.after)
     return SegmentEdited(kind, changes, removed=tuple(entry.removed), forgotten=forgotten)

@@ -65,6 +65,7 @@ class SegmentHistory:
 
     def __post_init__(self) -> None:
         self.masks.within = self.store.geometry.box
+        self.undo_stack.masks, self.undo_stack.segments = self.masks, self.segments
 
     def detect_external_changes(self) -> frozenset[str]:
         """Find out what others did meanwhile; returns the ids of segments that they changed or deleted.
@@ -88,7 +89,7 @@ class SegmentHistory:
         for segment_id in changed | gone | returned:
             self.undo_stack.forget(segment_id)
         if changed:
-            self._make_room()
+            self.undo_stack.make_room()
         self._save(changed)
         return frozenset(changed | gone)
 
@@ -145,7 +146,7 @@ class SegmentHistory:
         """
         segment_id = self._make(new)
         state = self.segments[segment_id].state
-        self.push(UndoEntry([], {segment_id: state}, {segment_id: state}, {segment_id: new}))
+        self.undo_stack.push(UndoEntry([], {segment_id: state}, {segment_id: state}, {segment_id: new}))
         return segment_id
 
     def announce(self, new: NewSegment) -> str:
@@ -253,7 +254,7 @@ class SegmentHistory:
             is_whole = True
         finally:
             if is_whole or entry.after:
-                forgotten = self.push(entry) if entry.after else 0
+                forgotten = self.undo_stack.push(entry) if entry.after else 0
                 kind: EditKind = "noted" if prediction is None else "predicted"
                 notes = prediction.notes if prediction is not None else ()
                 changes, created = changes_of(entry.written), tuple(entry.created)
@@ -300,13 +301,6 @@ class SegmentHistory:
                 if count:
                     counts[other] = count
         return counts
-
-    def push(self, entry: UndoEntry) -> int:
-        """Keep an edit to be undone; returns how many of the oldest cannot be undone any more."""
-        return self.undo_stack.push(entry) + self._make_room()
-
-    def _make_room(self) -> int:
-        return self.undo_stack.make_room(self.masks, [segment.state for segment in self.segments.values()])
 
     def enter(self, segment_id: str, state: SegmentState, entry: UndoEntry) -> None:
         """Put a segment into a state, and note in an entry which it had before."""
@@ -407,7 +401,7 @@ class SegmentHistory:
         self.require_readable()
         segment, entry = self.segment(segment_id), UndoEntry()
         self.enter(segment_id, segment.state.after(AcceptStep()), entry)
-        forgotten = self.push(entry)
+        forgotten = self.undo_stack.push(entry)
         self.settle((segment_id,))
         return SegmentEdited("accepted", {}, forgotten=forgotten)
 
@@ -428,7 +422,7 @@ class SegmentHistory:
         after = {key: _rejected(entry, key) for key in entry.after}
         edited = self._carry_out("rejected", entry.inverse, after)
         edits = [Edit({key: change}) for key, changes in edited.changes.items() for change in changes]
-        return replace(edited, forgotten=self.push(UndoEntry(edits, before, after)))
+        return replace(edited, forgotten=self.undo_stack.push(UndoEntry(edits, before, after)))
 
     def can_redo(self, segment_id: str) -> bool:
         """True where an edit of the segment was undone that can be done again."""

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -217,11 +217,15 @@ class UndoStack:
     touched several segments can be undone while it is the last one of each.
 
     Attributes:
-        budget_bytes: for the bits of the changes, which are compressed where they are older.
+        budget_bytes: for the bits of the changes, which are compressed where they are older, and for the masks.
+        masks: what the steps refer to.
+        segments: the segments as they are, by id: what they need of the masks stays.
         done, undone: what can be undone and redone, oldest first.
     """
 
     budget_bytes: int = BUDGET
+    masks: MaskTable = field(default_factory=MaskTable)
+    segments: Mapping[str, TrackedSegment] = field(default_factory=dict)
     done: list[UndoEntry] = field(default_factory=list)
     undone: list[UndoEntry] = field(default_factory=list)
 
@@ -246,10 +250,10 @@ class UndoStack:
         total = 0
         for kept in (*self.done, *self.undone):
             total += kept.nbytes
-        if total <= self.budget_bytes * _PLAIN_SHARE:
+        if total <= self.budget_bytes * _PLAIN_SHARE and total + self.masks.nbytes <= self.budget_bytes:
             return 0
         self._compress()
-        return self._shrink(self.budget_bytes)
+        return self._shrink(self.budget_bytes) + self.make_room()
 
     def last(self, segment_id: str) -> UndoEntry | None:
         """The last edit that touched a segment, written and not undone; None if there is none (any more)."""
@@ -291,30 +295,24 @@ class UndoStack:
                 plain -= entry.nbytes
                 entry.compress()
 
-    def make_room(self, masks: MaskTable, present: Iterable[SegmentState]) -> int:
+    def make_room(self) -> int:
         """Keep edits and masks within the budget, of which a quarter is for edits whatever masks take.
 
         First go masks that only older steps name: no answer, undo or replay needs them, and documents leave them out.
         Then the oldest edits go, with the masks that only they need. What segments are put together from stays.
 
-        Args:
-            masks: what the steps refer to.
-            present: the states of all segments.
-
-        Returns:
-            How many edits cannot be undone any more.
+        Returns how many edits cannot be undone any more.
         """
-        if self.nbytes + masks.nbytes <= self.budget_bytes:
+        if self.nbytes + self.masks.nbytes <= self.budget_bytes:
             return 0
-        states = tuple(present)
-        masks.retain(self._needed_masks(states))
-        forgotten = self._shrink(max(self.budget_bytes - masks.nbytes, self.budget_bytes * _PLAIN_SHARE))
-        masks.retain(self._needed_masks(states))
+        self.masks.retain(self._needed_masks())
+        forgotten = self._shrink(max(self.budget_bytes - self.masks.nbytes, self.budget_bytes * _PLAIN_SHARE))
+        self.masks.retain(self._needed_masks())
         return forgotten
 
-    def _needed_masks(self, present: Iterable[SegmentState]) -> set[str]:
+    def _needed_masks(self) -> set[str]:
         """The keys of masks that segments need as they are, or as undo and redo leave them."""
-        states = list(present)
+        states = [segment.state for segment in self.segments.values()]
         for entry in (*self.done, *self.undone):
             states += [*entry.before.values(), *entry.after.values()]
         return {key for state in states for key in state.mask_keys}

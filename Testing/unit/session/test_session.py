@@ -8,7 +8,6 @@ import pytest
 from FoundationSegLib.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.prompts.kinds import BoxPrompt
 from FoundationSegLib.session.segment_store import ArrayStore, NewSegment, Refused, SegmentEdited
-from FoundationSegLib.session.tracking import UndoStack
 from Testing.unit.session.session_cases import SLICES, VOLUMES, make_session, mask_of, point, segment_of
 
 
@@ -167,7 +166,7 @@ def test_a_locked_segment_is_refused(session, segment):
 
 
 def test_what_falls_out_of_the_history_is_told(session, told):
-    session.history.undo_stack = UndoStack(budget_bytes=12)
+    session.history.undo_stack.budget_bytes = 12
     segment = segment_of(session)
     for k in range(6):
         segment.add(point(k))
