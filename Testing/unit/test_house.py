@@ -72,7 +72,7 @@ def test_a_circle_is_found_wherever_the_import_stands(tree, text):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (many(181, folders=20), "product files"),
+        (many(201, folders=20), "product files"),
         (many(21), "fullest folder, files"),
         ({SIZES: "x = 1\n" * 430}, None),
         ({SIZES: "#\n" * 450}, "longest product file, lines"),
