@@ -8,8 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from ..catalog.catalogue import find_card, require_adapter
-from ..catalog.model_cards import ModelCard
+from ..catalog.catalogue import require_adapter
+from ..catalog.model_cards import ModelCard, find_card
 from ..errors import (
     DeviceLostError,
     InferenceError,
@@ -24,7 +24,7 @@ from ..imaging.geometry import array_axis
 from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
-from ..models.protocols import SliceModel, VolumeModel, load_slice_model, load_volume_model
+from ..models.protocols import SliceModel, VolumeModel, load_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
 from ..requests.classification import ClassifyRequest
@@ -82,12 +82,6 @@ def framework_errors() -> Iterator[None]:
         if any(words in text for words in _LOST):
             raise DeviceLostError(message) from error
         raise InferenceError(message) from error
-
-
-def load_model(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
-    """Load the weights of a card's model into its adapter."""
-    load: LoadModel = load_volume_model if card.sees_volumes else load_slice_model
-    return load(card, files, device)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from ..imaging.volume import Volume
 from ..prompts.kinds import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
 from .metrics import dice, surface_dice
-from .protocol import CHALLENGE_SEED, AnswerOrigin, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
+from .protocol import CHALLENGE_SEED, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
 
 # 26 neighbours, as the challenge has it: errors that touch at a corner are one to the eye, and one click is for them.
 _NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
@@ -69,21 +69,13 @@ def next_click(
     sizes[0] = 0
     component = numbered == int(np.argmax(sizes))
     tight = bounding_box(component)
-    depth_kji = interior_depth(component[tight.slices], spacing_mm)
+    padded = np.pad(component[tight.slices], 1)
+    depth_kji = ndimage.distance_transform_edt(padded, sampling=spacing_mm[::-1])[1:-1, 1:-1, 1:-1]
     deepest = np.argwhere(depth_kji >= depth_kji.max() * (1 - _SAME_DEPTH))
     # The generator of numpy's early days, since the challenge's choice is one of its numbers.
     chosen = deepest[np.random.RandomState(seed).choice(len(deepest))]
     k, j, i = (chosen + tight.start_kji + region.start_kji).tolist()
     return Click((i, j, k), Polarity.POSITIVE if truth_kji[k, j, i] else Polarity.NEGATIVE)
-
-
-def interior_depth(mask_kji: NDArray[np.bool_], spacing_mm: Vector) -> NDArray[np.float64]:
-    """Return the depth of each voxel in the mask: mm to the centre of the nearest voxel outside, 0 outside; (K, J, I).
-
-    Beyond the array is outside.
-    """
-    depth_kji = ndimage.distance_transform_edt(np.pad(mask_kji, 1), sampling=spacing_mm[::-1])
-    return np.asarray(depth_kji)[1:-1, 1:-1, 1:-1]
 
 
 def box_around(mask_kji: NDArray[np.bool_], geometry: Geometry) -> BoxPrompt:
@@ -147,7 +139,7 @@ class _Dialogue:
     settings: ProtocolSettings
     mask_kji: NDArray[np.bool_]
     prompts: list[Prompt] = field(default_factory=list)
-    origin: AnswerOrigin | None = None
+    origin: Prediction | None = None
     load_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -182,9 +174,7 @@ class _Dialogue:
         load_s = prediction.timings_s.get("load", 0.0)
         seconds = max(0.0, time.perf_counter() - begin - load_s)
         self.mask_kji = prediction.segments[0].mask.expand(self.truth_kji.shape)
-        self.origin = AnswerOrigin(
-            prediction.checkpoint, prediction.device, prediction.precision, dict(prediction.intensity)
-        )
+        self.origin = prediction
         self.load_s += load_s
         self.notes += prediction.notes
         nsd = surface_dice(self.truth_kji, self.mask_kji, self.spacing_mm, self.settings.nsd_tolerance_mm)

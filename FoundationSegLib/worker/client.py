@@ -4,7 +4,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 from ..errors import Cancelled, FoundationSegError, InputError
 from ..imaging.volume import Volume
@@ -193,12 +193,6 @@ class InlineClient:
         self._events.clear()
 
 
-@overload
-def ask(client: Client, request: PredictRequest, on_progress: OnProgress | None = None) -> Prediction: ...
-@overload
-def ask(client: Client, request: ClassifyRequest, on_progress: OnProgress | None = None) -> Classification: ...
-@overload
-def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Any: ...
 def ask(client: Client, request: Request, on_progress: OnProgress | None = None) -> Any:
     """Submit a request and wait for its answer; events of other requests are dropped. For scripts, not for panels.
 

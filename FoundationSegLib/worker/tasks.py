@@ -77,7 +77,8 @@ def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) 
 
 
 def _import(request: ImportRequest, workplace: Workplace, progress: Progress) -> None:
-    from ..catalog.catalogue import find_card, read_catalogue
+    from ..catalog.catalogue import read_catalogue
+    from ..catalog.model_cards import find_card
     from ..hub.exchange import import_checkpoint
 
     card, accepts = find_card(read_catalogue(), request.model_id), request.accept_license
@@ -85,7 +86,8 @@ def _import(request: ImportRequest, workplace: Workplace, progress: Progress) ->
 
 
 def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) -> RemovedCheckpoints:
-    from ..catalog.catalogue import find_card, read_catalogue
+    from ..catalog.catalogue import read_catalogue
+    from ..catalog.model_cards import find_card
     from ..hub.plan import plan_removal, remove
 
     store, catalogue, freed = open_store(workplace.settings), read_catalogue(), 0
