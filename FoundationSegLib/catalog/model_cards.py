@@ -120,6 +120,7 @@ class ModelCard:
         ct_channels: of a model to classify with that was trained to see CT through three windows, as red, green and
             blue: the lowest and the highest Hounsfield units of each; otherwise empty.
         input_8bit: True where the published recipe has the model see 8 bits.
+        light: True for a model made to answer at once on a computer without a graphics card.
         gated: True where the Hub hands the files out only to accounts that accepted its conditions.
         full_pickle: True where the file can only be read by running what is in it, so that it must be trusted.
         memory_mb: what inference takes at the peak, by device kind (cpu, cuda, mps), in MB.
@@ -156,6 +157,7 @@ class ModelCard:
     intensity: str = "auto"
     ct_channels: tuple[tuple[int, ...], ...] = ()
     input_8bit: bool = False
+    light: bool = False
     gated: bool = False
     full_pickle: bool = False
     memory_mb: Mapping[str, int] | None = None

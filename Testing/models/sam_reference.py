@@ -97,11 +97,14 @@ class Reference(Protocol):
 
 
 class TransformersSam:
-    """SamProcessor and SamModel on the checkpoint's folder; ``known`` are logits that go in as a mask."""
+    """SamProcessor and SamModel on the checkpoint's folder; ``known`` are logits that go in as a mask.
 
-    def __init__(self, folder: Path) -> None:
+    ``model`` is another SamModel than that of the folder.
+    """
+
+    def __init__(self, folder: Path, model: SamModel | None = None) -> None:
         self.processor = SamProcessor.from_pretrained(folder, local_files_only=True)
-        self.model = SamModel.from_pretrained(folder, local_files_only=True).eval()
+        self.model = model or SamModel.from_pretrained(folder, local_files_only=True).eval()
 
     @torch.inference_mode()
     def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None = None) -> Expected:

@@ -29,6 +29,10 @@ def _sam2(folder: Path) -> Mapping[str, Path]:
     return small_sam2.write_checkpoint(folder, small_sam2.small_network(size=128))
 
 
+def _edgetam(folder: Path) -> Mapping[str, Path]:
+    return small_sam2.write_checkpoint(folder, small_sam2.small_edgetam(size=128))
+
+
 def _medsam2(folder: Path) -> Mapping[str, Path]:
     return small_sam2.write_medsam2(folder / "MedSAM2_latest.pt", small_sam2.small_network(size=MEDSAM2_SIZE))
 
@@ -55,8 +59,10 @@ def _voxtell(folder: Path) -> Mapping[str, Path]:
 WRITERS: Mapping[str, Callable[[Path], Mapping[str, Path]]] = {
     "sam": _sam,
     "medsam": _sam,
+    "mobile-sam": small_sam.write_mobile_sam,
     "sam2": _sam2,
     "medsam2": _medsam2,
+    "edgetam": _edgetam,
     "clip": small_image_text.write_clip,
     "siglip": small_image_text.write_siglip,
     "biomedclip": small_image_text.write_biomedclip,
@@ -77,6 +83,10 @@ def load_small(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
         from FoundationSegLib.models.segmentation import medsam2
 
         return medsam2.load(card, files, device, small_sam2.small_config(MEDSAM2_SIZE))
+    if card.family == "mobile-sam":
+        from FoundationSegLib.models.segmentation import mobile_sam
+
+        return mobile_sam.load(card, files, device, size=256)
     if card.family == "biomedclip":
         from FoundationSegLib.models.classification import biomedclip
 

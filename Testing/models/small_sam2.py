@@ -9,6 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
+    EdgeTamConfig,
+    EdgeTamModel,
+    EdgeTamVideoConfig,
+    EdgeTamVideoModel,
     Sam2Config,
     Sam2ImageProcessor,
     Sam2Model,
@@ -58,20 +62,58 @@ def small_config(size: int = SIZE) -> Sam2VideoConfig:
     )
 
 
+def small_edgetam_config(size: int = SIZE) -> EdgeTamVideoConfig:
+    """EdgeTAM at a reduced width: RepViT with every kind of block, and both kinds of the perceiver's tokens."""
+    model = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
+    body = {"embed_dim": [16, 16, 32, 64], "depth": [2, 1, 2, 1]}
+    vision = {
+        "model_type": "edgetam_vision_model",
+        "backbone_config": {
+            "model_type": "timm_wrapper",
+            "architecture": "repvit_m1",
+            "model_args": model | body,
+            "num_classes": 2,
+        },
+        "backbone_channel_list": [64, 32, 16, 16],
+        "backbone_feature_sizes": [[size // 4] * 2, [size // 8] * 2, [size // 16] * 2],
+        "fpn_hidden_size": WIDTH,
+    }
+    return EdgeTamVideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"image_size": size, "hidden_size": WIDTH},
+        mask_decoder_config={"hidden_size": WIDTH, "mlp_dim": 64, "iou_head_hidden_dim": 32},
+        image_size=size,
+        memory_attention_hidden_size=WIDTH,
+        memory_attention_mlp_hidden_size=64,
+        memory_attention_rope_feat_sizes=[size // 16] * 2,
+        memory_attention_rope_k_sizes=[4, 4],
+        perceiver_resampler_num_latents=8,
+        perceiver_resampler_num_latents_2d=16,
+        memory_encoder_hidden_size=WIDTH,
+        mask_downsampler_embed_dim=WIDTH,
+        memory_fuser_embed_dim=WIDTH,
+        memory_fuser_intermediate_dim=64,
+    )
+
+
 @torch.no_grad()
 def enliven(network: nn.Module, seed: int) -> None:
     """Random weights that let everything through: transformers' own start at zero in many places."""
     random = torch.Generator().manual_seed(seed)
     for name, weight in [*network.named_parameters(), *network.named_buffers()]:
-        if name.endswith(("inv_freq", "position_ids")):
+        if name.endswith(("inv_freq", "position_ids", "position_ids_k", "num_batches_tracked")):
             continue
         noise = torch.randn(weight.shape, generator=random)
-        if "layer_norm" in name and name.endswith("weight"):
+        if name.endswith("running_var"):
+            weight.copy_(1 + 0.1 * noise.abs())
+        elif ("layer_norm" in name or ".bn" in name) and name.endswith("weight"):
             weight.copy_(1 + 0.1 * noise)
-        elif name.endswith("bias"):
+        elif name.endswith(("bias", "running_mean")):
             weight.copy_(0.1 * noise)
         elif weight.ndim > 1 and name.endswith("weight") and "embed." not in name and "token" not in name:
-            weight.copy_(1.5 * noise / weight[0].numel() ** 0.5)
+            # RepViT has no norms between its blocks that would keep its features in bounds.
+            gain = 0.6 if "timm_model" in name else 1.5
+            weight.copy_(gain * noise / weight[0].numel() ** 0.5)
         else:
             weight.copy_(noise)
         if "hypernetworks" in name and "proj_out" in name:
@@ -88,7 +130,14 @@ def small_network(seed: int = 0, size: int = SIZE) -> Sam2VideoModel:
     return network
 
 
-def write_checkpoint(folder: Path, network: Sam2VideoModel) -> dict[str, Path]:
+def small_edgetam(seed: int = 0, size: int = SIZE) -> EdgeTamVideoModel:
+    """EdgeTAM's network, ready to answer."""
+    network = EdgeTamVideoModel(small_edgetam_config(size)).eval().requires_grad_(False)
+    enliven(network, seed)
+    return network
+
+
+def write_checkpoint(folder: Path, network: nn.Module) -> dict[str, Path]:
     """Its files as transformers' repositories have them, by name."""
     size = network.config.image_size
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,11 +153,13 @@ def square(size: int) -> dict[str, int]:
     return {"height": size, "width": size}
 
 
-def image_part(network: Sam2VideoModel) -> Sam2Model:
-    """transformers' ``Sam2Model`` with those weights that are also its."""
+def image_part(network: nn.Module) -> Sam2Model | EdgeTamModel:
+    """transformers' ``Sam2Model`` or ``EdgeTamModel`` with those weights that are also its."""
     config = network.config
-    image = Sam2Model(
-        Sam2Config(
+    is_edgetam = isinstance(network, EdgeTamVideoModel)
+    kind, configuration = (EdgeTamModel, EdgeTamConfig) if is_edgetam else (Sam2Model, Sam2Config)
+    image = kind(
+        configuration(
             vision_config=config.vision_config.to_dict(),
             prompt_encoder_config=as_image(config.prompt_encoder_config),
             mask_decoder_config=as_image(config.mask_decoder_config),

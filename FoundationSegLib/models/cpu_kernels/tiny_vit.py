@@ -1,4 +1,4 @@
-"""LiteMedSAM's encoder on a CPU: the arithmetic of its modules, in float32, a strip of rows at a time.
+"""The encoder of LiteMedSAM and MobileSAM on a CPU: the modules' arithmetic, float32, a strip of rows at a time.
 
 Run layer by layer, the network waits for memory: one activation of the first stage takes 64 MB. In strips the work in
 between stays in the processor's caches.
@@ -106,7 +106,7 @@ class _Block:
 
 
 class StripEncoder:
-    """LiteMedSAM's encoder for the CPU.
+    """TinyViT with SAM's neck for the CPU.
 
     Args:
         encoder: its modules ``patch_embed``, ``stages`` and ``neck``, with folded batch norms.
@@ -116,7 +116,9 @@ class StripEncoder:
 
     def __init__(self, encoder: nn.Module, size: int, strip_pixels: int = STRIP_PIXELS) -> None:
         embed, (first, *stages) = encoder.patch_embed, encoder.stages
-        self._embed = (PackedConv(embed.conv1, (1, size), gelu=True), PackedConv(embed.conv2, (1, size)))
+        inner = size // embed.conv1.stride[0]
+        self._embed = (PackedConv(embed.conv1, (1, size), gelu=True), PackedConv(embed.conv2, (1, inner)))
+        size = inner // embed.conv2.stride[0]
         self._convs = [_Expanding(module, size, strip_pixels) for module in first.blocks]
         self._stages: list[tuple[_Expanding, list[_Block]]] = []
         columns = size
@@ -128,7 +130,7 @@ class StripEncoder:
         self._reduce, self._mix = (PackedConv(conv, (columns, columns)) for conv in (reduce, mix))
 
     def grey(self, levels: Tensor, pixels: Tensor, check: Check = unstoppable) -> Tensor:
-        """Embed a grey image: (1, 256, size / 4, size / 4).
+        """Embed a grey image, where patches are single pixels: (1, 256, size / 4, size / 4).
 
         The layers before the first 3x3 convolution see single pixels: they run once for every grey level, whose result
         is then looked up.

@@ -2,7 +2,7 @@
 
 The network is put together from timm's TinyViT and transformers' SAM; preparation and the box for the next slice
 follow CVPR24_LiteMedSAM_infer.py of bowang-lab/MedSAM, branch LiteMedSAM, but for slices below 256 pixels, which are
-enlarged smoothly (:func:`~..preprocessing.resize_weights`).
+enlarged smoothly (:func:`~..preprocessing.resize_weights`). MobileSAM shares the network's parts.
 """
 
 from collections.abc import Mapping
@@ -38,10 +38,10 @@ _ENCODER_RULES = (
 )
 
 
-class LiteMedSamEncoder(nn.Module):
-    """TinyViT-5M at a quarter of the usual stride: (B, 3, 256, 256) in 0..1 to (B, 256, 64, 64)."""
+class TinyVitEncoder(nn.Module):
+    """TinyViT-5M with SAM's neck: (B, 3, S, S) to (B, 256, S / 16, S / 16), or S / 4 with single pixels as patches."""
 
-    def __init__(self) -> None:
+    def __init__(self, single_pixels: bool = True) -> None:
         super().__init__()
         body = TinyVit(
             embed_dims=(64, 128, 160, 320),
@@ -51,9 +51,10 @@ class LiteMedSamEncoder(nn.Module):
             num_classes=0,
             drop_path_rate=0.0,
         )
-        # LiteMedSAM differs from TinyViT: patches are single pixels, and the last merge keeps the resolution.
-        body.patch_embed.conv1.conv = nn.Conv2d(3, 32, 1, bias=False)
-        body.patch_embed.conv2.conv = nn.Conv2d(32, 64, 1, bias=False)
+        if single_pixels:  # as in LiteMedSAM; in MobileSAM they are 4 x 4, as in TinyViT
+            body.patch_embed.conv1.conv = nn.Conv2d(3, 32, 1, bias=False)
+            body.patch_embed.conv2.conv = nn.Conv2d(32, 64, 1, bias=False)
+        # In both the last merge keeps the resolution.
         body.stages[3].downsample.conv2.conv.stride = (1, 1)
         self.patch_embed = body.patch_embed
         self.stages = body.stages
@@ -69,11 +70,11 @@ class LiteMedSamEncoder(nn.Module):
         return self.neck(self.stages(self.patch_embed(x)))
 
 
-def build_decoder() -> SamModel:
-    """Build SAM's prompt encoder and mask decoder at 256 pixels, without an image encoder."""
+def build_decoder(size: int = SIZE, patch: int = 4) -> SamModel:
+    """Build SAM's prompt encoder and mask decoder for images of ``size`` pixels, without an image encoder."""
     config = SamConfig(
-        vision_config=SamVisionConfig(image_size=SIZE, patch_size=4, num_hidden_layers=1, global_attn_indexes=[0]),
-        prompt_encoder_config=SamPromptEncoderConfig(image_size=SIZE, patch_size=4),
+        vision_config=SamVisionConfig(image_size=size, patch_size=patch, num_hidden_layers=1, global_attn_indexes=[0]),
+        prompt_encoder_config=SamPromptEncoderConfig(image_size=size, patch_size=patch),
         # As in the original SAM; transformers' own 1e-6 moves the logits by 0.02, and with them a pixel here and there.
         mask_decoder_config=SamMaskDecoderConfig(layer_norm_eps=1e-5),
     )
@@ -91,7 +92,7 @@ def fold_batch_norms(module: nn.Module) -> None:
             fold_batch_norms(child)
 
 
-def _unfuse_attention(module: nn.Module) -> None:
+def unfuse_attention(module: nn.Module) -> None:
     """On the CPU, torch's fused attention with a bias is slower than its plain form: 0.84 against 0.70 s a slice."""
     for child in module.modules():
         if hasattr(child, "fused_attn"):
@@ -103,10 +104,10 @@ class LiteMedSam:
 
     precision = "float32"
 
-    def __init__(self, encoder: LiteMedSamEncoder, decoder: SamModel, device: str) -> None:
+    def __init__(self, encoder: TinyVitEncoder, decoder: SamModel, device: str) -> None:
         self.device = device
         if device == "cpu":
-            _unfuse_attention(encoder)
+            unfuse_attention(encoder)
         self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
         self.decoder = decoder.eval().to(device)
         self._strips = StripEncoder(encoder, SIZE) if fast_path_available(device) else None
@@ -197,7 +198,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> LiteMedSam:
         CheckpointError: the file is unreadable, or holds other weights.
     """
     encoder_state, decoder_state = split_checkpoint(read_pickle(only_file(card, files), card))
-    encoder, decoder = LiteMedSamEncoder(), build_decoder()
+    encoder, decoder = TinyVitEncoder(), build_decoder()
     load_strictly(encoder, encoder_state, card)
     load_strictly(decoder, decoder_state, card)
     fold_batch_norms(encoder.eval())

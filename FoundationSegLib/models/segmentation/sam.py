@@ -4,7 +4,7 @@ The network is transformers' SamModel. Preparation, coordinates and masks are th
 throughout. The choice among its masks follows the original SAM (segment_anything/predictor.py and the README: three
 masks for a single point, which may mean a part or the whole, and one for every other prompt).
 
-MedSAM, LiteMedSAM and SAM 2 share the network's parts and the coordinates with it.
+MedSAM, LiteMedSAM, MobileSAM and SAM 2 share the network's parts and the coordinates with it.
 """
 
 import math

@@ -1,5 +1,7 @@
 """SAM 2.1: one network for slices and, by its memory, for volumes; points, boxes and masks.
 
+MedSAM2 and EdgeTAM share all of it but the network's encoder and the preparation.
+
 The network is transformers' ``Sam2VideoModel``. A slice by itself is decoded as ``Sam2Model`` does, which is the part
 of it that has no memory. A volume is followed as by transformers' own video session. Images, coordinates and masks
 are prepared as by ``Sam2Processor`` and ``Sam2VideoProcessor``; the tests hold each against them.
@@ -29,6 +31,7 @@ from ..weights import (
     read_safetensors,
     required_file,
     share_table,
+    unusable,
     weight_bytes,
 )
 from .sam import as_score, box_for_neighbour, scale_to
@@ -147,7 +150,8 @@ class Sam2Memory:
 
     Spatial memories (0.5 MB a slice at 1024 pixels) are kept of the prompted slices, and of the slices so near to
     one of those or to the latest that the network looks at them; pointers to the object (1 kB a slice) of all. A
-    correction of a slice far from all of these therefore sees the spatial memories of prompted slices alone.
+    correction of a slice far from all of these therefore sees the spatial memories of prompted slices alone. Those of
+    EdgeTAM (0.1 MB a slice), which it tells apart by their number, are all kept.
     """
 
     def __init__(
@@ -158,6 +162,7 @@ class Sam2Memory:
         slices: int,
     ) -> None:
         self._network = network
+        self._keeps_all = hasattr(network, "spatial_perceiver")
         self._positions = positions
         self._decode = decode
         self._reach = network.config.num_maskmem - 1
@@ -236,6 +241,8 @@ class Sam2Memory:
         # In the order of the slices, so that answers do not depend on the order in which prompts were given.
         outputs["cond_frame_outputs"] = dict(sorted(outputs["cond_frame_outputs"].items()))
         self._shrink(self._output_of(index))
+        if self._keeps_all:
+            return
         centres = (index, *outputs["cond_frame_outputs"], *self._prompted)
         for other, output in outputs["non_cond_frame_outputs"].items():
             if output["maskmem_features"].numel() and all(abs(other - centre) > self._reach for centre in centres):
@@ -297,6 +304,9 @@ class Sam2:
         self.network = network.eval().requires_grad_(False).to(device)
         self._prepare = prepare
         self._size = network.config.image_size
+        backbone = network.vision_encoder.backbone
+        convolutions = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+        self._steps = list(getattr(backbone, "blocks", convolutions))
         self._positions = _coarse_positions(self.network)
         self._grid = network.get_image_wide_positional_embeddings()
         network.vision_encoder.neck.position_encoding = _NoPositions()
@@ -310,7 +320,7 @@ class Sam2:
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Sam2Embedding:
         """Encode a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped between blocks."""
         pixels = self._prepare(image).to(self.device)
-        with checked(self.network.vision_encoder.backbone.blocks, check):
+        with checked(self._steps, check):
             output = self.network.get_image_features(pixels)
         # transformers 4 answers with a tuple.
         maps = output[0] if isinstance(output, tuple) else output.fpn_hidden_states
@@ -385,17 +395,20 @@ def _coarse_positions(network: Sam2VideoModel) -> Tensor:
     return positions.flatten(2).permute(2, 0, 1)
 
 
-def read_config(path: Path, card: ModelCard) -> Sam2VideoConfig:
-    """Read the network's sizes from a config.json.
+def read_config(path: Path, card: ModelCard, kind: type[Any] = Sam2VideoConfig) -> Any:
+    """Read the network's sizes from a config.json of this kind.
 
     Raises:
-        CheckpointError: it is not that of a SAM 2 video model, or its sizes contradict each other.
+        CheckpointError: it is that of another model, or its sizes contradict each other.
     """
     values = read_json(path, card)
-    if values.get("model_type") != "sam2_video":
-        raise CheckpointError(f"{card.title}: {path.name} is not that of a SAM 2 model; download it again")
+    if values.get("model_type") != kind.model_type:
+        raise unusable(path.name, card)
     try:
-        config = Sam2VideoConfig.from_dict(values)
+        backbone = values["vision_config"]["backbone_config"]
+        if backbone["model_type"] == "timm_wrapper":
+            backbone.setdefault("num_classes", 2)  # transformers 5 stumbles where the file names none; none are used
+        config = kind.from_dict(values)
         fits = _sizes_agree(config)
     except _configuration_errors() as error:
         raise CheckpointError(f"{card.title}: {path.name} cannot be understood; download it again") from error
@@ -410,30 +423,45 @@ def _configuration_errors() -> tuple[type[Exception], ...]:
     return AttributeError, KeyError, TypeError, ValueError, StrictDataclassError
 
 
-def _sizes_agree(config: Sam2VideoConfig) -> bool:
+def _sizes_agree(config: Any) -> bool:
     """No weight has a shape that depends on the image's size, so that loading would not notice a wrong one."""
     size = config.image_size
     vision = config.vision_config
     return (
-        list(vision.backbone_config.image_size) == [size, size]
+        list(getattr(vision.backbone_config, "image_size", (size, size))) == [size, size]
         and config.prompt_encoder_config.image_size == size
         and [list(level) for level in vision.backbone_feature_sizes] == [[size // n] * 2 for n in (4, 8, 16)]
         and list(config.memory_attention_rope_feat_sizes) == [size // 16] * 2
     )
 
 
-def build_network(config: Sam2VideoConfig, state: Mapping[str, Tensor], card: ModelCard) -> Sam2VideoModel:
-    """Build the network with exactly these weights.
+def build_network(config: Any, state: Mapping[str, Tensor], card: ModelCard, kind: type[Any] = Sam2VideoModel) -> Any:
+    """Build a network of this kind with exactly these weights.
 
     Raises:
         CheckpointError: some are missing, left over, or of another shape; or the configuration describes no network.
     """
     try:
-        network = Sam2VideoModel(config)
+        network = kind(config)
     except _configuration_errors() as error:
         raise CheckpointError(f"{card.title}: its configuration does not describe a network") from error
     load_strictly(network, state, card)
     return network
+
+
+def read_checkpoint(
+    card: ModelCard, files: Mapping[str, Path], configuration: type[Any], kind: type[Any]
+) -> tuple[Any, Sam2Preparation]:
+    """Read a checkpoint in transformers' layout: the network with its weights, and the preparation of its images.
+
+    Raises:
+        CheckpointError: a file is missing, unreadable, does not fit the others, or holds other weights.
+    """
+    config = read_config(required_file("config.json", files, card), card, configuration)
+    size = config.image_size
+    normalisation = read_normalisation(files, card, {"size": {"height": size, "width": size}})
+    state = read_safetensors(required_file("model.safetensors", files, card), card)
+    return build_network(config, share_table(state), card, kind), Sam2Preparation(size, normalisation)
 
 
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
@@ -442,9 +470,4 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
     Raises:
         CheckpointError: a file is missing, unreadable, does not fit the others, or holds other weights.
     """
-    config = read_config(required_file("config.json", files, card), card)
-    size = config.image_size
-    normalisation = read_normalisation(files, card, {"size": {"height": size, "width": size}})
-    state = read_safetensors(required_file("model.safetensors", files, card), card)
-    network = build_network(config, share_table(state), card)
-    return Sam2(network, Sam2Preparation(size, normalisation), device)
+    return Sam2(*read_checkpoint(card, files, Sam2VideoConfig, Sam2VideoModel), device)

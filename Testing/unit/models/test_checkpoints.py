@@ -22,7 +22,12 @@ from Testing.models import small_sam, small_sam2
 from Testing.models.small_models import CATALOGUE, LIGHTEST, WRITERS, load_small
 
 FAMILIES = [family for family in LIGHTEST if family not in ("nninteractive", "voxtell")]
-WEIGHTS = {"medsam2": "MedSAM2_latest.pt", "clip": "pytorch_model.bin", "biomedclip": "open_clip_pytorch_model.bin"}
+WEIGHTS = {
+    "medsam2": "MedSAM2_latest.pt",
+    "mobile-sam": "mobile_sam.pt",
+    "clip": "pytorch_model.bin",
+    "biomedclip": "open_clip_pytorch_model.bin",
+}
 SHARED = "prompt_encoder.shared_embedding.positional_embedding"
 OTHER_NAME = "shared_image_embedding.positional_embedding"
 CONFIG, PREPARATION = "config.json", "preprocessor_config.json"
@@ -175,6 +180,10 @@ CONFIGURATIONS = [
     ("sam2", {"num_maskmem": "seven"}),
     ("sam2", {"mask_decoder_config": {"mlp_dim": 32}}),
     ("sam2", {"memory_fuser_num_layers": -1, "mask_downsampler_stride": 0}),
+    ("edgetam", {"model_type": "sam2_video"}),
+    ("edgetam", {"image_size": 512}),
+    ("edgetam", {"vision_config": {"backbone_config": None}}),
+    ("edgetam", {"memory_attention_rope_k_sizes": [16, 16]}),
     ("clip", {"model_type": "bert"}),
     ("clip", {"text_config": {"hidden_size": "wide"}}),
     ("clip", {"text_config": {"hidden_size": 50, "num_attention_heads": 3}}),

@@ -17,7 +17,7 @@ from FoundationSegLib.models.cpu_kernels.tiny_vit import StripEncoder
 from FoundationSegLib.models.protocols import SlicePrompt
 from FoundationSegLib.models.segmentation.lite_medsam import (
     LiteMedSam,
-    LiteMedSamEncoder,
+    TinyVitEncoder,
     box_to_network,
     build_decoder,
     fold_batch_norms,
@@ -30,9 +30,9 @@ TOLERANCE = 2e-4  # the embedding has a standard deviation of 1; other orders of
 
 
 @pytest.fixture(scope="module")
-def modules() -> LiteMedSamEncoder:
+def modules() -> TinyVitEncoder:
     torch.manual_seed(0)
-    encoder = LiteMedSamEncoder().eval().requires_grad_(False)
+    encoder = TinyVitEncoder().eval().requires_grad_(False)
     for name, value in encoder.state_dict().items():
         # Fresh batch norms and biases would hide what they do.
         if name.endswith(("bn.weight", "bn.running_var")):
@@ -49,7 +49,7 @@ def image() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expected(modules: LiteMedSamEncoder, image: np.ndarray) -> Tensor:
+def expected(modules: TinyVitEncoder, image: np.ndarray) -> Tensor:
     return modules(torch.from_numpy(prepare(image)))
 
 
@@ -244,7 +244,7 @@ def test_every_prompt_is_what_transformers_says(model, decoder, kind, masked, se
 @pytest.fixture(scope="module")
 def networks():
     torch.manual_seed(0)
-    encoder, decoder = LiteMedSamEncoder().eval().requires_grad_(False), build_decoder()
+    encoder, decoder = TinyVitEncoder().eval().requires_grad_(False), build_decoder()
     fold_batch_norms(encoder)
     decoder.requires_grad_(False).mask_decoder.iou_prediction_head.proj_out.bias.add_(
         0.5

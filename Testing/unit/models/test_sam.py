@@ -1,4 +1,6 @@
-"""SAM with small random weights against SamProcessor and SamModel, MedSAM against the script of its authors."""
+"""SAM and MobileSAM with random weights against SamProcessor and SamModel, MedSAM against the script of its authors."""
+
+import hashlib
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 
 from FoundationSegLib.errors import Cancelled, PromptError
 from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.models.segmentation import medsam, sam
+from FoundationSegLib.models.segmentation import medsam, mobile_sam, sam
 from Testing.models.sam_reference import (
     KINDS,
     SHAPES,
@@ -21,7 +23,14 @@ from Testing.models.sam_reference import (
     prompt_of,
 )
 from Testing.models.small_models import CATALOGUE
-from Testing.models.small_sam import random_model, small_config, write_checkpoint
+from Testing.models.small_sam import (
+    mobile_sam_modules,
+    mobile_sam_state,
+    random_model,
+    small_config,
+    write_checkpoint,
+    write_mobile_sam,
+)
 from Testing.unit.models.test_preprocessing import resize_by_scipy
 
 SHAPE = (120, 150)
@@ -153,6 +162,46 @@ def test_a_corrected_mask_goes_in_as_the_last_logits_and_points_alone(sam_model,
 def test_a_prompt_that_says_nothing_is_refused(sam_model, prompt):
     with pytest.raises(PromptError, match="nothing of where"):
         sam_model.decode(sam_model.encode(image_of(SHAPE)), prompt)
+
+
+# MobileSAM
+
+
+@pytest.fixture(scope="module")
+def mobile_model(tmp_path_factory):
+    files = write_mobile_sam(tmp_path_factory.mktemp("mobile-sam"))
+    return mobile_sam.load(CATALOGUE["mobile-sam"], files, "cpu", size=256)
+
+
+@pytest.fixture(scope="module")
+def mobile_reference(sam_folder):
+    """SamProcessor and SamModel around timm's layers as they are: nothing folded, no strips."""
+    encoder, model = mobile_sam_modules()
+    model.vision_encoder = encoder
+    encoder.register_forward_hook(lambda _module, _inputs, features: (features,))
+    return TransformersSam(sam_folder, model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(120, 150), (300, 1), (90, 70, 3)])
+def test_mobile_sam_says_what_transformers_says(mobile_model, mobile_reference, shape, kind):
+    assert_parity(mobile_model, mobile_reference, image_of(shape), prompt_of(kind, shape))
+
+
+def test_mobile_sam_takes_masks_refines_and_notices_defects(mobile_model, mobile_reference):
+    image, mask = image_of(SHAPE), disc(SHAPE)
+    prompt, box = SlicePrompt(mask=SliceMask.pack(mask)), SlicePrompt(box_of(mask))
+    first = assert_parity(mobile_model, mobile_reference, image, prompt, known=log_odds(mask), asked=box)
+    points = SlicePrompt(points=POINTS)
+    assert_parity(mobile_model, mobile_reference, image, points, first, first.logits)
+    assert_defects_are_noticed(mobile_model, mobile_reference, points)
+
+
+def test_mobile_sams_checkpoint_has_the_names_and_shapes_of_the_authors_network():
+    """The hash is that of the state of build_sam_vit_t in ChaoningZhang/MobileSAM at commit 34bbbfd."""
+    state = mobile_sam_state(*mobile_sam_modules())
+    lines = sorted(f"{name} {tuple(value.shape)}" for name, value in state.items())
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest().startswith("d794ba6abcfafd91e08aa7d88d0d2626")
 
 
 # MedSAM

@@ -1,4 +1,4 @@
-"""Slices by themselves: the adapter against transformers' Sam2Model, from raw pixels to the mask."""
+"""Slices by themselves: SAM 2 and EdgeTAM against transformers' models of images, from pixels to the mask."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,20 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from FoundationSegLib.models.preprocessing import Normalisation
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.segmentation import edgetam
 from FoundationSegLib.models.segmentation.sam2 import Sam2, Sam2Preparation
 from Testing.models.reference_sam2 import image_said
 from Testing.models.sam_reference import moved
-from Testing.models.small_sam2 import SIZE, enliven, image_part, slice_of, small_network
+from Testing.models.small_models import CATALOGUE
+from Testing.models.small_sam2 import (
+    SIZE,
+    enliven,
+    image_part,
+    slice_of,
+    small_edgetam,
+    small_network,
+    write_checkpoint,
+)
 
 SEED = 6
 SHAPES = {
@@ -40,14 +50,19 @@ def prompts_on(shape):
     }
 
 
-@pytest.fixture(scope="module")
-def model():
-    return Sam2(small_network(SEED), Sam2Preparation(SIZE), "cpu")
+@pytest.fixture(scope="module", params=[small_network, small_edgetam], ids=["SAM 2", "EdgeTAM"])
+def small(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def reference():
-    return image_part(small_network(SEED))
+def model(small):
+    return Sam2(small(SEED), Sam2Preparation(SIZE), "cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(small):
+    return image_part(small(SEED))
 
 
 def check_answer(answer, said):
@@ -89,9 +104,9 @@ def test_a_mask_is_what_sam2model_says(model, reference, shape):
     check_masks(model, reference, slice_of(shape))
 
 
-def test_the_cases_are_not_trivial(model, reference):
+def test_the_cases_are_not_trivial(small, reference):
     """Both present and absent for SAM 2, masks neither empty nor everything, and single masks of both kinds."""
-    image, other = slice_of((48, 64)), image_part(small_network(10))
+    image, other = slice_of((48, 64)), image_part(small(10))
     said = [image_said(reference, SIZE, image, prompt) for prompt in prompts_on(image.shape).values()]
     said += [image_said(other, SIZE, image, prompt) for prompt in prompts_on(image.shape).values()]
     assert {one.present for one in said} == {True, False}
@@ -113,9 +128,9 @@ def test_a_refinement_starts_from_the_answer_before(model, reference):
     check_answer(model.decode(embedding, masked, second), image_said(reference, SIZE, image, two, second.logits))
 
 
-def test_an_unstable_single_mask_gives_way_to_the_best_of_three():
+def test_an_unstable_single_mask_gives_way_to_the_best_of_three(small):
     """The rule is transformers'; here it has something to do."""
-    networks = small_network(SEED), small_network(SEED)
+    networks = small(SEED), small(SEED)
     for network in networks:
         # A single mask about zero: 0.05 more or less, and its area changes by more than 2 %.
         network.mask_decoder.output_hypernetworks_mlps[0].proj_out.weight.mul_(0.005)
@@ -147,10 +162,10 @@ def test_a_box_around_a_mask_has_three_pixels_of_256_to_spare(model, shape):
     assert model.box_around(np.zeros(shape, bool)) is None
 
 
-def test_a_slice_at_the_true_size_is_what_sam2model_says(full):
+def test_a_slice_at_the_true_size_is_what_sam2model_says(small, full):
     """The usual 1024 pixels, at the reduced width; with --full, SAM 2.1 tiny itself."""
-    networks = [small_network(SEED, 1024) for _ in range(2)]
-    if full:
+    networks = [small(SEED, 1024) for _ in range(2)]
+    if full and small is small_network:
         networks = [Sam2VideoModel(Sam2VideoConfig()).eval().requires_grad_(False) for _ in range(2)]
         for network in networks:
             enliven(network, SEED)
@@ -185,6 +200,14 @@ def test_a_prompt_that_is_elsewhere_is_noticed(model, reference, change):
         Sam2Preparation(SIZE, Normalisation(factor=1.0)),
     ],
 )
-def test_another_preparation_is_noticed(reference, prepare):
+def test_another_preparation_is_noticed(small, reference, prepare):
     with pytest.raises(AssertionError):
-        check_slice(Sam2(small_network(SEED), prepare, "cpu"), reference, slice_of((48, 64)))
+        check_slice(Sam2(small(SEED), prepare, "cpu"), reference, slice_of((48, 64)))
+
+
+def test_edgetams_joined_convolutions_change_only_what_rounding_does(tmp_path):
+    network, image = small_edgetam(SEED), slice_of((48, 64))
+    files = write_checkpoint(tmp_path, network)
+    joined = edgetam.load(CATALOGUE["edgetam"], files, "cpu").encode(image)
+    for ours, theirs in zip(joined.maps, Sam2(network, Sam2Preparation(SIZE), "cpu").encode(image).maps, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)

@@ -1,5 +1,7 @@
 """A memory of one object against transformers' own video session on raw frames."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ from FoundationSegLib.errors import InferenceError
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation.sam2 import Sam2, Sam2Preparation
 from Testing.models.reference_sam2 import Video
-from Testing.models.small_sam2 import small_network, volume_of_slices
+from Testing.models.small_sam2 import small_edgetam, small_network, volume_of_slices
 
-SIZE, SEED = 128, 0
+SIZE = 128
 SHAPE = (48, 64)
 START, SLICES = 3, 7
 BOX = SlicePrompt((20.0, 10.0, 50.0, 40.0))
@@ -22,14 +24,15 @@ MASK = SlicePrompt(mask=SliceMask.pack(_DISC))
 PROMPTS = {"box": BOX, "point": POINT, "points": POINTS, "box and points": BOTH, "mask": MASK}
 
 
-@pytest.fixture(scope="module")
-def model():
-    return Sam2(small_network(SEED, SIZE), Sam2Preparation(SIZE), "cpu")
+@pytest.fixture(scope="module", params=[(small_network, 0), (small_edgetam, 4)], ids=["SAM 2", "EdgeTAM"])
+def reference(request):
+    small, seed = request.param
+    return small(seed, SIZE)
 
 
 @pytest.fixture(scope="module")
-def reference():
-    return small_network(SEED, SIZE)
+def model(reference):
+    return Sam2(deepcopy(reference), Sam2Preparation(SIZE), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -219,4 +222,5 @@ def test_fifty_slices_take_what_fifteen_take_but_for_pointers(model, embeddings)
     for index in range(1, 50):
         memory.follow(index, embeddings[index % SLICES], True)
         sizes.append(memory.nbytes)
-    assert max(sizes) - sizes[14] <= 35 * (128 * 4 + 64)
+    spatial = 24 * 64 * 4 if hasattr(model.network, "spatial_perceiver") else 0  # EdgeTAM's 24 tokens are kept
+    assert max(sizes) - sizes[14] <= 35 * (128 * 4 + 64 + spatial)
