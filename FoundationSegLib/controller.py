@@ -34,7 +34,6 @@ from .session.segments import (
     add_to_segments,
     free_segment,
     import_prompts,
-    next_segment,
 )
 from .session.session import Session
 from .session.steps import PromptAdded, RegionStep, state_of
@@ -195,7 +194,7 @@ class SegmentationController:
         return self._image.automatic_rule
 
     def tick(self) -> None:
-        """Take answers in; never waits. For the timer."""
+        """Take answers in, for the timer; never waits."""
         self._poller.tick()
 
     def submit(self, request: Request, on_event: Callable[[Event], None]) -> None:
@@ -275,10 +274,10 @@ class SegmentationController:
             raise InputError("select a segment first")
         return SegmentSession(session, self.segment_id)
 
-    def add_segment(self, numbered: bool = False) -> str:
-        """Add an empty segment and select it; numbered if asked for, or where its name is taken. Raises as `open`."""
-        session, name = self.open(), self.options.new_name
-        new = next_segment(session, name).segment_id if numbered else session.create(free_segment(session, name))
+    def add_segment(self) -> str:
+        """Add an empty segment and select it, with a number where its name is taken. Raises as `open`."""
+        session = self.open()
+        new = session.create(free_segment(session, self.options.new_name))
         self.select(new)
         return new
 

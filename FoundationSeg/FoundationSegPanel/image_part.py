@@ -110,16 +110,17 @@ class InputsPart(Part):
             self._is_ready = is_ready
             ui.inputsButton.setChecked(not is_ready or self._is_pinned)
         texts = [text for text in self._texts() if text]
-        width = max(120, ui.inputsButton.width - 28)
+        width = max(120, ui.inputsButton.width - 44)
         ui.inputsButton.setText(ui.inputsButton.fontMetrics().elidedText(" · ".join(texts), qt.Qt.ElideRight, width))
         ui.inputsButton.setToolTip("\n".join([*texts, _("Click to change.")]))
 
     def _texts(self) -> tuple[str, ...]:
         parameters, card = self._parameters, self._state.card
+        intensity = self._ui.intensityBox.currentText.split(": ")[-1]  # without "Automatic"
         return (
             parameters.volume.GetName() if parameters.volume is not None else _("No image"),
             card.title if card is not None else _("No model"),
-            parameters.intensity if "," in parameters.intensity else self._ui.intensityBox.currentText,
+            parameters.intensity if "," in parameters.intensity else intensity,
             parameters.segmentation.GetName() if parameters.segmentation is not None else _("new segmentation"),
         )
 

@@ -16,7 +16,7 @@ from FoundationSegLib.session.segment_store import Refused
 
 from .computer_dialogs import DiagnosisDialog, SettingsDialog
 from .model_installer import Callbacks, ModelInstaller
-from .model_texts import card_html, commercial_text, progress_text, size_text, state_text
+from .model_texts import blocking_html, card_html, commercial_text, progress_text, size_text, state_text
 from .parameters import PanelState
 from .setup_dialog import LicenseDialog, SetupDialog
 from .widgets import Dialog, Part, Report, fill_row, set_up_table, show_fraction
@@ -58,8 +58,7 @@ class ModelPart(Part):
         ui.cardLabel.setText(glance(card, state_text(readiness)))
         ui.cardLabel.setToolTip(details(card))
         ui.setupFrame.setVisible(not readiness.is_ready)
-        text = _("<b>{title} cannot run yet.</b> {state}.").format(title=card.title, state=state_text(readiness))
-        ui.setupLabel.setText(text)
+        ui.setupLabel.setText(blocking_html(readiness, card))
         ui.readyButton.setText(_("Set up…"))
 
     def set_up(self) -> None:

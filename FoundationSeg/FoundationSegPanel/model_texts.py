@@ -28,6 +28,12 @@ def state_text(readiness: Readiness) -> str:
     return texts[need] if need is not None else _("Ready")
 
 
+def package_title(requirement: str) -> str:
+    """Return the name of a package for people."""
+    name = requirement_name(requirement)
+    return {"torch": "PyTorch", "torchvision": "PyTorch", "huggingface_hub": "Hugging Face Hub"}.get(name, name)
+
+
 def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:
     """Return a sentence that says what to do about one thing that is missing."""
     if requirement.need == "adapter":
@@ -37,7 +43,7 @@ def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:
             version=requirement.items[0]
         )
     if requirement.need == "packages":
-        names = ", ".join(requirement_name(text) for text in requirement.items)
+        names = ", ".join(dict.fromkeys(package_title(text) for text in requirement.items))
         return _("Python packages have to be installed: {names}.").format(names=names)
     if requirement.need == "license":
         return _("You have to accept the licence of the model: {name}.").format(name=card.license.name)
@@ -53,6 +59,15 @@ def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:
             size=bytes_text(requirement.bytes)
         )
     return _("The model has to be downloaded: {size}.").format(size=size_text(card))
+
+
+def blocking_html(readiness: Readiness, card: ModelCard) -> str:
+    """Return why a model cannot run yet, the sentence in bold first, as rich text; empty where it can."""
+    if readiness.is_ready:
+        return ""
+    title = _("{title} cannot run yet.").format(title=card.title)
+    reasons = " ".join(requirement_text(requirement, card) for requirement in readiness.missing)
+    return f"<b>{escape(title)}</b> {escape(reasons)}"
 
 
 def size_text(card: ModelCard) -> str:

@@ -13,16 +13,17 @@ from FoundationSegLib.errors import FoundationSegError
 from FoundationSegLib.mrml.scene import Observers
 
 from .advanced_part import AdvancedPart
-from .answer_part import AnswerPart
+from .answer_part import AnswerPart, ProgressPart
 from .classify_part import ClassifyPart
 from .image_part import ImagePart, InputsPart, RecoveryPart
 from .keys import KeyAction, Keys
 from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
-from .progress_part import ProgressPart
 from .segments_part import PromptsPart, SegmentsPart
+from .templates_part import TemplatesPart
 from .tools_part import ToolsPart
+from .tour_part import TourPart
 from .widgets import slot
 
 _TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes microseconds
@@ -66,7 +67,17 @@ class Panel:
         inputs = InputsPart(ui, state, report)
         image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model, inputs)
         self.progress = ProgressPart(ui, state, report)
-        self._parts = (*image_parts, *self._segment_parts, self.advanced, self.classify, self.progress)
+        self.tour = TourPart(ui, state, report)
+        self.templates = TemplatesPart(ui, state, report)
+        self._parts = (
+            *image_parts,
+            *self._segment_parts,
+            self.advanced,
+            self.classify,
+            self.progress,
+            self.templates,
+            self.tour,
+        )
         self.keys = Keys(ui, report, self._key_actions())
         for area in (ui.segmentsArea, ui.answerPage, ui.messageArea):
             area.viewport().setAutoFillBackground(False)
@@ -100,6 +111,7 @@ class Panel:
     def leave(self) -> None:
         """Give mouse and keys back to Slicer: the user has gone to another module. Requests go on."""
         self.is_entered = False
+        self.tour.stop()
         self._release_views()
 
     def close(self) -> None:
@@ -165,7 +177,7 @@ class Panel:
             self.state.keep_selection()
             if self.is_entered:
                 self.keys.enable()
-            for part in (*self._segment_parts, self.classify):
+            for part in (*self._segment_parts, self.classify, self.tour):
                 part.show()
             self.advanced.surfaces_due()
 

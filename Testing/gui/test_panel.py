@@ -5,7 +5,7 @@ import sys
 import pytest
 import slicer
 
-from Testing.slicer_standin.dialogs import choose_file
+from Testing.slicer_standin.dialogs import choose_file, enter
 from Testing.slicer_standin.proxy import unwrap
 
 
@@ -431,3 +431,42 @@ def test_the_daily_path_fits_and_nothing_moves_when_a_message_comes(at_panel):
     desk.click(ui.messageYesButton)
     desk.wait_until(lambda: ui.progressRow.visible)
     assert rows() == before
+
+
+def test_templates_come_with_codes_and_colours_and_are_saved(at_panel, tmp_path, monkeypatch):
+    ui, desk, menu = at_panel.ui, at_panel.desk, at_panel.panel.templates.menu
+    monkeypatch.setenv("FOUNDATIONSEG_SEGMENT_TEMPLATES", str(tmp_path))
+
+    def use(text):
+        at_panel.panel.templates.fill()
+        unwrap(next(action for action in menu.actions() if action.text == text)).trigger()
+        at_panel.let_pass()
+
+    use("Pelvis")
+    assert at_panel.names()[:3] == ["Bladder", "Prostate", "Uterus"]
+    assert "SCT" in at_panel.segmentation.GetNthSegment(0).GetTerminology()
+    at_panel.segmentation.GetNthSegment(0).SetColor(0.2, 0.4, 0.6)
+    desk.answer_dialogs(enter("My pelvis"))
+    use("Save these segments as a template…")
+    use("Pelvis")
+    assert "there already" in ui.messageLabel.text
+    desk.choose(ui.segmentationSelector, None)
+    use("My pelvis")
+    assert at_panel.names()[0] == "Bladder" and len(at_panel.names()) == 7
+    assert at_panel.segmentation.GetNthSegment(0).GetColor() == pytest.approx((0.2, 0.4, 0.6))
+    (tmp_path / "bad.toml").write_text("id = 'bad'\ntitle = 'Bad'\nsegments = [{ name = '', color = [300] }]")
+    unwrap(menu).aboutToShow.emit()
+    assert "bad" in ui.messageLabel.text
+
+
+def test_the_tour_goes_on_with_what_the_user_does(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    desk.click(ui.tourButton)
+    assert ui.tourFrame.visible and "Step 1 of 5" in ui.tourLabel.text
+    for _step in range(3):
+        desk.click(ui.tourNextButton)
+    assert "Step 4 of 5" in ui.tourLabel.text
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    assert "Step 5 of 5" in ui.tourLabel.text and ui.tourNextButton.text == "Done"
+    desk.click(ui.tourNextButton)
+    assert not ui.tourFrame.visible

@@ -220,8 +220,8 @@ def test_a_region_limits_the_first_prompt_of_a_segment(rig, volume_node):
 def test_names_are_numbered_where_they_are_taken(rig):
     controller = rig[0]
     controller.options = replace(controller.options, kind="Liver")
-    for is_numbered in (False, False, True):
-        controller.add_segment(is_numbered)
+    for _number in range(3):
+        controller.add_segment()
     assert names(controller) == ["Liver", "Liver 1", "Liver 2"]
     assert controller.segment_id == controller.session.segment_ids[-1]
 
