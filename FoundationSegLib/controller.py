@@ -27,14 +27,7 @@ from .session.direct_edits import clear_segments, last_deleted, take_withheld
 from .session.measures import SegmentSummary, summarize
 from .session.recovery import RecoveryFile
 from .session.segment_store import Confirmation, ImageChanged, Options, Outcome, Refused, SegmentEdited, UserOptions
-from .session.segments import (
-    SegmentSession,
-    add_named,
-    add_objects,
-    add_to_segments,
-    free_segment,
-    import_prompts,
-)
+from .session.segments import SegmentSession, add_named, add_objects, add_to_segments, free_segment, import_prompts
 from .session.session import Session
 from .session.steps import PromptAdded, RegionStep, state_of
 from .worker.client import Client, deliver
