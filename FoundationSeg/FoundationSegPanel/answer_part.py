@@ -170,12 +170,11 @@ class AnswerPart(Part):
         keys = (key for key in confirmation.changes if key in session.segment_ids)
         names = ", ".join(f"'{session.segment_name(key)}'" for key in keys)
         if confirmation.by_hand:
-            return _("This would change {count} voxels of {names} that were drawn or erased by hand.").format(
-                count=confirmation.by_hand, names=names
-            )
-        return _("This would delete {share} % of {names}.").format(
-            share=round(confirmation.lost_share * 100), names=names
-        )
+            text = _("This would change {count} voxels of {names} that were drawn or erased by hand.")
+        else:
+            text = _("This would delete {share} % of {names}.")
+        text = text.format(count=confirmation.by_hand, share=round(confirmation.lost_share * 100), names=names)
+        return f"{text} {_('The slice views show in green what it adds, and in red what it deletes.')}"
 
     def _ask(self, text: str, yes: Answer, no: Answer | None = None) -> None:
         ui = self._ui

@@ -82,11 +82,13 @@ class Reaction:
         state: the next state.
         finished: the gesture that this event completed.
         swallow: True where nobody else may act on the event.
+        is_mere_click: a box or a lasso was clicked where it has to be drawn.
     """
 
     state: State
     finished: Gesture | None = None
     swallow: bool = True
+    is_mere_click: bool = False
 
 
 def press(kind: ToolKind, polarity: Polarity, at: Pixel, repeated: bool = False) -> Reaction:
@@ -124,7 +126,7 @@ def release(state: State, at: Pixel) -> Reaction:
     if clicked and state.by_corners and not state.repeated:
         return Reaction(replace(state, is_hovering=True))
     if clicked and (state.repeated or gesture.kind in ("box", "lasso")):
-        return Reaction(Idle())
+        return Reaction(Idle(), is_mere_click=not state.repeated)
     if gesture.kind in ("scribble", "lasso"):
         gesture = replace(gesture, path=simplified(gesture.path, _STROKE_PX))
     if gesture.kind == "lasso" and not _encloses_something(gesture.path):

@@ -11,7 +11,7 @@ import slicer.util
 import vtk
 from numpy.typing import NDArray
 
-from ..errors import FoundationSegError, GeometryError
+from ..errors import FoundationSegError, GeometryError, InputError
 from ..prompts.kinds import Polarity, Prompt
 from .gestures import (
     Drawing,
@@ -176,6 +176,10 @@ class Preview:
         return actor
 
 
+_OBLIQUE = (
+    "this view cuts the image at an angle, and the model sees the slices of the image: draw in a view along them "
+    "(menu of the view, 'Rotate to volume plane')"
+)
 _INTERACTION = "vtkMRMLInteractionNodeSingleton"
 
 
@@ -185,6 +189,9 @@ class SliceTool:
     Ctrl turns the polarity round; on macOS it is Cmd, because Qt calls that key Ctrl there (QVTKInteractorAdapter
     passes ``Qt::ControlModifier`` on). A view that shows another volume, and every view while the user
     places markups with Slicer's own tool are left alone. It stops by itself when its volume or the scene goes.
+
+    Attributes:
+        draws_oblique: views that cut the volume at an angle may be drawn in, too; elsewhere that is refused in words.
 
     Args:
         on_prompt: gets each prompt: RAS in mm of the volume before its parent transforms, with polarity and plane.
@@ -204,6 +211,7 @@ class SliceTool:
         self._scene: Any = None
         self.polarity = Polarity.POSITIVE
         self.radius_mm: float | None = None
+        self.draws_oblique = True
 
     @property
     def is_enabled(self) -> bool:
@@ -331,6 +339,10 @@ class _ListeningView:
         self._renderer = self._view.renderer_at(interactor.GetEventPosition())
         if self._plane is None or self._renderer is None:
             return False
+        if self._plane.axis is None and not self._tool.draws_oblique:
+            self._plane = self._renderer = None
+            self._tool.refuse(InputError(_OBLIQUE))
+            return True
         polarity = self._tool.polarity_for(bool(interactor.GetControlKey()))
         return self._apply(press(self._tool.kind, polarity, self._pixel(), repeated))
 
@@ -368,6 +380,9 @@ class _ListeningView:
     def _apply(self, reaction: Reaction) -> bool:
         plane, self._state = self._plane, reaction.state
         self._show()
+        if reaction.is_mere_click:
+            shape = "outline" if self._tool.kind == "lasso" else "box"
+            self._tool.refuse(InputError(f"nothing was drawn: press, drag the {shape} around the object, and let go"))
         if reaction.finished is not None and plane is not None:
             # Last, because the callback may do anything, also disable this tool.
             self._tool.finish(reaction.finished, plane)

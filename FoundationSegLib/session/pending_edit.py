@@ -34,6 +34,8 @@ from .steps import (
 )
 from .tracking import TrackedSegment
 
+# The part of a correction by hand that a prompt may change without a question.
+_FEW_BY_HAND = 0.05
 _ASKING: frozenset[type[Step]] = frozenset({PromptAdded, PromptMoved, PolarityChanged, PropagateStep})
 
 
@@ -213,9 +215,10 @@ def confirmation_of(
     """The question before writing; None where nothing has to be asked.
 
     A prompt that is moved takes its effect along, and what is written once more was agreed on: of these, only voxels
-    that were drawn by hand are asked for, or nothing.
+    that were drawn by hand are asked for, or nothing. Few of these are not asked for: smoothing by hand touches the
+    whole border of a segment, and any prompt beside it some voxels of that.
     """
-    share, by_hand = 0.0, 0
+    share, by_hand, most = 0.0, 0, 0.0
     for answered in answers:
         plan, change = answered.plan, answered.change
         kinds = set(map(type, edit.steps[plan.segment_id]))
@@ -226,8 +229,9 @@ def confirmation_of(
         if asks_for_all or (not edit.is_replay and PromptMoved in kinds):
             for key in dict.fromkeys((*plan.before.hand, *plan.after.hand)):
                 drawn = masks.get(key)
-                by_hand += _common(change.gained, drawn) + _common(change.lost, drawn)
-    if share <= ask_above and not by_hand:
+                changed = _common(change.gained, drawn) + _common(change.lost, drawn)
+                by_hand, most = by_hand + changed, max(most, changed / max(1, drawn.voxels))
+    if share <= ask_above and most <= _FEW_BY_HAND:
         return None
     return Confirmation({answered.plan.segment_id: answered.change for answered in answers}, share, by_hand)
 

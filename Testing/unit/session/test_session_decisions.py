@@ -55,6 +55,14 @@ class TestAskingFirst:
         session.confirm()
         assert mask_of(segment)[3, 2, 3]
 
+    def test_few_voxels_of_a_large_correction_are_not_asked_for(self, session, segment):
+        segment.add(point(3))
+        mask = mask_of(segment)
+        mask[5:7], mask[3, 2, 3] = True, False  # as smoothing does all along the border
+        session.store.put(segment.segment_id, mask)
+        segment.add(point(3, 4, 5))
+        assert session.confirmation is None and mask_of(segment)[3, 2, 3]
+
     def test_another_model_is_asked_about_what_was_drawn_by_hand(self, session, segment, told):
         segment.add(point(3))
         mask = mask_of(segment)
