@@ -15,21 +15,20 @@ from .catalog.model_cards import ModelCard
 from .errors import Cancelled, FoundationSegError, InputError
 from .imaging.volume import Volume
 from .mrml import reference_image, segment_tags
-from .mrml.scene_prompts import SessionPrompts
+from .mrml.scene_prompts import SessionPrompts, has_prompts
 from .mrml.scene_recovery import keep_session
 from .mrml.segment_store import SceneStore
 from .mrml.volumes import NodeImage, SentImage, require_in_scene
 from .mrml.voxel_preview import VoxelPreview
 from .progress import ProgressReport
-from .prompts.kinds import Polarity, Prompt, PromptSet
+from .prompts.kinds import Prompt, PromptSet
 from .requests.segmentation import Propagation
 from .session.direct_edits import clear_segments, last_deleted, take_withheld
 from .session.measures import SegmentSummary, summarize
 from .session.recovery import RecoveryFile
 from .session.segment_store import Confirmation, ImageChanged, Options, Outcome, Refused, SegmentEdited, UserOptions
-from .session.segments import SegmentSession, add_named, add_objects, add_to_segments, free_segment, import_prompts
+from .session.segments import SegmentSession, add_prompt, add_words, free_segment, import_prompts
 from .session.session import Session
-from .session.steps import PromptAdded, RegionStep, state_of
 from .worker.client import Client, deliver
 from .worker.poller import Poller
 from .worker.protocol import Event, PartlyAnswered, Progressed, Request
@@ -113,6 +112,19 @@ class SegmentationController:
         if node is not None and node in (self.volume_node, self.segmentation_node):
             volume_node = None if node is self.volume_node else self.volume_node
             self.use(volume_node, None if node is self.segmentation_node else self.segmentation_node)
+
+    def resume(self) -> None:
+        """Open the session where segments have prompts of an earlier one, so that they are shown and known."""
+        node = self.segmentation_node
+        if self.session is None and self.volume_node is not None and node is not None and has_prompts(node):
+            with contextlib.suppress(FoundationSegError):  # the first prompt says so
+                self.open()
+                self.on_update("segments")
+
+    def show_prompts(self, is_shown: bool) -> None:
+        """Show the prompts of visible segments, dimmed but for the selected one; or none of them."""
+        if self._prompts is not None:
+            self._prompts.scene.show_visible(is_shown, self.segment_id)
 
     @property
     def is_foreign(self) -> bool:
@@ -336,19 +348,10 @@ class SegmentationController:
 
         Raises a FoundationSegError where it makes no sense; nothing has happened then.
         """
-        session, options = self.open(), self.options
-        if options.choice is None:
+        session = self.open()
+        if self.options.choice is None:
             raise InputError("choose a model first")
-        if options.many_objects and prompt.polarity is Polarity.POSITIVE:
-            self.select(add_objects(session, (prompt,), options.new_name, options.region)[0])
-        elif self.segment_id in session.segment_ids:
-            segment = SegmentSession(session, self.segment_id)
-            self._limit(segment)
-            segment.add(prompt)
-        else:
-            region = (RegionStep(options.region),) if options.region is not None else ()
-            steps = (*region, PromptAdded("1", prompt))
-            self.select(add_to_segments(session, [(free_segment(session, options.new_name), steps)])[0])
+        self.select(add_prompt(session, self.segment_id, prompt, self.options))
         self.on_update("segments")
 
     def add_words(self, words: Sequence[str]) -> None:
@@ -356,14 +359,7 @@ class SegmentationController:
         session = self.open()
         choice = session.options.choice
         card = self.catalogue.get(choice.model_id) if choice is not None else None
-        if card is None or not (card.takes("class") or card.takes("text")):
-            raise InputError("this model understands no words: choose one that does, or draw")
-        names = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
-        if not names:
-            raise InputError("write what to segment first")
-        by_class = "class" in card.prompts or not card.takes("text")
-        classes, texts = (names, ()) if by_class else ((), names)
-        self._select_last(add_named(session, card, classes, texts, self.options.region))
+        self._select_last(add_words(session, card, words, self.options.region))
 
     def import_prompts(self, prompts: PromptSet) -> None:
         """Give the prompts of a file to segments of the names in it, and select the last. Raises as `add_prompt`."""
@@ -372,7 +368,7 @@ class SegmentationController:
     def propagate(self, propagation: Propagation) -> None:
         """Carry the selected segment on through the volume."""
         segment = self.selected()
-        self._limit(segment)
+        segment.limit(self.options.region)
         segment.propagate(propagation)
 
     def remove_prompts(self, keys: Sequence[str] = ()) -> None:
@@ -382,10 +378,7 @@ class SegmentationController:
 
     def flip_prompts(self, keys: Sequence[str]) -> None:
         """Make positive prompts of the selected segment negative, negative ones positive."""
-        segment = self.selected()
-        for key in keys:
-            is_positive = segment.prompts[key].polarity is Polarity.POSITIVE
-            segment.set_polarity(key, Polarity.NEGATIVE if is_positive else Polarity.POSITIVE)
+        self.selected().flip(*keys)
 
     def ask_again(self) -> None:
         """Ask the chosen model with the prompts of the selected segment."""
@@ -398,10 +391,6 @@ class SegmentationController:
         if segment_ids:
             self.segment_id = segment_ids[-1]
         self.on_update("segments")
-
-    def _limit(self, segment: SegmentSession) -> None:
-        if state_of(segment.steps).region != self.options.region:
-            segment.limit(self.options.region)
 
     def _end(self) -> None:
         session, self.session = self.session, None

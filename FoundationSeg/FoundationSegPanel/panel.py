@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.controller import SegmentationController, Update
 from FoundationSegLib.errors import FoundationSegError
+from FoundationSegLib.mrml.prompt_markups import remove_orphans
 from FoundationSegLib.mrml.scene import Observers
 
 from .advanced_part import AdvancedPart
@@ -21,11 +22,13 @@ from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
 from .segments_part import PromptsPart, SegmentsPart
+from .slices import is_shown
 from .templates_part import TemplatesPart
 from .tools_part import ToolsPart
 from .tour_part import TourPart
-from .widgets import slot
+from .widgets import is_image, slot
 
+_LOADING_MS = 300  # until an image that was added is shown, too
 _TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes microseconds
 
 
@@ -51,6 +54,10 @@ class Panel:
         self._soon.connect("timeout()", self._show_segments)
         self._observers, self._segment_observers, self._parameter_observers = Observers(), Observers(), Observers()
         self._is_showing = False
+        self._has_orphans = False  # prompts whose segmentation has gone
+        self._loading = qt.QTimer()  # an image is there before it is shown
+        self._loading.setSingleShot(True)
+        self._loading.connect("timeout()", self._choose_loaded)
         self.controller = SegmentationController(
             logic.client(), logic.catalogue(), self._timer.start, self._timer.stop, self.update
         )
@@ -84,6 +91,7 @@ class Panel:
             area.widget().setAutoFillBackground(False)  # as the rest of the panel
         scene = slicer.mrmlScene
         self._observers.add_for_nodes(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._node_removed)
+        self._observers.add_for_nodes(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._node_added)
 
     @property
     def parameters(self) -> Parameters | None:
@@ -113,6 +121,8 @@ class Panel:
         self.is_entered = False
         self.tour.stop()
         self._release_views()
+        if self.parameters is not None:
+            self._show_prompts()
 
     def close(self) -> None:
         """End everything: the module is closed or reloaded."""
@@ -123,6 +133,7 @@ class Panel:
         self.controller.close()
         self._timer.stop()
         self._soon.stop()
+        self._loading.stop()
         for observers in (self._observers, self._segment_observers, self._parameter_observers):
             observers.remove()
         self.state.parameters = None
@@ -140,6 +151,7 @@ class Panel:
                 self.keys.enable()
             for part in self._parts:
                 part.show()
+            self._show_prompts()
         finally:
             self._is_showing = False
 
@@ -154,6 +166,7 @@ class Panel:
             self._observe_segments()
         if what in ("outcome", "segments"):
             self.state.keep_selection()
+        if what != "busy":
             self._show_soon()
         if what == "outcome":
             self.answer.forget_error()
@@ -180,6 +193,16 @@ class Panel:
             for part in (*self._segment_parts, self.classify, self.tour):
                 part.show()
             self.advanced.surfaces_due()
+            if self.is_entered:
+                self.controller.resume()
+            self._show_prompts()
+            if self._has_orphans:
+                self._has_orphans = False
+                remove_orphans(slicer.mrmlScene)
+
+    def _show_prompts(self) -> None:
+        """Show prompts while the module is entered and the user wants to see them."""
+        self.controller.show_prompts(self.is_entered and self.parameters.showPrompts)
 
     def _release_views(self) -> None:
         self.tools.stop()
@@ -189,14 +212,33 @@ class Panel:
         self._segment_observers.remove()
         node = self.controller.segmentation_node
         if node is not None:
+            self._segment_observers.add(node, node.DisplayModifiedEvent, self._show_soon)
             for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified"):
                 self._segment_observers.add(node, getattr(slicer.vtkSegmentation, event), self._show_soon)
 
     def _show_soon(self) -> None:
         self._soon.start(0)
 
+    def _node_added(self, node: Any) -> None:
+        if self.is_entered and is_image(node):
+            self._loading.start(_LOADING_MS)
+
+    @slot
+    def _choose_loaded(self) -> None:
+        """Choose an image that was loaded while the module is open: where none is, or where it took the views."""
+        parameters = self.parameters
+        if parameters is None or not self.is_entered or slicer.mrmlScene.IsImporting():
+            return
+        chosen = parameters.volume
+        images = list(filter(is_image, slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")))
+        if images and (chosen is None or (is_shown(images[-1]) and not is_shown(chosen))):
+            parameters.volume = images[-1]
+
     def _node_removed(self, node: Any) -> None:
         controller = self.controller
+        if node.IsA("vtkMRMLSegmentationNode"):
+            self._has_orphans = True
+            self._show_soon()
         if self.parameters is not None and node in (controller.volume_node, controller.segmentation_node):
             self._release_views()
             if node is controller.segmentation_node:

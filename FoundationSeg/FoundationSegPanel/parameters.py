@@ -49,6 +49,7 @@ class Parameters:
         askAbovePercent: of a segment that a prompt may delete without being asked for; 100: never ask.
         scribbleRadius: half the width of scribbles in mm; 0 for the rule of the prompts file.
         showSurfaces: segments have surfaces in the 3-D views.
+        showPrompts: prompts of visible segments are shown while the module is open.
         classifyModelId, labelSet, ownLabels, subject, classifyFrom, classifyTo, looks, aggregation, evidence: of the
             tab "Classify"; own labels are one to a line, and the last slice is included.
     """
@@ -78,6 +79,7 @@ class Parameters:
     askAbovePercent: Annotated[int, WithinRange(0, 100), Default(50)]
     scribbleRadius: Annotated[float, WithinRange(0, 50), Default(0.0)]
     showSurfaces: bool
+    showPrompts: Annotated[bool, Default(True)]
     classifyModelId: str
     labelSet: Annotated[str, Default("modality")]
     ownLabels: str

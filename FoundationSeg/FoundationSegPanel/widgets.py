@@ -117,6 +117,11 @@ class Part:
         return ChoiceBox(box, lambda value: setattr(self._parameters, parameter, value), entries)
 
 
+def is_image(node: Any) -> bool:
+    """Return True for a node that can be worked on: a volume that is no label map."""
+    return bool(node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode"))
+
+
 # Tables and dialogs
 
 

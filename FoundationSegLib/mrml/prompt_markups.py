@@ -12,14 +12,17 @@ import vtk
 from ..imaging.geometry import Geometry
 from ..prompts.kinds import Prompt
 from .prompt_nodes import (
+    SEGMENTATION_ROLE,
     PromptOwner,
     add_prompt_node,
     can_show,
     draw,
     drawn_points,
     moved_prompt,
+    owner_of,
     prompt_nodes,
     release_node,
+    segment_colour,
     shape_of,
     style_node,
 )
@@ -99,6 +102,17 @@ class _Picture:
     observers: Observers = field(default_factory=Observers)
 
 
+_DIMMED = 0.35  # opacity of prompts of segments that are not worked on
+
+
+def remove_orphans(scene: Any) -> None:
+    """Remove the markups of prompts whose segmentation has left the scene, however it went."""
+    for node in slicer.util.getNodesByClass("vtkMRMLMarkupsNode", scene):
+        if owner_of(node) is not None and node.GetNodeReference(SEGMENTATION_ROLE) is None:
+            take_from_folder(scene, node)
+            remove_node(node)
+
+
 class PromptPictures:
     """The markups of one segmentation's prompts.
 
@@ -152,12 +166,18 @@ class PromptPictures:
             for key in others:
                 self._remove(PromptOwner(segment_id, key))
 
-    def show(self, segment_ids: Collection[str] | None) -> None:
-        """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all."""
+    def show(self, segment_ids: Collection[str] | None, active: str | None = None) -> None:
+        """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all.
+
+        Those of other segments than the ``active`` one are dimmed; None: of no segment.
+        """
         self._shown = None if segment_ids is None else frozenset(segment_ids)
         for segment_id, pictures in self.pictures.items():
+            opacity = 1.0 if active in (None, segment_id) else _DIMMED
             for picture in pictures.values():
                 picture.node.SetDisplayVisibility(self._shown is None or segment_id in self._shown)
+                if picture.node.GetDisplayNode() is not None:
+                    picture.node.GetDisplayNode().SetOpacity(opacity)
 
     def forget(self, node: Any) -> PromptOwner | None:
         """Watch a node no more that was removed from the scene; its owner, if it was one of these."""
@@ -209,7 +229,7 @@ class PromptPictures:
             if not shape.is_at(drawn_points(picture.node, shape)):
                 draw(picture.node, prompt, shape)
             if picture.prompt is not None and picture.prompt.polarity is not prompt.polarity:
-                style_node(picture.node, prompt)
+                style_node(picture.node, prompt, segment_colour(self._segmentation_node, owner.segment_id))
         picture.prompt, picture.is_moved = prompt, False
 
     def _adopt(self, owner: PromptOwner, node: Any) -> _Picture:

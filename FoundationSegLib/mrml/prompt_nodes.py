@@ -33,10 +33,15 @@ _POINT_SIZE, _CORNER_SIZE, _LINE_THICKNESS = 3.0, 1.0, 0.6
 _FADING_MM = 0.1
 
 
-def style_node(node: Any, prompt: Prompt) -> None:
-    """Give the display of a markups node the look of its prompt; it must have one."""
+def style_node(node: Any, prompt: Prompt, own_colour: Colour | None = None) -> None:
+    """Give the display of a markups node the look of its prompt; it must have one.
+
+    Positive prompts have the colour of their segment where one is given. They are drawn in slice views alone.
+    """
     display = node.GetDisplayNode()
-    colour = COLOURS[prompt.polarity]
+    is_own = prompt.polarity is Polarity.POSITIVE and own_colour is not None
+    colour = own_colour if is_own else COLOURS[prompt.polarity]
+    display.SetVisibility3D(False)
     display.SetColor(*colour)
     display.SetSelectedColor(*colour)  # of control points that are "selected", as all of them are at first
     display.SetActiveColor(*_ACTIVE)
@@ -276,9 +281,15 @@ def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: Prompt, 
     node.SetNodeReferenceID(SEGMENTATION_ROLE, segmentation_node.GetID())
     node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
-    style_node(node, prompt)
+    style_node(node, prompt, segment_colour(segmentation_node, owner.segment_id))
     draw(node, prompt, shape)
     return node
+
+
+def segment_colour(segmentation_node: Any, segment_id: str) -> Colour | None:
+    """The colour of a segment; None where there is none of that id."""
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
+    return segment.GetColor() if segment is not None else None
 
 
 def draw(node: Any, prompt: Prompt, shape: Shape) -> None:

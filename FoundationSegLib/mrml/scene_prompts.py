@@ -144,6 +144,16 @@ class ScenePrompts:
         """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all."""
         self._pictures.show(segment_ids)
 
+    def show_visible(self, is_shown: bool, active: str) -> None:
+        """Show the prompts of segments that are visible, dimmed but for the ``active`` one; or none of them."""
+        display, ids = (
+            self._segmentation_node.GetDisplayNode(),
+            self._segmentation_node.GetSegmentation().GetSegmentIDs(),
+        )
+        is_shown = is_shown and (display is None or bool(display.GetVisibility()))
+        visible = [key for key in ids if is_shown and (display is None or display.GetSegmentVisibility(key))]
+        self._pictures.show(visible, active)
+
     def stop(self) -> None:
         """Watch no more; records and markups stay."""
         self._is_watching = False
@@ -283,6 +293,12 @@ class _Texts:
     def _step(self, step: Step) -> tuple[str, tuple[str, ...]]:
         entry = step_to_document(step, self.masks)
         return to_text(entry), tuple(mask_keys(entry))
+
+
+def has_prompts(segmentation_node: Any) -> bool:
+    """True where a segment keeps prompts, perhaps of an earlier session."""
+    segmentation = segmentation_node.GetSegmentation()
+    return any(segmentation.GetSegment(key).HasTag(RECORD_TAG) for key in segmentation.GetSegmentIDs())
 
 
 class SessionPrompts:

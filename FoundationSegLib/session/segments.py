@@ -13,7 +13,7 @@ from ..prompts.placement import prompts_in_ras
 from ..prompts.regions import AroundPrompt, Region
 from ..requests.segmentation import Propagation
 from .pending_edit import PendingEdit
-from .segment_store import NewSegment
+from .segment_store import NewSegment, UserOptions
 from .session import Session
 from .steps import (
     ModelChoice,
@@ -77,13 +77,20 @@ class SegmentSession:
         """Make a prompt positive or negative."""
         self._add(PolarityChanged(key, polarity))
 
+    def flip(self, *keys: str) -> None:
+        """Make positive prompts negative, and negative ones positive."""
+        for key in keys:
+            is_positive = self.prompts[key].polarity is Polarity.POSITIVE
+            self.set_polarity(key, Polarity.NEGATIVE if is_positive else Polarity.POSITIVE)
+
     def propagate(self, propagation: Propagation | None = None) -> None:
         """Carry on what was found on slices. Slices that were corrected, by hand or by prompts, stay as they are."""
         self._add(PropagateStep(propagation or Propagation()))
 
     def limit(self, region: Region | None) -> None:
-        """Limit what comes to a region; None: not any more."""
-        self._add(RegionStep(region))
+        """Limit what comes to a region, if it is not limited so already; None: not any more."""
+        if state_of(self.steps).region != region:
+            self._add(RegionStep(region))
 
     def ask_again(self, choice: ModelChoice) -> None:
         """Ask another model, or another version, with the same prompts; corrections by hand are asked for first."""
@@ -195,6 +202,39 @@ def add_named(
     """
     named = segments_by_name(card, classes, texts)
     return import_prompts(session, PromptSet(named), region) if named else ()
+
+
+def add_prompt(session: Session, segment_id: str, prompt: Prompt, options: UserOptions) -> str:
+    """Give a segment a prompt; a new one where there is none of that id, or each object is to have its own.
+
+    Returns the id of the segment that has it. Raises as :meth:`.session.Session.add`.
+    """
+    if options.many_objects and prompt.polarity is Polarity.POSITIVE:
+        return add_objects(session, (prompt,), options.new_name, options.region)[0]
+    if segment_id in session.segment_ids:
+        segment = SegmentSession(session, segment_id)
+        segment.limit(options.region)
+        segment.add(prompt)
+        return segment_id
+    steps = (*_limit(None, options.region), PromptAdded("1", prompt))
+    return add_to_segments(session, [(free_segment(session, options.new_name), steps)])[0]
+
+
+def add_words(
+    session: Session, card: ModelCard | None, words: Sequence[str], region: Region | None = None
+) -> tuple[str, ...]:
+    """A segment for each word, as :func:`add_named`: class names where the model knows classes, texts otherwise.
+
+    Raises:
+        InputError: the model understands no words, or there are none.
+    """
+    if card is None or not (card.takes("class") or card.takes("text")):
+        raise InputError("this model understands no words: choose one that does, or draw")
+    names = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+    if not names:
+        raise InputError("write what to segment first")
+    by_class = "class" in card.prompts or not card.takes("text")
+    return add_named(session, card, names if by_class else (), () if by_class else names, region)
 
 
 def export_prompts(session: Session) -> PromptSet:

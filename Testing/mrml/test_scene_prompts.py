@@ -64,13 +64,15 @@ def names_in(hierarchy):
     return [hierarchy.GetItemName(items.GetId(n)) for n in range(items.GetNumberOfIds())]
 
 
-def test_each_placed_prompt_has_a_node(scene, watched, liver):
+def test_each_placed_prompt_has_a_node(scene, watched, segmentation_node, liver):
     assert len(nodes_in(scene)) == len(PLACED)
     for n, prompt in enumerate(PROMPTS):
         node = watched.prompts.node(liver, f"p{n}")
         assert (node is not None) == (prompt in PLACED)
         if node is not None:
-            assert np.allclose(node.GetDisplayNode().GetSelectedColor(), COLOURS[prompt.polarity])
+            segment = segmentation_node.GetSegmentation().GetSegment(liver)
+            colour = segment.GetColor() if prompt.polarity is Polarity.POSITIVE else COLOURS[prompt.polarity]
+            assert np.allclose(node.GetDisplayNode().GetSelectedColor(), colour)
             assert node.GetName().startswith(f"Liver - {n + 1} ")
     assert watched.prompts.segment_ids == (liver,) and watched.prompts.record(liver) == RECORD
 

@@ -1,0 +1,90 @@
+"""Prompts in the views: whose are shown, how, and what becomes of them when segments, modules and images change."""
+
+import numpy as np
+import pytest
+import slicer
+
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.volumes import add_volume_node
+from Testing.gui.panel_desk import GRID
+
+
+@pytest.fixture
+def two(at_panel):
+    """Two segments with a box each; the second is selected."""
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.desk.click(at_panel.ui.addButton)
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    return at_panel
+
+
+def prompts():
+    return slicer.util.getNodesByClass("vtkMRMLMarkupsNode")
+
+
+def shown():
+    return [bool(node.GetDisplayVisibility()) for node in prompts()]
+
+
+def test_prompts_have_the_colour_of_their_segment_and_stand_out_with_it(two):
+    displays = [node.GetDisplayNode() for node in prompts()]
+    colours = [two.segmentation.GetNthSegment(n).GetColor() for n in range(2)]
+    assert [display.GetSelectedColor() for display in displays] == colours
+    assert [display.GetOpacity() for display in displays] == [0.35, 1.0]
+    assert not any(display.GetVisibility3D() for display in displays)
+    two.ui.segmentsTable.setSelectedSegmentIDs([two.segmentation.GetNthSegmentID(0)])
+    two.let_pass()
+    assert [display.GetOpacity() for display in displays] == [1.0, 0.35]
+
+
+def test_prompts_hide_with_their_segment_and_by_their_switch(two):
+    display = two.wanted.segmentation.GetDisplayNode()
+    display.SetSegmentVisibility(two.segmentation.GetNthSegmentID(0), False)
+    two.let_pass()
+    assert shown() == [False, True]
+    two.ui.promptsSection.collapsed = False
+    two.desk.click(two.ui.showPromptsBox)
+    two.let_pass()
+    assert shown() == [False, False]
+    two.desk.click(two.ui.showPromptsBox)
+    display.SetSegmentVisibility(two.segmentation.GetNthSegmentID(0), True)
+    two.let_pass()
+    assert shown() == [True, True]
+
+
+def test_prompts_are_the_modules_own(two):
+    two.desk.select_module("SegmentEditor")
+    two.let_pass()
+    assert shown() == [False, False]
+    two.desk.select_module("FoundationSeg")
+    two.let_pass()
+    assert shown() == [True, True]
+
+
+@pytest.mark.parametrize("is_worked_on", [True, False])
+def test_prompts_go_with_their_segmentation(two, is_worked_on):
+    node = two.wanted.segmentation
+    if not is_worked_on:
+        two.desk.choose(two.ui.segmentationSelector, None)
+        two.let_pass()
+    two.desk.scene.RemoveNode(node)
+    two.let_pass()
+    assert prompts() == []
+
+
+def test_an_image_that_is_loaded_is_chosen_once_it_takes_the_views(two):
+    before, desk = two.wanted.volume, two.desk
+    other = add_volume_node(desk.scene, Volume(np.ones(GRID.shape_kji, np.int16), GRID, name="Next patient"))
+    desk.wait_until(lambda: not two.panel._loading.active, 5)
+    assert two.wanted.volume is before, "it is in the background of no view"
+    another = add_volume_node(desk.scene, Volume(np.ones(GRID.shape_kji, np.int16), GRID, name="The one after"))
+    desk.show_volume(another)
+    desk.wait_until(lambda: two.wanted.volume is another, 5)
+    assert two.wanted.segmentation is None and other is not another
+
+
+def test_a_scene_that_is_opened_again_shows_its_prompts_at_once(two, tmp_path):
+    two.panel.controller.leave()  # as a scene is that comes with segments and prompts, and no session
+    two.wanted.segmentId = two.segmentation.GetNthSegmentID(0)
+    two.let_pass()
+    assert two.work.session is not None and two.ui.promptsTable.rowCount == 1 and shown() == [True, True]
