@@ -22,13 +22,14 @@ SHARE_OF_FAULTS = 1_163
 SHARE_OF_PANEL = 1_360  # the daily path of the panel, its keys, tour and templates; what its segments and messages say
 SHARE_OF_COHORTS = 728  # `batch`: cases, the cluster, table and page
 SHARE_OF_LIGHT_MODELS = 90  # EdgeTAM and MobileSAM, and which model is offered for a click
+SHARE_OF_ADAPTATION = 1_365  # training, the test of what was learned, the cards of the results, the command
 # The limit of each measure, and its value then: of commit 5973c8a, before the folders were rebuilt. Of the
 # files, 180 are for what existed then. Two have still to come down, code to 21,649 (nine tenths of then) and the share,
 # tests to 1.15: their limits are only ever lowered.
 LIMITS = {
     "product files": (200, 306),
     "lines of code, without comments and docstrings": (
-        21_870 + SHARE_OF_FAULTS + SHARE_OF_PANEL + SHARE_OF_COHORTS + SHARE_OF_LIGHT_MODELS,
+        21_870 + SHARE_OF_FAULTS + SHARE_OF_PANEL + SHARE_OF_COHORTS + SHARE_OF_LIGHT_MODELS + SHARE_OF_ADAPTATION,
         24_055,
     ),
     "longest product file, lines": (500, 399),

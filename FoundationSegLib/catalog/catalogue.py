@@ -7,8 +7,23 @@ from typing import Any
 
 from ..errors import CardError
 from ..folders import user_folder
-from .model_cards import ModelCard, check_card
+from .model_cards import CheckpointFile, License, ModelCard, Source, check_card, find_card
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
+
+__all__ = [
+    "CARDS_VARIABLE",
+    "CheckpointFile",
+    "License",
+    "ModelCard",
+    "Source",
+    "card_folder",
+    "find_card",
+    "parse_card",
+    "read_card",
+    "read_catalogue",
+    "user_card_file",
+    "user_card_folder",
+]
 
 CARDS_VARIABLE = "FOUNDATIONSEG_CARDS"
 _LARGEST_CARD = 200_000  # bytes; the longest that comes along has 5,000
@@ -59,6 +74,11 @@ def user_card_folder() -> Path:
     return user_folder("config", CARDS_VARIABLE, "FoundationSeg/cards")
 
 
+def user_card_file(card: ModelCard) -> Path:
+    """The file of a card among the user's own, whether it is there or not."""
+    return user_card_folder() / f"{card.id}.toml"
+
+
 def read_catalogue(folder: Path | None = None, own_folder: Path | None = None) -> dict[str, ModelCard]:
     """Every card by id: those that come along in the order of their file names, then the user's own.
 
@@ -81,6 +101,8 @@ def read_catalogue(folder: Path | None = None, own_folder: Path | None = None) -
             f"your card {path.name}: id: {card.id!r} is the id of {card.id}.toml, which comes with FoundationSeg; "
             f'choose another id, or write replaces = "{card.id}"',
         )
+        is_of_base = not card.base or (card.base in cards and cards[card.base].family == card.family)
+        check(is_of_base, f"your card {path.name}: base: there is no {card.base!r} of the family {card.family!r}")
         cards[card.id] = card
     return cards
 

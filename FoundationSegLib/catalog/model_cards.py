@@ -48,13 +48,14 @@ class CheckpointFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Source of a checkpoint: a Hub repository at a revision, or a wheel of the Python Package Index.
+    """Source of a checkpoint: a Hub repository at a revision, a wheel of the Python Package Index, or an adaptation.
 
     ``revision`` is a commit where one is known, else a branch or tag. ``download_bytes`` is what travels, where that is
-    more or less than the files themselves.
+    more or less than the files themselves. Of an adaptation, which was made on a computer of the user, ``repository``
+    is the id of its base and ``revision`` the day.
     """
 
-    kind: Literal["hub", "pypi-wheel"]
+    kind: Literal["hub", "pypi-wheel", "adaptation"]
     repository: str
     revision: str
     files: tuple[CheckpointFile, ...]
@@ -102,6 +103,27 @@ class License:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedFrom:
+    """The origin of an adapted model.
+
+    Attributes:
+        base_sha256: the hash of the first file of its base, without which it means nothing.
+        cases, patients, prompts: the numbers of images and patients that it learned from, and of prompts.
+        made: the day, as 2026-11-30.
+        version: of FoundationSeg.
+        scores: a line for each kind of prompt, with the Dice before and after on what was held out.
+    """
+
+    base_sha256: str
+    cases: int
+    patients: int
+    prompts: int
+    made: str
+    version: str
+    scores: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """One model.
 
@@ -137,6 +159,8 @@ class ModelCard:
             their source, e.g. ``source.files[0].bytes`` or ``license``; a field stands for all that is inside it. What
             the source can tell of them is asked before a download.
         replaces: the id of the shipped card in whose place a user's own card of the same id stands.
+        base: of an adapted model the id of the card whose weights it changes; its own id is ``<base>+<name>``.
+        learned_from: of an adapted model, its origin.
     """
 
     id: str
@@ -170,6 +194,8 @@ class ModelCard:
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
     replaces: str = ""
+    base: str = ""
+    learned_from: LearnedFrom | None = None
 
     @property
     def sees_volumes(self) -> bool:
@@ -205,6 +231,7 @@ def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:
 
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+_ADAPTED_ID = re.compile(rf"({_ID.pattern})\+{_ID.pattern}")
 _FAMILY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SHA256 = re.compile(r"([0-9a-f]{64})?")
 # A name, extras and a version range of PEP 508: no address and no option, since it is handed to pip.
@@ -235,10 +262,16 @@ def check_card(card: ModelCard, origin: str) -> None:
 
 
 def _check_identity(card: ModelCard, origin: str) -> None:
-    is_id = _ID.fullmatch(card.id) and is_safe_name(card.id) and len(card.id) <= _LONGEST_ID
+    is_id = (
+        (_ADAPTED_ID if card.base else _ID).fullmatch(card.id) and is_safe_name(card.id) and len(card.id) <= _LONGEST_ID
+    )
     check(is_id, f"{origin}: id: {card.id!r} needs small letters, digits, dots and dashes, and no name of a device")
     is_family = _FAMILY.fullmatch(card.family) and is_safe_name(card.family)
     check(is_family, f"{origin}: family: {card.family!r} is not a name")
+    is_adapted = bool(card.base) == (card.learned_from is not None) == (card.source.kind == "adaptation")
+    check(is_adapted, f"{origin}: base: goes with learned_from and a source of the kind adaptation")
+    fits = not card.base or (card.id.startswith(f"{card.base}+") and card.source.repository == card.base)
+    check(fits, f"{origin}: base: {card.base!r} is not what the id and the source begin with")
     check(card.replaces in ("", card.id), f"{origin}: replaces: must be the card's own id, {card.id!r}, or empty")
 
 

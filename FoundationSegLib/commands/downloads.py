@@ -6,7 +6,8 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from ..catalog.model_cards import ModelCard, find_card
+from ..catalog.catalogue import find_card
+from ..catalog.model_cards import ModelCard
 from ..errors import Cancelled, CheckpointError, PackageMissingError
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.hugging_face import offline_mode
@@ -54,6 +55,8 @@ def require_checkpoint(card: ModelCard, options: argparse.Namespace) -> None:
     """
     store = Store(default_store_folder())
     if not needs_download(store, card):
+        if card.base:
+            require_checkpoint(find_card(options.catalogue(), card.base), options)
         return
     require_fetchable(card, store=store)
     _require_packages(card)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 from ..api import describe
-from ..catalog.catalogue import has_adapter
+from ..catalog.catalogue import find_card, has_adapter
 from ..catalog.class_lists import classes_of
-from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
+from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError, InputError, counted
-from ..hub.exchange import export_checkpoint, import_checkpoint
+from ..hub.exchange import export_checkpoint, import_adapted, import_checkpoint
 from ..hub.plan import plan_partial_removal, plan_removal, remove
 from ..hub.store import Store, default_store_folder
 from ..progress import Progress, bytes_text
@@ -236,9 +236,14 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    card = find_card(options.catalogue(), options.model)
+    catalogue = options.catalogue()
     with ProgressLine() as line:
-        import_checkpoint(_store(), card, options.path, Progress(line.show), accept_license=options.accept_license)
+        progress = Progress(line.show)
+        if "+" in options.model:
+            card = import_adapted(_store(), catalogue, options.model, options.path, progress)
+        else:
+            card = find_card(catalogue, options.model)
+            import_checkpoint(_store(), card, options.path, progress, accept_license=options.accept_license)
     say(f"{card.title} is ready")
 
 

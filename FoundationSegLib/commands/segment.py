@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from ..catalog.catalogue import require_adapter
-from ..catalog.model_cards import ModelCard, find_card
+from ..catalog.catalogue import find_card, require_adapter
+from ..catalog.model_cards import ModelCard
 from ..engine.propagation import choose_hand_over
 from ..engine.propagation_planning import is_stuck, plan_tracks
 from ..engine.slices import place_on_slices
@@ -25,15 +25,7 @@ from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequ
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
 from . import prompt_options
-from .arguments import (
-    OVERVIEW_PX,
-    add_model_arguments,
-    path_argument,
-    read_image,
-    roi_argument,
-    size_argument,
-    slice_range,
-)
+from .arguments import add_model_arguments, path_argument, read_image, roi_argument, size_argument, slice_range
 from .downloads import require_checkpoint
 from .outputs import report_text, require_targets, write_text, write_together
 from .prompt_options import (
@@ -73,9 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
     add_method_arguments(parser)
     add_model_arguments(parser)
-    parser.set_defaults(
-        run=run, device=None, intensity=None, sources=(), overview_px=OVERVIEW_PX
-    )  # a report may have them
+    parser.set_defaults(run=run, device=None, intensity=None, sources=())  # a report may have them
 
 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +129,7 @@ def _segment(options: argparse.Namespace) -> None:
     notes = (*volume.notes, *prediction.notes, *changes)
     writers = [(options.output, result.writer(options.output))]
     if options.overview:
-        writers.append((options.overview, lambda path: result.render(path, options.overview_px)))
+        writers.append((options.overview, result.render))
 
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now

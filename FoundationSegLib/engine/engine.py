@@ -8,8 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from ..catalog.catalogue import require_adapter
-from ..catalog.model_cards import ModelCard, find_card
+from ..catalog.catalogue import find_card, require_adapter
+from ..catalog.model_cards import ModelCard
 from ..errors import (
     DeviceLostError,
     InferenceError,
@@ -24,9 +24,10 @@ from ..imaging.geometry import array_axis
 from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
-from ..models.protocols import SliceModel, VolumeModel, load_model
+from ..models.protocols import SliceModel, VolumeModel, load_slice_model, load_volume_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
+from ..requests.adaptation import Adaptation, AdaptRequest
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
@@ -82,6 +83,24 @@ def framework_errors() -> Iterator[None]:
         if any(words in text for words in _LOST):
             raise DeviceLostError(message) from error
         raise InferenceError(message) from error
+
+
+def load_model(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
+    """Load the weights of a card's model into its adapter."""
+    load: LoadModel = load_volume_model if card.sees_volumes else load_slice_model
+    return load(card, files, device)
+
+
+def _adapted(model: Any, card: ModelCard, files: Mapping[str, Path], base_sha256: str) -> Any:
+    """Add an adapted model's difference to its base.
+
+    Raises:
+        CheckpointError: the difference is damaged, or another base's.
+    """
+    from ..models.adaptation import DeltaOrigin, adapted, read_delta
+
+    path = files[card.source.files[0].path]
+    return adapted(model, read_delta(path, card, DeltaOrigin(card.base, base_sha256), model.decoder))
 
 
 @dataclass(slots=True)
@@ -324,6 +343,41 @@ class Engine:
             classification = classify(request, volume, views, encoder)
         return replace(classification, timings_s={"load": load_s, **classification.timings_s})
 
+    def adapt(self, request: AdaptRequest, progress: Progress) -> Adaptation:
+        """Adapt a model to corrected segments; the result waits in the store until it is kept or discarded.
+
+        Raises:
+            UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
+            VolumeMissingError: an image was not sent, or made room for others.
+            InputError: the model cannot be adapted, or there is too little to learn from and to test on.
+            InferenceError: the training failed.
+            Cancelled: the user stopped it; the same request goes on from there.
+        """
+        from .adaptation import AdaptationRun
+
+        self._prefetcher = None
+        card = find_card(self.catalogue, request.model_id)
+        loaded: LoadedModel[SliceModel] = self._load(card, progress)
+        volumes = {key: self.volumes.get(key) for key in request.volume_keys}
+        views = {
+            key: SliceInference(
+                loaded.model,
+                loaded.weights,
+                volume,
+                self._mapping(request.intensity, volume),
+                self.slice_cache,
+                check=progress.check,
+            )
+            for key, volume in volumes.items()
+            if volume is not None
+        }
+        if len(views) < len(volumes):
+            raise VolumeMissingError()
+        self.slice_cache.answers.clear()
+        run = AdaptationRun(request, card, loaded, views, self.store.folder, self.budget.embeddings, progress)
+        with framework_errors():
+            return run.adapt()
+
     def encode_ahead(self, progress: Progress) -> bool:
         """Encode one more of the slices around the last prompt; return False where none is left.
 
@@ -384,15 +438,21 @@ class Engine:
 
     def _load_anew(self, card: ModelCard, progress: Progress) -> tuple[LoadedModel[Any], tuple[str, ...]]:
         device = choose_device(self.device)  # before anything is downloaded in vain
-        files = ensure_checkpoint(self.store, card, progress)
-        notes = self.planner.forecast_load(card, device)
+        base = find_card(self.catalogue, card.base) if card.base else card
+        files = ensure_checkpoint(self.store, base, progress)
+        delta = ensure_checkpoint(self.store, card, progress) if card.base else {}
+        notes = self.planner.forecast_load(base, device)
         with framework_errors():
-            model = self.load_model(card, files, device)
+            model = self.load_model(base, files, device)
+            if card.base:
+                model = _adapted(model, card, delta, self.store.sha256(base))
         limit_threads()  # torch is loaded by now, if the model needs it
         if card.task == "segment" and not card.sees_volumes:  # others have a recipe of their own
             with framework_errors():
                 model, precision_notes = choose_precision(model, best_precision(model.device))
             notes = (*notes, *precision_notes)
         revision = self.store.commit(card) or card.source.revision
-        record = CheckpointRecord(card.id, card.source.repository, revision, self.store.sha256(card))
+        base_sha256 = self.store.sha256(base) if card.base else ""
+        sha256 = self.store.sha256(card)
+        record = CheckpointRecord(card.id, card.source.repository, revision, sha256, card.base, base_sha256)
         return LoadedModel(model, Weights(record, model.device, model.precision), has_memory(model)), notes

@@ -201,6 +201,10 @@ class SliceInference:
         self._embedding(self._key(axis, index), progress.check)
         return self.counts.encodes > before
 
+    def embed(self, axis: Axis, index: int) -> Any:
+        """Return the embedding of a slice, encoded once."""
+        return self._embedding(self._key(axis, index), self.check)
+
     def ask(self, axis: Axis, index: int, stages: Sequence[SlicePrompt]) -> SliceAnswer:
         """Return the answer on a slice to a prompt as it grew stage by stage; known answers are taken from the cache.
 

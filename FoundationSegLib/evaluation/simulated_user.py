@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from ..errors import InferenceError, PromptError
 from ..imaging.geometry import Geometry, Vector, as_vector, bounding_box
@@ -22,60 +21,14 @@ from ..imaging.volume import Volume
 from ..prompts.kinds import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
 from .metrics import dice, surface_dice
-from .protocol import CHALLENGE_SEED, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
+from .protocol import AnswerOrigin, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
+from .simulated_prompts import Click as Click
+from .simulated_prompts import interior_depth as interior_depth
+from .simulated_prompts import next_click
 
-# 26 neighbours, as the challenge has it: errors that touch at a corner are one to the eye, and one click is for them.
-_NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
-# Depths that differ by less are equal: the same distance, summed up in another order.
-_SAME_DEPTH = 1e-9
 # Tight boxes cut off what a person would leave room for. The challenge's boxes are wider by a random part; one voxel is
 # what this project's other figures are measured with.
 _BOX_MARGIN = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Click:
-    """A voxel (i, j, k) to click on, and the polarity of the click."""
-
-    index_ijk: tuple[int, int, int]
-    polarity: Polarity
-
-
-def next_click(
-    truth_kji: NDArray[np.bool_],
-    mask_kji: NDArray[np.bool_],
-    spacing_mm: Vector = (1.0, 1.0, 1.0),
-    seed: int = CHALLENGE_SEED,
-) -> Click | None:
-    """Place a click in the middle of the largest error; None where there is no error.
-
-    Wherever the mask differs from the truth is an error, too much and too little alike; errors that touch, be it at a
-    corner, are one. The largest by volume (which on a grid is that by voxels; of equal ones the first in the order of
-    k, j, i) gets a click on its most interior voxel: that with the largest Euclidean distance to the outside of the
-    error, where the world beyond the image counts as outside. Of several such voxels, the seed chooses one. The click
-    is positive where the truth has the voxel.
-
-    Args:
-        truth_kji, mask_kji: the object and the present segment, (K, J, I) bool.
-        spacing_mm: between voxels along i, j, k.
-        seed: of the choice among voxels that are equally deep.
-    """
-    error_kji = truth_kji != mask_kji
-    region = bounding_box(error_kji)
-    if region.is_empty:
-        return None
-    numbered, _ = ndimage.label(error_kji[region.slices], _NEIGHBOURS)
-    sizes = np.bincount(numbered.ravel())
-    sizes[0] = 0
-    component = numbered == int(np.argmax(sizes))
-    tight = bounding_box(component)
-    padded = np.pad(component[tight.slices], 1)
-    depth_kji = ndimage.distance_transform_edt(padded, sampling=spacing_mm[::-1])[1:-1, 1:-1, 1:-1]
-    deepest = np.argwhere(depth_kji >= depth_kji.max() * (1 - _SAME_DEPTH))
-    # The generator of numpy's early days, since the challenge's choice is one of its numbers.
-    chosen = deepest[np.random.RandomState(seed).choice(len(deepest))]
-    k, j, i = (chosen + tight.start_kji + region.start_kji).tolist()
-    return Click((i, j, k), Polarity.POSITIVE if truth_kji[k, j, i] else Polarity.NEGATIVE)
 
 
 def box_around(mask_kji: NDArray[np.bool_], geometry: Geometry) -> BoxPrompt:
@@ -139,7 +92,7 @@ class _Dialogue:
     settings: ProtocolSettings
     mask_kji: NDArray[np.bool_]
     prompts: list[Prompt] = field(default_factory=list)
-    origin: Prediction | None = None
+    origin: AnswerOrigin | None = None
     load_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -174,7 +127,9 @@ class _Dialogue:
         load_s = prediction.timings_s.get("load", 0.0)
         seconds = max(0.0, time.perf_counter() - begin - load_s)
         self.mask_kji = prediction.segments[0].mask.expand(self.truth_kji.shape)
-        self.origin = prediction
+        self.origin = AnswerOrigin(
+            prediction.checkpoint, prediction.device, prediction.precision, dict(prediction.intensity)
+        )
         self.load_s += load_s
         self.notes += prediction.notes
         nsd = surface_dice(self.truth_kji, self.mask_kji, self.spacing_mm, self.settings.nsd_tolerance_mm)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ..catalog.adapted_cards import CARD_FILE, card_text, read_adapted_card
+from ..catalog.catalogue import find_card, user_card_file, user_card_folder
 from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError, OutputError, write_failure
 from ..folders import is_safe_path
@@ -23,11 +25,13 @@ from .records import (
     Hasher,
     bounded_pieces,
     flush_to_disk,
+    folder_name,
     read_json,
     read_pins,
     read_record,
     require_inside,
     write_json,
+    write_whole,
 )
 from .store import INCOMING, Store, known_bytes, most_bytes, require_room, store_errors
 
@@ -50,12 +54,58 @@ def import_checkpoint(
         CheckpointError: a licence has to be accepted first, or a file is missing or wrong.
         Cancelled: the user stopped it.
     """
-    require_fetchable(card, accept_license=accept_license, store=store)
+    if not card.base:
+        require_fetchable(card, accept_license=accept_license, store=store)
     with store.lock(card, progress):
         if must_accept(card):
             accept(store, card)
         if store.status(card) != "ready":
             _Import(store, card, source, progress).run()
+
+
+def adaptation_folder(store_folder: Path, model_id: str) -> Path:
+    """Folder in which an adaptation waits to be kept: its file, its card, and the state of its training."""
+    return store_folder / "adaptations" / folder_name(model_id)
+
+
+def keep_adaptation(store: Store, catalogue: Mapping[str, ModelCard], model_id: str, progress: Progress) -> ModelCard:
+    """Make a waiting adaptation a model like any other. Raises as :func:`import_adapted`."""
+    card = import_adapted(store, catalogue, model_id, adaptation_folder(store.folder, model_id), progress)
+    discard_adaptation(store, model_id)
+    return card
+
+
+def discard_adaptation(store: Store, model_id: str) -> None:
+    """Remove a waiting adaptation; it is no error if there is none."""
+    shutil.rmtree(adaptation_folder(store.folder, model_id), ignore_errors=True)
+
+
+def import_adapted(
+    store: Store, catalogue: Mapping[str, ModelCard], model_id: str, source: Path, progress: Progress
+) -> ModelCard:
+    """Bring an adapted model in with its card, from an export or from the folder that ``adapt`` leaves; its base stays.
+
+    Raises:
+        UnknownModelError: no card here is its base's.
+        CardError: its card is not there, or wrong.
+        CheckpointError: its file is missing or wrong, or the card of another model has its id.
+        Cancelled: the user stopped it.
+    """
+    base = find_card(catalogue, model_id.partition("+")[0])
+    with _open_members(source, _OTHER_BYTES) as members, tempfile.TemporaryDirectory() as folder:
+        member, copy = _find_member(members, CARD_FILE), Path(folder) / CARD_FILE
+        if member is None:
+            raise CheckpointError(f"{source.name} is no export of {model_id}: it has no {CARD_FILE}")
+        with member() as stream:
+            copy.write_bytes(stream.read(CHUNK))
+        card = read_adapted_card(copy, model_id)
+    if card.family != base.family or catalogue.get(card.id, card) != card:
+        raise CheckpointError(f"there is another {card.id} here; remove that first, or adapt under another name")
+    import_checkpoint(store, card, source, progress)
+    with store_errors(card):
+        user_card_folder().mkdir(parents=True, exist_ok=True)
+        write_whole(user_card_file(card), card_text(card))
+    return card
 
 
 @dataclass(slots=True)
@@ -274,8 +324,12 @@ def export_checkpoint(store: Store, card: ModelCard, target: Path, progress: Pro
             document = read_json(store.model_folder(card) / RECORD)
             write_json(record, {**document, "pins": read_pins(store.all_of(card))})
             with _writer(target, temporary) as write:
-                for n, (name, path) in enumerate({**paths, RECORD: record}.items()):
-                    progress.step("export", n, len(paths) + 1)
+                others = {RECORD: record}
+                if card.base:
+                    others[CARD_FILE] = Path(folder) / CARD_FILE
+                    others[CARD_FILE].write_text(card_text(card), encoding="utf-8")
+                for n, (name, path) in enumerate({**paths, **others}.items()):
+                    progress.step("export", n, len(paths) + len(others))
                     write(path, name)
             if target.is_dir():
                 target.rmdir()

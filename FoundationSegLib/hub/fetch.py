@@ -74,7 +74,10 @@ def require_fetchable(card: ModelCard, *, accept_license: bool = False, store: S
         remedy = f"run 'foundationseg models download {card.id} --accept-license'"
         terms = f"{card.license.name}, {card.license.url}" if card.license.url else card.license.name
         raise CheckpointError(f"{card.id} has a licence to accept ({terms}); {remedy}")
-    if card.source.kind not in FETCHERS:
+    if card.base and not (store and store.status(card) == "ready"):
+        remedy = f"'foundationseg models import {card.id}' brings an export of it"
+        raise CheckpointError(f"{card.id} was adapted on a computer of yours, and cannot be downloaded; {remedy}")
+    if card.source.kind not in FETCHERS and not card.base:
         raise CheckpointError(f"checkpoints from {card.source.kind} cannot be fetched by this version")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..catalog.catalogue import user_card_file
 from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError
 from ..progress import Progress
@@ -126,7 +127,7 @@ class RemovalPlan:
 
     Attributes:
         model: the card's id.
-        folders: each with everything in it.
+        folders: each with everything in it; of an adapted model the file of its card, too.
         bytes_freed: the room that this frees.
         bytes_shared: the bytes that stay in use because another name, such as the Hugging Face cache's, links to them.
     """
@@ -140,7 +141,8 @@ class RemovalPlan:
 def plan_removal(store: Store, card: ModelCard) -> RemovalPlan:
     """Plan the removal of everything that the store has of a model, of every commit and partial files too."""
     folder = store.all_of(card)
-    return _plan(card.id, (folder,) if folder.is_dir() else ())
+    own = (user_card_file(card),) if card.base else ()  # nothing could bring its weights back
+    return _plan(card.id, tuple(path for path in (folder, *own) if path.exists()))
 
 
 def plan_partial_removal(store: Store, card: ModelCard) -> RemovalPlan:
@@ -173,6 +175,9 @@ def remove(store: Store, card: ModelCard, plan: RemovalPlan) -> None:
     """
     with store.lock(card), store_errors(card, "removed"):
         for folder in plan.folders:
-            require_inside(store.folder, folder)
             with contextlib.suppress(FileNotFoundError):
+                if card.base and folder == user_card_file(card):
+                    folder.unlink()
+                    continue
+                require_inside(store.folder, folder)
                 shutil.rmtree(folder)

@@ -156,9 +156,18 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; the old one is still there.
     """
+    write_whole(path, json.dumps(document, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file at once, as :func:`write_json` does.
+
+    Raises:
+        OSError: it cannot be written; the old one is still there.
+    """
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=path.parent) as incoming:
         temporary = Path(incoming) / path.name
-        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         flush_to_disk(temporary)
         temporary.replace(path)
 

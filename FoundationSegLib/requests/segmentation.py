@@ -69,22 +69,32 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """Record of the weights that answered: model id, origin, revision, and the sha256 of the first file."""
+    """Record of the weights that answered: model id, origin, revision, and the sha256 of the first file.
+
+    Of an adapted model ``sha256`` is that of the difference to its base, whose id and sha256 stand beside it.
+    """
 
     model_id: str
     source: str
     revision: str
     sha256: str
+    base: str = ""
+    base_sha256: str = ""
 
-    def to_document(self) -> dict[str, str]:
+    def to_document(self) -> dict[str, Any]:
         """The form of the report."""
-        return {"id": self.model_id, "source": self.source, "revision": self.revision, "sha256": self.sha256}
+        own = {"id": self.model_id, "source": self.source, "revision": self.revision, "sha256": self.sha256}
+        return own | self.base_document()
+
+    def base_document(self) -> dict[str, Any]:
+        """The base of an adapted model, in the form of the report; empty for other models."""
+        return {"base": {"id": self.base, "sha256": self.base_sha256}} if self.base else {}
 
     @property
     def provenance(self) -> dict[str, str]:
         """The form of segments' tags, by the names of :data:`~FoundationSegLib.session.segment_store.PROVENANCE`."""
         names = ("Model", "Repository", "Revision", "SHA256")
-        return dict(zip(names, self.to_document().values(), strict=True))
+        return dict(zip(names, (self.model_id, self.source, self.revision, self.sha256), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ..errors import Cancelled, FoundationSegError, InputError
 from ..imaging.volume import Volume
 from ..progress import CancelToken, Progress, ProgressReport
+from ..requests.adaptation import Adaptation, AdaptRequest
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
@@ -94,6 +95,9 @@ class InferenceEngine(Protocol):
     def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
         """Answer a request to classify."""
 
+    def adapt(self, request: AdaptRequest, progress: Progress) -> Adaptation:
+        """Adapt a model to corrected segments."""
+
     def download(self, request: DownloadRequest, progress: Progress) -> None:
         """Download a model's checkpoint; what has arrived is kept where it is stopped."""
 
@@ -102,7 +106,12 @@ class InferenceEngine(Protocol):
 
 
 # The method of an engine for each request that is answered in line.
-_IN_LINE: Mapping[type, str] = {PredictRequest: "predict", ClassifyRequest: "classify", DownloadRequest: "download"}
+_IN_LINE: Mapping[type, str] = {
+    PredictRequest: "predict",
+    ClassifyRequest: "classify",
+    AdaptRequest: "adapt",
+    DownloadRequest: "download",
+}
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ from .protocol import (
     request_message,
     task_of,
     value_of,
+    volume_keys_of,
     volume_message,
 )
 
@@ -66,9 +67,9 @@ class _Work:
     stop_by: float | None = None
 
     @property
-    def volume_key(self) -> str | None:
-        """The image that the request is about, if any."""
-        return self.request.volume_key if isinstance(self.request, PredictRequest | ClassifyRequest) else None
+    def volume_keys(self) -> tuple[str, ...]:
+        """The images that the request is about."""
+        return volume_keys_of(self.request)
 
 
 @dataclass(slots=True)
@@ -149,11 +150,11 @@ class ProcessClient:
         self._drop("a newer request took its place", self.timeouts.supersede_s)
         self._tickets += 1
         work = _Work(request, task_of(request)[1], self._tickets)
+        if not all(key in self._volumes for key in work.volume_keys):
+            self._events.append(Failed(request.request_id, VolumeMissingError()))
+            return
         if isinstance(request, PredictRequest | ClassifyRequest):
             self._model_id = request.model_id
-            if request.volume_key not in self._volumes:
-                self._events.append(Failed(request.request_id, VolumeMissingError()))
-                return
             work.extent = self._volumes[request.volume_key].geometry.box
         self._work = work
         if self._ensure_link() is not None:
@@ -253,11 +254,11 @@ class ProcessClient:
         work, link = self._work, self._link
         if work is None or link is None:
             return
-        if work.volume_key is not None:
-            if work.volume_key not in self._volumes:
-                self._fail(VolumeMissingError())  # removed meanwhile
-                return
-            self._transfer(work.volume_key)
+        if not all(key in self._volumes for key in work.volume_keys):
+            self._fail(VolumeMissingError())  # removed meanwhile
+            return
+        for key in work.volume_keys:
+            self._transfer(key)
         link.send(request_message(work.request, work.ticket))
 
     def _take(self, frame: Message) -> None:
@@ -286,10 +287,10 @@ class ProcessClient:
             self._work = None
 
     def _take_failure(self, work: _Work, error: FoundationSegError) -> None:
-        if work.volume_key is not None and isinstance(error, VolumeMissingError) and not work.has_asked_twice:
+        if work.volume_keys and isinstance(error, VolumeMissingError) and not work.has_asked_twice:
             # The worker let go of the image for want of memory.
             work.has_asked_twice = True
-            self._sent.discard(work.volume_key)
+            self._sent.difference_update(work.volume_keys)
             self._send_work()
         else:
             self._fail(error)

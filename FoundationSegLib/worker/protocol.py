@@ -118,6 +118,12 @@ def _classify() -> Task:
     return Task(ClassifyRequest, Classification, is_repeated=True)
 
 
+def _adapt() -> Task:
+    from ..requests.adaptation import Adaptation, AdaptRequest
+
+    return Task(AdaptRequest, Adaptation, is_repeated=True)
+
+
 # By name. Types that need numpy are imported when their task is looked up.
 TASKS: Mapping[str, Callable[[], Task]] = {
     "inspect": lambda: Task(InspectRequest, PythonReport),
@@ -129,6 +135,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "remove": lambda: Task(RemoveRequest, RemovedCheckpoints),
     "predict": _predict,
     "classify": _classify,
+    "adapt": _adapt,
 }
 
 
@@ -142,6 +149,12 @@ def task_of(request: Request) -> tuple[str, Task]:
         if type(request) is task.request:
             return name, task
     raise TypeError(f"{type(request).__name__} is no request of the table of tasks")
+
+
+def volume_keys_of(request: Request) -> tuple[str, ...]:
+    """The keys of the images that a request is about."""
+    key = getattr(request, "volume_key", None)
+    return (key,) if key is not None else getattr(request, "volume_keys", ())
 
 
 def message(kind: str, value: Any = None, **header: Any) -> Message:

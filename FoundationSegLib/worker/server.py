@@ -25,7 +25,7 @@ from ..errors import DeviceLostError, FoundationSegError, InferenceError
 from ..progress import CancelToken, Progress, ProgressReport
 from ..requests.worker_settings import WorkerSettings
 from .frames import FrameError, FrameReader, Message, encode_frame
-from .protocol import TASKS, Failure, message, value_of
+from .protocol import TASKS, Failure, message, value_of, volume_keys_of
 from .tasks import FUNCTIONS, open_store
 
 if TYPE_CHECKING:
@@ -228,9 +228,9 @@ class Worker:
     def _perform(self, name: str, frame: Message) -> Any:
         task, ticket = TASKS[name](), frame.header["ticket"]
         request = value_of(frame, task.request)
-        volume_key = getattr(request, "volume_key", None)
-        if volume_key in self._refused:
-            raise self._refused[volume_key]
+        for key in volume_keys_of(request):
+            if key in self._refused:
+                raise self._refused[key]
         progress = Progress(
             _Reports(self.channel, ticket).send,
             self.inbox.token(ticket),

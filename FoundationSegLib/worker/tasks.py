@@ -77,17 +77,19 @@ def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) 
 
 
 def _import(request: ImportRequest, workplace: Workplace, progress: Progress) -> None:
-    from ..catalog.catalogue import read_catalogue
-    from ..catalog.model_cards import find_card
-    from ..hub.exchange import import_checkpoint
+    from ..catalog.catalogue import find_card, read_catalogue
+    from ..hub.exchange import import_adapted, import_checkpoint
 
-    card, accepts = find_card(read_catalogue(), request.model_id), request.accept_license
-    import_checkpoint(open_store(workplace.settings), card, request.source, progress, accept_license=accepts)
+    store, catalogue = open_store(workplace.settings), read_catalogue()
+    if "+" in request.model_id:
+        import_adapted(store, catalogue, request.model_id, request.source, progress)
+        return
+    card, accepts = find_card(catalogue, request.model_id), request.accept_license
+    import_checkpoint(store, card, request.source, progress, accept_license=accepts)
 
 
 def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) -> RemovedCheckpoints:
-    from ..catalog.catalogue import read_catalogue
-    from ..catalog.model_cards import find_card
+    from ..catalog.catalogue import find_card, read_catalogue
     from ..hub.plan import plan_removal, remove
 
     store, catalogue, freed = open_store(workplace.settings), read_catalogue(), 0
@@ -109,4 +111,5 @@ FUNCTIONS: Mapping[str, Perform] = {
     "remove": _remove,
     "predict": lambda request, workplace, progress: workplace.need_engine().predict(request, progress),
     "classify": lambda request, workplace, progress: workplace.need_engine().classify(request, progress),
+    "adapt": lambda request, workplace, progress: workplace.need_engine().adapt(request, progress),
 }

@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from . import click_path, hub, lite_medsam, sam, segments, session, worker
+from . import adapt, click_path, hub, lite_medsam, sam, segments, session, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "download": hub.download,
     "sam": sam.sam,
     "sam2": sam.sam2,
+    "adapt": adapt.adapt_bench,
     "click-path": click_path.click_path,
 }
 

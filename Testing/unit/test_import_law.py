@@ -57,6 +57,13 @@ LAW = {
     HUB: Rule((*GROUND, CATALOG, REQUESTS, HUB), lazily=("huggingface_hub",)),
     MODELS: Rule((*VALUES, INSTALLATION, MODELS, "numpy", "PIL", *TORCH), lazily=("huggingface_hub",)),
     ENGINE: Rule((*VALUES, INSTALLATION, HUB, MODELS, ENGINE, "numpy", "torch"), lazily=("scipy",)),
+    **{
+        # The training draws prompts and splits as the evaluation does.
+        f"{ENGINE}.{name}": Rule(
+            (*VALUES, HUB, MODELS, ENGINE, f"{LIBRARY}.evaluation", f"{LIBRARY}.__version__", "numpy", "torch")
+        )
+        for name in ("adaptation", "course")
+    },
     WORKER: Rule((*VALUES, INSTALLATION, WORKER)),
     f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(ENGINE,)),
     f"{WORKER}.tasks": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
@@ -69,7 +76,10 @@ LAW = {
         (f"{LIBRARY}.__version__", *GROUND, f"{LIBRARY}.cohorts", IO), lazily=("distributed", "dask", "PIL")
     ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
-    f"{LIBRARY}.api": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, INSTALLATION, HUB, *CLIENT_SIDE)),
+    f"{LIBRARY}.api_adaptation": Rule((*VALUES, HUB, f"{WORKER}.client")),
+    f"{LIBRARY}.api": Rule(
+        (f"{LIBRARY}.__version__", f"{LIBRARY}.api_adaptation", *VALUES, SESSION, INSTALLATION, HUB, *CLIENT_SIDE)
+    ),
     f"{LIBRARY}.api_nodes": Rule((f"{LIBRARY}.api", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.api",)),
     f"{LIBRARY}.controller": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE, MRML)),

@@ -5,6 +5,7 @@ follow CVPR24_LiteMedSAM_infer.py of bowang-lab/MedSAM, branch LiteMedSAM, but f
 enlarged smoothly (:func:`~..preprocessing.resize_weights`). MobileSAM shares the network's parts.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,16 @@ from ..cpu_kernels.tiny_vit import StripEncoder
 from ..preprocessing import longest_side_shape, resize_longest_side
 from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 from ..weights import DECODER_RULES, load_strictly, only_file, read_pickle, renamed, share_table, weight_bytes
-from .sam import SamDecoder, SamEmbedding, as_score, box_around, scaled_box, unpadded
+from .sam import (
+    SamDecoder,
+    SamEmbedding,
+    as_score,
+    box_around,
+    point_tensors,
+    require_position,
+    scaled_box,
+    unpadded,
+)
 
 SIZE = 256  # side of the image and of the masks that the network works on, in pixels
 NEXT_BOX_MARGIN = 3  # by how much the next slice's box exceeds this slice's mask, in pixels of the resized image
@@ -100,7 +110,7 @@ def unfuse_attention(module: nn.Module) -> None:
 
 
 class LiteMedSam:
-    """The adapter. Boxes only; one mask and one predicted IoU per box."""
+    """The adapter. Boxes only, until it is adapted to points; one mask and one predicted IoU per prompt."""
 
     precision = "float32"
 
@@ -135,12 +145,39 @@ class LiteMedSam:
 
     @torch.inference_mode()
     def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
-        """Segment the object in the prompt's box, the only prompt of this model."""
-        box = torch.tensor([[box_to_network(prompt.box, embedding.shape)]], dtype=torch.float32, device=self.device)
-        logits, scores = self._decode(embedding.features, boxes=box)
+        """Segment the object in the prompt's box, or, with weights that were adapted to them, at its points.
+
+        Raises:
+            PromptError: the prompt has neither.
+        """
+        coarse = previous.logits if previous is not None and prompt.points else None
+        logits, scores = self.guess(embedding, prompt, coarse)
         # The official script's sigmoid above 0.5 is a logit above 0.
-        mask = unpadded(logits[None], SIZE, embedding.resized, embedding.shape) > 0
-        return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]))
+        mask = self.on_slice(logits[None], embedding) > 0
+        return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]), logits[None].clone() if prompt.points else None)
+
+    def with_decoder(self, decoder: SamModel) -> "LiteMedSam":
+        """The same model with another prompt encoder and mask decoder."""
+        model = copy.copy(self)
+        model.decoder, model._decode = decoder, SamDecoder(decoder, self.device)
+        return model
+
+    def guess(
+        self, embedding: SamEmbedding, prompt: SlicePrompt, logits: Tensor | None, decoder: SamModel | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the mask, (1, 256, 256), and its predicted IoU; gradients pass where a ``decoder`` is named."""
+        require_position(prompt, prompt.box)
+        scale = SIZE / max(embedding.shape)
+        points = point_tensors(prompt.points, (scale, scale), self.device) if prompt.points else (None, None)
+        corners = [[box_to_network(prompt.box, embedding.shape)]] if prompt.box else None
+        boxes = None if corners is None else torch.tensor(corners, dtype=torch.float32, device=self.device)
+        if decoder is not None:
+            return self._decode.by_modules(decoder, embedding.features, points, boxes, logits, False)
+        return self._decode(embedding.features, points, boxes, logits)
+
+    def on_slice(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+        """Bring logits of the network, (1, 1, 256, 256), to the slice; (rows, columns)."""
+        return unpadded(logits, SIZE, embedding.resized, embedding.shape)
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
         """Box for the next slice: around this mask once resized, wider by three of the network's pixels or more."""

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from transformers import SamModel
 
 from ...catalog.model_cards import ModelCard
 from ...errors import PromptError
@@ -27,6 +28,7 @@ from .sam import (
     box_for_neighbour,
     box_tensor,
     load_network,
+    point_tensors,
     scale_to,
 )
 
@@ -44,7 +46,7 @@ def prepare(image: NDArray[np.uint8], size: int) -> Tensor:
 
 
 class MedSam:
-    """The adapter. Boxes only; one mask and one predicted IoU per box."""
+    """The adapter. Boxes only, until it is adapted to points; one mask and one predicted IoU per box."""
 
     precision = "float32"
 
@@ -65,20 +67,42 @@ class MedSam:
 
     @torch.inference_mode()
     def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
-        """Segment the object in the prompt's box, the only prompt of these weights.
+        """Segment the object in the prompt's box, or, with weights that were adapted to them, at its points.
 
         Raises:
-            PromptError: there is no box.
+            PromptError: the prompt has neither.
         """
-        if prompt.box is None:
-            raise PromptError("MedSAM needs a box")
-        boxes = box_tensor(prompt.box, scale_to(embedding.resized, embedding.shape), self.device)
-        logits, scores = self.network.decode(embedding.features, boxes=boxes)
+        coarse = previous.logits if previous is not None and prompt.points else None
+        logits, scores = self.guess(embedding, prompt, coarse)
         # As medsam_inference: probabilities are stretched to the slice, not logits.
-        probabilities = functional.interpolate(
-            logits[None].sigmoid(), size=embedding.shape, mode="bilinear", align_corners=False
-        )
-        return SliceAnswer((probabilities[0, 0] > 0.5).cpu().numpy(), as_score(scores[0]))
+        mask = self.on_slice(logits[None].sigmoid(), embedding) > 0.5
+        return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]), logits[None].clone() if prompt.points else None)
+
+    @property
+    def decoder(self) -> SamModel:
+        """The network with the prompt encoder and the mask decoder."""
+        return self.network.model
+
+    def with_decoder(self, decoder: SamModel) -> "MedSam":
+        """The same model with another prompt encoder and mask decoder."""
+        return MedSam(self.network.with_decoder(decoder))
+
+    def guess(
+        self, embedding: SamEmbedding, prompt: SlicePrompt, logits: Tensor | None, decoder: SamModel | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the mask, (1, rows, columns), and its predicted IoU; gradients pass with a ``decoder``."""
+        if not (prompt.box or prompt.points):
+            raise PromptError("MedSAM needs a box")
+        scale = scale_to(embedding.resized, embedding.shape)
+        points = point_tensors(prompt.points, scale, self.device) if prompt.points else (None, None)
+        boxes = box_tensor(prompt.box, scale, self.device) if prompt.box else None
+        if decoder is not None:
+            return self.network.decode.by_modules(decoder, embedding.features, points, boxes, logits, False)
+        return self.network.decode(embedding.features, points, boxes, logits)
+
+    def on_slice(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+        """Stretch logits of the network, (1, 1, rows, columns), to the slice; (rows, columns)."""
+        return functional.interpolate(logits, size=embedding.shape, mode="bilinear", align_corners=False)[0, 0]
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
         """Box for the next slice: around this mask, and 12 of the network's 1024 pixels wider, or more."""

@@ -7,6 +7,7 @@ masks for a single point, which may mean a part or the whole, and one for every 
 MedSAM, LiteMedSAM, MobileSAM and SAM 2 share the network's parts and the coordinates with it.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -178,11 +179,23 @@ class SamDecoder:
             masks: (1, 1, rows, columns) logits, of the size of the network's masks.
             several: True for several guesses instead of one mask.
         """
+        if not self._cpu_decoder:
+            return self.by_modules(self._model, features, points, boxes, masks, several)
         sparse, dense = self._model.prompt_encoder(*points, boxes, masks)
-        if self._cpu_decoder:
-            mask = None if masks is None else dense
-            return self._cpu_decoder(features, sparse[0, 0], mask, several)
-        logits, scores = self._model.mask_decoder(
+        return self._cpu_decoder(features, sparse[0, 0], None if masks is None else dense, several)
+
+    def by_modules(
+        self,
+        model: SamModel,
+        features: Tensor,
+        points: tuple[Tensor | None, Tensor | None],
+        boxes: Tensor | None,
+        masks: Tensor | None,
+        several: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode by the modules of ``model``, which has the positions of this one; gradients pass."""
+        sparse, dense = model.prompt_encoder(*points, boxes, masks)
+        logits, scores = model.mask_decoder(
             image_embeddings=features,
             image_positional_embeddings=self._positions,
             sparse_prompt_embeddings=sparse,
@@ -208,6 +221,12 @@ class SamNetwork:
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
         return weight_bytes(self.model)
+
+    def with_decoder(self, model: SamModel) -> "SamNetwork":
+        """The same encoder with the prompt encoder and the mask decoder of ``model``."""
+        network = copy.copy(self)
+        network.model, network.decode = model, SamDecoder(model, self.device)
+        return network
 
     def encode(self, pixels: Tensor, check: Check) -> Tensor:
         """Encode (1, 3, size, size) float32; ``check`` is called many times in every layer of the encoder."""
@@ -293,22 +312,43 @@ class Sam:
         Raises:
             PromptError: the prompt has no point, no box and no mask with a pixel in it.
         """
-        logits = None if previous is None else previous.logits
+        guesses, scores = self.guess(embedding, prompt, None if previous is None else previous.logits)
+        best = int(scores.argmax())
+        # A copy: the others need not be kept with it.
+        chosen = guesses[None, best : best + 1].clone()
+        return SliceAnswer((self.on_slice(chosen, embedding) > 0).cpu().numpy(), as_score(scores[best]), chosen)
+
+    @property
+    def decoder(self) -> SamModel:
+        """The network with the prompt encoder and the mask decoder."""
+        return self.network.model
+
+    def with_decoder(self, decoder: SamModel) -> "Sam":
+        """The same model with another prompt encoder and mask decoder."""
+        return Sam(self.network.with_decoder(decoder), self._normalisation)
+
+    def guess(
+        self, embedding: SamEmbedding, prompt: SlicePrompt, logits: Tensor | None, decoder: SamModel | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the masks that a prompt may mean, (masks, rows, columns), and their predicted IoUs.
+
+        Gradients pass where another ``decoder`` is named.
+        """
         scale = scale_to(embedding.resized, embedding.shape)
         points = point_tensors(prompt.points, scale, self.device) if prompt.points else (None, None)
         box = prompt.box or self._box_of_mask(prompt, logits)
-        if not (box or prompt.points):
-            raise PromptError("the prompt says nothing of where the object is")
+        require_position(prompt, box)
         boxes = box_tensor(box, scale, self.device) if box else None
         several = is_ambiguous(prompt, logits)
         if logits is None and prompt.mask:
             logits = mask_tensor(prompt.mask, self.network.mask_size, self.device)
-        guesses, scores = self.network.decode(embedding.features, points, boxes, logits, several)
-        best = int(scores.argmax())
-        # A copy: the others need not be kept with it.
-        chosen = guesses[None, best : best + 1].clone()
-        mask = unpadded(chosen, self.network.size, embedding.resized, embedding.shape) > 0
-        return SliceAnswer(mask.cpu().numpy(), as_score(scores[best]), chosen)
+        if decoder is not None:
+            return self.network.decode.by_modules(decoder, embedding.features, points, boxes, logits, several)
+        return self.network.decode(embedding.features, points, boxes, logits, several)
+
+    def on_slice(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+        """Bring logits of the network, (1, 1, rows, columns), to the slice; (rows, columns)."""
+        return unpadded(logits, self.network.size, embedding.resized, embedding.shape)
 
     @staticmethod
     def _box_of_mask(prompt: SlicePrompt, logits: Tensor | None) -> BoxXyxy | None:
@@ -325,6 +365,16 @@ class Sam:
         """Box for the next slice: around this mask, and 12 of the network's 1024 pixels wider, or more."""
         size = self.network.size
         return box_for_neighbour(mask, scale_to(longest_side_shape(mask.shape, size), mask.shape), size, wider)
+
+
+def require_position(prompt: SlicePrompt, box: BoxXyxy | None) -> None:
+    """Make sure that a prompt says where its object is.
+
+    Raises:
+        PromptError: it has no point, no box and no mask with a pixel in it.
+    """
+    if not (box or prompt.points):
+        raise PromptError("the prompt says nothing of where the object is")
 
 
 def is_ambiguous(prompt: SlicePrompt, logits: Tensor | None) -> bool:

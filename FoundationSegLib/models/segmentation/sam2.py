@@ -7,6 +7,7 @@ of it that has no memory. A volume is followed as by transformers' own video ses
 are prepared as by ``Sam2Processor`` and ``Sam2VideoProcessor``; the tests hold each against them.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -333,15 +334,42 @@ class Sam2:
         A single point is ambiguous: of the three masks for it, the best by predicted IoU. As SAM 2's own image
         predictor, it takes the object to be on the slice; only a memory says that one is absent.
         """
-        coarse = None if previous is None else previous.logits
+        logits, scores = self.guess(embedding, prompt, None if previous is None else previous.logits)
+        best = int(scores.argmax())
+        chosen = logits[None, best : best + 1].clone()
+        return SliceAnswer(mask_of(chosen, embedding.shape), as_score(scores[best]), chosen)
+
+    @property
+    def decoder(self) -> Sam2VideoModel:
+        """The network with the prompt encoder and the mask decoder."""
+        return self.network
+
+    def with_decoder(self, decoder: Sam2VideoModel) -> "Sam2":
+        """The same model with another prompt encoder and mask decoder."""
+        model = copy.copy(self)
+        model.network = decoder
+        return model
+
+    def guess(
+        self,
+        embedding: Sam2Embedding,
+        prompt: SlicePrompt,
+        coarse: Tensor | None,
+        decoder: Sam2VideoModel | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the masks that a prompt may mean, (masks, S/4, S/4), and their predicted IoUs; gradients pass."""
+        network = decoder or self.network
         if coarse is None and prompt.mask is not None:
             stretched = mask_tensor(prompt.mask, self._size)
-            coarse = mask_as_logits(stretched, self.network.prompt_encoder.mask_input_size).to(self.device)
+            coarse = mask_as_logits(stretched, network.prompt_encoder.mask_input_size).to(self.device)
         ambiguous = len(prompt.points) == 1 and prompt.box is None and coarse is None
-        logits, scores = self._decoded(embedding, self._prompt_tensors(prompt, embedding.shape), coarse, ambiguous)
-        best = int(scores[0, 0].argmax())
-        chosen = logits[0, :, best : best + 1].clone()
-        return SliceAnswer(mask_of(chosen, embedding.shape), as_score(scores[0, 0, best]), chosen)
+        tensors = self._prompt_tensors(prompt, embedding.shape)
+        logits, scores = self._decoded(network, embedding, tensors, coarse, ambiguous)
+        return logits[0, 0], scores[0, 0]
+
+    def on_slice(self, logits: Tensor, embedding: Sam2Embedding) -> Tensor:
+        """Stretch logits of the network, (1, 1, S/4, S/4), to the slice; (rows, columns)."""
+        return interpolate(logits, size=embedding.shape, mode="bilinear", align_corners=False)[0, 0]
 
     def _prompt_tensors(self, prompt: SlicePrompt, shape: tuple[int, int]) -> dict[str, Tensor | None]:
         points = point_tensors(prompt, shape, self._size)
@@ -354,14 +382,19 @@ class Sam2:
         return {name: None if value is None else value.to(self.device) for name, value in tensors.items()}
 
     def _decoded(
-        self, embedding: Sam2Embedding, prompts: dict[str, Tensor | None], coarse: Tensor | None, several: bool
+        self,
+        network: Sam2VideoModel,
+        embedding: Sam2Embedding,
+        prompts: dict[str, Tensor | None],
+        coarse: Tensor | None,
+        several: bool,
     ) -> tuple[Tensor, Tensor]:
         """Logits (1, 1, n, S/4, S/4) and predicted IoUs (1, 1, n): n is 3 where ``several``, otherwise 1."""
-        sparse, dense = self.network.prompt_encoder(**prompts, input_masks=coarse)
-        maps = [*embedding.maps[:-1], embedding.maps[-1] + self.network.no_memory_embedding]
-        sizes = self.network.backbone_feature_sizes
+        sparse, dense = network.prompt_encoder(**prompts, input_masks=coarse)
+        maps = [*embedding.maps[:-1], embedding.maps[-1] + network.no_memory_embedding]
+        sizes = network.backbone_feature_sizes
         levels = [level.permute(1, 2, 0).view(1, -1, *size) for level, size in zip(maps, sizes, strict=True)]
-        return self.network.mask_decoder(
+        return network.mask_decoder(
             image_embeddings=levels[-1],
             image_positional_embeddings=self._grid,
             sparse_prompt_embeddings=sparse,

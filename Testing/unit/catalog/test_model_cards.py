@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.catalog.catalogue import card_folder, has_adapter, parse_card, read_card, read_catalogue
-from FoundationSegLib.catalog.model_cards import ModelCard, find_card
+from FoundationSegLib.catalog.catalogue import (
+    card_folder,
+    find_card,
+    has_adapter,
+    parse_card,
+    read_card,
+    read_catalogue,
+)
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import CardError, UnknownModelError
 from FoundationSegLib.folders import is_safe_name, is_safe_path
 from Testing.unit.strategies import paths_of
@@ -216,7 +223,7 @@ WRONG = [
     (["intensity"], "abdomen", "intensity: unknown intensity policy 'abdomen'"),
     (["intensity"], "0,40", "intensity: the window '0,40'"),
     (["memory_mb", "gpu"], 900, "memory_mb: must be of cpu, cuda or mps"),
-    (["source", "kind"], "ftp", "source: kind: must be one of hub, pypi-wheel, not 'ftp'"),
+    (["source", "kind"], "ftp", "source: kind: must be one of hub, pypi-wheel, adaptation, not 'ftp'"),
     (["source", "download_bytes"], 0, "source: download_bytes must be above 0"),
     (["source", "files"], [], "source: files: is empty"),
     (["source", "files", 1, "bytes"], 0, "files[1]: bytes: must be above 0"),

@@ -3,11 +3,10 @@ import sys
 
 import pytest
 
-from FoundationSegLib.catalog.label_sets import LABEL_SETS_VARIABLE, read_label_sets
-from FoundationSegLib.catalog.resource_files import resource_folder
+from FoundationSegLib.catalog.label_sets import LABEL_SETS_VARIABLE, label_set_folder, read_label_sets
 from FoundationSegLib.commands.cli import main
 
-SHIPPED = read_label_sets(resource_folder("LabelSets"))
+SHIPPED = read_label_sets(label_set_folder())
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,130 @@
+"""Adaptation for scripts: a model learns from corrected segments, and the result is kept only if it is better.
+
+::
+
+    volume = read_volume(Path("ct.nii.gz"))
+    segments = corrected(volume, {"liver": liver_kji, "spleen": spleen_kji}, patient="A")
+    with closing(Installation().open_client()) as client:
+        result = adapt([volume], segments, client, "lite-medsam", "abdomen")
+    if result.passed:
+        keep(result)  # from now on there is a model "lite-medsam+abdomen"
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from secrets import randbits
+from typing import Any
+
+from .catalog.adapted_cards import adapted_id
+from .catalog.catalogue import find_card, read_catalogue
+from .catalog.model_cards import ModelCard
+from .errors import InputError
+from .hub.exchange import discard_adaptation, keep_adaptation
+from .hub.store import Store, default_store_folder
+from .imaging.masks import PackedMask, pack_mask
+from .imaging.volume import Volume
+from .progress import Progress
+from .requests.adaptation import Adaptation, AdaptRequest, CorrectedSegment, KindScores, Training
+from .requests.worker_settings import WorkerSettings
+from .worker.client import Client, OnProgress, ask
+
+
+def corrected(
+    volume: Volume, masks: Mapping[str, Any], patient: str, *, elsewhere: bool = False
+) -> list[CorrectedSegment]:
+    """List the corrected segments of an image.
+
+    Args:
+        volume: the image.
+        masks: by name, (K, J, I) arrays whose nonzero voxels are in the segment, or packed masks.
+        patient: whom the image shows; images of one patient are never parted into training and test.
+        elsewhere: nothing is learned from them: they show what is lost on other images.
+    """
+    packed = {name: mask if isinstance(mask, PackedMask) else pack_mask(mask) for name, mask in masks.items()}
+    return [CorrectedSegment(volume.key, name, patient, mask, elsewhere) for name, mask in packed.items()]
+
+
+def settings_for(volumes: Iterable[Volume], settings: WorkerSettings | None = None) -> WorkerSettings:
+    """Settings of a worker that keeps all these images: the usual ones, with as much memory as they take."""
+    settings = settings or WorkerSettings()
+    needed = sum({volume.key: volume.array_kji.nbytes for volume in volumes}.values())
+    budget = replace(settings.budget, volumes=max(settings.budget.volumes, needed))
+    return replace(settings, budget=budget, encode_ahead=False)
+
+
+def adapt(
+    volumes: Iterable[Volume],
+    segments: Sequence[CorrectedSegment],
+    client: Client,
+    model: ModelCard | str,
+    name: str,
+    *,
+    intensity: str = "auto",
+    training: Training | None = None,
+    on_progress: OnProgress | None = None,
+    catalogue: Mapping[str, ModelCard] | None = None,
+) -> Adaptation:
+    """Adapt a model of SAM's family to corrected segments. The result waits to be kept; its base is never touched.
+
+    Minutes of work. The same call goes on where one was stopped, from the last 50 steps on.
+
+    Args:
+        volumes: the images.
+        segments: what was corrected in them, by :func:`corrected`.
+        client: does the work; a worker's budget has to hold the images, see :func:`settings_for`.
+        model: the base.
+        name: of the result, whose id is ``<base>+<name>``.
+        intensity: the intensity policy.
+        training: settings.
+        on_progress: called with each report; :func:`~.requests.adaptation.curve_point` reads the curve from it.
+        catalogue: the cards; read anew unless given.
+
+    Raises:
+        InputError: the model cannot be adapted, the name is taken, or there is too little to learn from and to test on.
+        FoundationSegError: whatever the request failed with.
+    """
+    catalogue = read_catalogue() if catalogue is None else catalogue
+    base = model if isinstance(model, ModelCard) else find_card(catalogue, model)
+    require_free(adapted_id(base, name), catalogue)
+    for volume in volumes:
+        client.send_volume(volume)
+    request = AdaptRequest(randbits(48), base.id, name, tuple(segments), intensity, training or Training())
+    return ask(client, request, on_progress)
+
+
+def require_free(model_id: str, catalogue: Mapping[str, ModelCard]) -> None:
+    """Make sure that no model has an id yet.
+
+    Raises:
+        InputError: one has.
+    """
+    if model_id in catalogue:
+        remedy = f"choose another name, or run 'foundationseg models remove {model_id} --yes' first"
+        raise InputError(f"there is a {model_id} already; {remedy}")
+
+
+def keep(result: Adaptation, store: Store | None = None, catalogue: Mapping[str, ModelCard] | None = None) -> ModelCard:
+    """Make a result that has passed a model like any other: listed, verified, exported and removed by its id.
+
+    Raises:
+        InputError: it is not better than its base beyond chance.
+        CheckpointError: it is not there any more, or cannot be stored.
+    """
+    if not result.passed:
+        raise InputError(f"{result.model_id} is not better than {result.base} beyond chance, and is not kept")
+    catalogue = read_catalogue() if catalogue is None else catalogue
+    return keep_adaptation(store or Store(default_store_folder()), catalogue, result.model_id, Progress())
+
+
+def discard(result: Adaptation, store: Store | None = None) -> None:
+    """Remove a result that waits to be kept; it is no error if it is gone."""
+    discard_adaptation(store or Store(default_store_folder()), result.model_id)
+
+
+def adaptation_document(result: Adaptation) -> dict[str, Any]:
+    """A result as JSON values, with the kinds of prompts that passed."""
+    document = asdict(result) | {"passed": list(result.passed)}
+    for kinds in ("kinds", "elsewhere"):
+        scores: tuple[KindScores, ...] = getattr(result, kinds)
+        document[kinds] = [asdict(score) | {"passed": score.passed} for score in scores]
+    return document

@@ -1,0 +1,268 @@
+"""Adaptation of SAM's prompt encoder and mask decoder: training on embeddings, and the file with the difference.
+
+The difference is that to the base, whose weights are never touched.
+
+The image encoder stays as it is, so that a slice is encoded once, whatever is tried. The difference is kept in 16 bits,
+half the size of the weights; what is scored and used is the base plus that rounded difference, never anything finer.
+"""
+
+import copy
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeGuard
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..catalog.model_cards import ModelCard
+from ..errors import CheckpointError
+from .protocols import SliceAnswer, SliceModel, SlicePrompt
+
+_PARTS = ("prompt_encoder.", "mask_decoder.")
+_TABLE = "shared_embedding."  # of positions, which the image encoder uses, too
+_METADATA = "foundationseg"  # one key alone: the format writes several in no certain order
+_VERSION = 1
+_WARM_UP = 20  # steps over which the rate rises, since AdamW's first steps are as large as any
+_QUALITY_WEIGHT = 0.1  # of the predicted IoU, beside the mask
+_DECAY = 0.01
+_MEMORY = 0.97  # of the average of the weights over the last steps, which is less noisy than the last step's
+
+State = dict[str, Tensor]
+
+
+class AdaptableModel(SliceModel, Protocol):
+    """A model of slices whose prompt encoder and mask decoder can be trained."""
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The network; its parts are called ``prompt_encoder`` and ``mask_decoder``."""
+
+    def with_decoder(self, decoder: Any) -> SliceModel:
+        """The same model with another prompt encoder and mask decoder."""
+
+    def guess(
+        self, embedding: Any, prompt: SlicePrompt, coarse: Tensor | None, decoder: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the masks that a prompt may mean, (masks, rows, columns), and their predicted IoUs.
+
+        ``coarse`` are the logits of the answer before. Gradients pass where another ``decoder`` is named.
+        """
+
+    def on_slice(self, logits: Tensor, embedding: Any) -> Tensor:
+        """Bring logits of the network, (1, 1, rows, columns), to the slice; (rows, columns)."""
+
+
+def is_adaptable(model: object) -> TypeGuard[AdaptableModel]:
+    """True for a model that can be adapted."""
+    return hasattr(model, "with_decoder")
+
+
+def trainable(decoder: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that an adaptation changes, by name."""
+    named = decoder.named_parameters()
+    return {name: weight for name, weight in named if name.startswith(_PARTS) and _TABLE not in name}
+
+
+def copied(decoder: nn.Module) -> nn.Module:
+    """Copy a network's prompt encoder and mask decoder; everything else is shared."""
+    kept = {f"{name}." for name, _ in decoder.named_children()}.difference(_PARTS)
+    memo = {id(child): child for name, child in decoder.named_children() if f"{name}." in kept}
+    return copy.deepcopy(decoder, memo)
+
+
+def adapted(model: AdaptableModel, delta: Mapping[str, Tensor]) -> SliceModel:
+    """Add a difference to a model's weights; the model itself stays as it is."""
+    decoder = copied(model.decoder)
+    with torch.no_grad():
+        for name, weight in trainable(decoder).items():
+            if name in delta:
+                weight.add_(delta[name].to(weight))
+    return model.with_decoder(decoder.eval().requires_grad_(False))
+
+
+# The file
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaOrigin:
+    """The base that a difference belongs to: its id, and the hash of its weights."""
+
+    base: str
+    base_sha256: str
+
+
+def write_delta(path: Path, delta: Mapping[str, Tensor], origin: DeltaOrigin) -> None:
+    """Write a difference; the same weights give the same bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    note = {"version": _VERSION, "base": origin.base, "base_sha256": origin.base_sha256}
+    tensors = {name: delta[name].to(torch.float16).contiguous() for name in sorted(delta)}
+    try:
+        save_file(tensors, path, {_METADATA: json.dumps(note, sort_keys=True)})
+    except SafetensorError as error:  # of the disk
+        raise OSError(str(error)) from error
+
+
+def read_delta(path: Path, card: ModelCard, origin: DeltaOrigin, decoder: nn.Module) -> State:
+    """Read a difference for a base.
+
+    Args:
+        path: the file.
+        card: the adapted model's, for the messages.
+        origin: the base that is here.
+        decoder: its network.
+
+    Raises:
+        CheckpointError: the file is damaged, belongs to another base, or holds what is no weight of that network.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            note = json.loads((file.metadata() or {}).get(_METADATA, "null"))
+            delta = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, ValueError, RuntimeError, struct.error) as error:
+        raise CheckpointError(f"{card.id}: {path.name} is damaged or no safetensors file; import it again") from error
+    if not isinstance(note, dict) or note.get("version") != _VERSION:
+        raise CheckpointError(f"{card.id}: {path.name} is not a difference to a base that this version can read")
+    if (note.get("base"), note.get("base_sha256")) != (origin.base, origin.base_sha256):
+        raise CheckpointError(f"{card.id}: {path.name} belongs to another base than the {origin.base} that is here")
+    weights = trainable(decoder)
+    fits = all(
+        name in weights and value.shape == weights[name].shape and value.is_floating_point() and _is_finite(value)
+        for name, value in delta.items()
+    )
+    if not delta or not fits:
+        raise CheckpointError(f"{card.id}: {path.name} holds what are no weights of {origin.base}'s decoder")
+    return delta
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
+
+
+# Training
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A prompt on an embedded slice and what the answer should be.
+
+    Attributes:
+        embedding: as :func:`plain` makes it.
+        prompt: the prompt.
+        target: (rows, columns) float32 on the model's device, the probability of each pixel.
+        coarse: logits of the answer before, for a correction.
+    """
+
+    embedding: Any
+    prompt: SlicePrompt
+    target: Tensor
+    coarse: Tensor | None = None
+
+
+def plain(embedding: Any) -> Any:
+    """Copy an embedding so that gradients may be computed from it; each tensor together in memory."""
+
+    def copied_tensor(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(copied_tensor, value))
+        return value.clone().contiguous() if isinstance(value, Tensor) else value
+
+    return replace(embedding, **{item.name: copied_tensor(getattr(embedding, item.name)) for item in fields(embedding)})
+
+
+@dataclass(slots=True)
+class Trainer:
+    """Trains a copy of a model's prompt encoder and mask decoder.
+
+    Attributes:
+        model: the base, which stays as it is.
+        rate: the learning rate.
+        decoder: the copy.
+        average: another one, whose weights are the average over the last steps: what is tested and used.
+        steps: how many were made.
+    """
+
+    model: AdaptableModel
+    rate: float
+    decoder: nn.Module = field(init=False)
+    average: nn.Module = field(init=False)
+    steps: int = 0
+    _optimiser: torch.optim.AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.average = copied(self.model.decoder).requires_grad_(False)
+        self.decoder = copied(self.model.decoder).requires_grad_(False)
+        weights = list(trainable(self.decoder).values())
+        for weight in weights:
+            weight.requires_grad_(True)
+        self._optimiser = torch.optim.AdamW(weights, self.rate, weight_decay=_DECAY)
+
+    def loss(self, sample: Sample, decoder: nn.Module | None = None) -> Tensor:
+        """Cross-entropy plus one less the soft Dice, and the error of the predicted IoU; of the copy unless given."""
+        guesses, scores = self.model.guess(sample.embedding, sample.prompt, sample.coarse, decoder or self.decoder)
+        best = int(scores.argmax())
+        logits = self.model.on_slice(guesses[None, best : best + 1], sample.embedding)
+        probability, target = logits.sigmoid(), sample.target
+        both, either = (probability * target).sum(), (probability**2 + target**2).sum()
+        entropy = functional.binary_cross_entropy_with_logits(logits, target)
+        inside, truth = logits.detach() > 0, target > 0.5
+        overlap = (inside & truth).sum() / (inside | truth).sum().clamp(min=1)
+        return entropy + 1 - (2 * both + 1) / (either + 1) + _QUALITY_WEIGHT * (scores[best] - overlap) ** 2
+
+    def step(self, losses: Tensor) -> None:
+        """Take a step down the gradient of a loss."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.rate * min(1.0, (self.steps + 1) / _WARM_UP)
+        self._optimiser.zero_grad()
+        losses.backward()
+        self._optimiser.step()
+        self.steps += 1
+        share = 1 - min(_MEMORY, self.steps / (self.steps + 9))
+        pairs = zip(trainable(self.average).values(), trainable(self.decoder).values(), strict=True)
+        with torch.no_grad():
+            for mean, weight in pairs:
+                mean.lerp_(weight, share)
+
+    @torch.no_grad()
+    def answer(self, embedding: Any, prompt: SlicePrompt) -> SliceAnswer:
+        """Answer a prompt with the weights of now."""
+        guesses, scores = self.model.guess(embedding, prompt, None, self.decoder)
+        best = int(scores.argmax())
+        coarse = guesses[None, best : best + 1]
+        mask = (self.model.on_slice(coarse, embedding) > 0).cpu().numpy()
+        return SliceAnswer(mask, float(scores[best]), coarse)
+
+    def delta(self) -> State:
+        """The difference to the base, rounded to 16 bits, as it is written."""
+        base = trainable(self.model.decoder)
+        return {
+            name: (weight.detach() - base[name].detach()).to(torch.float16).cpu()
+            for name, weight in trainable(self.average).items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next steps depend on, in values that ``torch.save`` writes without pickled code."""
+        weights, average = ({n: w.detach() for n, w in trainable(d).items()} for d in (self.decoder, self.average))
+        optimiser = self._optimiser.state_dict()
+        return {"weights": weights, "average": average, "optimiser": optimiser, "steps": self.steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            LookupError, ValueError, RuntimeError: it is another network's.
+        """
+        with torch.no_grad():
+            for key, decoder in (("weights", self.decoder), ("average", self.average)):
+                for name, weight in trainable(decoder).items():
+                    weight.copy_(state[key][name])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.steps = int(state["steps"])

@@ -1,0 +1,209 @@
+"""Requests to adapt a model to corrected segments, and their answers, which can cross a process boundary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..imaging.geometry import Axis
+from ..imaging.masks import PackedMask
+from ..progress import ProgressReport
+
+# The prompts that a model can learn: a box, one click inside, and further clicks for and against.
+LearnedKind = Literal["box", "point", "correction"]
+KINDS: tuple[LearnedKind, ...] = ("box", "point", "correction")
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedSegment:
+    """A segment that a person called right, in an image that was sent before.
+
+    Attributes:
+        volume_key: the image.
+        name: the segment's name; scores are also shown by name.
+        patient: whom the image shows: images of one patient are never parted into training and test.
+        mask: its voxels.
+        elsewhere: True where nothing is learned from it: it shows what an adaptation loses on other images.
+    """
+
+    volume_key: str
+    name: str
+    patient: str
+    mask: PackedMask
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Settings of an adaptation.
+
+    Attributes:
+        steps: the most steps; fewer where the held-out loss rises.
+        seed: of the split, the prompts and the order of the samples.
+        axis: slices across this axis are learned from.
+        rate: the learning rate of AdamW.
+        distillation: the weight, in every second step, of the base's answers to boxes of its own, against forgetting.
+        least_pixels: objects with fewer pixels on a slice are left out.
+        interleaved: test on every third slice instead of blocks with a gap: for comparisons with published figures
+            alone, since neighbours of test slices are then learned from. Nothing is offered by such a test.
+    """
+
+    steps: int = 300
+    seed: int = 0
+    axis: Axis = "k"
+    rate: float = 2e-4
+    distillation: float = 0.5
+    least_pixels: int = 50
+    interleaved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptRequest:
+    """Adapt a model. Answered by an :class:`Adaptation`, whose weights wait in the store to be kept or discarded.
+
+    Attributes:
+        request_id: a number that the answer repeats.
+        model_id: the base.
+        name: of the result, whose id is ``<base>+<name>``.
+        segments: to learn from, and those of elsewhere.
+        intensity: the intensity policy.
+        training: settings.
+    """
+
+    request_id: int
+    model_id: str
+    name: str
+    segments: tuple[CorrectedSegment, ...]
+    intensity: str = "auto"
+    training: Training = field(default_factory=Training)
+
+    @property
+    def volume_keys(self) -> tuple[str, ...]:
+        """The images, each once."""
+        return tuple(dict.fromkeys(segment.volume_key for segment in self.segments))
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """The mean gain in Dice over units that were not learned from, and its 95 % interval; None with one unit."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def is_certain(self) -> bool:
+        """True where the lower end is above zero."""
+        return self.low is not None and self.low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """Mean Dice on the objects of one name, before and after."""
+
+    name: str
+    objects: int
+    before: float
+    after: float
+    gain: Gain
+
+
+@dataclass(frozen=True, slots=True)
+class KindScores:
+    """Mean Dice with one kind of prompt on what was held out.
+
+    Attributes:
+        kind: the prompts.
+        objects: how many objects, each on one slice.
+        before, after: of the base and of the adapted model.
+        baseline: without a model: a disc of mean radius at the click, an ellipse in the box, for corrections the
+            adapted model's own answer to the first click.
+        gain: over the base.
+        lead: over the baseline.
+        labels: by the segment's name.
+    """
+
+    kind: LearnedKind
+    objects: int
+    before: float
+    after: float
+    baseline: float
+    gain: Gain
+    lead: Gain
+    labels: tuple[LabelScores, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """True where the model is better than its base and than no model, beyond chance."""
+        return self.gain.is_certain and self.lead.is_certain
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The losses after a number of steps: of the steps since the last point, and on what is held out."""
+
+    step: int
+    loss: float
+    held_out: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """A trained adaptation, and what it is worth.
+
+    Attributes:
+        model_id: the id that it has if it is kept, ``<base>+<name>``.
+        base: the id of the base; ``base_sha256`` is the hash of its weights.
+        sha256, bytes: of the file with the difference to the base.
+        kinds: scores on what was held out.
+        elsewhere: scores on images that nothing was learned from, by kind, in both the adapted model's favour or not.
+        split: ``"patients"``, ``"blocks"`` of slices, or ``"interleaved"`` slices.
+        units: how many patients or blocks the intervals are over.
+        cases, patients, prompts: the numbers of images and patients that were learned from, and of prompts.
+        curve: the losses; ``steps`` is the step whose weights were taken.
+        seconds: by stage: ``encode``, ``train``, ``score``.
+        notes: what was left out, for the user.
+        settings: as in the request.
+    """
+
+    model_id: str
+    base: str
+    base_sha256: str
+    sha256: str
+    bytes: int
+    kinds: tuple[KindScores, ...]
+    elsewhere: tuple[KindScores, ...]
+    split: str
+    units: int
+    cases: int
+    patients: int
+    prompts: int
+    steps: int
+    curve: tuple[CurvePoint, ...]
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+    settings: Training
+
+    @property
+    def passed(self) -> tuple[LearnedKind, ...]:
+        """The kinds of prompts that it may be offered for; corrections go with clicks alone."""
+        if self.settings.interleaved:
+            return ()
+        kinds = tuple(scores.kind for scores in self.kinds if scores.passed)
+        return kinds if "point" in kinds else tuple(kind for kind in kinds if kind != "correction")
+
+
+def curve_report(point: CurvePoint, steps: int) -> ProgressReport:
+    """Report a point of the curve; the losses travel as thousandths."""
+    return ProgressReport("train", point.step, steps, "loss", round(point.held_out * 1000), round(point.loss * 1000))
+
+
+def curve_point(report: ProgressReport) -> CurvePoint | None:
+    """The point that a report holds, if any."""
+    if report.stage != "train" or report.item != "loss":
+        return None
+    return CurvePoint(report.done, report.item_total / 1000, report.item_done / 1000)
+
+
+def mean_scores(scores: Sequence[KindScores], kind: LearnedKind) -> tuple[float, float] | None:
+    """Mean Dice before and after with a kind of prompt; None where it was not measured."""
+    return next(((score.before, score.after) for score in scores if score.kind == kind), None)

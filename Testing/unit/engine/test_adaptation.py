@@ -1,0 +1,206 @@
+"""Adaptation of a toy decoder: what is learned, kept, refused, and gone on with after a stop."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from FoundationSegLib.api_adaptation import adapt, discard, keep
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
+from FoundationSegLib.engine.course import SAVED_EVERY, box_prompt
+from FoundationSegLib.errors import Cancelled, CheckpointError, InputError
+from FoundationSegLib.hub.exchange import adaptation_folder, export_checkpoint, import_adapted
+from FoundationSegLib.hub.plan import plan_removal, remove
+from FoundationSegLib.models.adaptation import DeltaOrigin, Sample, Trainer, plain, read_delta, write_delta
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.prompts.kinds import PointPrompt, SegmentPrompts
+from FoundationSegLib.requests.adaptation import AdaptRequest, Training, curve_point
+from FoundationSegLib.requests.segmentation import PredictRequest
+from FoundationSegLib.worker.client import InlineClient
+from Testing.toy_adaptation import ToyModel, null_request, toy_case, toy_engine, toy_segments
+
+QUICK = Training(steps=200, rate=1e-2, least_pixels=5)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    torch.set_num_threads(1)
+    return [toy_case(seed, slices=10) for seed in range(9)]
+
+
+@pytest.fixture
+def desk(cases, tmp_path, monkeypatch):
+    """Adapts in line; returns the engine and the function that does it."""
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path / "cards"))
+    (tmp_path / "cards").mkdir()
+    engine = toy_engine(tmp_path, cases)
+
+    def run(training=QUICK, name="blobs", patients="ABCDEFGHI", on_progress=None):
+        segments = toy_segments(cases, patients)
+        client = InlineClient(engine, on_progress)
+        client_volumes = [volume for volume, _ in cases]
+        return adapt(client_volumes, segments, client, "fake", name, training=training, catalogue=engine.catalogue)
+
+    return engine, run
+
+
+def delta_bytes(engine, name="blobs"):
+    return (adaptation_folder(engine.store.folder, f"fake+{name}") / "delta.safetensors").read_bytes()
+
+
+def test_a_model_of_boxes_learns_clicks_and_is_a_model_like_any_other(desk, cases, tmp_path):
+    engine, run = desk
+    points = []
+    result = run(on_progress=lambda report: points.append(curve_point(report)))
+    scores = {score.kind: score for score in result.kinds}
+    assert "point" in result.passed and scores["point"].after > scores["point"].before + 0.1
+    assert (result.split, result.cases, result.units, result.base) == ("patients", 6, 3, "fake")
+    curve = [point for point in points if point]
+    assert curve[-1].held_out < curve[0].held_out and curve[-1].step == QUICK.steps
+    card = keep(result, engine.store, engine.catalogue)
+    assert (card.id, card.base, card.license.name) == ("fake+blobs", "fake", engine.catalogue["fake"].license.name)
+    catalogue = read_catalogue(tmp_path / "shipped", tmp_path / "cards")
+    assert catalogue["fake+blobs"] == card and engine.store.status(card) == "ready"
+    engine = toy_engine(tmp_path, cases, tmp_path / "cards")
+    volume, mask = cases[0]
+    k, j, i = np.argwhere(mask)[len(np.argwhere(mask)) // 2].tolist()
+    click = PointPrompt(tuple(volume.geometry.to_ras((i, j, k))), plane="k")
+    prediction = engine.predict(PredictRequest(1, card.id, volume.key, (SegmentPrompts("a", (click,)),)), Progress())
+    document = prediction.checkpoint.to_document()
+    assert document["sha256"] == result.sha256
+    assert document["base"] == {"id": "fake", "sha256": result.base_sha256}
+    assert prediction.segments[0].mask.voxels
+    # To another machine and away again.
+    export_checkpoint(engine.store, card, tmp_path / "out.zip", Progress())
+    remove(engine.store, card, plan_removal(engine.store, card))
+    shipped = read_catalogue(tmp_path / "shipped", tmp_path / "cards")
+    assert card.id not in shipped and engine.store.status(card) == "absent"
+    assert import_adapted(engine.store, shipped, card.id, tmp_path / "out.zip", Progress()) == card
+    with pytest.raises(InputError, match="already"):
+        adapt([], (), InlineClient(engine), "fake", "blobs", catalogue={**shipped, card.id: card})
+
+
+def test_the_same_seed_gives_the_same_bytes_also_after_a_stop(desk):
+    engine, run = desk
+    run = partial(run, replace(QUICK, steps=80))
+    run()
+    first = delta_bytes(engine)
+    steps = []
+
+    def stop_late(report):
+        steps.append(report.done)
+        if report.stage == "train" and report.done > SAVED_EVERY + 10:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        run(name="other", on_progress=stop_late)
+    steps.clear()
+    run(name="other", on_progress=lambda report: steps.append(report.done if report.stage == "train" else None))
+    assert min(step for step in steps if step is not None) == SAVED_EVERY
+    # The name is no part of the training.
+    assert delta_bytes(engine, "other") == first
+    desk[1](replace(QUICK, steps=80, seed=1), name="third")
+    assert delta_bytes(engine, "third") != first
+
+
+def test_a_state_of_another_training_or_a_damaged_one_is_not_gone_on_with(desk):
+    engine, run = desk[0], partial(desk[1], replace(QUICK, steps=20))
+    run()
+    first = delta_bytes(engine)
+    state = adaptation_folder(engine.store.folder, "fake+blobs") / "state.pt"
+    for content in (b"", b"PK damaged", torch.zeros(1)):
+        torch.save(content, state) if isinstance(content, torch.Tensor) else state.write_bytes(content)
+        run()
+        assert delta_bytes(engine) == first
+
+
+def _changed(name, value):
+    return lambda tensors: {**tensors, name: value}
+
+
+@pytest.mark.parametrize(
+    ("origin", "change", "message"),
+    [
+        (DeltaOrigin("fake", "1" * 64), None, "another base"),
+        (DeltaOrigin("other", "0" * 64), None, "another base"),
+        (None, b"", "damaged"),
+        (None, b"\xff" * 9, "damaged"),
+        (None, lambda tensors: {}, "no weights"),
+        (None, _changed("vision_encoder.weight", torch.zeros(1)), "no weights"),
+        (None, _changed("prompt_encoder.weight", torch.zeros(1)), "no weights"),
+        (None, _changed("prompt_encoder.weight", torch.full((8, 4), torch.nan)), "no weights"),
+        (None, _changed("prompt_encoder.weight", torch.zeros(8, 4, dtype=torch.int32)), "no weights"),
+    ],
+)
+def test_a_difference_to_another_base_or_of_another_network_is_refused(tmp_path, desk, origin, change, message):
+    model, path = ToyModel(), tmp_path / "delta.safetensors"
+    delta = {name: torch.full_like(weight, 0.5) for name, weight in model.decoder.named_parameters()}
+    mine = DeltaOrigin("fake", "0" * 64)
+    write_delta(path, delta, mine)
+    card = desk[0].catalogue["fake"]
+    assert read_delta(path, card, mine, model.decoder).keys() == delta.keys()
+    if isinstance(change, bytes):
+        path.write_bytes(change)
+    elif change is not None:
+        metadata = {"foundationseg": json.dumps({"version": 1, "base": "fake", "base_sha256": "0" * 64})}
+        save_file(change(load_file(path)), path, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        read_delta(path, card, origin or mine, model.decoder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "Not A Name"}, "no name for a model"),
+        ({"model_id": "sam9"}, "no model is called"),
+        ({"segments": ()}, "no segment to learn from"),
+        ({"training": replace(QUICK, least_pixels=10**4)}, "no segment to learn from"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_said_before_anything_is_encoded(desk, cases, change, message):
+    engine, _ = desk
+    request = replace(AdaptRequest(1, "fake", "blobs", toy_segments(cases), training=QUICK), **change)
+    with pytest.raises(Exception, match=message):
+        engine.adapt(request, Progress())
+
+
+def test_an_image_and_a_part_of_it_are_one_patient(desk, cases, tmp_path):
+    engine, _ = desk
+    volume, mask = cases[0]
+    part = replace(
+        volume, array_kji=volume.array_kji[3:].copy(), geometry=replace(volume.geometry, shape_kji=(7, 20, 20))
+    )
+    pairs = [(volume, mask), (part, mask[3:]), *cases[1:9]]
+    engine = toy_engine(tmp_path, pairs)
+    request = AdaptRequest(1, "fake", "blobs", toy_segments(pairs, "ABCDEFGHIJ"), training=replace(QUICK, steps=1))
+    result = engine.adapt(request, Progress())
+    assert result.notes == ("taken for one patient, since their images share slices: B and A",)
+
+
+def test_labels_of_other_images_are_no_improvement(desk, cases):
+    """The null test at small size; `run.py bench adapt` makes a hundred seeds of it."""
+    engine, _ = desk
+    requests = [null_request(cases, seed, replace(QUICK, steps=50)) for seed in range(3)]
+    assert sum(bool(engine.adapt(request, Progress()).passed) for request in requests) <= 1
+
+
+def test_a_discarded_result_leaves_nothing(desk):
+    engine, run = desk
+    result = run(replace(QUICK, steps=1))
+    discard(result, engine.store)
+    assert not adaptation_folder(engine.store.folder, result.model_id).exists()
+
+
+def test_a_trainer_leaves_the_base_alone(cases):
+    model = ToyModel()
+    before = {name: weight.clone() for name, weight in model.decoder.state_dict().items()}
+    trainer = Trainer(model, 0.1)
+    embedding = plain(model.encode(np.zeros((20, 20), np.uint8)))
+    sample = Sample(embedding, box_prompt(cases[0][1][0]), torch.from_numpy(cases[0][1][0].astype(np.float32)))
+    trainer.step(trainer.loss(sample))
+    assert all(torch.equal(before[name], weight) for name, weight in model.decoder.state_dict().items())
+    assert all(map(torch.any, trainer.delta().values()))
