@@ -11,15 +11,25 @@ from slicer.i18n import tr as _
 from FoundationSegLib.api import Readiness
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
-from FoundationSegLib.progress import ProgressReport, bytes_text
+from FoundationSegLib.progress import ProgressReport, TimeLeft, bytes_text
 from FoundationSegLib.session.segment_store import Refused
 
 from .computer_dialogs import DiagnosisDialog, SettingsDialog
 from .model_installer import Callbacks, ModelInstaller
-from .model_texts import blocking_html, card_html, commercial_text, progress_text, size_text, state_text
+from .model_texts import (
+    blocking_html,
+    card_html,
+    commercial_text,
+    fits_text,
+    package_title,
+    progress_text,
+    size_text,
+    state_text,
+    task_text,
+)
 from .parameters import PanelState
 from .setup_dialog import LicenseDialog, SetupDialog
-from .widgets import Dialog, Part, Report, fill_row, set_up_table, show_fraction
+from .widgets import Dialog, Part, Report, fill_row, set_up_table, show_fraction, time_left_text
 
 
 class ModelPart(Part):
@@ -92,8 +102,13 @@ class ModelPart(Part):
         if session is not None and was_missing:
             session.retry()
 
+    def _use(self, card: ModelCard) -> None:
+        """Choose a model for its task."""
+        if self._parameters is not None:
+            setattr(self._parameters, "modelId" if card.task == "segment" else "classifyModelId", card.id)
+
     def _show_models(self) -> None:
-        dialog = self._open("models", ModelsDialog, self.set_up_model)
+        dialog = self._open("models", ModelsDialog, self.set_up_model, self._use)
         dialog.show(self._state.card.id if self._state.card is not None else "")
 
 
@@ -119,12 +134,19 @@ def details(card: ModelCard) -> str:
 class ModelsDialog(Dialog):
     """The catalogue: every model with its state; download, import, removal."""
 
-    def __init__(self, installer: ModelInstaller, on_set_up: Callable[[str], None], parent: Any = None) -> None:
+    def __init__(
+        self,
+        installer: ModelInstaller,
+        on_set_up: Callable[[str], None],
+        on_use: Callable[[ModelCard], None] = lambda _card: None,
+        parent: Any = None,
+    ) -> None:
         """Build it; :meth:`show` shows it.
 
         Args:
             installer: the models on this computer.
             on_set_up: opens the set-up of a model, by its id.
+            on_use: chooses a model in the panel.
             parent: the window it belongs to.
         """
         super().__init__("Models", _("Models"), parent)
@@ -135,6 +157,8 @@ class ModelsDialog(Dialog):
         )
         self.license: LicenseDialog | None = None
         self._card_text = ""
+        self._on_use = on_use
+        self._time_left = TimeLeft()
         self._build(on_set_up)
         installer.observe(self._show_state)
 
@@ -153,7 +177,8 @@ class ModelsDialog(Dialog):
 
     def _build(self, on_set_up: Callable[[str], None]) -> None:
         ui = self.ui
-        headings = [_("Model"), _("State"), _("Download"), _("Licence"), _("Commercial use")]
+        headings = [_("Model"), _("State"), _("Task"), _("Prompts"), _("Fits this computer")]
+        headings += [_("Download"), _("Licence"), _("Commercial use")]
         set_up_table(ui.modelsTable, headings, stretch=0)
         ui.modelsTable.setRowCount(len(self._cards))
         ui.splitter.setSizes([380, 200])
@@ -161,6 +186,17 @@ class ModelsDialog(Dialog):
         if problem:
             self._say(_("Your own model cards are left out: {reason}").format(reason=problem))
         self._connect(ui.modelsTable, self._show_card, "itemSelectionChanged()")
+        buttons = (
+            ui.useButton,
+            ui.setUpButton,
+            ui.downloadButton,
+            ui.importButton,
+            ui.removeButton,
+            ui.removeAllButton,
+        )
+        self._tips = {button: button.toolTip for button in buttons}
+        self._connect(ui.filterEdit, self._filter, "textChanged(QString)")
+        self._connect(ui.useButton, self._use)
         self._connect(ui.setUpButton, lambda: on_set_up(self._card.id))
         self._connect(ui.downloadButton, self._download)
         self._connect(ui.importButton, self._import)
@@ -178,10 +214,16 @@ class ModelsDialog(Dialog):
         return self._cards[max(0, self.ui.modelsTable.currentRow())]
 
     def _show_state(self) -> None:
+        lacking: dict[str, None] = {}
         for row, card in enumerate(self._cards):
-            state = state_text(self._installer.readiness(card.id))
-            commercial = commercial_text(card.license)
-            fill_row(self.ui.modelsTable, row, (card.title, state, size_text(card), card.license.name, commercial))
+            readiness = self._installer.readiness(card.id)
+            lacking |= dict.fromkeys(map(package_title, readiness.missing_packages if readiness.is_possible else ()))
+            texts = (card.title, state_text(readiness, with_packages=False), task_text(card), ", ".join(card.prompts))
+            terms = (size_text(card), card.license.name, commercial_text(card.license))
+            fill_row(self.ui.modelsTable, row, (*texts, fits_text(readiness), *terms))
+        text = _("Some models need Python packages that are not here yet: {names}. 'Set up' installs them.")
+        self.ui.packagesLabel.text = text.format(names=", ".join(lacking))
+        self.ui.packagesLabel.visible = bool(lacking)
         self._show_card()
 
     def _show_card(self) -> None:
@@ -192,12 +234,37 @@ class ModelsDialog(Dialog):
             self._card_text = text
             ui.cardBrowser.setHtml(text)
         is_free, weights = not self._installer.task, readiness.requirement("weights")
-        ui.setUpButton.enabled = is_free and readiness.is_possible and not readiness.is_ready
-        ui.downloadButton.enabled = is_free and _can_download(readiness)
-        ui.importButton.enabled = is_free and weights is not None
-        ui.removeButton.enabled = is_free and (weights is None or bool(weights.items))
-        ui.removeAllButton.enabled = is_free
+        busy = "" if is_free else _("Something is being downloaded or installed. Wait for its end, or stop it.")
+        state, nothing = state_text(readiness), _("Nothing of this model is stored here.")
+        stored = _("The model is stored here already.")
+        missing = nothing if weights is not None and not weights.items else ""
+        downloads = "" if _can_download(readiness) else stored if weights is None else state
+        reasons = {
+            ui.useButton: "" if readiness.is_possible else state,
+            ui.setUpButton: busy or (_("The model is ready.") if readiness.is_ready else self._obstacle(readiness)),
+            ui.downloadButton: busy or downloads,
+            ui.importButton: busy or ("" if weights is not None else stored),
+            ui.removeButton: busy or missing,
+            ui.removeAllButton: busy,
+        }
+        for button, reason in reasons.items():
+            button.enabled = not reason
+            button.toolTip = reason or self._tips[button]
         ui.stopButton.enabled = ui.progressBar.visible = not is_free
+
+    def _obstacle(self, readiness: Readiness) -> str:
+        return "" if readiness.is_possible else state_text(readiness)
+
+    def _filter(self, text: str) -> None:
+        """Hide the models of which no cell has the text."""
+        table = self.ui.modelsTable
+        for row in range(table.rowCount):
+            cells = (table.item(row, column).text() for column in range(table.columnCount))
+            table.setRowHidden(row, not any(text.lower() in cell.lower() for cell in cells))
+
+    def _use(self) -> None:
+        self._on_use(self._card)
+        self._say(_("{title} is chosen in the panel.").format(title=self._card.title))
 
     def _say(self, text: str) -> None:
         self.ui.messageLabel.text = text
@@ -265,8 +332,10 @@ class ModelsDialog(Dialog):
     def _callbacks(self, card: ModelCard, success: str) -> Callbacks:
         def show(report: ProgressReport) -> None:
             show_fraction(self.ui.progressBar, report)
-            self._say(progress_text(report, card.title))
+            self._time_left.note(report)
+            self._say(f"{progress_text(report, card.title)} · {time_left_text(self._time_left.seconds())}")
 
+        self._time_left.note(None)
         self.ui.progressBar.setRange(0, 0)
         return Callbacks(lambda _result: self._say(success.format(title=card.title)), self.report, show)
 

@@ -9,8 +9,8 @@ from FoundationSegLib.catalog.model_cards import License, ModelCard
 from FoundationSegLib.progress import ProgressReport, bytes_text
 
 
-def state_text(readiness: Readiness) -> str:
-    """Return the state of a model in a few words: what has to be done first."""
+def state_text(readiness: Readiness, *, with_packages: bool = True) -> str:
+    """Return the state of a model in a few words: what has to be done first; packages may be said elsewhere."""
     texts = {
         "adapter": _("Not in this version"),
         "python": _("Python is too old"),
@@ -22,7 +22,7 @@ def state_text(readiness: Readiness) -> str:
         "memory": _("Ready, but may need more memory"),
     }
     needs = {requirement.need: requirement for requirement in readiness.missing}
-    need = next((need for need in texts if need in needs), None)
+    need = next((need for need in texts if need in needs and (with_packages or need != "packages")), None)
     if need == "weights" and needs[need].items:
         return _("Damaged, download again") if "damaged" in needs[need].items else _("Partly downloaded")
     return texts[need] if need is not None else _("Ready")
@@ -68,6 +68,21 @@ def blocking_html(readiness: Readiness, card: ModelCard) -> str:
     title = _("{title} cannot run yet.").format(title=card.title)
     reasons = " ".join(requirement_text(requirement, card) for requirement in readiness.missing)
     return f"<b>{escape(title)}</b> {escape(reasons)}"
+
+
+def fits_text(readiness: Readiness) -> str:
+    """Return whether this computer has what a model needs, as far as it is known."""
+    if not readiness.is_possible:
+        return _("no")
+    memory = readiness.requirement("memory")
+    if memory is None:
+        return _("yes")
+    return _("perhaps not: {size} short").format(size=bytes_text(memory.bytes))
+
+
+def task_text(card: ModelCard) -> str:
+    """Return the task of a model."""
+    return {"segment": _("segments"), "classify": _("scores labels")}.get(card.task, card.task)
 
 
 def size_text(card: ModelCard) -> str:

@@ -16,11 +16,11 @@ from slicer.i18n import tr as _
 from FoundationSegLib.api import FROM_EXTENSION, PackagePlan, Readiness, Step, canonical, next_step, requirement_name
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, FoundationSegError, PackageError
-from FoundationSegLib.progress import ProgressReport, bytes_text
+from FoundationSegLib.progress import ProgressReport, TimeLeft, bytes_text
 
 from .model_installer import Callbacks, ModelInstaller
-from .model_texts import progress_text, requirement_text, size_text, terms_html
-from .widgets import Dialog, fill_table, set_up_table, show_fraction, slot
+from .model_texts import package_title, progress_text, requirement_text, size_text, terms_html
+from .widgets import Dialog, fill_table, set_up_table, show_fraction, slot, time_left_text
 
 _PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
 # Bytes that pip downloaded for each into an environment with nothing but PyTorch, with what they need in turn
@@ -264,6 +264,7 @@ class SetupDialog(Dialog):
         self._installer, self._card, self._on_ready = installer, installer.catalogue[model_id], on_ready
         super().__init__("Setup", _("Set up {title}").format(title=self._card.title), parent)
         self.setup = ModelSetup(installer, self._card, self)
+        self._time_left = TimeLeft()
         self._note = ""  # the last message about something that has happened
         self.license = LicenseDialog(self._card, self.setup.accept, self.setup.decline, self.dialog)
         self._build()
@@ -349,6 +350,7 @@ class SetupDialog(Dialog):
     def _fill(self, rows: Sequence[Sequence[str]]) -> None:
         fill_table(self.ui.neededTable, rows)
         self.ui.neededTable.resizeRowsToContents()
+        self.ui.neededTable.visible = bool(rows)
 
     def _places(self) -> str:
         settings, folder = self._installer.settings, self._installer.installation.store.folder
@@ -422,6 +424,7 @@ class SetupDialog(Dialog):
     def show_step(self, text: str) -> None:
         """Show that a step begins."""
         self.ui.progressBar.setRange(0, 0)
+        self._time_left.note(None)
         self._log(text)
         self._say(text)
         self._show_state()
@@ -432,7 +435,9 @@ class SetupDialog(Dialog):
             self._log(report.item)
             return
         show_fraction(self.ui.progressBar, report)
-        self._say(progress_text(report, self._card.title))
+        self._time_left.note(report)
+        left = time_left_text(self._time_left.seconds())
+        self._say(f"{progress_text(report, self._card.title)} · {left}")
 
     def ask_license(self) -> None:
         """Show the terms."""
@@ -457,17 +462,17 @@ def needed_rows(
 ) -> list[tuple[str, str, str]]:
     """Return what has to be installed and downloaded, with size and origin, as far as they are known here."""
     torch_size = _("0.2 GB (NVIDIA: up to 3.5 GB)")  # depends on the graphics card
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for requirement in readiness.missing_packages:
-        name = requirement_name(requirement)
-        versions = requirement[len(name) :].replace(",", ", ")  # so that the line can be broken
-        text = f"{name} ({versions})" if versions else name
-        if is_own_python and canonical(name) in FROM_EXTENSION:
-            rows.append((text, torch_size, _("the PyTorch extension")))
+        name, title = canonical(requirement_name(requirement)), package_title(requirement)
+        if is_own_python and name in FROM_EXTENSION:
+            row = (title, torch_size, _("the PyTorch extension"))
         else:
-            about = _ABOUT_BYTES.get(canonical(name))
+            about = _ABOUT_BYTES.get(name)
             size = _("about {size}").format(size=bytes_text(about)) if about else _("small")
-            rows.append((text, torch_size if canonical(name) == "torch" else size, _("the Python Package Index")))
+            row = (title, torch_size if name == "torch" else size, _("the Python Package Index"))
+        if title not in [before[0] for before in rows]:  # torchvision comes with PyTorch
+            rows.append(row)
     if with_weights and readiness.requirement("weights") is not None:
         origin = _("the Hugging Face Hub") if card.source.kind == "hub" else _("the Python Package Index")
         rows.append((_("{title}, the model itself").format(title=card.title), size_text(card), origin))

@@ -72,11 +72,14 @@ def test_every_model_is_listed_those_that_run_here_first(no_vista3d, rig, show):
     models = show()
     titles = [models.ui.modelsTable.item(r, 0).text() for r in range(models.ui.modelsTable.rowCount)]
     assert sorted(titles) == sorted(card.title for card in read_catalogue().values())
-    assert row(models, "Fake Model") == ["Fake Model", "To download", "2 MB", "MIT", "yes"]
-    assert row(models, "MedSAM2")[3:] == ["CC-BY-SA-4.0", "unclear"]
+    assert row(models, "Fake Model") == ["Fake Model", "To download", "segments", "box", "yes", "2 MB", "MIT", "yes"]
+    assert row(models, "MedSAM2")[6:] == ["CC-BY-SA-4.0", "unclear"]
     beyond = read_catalogue()["vista3d"].title
     assert titles.index("LiteMedSAM") < titles.index(beyond) and row(models, beyond)[1] == "Not in this version"
     assert rig.hub.requests == []
+    models.ui.filterEdit.text = "scores"
+    shown = [title for n, title in enumerate(titles) if not models.ui.modelsTable.isRowHidden(n)]
+    assert "BiomedCLIP" in shown and "LiteMedSAM" not in shown
 
 
 def test_the_chosen_card_is_shown_and_says_what_may_be_done(no_vista3d, rig, show):
@@ -88,6 +91,7 @@ def test_the_chosen_card_is_shown_and_says_what_may_be_done(no_vista3d, rig, sho
     models.show("vista3d")
     assert "cannot run this model yet" in models.ui.cardBrowser.toPlainText()
     assert not buttons(models) & {"setUp", "download", "remove"}
+    assert models.ui.setUpButton.toolTip == "Not in this version" and not models.ui.useButton.enabled
 
 
 def test_a_model_is_downloaded_and_removed(rig, show, tmp_path):
