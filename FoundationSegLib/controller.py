@@ -121,6 +121,10 @@ class SegmentationController:
                 self.open()
                 self.on_update("segments")
 
+    def handles(self) -> list[tuple[float, float, float]]:
+        """The points of the selected segment's prompts that the mouse may drag, in the image's RAS mm."""
+        return self._prompts.scene.handles(self.segment_id) if self._prompts is not None else []
+
     def show_prompts(self, is_shown: bool) -> None:
         """Show the prompts of visible segments, dimmed but for the selected one; or none of them."""
         if self._prompts is not None:

@@ -28,6 +28,17 @@ def slice_views() -> list[SliceView]:
     return [slice_view(logic, view.interactor(), view.scheduleRender) for logic, view in views]
 
 
+def show_cursor(cursor: Any, slice_node: Any = None) -> None:
+    """Give the slice views a cursor, or the one of a slice node; None gives them Slicer's back."""
+    for name in view_names():
+        widget = slicer.app.layoutManager().sliceWidget(name)
+        if widget is not None and slice_node in (None, widget.mrmlSliceNode()):
+            if cursor is None:
+                widget.sliceView().unsetViewCursor()
+            else:
+                widget.sliceView().setViewCursor(cursor)
+
+
 def is_shown(volume_node: Any) -> bool:
     """Return True where a slice view of the layout shows the image."""
     return any(view.shows(volume_node) for view in slice_views())

@@ -11,13 +11,15 @@ from slicer.i18n import tr as _
 from FoundationSegLib.catalog.class_lists import classes_of
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.mrml.gestures import ToolKind
-from FoundationSegLib.mrml.slice_tool import SliceTool
+from FoundationSegLib.mrml.slice_tool import SliceTool, SliceView
 from FoundationSegLib.prompts.capabilities import negative_kinds
 from FoundationSegLib.prompts.kinds import Polarity, Prompt
 
 from .parameters import PanelState
-from .slices import is_shown, slice_views, view_names
+from .slices import is_shown, show_cursor, slice_views, view_names
 from .widgets import Part, Report, slot
+
+_LONGEST_NAME = 28
 
 
 class ToolsPart(Part):
@@ -56,6 +58,8 @@ class ToolsPart(Part):
         self._connect(ui.wordsButton, self._words_given)
         self.is_active = False
         self.tool = SliceTool(self._drawn, self.report)
+        self.tool.handles, self.tool.on_hover = self._controller.handles, self._hovered
+        self._cursor_text: str | None = None
         self._in_use: tuple[Any, ToolKind, tuple[str, ...]] | None = None
         self._words_of = ""
         manager = slicer.app.layoutManager()
@@ -147,10 +151,30 @@ class ToolsPart(Part):
             self.tool.enable(parameters.volume, slice_views(), drawn)
             if self._state.is_model_ready:
                 self._controller.warm_up()
+        self._show_cursor()
 
     def _put_away(self) -> None:
         self._in_use = None
         self.tool.disable()
+        if self._cursor_text is not None:
+            self._cursor_text = None
+            show_cursor(None)
+
+    def _show_cursor(self) -> None:
+        """Have the cursor name the segment that the next prompt goes to."""
+        segment, options = self._controller.selected_node_segment, self._controller.options
+        is_new = segment is None or options.many_objects
+        text = _("new: {name}").format(name=options.new_name) if is_new else segment.GetName()
+        if text != self._cursor_text:
+            self._cursor_text = text
+            show_cursor(_named_cursor(text))
+
+    @slot
+    def _hovered(self, view: SliceView, is_over: bool) -> None:
+        """Show whether a press would move a point of a prompt, or draw."""
+        if self._cursor_text is not None:
+            cursor = qt.QCursor(qt.Qt.SizeAllCursor) if is_over else _named_cursor(self._cursor_text)
+            show_cursor(cursor, view.slice_node)
 
     @slot
     def _drawn(self, prompt: Prompt) -> None:
@@ -174,6 +198,21 @@ class ToolsPart(Part):
     def _polarity_clicked(self) -> None:
         self.toggle_polarity()
         self.show()
+
+
+def _named_cursor(text: str) -> Any:
+    """Make a cross with a name beside it, light on dark so that it is read on every image."""
+    shown = text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    pixmap = qt.QPixmap(24 + 8 * len(shown), 34)
+    pixmap.fill(qt.QColor(0, 0, 0, 0))
+    painter = qt.QPainter(pixmap)
+    for colour, shift in ((qt.QColor(0, 0, 0), 1), (qt.QColor(255, 255, 255), 0)):
+        painter.setPen(colour)
+        painter.drawLine(shift, 8 + shift, 16 + shift, 8 + shift)
+        painter.drawLine(8 + shift, shift, 8 + shift, 16 + shift)
+        painter.drawText(18 + shift, 26 + shift, shown)
+    painter.end()
+    return qt.QCursor(pixmap, 8, 8)
 
 
 def _clicks_make_boxes(card: ModelCard | None) -> bool:

@@ -273,6 +273,12 @@ class ViewPlane:
         """The RAS positions in mm of pixels."""
         return tuple(as_vector(position) for position in self.geometry.to_ras(self.index_ijk(pixels)))
 
+    def distances_mm(self, positions_ras: ArrayLike) -> NDArray[np.float64]:
+        """The distances, (N,) in mm, of RAS positions, (N, 3), from the plane of the view."""
+        positions = np.asarray(positions_ras, np.float64).reshape(-1, 3)
+        normal = np.cross(self.xy_to_ras[:3, 0], self.xy_to_ras[:3, 1])
+        return np.abs((positions - self.xy_to_ras[:3, 3]) @ (normal / np.linalg.norm(normal)))
+
     def pixels(self, positions_ras: ArrayLike) -> NDArray[np.float64]:
         """The pixels, (N, 2), of RAS positions, (N, 3) in mm, seen along the view's normal."""
         positions = np.asarray(positions_ras, np.float64).reshape(-1, 3)

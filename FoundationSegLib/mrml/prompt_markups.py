@@ -149,6 +149,10 @@ class PromptPictures:
         """The markups nodes."""
         return [picture.node for pictures in self.pictures.values() for picture in pictures.values()]
 
+    def nodes_of(self, segment_id: str) -> list[Any]:
+        """The markups nodes of a segment's prompts."""
+        return [picture.node for picture in self.pictures[segment_id].values()]
+
     def node(self, owner: PromptOwner) -> Any:
         """The markups node of a prompt, or None."""
         picture = self.pictures[owner.segment_id].get(owner.key)

@@ -144,6 +144,15 @@ class ScenePrompts:
         """Show the prompts of these segments and hide those of the others, also of prompts to come; None: show all."""
         self._pictures.show(segment_ids)
 
+    def handles(self, segment_id: str) -> list[tuple[float, float, float]]:
+        """The points of a segment's visible prompts that may be dragged: points and corners of boxes, in RAS mm."""
+        points = []
+        for node in self._pictures.nodes_of(segment_id):
+            if node.GetDisplayVisibility() and node.GetFixedNumberOfControlPoints():
+                count = node.GetNumberOfControlPoints()
+                points += [tuple(node.GetNthControlPointPosition(n)) for n in range(count)]
+        return points
+
     def show_visible(self, is_shown: bool, active: str) -> None:
         """Show the prompts of segments that are visible, dimmed but for the ``active`` one; or none of them."""
         display, ids = (

@@ -1,6 +1,7 @@
 """The slice tool: the mouse in slice views becomes prompts (press, drag, release). VTK's events only, no Qt."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..prompts.kinds import Polarity, Prompt
@@ -176,6 +177,9 @@ class Preview:
         return actor
 
 
+# As near as Slicer itself lets the mouse take a control point.
+_HANDLE_PX = 8.0
+_ON_SLICE_MM = 0.5
 _OBLIQUE = (
     "this view cuts the image at an angle, and the model sees the slices of the image: draw in a view along them "
     "(menu of the view, 'Rotate to volume plane')"
@@ -191,6 +195,8 @@ class SliceTool:
     places markups with Slicer's own tool are left alone. It stops by itself when its volume or the scene goes.
 
     Attributes:
+        handles: returns the points of prompts that may be dragged, (N, 3), RAS mm: a press there is Slicer's.
+        on_hover: told when the mouse comes to one of them in a view, or leaves it.
         draws_oblique: views that cut the volume at an angle may be drawn in, too; elsewhere that is refused in words.
 
     Args:
@@ -212,6 +218,8 @@ class SliceTool:
         self.polarity = Polarity.POSITIVE
         self.radius_mm: float | None = None
         self.draws_oblique = True
+        self.handles: Callable[[], ArrayLike] = tuple
+        self.on_hover: Callable[[SliceView, bool], None] = lambda view, is_over: None
 
     @property
     def is_enabled(self) -> bool:
@@ -297,6 +305,7 @@ class _ListeningView:
         self._plane: ViewPlane | None = None
         self._renderer: Any = None
         self._preview: Preview | None = None
+        self._is_hovering = False
         self._observers = Observers()
         for event, react, *arguments in (
             ("LeftButtonPressEvent", self._pressed, False),
@@ -339,6 +348,9 @@ class _ListeningView:
         self._renderer = self._view.renderer_at(interactor.GetEventPosition())
         if self._plane is None or self._renderer is None:
             return False
+        if self._is_over_handle(self._pixel()):
+            self._plane = self._renderer = None
+            return False  # Slicer moves it
         if self._plane.axis is None and not self._tool.draws_oblique:
             self._plane = self._renderer = None
             self._tool.refuse(InputError(_OBLIQUE))
@@ -347,7 +359,31 @@ class _ListeningView:
         return self._apply(press(self._tool.kind, polarity, self._pixel(), repeated))
 
     def _moved(self) -> bool:
+        if isinstance(self._state, Idle):
+            self._hover()
         return self._is_drawing() and self._apply(move(self._state, self._pixel()))
+
+    def _hover(self) -> None:
+        """Tell whether a press would move a point of a prompt, or draw, where that has changed."""
+        interactor, is_over = self._view.interactor, False
+        with suppress(FoundationSegError):
+            self._plane = self._tool.plane_of(self._view)
+            self._renderer = self._view.renderer_at(interactor.GetEventPosition())
+            if self._plane is not None and self._renderer is not None:
+                is_over = self._is_over_handle(self._pixel())
+        self._plane = self._renderer = None
+        if is_over != self._is_hovering:
+            self._is_hovering = is_over
+            self._tool.on_hover(self._view, is_over)
+
+    def _is_over_handle(self, pixel: Pixel) -> bool:
+        """True where the mouse is on a point of a prompt that can be dragged."""
+        points = np.asarray(self._tool.handles(), np.float64).reshape(-1, 3)
+        if self._plane is None or not len(points):
+            return False
+        on_slice = self._plane.distances_mm(points) <= _ON_SLICE_MM
+        near = np.linalg.norm(self._plane.pixels(points) - pixel, axis=1) <= _HANDLE_PX
+        return bool((on_slice & near).any())
 
     def _released(self) -> bool:
         return self._apply(release(self._state, self._pixel() if self._is_drawing() else (0.0, 0.0)))

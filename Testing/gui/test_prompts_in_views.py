@@ -7,6 +7,7 @@ import slicer
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.gui.panel_desk import GRID
+from Testing.slicer_standin.proxy import unwrap
 
 
 @pytest.fixture
@@ -88,3 +89,38 @@ def test_a_scene_that_is_opened_again_shows_its_prompts_at_once(two, tmp_path):
     two.wanted.segmentId = two.segmentation.GetNthSegmentID(0)
     two.let_pass()
     assert two.work.session is not None and two.ui.promptsTable.rowCount == 1 and shown() == [True, True]
+
+
+def test_a_corner_is_dragged_with_the_tool_in_hand_and_the_cursor_says_so(two, qt):
+    two.tool(two.ui.boxButton)
+    two.look_at(20, 6, 4)
+    view, mouse = unwrap(two.desk.slice_widget("Red").sliceView()), two.desk.mouse("Red")
+    assert view.cursor().shape().name == "BitmapCursor"
+    corner = tuple(prompts()[1].GetNthControlPointPosition(0))
+    mouse.move(corner)
+    assert view.cursor().shape().name == "SizeAllCursor"
+    assert two.panel.tools.tool.handles() and len(prompts()) == 2
+    mouse.drag(corner, two.at(16, 3, 4))
+    two.settle()
+    assert len(prompts()) == 2, "no new box was drawn"
+    assert two.voxels() > 90, "Slicer moved the corner, and the box followed"
+    mouse.move(two.at(2, 2, 4))
+    assert view.cursor().shape().name == "BitmapCursor"
+    two.desk.select_module("SegmentEditor")
+    assert view.cursor().shape().name == "ArrowCursor"
+
+
+def test_a_click_with_the_box_tool_says_what_to_do(two):
+    two.tool(two.ui.boxButton)
+    two.click(10, 30, 4)
+    assert "drag the box" in two.ui.messageLabel.text and two.voxels() == 90
+
+
+def test_an_oblique_view_is_refused_before_anything_is_drawn(two):
+    node = two.desk.slice_widget("Red").mrmlSliceNode()
+    node.GetSliceToRAS().SetElement(2, 0, 0.4)
+    node.UpdateMatrices()
+    two.tool(two.ui.boxButton)
+    two.desk.mouse("Red").drag((100, 100), (180, 160))
+    two.settle()
+    assert "at an angle" in two.ui.messageLabel.text and len(prompts()) == 2

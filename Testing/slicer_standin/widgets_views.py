@@ -45,6 +45,12 @@ class AbstractView(Standin, QtWidgets.QWidget):
 
 @standin("qMRMLSliceView")
 class SliceView(AbstractView):
+    def setViewCursor(self, cursor: QtGui.QCursor) -> None:
+        self.setCursor(cursor)
+
+    def unsetViewCursor(self) -> None:
+        self.unsetCursor()
+
     def mrmlSliceNode(self) -> Any:
         return self.rig.slice_node
 
