@@ -6,7 +6,6 @@ import slicer
 from Testing.slicer_standin import node_stories, panel_stories  # noqa: F401 - they add theirs
 from Testing.slicer_standin.manners import LINES, STRICTER, names, outcome
 from Testing.slicer_standin.problems import NotModelled
-from Testing.slicer_standin.standin import Standin, standin
 from Testing.slicer_standin.stories import STORIES, slots_get_the_arguments_they_can_take
 
 
@@ -67,15 +66,3 @@ def test_a_widget_without_a_parent_goes_with_its_name(desk, qt):
     del button
     gc.collect()
     assert gone() is None
-
-
-@pytest.mark.parametrize(
-    "name, members",
-    [
-        ("ctkCollapsibleButton", {"remembered": {"noSuchProperty": 1}}),
-        ("qMRMLNodeComboBox", {"remembered": {"currentNode": None}}),
-    ],
-)
-def test_a_stand_in_cannot_claim_what_slicers_class_lacks(name, members):
-    with pytest.raises(ValueError, match="has no property"):
-        standin(name)(type("Claims", (Standin,), members))

@@ -10,20 +10,11 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from monai import transforms
 from monai.apps.vista3d.inferer import point_based_window_inferer
 from monai.apps.vista3d.transforms import VistaPostTransformd, VistaPreTransformd
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInfererAdapt
-from monai.transforms import (
-    CastToTyped,
-    Compose,
-    CropForegroundd,
-    Invertd,
-    Orientationd,
-    ScaleIntensityRanged,
-    Spacingd,
-    reset_ops_id,
-)
 
 SUBCLASS = {
     "2": [14, 5],
@@ -33,17 +24,17 @@ SUBCLASS = {
 EVERYTHING = sorted(set(range(1, 133)) - {2, 16, 18, 20, 21, 23, 24, 25, 26, 27, 128, 129, 130, 131, 132})
 
 
-def preprocessing() -> Compose:
-    return Compose(
+def preprocessing() -> transforms.Compose:
+    return transforms.Compose(
         [
-            Spacingd(keys="image", pixdim=[1.5, 1.5, 1.5], mode="bilinear"),
-            CropForegroundd(keys="image", allow_smaller=True, margin=10, source_key="image"),
+            transforms.Spacingd(keys="image", pixdim=[1.5, 1.5, 1.5], mode="bilinear"),
+            transforms.CropForegroundd(keys="image", allow_smaller=True, margin=10, source_key="image"),
             VistaPreTransformd(keys="image", subclass=SUBCLASS),
-            ScaleIntensityRanged(
+            transforms.ScaleIntensityRanged(
                 keys="image", a_min=-963.8247715525971, a_max=1053.678477684517, b_min=0, b_max=1, clip=True
             ),
-            Orientationd(keys="image", axcodes="RAS"),
-            CastToTyped(keys="image", dtype=torch.float32),
+            transforms.Orientationd(keys="image", axcodes="RAS"),
+            transforms.CastToTyped(keys="image", dtype=torch.float32),
         ]
     )
 
@@ -73,13 +64,15 @@ def run_bundle(
         signs_ = torch.as_tensor([signs])
     with torch.no_grad():
         logits = _infer(network, x[None], roi, where, signs_, classes, previous)
-    out = {"image": reset_ops_id(x), "pred": logits[0]}
+    out = {"image": transforms.reset_ops_id(x), "pred": logits[0]}
     if classes is not None:
         out["label_prompt"] = classes
     if where is not None:
         out |= {"points": where, "point_labels": signs_}
     out = VistaPostTransformd(keys="pred")(out)
-    out = Invertd(keys="pred", transform=deepcopy(steps), orig_keys="image", nearest_interp=True, to_tensor=True)(out)
+    out = transforms.Invertd(
+        keys="pred", transform=deepcopy(steps), orig_keys="image", nearest_interp=True, to_tensor=True
+    )(out)
     return torch.nan_to_num(out["pred"], nan=255)[0].numpy()
 
 

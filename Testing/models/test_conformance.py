@@ -19,18 +19,7 @@ from FoundationSegLib.imaging.geometry import AXES, Geometry, array_axis, geomet
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.progress import CancelToken, Progress
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    PointPrompt,
-    Polarity,
-    Prompt,
-    ScribblePrompt,
-    SegmentPrompts,
-    TextPrompt,
-)
+from FoundationSegLib.prompts import kinds
 from FoundationSegLib.requests.segmentation import Prediction, PredictRequest, Propagation
 from Testing.models.cases import SLICES, box_of, dice
 from Testing.models.small_models import CATALOGUE, LIGHTEST, WRITERS, load_small, stock
@@ -126,20 +115,20 @@ def volume_of(array: np.ndarray, geometry: Geometry | None = None) -> Volume:
     return Volume(array, geometry or geometry_from_spacing(array.shape[:3]))
 
 
-def box(volume: Volume, low: Index, high: Index, **fields: object) -> BoxPrompt:
+def box(volume: Volume, low: Index, high: Index, **fields: object) -> kinds.BoxPrompt:
     """A box between two voxels (i, j, k)."""
     first, second = (tuple(volume.geometry.to_ras(corner).tolist()) for corner in (low, high))
-    return BoxPrompt((first, second), **fields)
+    return kinds.BoxPrompt((first, second), **fields)
 
 
-def click(volume: Volume, at: Index, polarity: str = "positive", plane: str | None = None) -> PointPrompt:
-    return PointPrompt(tuple(volume.geometry.to_ras(at).tolist()), Polarity(polarity), plane)
+def click(volume: Volume, at: Index, polarity: str = "positive", plane: str | None = None) -> kinds.PointPrompt:
+    return kinds.PointPrompt(tuple(volume.geometry.to_ras(at).tolist()), kinds.Polarity(polarity), plane)
 
 
-def ask(engine: Engine, volume: Volume, *segments: tuple[Prompt, ...], **fields: object) -> Prediction:
+def ask(engine: Engine, volume: Volume, *segments: tuple[kinds.Prompt, ...], **fields: object) -> Prediction:
     engine.add_volume(volume)
     (model_id,) = engine.catalogue
-    named = tuple(SegmentPrompts(f"S{n}", tuple(prompts)) for n, prompts in enumerate(segments))
+    named = tuple(kinds.SegmentPrompts(f"S{n}", tuple(prompts)) for n, prompts in enumerate(segments))
     return engine.predict(PredictRequest(1, model_id, volume.key, named, **fields), Progress())
 
 
@@ -147,7 +136,7 @@ def masks(prediction: Prediction, volume: Volume) -> list[np.ndarray]:
     return [segment.mask.expand(volume.geometry.shape_kji) for segment in prediction.segments]
 
 
-def body_box(volume: Volume, index: int = 2) -> BoxPrompt:
+def body_box(volume: Volume, index: int = 2) -> kinds.BoxPrompt:
     return box(volume, (14, 4, index), (42, 26, index))
 
 
@@ -217,7 +206,7 @@ def test_it_can_be_stopped_in_the_midst_of_an_encoding_and_goes_on_after(subject
     assert len(calls) == 3
     token.cancel()
     engine.add_volume(volume)
-    request = PredictRequest(1, subject.card.id, volume.key, (SegmentPrompts("S", (body_box(volume),)),))
+    request = PredictRequest(1, subject.card.id, volume.key, (kinds.SegmentPrompts("S", (body_box(volume),)),))
     with pytest.raises(Cancelled):
         engine.predict(request, Progress(token=token))
     assert engine.predict(request, Progress()).segments == ask(subject.engine(), volume, (body_box(volume),)).segments
@@ -279,7 +268,7 @@ def test_an_oblique_volume_is_answered_where_it_was_asked(engine):
     assert np.array_equal(*answers)
 
 
-def examples(volume: Volume) -> dict[str, tuple[Prompt, ...]]:
+def examples(volume: Volume) -> dict[str, tuple[kinds.Prompt, ...]]:
     """Prompts of every kind on the body."""
     ras = lambda *at: tuple(volume.geometry.to_ras(at).tolist())  # noqa: E731
     seed = np.zeros(SHAPE, bool)
@@ -287,11 +276,11 @@ def examples(volume: Volume) -> dict[str, tuple[Prompt, ...]]:
     return {
         "point": (click(volume, (18, 8, 2)), click(volume, (36, 20, 2))),
         "box": (body_box(volume),),
-        "scribble": (ScribblePrompt((ras(18, 8, 2), ras(30, 18, 2), ras(38, 20, 2))),),
-        "lasso": (LassoPrompt((ras(14, 6, 2), ras(40, 8, 2), ras(38, 24, 2), ras(16, 22, 2))),),
-        "mask": (MaskPrompt("seed.seg.nrrd", "S", voxels=pack_mask(seed)),),
-        "text": (TextPrompt("liver"),),
-        "class": (ClassPrompt("liver"),),
+        "scribble": (kinds.ScribblePrompt((ras(18, 8, 2), ras(30, 18, 2), ras(38, 20, 2))),),
+        "lasso": (kinds.LassoPrompt((ras(14, 6, 2), ras(40, 8, 2), ras(38, 24, 2), ras(16, 22, 2))),),
+        "mask": (kinds.MaskPrompt("seed.seg.nrrd", "S", voxels=pack_mask(seed)),),
+        "text": (kinds.TextPrompt("liver"),),
+        "class": (kinds.ClassPrompt("liver"),),
     }
 
 

@@ -133,18 +133,6 @@ def test_what_waits_at_the_same_time_does_not_change_what_a_class_is(engine, sto
     assert [len(request.segments) for request in client.requests] == [1, 1, 1]
 
 
-def test_a_name_that_is_none_is_refused_and_the_session_goes_on(engine, stocked):
-    card, _ = stocked
-    session, _ = new_session(engine, card)
-    (segment_id,) = add_named(session, card, ["spleen"])
-    before = masks(session)["spleen"]
-    with pytest.raises(PromptError, match="no class called 'livr'"):
-        SegmentSession(session, segment_id).add(ClassPrompt("livr"))
-    assert np.array_equal(masks(session)["spleen"], before)
-    SegmentSession(session, segment_id).add(ClassPrompt("liver"))
-    assert masks(session)["spleen"].sum() > before.sum()
-
-
 def test_a_worker_of_its_own_gives_the_same_voxels(stocked, full):
     """In windows of 128 voxels, as always: with a network this narrow that takes seconds each."""
     if not full:

@@ -9,12 +9,11 @@ import vtk
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.mrml.segment_tags import read_record
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
-from FoundationSegLib.prompts.regions import AroundPrompt, SliceRange
+from FoundationSegLib.prompts.regions import AroundPrompt
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
-from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
+from FoundationSegLib.session.segment_store import OverlapPolicy, SegmentEdited
 from FoundationSegLib.session.steps import state_of
 from FoundationSegLib.worker.protocol import Answered
 from Testing.mrml.controller_cases import card_choice, make_controller, run
@@ -58,12 +57,6 @@ def can(controller):
     return {kind for kind, is_possible in kinds.items() if is_possible}
 
 
-def test_nothing_is_opened_before_it_is_needed(rig):
-    controller, client, timer = rig
-    assert controller.session is None and controller.summary() is None and not client.volumes and not timer.runs
-    assert not controller.undo() and not controller.redo()
-
-
 def test_a_prompt_becomes_a_segment(rig, volume_node, segmentation_node):
     controller, _client, timer = rig
     controller.add_prompt(click(volume_node))
@@ -80,55 +73,11 @@ def test_a_prompt_becomes_a_segment(rig, volume_node, segmentation_node):
     assert can(controller) == {"undo"}
 
 
-def test_progress_is_known_while_it_lasts(volume_node, segmentation_node):
-    controller, client, timer = make_controller(volume_node, segmentation_node, is_slow=True)
-    controller.add_prompt(click(volume_node))
-    controller.tick()
-    assert (controller.report.stage, controller.report.done, controller.report.total) == ("encode", 1, 3)
-    client.reply()
-    run(controller, timer)
-    assert controller.report is None
-    controller.close()
-
-
-@pytest.mark.parametrize("kind", ["volume", "segmentation", "scene"])
-def test_nodes_that_go_while_a_request_is_out(scene, volume_node, segmentation_node, kind):
-    controller, _client, timer = make_controller(volume_node, segmentation_node, is_slow=True)
-    controller.add_prompt(click(volume_node))
-    node = {"volume": volume_node, "segmentation": segmentation_node}.get(kind)
-    if node is None:
-        controller.close()
-        scene.Clear(0)
-    else:
-        controller.node_removed(node)
-        scene.RemoveNode(node)
-    nodes = scene.GetNumberOfNodes()
-    run(controller, timer)
-    assert controller.session is None and controller.error is None and controller.outcome is None
-    assert scene.GetNumberOfNodes() == nodes
-    if kind == "volume":
-        assert not segments_of(segmentation_node)
-
-
 def test_nodes_that_go_unseen_are_noticed_at_the_next_prompt(scene, rig, volume_node, segmentation_node):
     controller, prompt = answered(rig, click(volume_node)), click(volume_node)
     scene.RemoveNode(segmentation_node)
     with pytest.raises(InputError, match=r"deleted|not in"):
         controller.add_prompt(prompt)
-
-
-def test_another_segmentation_has_a_session_of_its_own(scene, rig, volume_node, segmentation_node):
-    client = rig[1]
-    controller = answered(rig, click(volume_node))
-    first, keys = controller.session, set(client.volumes)
-    other = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    controller.use(volume_node, other)
-    assert controller.session is None and set(client.volumes) == keys
-    answered(rig, click(volume_node))
-    assert controller.session is not first and len(segments_of(other)) == len(segments_of(segmentation_node)) == 1
-    controller.use(volume_node, segmentation_node)
-    controller.select(segmentation_node.GetSegmentation().GetNthSegmentID(0))
-    assert controller.selected().steps and len(read_record(segments_of(segmentation_node)[0]).prompts) == 1
 
 
 def test_leaving_a_volume_gives_it_back(rig, volume_node):
@@ -176,17 +125,6 @@ def test_an_image_that_cannot_be_used_is_refused_and_nothing_stays_behind(scene,
     assert not client.volumes and scene.GetNumberOfNodes() == before and not segments_of(segmentation_node)
 
 
-def test_a_failure_waits_to_be_asked_again(volume_node, segmentation_node):
-    rig = make_controller(volume_node, segmentation_node, fails=True)
-    controller = answered(rig, click(volume_node))
-    assert isinstance(controller.outcome, Refused) and not controller.is_busy
-    rig[1].fails = False
-    controller.session.retry()
-    run(controller, rig[2])
-    assert isinstance(controller.outcome, SegmentEdited)
-    controller.close()
-
-
 def test_other_requests_have_numbers_of_their_own(rig, volume_node):
     controller, client, timer = rig
     answered(rig, click(volume_node))
@@ -206,24 +144,6 @@ def test_a_segment_goes_and_comes_back_with_its_first_prompt(rig, volume_node):
     assert controller.undo() and names(controller) == [] and controller.summary() is None
     assert can(controller) == {"redo"} and controller.redo() and names(controller) == ["Liver"]
     assert controller.segment_id == key and controller.summary().voxels == 25
-
-
-def test_a_region_limits_the_first_prompt_of_a_segment(rig, volume_node):
-    rig[0].options = replace(rig[0].options, region=SliceRange("k", 0, 1))
-    controller = answered(rig, click(volume_node))
-    assert controller.summary().voxels == 0
-    controller.options = replace(controller.options, region=None)
-    answered(rig, click(volume_node))
-    assert controller.summary().voxels == 25
-
-
-def test_names_are_numbered_where_they_are_taken(rig):
-    controller = rig[0]
-    controller.options = replace(controller.options, kind="Liver")
-    for _number in range(3):
-        controller.add_segment()
-    assert names(controller) == ["Liver", "Liver 1", "Liver 2"]
-    assert controller.segment_id == controller.session.segment_ids[-1]
 
 
 def test_each_prompt_can_make_a_segment(rig, volume_node):
@@ -264,28 +184,6 @@ def test_without_a_model_or_a_segment_nothing_is_asked(rig, volume_node):
     assert not rig[1].asked
 
 
-def test_a_locked_segment_and_its_markups_are_left_alone(rig, volume_node):
-    controller, timer = answered(rig, click(volume_node)), rig[2]
-    controller.lock(True)
-    assert controller.summary().is_locked
-    with pytest.raises(InputError, match="locked"):
-        controller.add_prompt(click(volume_node, 6))
-    node = volume_node.GetScene().GetFirstNodeByClass("vtkMRMLMarkupsFiducialNode")
-    before = node.GetNthControlPointPosition(0)
-    node.SetNthControlPointPosition(0, before[0] + 1, *before[1:])
-    assert "locked" in str(controller.error) and node.GetNthControlPointPosition(0) == before
-    assert timer.updates[-1] == "outcome"
-    controller.lock(False)
-    answered(rig, click(volume_node, 6))
-    assert len(controller.summary().prompts) == 2
-
-
-def test_reject_keeps_that_it_was_wrong(rig, volume_node):
-    controller = answered(rig, click(volume_node))
-    controller.reject()
-    assert controller.summary().voxels == 0 and "judge" not in can(controller)
-
-
 def test_prompts_are_removed_and_flipped(rig, volume_node):
     controller, timer = answered(rig, click(volume_node, 2, 2), click(volume_node, 6, 5)), rig[2]
     first, second = controller.selected().prompts
@@ -299,19 +197,6 @@ def test_prompts_are_removed_and_flipped(rig, volume_node):
     controller.remove_prompts()
     run(controller, timer)
     assert controller.summary().voxels == 0 and not controller.selected().prompts
-
-
-def test_each_segment_keeps_its_own_steps(rig, volume_node):
-    controller = answered(rig, click(volume_node, 2, 2))
-    first = controller.segment_id
-    controller.add_segment()
-    answered(rig, click(volume_node, 6, 5))
-    controller.select(first)
-    assert len(controller.summary().prompts) == 1
-    controller.undo()
-    assert first not in controller.session.segment_ids
-    controller.select(controller.session.segment_ids[-1])
-    assert controller.summary().voxels > 0 and len(controller.summary().prompts) == 1
 
 
 def test_propagation_and_regions_reach_the_request(rig, volume_node):
@@ -334,13 +219,3 @@ def test_another_model_is_asked_with_the_same_prompts(rig, volume_node):
     run(controller, rig[2])
     request = rig[1].asked[-1]
     assert request.model_id == "seeing" and len(request.segments[0].prompts) == 1
-
-
-def test_stop_changes_nothing(volume_node, segmentation_node):
-    controller, _client, timer = make_controller(volume_node, segmentation_node, is_slow=True)
-    controller.add_prompt(click(volume_node))
-    assert controller.is_busy
-    controller.stop()
-    run(controller, timer)
-    assert not controller.is_busy and controller.outcome is None and names(controller) == []
-    controller.close()

@@ -6,45 +6,27 @@ from typing import get_args
 
 import numpy as np
 import pytest
-import vtk
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Geometry, geometry_from_spacing
-from FoundationSegLib.mrml.gestures import (
-    PARALLEL_VOXELS,
-    TOOL_KINDS,
-    AwaitingRelease,
-    Drawing,
-    Gesture,
-    GestureKind,
-    Idle,
-    ViewPlane,
-    box_outline,
-    cancel,
-    move,
-    press,
-    press_again,
-    prompt_of,
-    release,
-    simplified,
-)
-from FoundationSegLib.mrml.slice_tool import Preview, preview_lines
+from FoundationSegLib.mrml import gestures
+from FoundationSegLib.mrml.slice_tool import preview_lines
 from FoundationSegLib.prompts.kinds import ObliquePlane, Polarity
 from FoundationSegLib.prompts.placement import place_box, slice_number
 from Testing.mrml.random_geometries import geometries
 
 PLACES = st.tuples(st.integers(0, 300), st.integers(0, 300)).map(lambda at: (float(at[0]), float(at[1])))
-KINDS = st.sampled_from(TOOL_KINDS)
+KINDS = st.sampled_from(gestures.TOOL_KINDS)
 POLARITIES = st.sampled_from(Polarity)
 
 
 def drawn(kind, *way, polarity=Polarity.POSITIVE, repeated=False):
-    state = press(kind, polarity, way[0], repeated).state
+    state = gestures.press(kind, polarity, way[0], repeated).state
     for at in way[1:]:
-        state = move(state, at).state
-    return release(state, way[-1])
+        state = gestures.move(state, at).state
+    return gestures.release(state, way[-1])
 
 
 @given(KINDS, POLARITIES, st.lists(PLACES, min_size=1, max_size=30))
@@ -52,7 +34,7 @@ def test_a_drawing_ends_idle_with_at_most_one_gesture_of_its_kind(kind, polarity
     reaction = drawn(kind, *way, polarity=polarity)
     gesture = reaction.finished
     assert reaction.swallow
-    assert reaction.state == Idle() or (kind == "corners" and reaction.state.is_hovering and gesture is None)
+    assert reaction.state == gestures.Idle() or (kind == "corners" and reaction.state.is_hovering and gesture is None)
     if gesture is None:
         assert kind in ("box", "lasso", "corners")
         return
@@ -66,11 +48,11 @@ def test_two_clicks_make_a_box(first, way, second):
     state = drawn("corners", first).state
     assert state.is_hovering
     for at in way:
-        reaction = move(state, at)
+        reaction = gestures.move(state, at)
         assert not reaction.swallow  # no button is down: the view may follow the mouse
         state = reaction.state
-    reaction = press_again(state, second)
-    assert reaction.swallow and release(reaction.state, second).state == Idle()
+    reaction = gestures.press_again(state, second)
+    assert reaction.swallow and gestures.release(reaction.state, second).state == gestures.Idle()
     if math.dist(first, second) < 3:
         assert reaction.finished is None
     else:
@@ -87,40 +69,40 @@ EVENTS = st.one_of(
 
 @given(st.lists(EVENTS, max_size=60))
 def test_any_order_of_events(events):
-    reactions = {"press": press, "move": move, "release": release, "cancel": cancel}
-    state, pressed, since_press = Idle(), 0, []
+    reactions = {"press": gestures.press, "move": gestures.move, "release": gestures.release, "cancel": gestures.cancel}
+    state, pressed, since_press = gestures.Idle(), 0, []
     for name, *arguments in events:
         before = state
-        reaction = press(*arguments) if name == "press" else reactions[name](state, *arguments)
+        reaction = gestures.press(*arguments) if name == "press" else reactions[name](state, *arguments)
         state = reaction.state
         since_press = [name] if name == "press" else [*since_press, name]
         is_held = since_press[:1] == ["press"] and set(since_press[1:]) <= {"move"}
-        is_hovering = isinstance(state, Drawing) and state.is_hovering
-        assert isinstance(state, Drawing) == is_held or is_hovering
+        is_hovering = isinstance(state, gestures.Drawing) and state.is_hovering
+        assert isinstance(state, gestures.Drawing) == is_held or is_hovering
         if reaction.finished is not None:
-            assert name == "release" and isinstance(before, Drawing) and reaction.swallow
+            assert name == "release" and isinstance(before, gestures.Drawing) and reaction.swallow
         if name in ("move", "cancel"):
-            is_free = isinstance(before, Drawing) and before.is_hovering and name == "move"
-            assert reaction.swallow == (isinstance(before, Drawing) and not is_free)
+            is_free = isinstance(before, gestures.Drawing) and before.is_hovering and name == "move"
+            assert reaction.swallow == (isinstance(before, gestures.Drawing) and not is_free)
         pressed += name == "press"
 
 
-@pytest.mark.parametrize("kind", TOOL_KINDS)
+@pytest.mark.parametrize("kind", gestures.TOOL_KINDS)
 def test_what_comes_without_a_press_is_left_alone(kind):
-    for reaction in (move(Idle(), (1.0, 1.0)), release(Idle(), (1.0, 1.0)), cancel(Idle())):
-        assert (reaction.state, reaction.finished, reaction.swallow) == (Idle(), None, False)
+    for reaction in (
+        gestures.move(gestures.Idle(), (1.0, 1.0)),
+        gestures.release(gestures.Idle(), (1.0, 1.0)),
+        gestures.cancel(gestures.Idle()),
+    ):
+        assert (reaction.state, reaction.finished, reaction.swallow) == (gestures.Idle(), None, False)
 
 
-@pytest.mark.parametrize("kind", TOOL_KINDS)
+@pytest.mark.parametrize("kind", gestures.TOOL_KINDS)
 def test_after_a_cancel_the_release_is_swallowed_and_moves_are_not(kind):
-    state = cancel(press(kind, Polarity.POSITIVE, (5.0, 5.0)).state).state
-    assert state == AwaitingRelease() and not move(state, (9.0, 9.0)).swallow
-    ended = release(state, (50.0, 50.0))
-    assert (ended.state, ended.finished, ended.swallow) == (Idle(), None, True)
-
-
-def test_a_point_is_placed_where_the_button_goes_up():
-    assert drawn("point", (3.0, 4.0), (80.0, 90.0)).finished.path == ((80.0, 90.0),)
+    state = gestures.cancel(gestures.press(kind, Polarity.POSITIVE, (5.0, 5.0)).state).state
+    assert state == gestures.AwaitingRelease() and not gestures.move(state, (9.0, 9.0)).swallow
+    ended = gestures.release(state, (50.0, 50.0))
+    assert (ended.state, ended.finished, ended.swallow) == (gestures.Idle(), None, True)
 
 
 @pytest.mark.parametrize(("kind", "is_drawn"), [("point", True), ("scribble", True), ("box", False), ("lasso", False)])
@@ -129,7 +111,7 @@ def test_a_click(kind, is_drawn):
     assert drawn(kind, (30.0, 40.0), (31.0, 40.0), repeated=True).finished is None
 
 
-@pytest.mark.parametrize("kind", TOOL_KINDS)
+@pytest.mark.parametrize("kind", gestures.TOOL_KINDS)
 def test_the_second_press_of_a_double_click_may_begin_a_drawing(kind):
     assert drawn(kind, (0.0, 0.0), (40.0, 0.0), (40.0, 50.0), repeated=True).finished is not None
 
@@ -146,7 +128,7 @@ def test_an_eight_is_a_lasso():
 
 @given(st.lists(PLACES, min_size=1, max_size=80), st.floats(0, 20))
 def test_a_simplified_path_is_nowhere_further_than_the_tolerance(path, tolerance):
-    kept = simplified(path, tolerance)
+    kept = gestures.simplified(path, tolerance)
     assert kept[0] == path[0] and kept[-1] == path[-1]
     for at in path:
         assert distance(at, kept) <= tolerance + 1e-9
@@ -187,7 +169,7 @@ def slice_view_of(geometry, axis, index, zoom=1.0, turn=0.0, tilt=0.0):
     matrix = np.eye(4)
     matrix[:3, :3] = np.column_stack([right / zoom, up / zoom, normal])
     matrix[:3, 3] = geometry.to_ras(middle) - matrix[:3, :2] @ (np.array(SIZE) / 2)
-    return ViewPlane(matrix, SIZE, geometry)
+    return gestures.ViewPlane(matrix, SIZE, geometry)
 
 
 @given(geometries(largest=40), st.sampled_from(AXES), st.floats(0, 6.28), st.floats(0.2, 20))
@@ -206,7 +188,7 @@ def test_all_places_in_a_view_of_slices_are_on_one_slice(geometry, axis, index, 
 
 def test_the_tolerance_is_kept():
     geometry = geometry_from_spacing((100, 100, 100))
-    limit = np.arctan(PARALLEL_VOXELS / 100)
+    limit = np.arctan(gestures.PARALLEL_VOXELS / 100)
     assert slice_view_of(geometry, "k", 50, tilt=0.99 * limit).axis == "k"
     assert slice_view_of(geometry, "k", 50, tilt=1.01 * limit).axis is None
 
@@ -218,7 +200,7 @@ def test_directions_with_six_decimals_are_no_tilt():
         geometry = Geometry(np.block([[np.round(rotation, 6), np.zeros((3, 1))], [np.zeros(3), 1]]), (600, 600, 600))
         exact = Geometry(np.block([[rotation, np.zeros((3, 1))], [np.zeros(3), 1]]), (600, 600, 600))
         view = slice_view_of(exact, "k", 300)
-        assert ViewPlane(view.xy_to_ras, SIZE, geometry).axis == "k"
+        assert gestures.ViewPlane(view.xy_to_ras, SIZE, geometry).axis == "k"
 
 
 @given(geometries(largest=40), st.floats(0.01, 1.5), st.floats(0, 6.28), st.floats(-50, 50), st.floats(-50, 50))
@@ -228,7 +210,7 @@ def test_an_oblique_plane_does_not_change_with_pan_and_zoom(geometry, tilt, turn
     matrix = view.xy_to_ras.copy()
     matrix[:3, :2] *= 0.4
     matrix[:3, 3] += view.xy_to_ras[:3, 0] * pan_x + view.xy_to_ras[:3, 1] * pan_y
-    moved = ViewPlane(matrix, SIZE, geometry).plane
+    moved = gestures.ViewPlane(matrix, SIZE, geometry).plane
     for name in ("origin", "normal", "up"):
         assert np.allclose(getattr(view.plane, name), getattr(moved, name), atol=1e-6)
     # The positions lie in it.
@@ -245,7 +227,7 @@ def test_a_pixel_between_two_voxels_is_the_higher_ones():
     matrix[:3, 3] = -0.5, -0.5, 2
     for noise in (-1e-10, 0, 1e-10):
         shaken = matrix + np.array([[0, 0, 0, noise]] * 3 + [[0] * 4])
-        view = ViewPlane(shaken, SIZE, geometry)
+        view = gestures.ViewPlane(shaken, SIZE, geometry)
         positions = view.positions([(x, x) for x in range(300)])
         assert [geometry.nearest_voxel(p).tolist() for p in positions] == [[x, x, 2] for x in range(300)]
 
@@ -260,12 +242,12 @@ def test_a_box_holds_what_its_outline_shows(geometry, axis, turn, path):
     index = geometry.shape_kji[2 - AXES.index(axis)] // 2
     view = slice_view_of(geometry, axis, index, 8.0, turn)
     try:
-        prompt = prompt_of(Gesture("box", Polarity.POSITIVE, tuple(path)), view)
+        prompt = gestures.prompt_of(gestures.Gesture("box", Polarity.POSITIVE, tuple(path)), view)
         placed = place_box(prompt, geometry)
     except PromptError:
         return
     assert placed.axis == axis
-    outline = box_outline(path, view)
+    outline = gestures.box_outline(path, view)
     matrix = np.column_stack([outline, np.zeros(4), np.ones(4)]) @ view.xy_to_ras[:3].T
     corners = geometry.to_ijk(matrix)
     n = AXES.index(axis)
@@ -279,22 +261,22 @@ def test_what_lies_outside_is_refused():
     view = slice_view_of(geometry_from_spacing((10, 10, 10)), "k", 5, zoom=2.0)
     for kind, path in (("point", [(0, 0)]), ("scribble", [(0, 0), (9, 9)]), ("box", [(0, 0), (20, 20)])):
         with pytest.raises(PromptError, match="wholly outside"):
-            prompt_of(Gesture(kind, Polarity.POSITIVE, tuple(path)), view)
+            gestures.prompt_of(gestures.Gesture(kind, Polarity.POSITIVE, tuple(path)), view)
 
 
 def test_a_box_one_voxel_wide_is_refused():
     view = slice_view_of(geometry_from_spacing((10, 10, 10)), "k", 5, zoom=20.0)
     with pytest.raises(PromptError, match="one voxel thick"):
-        prompt_of(Gesture("box", Polarity.POSITIVE, ((205, 150), (207, 240))), view)
+        gestures.prompt_of(gestures.Gesture("box", Polarity.POSITIVE, ((205, 150), (207, 240))), view)
 
 
 def test_a_box_in_an_oblique_view_is_a_rectangle_of_it():
     view = slice_view_of(geometry_from_spacing((50, 50, 50)), "k", 25, zoom=2.0, tilt=0.5)
-    prompt = prompt_of(Gesture("box", Polarity.NEGATIVE, ((180, 140), (220, 170))), view)
+    prompt = gestures.prompt_of(gestures.Gesture("box", Polarity.NEGATIVE, ((180, 140), (220, 170))), view)
     assert prompt.plane == view.plane
     assert np.allclose(view.pixels(prompt.corners), [(180, 140), (220, 170)], atol=1e-5)
     with pytest.raises(PromptError, match="wholly outside"):
-        prompt_of(Gesture("box", Polarity.POSITIVE, ((0, 0), (9, 9))), view)
+        gestures.prompt_of(gestures.Gesture("box", Polarity.POSITIVE, ((0, 0), (9, 9))), view)
 
 
 PATH = ((190.0, 140.0), (210.0, 150.0), (200.0, 165.0))
@@ -305,32 +287,23 @@ def length(lines):
     return sum(np.linalg.norm(np.diff(line, axis=0), axis=1).sum() for line in lines)
 
 
-@pytest.mark.parametrize("kind", get_args(GestureKind))
+@pytest.mark.parametrize("kind", get_args(gestures.GestureKind))
 def test_negative_lines_have_gaps(kind):
-    positive, negative = (preview_lines(Gesture(kind, polarity, PATH), PREVIEW_VIEW) for polarity in Polarity)
+    positive, negative = (preview_lines(gestures.Gesture(kind, polarity, PATH), PREVIEW_VIEW) for polarity in Polarity)
     assert 0.4 * length(positive) < length(negative) < 0.95 * length(positive)
     for line in (*positive, *negative):
         assert line.shape[1] == 2 and np.isfinite(line).all()
 
 
 def test_a_box_shows_whole_voxels():
-    (line,) = preview_lines(Gesture("box", Polarity.POSITIVE, PATH), PREVIEW_VIEW)
+    (line,) = preview_lines(gestures.Gesture("box", Polarity.POSITIVE, PATH), PREVIEW_VIEW)
     assert np.array_equal(line[0], line[-1])
     sides = np.linalg.norm(np.diff(line, axis=0), axis=1) / 4.0  # four pixels a voxel
     assert np.allclose(sides, np.round(sides))
 
 
-@pytest.mark.parametrize("kind", get_args(GestureKind))
+@pytest.mark.parametrize("kind", get_args(gestures.GestureKind))
 @pytest.mark.parametrize("polarity", Polarity)
 def test_a_gesture_of_one_place_is_drawn_too(kind, polarity):
     for path in (PATH[:1], (PATH[0], PATH[0])):
-        preview_lines(Gesture(kind, polarity, path), PREVIEW_VIEW)
-
-
-def test_a_preview_is_removed():
-    renderer = vtk.vtkRenderer()
-    preview = Preview(renderer)
-    preview.show(preview_lines(Gesture("lasso", Polarity.NEGATIVE, PATH), PREVIEW_VIEW), Polarity.NEGATIVE)
-    assert renderer.GetViewProps().GetNumberOfItems() == 2
-    preview.remove()
-    assert renderer.GetViewProps().GetNumberOfItems() == 0
+        preview_lines(gestures.Gesture(kind, polarity, path), PREVIEW_VIEW)

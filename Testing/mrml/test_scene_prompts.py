@@ -11,16 +11,7 @@ from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.mrml.prompt_nodes import COLOURS, owner_of
 from FoundationSegLib.mrml.segment_tags import RECORD_TAG, KeptPrompt, PromptRecord, read_record, write_tag
 from FoundationSegLib.mrml.segments import SegmentWriter
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Polarity,
-    ScribblePrompt,
-    TextPrompt,
-)
+from FoundationSegLib.prompts import kinds
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
 from Testing.mrml.slice_rig import SliceRig, UsedTool, add_volume
@@ -30,14 +21,14 @@ def at(*index_ijk):
     return tuple(AWKWARD.to_ras(index_ijk).tolist())
 
 
-OBLIQUE = ObliquePlane(at(3, 3, 3), (0.0, 0.6, 0.8), (0.0, 0.8, -0.6))
-POINT = PointPrompt(at(1, 2, 3), plane="k")
-BOX = BoxPrompt((at(1, 1, 2), at(4, 5, 2)), Polarity.NEGATIVE, "k")
-BLOCK = BoxPrompt((at(1, 1, 2), at(4, 5, 4)))
-SCRIBBLE = ScribblePrompt((at(1, 1, 1), at(3, 4, 1), at(5, 2, 1)), 1.5, plane="k")
-LASSO = LassoPrompt((at(1, 1, 1), at(1, 4, 1), at(1, 2, 4)), Polarity.NEGATIVE, "i")
-PLACED = (POINT, BOX, BLOCK, SCRIBBLE, LASSO, PointPrompt(at(3, 3, 3), plane=OBLIQUE))
-PROMPTS = (*PLACED, TextPrompt("liver"), ClassPrompt("liver"))
+OBLIQUE = kinds.ObliquePlane(at(3, 3, 3), (0.0, 0.6, 0.8), (0.0, 0.8, -0.6))
+POINT = kinds.PointPrompt(at(1, 2, 3), plane="k")
+BOX = kinds.BoxPrompt((at(1, 1, 2), at(4, 5, 2)), kinds.Polarity.NEGATIVE, "k")
+BLOCK = kinds.BoxPrompt((at(1, 1, 2), at(4, 5, 4)))
+SCRIBBLE = kinds.ScribblePrompt((at(1, 1, 1), at(3, 4, 1), at(5, 2, 1)), 1.5, plane="k")
+LASSO = kinds.LassoPrompt((at(1, 1, 1), at(1, 4, 1), at(1, 2, 4)), kinds.Polarity.NEGATIVE, "i")
+PLACED = (POINT, BOX, BLOCK, SCRIBBLE, LASSO, kinds.PointPrompt(at(3, 3, 3), plane=OBLIQUE))
+PROMPTS = (*PLACED, kinds.TextPrompt("liver"), kinds.ClassPrompt("liver"))
 RECORD = PromptRecord(tuple(KeptPrompt(f"p{n}", prompt) for n, prompt in enumerate(PROMPTS)), "lite-medsam", {"a": 1})
 
 
@@ -85,7 +76,7 @@ def test_the_polarities_differ_in_colour_and_glyph(watched, liver):
     watched.prompts.set_record(liver, PromptRecord((KeptPrompt("a", POINT),)))
     display = watched.prompts.node(liver, "a").GetDisplayNode()
     before = display.GetSelectedColor(), display.GetGlyphType()
-    negative = PointPrompt(POINT.position, Polarity.NEGATIVE, "k")
+    negative = kinds.PointPrompt(POINT.position, kinds.Polarity.NEGATIVE, "k")
     watched.prompts.set_record(liver, PromptRecord((KeptPrompt("a", negative),)))
     after = display.GetSelectedColor(), display.GetGlyphType()
     assert before[0] != after[0] and before[1] != after[1]
@@ -108,7 +99,7 @@ def test_setting_a_record_again_changes_nothing_but_what_changed(watched, liver)
     nodes = [watched.prompts.node(liver, f"p{n}") for n in range(len(PLACED))]
     times = [node.GetMTime() for node in nodes]
     nodes[0].GetDisplayNode().SetSelectedColor(0, 0, 1)
-    watched.prompts.set_record(liver, RECORD.changed("p3", ScribblePrompt(SCRIBBLE.points[:2], plane="k")))
+    watched.prompts.set_record(liver, RECORD.changed("p3", kinds.ScribblePrompt(SCRIBBLE.points[:2], plane="k")))
     assert [watched.prompts.node(liver, f"p{n}") for n in range(len(PLACED))] == nodes
     changed = [n for n, node in enumerate(nodes) if node.GetMTime() != times[n]]
     assert changed in ([], [3]) and nodes[3].GetNumberOfControlPoints() == 2
@@ -118,7 +109,7 @@ def test_setting_a_record_again_changes_nothing_but_what_changed(watched, liver)
 def test_a_moved_point_moves_its_prompt(watched, writer, liver):
     watched.prompts.node(liver, "p0").SetNthControlPointPosition(0, at(2, 2, 4))
     (change,) = watched.changes
-    moved = PointPrompt(at(2, 2, 4), plane="k")
+    moved = kinds.PointPrompt(at(2, 2, 4), plane="k")
     assert change == (liver, "p0", moved)
     assert read_record(writer.segment(liver)) == watched.prompts.record(liver) == RECORD.changed("p0", moved)
 
@@ -130,7 +121,7 @@ def test_of_a_drag_only_the_end_counts(watched, liver):
         node.SetNthControlPointPosition(0, at(x, 2, 3))
     assert not watched.changes
     node.InvokeCustomModifiedEvent(node.PointEndInteractionEvent)
-    assert watched.changes == [(liver, "p0", PointPrompt(at(4, 2, 3), plane="k"))]
+    assert watched.changes == [(liver, "p0", kinds.PointPrompt(at(4, 2, 3), plane="k"))]
     node.InvokeCustomModifiedEvent(node.PointStartInteractionEvent)
     node.InvokeCustomModifiedEvent(node.PointEndInteractionEvent)
     assert len(watched.changes) == 1
@@ -153,7 +144,7 @@ def test_a_block_may_be_resized(watch, segmentation_node, liver, volume_node, wa
     watched.prompts.stop()
     other = watch(segmentation_node, volume_node)
     corners = tuple(tuple(corner) for corner in straight.to_ras([(1, 1, 1), (3, 3, 3)]).tolist())
-    other.prompts.set_record(liver, PromptRecord((KeptPrompt("a", BoxPrompt(corners)),)))
+    other.prompts.set_record(liver, PromptRecord((KeptPrompt("a", kinds.BoxPrompt(corners)),)))
     node = other.prompts.node(liver, "a")
     assert node.IsA("vtkMRMLMarkupsROINode") and node.GetSize() == (6, 3, 9)
     size, centre = node.GetSize(), np.array(node.GetCenter())
@@ -178,8 +169,8 @@ def test_deleting_in_subject_hierarchy_removes_prompts(scene, watched, liver):
     hierarchy.RemoveItem(folder)
     assert not nodes_in(scene)
     assert [kept.prompt for kept in watched.prompts.record(liver).prompts] == [
-        TextPrompt("liver"),
-        ClassPrompt("liver"),
+        kinds.TextPrompt("liver"),
+        kinds.ClassPrompt("liver"),
     ]
 
 
@@ -187,7 +178,9 @@ def test_points_of_points_and_boxes_cannot_be_added_or_removed(watched, liver):
     for key in ("p0", "p1", "p2"):
         assert watched.prompts.node(liver, key).GetFixedNumberOfControlPoints()
     watched.prompts.node(liver, "p3").RemoveNthControlPoint(1)
-    assert watched.changes == [(liver, "p3", ScribblePrompt((SCRIBBLE.points[0], SCRIBBLE.points[2]), 1.5, plane="k"))]
+    assert watched.changes == [
+        (liver, "p3", kinds.ScribblePrompt((SCRIBBLE.points[0], SCRIBBLE.points[2]), 1.5, plane="k"))
+    ]
     watched.prompts.node(liver, "p4").RemoveNthControlPoint(1)
     assert watched.changes[1:] == [(liver, "p4", None)] and watched.prompts.node(liver, "p4") is None
 
@@ -330,7 +323,7 @@ def test_without_the_tool_the_mouse_moves_the_prompt(placed):
     rig.drag(PIXEL, (220, 160), (240, 170), OTHER_PIXEL)
     (change,) = watched.changes
     wanted = rig.view.plane(volume).positions([OTHER_PIXEL])[0]
-    assert change[:2] == (liver, "a") and isinstance(change[2], PointPrompt)
+    assert change[:2] == (liver, "a") and isinstance(change[2], kinds.PointPrompt)
     # Slicer keeps the distance between the mouse and the middle of the glyph when it grabs one.
     assert np.linalg.norm(np.subtract(change[2].position, wanted)) < 0.5
     assert watched.prompts.record(liver).prompt("a") == change[2]

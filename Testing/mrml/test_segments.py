@@ -158,16 +158,6 @@ def test_what_a_segment_has_already_is_its_own(writer):
         assert writer.write(second, mask, policy=policy) == Edit({})
 
 
-def test_overlapping_segments_need_layers_of_their_own(writer, segmentation_node):
-    ids = [writer.add_segment(name) for name in "AB"]
-    mask = masks(writer.geometry, 3)
-    for segment_id in ids:
-        writer.write(segment_id, mask, policy=OverlapPolicy.ALLOW)
-    collapse(segmentation_node)
-    assert count_layers(segmentation_node) == 2
-    assert all(np.array_equal(writer.read(segment_id), mask) for segment_id in ids)
-
-
 @pytest.mark.parametrize("before", [True, False])
 def test_an_empty_segment_does_not_spoil_the_others_when_they_are_saved(writer, segmentation_node, before):
     """Slicer puts all segments on the grid of the first one, which is that of the identity for an empty one."""

@@ -189,20 +189,6 @@ def scene_like(desk):
     fresh.prompts.stop()
 
 
-def test_the_scene_is_closed_while_a_request_is_out(bench, scene):
-    bench.rig.drag(A)
-    asked = len(bench.outcomes)
-    bench.client.is_slow = True
-    bench.rig.drag(B)
-    assert bench.session.request_id is not None
-    scene.Clear(False)
-    nodes = scene.GetNumberOfNodes()
-    bench.client.reply()
-    assert len(bench.outcomes) == asked and scene.GetNumberOfNodes() == nodes
-    assert not slicer.util.getNodesByClass("vtkMRMLMarkupsNode", scene)
-    bench.prompts.stop()
-
-
 def test_saved_while_a_request_is_out(scene, segmentation_node, tmp_path):
     desk = SceneSession(segmentation_node, add_volume_node(scene, small_volume()))
     segment = next_segment(desk.session)

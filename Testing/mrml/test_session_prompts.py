@@ -9,27 +9,16 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.errors import InferenceError, InputError, PromptError
+from FoundationSegLib.errors import GoneError, InferenceError, InputError, PromptError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
 from FoundationSegLib.mrml.scene_prompts import ScenePrompts, SessionPrompts
-from FoundationSegLib.mrml.segment_tags import (
-    RECORD_TAG,
-    UNREAD_TAG,
-    KeptPrompt,
-    PromptRecord,
-    RecordTags,
-    lock,
-    read_record,
-    read_tag,
-    write_tag,
-)
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity
 from FoundationSegLib.session.segments import add_objects, new_segment
-from FoundationSegLib.session.steps import SeedStep
 from Testing.mrml.scene_session import SceneSession
 from Testing.unit.session.session_cases import SHAPE, SLICES, VOLUMES, mask_of, point, ras, small_volume
 
@@ -120,7 +109,7 @@ def test_a_mistake_puts_the_markup_back(desk, segment):
     (error,) = desk.errors
     assert isinstance(error, PromptError) and "outside" in str(error)
     assert [node.GetNthControlPointPosition(n) for n in range(4)] == positions
-    lock(desk.store.segment(segment.segment_id))
+    segment_tags.lock(desk.store.segment(segment.segment_id))
     node.SetNthControlPointPosition(0, ras(3, 0, 0))
     assert isinstance(desk.errors[-1], InputError) and "locked" in str(desk.errors[-1])
     assert [node.GetNthControlPointPosition(n) for n in range(4)] == positions
@@ -208,18 +197,6 @@ class TestWaiting:
         assert mask_of(segment).sum() == 125 and desk.record(segment).model == "volumes"
 
 
-def test_what_others_paint_keeps_prompts(desk, segment, segmentation_node, volume_node):
-    segment.add(point(3))
-    mask = mask_of(segment)
-    mask[6, 1, 1] = True
-    slicer.util.updateSegmentBinaryLabelmapFromArray(
-        mask.astype(np.uint8), segmentation_node, segment.segment_id, volume_node
-    )
-    desk.drag(segment, "1", ras(5, 6, 7))
-    assert mask_of(segment)[6, 1, 1] and mask_of(segment)[5, 4:9, 5:10].all()
-    assert any(isinstance(step, SeedStep) and step.reason == "hand" for step in segment.steps)
-
-
 def test_a_second_segment_has_its_own(scene, desk, segment):
     other = new_segment(desk.session, "Spleen")
     segment.add(point(3))
@@ -235,7 +212,7 @@ def test_a_second_segment_has_its_own(scene, desk, segment):
 def test_a_mask_is_kept_once(open_desk, desk, segment):
     noise = np.random.default_rng(7).random(desk.store.geometry.shape_kji) < 0.5
     segment.add(MaskPrompt("a.nrrd", "A", voxels=pack_mask(noise)))
-    text = read_tag(desk.store.segment(segment.segment_id), RECORD_TAG)
+    text = segment_tags.read_tag(desk.store.segment(segment.segment_id), segment_tags.RECORD_TAG)
     assert text.count("voxels") == 1 and "bits" not in text
     again = open_desk()
     copy = again.segment(segment.segment_id)
@@ -286,8 +263,8 @@ class TestWithoutASession:
     def test_prompts_without_steps(self, open_desk, desk, segment, segmentation_node, volume_node):
         desk.prompts.stop()
         scene_prompts = ScenePrompts(segmentation_node, volume_node)
-        kept = (KeptPrompt("1", point(3)), KeptPrompt("2", point(5)))
-        scene_prompts.set_record(segment.segment_id, PromptRecord(kept))
+        kept = (segment_tags.KeptPrompt("1", point(3)), segment_tags.KeptPrompt("2", point(5)))
+        scene_prompts.set_record(segment.segment_id, segment_tags.PromptRecord(kept))
         scene_prompts.stop()
         again = open_desk()
         copy = again.segment(segment.segment_id)
@@ -310,33 +287,40 @@ class TestWithoutASession:
         self, open_desk, desk, left, segmentation_node, volume_node, change
     ):
         segment = desk.store.segment(left.segment_id)
-        record = replace(read_record(segment), **change)
+        record = replace(segment_tags.read_record(segment), **change)
         desk.prompts.stop()
         if "masks" in change:
             record = replace(record, steps=SEEDED)
-        RecordTags().write(segment, record)
-        text, before = read_tag(segment, RECORD_TAG), mask_of(left)
+        segment_tags.RecordTags().write(segment, record)
+        text, before = segment_tags.read_tag(segment, segment_tags.RECORD_TAG), mask_of(left)
         again = open_desk()
         copy = again.segment(left.segment_id)
         assert dict(copy.prompts) == {"1": point(3), "2": point(5)} and copy.steps[-1].reason == "hand"
         assert len(again.errors) == ("settings" not in change) and np.array_equal(mask_of(copy), before)
-        assert not segment.HasTag(UNREAD_TAG) and read_tag(segment, RECORD_TAG) == text
+        assert (
+            not segment.HasTag(segment_tags.UNREAD_TAG)
+            and segment_tags.read_tag(segment, segment_tags.RECORD_TAG) == text
+        )
         copy.add(point(7))
-        assert read_tag(segment, UNREAD_TAG) == text
+        assert segment_tags.read_tag(segment, segment_tags.UNREAD_TAG) == text
         third = open_desk()
         assert third.segment(left.segment_id).steps == copy.steps and not third.errors
 
     def test_a_record_of_a_later_version_is_set_aside(self, open_desk, desk, left):
         segment = desk.store.segment(left.segment_id)
-        later = read_tag(segment, RECORD_TAG).replace('"version":1,"model"', '"version":2,"model"')
-        write_tag(segment, RECORD_TAG, later)
+        later = segment_tags.read_tag(segment, segment_tags.RECORD_TAG).replace(
+            '"version":1,"model"', '"version":2,"model"'
+        )
+        segment_tags.write_tag(segment, segment_tags.RECORD_TAG, later)
         again = open_desk()
-        assert len(again.errors) == 1 and read_tag(segment, RECORD_TAG) == later
+        assert len(again.errors) == 1 and segment_tags.read_tag(segment, segment_tags.RECORD_TAG) == later
         copy = again.segment(left.segment_id)
         copy.add(point(7))
-        assert read_tag(segment, UNREAD_TAG) == later and list(again.kept(copy)) == ["1"]
+        assert segment_tags.read_tag(segment, segment_tags.UNREAD_TAG) == later and list(again.kept(copy)) == ["1"]
         again.prompts.stop()
-        write_tag(segment, RECORD_TAG, later.replace('"version":2,"model"', '"version":1,"model"'))
+        segment_tags.write_tag(
+            segment, segment_tags.RECORD_TAG, later.replace('"version":2,"model"', '"version":1,"model"')
+        )
         assert list(open_desk().kept(copy)) == ["1", "2"], "it is whole"
 
 
@@ -358,6 +342,9 @@ def test_what_is_deleted_while_a_request_is_out(what, fails, desk, segment, scen
     for n in range(len(desk.client.requests)):
         desk.client.reply(n)
     assert not desk.errors
+    for call in (lambda: segment.add(point(6)), lambda: desk.session.undo(segment.segment_id)):
+        with pytest.raises(GoneError):
+            call()
     if what != "segment":
         assert desk.outcomes == [] and nodes == [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
         assert desk.session.request_id is None and desk.session.confirmation is None

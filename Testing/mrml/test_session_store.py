@@ -8,8 +8,7 @@ import pytest
 import slicer
 import slicer.util
 
-from FoundationSegLib.errors import GeometryError, GoneError, InputError
-from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
+from FoundationSegLib.errors import GeometryError
 from FoundationSegLib.mrml.segment_store import SceneStore
 from FoundationSegLib.mrml.segment_tags import lock
 from FoundationSegLib.mrml.terminology import find_term
@@ -17,12 +16,11 @@ from FoundationSegLib.mrml.volumes import NodeImage, add_volume_node, volume_fro
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.session.segment_store import (
     ImageChanged,
-    NewSegment,
     Options,
     OverlapPolicy,
     SegmentEdited,
 )
-from FoundationSegLib.session.segments import SegmentSession, add_objects, next_segment
+from FoundationSegLib.session.segments import add_objects, next_segment
 from FoundationSegLib.session.session import Session
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.session.session_cases import SLICES, FakeClient, mask_of, ras, small_volume
@@ -75,17 +73,6 @@ def test_a_click_is_written_described_and_undone(session, store):
     assert not mask_of(segment).any() and store.provenance(segment.segment_id) == {}
     assert session.redo(segment.segment_id)
     assert mask_of(segment).sum() == 25 and store.provenance(segment.segment_id) == tags
-
-
-def test_segments_of_slicer_are_continued(session, store, segmentation_node, volume_node):
-    key = store.add(NewSegment("Organ"))
-    mask = np.zeros(store.geometry.shape_kji, bool)
-    mask[6:8, :3, :3] = True
-    paint(segmentation_node, key, volume_node, mask)
-    SegmentSession(session, key).add(PointPrompt(ras(3, 4, 5)))
-    assert store.read(key, store.geometry.box).sum() == mask.sum() + 25
-    session.undo(key)
-    assert np.array_equal(store.read(key, store.geometry.box), mask)
 
 
 def test_what_slicer_paints_becomes_the_seed(session, store, segmentation_node, volume_node):
@@ -152,26 +139,6 @@ def test_a_new_segment_is_withdrawn_unless_somebody_made_it_his(session, store, 
         assert again.GetTerminology() == find_term("Nodule").serialized
 
 
-def test_locks_and_policies(session, store):
-    one, other = next_segment(session, "A"), next_segment(session, "B")
-    one.add(BoxPrompt((ras(2, 2, 2), ras(4, 4, 4))))
-    lock(store.segment(one.segment_id))
-    with pytest.raises(InputError, match="locked"):
-        one.add(PointPrompt(ras(7, 8, 8)))
-    before = mask_of(one)
-    for policy in (OverlapPolicy.PROTECT, OverlapPolicy.PROTECT_LOCKED, OverlapPolicy.ALLOW):
-        session.options.policy = policy
-        other.add(BoxPrompt((ras(3, 3, 3), ras(5, 5, 5))))
-        assert np.array_equal(mask_of(one), before)
-        assert (mask_of(other) & before).any() == (policy is OverlapPolicy.ALLOW)
-        session.undo(other.segment_id)
-    session.options.policy = OverlapPolicy.OVERWRITE
-    other.add(BoxPrompt((ras(3, 3, 3), ras(5, 5, 5))))
-    assert mask_of(one).sum() == before.sum() - 8
-    session.undo(other.segment_id)
-    assert np.array_equal(mask_of(one), before) and not mask_of(other).any()
-
-
 def test_same_as_segment_editor(session, store, scene, segmentation_node):
     limit = next_segment(session, "Limit")
     limit.add(BoxPrompt((ras(0, 0, 0), ras(7, 4, 11))))
@@ -183,53 +150,6 @@ def test_same_as_segment_editor(session, store, scene, segmentation_node):
     inner = next_segment(session, "Inner")
     inner.add(PointPrompt(ras(3, 4, 5)))
     assert mask_of(inner).sum() == 15 and not mask_of(inner)[:, 5:].any()
-
-
-@pytest.mark.parametrize("what", ["volume", "segmentation", "segment", "scene"])
-def test_what_is_deleted_while_a_request_is_out(what, session, store, client, scene, segmentation_node, volume_node):
-    segment = next_segment(session, "Liver")
-    client.is_slow = True
-    segment.add(PointPrompt(ras(3, 4, 5)))
-    if what == "scene":
-        scene.Clear(False)
-    elif what == "segment":
-        segmentation_node.GetSegmentation().RemoveSegment(segment.segment_id)
-    else:
-        scene.RemoveNode(volume_node if what == "volume" else segmentation_node)
-    nodes = scene.GetNumberOfNodes()
-    client.reply()
-    assert client.outcomes == [] and session.request_id is None and session.confirmation is None
-    assert scene.GetNumberOfNodes() == nodes
-    with pytest.raises(GoneError):
-        segment.add(PointPrompt(ras(3, 4, 5)))
-    with pytest.raises(GoneError):
-        session.undo(segment.segment_id)
-    assert what != "segment" or not segmentation_node.GetSegmentation().GetNumberOfSegments()
-    if what == "volume":
-        assert not store.read(segment.segment_id, store.geometry.box).any()
-
-
-def test_a_failure_after_the_scene_was_closed_is_not_told(session, client, scene):
-    segment = next_segment(session, "Liver")
-    client.is_slow = client.fails = True
-    segment.add(PointPrompt(ras(3, 4, 5)))
-    scene.Clear(False)
-    client.reply()
-    assert client.outcomes == []
-
-
-def test_objects_that_are_to_come_stay_away_from_a_closed_scene(session, client, scene):
-    client.is_slow = True
-    add_objects(session, [PointPrompt(ras(3, 4, 5))])
-    scene.Clear(False)
-    client.reply()
-    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
-
-
-def test_another_grid_is_refused(store, client):
-    client.volume = small_volume(geometry=geometry_from_spacing((8, 10, 12), (2.0, 1.0, 1.0)))
-    with pytest.raises(InputError, match="another grid"):
-        Session(client.volume, store, client, Options(SLICES))
 
 
 class SceneMachine(Machine):
@@ -252,11 +172,6 @@ class SceneMachine(Machine):
         """Once in a while the scene is saved, for which Slicer puts segments into one layer."""
         self.nodes[0].GetSegmentation().CollapseBinaryLabelmaps(False)
         super().accept()
-
-
-def test_the_box_of_a_segment_holds_it(store):
-    key = store.add(NewSegment("Any"))
-    assert store.occupied(key).is_empty and store.read(key, Box((0, 0, 0), (1, 1, 1))).sum() == 0
 
 
 def test_the_pages_script_for_slicer(segmentation_node, volume_node, capsys):

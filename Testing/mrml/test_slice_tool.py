@@ -292,11 +292,6 @@ def test_a_volume_that_loses_its_image(rig, shown, used):
     assert isinstance(used.errors[0], InputError)
 
 
-def test_a_click_beside_the_volume_is_refused(rig, used):
-    rig.drag((2, 150))
-    assert isinstance(used.errors[0], PromptError) and not used.prompts
-
-
 def test_what_the_callback_refuses_is_reported(rig, shown):
     errors = []
 

@@ -15,18 +15,7 @@ from FoundationSegLib.hub.store import Store
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.models.protocols import (
-    BoxXyxy,
-    Check,
-    SliceAnswer,
-    SlicePrompt,
-    VolumeAnswer,
-    VolumeBox,
-    VolumePoint,
-    VolumePrompt,
-    VolumeVoxels,
-    unstoppable,
-)
+from FoundationSegLib.models import protocols
 from FoundationSegLib.progress import Progress
 
 WEIGHTS = b"weights " * 50
@@ -95,22 +84,24 @@ class FakeModel:
     precision: str = "float32"
     nbytes: int = 1000
     encoded: list[np.ndarray] = field(default_factory=list)
-    decoded: list[tuple[np.ndarray, BoxXyxy | None]] = field(default_factory=list)
-    asked: list[tuple[SlicePrompt, SliceAnswer | None]] = field(default_factory=list)
+    decoded: list[tuple[np.ndarray, protocols.BoxXyxy | None]] = field(default_factory=list)
+    asked: list[tuple[protocols.SlicePrompt, protocols.SliceAnswer | None]] = field(default_factory=list)
 
-    def encode(self, image: np.ndarray, check: Check = unstoppable) -> FakeEmbedding:
+    def encode(self, image: np.ndarray, check: protocols.Check = protocols.unstoppable) -> FakeEmbedding:
         check()
         self.encoded.append(image)
         return FakeEmbedding(image)
 
-    def decode(self, embedding: FakeEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
+    def decode(
+        self, embedding: FakeEmbedding, prompt: protocols.SlicePrompt, previous: protocols.SliceAnswer | None = None
+    ) -> protocols.SliceAnswer:
         self.decoded.append((embedding.image, prompt.box))
         self.asked.append((prompt, previous))
         inside = prompted(prompt, embedding.image.shape[:2])
         grey = embedding.image if embedding.image.ndim == 2 else embedding.image.max(axis=2)
-        return SliceAnswer(inside & (grey >= 128), 0.75)
+        return protocols.SliceAnswer(inside & (grey >= 128), 0.75)
 
-    def box_around(self, mask: np.ndarray, wider: int = 0) -> BoxXyxy | None:
+    def box_around(self, mask: np.ndarray, wider: int = 0) -> protocols.BoxXyxy | None:
         rows, columns = np.nonzero(mask)
         if not rows.size:
             return None
@@ -125,23 +116,25 @@ class FakeMemory:
     story: list[tuple[str, int]]
     known: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def prompt(self, index: int, embedding: FakeEmbedding, prompt: SlicePrompt) -> SliceAnswer:
+    def prompt(self, index: int, embedding: FakeEmbedding, prompt: protocols.SlicePrompt) -> protocols.SliceAnswer:
         self.story.append(("prompt", index))
         before = self.known.get(index)
         mask = prompted(prompt, embedding.image.shape[:2])
         if before is not None:
-            taken = prompted(SlicePrompt(points=tuple(replace(p, positive=True) for p in prompt.points)), mask.shape)
+            taken = prompted(
+                protocols.SlicePrompt(points=tuple(replace(p, positive=True) for p in prompt.points)), mask.shape
+            )
             mask = before & ~taken
         return self._answer(index, mask & (embedding.image >= 128))
 
-    def follow(self, index: int, embedding: FakeEmbedding, upwards: bool) -> SliceAnswer:
+    def follow(self, index: int, embedding: FakeEmbedding, upwards: bool) -> protocols.SliceAnswer:
         self.story.append(("up" if upwards else "down", index))
         near = self.known[index - 1 if upwards else index + 1]
         return self._answer(index, near & (embedding.image >= 128))
 
-    def _answer(self, index: int, mask: np.ndarray) -> SliceAnswer:
+    def _answer(self, index: int, mask: np.ndarray) -> protocols.SliceAnswer:
         self.known[index] = mask
-        return SliceAnswer(mask, 0.5, absent=not mask.any())
+        return protocols.SliceAnswer(mask, 0.5, absent=not mask.any())
 
 
 @dataclass(slots=True)
@@ -165,23 +158,23 @@ class FakeView:
     array: np.ndarray
     nbytes: int = 500
 
-    def answer(self, prompts: Sequence[VolumePrompt], progress: Progress) -> list[VolumeAnswer]:
+    def answer(self, prompts: Sequence[protocols.VolumePrompt], progress: Progress) -> list[protocols.VolumeAnswer]:
         progress.check()
         self.model.asked.append(tuple(prompts))
-        return [VolumeAnswer(pack_mask(self._asked(prompt) & self._bright), 0.5) for prompt in prompts]
+        return [protocols.VolumeAnswer(pack_mask(self._asked(prompt) & self._bright), 0.5) for prompt in prompts]
 
     @property
     def _bright(self) -> np.ndarray:
         return self.array * 2.0 >= float(self.array.min()) + float(self.array.max())
 
-    def _asked(self, prompt: VolumePrompt) -> np.ndarray:
+    def _asked(self, prompt: protocols.VolumePrompt) -> np.ndarray:
         mask = np.zeros(self.array.shape, np.bool_)
         for part in prompt.parts:
-            if isinstance(part, VolumeBox):
+            if isinstance(part, protocols.VolumeBox):
                 mask[part.box.slices] = part.positive
-            elif isinstance(part, VolumePoint):
+            elif isinstance(part, protocols.VolumePoint):
                 mask[tuple(slice(max(0, n - 2), n + 3) for n in part.index_kji)] = part.positive
-            elif isinstance(part, VolumeVoxels):
+            elif isinstance(part, protocols.VolumeVoxels):
                 mask[part.voxels.expand(mask.shape)] = part.positive
             else:
                 mask[...] = part.positive
@@ -196,7 +189,7 @@ class FakeVolumeModel:
     precision: str = "float32"
     nbytes: int = 1000
     viewed: list[np.ndarray] = field(default_factory=list)
-    asked: list[tuple[VolumePrompt, ...]] = field(default_factory=list)
+    asked: list[tuple[protocols.VolumePrompt, ...]] = field(default_factory=list)
 
     def view(self, volume: Volume, progress: Progress) -> FakeView:
         progress.check()
@@ -204,7 +197,7 @@ class FakeVolumeModel:
         return FakeView(self, volume.array_kji)
 
 
-def prompted(prompt: SlicePrompt, shape: tuple[int, int]) -> np.ndarray:
+def prompted(prompt: protocols.SlicePrompt, shape: tuple[int, int]) -> np.ndarray:
     """The pixels that a prompt speaks of."""
     inside = np.zeros(shape, np.bool_) if prompt.mask is None else prompt.mask.unpack()
     if prompt.box is not None:

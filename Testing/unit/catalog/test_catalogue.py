@@ -2,25 +2,17 @@
 
 import pytest
 
-from FoundationSegLib.catalog.catalogue import (
-    CARDS_VARIABLE,
-    adapter_folder,
-    card_folder,
-    has_adapter,
-    read_catalogue,
-    require_adapter,
-    user_card_folder,
-)
+from FoundationSegLib.catalog import catalogue
 from FoundationSegLib.errors import CardError
 from Testing.unit.fakes import CARD_TOML, fake_card
 
-SHIPPED = list(read_catalogue(card_folder()))
+SHIPPED = list(catalogue.read_catalogue(catalogue.card_folder()))
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """The user's folder of cards, beside those that come along."""
-    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path / "own"))
+    monkeypatch.setenv(catalogue.CARDS_VARIABLE, str(tmp_path / "own"))
     (tmp_path / "own").mkdir()
     return tmp_path / "own"
 
@@ -33,37 +25,37 @@ def write(folder, model_id, replaces="", title="Fake Model"):
 def test_a_user_adds_cards(own):
     write(own, "aardvark")
     (own / "._aardvark.toml").write_bytes(b"what a Mac leaves")
-    assert list(read_catalogue()) == [*SHIPPED, "aardvark"]
-    assert list(read_catalogue(card_folder())) == SHIPPED
-    assert list(read_catalogue(own, card_folder())) == ["aardvark", *SHIPPED]
+    assert list(catalogue.read_catalogue()) == [*SHIPPED, "aardvark"]
+    assert list(catalogue.read_catalogue(catalogue.card_folder())) == SHIPPED
+    assert list(catalogue.read_catalogue(own, catalogue.card_folder())) == ["aardvark", *SHIPPED]
 
 
 def test_a_users_card_replaces_one_only_where_it_says_so(own):
     write(own, "medsam", title="Mine")
     with pytest.raises(CardError) as caught:
-        read_catalogue()
+        catalogue.read_catalogue()
     assert str(caught.value).startswith("your card medsam.toml: id: 'medsam' is the id of medsam.toml, which")
     assert 'replaces = "medsam"' in str(caught.value)
     write(own, "medsam", replaces="medsam", title="Mine")
-    assert list(read_catalogue()) == SHIPPED and read_catalogue()["medsam"].title == "Mine"
+    assert list(catalogue.read_catalogue()) == SHIPPED and catalogue.read_catalogue()["medsam"].title == "Mine"
 
 
 def test_a_wrong_card_of_the_user_is_named_as_theirs(own):
     (own / "bee.toml").write_text("id = 3")
     with pytest.raises(CardError, match=r"^your card bee.toml: "):
-        read_catalogue()
+        catalogue.read_catalogue()
 
 
 def test_a_chosen_folder_must_exist_and_the_usual_one_need_not(own, monkeypatch, tmp_path):
     own.rmdir()
-    with pytest.raises(CardError, match=f"^{CARDS_VARIABLE} names no folder: own$"):
-        read_catalogue()
-    monkeypatch.delenv(CARDS_VARIABLE)
+    with pytest.raises(CardError, match=f"^{catalogue.CARDS_VARIABLE} names no folder: own$"):
+        catalogue.read_catalogue()
+    monkeypatch.delenv(catalogue.CARDS_VARIABLE)
     for variable in ("XDG_CONFIG_HOME", "APPDATA", "HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "config"))
-    assert list(read_catalogue()) == SHIPPED
-    assert user_card_folder().parts[-2:] == ("FoundationSeg", "cards")
-    assert user_card_folder().is_relative_to(tmp_path / "config")
+    assert list(catalogue.read_catalogue()) == SHIPPED
+    assert catalogue.user_card_folder().parts[-2:] == ("FoundationSeg", "cards")
+    assert catalogue.user_card_folder().is_relative_to(tmp_path / "config")
 
 
 def test_an_adapter_is_a_file_of_the_familys_name_that_can_load(tmp_path):
@@ -71,21 +63,24 @@ def test_an_adapter_is_a_file_of_the_familys_name_that_can_load(tmp_path):
     folder.mkdir()
     (folder / "two_words.py").write_text("import os\n\n\ndef load(card, files, device): ...\n")
     (folder / "shared.py").write_text("def load_slice_model(card): ...\n\n\nclass A:\n    def load(self): ...\n")
-    is_there = {family: has_adapter(fake_card(family=family), tmp_path) for family in ("two-words", "shared", "absent")}
+    is_there = {
+        family: catalogue.has_adapter(fake_card(family=family), tmp_path)
+        for family in ("two-words", "shared", "absent")
+    }
     assert is_there == {"two-words": True, "shared": False, "absent": False}
 
 
 def test_what_has_no_adapter_is_refused_in_one_line():
-    require_adapter(fake_card(family="lite-medsam"))
+    catalogue.require_adapter(fake_card(family="lite-medsam"))
     with pytest.raises(
         CardError, match=r"^fake: this version cannot run it: .* 'no-such'; 'foundationseg models list' shows"
     ):
-        require_adapter(fake_card(family="no-such"))
+        catalogue.require_adapter(fake_card(family="no-such"))
 
 
 @pytest.mark.parametrize(("task", "folder"), [("segment", "segmentation"), ("classify", "classification")])
 def test_what_the_adapters_share_is_no_adapter(task, folder):
     """Every file beside the adapters is looked at: only those that the engine could call count."""
-    families = [path.stem.replace("_", "-") for path in (adapter_folder() / folder).glob("[a-z]*.py")]
-    runnable = {family for family in families if has_adapter(fake_card(family=family, task=task))}
+    families = [path.stem.replace("_", "-") for path in (catalogue.adapter_folder() / folder).glob("[a-z]*.py")]
+    runnable = {family for family in families if catalogue.has_adapter(fake_card(family=family, task=task))}
     assert runnable == set(families) - {"two-towers"}

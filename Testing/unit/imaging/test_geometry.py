@@ -233,16 +233,6 @@ def test_the_unit_does_not_decide_whether_a_grid_can_be_inverted(spacing):
     assert geometry.nearest_voxel(geometry.to_ras((3, 2, 1))).tolist() == [3, 2, 1]
 
 
-def test_a_gantry_tilt_is_a_grid():
-    tilt = np.eye(4)
-    tilt[1, 2] = math.tan(math.radians(30)) * 5
-    tilt[2, 2] = 5
-    geometry = Geometry(tilt, (10, 20, 30))
-    assert geometry.voxel_volume_mm3 == pytest.approx(5.0)
-    assert geometry.spacing_mm[2] == pytest.approx(5 / math.cos(math.radians(30)))
-    assert geometry.nearest_voxel(geometry.to_ras((29, 19, 9))).tolist() == [29, 19, 9]
-
-
 def test_a_box_is_counted_from_the_first_voxel_of_a_region():
     assert Box((5, 6, 7), (8, 9, 9)).relative_to(Box((4, 4, 4), (9, 9, 9))) == Box((1, 2, 3), (4, 5, 5))
     assert Box((1, 2, 3), (4, 5, 5)).shifted((4, 4, -4)) == Box((5, 6, -1), (8, 9, 1))

@@ -97,18 +97,6 @@ def test_colour_is_followed_too(model, frames):
     check_volume(model, [as_rgb(frame) for frame in frames], small_network(SEED, SIZE), BOX)
 
 
-def test_a_way_down_that_remembers_the_way_up_is_another(model, frames):
-    """So that the test above would notice it."""
-    embeddings = [model.encode(frame) for frame in frames]
-    fresh, used = model.remember(SLICES), model.remember(SLICES)
-    for memory in (fresh, used):
-        memory.prompt(START, embeddings[START], BOX)
-    for index in range(START + 1, SLICES):
-        used.follow(index, embeddings[index], True)
-    one, other = (memory.follow(START - 1, embeddings[START - 1], False) for memory in (fresh, used))
-    assert one.score != other.score
-
-
 def test_all_471_names_of_the_true_checkpoint_are_understood():
     with torch.device("meta"):
         state = Sam2VideoModel(configuration()).state_dict()

@@ -16,14 +16,7 @@ from FoundationSegLib.errors import Cancelled, CheckpointError, InputError, Prom
 from FoundationSegLib.imaging.geometry import Box, Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.models.protocols import (
-    VolumeBox,
-    VolumePoint,
-    VolumePrompt,
-    VolumeVoxels,
-    VolumeWords,
-    load_volume_model,
-)
+from FoundationSegLib.models import protocols
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Polarity, ScribblePrompt
 from Testing.models.small_models import CATALOGUE, card_of
@@ -64,7 +57,7 @@ def card(files):
 
 @pytest.fixture(scope="module")
 def model(card, files):
-    return replace(load_volume_model(card, files, "cpu"), autozoom=False)
+    return replace(protocols.load_volume_model(card, files, "cpu"), autozoom=False)
 
 
 def view_of(model, array):
@@ -72,18 +65,21 @@ def view_of(model, array):
 
 
 def masked(view, *parts, progress=EVERYWHERE):
-    (answer,) = view.answer([VolumePrompt(parts)], progress)
+    (answer,) = view.answer([protocols.VolumePrompt(parts)], progress)
     return answer.mask.expand(view.array_kji.shape)
 
 
 def voxels(kind, place, positive=True):
     mask = np.zeros(SHAPE, np.bool_)
     mask[place] = True
-    return VolumeVoxels(kind, pack_mask(mask), positive)
+    return protocols.VolumeVoxels(kind, pack_mask(mask), positive)
 
 
-POINT, NO_POINT = VolumePoint((9, 11, 12)), VolumePoint((3, 3, 3), False)
-FLAT, NO_FLAT = VolumeBox(Box((9, 7, 8), (10, 16, 18))), VolumeBox(Box((2, 3, 20), (9, 12, 21)), False)
+POINT, NO_POINT = protocols.VolumePoint((9, 11, 12)), protocols.VolumePoint((3, 3, 3), False)
+FLAT, NO_FLAT = (
+    protocols.VolumeBox(Box((9, 7, 8), (10, 16, 18))),
+    protocols.VolumeBox(Box((2, 3, 20), (9, 12, 21)), False),
+)
 STROKE, NO_STROKE = voxels("scribble", (9, 11, slice(9, 16))), voxels("scribble", (3, slice(3, 9), 4), False)
 RING, NO_RING = voxels("lasso", (9, slice(8, 14), slice(9, 16))), voxels("lasso", (slice(2, 9), 20, slice(2, 9)), False)
 KNOWN, MORE = voxels("mask", BRIGHT), voxels("mask", (slice(12, 15), slice(7, 16), slice(8, 18)))
@@ -99,7 +95,7 @@ PARTS = [POINT, NO_POINT, FLAT, NO_FLAT, STROKE, NO_STROKE, RING, NO_RING, KNOWN
         (RING,),
         (KNOWN,),
         (KNOWN, NO_POINT),
-        (POINT, NO_POINT, VolumePoint((0, 0, 0)), VolumePoint((19, 23, 27), False)),
+        (POINT, NO_POINT, protocols.VolumePoint((0, 0, 0)), protocols.VolumePoint((19, 23, 27), False)),
         (POINT, NO_FLAT, NO_STROKE, NO_RING),
         (FLAT, STROKE, MORE, RING, KNOWN),
     ],
@@ -115,7 +111,7 @@ def test_the_surroundings_are_looked_at_as_by_the_package(tmp_path, full):
     if not full:
         pytest.skip("looking around takes half a minute: with --full only")
     array, files = image(), write_checkpoint(tmp_path, patch=64)
-    wide = load_volume_model(card_of(CARD, files), files, "cpu")
+    wide = protocols.load_volume_model(card_of(CARD, files), files, "cpu")
     direct = Direct(tmp_path / FOLDER, array, autozoom=True)
     np.random.seed(0)  # noqa: NPY002 - the chance that every call of ours begins with
     direct.call("point", POINT.index_kji, True)
@@ -151,7 +147,7 @@ def test_it_says_so_however_the_image_is_stored(model, root, header):
     )
     places = [f"segments[0].prompts[{n}]" for n in range(4)]
     placed, _ = place_in_volume(prompts, places, geometry)
-    wanted = [FLAT, VolumePoint((3, 3, 4), False), voxels("scribble", (9, 11, slice(9, 17)))]
+    wanted = [FLAT, protocols.VolumePoint((3, 3, 4), False), voxels("scribble", (9, 11, slice(9, 17)))]
     wanted.append(voxels("lasso", (9, slice(8, 14), slice(9, 17))))
     for part, other in zip(placed.parts, wanted, strict=True):
         assert np.array_equal(stored.back(drawn(part, array.shape)), drawn(other, SHAPE))
@@ -176,9 +172,9 @@ def stored_slices(stored):
 
 def drawn(part, shape):
     mask = np.zeros(shape, np.bool_)
-    if isinstance(part, VolumePoint):
+    if isinstance(part, protocols.VolumePoint):
         mask[part.index_kji] = True
-    elif isinstance(part, VolumeBox):
+    elif isinstance(part, protocols.VolumeBox):
         mask[part.box.slices] = True
     else:
         mask = part.voxels.expand(shape)
@@ -225,7 +221,7 @@ def test_one_prompt_more_is_one_call_and_the_last_one_taken_back_its_undo(model,
         (FLAT, KNOWN),
         (KNOWN,),
     ):
-        (answer,) = view.answer([VolumePrompt(parts)], EVERYWHERE)
+        (answer,) = view.answer([protocols.VolumePrompt(parts)], EVERYWHERE)
         asked.append((calls.since(), answer.runs))
     monkeypatch.undo()
     assert asked == [
@@ -251,10 +247,10 @@ def random_part(chance):
     thin = chance.integers(3)
     kind = chance.choice(["point", "box", "scribble", "lasso", "mask"])
     if kind == "point":
-        return VolumePoint(tuple(low.tolist()), positive)
+        return protocols.VolumePoint(tuple(low.tolist()), positive)
     high[thin] = low[thin] + 1
     if kind == "box":
-        return VolumeBox(Box(tuple(low.tolist()), tuple(high.tolist())), positive)
+        return protocols.VolumeBox(Box(tuple(low.tolist()), tuple(high.tolist())), positive)
     if kind == "scribble":
         high[(thin + 1) % 3] = low[(thin + 1) % 3] + 1
     if kind == "mask":
@@ -277,7 +273,7 @@ def test_whatever_was_done_before_the_mask_is_that_of_the_list(model, card, file
             elif action in ("remove", "last") and len(parts) > 1:
                 parts.pop(-1 if action == "last" else chance.integers(1, len(parts)))
             elif action == "restart":
-                view = view_of(replace(load_volume_model(card, files, "cpu"), autozoom=False), array)
+                view = view_of(replace(protocols.load_volume_model(card, files, "cpu"), autozoom=False), array)
             elif action == "stop":
                 token = CancelToken()
                 reports = Progress(lambda report, token=token: token.cancel(), token)
@@ -309,12 +305,12 @@ def test_a_stopped_prediction_ends_in_its_midst(model, root):
 def test_segments_that_are_corrected_in_turn_are_not_replayed(model, root, monkeypatch):
     view, calls = view_of(model, image()), Calls(monkeypatch)
     first, second = [POINT], [FLAT]
-    both = view.answer([VolumePrompt(tuple(first)), VolumePrompt(tuple(second))], EVERYWHERE)
+    both = view.answer([protocols.VolumePrompt(tuple(first)), protocols.VolumePrompt(tuple(second))], EVERYWHERE)
     calls.since()
     for part in (NO_POINT, STROKE):
         for parts in (first, second):
             parts.append(part)
-            view.answer([VolumePrompt(tuple(parts))], EVERYWHERE)
+            view.answer([protocols.VolumePrompt(tuple(parts))], EVERYWHERE)
             assert len(calls.since()) == 1
     assert view.nbytes == 2 * image().size * 21
     monkeypatch.undo()
@@ -349,17 +345,17 @@ def test_an_image_that_would_become_nan_is_refused(model, array, message):
 
 def test_what_is_seen_is_finite_wherever_contrast_is(model):
     array = np.pad(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), 6)
-    assert masked(view_of(model, array), VolumePoint((7, 7, 7))).shape == array.shape
+    assert masked(view_of(model, array), protocols.VolumePoint((7, 7, 7))).shape == array.shape
 
 
 def test_a_box_across_slices_and_words_are_refused_with_their_place(model):
     view = view_of(model, image())
-    thick = VolumeBox(Box((3, 3, 3), (6, 6, 6)), location="segments[0].prompts[1]")
+    thick = protocols.VolumeBox(Box((3, 3, 3), (6, 6, 6)), location="segments[0].prompts[1]")
     with pytest.raises(PromptError, match="boxes on a slice only") as caught:
         masked(view, POINT, thick)
     assert caught.value.location == "segments[0].prompts[1].corners"
     with pytest.raises(PromptError, match="does not understand words"):
-        masked(view, VolumeWords("text", "liver"))
+        masked(view, protocols.VolumeWords("text", "liver"))
     assert masked(view, POINT).any()
 
 
@@ -373,7 +369,8 @@ def test_nobody_elses_chance_is_touched_and_nothing_is_printed(model, capsys):
 def test_a_single_slice_will_do(model, root):
     array = image()[:1]
     assert np.array_equal(
-        masked(view_of(model, array), VolumePoint((0, 11, 12))), directly(root, array, (VolumePoint((0, 11, 12)),))
+        masked(view_of(model, array), protocols.VolumePoint((0, 11, 12))),
+        directly(root, array, (protocols.VolumePoint((0, 11, 12)),)),
     )
 
 
@@ -384,7 +381,7 @@ def test_nothing_is_asked_of_the_network(card, files, root, monkeypatch):
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, trapped)
     monkeypatch.setattr(socket, "getaddrinfo", trapped)
-    model = replace(load_volume_model(card, files, "cpu"), autozoom=False)
+    model = replace(protocols.load_volume_model(card, files, "cpu"), autozoom=False)
     assert masked(view_of(model, image()), POINT).any()
 
 
@@ -400,17 +397,17 @@ def test_another_file_than_the_cards_is_never_opened(card, copied, monkeypatch):
     path = copied[f"{FOLDER}/fold_0/checkpoint_final.pth"]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match=r"checkpoint_final.pth is not the file of the card"):
-        load_volume_model(card, copied, "cpu")
+        protocols.load_volume_model(card, copied, "cpu")
     path.unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_volume_model(card, copied, "cpu")
+        protocols.load_volume_model(card, copied, "cpu")
 
 
 def test_a_card_without_a_hash_is_refused(card, files, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
     plain = tuple(replace(file, sha256="") for file in card.source.files)
     with pytest.raises(CheckpointError, match="gives no hash"):
-        load_volume_model(replace(card, source=replace(card.source, files=plain)), files, "cpu")
+        protocols.load_volume_model(replace(card, source=replace(card.source, files=plain)), files, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -430,7 +427,7 @@ def test_a_configuration_that_names_anything_but_a_network_is_refused(card, copi
     (part if field in part else part["arch_kwargs"])[field] = value
     path.write_text(json.dumps(plans))
     with pytest.raises(CheckpointError, match="names what is no part of a network"):
-        load_volume_model(card, copied, "cpu")
+        protocols.load_volume_model(card, copied, "cpu")
 
 
 def test_damaged_files_and_weights_of_another_network_are_named(card, copied):
@@ -439,14 +436,14 @@ def test_damaged_files_and_weights_of_another_network_are_named(card, copied):
     for content in ("[]", "{", '{"configurations": 3}', '{"configurations": {}}'):
         plans.write_text(content)
         with pytest.raises(CheckpointError, match=r"nnInteractive v1\.0"):
-            load_volume_model(card, copied, "cpu")
+            protocols.load_volume_model(card, copied, "cpu")
     plans.write_text(whole)
     path = copied[f"{FOLDER}/fold_0/checkpoint_final.pth"]
     buffer = io.BytesIO()
     torch.save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": "x", "init_args": {}}, buffer)
     path.write_bytes(buffer.getvalue())
     with pytest.raises(CheckpointError, match="do not fit together"):
-        load_volume_model(card_of(CARD, copied), copied, "cpu")
+        protocols.load_volume_model(card_of(CARD, copied), copied, "cpu")
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(CheckpointError):
-        load_volume_model(card_of(CARD, copied), copied, "cpu")
+        protocols.load_volume_model(card_of(CARD, copied), copied, "cpu")

@@ -15,16 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from FoundationSegLib.errors import CheckpointError
-from FoundationSegLib.models.preprocessing import (
-    CUBIC_FROM,
-    IMAGENET,
-    Normalisation,
-    longest_side_shape,
-    read_normalisation,
-    resize_by_splines,
-    resize_longest_side,
-    resize_weights,
-)
+from FoundationSegLib.models import preprocessing
 from Testing.models.sam_reference import image_of
 
 SHAPES = [(37, 51), (64, 64), (1, 30), (30, 1), (2, 3), (150, 90), (200, 10), (37, 51, 3), (90, 150, 3)]
@@ -46,7 +37,7 @@ def test_splines_are_the_published_recipe(shape, side):
     image = image_of(shape)
     # Fractions are cut off; what is whole but for rounding errors counts as whole.
     expected = (resize_by_scipy(image, side) + 1e-6).astype(np.uint8)
-    resized = resize_by_splines(image, (side, side))
+    resized = preprocessing.resize_by_splines(image, (side, side))
     assert (resized.shape, resized.dtype) == (expected.shape, np.uint8)
     np.testing.assert_array_equal(resized, expected)
 
@@ -55,8 +46,8 @@ def test_splines_are_the_published_recipe(shape, side):
 @pytest.mark.parametrize("shape", [(512, 300), (37, 51)])
 def test_a_constant_image_stays_constant(shape, level):
     image = np.full(shape, level, np.uint8)
-    assert (resize_by_splines(image, (64, 64)) == level).all()
-    assert (resize_longest_side(image, 256) == level).all()
+    assert (preprocessing.resize_by_splines(image, (64, 64)) == level).all()
+    assert (preprocessing.resize_longest_side(image, 256) == level).all()
 
 
 sides = st.integers(1, 700)
@@ -64,7 +55,7 @@ sides = st.integers(1, 700)
 
 @given(sides, sides, st.integers(1, 300))
 def test_the_longest_side_gets_the_length(rows, columns, length):
-    shape = longest_side_shape((rows, columns), length)
+    shape = preprocessing.longest_side_shape((rows, columns), length)
     assert max(shape) == length
     scale = length / max(rows, columns)
     assert shape == tuple(max(1, int(side * scale + 0.5)) for side in (rows, columns)), "the official script's rule"
@@ -72,7 +63,7 @@ def test_the_longest_side_gets_the_length(rows, columns, length):
 
 @given(sides, st.integers(1, 300))
 def test_every_new_pixel_is_a_weighted_mean_of_old_ones(size, new_size):
-    weights = resize_weights(size, new_size)
+    weights = preprocessing.resize_weights(size, new_size)
     assert weights.shape == (new_size, size)
     assert np.allclose(weights.sum(axis=1), 1, atol=1e-5)
     if size >= new_size:
@@ -87,23 +78,27 @@ OPENCV_SHAPES = [(512, 512), (512, 300), (257, 256), (208, 192), (256, 100), (10
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
 @pytest.mark.parametrize("shape", OPENCV_SHAPES, ids=str)
 def test_it_agrees_with_opencv_to_one_grey_level(shape, channels):
-    image, (rows, columns), factor = image_of((*shape, *channels)), longest_side_shape(shape, 256), 256 / max(shape)
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR if factor < CUBIC_FROM else cv2.INTER_CUBIC
-    ours, theirs = resize_longest_side(image, 256), cv2.resize(image, (columns, rows), interpolation=how)
+    image, (rows, columns), factor = (
+        image_of((*shape, *channels)),
+        preprocessing.longest_side_shape(shape, 256),
+        256 / max(shape),
+    )
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR if factor < preprocessing.CUBIC_FROM else cv2.INTER_CUBIC
+    ours, theirs = preprocessing.resize_longest_side(image, 256), cv2.resize(image, (columns, rows), interpolation=how)
     assert (ours.dtype, ours.shape) == (np.uint8, theirs.shape)
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= (0 if factor == 1 else 1)
 
 
 def test_a_file_is_followed_where_it_speaks_and_may_repeat_the_familys_shape(tmp_path, sam_card):
     path, shape = tmp_path / "preprocessor_config.json", {"size": {"longest_edge": 256}}
-    assert read_normalisation({}, sam_card, shape) == IMAGENET
+    assert preprocessing.read_normalisation({}, sam_card, shape) == preprocessing.IMAGENET
     for document, expected in (
-        ({}, IMAGENET),
-        (shape, IMAGENET),
-        ({"image_mean": [0.1, 0.2, 0.3], "rescale_factor": 1}, Normalisation((0.1, 0.2, 0.3), factor=1)),
+        ({}, preprocessing.IMAGENET),
+        (shape, preprocessing.IMAGENET),
+        ({"image_mean": [0.1, 0.2, 0.3], "rescale_factor": 1}, preprocessing.Normalisation((0.1, 0.2, 0.3), factor=1)),
     ):
         path.write_text(json.dumps(document))
-        assert read_normalisation({path.name: path}, sam_card, shape) == expected
+        assert preprocessing.read_normalisation({path.name: path}, sam_card, shape) == expected
     path.write_text(json.dumps({"size": {"longest_edge": 512}}))
     with pytest.raises(CheckpointError, match=r"SAM ViT-B: preprocessor_config\.json asks for"):
-        read_normalisation({path.name: path}, sam_card, shape)
+        preprocessing.read_normalisation({path.name: path}, sam_card, shape)

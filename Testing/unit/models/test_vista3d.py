@@ -184,14 +184,6 @@ def test_classes_asked_in_several_passes_are_the_same(model):
     assert sum(one.runs for one in parts) > sum(one.runs for one in whole)
 
 
-def test_points_at_the_wrong_place_are_seen(labels_of, model):
-    volume = noise("LPS", (26, 30, 64))
-    expected = labels_of(volume, **of_bundle())
-    for change in (lambda k, j, i: (j, k, i), lambda k, j, i: (k, j, i + 3)):
-        clicks = [(change(*at), positive) for at, positive in CLICKS]
-        assert not np.array_equal(masks(model, volume, clicked(clicks=clicks))[0], expected == 1)
-
-
 def test_a_point_at_the_very_end_of_anothers_window_is_no_end_to_it(bundle, labels_of, model):
     """MONAI rounds it out of the window, and fails."""
     pytest.importorskip("skimage", reason="the package scikit-image is absent")

@@ -5,12 +5,7 @@ import pytest
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.model_cards import CheckpointFile, License, ModelCard, Source
 from FoundationSegLib.errors import InputError, PromptError
-from FoundationSegLib.prompts.capabilities import (
-    asks_for_everything,
-    require_task,
-    require_understood,
-    segments_by_name,
-)
+from FoundationSegLib.prompts import capabilities
 from FoundationSegLib.prompts.kinds import PROMPT_TYPES, ClassPrompt, Polarity, SegmentPrompts, TextPrompt
 from Testing.unit.strategies import ONE_OF_EACH
 
@@ -34,7 +29,7 @@ CARD = ModelCard(
 def failure(*prompts, card=CARD):
     """The error for a segment of these prompts, or None."""
     try:
-        require_understood(card, SegmentPrompts("Liver", prompts), "segments[1]")
+        capabilities.require_understood(card, SegmentPrompts("Liver", prompts), "segments[1]")
     except PromptError as error:
         return error
     return None
@@ -63,26 +58,26 @@ def test_negative_is_understood_where_the_card_lists_it():
 
 
 def test_a_model_is_asked_what_it_is_for():
-    require_task(CARD, "segment")
+    capabilities.require_task(CARD, "segment")
     with pytest.raises(InputError, match="lite is a model to segment with, not to classify with"):
-        require_task(CARD, "classify")
+        capabilities.require_task(CARD, "classify")
 
 
 VISTA3D, VOXTELL = (read_catalogue()[name] for name in ("vista3d", "voxtell"))
 
 
 def test_each_class_and_each_text_is_a_segment_of_its_name():
-    assert segments_by_name(VISTA3D, ["Liver", "kidneys"], ["a cyst "]) == (
+    assert capabilities.segments_by_name(VISTA3D, ["Liver", "kidneys"], ["a cyst "]) == (
         SegmentPrompts("liver", (ClassPrompt("liver"),)),
         SegmentPrompts("left kidney", (ClassPrompt("left kidney"),)),
         SegmentPrompts("right kidney", (ClassPrompt("right kidney"),)),
         SegmentPrompts("a cyst", (TextPrompt("a cyst "),)),
     )
-    assert len(segments_by_name(VISTA3D, ["everything"])) == 117
+    assert len(capabilities.segments_by_name(VISTA3D, ["everything"])) == 117
 
 
 def test_a_model_without_classes_takes_their_names_as_they_are():
-    named = segments_by_name(VOXTELL, ["liver", "12"])
+    named = capabilities.segments_by_name(VOXTELL, ["liver", "12"])
     assert [one.prompts[0] for one in named] == [ClassPrompt("liver"), ClassPrompt("12")]
 
 
@@ -98,9 +93,4 @@ def test_a_model_without_classes_takes_their_names_as_they_are():
 )
 def test_what_cannot_be_meant_is_told(card, classes, texts, message):
     with pytest.raises(PromptError, match=message):
-        segments_by_name(card, classes, texts)
-
-
-def test_everything_is_told_from_names():
-    assert asks_for_everything(["liver", " Everything "])
-    assert not asks_for_everything(["liver", "all"])
+        capabilities.segments_by_name(card, classes, texts)

@@ -7,26 +7,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Box, Geometry, array_axis, geometry_from_spacing, round_index
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Polarity,
-    PromptSet,
-    ScribblePrompt,
-    SegmentPrompts,
-    TextPrompt,
-)
-from FoundationSegLib.prompts.placement import (
-    PlacedBox,
-    place_box,
-    prompt_positions,
-    prompts_in_ras,
-    require_inside,
-)
+from FoundationSegLib.prompts import kinds, placement
 from Testing.unit.strategies import finite, geometries, planes, prompt_sets
 
 GRID = geometry_from_spacing((10, 20, 30), (0.5, 1.0, 4.0))
@@ -36,27 +17,15 @@ PLACE = "segments[2].prompts[0]"
 def box_ijk(first, second, **fields):
     """A box prompt in RAS whose corners are given in voxels of GRID."""
     corners = tuple(tuple(GRID.to_ras(corner).tolist()) for corner in (first, second))
-    return BoxPrompt(corners, **fields)
+    return kinds.BoxPrompt(corners, **fields)
 
 
 def in_ras(prompt, geometry, space="ijk"):
-    return prompts_in_ras(PromptSet((SegmentPrompts("Liver", (prompt,)),), space), geometry).segments[0].prompts[0]
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "start_kji", "stop_kji"),
-    [
-        ((1, 2, 3), (4, 5, 6), (3, 2, 1), (7, 6, 5)),
-        ((4, 2, 6), (1, 5, 3), (3, 2, 1), (7, 6, 5)),
-        ((1.5, 2.5, 3.5), (4.5, 5.5, 6.5), (4, 3, 2), (8, 7, 6)),
-        ((1.49, 2.49, 3.49), (4.49, 5.49, 6.49), (3, 2, 1), (7, 6, 5)),
-        ((-0.5, -0.5, -0.5), (1, 1, 1), (0, 0, 0), (2, 2, 2)),
-    ],
-)
-def test_corners_are_rounded_halves_up_and_are_both_inside(first, second, start_kji, stop_kji):
-    by_ras = place_box(box_ijk(first, second), GRID)
-    by_ijk = place_box(in_ras(BoxPrompt((first, second)), GRID), GRID)
-    assert by_ras == by_ijk == PlacedBox(Box(start_kji, stop_kji), "k", is_2d=False, clipped=False)
+    return (
+        placement.prompts_in_ras(kinds.PromptSet((kinds.SegmentPrompts("Liver", (prompt,)),), space), geometry)
+        .segments[0]
+        .prompts[0]
+    )
 
 
 index = st.integers(-3, 45).map(float) | finite(-3.0, 45.0) | st.integers(-3, 45).map(lambda n: n + 0.5)
@@ -70,33 +39,33 @@ def test_a_box_in_ijk_and_its_twin_in_ras_are_the_same_voxels(geometry, corners_
     thin = [axis for axis, same in zip(AXES, low == high, strict=True) if same]
     stop = np.minimum(high + 1, geometry.shape_kji[::-1])
     start = np.maximum(low, 0)
-    prompt = in_ras(BoxPrompt(corners_ijk), geometry)
+    prompt = in_ras(kinds.BoxPrompt(corners_ijk), geometry)
     if len(thin) > 1 or (start >= stop).any():
         with pytest.raises(PromptError) as caught:
-            place_box(prompt, geometry, PLACE)
+            placement.place_box(prompt, geometry, PLACE)
         assert caught.value.location == f"{PLACE}.corners"
         return
-    placed = place_box(prompt, geometry, PLACE)
+    placed = placement.place_box(prompt, geometry, PLACE)
     assert placed.box == Box(tuple(start[::-1].tolist()), tuple(stop[::-1].tolist()))
     assert placed.axis == (thin[0] if thin else "k")
     assert placed.is_2d == bool(thin)
     assert placed.clipped == ((start != low).any() or (stop != high + 1).any())
     assert placed.slices == range(start[AXES.index(placed.axis)], stop[AXES.index(placed.axis)])
     in_space = tuple(tuple(geometry.to_ras(corner).tolist()) for corner in rounded)
-    assert place_box(BoxPrompt(in_space), geometry) == placed
+    assert placement.place_box(kinds.BoxPrompt(in_space), geometry) == placed
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_one_voxel_thick_in_one_axis_is_a_box_on_that_slice(axis):
     second = [8, 9, 7]
     second[AXES.index(axis)] = 5
-    placed = place_box(box_ijk((5, 5, 5), second), GRID, PLACE)
+    placed = placement.place_box(box_ijk((5, 5, 5), second), GRID, PLACE)
     assert (placed.axis, placed.is_2d, placed.slices) == (axis, True, range(5, 6))
-    same = place_box(box_ijk((5, 5, 5), second, plane=axis), GRID, PLACE)
+    same = placement.place_box(box_ijk((5, 5, 5), second, plane=axis), GRID, PLACE)
     assert same == placed
     for other in set(AXES) - {axis}:
         with pytest.raises(PromptError, match=f"thin along {axis}.*no slice of {other}") as caught:
-            place_box(box_ijk((5, 5, 5), second, plane=other), GRID, PLACE)
+            placement.place_box(box_ijk((5, 5, 5), second, plane=other), GRID, PLACE)
         assert caught.value.location == f"{PLACE}.plane"
 
 
@@ -106,31 +75,31 @@ def test_one_voxel_thick_in_one_axis_is_a_box_on_that_slice(axis):
 )
 def test_thin_in_two_or_three_axes_is_an_error(second, axes):
     with pytest.raises(PromptError, match=f"one voxel thick along {axes}$") as caught:
-        place_box(box_ijk((5, 5, 5), second), GRID, PLACE)
+        placement.place_box(box_ijk((5, 5, 5), second), GRID, PLACE)
     assert caught.value.location == f"{PLACE}.corners"
 
 
 def test_thin_is_a_matter_of_the_prompt_not_of_what_the_image_leaves_of_it():
-    placed = place_box(box_ijk((1, 1, -3), (5, 5, 0)), GRID)
-    assert placed == PlacedBox(Box((0, 1, 1), (1, 6, 6)), "k", is_2d=False, clipped=True)
+    placed = placement.place_box(box_ijk((1, 1, -3), (5, 5, 0)), GRID)
+    assert placed == placement.PlacedBox(Box((0, 1, 1), (1, 6, 6)), "k", is_2d=False, clipped=True)
     single = geometry_from_spacing((1, 20, 30))
-    assert place_box(BoxPrompt(((1, 1, 0), (5, 5, 0))), single).is_2d
-    rounded_thin = place_box(box_ijk((1, 1, 4.6), (5, 5, 5.4)), GRID)
+    assert placement.place_box(kinds.BoxPrompt(((1, 1, 0), (5, 5, 0))), single).is_2d
+    rounded_thin = placement.place_box(box_ijk((1, 1, 4.6), (5, 5, 5.4)), GRID)
     assert (rounded_thin.is_2d, rounded_thin.slices) == (True, range(5, 6))
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_a_thick_box_is_cut_along_its_plane(axis):
-    placed = place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=axis), GRID)
+    placed = placement.place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=axis), GRID)
     assert (placed.axis, placed.is_2d) == (axis, False)
     assert placed.slices == {"i": range(1, 5), "j": range(2, 7), "k": range(3, 9)}[axis]
     assert len(placed.slices) == placed.box.shape_kji[array_axis(axis)]
 
 
 def test_a_box_cannot_lie_in_an_oblique_plane():
-    plane = ObliquePlane((0.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.0, 1.0, -1.0))
+    plane = kinds.ObliquePlane((0.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.0, 1.0, -1.0))
     with pytest.raises(PromptError, match="oblique") as caught:
-        place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=plane), GRID, PLACE)
+        placement.place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=plane), GRID, PLACE)
     assert caught.value.location == f"{PLACE}.plane"
 
 
@@ -146,8 +115,8 @@ def test_a_box_cannot_lie_in_an_oblique_plane():
 )
 def test_a_box_partly_outside_is_clipped_and_says_so(first, second, expected):
     prompt = box_ijk(first, second)
-    assert place_box(prompt, GRID) == PlacedBox(expected, "k", is_2d=False, clipped=True)
-    assert require_inside(prompt, GRID) is True
+    assert placement.place_box(prompt, GRID) == placement.PlacedBox(expected, "k", is_2d=False, clipped=True)
+    assert placement.require_inside(prompt, GRID) is True
 
 
 @pytest.mark.parametrize("place", [PLACE, ""])
@@ -156,7 +125,7 @@ def test_a_box_partly_outside_is_clipped_and_says_so(first, second, expected):
     [((-9, 2, 3), (-1, 6, 8)), ((30, 2, 3), (40, 6, 8)), ((1, 2, 10), (4, 6, 10)), ((1, -1e300, 3), (4, -1e299, 8))],
 )
 def test_a_box_wholly_outside_is_an_error_with_its_place(first, second, place):
-    for check in (place_box, require_inside):
+    for check in (placement.place_box, placement.require_inside):
         with pytest.raises(PromptError, match=r"wholly outside the image.*30 x 20 x 10 voxels") as caught:
             check(box_ijk(first, second), GRID, place)
         assert caught.value.location == f"{place}.corners".lstrip(".")
@@ -166,10 +135,10 @@ def test_positions_that_overflow_are_an_error_with_its_place():
     oblique = Geometry([[1, 1, 0, 0], [1, -1, 0, 0], [0, 0, 1e-3, 0], [0, 0, 0, 1]], (5, 6, 7))
     for position in ((1e308, 1e308, 1e308), (1.7e308, -1.7e308, 0.0), (math.nan, 0.0, 0.0)):
         with pytest.raises(PromptError) as caught:
-            require_inside(PointPrompt(position), oblique, PLACE)
+            placement.require_inside(kinds.PointPrompt(position), oblique, PLACE)
         assert caught.value.location == f"{PLACE}.position"
         with pytest.raises(PromptError) as caught:
-            place_box(BoxPrompt((position, position)), oblique, PLACE)
+            placement.place_box(kinds.BoxPrompt((position, position)), oblique, PLACE)
         assert caught.value.location == f"{PLACE}.corners"
 
 
@@ -179,43 +148,43 @@ INSIDE, OUTSIDE = (1.0, 2.0, 3.0), (1.0, 2.0, 300.0)
 @pytest.mark.parametrize(
     ("prompt", "partly_outside"),
     [
-        (PointPrompt(INSIDE), False),
-        (PointPrompt((-0.25, -0.5, -2.0)), False),
-        (ScribblePrompt((INSIDE,)), False),
-        (ScribblePrompt((INSIDE, OUTSIDE)), True),
-        (ScribblePrompt((OUTSIDE, (1.0, 2.0, -300.0))), True),
-        (LassoPrompt((INSIDE, (2.0, 2.0, 3.0), (2.0, 5.0, 3.0))), False),
-        (LassoPrompt((INSIDE, INSIDE, OUTSIDE)), True),
-        (LassoPrompt(((-50.0, -50.0, 4.0), (50.0, -50.0, 4.0), (50.0, 50.0, 4.0), (-50.0, 50.0, 4.0))), True),
-        (MaskPrompt("seed.seg.nrrd", "Liver"), False),
-        (TextPrompt("liver"), False),
-        (ClassPrompt("liver"), False),
+        (kinds.PointPrompt(INSIDE), False),
+        (kinds.PointPrompt((-0.25, -0.5, -2.0)), False),
+        (kinds.ScribblePrompt((INSIDE,)), False),
+        (kinds.ScribblePrompt((INSIDE, OUTSIDE)), True),
+        (kinds.ScribblePrompt((OUTSIDE, (1.0, 2.0, -300.0))), True),
+        (kinds.LassoPrompt((INSIDE, (2.0, 2.0, 3.0), (2.0, 5.0, 3.0))), False),
+        (kinds.LassoPrompt((INSIDE, INSIDE, OUTSIDE)), True),
+        (kinds.LassoPrompt(((-50.0, -50.0, 4.0), (50.0, -50.0, 4.0), (50.0, 50.0, 4.0), (-50.0, 50.0, 4.0))), True),
+        (kinds.MaskPrompt("seed.seg.nrrd", "Liver"), False),
+        (kinds.TextPrompt("liver"), False),
+        (kinds.ClassPrompt("liver"), False),
     ],
 )
 def test_prompts_that_touch_the_image_say_whether_a_part_is_outside(prompt, partly_outside):
-    assert require_inside(prompt, GRID, PLACE) is partly_outside
+    assert placement.require_inside(prompt, GRID, PLACE) is partly_outside
 
 
 @pytest.mark.parametrize(
     ("prompt", "field"),
     [
-        (PointPrompt(OUTSIDE), "position"),
-        (PointPrompt((-0.2501, 0.0, 0.0)), "position"),
-        (PointPrompt((14.75, 0.0, 0.0)), "position"),
-        (ScribblePrompt((OUTSIDE,)), "points"),
-        (ScribblePrompt((OUTSIDE, (5.0, 5.0, 400.0))), "points"),
-        (LassoPrompt((OUTSIDE, OUTSIDE, OUTSIDE)), "points"),
+        (kinds.PointPrompt(OUTSIDE), "position"),
+        (kinds.PointPrompt((-0.2501, 0.0, 0.0)), "position"),
+        (kinds.PointPrompt((14.75, 0.0, 0.0)), "position"),
+        (kinds.ScribblePrompt((OUTSIDE,)), "points"),
+        (kinds.ScribblePrompt((OUTSIDE, (5.0, 5.0, 400.0))), "points"),
+        (kinds.LassoPrompt((OUTSIDE, OUTSIDE, OUTSIDE)), "points"),
     ],
 )
 def test_prompts_wholly_outside_are_an_error_with_their_place(prompt, field):
     with pytest.raises(PromptError, match=r"from RAS 0.0, 0.0, 0.0 to 14.5, 19.0, 36.0 mm") as caught:
-        require_inside(prompt, GRID, PLACE)
+        placement.require_inside(prompt, GRID, PLACE)
     assert caught.value.location == f"{PLACE}.{field}"
 
 
 @given(geometries(), prompt_sets)
 def test_prompts_in_ras_stay_and_prompts_in_ijk_move_to_where_their_voxels_are(geometry, prompts):
-    moved = prompts_in_ras(prompts, geometry)
+    moved = placement.prompts_in_ras(prompts, geometry)
     assert moved.space == "ras"
     if prompts.space == "ras":
         assert moved is prompts
@@ -225,21 +194,25 @@ def test_prompts_in_ras_stay_and_prompts_in_ijk_move_to_where_their_voxels_are(g
         for old, new in zip(before.prompts, after.prompts, strict=True):
             assert type(new) is type(old)
             assert new.polarity is old.polarity
-            if prompt_positions(old):
-                expected = round_index(old.corners) if isinstance(old, BoxPrompt) else prompt_positions(old)
-                assert geometry.to_ijk(prompt_positions(new)) == pytest.approx(np.array(expected, float), abs=1e-4)
+            if placement.prompt_positions(old):
+                expected = (
+                    round_index(old.corners) if isinstance(old, kinds.BoxPrompt) else placement.prompt_positions(old)
+                )
+                assert geometry.to_ijk(placement.prompt_positions(new)) == pytest.approx(
+                    np.array(expected, float), abs=1e-4
+                )
             else:
                 assert new == old
 
 
-@given(geometries(), planes.filter(lambda plane: isinstance(plane, ObliquePlane)), finite(-9, 9), finite(-9, 9))
+@given(geometries(), planes.filter(lambda plane: isinstance(plane, kinds.ObliquePlane)), finite(-9, 9), finite(-9, 9))
 def test_an_oblique_plane_moves_with_its_points(geometry, plane, along, across):
     """Points of the plane in voxels are points of the plane in space, and up stays up."""
     normal, up = np.array(plane.normal), np.array(plane.up)
     sideways = np.cross(up, normal) / np.linalg.norm(normal)
     index_ijk = plane.origin + along * up + across * sideways
-    moved = in_ras(PointPrompt(tuple(index_ijk.tolist()), Polarity.NEGATIVE, plane), geometry)
-    assert moved.polarity is Polarity.NEGATIVE
+    moved = in_ras(kinds.PointPrompt(tuple(index_ijk.tolist()), kinds.Polarity.NEGATIVE, plane), geometry)
+    assert moved.polarity is kinds.Polarity.NEGATIVE
     offset = np.subtract(moved.position, moved.plane.origin)
     length = np.linalg.norm(moved.plane.normal)
     assume(length > 0)
@@ -251,43 +224,43 @@ def test_an_oblique_plane_moves_with_its_points(geometry, plane, along, across):
 
 @pytest.mark.parametrize("plane", [None, "i", "j", "k"])
 def test_what_is_no_position_is_kept(plane):
-    scribble = ScribblePrompt((INSIDE,), 2.5, Polarity.NEGATIVE, plane)
+    scribble = kinds.ScribblePrompt((INSIDE,), 2.5, kinds.Polarity.NEGATIVE, plane)
     moved = in_ras(scribble, GRID)
-    assert (moved.radius_mm, moved.polarity, moved.plane) == (2.5, Polarity.NEGATIVE, plane)
+    assert (moved.radius_mm, moved.polarity, moved.plane) == (2.5, kinds.Polarity.NEGATIVE, plane)
     assert moved.points == ((0.5, 2.0, 12.0),)
 
 
 def test_a_lasso_must_be_planar():
     geometry = geometry_from_spacing((10, 20, 30), (1.0, 2.0, 3.0))
     flat = ((1.0, 1.0, 4.0), (9.0, 1.0, 4.0), (9.0, 9.0, 4.4), (1.0, 9.0, 4.0))
-    assert require_inside(LassoPrompt(flat), geometry) is False
+    assert placement.require_inside(kinds.LassoPrompt(flat), geometry) is False
     tilted = tuple((x, y, x + 2 * y) for x, y, _ in flat)
-    assert require_inside(LassoPrompt(tilted[:3]), geometry) is False
+    assert placement.require_inside(kinds.LassoPrompt(tilted[:3]), geometry) is False
     bent = (*flat[:3], (1.0, 9.0, 8.0))
     with pytest.raises(PromptError, match="planar") as caught:
-        require_inside(LassoPrompt(bent), geometry, "segments[0].prompts[1]")
+        placement.require_inside(kinds.LassoPrompt(bent), geometry, "segments[0].prompts[1]")
     assert caught.value.location == "segments[0].prompts[1].points"
 
 
 @pytest.mark.parametrize(
     "prompt",
     [
-        ScribblePrompt(()),
-        LassoPrompt(()),
-        ScribblePrompt(((1.0, 2.0),)),
-        PointPrompt((1.0,)),
-        BoxPrompt(((1.0,), (2.0,))),
+        kinds.ScribblePrompt(()),
+        kinds.LassoPrompt(()),
+        kinds.ScribblePrompt(((1.0, 2.0),)),
+        kinds.PointPrompt((1.0,)),
+        kinds.BoxPrompt(((1.0,), (2.0,))),
     ],
     ids=repr,
 )
 def test_a_prompt_without_positions_in_space_is_refused(prompt):
     with pytest.raises(PromptError, match="needs at least one position, of three numbers each"):
-        require_inside(prompt, geometry_from_spacing((4, 5, 6)))
+        placement.require_inside(prompt, geometry_from_spacing((4, 5, 6)))
 
 
 @pytest.mark.parametrize("far", [float("nan"), float("inf"), 1.7e308])
 def test_a_lasso_beyond_all_numbers_is_refused_with_its_place(far):
-    lasso = LassoPrompt(((far, far, 3.0), (-far, 1.0, 3.0), (1.0, far, 3.0)))
+    lasso = kinds.LassoPrompt(((far, far, 3.0), (-far, 1.0, 3.0), (1.0, far, 3.0)))
     with pytest.raises(PromptError, match="is no position in space") as caught:
-        require_inside(lasso, geometry_from_spacing((12, 20, 30)), "p")
+        placement.require_inside(lasso, geometry_from_spacing((12, 20, 30)), "p")
     assert caught.value.location == "p.points"

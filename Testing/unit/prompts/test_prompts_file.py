@@ -10,19 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from FoundationSegLib.errors import InputError, OutputError, PromptError
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Polarity,
-    PromptSet,
-    ScribblePrompt,
-    SegmentPrompts,
-    TextPrompt,
-)
+from FoundationSegLib.prompts import kinds
 from FoundationSegLib.prompts.prompts_file import parse_prompts, prompts_to_document, read_prompts, write_prompts
 from Testing.unit.strategies import paths_of, prompt_sets, segments
 
@@ -69,15 +57,15 @@ def test_the_example_of_the_interface_page():
         ],
     }
     expected = (
-        BoxPrompt(((-10.0, 0.0, 5.0), (20.5, 30.0, 5.0))),
-        PointPrompt((1.0, 2.0, 3.0), Polarity.NEGATIVE),
-        ScribblePrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 2.0),
-        LassoPrompt(((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))),
-        MaskPrompt("seed.seg.nrrd", "Liver"),
-        TextPrompt("liver"),
-        ClassPrompt("liver"),
+        kinds.BoxPrompt(((-10.0, 0.0, 5.0), (20.5, 30.0, 5.0))),
+        kinds.PointPrompt((1.0, 2.0, 3.0), kinds.Polarity.NEGATIVE),
+        kinds.ScribblePrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 2.0),
+        kinds.LassoPrompt(((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))),
+        kinds.MaskPrompt("seed.seg.nrrd", "Liver"),
+        kinds.TextPrompt("liver"),
+        kinds.ClassPrompt("liver"),
     )
-    assert parse_prompts(document) == PromptSet((SegmentPrompts("Liver", expected),), "ras")
+    assert parse_prompts(document) == kinds.PromptSet((kinds.SegmentPrompts("Liver", expected),), "ras")
 
 
 @given(prompt_sets)
@@ -101,17 +89,11 @@ def test_the_space_is_ras_unless_said():
 @pytest.mark.parametrize("kind", ["point", "box", "scribble", "lasso"])
 @pytest.mark.parametrize(
     ("plane", "expected"),
-    [("i", "i"), ("j", "j"), ("k", "k"), (OBLIQUE, ObliquePlane((1, 2, 3), (0, 0, 2), (0, 1, 0.5)))],
+    [("i", "i"), ("j", "j"), ("k", "k"), (OBLIQUE, kinds.ObliquePlane((1, 2, 3), (0, 0, 2), (0, 1, 0.5)))],
 )
 def test_prompts_of_a_plane_may_name_it(kind, plane, expected):
     assert first_prompt(**VALID[kind]).plane is None
     assert first_prompt(**VALID[kind], plane=plane).plane == expected
-
-
-@pytest.mark.parametrize("kind", VALID)
-def test_every_kind_may_be_negative(kind):
-    assert first_prompt(**VALID[kind]).polarity is Polarity.POSITIVE
-    assert first_prompt(**VALID[kind], polarity="negative").polarity is Polarity.NEGATIVE
 
 
 # What is wrong with the document itself: (document, place, words of the message).
@@ -220,7 +202,7 @@ def test_a_file_is_read_whatever_its_editor_put_first(write, encoding, ascii_onl
     path = write(json.dumps(DOCUMENT, ensure_ascii=ascii_only).encode(encoding))
     prompts = read_prompts(path)
     assert prompts == parse_prompts(DOCUMENT)
-    assert prompts.segments[0].prompts[0] == BoxPrompt(((0.0, 1.0, 2.0), (3.0, 4.0, 5.0)))
+    assert prompts.segments[0].prompts[0] == kinds.BoxPrompt(((0.0, 1.0, 2.0), (3.0, 4.0, 5.0)))
 
 
 def test_a_file_that_cannot_be_read(tmp_path, write):
@@ -256,13 +238,13 @@ def test_numbers_without_end_are_named_as_such(write, number):
     assert "segments[0].prompts[0].corners[1][1]: must be a finite number" in complaint(write(text))
 
 
-PROMPTS = PromptSet((SegmentPrompts("Leber 肝臓", (PointPrompt((0.1, 1e-300, -0.0)),)),))
+PROMPTS = kinds.PromptSet((kinds.SegmentPrompts("Leber 肝臓", (kinds.PointPrompt((0.1, 1e-300, -0.0)),)),))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(segments, min_size=1, max_size=3, unique_by=lambda segment: segment.name))
 def test_what_is_written_is_read(tmp_path, segments):
-    prompts = PromptSet(tuple(segments))
+    prompts = kinds.PromptSet(tuple(segments))
     write_prompts(tmp_path / "prompts.json", prompts)
     assert read_prompts(tmp_path / "prompts.json") == prompts
 

@@ -8,18 +8,8 @@ from FoundationSegLib.catalog.model_cards import TRANSLATIONS
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import AXES, Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.prompts import kinds
 from FoundationSegLib.prompts.capabilities import POINTS_OF_A_SCRIBBLE, require_understood, translate
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    PointPrompt,
-    Polarity,
-    ScribblePrompt,
-    SegmentPrompts,
-    TextPrompt,
-)
 from FoundationSegLib.prompts.placement import place_box
 from Testing.unit.fakes import fake_card
 from Testing.unit.strategies import geometries
@@ -33,7 +23,7 @@ RING = ((10.0, 10.0, 3.0), (30.0, 12.0, 3.0), (28.0, 30.0, 3.0), (8.0, 25.0, 3.0
 
 
 def into(card, *prompts, geometry=GRID):
-    segment = SegmentPrompts("Liver", prompts)
+    segment = kinds.SegmentPrompts("Liver", prompts)
     require_understood(card, segment)
     return translate(card, segment, geometry)
 
@@ -44,13 +34,13 @@ def box_of(prompt, geometry=GRID):
 
 
 def test_what_is_understood_stays_as_it_is():
-    prompts = (PointPrompt((5.0, 6.0, 3.0)), BoxPrompt(((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))))
+    prompts = (kinds.PointPrompt((5.0, 6.0, 3.0)), kinds.BoxPrompt(((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))))
     translated = into(POINTS_TOO, *prompts)
     assert (translated.segment.prompts, translated.origins, translated.notes) == (prompts, (0, 1), ())
 
 
 def test_two_clicks_become_the_corners_of_a_box():
-    clicks = PointPrompt((20.0, 6.0, 3.0)), PointPrompt((5.0, 16.0, 3.0))
+    clicks = kinds.PointPrompt((20.0, 6.0, 3.0)), kinds.PointPrompt((5.0, 16.0, 3.0))
     translated = into(BOXES_ONLY, *clicks)
     (box,) = translated.segment.prompts
     assert box_of(box) == ((3, 6, 5), (4, 17, 21))
@@ -70,76 +60,78 @@ def test_two_clicks_become_the_corners_of_a_box():
 )
 def test_clicks_that_make_no_box_are_refused_with_their_place(clicks, message, place):
     with pytest.raises(PromptError, match=message) as caught:
-        into(BOXES_ONLY, *(PointPrompt(tuple(map(float, click))) for click in clicks))
+        into(BOXES_ONLY, *(kinds.PointPrompt(tuple(map(float, click))) for click in clicks))
     assert caught.value.location == place
 
 
 def test_corners_on_slices_of_two_axes_are_refused():
     with pytest.raises(PromptError, match="one axis"):
-        into(BOXES_ONLY, PointPrompt((5.0, 6.0, 3.0)), PointPrompt((9.0, 9.0, 3.0), plane="i"))
+        into(BOXES_ONLY, kinds.PointPrompt((5.0, 6.0, 3.0)), kinds.PointPrompt((9.0, 9.0, 3.0), plane="i"))
 
 
 def test_a_negative_click_is_no_corner():
     with pytest.raises(PromptError, match="negative points"):
-        into(BOXES_ONLY, PointPrompt((5.0, 6.0, 3.0), Polarity.NEGATIVE))
+        into(BOXES_ONLY, kinds.PointPrompt((5.0, 6.0, 3.0), kinds.Polarity.NEGATIVE))
 
 
 def test_a_scribble_becomes_points_along_it():
-    translated = into(POINTS_TOO, ScribblePrompt(((0.0, 5.0, 3.0), (20.0, 5.0, 3.0)), polarity=Polarity.NEGATIVE))
+    translated = into(
+        POINTS_TOO, kinds.ScribblePrompt(((0.0, 5.0, 3.0), (20.0, 5.0, 3.0)), polarity=kinds.Polarity.NEGATIVE)
+    )
     points = translated.segment.prompts
     assert [point.position for point in points] == [(x, 5.0, 3.0) for x in (2.0, 6.0, 10.0, 14.0, 18.0)]
-    assert {point.polarity for point in points} == {Polarity.NEGATIVE}
+    assert {point.polarity for point in points} == {kinds.Polarity.NEGATIVE}
     assert translated.origins == (0,) * POINTS_OF_A_SCRIBBLE
     assert translated.notes == ("segment.prompts[0]: the scribble became 5 points, which Fake Model understands",)
 
 
 def test_a_short_scribble_becomes_one_point_for_each_voxel():
-    points = into(POINTS_TOO, ScribblePrompt(((5.0, 5.0, 3.0), (5.2, 5.0, 3.0)))).segment.prompts
+    points = into(POINTS_TOO, kinds.ScribblePrompt(((5.0, 5.0, 3.0), (5.2, 5.0, 3.0)))).segment.prompts
     assert len(points) == 1
-    (dot,) = into(POINTS_TOO, ScribblePrompt(((5.0, 5.0, 3.0),))).segment.prompts
+    (dot,) = into(POINTS_TOO, kinds.ScribblePrompt(((5.0, 5.0, 3.0),))).segment.prompts
     assert dot.position == (5.0, 5.0, 3.0)
 
 
 def test_of_a_scribble_that_leaves_the_image_only_places_inside_count():
-    points = into(POINTS_TOO, ScribblePrompt(((-100.0, 5.0, 3.0), (10.0, 5.0, 3.0)))).segment.prompts
+    points = into(POINTS_TOO, kinds.ScribblePrompt(((-100.0, 5.0, 3.0), (10.0, 5.0, 3.0)))).segment.prompts
     assert points and all(0 <= point.position[0] <= 49 for point in points)
 
 
 def test_a_scribble_becomes_the_box_around_it_with_its_width():
     stroke = ((10.0, 10.0, 3.0), (20.0, 14.0, 3.0))
-    (thin,) = into(BOXES_ONLY, ScribblePrompt(stroke)).segment.prompts
-    (thick,) = into(BOXES_ONLY, ScribblePrompt(stroke, radius_mm=2.0)).segment.prompts
+    (thin,) = into(BOXES_ONLY, kinds.ScribblePrompt(stroke)).segment.prompts
+    (thick,) = into(BOXES_ONLY, kinds.ScribblePrompt(stroke, radius_mm=2.0)).segment.prompts
     assert box_of(thin) == ((3, 10, 10), (4, 15, 21))
     assert box_of(thick) == ((3, 8, 8), (4, 17, 23))
     with pytest.raises(PromptError, match="extent along j"):
-        into(BOXES_ONLY, ScribblePrompt(((10.0, 10.0, 3.0), (20.0, 10.0, 3.0))))
+        into(BOXES_ONLY, kinds.ScribblePrompt(((10.0, 10.0, 3.0), (20.0, 10.0, 3.0))))
     with pytest.raises(PromptError, match="slices 3 to 5 of k"):
-        into(BOXES_ONLY, ScribblePrompt(((10.0, 10.0, 3.0), (20.0, 14.0, 5.0))))
+        into(BOXES_ONLY, kinds.ScribblePrompt(((10.0, 10.0, 3.0), (20.0, 14.0, 5.0))))
 
 
 def test_a_lasso_becomes_its_box_and_its_most_inner_point():
-    box, point = into(POINTS_TOO, LassoPrompt(RING)).segment.prompts
+    box, point = into(POINTS_TOO, kinds.LassoPrompt(RING)).segment.prompts
     assert box_of(box) == ((3, 10, 8), (4, 31, 31))
     assert np.allclose(point.position, (19, 20, 3), atol=2)
-    (alone,) = into(BOXES_ONLY, LassoPrompt(RING)).segment.prompts
+    (alone,) = into(BOXES_ONLY, kinds.LassoPrompt(RING)).segment.prompts
     assert alone == box
-    (outside,) = into(POINTS_TOO, LassoPrompt(RING, Polarity.NEGATIVE)).segment.prompts
-    assert (outside.position, outside.polarity) == (point.position, Polarity.NEGATIVE)
+    (outside,) = into(POINTS_TOO, kinds.LassoPrompt(RING, kinds.Polarity.NEGATIVE)).segment.prompts
+    assert (outside.position, outside.polarity) == (point.position, kinds.Polarity.NEGATIVE)
 
 
 def test_the_point_of_a_hollow_lasso_lies_in_its_flesh():
     horseshoe = ((5, 5), (35, 5), (35, 35), (25, 35), (25, 15), (15, 15), (15, 35), (5, 35))
-    lasso = LassoPrompt(tuple((float(x), float(y), 3.0) for x, y in horseshoe))
+    lasso = kinds.LassoPrompt(tuple((float(x), float(y), 3.0) for x, y in horseshoe))
     _, point = into(POINTS_TOO, lasso).segment.prompts
     x, y, _ = point.position
     assert not (15 < x < 25 and y > 15)
 
 
 def test_a_lasso_around_the_image_has_its_point_in_it_and_one_beside_it_is_refused():
-    around = LassoPrompt(((-50.0, -50.0, 3.0), (150.0, -50.0, 3.0), (150.0, 150.0, 3.0), (-50.0, 150.0, 3.0)))
+    around = kinds.LassoPrompt(((-50.0, -50.0, 3.0), (150.0, -50.0, 3.0), (150.0, 150.0, 3.0), (-50.0, 150.0, 3.0)))
     _, point = into(POINTS_TOO, around).segment.prompts
     assert 0 <= point.position[0] <= 49 and 0 <= point.position[1] <= 39
-    sliver = LassoPrompt(((0.2, 0.2, 3.0), (0.4, 0.2, 3.0), (0.4, 0.4, 3.0)))
+    sliver = kinds.LassoPrompt(((0.2, 0.2, 3.0), (0.4, 0.2, 3.0), (0.4, 0.4, 3.0)))
     with pytest.raises(PromptError, match=r"no voxel|extent"):
         into(POINTS_TOO, sliver)
 
@@ -163,7 +155,7 @@ def test_the_inner_point_is_inside_on_every_grid_and_axis(geometry, axis, seed):
 
     outline = [corner(low[0], low[1]), corner(high[0], low[1]), corner(high[0], high[1]), corner(low[0], high[1])]
     card = fake_card(prompts=["point", "box"], translations={"lasso": "box+points"})
-    box, point = into(card, LassoPrompt(tuple(outline), plane=axis), geometry=geometry).segment.prompts
+    box, point = into(card, kinds.LassoPrompt(tuple(outline), plane=axis), geometry=geometry).segment.prompts
     placed = place_box(box, geometry)
     assert placed.axis == axis and placed.is_2d
     voxel = geometry.nearest_voxel(point.position)
@@ -174,14 +166,14 @@ def test_the_inner_point_is_inside_on_every_grid_and_axis(geometry, axis, seed):
 def test_a_mask_becomes_the_box_around_it():
     seed = np.zeros(GRID.shape_kji, bool)
     seed[2:5, 10:14, 20] = seed[3, 12, 18:30] = True
-    (box,) = into(BOXES_ONLY, MaskPrompt("a", "b", voxels=pack_mask(seed))).segment.prompts
+    (box,) = into(BOXES_ONLY, kinds.MaskPrompt("a", "b", voxels=pack_mask(seed))).segment.prompts
     assert box_of(box) == ((2, 10, 18), (5, 14, 30))
     seed[:] = False
     seed[3, 3, 4:9] = True
     with pytest.raises(PromptError, match="one voxel thick along j and k"):
-        into(BOXES_ONLY, MaskPrompt("a", "b", voxels=pack_mask(seed)))
+        into(BOXES_ONLY, kinds.MaskPrompt("a", "b", voxels=pack_mask(seed)))
     with pytest.raises(PromptError, match="was not read"):
-        into(BOXES_ONLY, MaskPrompt("a", "b"))
+        into(BOXES_ONLY, kinds.MaskPrompt("a", "b"))
 
 
 def test_corners_name_the_same_voxels_on_an_oblique_grid():
@@ -189,7 +181,7 @@ def test_corners_name_the_same_voxels_on_an_oblique_grid():
     geometry = Geometry(matrix, (9, 10, 11))
     seed = np.zeros(geometry.shape_kji, bool)
     seed[2:5, 3:7, 4:9] = True
-    (box,) = into(BOXES_ONLY, MaskPrompt("a", "b", voxels=pack_mask(seed)), geometry=geometry).segment.prompts
+    (box,) = into(BOXES_ONLY, kinds.MaskPrompt("a", "b", voxels=pack_mask(seed)), geometry=geometry).segment.prompts
     assert box_of(box, geometry) == ((2, 3, 4), (5, 7, 9))
 
 
@@ -203,29 +195,29 @@ def test_every_card_names_translations_that_there_are_and_none_of_what_it_unders
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("points", [((-3.0, 1.0, 3.0), (1.0, -3.0, 3.0)), ((-1e300, 1.0, 3.0), (1e300, 1.0, 3.0))])
 def test_a_scribble_that_only_passes_by_the_image_is_refused_with_its_place(points):
-    past = ScribblePrompt(points)
+    past = kinds.ScribblePrompt(points)
     with pytest.raises(PromptError, match="too little of the scribble") as caught:
-        translate(POINTS_TOO, SegmentPrompts("a", (past,)), GRID, "s")
+        translate(POINTS_TOO, kinds.SegmentPrompts("a", (past,)), GRID, "s")
     assert caught.value.location == "s.prompts[0].points"
 
 
 def test_a_text_that_is_the_name_of_a_class_becomes_that_class():
-    made = translate(read_catalogue()["vista3d"], SegmentPrompts("L", (TextPrompt("Livers"),)), GRID)
-    assert made.segment.prompts == (ClassPrompt("liver"),)
+    made = translate(read_catalogue()["vista3d"], kinds.SegmentPrompts("L", (kinds.TextPrompt("Livers"),)), GRID)
+    assert made.segment.prompts == (kinds.ClassPrompt("liver"),)
     assert made.notes == (
         "segment.prompts[0]: the text became the class 'liver', which VISTA3D (NV-Segment-CT) understands",
     )
     with pytest.raises(PromptError, match="no class called 'a livr'") as caught:
-        translate(read_catalogue()["vista3d"], SegmentPrompts("L", (TextPrompt("a livr"),)), GRID)
+        translate(read_catalogue()["vista3d"], kinds.SegmentPrompts("L", (kinds.TextPrompt("a livr"),)), GRID)
     assert caught.value.location == "segment.prompts[0].text"
-    kidney = SegmentPrompts("K", (TextPrompt("kidney"), PointPrompt((1.0, 1.0, 1.0))))
+    kidney = kinds.SegmentPrompts("K", (kinds.TextPrompt("kidney"), kinds.PointPrompt((1.0, 1.0, 1.0))))
     with pytest.raises(PromptError, match="one part of 'kidney'"):
         translate(read_catalogue()["vista3d"], kidney, GRID)
 
 
 def test_a_class_becomes_a_text_for_a_model_of_texts():
-    made = translate(read_catalogue()["voxtell"], SegmentPrompts("L", (ClassPrompt("left kidney"),)), GRID)
-    assert made.segment.prompts == (TextPrompt("left kidney"),)
+    made = translate(read_catalogue()["voxtell"], kinds.SegmentPrompts("L", (kinds.ClassPrompt("left kidney"),)), GRID)
+    assert made.segment.prompts == (kinds.TextPrompt("left kidney"),)
     assert made.notes == (
         "segment.prompts[0]: the class became the text 'left kidney', which VoxTell v1.1 understands",
     )

@@ -9,16 +9,7 @@ from hypothesis import strategies as st
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import AXES, EMPTY_BOX, Box, array_axis, geometry_from_spacing
 from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
-from FoundationSegLib.requests.classification import (
-    EvidenceWish,
-    Frame,
-    Subject,
-    frame_of,
-    slice_frame,
-    slices_of,
-    square,
-    widened,
-)
+from FoundationSegLib.requests import classification
 from FoundationSegLib.requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, EvidenceMap
 from Testing.unit.requests.classification_cases import answer
 from Testing.unit.strategies import geometries
@@ -41,33 +32,33 @@ BOX = Box((0, 0, 0), (1, 1, 1))
 )
 def test_subjects_that_are_nothing_are_refused(fields, why):
     with pytest.raises(InputError, match=why):
-        Subject(**fields)
+        classification.Subject(**fields)
 
 
 @pytest.mark.parametrize("fields", [{"slices": -1}, {"parts": 1}, {"parts": 65}])
 def test_evidence_in_impossible_numbers_is_refused(fields):
     with pytest.raises(InputError, match="evidence needs"):
-        EvidenceWish(**fields)
+        classification.EvidenceWish(**fields)
 
 
 def test_the_slices_of_a_subject_are_those_that_it_is_on():
     geometry = geometry_from_spacing((4, 6, 8), (1.0, 1.0, 1.0))
-    assert slices_of(Subject("j", 4), geometry) == (4, 5)
-    assert slices_of(Subject("k", box=Box((1, 1, 2), (3, 5, 4))), geometry) == (1, 2)
+    assert classification.slices_of(classification.Subject("j", 4), geometry) == (4, 5)
+    assert classification.slices_of(classification.Subject("k", box=Box((1, 1, 2), (3, 5, 4))), geometry) == (1, 2)
     mask = np.zeros((4, 6, 8), bool)
     mask[1, 2, 3] = mask[3, 2, 3] = True
-    assert slices_of(Subject(segment=pack_mask(mask)), geometry) == (1, 3)
+    assert classification.slices_of(classification.Subject(segment=pack_mask(mask)), geometry) == (1, 3)
     for subject in (
-        Subject(stop=5),
-        Subject("k", box=Box((1, 1, 2), (3, 5, 9))),
-        Subject("k", 2, 3, Box((0, 0, 0), (1, 1, 1))),
+        classification.Subject(stop=5),
+        classification.Subject("k", box=Box((1, 1, 2), (3, 5, 9))),
+        classification.Subject("k", 2, 3, Box((0, 0, 0), (1, 1, 1))),
     ):
         with pytest.raises(InputError):
-            slices_of(subject, geometry)
+            classification.slices_of(subject, geometry)
 
 
 LINES = st.tuples(st.integers(-9, 20), st.integers(1, 20)).map(lambda pair: (pair[0], pair[0] + pair[1]))
-FRAMES = st.builds(Frame, LINES, LINES)
+FRAMES = st.builds(classification.Frame, LINES, LINES)
 
 
 @given(FRAMES, FRAMES, st.booleans())
@@ -90,15 +81,15 @@ def test_a_cut_shows_what_is_inside_and_black_elsewhere(frame, inside, is_colour
 
 def test_a_box_covers_rows_and_columns_in_array_order():
     box = Box((1, 2, 3), (4, 6, 8))
-    assert frame_of(box, "k") == Frame((2, 6), (3, 8))
-    assert frame_of(box, "j") == Frame((1, 4), (3, 8))
-    assert frame_of(box, "i") == Frame((1, 4), (2, 6))
+    assert classification.frame_of(box, "k") == classification.Frame((2, 6), (3, 8))
+    assert classification.frame_of(box, "j") == classification.Frame((1, 4), (3, 8))
+    assert classification.frame_of(box, "i") == classification.Frame((1, 4), (2, 6))
 
 
 @given(geometries(), st.sampled_from(AXES))
 def test_a_square_is_one_in_millimetres_and_holds_the_frame(geometry, axis):
-    frame = slice_frame(geometry, axis)
-    found = square(frame, geometry, axis)
+    frame = classification.slice_frame(geometry, axis)
+    found = classification.square(frame, geometry, axis)
     assert found.rows[0] <= 0 and found.rows[1] >= frame.rows[1]
     assert found.columns[0] <= 0 and found.columns[1] >= frame.columns[1]
     spacing = [mm for name, mm in zip("kji", geometry.spacing_mm[::-1], strict=True) if name != axis]
@@ -109,18 +100,22 @@ def test_a_square_is_one_in_millimetres_and_holds_the_frame(geometry, axis):
         (-line[0], line[1] - there[1]) for line, there in ((found.rows, frame.rows), (found.columns, frame.columns))
     ]
     assert all(0 <= after - before <= 1 for before, after in margins)
-    assert slices_of(Subject(axis), geometry) == tuple(range(geometry.shape_kji["kji".index(axis)]))
+    assert classification.slices_of(classification.Subject(axis), geometry) == tuple(
+        range(geometry.shape_kji["kji".index(axis)])
+    )
 
 
 def test_a_grid_of_needles_needs_no_memory():
     geometry = geometry_from_spacing((3, 500, 2), (1e-3, 100.0, 1.0))
-    assert max(square(slice_frame(geometry, "k"), geometry, "k").shape) <= 8192
+    assert max(classification.square(classification.slice_frame(geometry, "k"), geometry, "k").shape) <= 8192
 
 
 def test_a_margin_is_a_part_of_the_longer_side():
-    assert widened(Frame((10, 20), (0, 40)), 0.1) == Frame((6, 24), (-4, 44))
-    assert widened(Frame((0, 2), (0, 2)), 0.1) == Frame((-1, 3), (-1, 3))
-    assert widened(Frame((0, 2), (0, 2)), 0) == Frame((0, 2), (0, 2))
+    assert classification.widened(classification.Frame((10, 20), (0, 40)), 0.1) == classification.Frame(
+        (6, 24), (-4, 44)
+    )
+    assert classification.widened(classification.Frame((0, 2), (0, 2)), 0.1) == classification.Frame((-1, 3), (-1, 3))
+    assert classification.widened(classification.Frame((0, 2), (0, 2)), 0) == classification.Frame((0, 2), (0, 2))
 
 
 def test_labels_are_ranked_and_equal_ones_keep_their_order():
@@ -168,7 +163,7 @@ def made(values, frame, axis="k", slices=None):
 @given(geometries(), st.sampled_from(AXES), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32 - 1))
 def test_painting_is_interpolation_between_the_middles_of_cells(geometry, axis, rows, columns, seed):
     rng = np.random.default_rng(seed)
-    frame = square(slice_frame(geometry, axis), geometry, axis)
+    frame = classification.square(classification.slice_frame(geometry, axis), geometry, axis)
     if max(frame.shape) > 500:
         return
     count = geometry.shape_kji["kji".index(axis)]
@@ -190,7 +185,7 @@ def test_painting_is_interpolation_between_the_middles_of_cells(geometry, axis, 
 
 def test_slices_between_hold_nothing():
     geometry = geometry_from_spacing((6, 4, 4))
-    evidence = made([[[2.0]], [[3.0]]], Frame((0, 4), (0, 4)), slices=[1, 4])
+    evidence = made([[[2.0]], [[3.0]]], classification.Frame((0, 4), (0, 4)), slices=[1, 4])
     box, painted = evidence.paint(geometry)
     assert (box.start_kji, box.stop_kji) == ((1, 0, 0), (5, 4, 4))
     assert [float(plane.max()) for plane in painted] == [2, 2, 2, 3]
@@ -198,7 +193,7 @@ def test_slices_between_hold_nothing():
 
 def test_a_frame_that_reaches_out_is_cut():
     geometry = geometry_from_spacing((2, 4, 6))
-    evidence = made(np.arange(4.0).reshape(1, 2, 2), Frame((-2, 6), (-1, 7)), slices=[1])
+    evidence = made(np.arange(4.0).reshape(1, 2, 2), classification.Frame((-2, 6), (-1, 7)), slices=[1])
     box, painted = evidence.paint(geometry)
     assert (box.start_kji, box.stop_kji) == ((1, 0, 0), (2, 4, 6))
     assert painted[0, 0, 0] < painted[0, -1, -1]
@@ -208,7 +203,7 @@ def test_the_threshold_is_between_the_middle_and_the_highest():
     geometry = geometry_from_spacing((1, 8, 8))
     values = np.zeros((1, 4, 4))
     values[0, 2, 1] = 1
-    evidence = made(values, Frame((0, 8), (0, 8)))
+    evidence = made(values, classification.Frame((0, 8), (0, 8)))
     assert evidence.threshold(0.5) == 0.5 and evidence.threshold(0) == 0 and evidence.threshold(1) == 1
     _, mask = evidence.mask(geometry)
     rows, columns = np.nonzero(mask[0])
@@ -218,11 +213,11 @@ def test_the_threshold_is_between_the_middle_and_the_highest():
 
 
 def test_flat_evidence_is_no_segment():
-    _, mask = made(np.ones((1, 3, 3)), Frame((0, 5), (0, 5))).mask(geometry_from_spacing((1, 5, 5)))
+    _, mask = made(np.ones((1, 3, 3)), classification.Frame((0, 5), (0, 5))).mask(geometry_from_spacing((1, 5, 5)))
     assert not mask.any()
 
 
 @pytest.mark.parametrize("values", [np.zeros((2, 3, 3)), np.zeros((1, 0, 3)), np.zeros((1, 3)), [[[np.nan]]]])
 def test_values_that_are_none_are_refused(values):
     with pytest.raises(InputError):
-        made(values, Frame((0, 5), (0, 5)), slices=[0])
+        made(values, classification.Frame((0, 5), (0, 5)), slices=[0])

@@ -7,16 +7,7 @@ import numpy as np
 from FoundationSegLib.errors import FoundationSegError, GoneError, InputError
 from FoundationSegLib.imaging.geometry import Box, as_vector
 from FoundationSegLib.imaging.masks import pack_mask
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    PointPrompt,
-    Polarity,
-    ScribblePrompt,
-    TextPrompt,
-)
+from FoundationSegLib.prompts import kinds
 from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segment_store import OverlapPolicy, Refused, SegmentEdited
@@ -127,23 +118,23 @@ class Machine:
         return as_vector(self.store.geometry.to_ras((i, j, k)))
 
     def prompt(self):
-        rng, polarity = self.rng, Polarity.NEGATIVE if self.rng.random() < 0.2 else Polarity.POSITIVE
+        rng, polarity = self.rng, kinds.Polarity.NEGATIVE if self.rng.random() < 0.2 else kinds.Polarity.POSITIVE
         plane = str(rng.choice(["i", "j", "k"], p=[0.1, 0.1, 0.8]))
         x, y, z = self.point()
         kind = rng.integers(0, 10)
         if kind < 4:
-            return PointPrompt((x, y, z), polarity, plane)
+            return kinds.PointPrompt((x, y, z), polarity, plane)
         if kind < 6:
             depth = float(rng.integers(0, 3))
             wide = (x + float(rng.integers(1, 4)), y + float(rng.integers(1, 4)), z + depth)
-            return BoxPrompt(((x, y, z), wide), polarity)
+            return kinds.BoxPrompt(((x, y, z), wide), polarity)
         if kind == 6:
-            return ScribblePrompt(((x, y, z), (x + 2.0, y, z)), None, polarity)
+            return kinds.ScribblePrompt(((x, y, z), (x + 2.0, y, z)), None, polarity)
         if kind == 7:
-            return LassoPrompt(((x, y, z), (x + 2.0, y, z), (x, y + 2.0, z)), polarity)
+            return kinds.LassoPrompt(((x, y, z), (x + 2.0, y, z), (x, y + 2.0, z)), polarity)
         if kind == 8:
-            return MaskPrompt("seed.nrrd", "Any", polarity, self.random_mask())
-        return TextPrompt("liver", polarity) if rng.random() < 0.5 else ClassPrompt("liver", polarity)
+            return kinds.MaskPrompt("seed.nrrd", "Any", polarity, self.random_mask())
+        return kinds.TextPrompt("liver", polarity) if rng.random() < 0.5 else kinds.ClassPrompt("liver", polarity)
 
     def random_mask(self):
         mask = np.zeros(self.store.geometry.shape_kji, bool)
@@ -168,7 +159,7 @@ class Machine:
         self.segment.move(self.key(), self.prompt())
 
     def turn(self):
-        self.segment.set_polarity(self.key(), Polarity(str(self.rng.choice(list(Polarity)))))
+        self.segment.set_polarity(self.key(), kinds.Polarity(str(self.rng.choice(list(kinds.Polarity)))))
 
     def propagate(self):
         start = int(self.rng.integers(0, 5))

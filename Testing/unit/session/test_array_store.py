@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from FoundationSegLib.errors import InputError
-from FoundationSegLib.imaging.geometry import Box, Geometry
+from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import SegmentChange, pack_mask
-from FoundationSegLib.session.segment_store import ArrayStore, NewSegment, OverlapPolicy, read_segment
+from FoundationSegLib.session.segment_store import ArrayStore, NewSegment, OverlapPolicy
 
 SHAPE = (3, 4, 5)
 
@@ -31,24 +30,3 @@ def test_policies(store, policy, expected):
     assert tuple(int(store.read(key).sum()) for key in "123") == expected
     store.apply(edit.inverse())
     assert tuple(int(store.read(key).sum()) for key in "123") == (1, 1, 0)
-
-
-def test_locked_and_unknown_segments(store):
-    with pytest.raises(InputError, match="locked"):
-        store.write_change("2", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy.ALLOW)
-    with pytest.raises(InputError, match="no segment with the id '9'"):
-        store.read("9")
-
-
-def test_stamps_change_with_voxels_only(store):
-    stamp = store.stamps()["3"]
-    store.apply(store.write_change("3", SegmentChange(), OverlapPolicy.ALLOW))
-    assert store.stamps()["3"] == stamp
-    store.write_change("3", SegmentChange(gained=pack_mask(np.ones(SHAPE))), OverlapPolicy.ALLOW)
-    assert store.stamps()["3"] != stamp
-
-
-def test_ids_do_not_come_again(store):
-    store.remove("3")
-    assert store.add(NewSegment("D")) == "4" and store.segment_ids == ("1", "2", "4")
-    assert store.occupied("2") == Box((1, 1, 1), (2, 2, 2)) and read_segment(store, "2").voxels == 1

@@ -1,7 +1,5 @@
 """Sessions: prompts, answers, undo, what waits, what fails."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -159,12 +157,6 @@ def test_a_mistake_is_told_at_once_and_changes_nothing(session, segment):
         segment.add(point(3))
 
 
-def test_a_locked_segment_is_refused(session, segment):
-    session.store.lock(segment.segment_id)
-    with pytest.raises(InputError, match="locked"):
-        segment.add(point(3))
-
-
 def test_what_falls_out_of_the_history_is_told(session, told):
     session.history.undo_stack.budget_bytes = 12
     segment = segment_of(session)
@@ -174,12 +166,6 @@ def test_what_falls_out_of_the_history_is_told(session, told):
     while session.undo(segment.segment_id):
         pass
     assert mask_of(segment).any()
-
-
-def test_numbers_of_requests_can_be_shared(session, segment):
-    session.numbers = itertools.count(100)
-    segment.add(point(3))
-    assert session.client.requests[-1].request_id == 100
 
 
 def test_another_grid_is_refused(session):

@@ -18,7 +18,6 @@ from Testing.unit.session.session_cases import (
     mask_of,
     point,
     ras,
-    small_volume,
 )
 
 
@@ -243,7 +242,3 @@ class TestModels:
     def test_nothing_to_replay(self, segment):
         with pytest.raises(InputError, match="no steps"):
             segment.replay(())
-
-
-def test_the_small_volume_counts_in_voxels():
-    assert tuple(small_volume().geometry.to_ras((5, 4, 3))) == ras(3, 4, 5)

@@ -10,16 +10,7 @@ from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.errors import InputError, PromptError
 from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.imaging.masks import MaskTable, pack_mask
-from FoundationSegLib.prompts.kinds import (
-    BoxPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Polarity,
-    ScribblePrompt,
-    TextPrompt,
-)
+from FoundationSegLib.prompts import kinds
 from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, SliceRange
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.steps import (
@@ -45,10 +36,10 @@ from Testing.unit import strategies
 
 MASKS = MaskTable()
 KEY = MASKS.put(pack_mask(np.ones((2, 3, 4)), (1, 1, 1)))
-POINT, OTHER = PointPrompt((1.0, 2.0, 3.0)), PointPrompt((4.0, 5.0, 6.0))
+POINT, OTHER = kinds.PointPrompt((1.0, 2.0, 3.0)), kinds.PointPrompt((4.0, 5.0, 6.0))
 keys = st.sampled_from(["1", "2", "3"])
 mask_keys = st.sampled_from(["", KEY])
-prompts = strategies.prompts | st.just(MaskPrompt("a.nrrd", "b", voxels=MASKS.get(KEY)))
+prompts = strategies.prompts | st.just(kinds.MaskPrompt("a.nrrd", "b", voxels=MASKS.get(KEY)))
 regions = st.sampled_from([None, AroundPrompt(3.0), SliceRange("j", 1, 4), InsideBox(Box((0, 1, 2), (3, 4, 5)))])
 flags = (st.booleans(), st.booleans(), st.booleans())
 choices = st.builds(ModelChoice, strategies.names, strategies.names, *flags, regions)
@@ -104,8 +95,8 @@ def test_a_damaged_prompt_is_named():
 
 
 def test_any_prompt_is_removed_moved_and_turned():
-    now = state_of((PromptAdded("1", POINT), PromptAdded("2", OTHER), PolarityChanged("1", Polarity.NEGATIVE)))
-    assert [held.prompt for held in now.prompts] == [replace(POINT, polarity=Polarity.NEGATIVE), OTHER]
+    now = state_of((PromptAdded("1", POINT), PromptAdded("2", OTHER), PolarityChanged("1", kinds.Polarity.NEGATIVE)))
+    assert [held.prompt for held in now.prompts] == [replace(POINT, polarity=kinds.Polarity.NEGATIVE), OTHER]
     now = now.after(PromptMoved("1", OTHER), PromptRemoved("2"))
     assert [(held.key, held.prompt, held.is_live) for held in now.prompts] == [("1", OTHER, True)]
     assert now.vacated == ()
@@ -135,7 +126,9 @@ def test_rejected_steps_do_not_count():
         state_of((*first, RejectStep(2)))
 
 
-@pytest.mark.parametrize("step", [PromptRemoved("9"), PromptMoved("9", POINT), PolarityChanged("9", Polarity.POSITIVE)])
+@pytest.mark.parametrize(
+    "step", [PromptRemoved("9"), PromptMoved("9", POINT), PolarityChanged("9", kinds.Polarity.POSITIVE)]
+)
 def test_a_prompt_that_is_not_there_is_named(step):
     with pytest.raises(InputError, match="no prompt '9'"):
         state_of((PromptAdded("1", POINT), step))
@@ -172,17 +165,21 @@ def test_what_a_card_says_of_a_model():
 
 
 ELSEWHERE = np.array([[0.0, -2, 0.3, 50], [1.5, 0, 0, -20], [0, 0.2, 1, 7], [0, 0, 0, 1]])
-FIRST, SECOND, PLANE = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), ObliquePlane((1.0, 2, 3), (0.1, 0.2, 1.0), (0.0, 1.0, -0.2))
+FIRST, SECOND, PLANE = (
+    (1.0, 2.0, 3.0),
+    (4.0, 5.0, 6.0),
+    kinds.ObliquePlane((1.0, 2, 3), (0.1, 0.2, 1.0), (0.0, 1.0, -0.2)),
+)
 
 
 @pytest.mark.parametrize(
     "prompt",
     [
-        PointPrompt(FIRST, plane=PLANE),
-        BoxPrompt((FIRST, SECOND), plane="k"),
-        ScribblePrompt((FIRST, SECOND), 2.0),
-        LassoPrompt((FIRST, SECOND, (1.0, 5.0, 6.0)), plane=PLANE),
-        TextPrompt("liver"),
+        kinds.PointPrompt(FIRST, plane=PLANE),
+        kinds.BoxPrompt((FIRST, SECOND), plane="k"),
+        kinds.ScribblePrompt((FIRST, SECOND), 2.0),
+        kinds.LassoPrompt((FIRST, SECOND, (1.0, 5.0, 6.0)), plane=PLANE),
+        kinds.TextPrompt("liver"),
     ],
 )
 def test_prompts_go_along_with_an_image_that_is_moved(prompt):
