@@ -1,5 +1,3 @@
-"""The tab "Classify": words in, ranked scores out, charts, evidence, names."""
-
 import pytest
 import slicer
 

@@ -1,5 +1,3 @@
-"""What a test can do at the desk, and what makes it fail."""
-
 import time
 
 import pytest
@@ -35,15 +33,6 @@ class TestWhatFailsATest:
         desk.scene.Modified()
         desk.scene.RemoveObserver(tag)
         assert kinds(desk.take_problems()) == [ArithmeticError]
-
-    def test_an_error_in_a_virtual_function(self, desk, qt):
-        class Window(qt.QWidget):
-            def resizeEvent(self, event):
-                fails()
-
-        window = Window()
-        window.show()
-        assert set(kinds(desk.take_problems())) == {ArithmeticError}
 
     def test_a_warning_of_qt(self, desk, qt):
         window = qt.QWidget()

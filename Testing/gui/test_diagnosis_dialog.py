@@ -1,5 +1,3 @@
-"""The diagnosis: what it shows, and what it never says to others."""
-
 import getpass
 from pathlib import Path
 

@@ -7,7 +7,7 @@ import pytest
 
 from FoundationSegLib.errors import Cancelled, InputError
 from FoundationSegLib.installation.inspection import PythonReport
-from Testing.gui.model_rig import NEEDS_NOTHING, NEEDS_SAMPLE
+from Testing.gui.model_rig import NEEDS_NOTHING
 from Testing.unit.worker.conftest import has_ended
 
 
@@ -141,10 +141,3 @@ def test_readiness_is_quick(models, bar):
     for _ in range(20):
         models.readiness("far")
     bar("readiness of one model, ms", 1000 * (time.perf_counter() - start) / 20, "< 10")
-
-
-def test_a_package_that_is_missing_is_seen(rig):
-    rig.card(NEEDS_SAMPLE)
-    models = rig.open()
-    models.refresh()
-    assert models.readiness("far").missing_packages == ("foundationseg_sample>=1",)

@@ -1,5 +1,3 @@
-"""How models, their needs and the diagnosis read."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""The catalogue, driven by its buttons: downloads, terms, import, removal."""
-
 import pytest
 
 from FoundationSegLib.catalog.catalogue import has_adapter, read_catalogue
@@ -178,18 +176,6 @@ def test_a_folder_with_other_files_is_refused(rig, show, folder):
     rig.desk.click(models.ui.importButton)
     rig.wait(lambda: idle(models))
     assert "config.json of far is not in carried" in message(models) and row(models, "Fake Model")[1] == "To download"
-
-
-def test_a_full_disk_and_no_network_are_told(rig, show):
-    models = show()
-    rig.full_disk.touch()
-    get(rig, models)
-    assert "No space left" in message(models)
-    rig.full_disk.unlink()
-    rig.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    models._installer.stop_workers()
-    get(rig, models)
-    assert "check the network" in message(models)
 
 
 def test_the_folder_is_opened(rig, show, tmp_path):

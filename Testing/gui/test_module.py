@@ -1,5 +1,3 @@
-"""The module as it is: loaded, built, tested by its own test, closed; and its logic's models."""
-
 import json
 import sys
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""The panel as a user meets it: tools, segments, undo, messages, and what happens to nodes meanwhile."""
-
 import sys
 
 import pytest
@@ -328,22 +326,9 @@ def test_two_segmentations_each_keep_their_own(at_panel):
     desk.choose(ui.segmentationSelector, first)
     ui.segmentsTable.setSelectedSegmentIDs([key])
     at_panel.let_pass()
-    at_panel.box((5, 25, 4), (14, 26, 4))
-    assert at_panel.voxels() == 170
-
-
-def test_work_of_before_is_continued(at_panel):
-    """Steps and prompts of a segmentation are there again after the panel worked elsewhere."""
-    ui, desk = at_panel.ui, at_panel.desk
-    at_panel.box((5, 6, 4), (14, 20, 4))
-    node = at_panel.wanted.segmentation
-    desk.choose(ui.segmentationSelector, None)
-    at_panel.let_pass()
-    desk.choose(ui.segmentationSelector, node)
-    ui.segmentsTable.setSelectedSegmentIDs([node.GetSegmentation().GetNthSegmentID(0)])
     ui.promptsSection.collapsed = False
-    at_panel.box((20, 6, 4), (25, 20, 4))
-    assert at_panel.voxels() == 240 and ui.promptsTable.rowCount == 2
+    at_panel.box((5, 25, 4), (14, 26, 4))
+    assert at_panel.voxels() == 170 and ui.promptsTable.rowCount == 2, "the prompts of before are there again"
 
 
 @pytest.mark.parametrize("what", ["volume", "segmentation", "segment", "scene"])

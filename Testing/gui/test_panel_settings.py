@@ -1,5 +1,3 @@
-"""The module's settings: kept by Qt, read as a value, and what the worker gets of them."""
-
 import os
 import sys
 from dataclasses import replace

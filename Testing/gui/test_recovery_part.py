@@ -1,5 +1,3 @@
-"""What a crash has left is offered once its image is there, and put back."""
-
 import shutil
 
 from FoundationSegLib.mrml.scene_recovery import recovery_folder

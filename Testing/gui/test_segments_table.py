@@ -1,5 +1,3 @@
-"""The table of segments as a user works in it: measures, order, several rows, its menu, and what undo brings back."""
-
 import numpy as np
 import pytest
 

@@ -3,7 +3,7 @@
 import pytest
 import slicer
 
-from Testing.slicer_standin import node_stories, panel_stories  # noqa: F401 - they add theirs
+from Testing.slicer_standin import node_stories  # noqa: F401 - it adds its own
 from Testing.slicer_standin.manners import LINES, STRICTER, names, outcome
 from Testing.slicer_standin.problems import NotModelled
 from Testing.slicer_standin.stories import STORIES, slots_get_the_arguments_they_can_take

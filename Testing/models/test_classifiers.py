@@ -1,5 +1,3 @@
-"""Every card to classify with, from its card and files to an answer; and a whole volume through a real worker."""
-
 import contextlib
 import sys
 from dataclasses import replace

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.commands.cli import main
-from FoundationSegLib.errors import InputError
-from FoundationSegLib.evaluation.protocol import require_protocol
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.intensity import resolve_intensity
@@ -210,11 +208,6 @@ def test_a_real_model_reaches_its_known_figures(report, card, full, bar):
             assert step["seconds"] > 0
         assert model["load_s"] > 0
         assert model["peak_memory_mb"] is None or 500 < model["peak_memory_mb"] < 4000
-
-
-def test_clicks_are_refused_since_its_card_says_so(card):
-    with pytest.raises(InputError, match="--protocol box"):
-        require_protocol(card, "clicks")
 
 
 def run(store, request, volume, kill_after_s=None):

@@ -1,5 +1,3 @@
-"""Classes and texts from end to end, with small random weights: the engine, a session, the worker, the command line."""
-
 import contextlib
 import json
 from functools import partial

@@ -1,5 +1,3 @@
-"""Scripts on nodes: prompts in, a segmentation node out, and nothing left behind where it fails."""
-
 import json
 
 import pytest

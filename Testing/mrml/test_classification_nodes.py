@@ -1,5 +1,3 @@
-"""Classification in the scene: tables and charts, evidence where it was planted, names that are accepted."""
-
 import json
 from dataclasses import replace
 

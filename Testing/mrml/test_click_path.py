@@ -1,5 +1,3 @@
-"""One box passes no more files, functions and calls than its bars allow."""
-
 import re
 
 from Testing.benchmarks.click_path import CASES, click_path

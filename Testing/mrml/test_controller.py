@@ -1,5 +1,3 @@
-"""What a panel does, without the panel: sessions open and end with their nodes, and nothing is written late."""
-
 from dataclasses import replace
 
 import numpy as np

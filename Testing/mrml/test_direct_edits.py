@@ -1,5 +1,3 @@
-"""Clearing, deleting and taking voxels from neighbours: one edit each in a scene, which undo takes back whole."""
-
 import pytest
 
 from FoundationSegLib.errors import InputError

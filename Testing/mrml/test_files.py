@@ -1,5 +1,3 @@
-"""Segmentations in `.seg.nrrd` files: they come back whole, say nothing of the patient, and damage is found."""
-
 import gzip
 import json
 

@@ -1,5 +1,3 @@
-"""The mouse in a slice view: a state machine, pixels that become prompts, and the lines of a preview."""
-
 import math
 from itertools import pairwise
 from typing import get_args

@@ -1,5 +1,3 @@
-"""Segments as Slicer keeps them, read in the voxels of a volume, and masks as images that Slicer merges."""
-
 import itertools
 
 import numpy as np
@@ -10,7 +8,7 @@ from vtk.util import numpy_support
 
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, geometry_from_spacing
-from FoundationSegLib.imaging.masks import EMPTY_MASK, SegmentChange, change_between, pack_mask
+from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.mrml.labelmaps import (
     BINARY_LABELMAP,
     image_to_world,
@@ -21,7 +19,6 @@ from FoundationSegLib.mrml.labelmaps import (
 )
 from FoundationSegLib.mrml.segments import SegmentWriter
 from Testing.mrml.conftest import AWKWARD as GRID
-from Testing.mrml.random_geometries import masks
 
 LABELS = np.arange(1, 25, dtype=np.uint8).reshape(2, 3, 4)
 
@@ -160,35 +157,6 @@ def test_segments_of_one_layer_are_told_apart_whole_and_in_part(reader, stripes)
             assert np.array_equal(reader.read(segment_id, box), mask[box.slices])
         reader.read(segment_id)[...] = False
         assert reader.read(segment_id).any(), "a copy is read"
-
-
-def test_an_empty_segment(reader, segmentation_node):
-    segment_id = segmentation_node.GetSegmentation().AddEmptySegment()
-    assert not reader.read(segment_id).any()
-    assert reader.difference(segment_id, EMPTY_MASK, reader.geometry.box) == SegmentChange()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_differences_are_those_in_the_box(reader, segmentation_node, volume_node, seed):
-    before, after = (masks(reader.geometry, n, density=0.05 * (seed + 1)) for n in (seed, seed + 10))
-    segment_id = slicers_segment(segmentation_node, volume_node, before)
-    box = Box((1, 1, 2), (4, 6, 7))
-    expected = change_between(before[box.slices], after[box.slices], box.start_kji)
-    assert reader.difference(segment_id, pack_mask(after[box.slices], box.start_kji), box) == expected
-
-
-def test_subtracting_and_taking(reader, stripes):
-    mask = np.zeros(reader.geometry.shape_kji, bool)
-    mask[0:2, 3:7, 1:7] = True
-    first, second, third = stripes
-    rest = reader.without(pack_mask(mask), [first, third])
-    assert np.array_equal(rest.expand(mask.shape), mask & ~stripes[first] & ~stripes[third])
-    taken = reader.losses(pack_mask(mask), [first, second])
-    assert set(taken) == {first, second}
-    for segment_id, change in taken.items():
-        assert change.gained == EMPTY_MASK
-        assert np.array_equal(change.lost.expand(mask.shape), mask & stripes[segment_id])
-    assert reader.losses(EMPTY_MASK, stripes) == {} and reader.without(pack_mask(mask), []) == pack_mask(mask)
 
 
 def test_segments_and_boxes_that_are_not_there(reader, stripes):

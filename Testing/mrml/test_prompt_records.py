@@ -1,5 +1,3 @@
-"""Records of prompts in segment tags: exact on the way back, and damage is told."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""Shapes of prompts on grids of every kind, and prompts of shapes that were moved."""
-
 import numpy as np
 import pytest
 from hypothesis import assume, given

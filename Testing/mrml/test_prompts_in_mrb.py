@@ -1,6 +1,3 @@
-"""Scenes with prompts, saved and opened again: here, and where nothing of FoundationSeg is installed."""
-
-import json
 import subprocess
 import sys
 
@@ -16,12 +13,9 @@ from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
 from FoundationSegLib.mrml.segment_tags import PromptRecord, provenance, set_provenance
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
-from FoundationSegLib.prompts.kinds import PromptSet, SegmentPrompts
-from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
-from FoundationSegLib.session.segments import export_prompts, import_prompts
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent
-from Testing.mrml.scene_session import SceneSession, open_bundle, save_bundle
+from Testing.mrml.scene_session import open_bundle, save_bundle
 from Testing.mrml.test_scene_prompts import PLACED, PROMPTS, RECORD
 
 PROVENANCE = {"Model": "lite-medsam", "SHA256": "0" * 64, "Intensity": "W400 L40", "Version": "1|2:3"}
@@ -158,19 +152,3 @@ def test_new_prompts_make_slicer_save_the_segmentation(watch, writer, segmentati
     assert storage.WriteData(segmentation_node) and not segmentation_node.GetModifiedSinceRead()
     prompts.set_record(liver, RECORD)
     assert segmentation_node.GetModifiedSinceRead()
-
-
-def test_prompts_go_through_a_prompts_file(segmentation_node, volume_node, tmp_path):
-    desk = SceneSession(segmentation_node, volume_node)
-    try:
-        wanted = PromptSet((SegmentPrompts("Liver", PROMPTS[:2]), SegmentPrompts("Spleen", PROMPTS[2:4])))
-        write_prompts(tmp_path / "prompts.json", wanted)
-        assert json.loads((tmp_path / "prompts.json").read_text())["version"] == 1
-        assert list(tmp_path.iterdir()) == [tmp_path / "prompts.json"]
-        liver, spleen = import_prompts(desk.session, read_prompts(tmp_path / "prompts.json"))
-        assert export_prompts(desk.session) == wanted
-        assert list(desk.kept(desk.segment(liver)).values()) == list(PROMPTS[:2])
-        desk.store.segment(spleen).SetName("Liver")
-        assert [one.name for one in export_prompts(desk.session).segments] == ["Liver", "Liver (2)"]
-    finally:
-        desk.prompts.stop()

@@ -1,5 +1,3 @@
-"""Pictures drawn by Slicer's own views: where things are, what is left behind, and what cannot be drawn."""
-
 import ctypes.util
 
 import numpy as np

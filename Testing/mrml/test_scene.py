@@ -1,5 +1,3 @@
-"""The scene: booted without Slicer's application, observed, and left without a trace."""
-
 import gc
 import subprocess
 import sys

@@ -1,5 +1,3 @@
-"""Prompts in the scene: drawn from records, moved and removed by users, following transforms."""
-
 import numpy as np
 import pytest
 import slicer
@@ -68,10 +66,6 @@ def test_each_placed_prompt_has_a_node(scene, watched, segmentation_node, liver)
     assert watched.prompts.segment_ids == (liver,) and watched.prompts.record(liver) == RECORD
 
 
-def test_the_record_is_in_the_segment(watched, writer, liver):
-    assert read_record(writer.segment(liver)) == RECORD
-
-
 def test_the_polarities_differ_in_colour_and_glyph(watched, liver):
     watched.prompts.set_record(liver, PromptRecord((KeptPrompt("a", POINT),)))
     display = watched.prompts.node(liver, "a").GetDisplayNode()
@@ -104,14 +98,6 @@ def test_setting_a_record_again_changes_nothing_but_what_changed(watched, liver)
     changed = [n for n, node in enumerate(nodes) if node.GetMTime() != times[n]]
     assert changed in ([], [3]) and nodes[3].GetNumberOfControlPoints() == 2
     assert nodes[0].GetDisplayNode().GetSelectedColor() == (0, 0, 1) and not watched.changes
-
-
-def test_a_moved_point_moves_its_prompt(watched, writer, liver):
-    watched.prompts.node(liver, "p0").SetNthControlPointPosition(0, at(2, 2, 4))
-    (change,) = watched.changes
-    moved = kinds.PointPrompt(at(2, 2, 4), plane="k")
-    assert change == (liver, "p0", moved)
-    assert read_record(writer.segment(liver)) == watched.prompts.record(liver) == RECORD.changed("p0", moved)
 
 
 def test_of_a_drag_only_the_end_counts(watched, liver):
@@ -153,14 +139,6 @@ def test_a_block_may_be_resized(watch, segmentation_node, liver, volume_node, wa
     node.SetCenter(*np.add(centre, (0, 2, 0)))
     assert np.allclose(sorted(straight.to_ijk(other.changes[-1][2].corners).tolist()), [[0, 3, 1], [4, 5, 3]])
     assert not other.errors
-
-
-def test_a_deleted_markup_removes_its_prompt(scene, watched, writer, liver):
-    scene.RemoveNode(watched.prompts.node(liver, "p1"))
-    assert watched.changes == [(liver, "p1", None)]
-    assert read_record(writer.segment(liver)) == RECORD.changed("p1", None)
-    scene.RemoveNode(watched.prompts.node(liver, "p3"))
-    assert len(watched.changes) == 2
 
 
 def test_deleting_in_subject_hierarchy_removes_prompts(scene, watched, liver):
@@ -334,11 +312,3 @@ def test_with_the_tool_a_press_on_a_prompt_draws_another(placed):
     rig.drag(PIXEL, (220, 160), OTHER_PIXEL)
     assert len(used.prompts) == 2 and not watched.changes
     assert watched.prompts.node(liver, "a").GetNthControlPointPosition(0) == used.prompts[0].position
-
-
-def test_a_locked_prompt_stays(placed):
-    rig, watched, used, _, liver = placed
-    used.tool.disable()
-    watched.prompts.node(liver, "a").SetLocked(True)
-    rig.drag(PIXEL, (220, 160), OTHER_PIXEL)
-    assert not watched.changes and slicer.mrmlScene is rig.scene

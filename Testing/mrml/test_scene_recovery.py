@@ -1,5 +1,3 @@
-"""Sessions in scenes after a crash."""
-
 import json
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Tags of segments: provenance, DICOM's algorithm, lock; terms and colours by name."""
-
 import json
 import os
 import tomllib

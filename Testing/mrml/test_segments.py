@@ -1,5 +1,3 @@
-"""Segments written through Slicer: policies, layers, foreign grids, transforms, and the editable area."""
-
 import numpy as np
 import pytest
 import slicer

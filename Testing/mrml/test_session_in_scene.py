@@ -85,15 +85,6 @@ def test_clicks_become_prompts_markups_and_voxels(bench):
     assert bench.session.redo(segment.segment_id) and np.array_equal(mask_of(segment), first)
 
 
-def test_a_second_segment_leaves_the_first_alone(bench):
-    first, second = fill(bench)
-    assert len(first.prompts) == 3 and len(second.prompts) == 1
-    before, places = mask_of(first), [bench.place(first, key) for key in first.prompts]
-    assert bench.session.undo(second.segment_id)
-    assert np.array_equal(mask_of(first), before) and not mask_of(second).any()
-    assert [bench.place(first, key) for key in first.prompts] == places and bench.node(second, "1") is None
-
-
 @pytest.fixture
 def saved(bench, scene, tmp_path):
     """A bundle, and what was in it."""

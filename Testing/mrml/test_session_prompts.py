@@ -1,5 +1,3 @@
-"""Sessions whose prompts are markups in the scene."""
-
 import gc
 from contextlib import contextmanager
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Sessions on Slicer's own nodes."""
-
 import re
 from pathlib import Path
 

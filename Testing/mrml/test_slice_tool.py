@@ -1,5 +1,3 @@
-"""The slice tool: prompts drawn by mouse, and what happens when volumes, scenes, views and windows go."""
-
 import gc
 
 import numpy as np

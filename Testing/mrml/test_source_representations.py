@@ -1,5 +1,3 @@
-"""Other representations than binary label maps: surfaces that come and go, and what somebody makes the source."""
-
 import numpy as np
 import pytest
 import slicer

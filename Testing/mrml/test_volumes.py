@@ -1,5 +1,3 @@
-"""Volume nodes to volumes and back, parent transforms, and regions of interest in voxels."""
-
 import numpy as np
 import pytest
 import slicer

@@ -114,12 +114,6 @@ class ViewMouse:
                 self.move((x0 + (x1 - x0) * n / steps, y0 + (y1 - y0) * n / steps), **keys)
         self.release(stops[-1], **keys)
 
-    def key(self, name: str, place: Sequence[float] | None = None, ctrl: bool = False, shift: bool = False) -> None:
-        """Press a key over the view, by its name in VTK ("Escape", "Return", "z")."""
-        at = None if place is None else self.pixels(place)
-        self._rig.event("KeyPressEvent", at, ctrl=ctrl, shift=shift, key=name)
-        self._after()
-
 
 _GAP = 6
 

@@ -110,7 +110,6 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("c.addItem('d', 5); c.itemData(3)", 5),
         ("c.addItem('e', {'a': 1}); c.itemData(4)", {"a": 1}),
         ("c.addItem('l', [1, 'a']); c.itemData(5)", (1, "a")),
-        ("qt.QStringListModel(['a']).stringList()", ("a",)),
         ("qt.QWidget().children()", ()),
     ],
     "tables and items": [
@@ -124,7 +123,6 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("t.setEditTriggers(0); t.selectedItems(), t.currentRow()", ((), -1)),
         ("b = qt.QPushButton(); t.setCellWidget(0, 1, b); t.cellWidget(0, 1) is b", True),
         ("it.setForeground(qt.QBrush(qt.QColor(1, 2, 3))); it.setForeground(qt.QColor(1, 2, 3))", None),
-        ("qt.QTreeWidgetItem(['a', 'b']).text(1)", "b"),
     ],
     "values": [
         ("qt.QColor(1, 2, 3).name(), qt.QColor(1, 2, 3) == qt.QColor(1, 2, 3)", ("#010203", True)),
@@ -144,16 +142,8 @@ LINES: dict[str, list[tuple[str, Any]]] = {
         ("s.remove('FS/a'); slicer.util.settingsValue('FS/a', 'default')", "default"),
         ("s.remove('FS'); s.contains('FS/b')", False),
     ],
-    "button groups and tabs": [
-        ("g = qt.QButtonGroup(); one = qt.QToolButton(); two = qt.QToolButton(); log = []", None),
-        ("one.checkable = two.checkable = True; g.addButton(one, 0); g.addButton(two, 1)", None),
-        ("g.connect('idToggled(int,bool)', lambda n, on: log.append((n, on)))", True),
-        ("g.connect('idClicked(int)', lambda n: log.append(n))", True),
-        ("g.buttonClicked.connect(lambda button: log.append(button is one))", True),
-        ("one.click(); log", [(0, True), 0, True]),
-        ("g.checkedId(), g.checkedButton() is one, g.id(two), g.button(1) is two", (0, True, 1, True)),
-        ("del log[:]; two.click(); log", [(0, False), (1, True), 1, False]),
-        ("t = qt.QTabWidget(); t.addTab(qt.QWidget(), 'a'); t.addTab(qt.QWidget(), 'b')", 1),
+    "tabs": [
+        ("log = []; t = qt.QTabWidget(); t.addTab(qt.QWidget(), 'a'); t.addTab(qt.QWidget(), 'b')", 1),
         ("t.currentChanged.connect(log.append); t.currentIndex = 1; log[-1], t.count, t.tabText(0)", (1, 2, "a")),
         ("e = qt.QLineEdit(); del log[:]; e.textChanged.connect(log.append); e.text = 'a'; e.clear(); log", ["a", ""]),
     ],
@@ -223,7 +213,7 @@ def report() -> None:
         exec(before, known)
         if outcome(line, known) != wanted:
             print(f"differs: {line}: {outcome(line, known)!r}, wanted {wanted!r}")
-    from Testing.slicer_standin import node_stories, panel_stories  # noqa: F401 - they add theirs
+    from Testing.slicer_standin import node_stories  # noqa: F401 - it adds its own
     from Testing.slicer_standin.stories import STORIES
 
     for story, wanted in STORIES:

@@ -13,7 +13,7 @@ from Testing.slicer_standin.enums import enum_key, enum_type, from_pyside, pysid
 from Testing.slicer_standin.fitting import Misfit, fit, inventory_name
 from Testing.slicer_standin.inventory import Member, classes, lineage, members
 from Testing.slicer_standin.methods import BoundMethod, UnboundMethod, call_native
-from Testing.slicer_standin.problems import NotModelled, note
+from Testing.slicer_standin.problems import NotModelled
 from Testing.slicer_standin.signals import BoundSignal
 from Testing.slicer_standin.standin import implementation
 
@@ -24,9 +24,7 @@ class WrappedType(type):
     """A class of Qt: static methods, enum keys and enums are on it, methods wait for an object."""
 
     def __getattr__(cls, name: str) -> Any:
-        own = cls.__dict__.get("_class_name") or next(
-            (base.__dict__["_class_name"] for base in cls.__mro__ if "_class_name" in base.__dict__), None
-        )
+        own = cls.__dict__.get("_class_name")
         member = None if own is None or name.startswith("__") else members(own).get(name)
         if member is None or member.kind in ("property", "signal"):
             raise AttributeError(f"{cls.__name__} has no attribute named {name!r}")
@@ -45,11 +43,9 @@ class Wrapper(metaclass=WrappedType):
         if "constructors" not in classes()[name]:
             raise ValueError(f"No constructors available for {name}")
         made = call_native(
-            _shell(type(self)), name, classes()[name]["constructors"], [unwrap(value) for value in arguments], name
+            implementation(name), name, classes()[name]["constructors"], [unwrap(value) for value in arguments], name
         )
         self._adopt(made)
-        if "_class_name" not in type(self).__dict__:
-            made._python_self = self  # Qt may keep the object when Python has no name for it any more
 
     def _adopt(self, q: Any) -> None:
         object.__setattr__(self, "_q", q)
@@ -62,8 +58,6 @@ class Wrapper(metaclass=WrappedType):
         Raises:
             ValueError: it was destroyed.
         """
-        if "_q" not in self.__dict__:
-            raise RuntimeError(f"{type(self).__name__}: the base class's __init__ was not called")
         if not shiboken6.isValid(self._q):
             raise ValueError(f"Trying to {what} a destroyed {type(self)._class_name} object")
         return self._q
@@ -102,11 +96,9 @@ class Wrapper(metaclass=WrappedType):
         if isinstance(q, QtCore.QObject) and shiboken6.isValid(q) and name in _dynamic_names(q):
             q.setProperty(name, unwrap(value))
             return
-        if "_class_name" in type(self).__dict__:
-            raise AttributeError(
-                f"{name!r} does not exist on {class_name} and creating new attributes on C++ objects is not allowed"
-            )
-        object.__setattr__(self, name, value)
+        raise AttributeError(
+            f"{name!r} does not exist on {class_name} and creating new attributes on C++ objects is not allowed"
+        )
 
     def __bool__(self) -> bool:
         return shiboken6.isValid(self._q)
@@ -185,37 +177,6 @@ _OF_EVERY_OBJECT: dict[str, Callable] = {
 def wrapped_class(name: str) -> WrappedType:
     """The class with which ``qt``, ``ctk`` or ``slicer`` show one of Qt. None derives from another, as in Slicer."""
     return WrappedType(name.rpartition("::")[2], (Wrapper,), {"_class_name": name, "__module__": "PythonQt"})
-
-
-@functools.cache
-def _shell(cls: WrappedType) -> type:
-    """PySide6's class behind a proxy class; for a class of the product's one that calls what it overrides."""
-    base = implementation(cls._class_name)
-    if "_class_name" in cls.__dict__:
-        return base
-    own = [vars(part) for part in cls.__mro__ if part is not Wrapper and "_class_name" not in vars(part)]
-    names = {
-        name
-        for part in own
-        for name, value in part.items()
-        if callable(value) and not name.startswith("__") and hasattr(base, name)
-    }
-    body = {name: _forward(name) for name in names}
-    return type(cls.__name__, (base,), {**body, "_inventory_name": cls._class_name})
-
-
-def _forward(name: str) -> Callable:
-    def overridden(q: Any, *arguments: Any) -> Any:
-        proxy = getattr(q, "_python_self", None)
-        if proxy is None:  # Qt calls already while the object is being made
-            return getattr(super(type(q), q), name)(*arguments)
-        try:
-            return unwrap(getattr(proxy, name)(*(wrap(argument) for argument in arguments)))
-        except Exception as error:
-            note(error)
-            return None
-
-    return overridden
 
 
 def wrap(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -37,17 +36,13 @@ _REGISTERED = (ui_loader, widgets_ctk, widgets_nodes, widgets_segments, widgets_
 class SlicerUser(Hands):
     """Somebody at one Slicer with an empty scene. The names, and what they are for, are in `README.md`."""
 
-    def __init__(
-        self, folder: Path, main_window: bool = True, testing: bool = False, settings_of: "SlicerUser | None" = None
-    ) -> None:
+    def __init__(self, folder: Path, main_window: bool = True, testing: bool = False) -> None:
         self.folder, self.testing = folder, testing
         self.opened_modules: list[str] = []
         self.pip: Callable[..., Any] | None = None
         self.pictures: list[Path] = []
         for name in ("temporary", "cache", "settings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        if settings_of is not None:  # read from the file, as after a restart: they are texts then
-            shutil.copytree(settings_of.folder / "settings", folder / "settings", dirs_exist_ok=True)
         QtCore.QSettings.setPath(
             QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, str(folder / "settings")
         )

@@ -1,5 +1,3 @@
-"""Cards that users add in a folder of their own."""
-
 import pytest
 
 from FoundationSegLib.catalog import catalogue

@@ -94,12 +94,3 @@ def test_every_field_of_the_key_counts(changed):
     cache.embeddings.put(KEY, Block(10))
     assert cache.embeddings.get(dataclasses.replace(KEY)) == Block(10)
     assert cache.embeddings.get(dataclasses.replace(KEY, **changes)) is None
-
-
-def test_what_is_known_of_an_image_goes_with_it():
-    cache, other = SliceCache.within(1000), dataclasses.replace(KEY, volume_key="34")
-    for index in range(3):
-        cache.embeddings.put(dataclasses.replace(KEY, index=index), Block(10))
-    cache.embeddings.put(other, Block(5))
-    cache.drop_volume("12")
-    assert (list(cache.embeddings), cache.embeddings.nbytes) == ([other], 5)

@@ -1,5 +1,3 @@
-"""Requests to classify through the engine, with a model made of rules: what is encoded, scored and said."""
-
 import time
 from dataclasses import replace
 

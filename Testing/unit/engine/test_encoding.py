@@ -101,18 +101,6 @@ def test_the_same_anatomy_gives_the_same_picture_however_it_is_stored(axis, orde
     assert np.array_equal(a[one.image_area()], b[other.image_area()])
 
 
-def test_blank_is_where_every_pixel_is_the_same():
-    array = np.zeros((4, 6, 8), np.uint8)
-    array[1] = 7
-    array[2, 3, 3] = 1
-    array[3, 0, 0] = 200
-    volume = volume_of(array)
-    pictures, look = Pictures.of(volume, Subject()), look_of(volume)
-    assert [pictures.is_blank(pictures.picture(n, look)) for n in range(4)] == [True, True, False, False]
-    one_pixel = Pictures.of(volume, Subject(box=Box((2, 3, 3), (3, 4, 4))))
-    assert one_pixel.is_blank(one_pixel.picture(2, look))
-
-
 def test_colour_is_kept():
     rng = np.random.default_rng(0)
     volume = volume_of(rng.integers(0, 255, (2, 6, 4, 3)).astype(np.uint8))

@@ -1,5 +1,3 @@
-"""Models of volumes behind the engine: what reaches them, what is kept of them, and what comes back."""
-
 import numpy as np
 import pytest
 

@@ -94,11 +94,6 @@ def test_values_that_are_not_finite_are_refused_and_counted(wrong, dtype):
         require_image(Volume(array, GRID))
 
 
-def test_an_image_of_nothing_but_nan_is_refused_for_that():
-    with pytest.raises(InputError, match="60 values that are not a number"):
-        require_image(Volume(np.full(SHAPE, math.nan), GRID))
-
-
 def test_a_constant_colour_image_is_refused():
     with pytest.raises(InputError, match="constant"):
         require_image(Volume(np.full((*SHAPE, 3), 9, np.uint8), GRID))

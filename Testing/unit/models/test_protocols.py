@@ -1,5 +1,3 @@
-"""The module that adapts a card's family is found by its name."""
-
 import sys
 import types
 

@@ -1,29 +1,17 @@
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.catalog.model_cards import CheckpointFile, License, ModelCard, Source
+from FoundationSegLib.catalog.model_cards import PromptKind
 from FoundationSegLib.errors import InputError, PromptError
 from FoundationSegLib.prompts import capabilities
-from FoundationSegLib.prompts.kinds import PROMPT_TYPES, ClassPrompt, Polarity, SegmentPrompts, TextPrompt
+from FoundationSegLib.prompts.kinds import PROMPT_TYPES, ClassPrompt, Polarity, Prompt, SegmentPrompts, TextPrompt
+from Testing.unit.fakes import fake_card
 from Testing.unit.strategies import ONE_OF_EACH
 
-CARD = ModelCard(
-    id="lite",
-    title="Lite Model",
-    task="segment",
-    family="lite",
-    prompts=("box", "point"),
-    negative=("point",),
-    dimensions=(2,),
-    channels=(1,),
-    source=Source("hub", "someone/lite", "1", (CheckpointFile("model.pth", 1),)),
-    license=License("MIT", "yes"),
-    good_at="-",
-    bad_at="-",
-    citation="-",
-)
+CARD = fake_card(id="lite", title="Lite Model", prompts=["box", "point"], negative=["point"])
 
 
 def failure(*prompts, card=CARD):
@@ -94,3 +82,8 @@ def test_a_model_without_classes_takes_their_names_as_they_are():
 def test_what_cannot_be_meant_is_told(card, classes, texts, message):
     with pytest.raises(PromptError, match=message):
         capabilities.segments_by_name(card, classes, texts)
+
+
+def test_the_names_cover_every_kind():
+    assert set(PROMPT_TYPES) == set(get_args(PromptKind)) == set(ONE_OF_EACH)
+    assert set(PROMPT_TYPES.values()) == set(get_args(Prompt))

@@ -1,5 +1,3 @@
-"""Sessions: prompts, answers, undo, what waits, what fails."""
-
 import numpy as np
 import pytest
 

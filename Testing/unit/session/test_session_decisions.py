@@ -1,5 +1,3 @@
-"""What the user decides: asked before much is deleted, and accepting or rejecting afterwards."""
-
 import numpy as np
 import pytest
 

@@ -1,12 +1,18 @@
-"""Others at work: edits by hand, deleted segments, neighbours, other sessions."""
-
 import numpy as np
 import pytest
 
 from FoundationSegLib.errors import GeometryError, GoneError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.masks import SegmentChange, pack_mask
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.session.segment_store import ImageChanged, NewSegment, OverlapPolicy, Refused, SegmentEdited
+from FoundationSegLib.session.segment_store import (
+    ArrayStore,
+    ImageChanged,
+    NewSegment,
+    OverlapPolicy,
+    Refused,
+    SegmentEdited,
+)
 from FoundationSegLib.session.segments import SegmentSession
 from FoundationSegLib.session.steps import SeedStep, WithheldStep
 from Testing.unit.session.session_cases import SHAPE, VOLUMES, document_of, make_session, mask_of, point, segment_of
@@ -258,3 +264,22 @@ def test_a_segment_that_was_there_has_a_seed(session):
     session.store.put(other, np.ones(session.volume.geometry.shape_kji))
     (seed,) = session.steps(other)
     assert isinstance(seed, SeedStep) and seed.reason == "start" and seed.mask
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("protect", (1, 1, 58)), ("protect-locked", (0, 1, 59)), ("allow", (1, 1, 60)), ("overwrite", (0, 0, 60))],
+)
+def test_each_policy_takes_what_it_may(policy, expected):
+    """Of A and of B, which is locked; they have a corner each, and C is filled."""
+    corners = ((0, 0, 0), (1, 1, 1), ())
+    store = ArrayStore(Geometry(np.eye(4), (3, 4, 5)))
+    for name, corner in zip("ABC", corners, strict=True):
+        mask = np.zeros((3, 4, 5), bool)
+        mask[corner] = bool(corner)
+        store.put(store.add(NewSegment(name)), mask)
+    store.lock("2")
+    edit = store.write_change("3", SegmentChange(gained=pack_mask(np.ones((3, 4, 5)))), OverlapPolicy(policy))
+    assert tuple(int(store.read(key).sum()) for key in "123") == expected
+    store.apply(edit.inverse())
+    assert tuple(int(store.read(key).sum()) for key in "123") == (1, 1, 0)
