@@ -60,7 +60,7 @@ def test_each_placed_prompt_has_a_node(scene, watched, segmentation_node, liver)
         assert (node is not None) == (prompt in PLACED)
         if node is not None:
             segment = segmentation_node.GetSegmentation().GetSegment(liver)
-            colour = segment.GetColor() if prompt.polarity is Polarity.POSITIVE else COLOURS[prompt.polarity]
+            colour = segment.GetColor() if prompt.polarity is kinds.Polarity.POSITIVE else COLOURS[prompt.polarity]
             assert np.allclose(node.GetDisplayNode().GetSelectedColor(), colour)
             assert node.GetName().startswith(f"Liver - {n + 1} ")
     assert watched.prompts.segment_ids == (liver,) and watched.prompts.record(liver) == RECORD
