@@ -24,8 +24,8 @@ SHARE_OF_COHORTS = 728  # `batch`: cases, the cluster, table and page
 SHARE_OF_LIGHT_MODELS = 90  # EdgeTAM and MobileSAM, and which model is offered for a click
 SHARE_OF_ADAPTATION = 1_365  # training, the test of what was learned, the cards of the results, the command
 # The limit of each measure, and its value then: of commit 5973c8a, before the folders were rebuilt. Of the
-# files, 180 are for what existed then. Two have still to come down, code to 21,649 (nine tenths of then) and the share,
-# tests to 1.15: their limits are only ever lowered.
+# files, 180 are for what existed then. One has still to come down, code to 21,649 (nine tenths of then) and the share:
+# its limit is only ever lowered.
 LIMITS = {
     "product files": (200, 306),
     "lines of code, without comments and docstrings": (
@@ -41,7 +41,7 @@ LIMITS = {
     "docstrings that begin with What, Who, Told or See": (0, 328),
     "monkeypatch.setattr in tests": (80, 245),
     "monkeypatch.setattr on modules of the product": (10, 138),
-    "lines of test to one of product": (1.2, 1.32),
+    "lines of test to one of product": (1.15, 1.32),
     "README, lines": (200, 719),
     "README, line of its first command": (40, 592),
 }
