@@ -1,6 +1,7 @@
 """A decoder of some hundred weights that can be adapted in seconds, images that it can learn from, and its engine."""
 
 import copy
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import Check, SliceAnswer, SlicePrompt, unstoppable
 from FoundationSegLib.requests.adaptation import AdaptRequest, CorrectedSegment, Training
+from FoundationSegLib.worker import server
 from Testing.unit.fakes import CARD_TOML, fill_store, volume_of
 
 SIDE = 20
@@ -133,3 +135,13 @@ def null_request(cases: list[tuple[Volume, np.ndarray]], seed: int, training: Tr
         [(volume, mask) for (volume, _), mask in zip(cases, masks, strict=True)], "ABCDEFGHIJKL"[: len(cases)]
     )
     return AdaptRequest(seed, "fake", f"null{seed}", segments, training=replace(training, seed=seed))
+
+
+def worker_command(folder: Path) -> tuple[str, ...]:
+    """A real worker process around the toy, whose store is in a folder."""
+    return (sys.executable, "-P", "-m", "Testing.toy_adaptation", str(folder))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    server.main(lambda _: toy_engine(Path(sys.argv[1]), []))

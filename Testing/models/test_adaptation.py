@@ -9,7 +9,7 @@ import torch
 from FoundationSegLib.engine.engine import load_model
 from FoundationSegLib.models.adaptation import Sample, Trainer, adapted, plain, trainable
 from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
-from FoundationSegLib.models.segmentation.lite_medsam import LiteMedSam, TinyVitEncoder, build_decoder
+from FoundationSegLib.models.segmentation.lite_medsam import LiteMedSam, TinyVitEncoder, build_decoder, fold_batch_norms
 from Testing.models.small_models import CATALOGUE, WRITERS
 
 BOX, CLICK = SlicePrompt((20.0, 12.0, 60.0, 50.0)), SlicePrompt(points=(SlicePoint(40.0, 30.0),))
@@ -18,7 +18,9 @@ BOX, CLICK = SlicePrompt((20.0, 12.0, 60.0, 50.0)), SlicePrompt(points=(SlicePoi
 def model_of(family, folder):
     if family == "lite-medsam":
         torch.manual_seed(0)
-        return LiteMedSam(TinyVitEncoder(), build_decoder(), "cpu")
+        encoder = TinyVitEncoder().eval()
+        fold_batch_norms(encoder)
+        return LiteMedSam(encoder, build_decoder(), "cpu")
     card = next(card for card in CATALOGUE.values() if card.family == family)
     files = WRITERS[family](folder)
     if family == "medsam2":
@@ -30,7 +32,7 @@ def model_of(family, folder):
     return load_model(card, files, "cpu")
 
 
-@pytest.mark.parametrize("family", ["lite-medsam", "sam", "medsam", "sam2", "medsam2"])
+@pytest.mark.parametrize("family", ["lite-medsam", "sam", "mobile-sam", "medsam", "sam2", "edgetam", "medsam2"])
 def test_what_is_trained_is_what_answers(family, tmp_path):
     model = model_of(family, tmp_path)
     image = np.random.default_rng(0).integers(0, 255, (64, 80), np.uint8)
