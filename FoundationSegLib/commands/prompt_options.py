@@ -27,16 +27,11 @@ _NAMES_IN_A_NOTE = 200  # characters; a note is one line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what to segment."""
-    parser.add_argument("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
-    parser.add_argument(
-        "--classes", metavar="NAME,…", help="classes of the model by name or number, a segment each, or 'everything'"
-    )
-    parser.add_argument(
-        "--text", metavar="PHRASE", action="append", default=[], help="a phrase; again for another segment"
-    )
-    parser.add_argument(
-        "--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names"
-    )
+    add = parser.add_argument
+    add("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
+    add("--classes", metavar="NAME,…", help="classes of the model by name or number, a segment each, or 'everything'")
+    add("--text", metavar="PHRASE", action="append", default=[], help="a phrase; again for another segment")
+    add("--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names")
 
 
 def read_options(options: argparse.Namespace, card: ModelCard) -> PromptSet:

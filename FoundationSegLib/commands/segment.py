@@ -50,19 +50,14 @@ from .terminal import ProgressLine, interrupts_wait, say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument(
-        "volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series"
-    )
-    parser.add_argument("--model", metavar="ID", help="a model of 'foundationseg models list'")
-    parser.add_argument(
-        "--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels"
-    )
+    add = parser.add_argument
+    add("volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series")
+    add("--model", metavar="ID", help="a model of 'foundationseg models list'")
+    add("--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels")
     prompt_options.add_arguments(parser)
-    parser.add_argument(
-        "--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd"
-    )
-    parser.add_argument("--report", metavar="FILE", type=path_argument, help="write what was done, as JSON")
-    parser.add_argument("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
+    add("--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd")
+    add("--report", metavar="FILE", type=path_argument, help="write what was done, as JSON")
+    add("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
     add_method_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run, device=None, intensity=None, sources=())  # a report may have them

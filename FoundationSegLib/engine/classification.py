@@ -12,19 +12,9 @@ from ..catalog.label_sets import LabelSet
 from ..errors import InputError
 from ..imaging.intensity import IntensityView
 from ..imaging.volume import Volume
+from ..requests import scoring
 from ..requests.classification import ClassifyRequest, EvidenceWish
 from ..requests.classification_answer import LIMITS, Classification, ConceptScore, EvidenceMap, LabelScore
-from ..requests.scoring import (
-    Head,
-    LabelVectors,
-    ScoringRule,
-    choose_rule,
-    contrast,
-    leads,
-    margins,
-    scores,
-    wording_scores,
-)
 from .encoding import Encoder, Pictures, TextVector, direction
 
 Floats = NDArray[np.float64]
@@ -35,15 +25,15 @@ Picture = NDArray[np.uint8]
 class LabelQuestion:
     """The labels that pictures are compared with, as vectors, and how they are scored."""
 
-    vectors: LabelVectors
-    rule: ScoringRule
-    head: Head
+    vectors: scoring.LabelVectors
+    rule: scoring.ScoringRule
+    head: scoring.Head
     temperature: float
 
     def lead(self, vectors: Sequence[NDArray[np.float32]], label: int) -> Floats:
         """Return by how much one label leads what is against it, in logits, for each picture's vector."""
         images = np.stack(vectors).astype(np.float64)
-        return leads(images, self.vectors, self.rule, self.head, self.temperature)[:, label]
+        return scoring.leads(images, self.vectors, self.rule, self.head, self.temperature)[:, label]
 
 
 def classify(
@@ -63,18 +53,22 @@ def classify(
         Cancelled: the user stopped it.
     """
     weights, head = encoder.loaded.weights, encoder.loaded.model.head
-    rule = choose_rule(request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None)
+    rule = scoring.choose_rule(
+        request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None
+    )
     pictures = Pictures.of(volume, request.subject)
-    positive, negative = _sentences(request.labels, rule)
+    labels = request.labels
+    positive = [label.concepts if rule == "concepts" else labels.texts(label) for label in labels.labels]
+    negative = [labels.negative_texts(label) for label in labels.labels] if rule == "pairs" else []
     texts = encoder.texts(list(itertools.chain(*positive, *negative)))
-    label_vectors = LabelVectors(_stacked(positive, texts), _stacked(negative, texts))
+    label_vectors = scoring.LabelVectors(_stacked(positive, texts), _stacked(negative, texts))
     question = LabelQuestion(label_vectors, rule, head, request.scoring.temperature)
     vectors = encoder.slices(pictures, views)
     if not vectors:
         raise InputError("there is nothing to see on what was chosen: every pixel is the same")
     images = np.stack(list(vectors.values())).astype(np.float64)
-    by_slice = scores(images, question.vectors, rule, head, question.temperature)
-    by_wording = wording_scores(images, question.vectors, rule, head, question.temperature)
+    by_slice = scoring.scores(images, question.vectors, rule, head, question.temperature)
+    by_wording = scoring.wording_scores(images, question.vectors, rule, head, question.temperature)
     label_scores = _label_scores(request, by_slice, by_wording, rule)
     evidence: tuple[EvidenceMap, ...] = ()
     if request.evidence is not None:
@@ -106,22 +100,16 @@ def classify(
     )
 
 
-def _sentences(labels: LabelSet, rule: ScoringRule) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
-    """Return for each label the sentences that speak for it, and, where the rule compares pairs, those against it."""
-    positive = [label.concepts if rule == "concepts" else labels.texts(label) for label in labels.labels]
-    return positive, [labels.negative_texts(label) for label in labels.labels] if rule == "pairs" else []
-
-
 def _stacked(sentences: Sequence[Sequence[str]], texts: Mapping[str, TextVector]) -> tuple[Floats, ...]:
     """Return the vectors of each label's sentences, (sentences, D)."""
     return tuple(np.stack([texts[text].vector for text in of_label]).astype(np.float64) for of_label in sentences)
 
 
 def _label_scores(
-    request: ClassifyRequest, by_slice: Floats, by_wording: Sequence[Floats], rule: ScoringRule
+    request: ClassifyRequest, by_slice: Floats, by_wording: Sequence[Floats], rule: scoring.ScoringRule
 ) -> tuple[LabelScore, ...]:
     aggregated = request.aggregation(by_slice)
-    leading = margins(aggregated, rule)
+    leading = scoring.margins(aggregated, rule)
     doubt = 2 if rule in ("pairs", "sigmoid") else 1  # the margin to an absence is twice the distance to one half
     label_scores = []
     for name, score, lead, wordings in zip(request.labels.names, aggregated, leading, by_wording, strict=True):
@@ -198,7 +186,7 @@ def _similarity(encoder: Encoder, slice_pictures: Sequence[Picture], question: L
     rows, columns, width = parts.shape
     flat = parts.reshape(-1, width).astype(np.float64)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-    return contrast(flat, question.vectors, question.rule, label).reshape(rows, columns)
+    return scoring.contrast(flat, question.vectors, question.rule, label).reshape(rows, columns)
 
 
 def _occlusion(

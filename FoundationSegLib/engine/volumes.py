@@ -11,16 +11,7 @@ from ..imaging.geometry import Geometry
 from ..imaging.intensity import IntensityMapping
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
-from ..models.protocols import (
-    VolumeBox,
-    VolumeModel,
-    VolumePart,
-    VolumePoint,
-    VolumePrompt,
-    VolumeView,
-    VolumeVoxels,
-    VolumeWords,
-)
+from ..models import protocols
 from ..progress import Progress
 from ..prompts.drawing import lasso_voxels, scribble_voxels
 from ..prompts.kinds import (
@@ -47,7 +38,7 @@ _DRAWN: dict[type[Any], tuple[Any, Callable[..., PackedMask]]] = {
 
 def place_in_volume(
     prompts: Sequence[Prompt], locations: Sequence[str], geometry: Geometry
-) -> tuple[VolumePrompt, list[int]]:
+) -> tuple[protocols.VolumePrompt, list[int]]:
     """Place prompts, RAS in mm, in a volume; return them with the numbers of those that were clipped.
 
     Args:
@@ -58,13 +49,13 @@ def place_in_volume(
     Raises:
         PromptError: a prompt lies outside the image, or nothing says where the segment is.
     """
-    parts: list[VolumePart] = []
+    parts: list[protocols.VolumePart] = []
     clipped: list[int] = []
     for n, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):
         if isinstance(prompt, BoxPrompt):
             placed = place_box(prompt, geometry, location)
             is_clipped = placed.clipped
-            parts.append(VolumeBox(placed.box, prompt.polarity is Polarity.POSITIVE, location))
+            parts.append(protocols.VolumeBox(placed.box, prompt.polarity is Polarity.POSITIVE, location))
         else:
             is_clipped = require_inside(prompt, geometry, location)
             parts.append(_part(prompt, geometry, location))
@@ -73,20 +64,20 @@ def place_in_volume(
     if not any(part.positive for part in parts):
         kind = prompts[0].kind
         raise PromptError(f"a negative {kind} alone does not say where the segment is", f"{locations[0]}.polarity")
-    return VolumePrompt(tuple(parts)), clipped
+    return protocols.VolumePrompt(tuple(parts)), clipped
 
 
-def _part(prompt: _Unboxed, geometry: Geometry, location: str) -> VolumePart:
+def _part(prompt: _Unboxed, geometry: Geometry, location: str) -> protocols.VolumePart:
     positive = prompt.polarity is Polarity.POSITIVE
     if isinstance(prompt, PointPrompt):
         i, j, k = geometry.nearest_voxel(prompt.position).tolist()
-        return VolumePoint((k, j, i), positive, location)
+        return protocols.VolumePoint((k, j, i), positive, location)
     if isinstance(prompt, ClassPrompt):
-        return VolumeWords("class", prompt.name, positive, location)
+        return protocols.VolumeWords("class", prompt.name, positive, location)
     if isinstance(prompt, TextPrompt):
-        return VolumeWords("text", prompt.text, positive, location)
+        return protocols.VolumeWords("text", prompt.text, positive, location)
     kind, voxels_of = _DRAWN[type(prompt)]
-    return VolumeVoxels(kind, voxels_of(prompt, geometry, location), positive, location)
+    return protocols.VolumeVoxels(kind, voxels_of(prompt, geometry, location), positive, location)
 
 
 # Weights, image, and the window that it was cut to: everything that changes a model's view.
@@ -98,7 +89,7 @@ class ViewCache:
     """Keeps the last view of a model of volumes: it may be as large as the image many times over."""
 
     _key: ViewKey | None = None
-    _view: VolumeView | None = None
+    _view: protocols.VolumeView | None = None
 
     @property
     def volume_key(self) -> str:
@@ -119,8 +110,8 @@ class ViewCache:
         self._key = self._view = None
 
     def view(
-        self, loaded: LoadedModel[VolumeModel], volume: Volume, mapping: IntensityMapping, progress: Progress
-    ) -> tuple[VolumeView, bool]:
+        self, loaded: LoadedModel[protocols.VolumeModel], volume: Volume, mapping: IntensityMapping, progress: Progress
+    ) -> tuple[protocols.VolumeView, bool]:
         """Return a model's view of an image, and True where it was made anew; errors are those of the model's ``view``.
 
         The old view is dropped before the next one is made: both at once may be more than there is memory for.

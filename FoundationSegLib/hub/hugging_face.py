@@ -429,7 +429,9 @@ def refusal(status: int, code: str, repository: str, subject: str) -> Checkpoint
 
 def unreachable(repository: str, subject: str, error: Exception | None, status: int = 0) -> CheckpointError:
     """Error for a network that gave no answer, or no good one, after every try."""
-    reason = f"error {status}" if status else _plain_reason(error)
+    text = " ".join(_URL.sub("...", str(error or "")).split())[:120]  # addresses may be signed, or hold a password
+    name = type(error).__name__ if error is not None else "no answer"
+    reason = f"error {status}" if status else f"{name}: {text}" if text else name
     remedy = (
         "check the network and the proxy (HTTPS_PROXY), name a mirror (HF_ENDPOINT), or bring the files with "
         "'foundationseg models import'; what has arrived is kept"
@@ -440,10 +442,3 @@ def unreachable(repository: str, subject: str, error: Exception | None, status: 
 def redirects_in_circles(repository: str, subject: str) -> CheckpointError:
     """Error for addresses that lead to each other."""
     return CheckpointError(f"{subject} of {repository} cannot be downloaded: the Hub redirects in circles")
-
-
-def _plain_reason(error: Exception | None) -> str:
-    """One line on why a connection failed, without addresses: they may be signed, or hold a proxy's password."""
-    text = " ".join(_URL.sub("...", str(error or "")).split())[:120]
-    name = type(error).__name__ if error is not None else "no answer"
-    return f"{name}: {text}" if text else name

@@ -13,20 +13,7 @@ from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError, write_failure
 from ..folders import Locked, locked, user_folder
 from ..progress import Progress, bytes_text
-from .records import (
-    COMMIT,
-    DAMAGED,
-    PINS,
-    RECORD,
-    FileRecord,
-    digest_file,
-    folder_name,
-    read_pins,
-    read_record,
-    require_inside,
-    safe_path,
-    write_json,
-)
+from . import records as record_files
 
 Status = Literal["absent", "partial", "ready", "damaged"]
 
@@ -88,15 +75,15 @@ class Store:
 
     def all_of(self, card: ModelCard) -> Path:
         """Folder of everything that the store has of a model, whatever the commit."""
-        return self.folder / "models" / folder_name(card.id)
+        return self.folder / "models" / record_files.folder_name(card.id)
 
     def commit(self, card: ModelCard, repository: str = "", revision: str = "") -> str:
         """Commit that a card's revision stands for in this store; empty if the Hub was never asked."""
         repository, revision = repository or card.source.repository, revision or card.source.revision
-        if card.source.kind != "hub" or COMMIT.fullmatch(revision):
+        if card.source.kind != "hub" or record_files.COMMIT.fullmatch(revision):
             return revision
-        commit = read_pins(self.all_of(card)).get(f"{repository}@{revision}", "")
-        return commit if COMMIT.fullmatch(commit) else ""
+        commit = record_files.read_pins(self.all_of(card)).get(f"{repository}@{revision}", "")
+        return commit if record_files.COMMIT.fullmatch(commit) else ""
 
     def pin(self, card: ModelCard, commits: Mapping[tuple[str, str], str]) -> None:
         """Write down which commits repositories and revisions stand for from now on.
@@ -106,13 +93,13 @@ class Store:
         """
         named = {f"{repository}@{revision}": commit for (repository, revision), commit in commits.items()}
         folder = self.all_of(card)
-        if (pins := read_pins(folder)) != pins | named:
+        if (pins := record_files.read_pins(folder)) != pins | named:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / PINS, {"version": 1, "pins": pins | named})
+            record_files.write_json(folder / record_files.PINS, {"version": 1, "pins": pins | named})
 
     def model_folder(self, card: ModelCard) -> Path:
         """Folder of the files of a card's commit, whether they are there or not."""
-        return self.all_of(card) / folder_name(self.commit(card) or card.source.revision)
+        return self.all_of(card) / record_files.folder_name(self.commit(card) or card.source.revision)
 
     def file_path(self, card: ModelCard, file: CheckpointFile) -> Path:
         """Path of one file of the checkpoint, whether it is there or not.
@@ -120,12 +107,12 @@ class Store:
         A file of the Hub keeps its path, below a folder of its own if it comes from a second repository.
         """
         if card.source.kind != "hub":
-            return self.model_folder(card) / safe_path(file.name)
+            return self.model_folder(card) / record_files.safe_path(file.name)
         repository = card.source.origin(file)[0]
         folder = self.model_folder(card)
         if repository != card.source.repository:
-            folder /= folder_name(repository.replace("/", "--"))
-        return folder / safe_path(file.path)
+            folder /= record_files.folder_name(repository.replace("/", "--"))
+        return folder / record_files.safe_path(file.path)
 
     def status(self, card: ModelCard) -> Status:
         """Status of the checkpoint, by the record and the sizes and times of its files, not their bytes.
@@ -141,13 +128,17 @@ class Store:
     def bytes_here(self, card: ModelCard) -> int:
         """Length in bytes of all that the store has of a card's commit, partial files included."""
         folder = self.model_folder(card)
-        return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+        return sum(
+            path.lstat().st_size for path in folder.rglob("*") if path.is_file() and path.name != record_files.RECORD
+        )
 
-    def records(self, card: ModelCard) -> dict[str, FileRecord] | None:
+    def records(self, card: ModelCard) -> dict[str, record_files.FileRecord] | None:
         """Records of the files, by the card's path; None if the checkpoint was never whole."""
-        return read_record(self.model_folder(card))
+        return record_files.read_record(self.model_folder(card))
 
-    def is_unchanged(self, card: ModelCard, file: CheckpointFile, records: Mapping[str, FileRecord]) -> bool:
+    def is_unchanged(
+        self, card: ModelCard, file: CheckpointFile, records: Mapping[str, record_files.FileRecord]
+    ) -> bool:
         """True for a file that matches the card, and was not touched since its hash was checked."""
         record = records.get(file.path)
         if record is None or file.sha256 not in ("", record.sha256):
@@ -200,12 +191,12 @@ class Store:
                 checked.append(_check_file(self.file_path(card, file), card, file, expected, progress))
             except CheckpointError:
                 if file.path in records:  # its right length and hash stay known
-                    records[file.path] = replace(records[file.path], changed_ns=DAMAGED)
+                    records[file.path] = replace(records[file.path], changed_ns=record_files.DAMAGED)
                     self._try_to_write_record(card, records.values())
                 raise
         self._try_to_write_record(card, checked)
 
-    def _try_to_write_record(self, card: ModelCard, records: Iterable[FileRecord]) -> None:
+    def _try_to_write_record(self, card: ModelCard, records: Iterable[record_files.FileRecord]) -> None:
         """Write the record if possible. A store that cannot be written, or that a download is changing, is still good
         to read: the next start hashes again.
         """
@@ -222,7 +213,7 @@ class Store:
         folder = self.model_folder(card)
         with store_errors(card):
             folder.mkdir(parents=True, exist_ok=True)
-            require_inside(self.folder, folder / RECORD)
+            record_files.require_inside(self.folder, folder / record_files.RECORD)
             clear_left_behind(folder)
             with tempfile.TemporaryDirectory(prefix=f"{INCOMING}-", dir=folder) as incoming:
                 fetch(card, Path(incoming), progress)
@@ -231,7 +222,7 @@ class Store:
                     (Path(incoming) / file.name).replace(self.file_path(card, file))
             self.write_record(card, records)
 
-    def write_record(self, card: ModelCard, records: Iterable[FileRecord]) -> None:
+    def write_record(self, card: ModelCard, records: Iterable[record_files.FileRecord]) -> None:
         """Write the record that makes a checkpoint whole.
 
         Raises:
@@ -240,7 +231,7 @@ class Store:
         source = {"model": card.id, "source": card.source.repository, "revision": card.source.revision}
         files = [asdict(record) for record in records]
         document = {"version": 1, **source, "commit": self.commit(card), "files": files}
-        write_json(self.model_folder(card) / RECORD, document)
+        record_files.write_json(self.model_folder(card) / record_files.RECORD, document)
 
     @contextlib.contextmanager
     def lock(self, card: ModelCard, progress: Progress | None = None) -> Iterator[bool]:
@@ -261,7 +252,7 @@ class Store:
         with contextlib.ExitStack() as stack:
             with store_errors(card):
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                require_inside(self.folder, folder)
+                record_files.require_inside(self.folder, folder)
                 try:
                     has_waited = stack.enter_context(locked(folder.with_name(f"{folder.name}.lock"), progress))
                 except Locked:
@@ -288,10 +279,10 @@ def clear_left_behind(folder: Path, older_than_s: float = _LEFT_BEHIND_S) -> Non
 
 def _check_file(
     path: Path, card: ModelCard, file: CheckpointFile, expected: str, progress: Progress | None = None
-) -> FileRecord:
+) -> record_files.FileRecord:
     remedy = f"run 'foundationseg models download {card.id}' to get it again"
     try:
-        status, sha256 = path.stat(), digest_file(path, progress).sha256
+        status, sha256 = path.stat(), record_files.digest_file(path, progress).sha256
     except FileNotFoundError:
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is missing; {remedy}") from None
     except OSError as error:
@@ -299,4 +290,4 @@ def _check_file(
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} cannot be read: {reason}") from error
     if known_bytes(card, file) not in (None, status.st_size) or (expected and sha256 != expected):
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is damaged: its hash is wrong; {remedy}")
-    return FileRecord(file.path, status.st_size, sha256, status.st_mtime_ns)
+    return record_files.FileRecord(file.path, status.st_size, sha256, status.st_mtime_ns)

@@ -76,18 +76,12 @@ def inspect_python(packages: Iterable[str]) -> PythonReport:
     """Inspect the running Python: its version, and the versions of these packages, none of which is imported."""
     importlib.invalidate_caches()  # something may have been installed a moment ago
     versions = {name: installed_version(name) for name in packages}
-    return PythonReport(platform.python_version(), _system(), versions, _is_managed())
-
-
-def _system() -> str:
+    system = f"{platform.system()} {platform.release()} ({platform.machine()})"
     if sys.platform == "darwin":
-        return f"macOS {platform.mac_ver()[0]} ({platform.machine()})"
-    return f"{platform.system()} {platform.release()} ({platform.machine()})"
-
-
-def _is_managed() -> bool:
+        system = f"macOS {platform.mac_ver()[0]} ({platform.machine()})"
     is_environment = sys.prefix != sys.base_prefix
-    return not is_environment and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
+    is_managed = not is_environment and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
+    return PythonReport(platform.python_version(), system, versions, is_managed)
 
 
 def has_nvidia_driver(driver: Path = _NVIDIA_DRIVER) -> bool:

@@ -275,9 +275,9 @@ def repair_installation(
     except (ValueError, DocumentError):  # half written, before anything was changed
         note.unlink(missing_ok=True)
         return ()
-    is_whole = is_whole or has_all_files
     # A new package that is not there at all is not broken: whoever needs it asks for it again.
     there = [package for package in plan.packages if package.installed or installed_version(package.name)]
+    is_whole = is_whole or has_all_files
     broken = tuple(f"{package.name}=={package.version}" for package in there if not is_whole(package.name))
     if broken:
         reinstall(broken, progress)

@@ -19,16 +19,11 @@ _READER = "GDCMImageIO"
 _PREAMBLE_BYTES = 128
 _PIXEL_ELEMENT = b"\xe0\x7f\x10\x00"
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
-
-_POSITION_TAG = (0x0020, 0x0032)
-_ORIENTATION_TAG = (0x0020, 0x0037)
-_PIXEL_SPACING_TAG = (0x0028, 0x0030)
-_SLICE_DISTANCE_TAGS = ((0x0018, 0x0088), (0x0018, 0x0050))  # Spacing Between Slices; where it is absent, Thickness
-_FRAME_TIME_TAG, _FRAME_TIMES_TAG = (0x0018, 0x1063), (0x0018, 0x1065)
-_CINE_RATE_TAGS = ((0x0018, 0x0040), (0x0008, 0x2144))
+_SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # Spacing Between Slices; where it is absent, Thickness
+_FRAME_TIME_TAG, _FRAME_TIMES_TAG = "0018|1063", "0018|1065"
+_CINE_RATE_TAGS = ("0018|0040", "0008|2144")
 # Several frames of these are one after the other in time, unless they have positions.
 _MOVING_MODALITIES = {"US", "IVUS", "XA", "RF", "ES", "XC"}
-_RESCALE_TAGS = ((0x0028, 0x1052), (0x0028, 0x1053))
 
 _AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 # How far direction cosines, or voxel sizes as a part of themselves, may differ between slices of one volume.
@@ -91,20 +86,6 @@ class Series:
     def modality(self) -> str:
         """The DICOM modality code of the first image; empty where it has none."""
         return self.slices[0].tags.get(Tag.MODALITY, "")
-
-
-def read_folder(folder: Path, series: str | None = None) -> RawImage:
-    """Read the volume of one series in a DICOM folder.
-
-    Args:
-        folder: the folder; where it holds no DICOM image itself, its subfolders are searched too.
-        series: the choice, as in :func:`choose_series`.
-
-    Raises:
-        InputError: no DICOM image, several series and no choice, a damaged slice, slices that make no volume.
-        GeometryError: slices uneven, at the same position, in different directions or of different voxel size.
-    """
-    return _read_series(choose_series(find_series(folder), series))
 
 
 def find_series(folder: Path) -> tuple[Series, ...]:
@@ -183,7 +164,13 @@ def choose_series(series: Sequence[Series], choice: str | None) -> Series:
     raise InputError(f"{problem}: {', '.join(names)}")
 
 
-def _read_series(series: Series) -> RawImage:
+def read_series(series: Series) -> RawImage:
+    """Read a series of a folder: its slices sorted and placed, or its one file.
+
+    Raises:
+        InputError: the slices are of different kinds, or damaged.
+        GeometryError: they make no volume.
+    """
     slices = series.slices
     if len(slices) == 1:
         return read_file(slices[0].path)
@@ -247,10 +234,10 @@ def place_frames(path: Path, raw: RawImage) -> RawImage:
     """
     count = raw.voxels.shape[1]
     content = path.read_bytes()
-    if any(len(set(_elements(content, tag, 1))) > 1 for tag in _RESCALE_TAGS):
+    if any(len(set(_elements(content, tag, 1))) > 1 for tag in (Tag.RESCALE_INTERCEPT, Tag.RESCALE_SLOPE)):
         raise InputError(f"{path.name}: its frames are scaled differently, which is not supported; export them singly")
-    positions = _elements(content, _POSITION_TAG, 3)
-    orientations = _elements(content, _ORIENTATION_TAG, 6)
+    positions = _elements(content, Tag.POSITION, 3)
+    orientations = _elements(content, Tag.ORIENTATION, 6)
     if len(set(positions)) < 2:
         if _is_cine(content, raw):
             return replace(raw, voxels=raw.voxels.swapaxes(0, 1))
@@ -265,7 +252,7 @@ def place_frames(path: Path, raw: RawImage) -> RawImage:
 def _stacked(
     content: bytes, raw: RawImage, positions: ArrayLike, orientation: Sequence[float], notes: tuple[str, ...] = ()
 ) -> RawImage:
-    spacings = _elements(content, _PIXEL_SPACING_TAG, 2)
+    spacings = _elements(content, Tag.PIXEL_SPACING, 2)
     # DICOM gives the distance of rows, then that of columns: along j, then along i.
     along_j, along_i = spacings[0] if spacings else (1.0, 1.0)
     stack = place_slices(positions, orientation, (along_i, along_j))
@@ -289,7 +276,7 @@ def _is_cine(content: bytes, raw: RawImage) -> bool:
 def _stack_evenly(content: bytes, raw: RawImage, origin: Sequence[float], orientation: Sequence[float]) -> RawImage:
     """Place frames without positions in their order, at the distance that the file names."""
     distances = [values for tag in _SLICE_DISTANCE_TAGS for values in _elements(content, tag, 1) if values[0] > 0]
-    if not distances or not _elements(content, _PIXEL_SPACING_TAG, 2):
+    if not distances or not _elements(content, Tag.PIXEL_SPACING, 2):
         return raw
     (distance,) = distances[0]
     normal = _unit(np.cross(orientation[:3], orientation[3:]))
@@ -298,13 +285,13 @@ def _stack_evenly(content: bytes, raw: RawImage, origin: Sequence[float], orient
     return _stacked(content, raw, positions, orientation, (note,))
 
 
-def _elements(content: bytes, tag: tuple[int, int], count: int) -> list[tuple[float, ...]]:
+def _elements(content: bytes, tag: str, count: int) -> list[tuple[float, ...]]:
     """Return the values of every element with that tag and that many decimals, in the file's order.
 
     The elements lie in nested sequences that ITK does not hand out. They are found by their bytes: little endian
     (all that DICOM still allows), then either ``DS`` or ``IS`` and two bytes of length, or four bytes of length.
     """
-    name = re.escape(tag[0].to_bytes(2, "little") + tag[1].to_bytes(2, "little"))
+    name = re.escape(b"".join(int(part, 16).to_bytes(2, "little") for part in tag.split("|")))
     elements = []
     for match in re.finditer(name + rb"(?:[DI]S(.)\x00|(.)\x00\x00\x00)", content, re.DOTALL):
         length = (match[1] or match[2])[0]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..imaging.volume import Volume
-from .dicom import read_file, read_folder
+from .dicom import choose_series, find_series, read_file, read_series
 from .output_files import image_name
 from .raw import RawImage, Tag
 from .segmentations import is_segmentation, looks_like_label_map
@@ -52,7 +52,7 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
 
 def _read(path: Path, series: str | None) -> RawImage:
     if path.is_dir():
-        return read_folder(path, series)
+        return read_series(choose_series(find_series(path), series))
     if series is not None:
         raise InputError(f"{path.name} is not a folder: a series can only be chosen in a DICOM folder")
     return read_file(path)

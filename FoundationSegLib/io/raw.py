@@ -150,15 +150,11 @@ def _explained(path: Path, message: str) -> FoundationSegError:
 def to_raw(image: sitk.Image, reader: str) -> RawImage:
     """Convert an ITK image to arrays: axes in numpy order, space as RAS."""
     tags = kept_tags(image)
-    voxels = _voxels(image)
+    i, j, k = (*image.GetSize(), 1)[:3]
+    voxels = sitk.GetArrayFromImage(image).reshape(-1, k, j, i, image.GetNumberOfComponentsPerPixel())
     if tags.get(Tag.NRRD_PIXEL_KIND) == "list":  # what Slicer calls a sequence: frames, not colours
         voxels = np.moveaxis(voxels[0], -1, 0)[..., np.newaxis]
     return RawImage(voxels, _ijk_to_ras(image), reader, tags)
-
-
-def _voxels(image: sitk.Image) -> NDArray[np.generic]:
-    i, j, k = (*image.GetSize(), 1)[:3]
-    return sitk.GetArrayFromImage(image).reshape(-1, k, j, i, image.GetNumberOfComponentsPerPixel())
 
 
 def _ijk_to_ras(image: sitk.Image) -> NDArray[np.float64]:
@@ -174,12 +170,8 @@ def _ijk_to_ras(image: sitk.Image) -> NDArray[np.float64]:
 def kept_tags(source: sitk.Image | sitk.ImageFileReader) -> dict[str, str]:
     """Return the header fields that matter, stripped of padding."""
     names = (name for name in source.GetMetaDataKeys() if name in _KEPT or _SEGMENT_FIELD.fullmatch(name))
-    return {name: _printable(source.GetMetaData(name).strip()) for name in names}
-
-
-def _printable(text: str) -> str:
-    """Replace by a question mark the bytes that are no UTF-8, which would fail wherever the text is written next."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+    texts = {name: source.GetMetaData(name).strip().encode(errors="surrogateescape") for name in names}
+    return {name: text.decode(errors="replace") for name, text in texts.items()}  # ``?`` for bytes that are no UTF-8
 
 
 def swap_lps_ras(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

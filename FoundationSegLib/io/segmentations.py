@@ -106,10 +106,10 @@ def read_label_map(path: Path) -> tuple[NDArray[np.generic], Geometry]:
         GeometryError: no regular grid.
     """
     raw = read_raw(path)
-    return labels_of(single_layer(raw, path), path), raw.geometry
+    return labels_of(raw, path), raw.geometry
 
 
-def single_layer(raw: RawImage, path: Path) -> NDArray[np.generic]:
+def labels_of(raw: RawImage, path: Path) -> NDArray[np.generic]:
     """Return the (K, J, I) voxels of an image with one value for each voxel.
 
     Colour pictures whose channels are equal count as such.
@@ -126,26 +126,18 @@ def single_layer(raw: RawImage, path: Path) -> NDArray[np.generic]:
     colours = raw.voxels[0, ..., : min(channels, 3)]
     if channels not in (1, 3, 4) or not (colours == colours[..., :1]).all():
         raise InputError(f"{path.name} has {channels} values for each voxel; a label map must have one")
-    return np.ascontiguousarray(colours[..., 0])
+    voxels = np.ascontiguousarray(colours[..., 0])
+    if voxels.dtype.kind in "iu":
+        return voxels
+    if not _is_whole(voxels):
+        raise InputError(f"{path.name} is no label map: its values are not whole numbers; set a threshold first")
+    return voxels.astype(np.int32 if np.abs(voxels).max() < 2**31 else np.int64)
 
 
 def refuse_dicom_segmentation(raw: RawImage, path: Path) -> None:
     """Raise :class:`InputError` for a DICOM segmentation object, whose frames ITK piles up regardless of segment."""
     if raw.tags.get(Tag.MODALITY) == "SEG":
         raise InputError(f"{path.name} is a DICOM segmentation, which is not supported; save it as .seg.nrrd in Slicer")
-
-
-def labels_of(voxels: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
-    """Convert whole numbers to an integer type, shape unchanged.
-
-    Raises:
-        InputError: a value is not whole.
-    """
-    if voxels.dtype.kind in "iu":
-        return voxels
-    if not _is_whole(voxels):
-        raise InputError(f"{path.name} is no label map: its values are not whole numbers; set a threshold first")
-    return voxels.astype(np.int32 if np.abs(voxels).max() < 2**31 else np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +167,7 @@ def read_mask_prompt(path: Path, segment_name: str) -> tuple[NDArray[np.bool_], 
     raw = read_raw(path)
     if is_segmentation(raw.tags):
         return _segment(raw, path, segment_name), raw.geometry
-    return _label(labels_of(single_layer(raw, path), path), path, segment_name), raw.geometry
+    return _label(labels_of(raw, path), path, segment_name), raw.geometry
 
 
 def segment_names(path: Path) -> tuple[str, ...]:
@@ -190,7 +182,7 @@ def segment_names(path: Path) -> tuple[str, ...]:
         refuse_dicom_segmentation(raw, path)
         names = tuple(segment.name for segment in stored_segments(raw.tags))
     else:
-        names = tuple(map(str, _label_numbers(labels_of(single_layer(raw, path), path), path)))
+        names = tuple(map(str, _label_numbers(labels_of(raw, path), path)))
     if not names:
         raise InputError(f"{path.name} has no segment")
     return names

@@ -121,7 +121,6 @@ def _unwritable(path: Path) -> OutputError:
 
 def _smallest_type(labels: NDArray[np.generic]) -> np.dtype[np.unsignedinteger]:
     low, high = int(labels.min()), int(labels.max())
-    for kind in (np.uint8, np.uint16, np.uint32):
-        if low >= 0 and high <= np.iinfo(kind).max:
-            return np.dtype(kind)
-    raise InputError(f"labels must be from 0 to 4294967295, not from {low} to {high}")
+    if low < 0 or high > np.iinfo(np.uint32).max:
+        raise InputError(f"labels must be from 0 to 4294967295, not from {low} to {high}")
+    return np.min_scalar_type(high)

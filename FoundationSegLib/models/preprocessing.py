@@ -164,7 +164,9 @@ def spline_weights(size: int, new_size: int) -> NDArray[np.float64]:
     the centre of the last pixel (``"reflect"`` to scikit-image, ``"mirror"`` to scipy).
     """
     samples = _kernel_weights(size, new_size, _cubic_b_spline, 2, mirror=True)
-    return samples @ _spline_filter(size) @ _gaussian(size, max(0.0, (size / new_size - 1) / 2))
+    gain = -6 * _POLE / (1 - _POLE**2)
+    to_coefficients = _filter(size, [gain * _POLE ** abs(n) for n in range(-_REACH, _REACH + 1)])
+    return samples @ to_coefficients @ _gaussian(size, max(0.0, (size / new_size - 1) / 2))
 
 
 def _cubic_b_spline(distance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,12 +174,6 @@ def _cubic_b_spline(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     near = 2 / 3 - distance**2 * (2 - distance) / 2
     far = np.clip(2 - distance, 0, None) ** 3 / 6
     return np.where(distance < 1, near, far)
-
-
-def _spline_filter(size: int) -> NDArray[np.float64]:
-    """Matrix from pixels to the coefficients of the spline through them; (size, size)."""
-    gain = -6 * _POLE / (1 - _POLE**2)
-    return _filter(size, [gain * _POLE ** abs(n) for n in range(-_REACH, _REACH + 1)])
 
 
 def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:

@@ -42,22 +42,12 @@ from ..session.steps import (
     steps_to_document,
 )
 from ..session.tracking import Memo
+from . import segment_tags
 from .labelmaps import Alignment
 from .prompt_markups import PromptPictures
 from .prompt_nodes import PromptOwner, owner_of
 from .scene import Observers
 from .segment_store import SceneStore
-from .segment_tags import (
-    RECORD_TAG,
-    KeptPrompt,
-    PromptRecord,
-    RecordTags,
-    grid_setting,
-    raw_tag,
-    recorded_geometry,
-    to_text,
-    transformed_record,
-)
 from .segments import read_segment
 from .volumes import share_parent_transform
 
@@ -101,9 +91,9 @@ class ScenePrompts:
         self._on_changed = on_changed or (lambda segment_id, key, prompt: None)
         self._on_error = on_error or (lambda error: None)
         self._on_image_moved = on_image_moved or (lambda: None)
-        self._records: dict[str, PromptRecord] = {}
+        self._records: dict[str, segment_tags.PromptRecord] = {}
         self._texts: dict[str, str] = {}  # of the records, as the tags have them
-        self._tags: dict[str, RecordTags] = defaultdict(RecordTags)
+        self._tags: dict[str, segment_tags.RecordTags] = defaultdict(segment_tags.RecordTags)
         self._observers = Observers()
         self._is_watching, self._is_writing = True, False
         self.alignment = Alignment(segmentation_node, volume_node)
@@ -118,11 +108,11 @@ class ScenePrompts:
         """The segments that keep prompts."""
         return tuple(segment_id for segment_id, record in self._records.items() if record.prompts)
 
-    def record(self, segment_id: str) -> PromptRecord:
+    def record(self, segment_id: str) -> segment_tags.PromptRecord:
         """The prompts of a segment; an empty record where there are none."""
-        return self._records.get(segment_id, PromptRecord())
+        return self._records.get(segment_id, segment_tags.PromptRecord())
 
-    def set_record(self, segment_id: str, record: PromptRecord) -> None:
+    def set_record(self, segment_id: str, record: segment_tags.PromptRecord) -> None:
         """Keep a record in its segment, and draw what changed in it; nobody is told.
 
         Nothing happens where there is no such segment any more, or nobody watches.
@@ -195,10 +185,10 @@ class ScenePrompts:
             self._records.pop(segment_id, None)
             self._texts.pop(segment_id, None)
             self._tags.pop(segment_id, None)
-            self._pictures.draw_segment(segment_id, segment_id, PromptRecord())
+            self._pictures.draw_segment(segment_id, segment_id, segment_tags.PromptRecord())
         for segment_id in ids:
             segment = segmentation.GetSegment(segment_id)
-            text = raw_tag(segment, RECORD_TAG)
+            text = segment_tags.raw_tag(segment, segment_tags.RECORD_TAG)
             if self._texts.get(segment_id) != text:
                 self._read_segment(segment_id, segment, text)
 
@@ -208,7 +198,7 @@ class ScenePrompts:
             # Slicer's undo puts a segment's tags back, too; what the user said since is not undone with it.
             self._write(segment_id, segment, record)
             return
-        self._texts[segment_id], record = text, PromptRecord()
+        self._texts[segment_id], record = text, segment_tags.PromptRecord()
         try:
             # A segment without a record may get one yet: Slicer's undo adds segments first, and then their tags.
             if text:
@@ -221,13 +211,16 @@ class ScenePrompts:
         else:
             self._pictures.draw_segment(segment_id, segment.GetName() or segment_id, record)
 
-    def _write(self, segment_id: str, segment: Any, record: PromptRecord) -> None:
+    def _write(self, segment_id: str, segment: Any, record: segment_tags.PromptRecord) -> None:
         before, self._is_writing = self._is_writing, True
         try:
             self._tags[segment_id].write(segment, record)
         finally:
             self._is_writing = before
-        self._records[segment_id], self._texts[segment_id] = record, raw_tag(segment, RECORD_TAG)
+        self._records[segment_id], self._texts[segment_id] = (
+            record,
+            segment_tags.raw_tag(segment, segment_tags.RECORD_TAG),
+        )
 
     def follow_image(self) -> None:
         """Keep segments and markups where they are on the image, whatever was done in the Transforms module."""
@@ -242,20 +235,20 @@ class ScenePrompts:
             self._pictures.geometry = self.geometry
             matrix = self.geometry.ijk_to_ras @ before.ras_to_ijk
             for segment_id, record in list(self._records.items()):
-                self.set_record(segment_id, transformed_record(record, matrix, self.geometry))
+                self.set_record(segment_id, segment_tags.transformed_record(record, matrix, self.geometry))
             self._on_image_moved()
 
     def _segmentation_transformed(self) -> None:
         if self._segmentation_node.GetParentTransformNode() is self._volume_node.GetParentTransformNode():
             self.follow_image()
 
-    def _taken_along(self, segment: Any, record: PromptRecord) -> PromptRecord:
+    def _taken_along(self, segment: Any, record: segment_tags.PromptRecord) -> segment_tags.PromptRecord:
         """The record on the image as it is now: both may have been hardened while nobody watched.
 
         The segment tells: it has the same voxels then, on another grid of the same shape. A mirrored grid is another
         image: Slicer turns left-handed ones round when it reads them.
         """
-        before = recorded_geometry(record)
+        before = segment_tags.recorded_geometry(record)
         if before is None or before.shape_kji != self.geometry.shape_kji or before.almost_equals(self.geometry):
             return record
         matrix = self.geometry.ijk_to_ras @ before.ras_to_ijk
@@ -264,7 +257,7 @@ class ScenePrompts:
         voxels = pack_mask(read_segment(segment, self.geometry))
         if json.loads(record.steps).get("result") != f"{checksum(voxels):016x}":
             return record
-        return transformed_record(record, matrix, self.geometry)
+        return segment_tags.transformed_record(record, matrix, self.geometry)
 
     def _segment(self, segment_id: str) -> Any:
         return self._segmentation_node.GetSegmentation().GetSegment(segment_id)
@@ -292,16 +285,16 @@ class _Texts:
     """
 
     masks: MaskTable = field(default_factory=MaskTable)
-    prompts: Memo[ActivePrompt, KeptPrompt] = field(init=False)
+    prompts: Memo[ActivePrompt, segment_tags.KeptPrompt] = field(init=False)
     steps: Memo[Step, tuple[str, tuple[str, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.prompts = Memo(lambda active: KeptPrompt(active.key, bare(active.prompt)))
+        self.prompts = Memo(lambda active: segment_tags.KeptPrompt(active.key, bare(active.prompt)))
         self.steps = Memo(self._step)
 
     def _step(self, step: Step) -> tuple[str, tuple[str, ...]]:
         entry = step_to_document(step, self.masks)
-        return to_text(entry), tuple(mask_keys(entry))
+        return segment_tags.to_text(entry), tuple(mask_keys(entry))
 
 
 def has_prompts(segmentation_node: Any) -> bool:
@@ -340,7 +333,7 @@ class SessionPrompts:
         self._being_told: PromptOwner | None = None
         self._texts: dict[str, _Texts] = defaultdict(_Texts)
         self.scene = ScenePrompts(segmentation_node, volume_node, self._changed, self._on_error, self._image_moved)
-        self._grid = grid_setting(self.scene.geometry)
+        self._grid = segment_tags.grid_setting(self.scene.geometry)
 
     def follow(self, session: Session) -> None:
         """Show what waits for an answer in a session that keeps its steps here, and tell it what the user moves."""
@@ -358,7 +351,7 @@ class SessionPrompts:
     def read(self, segment_id: str) -> Mapping[str, Any] | None:
         """Read the steps of a segment as JSON values; None where there are none, or only those of another grid."""
         record = self.scene.record(segment_id)
-        if record == PromptRecord():
+        if record == segment_tags.PromptRecord():
             return None
         document, masks = None, MaskTable(self.scene.geometry.box)
         steps: Steps = ()
@@ -375,11 +368,11 @@ class SessionPrompts:
             return document
         return steps_to_document((*steps, *more), masks)
 
-    def _document(self, segment_id: str, record: PromptRecord) -> Mapping[str, Any] | None:
+    def _document(self, segment_id: str, record: segment_tags.PromptRecord) -> Mapping[str, Any] | None:
         """The steps of a record with their masks; None where there are none of this grid."""
         if not record.steps:
             return None
-        recorded = recorded_geometry(record)
+        recorded = segment_tags.recorded_geometry(record)
         if recorded is None or not recorded.almost_equals(self.scene.geometry):
             self.scene.set_aside(segment_id)
             return None
@@ -405,12 +398,12 @@ class SessionPrompts:
             steps.append(text)
             for key in keys:
                 if key in saved.masks:  # those of older steps may have gone
-                    masks[key] = before.masks.get(key) or to_text(saved.masks.to_document([key])[key])
-        record = PromptRecord(
+                    masks[key] = before.masks.get(key) or segment_tags.to_text(saved.masks.to_document([key])[key])
+        record = segment_tags.PromptRecord(
             tuple(texts.prompts.of(shown.prompts)),
             state.choice.model_id if state.choice is not None else "",
             {**before.settings, **self._grid},
-            f'{{"version":{VERSION},"steps":[{",".join(steps)}],"result":{to_text(saved.result)}}}',
+            f'{{"version":{VERSION},"steps":[{",".join(steps)}],"result":{segment_tags.to_text(saved.result)}}}',
             masks,
         )
         self.scene.set_record(segment_id, record)
@@ -430,7 +423,7 @@ class SessionPrompts:
 
     def _image_moved(self) -> None:
         """Image and segments have other coordinates, and so have the records; the session's steps follow."""
-        self._grid = grid_setting(self.scene.geometry)
+        self._grid = segment_tags.grid_setting(self.scene.geometry)
         if self._session is not None:
             self._session.detect_external_changes()
 
@@ -454,7 +447,7 @@ class SessionPrompts:
             self._being_told = None
 
 
-def _differences(now: SegmentState, record: PromptRecord, key_being_told: str | None) -> Steps:
+def _differences(now: SegmentState, record: segment_tags.PromptRecord, key_being_told: str | None) -> Steps:
     """The steps that lead to the prompts of a record."""
     before = {held.key: bare(held.prompt) for held in now.prompts}
     after = {kept.key: bare(kept.prompt) for kept in record.prompts}

@@ -11,19 +11,7 @@ from ..errors import GeometryError, GoneError, InputError
 from ..imaging.geometry import Box, Geometry
 from ..imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, change_between, pack_mask
 from ..session.segment_store import OverlapPolicy
-from . import segment_tags
-from .labelmaps import (
-    BINARY_LABELMAP,
-    Alignment,
-    Labels,
-    is_on_grid,
-    mask_image,
-    occupied_box,
-    place_empty_labelmaps,
-    read_labels,
-    replace_labelmaps,
-    turned_labelmaps,
-)
+from . import labelmaps, segment_tags
 from .segment_editor import editable, editor_logic
 from .terminology import Colour, distinct_colour, find_term
 from .volumes import geometry_from_node
@@ -34,7 +22,9 @@ def read_segment(segment: Any, geometry: Geometry, box: Box | None = None) -> ND
 
     Whatever the extent, the layer and the label value; on another grid than the volume's by the nearest voxel.
     """
-    labels = read_labels(segment.GetRepresentation(BINARY_LABELMAP), geometry, geometry.box if box is None else box)
+    labels = labelmaps.read_labels(
+        segment.GetRepresentation(labelmaps.BINARY_LABELMAP), geometry, geometry.box if box is None else box
+    )
     return labels == segment.GetLabelValue()
 
 
@@ -62,14 +52,14 @@ class SegmentWriter:
         self._node, self._volume_node, self._scene = segmentation_node, volume_node, segmentation_node.GetScene()
         self.geometry = geometry_from_node(volume_node)
         segmentation = segmentation_node.GetSegmentation()
-        turned = turned_labelmaps(segmentation, self.geometry)
+        turned = labelmaps.turned_labelmaps(segmentation, self.geometry)
         self._require_labelmaps()
         self._require_grid(key for key in self.segment_ids if self.labelmap(key) not in turned)
-        self.alignment = Alignment(segmentation_node, volume_node)
-        replace_labelmaps(segmentation, turned)
+        self.alignment = labelmaps.Alignment(segmentation_node, volume_node)
+        labelmaps.replace_labelmaps(segmentation, turned)
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
         self.alignment.remember()
-        place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
+        labelmaps.place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         self._logic = editor_logic(segmentation_node, volume_node)
 
     @property
@@ -104,7 +94,7 @@ class SegmentWriter:
 
     def labelmap(self, segment_id: str) -> Any:
         """The `vtkOrientedImageData` that holds the segment, alone or with others; None if there is none yet."""
-        return self.segment(segment_id).GetRepresentation(BINARY_LABELMAP)
+        return self.segment(segment_id).GetRepresentation(labelmaps.BINARY_LABELMAP)
 
     def read(self, segment_id: str, box: Box | None = None) -> NDArray[np.bool_]:
         """The segment in a box of the volume (the whole volume unless given): a new (K, J, I) boolean array.
@@ -119,7 +109,7 @@ class SegmentWriter:
 
     def difference(self, segment_id: str, mask: PackedMask, box: Box) -> SegmentChange:
         """The change that makes the segment equal to a mask inside the box; reads only where either has voxels."""
-        occupied = occupied_box(self.labelmap(segment_id), self.geometry)
+        occupied = labelmaps.occupied_box(self.labelmap(segment_id), self.geometry)
         region = mask.box.union(occupied.intersection(box))
         before = self.read(segment_id, region)
         after = np.zeros_like(before)
@@ -173,7 +163,7 @@ class SegmentWriter:
         self.alignment.settle()
         if self.alignment.geometry is not self.geometry and self.alignment.geometry != self.geometry:
             self.geometry = self.alignment.geometry
-            place_empty_labelmaps(self._node.GetSegmentation(), self.geometry.ijk_to_ras)
+            labelmaps.place_empty_labelmaps(self._node.GetSegmentation(), self.geometry.ijk_to_ras)
 
     def add_segment(
         self,
@@ -209,7 +199,7 @@ class SegmentWriter:
         for tag, value in (tags or {}).items():
             segment_tags.write_tag(segment, tag, value)
         segmentation.AddSegment(segment, "" if segmentation.GetSegment(segment_id) else segment_id)
-        place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
+        labelmaps.place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         return segmentation.GetSegmentIdBySegment(segment)
 
     def write(
@@ -289,7 +279,9 @@ class SegmentWriter:
         if not self.is_readable:
             self.require_writable()
 
-    def _layers(self, segment_ids: Iterable[str], box: Box) -> Iterator[tuple[Box, Labels, Mapping[int, str]]]:
+    def _layers(
+        self, segment_ids: Iterable[str], box: Box
+    ) -> Iterator[tuple[Box, labelmaps.Labels, Mapping[int, str]]]:
         """The label maps of those segments, each once and only where it reaches into the box.
 
         Yields the part of the box that it reaches, its labels there (K, J, I; not to be written to nor to be kept), and
@@ -298,12 +290,12 @@ class SegmentWriter:
         values: dict[Any, dict[int, str]] = {}
         for segment_id in segment_ids:
             segment = self.segment(segment_id)
-            ids = values.setdefault(segment.GetRepresentation(BINARY_LABELMAP), {})
+            ids = values.setdefault(segment.GetRepresentation(labelmaps.BINARY_LABELMAP), {})
             ids[segment.GetLabelValue()] = segment_id
         for labelmap, ids in values.items():
-            common = occupied_box(labelmap, self.geometry).intersection(box)
+            common = labelmaps.occupied_box(labelmap, self.geometry).intersection(box)
             if not common.is_empty:
-                yield common, read_labels(labelmap, self.geometry, common), ids
+                yield common, labelmaps.read_labels(labelmap, self.geometry, common), ids
 
     def _carry_out(self, possible: Mapping[str, SegmentChange]) -> Edit:
         """Make changes, and return what of them is there afterwards, voxel by voxel."""
@@ -324,7 +316,7 @@ class SegmentWriter:
 
     def _modify(self, segment_id: str, mask: PackedMask, mode: int) -> None:
         if not mask.box.is_empty:
-            image = mask_image(mask, self.labelmap(segment_id), self.geometry)
+            image = labelmaps.mask_image(mask, self.labelmap(segment_id), self.geometry)
             self._logic.ModifySegmentByLabelmap(self._node, segment_id, image, mode, False, True)
 
     def _part(self, segment_id: str, change: SegmentChange, is_made: bool) -> SegmentChange:
@@ -348,7 +340,7 @@ class SegmentWriter:
         """
         for segment_id in segment_ids:
             segment = self.segment(segment_id)
-            if not is_on_grid(segment.GetRepresentation(BINARY_LABELMAP), self.geometry):
+            if not labelmaps.is_on_grid(segment.GetRepresentation(labelmaps.BINARY_LABELMAP), self.geometry):
                 raise GeometryError(
                     f"the segment '{segment.GetName()}' was drawn on another grid than the volume: "
                     "start a new segmentation, or resample this one in the Segment Editor (Specify geometry)"
@@ -356,7 +348,7 @@ class SegmentWriter:
 
     def _require_labelmaps(self) -> None:
         kind = self._node.GetSegmentation().GetSourceRepresentationName()
-        if kind != BINARY_LABELMAP:
+        if kind != labelmaps.BINARY_LABELMAP:
             raise InputError(
                 f"the segmentation '{self._node.GetName()}' is kept as {kind.lower()}: make the binary label map its "
                 "source in the Segmentations module, or start a new one"

@@ -115,14 +115,9 @@ def _term(entry: Mapping[str, Any], table: Mapping[str, Any]) -> Term:
         context=table["contexts"][entry.get("context", "general")],
         category=_code(category),
         type=Code(entry["code"], entry["name"]),
-        colour=_colour(entry["rgb"]) if "rgb" in entry else None,
+        colour=tuple(level / 255 for level in entry["rgb"]) if "rgb" in entry else None,
     )
 
 
 def _code(entry: Mapping[str, str]) -> Code:
     return Code(entry["code"], entry["meaning"])
-
-
-def _colour(rgb: list[int]) -> Colour:
-    red, green, blue = (level / 255 for level in rgb)
-    return red, green, blue

@@ -56,10 +56,11 @@ def volume_from_node(volume_node: Any) -> Volume:
         GeometryError: the node's matrix cannot be inverted.
     """
     geometry = geometry_from_node(volume_node)
+    modality = volume_node.GetAttribute(_MODALITY) or _modality_of_series(volume_node) or _modality_of_unit(volume_node)
     return Volume(
         _voxels(volume_node, geometry),
         geometry,
-        modality=_modality(volume_node),
+        modality=modality,
         window_level=_window_level(volume_node),
         name=volume_node.GetName() or "",
         in_pixels=_is_in_pixels(volume_node, geometry),
@@ -230,10 +231,6 @@ def _require_image(volume_node: Any, components: int) -> None:
     )
     if components not in (1, 3, 4) or volume_node.GetVoxelVectorType() in vectors:
         raise InputError(f"'{name}' has {components} numbers a voxel that are no colours: choose a grey or RGB volume")
-
-
-def _modality(volume_node: Any) -> str | None:
-    return volume_node.GetAttribute(_MODALITY) or _modality_of_series(volume_node) or _modality_of_unit(volume_node)
 
 
 def _is_in_pixels(volume_node: Any, geometry: Geometry) -> bool:

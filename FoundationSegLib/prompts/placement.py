@@ -8,23 +8,11 @@ import numpy as np
 from ..errors import GeometryError, PromptError
 from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, as_vector, round_index
 from ..imaging.masks import PackedMask
-from .kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Prompt,
-    PromptSet,
-    ScribblePrompt,
-    SegmentPrompts,
-    TextPrompt,
-)
+from . import kinds
 from .prompts_file import join_location
 
 
-def prompts_in_ras(prompts: PromptSet, geometry: Geometry) -> PromptSet:
+def prompts_in_ras(prompts: kinds.PromptSet, geometry: Geometry) -> kinds.PromptSet:
     """The same prompts with RAS positions; those that are in RAS come back as they are.
 
     Corners of boxes are rounded to voxels first, so that they name the same voxels on the way back.
@@ -32,35 +20,37 @@ def prompts_in_ras(prompts: PromptSet, geometry: Geometry) -> PromptSet:
     if prompts.space == "ras":
         return prompts
     segments = tuple(
-        SegmentPrompts(segment.name, tuple(_prompt_in_ras(prompt, geometry) for prompt in segment.prompts))
+        kinds.SegmentPrompts(segment.name, tuple(_prompt_in_ras(prompt, geometry) for prompt in segment.prompts))
         for segment in prompts.segments
     )
-    return PromptSet(segments, "ras")
+    return kinds.PromptSet(segments, "ras")
 
 
-def _prompt_in_ras(prompt: Prompt, geometry: Geometry) -> Prompt:
+def _prompt_in_ras(prompt: kinds.Prompt, geometry: Geometry) -> kinds.Prompt:
     def to_ras(index_ijk: Vector) -> Vector:
         return as_vector(geometry.to_ras(index_ijk))
 
-    if isinstance(prompt, BoxPrompt):
+    if isinstance(prompt, kinds.BoxPrompt):
         first, second = (to_ras(as_vector(round_index(corner))) for corner in prompt.corners)
-        moved: Prompt = replace(prompt, corners=(first, second))
-    elif isinstance(prompt, PointPrompt):
+        moved: kinds.Prompt = replace(prompt, corners=(first, second))
+    elif isinstance(prompt, kinds.PointPrompt):
         moved = replace(prompt, position=to_ras(prompt.position))
-    elif isinstance(prompt, ScribblePrompt | LassoPrompt):
+    elif isinstance(prompt, kinds.ScribblePrompt | kinds.LassoPrompt):
         moved = replace(prompt, points=tuple(to_ras(point) for point in prompt.points))
     else:
         return prompt
-    if isinstance(moved.plane, ObliquePlane):
+    if isinstance(moved.plane, kinds.ObliquePlane):
         return replace(moved, plane=_plane_in_ras(moved.plane, geometry, to_ras))
     return moved
 
 
-def _plane_in_ras(plane: ObliquePlane, geometry: Geometry, to_ras: Callable[[Vector], Vector]) -> ObliquePlane:
+def _plane_in_ras(
+    plane: kinds.ObliquePlane, geometry: Geometry, to_ras: Callable[[Vector], Vector]
+) -> kinds.ObliquePlane:
     """A plane given in voxel indices, in mm: normals transform with the transposed inverse, directions directly."""
     linear = geometry.ijk_to_ras[:3, :3]
     normal = geometry.ras_to_ijk[:3, :3].T @ plane.normal
-    return ObliquePlane(to_ras(plane.origin), as_vector(normal), as_vector(linear @ plane.up))
+    return kinds.ObliquePlane(to_ras(plane.origin), as_vector(normal), as_vector(linear @ plane.up))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +76,7 @@ class PlacedBox:
         return range(self.box.start_kji[n], self.box.stop_kji[n])
 
 
-def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> PlacedBox:
+def place_box(prompt: kinds.BoxPrompt, geometry: Geometry, location: str = "") -> PlacedBox:
     """The voxels of a box prompt: corners rounded to the nearest voxel, then cut to the image.
 
     Args:
@@ -106,7 +96,7 @@ def place_box(prompt: BoxPrompt, geometry: Geometry, location: str = "") -> Plac
     thin = thin_axes(box)
     if len(thin) > 1:
         raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", at)
-    if isinstance(prompt.plane, ObliquePlane):
+    if isinstance(prompt.plane, kinds.ObliquePlane):
         raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_location(location, "plane"))
     axis = thin[0] if thin else prompt.plane or "k"
     if prompt.plane not in (None, axis):
@@ -133,13 +123,13 @@ def mask_axis(mask: PackedMask) -> Axis:
     return thin[0] if len(thin) == 1 else "k"
 
 
-def slice_axis(prompt: PointPrompt | ScribblePrompt | LassoPrompt, location: str = "") -> Axis:
+def slice_axis(prompt: kinds.PointPrompt | kinds.ScribblePrompt | kinds.LassoPrompt, location: str = "") -> Axis:
     """The axis across which the slice of a 2-D prompt lies: k, unless its plane says otherwise.
 
     Raises:
         PromptError: the plane is oblique, and so no slice of the volume.
     """
-    if isinstance(prompt.plane, ObliquePlane):
+    if isinstance(prompt.plane, kinds.ObliquePlane):
         message = "this version looks at the slices of the volume only, not at oblique planes; name an axis"
         raise PromptError(message, join_location(location, "plane"))
     return prompt.plane or "k"
@@ -158,7 +148,7 @@ def slice_number(positions: Sequence[Vector], axis: Axis, geometry: Geometry, lo
     return int(numbers[0])
 
 
-def require_voxels(prompt: MaskPrompt, geometry: Geometry, location: str = "") -> PackedMask:
+def require_voxels(prompt: kinds.MaskPrompt, geometry: Geometry, location: str = "") -> PackedMask:
     """The voxels of a mask prompt.
 
     Raises:
@@ -180,23 +170,23 @@ def _outside_message(geometry: Geometry) -> str:
     return f"lies wholly outside the image ({i} x {j} x {k} voxels, from RAS {first} to {last} mm)"
 
 
-def prompt_positions(prompt: Prompt) -> tuple[Vector, ...]:
+def prompt_positions(prompt: kinds.Prompt) -> tuple[Vector, ...]:
     """Every position that a prompt names, RAS in mm; none for masks, texts and classes."""
-    if isinstance(prompt, BoxPrompt):
+    if isinstance(prompt, kinds.BoxPrompt):
         return prompt.corners
-    if isinstance(prompt, ScribblePrompt | LassoPrompt):
+    if isinstance(prompt, kinds.ScribblePrompt | kinds.LassoPrompt):
         return prompt.points
-    return (prompt.position,) if isinstance(prompt, PointPrompt) else ()
+    return (prompt.position,) if isinstance(prompt, kinds.PointPrompt) else ()
 
 
-def positions_location(prompt: Prompt, location: str) -> str:
+def positions_location(prompt: kinds.Prompt, location: str) -> str:
     """Where the positions of a prompt stand, that itself stands at a place."""
-    if isinstance(prompt, BoxPrompt):
+    if isinstance(prompt, kinds.BoxPrompt):
         return join_location(location, "corners")
-    return join_location(location, "position" if isinstance(prompt, PointPrompt) else "points")
+    return join_location(location, "position" if isinstance(prompt, kinds.PointPrompt) else "points")
 
 
-def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bool:
+def require_inside(prompt: kinds.Prompt, geometry: Geometry, location: str = "") -> bool:
     """Make sure that a prompt touches the image; True where a part of it lies outside.
 
     Points count by their voxel, boxes, scribbles and lassos by the box around their voxels: a lasso may go around
@@ -205,14 +195,14 @@ def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bo
     Raises:
         PromptError: it has no positions, lies wholly outside, or is a lasso that is not planar.
     """
-    if isinstance(prompt, MaskPrompt | TextPrompt | ClassPrompt):
+    if isinstance(prompt, kinds.MaskPrompt | kinds.TextPrompt | kinds.ClassPrompt):
         return False
     positions, at = prompt_positions(prompt), positions_location(prompt, location)
     if not positions or any(len(position) != 3 for position in positions):
         raise PromptError("needs at least one position, of three numbers each", at)
-    if isinstance(prompt, BoxPrompt):
+    if isinstance(prompt, kinds.BoxPrompt):
         return place_box(prompt, geometry, location).clipped
-    if isinstance(prompt, LassoPrompt):
+    if isinstance(prompt, kinds.LassoPrompt):
         _require_planar(prompt, geometry, at)
     try:
         box = Box.around(geometry.to_ijk(positions))
@@ -224,7 +214,7 @@ def require_inside(prompt: Prompt, geometry: Geometry, location: str = "") -> bo
     return inside != box
 
 
-def _require_planar(lasso: LassoPrompt, geometry: Geometry, location: str) -> None:
+def _require_planar(lasso: kinds.LassoPrompt, geometry: Geometry, location: str) -> None:
     """No point of a lasso may be further from the plane through all of them than half the smallest spacing."""
     points = np.asarray(lasso.points)
     with np.errstate(over="ignore", invalid="ignore"):

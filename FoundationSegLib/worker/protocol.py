@@ -28,15 +28,7 @@ from ..errors import FoundationSegError, InferenceError, PromptError
 from ..installation.inspection import PythonReport
 from ..installation.packages import PackagePlan
 from ..progress import ProgressReport
-from ..requests.maintenance import (
-    DownloadRequest,
-    ImportRequest,
-    InspectRequest,
-    InstallPackagesRequest,
-    PlanPackagesRequest,
-    RemovedCheckpoints,
-    RemoveRequest,
-)
+from ..requests import maintenance
 from .frames import Message
 
 if TYPE_CHECKING:
@@ -126,13 +118,13 @@ def _adapt() -> Task:
 
 # By name. Types that need numpy are imported when their task is looked up.
 TASKS: Mapping[str, Callable[[], Task]] = {
-    "inspect": lambda: Task(InspectRequest, PythonReport),
-    "plan": lambda: Task(PlanPackagesRequest, PackagePlan),
+    "inspect": lambda: Task(maintenance.InspectRequest, PythonReport),
+    "plan": lambda: Task(maintenance.PlanPackagesRequest, PackagePlan),
     # pip may be putting files in their places, which it should end.
-    "install": lambda: Task(InstallPackagesRequest, PackagePlan, cancel_s=60.0),
-    "download": lambda: Task(DownloadRequest, NoneType, is_repeated=True),
-    "import": lambda: Task(ImportRequest, NoneType),
-    "remove": lambda: Task(RemoveRequest, RemovedCheckpoints),
+    "install": lambda: Task(maintenance.InstallPackagesRequest, PackagePlan, cancel_s=60.0),
+    "download": lambda: Task(maintenance.DownloadRequest, NoneType, is_repeated=True),
+    "import": lambda: Task(maintenance.ImportRequest, NoneType),
+    "remove": lambda: Task(maintenance.RemoveRequest, maintenance.RemovedCheckpoints),
     "predict": _predict,
     "classify": _classify,
     "adapt": _adapt,

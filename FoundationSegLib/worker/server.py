@@ -306,13 +306,9 @@ def _connect(port: int, secret: str) -> Channel:
     return channel
 
 
-def _ignore(*_: object) -> None:
-    """Go on after a Ctrl-C, which is for the client; unlike SIG_IGN, children do not inherit it."""
-
-
 def main(make_engine: "MakeEngine" = open_engine) -> NoReturn:
     """Serve the client that started this process; the standard input says how to reach it."""
-    signal.signal(signal.SIGINT, _ignore)
+    signal.signal(signal.SIGINT, lambda *_: None)
     first_words = json.load(sys.stdin)
     channel = _connect(first_words["port"], first_words["secret"])
     settings = from_document(WorkerSettings, first_words["settings"], "settings")

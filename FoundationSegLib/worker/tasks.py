@@ -8,17 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import PackageError
+from ..installation import packages
 from ..installation.inspection import PythonReport, inspect_python
-from ..installation.packages import (
-    PackagePlan,
-    PipTool,
-    canonical,
-    install_packages,
-    interrupted_installation,
-    noted_installation,
-    plan_packages,
-    repair_installation,
-)
 from ..progress import Progress, ProgressReport
 from ..requests.maintenance import (
     ImportRequest,
@@ -63,16 +54,16 @@ def _inspect(request: InspectRequest, _: Workplace, progress: Progress) -> Pytho
     return replace(report, devices=describe_devices())
 
 
-def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) -> PackagePlan:
-    note = interrupted_installation()
-    repair_installation(note, PipTool().reinstall, progress)
-    plan = plan_packages(request.requirements, PipTool(), progress, size_of=lambda _: 0)
-    unwanted = {canonical(name) for name in request.from_elsewhere}
-    coming = [package.name for package in plan.packages if canonical(package.name) in unwanted]
+def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) -> packages.PackagePlan:
+    note = packages.interrupted_installation()
+    packages.repair_installation(note, packages.PipTool().reinstall, progress)
+    plan = packages.plan_packages(request.requirements, packages.PipTool(), progress, size_of=lambda _: 0)
+    unwanted = {packages.canonical(name) for name in request.from_elsewhere}
+    coming = [package.name for package in plan.packages if packages.canonical(package.name) in unwanted]
     if coming:
         raise PackageError(f"{' and '.join(coming)} would come from pip; the extension 'PyTorch' has to install them")
-    with noted_installation(note, plan):
-        install_packages(plan, PipTool(), progress)
+    with packages.noted_installation(note, plan):
+        packages.install_packages(plan, packages.PipTool(), progress)
     return plan
 
 
@@ -104,7 +95,7 @@ def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) ->
 
 FUNCTIONS: Mapping[str, Perform] = {
     "inspect": _inspect,
-    "plan": lambda request, _, progress: plan_packages(request.requirements, PipTool(), progress),
+    "plan": lambda request, _, progress: packages.plan_packages(request.requirements, packages.PipTool(), progress),
     "install": _install,
     "download": lambda request, workplace, progress: workplace.need_engine().download(request, progress),
     "import": _import,

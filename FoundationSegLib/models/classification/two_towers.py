@@ -20,19 +20,9 @@ from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError
 from ...installation.packages import missing_packages, requirement_name
 from ...requests.scoring import Head
+from .. import weights
 from ..preprocessing import Normalisation, channels_first, parse_normalisation
 from ..protocols import Check, TextVectors, unstoppable
-from ..weights import (
-    checked,
-    file_called,
-    load_strictly,
-    read_json,
-    read_pickle,
-    read_safetensors,
-    required_file,
-    unusable,
-    weight_bytes,
-)
 
 # Largest batch of a text tower, in tokens: some 300 MB of activations in a network of usual width, and a hundred texts
 # of SigLIP, each of 64, at once.
@@ -164,18 +154,18 @@ class TwoTowers:
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        return weight_bytes(self.network)
+        return weights.weight_bytes(self.network)
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
         """Encode pictures in one batch: (pictures, D), each row of unit length."""
-        with checked(self.blocks, check):
+        with weights.checked(self.blocks, check):
             return unit(self.images(self.preparation(images, self.device)))
 
     @torch.inference_mode()
     def encode_parts(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
         """Encode the patches of pictures: (pictures, rows, columns, D), vectors of unit length."""
-        with checked(self.blocks, check):
+        with weights.checked(self.blocks, check):
             return unit(grid(self.parts(self.preparation(images, self.device))))
 
     @torch.inference_mode()
@@ -190,13 +180,13 @@ def read_weights(card: ModelCard, files: Mapping[str, Path]) -> dict[str, Tensor
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    path = file_called("model.safetensors", files)
+    path = weights.file_called("model.safetensors", files)
     if path is not None:
-        state = read_safetensors(path, card)
+        state = weights.read_safetensors(path, card)
     else:
         names = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
-        name = next((name for name in names if file_called(name, files)), names[0])
-        state = read_pickle(required_file(name, files, card), card)
+        name = next((name for name in names if weights.file_called(name, files)), names[0])
+        state = weights.read_pickle(weights.required_file(name, files, card), card)
     return {name: value for name, value in state.items() if not name.endswith(_COUNTING_BUFFERS)}
 
 
@@ -220,8 +210,8 @@ def build_network(
         with torch.device("meta"):
             network = make()
     except (ValueError, KeyError, TypeError) as error:
-        raise unusable(name, card) from error
-    load_strictly(network, {key: value.float() for key, value in state.items()}, card, assign=True)
+        raise weights.unusable(name, card) from error
+    weights.load_strictly(network, {key: value.float() for key, value in state.items()}, card, assign=True)
     for module in network.modules():
         for key, buffer in module.named_buffers(recurse=False):
             if key not in _COUNTING_BUFFERS:
@@ -238,8 +228,8 @@ def read_tokenizer(card: ModelCard, files: Mapping[str, Path]) -> Any:
         CheckpointError: its files are missing or damaged.
         ModuleNotFoundError: a package that its format needs is not installed.
     """
-    path = required_file("tokenizer_config.json", files, card)
-    read_json(path, card)
+    path = weights.required_file("tokenizer_config.json", files, card)
+    weights.read_json(path, card)
     from transformers import AutoTokenizer
 
     try:
@@ -259,7 +249,7 @@ def read_preparation(path: Path | None, card: ModelCard, default: PicturePrepara
     """
     if path is None:
         return default
-    document = read_json(path, card)
+    document = weights.read_json(path, card)
     size = document.get("size", default.size)
     sides = set(size.values()) if isinstance(size, dict) else {size}
     normalisation = parse_normalisation(document, default.normalisation)
@@ -295,6 +285,6 @@ def load_towers(
     """
     network = build_network(lambda: make(config), read_weights(card, files), card, device, "config.json")
     default = PicturePreparation(config.vision_config.image_size, colours)
-    preparation = read_preparation(file_called("preprocessor_config.json", files), card, default)
+    preparation = read_preparation(weights.file_called("preprocessor_config.json", files), card, default)
     reader = TextReader(read_tokenizer(card, files), config.text_config.max_position_embeddings, is_padded=is_padded)
     return network, preparation, reader

@@ -61,11 +61,6 @@ _LAST_OF_DOWNSAMPLER = 12
 _POINT = re.compile(r"prompt_encoder\.point_embed\.(\d)\.weight")
 
 
-def transformers_name(name: str) -> str:
-    """Translate the name of a weight to that of transformers."""
-    return _DOWNSAMPLER.sub(_downsampler_name, renamed(name, _RULES))
-
-
 def _downsampler_name(match: re.Match[str]) -> str:
     """Name a layer: they repeat as a convolution, a norm and an activation without weights; a convolution is last."""
     position = int(match.group(1))
@@ -76,7 +71,7 @@ def _downsampler_name(match: re.Match[str]) -> str:
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename weights as transformers does: point embeddings joined, the shared embedding under both of its names."""
-    named = {transformers_name(name): weight for name, weight in state.items()}
+    named = {_DOWNSAMPLER.sub(_downsampler_name, renamed(name, _RULES)): weight for name, weight in state.items()}
     points = sorted(name for name in named if _POINT.fullmatch(name))
     if points:
         named["prompt_encoder.point_embed.weight"] = torch.cat([named.pop(name) for name in points])

@@ -9,7 +9,7 @@ back by the nearest voxel. He Y, Guo P, Tang Y et al., arXiv:2406.05285.
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,8 +146,7 @@ class _Windows:
     def __call__(self, *arguments: object, **options: object) -> Tensor:
         self.progress.step("decode", self.done, self.total)
         self.done += 1
-        logits: Tensor = self.network(*arguments, **options)
-        return logits
+        return self.network(*arguments, **options)
 
 
 @dataclass(slots=True)
@@ -174,7 +173,8 @@ class Vista3dView:
         together = tuple(dict.fromkeys(n for segment in segments if not segment.points for n in segment.numbers))
         windows = _Windows(self.model.network, progress, self._count(segments, together))
         leaves = [module for module in self.model.network.modules() if not any(module.children())]
-        with torch.inference_mode(), self._precision(), checked(leaves, progress.check):
+        precision = torch.autocast("cuda") if self.model.device == "cuda" else nullcontext()
+        with torch.inference_mode(), precision, checked(leaves, progress.check):
             labels = self.grid.to_volume(self._labels(together, windows)) if together else None
             runs = windows.done  # counted for the first segment
             answers: list[VolumeAnswer] = []
@@ -187,9 +187,6 @@ class Vista3dView:
         x, y, z = self.grid.image.shape[2:]
         note = f"looked at as {x} x {y} x {z} voxels of {SPACING_MM} mm"
         return [replace(answers[0], notes=(note, *answers[0].notes)), *answers[1:]]
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast("cuda") if self.model.device == "cuda" else nullcontext()
 
     def _read(self, prompt: VolumePrompt) -> _SegmentPrompt:
         names = [ClassPrompt(part.words) for part in prompt.parts if isinstance(part, VolumeWords)]

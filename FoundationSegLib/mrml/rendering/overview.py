@@ -13,18 +13,8 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ..terminology import Colour
+from . import panels
 from .legend import Pen, PictureSegment, direction_letters, draw_legend, list_segments
-from .panels import (
-    AXIAL,
-    CORONAL,
-    SAGITTAL,
-    SlicePanel,
-    SlicePreset,
-    SurfacePanel,
-    label_sides,
-    show_surfaces,
-    style_segments,
-)
 from .stage import PanelFrame, Stage, dimensions_ijk, draw, ijk_to_world, open_frame, set_stage, shrink, write_png
 
 Pixels = NDArray[np.uint8]
@@ -99,27 +89,27 @@ class _Overview:
 
     def four_up(self) -> Pixels:
         """Axial and 3-D above coronal and sagittal."""
-        style_segments(self.stage, line_px=max(2, round(self.font_px / 7)))
+        panels.style_segments(self.stage, line_px=max(2, round(self.font_px / 7)))
         width, height = self.size
         gap = max(2, round(height * _GAP_PART))
         left = (width - gap) // 2
         top = round((height - gap) * self._top_part())
         right, bottom = width - gap - left, height - gap - top
         canvas = np.full((height, width, 3), _GAP_GREY, np.uint8)
-        canvas[:top, :left] = self._slice(AXIAL, (left, top))
+        canvas[:top, :left] = self._slice(panels.AXIAL, (left, top))
         canvas[:top, -right:] = self._surfaces((right, top))
-        canvas[-bottom:, :left] = self._slice(CORONAL, (left, bottom))
-        canvas[-bottom:, -right:] = self._slice(SAGITTAL, (right, bottom))
+        canvas[-bottom:, :left] = self._slice(panels.CORONAL, (left, bottom))
+        canvas[-bottom:, -right:] = self._slice(panels.SAGITTAL, (right, bottom))
         return canvas
 
     def flat(self) -> Pixels:
         """One view in the plane of the slice, with the legend in it."""
-        style_segments(self.stage, line_px=max(2, round(self.font_px / 5)))
+        panels.style_segments(self.stage, line_px=max(2, round(self.font_px / 5)))
         thin = int(np.argmin(dimensions_ijk(self.stage)))
         normal = np.abs(np.cross(*np.delete(ijk_to_world(self.stage)[:3, :3], thin, axis=1).T))
-        preset = (SAGITTAL, CORONAL, AXIAL)[int(np.argmax(normal))]
+        preset = (panels.SAGITTAL, panels.CORONAL, panels.AXIAL)[int(np.argmax(normal))]
         frame = self._open(self.size, preset.colour)
-        panel = SlicePanel(self.stage, frame.view, preset)
+        panel = panels.SlicePanel(self.stage, frame.view, preset)
         panel.turn_to_volume()
         self._finish(panel, frame, preset, float(self._middle() @ panel.slice_to_ras[:3, 2]))
         draw_legend(self._pen(frame.view), self.segments, with_volumes=False)
@@ -132,13 +122,13 @@ class _Overview:
         _, front_to_back, foot_to_head = np.ptp(corners @ matrix[:3, :3].T, axis=0)
         return float(np.clip(front_to_back / (front_to_back + foot_to_head), 0.4, 0.6))
 
-    def _slice(self, preset: SlicePreset, size: tuple[int, int]) -> Pixels:
+    def _slice(self, preset: panels.SlicePreset, size: tuple[int, int]) -> Pixels:
         frame = self._open(size, preset.colour)
-        panel = SlicePanel(self.stage, frame.view, preset)
+        panel = panels.SlicePanel(self.stage, frame.view, preset)
         self._finish(panel, frame, preset, self._offset(panel.slice_to_ras[:3, 2]))
         return shrink(draw(frame.window), _OVERSAMPLING)
 
-    def _finish(self, panel: SlicePanel, frame: PanelFrame, preset: SlicePreset, offset: float) -> None:
+    def _finish(self, panel: panels.SlicePanel, frame: PanelFrame, preset: panels.SlicePreset, offset: float) -> None:
         panel.move_to(offset)
         pixel_mm = float(np.linalg.norm(ijk_to_world(self.stage)[:3, 0])) if self.in_pixels else None
         panel.label(self._pen(frame.view), pixel_mm, self.sides)
@@ -150,13 +140,13 @@ class _Overview:
 
     def _surfaces(self, size: tuple[int, int]) -> Pixels:
         frame = self._open(size, slicer.vtkMRMLViewNode.GetThreeDViewBlueColor())
-        points = show_surfaces(self.stage, self.segments)
-        panel = SurfacePanel(self.stage, frame.view)
+        points = panels.show_surfaces(self.stage, self.segments)
+        panel = panels.SurfacePanel(self.stage, frame.view)
         legend = draw_legend(self._pen(frame.view), self.segments, with_volumes=not self.in_pixels)
         if self.segments:
             panel.fit(points, legend)
         if self.sides is None:
-            label_sides(self._pen(frame.view))
+            panels.label_sides(self._pen(frame.view))
         self._title(frame, "3D", "")
         return shrink(draw(frame.window), _OVERSAMPLING)
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from FoundationSegLib.errors import GeometryError, InputError
-from FoundationSegLib.io.dicom import choose_series, find_series, place_slices, read_folder
+from FoundationSegLib.io.dicom import choose_series, find_series, place_slices, read_series
 from FoundationSegLib.io.images import read_volume
 
 Writer = Callable[..., Path]
@@ -154,7 +154,7 @@ def test_folder_without_dicom(tmp_path, content):
     if content:
         (tmp_path / "a.txt").write_text(content)
     with pytest.raises(InputError, match="holds no DICOM image"):
-        read_folder(tmp_path)
+        find_series(tmp_path)
 
 
 def test_segmentation_objects_in_a_folder(shared_data):
@@ -165,7 +165,7 @@ def test_segmentation_objects_in_a_folder(shared_data):
 
 
 def test_nothing_of_the_patient_leaves(tmp_path, noise, write_series):
-    raw = read_folder(write_series(tmp_path / "Doe^Jane", noise, EVEN))
+    raw = read_series(*find_series(write_series(tmp_path / "Doe^Jane", noise, EVEN)))
     assert not any(secret in repr((raw.tags, raw.notes)) for secret in ("Doe", "secret"))
 
 
