@@ -23,24 +23,10 @@ from ..errors import FoundationSegError, InputError
 from ..imaging.masks import MaskTable, checksum, pack_mask
 from ..prompts.kinds import Prompt
 from ..prompts.prompts_file import bare
+from ..session import steps as session_steps
 from ..session.segment_store import SavedSegment
 from ..session.segments import SegmentSession
 from ..session.session import Session
-from ..session.steps import (
-    VERSION,
-    ActivePrompt,
-    PromptAdded,
-    PromptMoved,
-    PromptRemoved,
-    SegmentState,
-    Step,
-    Steps,
-    mask_keys,
-    parse_steps,
-    state_of,
-    step_to_document,
-    steps_to_document,
-)
 from ..session.tracking import Memo
 from . import segment_tags
 from .labelmaps import Alignment
@@ -285,16 +271,16 @@ class _Texts:
     """
 
     masks: MaskTable = field(default_factory=MaskTable)
-    prompts: Memo[ActivePrompt, segment_tags.KeptPrompt] = field(init=False)
-    steps: Memo[Step, tuple[str, tuple[str, ...]]] = field(init=False)
+    prompts: Memo[session_steps.ActivePrompt, segment_tags.KeptPrompt] = field(init=False)
+    steps: Memo[session_steps.Step, tuple[str, tuple[str, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.prompts = Memo(lambda active: segment_tags.KeptPrompt(active.key, bare(active.prompt)))
         self.steps = Memo(self._step)
 
-    def _step(self, step: Step) -> tuple[str, tuple[str, ...]]:
-        entry = step_to_document(step, self.masks)
-        return segment_tags.to_text(entry), tuple(mask_keys(entry))
+    def _step(self, step: session_steps.Step) -> tuple[str, tuple[str, ...]]:
+        entry = session_steps.step_to_document(step, self.masks)
+        return segment_tags.to_text(entry), tuple(session_steps.mask_keys(entry))
 
 
 def has_prompts(segmentation_node: Any) -> bool:
@@ -354,19 +340,19 @@ class SessionPrompts:
         if record == segment_tags.PromptRecord():
             return None
         document, masks = None, MaskTable(self.scene.geometry.box)
-        steps: Steps = ()
+        steps: session_steps.Steps = ()
         try:
             document = self._document(segment_id, record)
             if document is not None:
-                steps = parse_steps(document, masks)
-            more = _differences(state_of(steps), record, self._key_being_told(segment_id))
+                steps = session_steps.parse_steps(document, masks)
+            more = _differences(session_steps.state_of(steps), record, self._key_being_told(segment_id))
         except FoundationSegError as error:
             self.scene.set_aside(segment_id)
             self._on_error(error)
-            document, steps, more = None, (), _differences(SegmentState(), record, None)
+            document, steps, more = None, (), _differences(session_steps.SegmentState(), record, None)
         if document is not None and not more:
             return document
-        return steps_to_document((*steps, *more), masks)
+        return session_steps.steps_to_document((*steps, *more), masks)
 
     def _document(self, segment_id: str, record: segment_tags.PromptRecord) -> Mapping[str, Any] | None:
         """The steps of a record with their masks; None where there are none of this grid."""
@@ -403,7 +389,7 @@ class SessionPrompts:
             tuple(texts.prompts.of(shown.prompts)),
             state.choice.model_id if state.choice is not None else "",
             {**before.settings, **self._grid},
-            f'{{"version":{VERSION},"steps":[{",".join(steps)}],"result":{segment_tags.to_text(saved.result)}}}',
+            f'{{"version":{session_steps.VERSION},"steps":[{",".join(steps)}],"result":{segment_tags.to_text(saved.result)}}}',
             masks,
         )
         self.scene.set_record(segment_id, record)
@@ -447,12 +433,14 @@ class SessionPrompts:
             self._being_told = None
 
 
-def _differences(now: SegmentState, record: segment_tags.PromptRecord, key_being_told: str | None) -> Steps:
+def _differences(
+    now: session_steps.SegmentState, record: segment_tags.PromptRecord, key_being_told: str | None
+) -> session_steps.Steps:
     """The steps that lead to the prompts of a record."""
     before = {held.key: bare(held.prompt) for held in now.prompts}
     after = {kept.key: bare(kept.prompt) for kept in record.prompts}
-    removed = (PromptRemoved(key) for key in before if key not in after and key != key_being_told)
+    removed = (session_steps.PromptRemoved(key) for key in before if key not in after and key != key_being_told)
     changed = (key for key in after if key in before and after[key] != before[key] and key != key_being_told)
-    moved = (PromptMoved(key, after[key]) for key in changed)
-    added = (PromptAdded(key, prompt) for key, prompt in after.items() if key not in before)
+    moved = (session_steps.PromptMoved(key, after[key]) for key in changed)
+    added = (session_steps.PromptAdded(key, prompt) for key, prompt in after.items() if key not in before)
     return (*removed, *moved, *added)

@@ -14,32 +14,10 @@ from ..errors import FoundationSegError, GeometryError, InputError
 from ..imaging.masks import EMPTY_MASK
 from ..imaging.volume import Volume
 from ..requests.segmentation import Prediction, SegmentPrediction
-from .pending_edit import (
-    AskedEdits,
-    PendingEdit,
-    as_our_error,
-    confirmation_of,
-    make_plans,
-    make_request,
-    merged_queue,
-    signature,
-)
+from . import pending_edit, segment_store
 from .plan import AnsweredPlan, SegmentPlan, SliceParts
 from .queries import SessionQueries
 from .segment_history import SegmentHistory
-from .segment_store import (
-    ImageChanged,
-    ImageSource,
-    NewSegment,
-    Options,
-    Outcome,
-    OverlapPolicy,
-    Predictor,
-    PromptStore,
-    Refused,
-    SegmentEdited,
-    SegmentStore,
-)
 from .steps import PROMPT_STEPS, SegmentState
 
 _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
@@ -73,25 +51,25 @@ class Session(SessionQueries):
     """
 
     volume: Volume
-    store: SegmentStore
-    client: Predictor
-    options: Options = field(default_factory=Options)
-    on_outcome: Callable[[Outcome], None] = _ignore
+    store: segment_store.SegmentStore
+    client: segment_store.Predictor
+    options: segment_store.Options = field(default_factory=segment_store.Options)
+    on_outcome: Callable[[segment_store.Outcome], None] = _ignore
     on_request: Callable[["Session"], None] = _ignore
     on_queued: Callable[[str], None] = _ignore
-    image_source: ImageSource | None = None
+    image_source: segment_store.ImageSource | None = None
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    prompt_store: InitVar[PromptStore | None] = None
+    prompt_store: InitVar[segment_store.PromptStore | None] = None
     version: InitVar[str] = ""
     history: SegmentHistory = field(init=False)
-    _queue: list[PendingEdit] = field(default_factory=list)
-    _asked: AskedEdits | None = None
+    _queue: list[pending_edit.PendingEdit] = field(default_factory=list)
+    _asked: pending_edit.AskedEdits | None = None
     _is_refused: bool = False
-    _untold: list[PendingEdit] = field(default_factory=list)
+    _untold: list[pending_edit.PendingEdit] = field(default_factory=list)
     _image_stamp: Hashable = None
     _placed: SliceParts = field(init=False)
 
-    def __post_init__(self, prompt_store: PromptStore | None, version: str) -> None:
+    def __post_init__(self, prompt_store: segment_store.PromptStore | None, version: str) -> None:
         self.history = SegmentHistory(self.store, prompt_store, version)
         if self.store.geometry != self.volume.geometry:
             raise InputError("the segments are kept on another grid than the volume's")
@@ -106,7 +84,7 @@ class Session(SessionQueries):
         asked = self._asked
         return asked.request.request_id if asked is not None and asked.answers is None and asked.request else None
 
-    def add(self, edit: PendingEdit) -> None:
+    def add(self, edit: pending_edit.PendingEdit) -> None:
         """Do something to segments: ask for what has to be predicted, and write what comes of it.
 
         Raises:
@@ -122,10 +100,10 @@ class Session(SessionQueries):
         for segment_id in edit.steps:
             self.history.segment(segment_id)
         self.history.require_unlocked(edit.steps)
-        queue, merged = merged_queue(self._queue, edit) if self._queue else ([edit], edit)
+        queue, merged = pending_edit.merged_queue(self._queue, edit) if self._queue else ([edit], edit)
         plans = self._plans(merged)  # a mistake is told now, and not when it is its turn
         if len(plans) > 1:
-            signature(plans)
+            pending_edit.signature(plans)
         self._queue = queue
         self._untold.append(merged)
         try:
@@ -155,7 +133,7 @@ class Session(SessionQueries):
         """The segments with steps that are not written yet."""
         return frozenset().union(*map(attrgetter("steps"), self._queue))
 
-    def create(self, new: NewSegment) -> str:
+    def create(self, new: segment_store.NewSegment) -> str:
         """Make an empty segment and return its id; whoever makes it knows. Raises as :meth:`.SegmentHistory.create`."""
         return self.history.create(new)
 
@@ -216,7 +194,7 @@ class Session(SessionQueries):
                 return
             if not has_changed:
                 asked.plans = list(map(self._plans, asked.edits))
-                request = make_request(asked.plans, prediction.request_id, self.volume.key, self.store)
+                request = pending_edit.make_request(asked.plans, prediction.request_id, self.volume.key, self.store)
                 has_changed = request != asked.request
             if has_changed:
                 self.retry()
@@ -262,7 +240,7 @@ class Session(SessionQueries):
         if not self.discard(segment_id):
             self.tell_edited(self.history.reject(segment_id))
 
-    def tell_edited(self, edited: SegmentEdited | None) -> bool:
+    def tell_edited(self, edited: segment_store.SegmentEdited | None) -> bool:
         """Tell of an edit; False where there was none."""
         if edited is not None:
             self._tell([edited])
@@ -286,7 +264,7 @@ class Session(SessionQueries):
             self._drop(gone)
         return changed
 
-    def _read_changed_image(self, source: ImageSource) -> bool:
+    def _read_changed_image(self, source: segment_store.ImageSource) -> bool:
         """Find out whether others changed the image; the client gets the new one then. True if so.
 
         Raises:
@@ -302,7 +280,7 @@ class Session(SessionQueries):
             self._image_stamp = stamp
             return False
         self._use_image(volume, stamp)
-        self._tell([ImageChanged()])
+        self._tell([segment_store.ImageChanged()])
         return True
 
     def _use_image(self, volume: Volume, stamp: Hashable) -> None:
@@ -329,15 +307,15 @@ class Session(SessionQueries):
         self._untold = [moved.get(id(edit), edit) for edit in self._untold]
         self._asked = None
         self.history.move_prompts(matrix)
-        self._tell([ImageChanged()])
+        self._tell([segment_store.ImageChanged()])
         if self._queue and not self._is_refused:
             self._go_on()
 
-    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+    def _tell(self, outcomes: Sequence[segment_store.Outcome]) -> None:
         """Tell of what was written first, so that what was refused is read last."""
         written, refused = [], []
         for outcome in outcomes:
-            (refused if isinstance(outcome, Refused) else written).append(outcome)
+            (refused if isinstance(outcome, segment_store.Refused) else written).append(outcome)
         with ExitStack() as rest:
             for outcome in reversed(written + refused):
                 rest.callback(self.on_outcome, outcome)
@@ -355,7 +333,7 @@ class Session(SessionQueries):
             for segment_id in reversed([key for key in segment_ids if key in self.history.segments]):
                 rest.callback(self.on_queued, segment_id)
 
-    def _drop(self, edits: Sequence[PendingEdit]) -> bool:
+    def _drop(self, edits: Sequence[pending_edit.PendingEdit]) -> bool:
         """Take edits out of the queue, and go on with the others; True if there were any."""
         if not edits:
             return False
@@ -369,7 +347,7 @@ class Session(SessionQueries):
                     self.client.cancel(request_id)
         return True
 
-    def _give_up(self, edits: Sequence[PendingEdit]) -> None:
+    def _give_up(self, edits: Sequence[pending_edit.PendingEdit]) -> None:
         """Tell that steps wait no more, and take away what was made for them alone."""
         self._untold += edits
         given_up = {segment_id for edit in edits for segment_id in edit.steps}
@@ -377,14 +355,14 @@ class Session(SessionQueries):
             rest.callback(lambda: self.history.withdraw_provisional(given_up - self.queued_targets()))
             self._tell_queued()
 
-    def _plans(self, edit: PendingEdit) -> tuple[SegmentPlan, ...]:
+    def _plans(self, edit: pending_edit.PendingEdit) -> tuple[SegmentPlan, ...]:
         """The plans of an edit, made once for the states that its segments are in."""
         segments = self.history.segments
         for plan in edit.plans:
             if segments[plan.segment_id].state is not plan.before:
                 edit.plans = ()
         if not edit.plans:
-            edit.plans = make_plans(edit, segments, self.history.masks, self._placed)
+            edit.plans = pending_edit.make_plans(edit, segments, self.history.masks, self._placed)
         return edit.plans
 
     def _go_on(self) -> None:
@@ -399,14 +377,14 @@ class Session(SessionQueries):
                     if self._asked is not None and self._asked.edits == edits:
                         return
                     plans = list(map(self._plans, edits))
-                    request = make_request(plans, next(self.numbers), self.volume.key, self.store)
+                    request = pending_edit.make_request(plans, next(self.numbers), self.volume.key, self.store)
                 except FoundationSegError as error:  # it makes no sense any more after what became of those before it
                     first = self._queue[0]
                     with ExitStack() as rest:
-                        rest.callback(self._tell, [Refused(error, is_waiting=False)])
+                        rest.callback(self._tell, [segment_store.Refused(error, is_waiting=False)])
                         self._drop([first])
                     return
-                asked = AskedEdits(edits, plans, request)
+                asked = pending_edit.AskedEdits(edits, plans, request)
                 self._asked, self._is_refused = None, False
                 if request is not None:
                     self.client.submit(request)
@@ -425,26 +403,26 @@ class Session(SessionQueries):
         """Note that what was asked or answered came to nothing, and waits."""
         self._asked, self._is_refused = None, True
         if self._queue:
-            self._tell([Refused(error)])
+            self._tell([segment_store.Refused(error)])
 
     def _refuse_stuck(self, error: Exception) -> None:
         """After an exception: say so, unless the queue has gone on, waits to be confirmed, or was refused already."""
         is_answered = self._asked is not None and self._asked.answers is not None
         if self._queue and self.request_id is None and not is_answered and not self._is_refused:
-            self._refuse(as_our_error(error))
+            self._refuse(pending_edit.as_our_error(error))
 
-    def _first_together(self) -> tuple[PendingEdit, ...]:
+    def _first_together(self) -> tuple[pending_edit.PendingEdit, ...]:
         first, *rest = self._queue
-        first_signature, together, others = signature(self._plans(first)), [first], set(first.steps)
+        first_signature, together, others = pending_edit.signature(self._plans(first)), [first], set(first.steps)
         for edit in rest:  # one that goes on from another has to wait for it
             is_free = first_signature is not None and others.isdisjoint(edit.steps)
             with suppress(FoundationSegError):  # told when it is its turn
-                if is_free and signature(self._plans(edit)) == first_signature:
+                if is_free and pending_edit.signature(self._plans(edit)) == first_signature:
                     together.append(edit)
             others |= edit.steps.keys()
         return tuple(together)
 
-    def _conclude(self, asked: AskedEdits, prediction: Prediction | None) -> None:
+    def _conclude(self, asked: pending_edit.AskedEdits, prediction: Prediction | None) -> None:
         """Put the answer together with what is there; write it, or ask first."""
         segments = iter(prediction.segments if prediction is not None else ())
         answered: list[list[AnsweredPlan]] = []
@@ -455,17 +433,19 @@ class Session(SessionQueries):
                 answers.append(self.history.answered(plan, next(segments) if plan.prompts else _NO_ANSWER))
             answered.append(answers)
             if above is not None and confirmation is None:
-                confirmation = confirmation_of(edit, answers, self.history.segments, self.history.masks, above)
+                confirmation = pending_edit.confirmation_of(
+                    edit, answers, self.history.segments, self.history.masks, above
+                )
         asked.prediction, asked.answers, asked.confirmation = prediction, answered, confirmation
         if confirmation is not None:
             self._tell([confirmation])
         else:
             self._write(asked)
 
-    def _write(self, asked: AskedEdits) -> None:
+    def _write(self, asked: pending_edit.AskedEdits) -> None:
         """Write all edits, tell what became of each, and go on with the queue, whatever fails in between."""
         self._asked = None
-        outcomes: list[Outcome] = []
+        outcomes: list[segment_store.Outcome] = []
         with ExitStack() as rest:
             rest.callback(self._go_on)
             rest.callback(self._tell, outcomes)
@@ -474,20 +454,22 @@ class Session(SessionQueries):
 
     def _write_edit(
         self,
-        edit: PendingEdit,
+        edit: pending_edit.PendingEdit,
         answers: Sequence[AnsweredPlan],
         prediction: Prediction | None,
-        outcomes: list[Outcome],
+        outcomes: list[segment_store.Outcome],
     ) -> None:
         if edit not in self._queue:
             return  # a listener took it back meanwhile
         self._queue.remove(edit)
         if edit in self._untold:
             self._untold.remove(edit)  # what is written is shown
-        policy = OverlapPolicy.ALLOW if edit.is_replay and not edit.is_asked_again else self.options.policy
+        policy = (
+            segment_store.OverlapPolicy.ALLOW if edit.is_replay and not edit.is_asked_again else self.options.policy
+        )
         try:
             self.history.write(answers, policy, prediction, outcomes.append)
         except Exception as error:  # it was locked or deleted meanwhile, or cannot be masked
-            outcomes.append(Refused(as_our_error(error), is_waiting=False))
+            outcomes.append(segment_store.Refused(pending_edit.as_our_error(error), is_waiting=False))
             self._give_up([edit])
             raise

@@ -23,20 +23,11 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamP
 
 from ...catalog.model_cards import ModelCard
 from ...errors import PromptError
+from .. import weights
 from ..cpu_kernels.fused_convolution import fast_path_available
 from ..cpu_kernels.sam import AttentionStrip, SamCpuDecoder, attend_in_strips
 from ..preprocessing import Normalisation, channels_first, longest_side_shape, read_normalisation
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePoint, SlicePrompt, unstoppable
-from ..weights import (
-    checked,
-    load_strictly,
-    read_config,
-    read_safetensors,
-    required_file,
-    share_table,
-    unusable,
-    weight_bytes,
-)
 
 # By how much the box for a neighbouring slice exceeds the mask, of the side of the network's image. LiteMedSAM's
 # authors take 3 of its 256 pixels (CVPR24_LiteMedSAM_infer.py); nobody has published one for SAM or MedSAM.
@@ -220,7 +211,7 @@ class SamNetwork:
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        return weight_bytes(self.model)
+        return weights.weight_bytes(self.model)
 
     def with_decoder(self, model: SamModel) -> "SamNetwork":
         """The same encoder with the prompt encoder and the mask decoder of ``model``."""
@@ -233,7 +224,7 @@ class SamNetwork:
         encoder = self.model.vision_encoder
         # Before every linear layer, and before every strip of an attention.
         steps = (module for module in encoder.layers.modules() if isinstance(module, nn.Linear | AttentionStrip))
-        with checked(steps, check):
+        with weights.checked(steps, check):
             return self.decode.laid_out(encoder(pixels.to(self.device))[0])
 
 
@@ -249,20 +240,20 @@ def load_network(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam
     Raises:
         CheckpointError: a file is missing, damaged, or does not hold SAM's network as config.json describes it.
     """
-    config = read_config(required_file("config.json", files, card), card, SamConfig, _SECTIONS)
+    config = weights.read_config(weights.required_file("config.json", files, card), card, SamConfig, _SECTIONS)
     vision, prompts = config.vision_config, config.prompt_encoder_config
     if (vision.image_size, vision.patch_size) != (prompts.image_size, prompts.patch_size):
-        raise unusable("config.json", card)
-    state = read_safetensors(required_file("model.safetensors", files, card), card)
+        raise weights.unusable("config.json", card)
+    state = weights.read_safetensors(weights.required_file("model.safetensors", files, card), card)
     try:
         # Without memory at first: random weights of the largest SAM would take ten seconds, and be thrown away.
         with torch.device("meta"):
             model = SamModel(config)
     # Sizes that contradict each other, or an activation that transformers has not.
     except (ValueError, KeyError) as error:
-        raise unusable("config.json", card) from error
+        raise weights.unusable("config.json", card) from error
     model.to_empty(device=device)
-    load_strictly(model, share_table(state), card)
+    weights.load_strictly(model, weights.share_table(state), card)
     return SamNetwork(model.eval().requires_grad_(False), device)
 
 

@@ -23,18 +23,9 @@ from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoMo
 
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError, InferenceError
+from .. import weights
 from ..preprocessing import IMAGENET, Normalisation, channels_first, read_normalisation
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePrompt, unstoppable
-from ..weights import (
-    checked,
-    load_strictly,
-    read_json,
-    read_safetensors,
-    required_file,
-    share_table,
-    unusable,
-    weight_bytes,
-)
 from .sam import as_score, box_for_neighbour, scale_to
 
 # A mask as logits: transformers' _use_mask_as_output, "very close to 0/1 in prob after sigmoid".
@@ -315,13 +306,13 @@ class Sam2:
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        return weight_bytes(self.network)
+        return weights.weight_bytes(self.network)
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Sam2Embedding:
         """Encode a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped between blocks."""
         pixels = self._prepare(image).to(self.device)
-        with checked(self._steps, check):
+        with weights.checked(self._steps, check):
             output = self.network.get_image_features(pixels)
         # transformers 4 answers with a tuple.
         maps = output[0] if isinstance(output, tuple) else output.fpn_hidden_states
@@ -434,9 +425,9 @@ def read_config(path: Path, card: ModelCard, kind: type[Any] = Sam2VideoConfig) 
     Raises:
         CheckpointError: it is that of another model, or its sizes contradict each other.
     """
-    values = read_json(path, card)
+    values = weights.read_json(path, card)
     if values.get("model_type") != kind.model_type:
-        raise unusable(path.name, card)
+        raise weights.unusable(path.name, card)
     try:
         backbone = values["vision_config"]["backbone_config"]
         if backbone["model_type"] == "timm_wrapper":
@@ -478,7 +469,7 @@ def build_network(config: Any, state: Mapping[str, Tensor], card: ModelCard, kin
         network = kind(config)
     except _configuration_errors() as error:
         raise CheckpointError(f"{card.title}: its configuration does not describe a network") from error
-    load_strictly(network, state, card)
+    weights.load_strictly(network, state, card)
     return network
 
 
@@ -490,11 +481,11 @@ def read_checkpoint(
     Raises:
         CheckpointError: a file is missing, unreadable, does not fit the others, or holds other weights.
     """
-    config = read_config(required_file("config.json", files, card), card, configuration)
+    config = read_config(weights.required_file("config.json", files, card), card, configuration)
     size = config.image_size
     normalisation = read_normalisation(files, card, {"size": {"height": size, "width": size}})
-    state = read_safetensors(required_file("model.safetensors", files, card), card)
-    return build_network(config, share_table(state), card, kind), Sam2Preparation(size, normalisation)
+    state = weights.read_safetensors(weights.required_file("model.safetensors", files, card), card)
+    return build_network(config, weights.share_table(state), card, kind), Sam2Preparation(size, normalisation)
 
 
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> Sam2:
