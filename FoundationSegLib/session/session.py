@@ -18,6 +18,7 @@ from . import pending_edit, segment_store
 from .plan import AnsweredPlan, SegmentPlan, SliceParts
 from .queries import SessionQueries
 from .segment_history import SegmentHistory
+from .segment_store import Options
 from .steps import PROMPT_STEPS, SegmentState
 
 _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
@@ -53,7 +54,7 @@ class Session(SessionQueries):
     volume: Volume
     store: segment_store.SegmentStore
     client: segment_store.Predictor
-    options: segment_store.Options = field(default_factory=segment_store.Options)
+    options: Options = field(default_factory=Options)
     on_outcome: Callable[[segment_store.Outcome], None] = _ignore
     on_request: Callable[["Session"], None] = _ignore
     on_queued: Callable[[str], None] = _ignore
