@@ -29,7 +29,7 @@ SHARE_OF_ADAPTATION = 1_365  # training, the test of what was learned, the cards
 LIMITS = {
     "product files": (200, 306),
     "lines of code, without comments and docstrings": (
-        21_870 + SHARE_OF_FAULTS + SHARE_OF_PANEL + SHARE_OF_COHORTS + SHARE_OF_LIGHT_MODELS + SHARE_OF_ADAPTATION,
+        21_676 + SHARE_OF_FAULTS + SHARE_OF_PANEL + SHARE_OF_COHORTS + SHARE_OF_LIGHT_MODELS + SHARE_OF_ADAPTATION,
         24_055,
     ),
     "longest product file, lines": (500, 399),

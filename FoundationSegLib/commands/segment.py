@@ -25,26 +25,10 @@ from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequ
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
 from . import prompt_options
+from . import segment_report as reports
 from .arguments import add_model_arguments, path_argument, read_image, roi_argument, size_argument, slice_range
 from .downloads import require_checkpoint
 from .outputs import report_text, require_targets, write_text, write_together
-from .prompt_options import (
-    asked_for_everything,
-    mask_files,
-    naming_sources,
-    prompts_folder,
-    read_masks,
-    without_absent,
-    without_folders,
-)
-from .segment_report import (
-    EarlierReport,
-    ResultOptions,
-    left_out_document,
-    read_report,
-    seed_records,
-    segment_report,
-)
 from .terminal import ProgressLine, interrupts_wait, say
 
 
@@ -82,7 +66,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Segment, then write; nothing is written unless everything went well."""
-    with naming_sources(options):
+    with prompt_options.naming_sources(options):
         _segment(options)
 
 
@@ -101,13 +85,13 @@ def _segment(options: argparse.Namespace) -> None:
         request, prediction = _predict(options, card, prompts, volume, client, earlier)
     write_begin = time.perf_counter()
     present, left_out = prompts, None
-    if asked_for_everything(options) or (earlier is not None and earlier.options.left_out is not None):
-        present, prediction = without_absent(prompts, prediction)
-        left_out = left_out_document(without_folders(prompts), present)
+    if prompt_options.asked_for_everything(options) or (earlier is not None and earlier.options.left_out is not None):
+        present, prediction = prompt_options.without_absent(prompts, prediction)
+        left_out = reports.left_out_document(prompt_options.without_folders(prompts), present)
     with interrupts_wait():
         from .results import build_segmentation
 
-    determined = ResultOptions(
+    determined = reports.ResultOptions(
         volume.key,
         options.frame,
         request.propagation,
@@ -115,11 +99,11 @@ def _segment(options: argparse.Namespace) -> None:
         prediction.parts,
         box_rule,
         options.overlap,
-        seed_records(PromptSet(request.segments)),
+        reports.seed_records(PromptSet(request.segments)),
         left_out,
     )
     # The result holds the scene, which has to live until the files are written.
-    result = build_segmentation(volume, without_folders(present), prediction, determined)
+    result = build_segmentation(volume, prompt_options.without_folders(present), prediction, determined)
     changes = earlier.compare(prediction, determined, result.segments) if earlier is not None else []
     notes = (*volume.notes, *prediction.notes, *changes)
     writers = [(options.output, result.writer(options.output))]
@@ -129,8 +113,8 @@ def _segment(options: argparse.Namespace) -> None:
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
         timings_s = {"start": start_s, "write": now - write_begin, "total": now - begin}
-        document = prompts_to_document(without_folders(present))
-        report = segment_report(prediction, determined, document, result.segments, notes, timings_s)
+        document = prompts_to_document(prompt_options.without_folders(present))
+        report = reports.segment_report(prediction, determined, document, result.segments, notes, timings_s)
         write_text(path, report_text(report))
 
     if options.report:
@@ -143,9 +127,9 @@ def _segment(options: argparse.Namespace) -> None:
         say(f"{segment['name']}: {size}")
 
 
-def _complete(options: argparse.Namespace) -> EarlierReport | None:
+def _complete(options: argparse.Namespace) -> reports.EarlierReport | None:
     """Set the options that are not given, to those of the report to repeat or to the usual ones; return the report."""
-    earlier = read_report(options.from_report) if options.from_report is not None else None
+    earlier = reports.read_report(options.from_report) if options.from_report is not None else None
     options.propagation = _propagation(options)
     if earlier is not None:
         earlier.apply(options)
@@ -164,7 +148,7 @@ def _propagation(options: argparse.Namespace) -> Propagation | None:
     return Propagation(start, stop, options.propagate_direction or "both", options.hand_over or "auto")
 
 
-def _check(options: argparse.Namespace, card: ModelCard, earlier: EarlierReport | None) -> PromptSet:
+def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.EarlierReport | None) -> PromptSet:
     """Find what is wrong without the image before it is read; return the prompts."""
     require_task(card, "segment")
     require_adapter(card)
@@ -181,7 +165,7 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: EarlierReport 
     if earlier is not None:
         earlier.require_model(card)
     prompts = earlier.prompts(options, card) if earlier is not None else prompt_options.read_options(options, card)
-    masks = mask_files(prompts, prompts_folder(options))
+    masks = prompt_options.mask_files(prompts, prompt_options.prompts_folder(options))
     require_targets(targets, {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
@@ -206,12 +190,14 @@ def _predict(
     prompts: PromptSet,
     volume: Volume,
     client: Client,
-    earlier: EarlierReport | None,
+    earlier: reports.EarlierReport | None,
 ) -> tuple[PredictRequest, Prediction]:
-    placed = read_masks(prompts_in_ras(prompts, volume.geometry), prompts_folder(options), volume.geometry)
+    placed = prompt_options.read_masks(
+        prompts_in_ras(prompts, volume.geometry), prompt_options.prompts_folder(options), volume.geometry
+    )
     region = None if options.roi is None else options.roi.box(placed, volume.geometry)
     if earlier is not None:
-        earlier.check_seeds(seed_records(placed))
+        earlier.check_seeds(reports.seed_records(placed))
         if region is not None:
             earlier.require_region(region)
         region = earlier.seen_box or region

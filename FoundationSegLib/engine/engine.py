@@ -8,16 +8,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import errors
 from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.model_cards import ModelCard
-from ..errors import (
-    DeviceLostError,
-    InferenceError,
-    InputError,
-    MemoryShortageError,
-    PromptError,
-    VolumeMissingError,
-)
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..imaging.geometry import array_axis
@@ -33,18 +26,10 @@ from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
+from . import memory_planning
 from .classification import classify
 from .device import choose_device, limit_threads, release_memory
 from .encoding import Encoder, VectorCache
-from .memory_planning import (
-    EMPTY_NOTE,
-    CroppedRequest,
-    Cropper,
-    MemoryPlanner,
-    crop_request,
-    join_predictions,
-    unsure_notes,
-)
 from .precision import best_precision, choose_precision
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import is_stuck, plan_tracks
@@ -79,10 +64,10 @@ def framework_errors() -> Iterator[None]:
         message = f"the model could not answer: {lines[0] if lines else type(error).__name__}"
         text = str(error).lower()
         if isinstance(error, MemoryError) or any(words in text for words in _SHORTAGES):
-            raise MemoryShortageError(message) from error
+            raise errors.MemoryShortageError(message) from error
         if any(words in text for words in _LOST):
-            raise DeviceLostError(message) from error
-        raise InferenceError(message) from error
+            raise errors.DeviceLostError(message) from error
+        raise errors.InferenceError(message) from error
 
 
 def load_model(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
@@ -128,13 +113,13 @@ class Engine:
     box_rule: BoxRule = "surest"
     budget: MemoryBudget = field(default_factory=MemoryBudget)
     load_model: LoadModel = load_model
-    planner: MemoryPlanner = field(init=False)
+    planner: memory_planning.MemoryPlanner = field(init=False)
     volumes: LruCache[str, Volume] = field(init=False)
     models: LruCache[str, LoadedModel[Any]] = field(init=False)
     slice_cache: SliceCache = field(init=False)
     views: ViewCache = field(default_factory=ViewCache)
     vectors: VectorCache = field(default_factory=VectorCache)
-    _cropper: Cropper = field(default_factory=Cropper)
+    _cropper: memory_planning.Cropper = field(default_factory=memory_planning.Cropper)
     _mappings: dict[tuple[str, str | None, str], IntensityMapping] = field(default_factory=dict)
     _prefetcher: Prefetcher | None = None
     # Seconds and notes of loading a model, for its next answer, also where it was prepared before the request.
@@ -142,7 +127,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         budget = self.budget.within_limit()
-        self.planner = MemoryPlanner(self.catalogue, budget.limit)
+        self.planner = memory_planning.MemoryPlanner(self.catalogue, budget.limit)
         self.volumes = LruCache(budget.volumes, lambda volume: volume.array_kji.nbytes)
         self.models = LruCache(budget.models, lambda loaded: loaded.model.nbytes)
         self.slice_cache = SliceCache.within(budget.embeddings)
@@ -213,10 +198,10 @@ class Engine:
         """
         card, volume = self._start(request, "segment", progress)
         if not request.segments or not all(map(attrgetter("prompts"), request.segments)):
-            raise PromptError("there is a segment without a prompt, or no segment at all", "segments")
+            raise errors.PromptError("there is a segment without a prompt, or no segment at all", "segments")
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
-        part = crop_request(card, request, volume, request.region)
+        part = memory_planning.crop_request(card, request, volume, request.region)
         if card.spacing_mm:
             part.require_visible()
         parts = [part]
@@ -225,20 +210,20 @@ class Engine:
             parts = self.planner.fit(part, released=self.views.nbytes)
         try:
             return self._answer(parts, progress)
-        except MemoryShortageError as error:
+        except errors.MemoryShortageError as error:
             shortage = str(error)
         self._release()  # not before the error is gone: its traceback holds on to everything that the attempt made
         parts = self.planner.after_shortage(parts[0]) or parts
         try:
             prediction = self._answer(parts, progress)
-        except MemoryShortageError as error:
+        except errors.MemoryShortageError as error:
             remedies = self.planner.remedies(card, self._release())
             again = "after all that was kept had been given back, it ran out again"
-            raise MemoryShortageError(f"{shortage}; {again}: {remedies}") from error
+            raise errors.MemoryShortageError(f"{shortage}; {again}: {remedies}") from error
         note = f"memory ran out ({shortage}): all that was kept was given back, and the model was asked again"
         return replace(prediction, notes=(*prediction.notes, note))
 
-    def _answer(self, parts: Sequence[CroppedRequest], progress: Progress) -> Prediction:
+    def _answer(self, parts: Sequence[memory_planning.CroppedRequest], progress: Progress) -> Prediction:
         predictions = []
         for part in parts:
             answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
@@ -247,7 +232,7 @@ class Engine:
             )
             for n, segmented in enumerate(segments):
                 if segmented.mask.box.is_empty:
-                    notes.append(EMPTY_NOTE.format(n))
+                    notes.append(memory_planning.EMPTY_NOTE.format(n))
             load_s, load_notes = self._loading.pop(part.card.id, (0.0, ()))
             prediction = Prediction(
                 request_id=part.request.request_id,
@@ -262,9 +247,9 @@ class Engine:
                 parts=(part.box,) if part.box is not None else (),
             )
             predictions.append(prediction if part.box is None else part.pasted(prediction, part.box))
-        return join_predictions(predictions) if len(predictions) > 1 else predictions[0]
+        return memory_planning.join_predictions(predictions) if len(predictions) > 1 else predictions[0]
 
-    def _answer_on_slices(self, part: CroppedRequest, volume: Volume, progress: Progress) -> Answer:
+    def _answer_on_slices(self, part: memory_planning.CroppedRequest, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts on slices, plan their tracks, and carry these from slice to slice."""
         card, request = part.card, part.request
         propagation = request.propagation
@@ -293,7 +278,7 @@ class Engine:
         if propagation is not None:
             axes = set().union(*[on_slices.axes for on_slices in prompts])
             starts = part.box.start_kji if part.box is not None else (0, 0, 0)
-            notes += unsure_notes(segments, starts[array_axis(axes.pop())] if len(axes) == 1 else 0)
+            notes += memory_planning.unsure_notes(segments, starts[array_axis(axes.pop())] if len(axes) == 1 else 0)
         if progress.token.is_finishing:
             notes.append("stopped on request: what was found until then is kept")
         self._prefetcher = Prefetcher(inference, prompts[-1])
@@ -304,7 +289,7 @@ class Engine:
         runs = {"encodes": counts.encodes, "decodes": counts.decodes}
         return loaded.weights, mapping, segments, notes, timings_s, runs
 
-    def _answer_in_volume(self, part: CroppedRequest, volume: Volume, progress: Progress) -> Answer:
+    def _answer_in_volume(self, part: memory_planning.CroppedRequest, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts in the volume, and ask the model's view of it."""
         card, request = part.card, part.request
         prompts, notes = part.place_prompts(volume.geometry, place_in_volume)
@@ -372,7 +357,7 @@ class Engine:
             if volume is not None
         }
         if len(views) < len(volumes):
-            raise VolumeMissingError()
+            raise errors.VolumeMissingError()
         self.slice_cache.answers.clear()
         run = AdaptationRun(request, card, loaded, views, self.store.folder, self.budget.embeddings, progress)
         with framework_errors():
@@ -397,9 +382,9 @@ class Engine:
         require_task(card, task)
         volume = self.volumes.get(request.volume_key)
         if volume is None:
-            raise VolumeMissingError()
+            raise errors.VolumeMissingError()
         if 3 not in card.channels and volume.is_colour:
-            raise InputError(f"{card.title} does not understand colour; give it a grey image")
+            raise errors.InputError(f"{card.title} does not understand colour; give it a grey image")
         return card, volume
 
     def _release(self) -> str:

@@ -17,22 +17,8 @@ from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError, OutputError, write_failure
 from ..folders import is_safe_path
 from ..progress import Progress
+from . import records
 from .fetch import BAD_ARCHIVE, accept, must_accept, require_fetchable
-from .records import (
-    CHUNK,
-    RECORD,
-    FileRecord,
-    Hasher,
-    bounded_pieces,
-    flush_to_disk,
-    folder_name,
-    read_json,
-    read_pins,
-    read_record,
-    require_inside,
-    write_json,
-    write_whole,
-)
 from .store import INCOMING, Store, known_bytes, most_bytes, require_room, store_errors
 
 _OTHER_BYTES = 1 << 30  # limit of everything in an archive beside the checkpoint
@@ -65,7 +51,7 @@ def import_checkpoint(
 
 def adaptation_folder(store_folder: Path, model_id: str) -> Path:
     """Folder in which an adaptation waits to be kept: its file, its card, and the state of its training."""
-    return store_folder / "adaptations" / folder_name(model_id)
+    return store_folder / "adaptations" / records.folder_name(model_id)
 
 
 def keep_adaptation(store: Store, catalogue: Mapping[str, ModelCard], model_id: str, progress: Progress) -> ModelCard:
@@ -97,14 +83,14 @@ def import_adapted(
         if member is None:
             raise CheckpointError(f"{source.name} is no export of {model_id}: it has no {CARD_FILE}")
         with member() as stream:
-            copy.write_bytes(stream.read(CHUNK))
+            copy.write_bytes(stream.read(records.CHUNK))
         card = read_adapted_card(copy, model_id)
     if card.family != base.family or catalogue.get(card.id, card) != card:
         raise CheckpointError(f"there is another {card.id} here; remove that first, or adapt under another name")
     import_checkpoint(store, card, source, progress)
     with store_errors(card):
         user_card_folder().mkdir(parents=True, exist_ok=True)
-        write_whole(user_card_file(card), card_text(card))
+        records.write_whole(user_card_file(card), card_text(card))
     return card
 
 
@@ -129,21 +115,26 @@ class _Import:
                 self._move_into_store(copies, incoming)
 
     def _copy(
-        self, n: int, file: CheckpointFile, members: Mapping[str, OpenMember], exported: FileRecord | None, target: Path
-    ) -> FileRecord:
+        self,
+        n: int,
+        file: CheckpointFile,
+        members: Mapping[str, OpenMember],
+        exported: records.FileRecord | None,
+        target: Path,
+    ) -> records.FileRecord:
         """Copy one file, no byte longer than it may be, and check it."""
         path_in_store = self.store.file_path(self.card, file).relative_to(self.store.model_folder(self.card))
         member = _find_member(members, path_in_store.as_posix(), file.path, file.name)
         if member is None:
             raise CheckpointError(f"{file.path} of {self.card.id} is not in {self.source.name}")
-        most, hasher = most_bytes(self.card, file), Hasher()
+        most, hasher = most_bytes(self.card, file), records.Hasher()
         with store_errors(self.card), target.open("xb") as writing:
             for piece in _pieces(member, most, self.source):
                 hasher.update(piece)
                 writing.write(piece)
                 self.progress.step("import", n, len(self.card.source.files))
             writing.flush()
-            flush_to_disk(target)
+            records.flush_to_disk(target)
         digest, earlier = hasher.digest(), (self.store.records(self.card) or {}).get(file.path)
         hashes = {file.sha256, *(record.sha256 for record in (exported, earlier) if record)} - {""}
         is_long = digest.bytes > most or known_bytes(self.card, file) not in (None, digest.bytes)
@@ -151,25 +142,25 @@ class _Import:
             raise CheckpointError(
                 f"{file.path} in {self.source.name} is not that of {self.card.id}: its length or hash is wrong"
             )
-        return FileRecord(file.path, digest.bytes, digest.sha256, target.stat().st_mtime_ns)
+        return records.FileRecord(file.path, digest.bytes, digest.sha256, target.stat().st_mtime_ns)
 
-    def _exported_records(self, members: Mapping[str, OpenMember], incoming: Path) -> dict[str, FileRecord]:
+    def _exported_records(self, members: Mapping[str, OpenMember], incoming: Path) -> dict[str, records.FileRecord]:
         """Records of an exported checkpoint; none in an archive that somebody packed by hand."""
-        member = _find_member(members, RECORD)
+        member = _find_member(members, records.RECORD)
         if member is None:
             return {}
-        (incoming / RECORD).write_bytes(b"".join(_pieces(member, CHUNK, self.source)))
-        return read_record(incoming) or {}
+        (incoming / records.RECORD).write_bytes(b"".join(_pieces(member, records.CHUNK, self.source)))
+        return records.read_record(incoming) or {}
 
-    def _move_into_store(self, copies: list[FileRecord], incoming: Path) -> None:
-        pins = read_json(incoming / RECORD).get("pins")  # the commits that an exported checkpoint is of
+    def _move_into_store(self, copies: list[records.FileRecord], incoming: Path) -> None:
+        pins = records.read_json(incoming / records.RECORD).get("pins")  # the commits that an exported checkpoint is of
         if self.card.source.kind == "hub" and isinstance(pins, dict):
             commits = {origin: pins.get("{}@{}".format(*origin)) for origin in self.card.source.origins}
             self.store.pin(self.card, {origin: text for origin, text in commits.items() if isinstance(text, str)})
         for n, file in enumerate(self.card.source.files):
             target = self.store.file_path(self.card, file)
             target.parent.mkdir(parents=True, exist_ok=True)
-            require_inside(self.store.folder, target)
+            records.require_inside(self.store.folder, target)
             (incoming / f"{n}").replace(target)
         self.store.write_record(self.card, copies)
         shutil.rmtree(self.store.model_folder(self.card) / INCOMING, ignore_errors=True)
@@ -237,7 +228,7 @@ def _open_members(path: Path, limit: int) -> Iterator[Mapping[str, OpenMember]]:
 def _pieces(member: OpenMember, most: int, source: Path) -> Iterator[bytes]:
     """Yield what a file of the source holds, as :func:`.records.bounded_pieces`; errors are those of the source."""
     with _source_errors(source), member() as stream:
-        yield from bounded_pieces(stream, most)
+        yield from records.bounded_pieces(stream, most)
 
 
 @contextlib.contextmanager
@@ -319,12 +310,12 @@ def export_checkpoint(store: Store, card: ModelCard, target: Path, progress: Pro
         raise OutputError(f"{target.name} is there already; choose another name")
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target.absolute().parent) as folder:
-            temporary, record = Path(folder) / "checkpoint", Path(folder) / RECORD
+            temporary, record = Path(folder) / "checkpoint", Path(folder) / records.RECORD
             paths = {path.relative_to(store.model_folder(card)).as_posix(): path for path in files.values()}
-            document = read_json(store.model_folder(card) / RECORD)
-            write_json(record, {**document, "pins": read_pins(store.all_of(card))})
+            document = records.read_json(store.model_folder(card) / records.RECORD)
+            records.write_json(record, {**document, "pins": records.read_pins(store.all_of(card))})
             with _writer(target, temporary) as write:
-                others = {RECORD: record}
+                others = {records.RECORD: record}
                 if card.base:
                     others[CARD_FILE] = Path(folder) / CARD_FILE
                     others[CARD_FILE].write_text(card_text(card), encoding="utf-8")

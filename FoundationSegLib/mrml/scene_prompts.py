@@ -286,7 +286,7 @@ class _Texts:
 def has_prompts(segmentation_node: Any) -> bool:
     """True where a segment keeps prompts, perhaps of an earlier session."""
     segmentation = segmentation_node.GetSegmentation()
-    return any(segmentation.GetSegment(key).HasTag(RECORD_TAG) for key in segmentation.GetSegmentIDs())
+    return any(segmentation.GetSegment(key).HasTag(segment_tags.RECORD_TAG) for key in segmentation.GetSegmentIDs())
 
 
 class SessionPrompts:

@@ -14,23 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..prompts.kinds import Polarity, Prompt
-from .gestures import (
-    Drawing,
-    Gesture,
-    Idle,
-    Pixel,
-    Reaction,
-    State,
-    ToolKind,
-    ViewPlane,
-    box_outline,
-    cancel,
-    move,
-    press,
-    press_again,
-    prompt_of,
-    release,
-)
+from . import gestures
 from .prompt_nodes import COLOURS
 from .scene import Observers
 from .volumes import geometry_from_node, parent_to_world
@@ -60,7 +44,7 @@ class SliceView:
         elif (window := self.interactor.GetRenderWindow()) is not None:
             window.Render()
 
-    def renderer_at(self, event_position: Pixel) -> Any:
+    def renderer_at(self, event_position: gestures.Pixel) -> Any:
         """The renderer under a place of the window, as Slicer finds it (vtkMRMLViewInteractorStyle); None outside."""
         return self.interactor.FindPokedRenderer(*(round(n) for n in event_position))
 
@@ -72,7 +56,7 @@ class SliceView:
         in_front = composite.GetForegroundVolumeID() == volume_id and composite.GetForegroundOpacity() > 0
         return in_front or composite.GetBackgroundVolumeID() == volume_id
 
-    def plane(self, volume_node: Any) -> ViewPlane:
+    def plane(self, volume_node: Any) -> gestures.ViewPlane:
         """The plane in which the view cuts the volume, in the volume's own RAS, before its parent transforms.
 
         Raises:
@@ -86,7 +70,7 @@ class SliceView:
             name = volume_node.GetName()
             raise GeometryError(f"the parent transform of '{name}' flattens space: take the volume out of it") from None
         width, height, _ = self.slice_node.GetDimensions()
-        return ViewPlane(xy_to_ras, (width, height), geometry_from_node(volume_node))
+        return gestures.ViewPlane(xy_to_ras, (width, height), geometry_from_node(volume_node))
 
 
 def slice_view(slice_logic: Any, interactor: Any, request_render: Callable[[], None] | None = None) -> SliceView:
@@ -103,7 +87,7 @@ _CIRCLE = np.linspace(0.0, 2 * np.pi, 25)
 _DARK = (0.0, 0.0, 0.0)
 
 
-def preview_lines(gesture: Gesture, view: ViewPlane) -> list[Line]:
+def preview_lines(gesture: gestures.Gesture, view: gestures.ViewPlane) -> list[Line]:
     """The lines that show an unfinished gesture, each (N, 2) in pixels of the view.
 
     A point is a circle with a plus or a minus, a box the borders of the voxels it holds, a scribble its path, a lasso
@@ -111,7 +95,7 @@ def preview_lines(gesture: Gesture, view: ViewPlane) -> list[Line]:
     """
     if gesture.kind == "point":
         return _sign(gesture.path[0], gesture.polarity)
-    path = box_outline(gesture.path, view) if gesture.kind == "box" else np.asarray(gesture.path)
+    path = gestures.box_outline(gesture.path, view) if gesture.kind == "box" else np.asarray(gesture.path)
     if gesture.kind != "scribble":
         path = np.concatenate([path, path[:1]])
     return _dashes(path) if gesture.polarity is Polarity.NEGATIVE else [path]
@@ -210,7 +194,7 @@ class SliceTool:
     ) -> None:
         self._on_prompt = on_prompt
         self.refuse = on_refused or (lambda error: None)
-        self._kind: ToolKind = "point"
+        self._kind: gestures.ToolKind = "point"
         self._volume_node: Any = None
         self._views: list[_ListeningView] = []
         self._observers = Observers()
@@ -227,16 +211,16 @@ class SliceTool:
         return self._volume_node is not None
 
     @property
-    def kind(self) -> ToolKind:
+    def kind(self) -> gestures.ToolKind:
         """The kind of prompt that the mouse draws; setting it cancels a gesture under way."""
         return self._kind
 
     @kind.setter
-    def kind(self, kind: ToolKind) -> None:
+    def kind(self, kind: gestures.ToolKind) -> None:
         self.cancel()
         self._kind = kind
 
-    def enable(self, volume_node: Any, views: Iterable[SliceView], kind: ToolKind | None = None) -> None:
+    def enable(self, volume_node: Any, views: Iterable[SliceView], kind: gestures.ToolKind | None = None) -> None:
         """Draw prompts on a volume in these views, and in no others; call again when the layout has changed."""
         self.disable()
         self._kind = kind or self._kind
@@ -264,7 +248,7 @@ class SliceTool:
             return self.polarity
         return Polarity.POSITIVE if self.polarity is Polarity.NEGATIVE else Polarity.NEGATIVE
 
-    def plane_of(self, view: SliceView) -> ViewPlane | None:
+    def plane_of(self, view: SliceView) -> gestures.ViewPlane | None:
         """The plane in which a view cuts the volume; None where the tool does not act.
 
         Raises:
@@ -275,10 +259,10 @@ class SliceTool:
             return None
         return view.plane(self._volume_node)
 
-    def finish(self, gesture: Gesture, plane: ViewPlane) -> None:
+    def finish(self, gesture: gestures.Gesture, plane: gestures.ViewPlane) -> None:
         """Hand a finished gesture on as a prompt."""
         try:
-            self._on_prompt(prompt_of(gesture, plane, self.radius_mm))
+            self._on_prompt(gestures.prompt_of(gesture, plane, self.radius_mm))
         except FoundationSegError as error:
             self.refuse(error)
 
@@ -301,8 +285,8 @@ class _ListeningView:
     def __init__(self, view: SliceView, tool: SliceTool) -> None:
         self._view = view
         self._tool = tool
-        self._state: State = Idle()
-        self._plane: ViewPlane | None = None
+        self._state: gestures.State = gestures.Idle()
+        self._plane: gestures.ViewPlane | None = None
         self._renderer: Any = None
         self._preview: Preview | None = None
         self._is_hovering = False
@@ -329,15 +313,15 @@ class _ListeningView:
         self._observers.remove()
 
     def cancel(self) -> None:
-        self._apply(cancel(self._state))
+        self._apply(gestures.cancel(self._state))
 
     def _pressed(self, repeated: bool) -> bool:
         interactor, state = self._view.interactor, self._state
         has_modifier = bool(interactor.GetShiftKey() or interactor.GetAltKey())
-        if self._is_drawing() and isinstance(state, Drawing) and state.is_hovering and not has_modifier:
-            return self._apply(press_again(state, self._pixel()))
+        if self._is_drawing() and isinstance(state, gestures.Drawing) and state.is_hovering and not has_modifier:
+            return self._apply(gestures.press_again(state, self._pixel()))
         self._tool.cancel()  # in all views: a first corner may wait in another one
-        self._state = Idle()
+        self._state = gestures.Idle()
         if has_modifier:
             return False
         try:
@@ -356,12 +340,12 @@ class _ListeningView:
             self._tool.refuse(InputError(_OBLIQUE))
             return True
         polarity = self._tool.polarity_for(bool(interactor.GetControlKey()))
-        return self._apply(press(self._tool.kind, polarity, self._pixel(), repeated))
+        return self._apply(gestures.press(self._tool.kind, polarity, self._pixel(), repeated))
 
     def _moved(self) -> bool:
-        if isinstance(self._state, Idle):
+        if isinstance(self._state, gestures.Idle):
             self._hover()
-        return self._is_drawing() and self._apply(move(self._state, self._pixel()))
+        return self._is_drawing() and self._apply(gestures.move(self._state, self._pixel()))
 
     def _hover(self) -> None:
         """Tell whether a press would move a point of a prompt, or draw, where that has changed."""
@@ -376,7 +360,7 @@ class _ListeningView:
             self._is_hovering = is_over
             self._tool.on_hover(self._view, is_over)
 
-    def _is_over_handle(self, pixel: Pixel) -> bool:
+    def _is_over_handle(self, pixel: gestures.Pixel) -> bool:
         """True where the mouse is on a point of a prompt that can be dragged."""
         points = np.asarray(self._tool.handles(), np.float64).reshape(-1, 3)
         if self._plane is None or not len(points):
@@ -386,18 +370,18 @@ class _ListeningView:
         return bool((on_slice & near).any())
 
     def _released(self) -> bool:
-        return self._apply(release(self._state, self._pixel() if self._is_drawing() else (0.0, 0.0)))
+        return self._apply(gestures.release(self._state, self._pixel() if self._is_drawing() else (0.0, 0.0)))
 
     def _key_pressed(self) -> bool:
-        return self._view.interactor.GetKeySym() == "Escape" and self._apply(cancel(self._state))
+        return self._view.interactor.GetKeySym() == "Escape" and self._apply(gestures.cancel(self._state))
 
     def _interrupted(self) -> bool:
         """Another button or the wheel during a gesture: it is cancelled, and the view stays where it is."""
-        return self._apply(cancel(self._state))
+        return self._apply(gestures.cancel(self._state))
 
     def _is_drawing(self) -> bool:
         """True during a gesture; one whose view has changed in the meantime is cancelled."""
-        if not isinstance(self._state, Drawing) or self._plane is None:
+        if not isinstance(self._state, gestures.Drawing) or self._plane is None:
             return False
         try:
             plane = self._tool.plane_of(self._view)
@@ -405,15 +389,15 @@ class _ListeningView:
             plane = None
         if plane is None or not plane.is_same(self._plane):
             self.cancel()
-        return isinstance(self._state, Drawing)
+        return isinstance(self._state, gestures.Drawing)
 
-    def _pixel(self) -> Pixel:
+    def _pixel(self) -> gestures.Pixel:
         """The mouse in pixels of the view, whose renderer may begin elsewhere than the window."""
         x, y = self._view.interactor.GetEventPosition()
         left, bottom = self._renderer.GetOrigin()
         return self._plane.clamped((x - left, y - bottom)) if self._plane else (x, y)
 
-    def _apply(self, reaction: Reaction) -> bool:
+    def _apply(self, reaction: gestures.Reaction) -> bool:
         plane, self._state = self._plane, reaction.state
         self._show()
         if reaction.is_mere_click:
@@ -425,7 +409,7 @@ class _ListeningView:
         return reaction.swallow
 
     def _show(self) -> None:
-        if isinstance(self._state, Drawing) and self._plane is not None:
+        if isinstance(self._state, gestures.Drawing) and self._plane is not None:
             if self._preview is None:
                 self._preview = Preview(self._renderer)
             gesture = self._state.gesture

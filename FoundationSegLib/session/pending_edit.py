@@ -13,30 +13,16 @@ from ..imaging.masks import MaskTable, PackedMask, cut_out
 from ..prompts.kinds import WORDS, BoxPrompt, SegmentPrompts
 from ..prompts.placement import require_inside
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
+from . import steps as session_steps
 from .plan import AnsweredPlan, SegmentPlan, SliceParts, plan_segment
 from .segment_store import Confirmation, SegmentStore
-from .steps import (
-    ModelChoice,
-    PolarityChanged,
-    PromptAdded,
-    PromptMoved,
-    PromptRemoved,
-    PropagateStep,
-    RegionStep,
-    SeedReason,
-    SeedStep,
-    SegmentState,
-    SettingsStep,
-    Step,
-    Steps,
-    state_of,
-    transformed_steps,
-)
 from .tracking import TrackedSegment
 
 # The part of a correction by hand that a prompt may change without a question.
 _FEW_BY_HAND = 0.05
-_ASKING: frozenset[type[Step]] = frozenset({PromptAdded, PromptMoved, PolarityChanged, PropagateStep})
+_ASKING: frozenset[type[session_steps.Step]] = frozenset(
+    {session_steps.PromptAdded, session_steps.PromptMoved, session_steps.PolarityChanged, session_steps.PropagateStep}
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +37,8 @@ class PendingEdit:
         plans: what is to be done for each segment; made by :func:`make_plans`.
     """
 
-    steps: Mapping[str, Steps]
-    choice: ModelChoice | None
+    steps: Mapping[str, session_steps.Steps]
+    choice: session_steps.ModelChoice | None
     is_replay: bool = False
     is_asked_again: bool = False
     plans: tuple[SegmentPlan, ...] = ()
@@ -63,7 +49,7 @@ class PendingEdit:
             return None
         for segment_id in self.steps.keys() & later.steps.keys():
             before, after = set(map(type, self.steps[segment_id])), set(map(type, later.steps[segment_id]))
-            if PropagateStep in before or RegionStep in before | after:
+            if session_steps.PropagateStep in before or session_steps.RegionStep in before | after:
                 return None
         steps = dict(self.steps)
         for segment_id, more in later.steps.items():
@@ -72,13 +58,13 @@ class PendingEdit:
 
     def transformed(self, matrix: NDArray[np.float64]) -> "PendingEdit":
         """The same with its prompts moved by a (4, 4) matrix in RAS mm."""
-        steps = {segment_id: transformed_steps(steps, matrix) for segment_id, steps in self.steps.items()}
+        steps = {segment_id: session_steps.transformed_steps(steps, matrix) for segment_id, steps in self.steps.items()}
         return PendingEdit(steps, self.choice, self.is_replay, self.is_asked_again)
 
-    def after(self, state: SegmentState, segment_id: str) -> SegmentState:
+    def after(self, state: session_steps.SegmentState, segment_id: str) -> session_steps.SegmentState:
         """The state of a segment after this edit."""
         steps = self.steps.get(segment_id, ())
-        return state_of(steps) if self.is_replay and steps else state.after(*steps)
+        return session_steps.state_of(steps) if self.is_replay and steps else state.after(*steps)
 
 
 @dataclass(slots=True, eq=False)
@@ -129,27 +115,33 @@ def make_plans(
     for segment_id, steps in edit.steps.items():
         segment, settled = segments[segment_id], ()
         if edit.is_replay:
-            after = state_of(steps)
+            after = session_steps.state_of(steps)
         else:
             for step in steps:
-                if not isinstance(step, PromptAdded | PromptMoved):
+                if not isinstance(step, session_steps.PromptAdded | session_steps.PromptMoved):
                     continue
                 if not isinstance(step.prompt, BoxPrompt) or placed[step.prompt] is None:
                     require_inside(step.prompt, placed.geometry)  # models of volumes are asked about slices later, too
             kinds = set(map(type, steps))
             # Another model is asked than before; one is needed, too, to take back prompts that none answered.
-            asks = not kinds.isdisjoint(_ASKING) or (segment.state.choice is None and PromptRemoved in kinds)
+            asks = not kinds.isdisjoint(_ASKING) or (
+                segment.state.choice is None and session_steps.PromptRemoved in kinds
+            )
             needs_choice = asks and edit.choice is not None and edit.choice != segment.state.choice
             # Why the present voxels have to become the seed before the next steps.
-            reason: SeedReason | None = None
-            if RegionStep in kinds or segment.state.region is not None:
+            reason: session_steps.SeedReason | None = None
+            if session_steps.RegionStep in kinds or segment.state.region is not None:
                 reason = "region"
             elif needs_choice:
                 reason = "model"
-            elif segment.state.propagation is not None or PropagateStep in kinds:
+            elif segment.state.propagation is not None or session_steps.PropagateStep in kinds:
                 reason = "propagated"
-            settled = (SeedStep(masks.put(segment.mask()), reason),) if reason and segment.state.is_computed else ()
-            settings = (SettingsStep(edit.choice),) if edit.choice is not None and needs_choice else ()
+            settled = (
+                (session_steps.SeedStep(masks.put(segment.mask()), reason),)
+                if reason and segment.state.is_computed
+                else ()
+            )
+            settings = (session_steps.SettingsStep(edit.choice),) if edit.choice is not None and needs_choice else ()
             after = segment.state.after(*settled, *settings, *steps)
         plans.append(plan_segment(segment_id, segment.state, after, bool(settled), masks, placed))
     return tuple(plans)
@@ -157,7 +149,7 @@ def make_plans(
 
 # The last are the segments that are asked by words: classes that are asked together share no voxel, so that the answer
 # would depend on what happened to wait at the same time.
-Signature = tuple[ModelChoice, Propagation | None, Box | None, tuple[str, ...]]
+Signature = tuple[session_steps.ModelChoice, Propagation | None, Box | None, tuple[str, ...]]
 
 
 def signature(plans: Sequence[SegmentPlan]) -> Signature | None:
@@ -222,11 +214,13 @@ def confirmation_of(
     for answered in answers:
         plan, change = answered.plan, answered.change
         kinds = set(map(type, edit.steps[plan.segment_id]))
-        is_correction = not kinds.isdisjoint({PromptAdded, PolarityChanged, PropagateStep})
+        is_correction = not kinds.isdisjoint(
+            {session_steps.PromptAdded, session_steps.PolarityChanged, session_steps.PropagateStep}
+        )
         asks_for_all = edit.is_asked_again if edit.is_replay else is_correction
         if asks_for_all:
             share = max(share, change.lost.voxels / max(1, segments[plan.segment_id].voxels))
-        if asks_for_all or (not edit.is_replay and PromptMoved in kinds):
+        if asks_for_all or (not edit.is_replay and session_steps.PromptMoved in kinds):
             for key in dict.fromkeys((*plan.before.hand, *plan.after.hand)):
                 drawn = masks.get(key)
                 changed = _common(change.gained, drawn) + _common(change.lost, drawn)

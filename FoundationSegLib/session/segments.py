@@ -12,24 +12,10 @@ from ..prompts.kinds import Polarity, Prompt, PromptSet, SegmentPrompts
 from ..prompts.placement import prompts_in_ras
 from ..prompts.regions import AroundPrompt, Region
 from ..requests.segmentation import Propagation
+from . import steps as session_steps
 from .pending_edit import PendingEdit
 from .segment_store import NewSegment, UserOptions
 from .session import Session
-from .steps import (
-    ModelChoice,
-    PolarityChanged,
-    PromptAdded,
-    PromptMoved,
-    PromptRemoved,
-    PropagateStep,
-    RegionStep,
-    Step,
-    Steps,
-    parse_steps,
-    restated,
-    state_of,
-    steps_to_document,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +29,39 @@ class SegmentSession:
     segment_id: str
 
     @property
-    def steps(self) -> Steps:
+    def steps(self) -> session_steps.Steps:
         """All steps of the segment, written ones first, then those that wait for an answer."""
         return self.session.steps(self.segment_id)
 
     @property
     def prompts(self) -> Mapping[str, Prompt]:
         """The prompts by their keys, in the order in which they were first given."""
-        return {active.key: active.prompt for active in state_of(self.steps).prompts}
+        return {active.key: active.prompt for active in session_steps.state_of(self.steps).prompts}
 
     def to_document(self) -> dict[str, Any]:
         """The steps as JSON values, for :meth:`replay_document`."""
-        return steps_to_document(self.steps, self.session.history.masks)
+        return session_steps.steps_to_document(self.steps, self.session.history.masks)
 
     def add(self, *prompts: Prompt) -> tuple[str, ...]:
         """Give prompts, together; returns their keys."""
         first = self.session.next_key(self.segment_id)
         keys = tuple(map(str, range(first, first + len(prompts))))
         if keys:
-            steps = tuple(map(PromptAdded, keys, prompts))
+            steps = tuple(map(session_steps.PromptAdded, keys, prompts))
             self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice))
         return keys
 
     def remove(self, *keys: str) -> None:
         """Take prompts back, whichever they are. What they added goes, unless it became the seed meanwhile."""
-        self._add(*(PromptRemoved(key) for key in keys))
+        self._add(*(session_steps.PromptRemoved(key) for key in keys))
 
     def move(self, key: str, prompt: Prompt) -> None:
         """Put a prompt elsewhere, or change it in any other way."""
-        self._add(PromptMoved(key, prompt))
+        self._add(session_steps.PromptMoved(key, prompt))
 
     def set_polarity(self, key: str, polarity: Polarity) -> None:
         """Make a prompt positive or negative."""
-        self._add(PolarityChanged(key, polarity))
+        self._add(session_steps.PolarityChanged(key, polarity))
 
     def flip(self, *keys: str) -> None:
         """Make positive prompts negative, and negative ones positive."""
@@ -85,18 +71,18 @@ class SegmentSession:
 
     def propagate(self, propagation: Propagation | None = None) -> None:
         """Carry on what was found on slices. Slices that were corrected, by hand or by prompts, stay as they are."""
-        self._add(PropagateStep(propagation or Propagation()))
+        self._add(session_steps.PropagateStep(propagation or Propagation()))
 
     def limit(self, region: Region | None) -> None:
         """Limit what comes to a region, if it is not limited so already; None: not any more."""
-        if state_of(self.steps).region != region:
-            self._add(RegionStep(region))
+        if session_steps.state_of(self.steps).region != region:
+            self._add(session_steps.RegionStep(region))
 
-    def ask_again(self, choice: ModelChoice) -> None:
+    def ask_again(self, choice: session_steps.ModelChoice) -> None:
         """Ask another model, or another version, with the same prompts; corrections by hand are asked for first."""
-        self._replace(restated(self.steps, choice), is_asked_again=True)
+        self._replace(session_steps.restated(self.steps, choice), is_asked_again=True)
 
-    def replay(self, steps: Steps) -> None:
+    def replay(self, steps: session_steps.Steps) -> None:
         """Put other steps in the place of the segment's own, for example those of an earlier session."""
         if not steps:
             raise InputError("there are no steps to replay")
@@ -108,12 +94,12 @@ class SegmentSession:
         Raises:
             InputError, PromptError: the document is damaged.
         """
-        self.replay(parse_steps(document, self.session.history.masks))
+        self.replay(session_steps.parse_steps(document, self.session.history.masks))
 
-    def _replace(self, steps: Steps, is_asked_again: bool = False) -> None:
+    def _replace(self, steps: session_steps.Steps, is_asked_again: bool = False) -> None:
         self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice, True, is_asked_again))
 
-    def _add(self, *steps: Step) -> None:
+    def _add(self, *steps: session_steps.Step) -> None:
         if steps:
             self.session.add(PendingEdit({self.segment_id: steps}, self.session.options.choice))
 
@@ -135,12 +121,12 @@ def free_segment(session: Session, kind: str) -> NewSegment:
     return _numbered(session, kind, 1)[0] if is_taken else NewSegment(kind, kind)
 
 
-def add_to_segments(session: Session, steps: Sequence[tuple[NewSegment | str, Steps]]) -> tuple[str, ...]:
+def add_to_segments(session: Session, steps: Sequence[tuple[NewSegment | str, session_steps.Steps]]) -> tuple[str, ...]:
     """Take steps of segments at once; those that are new are made now, and go again if it is discarded.
 
     Returns the ids, in order. Nothing is made where it makes no sense. Raises as :meth:`.session.Session.add`.
     """
-    made: dict[str, Steps] = {}
+    made: dict[str, session_steps.Steps] = {}
     try:
         for target, more in steps:
             made[target if isinstance(target, str) else session.history.announce(target)] = more
@@ -161,7 +147,7 @@ def add_objects(
     of them away again. Returns their ids. Raises as :meth:`.session.Session.add`.
     """
     new, limit = _numbered(session, kind, len(prompts)), _limit(None, region)
-    steps = ((*limit, PromptAdded("1", prompt)) for prompt in prompts)
+    steps = ((*limit, session_steps.PromptAdded("1", prompt)) for prompt in prompts)
     return add_to_segments(session, list(zip(new, steps, strict=True)))
 
 
@@ -177,10 +163,10 @@ def import_prompts(session: Session, prompts: PromptSet, region: Region | None =
         target = known.get(segment.name) or NewSegment(segment.name, segment.name)
         first, before = 1, None
         if isinstance(target, str):
-            before = state_of(session.steps(target)).region
+            before = session_steps.state_of(session.steps(target)).region
             first = session.next_key(target)
         limit = _limit(before, region)
-        steps = tuple(PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
+        steps = tuple(session_steps.PromptAdded(str(first + n), prompt) for n, prompt in enumerate(segment.prompts))
         intents.append((target, (*limit, *steps)))
     choice = session.options.choice
     if choice is not None and isinstance(choice.region, AroundPrompt):
@@ -216,7 +202,7 @@ def add_prompt(session: Session, segment_id: str, prompt: Prompt, options: UserO
         segment.limit(options.region)
         segment.add(prompt)
         return segment_id
-    steps = (*_limit(None, options.region), PromptAdded("1", prompt))
+    steps = (*_limit(None, options.region), session_steps.PromptAdded("1", prompt))
     return add_to_segments(session, [(free_segment(session, options.new_name), steps)])[0]
 
 
@@ -251,9 +237,9 @@ def export_prompts(session: Session) -> PromptSet:
     return PromptSet(tuple(segments.values()))
 
 
-def _limit(before: Region | None, region: Region | None) -> tuple[RegionStep, ...]:
+def _limit(before: Region | None, region: Region | None) -> tuple[session_steps.RegionStep, ...]:
     """The step that limits a segment to a region, if one is given and it does not keep to it already."""
-    return (RegionStep(region),) if region is not None and region != before else ()
+    return (session_steps.RegionStep(region),) if region is not None and region != before else ()
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:

@@ -15,24 +15,9 @@ from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import PartialPrediction, Prediction, PredictRequest
 from ..requests.worker_settings import WorkerSettings
+from . import protocol
 from .frames import Message
 from .process import Link, LinkLost, RetryPolicy, Timeouts, worker_command
-from .protocol import (
-    Answered,
-    Event,
-    Failed,
-    Failure,
-    PartlyAnswered,
-    Progressed,
-    Request,
-    Task,
-    message,
-    request_message,
-    task_of,
-    value_of,
-    volume_keys_of,
-    volume_message,
-)
 
 _SIGKILL = 9
 _REAP_S = 0.2  # a launcher passes on the exit code of the worker, if it is let
@@ -54,8 +39,8 @@ class _Work:
         stop_by: when it has to have stopped; None while nobody cancelled it, and for a task that is repeated.
     """
 
-    request: Request
-    task: Task
+    request: protocol.Request
+    task: protocol.Task
     ticket: int
     extent: Box | None = None
     stirred: float = field(default_factory=time.monotonic)
@@ -69,7 +54,7 @@ class _Work:
     @property
     def volume_keys(self) -> tuple[str, ...]:
         """The images that the request is about."""
-        return volume_keys_of(self.request)
+        return protocol.volume_keys_of(self.request)
 
 
 @dataclass(slots=True)
@@ -96,7 +81,7 @@ class ProcessClient:
     inherited: Mapping[str, str] | None = None
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     _link: Link | None = None
-    _events: deque[Event] = field(default_factory=deque)
+    _events: deque[protocol.Event] = field(default_factory=deque)
     _volumes: dict[str, Volume] = field(default_factory=dict)
     _sent: set[str] = field(default_factory=set)
     _work: _Work | None = None
@@ -121,7 +106,7 @@ class ProcessClient:
         self._model_id = model_id
         link = self._ensure_link()
         if link is not None:
-            link.send(message("prepare", model=model_id))
+            link.send(protocol.message("prepare", model=model_id))
 
     def send_volume(self, volume: Volume) -> None:
         """Hand over an image once. The voxels must stay as they are until the image is removed.
@@ -140,18 +125,18 @@ class ProcessClient:
         self._volumes.pop(volume_key, None)
         if volume_key in self._sent and self._link is not None:
             self._sent.discard(volume_key)
-            self._link.send(message("remove_volume", key=volume_key))
+            self._link.send(protocol.message("remove_volume", key=volume_key))
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: protocol.Request) -> None:
         """Begin a request; returns at once. A worker that dies over it is replaced, and asked again.
 
         A task that is not repeated fails with an :class:`~FoundationSegLib.errors.InputError` instead.
         """
         self._drop("a newer request took its place", self.timeouts.supersede_s)
         self._tickets += 1
-        work = _Work(request, task_of(request)[1], self._tickets)
+        work = _Work(request, protocol.task_of(request)[1], self._tickets)
         if not all(key in self._volumes for key in work.volume_keys):
-            self._events.append(Failed(request.request_id, VolumeMissingError()))
+            self._events.append(protocol.Failed(request.request_id, VolumeMissingError()))
             return
         if isinstance(request, PredictRequest | ClassifyRequest):
             self._model_id = request.model_id
@@ -164,7 +149,7 @@ class ProcessClient:
         """Have the request that is under way end early, with what was found so far for its answer."""
         work = self._work
         if work is not None and work.request.request_id == request_id and self._link is not None:
-            self._link.send(message("finish", ticket=work.ticket))
+            self._link.send(protocol.message("finish", ticket=work.ticket))
 
     def cancel(self, request_id: int) -> None:
         """Stop the request that is under way. A worker that does not stop in time is killed."""
@@ -177,9 +162,9 @@ class ProcessClient:
             self._drop(why, self.timeouts.cancel_s)
         elif work.stop_by is None and self._link is not None:
             work.stop_by = time.monotonic() + work.task.cancel_s
-            self._link.send(message("cancel", ticket=work.ticket))
+            self._link.send(protocol.message("cancel", ticket=work.ticket))
 
-    def poll(self) -> tuple[Event, ...]:
+    def poll(self) -> tuple[protocol.Event, ...]:
         """The events since the last call, oldest first. Never waits."""
         if self._link is not None:
             try:
@@ -227,9 +212,9 @@ class ProcessClient:
         work, self._work = self._work, None
         if work is None:
             return
-        self._events.append(Failed(work.request.request_id, Cancelled(why)))
+        self._events.append(protocol.Failed(work.request.request_id, Cancelled(why)))
         if self._link is not None:
-            self._link.send(message("cancel", ticket=work.ticket))
+            self._link.send(protocol.message("cancel", ticket=work.ticket))
             if work.point is not None and work.point.stage != "load":
                 grace_s = 0.0 if work.task.is_repeated else work.task.cancel_s
                 self._ending = (work.ticket, time.monotonic() + max(within_s, grace_s))
@@ -247,7 +232,7 @@ class ProcessClient:
 
     def _transfer(self, volume_key: str) -> None:
         if volume_key not in self._sent and self._link is not None:
-            self._link.send(volume_message(self._volumes[volume_key]))
+            self._link.send(protocol.volume_message(self._volumes[volume_key]))
             self._sent.add(volume_key)
 
     def _send_work(self) -> None:
@@ -259,7 +244,7 @@ class ProcessClient:
             return
         for key in work.volume_keys:
             self._transfer(key)
-        link.send(request_message(work.request, work.ticket))
+        link.send(protocol.request_message(work.request, work.ticket))
 
     def _take(self, frame: Message) -> None:
         kind, ticket = frame.header["type"], frame.header.get("ticket")
@@ -269,21 +254,23 @@ class ProcessClient:
         if work is None or ticket != work.ticket:
             return  # of a request that was dropped, or a mere sign of life
         if kind == "progress":
-            work.point, work.stirred = value_of(frame, ProgressReport), time.monotonic()
-            self._events.append(Progressed(work.request.request_id, work.point))
+            work.point, work.stirred = protocol.value_of(frame, ProgressReport), time.monotonic()
+            self._events.append(protocol.Progressed(work.request.request_id, work.point))
         elif kind == "partial":
             work.stirred = time.monotonic()
-            self._events.append(PartlyAnswered(work.request.request_id, value_of(frame, PartialPrediction)))
+            self._events.append(
+                protocol.PartlyAnswered(work.request.request_id, protocol.value_of(frame, PartialPrediction))
+            )
         elif kind == "failure":
-            self._take_failure(work, value_of(frame, Failure).error())
+            self._take_failure(work, protocol.value_of(frame, protocol.Failure).error())
         elif kind != "answer":
             raise ValueError(f"{kind!r} is no message about a request")
         elif work.stop_by is not None:
             self._fail(Cancelled("stopped on request, when it was done"))
         else:
-            answer = value_of(frame, work.task.answer)
+            answer = protocol.value_of(frame, work.task.answer)
             _require_fit(work, answer)
-            self._events.append(Answered(work.request.request_id, answer))
+            self._events.append(protocol.Answered(work.request.request_id, answer))
             self._work = None
 
     def _take_failure(self, work: _Work, error: FoundationSegError) -> None:
@@ -298,7 +285,7 @@ class ProcessClient:
     def _fail(self, error: FoundationSegError) -> None:
         work, self._work = self._work, None
         if work is not None:
-            self._events.append(Failed(work.request.request_id, error))
+            self._events.append(protocol.Failed(work.request.request_id, error))
 
     def _check_clocks(self, link: Link) -> None:
         """Notice a worker that hangs.
@@ -342,7 +329,7 @@ class ProcessClient:
         if loss.has_ended and code == -_SIGKILL:
             limit = self.retries.kills
         if work.restarts < self.retries.kills and work.deaths < limit:
-            self._events.append(Progressed(work.request.request_id, ProgressReport("restart", work.deaths, 0)))
+            self._events.append(protocol.Progressed(work.request.request_id, ProgressReport("restart", work.deaths, 0)))
             return True
         how = f" with code {code}" if loss.has_ended else ""
         step = "at the same step" if work.died_at else "before its first step"

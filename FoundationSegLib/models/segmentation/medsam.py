@@ -21,16 +21,7 @@ from ...catalog.model_cards import ModelCard
 from ...errors import PromptError
 from ..preprocessing import channels_first, resize_by_splines
 from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
-from .sam import (
-    SamEmbedding,
-    SamNetwork,
-    as_score,
-    box_for_neighbour,
-    box_tensor,
-    load_network,
-    point_tensors,
-    scale_to,
-)
+from . import sam
 
 
 def prepare(image: NDArray[np.uint8], size: int) -> Tensor:
@@ -50,7 +41,7 @@ class MedSam:
 
     precision = "float32"
 
-    def __init__(self, network: SamNetwork) -> None:
+    def __init__(self, network: sam.SamNetwork) -> None:
         self.network, self.device = network, network.device
         self._square = (network.size, network.size)
 
@@ -60,13 +51,15 @@ class MedSam:
         return self.network.nbytes
 
     @torch.inference_mode()
-    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> SamEmbedding:
+    def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> sam.SamEmbedding:
         """Encode a slice, (rows, columns) or (rows, columns, 3), uint8."""
         features = self.network.encode(prepare(image, self.network.size), check)
-        return SamEmbedding(features, image.shape[:2], self._square)
+        return sam.SamEmbedding(features, image.shape[:2], self._square)
 
     @torch.inference_mode()
-    def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
+    def decode(
+        self, embedding: sam.SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None
+    ) -> SliceAnswer:
         """Segment the object in the prompt's box, or, with weights that were adapted to them, at its points.
 
         Raises:
@@ -76,7 +69,7 @@ class MedSam:
         logits, scores = self.guess(embedding, prompt, coarse)
         # As medsam_inference: probabilities are stretched to the slice, not logits.
         mask = self.on_slice(logits[None].sigmoid(), embedding) > 0.5
-        return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]), logits[None].clone() if prompt.points else None)
+        return SliceAnswer(mask.cpu().numpy(), sam.as_score(scores[0]), logits[None].clone() if prompt.points else None)
 
     @property
     def decoder(self) -> SamModel:
@@ -88,25 +81,25 @@ class MedSam:
         return MedSam(self.network.with_decoder(decoder))
 
     def guess(
-        self, embedding: SamEmbedding, prompt: SlicePrompt, logits: Tensor | None, decoder: SamModel | None = None
+        self, embedding: sam.SamEmbedding, prompt: SlicePrompt, logits: Tensor | None, decoder: SamModel | None = None
     ) -> tuple[Tensor, Tensor]:
         """Logits of the mask, (1, rows, columns), and its predicted IoU; gradients pass with a ``decoder``."""
         if not (prompt.box or prompt.points):
             raise PromptError("MedSAM needs a box")
-        scale = scale_to(embedding.resized, embedding.shape)
-        points = point_tensors(prompt.points, scale, self.device) if prompt.points else (None, None)
-        boxes = box_tensor(prompt.box, scale, self.device) if prompt.box else None
+        scale = sam.scale_to(embedding.resized, embedding.shape)
+        points = sam.point_tensors(prompt.points, scale, self.device) if prompt.points else (None, None)
+        boxes = sam.box_tensor(prompt.box, scale, self.device) if prompt.box else None
         if decoder is not None:
             return self.network.decode.by_modules(decoder, embedding.features, points, boxes, logits, False)
         return self.network.decode(embedding.features, points, boxes, logits)
 
-    def on_slice(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+    def on_slice(self, logits: Tensor, embedding: sam.SamEmbedding) -> Tensor:
         """Stretch logits of the network, (1, 1, rows, columns), to the slice; (rows, columns)."""
         return functional.interpolate(logits, size=embedding.shape, mode="bilinear", align_corners=False)[0, 0]
 
     def box_around(self, mask: NDArray[np.bool_], wider: int = 0) -> BoxXyxy | None:
         """Box for the next slice: around this mask, and 12 of the network's 1024 pixels wider, or more."""
-        return box_for_neighbour(mask, scale_to(self._square, mask.shape), self.network.size, wider)
+        return sam.box_for_neighbour(mask, sam.scale_to(self._square, mask.shape), self.network.size, wider)
 
 
 def load(card: ModelCard, files: Mapping[str, Path], device: str) -> MedSam:
@@ -115,4 +108,4 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str) -> MedSam:
     Raises:
         CheckpointError: a file is missing or damaged, or they do not describe and hold SAM's network.
     """
-    return MedSam(load_network(card, files, device))
+    return MedSam(sam.load_network(card, files, device))
