@@ -5,9 +5,11 @@
     python3 Testing/run.py bench [--cpu] [NAME] | bench click-path [FOLDER] [--functions]
     python3 Testing/run.py lint
     python3 Testing/run.py house [FOLDER] [--list]
+    python3 Testing/run.py gpu [--here] [--device cuda|mps|cpu] [--small] [--only FAMILY ...] [--json FILE]
 
 Everything is installed into `.venv` in the project's folder, once: only changed requirement files install again.
 `--cpu` lets a new `.venv` take PyTorch's build for the CPU, which saves more than 4 GB on Linux.
+`gpu` proves every adapter on a graphics card, with random weights; `--here` uses this Python and installs nothing.
 `house` measures the structure of this checkout, or of another one in FOLDER; it needs nothing but Python.
 """
 
@@ -49,6 +51,7 @@ COMMANDS = {
     "bench": ("-W", "ignore", "-m", "Testing.benchmarks"),
     "lint": (),
     "house": (),
+    "gpu": ("-W", "ignore", "-m", "Testing.gpu"),
 }
 
 
@@ -59,6 +62,9 @@ def main(arguments: list[str]) -> int:
     command, rest = arguments[0], [part for part in arguments[1:] if part != "--cpu"]
     if command == "house":
         return subprocess.call((sys.executable, str(ROOT / "Testing" / "house.py"), *rest))
+    if command == "gpu" and "--here" in rest:
+        rest.remove("--here")
+        return subprocess.call((sys.executable, *COMMANDS["gpu"], *rest), cwd=ROOT)
     problem = check_machine()
     if problem:
         print(problem, file=sys.stderr)

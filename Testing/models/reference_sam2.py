@@ -49,11 +49,13 @@ def image_said(network: Sam2Model, size: int, image: np.ndarray, prompt: SlicePr
 class Video:
     """transformers' video session on raw frames, which it encodes itself; objects are numbered from 1."""
 
-    def __init__(self, network: Sam2VideoModel, frames: list[np.ndarray], size: int):
+    def __init__(self, network: Sam2VideoModel, frames: list[np.ndarray], size: int, device: str = "cpu"):
         self.network = network
         self.processor = video_processor(size)
         self.shape = frames[0].shape[:2]
-        self.session = self.processor.init_video_session(video=np.stack([as_rgb(frame) for frame in frames]))
+        self.session = self.processor.init_video_session(
+            video=np.stack([as_rgb(frame) for frame in frames]), inference_device=device
+        )
 
     def prompt(self, index, *prompts, reverse=False) -> list[Said]:
         """One prompt for each object."""

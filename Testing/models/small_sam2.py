@@ -137,6 +137,22 @@ def small_edgetam(seed: int = 0, size: int = SIZE) -> EdgeTamVideoModel:
     return network
 
 
+def true_network(family: str, size: int, small: bool) -> nn.Module:
+    """The network of SAM 2.1 tiny or EdgeTAM at its true width, with random weights; or the small one."""
+    if small:
+        return small_edgetam(0, size) if family == "edgetam" else small_network(0, size)
+    if family == "sam2":
+        network = Sam2VideoModel(Sam2VideoConfig())
+    else:
+        vision = small_edgetam_config(size).vision_config.to_dict()
+        vision |= {"fpn_hidden_size": 256, "backbone_channel_list": [384, 192, 96, 48]}
+        for name in ("embed_dim", "depth"):
+            del vision["backbone_config"]["model_args"][name]
+        network = EdgeTamVideoModel(EdgeTamVideoConfig(vision_config=vision))
+    enliven(network.eval().requires_grad_(False), 0)
+    return network
+
+
 def write_checkpoint(folder: Path, network: nn.Module) -> dict[str, Path]:
     """Its files as transformers' repositories have them, by name."""
     size = network.config.image_size

@@ -82,3 +82,26 @@ def test_what_the_adapters_share_is_no_adapter(task, folder):
     families = [path.stem.replace("_", "-") for path in (catalogue.adapter_folder() / folder).glob("[a-z]*.py")]
     runnable = {family for family in families if catalogue.has_adapter(fake_card(family=family, task=task))}
     assert runnable == set(families) - {"two-towers"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind", "offered"),
+    [
+        ("lite-medsam", "point", "edgetam"),
+        ("medsam2", "point", "edgetam"),
+        ("lite-medsam", "box", None),
+        ("sam2.1-hiera-tiny", "point", None),
+        ("voxtell", "point", None),  # it looks at whole volumes
+        ("biomedclip", "point", None),
+    ],
+)
+def test_a_light_model_is_offered_for_a_click_that_the_chosen_one_only_knows_as_a_box(chosen, kind, offered):
+    cards = catalogue.read_catalogue(catalogue.card_folder())
+    card = catalogue.light_model_for(kind, cards[chosen], cards)
+    assert (card and card.id) == offered
+    assert card is None or catalogue.offer_of(card) == (
+        "EdgeTAM understands clicks. It is a download of 56 MB, and was not run here with trained weights."
+    )
+    without = {name: other for name, other in cards.items() if name != "edgetam"}
+    smaller = catalogue.light_model_for(kind, cards[chosen], without)
+    assert (smaller and smaller.id) == (offered and "mobile-sam")
