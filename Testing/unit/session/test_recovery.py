@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from FoundationSegLib.errors import InputError
+from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.prompts.kinds import MaskPrompt, PointPrompt
 from FoundationSegLib.session import recovery
@@ -152,6 +152,14 @@ def test_damaged_files_are_left_out(kept, folder):
     with pytest.raises(InputError, match="damaged"):
         restore(fresh, found)
     assert fresh.store.segment_ids == ()
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_its_path(kept, tmp_path):
+    session, _ = kept
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError) as caught:
+        RecoveryFile(session, tmp_path / "file").write()
+    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -283,3 +283,7 @@ def test_each_policy_takes_what_it_may(policy, expected):
     assert tuple(int(store.read(key).sum()) for key in "123") == expected
     store.apply(edit.inverse())
     assert tuple(int(store.read(key).sum()) for key in "123") == (1, 1, 0)
+    with pytest.raises(InputError, match="locked"):
+        store.write_change("2", SegmentChange(), OverlapPolicy(policy))
+    with pytest.raises(InputError, match="no segment with the id '9'"):
+        store.read("9")
