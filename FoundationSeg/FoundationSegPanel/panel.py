@@ -165,7 +165,7 @@ class Panel:
         if what == "nodes":
             self._observe_segments()
         if what in ("outcome", "segments"):
-            self.state.keep_selection()
+            self._keep_selection()
         if what != "busy":
             self._show_soon()
         if what == "outcome":
@@ -187,7 +187,7 @@ class Panel:
     def _show_segments(self) -> None:
         """Segments have changed: show those parts that are about them."""
         if self.parameters is not None and not slicer.mrmlScene.IsClosing():
-            self.state.keep_selection()
+            self._keep_selection()
             if self.is_entered:
                 self.keys.enable()
             for part in (*self._segment_parts, self.classify, self.tour):
@@ -203,6 +203,14 @@ class Panel:
     def _show_prompts(self) -> None:
         """Show prompts while the module is entered and the user wants to see them."""
         self.controller.show_prompts(self.is_entered and self.parameters.showPrompts)
+
+    def _keep_selection(self) -> None:
+        """Note the selected segment; what follows from it is shown soon, and not within the change."""
+        before, self._is_showing = self._is_showing, True
+        try:
+            self.state.keep_selection()
+        finally:
+            self._is_showing = before
 
     def _release_views(self) -> None:
         self.tools.stop()

@@ -4,6 +4,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import slicer
+import slicer.util
+
 from ..imaging.geometry import Box
 from ..imaging.masks import Edit, SegmentChange
 from ..session.segment_store import NewSegment, OverlapPolicy
@@ -152,4 +155,5 @@ class SceneStore(SegmentWriter):
 
     def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
         """Keep in the segment's tags where it comes from."""
-        segment_tags.set_provenance(self.segment(segment_id), provenance)
+        with slicer.util.NodeModify(self._node):  # one event for all tags: each has all views updated
+            segment_tags.set_provenance(self.segment(segment_id), provenance)

@@ -161,8 +161,8 @@ class Preview:
         return actor
 
 
-# As near as Slicer itself lets the mouse take a control point.
-_HANDLE_PX = 8.0
+# As near as a mouse has to come to a control point; who starts a box beside a corner means a new one.
+_HANDLE_PX = 5.0
 _ON_SLICE_MM = 0.5
 _OBLIQUE = (
     "this view cuts the image at an angle, and the model sees the slices of the image: draw in a view along them "
@@ -332,7 +332,7 @@ class _ListeningView:
         self._renderer = self._view.renderer_at(interactor.GetEventPosition())
         if self._plane is None or self._renderer is None:
             return False
-        if self._is_over_handle(self._pixel()):
+        if not interactor.GetControlKey() and self._is_over_handle(self._pixel()):
             self._plane = self._renderer = None
             return False  # Slicer moves it
         if self._plane.axis is None and not self._tool.draws_oblique:

@@ -1,4 +1,5 @@
 import pytest
+import slicer
 
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import as_vector
@@ -74,3 +75,15 @@ def test_neighbours_are_named_and_their_voxels_can_be_taken(desk, segmentation_n
     assert desk.session.undo(lesion) and everything(desk, segmentation_node) == before
     with pytest.raises(InputError, match="no neighbour kept"):
         take_withheld(desk.session, spleen)
+
+
+def test_an_answer_tells_of_all_its_tags_at_once(desk, segmentation_node):
+    """Each event has all views, tables and the subject hierarchy updated, which holds the window."""
+    segment = desk.segment(desk.session.segment_ids[0])
+    before = segment.session.provenance(segment.segment_id)
+    heard = []
+    code = slicer.vtkSegmentation.SegmentModified
+    tag = segmentation_node.AddObserver(code, lambda *_: heard.append(segment.session.provenance(segment.segment_id)))
+    desk.store.describe(segment.segment_id, {"Model": "another", "Repository": "elsewhere", "Revision": "2"})
+    segmentation_node.RemoveObserver(tag)
+    assert before and heard == [{"Model": "another", "Repository": "elsewhere", "Revision": "2"}]
