@@ -1,24 +1,27 @@
-"""The tab "Classify": labels in words, scored by a model, with where and why."""
+"""The tab "Findings": labels in words, scored by a model, with where and why."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from FoundationSegLib.catalog.label_sets import LabelSet, label_set_of, read_label_sets
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, FoundationSegError, InputError
 from FoundationSegLib.mrml.classification import accept_label, add_evidence_segment, show_classification, show_evidence
+from FoundationSegLib.mrml.scene import Observers
 from FoundationSegLib.mrml.volumes import box_of_roi
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
 from FoundationSegLib.requests.scoring import parse_aggregation
 from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 
+from .model_texts import blocking_html
 from .parameters import PanelState
-from .slices import slice_in_view
+from .slices import slice_in_view, slice_text
 from .widgets import ChoiceBox, Part, fill_table, selected_rows, set_up_table, slot
 
 OWN_LABELS = "own"
@@ -44,6 +47,8 @@ class ClassifyPart(Part):
         self._evidence: EvidenceWish | None = None
         self._volume_node: Any = None  # the image that the answer is about
         self._can_ask = False
+        self._message = self._reason = ""
+        self._views = Observers()
         ui.researchLabel.setText(f"<small>{RESEARCH_USE}</small>")
         self._range = (ui.classifyRangeLabel, ui.classifyFromBox, ui.classifyToLabel, ui.classifyToBox)
         self._range += (ui.classifyFromHereButton, ui.classifyToHereButton)
@@ -127,9 +132,9 @@ class ClassifyPart(Part):
         for widget in self._range:
             widget.setVisible(parameters.subject == "range")
         ui.aggregationBox.setEnabled(parameters.subject != "slice")
-        is_ready = bool(card_id) and self._state.installer.readiness(card_id).is_ready
-        ui.classifyReadyButton.setVisible(bool(card_id) and not is_ready)
-        self._can_ask = is_ready and parameters.volume is not None
+        self._reason = self._obstacle(card_id)
+        self._can_ask = not self._reason
+        self._show_subject()
         self.show_busy()
         self._show_actions()
 
@@ -137,7 +142,45 @@ class ClassifyPart(Part):
         """Show whether something is under way, by whomever it was asked."""
         is_busy = self._controller.is_busy
         self._ui.classifyButton.setEnabled(self._can_ask and not is_busy)
+        reason = self._reason or (_("Another request is under way.") if is_busy else "")
+        self._ui.classifyButton.setToolTip(reason or _("Score the labels on the chosen part of the image."))
         self._ui.whereButton.setEnabled(self._answer is not None and not is_busy)
+
+    def close(self) -> None:
+        """Follow the slices in view no more."""
+        self._views.remove()
+
+    def _obstacle(self, card_id: str) -> str:
+        """Say why nothing can be asked now, as rich text; empty where it can."""
+        if self._parameters.volume is None:
+            return _("Choose an image in the tab 'Segment' first.")
+        if not card_id:
+            return _("This version can run no model that scores labels.")
+        readiness = self._state.installer.readiness(card_id)
+        self._ui.classifyReadyButton.setVisible(not readiness.is_ready)
+        return blocking_html(readiness, self._cards[card_id])
+
+    def _show_subject(self) -> None:
+        """Name the image and, where it is the slice in view, the slice; follow the views for that."""
+        parameters, ui = self._parameters, self._ui
+        if not self._views:
+            for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+                self._views.add(node, vtk.vtkCommand.ModifiedEvent, self._view_changed)
+        texts = [parameters.volume.GetName()] if parameters.volume is not None else [_("none")]
+        if parameters.volume is not None and parameters.subject == "slice":
+            try:
+                subject = slice_in_view(parameters.volume)
+                texts.append(slice_text(parameters.volume, subject.axis, subject.start or 0))
+            except FoundationSegError:
+                texts.append(_("no slice in view"))
+        ui.classifyImageLabel.setText(", ".join(texts))
+        ui.classifyMessageLabel.setText(self._message or self._reason)
+        ui.classifyMessageLabel.setVisible(bool(self._message or self._reason))
+
+    @slot
+    def _view_changed(self) -> None:
+        if self._parameters is not None and self._ui.tabs.currentIndex == _TAB:
+            self._show_subject()
 
     def _forget_answer(self, volume_node: Any) -> None:
         """Another image is worked on: scores of the last one are not to be kept, shown or named on it."""
@@ -222,6 +265,7 @@ class ClassifyPart(Part):
         ui.whereButton.setEnabled(has_answer and not self._controller.is_busy)
         ui.nameButton.setEnabled(has_answer and self._controller.selected_node_segment is not None)
         ui.verdictLabel.setVisible(has_answer)
+        ui.scoresTable.setVisible(has_answer)
 
     def _selected_label(self) -> str:
         rows = selected_rows(self._ui.scoresTable)
@@ -243,8 +287,9 @@ class ClassifyPart(Part):
             slicer.util.setSliceViewerLayers(foreground=overlay, foregroundOpacity=0.5)
 
     def _say(self, text: str) -> None:
-        self._ui.classifyMessageLabel.setText(text)
-        self._ui.classifyMessageLabel.setVisible(bool(text))
+        self._message = text
+        self._ui.classifyMessageLabel.setText(text or self._reason)
+        self._ui.classifyMessageLabel.setVisible(bool(text or self._reason))
 
     @cached_property
     def _label_sets(self) -> Mapping[str, LabelSet]:

@@ -33,7 +33,7 @@ _TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes
 
 
 class Panel:
-    """The tabs "Segment" and "Classify".
+    """The tabs "Segment" and "Findings".
 
     Args:
         ui: the widgets of ``FoundationSeg.ui`` by their names.
@@ -129,6 +129,7 @@ class Panel:
         self.leave()
         self.keys.close()
         self.progress.stop()
+        self.classify.close()
         self.model.close()
         self.controller.close()
         self._timer.stop()

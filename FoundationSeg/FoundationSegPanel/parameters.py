@@ -51,7 +51,7 @@ class Parameters:
         showSurfaces: segments have surfaces in the 3-D views.
         showPrompts: prompts of visible segments are shown while the module is open.
         classifyModelId, labelSet, ownLabels, subject, classifyFrom, classifyTo, looks, aggregation, evidence: of the
-            tab "Classify"; own labels are one to a line, and the last slice is included.
+            tab "Findings"; own labels are one to a line, and the last slice is included.
     """
 
     volume: vtkMRMLScalarVolumeNode

@@ -26,7 +26,9 @@ def rows(tab):
 
 
 def test_the_slice_in_view(tab):
+    assert not tab.ui.scoresTable.visible, "no empty table"
     tab.look_at(10, 10, 7)
+    assert tab.ui.classifyImageLabel.text == "CT, axial, slice 7 (S 18.0 mm)"
     ask(tab)
     (request,) = tab.client.asked
     assert request.labels == label_set_of(["bright", "dark"])
