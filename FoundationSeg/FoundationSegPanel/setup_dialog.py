@@ -50,14 +50,14 @@ def install_torch(requirements: Sequence[str]) -> None:
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ImportError as error:
-        hint = "install the extension 'PyTorch' with Slicer's Extensions Manager first, and restart"
+        hint = _("install the extension 'PyTorch' with Slicer's Extensions Manager first, and restart")
         raise PackageError(hint) from error
     try:
         is_installed = PyTorchUtilsLogic().installTorch(askConfirmation=False, **ranges) is not None
     except (RuntimeError, OSError, ImportError, ValueError, subprocess.SubprocessError) as error:
-        raise PackageError("PyTorch could not be installed; Slicer's Python console says why") from error
+        raise PackageError(_("PyTorch could not be installed; Slicer's Python console says why")) from error
     if not is_installed:
-        raise PackageError("PyTorch was not installed; Slicer's Python console says why")
+        raise PackageError(_("PyTorch was not installed; Slicer's Python console says why"))
 
 
 class LicenseDialog(Dialog):

@@ -54,7 +54,8 @@ def _guard(owner: Reporting, function: Callable[..., object], arguments: Sequenc
         owner.report(error)
     except Exception as error:  # the GUI's boundary: a defect must not be silent, and must not end the session
         logging.getLogger("FoundationSeg").exception("a defect of FoundationSeg")
-        owner.report(FoundationSegError(f"a defect of FoundationSeg: {type(error).__name__}: {error}"))
+        text = _("a defect of FoundationSeg: {kind}: {reason}").format(kind=type(error).__name__, reason=error)
+        owner.report(FoundationSegError(text))
 
 
 class ChoiceBox:

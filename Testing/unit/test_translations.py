@@ -1,0 +1,76 @@
+"""Every text of the panel goes through Slicer's translation: as a literal, with its values set in afterwards."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "FoundationSeg").rglob("*.py"))
+# Calls and arguments that show a text to the user.
+SHOWS = {
+    *("setText", "setToolTip", "setWindowTitle", "setFormat", "setPlaceholderText", "addItem", "addAction"),
+    *(
+        "QLabel",
+        "showStatusMessage",
+        "_say",
+        "errorDisplay",
+        "confirmOkCancelDisplay",
+        "InputError",
+        "PackageError",
+        "FoundationSegError",
+    ),
+}
+PROPERTIES = {"text", "toolTip", "title", "placeholderText"}
+WORDS = re.compile(r"[A-Za-z]{2,} [A-Za-z]{2,}|^[A-Z][a-z]{3,}$")
+
+
+def literals(node):
+    """Texts of an expression that are not inside a translation."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_", "translate"):
+        return
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and WORDS.search(re.sub("<[^>]*>", "", node.value))
+    ):
+        yield node.value
+    for child in ast.iter_child_nodes(node):
+        yield from literals(child)
+
+
+def untranslated(source):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name in ("_", "translate"):
+                texts = node.args[-1:]
+                if not isinstance(texts[0], ast.Constant):
+                    yield f"{node.lineno}: {ast.unparse(node)} is no literal"
+            elif name in SHOWS:
+                yield from (f"{node.lineno}: {text}" for argument in node.args for text in literals(argument))
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "attr", "") in PROPERTIES:
+            yield from (f"{node.lineno}: {text}" for text in literals(node.value))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_text_is_translated(path):
+    found = list(untranslated(path.read_text()))
+    assert not found, f"{path.name}\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("ui.label.setText('Not there yet')", 1),
+        ("ui.label.text = f'{n} is not there'", 1),
+        ("raise InputError('choose an image')", 1),
+        ("ui.label.setText(_(f'{n} segments here'))", 1),
+        ("ui.label.setText(_('{n} segments here').format(n=3))", 0),
+        ("ui.box.addItem('1, 2')", 0),
+    ],
+)
+def test_texts_without_it_are_found(source, count):
+    assert len(list(untranslated(source))) == count
