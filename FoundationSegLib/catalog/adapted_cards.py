@@ -70,7 +70,10 @@ def make_card(
         good_at=f"What it learned from {learned_from.cases} images: {scores}.",
         bad_at="Anything else: it was tested on what it was taught, not on other objects, machines or hospitals.",
         source=Source("adaptation", base.id, learned_from.made, (CheckpointFile(DELTA_FILE, length, sha256),)),
-        notes=(f"Adapted by FoundationSeg {learned_from.version} on {learned_from.made}.", *base.notes),
+        notes=(
+            f"Adapted by FoundationSeg {learned_from.version} on {learned_from.made}; 'models show {base.id}' has the "
+            "notes on its base.",
+        ),
         gated=False,
         license=replace(base.license, must_accept=False),  # accepted for the base, which is needed in any case
         unverified=(),

@@ -40,7 +40,8 @@ def size_text(card: ModelCard) -> str:
 
 def source_text(card: ModelCard) -> str:
     """Return the name of the place that offers a card's files."""
-    return "the Python Package Index" if card.source.kind == "pypi-wheel" else "the Hugging Face Hub"
+    places = {"pypi-wheel": "the Python Package Index", "hub": "the Hugging Face Hub"}
+    return places.get(card.source.kind, "an adaptation on a computer of yours")
 
 
 def require_checkpoint(card: ModelCard, options: argparse.Namespace) -> None:

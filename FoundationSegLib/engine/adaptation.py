@@ -128,7 +128,7 @@ class AdaptationRun:
         if not result.passed:
             return
         now = datetime.now(UTC).date().isoformat()
-        scores = tuple(_score_text(item, result) for item in result.kinds)
+        scores = tuple(_score_text(item, result) for item in result.kinds if item.kind in result.passed)
         origin = (result.base_sha256, result.cases, result.patients, result.prompts, now, __version__, scores)
         learned_from = LearnedFrom(*origin)
         card = make_card(self.card, self.request.name, result.passed, learned_from, result.sha256, result.bytes)
