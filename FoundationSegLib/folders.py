@@ -138,7 +138,7 @@ def _acquire(path: Path, progress: Progress | None) -> tuple[int, bool]:
     has_waited = False
     while True:
         with contextlib.ExitStack() as undo:
-            descriptor = _open(path)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
             undo.callback(os.close, descriptor)
             if _try_lock(descriptor) and _is_still_there(path, descriptor):
                 undo.pop_all()
@@ -148,10 +148,6 @@ def _acquire(path: Path, progress: Progress | None) -> tuple[int, bool]:
         has_waited = True
         progress.step("wait", 0, 0)
         time.sleep(_POLL_S)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _is_still_there(path: Path, descriptor: int) -> bool:
@@ -167,11 +163,9 @@ def _is_still_there(path: Path, descriptor: int) -> bool:
 def _release(path: Path, descriptor: int) -> None:
     if sys.platform == "win32":  # an open file cannot be removed there; one that another process has open, neither
         os.close(descriptor)
-        with contextlib.suppress(OSError):
-            path.unlink()
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    with contextlib.suppress(OSError):
+        path.unlink()
+    if sys.platform != "win32":
         os.close(descriptor)
 
 

@@ -287,17 +287,13 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
     check(card.channels and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
     for name in ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified"):
         check(len(set(getattr(card, name))) == len(getattr(card, name)), f"{origin}: {name}: names something twice")
-    _check_ct_channels(card, origin)
+    are_windows = all(len(window) == 2 and window[0] < window[1] for window in card.ct_channels)
+    fits = not card.ct_channels or (len(card.ct_channels) == 3 and card.task == "classify" and 3 in card.channels)
+    check(are_windows and fits, f"{origin}: ct_channels: needs the lowest and highest value of red, green and blue")
     try:
         check_policy(card.intensity)
     except InputError as error:
         raise CardError(f"{origin}: intensity: {error}") from error
-
-
-def _check_ct_channels(card: ModelCard, origin: str) -> None:
-    are_windows = all(len(window) == 2 and window[0] < window[1] for window in card.ct_channels)
-    fits = not card.ct_channels or (len(card.ct_channels) == 3 and card.task == "classify" and 3 in card.channels)
-    check(are_windows and fits, f"{origin}: ct_channels: needs the lowest and highest value of red, green and blue")
 
 
 def _check_translations(card: ModelCard, origin: str) -> None:

@@ -151,7 +151,15 @@ def _facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:
         yield "File", _file_text(card, n, file)
     if card.full_pickle:
         yield "Pickle", "loading the checkpoint can run code that is in it: only if you trust its makers"
-    yield from _terms(card)
+    terms = card.license
+    yield "Licence", f"{terms.name}{'; must be accepted before the download' if terms.must_accept else ''}"
+    yield "Commercial", _COMMERCIAL[terms.commercial_use]
+    if terms.note:
+        yield "Terms", terms.note
+    if terms.url:
+        yield "Text", terms.url
+    gate = "its conditions must be accepted on the Hub, with an account" if card.gated else "open to everybody"
+    yield "Gate", gate
     yield "Cite", card.citation
     for note in card.notes:
         yield "Note", note
@@ -170,18 +178,6 @@ def _file_text(card: ModelCard, number: int, file: CheckpointFile) -> str:
     if file.repository:
         remarks.append(f"from {file.repository} {file.revision}")
     return f"{file.path} ({', '.join(remarks)})"
-
-
-def _terms(card: ModelCard) -> Iterator[tuple[str, str]]:
-    terms = card.license
-    yield "Licence", f"{terms.name}{'; must be accepted before the download' if terms.must_accept else ''}"
-    yield "Commercial", _COMMERCIAL[terms.commercial_use]
-    if terms.note:
-        yield "Terms", terms.note
-    if terms.url:
-        yield "Text", terms.url
-    gate = "its conditions must be accepted on the Hub, with an account" if card.gated else "open to everybody"
-    yield "Gate", gate
 
 
 def _paragraph(label: str, text: str) -> str:

@@ -13,7 +13,7 @@ from ..errors import GeometryError, InferenceError, InputError, PromptError
 from ..imaging.geometry import Geometry
 from ..imaging.masks import PackedMask, pack_mask
 from ..prompts.capabilities import asks_for_everything, segments_by_name
-from ..prompts.kinds import MaskPrompt, Prompt, PromptSet
+from ..prompts.kinds import MaskPrompt, PromptSet
 from ..prompts.prompts_file import read_prompts
 from ..requests.segmentation import Prediction, seeded
 from .arguments import path_argument
@@ -112,16 +112,18 @@ def mask_files(prompts: PromptSet, folder: Path) -> tuple[Path, ...]:
 
 def without_folders(prompts: PromptSet) -> PromptSet:
     """Return the prompts for reports, which name the files of mask prompts without their folders."""
-
-    def bare(prompt: Prompt) -> Prompt:
-        return replace(prompt, file=re.split(r"[/\\]", prompt.file)[-1]) if isinstance(prompt, MaskPrompt) else prompt
-
-    return change_prompts(prompts, bare)
+    return change_masks(prompts, lambda prompt, _: replace(prompt, file=re.split(r"[/\\]", prompt.file)[-1]))
 
 
-def change_prompts(prompts: PromptSet, change: Callable[[Prompt], Prompt]) -> PromptSet:
-    """Return the same segments with each prompt changed."""
-    segments = (replace(segment, prompts=tuple(map(change, segment.prompts))) for segment in prompts.segments)
+def change_masks(prompts: PromptSet, change: Callable[[MaskPrompt, str], MaskPrompt]) -> PromptSet:
+    """Return the same prompts with each mask prompt changed by a function, which also gets its location."""
+    segments = []
+    for n, segment in enumerate(prompts.segments):
+        changed = (
+            change(prompt, f"segments[{n}].prompts[{m}]") if isinstance(prompt, MaskPrompt) else prompt
+            for m, prompt in enumerate(segment.prompts)
+        )
+        segments.append(replace(segment, prompts=tuple(changed)))
     return replace(prompts, segments=tuple(segments))
 
 
@@ -137,19 +139,13 @@ def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSe
         PromptError: a mask file cannot be read, has no such segment, or is on another grid.
     """
 
-    def with_voxels(prompt: Prompt, where: str) -> Prompt:
-        if not isinstance(prompt, MaskPrompt):
-            return prompt
+    def with_voxels(prompt: MaskPrompt, where: str) -> MaskPrompt:
         try:
             return replace(prompt, voxels=read_mask(folder / prompt.file, prompt.segment, geometry))
         except (InputError, GeometryError) as error:
             raise PromptError(str(error), f"{where}.file") from error
 
-    segments = []
-    for n, segment in enumerate(prompts.segments):
-        read = (with_voxels(prompt, f"segments[{n}].prompts[{m}]") for m, prompt in enumerate(segment.prompts))
-        segments.append(replace(segment, prompts=tuple(read)))
-    return replace(prompts, segments=tuple(segments))
+    return change_masks(prompts, with_voxels)
 
 
 def read_mask(path: Path, segment_name: str, geometry: Geometry) -> PackedMask:

@@ -14,12 +14,12 @@ from ..codec import from_document, to_document
 from ..errors import CheckpointError, DocumentError, InputError, PromptError
 from ..hub.store import Store, default_store_folder
 from ..imaging.geometry import Box
-from ..prompts.kinds import MaskPrompt, Prompt, PromptSet
+from ..prompts.kinds import MaskPrompt, PromptSet
 from ..prompts.prompts_file import parse_prompts, prompts_to_document
 from ..requests.segmentation import Prediction, Propagation
 from ..requests.worker_settings import BoxRule
 from .outputs import software_versions
-from .prompt_options import change_prompts, read_options, without_folders
+from .prompt_options import change_masks, read_options, without_folders
 
 _LONGEST_REPORT = 64 * 2**20  # bytes; scribbles of a thousand segments take a hundredth
 
@@ -195,11 +195,10 @@ class EarlierReport:
         return prompts if options.seed_from is None else self._with_seed_file(prompts, options.seed_from)
 
     def _with_seed_file(self, prompts: PromptSet, path: Path) -> PromptSet:
-        def moved(prompt: Prompt) -> Prompt:
-            is_there = isinstance(prompt, MaskPrompt) and prompt.file == path.name
-            return replace(prompt, file=str(path.absolute())) if is_there else prompt
+        def moved(prompt: MaskPrompt, _: str) -> MaskPrompt:
+            return replace(prompt, file=str(path.absolute())) if prompt.file == path.name else prompt
 
-        with_file = change_prompts(prompts, moved)
+        with_file = change_masks(prompts, moved)
         if with_file == prompts:
             self._refuse(["seed_from"])
         return with_file
@@ -211,13 +210,8 @@ class EarlierReport:
             CheckpointError: it has, or the card names another.
         """
         store = Store(default_store_folder())
-        self._require_checkpoint(
-            {
-                "source": card.source.repository,
-                "revision": store.commit(card),
-                "sha256": store.sha256(card) or card.source.files[0].sha256,
-            }
-        )
+        here = {"source": card.source.repository, "revision": store.commit(card)}
+        self._require_checkpoint({**here, "sha256": store.sha256(card) or card.source.files[0].sha256})
 
     def _require_checkpoint(self, here: Mapping[str, str]) -> None:
         there = self.document["model"]

@@ -358,7 +358,12 @@ def _check_headers(headers: _Headers, file: HubFile, partial: _PartialFile) -> N
         if "location" in headers.hub:  # addresses of the Hub's storage expire; the next try gets a new one
             raise _Interrupted(status=headers.status)
         raise refusal(headers.status, headers.final.get("x-error-code", ""), file.repository, file.file.path)
-    _require_same_file(headers.hub, file)
+    # The Hub names commit and hash in its own answer, before it redirects to its storage.
+    commit = headers.hub.get("x-repo-commit", file.commit)
+    etag = (headers.hub.get("x-linked-etag") or headers.hub.get("etag") or "").removeprefix("W/").strip('"')
+    expected = file.digest.sha256 if len(etag) == 64 else file.digest.git_oid
+    if commit != file.commit or (_HASH.fullmatch(etag) and expected and etag != expected):
+        raise _StartAgain
     is_encoded = headers.final.get("content-encoding", "identity") != "identity"
     if headers.status == 200:
         if partial.bytes:
@@ -369,15 +374,6 @@ def _check_headers(headers: _Headers, file: HubFile, partial: _PartialFile) -> N
         return
     span = _RANGE.fullmatch(headers.final.get("content-range", ""))
     if is_encoded or span is None or int(span[1]) != partial.bytes or span[3] not in ("*", str(file.digest.bytes)):
-        raise _StartAgain
-
-
-def _require_same_file(headers: Mapping[str, str], file: HubFile) -> None:
-    """Compare the commit and the hash that the Hub names in its own answer, before it redirects to its storage."""
-    commit = headers.get("x-repo-commit", file.commit)
-    etag = (headers.get("x-linked-etag") or headers.get("etag") or "").removeprefix("W/").strip('"')
-    expected = file.digest.sha256 if len(etag) == 64 else file.digest.git_oid
-    if commit != file.commit or (_HASH.fullmatch(etag) and expected and etag != expected):
         raise _StartAgain
 
 

@@ -242,7 +242,9 @@ class Alignment:
         is_same_grid = grid.almost_equals(self.geometry)
         segments_ras = to_volume @ self._hardened() @ self.geometry.ijk_to_ras
         if Geometry(segments_ras, self.geometry.shape_kji).almost_equals(grid):
-            self._take_coordinates(to_volume)
+            if not np.allclose(to_volume, np.eye(4), rtol=0, atol=1e-9):  # in the world they stay where they are
+                self._segmentation_node.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(to_volume))
+            share_parent_transform(self._volume_node, self._segmentation_node)
         elif self.is_segmentation_untouched and is_same_grid:
             share_parent_transform(self._volume_node, self._segmentation_node)
         elif not (has_same_parent and is_same_grid and self._is_on(grid)):
@@ -266,12 +268,6 @@ class Alignment:
         """The (4, 4) matrix by which the segments were moved in their own RAS since both were last aligned."""
         before, now = _matrix(self._aligned[3]), _matrix(self._state()[3])
         return np.eye(4) if before is None or now is None else now @ np.linalg.inv(before)
-
-    def _take_coordinates(self, to_volume: NDArray[np.float64]) -> None:
-        """Give the segments the volume's parent transform; in the world they stay where they are."""
-        if not np.allclose(to_volume, np.eye(4), rtol=0, atol=1e-9):
-            self._segmentation_node.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(to_volume))
-        share_parent_transform(self._volume_node, self._segmentation_node)
 
     def _is_on(self, grid: Geometry) -> bool:
         return all(is_on_grid(labelmap, grid) for labelmap in _labelmaps(self._segmentation_node.GetSegmentation()))

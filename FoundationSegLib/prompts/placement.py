@@ -1,6 +1,6 @@
 """From prompts to voxels: rounding, clipping, thin boxes, and the planes that 2-D models look at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,18 +39,11 @@ def _prompt_in_ras(prompt: kinds.Prompt, geometry: Geometry) -> kinds.Prompt:
         moved = replace(prompt, points=tuple(to_ras(point) for point in prompt.points))
     else:
         return prompt
-    if isinstance(moved.plane, kinds.ObliquePlane):
-        return replace(moved, plane=_plane_in_ras(moved.plane, geometry, to_ras))
+    plane = moved.plane
+    if isinstance(plane, kinds.ObliquePlane):  # normals transform with the transposed inverse, directions directly
+        normal, up = geometry.ras_to_ijk[:3, :3].T @ plane.normal, geometry.ijk_to_ras[:3, :3] @ plane.up
+        return replace(moved, plane=kinds.ObliquePlane(to_ras(plane.origin), as_vector(normal), as_vector(up)))
     return moved
-
-
-def _plane_in_ras(
-    plane: kinds.ObliquePlane, geometry: Geometry, to_ras: Callable[[Vector], Vector]
-) -> kinds.ObliquePlane:
-    """A plane given in voxel indices, in mm: normals transform with the transposed inverse, directions directly."""
-    linear = geometry.ijk_to_ras[:3, :3]
-    normal = geometry.ras_to_ijk[:3, :3].T @ plane.normal
-    return kinds.ObliquePlane(to_ras(plane.origin), as_vector(normal), as_vector(linear @ plane.up))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,7 @@ from ...catalog.model_cards import ModelCard
 from ...requests.scoring import Head
 from ..preprocessing import Normalisation, parse_normalisation
 from ..weights import read_json, read_section, required_file, unusable
-from .two_towers import (
-    CLIP_COLOURS,
-    PicturePreparation,
-    TextReader,
-    TwoTowers,
-    build_network,
-    read_tokenizer,
-    read_weights,
-)
+from . import two_towers
 
 TRUNK = "vit_base_patch16_224"  # of timm
 # Required values of open_clip_config.json, beside the sizes and the trunk: the towers that are built here.
@@ -82,13 +74,13 @@ def _read_sizes(path: Path, card: ModelCard, trunk: str) -> tuple[int, int, int,
     fits = all(vision.get(key) == value for key, value in {"timm_model_name": trunk, **_VISION}.items())
     fits &= all(text.get(key) == value for key, value in _TEXT.items())
     renamed = {f"image_{key}": preparation[key] for key in ("mean", "std") if key in preparation}
-    colours = parse_normalisation(renamed, CLIP_COLOURS)
+    colours = parse_normalisation(renamed, two_towers.CLIP_COLOURS)
     if colours is None or not (fits and all(type(n) is int and n > 0 for n in (width, size, length))):
         raise unusable(path.name, card)
     return width, size, length, colours
 
 
-def load(card: ModelCard, files: Mapping[str, Path], device: str, trunk: str = TRUNK) -> TwoTowers:
+def load(card: ModelCard, files: Mapping[str, Path], device: str, trunk: str = TRUNK) -> two_towers.TwoTowers:
     """Load the adapter with its files; ``trunk`` is timm's name of the network that sees the pictures.
 
     Raises:
@@ -100,10 +92,10 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, trunk: str = T
     config = read_section(BertConfig, read_json(text_path, card), text_path, card)
     if length > config.max_position_embeddings:
         raise unusable(path.name, card)
-    network = build_network(
-        lambda: Network(config, width, size, trunk), read_weights(card, files), card, device, text_path.name
+    network = two_towers.build_network(
+        lambda: Network(config, width, size, trunk), two_towers.read_weights(card, files), card, device, text_path.name
     )
-    reader = TextReader(read_tokenizer(card, files), length, is_padded=False)
+    reader = two_towers.TextReader(two_towers.read_tokenizer(card, files), length, is_padded=False)
     trunk, project, bert = network.visual.trunk, network.visual.head["proj"], network.text.transformer
 
     def images(pixels: Tensor) -> Tensor:
@@ -118,5 +110,8 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, trunk: str = T
         output = bert(input_ids=ids, attention_mask=(ids != bert.config.pad_token_id).long())
         return network.text.proj(output.last_hidden_state[:, 0])
 
-    preparation, head = PicturePreparation(size, colours, by_pillow=True), Head(float(network.logit_scale.exp()))
-    return TwoTowers(network, device, head, preparation, reader, trunk.blocks, images, parts, texts, clean)
+    preparation, head = (
+        two_towers.PicturePreparation(size, colours, by_pillow=True),
+        Head(float(network.logit_scale.exp())),
+    )
+    return two_towers.TwoTowers(network, device, head, preparation, reader, trunk.blocks, images, parts, texts, clean)
