@@ -24,12 +24,12 @@ SHARE_OF_COHORTS = 728  # `batch`: cases, the cluster, table and page
 SHARE_OF_LIGHT_MODELS = 90  # EdgeTAM and MobileSAM, and which model is offered for a click
 SHARE_OF_ADAPTATION = 1_365  # training, the test of what was learned, the cards of the results, the command
 # The limit of each measure, and its value then: of commit 5973c8a, before the folders were rebuilt. Of the
-# files, 180 are for what existed then. One has still to come down, code to 21,649 (nine tenths of then) and the share:
-# its limit is only ever lowered.
+# files, 180 are for what existed then, and of the code 21,649 lines (nine tenths of then), beside the shares:
+# that number is only ever lowered.
 LIMITS = {
     "product files": (200, 306),
     "lines of code, without comments and docstrings": (
-        21_676 + SHARE_OF_FAULTS + SHARE_OF_PANEL + SHARE_OF_COHORTS + SHARE_OF_LIGHT_MODELS + SHARE_OF_ADAPTATION,
+        21_649 + SHARE_OF_FAULTS + SHARE_OF_PANEL + SHARE_OF_COHORTS + SHARE_OF_LIGHT_MODELS + SHARE_OF_ADAPTATION,
         24_055,
     ),
     "longest product file, lines": (500, 399),

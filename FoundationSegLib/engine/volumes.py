@@ -13,31 +13,28 @@ from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..models import protocols
 from ..progress import Progress
+from ..prompts import kinds
 from ..prompts.drawing import lasso_voxels, scribble_voxels
-from ..prompts.kinds import (
-    BoxPrompt,
-    ClassPrompt,
-    LassoPrompt,
-    MaskPrompt,
-    PointPrompt,
-    Polarity,
-    Prompt,
-    ScribblePrompt,
-    TextPrompt,
-)
 from ..prompts.placement import place_box, require_inside, require_voxels
 from .slice_inference import LoadedModel, Weights
 
-_Unboxed = PointPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | ClassPrompt | TextPrompt
+_Unboxed = (
+    kinds.PointPrompt
+    | kinds.ScribblePrompt
+    | kinds.LassoPrompt
+    | kinds.MaskPrompt
+    | kinds.ClassPrompt
+    | kinds.TextPrompt
+)
 _DRAWN: dict[type[Any], tuple[Any, Callable[..., PackedMask]]] = {
-    ScribblePrompt: ("scribble", scribble_voxels),
-    LassoPrompt: ("lasso", lasso_voxels),
-    MaskPrompt: ("mask", require_voxels),
+    kinds.ScribblePrompt: ("scribble", scribble_voxels),
+    kinds.LassoPrompt: ("lasso", lasso_voxels),
+    kinds.MaskPrompt: ("mask", require_voxels),
 }
 
 
 def place_in_volume(
-    prompts: Sequence[Prompt], locations: Sequence[str], geometry: Geometry
+    prompts: Sequence[kinds.Prompt], locations: Sequence[str], geometry: Geometry
 ) -> tuple[protocols.VolumePrompt, list[int]]:
     """Place prompts, RAS in mm, in a volume; return them with the numbers of those that were clipped.
 
@@ -52,10 +49,10 @@ def place_in_volume(
     parts: list[protocols.VolumePart] = []
     clipped: list[int] = []
     for n, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):
-        if isinstance(prompt, BoxPrompt):
+        if isinstance(prompt, kinds.BoxPrompt):
             placed = place_box(prompt, geometry, location)
             is_clipped = placed.clipped
-            parts.append(protocols.VolumeBox(placed.box, prompt.polarity is Polarity.POSITIVE, location))
+            parts.append(protocols.VolumeBox(placed.box, prompt.polarity is kinds.Polarity.POSITIVE, location))
         else:
             is_clipped = require_inside(prompt, geometry, location)
             parts.append(_part(prompt, geometry, location))
@@ -68,13 +65,13 @@ def place_in_volume(
 
 
 def _part(prompt: _Unboxed, geometry: Geometry, location: str) -> protocols.VolumePart:
-    positive = prompt.polarity is Polarity.POSITIVE
-    if isinstance(prompt, PointPrompt):
+    positive = prompt.polarity is kinds.Polarity.POSITIVE
+    if isinstance(prompt, kinds.PointPrompt):
         i, j, k = geometry.nearest_voxel(prompt.position).tolist()
         return protocols.VolumePoint((k, j, i), positive, location)
-    if isinstance(prompt, ClassPrompt):
+    if isinstance(prompt, kinds.ClassPrompt):
         return protocols.VolumeWords("class", prompt.name, positive, location)
-    if isinstance(prompt, TextPrompt):
+    if isinstance(prompt, kinds.TextPrompt):
         return protocols.VolumeWords("text", prompt.text, positive, location)
     kind, voxels_of = _DRAWN[type(prompt)]
     return protocols.VolumeVoxels(kind, voxels_of(prompt, geometry, location), positive, location)

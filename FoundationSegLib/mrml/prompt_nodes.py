@@ -11,35 +11,30 @@ import vtk
 from numpy.typing import ArrayLike, NDArray
 
 from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
-from ..prompts.kinds import (
-    BoxPrompt,
-    LassoPrompt,
-    ObliquePlane,
-    PointPrompt,
-    Polarity,
-    Prompt,
-    ScribblePrompt,
-)
+from ..prompts import kinds
 from .terminology import Colour
 
 # Bright on grey images, and apart in lightness for those who see no difference between red and green.
-COLOURS: Mapping[Polarity, Colour] = {Polarity.POSITIVE: (0.35, 1.0, 0.45), Polarity.NEGATIVE: (1.0, 0.3, 0.2)}
+COLOURS: Mapping[kinds.Polarity, Colour] = {
+    kinds.Polarity.POSITIVE: (0.35, 1.0, 0.45),
+    kinds.Polarity.NEGATIVE: (1.0, 0.3, 0.2),
+}
 
 _ACTIVE: Colour = (1.0, 0.9, 0.2)
-_GLYPHS: Mapping[Polarity, str] = {Polarity.POSITIVE: "ThickCross2D", Polarity.NEGATIVE: "Dash2D"}
+_GLYPHS: Mapping[kinds.Polarity, str] = {kinds.Polarity.POSITIVE: "ThickCross2D", kinds.Polarity.NEGATIVE: "Dash2D"}
 # In percent of the screen's diagonal, as Slicer counts glyphs, and in parts of a glyph. Lines are as wide as Slicer's
 # own, 0.2 of a glyph of 3: it draws them as bands, which have gaps where they are much narrower than two pixels.
 _POINT_SIZE, _CORNER_SIZE, _LINE_THICKNESS = 3.0, 1.0, 0.6
 _FADING_MM = 0.1
 
 
-def style_node(node: Any, prompt: Prompt, own_colour: Colour | None = None) -> None:
+def style_node(node: Any, prompt: kinds.Prompt, own_colour: Colour | None = None) -> None:
     """Give the display of a markups node the look of its prompt; it must have one.
 
     Positive prompts have the colour of their segment where one is given. They are drawn in slice views alone.
     """
     display = node.GetDisplayNode()
-    is_own = prompt.polarity is Polarity.POSITIVE and own_colour is not None
+    is_own = prompt.polarity is kinds.Polarity.POSITIVE and own_colour is not None
     colour = own_colour if is_own else COLOURS[prompt.polarity]
     display.SetVisibility3D(False)
     display.SetColor(*colour)
@@ -50,7 +45,7 @@ def style_node(node: Any, prompt: Prompt, own_colour: Colour | None = None) -> N
     display.SetHandlesInteractive(False)
     display.SetFillVisibility(False)
     display.SetSnapMode(display.SnapModeUnconstrained)
-    is_point = isinstance(prompt, PointPrompt)
+    is_point = isinstance(prompt, kinds.PointPrompt)
     display.SetGlyphTypeFromString(_GLYPHS[prompt.polarity] if is_point else "Square2D")
     display.SetUseGlyphScale(True)
     display.SetGlyphScale(_POINT_SIZE if is_point else _CORNER_SIZE)
@@ -91,21 +86,21 @@ class Shape:
         return self.points.shape == others.shape and bool(np.abs(self.points - others).max(initial=0) <= _UNMOVED_MM)
 
 
-def shape_of(prompt: Prompt, geometry: Geometry) -> Shape | None:
+def shape_of(prompt: kinds.Prompt, geometry: Geometry) -> Shape | None:
     """The shape of a prompt; None for masks, texts and classes, which have no place of their own.
 
     A box of several slices is a block, or, on a sheared grid, a line along its edges: Slicer's regions of interest
     have right angles.
     """
-    if isinstance(prompt, PointPrompt):
+    if isinstance(prompt, kinds.PointPrompt):
         return Shape("point", np.array([prompt.position]))
-    if isinstance(prompt, ScribblePrompt):
+    if isinstance(prompt, kinds.ScribblePrompt):
         return Shape("curve", np.array(prompt.points))
-    if isinstance(prompt, LassoPrompt):
+    if isinstance(prompt, kinds.LassoPrompt):
         return Shape("loop", np.array(prompt.points))
-    if not isinstance(prompt, BoxPrompt):
+    if not isinstance(prompt, kinds.BoxPrompt):
         return None
-    if isinstance(prompt.plane, ObliquePlane):
+    if isinstance(prompt.plane, kinds.ObliquePlane):
         return Shape("loop", _rectangle(prompt.corners, prompt.plane))
     ends = geometry.nearest_voxel(prompt.corners)
     low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
@@ -120,7 +115,7 @@ def shape_of(prompt: Prompt, geometry: Geometry) -> Shape | None:
     return Shape("curve", geometry.to_ras(corners[list(_EDGES)]))
 
 
-def moved_prompt(prompt: Prompt, points: ArrayLike, geometry: Geometry) -> Prompt | None:
+def moved_prompt(prompt: kinds.Prompt, points: ArrayLike, geometry: Geometry) -> kinds.Prompt | None:
     """The prompt after the points of its shape were moved, added or removed; None where nothing is left of it.
 
     A shape that was moved as a whole takes its slice or its plane along. A single point stays on the slice or plane of
@@ -129,29 +124,29 @@ def moved_prompt(prompt: Prompt, points: ArrayLike, geometry: Geometry) -> Promp
     shape, new = shape_of(prompt, geometry), np.asarray(points, np.float64).reshape(-1, 3)
     if shape is None or shape.is_at(new):
         return prompt
-    if isinstance(prompt, PointPrompt):
+    if isinstance(prompt, kinds.PointPrompt):
         return _moved_point(prompt, new[0]) if len(new) else None
-    if isinstance(prompt, BoxPrompt):
+    if isinstance(prompt, kinds.BoxPrompt):
         return _moved_box(prompt, shape, new, geometry) if len(new) == len(shape.points) else prompt
-    if isinstance(prompt, ScribblePrompt | LassoPrompt):
-        fewest = 3 if isinstance(prompt, LassoPrompt) else 1
+    if isinstance(prompt, kinds.ScribblePrompt | kinds.LassoPrompt):
+        fewest = 3 if isinstance(prompt, kinds.LassoPrompt) else 1
         return _moved_stroke(prompt, shape, new, geometry) if len(new) >= fewest else None
     return prompt
 
 
-def _moved_point(prompt: PointPrompt, position: Points) -> PointPrompt:
+def _moved_point(prompt: kinds.PointPrompt, position: Points) -> kinds.PointPrompt:
     plane = prompt.plane
-    if isinstance(plane, ObliquePlane):
+    if isinstance(plane, kinds.ObliquePlane):
         plane = _plane_through(plane, position)
     return replace(prompt, position=as_vector(position), plane=plane)
 
 
 def _moved_stroke(
-    prompt: ScribblePrompt | LassoPrompt, shape: Shape, new: Points, geometry: Geometry
-) -> ScribblePrompt | LassoPrompt:
+    prompt: kinds.ScribblePrompt | kinds.LassoPrompt, shape: Shape, new: Points, geometry: Geometry
+) -> kinds.ScribblePrompt | kinds.LassoPrompt:
     plane = prompt.plane
     as_a_whole = _shift(shape.points, new) is not None
-    if isinstance(plane, ObliquePlane):
+    if isinstance(plane, kinds.ObliquePlane):
         if as_a_whole:
             plane = _plane_through(plane, new[0])
         new = _onto_plane(new, plane)
@@ -160,9 +155,9 @@ def _moved_stroke(
     return replace(prompt, points=tuple(as_vector(point) for point in new), plane=plane)
 
 
-def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry) -> BoxPrompt:
+def _moved_box(prompt: kinds.BoxPrompt, shape: Shape, new: Points, geometry: Geometry) -> kinds.BoxPrompt:
     shift = _shift(shape.points, new)
-    if isinstance(prompt.plane, ObliquePlane):
+    if isinstance(prompt.plane, kinds.ObliquePlane):
         return _moved_rectangle(prompt, shape, new, shift)
     flat = _flat_axis(prompt, geometry.nearest_voxel(prompt.corners))
     if shift is not None:
@@ -177,9 +172,9 @@ def _moved_box(prompt: BoxPrompt, shape: Shape, new: Points, geometry: Geometry)
     return replace(prompt, corners=(as_vector(first), as_vector(last)))
 
 
-def _moved_rectangle(prompt: BoxPrompt, shape: Shape, new: Points, shift: Points | None) -> BoxPrompt:
+def _moved_rectangle(prompt: kinds.BoxPrompt, shape: Shape, new: Points, shift: Points | None) -> kinds.BoxPrompt:
     plane = prompt.plane
-    if not isinstance(plane, ObliquePlane):
+    if not isinstance(plane, kinds.ObliquePlane):
         return prompt
     if shift is not None:
         plane = _plane_through(plane, new[0])
@@ -216,19 +211,19 @@ def _onto_slice(points: Points, reference: Points, axis: Axis, geometry: Geometr
     return np.where(off[:, None], geometry.to_ras(index_ijk), points)
 
 
-def _onto_plane(points: Points, plane: ObliquePlane) -> Points:
+def _onto_plane(points: Points, plane: kinds.ObliquePlane) -> Points:
     normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
     away = (points - plane.origin) @ normal
     away[np.abs(away) <= _UNMOVED_MM] = 0
     return points - away[:, None] * normal
 
 
-def _plane_through(plane: ObliquePlane, position: Points) -> ObliquePlane:
+def _plane_through(plane: kinds.ObliquePlane, position: Points) -> kinds.ObliquePlane:
     normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
     return replace(plane, origin=as_vector(plane.origin + normal * ((position - plane.origin) @ normal)))
 
 
-def _rectangle(corners: Sequence[Vector], plane: ObliquePlane) -> Points:
+def _rectangle(corners: Sequence[Vector], plane: kinds.ObliquePlane) -> Points:
     """The four corners in turn of a rectangle whose sides run along ``up`` and across it."""
     first, last = np.array(corners)
     normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
@@ -237,7 +232,7 @@ def _rectangle(corners: Sequence[Vector], plane: ObliquePlane) -> Points:
     return np.array([first, last - rise, last, first + rise])
 
 
-def _flat_axis(prompt: BoxPrompt, ends: NDArray[np.int64]) -> int | None:
+def _flat_axis(prompt: kinds.BoxPrompt, ends: NDArray[np.int64]) -> int | None:
     """The axis across which the box between two voxels is one slice thick; its own where there are several."""
     thin = np.flatnonzero(ends[0] == ends[1]).tolist()
     own = AXES.index(prompt.plane) if prompt.plane in AXES else None
@@ -264,14 +259,14 @@ class PromptOwner:
     key: str
 
 
-def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: Prompt, shape: Shape, name: str) -> Any:
+def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: kinds.Prompt, shape: Shape, name: str) -> Any:
     """A new markups node in the scene of a segmentation, under its parent transform.
 
     Its name says segment, number and kind of the prompt; nothing depends on it later, so users may rename it.
     """
     scene = segmentation_node.GetScene()
     node = getattr(slicer, _CLASSES[shape.kind])()
-    sign = " (negative)" if prompt.polarity is Polarity.NEGATIVE else ""
+    sign = " (negative)" if prompt.polarity is kinds.Polarity.NEGATIVE else ""
     node.SetName(scene.GenerateUniqueName(f"{name} {prompt.kind}{sign}"))
     node.SetAttribute(SEGMENT_ATTRIBUTE, owner.segment_id)
     node.SetAttribute(PROMPT_ATTRIBUTE, owner.key)
@@ -292,7 +287,7 @@ def segment_colour(segmentation_node: Any, segment_id: str) -> Colour | None:
     return segment.GetColor() if segment is not None else None
 
 
-def draw(node: Any, prompt: Prompt, shape: Shape) -> None:
+def draw(node: Any, prompt: kinds.Prompt, shape: Shape) -> None:
     """Put the points of a node where its prompt has them; how it looks is left alone."""
     with slicer.util.NodeModify(node):
         if shape.kind == "block":

@@ -11,13 +11,7 @@ from ..errors import PackageError
 from ..installation import packages
 from ..installation.inspection import PythonReport, inspect_python
 from ..progress import Progress, ProgressReport
-from ..requests.maintenance import (
-    ImportRequest,
-    InspectRequest,
-    InstallPackagesRequest,
-    RemovedCheckpoints,
-    RemoveRequest,
-)
+from ..requests import maintenance
 from ..requests.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -43,7 +37,7 @@ def open_store(settings: WorkerSettings) -> "Store":
     return Store(settings.store_folder or default_store_folder())
 
 
-def _inspect(request: InspectRequest, _: Workplace, progress: Progress) -> PythonReport:
+def _inspect(request: maintenance.InspectRequest, _: Workplace, progress: Progress) -> PythonReport:
     """Look up the packages, and with them the devices, for which alone PyTorch is imported."""
     report = inspect_python(request.packages)
     if not request.devices:
@@ -54,7 +48,7 @@ def _inspect(request: InspectRequest, _: Workplace, progress: Progress) -> Pytho
     return replace(report, devices=describe_devices())
 
 
-def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) -> packages.PackagePlan:
+def _install(request: maintenance.InstallPackagesRequest, _: Workplace, progress: Progress) -> packages.PackagePlan:
     note = packages.interrupted_installation()
     packages.repair_installation(note, packages.PipTool().reinstall, progress)
     plan = packages.plan_packages(request.requirements, packages.PipTool(), progress, size_of=lambda _: 0)
@@ -67,7 +61,7 @@ def _install(request: InstallPackagesRequest, _: Workplace, progress: Progress) 
     return plan
 
 
-def _import(request: ImportRequest, workplace: Workplace, progress: Progress) -> None:
+def _import(request: maintenance.ImportRequest, workplace: Workplace, progress: Progress) -> None:
     from ..catalog.catalogue import find_card, read_catalogue
     from ..hub.exchange import import_adapted, import_checkpoint
 
@@ -79,7 +73,9 @@ def _import(request: ImportRequest, workplace: Workplace, progress: Progress) ->
     import_checkpoint(store, card, request.source, progress, accept_license=accepts)
 
 
-def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) -> RemovedCheckpoints:
+def _remove(
+    request: maintenance.RemoveRequest, workplace: Workplace, progress: Progress
+) -> maintenance.RemovedCheckpoints:
     from ..catalog.catalogue import find_card, read_catalogue
     from ..hub.plan import plan_removal, remove
 
@@ -90,7 +86,7 @@ def _remove(request: RemoveRequest, workplace: Workplace, progress: Progress) ->
         plan = plan_removal(store, card)
         remove(store, card, plan)
         freed += plan.bytes_freed
-    return RemovedCheckpoints(freed)
+    return maintenance.RemovedCheckpoints(freed)
 
 
 FUNCTIONS: Mapping[str, Perform] = {
