@@ -7,25 +7,9 @@ from typing import Any
 
 from ..errors import CardError
 from ..folders import user_folder
-from .model_cards import CheckpointFile, License, ModelCard, PromptKind, Source, check_card, find_card
+from .model_cards import ModelCard, PromptKind, check_card
+from .model_cards import find_card as find_card
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
-
-__all__ = [
-    "CARDS_VARIABLE",
-    "CheckpointFile",
-    "License",
-    "ModelCard",
-    "Source",
-    "card_folder",
-    "find_card",
-    "light_model_for",
-    "offer_of",
-    "parse_card",
-    "read_card",
-    "read_catalogue",
-    "user_card_file",
-    "user_card_folder",
-]
 
 CARDS_VARIABLE = "FOUNDATIONSEG_CARDS"
 _LARGEST_CARD = 200_000  # bytes; the longest that comes along has 5,000

@@ -172,7 +172,8 @@ class Sam2Memory:
     @property
     def nbytes(self) -> int:
         """Memory taken by the session's outputs, in bytes."""
-        tensors = [value for output in self._outputs() for value in output.values() if isinstance(value, Tensor)]
+        outputs = (output for kind in self._session.output_dict_per_obj[_OBJECT].values() for output in kind.values())
+        tensors = [value for output in outputs for value in output.values() if isinstance(value, Tensor)]
         storages = (value.untyped_storage() for value in tensors)
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -256,10 +257,6 @@ class Sam2Memory:
 
     def _output_of(self, index: int) -> dict[str, Any]:
         return next(kind[index] for kind in self._session.output_dict_per_obj[_OBJECT].values() if index in kind)
-
-    def _outputs(self) -> Iterator[dict[str, Any]]:
-        for kind in self._session.output_dict_per_obj[_OBJECT].values():
-            yield from kind.values()
 
 
 @contextmanager
