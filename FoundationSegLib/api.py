@@ -126,9 +126,10 @@ def open_session(
         prompt_store: keeps the steps with them.
         on_outcome: called with everything that happens.
     """
-    return Session(
+    store = store or ArrayStore(volume.geometry)
+    session = Session(
         volume,
-        store or ArrayStore(volume.geometry),
+        store,
         client,
         Options(choose(model), ask_above=None),
         on_outcome,
@@ -136,6 +137,8 @@ def open_session(
         prompt_store=prompt_store,
         version=__version__,
     )
+    session.listeners += [store.describe] if prompt_store is None else [store.describe, session.history.keep_steps]
+    return session
 
 
 def segment(volume: Volume, prompts: Prompts, client: Client, model: Model) -> Session:

@@ -437,7 +437,8 @@ class SegmentationController:
             raise
         prompts.follow(session)
         self.session, self._store, self._prompts = session, store, prompts
-        self._recovery = keep_session(session, self.segmentation_node, on_error=self._report_refusal)
+        self._recovery = keep_session(session, self.segmentation_node, on_error=self._report_unkept)
+        session.listeners += [store.describe, session.history.keep_steps, self._recovery.note]
         return session, store
 
     def _note_request(self, _: Session) -> None:
@@ -481,8 +482,10 @@ class SegmentationController:
             self._image.replace(self.session.volume)
         if isinstance(outcome, SegmentEdited) and outcome.kind == "predicted":
             self.answer_s = time.perf_counter() - self._submitted_at
-        if self._recovery is not None:
-            self._recovery.note(outcome)
+        self.on_update("outcome")
+
+    def _report_unkept(self, error: FoundationSegError) -> None:
+        self.error = self._given_up = error  # shown beyond the outcome, which is told next
         self.on_update("outcome")
 
     def _report_refusal(self, error: FoundationSegError) -> None:

@@ -39,7 +39,7 @@ def keep_session(
     every: int = 5,
     on_error: Callable[[FoundationSegError], None] = lambda error: None,
 ) -> RecoveryFile:
-    """Keep a session in a scene against crashes: a file that is to be told each outcome, and closed at the end.
+    """Keep a session in a scene against crashes: a file that listens to its edits, and is to be closed at the end.
 
     Args:
         session: what is kept.
@@ -125,7 +125,11 @@ class LostSession:
         prompts = SessionPrompts(node, volume_node)
         before = set(store.segment_ids)
         try:
-            ids = restore(SegmentHistory(store, prompts), key, OverlapPolicy.PROTECT, self.recovery)
+            history = SegmentHistory(store, prompts)
+            ids = restore(history, key, OverlapPolicy.PROTECT, self.recovery)
+            restored = history.take_untold()
+            store.describe(restored)
+            history.keep_steps(restored)
         except FoundationSegError:
             if segmentation_node is None and not store.segment_ids:
                 remove_node(node)

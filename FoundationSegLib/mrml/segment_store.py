@@ -9,7 +9,7 @@ import slicer.util
 
 from ..imaging.geometry import Box
 from ..imaging.masks import Edit, SegmentChange
-from ..session.segment_store import NewSegment, OverlapPolicy
+from ..session.segment_store import NewSegment, OverlapPolicy, SegmentEdited
 from . import segment_tags
 from .labelmaps import BINARY_LABELMAP, occupied_box, place_empty_labelmaps
 from .segments import SegmentWriter
@@ -153,7 +153,10 @@ class SceneStore(SegmentWriter):
         """The origin of the segment, by the names of :data:`.segment_tags.PROVENANCE`."""
         return segment_tags.provenance(self.segment(segment_id))
 
-    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
-        """Keep in the segment's tags where it comes from."""
+    def describe(self, edited: SegmentEdited) -> None:
+        """Keep in the segments' tags where they come from."""
         with slicer.util.NodeModify(self._node):  # one event for all tags: each has all views updated
-            segment_tags.set_provenance(self.segment(segment_id), provenance)
+            for segment_id, state in edited.states.items():
+                segment = self._node.GetSegmentation().GetSegment(segment_id)
+                if segment is not None:
+                    segment_tags.set_provenance(segment, state.provenance)

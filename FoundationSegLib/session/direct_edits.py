@@ -78,5 +78,5 @@ def last_deleted(session: Session) -> str:
 def _finish(history: SegmentHistory, kind: EditKind, entry: UndoEntry) -> SegmentEdited:
     changes = changes_of(entry.written)
     forgotten = history.undo_stack.push(entry)
-    history.settle(entry.after)
-    return SegmentEdited(kind, changes, removed=tuple(entry.removed), forgotten=forgotten)
+    history.settle()
+    return SegmentEdited(kind, entry.after, changes, removed=tuple(entry.removed), forgotten=forgotten)

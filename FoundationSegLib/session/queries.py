@@ -95,7 +95,7 @@ class SessionQueries:
 
     def voxels(self, segment_id: str) -> int:
         """The number of voxels of a segment. Raises as :meth:`steps`."""
-        self.history.detect_external_changes()
+        self.detect_external_changes()
         return self.history.segment(segment_id).voxels
 
     def saved(self, segment_id: str) -> SavedSegment:
@@ -131,10 +131,10 @@ class SessionQueries:
             GoneError: the segment was deleted.
             InputError, GeometryError: it is kept so that its voxels cannot be read.
         """
-        self.history.detect_external_changes()
+        self.detect_external_changes()
         return self.state(segment_id).steps
 
     def written_state(self, segment_id: str) -> SegmentState:
         """The state that the written steps of a segment come to. Raises as :meth:`steps`."""
-        self.history.detect_external_changes()
+        self.detect_external_changes()
         return self.history.segment(segment_id).state

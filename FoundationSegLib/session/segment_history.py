@@ -44,13 +44,14 @@ class SegmentHistory:
 
     Attributes:
         store: where the segments are.
-        prompt_store: where their steps are kept with them, if anywhere.
+        prompt_store: where the steps of earlier sessions are, if anywhere; :meth:`keep_steps` puts ours there.
         version: of the software, for the provenance.
         undo_stack: what can be undone.
         masks: what steps refer to.
         segments: those that the session met, by id.
         provisional: segments that were made for what is not written yet, by id.
         stamps: the store's, of all segments, as they were when the voxels were last seen.
+        untold: segments that others changed, or that were moved or restored, until :meth:`take_untold`.
     """
 
     store: SegmentStore
@@ -61,6 +62,7 @@ class SegmentHistory:
     segments: dict[str, TrackedSegment] = field(default_factory=dict)
     provisional: dict[str, NewSegment] = field(default_factory=dict)
     stamps: dict[str, Hashable] = field(default_factory=dict)
+    untold: set[str] = field(default_factory=set)
     _withdrawn: set[str] = field(default_factory=set)  # by undoing that they were made
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class SegmentHistory:
             self.undo_stack.forget(segment_id)
         if changed:
             self.undo_stack.make_room()
-        self._save(changed)
+        self.untold |= changed
         return frozenset(changed | gone)
 
     def _reseed(self, segment_id: str, stamp: Hashable) -> bool:
@@ -191,7 +193,7 @@ class SegmentHistory:
         self.undo_stack.change_states(moved)
         for segment in self.segments.values():
             segment.state = moved(segment.state)
-        self._save(self.segments)
+        self.untold |= self.segments.keys()
 
     def require_readable(self) -> None:
         """Make sure that what is known of the segments is what they are; asked before anything is done to them.
@@ -258,10 +260,10 @@ class SegmentHistory:
                 kind: EditKind = "noted" if prediction is None else "predicted"
                 notes = prediction.notes if prediction is not None else ()
                 changes, created = changes_of(entry.written), tuple(entry.created)
-                tell(SegmentEdited(kind, changes, created, (), scores, notes, forgotten, withheld))
+                tell(SegmentEdited(kind, entry.after, changes, created, (), scores, notes, forgotten, withheld))
             if not is_whole:
                 self.detect_external_changes()  # the store may have written a part of what failed
-            self.settle(entry.after)
+            self.settle()
 
     def _write_segment(
         self, answered: AnsweredPlan, policy: OverlapPolicy, prediction: Prediction | None, entry: UndoEntry
@@ -342,7 +344,8 @@ class SegmentHistory:
         for other in others:
             self.segments[other].state = self.segments[other].seeded(self.masks, "neighbour")
             self.undo_stack.forget(other)
-        self.settle(others | {segment_id})
+        self.settle()
+        self.untold |= others | {segment_id}
 
     def undo(self, segment_id: str) -> SegmentEdited | None:
         """Take back the last edit of a segment; None if there is none (any more).
@@ -402,8 +405,7 @@ class SegmentHistory:
         segment, entry = self.segment(segment_id), UndoEntry()
         self.enter(segment_id, segment.state.after(AcceptStep()), entry)
         forgotten = self.undo_stack.push(entry)
-        self.settle((segment_id,))
-        return SegmentEdited("accepted", {}, forgotten=forgotten)
+        return SegmentEdited("accepted", entry.after, forgotten=forgotten)
 
     def reject(self, segment_id: str) -> SegmentEdited:
         """Take back the last change of a segment, and keep in its steps that it was wrong.
@@ -447,24 +449,26 @@ class SegmentHistory:
         made = [self.follow(self.store.apply(edit)) for edit in edits]
         for key, state in states.items():
             self.segments[key].state = state
-        self.settle(states)
-        return SegmentEdited(kind, changes_of(made))
+        self.settle()
+        return SegmentEdited(kind, states, changes_of(made))
 
-    def settle(self, segment_ids: Iterable[str]) -> None:
-        """Take what was changed in between for our own work, and keep the states with the segments."""
+    def settle(self) -> None:
+        """Take what was changed in between for our own work."""
         for key, stamp in self.store.stamps().items():
             if stamp is not None:
                 self.stamps[key] = stamp
-        for key in segment_ids:
-            if key in self.segments:
-                self.store.describe(key, self.segments[key].state.provenance)
-                if self.prompt_store is not None:
-                    self.prompt_store.write(key, self.saved(key))
 
-    def _save(self, segment_ids: Iterable[str]) -> None:
+    def take_untold(self) -> SegmentEdited:
+        """The event of what happened to segments without an edit, which is told once."""
+        untold, self.untold = self.untold, set()
+        return SegmentEdited("others", {key: known.state for key, known in self.segments.items() if key in untold})
+
+    def keep_steps(self, edited: SegmentEdited) -> None:
+        """Keep the steps of the segments of an edit in the prompt store; a listener."""
         if self.prompt_store is not None:
-            for key in segment_ids:
-                self.prompt_store.write(key, self.saved(key))
+            for key in edited.states:
+                if key in self.segments:
+                    self.prompt_store.write(key, self.saved(key))
 
 
 def changes_of(edits: Iterable[Edit]) -> dict[str, tuple[SegmentChange, ...]]:

@@ -123,8 +123,8 @@ class SegmentStore(Protocol):
     def provenance(self, segment_id: str) -> Mapping[str, str]:
         """The origin of the segment, as :meth:`describe` keeps it; empty where there is none."""
 
-    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
-        """Say where the segment comes from, by the names of :data:`PROVENANCE`; nothing takes that away."""
+    def describe(self, edited: "SegmentEdited") -> None:
+        """Keep with the segments of an edit where they come from, by the names of :data:`PROVENANCE`; a listener."""
 
 
 class Predictor(Protocol):
@@ -189,15 +189,19 @@ def read_segment(store: SegmentStore, segment_id: str) -> PackedMask:
     return pack_mask(store.read(segment_id, box), box.start_kji)
 
 
-EditKind = Literal["predicted", "noted", "accepted", "undone", "redone", "rejected", "cleared", "deleted", "taken"]
+EditKind = Literal[
+    "predicted", "noted", "accepted", "undone", "redone", "rejected", "cleared", "deleted", "taken", "others"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentEdited:
-    """Something was written, or taken back.
+    """Something was written or taken back.
 
     Attributes:
-        kind: how it came about.
+        kind: how it came about. "others" (somebody else changed segments, or they were moved with the image, or
+            restored) is no outcome: only the listeners of a session hear of it.
+        states: what the steps of segments come to now, by id; those that were deleted with it are among them.
         changes: what segments gained and lost, by id; several changes of one segment one after the other.
         created: the ids of segments that came into being with it, empty ones that waited for it included.
         removed: the ids of segments that went with it: deleted, or their coming into being was undone.
@@ -208,7 +212,8 @@ class SegmentEdited:
     """
 
     kind: EditKind
-    changes: Mapping[str, tuple[SegmentChange, ...]]
+    states: Mapping[str, SegmentState]
+    changes: Mapping[str, tuple[SegmentChange, ...]] = field(default_factory=dict)
     created: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     scores: Mapping[str, float | None] = field(default_factory=dict)
@@ -448,6 +453,7 @@ class ArrayStore:
         """The origin of the segment, by the names of :data:`PROVENANCE`."""
         return self._segments[segment_id].provenance
 
-    def describe(self, segment_id: str, provenance: Mapping[str, str]) -> None:
-        """Keep where the segment comes from."""
-        self._segments[segment_id].provenance = dict(provenance)
+    def describe(self, edited: SegmentEdited) -> None:
+        """Keep where segments come from."""
+        for segment_id in edited.states.keys() & self._segments.keys():
+            self._segments[segment_id].provenance = dict(edited.states[segment_id].provenance)

@@ -18,7 +18,7 @@ from . import pending_edit, segment_store
 from .plan import AnsweredPlan, SegmentPlan, SliceParts
 from .queries import SessionQueries
 from .segment_history import SegmentHistory
-from .segment_store import Options
+from .segment_store import Options, SegmentEdited
 from .steps import PROMPT_STEPS, SegmentState
 
 _NO_ANSWER = SegmentPrediction(EMPTY_MASK, None)
@@ -48,6 +48,7 @@ class Session(SessionQueries):
         numbers: of requests; others that use the same client take theirs from here, too.
         prompt_store: where the steps of segments are kept with them, if anywhere.
         version: of the software, for the provenance.
+        listeners: told of each edit one after the other, before :attr:`on_outcome`: tags, markups, then recovery.
         history: what was written.
     """
 
@@ -62,6 +63,7 @@ class Session(SessionQueries):
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     prompt_store: InitVar[segment_store.PromptStore | None] = None
     version: InitVar[str] = ""
+    listeners: list[Callable[[SegmentEdited], None]] = field(default_factory=list)
     history: SegmentHistory = field(init=False)
     _queue: list[pending_edit.PendingEdit] = field(default_factory=list)
     _asked: pending_edit.AskedEdits | None = None
@@ -241,7 +243,7 @@ class Session(SessionQueries):
         if not self.discard(segment_id):
             self.tell_edited(self.history.reject(segment_id))
 
-    def tell_edited(self, edited: segment_store.SegmentEdited | None) -> bool:
+    def tell_edited(self, edited: SegmentEdited | None) -> bool:
         """Tell of an edit; False where there was none."""
         if edited is not None:
             self._tell([edited])
@@ -263,6 +265,8 @@ class Session(SessionQueries):
                 gone.append(edit)
         if gone:
             self._drop(gone)
+        if self.history.untold:
+            self._tell([self.history.take_untold()])
         return changed
 
     def _read_changed_image(self, source: segment_store.ImageSource) -> bool:
@@ -308,7 +312,7 @@ class Session(SessionQueries):
         self._untold = [moved.get(id(edit), edit) for edit in self._untold]
         self._asked = None
         self.history.move_prompts(matrix)
-        self._tell([segment_store.ImageChanged()])
+        self._tell([self.history.take_untold(), segment_store.ImageChanged()])
         if self._queue and not self._is_refused:
             self._go_on()
 
@@ -319,7 +323,10 @@ class Session(SessionQueries):
             (refused if isinstance(outcome, segment_store.Refused) else written).append(outcome)
         with ExitStack() as rest:
             for outcome in reversed(written + refused):
-                rest.callback(self.on_outcome, outcome)
+                if not isinstance(outcome, SegmentEdited) or outcome.kind != "others":
+                    rest.callback(self.on_outcome, outcome)
+                for listener in reversed(self.listeners if isinstance(outcome, SegmentEdited) else ()):
+                    rest.callback(listener, outcome)
             if self._untold:
                 self._tell_queued()
 

@@ -114,7 +114,7 @@ class TrackedSegment:
             "propagation": state.propagation and to_document(state.propagation),
             "region": state.region and to_document(state.region),
             "parts": list(map(to_document, prediction.parts)),
-            **checkpoint.base_document(),
+            **(checkpoint.base_document() if checkpoint.base else {}),
         }
         provenance = {
             "Model": checkpoint.model_id,

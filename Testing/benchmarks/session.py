@@ -133,6 +133,7 @@ def bench(with_prompts: bool = False) -> Bench:
     options = Options(ModelChoice("prepared", in_3d=True), ask_above=None)
     prompts = SessionPrompts(nodes[0], volume_node) if with_prompts else None
     session = Session(volume, store, client, options, listen, client.answer, prompt_store=prompts)
+    session.listeners += [store.describe, session.history.keep_steps]
     if prompts is not None:
         prompts.follow(session)
     made.append(Bench(headless, next_segment(session, "Organ"), twin, twin.add_segment("Organ"), prompts))

@@ -30,6 +30,7 @@ class SceneSession:
             prompt_store=self.prompts,
             version="0",
         )
+        self.session.listeners += [self.store.describe, self.session.history.keep_steps]
         self.client.session = self.session
         self.prompts.follow(self.session)
 

@@ -32,7 +32,7 @@ class Kept:
         self.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Jane Doe segmentation")
         self.desk, self.errors = SceneSession(self.segmentation, self.volume), []
         self.recovery = keep_session(self.desk.session, self.segmentation, every, self.errors.append)
-        self.desk.session.on_outcome = self.recovery.note
+        self.desk.session.listeners.append(self.recovery.note)
 
     def crash(self):
         self.recovery._alive.close()
@@ -217,7 +217,7 @@ def test_a_session_goes_on_from_what_was_recovered(kept):
     lost.discard()
     second = SceneSession(node, volume)
     keeper = keep_session(second.session, node, 1)
-    second.session.on_outcome = keeper.note
+    second.session.listeners.append(keeper.note)
     copy = SegmentSession(second.session, second.store.segment_ids[0])
     copy.add(point(6))
     keeper._alive.close()

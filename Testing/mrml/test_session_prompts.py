@@ -156,6 +156,20 @@ class TestWaiting:
         desk.session.confirm()
         assert desk.place(segment, "2") == ras(3, 5, 6) and not mask_of(segment)[3, 5, 6]
 
+    def test_tags_and_markups_are_there_when_the_outcome_is_told(self, desk, segment):
+        def listen(outcome):
+            tags = desk.store.provenance(segment.segment_id)
+            heard.append((outcome.kind, tags.get("Prompts", "").count("position"), [*desk.kept(segment)]))
+
+        heard, desk.session.on_outcome = [], listen
+        segment.add(point(3))
+        segment.add(point(5))
+        for work in (desk.session.undo, desk.session.redo, desk.session.reject):
+            work(segment.segment_id)
+        both, first = (2, ["1", "2"]), (1, ["1"])
+        ways = [("predicted", *first), ("predicted", *both), ("undone", *first), ("redone", *both)]
+        assert heard == [*ways, ("rejected", *first)]
+
     def test_what_moves_over_voxels_drawn_by_hand_is_put_back(self, desk, segment, segmentation_node, volume_node):
         segment.add(point(3))
         mask = mask_of(segment)

@@ -53,6 +53,7 @@ def session(store, client):
         on_request=client.on_request,
         version="0",
     )
+    session.listeners.append(store.describe)
     client.session, client.outcomes = session, outcomes
     return session
 

@@ -123,6 +123,7 @@ def make_session(store=None, choice=SLICES, shape=SHAPE, **options):
     session = Session(
         volume, store or ArrayStore(volume.geometry), client, Options(choice, **options), on_request=client.on_request
     )
+    session.listeners += [session.store.describe, session.history.keep_steps]
     client.session = session
     return session, client
 

@@ -30,7 +30,7 @@ def kept(folder):
     """A session that is kept after every second change, and its file."""
     session, _ = make_session()
     file = RecoveryFile(session, folder, every=2)
-    session.on_outcome = file.note
+    session.listeners.append(file.note)
     return session, file
 
 

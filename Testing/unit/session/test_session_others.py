@@ -1,10 +1,13 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from FoundationSegLib.errors import GeometryError, GoneError, InputError
+from FoundationSegLib.errors import FoundationSegError, GeometryError, GoneError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import SegmentChange, pack_mask
 from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.session.direct_edits import clear_segments
 from FoundationSegLib.session.segment_store import (
     ArrayStore,
     ImageChanged,
@@ -172,6 +175,37 @@ def test_steps_go_on_in_another_session(session):
     assert copy.steps == segment.steps
     copy.remove("1")
     assert not mask_of(copy)[3].any() and mask_of(copy)[5].sum() == 25
+
+
+def test_an_edit_is_kept_then_noted_then_told_whoever_raises(session):
+    shelf, heard = Shelf(), []
+    session.history.prompt_store, session.on_outcome = shelf, lambda outcome: heard.append(outcome.kind)
+    one, other = segment_of(session), segment_of(session)
+
+    def note(edited):
+        for key, state in edited.states.items():
+            is_kept = shelf[key] == document_of(session.saved(key)) and state is session.state(key)
+            assert is_kept and session.provenance(key) == state.provenance
+        heard.append("noted first")
+        raise FoundationSegError
+
+    session.listeners.append(note)
+    key, works = one.segment_id, [lambda: one.add(point(3))]
+    for work in (session.undo, session.redo, session.accept, session.undo, session.reject):
+        works.append(partial(work, key))
+    works += [lambda: other.add(point(5)), partial(clear_segments, session, [key])]
+    for work in works:
+        with pytest.raises(FoundationSegError):
+            work()
+    kinds = ["predicted", "undone", "redone", "accepted", "undone", "rejected", "predicted", "cleared"]
+    assert heard == [text for kind in kinds for text in ("noted first", kind)]
+    assert mask_of(other).sum() == 25 and not mask_of(one).any() and not session.queued_targets()
+    session.store.put(key, mask_of(other))
+    with pytest.raises(FoundationSegError):
+        one.steps  # noqa: B018
+    assert heard[-2:] == ["cleared", "noted first"] and one.steps[-1].reason == "hand"
+    session.listeners.remove(note)
+    assert session.undo(other.segment_id) and not mask_of(other).any()
 
 
 def test_steps_go_on_from_what_was_changed_between_two_sessions(session):
