@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from FoundationSegLib.errors import Cancelled, PromptError
-from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePoint, SlicePrompt
+from FoundationSegLib.models.protocols import SliceAnswer, SliceMask, SlicePrompt
 from FoundationSegLib.models.segmentation import medsam, mobile_sam, sam
 from Testing.models.sam_reference import (
     KINDS,
@@ -244,7 +244,7 @@ def test_the_preprocessor_config_of_medsams_hub_is_never_read(sam_files, tmp_pat
 
 def test_medsam_needs_a_box(medsam_model):
     with pytest.raises(PromptError, match="needs a box"):
-        medsam_model.decode(medsam_model.encode(image_of(SHAPE)), SlicePrompt(points=(SlicePoint(1, 2),)))
+        medsam_model.decode(medsam_model.encode(image_of(SHAPE)), SlicePrompt())
 
 
 def test_medsams_box_for_a_neighbour_is_wider_by_the_same_part_of_each_axis(medsam_model):
