@@ -19,6 +19,7 @@ from .terminal import interrupts_wait
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 _AROUND_PROMPTS = re.compile(r"prompts(?::([0-9]{1,4}(?:\.[0-9]{1,3})?))?")
 _USUAL_MARGIN_MM = 30.0
+OVERVIEW_PX = (1600, 1200)  # width and height of a picture of results
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # of Linux, in bytes
 
 Range = tuple[int | None, int | None]

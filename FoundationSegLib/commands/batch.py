@@ -19,7 +19,7 @@ from ..catalog.catalogue import find_card, require_adapter
 from ..catalog.model_cards import ModelCard
 from ..cohorts.cases import Case, content_key, find_cases, stamp
 from ..cohorts.cluster import ClusterSize, Outcome, choose_size, compute, import_distributed, join_cluster, open_cluster
-from ..cohorts.page import Card, contact_sheet, thumbnail
+from ..cohorts.page import THUMBNAIL_PX, Card, contact_sheet, thumbnail
 from ..errors import (
     Cancelled,
     InferenceError,
@@ -337,6 +337,7 @@ def compute_case(task: CaseTask) -> str:
         options = argparse.Namespace(**{**vars(task.options), "catalogue": task.catalogue, "connect": _kept(task)})
         options.volume, options.series = task.case.image, task.case.series
         options.report, options.overview, options.output = report, overview, task.result
+        options.overview_px = THUMBNAIL_PX
         if task.worker_bytes is not None:
             options.memory_limit = int(task.worker_bytes * 0.85)
         command = classify if task.result is None else segment

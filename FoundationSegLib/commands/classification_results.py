@@ -114,8 +114,8 @@ def _segment_writer(volume: Volume, answer: Classification) -> Callable[[Path], 
     return write
 
 
-def write_picture(path: Path, volume: Volume) -> None:
-    """Draw the image alone, as `segment --overview` draws it."""
+def write_picture(path: Path, volume: Volume, size: tuple[int, int]) -> None:
+    """Draw the image alone, as `segment --overview` draws it; ``size`` in pixels."""
     with interrupts_wait():
         from ..mrml.rendering.overview import render_overview
         from ..mrml.scene import boot_scene
@@ -125,4 +125,4 @@ def write_picture(path: Path, volume: Volume) -> None:
     volume_node = add_volume_node(headless.scene, volume)
     node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
     node.CreateDefaultDisplayNodes()
-    render_overview(volume_node, node, path, in_pixels=volume.in_pixels)
+    render_overview(volume_node, node, path, size=size, in_pixels=volume.in_pixels)

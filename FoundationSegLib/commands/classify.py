@@ -23,7 +23,7 @@ from ..requests.classification_answer import Classification
 from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
-from .arguments import add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
+from .arguments import OVERVIEW_PX, add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
 from .classification_results import (
     answer_lines,
     classify_report,
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overview", metavar="FILE", type=path_argument, help="write a picture of the image (.png)")
     add("--json", action="store_true", help="print the report instead of the scores")
     add_model_arguments(parser, "a policy's name, width,centre, ct-windows or ct-channels")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, overview_px=OVERVIEW_PX)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -171,7 +171,7 @@ def _classify_image(options: argparse.Namespace, card: ModelCard, request: Class
     report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume))
     writers = [(options.evidence, evidence_writer(options.evidence, volume, answer))] if options.evidence else []
     if options.overview:
-        writers.append((options.overview, lambda path: write_picture(path, volume)))
+        writers.append((options.overview, lambda path: write_picture(path, volume, options.overview_px)))
     table = csv_text(rows_of(options.volume.name, answer))
     writers += text_writers([(options.csv, table)])
     publish(report, answer_lines(answer), (*volume.notes, *answer.notes), writers, options)

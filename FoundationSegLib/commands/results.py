@@ -61,10 +61,10 @@ class SegmentResult:
         labels = self._labels()
         return lambda target: write_label_map(target, labels, self.segment_writer.geometry)
 
-    def render(self, path: Path) -> None:
+    def render(self, path: Path, size: tuple[int, int]) -> None:
         """Draw the overview."""
         options = {"low": self.low, "high": self.high, "in_pixels": self.in_pixels, "sides": self.sides}
-        render_overview(self.volume_node, self.segmentation_node, path, **options)
+        render_overview(self.volume_node, self.segmentation_node, path, size=size, **options)
 
     def _labels(self) -> np.ndarray:
         """Number every voxel by its segment, from 1; (K, J, I)."""

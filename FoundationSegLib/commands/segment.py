@@ -26,7 +26,15 @@ from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
 from . import prompt_options
 from . import segment_report as reports
-from .arguments import add_model_arguments, path_argument, read_image, roi_argument, size_argument, slice_range
+from .arguments import (
+    OVERVIEW_PX,
+    add_model_arguments,
+    path_argument,
+    read_image,
+    roi_argument,
+    size_argument,
+    slice_range,
+)
 from .downloads import require_checkpoint
 from .outputs import report_text, require_targets, write_text, write_together
 from .terminal import ProgressLine, interrupts_wait, say
@@ -44,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
     add_method_arguments(parser)
     add_model_arguments(parser)
-    parser.set_defaults(run=run, device=None, intensity=None, sources=())  # a report may have them
+    parser.set_defaults(
+        run=run, device=None, intensity=None, sources=(), overview_px=OVERVIEW_PX
+    )  # a report may have them
 
 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +118,7 @@ def _segment(options: argparse.Namespace) -> None:
     notes = (*volume.notes, *prediction.notes, *changes)
     writers = [(options.output, result.writer(options.output))]
     if options.overview:
-        writers.append((options.overview, result.render))
+        writers.append((options.overview, lambda path: result.render(path, options.overview_px)))
 
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now

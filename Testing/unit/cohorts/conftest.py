@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from FoundationSegLib.cohorts.cluster import ClusterSize, open_cluster
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.hub.store import STORE_VARIABLE
+from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.unit.cohorts.cohort_model import connections
 from Testing.unit.fakes import CARD_TOML, fill_store
 
@@ -57,6 +58,11 @@ class Cohort:
 
     def files(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.results.iterdir()}
+
+    def masks(self) -> dict[str, bytes]:
+        """The voxels of each result."""
+        paths = self.results.glob("*.seg.nrrd")
+        return {path.name: read_mask_prompt(path, "Block")[0].tobytes() for path in paths}
 
     def run(
         self, *inputs: object, prompts: bool = True, scheduler: str | None = None, more: tuple[str, ...] = ()
