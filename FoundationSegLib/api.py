@@ -22,9 +22,9 @@ from typing import Any
 
 from . import __version__
 from .api_adaptation import adapt as adapt
-from .catalog.catalogue import find_card, has_adapter, read_catalogue
+from .catalog.catalogue import has_adapter, read_catalogue
 from .catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
-from .catalog.model_cards import ModelCard
+from .catalog.model_cards import ModelCard, find_card
 from .codec import to_document
 from .errors import FoundationSegError, InputError
 from .hub.fetch import is_accepted, must_accept, require_fetchable

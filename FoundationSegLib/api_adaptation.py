@@ -16,8 +16,8 @@ from secrets import randbits
 from typing import Any
 
 from .catalog.adapted_cards import adapted_id
-from .catalog.catalogue import find_card, read_catalogue
-from .catalog.model_cards import ModelCard
+from .catalog.catalogue import read_catalogue
+from .catalog.model_cards import ModelCard, find_card
 from .errors import InputError
 from .hub.exchange import discard_adaptation, keep_adaptation
 from .hub.store import Store, default_store_folder

@@ -8,7 +8,6 @@ from typing import Any
 from ..errors import CardError
 from ..folders import user_folder
 from .model_cards import ModelCard, PromptKind, check_card
-from .model_cards import find_card as find_card
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
 
 CARDS_VARIABLE = "FOUNDATIONSEG_CARDS"

@@ -98,11 +98,6 @@ class ClassList:
         return tuple(entry for entry in self.classes if entry.in_everything)
 
 
-def class_list_folder() -> Path:
-    """The folder of the lists."""
-    return resource_folder("ClassLists")
-
-
 @lru_cache(maxsize=8)
 def read_class_list(path: Path) -> ClassList:
     """The list in a TOML file.
@@ -129,7 +124,7 @@ def classes_of(card: ModelCard) -> ClassList:
         CardError: its card names no list, or one that is not there.
     """
     check(card.classes, f"{card.id}: classes: the card names no list of classes")
-    return read_class_list(class_list_folder() / f"{card.classes}.toml")
+    return read_class_list(resource_folder("ClassLists") / f"{card.classes}.toml")
 
 
 def expand_classes(card: ModelCard, names: Iterable[str], location: str = "classes") -> tuple[ListedClass, ...]:

@@ -153,11 +153,6 @@ LABEL_SETS_VARIABLE = "FOUNDATIONSEG_LABEL_SETS"
 _LARGEST_FILE = 1_000_000  # bytes
 
 
-def label_set_folder() -> Path:
-    """The folder of the label sets that come with FoundationSeg."""
-    return resource_folder("LabelSets")
-
-
 def user_label_set_folder() -> Path:
     """The folder of the user's own label sets, whether it exists or not.
 
@@ -209,7 +204,7 @@ def read_label_sets(folder: Path | None = None, own_folder: Path | None = None) 
     A user's set takes the place of one that comes along and has the same id.
 
     Args:
-        folder: the sets that come along; :func:`label_set_folder`, unless given.
+        folder: the sets that come along, unless given.
         own_folder: the user's; :func:`user_label_set_folder` unless given, and none if ``folder`` alone is given.
 
     Raises:
@@ -218,7 +213,7 @@ def read_label_sets(folder: Path | None = None, own_folder: Path | None = None) 
     with _as_input_errors():
         if folder is None and own_folder is None:
             own_folder = existing_folder(user_label_set_folder(), LABEL_SETS_VARIABLE)
-        paths = toml_files(folder or label_set_folder(), "label set")
+        paths = toml_files(folder or resource_folder("LabelSets"), "label set")
         paths += toml_files(own_folder, "label set") if own_folder else []
     return {labels.id: labels for labels in map(read_label_set, paths)}
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..catalog.catalogue import find_card, require_adapter
-from ..catalog.model_cards import ModelCard
+from ..catalog.catalogue import require_adapter
+from ..catalog.model_cards import ModelCard, find_card
 from ..cohorts.cases import Case, content_key, find_cases, stamp
 from ..cohorts.cluster import ClusterSize, Outcome, choose_size, compute, import_distributed, join_cluster, open_cluster
 from ..cohorts.page import THUMBNAIL_PX, Card, contact_sheet, thumbnail

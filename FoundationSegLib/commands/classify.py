@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from ..catalog.catalogue import find_card, require_adapter
+from ..catalog.catalogue import require_adapter
 from ..catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
-from ..catalog.model_cards import ModelCard
+from ..catalog.model_cards import ModelCard, find_card
 from ..errors import FoundationSegError, GeometryError, InputError, counted
 from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES

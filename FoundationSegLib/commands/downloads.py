@@ -6,8 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from ..catalog.catalogue import find_card
-from ..catalog.model_cards import ModelCard
+from ..catalog.model_cards import ModelCard, find_card
 from ..errors import Cancelled, CheckpointError, PackageMissingError
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.hugging_face import offline_mode

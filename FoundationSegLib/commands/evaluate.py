@@ -10,9 +10,9 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.catalogue import find_card, require_adapter
+from ..catalog.catalogue import require_adapter
 from ..catalog.class_lists import listed
-from ..catalog.model_cards import ModelCard
+from ..catalog.model_cards import ModelCard, find_card
 from ..errors import Cancelled, FoundationSegError, InputError, PackageError, counted
 from ..evaluation.protocol import (
     CHALLENGE_SEED,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 from ..api import describe
-from ..catalog.catalogue import find_card, has_adapter
+from ..catalog.catalogue import has_adapter
 from ..catalog.class_lists import classes_of
-from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
 from ..errors import CheckpointError, InputError, counted
 from ..hub.exchange import export_checkpoint, import_adapted, import_checkpoint
 from ..hub.plan import plan_partial_removal, plan_removal, remove

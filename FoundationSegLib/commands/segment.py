@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from ..catalog.catalogue import find_card, require_adapter
-from ..catalog.model_cards import ModelCard
+from ..catalog.catalogue import require_adapter
+from ..catalog.model_cards import ModelCard, find_card
 from ..engine.propagation import choose_hand_over
 from ..engine.propagation_planning import is_stuck, plan_tracks
 from ..engine.slices import place_on_slices

@@ -15,7 +15,7 @@ from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..models.protocols import ImageTextModel
 from ..progress import Progress
-from ..requests.classification import Frame, Subject, frame_of, slice_frame, slices_of, square, widened
+from ..requests.classification import Frame, Subject, frame_of, slices_of, square, widened
 from .slice_inference import LoadedModel, LruCache, Weights
 from .slices import SliceOrientation, radiological, slice_of
 
@@ -97,7 +97,7 @@ class Pictures:
 
     def image_area(self) -> NDArray[np.bool_]:
         """Return a picture's (rows, columns): True where it shows the image, False where it is padding."""
-        shape = slice_frame(self.volume.geometry, self.key.axis).shape
+        shape = frame_of(self.volume.geometry.box, self.key.axis).shape
         return self._turned(np.ones(shape, np.uint8)) > 0
 
     def _turned(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -110,7 +110,7 @@ def _frames(geometry: Geometry, subject: Subject) -> tuple[Frame, Frame]:
     Around a segment the square is filled with what is there; around a region of the user's it is black, since what is
     outside was not meant.
     """
-    whole = slice_frame(geometry, subject.axis)
+    whole = frame_of(geometry.box, subject.axis)
     if subject.box is not None:
         inside = frame_of(subject.box, subject.axis)
         return inside, square(inside, geometry, subject.axis)

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import errors
-from ..catalog.catalogue import find_card, require_adapter
-from ..catalog.model_cards import ModelCard
+from ..catalog.catalogue import require_adapter
+from ..catalog.model_cards import ModelCard, find_card
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..imaging.geometry import array_axis
 from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
-from ..models.protocols import SliceModel, VolumeModel, load_slice_model, load_volume_model
+from ..models.protocols import SliceModel, VolumeModel, load_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
 from ..requests.adaptation import Adaptation, AdaptRequest
@@ -68,12 +68,6 @@ def framework_errors() -> Iterator[None]:
         if any(words in text for words in _LOST):
             raise errors.DeviceLostError(message) from error
         raise errors.InferenceError(message) from error
-
-
-def load_model(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
-    """Load the weights of a card's model into its adapter."""
-    load: LoadModel = load_volume_model if card.sees_volumes else load_slice_model
-    return load(card, files, device)
 
 
 def _adapted(model: Any, card: ModelCard, files: Mapping[str, Path], base_sha256: str) -> Any:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ..catalog.model_cards import ModelCard
 from ..errors import FoundationSegError, InputError
-from ..requests.segmentation import CheckpointRecord
+from ..requests.segmentation import Prediction
 
 ProtocolName = Literal["box", "clicks", "box+clicks"]
 # "none": the segment was perfect, and there was nothing to click on.
@@ -89,16 +89,6 @@ class ProtocolStep:
     error: FoundationSegError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerOrigin:
-    """The checkpoint that answered, its device and precision, and the intensities in the form of the report."""
-
-    checkpoint: CheckpointRecord
-    device: str
-    precision: str
-    intensity: Mapping[str, Any]
-
-
 def area_of_clicks(values: Iterable[float]) -> float | None:
     """Return the area under a curve with one value for each click, by the trapezoid rule; None for fewer than two.
 
@@ -118,7 +108,7 @@ class ObjectScores:
     """
 
     steps: tuple[ProtocolStep, ...]
-    origin: AnswerOrigin | None
+    origin: Prediction | None
     load_s: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -146,7 +136,7 @@ class ModelScores:
     error: FoundationSegError | None = None
 
     @property
-    def origin(self) -> AnswerOrigin | None:
+    def origin(self) -> Prediction | None:
         """The checkpoint that answered; None where none did."""
         return next((scores.origin for scores in self.objects.values() if scores.origin is not None), None)
 

@@ -21,7 +21,7 @@ from ..imaging.volume import Volume
 from ..prompts.kinds import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
 from .metrics import dice, surface_dice
-from .protocol import AnswerOrigin, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
+from .protocol import ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
 from .simulated_prompts import Click as Click
 from .simulated_prompts import interior_depth as interior_depth
 from .simulated_prompts import next_click
@@ -92,7 +92,7 @@ class _Dialogue:
     settings: ProtocolSettings
     mask_kji: NDArray[np.bool_]
     prompts: list[Prompt] = field(default_factory=list)
-    origin: AnswerOrigin | None = None
+    origin: Prediction | None = None
     load_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -127,9 +127,7 @@ class _Dialogue:
         load_s = prediction.timings_s.get("load", 0.0)
         seconds = max(0.0, time.perf_counter() - begin - load_s)
         self.mask_kji = prediction.segments[0].mask.expand(self.truth_kji.shape)
-        self.origin = AnswerOrigin(
-            prediction.checkpoint, prediction.device, prediction.precision, dict(prediction.intensity)
-        )
+        self.origin = prediction
         self.load_s += load_s
         self.notes += prediction.notes
         nsd = surface_dice(self.truth_kji, self.mask_kji, self.spacing_mm, self.settings.nsd_tolerance_mm)

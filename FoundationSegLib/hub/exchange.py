@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..catalog.adapted_cards import CARD_FILE, card_text, read_adapted_card
-from ..catalog.catalogue import find_card, user_card_file, user_card_folder
-from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..catalog.catalogue import user_card_file, user_card_folder
+from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
 from ..errors import CheckpointError, OutputError, write_failure
 from ..folders import is_safe_path
 from ..progress import Progress

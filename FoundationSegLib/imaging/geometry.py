@@ -126,11 +126,6 @@ def as_shape(values: Iterable[int]) -> Shape:
 EMPTY_BOX = Box((0, 0, 0), (0, 0, 0))
 
 
-def whole_box(shape_kji: Shape) -> Box:
-    """The box of every voxel of an array of that shape."""
-    return Box((0, 0, 0), shape_kji)
-
-
 def bounding_box(mask_kji: NDArray[np.generic]) -> Box:
     """The smallest box around the non-zero voxels of a (K, J, I) array; :data:`EMPTY_BOX` if there are none."""
     mask = mask_kji if mask_kji.dtype == np.bool_ else mask_kji != 0

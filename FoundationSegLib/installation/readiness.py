@@ -163,18 +163,10 @@ def next_step(readiness: Readiness, *, is_own_python: bool, with_weights: bool =
         return "packages"
     if not with_weights:
         return "done"
-    for need, step in _OF_WEIGHTS.items():
+    for need in ("room", "license", "gate", "weights"):
         if readiness.requirement(need):
-            return step
+            return "blocked" if need == "room" else need
     return "done"
-
-
-_OF_WEIGHTS: dict[Literal["room", "license", "gate", "weights"], Step] = {
-    "room": "blocked",
-    "license": "license",
-    "gate": "gate",
-    "weights": "weights",
-}
 
 
 def lacks_torch(readiness: Readiness) -> bool:

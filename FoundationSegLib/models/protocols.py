@@ -113,14 +113,6 @@ class SliceAnswer:
     absent: bool = False
 
 
-class SliceEmbedding(Protocol):
-    """The encoder's features of one slice: opaque to the engine, counted by the cache."""
-
-    @property
-    def nbytes(self) -> int:
-        """Memory taken, in bytes."""
-
-
 class SliceModel(Protocol):
     """A promptable 2-D model: encode a slice once, then decode any number of prompts."""
 
@@ -132,7 +124,7 @@ class SliceModel(Protocol):
         """Memory taken by the weights, in bytes."""
 
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Any:
-        """Encode a slice, (rows, columns) grey or (rows, columns, 3) colour, uint8, to a :class:`SliceEmbedding`.
+        """Encode a slice, (rows, columns) grey or (rows, columns, 3) colour, uint8, to features with ``nbytes``.
 
         ``check`` is called as often as the framework allows; an exception of it ends the work.
         """
@@ -186,7 +178,7 @@ class MemoryModel(SliceModel, Protocol):
         """Start a memory of one object in a volume of that many slices."""
 
 
-def load_slice_model(card: ModelCard, files: Mapping[str, Path], device: str) -> SliceModel:
+def load_model(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
     """Load the adapter of a card's family with its weights.
 
     Args:
@@ -198,8 +190,7 @@ def load_slice_model(card: ModelCard, files: Mapping[str, Path], device: str) ->
         CardError: no adapter is called like the family.
         CheckpointError: the checkpoint does not hold what the adapter needs.
     """
-    model: SliceModel = adapter_of(card).load(card, files, device)
-    return model
+    return adapter_of(card).load(card, files, device)
 
 
 # Volumes. All indices are voxels of the image that the model is shown. ``location`` is the path of a prompt in its
@@ -313,12 +304,6 @@ class VolumeModel(Protocol):
             InputError: the model cannot look at it.
             Cancelled: ``progress`` was told to stop.
         """
-
-
-def load_volume_model(card: ModelCard, files: Mapping[str, Path], device: str) -> VolumeModel:
-    """Load the adapter of a card's family; arguments and errors as those of :func:`load_slice_model`."""
-    model: VolumeModel = adapter_of(card).load(card, files, device)
-    return model
 
 
 # Classification by words

@@ -10,7 +10,7 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util.numpy_support import vtk_to_numpy
 
-from ..imaging.geometry import bounding_box, whole_box
+from ..imaging.geometry import Box, bounding_box
 from .labelmaps import BINARY_LABELMAP, image_to_world, label_image
 
 CLOSED_SURFACE: str = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
@@ -119,7 +119,8 @@ def add_coarse_surface(segment: Any, most_voxels: int = _MOST_VOXELS) -> Any:
     to_ras[:3, :3] *= steps
     coarse = mask[box.slices][:: steps[2], :: steps[1], :: steps[0]]
     smoothing = _SMOOTHING if np.count_nonzero(mask) > _FEW_VOXELS else 0.0
-    surface = _to_surface(label_image(coarse.astype(np.uint8), whole_box(coarse.shape), to_ras), 1, smoothing=smoothing)
+    image = label_image(coarse.astype(np.uint8), Box((0, 0, 0), coarse.shape), to_ras)
+    surface = _to_surface(image, 1, smoothing=smoothing)
     segment.AddRepresentation(CLOSED_SURFACE, surface)
     return surface
 

@@ -30,15 +30,9 @@ from .kinds import (
 from .placement import positions_location, require_inside, require_voxels, slice_axis, slice_number, thin_axes
 from .prompts_file import join_location
 
-_PLURALS = {
-    "point": "points",
-    "box": "boxes",
-    "scribble": "scribbles",
-    "lasso": "lassos",
-    "mask": "masks",
-    "text": "texts",
-    "class": "class names",
-}
+
+def _plural(kind: str) -> str:
+    return {"box": "boxes", "class": "class names"}.get(kind, f"{kind}s")
 
 
 def require_task(card: ModelCard, task: Literal["segment", "classify"]) -> None:
@@ -62,12 +56,12 @@ def require_understood(card: ModelCard, segment: SegmentPrompts, location: str =
     for n, prompt in enumerate(segment.prompts):
         kind = prompt.kind
         if not card.takes(kind):
-            kinds = ", ".join(_PLURALS[name] for name in (*card.prompts, *card.translations))
-            message = f"{card.title} does not understand {_PLURALS[kind]}; it understands: {kinds}"
+            kinds = ", ".join(_plural(name) for name in (*card.prompts, *card.translations))
+            message = f"{card.title} does not understand {_plural(kind)}; it understands: {kinds}"
             raise PromptError(message, f"{location}.prompts[{n}].type")
         if prompt.polarity is Polarity.NEGATIVE and kind not in (negative := negative_kinds(card)):
-            kinds = ", ".join(_PLURALS[name] for name in negative) or "none"
-            message = f"{card.title} does not understand negative {_PLURALS[kind]}; negative kinds it understands"
+            kinds = ", ".join(_plural(name) for name in negative) or "none"
+            message = f"{card.title} does not understand negative {_plural(kind)}; negative kinds it understands"
             raise PromptError(f"{message}: {kinds}", f"{location}.prompts[{n}].polarity")
     if card.classes:
         require_classes(card, segment, location)

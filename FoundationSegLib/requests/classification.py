@@ -89,11 +89,6 @@ def _grown(line: tuple[int, int], length: float) -> tuple[int, int]:
     return line[0] - missing // 2, line[1] + missing - missing // 2
 
 
-def slice_frame(geometry: Geometry, axis: Axis) -> Frame:
-    """All of a slice across an axis."""
-    return frame_of(geometry.box, axis)
-
-
 SegmentView = Literal["crop", "mask"]
 EvidenceMethod = Literal["similarity", "occlusion"]
 

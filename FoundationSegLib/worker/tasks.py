@@ -62,7 +62,8 @@ def _install(request: maintenance.InstallPackagesRequest, _: Workplace, progress
 
 
 def _import(request: maintenance.ImportRequest, workplace: Workplace, progress: Progress) -> None:
-    from ..catalog.catalogue import find_card, read_catalogue
+    from ..catalog.catalogue import read_catalogue
+    from ..catalog.model_cards import find_card
     from ..hub.exchange import import_adapted, import_checkpoint
 
     store, catalogue = open_store(workplace.settings), read_catalogue()
@@ -76,7 +77,8 @@ def _import(request: maintenance.ImportRequest, workplace: Workplace, progress: 
 def _remove(
     request: maintenance.RemoveRequest, workplace: Workplace, progress: Progress
 ) -> maintenance.RemovedCheckpoints:
-    from ..catalog.catalogue import find_card, read_catalogue
+    from ..catalog.catalogue import read_catalogue
+    from ..catalog.model_cards import find_card
     from ..hub.plan import plan_removal, remove
 
     store, catalogue, freed = open_store(workplace.settings), read_catalogue(), 0

@@ -11,7 +11,7 @@ import torch
 from FoundationSegLib.hub.fetch import ensure_checkpoint
 from FoundationSegLib.imaging.intensity import resolve_intensity
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.models.protocols import SliceModel, SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SliceModel, SlicePrompt, load_model
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
 from FoundationSegLib.requests.segmentation import PredictRequest
@@ -31,7 +31,7 @@ HEART = ((225, 232, 5), (402, 400, 18))  # opposite corners (i, j, k) in the dem
 def encode() -> list[Comparison]:
     """One slice of the demo's image, from 8 bits to its embedding; and whether the masks stay the network's."""
     torch.set_num_threads(THREADS)
-    model = load_slice_model(CARD, ensure_checkpoint(STORE, CARD, Progress()), "cpu")
+    model = load_model(CARD, ensure_checkpoint(STORE, CARD, Progress()), "cpu")
     volume = read_volume(demo_image()[0])
     image = resolve_intensity("auto", volume).to_uint8(volume.array_kji[24])
     ours = median_s(lambda: model.encode(image))

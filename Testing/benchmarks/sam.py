@@ -9,7 +9,7 @@ from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoMo
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt, load_model
 from Testing.models import small_sam, small_sam2
 
 from .timing import THREADS, Comparison, median_s, timed_s
@@ -33,7 +33,7 @@ def sam() -> list[Comparison]:
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as folder:
         files = small_sam.write_checkpoint(Path(folder), SamConfig())
-        ours = load_slice_model(card_of("sam-vit-base"), files, "cpu")
+        ours = load_model(card_of("sam-vit-base"), files, "cpu")
         reference = small_sam.random_model(SamConfig())
     pixels, image = torch.zeros(1, 3, 1024, 1024), picture()
     embedding = ours.encode(image)
@@ -64,7 +64,7 @@ def sam2() -> list[Comparison]:
     small_sam2.enliven(network, 0)
     with tempfile.TemporaryDirectory() as folder:
         files = small_sam2.write_checkpoint(Path(folder), network)
-        ours = load_slice_model(card_of("sam2.1-hiera-tiny"), files, "cpu")
+        ours = load_model(card_of("sam2.1-hiera-tiny"), files, "cpu")
     frames = [np.roll(picture(), n, axis=1) for n in range(SLICES)]
     embeddings = []
 

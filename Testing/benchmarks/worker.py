@@ -19,7 +19,7 @@ from FoundationSegLib.errors import InputError
 from FoundationSegLib.hub.fetch import ensure_checkpoint
 from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.models.protocols import load_slice_model
+from FoundationSegLib.models.protocols import load_model
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
@@ -73,7 +73,7 @@ def prompt() -> list[Comparison]:
         ours = median_s(
             lambda: writer.write(organ, ask(client, box_request(volume, next(grown))).segments[0].mask, edited)
         )
-    model = load_slice_model(CARD, ensure_checkpoint(STORE, CARD, Progress()), "cpu")
+    model = load_model(CARD, ensure_checkpoint(STORE, CARD, Progress()), "cpu")
     features = model.encode(np.zeros(SHAPE[1:], np.uint8)).features.contiguous()  # the layout that transformers likes
     boxes = torch.tensor([[[75.0, 80.0, 145.0, 150.0]]])
 

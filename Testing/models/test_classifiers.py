@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from FoundationSegLib.catalog.catalogue import has_adapter
-from FoundationSegLib.catalog.label_sets import label_set_folder, label_set_of, read_label_sets
+from FoundationSegLib.catalog.label_sets import label_set_of, read_label_sets
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.imaging.geometry import Geometry
@@ -25,7 +26,7 @@ from Testing.models.small_models import CATALOGUE, WRITERS, load_small, stock
 CLASSIFIERS = [card.id for card in CATALOGUE.values() if card.task == "classify"]
 # MedSigLIP's tokenizer is in a format that only its own packages write; test_classifier_families.py has one.
 SMALL = [model_id for model_id in CLASSIFIERS if model_id != "medsiglip"]
-SETS = read_label_sets(label_set_folder())
+SETS = read_label_sets(resource_folder("LabelSets"))
 
 
 def image(shape=(3, 40, 30), modality="CT", seed=0):

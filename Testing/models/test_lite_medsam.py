@@ -19,7 +19,7 @@ from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.intensity import resolve_intensity
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.models.protocols import SlicePrompt, load_slice_model
+from FoundationSegLib.models.protocols import SlicePrompt, load_model
 from FoundationSegLib.models.segmentation import lite_medsam
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.segmentation import PredictRequest
@@ -113,14 +113,14 @@ def test_a_clear_object_is_found(card, store):
     truth = image == 170
     noise = np.random.default_rng(0).normal(0, 8, image.shape)
     seen = np.clip(cv2.GaussianBlur(image, (5, 5), 1) + noise, 0, 255).astype(np.uint8)
-    model = load_slice_model(card, store.checkpoint_files(card), "cpu")
+    model = load_model(card, store.checkpoint_files(card), "cpu")
     answer = model.decode(model.encode(seen), SlicePrompt((225, 100, 375, 200)))
     assert dice(answer.mask, truth) > 0.985
     assert 0.9 < answer.score <= 1.0
 
 
 def test_handing_over_gives_whole_pixels_of_the_network(card, store):
-    model = load_slice_model(card, store.checkpoint_files(card), "cpu")
+    model = load_model(card, store.checkpoint_files(card), "cpu")
     for shape in ((101, 122), (512, 512), (300, 190), (70, 1000)):
         mask = np.zeros(shape, bool)
         mask[shape[0] // 3 : shape[0] // 2 + 1, shape[1] // 4 : shape[1] // 2] = True

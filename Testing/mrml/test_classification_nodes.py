@@ -8,7 +8,8 @@ import slicer.util
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from FoundationSegLib.catalog.label_sets import Label, TermCode, label_set_folder, label_set_of, read_label_sets
+from FoundationSegLib.catalog.label_sets import Label, TermCode, label_set_of, read_label_sets
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.engine.classification import classify
 from FoundationSegLib.engine.encoding import Encoder, VectorCache
 from FoundationSegLib.engine.slice_inference import LoadedModel, Weights
@@ -34,7 +35,7 @@ from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node, geometry_from_node
 from FoundationSegLib.progress import Progress
-from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject, slice_frame, square
+from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject, frame_of, square
 from FoundationSegLib.requests.classification_answer import LIMITS, NONE_OF_THESE, RESEARCH_USE
 from FoundationSegLib.requests.segmentation import CheckpointRecord
 from Testing.mrml.random_geometries import add_parent, geometries, parent_matrices
@@ -174,7 +175,7 @@ def in_line(found, axis):
 def test_a_planted_square_lights_up_where_it_is(grid, parent, method):
     geometry, axis = grid
     volume, where = planted(geometry, axis)
-    cell = [side / CELLS for side in square(slice_frame(geometry, axis), geometry, axis).shape]
+    cell = [side / CELLS for side in square(frame_of(geometry.box, axis), geometry, axis).shape]
     assume(max(cell) < 6)
     reading = explained(volume, axis, method)
     (evidence,) = reading.evidence
@@ -237,7 +238,7 @@ def test_the_segment_says_where_it_came_from_and_spares_the_others(scene):
     assert segment_tags.read_tag(writer.segment(segment_id), "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
 
 
-ORGANS = read_label_sets(label_set_folder())["ct-abdomen-organs"]
+ORGANS = read_label_sets(resource_folder("LabelSets"))["ct-abdomen-organs"]
 
 
 @pytest.fixture

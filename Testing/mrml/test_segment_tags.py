@@ -9,7 +9,8 @@ import vtk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.catalog.class_lists import class_list_folder, read_class_list
+from FoundationSegLib.catalog.class_lists import read_class_list
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import (
     PROVENANCE,
@@ -130,7 +131,7 @@ def test_other_names_are_not_guessed_at(name):
 
 def test_the_classes_of_models_have_terms_with_their_sides():
     """But for those that Slicer has no code for."""
-    listed = read_class_list(class_list_folder() / "vista3d.toml").classes
+    listed = read_class_list(resource_folder("ClassLists") / "vista3d.toml").classes
     terms = {entry.name: find_term(entry.name) for entry in listed}
     assert [name for name, term in terms.items() if term is None] == ["unlisted structure"]
     for name, term in terms.items():

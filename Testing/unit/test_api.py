@@ -13,8 +13,9 @@ import SimpleITK as sitk
 
 from FoundationSegLib import __version__, api
 from FoundationSegLib.api import Installation, choose, choose_labels, classify, open_session, package_names
-from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, find_card, read_catalogue
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.catalog.label_sets import label_set_of
+from FoundationSegLib.catalog.model_cards import find_card
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import CheckpointError, InferenceError, InputError, UnknownModelError
 from FoundationSegLib.hub.fetch import accept, is_accepted

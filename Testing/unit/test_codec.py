@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.catalog.label_sets import label_set_folder, label_set_of, read_label_sets
+from FoundationSegLib.catalog.label_sets import label_set_of, read_label_sets
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.codec import Format, from_document, pack, to_document, unpack
 from FoundationSegLib.errors import DocumentError, FoundationSegError, GeometryError
 from FoundationSegLib.imaging.geometry import Box, Geometry
@@ -38,7 +39,7 @@ from Testing.unit.requests.classification_cases import answer
 from Testing.unit.strategies import boxes, geometries, prompts
 
 DTYPES = ("i1", "u1", "<i2", ">i2", "<u4", "<i8", "<f4", ">f8", "<f2")
-SETS = read_label_sets(label_set_folder())
+SETS = read_label_sets(resource_folder("LabelSets"))
 MASK = np.random.default_rng(0).random((3, 5, 7)) > 0.4
 CHECKPOINT = CheckpointRecord("fake", "fake-wheel", "1.0", "ab")
 

@@ -60,7 +60,7 @@ def test_an_adapter_is_a_file_of_the_familys_name_that_can_load(tmp_path):
     folder = tmp_path / "segmentation"
     folder.mkdir()
     (folder / "two_words.py").write_text("import os\n\n\ndef load(card, files, device): ...\n")
-    (folder / "shared.py").write_text("def load_slice_model(card): ...\n\n\nclass A:\n    def load(self): ...\n")
+    (folder / "shared.py").write_text("def load_model(card): ...\n\n\nclass A:\n    def load(self): ...\n")
     is_there = {
         family: catalogue.has_adapter(fake_card(family=family), tmp_path)
         for family in ("two-words", "shared", "absent")

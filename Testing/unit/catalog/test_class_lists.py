@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.class_lists import (
-    class_list_folder,
     classes_of,
     expand_classes,
     listed,
@@ -14,6 +13,7 @@ from FoundationSegLib.catalog.class_lists import (
     read_class_list,
     words_of,
 )
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.errors import CardError, PromptError
 from FoundationSegLib.prompts.capabilities import class_numbers, require_classes, require_understood
 from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, SegmentPrompts
@@ -129,7 +129,7 @@ def test_a_list_that_is_not_there_is_told():
 
 def test_every_card_names_a_list_that_is_there():
     named = {card.classes for card in read_catalogue().values() if card.classes}
-    assert named == {path.stem for path in class_list_folder().glob("*.toml")} == {"vista3d"}
+    assert named == {path.stem for path in resource_folder("ClassLists").glob("*.toml")} == {"vista3d"}
 
 
 @pytest.mark.parametrize(

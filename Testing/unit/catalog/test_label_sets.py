@@ -15,6 +15,7 @@ from FoundationSegLib.catalog.label_sets import (
     read_label_set,
     read_label_sets,
 )
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.errors import InputError
 
 WORDS = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=20)
@@ -90,7 +91,7 @@ def test_braces_of_a_label_are_its_own():
     assert labels.texts(labels.labels[0]) == ("see a {} b",)
 
 
-SHIPPED = read_label_sets(label_sets.label_set_folder())
+SHIPPED = read_label_sets(resource_folder("LabelSets"))
 TOML = """
 id = "mine"
 title = "Mine"

@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.catalog.catalogue import (
-    card_folder,
-    find_card,
-    has_adapter,
-    parse_card,
-    read_card,
-    read_catalogue,
-)
-from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.catalog.catalogue import card_folder, has_adapter, parse_card, read_card, read_catalogue
+from FoundationSegLib.catalog.model_cards import ModelCard, find_card
 from FoundationSegLib.errors import CardError, UnknownModelError
 from FoundationSegLib.folders import is_safe_name, is_safe_path
 from Testing.unit.strategies import paths_of

@@ -10,12 +10,14 @@ number of the worker's process in it, and takes a minute, in which something can
 import os
 import sys
 import time
+import types
 from pathlib import Path
 
 from FoundationSegLib.catalog import catalogue as cards
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.engine import engine
+from FoundationSegLib.models import protocols
 from FoundationSegLib.models.protocols import unstoppable
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker import server as worker_main
@@ -71,7 +73,7 @@ if __name__ == "__main__":
     role, folder, SlowModel.marker, *rest = sys.argv[1:]
     sys.addaudithook(trap)
     cards.card_folder = lambda: Path(folder)
-    engine.load_slice_model = load
+    protocols.adapter_of = lambda card: types.SimpleNamespace(load=load)
     engine.choose_device = lambda choice: "cpu"
     if role == "worker":
         worker_main.main()

@@ -3,10 +3,11 @@ import sys
 
 import pytest
 
-from FoundationSegLib.catalog.label_sets import LABEL_SETS_VARIABLE, label_set_folder, read_label_sets
+from FoundationSegLib.catalog.label_sets import LABEL_SETS_VARIABLE, read_label_sets
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.commands.cli import main
 
-SHIPPED = read_label_sets(label_set_folder())
+SHIPPED = read_label_sets(resource_folder("LabelSets"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from FoundationSegLib.catalog.class_lists import class_list_folder, read_class_list
+from FoundationSegLib.catalog.class_lists import read_class_list
+from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.models.protocols import VolumeAnswer
@@ -80,7 +81,7 @@ def test_of_everything_what_was_found_is_written_and_the_rest_told_in_one_line(d
     assert desk.segment(model="words", prompts=False, classes="everything", report=report, overlap="allow") == 0, (
         desk.err
     )
-    known = read_class_list(class_list_folder() / "vista3d.toml")
+    known = read_class_list(resource_folder("ClassLists") / "vista3d.toml")
     assert words == [[[one.name] for one in known.everything]]
     told = json.loads(report.read_text(encoding="utf-8"))
     assert [one["name"] for one in told["segments"]] == list(KNOWN)

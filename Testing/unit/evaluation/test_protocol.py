@@ -4,14 +4,13 @@ import pytest
 
 from FoundationSegLib.errors import InferenceError, InputError
 from FoundationSegLib.evaluation.protocol import (
-    AnswerOrigin,
     ModelScores,
     ObjectScores,
     ProtocolStep,
     area_of_clicks,
     require_protocol,
 )
-from FoundationSegLib.requests.segmentation import CheckpointRecord
+from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction
 from Testing.unit.fakes import fake_card
 
 CLICKABLE = {"prompts": ["point", "box"], "negative": ["point"]}
@@ -39,7 +38,7 @@ def test_a_model_must_understand_what_a_protocol_gives(card, protocol, told):
         require_protocol(fake_card(**card), protocol)
 
 
-ORIGIN = AnswerOrigin(CheckpointRecord("any", "nowhere", "1", "ab"), "cpu", "float32", {})
+ORIGIN = Prediction(1, (), {}, CheckpointRecord("any", "nowhere", "1", "ab"), "cpu", "float32")
 
 
 def scores(*dices, box=None, **fields):

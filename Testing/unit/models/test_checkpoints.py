@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Sam2VideoConfig, Sam2VideoModel, SamConfig
 
 from FoundationSegLib.errors import CheckpointError
-from FoundationSegLib.models.protocols import load_slice_model
+from FoundationSegLib.models.protocols import load_model
 from FoundationSegLib.models.segmentation import medsam2, sam
 from FoundationSegLib.models.weights import read_pickle
 from Testing.models import small_sam, small_sam2
@@ -320,7 +320,7 @@ def test_a_network_of_the_true_size_is_loaded_strictly(tmp_path, model_id, full,
         small_sam2.enliven(network, 0)
         write = small_sam2.write_checkpoint if card.family == "sam2" else small_sam2.write_medsam2
         files = write(tmp_path if card.family == "sam2" else tmp_path / "MedSAM2_latest.pt", network)
-    model = load_slice_model(card, files, "cpu")
+    model = load_model(card, files, "cpu")
     weights = sum(value.numel() for name, value in network_of(model).items() if name not in (SHARED, OTHER_NAME))
     bar(f"{card.title}, weights in millions", weights / 1e6, "93.7 of SAM, 39.0 of SAM 2, as published")
     assert weights == pytest.approx(93_735_472 if card.family in ("sam", "medsam") else 38.96e6, rel=1e-3)

@@ -57,7 +57,7 @@ def card(files):
 
 @pytest.fixture(scope="module")
 def model(card, files):
-    return replace(protocols.load_volume_model(card, files, "cpu"), autozoom=False)
+    return replace(protocols.load_model(card, files, "cpu"), autozoom=False)
 
 
 def view_of(model, array):
@@ -111,7 +111,7 @@ def test_the_surroundings_are_looked_at_as_by_the_package(tmp_path, full):
     if not full:
         pytest.skip("looking around takes half a minute: with --full only")
     array, files = image(), write_checkpoint(tmp_path, patch=64)
-    wide = protocols.load_volume_model(card_of(CARD, files), files, "cpu")
+    wide = protocols.load_model(card_of(CARD, files), files, "cpu")
     direct = Direct(tmp_path / FOLDER, array, autozoom=True)
     np.random.seed(0)  # noqa: NPY002 - the chance that every call of ours begins with
     direct.call("point", POINT.index_kji, True)
@@ -273,7 +273,7 @@ def test_whatever_was_done_before_the_mask_is_that_of_the_list(model, card, file
             elif action in ("remove", "last") and len(parts) > 1:
                 parts.pop(-1 if action == "last" else chance.integers(1, len(parts)))
             elif action == "restart":
-                view = view_of(replace(protocols.load_volume_model(card, files, "cpu"), autozoom=False), array)
+                view = view_of(replace(protocols.load_model(card, files, "cpu"), autozoom=False), array)
             elif action == "stop":
                 token = CancelToken()
                 reports = Progress(lambda report, token=token: token.cancel(), token)
@@ -381,7 +381,7 @@ def test_nothing_is_asked_of_the_network(card, files, root, monkeypatch):
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, trapped)
     monkeypatch.setattr(socket, "getaddrinfo", trapped)
-    model = replace(protocols.load_volume_model(card, files, "cpu"), autozoom=False)
+    model = replace(protocols.load_model(card, files, "cpu"), autozoom=False)
     assert masked(view_of(model, image()), POINT).any()
 
 
@@ -397,17 +397,17 @@ def test_another_file_than_the_cards_is_never_opened(card, copied, monkeypatch):
     path = copied[f"{FOLDER}/fold_0/checkpoint_final.pth"]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match=r"checkpoint_final.pth is not the file of the card"):
-        protocols.load_volume_model(card, copied, "cpu")
+        protocols.load_model(card, copied, "cpu")
     path.unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
-        protocols.load_volume_model(card, copied, "cpu")
+        protocols.load_model(card, copied, "cpu")
 
 
 def test_a_card_without_a_hash_is_refused(card, files, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("opened"))
     plain = tuple(replace(file, sha256="") for file in card.source.files)
     with pytest.raises(CheckpointError, match="gives no hash"):
-        protocols.load_volume_model(replace(card, source=replace(card.source, files=plain)), files, "cpu")
+        protocols.load_model(replace(card, source=replace(card.source, files=plain)), files, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_a_configuration_that_names_anything_but_a_network_is_refused(card, copi
     (part if field in part else part["arch_kwargs"])[field] = value
     path.write_text(json.dumps(plans))
     with pytest.raises(CheckpointError, match="names what is no part of a network"):
-        protocols.load_volume_model(card, copied, "cpu")
+        protocols.load_model(card, copied, "cpu")
 
 
 def test_damaged_files_and_weights_of_another_network_are_named(card, copied):
@@ -436,14 +436,14 @@ def test_damaged_files_and_weights_of_another_network_are_named(card, copied):
     for content in ("[]", "{", '{"configurations": 3}', '{"configurations": {}}'):
         plans.write_text(content)
         with pytest.raises(CheckpointError, match=r"nnInteractive v1\.0"):
-            protocols.load_volume_model(card, copied, "cpu")
+            protocols.load_model(card, copied, "cpu")
     plans.write_text(whole)
     path = copied[f"{FOLDER}/fold_0/checkpoint_final.pth"]
     buffer = io.BytesIO()
     torch.save({"network_weights": {"a": torch.zeros(1)}, "trainer_name": "x", "init_args": {}}, buffer)
     path.write_bytes(buffer.getvalue())
     with pytest.raises(CheckpointError, match="do not fit together"):
-        protocols.load_volume_model(card_of(CARD, copied), copied, "cpu")
+        protocols.load_model(card_of(CARD, copied), copied, "cpu")
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(CheckpointError):
-        protocols.load_volume_model(card_of(CARD, copied), copied, "cpu")
+        protocols.load_model(card_of(CARD, copied), copied, "cpu")

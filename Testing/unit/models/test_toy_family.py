@@ -93,8 +93,8 @@ def test_a_model_loads_what_it_needs_and_nothing_of_the_others(library, tmp_path
         "from FoundationSegLib.catalog.catalogue import read_catalogue\n"
         "from FoundationSegLib.engine.device import choose_device\n"
         "from FoundationSegLib.engine.engine import Engine\n"
-        "from FoundationSegLib.models.protocols import load_slice_model\n"
-        "load_slice_model(read_catalogue()['my-toy'], {'toy.json': Path('toy.json')}, choose_device('cpu'))\n"
+        "from FoundationSegLib.models.protocols import load_model\n"
+        "load_model(read_catalogue()['my-toy'], {'toy.json': Path('toy.json')}, choose_device('cpu'))\n"
         "import sys\n"
         "print([name for name in ('torch', 'transformers', 'timm', 'scipy') if name in sys.modules])\n"
     )

@@ -13,7 +13,7 @@ from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.models.protocols import VolumePrompt, VolumeWords, load_volume_model
+from FoundationSegLib.models.protocols import VolumePrompt, VolumeWords, load_model
 from FoundationSegLib.progress import CancelToken, Progress
 from Testing.models.stored_volumes import MATRICES, noise
 
@@ -44,7 +44,7 @@ def files(root):
 @pytest.fixture(scope="module")
 def model(files):
     with small_voxtell.small():
-        return load_volume_model(CARD, files, "cpu")
+        return load_model(CARD, files, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_files_that_are_damaged_or_would_run_code_are_refused(files, tmp_path, c
             np.savez(stream, labels=np.array([Harm()], object), embeddings=np.zeros((1, 2560), np.float16))
         replaced(BANK, (tmp_path / "bank.npz").read_bytes())
     with small_voxtell.small(), pytest.raises(CheckpointError, match="VoxTell"):
-        load_volume_model(CARD, damaged, "cpu")
+        load_model(CARD, damaged, "cpu")
     assert "harm" not in capfd.readouterr().out
     assert pickle.dumps(Harm())  # it can be written, so that what was refused is the reading
 
@@ -231,5 +231,5 @@ def test_nothing_of_a_model_stays_in_the_temporary_folder(files, tmp_path, monke
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with small_voxtell.small():
-        load_volume_model(CARD, files, "cpu")
+        load_model(CARD, files, "cpu")
     assert list(tmp_path.iterdir()) == []

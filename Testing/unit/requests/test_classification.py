@@ -88,7 +88,7 @@ def test_a_box_covers_rows_and_columns_in_array_order():
 
 @given(geometries(), st.sampled_from(AXES))
 def test_a_square_is_one_in_millimetres_and_holds_the_frame(geometry, axis):
-    frame = classification.slice_frame(geometry, axis)
+    frame = classification.frame_of(geometry.box, axis)
     found = classification.square(frame, geometry, axis)
     assert found.rows[0] <= 0 and found.rows[1] >= frame.rows[1]
     assert found.columns[0] <= 0 and found.columns[1] >= frame.columns[1]
@@ -107,7 +107,7 @@ def test_a_square_is_one_in_millimetres_and_holds_the_frame(geometry, axis):
 
 def test_a_grid_of_needles_needs_no_memory():
     geometry = geometry_from_spacing((3, 500, 2), (1e-3, 100.0, 1.0))
-    assert max(classification.square(classification.slice_frame(geometry, "k"), geometry, "k").shape) <= 8192
+    assert max(classification.square(classification.frame_of(geometry.box, "k"), geometry, "k").shape) <= 8192
 
 
 def test_a_margin_is_a_part_of_the_longer_side():
@@ -163,7 +163,7 @@ def made(values, frame, axis="k", slices=None):
 @given(geometries(), st.sampled_from(AXES), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32 - 1))
 def test_painting_is_interpolation_between_the_middles_of_cells(geometry, axis, rows, columns, seed):
     rng = np.random.default_rng(seed)
-    frame = classification.square(classification.slice_frame(geometry, axis), geometry, axis)
+    frame = classification.square(classification.frame_of(geometry.box, axis), geometry, axis)
     if max(frame.shape) > 500:
         return
     count = geometry.shape_kji["kji".index(axis)]
