@@ -43,7 +43,7 @@ from .outputs import report_text, write_text
 from .prompt_options import mask_files, read_options
 from .terminal import ProgressLine, one_line, say
 
-FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
+FORMATS = ("seg.nrrd", "nii.gz", "nrrd", "dcm")
 TABLE, PAGE = "cohort.csv", "cohort.html"
 DONE, FAILED = "done", "failed"
 # Options that change no voxel and no score.

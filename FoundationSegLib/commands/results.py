@@ -1,7 +1,8 @@
 """The result of `segment`: a segmentation node in a scene of its own, and from there files."""
 
 import json
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from .. import __version__
 from ..codec import to_document
 from ..errors import OutputError
 from ..imaging.volume import Volume
+from ..io.dicom_segmentation import TISSUE, Coded, DicomSegment, write_dicom_segmentation
 from ..io.output_files import output_format
 from ..io.writing import write_label_map
 from ..mrml import segment_tags
@@ -49,15 +51,24 @@ class SegmentResult:
     high: float
     in_pixels: bool
     sides: tuple[str, str] | None
+    volume_key: str
 
-    def writer(self, path: Path) -> Callable[[Path], None]:
+    def writer(self, path: Path, slices: Sequence[Path]) -> Callable[[Path], None]:
         """Return the function that writes the segments in the format of that path's ending, to the path it is given.
+
+        Args:
+            path: the path.
+            slices: for a .dcm, the DICOM files that the segments lie on, in the order of k.
 
         Raises:
             OutputError: the format is a label map, and segments overlap.
         """
-        if output_format(path) == "seg.nrrd":
+        kind = output_format(path)
+        if kind == "seg.nrrd":
             return lambda target: write_segmentation(self.segmentation_node, target)
+        if kind == "dcm":
+            segments = [self._dicom_segment(segment_id) for segment_id in self.segment_writer.segment_ids]
+            return lambda target: write_dicom_segmentation(target, slices, segments)
         labels = self._labels()
         return lambda target: write_label_map(target, labels, self.segment_writer.geometry)
 
@@ -65,6 +76,16 @@ class SegmentResult:
         """Draw the overview."""
         options = {"low": self.low, "high": self.high, "in_pixels": self.in_pixels, "sides": self.sides}
         render_overview(self.volume_node, self.segmentation_node, path, size=size, **options)
+
+    def _dicom_segment(self, segment_id: str) -> DicomSegment:
+        segment, mask = self.segment_writer.segment(segment_id), self.segment_writer.read(segment_id)
+        _, category, kind, modifier, *_ = [*segment.GetTerminology().split("~"), "", "", "", ""]
+        name = segment_tags.read_tag(segment, segment_tags.ALGORITHM_NAME) or "FoundationSeg"
+        is_automatic = segment_tags.read_tag(segment, segment_tags.ALGORITHM_TYPE) == "AUTOMATIC"
+        tracking_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.volume_key}/{segment.GetName()}"))
+        codes = (_coded(category) or TISSUE, _coded(kind) or TISSUE, _coded(modifier))
+        algorithm = (is_automatic, name, __version__)
+        return DicomSegment(segment.GetName(), mask, segment.GetColor(), *codes, *algorithm, tracking_id)
 
     def _labels(self) -> np.ndarray:
         """Number every voxel by its segment, from 1; (K, J, I)."""
@@ -105,7 +126,9 @@ def build_segmentation(
         segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, options, document))
         rows.append(_row(segment.name, writer, segment_id, predicted, volume))
     low, high = (float(prediction.intensity[name]) for name in ("low", "high"))
-    return SegmentResult(headless, volume_node, node, writer, rows, low, high, volume.in_pixels, volume.sides)
+    return SegmentResult(
+        headless, volume_node, node, writer, rows, low, high, volume.in_pixels, volume.sides, volume.key
+    )
 
 
 def _provenance(prediction: Prediction, options: ResultOptions, prompts: dict[str, Any]) -> dict[str, str]:
@@ -130,3 +153,9 @@ def _row(
         "volume_ml": None if volume.in_pixels else round(voxels * volume.geometry.voxel_volume_mm3 / 1000, 4),
         "score": None if predicted.score is None else round(predicted.score, 4),
     }
+
+
+def _coded(text: str) -> Coded | None:
+    """Parse a code as Slicer serializes it, scheme, value and meaning; None where it is empty."""
+    scheme, value, meaning = [*text.split("^"), "", "", ""][:3]
+    return Coded(scheme, value, meaning) if value else None

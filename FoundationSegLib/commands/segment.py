@@ -47,13 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="ID", help="a model of 'foundationseg models list'")
     add("--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels")
     prompt_options.add_arguments(parser)
-    add("--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz or .nrrd")
+    add("--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz, .nrrd or .dcm")
     add("--report", metavar="FILE", type=path_argument, help="write what was done, as JSON")
     add("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
     add_method_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(
-        run=run, device=None, intensity=None, sources=(), overview_px=OVERVIEW_PX
+        run=run, device=None, intensity=None, sources=(), slices=(), overview_px=OVERVIEW_PX
     )  # a report may have them
 
 
@@ -116,7 +116,7 @@ def _segment(options: argparse.Namespace) -> None:
     result = build_segmentation(volume, prompt_options.without_folders(present), prediction, determined)
     changes = earlier.compare(prediction, determined, result.segments) if earlier is not None else []
     notes = (*volume.notes, *prediction.notes, *changes)
-    writers = [(options.output, result.writer(options.output))]
+    writers = [(options.output, result.writer(options.output, options.slices))]
     if options.overview:
         writers.append((options.overview, lambda path: result.render(path, options.overview_px)))
 
@@ -166,7 +166,10 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.Earlie
     if options.propagation is not None:
         hand_over = choose_hand_over(options.propagation.hand_over, card.prompts)
         options.propagation = replace(options.propagation, hand_over=hand_over)
-    output_format(options.output)
+    if output_format(options.output) == "dcm":
+        from ..io.dicom_segmentation import import_highdicom
+
+        import_highdicom()
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
     targets = {name: getattr(options, name) for name in ("output", "report", "overview")}
@@ -184,7 +187,12 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.Earlie
 
 def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
     volume = read_image(options.volume, options)
-    if output_format(options.output) != "seg.nrrd":
+    kind = output_format(options.output)
+    if kind == "dcm":
+        from ..io.dicom_segmentation import source_files
+
+        options.slices = source_files(options.volume, options.series, volume.geometry)
+    elif kind != "seg.nrrd":
         from ..io.writing import check_grid
 
         check_grid(options.output, volume.geometry)

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from ..errors import OutputError, write_failure
 from ..folders import require_utf8
 
-OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd"]
+OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd", "dcm"]
 # Endings of two parts, which decide the format that a writer chooses.
 _DOUBLE_ENDINGS = (".seg.nrrd", ".nii.gz")
 _ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)

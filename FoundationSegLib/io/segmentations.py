@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..catalog.class_lists import listed
 from ..errors import InputError
 from ..imaging.geometry import Geometry
+from .dicom_segmentation import read_dicom_segmentation
 from .raw import RawImage, Tag, read_raw
 
 _SEGMENT_ID = re.compile(r"Segment(\d+)_ID")
@@ -102,10 +103,12 @@ def read_label_map(path: Path) -> tuple[NDArray[np.generic], Geometry]:
 
     Raises:
         InputError: unreadable, not whole numbers, several frames, several values for each voxel, a DICOM
-            segmentation object.
+            segmentation object whose segments overlap.
         GeometryError: no regular grid.
     """
     raw = read_raw(path)
+    if is_dicom_segmentation(raw):
+        return _dicom_labels(path)
     return labels_of(raw, path), raw.geometry
 
 
@@ -115,9 +118,8 @@ def labels_of(raw: RawImage, path: Path) -> NDArray[np.generic]:
     Colour pictures whose channels are equal count as such.
 
     Raises:
-        InputError: it has frames, layers or colours, or is a DICOM segmentation object.
+        InputError: it has frames, layers or colours.
     """
-    refuse_dicom_segmentation(raw, path)
     frames, channels = raw.voxels.shape[0], raw.voxels.shape[4]
     if frames > 1 and is_segmentation(raw.tags):
         raise InputError(f"{path.name} has overlapping segments in {frames} layers: it is no label map; name a segment")
@@ -134,10 +136,27 @@ def labels_of(raw: RawImage, path: Path) -> NDArray[np.generic]:
     return voxels.astype(np.int32 if np.abs(voxels).max() < 2**31 else np.int64)
 
 
-def refuse_dicom_segmentation(raw: RawImage, path: Path) -> None:
-    """Raise :class:`InputError` for a DICOM segmentation object, whose frames ITK piles up regardless of segment."""
-    if raw.tags.get(Tag.MODALITY) == "SEG":
-        raise InputError(f"{path.name} is a DICOM segmentation, which is not supported; save it as .seg.nrrd in Slicer")
+def is_dicom_segmentation(raw: RawImage) -> bool:
+    """True for a DICOM segmentation object, whose frames ITK piles up regardless of segment."""
+    return raw.tags.get(Tag.MODALITY) == "SEG"
+
+
+def _dicom_labels(path: Path) -> tuple[NDArray[np.generic], Geometry]:
+    """Number the segments of a DICOM segmentation object from 1, in its order."""
+    segmentation = read_dicom_segmentation(path)
+    labels = np.zeros(segmentation.geometry.shape_kji, np.uint16)
+    for number, mask in enumerate(segmentation.masks.values(), start=1):
+        if labels[mask].any():
+            raise InputError(f"{path.name} has overlapping segments: it is no label map; name a segment")
+        labels[mask] = number
+    return labels, segmentation.geometry
+
+
+def _dicom_segment(path: Path, name: str) -> tuple[NDArray[np.bool_], Geometry]:
+    segmentation = read_dicom_segmentation(path)
+    if name not in segmentation.masks:
+        raise InputError(f"{path.name} has no segment {name!r}; it has: {listed(list(segmentation.masks))}")
+    return segmentation.masks[name], segmentation.geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +184,8 @@ def read_mask_prompt(path: Path, segment_name: str) -> tuple[NDArray[np.bool_], 
         GeometryError: no regular grid.
     """
     raw = read_raw(path)
+    if is_dicom_segmentation(raw):
+        return _dicom_segment(path, segment_name)
     if is_segmentation(raw.tags):
         return _segment(raw, path, segment_name), raw.geometry
     return _label(labels_of(raw, path), path, segment_name), raw.geometry
@@ -178,8 +199,9 @@ def segment_names(path: Path) -> tuple[str, ...]:
         GeometryError: no regular grid.
     """
     raw = read_raw(path)
-    if is_segmentation(raw.tags):
-        refuse_dicom_segmentation(raw, path)
+    if is_dicom_segmentation(raw):
+        names = tuple(read_dicom_segmentation(path).masks)
+    elif is_segmentation(raw.tags):
         names = tuple(segment.name for segment in stored_segments(raw.tags))
     else:
         names = tuple(map(str, _label_numbers(labels_of(raw, path), path)))
@@ -197,7 +219,6 @@ def _label_numbers(labels_kji: NDArray[np.generic], path: Path) -> list[int]:
 
 
 def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
-    refuse_dicom_segmentation(raw, path)
     if "ractional" in raw.tags.get("Segmentation_MasterRepresentation", ""):
         raise InputError(f"{path.name} holds fractional segments; save it with binary label maps")
     stored = stored_segments(raw.tags)

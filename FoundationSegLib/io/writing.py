@@ -65,7 +65,7 @@ def check_grid(path: Path, geometry: Geometry) -> None:
         OutputError: it cannot; the message names a format that can.
     """
     kind = output_format(path)
-    if kind == "seg.nrrd":
+    if kind in ("seg.nrrd", "dcm"):
         raise OutputError(f"{path.name}: this is the ending of a segmentation; voxels are written to .nii.gz or .nrrd")
     if kind == "nii.gz" and is_sheared(geometry.ijk_to_ras):
         raise OutputError(

@@ -67,7 +67,7 @@ LAW = {
     WORKER: Rule((*VALUES, INSTALLATION, WORKER)),
     f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(ENGINE,)),
     f"{WORKER}.tasks": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
-    IO: Rule((*VALUES, IO, "numpy", "SimpleITK", "nibabel")),
+    IO: Rule((f"{LIBRARY}.__version__", *VALUES, IO, "numpy", "SimpleITK", "nibabel"), lazily=("highdicom", "pydicom")),
     MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule(
         (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
