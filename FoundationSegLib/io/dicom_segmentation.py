@@ -1,5 +1,6 @@
 """DICOM SEG: segments on the slices of a DICOM series, written and read with `highdicom`."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,39 +102,44 @@ def write_dicom_segmentation(path: Path, sources: Sequence[Path], segments: Sequ
         OutputError: a segment is empty, or the source lacks what a DICOM object of its study needs.
     """
     highdicom = import_highdicom()
+    empty = [segment.name for segment in segments if not segment.mask.any()]
+    if empty:
+        raise OutputError(f"{empty[0]!r} is empty, which a .dcm cannot hold; leave it out")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some name the patient
+            _object(highdicom, sources, segments).save_as(path)
+    except (AttributeError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path.name}: the series lacks what a DICOM segmentation of it needs: {error}") from error
+
+
+def _object(highdicom: ModuleType, sources: Sequence[Path], segments: Sequence[DicomSegment]) -> Any:
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian
 
     from .. import __version__
 
-    empty = [segment.name for segment in segments if not segment.mask.any()]
-    if empty:
-        raise OutputError(f"{empty[0]!r} is empty, which a .dcm cannot hold; leave it out")
     used = np.flatnonzero(np.any([segment.mask.any(axis=(1, 2)) for segment in segments], axis=0))
-    try:
-        images = [pydicom.dcmread(sources[k], stop_before_pixels=True) for k in used]
-        for image in images:
-            image.SpecificCharacterSet = image.get("SpecificCharacterSet") or "ISO_IR 192"  # some leave it empty
-        document = highdicom.seg.Segmentation(
-            source_images=images,
-            pixel_array=np.stack([segment.mask[used] for segment in segments], axis=-1),
-            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_description(highdicom, n, segment) for n, segment in enumerate(segments, start=1)],
-            series_instance_uid=highdicom.UID(),
-            series_number=_SERIES_NUMBER,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer=_MAKER,
-            manufacturer_model_name=_MAKER,
-            software_versions=__version__,
-            device_serial_number=__version__,
-            content_label="SEGMENTATION",
-            series_description=f"{_MAKER}: {', '.join(segment.name for segment in segments)}"[:_LONGEST_LABEL],
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-        )
-        document.save_as(path)
-    except (AttributeError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{path.name}: the series lacks what a DICOM segmentation of it needs: {error}") from error
+    images = [pydicom.dcmread(sources[k], stop_before_pixels=True) for k in used]
+    for image in images:
+        image.SpecificCharacterSet = image.get("SpecificCharacterSet") or "ISO_IR 192"  # some leave it empty
+    return highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=np.stack([segment.mask[used] for segment in segments], axis=-1),
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_description(highdicom, n, segment) for n, segment in enumerate(segments, start=1)],
+        series_instance_uid=highdicom.UID(),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=_MAKER,
+        manufacturer_model_name=_MAKER,
+        software_versions=__version__,
+        device_serial_number=__version__,
+        content_label="SEGMENTATION",
+        series_description=f"{_MAKER}: {', '.join(segment.name for segment in segments)}"[:_LONGEST_LABEL],
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
 
 
 def _description(highdicom: ModuleType, number: int, segment: DicomSegment) -> Any:

@@ -97,7 +97,6 @@ def test_real_numbers_are_refused(tmp_path, organs):
     ("name", "problem"),
     [
         ("SegNetCMR/SC-HF-I-10_4D_lv.nii.gz", "2 frames"),
-        ("dcmqi/liver.dcm", "DICOM segmentation"),
         ("scikit-image/ihc.png", "3 values for each voxel"),
     ],
 )
@@ -217,11 +216,6 @@ def test_empty_label_map(tmp_path):
     path = write_labels(tmp_path / "a.nii.gz", np.zeros((3, 4, 5), np.uint8))
     with pytest.raises(InputError, match="it has: none"):
         read_mask_prompt(path, "Liver")
-
-
-def test_dicom_segmentation(shared_data):
-    with pytest.raises(InputError, match="DICOM segmentation, which is not supported"):
-        read_mask_prompt(shared_data("dcmqi/liver.dcm"), "Liver")
 
 
 def test_an_image_has_no_segments(tmp_path):
