@@ -143,3 +143,17 @@ def test_a_drive_that_is_not_there_is_looked_at_once(tmp_path):
             raise FileNotFoundError(2, "The system cannot find the path specified")
 
     require_targets({"csv": tmp_path / "new.csv"}, {"the image": MissingDrive("/q/a.png")})
+
+
+def test_a_dicom_series_gets_a_dicom_segmentation_that_is_a_seed_again(desk, shared_data):
+    pytest.importorskip("highdicom")
+    series = shared_data("dcmqi/ct-3slice/01.dcm").parent
+    boxes = {"Liver": [[100, 150, 1], [300, 350, 1]], "Left kidney": [[330, 250, 0], [400, 330, 2]]}
+    segments = [{"name": name, "prompts": [desk.box(corners)]} for name, corners in boxes.items()]
+    prompts = desk.write_prompts({"version": 1, "space": "ijk", "segments": segments}, "organs.json")
+    written = desk.folder / "organs.dcm"
+    assert desk.segment(image=series, prompts=prompts, output=written, report=desk.folder / "r.json") == 0, desk.err
+    counts = {row["name"]: row["voxels"] for row in json.loads((desk.folder / "r.json").read_text())["segments"]}
+    assert {name: read_mask_prompt(written, name)[0].sum() for name in boxes} == counts
+    assert desk.segment(image=desk.image, output=desk.folder / "ct.dcm") == 2
+    assert "a DICOM series with one slice in each file" in desk.err
