@@ -231,7 +231,7 @@ class _FrameStack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plane:
-    """What all frames have in common: directions of i and j, voxel size along them, and the distance of slices."""
+    """The plane that all frames share: directions of i and j, voxel size along them, and the distance of slices."""
 
     across: NDArray[np.float64]
     down: NDArray[np.float64]
