@@ -170,7 +170,7 @@ def image_to_world(labelmap: Any) -> NDArray[np.float64]:
     """The (4, 4) matrix from voxel indices (i, j, k) of a label map to RAS in mm."""
     matrix = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return np.reshape(matrix.GetData(), (4, 4))
 
 
 _REFERENCE_GEOMETRY = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()

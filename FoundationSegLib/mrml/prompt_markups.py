@@ -185,10 +185,11 @@ class PromptPictures:
 
     def forget(self, node: Any) -> PromptOwner | None:
         """Watch a node no more that was removed from the scene; its owner, if it was one of these."""
-        for owner in self._owners():
-            if self.node(owner) is node:
-                self._release(owner)
-                return owner
+        for segment_id, pictures in self.pictures.items():
+            for key, picture in pictures.items():
+                if picture.node is node:
+                    self._release(owner := PromptOwner(segment_id, key))
+                    return owner
         return None
 
     def remove_all(self) -> None:

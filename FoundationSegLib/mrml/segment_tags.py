@@ -70,9 +70,10 @@ def set_provenance(segment: Any, origin: Mapping[str, str]) -> None:
     unknown = sorted(set(origin) - set(PROVENANCE))
     if unknown:
         raise InputError(f"no such provenance: {', '.join(unknown)}; known are {', '.join(PROVENANCE)}")
-    before, algorithm = provenance(segment), _algorithm(origin)
+    before = provenance(segment)
     if before == origin:
         return
+    algorithm = _algorithm(origin)
     for name in (ALGORITHM_TYPE, ALGORITHM_NAME):
         present = read_tag(segment, name)
         if name in algorithm and present != algorithm[name]:
