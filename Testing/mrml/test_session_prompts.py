@@ -2,6 +2,7 @@ import gc
 from contextlib import contextmanager
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 import slicer
@@ -423,4 +424,52 @@ def test_prompts_of_a_cropped_or_turned_image_are_taken_back(segmentation_node, 
     assert keys[key] not in again.prompts and not desk.session.queued_targets()
     if choice is None:
         assert np.array_equal(mask_of(again), voxels), "nothing is asked, and what it added stays"
+    desk.prompts.stop()
+
+
+@pytest.mark.parametrize("action", ["remove", "delete", "move", "add and remove"])
+def test_a_prompt_whose_first_answer_was_out_at_the_save_can_be_changed(open_desk, scene, action):
+    desk = open_desk()
+    desk.client.is_slow = True
+    segment = new_segment(desk.session, "Liver")
+    segment.add(point(3))
+    desk = open_desk()  # as after a save or a crash: nothing was answered
+    again = desk.segment(segment.segment_id)
+    assert list(again.prompts) == ["1"]
+    if action == "remove":
+        again.remove("1")
+    elif action == "delete":
+        scene.RemoveNode(desk.node(again, "1"))
+    elif action == "move":
+        again.move("1", point(5))
+    else:
+        again.add(point(5))
+        again.remove("1")
+    assert not desk.errors and not desk.session.queued_targets()
+    assert list(again.prompts) == {"move": ["1"], "add and remove": ["2"]}.get(action, [])
+    assert mask_of(again).any() == bool(again.prompts)
+
+
+@pytest.mark.parametrize("decimals", [4, 5, 6])
+def test_a_label_that_nifti_rounded_is_on_the_grid_of_its_volume(scene, segmentation_node, tmp_path, decimals):
+    axes = np.linalg.qr(np.random.default_rng(decimals).normal(size=(3, 3)))[0]
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.round(axes, decimals) * (0.5, 0.5, 3)
+    labels = np.zeros((6, 256, 256), np.uint8)
+    labels[1:3, 100:140, 100:140] = 1
+    image = np.arange(labels.size, dtype=np.int16).reshape(labels.shape)
+    volume_node = add_volume_node(scene, Volume(image, Geometry(matrix, labels.shape)))
+    written = nibabel.Nifti1Image(labels.T, matrix)
+    written.set_qform(matrix, code=1)  # single precision, and axes made orthogonal
+    written.set_sform(None, code=0)
+    nibabel.save(written, tmp_path / "tool.nii.gz")
+    label_node = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(tmp_path / "tool.nii.gz"))
+    assert storage.ReadData(label_node)
+    logic = slicer.vtkSlicerSegmentationsModuleLogic()
+    assert logic.ImportLabelmapToSegmentationNode(label_node, segmentation_node)
+    desk = SceneSession(segmentation_node, volume_node)
+    (segment_id,) = desk.store.segment_ids
+    assert np.array_equal(mask_of(desk.segment(segment_id)), labels > 0)
     desk.prompts.stop()
