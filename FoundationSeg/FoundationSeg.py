@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # a Slicer that is too old must get as far as saying so
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel. Nothing is installed, downloaded or started here."""
+        # To search all objects of Slicer for garbage takes as long as half of the building, whose objects all stay.
+        is_collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._build()
+        finally:
+            if is_collecting:
+                gc.enable()
+
+    def _build(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
         if (slicer.app.majorVersion, slicer.app.minorVersion) < _OLDEST_SLICER:
             text = _("FoundationSeg needs Slicer {oldest} or later; this is {version}.")

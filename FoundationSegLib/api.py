@@ -21,14 +21,12 @@ from secrets import randbits
 from typing import Any
 
 from . import __version__
-from .api_adaptation import adapt as adapt
 from .catalog.catalogue import has_adapter, read_catalogue
 from .catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
 from .catalog.model_cards import ModelCard, find_card
 from .codec import to_document
 from .errors import FoundationSegError, InputError
-from .hub.fetch import is_accepted, must_accept, require_fetchable
-from .hub.hugging_face import has_login
+from .hub.fetch import has_login, is_accepted, must_accept, require_fetchable
 from .hub.plan import plan_removal, remove
 from .hub.store import Store, default_store_folder, free_bytes
 from .imaging.volume import Volume
@@ -64,6 +62,15 @@ from .worker.process_client import ProcessClient
 Model = ModelChoice | ModelCard | str
 Prompts = PromptSet | dict[str, Any] | Path | str
 _DIAGNOSED = ("torchvision", "SimpleITK", "safetensors", "pip")  # beside the packages that some model needs
+
+
+def __getattr__(name: str) -> Any:
+    """Load :func:`.api_adaptation.adapt` with its first use: the panel opens sooner without it."""
+    if name != "adapt":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .api_adaptation import adapt
+
+    return adapt
 
 
 def ignore(_: object) -> None:

@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import __version__
 from .catalog.model_cards import ModelCard
@@ -16,7 +16,6 @@ from .errors import Cancelled, FoundationSegError, InputError
 from .imaging.volume import Volume
 from .mrml import reference_image, segment_tags
 from .mrml.scene_prompts import SessionPrompts, has_prompts
-from .mrml.scene_recovery import keep_session
 from .mrml.segment_store import SceneStore
 from .mrml.volumes import NodeImage, SentImage, require_in_scene
 from .mrml.voxel_preview import VoxelPreview
@@ -25,13 +24,15 @@ from .prompts.kinds import Prompt, PromptSet
 from .requests.segmentation import Propagation
 from .session.direct_edits import clear_segments, last_deleted, take_withheld
 from .session.measures import SegmentSummary, summarize
-from .session.recovery import RecoveryFile
 from .session.segment_store import Confirmation, ImageChanged, Options, Outcome, Refused, SegmentEdited, UserOptions
 from .session.segments import SegmentSession, add_prompt, add_words, free_segment, import_prompts
 from .session.session import Session
 from .worker.client import Client, deliver
 from .worker.poller import Poller
 from .worker.protocol import Event, PartlyAnswered, Progressed, Request
+
+if TYPE_CHECKING:
+    from .session.recovery import RecoveryFile
 
 # The part of a panel to update. "choices": read the parameter node again. "nodes": image or segmentation is another.
 # "busy": a request began, went on or ended. "outcome": something was done, waits to be confirmed, or failed.
@@ -78,7 +79,7 @@ class SegmentationController:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _store: SceneStore | None = None
     _prompts: SessionPrompts | None = None
-    _recovery: RecoveryFile | None = None
+    _recovery: "RecoveryFile | None" = None
     _image: SentImage = field(init=False)
     _poller: Poller = field(init=False)
     _submitted_at: float = 0.0
@@ -437,6 +438,8 @@ class SegmentationController:
             raise
         prompts.follow(session)
         self.session, self._store, self._prompts = session, store, prompts
+        from .mrml.scene_recovery import keep_session
+
         self._recovery = keep_session(session, self.segmentation_node, on_error=self._report_unkept)
         session.listeners += [store.describe, session.history.keep_steps, self._recovery.note]
         return session, store

@@ -1,7 +1,7 @@
 """The image, how its values are read, the line that names the choices, and work that a crash has left."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -10,11 +10,13 @@ from slicer.i18n import tr as _
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.intensity import check_policy
 from FoundationSegLib.mrml.reference_image import belongs_to
-from FoundationSegLib.mrml.scene_recovery import LostSession, find_lost_sessions
 
 from .parameters import PanelState
 from .slices import is_shown
 from .widgets import ChoiceBox, Part, Report, slot
+
+if TYPE_CHECKING:
+    from FoundationSegLib.mrml.scene_recovery import LostSession
 
 _CUSTOM = "custom"
 
@@ -148,6 +150,8 @@ class RecoveryPart(Part):
         if node is not self._searched_node:
             self._searched_node, self._lost = node, None
             if node is not None:
+                from FoundationSegLib.mrml.scene_recovery import find_lost_sessions
+
                 self._lost = next((lost for lost in find_lost_sessions() if lost.is_of(node)), None)
         self._ui.recoveryFrame.setVisible(self._lost is not None)
         if self._lost is not None:

@@ -102,8 +102,7 @@ class Keys:
     def _list(self) -> None:
         names = {"Backspace": _("Backspace"), "Return": _("Enter")}
         lines = [f"<b>{names.get(one.key, one.key)}</b> {one.text}" for one in self._actions if one.key]
-        lines.append(_("<b>Esc</b> forget what is being drawn"))
-        lines.append(_("<b>Ctrl</b> while drawing: the other sign"))
+        lines += [_("<b>Esc</b> forget what is being drawn"), _("<b>Ctrl</b> while drawing: the other sign")]
         self._ui.keysLabel.setText("<br>".join(lines))
 
     @slot

@@ -76,15 +76,8 @@ class Panel:
         self.progress = ProgressPart(ui, state, report)
         self.tour = TourPart(ui, state, report)
         self.templates = TemplatesPart(ui, state, report)
-        self._parts = (
-            *image_parts,
-            *self._segment_parts,
-            self.advanced,
-            self.classify,
-            self.progress,
-            self.templates,
-            self.tour,
-        )
+        others = (self.advanced, self.classify, self.progress, self.templates, self.tour)
+        self._parts = (*image_parts, *self._segment_parts, *others)
         self.keys = Keys(ui, report, self._key_actions())
         for area in (ui.segmentsArea, ui.answerPage, ui.messageArea):
             area.viewport().setAutoFillBackground(False)

@@ -31,8 +31,7 @@ class SegmentsPart(Part):
     def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
         super().__init__(ui, state, report)
         self._is_showing = False
-        for name in ("Segment", *known_names()):
-            ui.kindBox.addItem(name)
+        ui.kindBox.addItems(["Segment", *known_names()])
         self._measures = MeasuresTable()
         self._measuring = qt.QTimer()
         self._measuring.setSingleShot(True)

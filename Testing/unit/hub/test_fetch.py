@@ -12,8 +12,14 @@ import zipfile
 import pytest
 
 from FoundationSegLib.errors import Cancelled, CheckpointError
-from FoundationSegLib.hub.fetch import FETCHERS, download_checkpoint, ensure_checkpoint, is_accepted, require_fetchable
-from FoundationSegLib.hub.hugging_face import has_login
+from FoundationSegLib.hub.fetch import (
+    FETCHERS,
+    download_checkpoint,
+    ensure_checkpoint,
+    has_login,
+    is_accepted,
+    require_fetchable,
+)
 from FoundationSegLib.hub.records import RECORD
 from FoundationSegLib.progress import CancelToken, Progress
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
