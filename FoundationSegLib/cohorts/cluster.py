@@ -73,7 +73,13 @@ def open_cluster(size: ClusterSize) -> Iterator["Client"]:
         return {"nthreads": 1, "memory_limit": size.worker_bytes, "env": threads | card, "dashboard_address": None}
 
     workers = {n: {"cls": distributed.Nanny, "options": options(n) | {"silence_logs": 50}} for n in range(size.workers)}
-    local = {"protocol": "tcp://", "host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": None}
+    local = {
+        "protocol": "tcp://",
+        "host": "127.0.0.1",
+        "port": 0,
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+    }
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.admin.log-format": "%(message)s",

@@ -16,6 +16,7 @@ from FoundationSegLib.errors import InputError
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.unit.cohorts.conftest import BLOCK, CORNERS, write_case
 
+pytestmark = pytest.mark.xdist_group("cohorts")  # one cluster for all of them
 GB = 10**9
 
 
