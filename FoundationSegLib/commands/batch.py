@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..folders import Locked, locked
 from ..hub.store import Store, default_store_folder
-from ..io.output_files import replace_atomically
+from ..io.output_files import TEMPORARY, replace_atomically
 from ..progress import ProgressReport, bytes_of, bytes_text
 from ..prompts.capabilities import require_task
 from ..requests.worker_settings import WorkerSettings
@@ -66,7 +66,6 @@ class CaseTask:
         folder: that of the results.
         settings: what determines the result beside image and files, as a hash.
         files: other files that it depends on: prompts, and masks in them.
-        key: the content that the result in the folder was made from; empty without a result.
         worker_bytes: the memory of a worker; None where it is not known.
         connect: makes the client that computes; None for an engine in the worker itself.
         catalogue: reads the cards of the models.
@@ -77,7 +76,6 @@ class CaseTask:
     folder: Path
     settings: str
     files: tuple[Path, ...]
-    key: str
     worker_bytes: int | None
     connect: Callable[[WorkerSettings], Client] | None
     catalogue: Callable[[], Mapping[str, ModelCard]]
@@ -147,6 +145,8 @@ def run(options: argparse.Namespace) -> None:
     settings = _settings(options, card)
     try:
         with locked(folder / ".batch.lock"):
+            for path in folder.glob(f"{TEMPORARY}*"):  # of workers that were killed
+                path.unlink(missing_ok=True)
             tasks = [_task(case, case_options, options, folder, settings, files) for case in cases]
             _run(tasks, options, card)
     except Locked as error:
@@ -217,8 +217,7 @@ def _task(
         of_case.prompts, files = case.prompts, (case.prompts, *files)
     if not options.with_patient:
         case = replace(case, patient="")
-    task = CaseTask(case, of_case, folder, settings, files, "", options.memory_limit, connect, options.catalogue)
-    return replace(task, key=str(_batch_part(task).get("key", "")))
+    return CaseTask(case, of_case, folder, settings, files, options.memory_limit, connect, options.catalogue)
 
 
 def _batch_part(task: CaseTask) -> Mapping[str, Any]:
@@ -327,7 +326,7 @@ def compute_case(task: CaseTask) -> str:
     begin = time.perf_counter()
     key = content_key(task.case, task.settings, task.files)
     batch = {"key": key, "stamp": stamp(task.case, task.settings, task.files)}
-    if key == task.key:
+    if key == _batch_part(task).get("key"):  # from an earlier run, or a worker that died before it could say so
         document = json.loads(task.report.read_text(encoding="utf-8"))
         _write_report(task, document, document["batch"] | batch)
         return "there"

@@ -14,6 +14,7 @@ from ..folders import require_utf8
 
 OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd", "dcm"]
 # Endings of two parts, which decide the format that a writer chooses.
+TEMPORARY = ".fseg-"  # how the names of files begin that are not whole yet
 _DOUBLE_ENDINGS = (".seg.nrrd", ".nii.gz")
 _ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)
 
@@ -70,7 +71,7 @@ def _temporary_path(path: Path) -> Path:
     The ending is in small letters, as writers expect it.
     """
     ending = next((ending for ending in _DOUBLE_ENDINGS if path.name.lower().endswith(ending)), path.suffix)
-    return path.with_name(f".fseg-{secrets.token_hex(6)}{ending.lower()}")
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{ending.lower()}")
 
 
 def check_writable(path: Path) -> None:
