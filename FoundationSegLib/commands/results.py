@@ -53,7 +53,7 @@ class SegmentResult:
     sides: tuple[str, str] | None
     volume_key: str
 
-    def writer(self, path: Path, slices: Sequence[Path]) -> Callable[[Path], None]:
+    def writer(self, path: Path, slices: Sequence[Path] = ()) -> Callable[[Path], None]:
         """Return the function that writes the segments in the format of that path's ending, to the path it is given.
 
         Args:
