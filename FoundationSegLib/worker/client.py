@@ -13,7 +13,7 @@ from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import Prediction, PredictRequest
-from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Request, task_of
+from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Request
 
 if TYPE_CHECKING:
     from ..requests.adaptation import Adaptation, AdaptRequest
@@ -107,7 +107,8 @@ class InferenceEngine(Protocol):
         """Do a little of what the next request may need, in a worker; False where there is nothing to do."""
 
 
-_IN_LINE = ("predict", "classify", "adapt", "download")  # tasks that an engine has a method for
+# The method of an engine for each request that is answered in line, by name, since adaptation is imported when needed.
+_IN_LINE = {f"{task.capitalize()}Request": task for task in ("predict", "classify", "adapt", "download")}
 
 
 @dataclass(slots=True)
@@ -160,8 +161,8 @@ class InlineClient:
             self._events.append(PartlyAnswered(request.request_id, part))
 
         try:
-            name, _task = task_of(request)
-            if name not in _IN_LINE:
+            name = _IN_LINE.get(type(request).__name__)
+            if name is None:
                 raise InputError("packages and checkpoints are changed by a process of their own; use another client")
             answer = getattr(self.engine, name)(request, Progress(report, token, tell_part))
             self._events.append(Answered(request.request_id, answer))

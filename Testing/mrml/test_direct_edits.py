@@ -6,7 +6,9 @@ from FoundationSegLib.imaging.geometry import as_vector
 from FoundationSegLib.mrml.segment_tags import lock, write_tag
 from FoundationSegLib.prompts.kinds import BoxPrompt
 from FoundationSegLib.session.direct_edits import clear_segments, last_deleted, take_withheld
+from FoundationSegLib.session.segment_store import SegmentEdited
 from FoundationSegLib.session.segments import new_segment
+from FoundationSegLib.session.steps import SegmentState
 from Testing.mrml.scene_session import SceneSession
 
 
@@ -84,6 +86,7 @@ def test_an_answer_tells_of_all_its_tags_at_once(desk, segmentation_node):
     heard = []
     code = slicer.vtkSegmentation.SegmentModified
     tag = segmentation_node.AddObserver(code, lambda *_: heard.append(segment.session.provenance(segment.segment_id)))
-    desk.store.describe(segment.segment_id, {"Model": "another", "Repository": "elsewhere", "Revision": "2"})
+    now = SegmentState(provenance={"Model": "another", "Repository": "elsewhere", "Revision": "2"})
+    desk.store.describe(SegmentEdited("others", {segment.segment_id: now}))
     segmentation_node.RemoveObserver(tag)
     assert before and heard == [{"Model": "another", "Repository": "elsewhere", "Revision": "2"}]
