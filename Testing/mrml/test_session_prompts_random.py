@@ -7,11 +7,11 @@ import slicer.util
 
 from FoundationSegLib.errors import FoundationSegError, GeometryError
 from FoundationSegLib.mrml.prompt_markups import take_from_folder
-from FoundationSegLib.mrml.prompt_nodes import prompt_nodes, shape_of
+from FoundationSegLib.mrml.prompt_nodes import COLOURS, prompt_nodes, shape_of
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segment_tags import read_record
 from FoundationSegLib.mrml.volumes import add_volume_node
-from FoundationSegLib.prompts.kinds import PointPrompt
+from FoundationSegLib.prompts.kinds import PointPrompt, Polarity
 from FoundationSegLib.prompts.prompts_file import bare
 from Testing.mrml.scene_session import SceneSession
 from Testing.mrml.test_alignment import in_image, put, world_voxels
@@ -223,6 +223,9 @@ class DeskMachine(SceneMachine):
             for one in placed:
                 if isinstance(prompts[one], PointPrompt):
                     assert drawn[key][one].GetNthControlPointPosition(0) == prompts[one].position, name
+                negative = prompts[one].polarity is Polarity.NEGATIVE
+                colour = drawn[key][one].GetDisplayNode().GetSelectedColor()
+                assert (colour == COLOURS[Polarity.NEGATIVE]) == negative, name
 
 
 def run(machine, operations):
