@@ -118,6 +118,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def package_missing(purpose: str, package: str) -> PackageMissingError:
+    """Error for an optional package that something needs, with the command that brings it."""
+    return PackageMissingError(f"{purpose} needs the package {package}; install it: python -m pip install {package}")
+
+
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # Windows' ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL and ERROR_DISK_QUOTA_EXCEEDED, some of which have no number of POSIX.
 _NO_ROOM_ON_WINDOWS = {39, 112, 1295}

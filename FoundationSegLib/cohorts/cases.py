@@ -19,7 +19,6 @@ _DICOM = re.compile(r"(\.dcm|\.ima|^[^.]+|^[0-9.]+)$", re.IGNORECASE)  # many fi
 _BIDS_LABELS = re.compile(r"_(dseg|mask|probseg|label-[^_]*)\.nii(\.gz)?$")
 _BIDS_IN_TIME = ("func", "dwi", "fmap", "perf", "eeg", "meg", "beh")
 _PREAMBLE = 128
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)

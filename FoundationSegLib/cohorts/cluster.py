@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import FoundationSegError, InferenceError, InputError, PackageMissingError
+from ..errors import FoundationSegError, InferenceError, InputError, counted, package_missing
 from ..progress import bytes_text
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def open_cluster(size: ClusterSize) -> Iterator["Client"]:
     }
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
-        "distributed.admin.log-format": "%(message)s",
         "distributed.comm.timeouts.connect": _START_S,
     }
     with dask.config.set(settings):
@@ -171,8 +170,7 @@ def import_distributed() -> Any:
     try:
         import distributed
     except ModuleNotFoundError as error:
-        remedy = "install it: python -m pip install distributed"
-        raise PackageMissingError(f"a cohort needs the package {error.name or 'distributed'}; {remedy}") from error
+        raise package_missing("a cohort", "distributed") from error
     return distributed
 
 
@@ -221,8 +219,3 @@ def _reason(error: BaseException, distributed: Any) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory; give each worker more, or use --roi"
     return f"unexpected {type(error).__name__}: {error}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: ``1 worker``, ``2 workers``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GeometryError, InputError, OutputError, PackageMissingError
+from ..errors import GeometryError, InputError, OutputError, package_missing
 from ..imaging.geometry import Geometry
 from . import dicom
 from .raw import read_raw, swap_lps_ras
@@ -177,8 +177,7 @@ def import_highdicom() -> Any:
     try:
         import highdicom
     except ModuleNotFoundError as error:
-        remedy = "install it: python -m pip install highdicom"
-        raise PackageMissingError(f"a DICOM segmentation needs the package {error.name}; {remedy}") from error
+        raise package_missing("a DICOM segmentation", "highdicom") from error
     return highdicom
 
 
