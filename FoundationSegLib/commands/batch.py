@@ -39,7 +39,7 @@ from ..worker.process_client import ProcessClient
 from . import classify, prompt_options, segment
 from .arguments import add_model_arguments, path_argument
 from .downloads import require_checkpoint
-from .outputs import report_text, write_text
+from .outputs import report_text, text_writers, write_together
 from .prompt_options import mask_files, read_options
 from .terminal import ProgressLine, one_line, say
 
@@ -231,33 +231,34 @@ def _batch_part(task: CaseTask) -> Mapping[str, Any]:
 
 def _run(tasks: Sequence[CaseTask], options: argparse.Namespace, card: ModelCard) -> None:
     begin = time.monotonic()
-    outcomes = {task.case.name: Outcome(task, DONE) for task in tasks if _is_unchanged(task)}
-    left = [task for task in tasks if task.case.name not in outcomes]
-    say(f"{len(tasks)} cases" + (f", of which {len(outcomes)} are there" if outcomes else ""))
+    rows = {task.case.name: _row(task, Outcome(task, DONE)) for task in tasks if _is_unchanged(task)}
+    left = [task for task in tasks if task.case.name not in rows]
+    say(f"{len(tasks)} cases" + (f", of which {len(rows)} are there" if rows else ""))
     computed, saved = 0, time.monotonic()
     try:
         with _cluster(options, card, left) as (client, worker_bytes), ProgressLine() as line:
             left = [replace(task, worker_bytes=task.worker_bytes or worker_bytes) for task in left]
             for outcome in compute(client, compute_case, left) if left else ():
-                outcomes[outcome.item.case.name] = outcome
+                rows[outcome.item.case.name] = _row(outcome.item, outcome)
                 computed += outcome.result == DONE
-                pace = (time.monotonic() - begin) / max(1, len(outcomes) - len(tasks) + len(left))
-                line.show(_progress(len(outcomes), len(tasks), pace))
+                pace = (time.monotonic() - begin) / max(1, len(rows) - len(tasks) + len(left))
+                line.show(_progress(len(rows), len(tasks), pace))
                 if outcome.error:
                     line.clear()
                     say(f"{outcome.item.case.name}: {outcome.error}")
                 if time.monotonic() > saved + _SAVE_S:
                     saved = time.monotonic()
-                    _write_table(tasks, outcomes, options)
+                    _write_table(_in_order(tasks, rows), options)
     except KeyboardInterrupt as error:
-        count = f"{len(outcomes)} of {len(tasks)} cases"
+        count = f"{len(rows)} of {len(tasks)} cases"
         raise Cancelled(f"interrupted; {count} are done, and the same command goes on with the others") from error
     finally:  # some may be done without a word, where the cluster is gone
-        silent = [task for task in tasks if task.case.name not in outcomes and _is_unchanged(task)]
-        outcomes |= {task.case.name: Outcome(task, DONE) for task in silent}
-        rows = _write_table(tasks, outcomes, options)
-        _write_page(tasks, rows, options, card)
-    _finish(rows, computed, time.monotonic() - begin)
+        silent = [task for task in tasks if task.case.name not in rows and _is_unchanged(task)]
+        rows |= {task.case.name: _row(task, Outcome(task, DONE)) for task in silent}
+        every = _in_order(tasks, rows)
+        _write_table(every, options)
+        _write_page(tasks, every, options, card)
+    _finish(every, computed, time.monotonic() - begin)
 
 
 def _finish(rows: Sequence[Mapping[str, object]], computed: int, seconds: float) -> None:
@@ -353,8 +354,7 @@ def compute_case(task: CaseTask) -> str:
 
 
 def _write_report(task: CaseTask, document: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
-    with replace_atomically(task.report) as path:
-        write_text(path, report_text({**document, "batch": dict(batch)}))
+    write_together(text_writers([(task.report, report_text({**document, "batch": dict(batch)}))]))
 
 
 def _require_room(task: CaseTask) -> None:
@@ -418,10 +418,11 @@ def _row(task: CaseTask, outcome: Outcome | None) -> dict[str, object]:
     return row | {f"{label['name']} score": label["score"] for label in document.get("labels", ())}
 
 
-def _write_table(
-    tasks: Sequence[CaseTask], outcomes: Mapping[str, Outcome], options: argparse.Namespace
-) -> list[dict[str, object]]:
-    rows = [_row(task, outcomes.get(task.case.name)) for task in tasks]
+def _in_order(tasks: Sequence[CaseTask], rows: Mapping[str, dict[str, object]]) -> list[dict[str, object]]:
+    return [rows.get(task.case.name) or _row(task, None) for task in tasks]
+
+
+def _write_table(rows: Sequence[Mapping[str, object]], options: argparse.Namespace) -> None:
     columns = dict.fromkeys(("case", "image", "status", "error"))
     for row in rows:
         columns |= dict.fromkeys(row)
@@ -429,15 +430,13 @@ def _write_table(
     writer = csv.DictWriter(text, tuple(columns), restval="", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
-    with replace_atomically(options.output / TABLE) as path:
-        write_text(path, text.getvalue())
+    write_together(text_writers([(options.output / TABLE, text.getvalue())]))
     with contextlib.suppress(ImportError):  # beside the table, for those who have pandas and pyarrow
         import pandas
         import pyarrow  # noqa: F401
 
         with replace_atomically(options.output / "cohort.parquet") as path:
             pandas.DataFrame(rows, columns=list(columns)).to_parquet(path)
-    return rows
 
 
 def _write_page(
@@ -452,8 +451,8 @@ def _write_page(
     cards = [_card(task, row) for row, task in sorted(zip(rows, tasks, strict=True), key=lambda pair: worth(pair[0]))]
     done = sum(row["status"] == DONE for row in rows)
     note = f"{done} of {len(rows)} cases, {card.title}; the least sure come first. For research only."
-    with replace_atomically(options.output / PAGE) as path:
-        write_text(path, contact_sheet(options.output.resolve().name, note, cards))
+    page = contact_sheet(options.output.resolve().name, note, cards)
+    write_together(text_writers([(options.output / PAGE, page)]))
 
 
 def _card(task: CaseTask, row: Mapping[str, object]) -> Card:
