@@ -8,7 +8,8 @@ store is a file with the difference to the base and a card, which nobody uses be
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,7 +187,7 @@ class AdaptationRun:
         chosen = [_spread(group, max(2, most * share // 6)) for group, share in zip(groups, (4, 1, 1), strict=True)]
         left_out = sum(map(len, groups)) - sum(map(len, chosen))
         if left_out:
-            self.notes.append(f"left out for want of memory: {left_out} slices, evenly spread; see --memory")
+            self.notes.append(f"left out for want of memory: {left_out} slices, evenly spread")
         every = [item for group in chosen for item in group]
         for done, item in enumerate(every):
             self.progress.step("encode", done, len(every))
@@ -223,14 +224,9 @@ def _fingerprint(request: AdaptRequest, loaded: LoadedModel[Any]) -> str:
     return digest.hexdigest()
 
 
-class _timed:
-    """Seconds of a stage, by its name."""
-
-    def __init__(self, seconds: dict[str, float], stage: str) -> None:
-        self._seconds, self._stage = seconds, stage
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._stage] = round(time.perf_counter() - self._start, 3)
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the seconds of a stage by its name."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 3)

@@ -27,7 +27,7 @@ from ..models.protocols import SliceAnswer, SliceModel, SlicePoint, SlicePrompt
 from ..models.weights import DAMAGED
 from ..progress import Progress
 from ..prompts.kinds import Polarity
-from ..requests.adaptation import CurvePoint, KindScores, LabelScores, LearnedKind, Training, curve_report
+from ..requests.adaptation import KINDS, CurvePoint, KindScores, LabelScores, LearnedKind, Training, curve_report
 
 SAVED_EVERY = 50  # steps between two states on the disk, at each of which the held-out loss is measured, too
 _PATIENCE = 3  # held-out losses in a row without a better one, after which the training ends
@@ -231,8 +231,7 @@ class Scorer:
             rows.append(self._row(item))
         names = [item.name for item in objects]
         keys = [units[item.slice] for item in objects]
-        kinds: tuple[LearnedKind, ...] = ("box", "point", "correction")
-        return tuple(self._kind(kind, np.array([row[n] for row in rows]), names, keys) for n, kind in enumerate(kinds))
+        return tuple(self._kind(kind, np.array([row[n] for row in rows]), names, keys) for n, kind in enumerate(KINDS))
 
     def _row(self, item: SliceObject) -> list[tuple[float, float, float]]:
         """Dice before, after and without a model, for each kind of prompt."""

@@ -1,6 +1,6 @@
 """Requests to adapt a model to corrected segments, and their answers, which can cross a process boundary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -202,8 +202,3 @@ def curve_point(report: ProgressReport) -> CurvePoint | None:
     if report.stage != "train" or report.item != "loss":
         return None
     return CurvePoint(report.done, report.item_total / 1000, report.item_done / 1000)
-
-
-def mean_scores(scores: Sequence[KindScores], kind: LearnedKind) -> tuple[float, float] | None:
-    """Mean Dice before and after with a kind of prompt; None where it was not measured."""
-    return next(((score.before, score.after) for score in scores if score.kind == kind), None)
