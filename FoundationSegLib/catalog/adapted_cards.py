@@ -1,19 +1,16 @@
 """Cards of adapted models: made from the base's card and what was learned, and written as the TOML that cards are."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import CardError, InputError
-from .catalogue import parse_card
+from .catalogue import LARGEST_CARD, parse_card
 from .model_cards import CheckpointFile, LearnedFrom, ModelCard, Source, check_card
 from .resource_files import read_toml
 
 DELTA_FILE = "delta.safetensors"
 CARD_FILE = "card.toml"  # beside the delta, where both travel together
-_LARGEST_CARD = 200_000  # bytes
 
 
 def adapted_id(base: ModelCard, name: str) -> str:
@@ -83,53 +80,13 @@ def make_card(
     return card
 
 
-def card_text(card: ModelCard) -> str:
-    """Write a card as TOML; what has its default is left out."""
-    return "\n".join(_lines(card, "")).strip() + "\n"
-
-
 def read_adapted_card(path: Path, model_id: str) -> ModelCard:
     """Read the card beside a delta.
 
     Raises:
         CardError: it cannot be read, or is another model's.
     """
-    card = parse_card(read_toml(path, path.name, "card", _LARGEST_CARD), path.name)
+    card = parse_card(read_toml(path, path.name, "card", LARGEST_CARD), path.name)
     if card.id != model_id or not card.base:
         raise CardError(f"{path.name}: is the card of {card.id}, not of {model_id}")
     return card
-
-
-def _lines(record: Any, table: str) -> list[str]:
-    """The record's own values, then its tables, as TOML wants them."""
-    values = {item.name: getattr(record, item.name) for item in fields(record) if not _is_default(record, item)}
-    plain = [f"{name} = {_value(value)}" for name, value in values.items() if not _is_table(value)]
-    tables = [line for name, value in values.items() if _is_table(value) for line in _table(f"{table}{name}", value)]
-    return [*plain, *tables]
-
-
-def _table(name: str, value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return ["", f"[{name}]", *(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items())]
-    if isinstance(value, tuple):
-        return [line for item in value for line in ("", f"[[{name}]]", *_lines(item, f"{name}."))]
-    return ["", f"[{name}]", *_lines(value, f"{name}.")]
-
-
-def _is_table(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        or is_dataclass(value)
-        or (isinstance(value, tuple) and any(map(is_dataclass, value)))
-    )
-
-
-def _is_default(record: Any, item: Any) -> bool:
-    default = item.default if item.default_factory is MISSING else item.default_factory()
-    value = getattr(record, item.name)
-    return value is None or (default is not MISSING and value == default)
-
-
-def _value(value: Any) -> str:
-    # JSON writes texts, numbers, lists and true as TOML reads them.
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

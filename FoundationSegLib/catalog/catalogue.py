@@ -11,7 +11,7 @@ from .model_cards import ModelCard, PromptKind, check_card
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
 
 CARDS_VARIABLE = "FOUNDATIONSEG_CARDS"
-_LARGEST_CARD = 200_000  # bytes; the longest that comes along has 5,000
+LARGEST_CARD = 200_000  # bytes; the longest that comes along has 5,000
 
 
 def parse_card(document: Mapping[str, Any], origin: str = "card") -> ModelCard:
@@ -40,7 +40,7 @@ def read_card(path: Path, origin: str = "") -> ModelCard:
         CardError: the file cannot be read, is no TOML, or is no card.
     """
     origin = origin or path.name
-    card = parse_card(read_toml(path, origin, "card", _LARGEST_CARD), origin)
+    card = parse_card(read_toml(path, origin, "card", LARGEST_CARD), origin)
     check(path.stem == card.id, f"{origin}: the file must be named after its id, {card.id}.toml")
     return card
 

@@ -1,7 +1,10 @@
 """TOML files that people write, such as model cards: finding, reading and checking them, with errors that name them."""
 
+import json
 import os
 import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +82,43 @@ def read_toml(path: Path, origin: str, noun: str, most_bytes: int) -> dict[str, 
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, endless numbers, endless nesting
         reason = (ascii(str(error))[1:-1].split("\\n")[0] or type(error).__name__)[:200]
     raise CardError(f"{origin}: cannot be read: {reason}")
+
+
+def toml_text(record: Any) -> str:
+    """A dataclass as TOML that :func:`build` reads again; what has its default is left out."""
+    return "\n".join(_lines(record, "")).strip() + "\n"
+
+
+def _lines(record: Any, table: str) -> list[str]:
+    """The record's own values, then its tables, as TOML wants them."""
+    values = {item.name: getattr(record, item.name) for item in fields(record) if not _is_default(record, item)}
+    plain = [f"{name} = {_value(value)}" for name, value in values.items() if not _is_table(value)]
+    tables = [line for name, value in values.items() if _is_table(value) for line in _table(f"{table}{name}", value)]
+    return [*plain, *tables]
+
+
+def _table(name: str, value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return ["", f"[{name}]", *(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items())]
+    if isinstance(value, tuple):
+        return [line for item in value for line in ("", f"[[{name}]]", *_lines(item, f"{name}."))]
+    return ["", f"[{name}]", *_lines(value, f"{name}.")]
+
+
+def _is_table(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        or is_dataclass(value)
+        or (isinstance(value, tuple) and any(map(is_dataclass, value)))
+    )
+
+
+def _is_default(record: Any, item: Any) -> bool:
+    default = item.default if item.default_factory is MISSING else item.default_factory()
+    value = getattr(record, item.name)
+    return value is None or (default is not MISSING and value == default)
+
+
+def _value(value: Any) -> str:
+    # JSON writes texts, numbers, lists and true as TOML reads them.
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

@@ -1,13 +1,12 @@
 """Templates: lists of segment names, with codes and colours, that come along or are the user's own."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CardError, InputError
 from ..folders import user_folder
-from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files
+from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files, toml_text
 
 TEMPLATES_VARIABLE = "FOUNDATIONSEG_SEGMENT_TEMPLATES"
 _LARGEST_FILE = 1_000_000  # bytes
@@ -78,18 +77,13 @@ def save_template(title: str, segments: tuple[TemplateSegment, ...]) -> Path:
     if not name:
         raise InputError("Give the template a title with letters or digits.")
     try:
-        SegmentTemplate(name, title, segments)
+        text = toml_text(SegmentTemplate(name, title, segments))
     except CardError as error:
         raise InputError(str(error)) from error
-    lines = [f"id = {json.dumps(name)}", f"title = {json.dumps(title, ensure_ascii=False)}", "segments = ["]
-    for segment in segments:
-        fields = {"name": segment.name, "color": list(segment.color), "terminology": segment.terminology}
-        texts = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value]
-        lines.append(f"  {{ {', '.join(texts)} }},")
     path = user_template_folder() / f"{name}.toml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([*lines, "]", ""]), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     return path

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..catalog.adapted_cards import CARD_FILE, DELTA_FILE, adapted_id, card_text, make_card
+from ..catalog.adapted_cards import CARD_FILE, DELTA_FILE, adapted_id, make_card
 from ..catalog.model_cards import LearnedFrom, ModelCard
+from ..catalog.resource_files import toml_text
 from ..codec import pack
 from ..errors import InputError
 from ..evaluation.held_out import LabelledSlice, Split, joined_patients, split_slices
@@ -133,7 +134,7 @@ class AdaptationRun:
         origin = (result.base_sha256, result.cases, result.patients, result.prompts, now, __version__, scores)
         learned_from = LearnedFrom(*origin)
         card = make_card(self.card, self.request.name, result.passed, learned_from, result.sha256, result.bytes)
-        write_whole(folder / CARD_FILE, card_text(card))
+        write_whole(folder / CARD_FILE, toml_text(card))
 
     def _objects(self) -> list[SliceObject]:
         """Every segment's part on every slice, as the model sees it.

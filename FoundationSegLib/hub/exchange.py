@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..catalog.adapted_cards import CARD_FILE, card_text, read_adapted_card
+from ..catalog.adapted_cards import CARD_FILE, read_adapted_card
 from ..catalog.catalogue import user_card_file, user_card_folder
 from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
+from ..catalog.resource_files import toml_text
 from ..errors import CheckpointError, OutputError, write_failure
 from ..folders import is_safe_path
 from ..progress import Progress
@@ -90,7 +91,7 @@ def import_adapted(
     import_checkpoint(store, card, source, progress)
     with store_errors(card):
         user_card_folder().mkdir(parents=True, exist_ok=True)
-        records.write_whole(user_card_file(card), card_text(card))
+        records.write_whole(user_card_file(card), toml_text(card))
     return card
 
 
@@ -318,7 +319,7 @@ def export_checkpoint(store: Store, card: ModelCard, target: Path, progress: Pro
                 others = {records.RECORD: record}
                 if card.base:
                     others[CARD_FILE] = Path(folder) / CARD_FILE
-                    others[CARD_FILE].write_text(card_text(card), encoding="utf-8")
+                    others[CARD_FILE].write_text(toml_text(card), encoding="utf-8")
                 for n, (name, path) in enumerate({**paths, **others}.items()):
                     progress.step("export", n, len(paths) + len(others))
                     write(path, name)
