@@ -1,6 +1,7 @@
 """Python packages of a model: requirements, a plan shown first, and refusals where it would do harm."""
 
 import contextlib
+import csv
 import hashlib
 import importlib.metadata
 import json
@@ -288,10 +289,12 @@ def repair_installation(
 def has_all_files(name: str) -> bool:
     """True where a package is installed, with all the files that its record names."""
     try:
-        files = importlib.metadata.distribution(name).files
+        distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return False
-    return files is None or all(Path(str(file.locate())).exists() for file in files if file.suffix != ".pyc")
+    # Its ``files`` leave out what is missing, from Python 3.12 on.
+    names = [row[0] for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row]
+    return all(Path(str(distribution.locate_file(name))).exists() for name in names if not name.endswith(".pyc"))
 
 
 def file_bytes(url: str) -> int:
