@@ -10,7 +10,7 @@ def test_a_model_of_slices_and_a_classifier_pass_every_check(tmp_path, capsys):
     report = tmp_path / "gpu.json"
     families = ("--only", "edgetam", "clip")
     assert gpu.main(["--device", "cpu", "--small", *families, "--json", str(report)]) == 0
-    document, printed = json.loads(report.read_text()), capsys.readouterr().out
+    document, printed = json.loads(report.read_text(encoding="utf-8")), capsys.readouterr().out
     assert document["machine"]["device"] == "cpu"
     checks = {row["check"] for row in document["rows"] if row["passed"]}
     assert {f"out of memory: {stage}" for stage in ("encode", "prompt", "follow")} < checks

@@ -57,7 +57,7 @@ def untranslated(source):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_every_text_is_translated(path):
-    found = list(untranslated(path.read_text()))
+    found = list(untranslated(path.read_text(encoding="utf-8")))
     assert not found, f"{path.name}\n" + "\n".join(found)
 
 

@@ -37,7 +37,7 @@ def test_each_case_has_its_files_and_a_line_and_a_bad_one_stops_none(cohort):
     for name in ("case0", "case1", "case2"):
         mask, _ = read_mask_prompt(run.results / f"{name}.seg.nrrd", "Block")
         assert mask[BLOCK].all() and mask.sum() == 200
-        assert json.loads((run.results / f"{name}.json").read_text())["command"] == "segment"
+        assert json.loads((run.results / f"{name}.json").read_text(encoding="utf-8"))["command"] == "segment"
     page = (run.results / "cohort.html").read_text(encoding="utf-8")
     assert page.index("broken") < page.index("case0"), "what failed comes first"
     assert page.count("data:image/jpeg;base64,") == 3 and "<script" not in page and "http" not in page
@@ -129,7 +129,7 @@ def test_a_table_names_cases_with_prompts_and_patients(cohort):
     )
     assert run.run(table, prompts=False) == 0, run.err
     assert set(run.rows) == {"first-one", "case1"} and run.rows["case1"]["Own voxels"] == "200"
-    assert "P1" not in (run.results / "cohort.csv").read_text()
+    assert "P1" not in (run.results / "cohort.csv").read_text(encoding="utf-8")
     assert run.run(table, prompts=False, more=("--with-patient",)) == 0 and run.rows["first-one"]["patient"] == "P1"
 
 

@@ -153,7 +153,10 @@ def test_a_dicom_series_gets_a_dicom_segmentation_that_is_a_seed_again(desk, sha
     prompts = desk.write_prompts({"version": 1, "space": "ijk", "segments": segments}, "organs.json")
     written = desk.folder / "organs.dcm"
     assert desk.segment(image=series, prompts=prompts, output=written, report=desk.folder / "r.json") == 0, desk.err
-    counts = {row["name"]: row["voxels"] for row in json.loads((desk.folder / "r.json").read_text())["segments"]}
+    counts = {
+        row["name"]: row["voxels"]
+        for row in json.loads((desk.folder / "r.json").read_text(encoding="utf-8"))["segments"]
+    }
     assert {name: read_mask_prompt(written, name)[0].sum() for name in boxes} == counts
     assert desk.segment(image=desk.image, output=desk.folder / "ct.dcm") == 2
     assert "a DICOM series with one slice in each file" in desk.err
