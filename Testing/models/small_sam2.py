@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,21 @@ SIZE = 256
 WIDTH = 128  # two memory tokens to a pointer, where the true network has four
 
 
+def _reduced(size: int) -> dict[str, Any]:
+    """Everything behind the image encoder, which both families have alike."""
+    return {
+        "prompt_encoder_config": {"image_size": size, "hidden_size": WIDTH},
+        "mask_decoder_config": {"hidden_size": WIDTH, "mlp_dim": 64, "iou_head_hidden_dim": 32},
+        "image_size": size,
+        "memory_attention_hidden_size": WIDTH,
+        "memory_attention_rope_feat_sizes": [size // 16] * 2,
+        "memory_encoder_hidden_size": WIDTH,
+        "mask_downsampler_embed_dim": WIDTH,
+        "memory_fuser_embed_dim": WIDTH,
+        "memory_fuser_intermediate_dim": 64,
+    }
+
+
 def small_config(size: int = SIZE) -> Sam2VideoConfig:
     """SAM 2 at a reduced width: every module is there, every size of an image is ``size``."""
     backbone = {
@@ -48,17 +64,9 @@ def small_config(size: int = SIZE) -> Sam2VideoConfig:
     }
     return Sam2VideoConfig(
         vision_config=vision,
-        prompt_encoder_config={"image_size": size, "hidden_size": WIDTH},
-        mask_decoder_config={"hidden_size": WIDTH, "mlp_dim": 64, "iou_head_hidden_dim": 32},
-        image_size=size,
-        memory_attention_hidden_size=WIDTH,
         memory_attention_num_layers=2,
         memory_attention_feed_forward_hidden_size=64,
-        memory_attention_rope_feat_sizes=[size // 16] * 2,
-        memory_encoder_hidden_size=WIDTH,
-        mask_downsampler_embed_dim=WIDTH,
-        memory_fuser_embed_dim=WIDTH,
-        memory_fuser_intermediate_dim=64,
+        **_reduced(size),
     )
 
 
@@ -80,19 +88,11 @@ def small_edgetam_config(size: int = SIZE) -> EdgeTamVideoConfig:
     }
     return EdgeTamVideoConfig(
         vision_config=vision,
-        prompt_encoder_config={"image_size": size, "hidden_size": WIDTH},
-        mask_decoder_config={"hidden_size": WIDTH, "mlp_dim": 64, "iou_head_hidden_dim": 32},
-        image_size=size,
-        memory_attention_hidden_size=WIDTH,
         memory_attention_mlp_hidden_size=64,
-        memory_attention_rope_feat_sizes=[size // 16] * 2,
         memory_attention_rope_k_sizes=[4, 4],
         perceiver_resampler_num_latents=8,
         perceiver_resampler_num_latents_2d=16,
-        memory_encoder_hidden_size=WIDTH,
-        mask_downsampler_embed_dim=WIDTH,
-        memory_fuser_embed_dim=WIDTH,
-        memory_fuser_intermediate_dim=64,
+        **_reduced(size),
     )
 
 
