@@ -15,8 +15,7 @@ from dataclasses import asdict, replace
 from secrets import randbits
 from typing import Any
 
-from .catalog.adapted_cards import adapted_id
-from .catalog.catalogue import read_catalogue
+from .catalog.catalogue import adapted_id, read_catalogue
 from .catalog.model_cards import ModelCard, find_card
 from .errors import InputError
 from .hub.exchange import discard_adaptation, keep_adaptation

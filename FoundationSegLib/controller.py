@@ -22,13 +22,11 @@ from .mrml.voxel_preview import VoxelPreview
 from .progress import ProgressReport
 from .prompts.kinds import Prompt, PromptSet
 from .requests.segmentation import Propagation
-from .session.direct_edits import clear_segments, last_deleted, take_withheld
+from .session import segments
 from .session.measures import SegmentSummary, summarize
 from .session.segment_store import Confirmation, ImageChanged, Options, Outcome, Refused, SegmentEdited, UserOptions
-from .session.segments import SegmentSession, add_prompt, add_words, free_segment, import_prompts
 from .session.session import Session
-from .worker.client import Client, deliver
-from .worker.poller import Poller
+from .worker.client import Client, Poller, deliver
 from .worker.protocol import Event, PartlyAnswered, Progressed, Request
 
 if TYPE_CHECKING:
@@ -277,17 +275,17 @@ class SegmentationController:
                 self.outcome = None  # it speaks of another segment
             self.on_update("segments")
 
-    def selected(self) -> SegmentSession:
+    def selected(self) -> segments.SegmentSession:
         """Return the selected segment. Raises an InputError if none is, and as :meth:`open`."""
         session = self.open()
         if self.segment_id not in session.segment_ids:
             raise InputError("select a segment first")
-        return SegmentSession(session, self.segment_id)
+        return segments.SegmentSession(session, self.segment_id)
 
     def add_segment(self) -> str:
         """Add an empty segment and select it, with a number where its name is taken. Raises as `open`."""
         session = self.open()
-        new = session.create(free_segment(session, self.options.new_name))
+        new = session.create(segments.free_segment(session, self.options.new_name))
         self.select(new)
         return new
 
@@ -303,26 +301,28 @@ class SegmentationController:
 
         Raises an InputError where one is locked.
         """
-        clear_segments(self.open(), segment_ids, removes)
+        segments.clear_segments(self.open(), segment_ids, removes)
         if removes and self.segment_id in segment_ids:
             self.segment_id = ""
         self.on_update("segments")
 
     def take_withheld(self) -> None:
         """Give the selected segment the voxels that its neighbours kept from its last answer."""
-        take_withheld(self.open(), self.selected().segment_id)
+        segments.take_withheld(self.open(), self.selected().segment_id)
 
     @property
     def can_undo(self) -> bool:
         """True where there is something to take back."""
-        return self.session is not None and (bool(last_deleted(self.session)) or self.session.can_undo(self.segment_id))
+        return self.session is not None and (
+            bool(segments.last_deleted(self.session)) or self.session.can_undo(self.segment_id)
+        )
 
     def undo(self) -> bool:
         """Take back the last change of the selected segment, or that segments were deleted if that came last.
 
         Returns False if there is nothing to take back. A segment that comes back is selected.
         """
-        deleted = last_deleted(self.session) if self.session is not None else ""
+        deleted = segments.last_deleted(self.session) if self.session is not None else ""
         segment_id = deleted or self.segment_id
         is_undone = self.session is not None and bool(segment_id) and self.open().undo(segment_id)
         if is_undone:
@@ -356,7 +356,7 @@ class SegmentationController:
         session = self.open()
         if self.options.choice is None:
             raise InputError("choose a model first")
-        self.select(add_prompt(session, self.segment_id, prompt, self.options))
+        self.select(segments.add_prompt(session, self.segment_id, prompt, self.options))
         self.on_update("segments")
 
     def add_words(self, words: Sequence[str]) -> None:
@@ -364,11 +364,11 @@ class SegmentationController:
         session = self.open()
         choice = session.options.choice
         card = self.catalogue.get(choice.model_id) if choice is not None else None
-        self._select_last(add_words(session, card, words, self.options.region))
+        self._select_last(segments.add_words(session, card, words, self.options.region))
 
     def import_prompts(self, prompts: PromptSet) -> None:
         """Give the prompts of a file to segments of the names in it, and select the last. Raises as `add_prompt`."""
-        self._select_last(import_prompts(self.open(), prompts, self.options.region))
+        self._select_last(segments.import_prompts(self.open(), prompts, self.options.region))
 
     def propagate(self, propagation: Propagation) -> None:
         """Carry the selected segment on through the volume."""

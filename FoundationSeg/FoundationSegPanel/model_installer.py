@@ -13,7 +13,7 @@ from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CardError, FoundationSegError
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests import maintenance
-from FoundationSegLib.worker.poller import Poller
+from FoundationSegLib.worker.client import Poller
 from FoundationSegLib.worker.process import Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.protocol import Answered, Event, Progressed, Request, task_of

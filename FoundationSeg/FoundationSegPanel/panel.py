@@ -21,9 +21,8 @@ from .keys import KeyAction, Keys
 from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
-from .segments_part import PromptsPart, SegmentsPart
+from .segments_part import PromptsPart, SegmentsPart, TemplatesPart
 from .slices import is_shown
-from .templates_part import TemplatesPart
 from .tools_part import ToolsPart
 from .tour_part import TourPart
 from .widgets import is_image, slot

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..api_adaptation import adapt, adaptation_document, corrected, discard, keep, require_free, settings_for
-from ..catalog.adapted_cards import adapted_id
-from ..catalog.catalogue import require_adapter
+from ..catalog.catalogue import adapted_id, require_adapter
 from ..catalog.model_cards import find_card
 from ..errors import Cancelled, InferenceError, InputError
 from ..hub.store import Store, default_store_folder

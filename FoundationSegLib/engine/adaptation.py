@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..catalog.adapted_cards import CARD_FILE, DELTA_FILE, adapted_id, make_card
+from ..catalog.catalogue import CARD_FILE, DELTA_FILE, adapted_id, make_card
 from ..catalog.model_cards import LearnedFrom, ModelCard
 from ..catalog.resource_files import toml_text
 from ..codec import pack

@@ -28,9 +28,8 @@ from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from . import memory_planning
 from .classification import classify
-from .device import choose_device, limit_threads, release_memory
+from .device import best_precision, choose_device, choose_precision, limit_threads, release_memory
 from .encoding import Encoder, VectorCache
-from .precision import best_precision, choose_precision
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import is_stuck, plan_tracks
 from .slice_inference import LoadedModel, LruCache, Prefetcher, SliceCache, SliceInference, Weights

@@ -1,4 +1,4 @@
-"""The simulated user: a box, clicks or both on one object, and the scores after each of them.
+"""The simulated user: a box, clicks or both on one object, and Dice and surface Dice (NSD) after each of them.
 
 After the CVPR 2025 challenge "Foundation Models for Interactive 3D Biomedical Image Segmentation"
 (``CVPR25_iter_eval.py``, github.com/JunMa11/CVPR-MedSegFMCompetition): an optional box, then five clicks, each in the
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from monai.metrics import compute_dice, compute_surface_dice
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InferenceError, PromptError
@@ -20,11 +22,57 @@ from ..imaging.geometry import Geometry, Vector, as_vector, bounding_box
 from ..imaging.volume import Volume
 from ..prompts.kinds import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
-from .metrics import dice, surface_dice
 from .protocol import ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
 from .simulated_prompts import Click as Click
 from .simulated_prompts import interior_depth as interior_depth
 from .simulated_prompts import next_click
+
+# One empty voxel on each side: an object has a surface at the border of the image, too.
+_MARGIN = 1
+
+
+def dice(truth_kji: NDArray[np.bool_], mask_kji: NDArray[np.bool_]) -> float:
+    """Return the Dice coefficient, 0..1, of two masks (K, J, I), by MONAI; 1 where both are empty, 0 where one is."""
+    if not (truth_kji.any() and mask_kji.any()):
+        return _of_empty(truth_kji, mask_kji)
+    truth, mask = _cropped(truth_kji, mask_kji)
+    return float(compute_dice(mask, truth, include_background=True).item())
+
+
+def surface_dice(
+    truth_kji: NDArray[np.bool_], mask_kji: NDArray[np.bool_], spacing_mm: Vector, tolerance_mm: float
+) -> float:
+    """Return the normalised surface Dice (NSD), 0..1: the part of both surfaces that is near the other.
+
+    MONAI's, with surfaces between the voxels that are weighted by their areas, which is the definition of DeepMind's
+    ``surface-distance`` and that of the challenge (``SurfaceDice.py``). Unlike there, it is computed where the Dice is
+    below 0.2, too, where the challenge puts 0.
+
+    Args:
+        truth_kji, mask_kji: (K, J, I) bool. 1 where both are empty, 0 where one is.
+        spacing_mm: between voxels along i, j, k.
+        tolerance_mm: how far a surface may lie from the other; the challenge's is 2.
+    """
+    if not (truth_kji.any() and mask_kji.any()):
+        return _of_empty(truth_kji, mask_kji)
+    truth, mask = _cropped(truth_kji, mask_kji)
+    spacing = tuple(float(n) for n in spacing_mm[::-1])
+    score = compute_surface_dice(
+        mask, truth, [float(tolerance_mm)], include_background=True, spacing=spacing, use_subvoxels=True
+    )
+    return min(1.0, float(score.item()))
+
+
+def _of_empty(truth_kji: NDArray[np.bool_], mask_kji: NDArray[np.bool_]) -> float:
+    return 0.0 if truth_kji.any() or mask_kji.any() else 1.0
+
+
+def _cropped(truth_kji: NDArray[np.bool_], mask_kji: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut both masks to the box that holds them, with a margin, in MONAI's form: (1, 1, K, J, I)."""
+    region = bounding_box(truth_kji | mask_kji)
+    truth, mask = (torch.from_numpy(np.pad(array[region.slices], _MARGIN)) for array in (truth_kji, mask_kji))
+    return truth[None, None], mask[None, None]
+
 
 # Tight boxes cut off what a person would leave room for. The challenge's boxes are wider by a random part; one voxel is
 # what this project's other figures are measured with.

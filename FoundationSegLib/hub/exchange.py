@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..catalog.adapted_cards import CARD_FILE, read_adapted_card
-from ..catalog.catalogue import user_card_file, user_card_folder
+from ..catalog.catalogue import CARD_FILE, read_adapted_card, user_card_file, user_card_folder
 from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
 from ..catalog.resource_files import toml_text
 from ..errors import CheckpointError, OutputError, write_failure

@@ -8,7 +8,7 @@ A client (:mod:`.client`, :mod:`.process_client`) is given a request, and tells 
         ...
     report = ask(client, InspectRequest(2, ("torch",)))  # the same for a script, which waits
 
-:data:`TASKS` is the table: the name of each task, the type of its request and of its answer. :mod:`.tasks` has the
+:data:`TASKS` is the table: the name of each task, the type of its request and of its answer. :mod:`.server` has the
 functions that do them, in the process. The header of a message has the ``type``, and from a request on the ``ticket``
 that names it to the process. From the client come ``request``, ``cancel``, ``prepare``,
 ``volume`` and ``remove_volume``; from the process ``hello`` (with the secret), ``alive``, ``progress``, ``answer`` and

@@ -5,9 +5,8 @@ from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import as_vector
 from FoundationSegLib.mrml.segment_tags import lock, write_tag
 from FoundationSegLib.prompts.kinds import BoxPrompt
-from FoundationSegLib.session.direct_edits import clear_segments, last_deleted, take_withheld
 from FoundationSegLib.session.segment_store import SegmentEdited
-from FoundationSegLib.session.segments import new_segment
+from FoundationSegLib.session.segments import clear_segments, last_deleted, new_segment, take_withheld
 from FoundationSegLib.session.steps import SegmentState
 from Testing.mrml.scene_session import SceneSession
 

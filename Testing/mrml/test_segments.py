@@ -11,9 +11,8 @@ from FoundationSegLib.imaging.geometry import Box, Geometry, geometry_from_spaci
 from FoundationSegLib.imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP
-from FoundationSegLib.mrml.segment_editor import EDITOR_TAG
 from FoundationSegLib.mrml.segment_tags import lock
-from FoundationSegLib.mrml.segments import SegmentWriter, read_segment
+from FoundationSegLib.mrml.segments import EDITOR_TAG, SegmentWriter, read_segment
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node, parent_to_world, volume_from_node
 from FoundationSegLib.session.segment_store import OverlapPolicy

@@ -22,7 +22,7 @@ VALUES = (*GROUND, IMAGING, PROMPTS, CATALOG, REQUESTS)
 TORCH = ("torch", "torchvision", "transformers", "monai", "timm")
 TORCH += ("open_clip", "safetensors", "nnInteractive", "voxtell")
 ANYTHING = ""
-CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", "poller", "protocol", "process"))
+CLIENT_SIDE = tuple(f"{WORKER}.{name}" for name in ("client", "process_client", "protocol", "process"))
 
 
 # What scripts and the panel have in common, and what the panel consists of.
@@ -65,8 +65,7 @@ LAW = {
         for name in ("adaptation", "course")
     },
     WORKER: Rule((*VALUES, INSTALLATION, WORKER)),
-    f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(ENGINE,)),
-    f"{WORKER}.tasks": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
+    f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
     IO: Rule((f"{LIBRARY}.__version__", *VALUES, IO, "numpy", "SimpleITK", "nibabel"), lazily=("highdicom", "pydicom")),
     MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule(

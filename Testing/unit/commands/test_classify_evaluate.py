@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from FoundationSegLib.commands.classification_results import csv_text
+from FoundationSegLib.commands.classify import csv_text
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.requests.classification_answer import RESEARCH_USE
 

@@ -12,15 +12,19 @@ import torch
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.engine.device import (
+    LeanModel,
+    agreement_of,
+    best_precision,
     choose_device,
+    choose_precision,
     describe_devices,
+    example_slice,
     free_bytes,
     free_host_bytes,
     limit_threads,
     taken_bytes,
 )
 from FoundationSegLib.engine.engine import framework_errors
-from FoundationSegLib.engine.precision import LeanModel, agreement_of, best_precision, choose_precision, example_slice
 from FoundationSegLib.engine.propagation import has_memory
 from FoundationSegLib.errors import DeviceLostError, InferenceError, InputError, MemoryShortageError
 from FoundationSegLib.installation.inspection import Device

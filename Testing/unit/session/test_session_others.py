@@ -7,7 +7,6 @@ from FoundationSegLib.errors import FoundationSegError, GeometryError, GoneError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import SegmentChange, pack_mask
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.session.direct_edits import clear_segments
 from FoundationSegLib.session.segment_store import (
     ArrayStore,
     ImageChanged,
@@ -16,7 +15,7 @@ from FoundationSegLib.session.segment_store import (
     Refused,
     SegmentEdited,
 )
-from FoundationSegLib.session.segments import SegmentSession
+from FoundationSegLib.session.segments import SegmentSession, clear_segments
 from FoundationSegLib.session.steps import SeedStep, WithheldStep
 from Testing.unit.session.session_cases import SHAPE, VOLUMES, document_of, make_session, mask_of, point, segment_of
 

@@ -1,6 +1,6 @@
 import pytest
 
-from FoundationSegLib.worker.poller import Poller
+from FoundationSegLib.worker.client import Poller
 from FoundationSegLib.worker.protocol import Answered, Failed
 from Testing.unit.worker.conftest import scripted, until
 

@@ -13,8 +13,7 @@ from FoundationSegLib.requests.maintenance import DownloadRequest, ImportRequest
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.worker.frames import Message
 from FoundationSegLib.worker.protocol import TASKS, Failure, message, request_message, task_of, value_of, volume_message
-from FoundationSegLib.worker.server import Channel, Inbox
-from FoundationSegLib.worker.tasks import FUNCTIONS
+from FoundationSegLib.worker.server import FUNCTIONS, Channel, Inbox
 from Testing.unit.worker.conftest import scripted
 
 OURS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FoundationSegError)]
