@@ -33,7 +33,10 @@ def connect(owner: Reporting, sender: Any, signal: str, function: Callable[..., 
 
     Arguments that the signal has and the function does not take are dropped, as PythonQt does it for plain functions.
     """
-    count = len(inspect.signature(function).parameters)
+    try:
+        count = len(inspect.signature(function).parameters)
+    except ValueError:  # a slot of Qt's own, as PythonQt wraps it
+        count = 0
     sender.connect(signal, lambda *arguments: _guard(owner, function, arguments[:count]))
 
 

@@ -200,8 +200,8 @@ class ScenePrompts:
     def _write(self, segment_id: str, segment: Any, record: segment_tags.PromptRecord) -> None:
         before, self._is_writing = self._is_writing, True
         try:
-            with slicer.util.NodeModify(self._segmentation_node):  # one event for all tags
-                self._tags[segment_id].write(segment, record)
+            with segment_tags.tagged_at_once(segment) as draft:
+                self._tags[segment_id].write(draft, record)
         finally:
             self._is_writing = before
         self._records[segment_id], self._texts[segment_id] = (

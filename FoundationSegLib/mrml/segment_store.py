@@ -4,9 +4,6 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import slicer
-import slicer.util
-
 from ..imaging.geometry import Box
 from ..imaging.masks import Edit, SegmentChange
 from ..session.segment_store import NewSegment, OverlapPolicy, SegmentEdited
@@ -155,8 +152,8 @@ class SceneStore(SegmentWriter):
 
     def describe(self, edited: SegmentEdited) -> None:
         """Keep in the segments' tags where they come from."""
-        with slicer.util.NodeModify(self._node):  # one event for all tags: each has all views updated
-            for segment_id, state in edited.states.items():
-                segment = self._node.GetSegmentation().GetSegment(segment_id)
-                if segment is not None:
-                    segment_tags.set_provenance(segment, state.provenance)
+        for segment_id, state in edited.states.items():
+            segment = self._node.GetSegmentation().GetSegment(segment_id)
+            if segment is not None:
+                with segment_tags.tagged_at_once(segment) as draft:  # each event has all views updated
+                    segment_tags.set_provenance(draft, state.provenance)

@@ -1,7 +1,8 @@
 """Segment tags: provenance, DICOM's algorithm, lock, and the record of a segment's prompts and steps."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
@@ -55,6 +56,21 @@ def raw_tag(segment: Any, name: str) -> str:
     text = vtk.reference("")
     segment.GetTag(name, text)
     return str(text)
+
+
+@contextmanager
+def tagged_at_once(segment: Any) -> Iterator[Any]:
+    """Yield a draft of a segment's name, colour and tags; what was written there becomes one event of the segment.
+
+    Events that `NodeModify` holds back lose the segment's id. Slicer then complains of each prompt in the hierarchy.
+    """
+    draft = slicer.vtkSegment()
+    draft.DeepCopyMetadata(segment)
+    before = draft.GetMTime()
+    yield draft
+    if draft.GetMTime() != before:
+        segment.DeepCopyMetadata(draft)
+        segment.Modified()
 
 
 def set_provenance(segment: Any, origin: Mapping[str, str]) -> None:

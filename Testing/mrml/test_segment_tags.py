@@ -19,6 +19,7 @@ from FoundationSegLib.mrml.segment_tags import (
     provenance,
     read_tag,
     set_provenance,
+    tagged_at_once,
     write_tag,
 )
 from FoundationSegLib.mrml.terminology import find_term, generic_colour
@@ -51,6 +52,17 @@ def test_provenance_comes_back():
     whole = dict.fromkeys(PROVENANCE, "") | {"Model": "lite-medsam", "Prompts": json.dumps(PROMPTS)}
     set_provenance(segment, whole)
     assert provenance(segment) == whole and json.loads(provenance(segment)["Prompts"]) == PROMPTS
+
+
+def test_tags_become_one_event_that_names_the_segment(writer, segmentation_node):
+    segment_id, seen = writer.add_segment("Liver"), []
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
+    look = vtk.calldata_type(vtk.VTK_STRING)(lambda *event: seen.append(event[2]))
+    segmentation_node.AddObserver(slicer.vtkSegmentation.SegmentModified, look)
+    for _again in range(2):
+        with tagged_at_once(segment) as draft:
+            set_provenance(draft, {"Model": "a", "Revision": "b"})
+    assert seen == [segment_id] and provenance(segment) == {"Model": "a", "Revision": "b"}
 
 
 def test_new_provenance_replaces_the_old_one_and_nothing_else():

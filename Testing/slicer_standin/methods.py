@@ -44,6 +44,10 @@ class BoundMethod:
     def __hash__(self) -> int:
         return hash((self._proxy, self._member.name))
 
+    @property
+    def __signature__(self) -> None:
+        raise ValueError(f"no signature found for builtin {self!r}")  # seen in Slicer 5.12
+
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         member, class_name = self._member, type(self._proxy)._class_name
         _refuse_keywords(member, keywords)
