@@ -337,4 +337,4 @@ def write_picture(path: Path, volume: Volume, size: tuple[int, int]) -> None:
     volume_node = add_volume_node(headless.scene, volume)
     node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
     node.CreateDefaultDisplayNodes()
-    render_overview(volume_node, node, path, size=size, in_pixels=volume.in_pixels)
+    render_overview(volume_node, node, path, size=size, in_pixels=volume.in_pixels, sides=volume.sides)

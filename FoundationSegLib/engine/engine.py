@@ -31,7 +31,7 @@ from .classification import classify
 from .device import best_precision, choose_device, choose_precision, limit_threads, release_memory
 from .encoding import Encoder, VectorCache
 from .propagation import choose_hand_over, has_memory, segment
-from .propagation_planning import is_stuck, plan_tracks
+from .propagation_planning import plan_tracks, reach_note
 from .slice_inference import LoadedModel, LruCache, Prefetcher, SliceCache, SliceInference, Weights
 from .slices import place_on_slices
 from .volumes import ViewCache, place_in_volume
@@ -263,8 +263,8 @@ class Engine:
         tracks = []
         for n, on_slices in enumerate(prompts):
             tracks.append(plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule))
-            if propagation is not None and is_stuck(tracks[n], propagation):
-                notes.append(f"segments[{n}]: carried on to no other slice: none in that range or direction")
+            if propagation is not None and (note := reach_note(tracks[n], propagation)):
+                notes.append(f"segments[{n}]: {note}")
         with framework_errors():
             on_whole = progress if part.box is None else part.progress_of(progress, part.box)
             segments = segment(inference, tracks, propagation, card.prompts, on_whole)
@@ -316,10 +316,11 @@ class Engine:
         card, volume = self._start(request, "classify", progress)
         views = resolve_intensity_views(request.intensity, volume, card.ct_channels, self._mapping)
         encoder = Encoder(self._load(card, progress), self.vectors, progress)
-        load_s, _ = self._loading.pop(card.id, (0.0, ()))
+        load_s, load_notes = self._loading.pop(card.id, (0.0, ()))
         with framework_errors():
             classification = classify(request, volume, views, encoder)
-        return replace(classification, timings_s={"load": load_s, **classification.timings_s})
+        notes, timings_s = (*load_notes, *classification.notes), {"load": load_s, **classification.timings_s}
+        return replace(classification, notes=notes, timings_s=timings_s)
 
     def adapt(self, request: AdaptRequest, progress: Progress) -> Adaptation:
         """Adapt a model to corrected segments; the result waits in the store until it is kept or discarded.

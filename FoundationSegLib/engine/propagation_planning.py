@@ -141,6 +141,16 @@ def is_stuck(tracks: Sequence[Track], propagation: Propagation | None) -> bool:
     return bool(flat) and all(len(track.reach) == 1 for track in flat)
 
 
+def reach_note(tracks: Sequence[Track], propagation: Propagation) -> str:
+    """Return what to say of tracks that a propagation changes nothing of; empty for others."""
+    flat = [track for track in tracks if track.is_flat]
+    if flat and all(len(track.reach) == 1 for track in flat):
+        return "carried on to no other slice: none in that range or direction"
+    has_limits = (propagation.start, propagation.stop, propagation.direction) != (None, None, "both")
+    is_deaf = has_limits and tracks and not flat
+    return "a 3-D box is followed within itself: the range or direction changes nothing" if is_deaf else ""
+
+
 @dataclass(slots=True)
 class _Draft:
     """A track whose prompt is put together, its box or mask first."""

@@ -208,6 +208,15 @@ class Geometry:
         """The volume of one voxel in mm^3; for a sheared grid less than the product of the spacings."""
         return float(abs(np.linalg.det(self.ijk_to_ras[:3, :3])))
 
+    def is_picture(self, named: bool) -> bool:
+        """True for a grid in pixels: of what is ``named`` a picture, unless it is a stack that was given a spacing.
+
+        Otherwise a single slice with voxels of 1 mm at the origin, as programs write what has neither size nor place.
+        """
+        if named:
+            return self.shape_kji[0] == 1 or self.spacing_mm == (1, 1, 1)
+        return self.shape_kji[0] == 1 and np.array_equal(np.abs(self.ijk_to_ras), np.eye(4))
+
     @cached_property
     def box(self) -> Box:
         """The box of every voxel."""

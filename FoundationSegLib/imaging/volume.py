@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from ..errors import InputError, counted
 from .geometry import Geometry, Shape
 
+# On the node of a picture that Slicer has loaded, and in the header of files that keep such attributes.
+IN_PIXELS = "FoundationSeg.InPixels"
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:

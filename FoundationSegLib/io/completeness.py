@@ -7,11 +7,11 @@ import struct
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -224,6 +224,82 @@ def check_complete(path: Path, reader: str, voxel_bytes: int, complaints: list[s
     needed_bytes = _least_bytes(path, reader, voxel_bytes)
     if has_complaint or (needed_bytes and stored_bytes(path) < needed_bytes):
         raise damaged(path)
+
+
+# Fields of TIFF 6.0 by their numbers, and what holds where they are missing: bits, kind of number, colour, samples of a
+# pixel, planes, compression, orientation, width of a tile.
+_TIFF_FIELDS = {258: 1, 339: 1, 262: 1, 277: 1, 284: 1, 259: 1, 274: 1, 322: 0}
+_EXTRA_PAGE = 254  # has bit 0 for a smaller copy of another page, bit 2 for its transparency
+_WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6  # colours; 1 is grey and 2 RGB
+_SIGNED, _REAL = 2, 3  # kinds of numbers
+_PLAIN_COMPRESSIONS = (1, 5, 7, 8, 32773, 32946)
+
+
+def stores_white_as_zero(path: Path, reader: str) -> bool:
+    """True for a TIFF file whose values have to be turned over, which ITK does not do.
+
+    Raises:
+        InputError: ITK would read other values than the file means. It leaves out the scale of a MetaImage; of TIFF
+            it rounds tiles, planes and rare compressions to 8 bits, and takes small real numbers for whole ones.
+    """
+    if reader == "MetaImageIO":
+        header = first_bytes(path, 1 << 16).partition(b"ElementDataFile")[0]
+        for name, value in re.findall(rb"ElementToIntensityFunction(Slope|Offset) *= *(\S+)", header):
+            if not re.fullmatch(rb"1(\.0*)?" if name == b"Slope" else rb"-?0(\.0*)?", value):
+                raise InputError(f"{path.name}: its header scales the values, which is not supported; save it again")
+    if reader != "TIFFImageIO":
+        return False
+    try:
+        kinds = {
+            tuple(page.get(tag, usual) for tag, usual in _TIFF_FIELDS.items())
+            for page in _tiff_pages(path)
+            if not page.get(_EXTRA_PAGE, 0) & 5
+        }
+    except struct.error as error:
+        raise damaged(path) from error
+    if len(kinds) > 1:
+        raise InputError(f"{path.name}: its pages differ in kind; save those of one kind in a file of their own")
+    bits, kind, colour, samples, planes, compression, orientation, tile = kinds.pop() if kinds else (0,) * 8
+    is_strip = not tile and (planes == 1 or samples == 1) and compression in _PLAIN_COMPRESSIONS
+    if is_strip and colour <= _PALETTE and bits in (8, 16, 32) and samples in (1, 3, 4) and orientation in (1, 4):
+        is_exact = kind != _REAL or (bits == 32 and colour != _WHITE_IS_ZERO)
+    else:  # ITK asks libtiff for 8 bits, which takes transparency into the colours
+        is_exact = bits <= 8 and kind not in (_SIGNED, _REAL) and (samples in (1, 3) or colour == _CMYK)
+        is_exact, colour = is_exact and colour <= _YCBCR, 1
+    if not bits or not is_exact:
+        raise InputError(
+            f"{path.name}: TIFF of this kind cannot be read exactly; save it as grey or RGB of 8 or 16 bits, in strips"
+        )
+    return colour == _WHITE_IS_ZERO
+
+
+def _tiff_pages(path: Path) -> Iterator[Mapping[int, int]]:
+    """Yield the first value of each field of each page of a TIFF file, classic or big, by the fields' numbers."""
+    with path.open("rb") as file:
+        order = "<" if file.read(2) == b"II" else ">"
+
+        def read(form: str) -> tuple[Any, ...]:
+            return struct.unpack(order + form, file.read(struct.calcsize(order + form)))
+
+        is_big = read("H") == (43,)
+        word, count = ("Q", "Q") if is_big else ("I", "H")
+        file.seek(8 if is_big else 4)
+        (offset,), passed = read(word), set[int]()
+        while offset and offset not in passed:
+            passed.add(offset)
+            file.seek(offset)
+            fields = [read(f"HH{word}{struct.calcsize(word)}s") for _ in range(read(count)[0])]
+            (offset,) = read(word)
+            page = {}
+            for tag, kind, length, content in fields:
+                if tag not in _TIFF_FIELDS and tag != _EXTRA_PAGE:
+                    continue
+                form = "I" if kind == 4 else "H"
+                if struct.calcsize(form) * length > len(content):
+                    file.seek(*struct.unpack(order + word, content))
+                    content = file.read(4)
+                (page[tag],) = struct.unpack_from(order + form, content)
+            yield page
 
 
 def _least_bytes(path: Path, reader: str, voxel_bytes: int) -> int:

@@ -18,6 +18,7 @@ from .raw import RawImage, Tag, kept_tags, read_raw, swap_lps_ras, to_raw
 _READER = "GDCMImageIO"
 _PREAMBLE_BYTES = 128
 _PIXEL_ELEMENT = b"\xe0\x7f\x10\x00"
+_PER_FRAME_GROUPS = b"\x00\x52\x30\x92"  # of enhanced files
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 _SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # Spacing Between Slices; where it is absent, Thickness
 _FRAME_TIME_TAG, _FRAME_TIMES_TAG = "0018|1063", "0018|1065"
@@ -225,11 +226,11 @@ def place_frames(path: Path, raw: RawImage) -> RawImage:
     """Order the frames of a multi-frame image along their normal, with the matrix that their positions give.
 
     GDCM places them by the first two frames, checks nothing, and leaves out the voxel sizes of enhanced files. Frames
-    without positions, or with one for all, are frames in time if the file says so. Otherwise they are slices at the
-    distance that it names.
+    without positions, or with one for all, are frames in time if the file says so, or is an enhanced one with a place
+    for all. Otherwise they are slices at the distance that it names.
 
     Raises:
-        GeometryError: positions are uneven or shared, orientations differ, or not every frame has one.
+        GeometryError: positions are uneven or shared, orientations or voxel sizes differ, or not every frame has one.
         InputError: the frames' stored values mean different things.
     """
     count = raw.voxels.shape[1]
@@ -238,8 +239,13 @@ def place_frames(path: Path, raw: RawImage) -> RawImage:
         raise InputError(f"{path.name}: its frames are scaled differently, which is not supported; export them singly")
     positions = _elements(content, Tag.POSITION, 3)
     orientations = _elements(content, Tag.ORIENTATION, 6)
+    spacings = _elements(content, Tag.PIXEL_SPACING, 2)
+    if len(spacings) == count and (np.ptp(spacings, axis=0) > _SAME * np.min(spacings, axis=0)).any():
+        raise GeometryError(
+            f"{path.name}: its frames have voxels of different sizes and make no volume; export it again"
+        )
     if len(set(positions)) < 2:
-        if _is_cine(content, raw):
+        if _is_cine(content, raw) or (positions and _PER_FRAME_GROUPS in content):  # all in one place
             return replace(raw, voxels=raw.voxels.swapaxes(0, 1))
         return _stack_evenly(content, raw, (positions or [(0.0, 0.0, 0.0)])[0], (orientations or [_AXIAL])[0])
     if len(positions) != count or not orientations:

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..imaging.geometry import Geometry
+from ..imaging.volume import IN_PIXELS
 from . import nifti
-from .completeness import check_complete, check_readable, check_stored_voxels, damaged, quiet
+from .completeness import (
+    check_complete,
+    check_readable,
+    check_stored_voxels,
+    damaged,
+    quiet,
+    stores_white_as_zero,
+)
 
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
@@ -35,6 +43,7 @@ class Tag(StrEnum):
     RESCALE_INTERCEPT = "0028|1052"
     RESCALE_SLOPE = "0028|1053"
     NRRD_PIXEL_KIND = "NRRD_kinds[pixel]"
+    IN_PIXELS = IN_PIXELS
 
 
 _KEPT = frozenset(Tag)
@@ -66,8 +75,10 @@ class RawImage:
 
     @property
     def is_picture(self) -> bool:
-        """True for formats of pictures, which know neither millimetres nor anatomical directions."""
-        return self.reader in ("PNGImageIO", "JPEGImageIO", "BMPImageIO", "TIFFImageIO")
+        """True for a picture, by its format, header or grid: it has neither millimetres nor anatomical directions."""
+        if self.reader in ("PNGImageIO", "JPEGImageIO", "BMPImageIO", "TIFFImageIO"):
+            return True
+        return not self.is_dicom and self.geometry.is_picture(named=Tag.IN_PIXELS in self.tags)
 
     @property
     def geometry(self) -> Geometry:
@@ -117,11 +128,15 @@ def _execute(path: Path) -> tuple[sitk.Image, str]:
     with quiet() as complaints:
         try:
             reader.SetImageIO(sitk.ImageFileReader.GetImageIOFromFileName(str(path)))
+            is_turned_over = stores_white_as_zero(path, reader.GetImageIO())
             image = reader.Execute()
         except RuntimeError as error:
             raise _explained(path, str(error)) from error
     size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     check_complete(path, reader.GetImageIO(), size, complaints)
+    if is_turned_over:
+        image = sitk.BitwiseNot(image)
+        image.SetMetaData(Tag.PHOTOMETRIC, "MONOCHROME1")  # DICOM's word for it
     return image, reader.GetImageIO()
 
 

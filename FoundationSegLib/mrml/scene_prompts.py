@@ -79,7 +79,7 @@ class ScenePrompts:
         self._on_image_moved = on_image_moved or (lambda: None)
         self._records: dict[str, segment_tags.PromptRecord] = {}
         self._texts: dict[str, str] = {}  # of the records, as the tags have them
-        self._tags: dict[str, segment_tags.RecordTags] = defaultdict(segment_tags.RecordTags)
+        self._tags: dict[str, segment_tags.RecordTags] = defaultdict(lambda: segment_tags.RecordTags(self.geometry.box))
         self._observers = Observers()
         self._is_watching, self._is_writing = True, False
         self.alignment = Alignment(segmentation_node, volume_node)

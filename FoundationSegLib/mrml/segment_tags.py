@@ -14,7 +14,7 @@ import vtk
 from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, GeometryError, InputError, PromptError
-from ..imaging.geometry import Geometry
+from ..imaging.geometry import Box, Geometry
 from ..imaging.masks import MaskTable
 from ..prompts.kinds import Prompt
 from ..session.segment_store import PROVENANCE
@@ -229,7 +229,7 @@ def transformed_record(record: PromptRecord, matrix: NDArray[np.float64], geomet
     steps, settings = record.steps, record.settings
     if steps:
         try:
-            document, masks = json.loads(steps), MaskTable()
+            document, masks = json.loads(steps), MaskTable(geometry.box)
             texts = {key: json.loads(text) for key, text in record.masks.items()}
             moved = transformed_steps(parse_steps({**document, "masks": texts}, masks), matrix)
             steps = to_text({**document, "steps": [step_to_document(step, masks) for step in moved]})
@@ -258,8 +258,12 @@ class RecordTags:
 
     A record that cannot be read, because it is damaged or of a later version, is not lost: the next one that is written
     sets it aside, in a tag of its own (:data:`UNREAD_TAG`).
+
+    Attributes:
+        within: as of a :class:`MaskTable`.
     """
 
+    within: Box | None = None
     _prompts: Memo[KeptPrompt, tuple[str, dict[str, str]]] = field(default_factory=lambda: Memo(_prompt_text))
     _masks: frozenset[str] = frozenset()
     _is_unread: bool = False
@@ -275,7 +279,7 @@ class RecordTags:
         if text is None:
             return PromptRecord()
         try:
-            record, self._masks = _parsed(text, segment)
+            record, self._masks = _parsed(text, segment, self.within)
         except PromptError:
             self._is_unread = True
             raise
@@ -317,13 +321,13 @@ def record_text(segment: Any) -> str | None:
     return read_tag(segment, RECORD_TAG)
 
 
-def _parsed(text: str, segment: Any) -> tuple[PromptRecord, frozenset[str]]:
+def _parsed(text: str, segment: Any, within: Box | None) -> tuple[PromptRecord, frozenset[str]]:
     """The record of a text, and the keys of the masks that belong to it."""
     try:
         document = json.loads(text)
         if document["version"] != _VERSION:
             raise PromptError("the segment's prompts were kept by a later version: update FoundationSeg to use them")
-        masks = MaskTable()
+        masks = MaskTable(within)
         voxels = [entry["voxels"] for entry in document["prompts"] if "voxels" in entry]
         masks.take_document({key: json.loads(mask) for key, mask in _mask_texts(segment, voxels).items()})
         kept = (KeptPrompt(str(entry["key"]), prompt_of_entry(entry, masks)) for entry in document["prompts"])

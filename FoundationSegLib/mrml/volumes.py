@@ -14,7 +14,7 @@ from vtk.util import numpy_support
 from ..errors import GeometryError, GoneError, InputError
 from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.intensity import automatic_rule
-from ..imaging.volume import Volume
+from ..imaging.volume import IN_PIXELS, Volume
 
 _MODALITY = "DICOM.Modality"
 
@@ -234,10 +234,11 @@ def _require_image(volume_node: Any, components: int) -> None:
 
 
 def _is_in_pixels(volume_node: Any, geometry: Geometry) -> bool:
-    """True for a picture, by its file. A stack of them to which somebody has given a spacing has millimetres."""
+    """True for a picture, by its grid or its file, which the node remembers when it is saved to another one."""
     storage = volume_node.GetStorageNode()
-    is_picture = storage is not None and (storage.GetFileName() or "").lower().endswith(_PICTURES)
-    return is_picture and (geometry.shape_kji[0] == 1 or geometry.spacing_mm == (1, 1, 1))
+    if storage is not None and (storage.GetFileName() or "").lower().endswith(_PICTURES):
+        volume_node.SetAttribute(IN_PIXELS, "1")
+    return geometry.is_picture(named=volume_node.GetAttribute(IN_PIXELS) is not None)
 
 
 def _modality_of_series(volume_node: Any) -> str | None:

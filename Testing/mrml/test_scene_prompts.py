@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import slicer
@@ -5,7 +7,9 @@ import slicer.util
 import vtk
 
 from FoundationSegLib.errors import GeometryError, PromptError
-from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.geometry import Box, Geometry
+from FoundationSegLib.imaging.masks import PackedMask
+from FoundationSegLib.mrml import segment_tags
 from FoundationSegLib.mrml.prompt_nodes import COLOURS, owner_of
 from FoundationSegLib.mrml.segment_tags import RECORD_TAG, KeptPrompt, PromptRecord, read_record, write_tag
 from FoundationSegLib.mrml.segments import SegmentWriter
@@ -312,3 +316,19 @@ def test_with_the_tool_a_press_on_a_prompt_draws_another(placed):
     rig.drag(PIXEL, (220, 160), OTHER_PIXEL)
     assert len(used.prompts) == 2 and not watched.changes
     assert watched.prompts.node(liver, "a").GetNthControlPointPosition(0) == used.prompts[0].position
+
+
+def test_a_mask_in_a_scene_takes_no_more_memory_than_the_image_has_room_for(watch, segmentation_node, volume_node):
+    """Ten kilobytes of text that hold ten megabytes; they are set aside, and not lost."""
+    segmentation = segmentation_node.GetSegmentation()
+    segment = segmentation.GetSegment(segmentation.AddEmptySegment("1", "Liver"))
+    mask = PackedMask(Box((0, 0, 0), (80_000, 100, 10)), b"\xff" * 10**7)
+    kept = segment_tags.KeptPrompt("1", kinds.MaskPrompt("seed.nrrd", "Liver", voxels=mask))
+    segment_tags.RecordTags().write(segment, segment_tags.PromptRecord((kept,)))
+    text = segment_tags.record_text(segment)
+    tracemalloc.start()
+    watched = watch(segmentation_node, volume_node)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000 and len(watched.errors) == 1
+    assert segment_tags.record_text(segment) == text and not watched.prompts.record("1").prompts

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.mrml import volumes
 from Testing.mrml.conftest import AWKWARD
 from Testing.mrml.random_geometries import add_parent, geometries, parent_matrices
+from Testing.mrml.scene_session import open_bundle, save_bundle
 
 in_one_scene = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 GRID = geometry_from_spacing((2, 3, 4), (1.0, 2.0, 3.0))
@@ -162,9 +164,12 @@ def test_a_matrix_that_cannot_be_inverted_is_refused(volume_node):
 @pytest.mark.parametrize(
     ("file", "slices", "spacing", "in_pixels"),
     [
-        ("", 1, 1.0, False),
-        ("a.nrrd", 1, 1.0, False),
-        ("IM0001.dcm", 1, 1.0, False),
+        ("", 1, 1.0, True),  # nobody has placed it
+        ("a.nrrd", 1, 1.0, True),
+        ("a.nrrd", 1, 0.35, False),
+        ("a.nrrd", 5, 1.0, False),
+        ("IM0001.dcm", 1, 1.0, True),  # an ultrasound image
+        ("IM0001.dcm", 1, 0.2, False),
         ("a.PNG", 1, 0.35, True),  # of 72 dots per inch
         ("a.jpeg", 1, 1.0, True),
         ("a.tif", 5, 1.0, True),
@@ -179,6 +184,29 @@ def test_a_picture_that_slicer_has_loaded_is_measured_in_pixels(scene, file, sli
         storage.SetFileName(f"/there/{file}")
         node.SetAndObserveStorageNodeID(storage.GetID())
     assert volumes.volume_from_node(node).in_pixels is in_pixels
+
+
+@pytest.mark.parametrize("kept_by", ["the node", "the scene", "the file"])
+def test_a_picture_that_is_saved_as_nrrd_stays_one(scene, tmp_path, kept_by):
+    array = np.random.default_rng(0).integers(0, 255, (1, 4, 5), np.uint8)
+    node = volumes.add_volume_node(scene, Volume(array, geometry_from_spacing(array.shape, (0.35, 0.35, 1.0))))
+    storage = scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName("/there/polyp.png")
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    assert volumes.volume_from_node(node).in_pixels
+    storage.SetFileName(str(tmp_path / "polyp.nrrd"))
+    if kept_by == "the scene":
+        scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        keep, node, _ = open_bundle(save_bundle(scene, tmp_path), tmp_path / "opened")
+        assert keep
+    elif kept_by == "the file":
+        writer = scene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
+        writer.SetFileName(str(tmp_path / "polyp.nrrd"))
+        assert writer.WriteData(node)
+        assert read_volume(tmp_path / "polyp.nrrd").in_pixels
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+        assert writer.ReadData(node)
+    assert volumes.volume_from_node(node).in_pixels
 
 
 def test_what_the_source_said_is_kept(scene):

@@ -166,6 +166,30 @@ def test_a_propagation_that_leads_some_segments_nowhere_is_noted(desk):
     assert note in report_of(report)["notes"] and f"note: {note}" in desk.err
 
 
+@pytest.mark.parametrize(
+    ("corners", "options", "note"),
+    [
+        ([[0, 1, 1], [5, 6, 4]], {"propagate-range": "2:4"}, "a 3-D box is followed within itself"),
+        ([[0, 1, 1], [5, 6, 4]], {"propagate-direction": "up"}, "a 3-D box is followed within itself"),
+        ([[0, 1, 1], [5, 6, 4]], {"propagate": True}, ""),
+        ([[0, 1, 2], [5, 6, 2]], {"propagate-range": "2:4"}, ""),
+    ],
+)
+def test_limits_of_a_propagation_that_change_nothing_are_noted(desk, corners, options, note):
+    document = desk.document("Left")
+    document["segments"][0]["prompts"] = [desk.box(corners)]
+    assert desk.segment(prompts=desk.write_prompts(document), **options) == 0
+    assert desk.err.count("note: segments[0]: ") == bool(note) and note in desk.err
+
+
+def test_a_picture_cannot_be_carried_on_and_says_so(desk):
+    picture = desk.write_image("one.nrrd", np.random.default_rng(0).integers(0, 250, (1, 10, 12), np.uint8))
+    document = desk.document("Left")
+    document["segments"][0]["prompts"] = [desk.box([[0, 1, 0], [5, 6, 0]])]
+    assert desk.segment(image=picture, prompts=desk.write_prompts(document), propagate=True) == 0
+    assert "carried on to no other slice" in desk.err
+
+
 def test_a_mask_prompt_is_read_from_beside_the_prompts_file(desk):
     """The box-only model is asked with the box around it, as its card says."""
     card = CARD_TOML.replace("dimensions", 'translations = { mask = "box" }\ndimensions')

@@ -79,7 +79,7 @@ def _sequence(**elements):
 def write_frames(write_dicom):
     """Write an enhanced multi-frame CT with one frame for each position."""
 
-    def write(path, volume, positions, slopes=(), measures=None, **more):
+    def write(path, volume, positions, slopes=(), measures=None, spacings=(), **more):
         shared = _sequence(
             PixelMeasuresSequence=_sequence(**({"PixelSpacing": [0.5, 0.7]} if measures is None else measures)),
             PlaneOrientationSequence=_sequence(ImageOrientationPatient=list(AXIAL)),
@@ -90,6 +90,8 @@ def write_frames(write_dicom):
         ]
         for frame, slope in zip(frames, slopes, strict=False):
             frame.PixelValueTransformationSequence = _sequence(RescaleSlope=slope, RescaleIntercept=0)
+        for frame, spacing in zip(frames, spacings, strict=False):
+            frame.PixelMeasuresSequence = _sequence(PixelSpacing=spacing)
         elements = {
             "SOPClassUID": ENHANCED_CT,
             "NumberOfFrames": len(volume),

@@ -199,6 +199,24 @@ def test_frames_that_are_scaled_differently(tmp_path, noise, write_frames):
         read_volume(write_frames(tmp_path / "a.dcm", noise, EVEN, slopes=(1, 2, 1, 1)))
 
 
+@pytest.mark.parametrize("last", [0.5, 0.4])
+def test_frames_have_voxels_of_one_size(tmp_path, noise, write_frames, last):
+    spacings = [[0.5, 0.7]] * 3 + [[last, 0.7]]
+    path = write_frames(tmp_path / "a.dcm", noise, EVEN, measures={}, spacings=spacings)
+    if last == 0.5:
+        assert np.allclose(read_volume(path).geometry.spacing_mm, (0.7, 0.5, 3))
+    else:
+        with pytest.raises(GeometryError, match=r"a\.dcm: its frames have voxels of different sizes"):
+            read_volume(path)
+
+
+def test_enhanced_frames_with_one_place_for_all_are_time(tmp_path, noise, write_frames):
+    path = write_frames(tmp_path / "a.dcm", noise, (), ImagePositionPatient=[1, 2, 3], SpacingBetweenSlices=8)
+    with pytest.raises(InputError, match="4 frames"):
+        read_volume(path)
+    assert np.array_equal(read_volume(path, frame=2).array_kji[0], noise[2])
+
+
 def test_frames_without_positions_say_so(shared_data):
     volume = read_volume(shared_data("pydicom-data/emri_small.dcm"))
     assert volume.array_kji.shape == (10, 64, 64)

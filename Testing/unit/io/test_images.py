@@ -1,5 +1,6 @@
 """Images of every kind become volumes in RAS; what is no image, or not one image, is refused by name."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -289,6 +290,99 @@ def test_the_upper_half_of_16_bits_stays_positive(tmp_path, noise, write_dicom, 
             sitk.GetImageFromArray(stored[0] if ending in ("tif", "png") else stored), tmp_path / f"a.{ending}"
         )
     assert np.array_equal(read_volume(tmp_path / f"a.{ending}").array_kji, stored)
+
+
+def write_tiff(path, *pages, **fields):
+    """Write a TIFF file of strips; other fields are given by ``f`` and their numbers."""
+    content = b"II*\0\0\0\0\0"
+    link = 4
+    for pixels in pages:
+        rows, columns, samples = (*pixels.shape, 1)[:3]
+        kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+        values = {256: columns, 257: rows, 258: 8 * pixels.itemsize, 259: 1, 262: 1 if samples == 1 else 2}
+        values |= {273: len(content), 277: samples, 278: rows, 279: pixels.nbytes, 339: kind}
+        values |= {int(name[1:]): value for name, value in fields.items()}
+        content += pixels.tobytes()
+        content = content[:link] + struct.pack("<I", len(content)) + content[link + 4 :]
+        content += struct.pack("<H", len(values))
+        content += b"".join(struct.pack("<HHII", tag, 4, 1, values[tag]) for tag in sorted(values))
+        link = len(content)
+        content += bytes(4)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f4"])
+@pytest.mark.parametrize("is_white_zero", [False, True])
+def test_tiff_is_read_exactly(tmp_path, noise, kind, is_white_zero):
+    pixels = (noise[0] % 100).astype(kind)
+    path = write_tiff(tmp_path / "a.tif", pixels, f262=int(not is_white_zero))
+    if is_white_zero and kind == "f4":
+        with pytest.raises(InputError, match="cannot be read exactly"):
+            read_volume(path)
+    else:
+        volume = read_volume(path)
+        assert np.array_equal(volume.array_kji[0], ~pixels if is_white_zero else pixels)
+        assert any("inverted" in note for note in volume.notes) == is_white_zero
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("f2", {}),  # taken for whole numbers
+        ("f8", {}),
+        ("u8", {}),
+        ("u2", {"f322": 16, "f323": 16}),  # tiles, rounded to 8 bits
+        ("u2", {"f274": 6}),  # a turned picture
+        ("u2", {"f259": 34925}),  # LZMA
+        ("u1", {"f277": 2}),
+        ("u2", {"f277": 3, "f284": 2}),
+        ("u1", {"f262": 8}),  # CIE L*a*b*
+    ],
+)
+def test_tiff_that_itk_reads_as_something_else_is_refused(tmp_path, noise, kind, fields):
+    path = write_tiff(tmp_path / "a.tif", noise[0].astype(kind), **fields)
+    with pytest.raises(InputError, match=r"a\.tif: TIFF of this kind cannot be read exactly"):
+        read_volume(path)
+
+
+def test_pages_of_a_tiff_are_of_one_kind(tmp_path, noise):
+    pages = noise[:2].astype(np.uint8)
+    assert np.array_equal(read_volume(write_tiff(tmp_path / "a.tif", *pages)).array_kji, pages)
+    with pytest.raises(InputError, match="its pages differ"):
+        read_volume(write_tiff(tmp_path / "a.tif", pages[0], noise[1]))
+
+
+@pytest.mark.parametrize(("slope", "offset"), [("1", "0"), ("1.0", "0.0"), ("2", "0"), ("1", "-1024"), ("x", "0")])
+def test_a_scale_that_itk_leaves_out_is_refused(tmp_path, noise, slope, offset):
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(path))
+    scale = f"ElementToIntensityFunctionSlope = {slope}\nElementToIntensityFunctionOffset = {offset}\nElementDataFile"
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", scale.encode()))
+    if (slope, offset) in (("1", "0"), ("1.0", "0.0")):
+        assert np.array_equal(read_volume(path).array_kji, noise)
+    else:
+        with pytest.raises(InputError, match=r"a\.mha"):
+            read_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "origin", "field", "in_pixels"),
+    [
+        ((1, 1, 1), (0, 0, 0), "", True),  # a picture that a program has saved: nobody has placed it
+        ((1, 1, 1), (0, 0, 5), "", False),
+        ((1, 1, 2), (0, 0, 0), "", False),
+        ((0.35, 0.35, 1), (0, 0, 0), "FoundationSeg.InPixels:=1", True),  # Slicer keeps attributes of nodes
+        ((0.35, 0.35, 1), (0, 0, 0), "", False),
+    ],
+)
+def test_a_picture_that_was_saved_as_nrrd(tmp_path, noise, write_nrrd, spacing, origin, field, in_pixels):
+    i, j, k = spacing
+    path = write_nrrd(tmp_path / "a.nrrd", noise[:1], f"({i},0,0) (0,{j},0) (0,0,{k})", "domain domain domain")
+    text = path.read_bytes().replace(b"space origin: (1,2,3)", f"space origin: {origin}\n{field}".strip().encode())
+    path.write_bytes(text)
+    volume = read_volume(path)
+    assert (volume.in_pixels, volume.sides) == (in_pixels, ("", "") if in_pixels else None)
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
