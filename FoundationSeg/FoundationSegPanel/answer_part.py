@@ -104,7 +104,8 @@ class AnswerPart(Part):
         }[edited.kind]
         texts = [f"<b>{title}</b>"]
         if changes:
-            texts = [f"<b>{title}:</b> +{self._size(gained)}, -{self._size(lost)}"]
+            sizes = [f"{sign}{self._size(voxels)}" for sign, voxels in (("+", gained), ("-", lost)) if voxels]
+            texts = [f"<b>{title}:</b> {', '.join(sizes) or _('nothing changed')}"]
         scores = [score for score in edited.scores.values() if score is not None]
         if scores:
             texts.append(_("confidence {share} %").format(share=round(100 * min(scores))))
@@ -242,7 +243,9 @@ class ProgressPart(Part):
             texts.append(_("queued behind it: {count}").format(count=session.waiting))
         text = " · ".join(texts)
         for bar in (ui.progressBar, ui.classifyProgressBar):
-            bar.setRange(0, report.total if report is not None else 0)
+            bar.setRange(
+                0, report.total if report is not None and report.total else 1
+            )  # without an end, it has no text
             bar.setValue(report.done if report is not None else 0)
             bar.setFormat(text)
         can_keep = (
@@ -277,7 +280,8 @@ class ProgressPart(Part):
         if self._controller.is_finishing:
             return _("Keeping the slices so far")
         if report is None:
-            return _("Waiting for the answer")
+            is_first = self._controller.answer_s is None
+            return _("Starting the Python, loading the model") if is_first else _("Waiting for the answer")
         stages = {
             "start": _("Starting the Python for the models"),
             "load": _("Loading the model"),

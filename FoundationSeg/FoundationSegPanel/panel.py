@@ -69,7 +69,8 @@ class Panel:
         self.advanced = AdvancedPart(ui, state, report)
         self.classify = ClassifyPart(ui, state, logic.runnableCards("classify"), self.model.set_up_model)
         self.prompts = PromptsPart(ui, state, report)
-        self._segment_parts = (self.tools, SegmentsPart(ui, state, report), self.answer, self.prompts)
+        self._segments = SegmentsPart(ui, state, report)
+        self._segment_parts = (self.tools, self._segments, self.answer, self.prompts)
         inputs = InputsPart(ui, state, report)
         image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model, inputs)
         self.progress = ProgressPart(ui, state, report)
@@ -81,6 +82,8 @@ class Panel:
         for area in (ui.segmentsArea, ui.answerPage, ui.messageArea):
             area.viewport().setAutoFillBackground(False)
             area.widget().setAutoFillBackground(False)  # as the rest of the panel
+        ui.tabs.connect("currentChanged(int)", lambda _index: self._fit_tabs(ui.tabs))
+        self._fit_tabs(ui.tabs)
         scene = slicer.mrmlScene
         self._observers.add_for_nodes(scene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._node_removed)
         self._observers.add_for_nodes(scene, slicer.vtkMRMLScene.NodeAddedEvent, self._node_added)
@@ -205,6 +208,12 @@ class Panel:
         finally:
             self._is_showing = before
 
+    def _fit_tabs(self, tabs: Any) -> None:
+        """Let the tab in front alone say how high the panel is: a higher one behind it would have the panel scroll."""
+        for index in range(tabs.count):
+            shown = qt.QSizePolicy.Preferred if index == tabs.currentIndex else qt.QSizePolicy.Ignored
+            tabs.widget(index).setSizePolicy(qt.QSizePolicy.Preferred, shown)
+
     def _release_views(self) -> None:
         self.tools.stop()
         self.keys.disable()
@@ -216,6 +225,11 @@ class Panel:
             self._segment_observers.add(node, node.DisplayModifiedEvent, self._show_soon)
             for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified"):
                 self._segment_observers.add(node, getattr(slicer.vtkSegmentation, event), self._show_soon)
+            self._segment_observers.add(node, slicer.vtkSegmentation.SegmentsOrderModified, self._rows_moved)
+
+    def _rows_moved(self) -> None:
+        self._segments.has_moved_rows = True
+        self._show_soon()
 
     def _show_soon(self) -> None:
         self._soon.start(0)

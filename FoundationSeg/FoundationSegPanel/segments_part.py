@@ -34,11 +34,15 @@ _IDLE_MS = 300  # after the last change; a segment is measured in up to a tenth 
 
 
 class SegmentsPart(Part):
-    """Slicer's own table of segments, new ones, the lock, and what is known of the selected one."""
+    """Slicer's own table of segments, new ones, the lock, and what is known of the selected one.
+
+    Attributes:
+        has_moved_rows: Slicer's table has to make its rows anew, since those that were moved have lost their icons.
+    """
 
     def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
         super().__init__(ui, state, report)
-        self._is_showing = False
+        self._is_showing = self.has_moved_rows = False
         ui.kindBox.addItems(["Segment", *known_names()])
         self._measures = MeasuresTable()
         self._measuring = qt.QTimer()
@@ -73,6 +77,9 @@ class SegmentsPart(Part):
         has_selection = controller.selected_node_segment is not None
         self._is_showing = True
         try:
+            if self.has_moved_rows:
+                self.has_moved_rows = False
+                table.setSegmentationNode(None)
             if table.segmentationNode() is not controller.segmentation_node:
                 table.setSegmentationNode(controller.segmentation_node)
             selection = list(table.selectedSegmentIDs())

@@ -114,7 +114,9 @@ class SceneStore(SegmentWriter):
         segment, following, is_visible = self._removed.pop(segment_id)
         segmentation = self._node.GetSegmentation()
         segment.RemoveAllRepresentations()
-        segmentation.AddSegment(segment, segment_id, following if segmentation.GetSegment(following) else "")
+        segmentation.AddSegment(segment, segment_id)
+        if segmentation.GetSegment(following) is not None:  # in one step, Slicer's hierarchy moves it to the end again
+            segmentation.SetSegmentIndex(segment_id, segmentation.GetSegmentIndex(following))
         place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         if not is_visible and self._node.GetDisplayNode() is not None:
             self._node.GetDisplayNode().SetSegmentVisibility(segment_id, False)

@@ -25,6 +25,15 @@ def test_a_box_becomes_a_segment(at_panel, tmp_path):
     assert picture.stat().st_size > 10_000
 
 
+def test_the_tab_in_front_alone_says_how_high_the_panel_is(at_panel):
+    tabs, heights = at_panel.ui.tabs, []
+    for index in (0, 1, 0):
+        tabs.setCurrentIndex(index)
+        at_panel.let_pass()
+        heights.append(tabs.minimumSizeHint.height())
+    assert heights[0] == heights[2] != heights[1]
+
+
 def test_a_picture_is_measured_in_pixels(at_panel):
     storage = at_panel.desk.scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
     storage.SetFileName("/there/polyp.png")
@@ -34,7 +43,7 @@ def test_a_picture_is_measured_in_pixels(at_panel):
     at_panel.desk.process_events()
     at_panel.box((5, 6, 0), (14, 20, 0))
     assert at_panel.ui.segmentLabel.text.startswith("<b>150 pixels</b>")
-    assert "+150 pixels, -0 pixels" in at_panel.ui.changeLabel.text
+    assert "</b> +150 pixels · " in at_panel.ui.changeLabel.text
 
 
 @pytest.mark.parametrize(

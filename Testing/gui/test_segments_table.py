@@ -46,6 +46,12 @@ def test_the_table_clears_and_deletes_through_the_history(two, entry):
     assert desk.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode") == 2 and "prompts: 1" in ui.segmentLabel.text
 
 
+def test_the_link_to_what_neighbours_kept_can_be_clicked(two, qt):
+    label = two.ui.changeLabel
+    assert "stayed with 'Segment'" in label.text and '<a href="take">' in label.text
+    assert int(label.textInteractionFlags) & int(qt.Qt.LinksAccessibleByMouse)
+
+
 def test_several_rows_stay_selected_and_are_deleted_together(two):
     ui, desk = two.ui, two.desk
     keys = list(two.segmentation.GetSegmentIDs())
