@@ -33,7 +33,10 @@ def style_node(node: Any, prompt: kinds.Prompt, own_colour: Colour | None = None
 
     Positive prompts have the colour of their segment where one is given. They are drawn in slice views alone.
     """
-    display = node.GetDisplayNode()
+    _style_display(node.GetDisplayNode(), prompt, own_colour)
+
+
+def _style_display(display: Any, prompt: kinds.Prompt, own_colour: Colour | None) -> None:
     is_own = prompt.polarity is kinds.Polarity.POSITIVE and own_colour is not None
     colour = own_colour if is_own else COLOURS[prompt.polarity]
     display.SetVisibility3D(False)
@@ -263,6 +266,7 @@ def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: kinds.Pr
     """A new markups node in the scene of a segmentation, under its parent transform.
 
     Its name says segment, number and kind of the prompt; nothing depends on it later, so users may rename it.
+    It is complete before the scene has it: each later change would have all of Slicer's views and lists look again.
     """
     scene = segmentation_node.GetScene()
     node = getattr(slicer, _CLASSES[shape.kind])()
@@ -272,12 +276,17 @@ def add_prompt_node(segmentation_node: Any, owner: PromptOwner, prompt: kinds.Pr
     node.SetAttribute(PROMPT_ATTRIBUTE, owner.key)
     if shape.kind in ("curve", "loop"):
         node.SetCurveTypeToLinear()
-    scene.AddNode(node)
+    display = scene.CreateNodeByClass(f"vtkMRMLMarkups{'ROI' if shape.kind == 'block' else ''}DisplayNode")
+    display.UnRegister(None)  # as all that is created by class
+    _style_display(display, prompt, segment_colour(segmentation_node, owner.segment_id))
+    node.SetAndObserveDisplayNodeID(scene.AddNode(display).GetID())
     node.SetNodeReferenceID(SEGMENTATION_ROLE, segmentation_node.GetID())
     node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
-    node.CreateDefaultDisplayNodes()
-    style_node(node, prompt, segment_colour(segmentation_node, owner.segment_id))
-    draw(node, prompt, shape)
+    if shape.kind != "block":
+        draw(node, prompt, shape)
+    scene.AddNode(node)
+    if shape.kind == "block":  # its display has to be there
+        draw(node, prompt, shape)
     return node
 
 
