@@ -216,7 +216,7 @@ class ProgressPart(Part):
         super().__init__(ui, state, report)
         self._time_left = TimeLeft()
         self._button: Any = None
-        self._button_text = ""
+        self._button_text = self._status = ""
         self._timer = qt.QTimer()
         self._timer.setInterval(_INTERVAL_MS)
         self._timer.connect("timeout()", self.show)
@@ -252,17 +252,23 @@ class ProgressPart(Part):
             self._controller.preview.node is not None and self._is_propagating and not self._controller.is_finishing
         )
         ui.cancelButton.setText(_("Stop and keep") if can_keep else _("Cancel"))
-        slicer.util.showStatusMessage(_("FoundationSeg: {text}").format(text=text), 2 * _INTERVAL_MS)
+        self._show_status(_("FoundationSeg: {text}").format(text=text))
         if self._button is not None and report is not None and report.total:
             share = round(100 * report.done / report.total)
             self._button.setText(_("{text} ({share} %)").format(text=self._button_text, share=share))
 
     def stop(self) -> None:
-        """Leave the button as it was."""
+        """Leave the button and the status bar as they were."""
         self._timer.stop()
+        self._show_status("")
         if self._button is not None:
             self._button.setText(self._button_text)
             self._button = None
+
+    def _show_status(self, text: str) -> None:
+        if text != self._status:  # to find its status bar, Slicer searches all its windows
+            self._status = text
+            slicer.util.showStatusMessage(text)
 
     def _begun_by(self, button: Any) -> None:
         self.stop()

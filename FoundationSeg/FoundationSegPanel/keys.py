@@ -63,9 +63,11 @@ class Keys:
 
     def enable(self) -> None:
         """Make the shortcuts, on the main window; on the area of the views where there is none."""
+        if self._shortcuts:
+            return
         manager = slicer.app.layoutManager()
         owner = slicer.util.mainWindow() or (manager.viewport() if manager is not None else None)
-        if self._shortcuts or owner is None:
+        if owner is None:
             return
         for action in self._actions:
             if action.key:
