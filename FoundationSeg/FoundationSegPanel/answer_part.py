@@ -113,8 +113,16 @@ class AnswerPart(Part):
             texts.append(_("{seconds} s").format(seconds=f"{controller.answer_s:.2f}"))
         if edited.forgotten:
             texts.append(_("the oldest {count} steps cannot be undone any more").format(count=edited.forgotten))
-        text = " · ".join(texts) + "".join(f"<br>{note}" for note in edited.notes)
+        text = " · ".join(texts) + "".join(f"<br>{self._note_text(note, edited)}" for note in edited.notes)
         return text + self._withheld_text(edited)
+
+    def _note_text(self, note: str, edited: SegmentEdited) -> str:
+        """Name the segment that a note is about where there are several; the engine says ``segments[0]``."""
+        place, _sign, rest = note.partition("]: ")
+        number, keys = place.removeprefix("segments["), list(edited.states)
+        if not rest or not number.isdigit() or int(number) >= len(keys):
+            return note
+        return rest if len(keys) == 1 else f"{escape(self._controller.session.segment_name(keys[int(number)]))}: {rest}"
 
     def _size(self, voxels: int) -> str:
         volume = volume_ml(self._controller.session, voxels)
