@@ -80,6 +80,7 @@ def main(arguments: list[str]) -> int:
         if command == "test" and not {"--full", "-n"} & set(rest) and not any(name_of_test(part) for part in rest):
             # Two processes of one thread each; sets in parameters have to come in the same order in both.
             os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start some hundred processes of the same sources
             rest = ["-n", "auto", "--dist", "loadgroup", *rest]
         return lint() if command == "lint" else run(*COMMANDS[command], *rest)
     except subprocess.CalledProcessError as error:

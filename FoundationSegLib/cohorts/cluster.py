@@ -96,7 +96,7 @@ def open_cluster(size: ClusterSize) -> Iterator["Client"]:
 def join_cluster(address: str, *, insecure: bool) -> Iterator["Client"]:
     """Join a cluster that runs already; it goes on after the block.
 
-    Keys and certificates of ``tls://`` come from Dask's own configuration.
+    Keys and certificates of ``tls://``, and how long an answer is waited for, come from Dask's own configuration.
 
     Args:
         address: of its scheduler, such as ``tls://host:8786``.
@@ -109,7 +109,7 @@ def join_cluster(address: str, *, insecure: bool) -> Iterator["Client"]:
     check_address(address, insecure=insecure)
     distributed = import_distributed()
     try:
-        client = distributed.Client(address, timeout=20, security=distributed.Security())
+        client = distributed.Client(address, security=distributed.Security())
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"the scheduler {address} cannot be reached: {error}") from error
     try:

@@ -1,7 +1,6 @@
 """What opening the module costs, in a process of its own: nothing of the library has been imported there before."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from Testing.slicer_standin.user import SlicerUser
 from Testing.gui.test_module import MODULE
 
+sys.dont_write_bytecode, sys.pycache_prefix = False, sys.argv[1]  # of ours; what came before has its own
 desk = SlicerUser(Path(tempfile.mkdtemp(dir=sys.argv[1])), main_window=False, testing=True)
 
 
@@ -45,10 +45,8 @@ print(json.dumps([loaded - start, opened - loaded, burnt, at_import, sorted(sys.
 @pytest.fixture(scope="module")
 def opened(opengl, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bars")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(folder)
     command = [sys.executable, "-c", SCRIPT, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

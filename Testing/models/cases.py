@@ -1,7 +1,7 @@
 """Real images with ground truth: which labels, which intensities, and the boxes that the bars are measured with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,22 @@ Find = Callable[[str], Path]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One image with its label map; ``labels`` are the values to segment and their names."""
+    """One image with its label map; ``labels`` are the values to segment and their names, on ``slices`` alone."""
 
     image: str
     label: str
     intensity: str
     labels: Mapping[int, str]
+    slices: tuple[int, int | None] = (0, None)
 
     def read(self, find: Find) -> tuple[Volume, np.ndarray]:
         volume = read_volume(find(self.image))
         labels, geometry = read_label_map(find(self.label))
         assert geometry.almost_equals(volume.geometry)
-        return volume, labels
+        kept = np.zeros_like(labels)
+        first, stop = self.slices
+        kept[first:stop] = labels[first:stop]
+        return volume, kept
 
 
 CT = Case(
@@ -56,6 +60,8 @@ MR = Case(
 HEART = Case(
     "SegNetCMR/SC-HF-I-10_ED_image.nii.gz", "SegNetCMR/SC-HF-I-10_ED_lv.nii.gz", "percentile", {1: "left ventricle"}
 )
+# The middle of the box, and a neighbour on each side that gets its prompt from there.
+HEART_MIDDLE = replace(HEART, slices=(4, 7))
 PELVIS = Case(
     "MedSAM2/deeplesion_000015_HU.nii.gz", "MedSAM2/deeplesion_000015_lesion.nii.gz", "ct-soft-tissue", {1: "lesion"}
 )

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,16 +64,19 @@ def wheel_folder(card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def official(
     wheel_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+) -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
     """The official script: (images uint8, boxes) to masks (N, D, H, W); see :mod:`official_lite_medsam`."""
     folder = tmp_path_factory.mktemp("official")
+    source, target = folder / "in.npz", folder / "out.npz"
+    command = (sys.executable, "-W", "ignore", str(OFFICIAL), str(wheel_folder))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as script:
 
-    def run(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        source, target = folder / "in.npz", folder / "out.npz"
-        np.savez(source, images=images, boxes=boxes)
-        command = (sys.executable, "-W", "ignore", str(OFFICIAL), str(wheel_folder), str(source), str(target))
-        subprocess.run(command, check=True)
-        with np.load(target) as answer:
-            return answer["masks"]
+        def run(images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+            np.savez(source, images=images, boxes=boxes)
+            script.stdin.write(f"{source}\t{target}\n")
+            script.stdin.flush()
+            assert script.stdout.readline() == "written\n"
+            with np.load(target) as answer:
+                return answer["masks"]
 
-    return run
+        yield run

@@ -2,7 +2,9 @@
 
 Runs as a process of its own, so that nothing of the wheel is imported where the product runs:
 
-    python official_lite_medsam.py WHEEL_FOLDER IN.npz OUT.npz
+    python official_lite_medsam.py WHEEL_FOLDER [IN.npz OUT.npz]
+
+Without the two it reads lines "IN.npz<tab>OUT.npz" from its standard input, and writes one when an OUT is there.
 
 IN holds ``images`` (D, H, W) or (D, H, W, 3) uint8 and ``boxes`` (N, 6) int: x0, y0, z0, x1, y1, z1, all inside.
 OUT holds ``masks`` (N, D, H, W) bool and ``seconds``, the time per box; the first box pays for the encoding. A box
@@ -96,9 +98,7 @@ def segment(network, images, box, encoded):
     return masks
 
 
-def main(wheel_folder: str, source: str, target: str) -> None:
-    torch.set_num_threads(2)
-    network = build_network(wheel_folder)
+def answer(network: torch.nn.Module, source: str, target: str) -> None:
     with np.load(source) as asked:
         images, boxes = asked["images"], asked["boxes"]
     # The script encodes a slice again for every box. That the same slice gives the same embedding needs no proof.
@@ -108,6 +108,14 @@ def main(wheel_folder: str, source: str, target: str) -> None:
         masks.append(segment(network, images, box, encoded))
         seconds.append(time.perf_counter() - start)
     np.savez_compressed(target, masks=np.array(masks), seconds=np.array(seconds))
+
+
+def main(wheel_folder: str, *files: str) -> None:
+    network = build_network(wheel_folder)
+    for source, target in [files] if files else (line.rstrip("\n").split("\t") for line in sys.stdin):
+        answer(network, source, target)
+        sys.stdout.write("written\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
