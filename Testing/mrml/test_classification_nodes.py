@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import Label, TermCode, label_set_of, read_label_sets
@@ -171,6 +171,7 @@ def in_line(found, axis):
     return np.moveaxis(found, array_axis(axis), 0)
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(grids(), parent_matrices(), st.sampled_from(["similarity", "occlusion"]))
 def test_a_planted_square_lights_up_where_it_is(grid, parent, method):
     geometry, axis = grid

@@ -244,13 +244,16 @@ def test_the_users_segment_editor_settings_do_not_matter(scene, writer):
     assert editor.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideAllSegments
 
 
-def test_many_segments(writer, segmentation_node):
+def test_many_segments(scene, writer, segmentation_node):
     """More label values in one layer than a byte holds."""
-    ids = [writer.add_segment(f"{n}") for n in range(260)]
     places = list(np.ndindex(writer.geometry.shape_kji))[:260]
-    for segment_id, place in zip(ids, places, strict=True):
-        writer.write(segment_id, np.ones((1, 1, 1), bool), Box(place, tuple(n + 1 for n in place)), OverlapPolicy.ALLOW)
-    collapse(segmentation_node)
+    labels = np.zeros(writer.geometry.shape_kji, np.int16)
+    labels.flat[:260] = range(1, 261)
+    label_node = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    label_node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(writer.geometry.ijk_to_ras))
+    slicer.util.updateVolumeFromArray(label_node, labels)
+    slicer.vtkSlicerSegmentationsModuleLogic().ImportLabelmapToSegmentationNode(label_node, segmentation_node)
+    ids = segmentation_node.GetSegmentation().GetSegmentIDs()
     assert count_layers(segmentation_node) == 1
     edit = writer.write(ids[0], np.ones(writer.geometry.shape_kji, bool), policy=OverlapPolicy.OVERWRITE)
     assert len(edit.changes) == 260

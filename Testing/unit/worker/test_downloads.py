@@ -236,7 +236,7 @@ def test_a_closed_client_leaves_half_a_file_and_no_process(client, hub, store):
 def test_killed_and_cancelled_at_random_moments_it_ends_right(client, hub, store, full):
     chance = random.Random(4)
     hub.slow_s = 0.002
-    for number in range(40 if full else 8):
+    for number in range(40 if full else 4):
         client.submit(far(number))
         timer = threading.Timer(chance.uniform(0, 0.4), os.kill, (client.worker_pid, signal.SIGKILL))
         if number % 2:
