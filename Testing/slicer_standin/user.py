@@ -187,7 +187,7 @@ class SlicerUser(Hands):
         QtWidgets.QApplication.processEvents()
         behaviours.delete_now()
 
-    def wait_until(self, condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    def wait_until(self, condition: Callable[[], Any], seconds: float = 100.0) -> Any:
         """Let time pass until the condition holds, and return what it returned.
 
         Raises:

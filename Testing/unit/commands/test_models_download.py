@@ -122,7 +122,7 @@ def test_a_program_that_is_killed_leaves_no_worker_and_half_a_file(hub, store):
     program, worker = begun(hub)
     program.kill()
     program.communicate()
-    until(lambda: has_ended(worker), 5)
+    until(lambda: has_ended(worker))
     assert partial_bytes(store, card()) > 0
     hub.slow_s = 0
     assert download() == (0, [ANNOUNCED, READY])

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import random
 import threading
+import time
 
 from FoundationSegLib.catalog.model_cards import CheckpointFile
 from FoundationSegLib.hub.download import fetch_from_hub
@@ -69,6 +70,20 @@ def cancel_in(seconds):
     timer.daemon = True
     timer.start()
     return Progress(token=token)
+
+
+def cancel_when(condition):
+    """A progress that another thread cancels once a condition holds, and a list with the moment of that."""
+    token, moments = CancelToken(), []
+
+    def watch():
+        while not condition():
+            time.sleep(0.005)
+        moments.append(time.monotonic())
+        token.cancel()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return Progress(token=token), moments
 
 
 def content_of(store, card):

@@ -23,7 +23,7 @@ def scripted(volume: Volume, script: str = "answer", number: int = 1) -> Predict
     return PredictRequest(number, "fake", volume.key, (SegmentPrompts(script, (TextPrompt("liver"),)),))
 
 
-def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 200.0) -> None:
     """Wait for a condition, and fail if it does not come."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -47,7 +47,7 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def events_until(client: ProcessClient, kind: type, timeout_s: float = 20.0) -> list[object]:
+def events_until(client: ProcessClient, kind: type, timeout_s: float = 200.0) -> list[object]:
     """Everything up to the first event of a kind."""
     seen: list[object] = []
     end = time.monotonic() + timeout_s

@@ -210,7 +210,7 @@ def test_a_second_download_takes_the_place_of_the_first_which_can_go_on(client, 
 
 
 def test_two_workers_download_the_same_model_once(new_client, hub, store):
-    hub.slow_s = 0.1
+    hub.slow_s = 0.5
     first, second = new_client(), new_client()
     begun(first)
     second.submit(far())

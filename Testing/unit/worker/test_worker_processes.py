@@ -125,7 +125,7 @@ def test_the_worker_ends_with_its_parent(script, fork, bar):
         parent.kill()
         parent.wait()
         start = time.perf_counter()
-        until(lambda: has_ended(pid), 10)
+        until(lambda: has_ended(pid))
         bar(f"the worker ends after its parent was killed ({script} {fork}), s", time.perf_counter() - start, "<= 5")
         if fork:
             os.killpg(parent.pid, signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_what_a_worker_has_started_ends_with_it(client, volume, tmp_path):
         assert not has_ended(child)
         end(pid)
         client.poll()
-        until(lambda child=child: client.poll() or has_ended(child), 5)
+        until(lambda child=child: client.poll() or has_ended(child))
 
 
 def test_nothing_but_loopback_is_opened(make_client, volume, tmp_path, monkeypatch):
