@@ -110,7 +110,7 @@ def asked(volume, labels, number=1, **fields):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is known on Linux alone")
 def test_many_slices_in_a_worker_take_no_more_memory_than_few(worker, bar, full):
-    count = 300 if full else 100
+    count = 300 if full else 60
     volume, labels = image((count, 64, 64), "MR"), SETS["modality"]
     worker.send_volume(volume)
     ask(worker, asked(volume, labels, subject=Subject(stop=16)))

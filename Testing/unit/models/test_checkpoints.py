@@ -115,12 +115,18 @@ def of_torch(path, content) -> bytes:
 def test_damaged_files_are_refused_with_the_models_name(checkpoint, family, capsys, tmp_path):
     whole = checkpoint(family)
     harmful = (pickle.dumps({"a": Harmful()}), of_torch(tmp_path / "harm", {"model": {"a": Harmful()}, "a": Harmful()}))
-    others = (lying_header(), struct.pack("<Q", 2**62) + b"{}", of_torch(tmp_path / "a", {"a": torch.zeros(3)}))
+    of_weights = (
+        *harmful,
+        lying_header(),
+        struct.pack("<Q", 2**62) + b"{}",
+        of_torch(tmp_path / "a", {"a": torch.zeros(3)}),
+    )
     documents = {CONFIG, PREPARATION, "open_clip_config.json", "tokenizer_config.json"} & whole.files.keys()
     documents -= {PREPARATION} if family == "medsam" else set()  # SAM's, which is never read
     for name in (whole.weights, *sorted(documents)):
         content = whole.files[name].read_bytes()
-        for damage in (b"", b"[]", b"{", b"\xff\xfe\x00", content[: len(content) // 2], *harmful, *others):
+        damages = (b"", b"[]", b"{", b"\xff\xfe\x00", content[: len(content) // 2])
+        for damage in (*damages, *(of_weights if name == whole.weights else ())):
             damaged = checkpoint(family)
             damaged.put(name, damage)
             damaged.refused()
