@@ -197,7 +197,7 @@ KNOWN = [(HEART, {1: 0.95}), (CT, {1: 0.92, 4: 0.88, 7: 0.25}), (BRAIN, {1: 0.84
 
 
 def test_a_real_model_reaches_its_known_figures(report, card, full, bar):
-    for case, wanted in KNOWN if full else KNOWN[:1]:
+    for case, wanted in KNOWN if full else KNOWN[-1:]:  # the fewest slices
         document = report(case, *wanted)
         (model,) = document["models"]
         assert model["model"]["sha256"] == card.source.files[0].sha256
