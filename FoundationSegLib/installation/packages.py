@@ -239,15 +239,14 @@ def interrupted_installation() -> Path:
 
 @contextlib.contextmanager
 def noted_installation(note: Path, plan: PackagePlan) -> Iterator[None]:
-    """Keep a note about an installation until pip has ended by itself; :func:`repair_installation` reads it."""
+    """Keep a note about an installation until pip has done it; :func:`repair_installation` reads it.
+
+    Pip puts back what it had taken away, unless somebody killed it: what is whole by then is left alone.
+    """
     with contextlib.suppress(OSError):  # without a note, a cut is not repaired; that is no reason not to install
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps(to_document(plan)), encoding="utf-8")
-    try:
-        yield
-    except PackageError:  # pip puts back what it had taken away
-        note.unlink(missing_ok=True)
-        raise
+    yield
     note.unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from nibabel.analyze import AnalyzeHeader
-from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
 from nibabel.nifti2 import Nifti2Header, Nifti2Image, Nifti2Pair
 from numpy.typing import NDArray
 
@@ -129,14 +129,15 @@ def _qform(header: Nifti1Header, scale: float) -> NDArray[np.float64] | None:
     return np.diag((scale, scale, scale, 1.0)) @ np.array(header.get_qform(), np.float64)
 
 
-def read_nifti2_voxels(path: Path) -> NDArray[np.generic]:
-    """Read the voxels of a NIfTI-2 file or pair, rescaled as its header says; (F, K, J, I, C).
+def read_voxels(path: Path, header: NiftiHeader) -> NDArray[np.generic]:
+    """Read the voxels of a NIfTI file or pair without ITK, rescaled as its header says; (F, K, J, I, C).
 
     Raises:
         InputError: the file is cut off or damaged, or its values are no numbers.
     """
     try:
-        image = (Nifti2Pair if ".img" in path.suffixes or ".hdr" in path.suffixes else Nifti2Image).load(path)
+        pair, single = (Nifti2Pair, Nifti2Image) if header.is_version_2 else (Nifti1Pair, Nifti1Image)
+        image = (pair if ".img" in path.suffixes or ".hdr" in path.suffixes else single).load(path)
         voxels = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise damaged(path) from error
@@ -159,7 +160,7 @@ def check_header(header: NiftiHeader, path: Path) -> None:
     if not np.isfinite(header.spacing_mm if header.matrix is None else (*header.matrix.flat, *header.spacing_mm)).all():
         raise GeometryError(f"{path.name}: the image's matrix or voxel size is not finite; its header is wrong")
     if header.matrix is not None and is_sheared(header.matrix):
-        raise sheared(path)
+        raise ShearedError(path)
     check_plausible(header.voxels_path, header.end_of_voxels)
 
 
@@ -170,12 +171,14 @@ def is_sheared(matrix: NDArray[np.float64]) -> bool:
     return bool(np.abs(cosines).max() > _LARGEST_SHEAR)
 
 
-def sheared(path: Path) -> GeometryError:
-    """The error for a NIfTI file whose axes are not orthogonal."""
-    return GeometryError(
-        f"{path.name}: the image's matrix is sheared (its axes are not at right angles), which is not supported in "
-        "NIfTI; resample it to an orthogonal grid, or save it as NRRD"
-    )
+class ShearedError(GeometryError):
+    """The axes of a NIfTI file are not orthogonal."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path.name}: the image's matrix is sheared (its axes are not at right angles), which is not supported in "
+            "NIfTI; resample it to an orthogonal grid, or save it as NRRD"
+        )
 
 
 def check_placement(header: NiftiHeader, geometry: Geometry, path: Path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -104,14 +105,15 @@ def read_raw(path: Path) -> RawImage:
 
 def _read_nifti(path: Path, header: nifti.NiftiHeader) -> RawImage:
     nifti.check_header(header, path)
-    if header.is_version_2:
-        voxels = nifti.read_nifti2_voxels(path)
+    raw, is_flat = None, False
+    if not header.is_version_2:
+        with suppress(nifti.ShearedError):  # by less than counts, and ITK refuses it
+            image, reader = _execute(path)
+            raw, is_flat = to_raw(image, reader), image.GetDimension() == 2
+    if raw is None:
         lps_to_ras = swap_lps_ras(np.diag((*header.spacing_mm, 1.0)))
-        raw = RawImage(voxels, lps_to_ras if header.matrix is None else header.matrix, "Nifti2", {})
-        is_flat = False
-    else:
-        image, reader = _execute(path)
-        raw, is_flat = to_raw(image, reader), image.GetDimension() == 2
+        matrix = lps_to_ras if header.matrix is None else header.matrix
+        raw = RawImage(nifti.read_voxels(path, header), matrix, "Nifti", {})
     check_stored_voxels(header.voxels_path, header.offset, raw.voxels, header.end_of_voxels, header.float_type)
     if header.matrix is None:
         return raw
@@ -143,7 +145,7 @@ def _execute(path: Path) -> tuple[sitk.Image, str]:
 def _explained(path: Path, message: str) -> FoundationSegError:
     """Say in one sentence what ITK says in many lines."""
     if "orthonormal" in message:
-        return nifti.sheared(path)
+        return nifti.ShearedError(path)
     if "Bad direction" in message:
         return GeometryError(
             f"{path.name}: the image's axes do not span space, or it is a single slice at an angle; save it as 3-D"

@@ -1,4 +1,3 @@
-import contextlib
 import shlex
 import subprocess
 import sys
@@ -205,11 +204,12 @@ def test_what_is_broken_is_installed_again_and_nothing_else(tmp_path):
         repair(fail)
     assert repair() == ("gone==3",)
     assert asked == [("gone==3",)] and repair() == (), "it is repaired once"
-    for error in (PackageError("pip failed, and has put everything back"), None):
-        with contextlib.suppress(PackageError), noted_installation(note, planned):
-            if error:
-                raise error
-        assert not note.exists()
+    with pytest.raises(PackageError), noted_installation(note, planned):
+        raise PackageError("pip was killed")
+    assert repair() == ("gone==3",) and not note.exists()
+    with noted_installation(note, planned):
+        pass
+    assert not note.exists()
     note.write_text("[half")
     assert repair() == () and not note.exists()
 

@@ -32,10 +32,15 @@ def test_sheared_sform_is_refused_whatever_the_qform(tmp_path, noise, write_nift
         read_volume(path)
 
 
-def test_slight_shear_that_itk_refuses_is_named_too(tmp_path, noise, write_nifti):
-    path = write_nifti(tmp_path / "a.nii", noise, sform=with_shear(0.001), pixdim=(1, 1, 1, 2))
+@pytest.mark.parametrize("values", [{}, {"scl_slope": 2, "scl_inter": -3}])
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_slight_shear_of_rounded_decimals_is_read_where_itk_refuses_it(tmp_path, noise, write_nifti, values, ending):
+    path = write_nifti(tmp_path / f"a.{ending}", noise, sform=with_shear(0.001), pixdim=(1, 1, 1, 2), **values)
+    volume = read_volume(path)
+    assert np.allclose(volume.geometry.ijk_to_ras, with_shear(0.001), atol=1e-6)
+    assert np.array_equal(volume.array_kji, noise * values.get("scl_slope", 1) + values.get("scl_inter", 0))
     with pytest.raises(GeometryError, match="sheared"):
-        read_volume(path)
+        read_volume(write_nifti(tmp_path / f"a.{ending}", noise, sform=with_shear(0.003), pixdim=(1, 1, 1, 2)))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
