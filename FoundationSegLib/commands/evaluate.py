@@ -41,6 +41,7 @@ from .terminal import ProgressLine, interrupts_wait, one_line
 FEWEST_VOXELS = 27
 _DIGITS = 6
 _UNKNOWN = "-"
+_WITHOUT_EMPTY_MARGIN = (".seg.nrrd", ".dcm")  # segmentations are often saved so; a smaller label map is a mistake
 _SHEARED = "the grid is sheared: distances in mm are measured along its axes, as if they were at right angles"
 _WAIT_S = 0.2
 _OWN_STAGES = ("download", "load", "restart", "wait")
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     failed = [model.error for model in models if model.error is not None]
     if len(models) == 1 and failed:
         raise failed[0]
-    ml = None if truth.volume.in_pixels else truth.volume.geometry.voxel_volume_mm3 / 1000
+    ml = truth.volume.voxel_ml
     objects = [
         {"label": n, "voxels": count, "volume_ml": ml and round(count * ml, 3)} for n, count in truth.voxels.items()
     ]
@@ -146,14 +147,17 @@ def _read_truth(options: argparse.Namespace) -> GroundTruth:
 
     volume = read_image(options.image, options)
     labels, geometry = read_label_map(options.label)
-    match = volume.geometry.match(geometry)
-    if match is None or match.box != volume.geometry.box:
+    match, box = volume.geometry.match(geometry), volume.geometry.box
+    is_segmentation = options.label.name.lower().endswith(_WITHOUT_EMPTY_MARGIN)
+    if match is None or not (match.box == box or (is_segmentation and box.contains(match.box))):
         here, there = (" x ".join(map(str, grid.shape_kji[::-1])) for grid in (volume.geometry, geometry))
         raise InputError(
             f"{options.label.name} lies on another grid than {options.image.name} "
             f"({there} voxels, not {here}, or elsewhere in space); resample the label map to the image"
         )
-    labels = np.ascontiguousarray(match.turned(labels))
+    whole = np.zeros(volume.geometry.shape_kji, labels.dtype)
+    whole[match.box.slices] = match.turned(labels)
+    labels = whole
     voxels, notes = choose_labels(labels, options.values, options.label.name)
     sheared = (_SHEARED,) if is_sheared(geometry.ijk_to_ras) else ()
     return GroundTruth(volume, labels, voxels, (*volume.notes, *sheared, *notes))

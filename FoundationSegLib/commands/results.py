@@ -150,7 +150,7 @@ def _row(
     return {
         "name": name,
         "voxels": voxels,
-        "volume_ml": None if volume.in_pixels else round(voxels * volume.geometry.voxel_volume_mm3 / 1000, 4),
+        "volume_ml": None if volume.voxel_ml is None else round(voxels * volume.voxel_ml, 4),
         "score": None if predicted.score is None else round(predicted.score, 4),
     }
 

@@ -133,7 +133,8 @@ def _segment(options: argparse.Namespace) -> None:
     for note in notes:
         say(f"note: {note}")
     for segment in result.segments:
-        size = f"{segment['voxels']} pixels" if volume.in_pixels else f"{segment['volume_ml']:.2f} ml"
+        volume_ml = segment["volume_ml"]
+        size = f"{segment['voxels']} pixels" if volume_ml is None else f"{volume_ml:.2f} ml"
         say(f"{segment['name']}: {size}")
 
 

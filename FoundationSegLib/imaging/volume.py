@@ -61,6 +61,11 @@ class Volume:
         """True for red, green and blue."""
         return self.array_kji.ndim == 4
 
+    @property
+    def voxel_ml(self) -> float | None:
+        """The volume of a voxel; None in pixels, and for what has no place in the patient: an X-ray has no depth."""
+        return None if self.in_pixels or self.sides is not None else self.geometry.voxel_volume_mm3 / 1000
+
     @cached_property
     def key(self) -> str:
         """A fingerprint of voxels, type and grid: equal keys mean the same image; 32 hexadecimal digits.

@@ -41,9 +41,8 @@ def summarize(session: Session | None, segment_id: str, cards: Mapping[str, Mode
 
 def volume_ml(session: Session, voxels: int) -> float | None:
     """The volume of voxels in ml; None where it means nothing: an image in pixels, or of one slice."""
-    volume = session.volume
-    is_flat = 1 in volume.geometry.shape_kji
-    return None if volume.in_pixels or is_flat else voxels * volume.geometry.voxel_volume_mm3 / 1000
+    voxel_ml = session.volume.voxel_ml
+    return None if voxel_ml is None or 1 in session.volume.geometry.shape_kji else voxels * voxel_ml
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,10 +289,12 @@ def test_another_grid_is_refused(bench):
 def test_a_label_map_with_other_axes_on_the_same_voxels_is_the_same_grid(bench):
     plain = sitk.ReadImage(str(bench.folder / "truth.nrrd"))
     sitk.WriteImage(sitk.DICOMOrient(plain, "IRA"), str(bench.folder / "turned.nrrd"))
+    sitk.WriteImage(plain[:, :, :5], str(bench.folder / "cropped.seg.nrrd"))  # without its empty margin
     assert bench.evaluate() == 0
     table = bench.out.splitlines()[-2:]  # the line above has times
-    assert bench.evaluate(label=bench.folder / "turned.nrrd") == 0
-    assert bench.out.splitlines()[-2:] == table
+    for name in ("turned.nrrd", "cropped.seg.nrrd"):
+        assert bench.evaluate(label=bench.folder / name) == 0
+        assert bench.out.splitlines()[-2:] == table
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from FoundationSegLib import __version__
 from FoundationSegLib.commands.results import build_segmentation
@@ -28,9 +29,9 @@ PREDICTION = Prediction(
 )
 
 
-def build(masks, overlap="allow"):
+def build(masks, overlap="allow", **fields):
     """The result for segments with these names and masks, and the prompts that it says they came from."""
-    volume = Volume(ct_array(), Geometry(OBLIQUE, SHAPE), name="ct")
+    volume = Volume(ct_array(), Geometry(OBLIQUE, SHAPE), name="ct", **fields)
     box = BoxPrompt(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     prompts = PromptSet(tuple(SegmentPrompts(name, (box,)) for name in masks), "ijk")
     found = tuple(SegmentPrediction(pack_mask(mask), 0.66666) for mask in masks.values())
@@ -41,6 +42,15 @@ def build(masks, overlap="allow"):
 
 def blocks(*more):
     return {name: block_mask(name) for name in BLOCKS} | dict(more)
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_volume"), [({}, True), ({"in_pixels": True}, False), ({"sides": ("L", "I")}, False)]
+)
+def test_what_has_no_depth_has_no_millilitres(fields, has_volume):
+    """As a picture, or an X-ray, whatever its millimetres."""
+    row = build(blocks(), **fields)[0].segments[0]
+    assert row["voxels"] == block_mask(row["name"]).sum() and (row["volume_ml"] is not None) == has_volume
 
 
 def test_every_segment_says_where_it_came_from(tmp_path):
