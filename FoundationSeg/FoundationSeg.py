@@ -286,6 +286,13 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
         return classify(self.volume(volumeNode), self.client(), modelId, labels, **options)
 
+    def report(self, path: Any, segmentationNode: Any = None, withPatient: bool = False) -> None:
+        """Write a page (.html) about a segmentation, or about all of the scene, to look at, print and send out."""
+        from FoundationSegLib.api_nodes import report_nodes
+
+        nodes = None if segmentationNode is None else [segmentationNode]
+        report_nodes(path, nodes, with_patient=withPatient)
+
     def models(self) -> list[dict[str, Any]]:
         """List every model, with ``ready`` and what it ``lacks``."""
         return self.installation().models()

@@ -1,9 +1,12 @@
 """Segmentation for scripts in Slicer, on nodes of the scene. Every function returns when its answer is in the scene."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .api import Model, Prompts, find_segment, ignore, load_prompts, open_session, propagate
+from .errors import OutputError
 from .mrml.reference_image import require_own
 from .mrml.scene import remove_node
 from .mrml.scene_prompts import SessionPrompts
@@ -135,3 +138,32 @@ def propagate_node(
     """
     with NodeSession(volume_node, segmentation_node, client, model, allow_foreign=allow_foreign) as session:
         propagate(session, name, propagation)
+
+
+def report_nodes(
+    path: Path | str, segmentation_nodes: Sequence[Any] | None = None, *, with_patient: bool = False
+) -> None:
+    """Write a page about segmentations: pictures, sizes, codes, prompts, corrections, model and licence.
+
+    Example::
+
+        report_nodes("report.html", [segmentation_node])
+
+    Args:
+        path: of the page; one that is there is replaced.
+        segmentation_nodes: the segmentations; all of Slicer's scene that have an image unless given.
+        with_patient: name the patient, where the subject hierarchy does.
+
+    Raises:
+        InputError, GeometryError: there is nothing to report, or it cannot be drawn.
+        OutputError: the page cannot be written.
+    """
+    from .catalog.catalogue import read_catalogue
+    from .mrml.rendering.report import report_page, scene_cases
+    from .page import write_page
+
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.name} cannot be written: make the folder first")
+    cases = scene_cases(segmentation_nodes, with_patient=with_patient)
+    write_page(path, report_page(cases, read_catalogue(), __version__))

@@ -55,6 +55,17 @@ class SegmentsPart(Part):
         self._connect(ui.addButton, lambda: state.add_segment())
         self._connect(ui.lockButton, self._controller.lock, "clicked(bool)")
         self._connect(ui.deleteButton, lambda: self._clear(removes=True))
+        self._connect(ui.reportButton, self._write_report)
+
+    def _write_report(self) -> None:
+        from FoundationSegLib.api_nodes import report_nodes
+
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Write a report"), "report.html", _("Page (*.html)")
+        )
+        if path:
+            report_nodes(path, [self._controller.segmentation_node])
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))
 
     def _set_up_table(self) -> None:
         """Give Slicer's table columns for measures, let it sort, and put our menu in the place of its own."""
@@ -90,7 +101,7 @@ class SegmentsPart(Part):
         finally:
             self._is_showing = False
         self._ui.addButton.setEnabled(parameters.volume is not None)
-        for button in (self._ui.lockButton, self._ui.deleteButton):
+        for button in (self._ui.lockButton, self._ui.deleteButton, self._ui.reportButton):
             button.setEnabled(has_selection)
         self._show_summary()
         self._measuring.start(_IDLE_MS)

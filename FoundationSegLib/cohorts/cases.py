@@ -132,21 +132,37 @@ def _bids_cases(root: Path) -> Iterator[Case]:
             yield Case(image_name(path), path, patient=path.relative_to(root).parts[0].removeprefix("sub-"))
 
 
-def _table_cases(table: Path) -> Iterator[Case]:
+def read_table(table: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Read a table of cases: the number of each line, and its cells without space around them by their columns.
+
+    Args:
+        table: values separated by commas, or by tabs in a .tsv, in UTF-8.
+        columns: names in small letters; the table has them all, in small letters or capitals.
+
+    Raises:
+        InputError: the table cannot be read, or lacks a column.
+    """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-            rows = list(csv.DictReader(file, delimiter=delimiter, strict=True))
+            reader = csv.reader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", strict=True)
+            header = [name.strip().lower() for name in next(reader, ())]
+            cells = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
-        raise InputError(f"{table.name} cannot be read: {error.strerror}") from error
+        raise InputError(f"{table.name} cannot be read: {error.strerror or error}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{table.name} is no table in UTF-8: {error}") from error
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise InputError(f"{table.name} has no column {missing[0]!r}; it needs {', '.join(columns)}")
+    blank = dict.fromkeys(header, "")
+    return [(n, blank | dict(zip(header, map(str.strip, row), strict=False))) for n, row in cells]
+
+
+def _table_cases(table: Path) -> Iterator[Case]:
     names = set()
-    for line, row in enumerate(rows, start=2):
-        cells = {key: value for key, value in row.items() if isinstance(key, str) and isinstance(value, str)}
-        values = {key.strip().lower(): value.strip() for key, value in cells.items()}
-        if not values.get("image"):
-            raise InputError(f"{table.name}, line {line}: no image; the table needs a column 'image'")
+    for line, values in read_table(table, ("image",)):
+        if not values["image"]:
+            raise InputError(f"{table.name}, line {line}: no image")
         image = table.parent / values["image"]
         prompts = table.parent / values["prompts"] if values.get("prompts") else None
         name = values.get("case") or image_name(image)

@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..api_adaptation import adapt, adaptation_document, corrected, discard, keep, require_free, settings_for
 from ..catalog.catalogue import adapted_id, require_adapter
 from ..catalog.model_cards import find_card
+from ..cohorts.cases import read_table
 from ..errors import Cancelled, InferenceError, InputError
 from ..hub.store import Store, default_store_folder
 from ..imaging.intensity import check_policy
@@ -138,21 +137,13 @@ def read_cases(
     return list(volumes.values()), segments
 
 
-def _rows(table: Path) -> Sequence[tuple[int, dict[str, str]]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = [(reader.line_num, {name: (row.get(name) or "").strip() for name in _COLUMNS}) for row in reader]
-            header = reader.fieldnames or []
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{table.name} cannot be read as a table: {error}") from error
-    missing = [name for name in _COLUMNS[:2] if name not in header]
-    if missing or not rows:
-        reason = f"has no column {missing[0]}" if missing else "has no line below its header"
-        raise InputError(f"{table.name} {reason}; its header is {','.join(_COLUMNS)}")
-    for number, row in rows:
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    rows = [(line, dict.fromkeys(_COLUMNS, "") | row) for line, row in read_table(table, _COLUMNS[:2])]
+    if not rows:
+        raise InputError(f"{table.name} has no line below its header; its header is {','.join(_COLUMNS)}")
+    for line, row in rows:
         if not (row["image"] and row["segmentation"]):
-            raise InputError(f"{table.name}, line {number}: names no image or no segmentation")
+            raise InputError(f"{table.name}, line {line}: names no image or no segmentation")
     return rows
 
 

@@ -17,9 +17,8 @@ from typing import Any
 
 from ..catalog.catalogue import require_adapter
 from ..catalog.model_cards import ModelCard, find_card
-from ..cohorts.cases import Case, content_key, find_cases, stamp
+from ..cohorts.cases import Case, content_key, files_of, find_cases, stamp
 from ..cohorts.cluster import ClusterSize, Outcome, choose_size, compute, import_distributed, join_cluster, open_cluster
-from ..cohorts.page import THUMBNAIL_PX, Card, contact_sheet, thumbnail
 from ..errors import (
     Cancelled,
     InferenceError,
@@ -31,6 +30,7 @@ from ..errors import (
 from ..folders import Locked, locked
 from ..hub.store import Store, default_store_folder
 from ..io.output_files import TEMPORARY, replace_atomically
+from ..page import THUMBNAIL_PX, Card, contact_sheet, thumbnail
 from ..progress import ProgressReport, bytes_of, bytes_text
 from ..prompts.capabilities import require_task
 from ..requests.worker_settings import WorkerSettings
@@ -49,7 +49,7 @@ DONE, FAILED = "done", "failed"
 # Options that change no voxel and no score.
 _WITHOUT_EFFECT = (
     *("inputs", "output", "scheduler", "workers", "insecure", "with_patient", "download", "debug", "device"),
-    *("memory_limit", "prompts", "run", "connect", "catalogue", "pip", "command"),
+    *("memory_limit", "measurements", "prompts", "run", "connect", "catalogue", "pip", "command"),
 )
 _SAVE_S = 10.0  # the table is written this often while the cluster computes
 # An image is read, converted and kept in the engine: this many times its voxels' bytes.
@@ -99,7 +99,10 @@ class CaseTask:
     @property
     def is_there(self) -> bool:
         """True where no file of the result is missing."""
-        return all(path.is_file() for path in (self.report, self.picture, self.result) if path is not None)
+        paths = [self.report, self.picture, self.result]
+        if self.result is not None and self.options.measurements:
+            paths.append(segment.measurements_path(self.result))
+        return all(path.is_file() for path in paths if path is not None)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,6 +167,8 @@ def _check(options: argparse.Namespace, card: ModelCard) -> tuple[tuple[Path, ..
         raise InputError("either labels classify the cases, or prompts, classes and texts segment them")
     require_task(card, "classify" if is_classified else "segment")
     require_adapter(card)
+    if options.measurements and (is_classified or options.format != "dcm"):
+        raise InputError("--measurements is for --format dcm")
     if is_classified:
         least = ["-", "--model", card.id, "--label", "-"]
         return (), _complete(classify, options, least, label=options.label, format=None)
@@ -363,20 +368,12 @@ def _require_room(task: CaseTask) -> None:
     Raises:
         MemoryShortageError: it has not.
     """
-    if task.worker_bytes is None or task.case.image.is_dir():
-        return
-    import SimpleITK as sitk
+    from ..io.dicom import header_bytes
 
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(task.case.image))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return  # what is wrong is said when it is read
-    bytes_of_voxel = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents()).GetSizeOfPixelComponent()
-    needed = _COPIES * bytes_of_voxel * reader.GetNumberOfComponents()
-    for length in reader.GetSize():
-        needed *= length
+    if task.worker_bytes is None:
+        return
+    paths = files_of(task.case) if task.case.image.is_dir() else (task.case.image,)
+    needed = _COPIES * len(paths) * header_bytes(paths[0])  # the slices of a series are of one size
     if needed > task.worker_bytes:
         raise MemoryShortageError(
             f"the image needs about {bytes_text(needed)}, and a worker has {bytes_text(task.worker_bytes)}; "

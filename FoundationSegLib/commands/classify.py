@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", metavar="T", type=float, default=1.0, help="above 1: more even scores (1)")
     add("--margin", metavar="M", type=float, default=0.1, help="what a label has to lead by (0.1)")
     add("--aggregation", metavar="RULE", default="mean", help="of slices: mean, max or top-K (mean)")
-    add("--evidence", metavar="OUT", type=path_argument, help="where: .seg.nrrd, or values in .nrrd")
+    add("--evidence", metavar="OUT", type=path_argument, help="where: .seg.nrrd, or values in .nrrd or .dcm")
     add("--evidence-label", metavar="NAME", default="", help="for which label (the highest)")
     add("--evidence-method", choices=get_args(EvidenceMethod), default="similarity")
     add("--evidence-slices", metavar="N", type=int, default=8, help="on how many slices (8); 0: all")
@@ -94,7 +94,10 @@ def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     subject = _subject(options)
     evidence = None
     if options.evidence:
-        output_format(options.evidence)
+        if output_format(options.evidence) == "dcm":
+            from ..io.dicom_segmentation import import_highdicom
+
+            import_highdicom()
         evidence = EvidenceWish(options.evidence_label, options.evidence_method, options.evidence_slices)
         if evidence.label:
             labels.label(evidence.label)
@@ -160,7 +163,13 @@ def _ask(
 def _classify_image(options: argparse.Namespace, card: ModelCard, request: ClassifyRequest, client: Client) -> None:
     begin = time.perf_counter()
     volume = read_image(options.volume, options)
-    if options.evidence and output_format(options.evidence) != "seg.nrrd":
+    kind = output_format(options.evidence) if options.evidence else ""
+    slices: tuple[Path, ...] = ()
+    if kind == "dcm":
+        from ..io.dicom_segmentation import source_files
+
+        slices = source_files(options.volume, options.series, volume.geometry)
+    elif kind not in ("", "seg.nrrd"):
         from ..io.writing import check_grid
 
         check_grid(options.evidence, volume.geometry)
@@ -169,7 +178,7 @@ def _classify_image(options: argparse.Namespace, card: ModelCard, request: Class
     answer = _ask(options, card, request, volume, client, segment)
     timings_s = {"start": start_s, "total": time.perf_counter() - begin}
     report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume))
-    writers = [(options.evidence, evidence_writer(options.evidence, volume, answer))] if options.evidence else []
+    writers = [(options.evidence, evidence_writer(options.evidence, volume, answer, slices))] if kind else []
     if options.overview:
         writers.append((options.overview, lambda path: write_picture(path, volume, options.overview_px)))
     table = csv_text(rows_of(options.volume.name, answer))
@@ -289,8 +298,15 @@ def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
-def evidence_writer(path: Path, volume: Volume, answer: Classification) -> Callable[[Path], None]:
-    """Return the writer of the evidence: a segment in a .seg.nrrd, values on the image's grid in a .nrrd or .nii.gz.
+def evidence_writer(
+    path: Path, volume: Volume, answer: Classification, slices: Sequence[Path] = ()
+) -> Callable[[Path], None]:
+    """Return the writer of the evidence: a segment in a .seg.nrrd, values on the image's grid in other formats.
+
+    Args:
+        path: the file.
+        volume, answer: the image, and what was found in it.
+        slices: for a .dcm, which is a Parametric Map, the DICOM files of the image in the order of k.
 
     Raises:
         InputError, GeometryError, OutputError: it cannot be put into that format.
@@ -301,6 +317,15 @@ def evidence_writer(path: Path, volume: Volume, answer: Classification) -> Calla
     from ..io.writing import write_values
 
     box, painted = evidence.paint(volume.geometry)
+    if slices:
+        from ..io.dicom_measurements import evidence_quantity, parametric_map
+        from ..io.dicom_segmentation import write_dicom
+
+        whole = np.full((len(painted), *volume.geometry.shape_kji[1:]), evidence.values.min(), np.float32)
+        whole[:, box.slices[1], box.slices[2]] = painted
+        quantity = evidence_quantity(evidence.label, evidence.method)
+        seen = slices[box.slices[0]]
+        return lambda target: write_dicom(target, lambda: parametric_map(seen, whole, quantity))
     values = np.full(volume.geometry.shape_kji, evidence.values.min(), np.float32)
     values[box.slices] = painted
     return lambda target: write_values(target, values, volume.geometry)

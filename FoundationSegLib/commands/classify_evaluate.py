@@ -1,7 +1,6 @@
 """`classify-evaluate`: a table of `classify` and the truth in; the quality of the scores, and pictures of it, out."""
 
 import argparse
-import csv
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cohorts.cases import read_table
 from ..errors import InputError, OutputError, PackageError, counted
 from ..requests.classification_answer import RESEARCH_USE
 from .arguments import path_argument
@@ -167,7 +167,7 @@ def read_scored(path: Path, truth_path: Path | None) -> ScoredTruth:
     Raises:
         InputError: a table cannot be read, lacks a column, has a row twice, or nothing says what is true.
     """
-    rows = _read(path, ("image", "label", "score", "scoring"))
+    rows = [row for _, row in read_table(path, ("image", "label", "score", "scoring"))]
     scored = [row for row in rows if row["label"]]
     labels = tuple(dict.fromkeys(row["label"] for row in scored))
     scores: dict[str, dict[str, float]] = {}
@@ -204,20 +204,6 @@ def _left_out(
     return tuple(notes)
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(f"{path.name}: has no column {missing[0]!r}; it needs {', '.join(columns)}")
-            return [{name: value or "" for name, value in row.items() if name is not None} for row in reader]
-    except OSError as error:
-        raise InputError(f"{path.name}: cannot be read: {error.strerror or type(error).__name__}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path.name}: is no table of comma-separated values in UTF-8") from error
-
-
 def _score(text: str, path: Path) -> float:
     try:
         score = float(text)
@@ -245,7 +231,7 @@ def _truth_column(rows: Sequence[dict[str, str]], path: Path) -> dict[str, set[s
 
 def _truth_table(path: Path, labels: Sequence[str]) -> dict[str, set[str]]:
     truth: dict[str, set[str]] = {}
-    for row in _read(path, ("image", "label")):
+    for _, row in read_table(path, ("image", "label")):
         labels_here = truth.setdefault(row["image"], set())
         if row["label"] and row["label"] not in labels:
             raise InputError(f"{path.name}: {row['label'][:60]!r} is none of the labels that were scored")

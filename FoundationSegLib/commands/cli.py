@@ -17,7 +17,7 @@ from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
-from . import adapt, batch, classify, classify_evaluate, evaluate, label_sets, models, segment
+from . import adapt, batch, classify, classify_evaluate, evaluate, label_sets, models, report, segment
 from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command, purpose in (
         ("segment", segment, "segment an image from prompts"),
         ("batch", batch, "segment or classify many images, on all cores or a cluster"),
+        ("report", report, "write a page about a case or a scene"),
         ("classify", classify, "score labels in an image, by words"),
         ("classify-evaluate", classify_evaluate, "how good the scores of 'classify' are"),
         ("label-sets", label_sets, "list and show the labels to classify with"),

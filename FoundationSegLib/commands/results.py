@@ -1,5 +1,6 @@
 """The result of `segment`: a segmentation node in a scene of its own, and from there files."""
 
+import functools
 import json
 import uuid
 from collections.abc import Callable, Sequence
@@ -8,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..codec import to_document
 from ..errors import OutputError
+from ..imaging.masks import pack_mask
 from ..imaging.volume import Volume
-from ..io.dicom_segmentation import TISSUE, Coded, DicomSegment, write_dicom_segmentation
+from ..io.dicom_measurements import Measured, measurement_report
+from ..io.dicom_segmentation import TISSUE, Coded, DicomSegment, dicom_segmentation, write_dicom
 from ..io.output_files import output_format
 from ..io.writing import write_label_map
 from ..mrml import segment_tags
@@ -21,11 +25,14 @@ from ..mrml.files import write_segmentation
 from ..mrml.rendering.overview import render_overview
 from ..mrml.scene import HeadlessScene, boot_scene
 from ..mrml.segments import SegmentWriter
+from ..mrml.terminology import codes_of
 from ..mrml.volumes import add_volume_node
 from ..prompts.kinds import PromptSet
 from ..prompts.prompts_file import prompts_to_document
 from ..requests.segmentation import Prediction, SegmentPrediction
+from ..session.measures import longest_diameter_mm
 from ..session.segment_store import OverlapPolicy
+from .outputs import FileWriter
 from .segment_report import ResultOptions
 
 
@@ -53,24 +60,43 @@ class SegmentResult:
     sides: tuple[str, str] | None
     volume_key: str
 
-    def writer(self, path: Path, slices: Sequence[Path] = ()) -> Callable[[Path], None]:
+    def writer(self, path: Path) -> Callable[[Path], None]:
         """Return the function that writes the segments in the format of that path's ending, to the path it is given.
-
-        Args:
-            path: the path.
-            slices: for a .dcm, the DICOM files that the segments lie on, in the order of k.
 
         Raises:
             OutputError: the format is a label map, and segments overlap.
         """
-        kind = output_format(path)
-        if kind == "seg.nrrd":
+        if output_format(path) == "seg.nrrd":
             return lambda target: write_segmentation(self.segmentation_node, target)
-        if kind == "dcm":
-            segments = [self._dicom_segment(segment_id) for segment_id in self.segment_writer.segment_ids]
-            return lambda target: write_dicom_segmentation(target, slices, segments)
         labels = self._labels()
         return lambda target: write_label_map(target, labels, self.segment_writer.geometry)
+
+    def dicom_writers(
+        self, path: Path, slices: Sequence[Path], volume: Volume, measurements: Path | None
+    ) -> list[FileWriter]:
+        """Return the writers of a DICOM SEG and, where a path is given, of the measurements of its segments.
+
+        Args:
+            path: of the segmentation.
+            slices: the DICOM files that the segments lie on, in the order of k.
+            volume: the image that they make.
+            measurements: of the report of measurements; None for none.
+        """
+        segments = [self._dicom_segment(segment_id) for segment_id in self.segment_writer.segment_ids]
+
+        @functools.cache
+        def segmentation() -> Any:
+            return dicom_segmentation(slices, segments)
+
+        writers: list[FileWriter] = [(path, lambda target: write_dicom(target, segmentation))]
+        if measurements is not None:
+            measured = [_measured(segment.mask, volume) for segment in segments if segment.mask.any()]
+
+            def report() -> Any:
+                return measurement_report(segmentation(), slices, segments, measured)
+
+            writers.append((measurements, lambda target: write_dicom(target, report)))
+        return writers
 
     def render(self, path: Path, size: tuple[int, int]) -> None:
         """Draw the overview."""
@@ -79,11 +105,11 @@ class SegmentResult:
 
     def _dicom_segment(self, segment_id: str) -> DicomSegment:
         segment, mask = self.segment_writer.segment(segment_id), self.segment_writer.read(segment_id)
-        _, category, kind, modifier, *_ = [*segment.GetTerminology().split("~"), "", "", "", ""]
+        category, kind, modifier = map(_coded, codes_of(segment.GetTerminology()))
         name = segment_tags.read_tag(segment, segment_tags.ALGORITHM_NAME) or "FoundationSeg"
         is_automatic = segment_tags.read_tag(segment, segment_tags.ALGORITHM_TYPE) == "AUTOMATIC"
         tracking_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.volume_key}/{segment.GetName()}"))
-        codes = (_coded(category) or TISSUE, _coded(kind) or TISSUE, _coded(modifier))
+        codes = (category or TISSUE, kind or TISSUE, modifier)
         algorithm = (is_automatic, name, __version__)
         return DicomSegment(segment.GetName(), mask, segment.GetColor(), *codes, *algorithm, tracking_id)
 
@@ -123,7 +149,8 @@ def build_segmentation(
         segment_id = writer.add_segment(segment.name)
         writer.write(segment_id, predicted.mask, policy=OverlapPolicy(options.overlap))
         document = prompts_to_document(PromptSet((segment,), prompts.space))
-        segment_tags.set_provenance(writer.segment(segment_id), _provenance(prediction, options, document))
+        origin = _provenance(prediction, options, document, predicted.score)
+        segment_tags.set_provenance(writer.segment(segment_id), origin)
         rows.append(_row(segment.name, writer, segment_id, predicted, volume))
     low, high = (float(prediction.intensity[name]) for name in ("low", "high"))
     return SegmentResult(
@@ -131,9 +158,11 @@ def build_segmentation(
     )
 
 
-def _provenance(prediction: Prediction, options: ResultOptions, prompts: dict[str, Any]) -> dict[str, str]:
+def _provenance(
+    prediction: Prediction, options: ResultOptions, prompts: dict[str, Any], score: float | None
+) -> dict[str, str]:
     base = prediction.checkpoint.base_document()
-    computed = {"device": prediction.device, "precision": prediction.precision, **base}
+    computed = {"device": prediction.device, "precision": prediction.precision, "score": _rounded(score), **base}
     return {
         **prediction.checkpoint.provenance,
         "Prompts": json.dumps(prompts, ensure_ascii=False),
@@ -151,11 +180,20 @@ def _row(
         "name": name,
         "voxels": voxels,
         "volume_ml": None if volume.voxel_ml is None else round(voxels * volume.voxel_ml, 4),
-        "score": None if predicted.score is None else round(predicted.score, 4),
+        "score": _rounded(predicted.score),
     }
 
 
-def _coded(text: str) -> Coded | None:
-    """Parse a code as Slicer serializes it, scheme, value and meaning; None where it is empty."""
-    scheme, value, meaning = [*text.split("^"), "", "", ""][:3]
-    return Coded(scheme, value, meaning) if value else None
+def _measured(mask: NDArray[np.bool_], volume: Volume) -> Measured:
+    geometry = volume.geometry
+    volume_mm3 = None if volume.voxel_ml is None else np.count_nonzero(mask) * volume.voxel_ml * 1000
+    diameter_mm = longest_diameter_mm(pack_mask(mask), geometry)
+    return Measured(volume_mm3, diameter_mm, float(volume.array_kji[mask].mean(dtype=np.float64)))
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)
+
+
+def _coded(code: tuple[str, str, str]) -> Coded | None:
+    return Coded(*code) if code[1] else None

@@ -72,6 +72,14 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         "--roi", metavar="I,J,K|prompts:MM", type=roi_argument, help="the part of the image that the model sees"
     )
     parser.add_argument("--overlap", choices=("allow", "protect"), help="whether segments may overlap (allow)")
+    parser.add_argument(
+        "--measurements", action="store_true", help="with a .dcm: volume, diameter and mean, as DICOM SR beside it"
+    )
+
+
+def measurements_path(output: Path) -> Path:
+    """Return the file with the measurements of a .dcm: ``x.sr.dcm`` beside ``x.dcm``."""
+    return output.with_name(f"{output.stem}.sr.dcm")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -116,7 +124,11 @@ def _segment(options: argparse.Namespace) -> None:
     result = build_segmentation(volume, prompt_options.without_folders(present), prediction, determined)
     changes = earlier.compare(prediction, determined, result.segments) if earlier is not None else []
     notes = (*volume.notes, *prediction.notes, *changes)
-    writers = [(options.output, result.writer(options.output, options.slices))]
+    if options.slices:
+        measurements = measurements_path(options.output) if options.measurements else None
+        writers = result.dicom_writers(options.output, options.slices, volume, measurements)
+    else:
+        writers = [(options.output, result.writer(options.output))]
     if options.overview:
         writers.append((options.overview, lambda path: result.render(path, options.overview_px)))
 
@@ -171,9 +183,12 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.Earlie
         from ..io.dicom_segmentation import import_highdicom
 
         import_highdicom()
+    elif options.measurements:
+        raise InputError("--measurements is for a .dcm: DICOM measurements refer to a DICOM segmentation")
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
     targets = {name: getattr(options, name) for name in ("output", "report", "overview")}
+    targets["measurements"] = measurements_path(options.output) if options.measurements else None
     sources = {"the image": options.volume, "the prompts file": options.prompts}
     require_targets(targets, sources | {"the report to repeat": options.from_report})
     if earlier is not None:

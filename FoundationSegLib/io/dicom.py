@@ -4,6 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,12 @@ _CINE_RATE_TAGS = ("0018|0040", "0008|2144")
 # Several frames of these are one after the other in time, unless they have positions.
 _MOVING_MODALITIES = {"US", "IVUS", "XA", "RF", "ES", "XC"}
 
+_PATIENT_TAGS = {
+    "PatientName": "0010|0010",
+    "PatientID": "0010|0020",
+    "PatientBirthDate": "0010|0030",
+    "PatientSex": "0010|0040",
+}
 _AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 # How far direction cosines, or voxel sizes as a part of themselves, may differ between slices of one volume.
 _SAME = 1e-3
@@ -112,10 +120,13 @@ def _read_headers(paths: Iterable[Path]) -> list[SliceHeader]:
     for path in files:
         require_utf8(path, InputError)
     with quiet():
-        return [header for path in files if (header := _read_header(path)) is not None]
+        headers = (_read_header(path, status.st_size, status.st_mtime_ns) for path in files if (status := path.stat()))
+        return [header for header in headers if header is not None]
 
 
-def _read_header(path: Path) -> SliceHeader | None:
+@lru_cache(maxsize=8192)  # a series is listed when it is found, identified, read, and written upon
+def _read_header(path: Path, size: int, changed_ns: int) -> SliceHeader | None:
+    """Read the header of a file that has this size and time of change; None where it is no image."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READER)
     reader.SetFileName(str(path))
@@ -127,6 +138,31 @@ def _read_header(path: Path) -> SliceHeader | None:
         return None
     i, j = reader.GetSpacing()[:2]
     return SliceHeader(path, tuple(reader.GetSize()), (i, j), reader.GetPixelID(), kept_tags(reader))
+
+
+def header_bytes(path: Path) -> int:
+    """Return how many bytes the voxels of a file take in memory, by its header; 0 where it says nothing."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with quiet():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return 0  # what is wrong is said when it is read
+    voxel = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
+    return prod(reader.GetSize()) * voxel.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
+
+
+def patient_tags(path: Path) -> dict[str, str]:
+    """Read the patient's fields of a DICOM file by their keywords, for a user who asks for them; none of others."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with quiet():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return {}
+    return {key: reader.GetMetaData(tag) for key, tag in _PATIENT_TAGS.items() if reader.HasMetaDataKey(tag)}
 
 
 def _is_damaged_image(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """DICOM SEG: segments on the slices of a DICOM series, written and read with `highdicom`."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ from ..imaging.geometry import Geometry
 from . import dicom
 from .raw import read_raw, swap_lps_ras
 
-_MAKER = "FoundationSeg"
+MAKER = "FoundationSeg"
 _SERIES_NUMBER = 300  # apart from those of a scanner
 _LONGEST_LABEL = 64  # characters of a DICOM LO
 # Frames nearer to each other than this share a slice; positions are written with at least two decimals.
@@ -87,69 +87,90 @@ def source_files(path: Path, series: str | None, geometry: Geometry) -> tuple[Pa
     return tuple(chosen[n].path for n in stack.order)
 
 
-def write_dicom_segmentation(path: Path, sources: Sequence[Path], segments: Sequence[DicomSegment]) -> None:
-    """Write a DICOM Segmentation object (binary), which refers to every slice that it has a segment on.
+def dicom_segmentation(sources: Sequence[Path], segments: Sequence[DicomSegment]) -> Any:
+    """Return a DICOM Segmentation object (binary), which refers to every slice that it has a segment on.
 
     Patient, study and frame of reference are those of the source, as the standard requires. Segments may overlap.
 
     Args:
-        path: the file.
         sources: the files of the slices, in the order of k.
         segments: at least one, each with a voxel.
 
     Raises:
         PackageMissingError: `highdicom` is not installed.
-        OutputError: a segment is empty, or the source lacks what a DICOM object of its study needs.
+        OutputError: a segment is empty.
     """
+    from pydicom.uid import ExplicitVRLittleEndian
+
     highdicom = import_highdicom()
     empty = [segment.name for segment in segments if not segment.mask.any()]
     if empty:
         raise OutputError(f"{empty[0]!r} is empty, which a .dcm cannot hold; leave it out")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some name the patient
-            _object(highdicom, sources, segments).save_as(path)
-    except (AttributeError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{path.name}: the series lacks what a DICOM segmentation of it needs: {error}") from error
-
-
-def _object(highdicom: ModuleType, sources: Sequence[Path], segments: Sequence[DicomSegment]) -> Any:
-    import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian
-
-    from .. import __version__
-
     used = np.flatnonzero(np.any([segment.mask.any(axis=(1, 2)) for segment in segments], axis=0))
-    images = [pydicom.dcmread(sources[k], stop_before_pixels=True) for k in used]
-    for image in images:
-        image.SpecificCharacterSet = image.get("SpecificCharacterSet") or "ISO_IR 192"  # some leave it empty
     return highdicom.seg.Segmentation(
-        source_images=images,
+        source_images=read_headers([sources[k] for k in used]),
         pixel_array=np.stack([segment.mask[used] for segment in segments], axis=-1),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(highdicom, n, segment) for n, segment in enumerate(segments, start=1)],
-        series_instance_uid=highdicom.UID(),
-        series_number=_SERIES_NUMBER,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer=_MAKER,
-        manufacturer_model_name=_MAKER,
-        software_versions=__version__,
-        device_serial_number=__version__,
+        manufacturer=MAKER,
         content_label="SEGMENTATION",
-        series_description=f"{_MAKER}: {', '.join(segment.name for segment in segments)}"[:_LONGEST_LABEL],
+        series_description=f"{MAKER}: {', '.join(segment.name for segment in segments)}"[:_LONGEST_LABEL],
         transfer_syntax_uid=ExplicitVRLittleEndian,
+        **identity(highdicom, _SERIES_NUMBER, is_image=True),
     )
+
+
+def write_dicom(path: Path, make: Callable[[], Any]) -> None:
+    """Write a DICOM object to a file.
+
+    Args:
+        path: the file.
+        make: returns the object.
+
+    Raises:
+        PackageMissingError: `highdicom` is not installed.
+        OutputError: the source lacks what a DICOM object of its study needs.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some name the patient
+            make().save_as(path)
+    except (AttributeError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path.name}: the series lacks what a DICOM object of it needs: {error}") from error
+
+
+def read_headers(sources: Sequence[Path]) -> list[Any]:
+    """Read the headers of DICOM files, with the character set that some leave empty."""
+    import pydicom
+
+    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in sources]
+    for image in images:
+        image.SpecificCharacterSet = image.get("SpecificCharacterSet") or "ISO_IR 192"
+    return images
+
+
+def identity(highdicom: ModuleType, series_number: int, *, is_image: bool = False) -> dict[str, Any]:
+    """Return the identity of a new object in a series of its own; of an image, also what made it."""
+    from .. import __version__
+
+    own: dict[str, Any] = {"series_instance_uid": highdicom.UID(), "sop_instance_uid": highdicom.UID()}
+    if is_image:
+        own |= {
+            "manufacturer_model_name": MAKER,
+            "software_versions": __version__,
+            "device_serial_number": __version__,
+        }
+    return own | {"series_number": series_number, "instance_number": 1}
 
 
 def _description(highdicom: ModuleType, number: int, segment: DicomSegment) -> Any:
     types = highdicom.seg.SegmentAlgorithmTypeValues
-    family = _code(highdicom, Coded("DCM", "123109", "Artificial Intelligence"))
+    family = coded(highdicom, Coded("DCM", "123109", "Artificial Intelligence"))
     description = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=segment.name[:_LONGEST_LABEL],
-        segmented_property_category=_code(highdicom, segment.category),
-        segmented_property_type=_code(highdicom, segment.type),
+        segmented_property_category=coded(highdicom, segment.category),
+        segmented_property_type=coded(highdicom, segment.type),
         algorithm_type=types.AUTOMATIC if segment.is_automatic else types.SEMIAUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=segment.algorithm[:_LONGEST_LABEL], family=family, version=segment.version[:_LONGEST_LABEL]
@@ -160,11 +181,12 @@ def _description(highdicom: ModuleType, number: int, segment: DicomSegment) -> A
     )
     if segment.modifier is not None:
         (kind,) = description.SegmentedPropertyTypeCodeSequence
-        kind.SegmentedPropertyTypeModifierCodeSequence = [_code(highdicom, segment.modifier)]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [coded(highdicom, segment.modifier)]
     return description
 
 
-def _code(highdicom: ModuleType, code: Coded) -> Any:
+def coded(highdicom: ModuleType, code: Coded) -> Any:
+    """Return a concept as `highdicom` takes it."""
     return highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)
 
 

@@ -1,13 +1,20 @@
 """The scene: one without Slicer's application, observers that are removed together, nodes taken out again."""
 
+import tempfile
 import types
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakMethod
 
 import slicer
 import vtk
+
+from ..errors import InputError
+from ..folders import require_utf8
 
 # The terminologies' logic gets no scene: a scene makes it look for term files that the wheel does not carry, and it
 # prints six errors when it finds none. It parses and serialises terms without one.
@@ -64,6 +71,41 @@ def _add_logic(name: str, application_logic: Any, scene: Any) -> Any:
     if name != _WITHOUT_SCENE:
         logic.SetMRMLScene(scene)
     return logic
+
+
+@contextmanager
+def read_scene(path: Path) -> Iterator[HeadlessScene]:
+    """Yield a booted scene with what a ``.mrb`` or ``.mrml`` file holds.
+
+    Raises:
+        InputError: there is no such file, or it is no scene.
+    """
+    require_utf8(path, InputError)
+    if not path.is_file():
+        raise InputError(f"there is no file '{path.name}'")
+    headless = boot_scene()
+    with tempfile.TemporaryDirectory(prefix="foundationseg-") as folder:
+        cache, manager = slicer.vtkCacheManager(), slicer.vtkDataIOManager()  # a scene needs both to read files
+        cache.SetRemoteCacheDirectory(folder)
+        headless.scene.SetCacheManager(cache)
+        manager.SetCacheManager(cache)
+        headless.scene.SetDataIOManager(manager)
+        try:
+            file = _unpack(path, Path(folder)) if path.suffix.lower() == ".mrb" else path
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(f"'{path.name}' is no scene that Slicer can read") from error
+        headless.scene.SetURL(str(file))
+        if not headless.scene.Import():
+            raise InputError(f"'{path.name}' is no scene that Slicer can read")
+        yield headless
+
+
+def _unpack(bundle: Path, folder: Path) -> Path:
+    """Unpack a ``.mrb`` and return its scene file."""
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(folder)
+    (file,) = folder.glob("*/*.mrml")
+    return file
 
 
 @dataclass(slots=True, eq=False)

@@ -66,6 +66,12 @@ def find_term(name: str) -> Term | None:
     return _terms().get(name_key(name))
 
 
+def codes_of(serialized: str) -> tuple[tuple[str, str, str], ...]:
+    """Category, type and modifier of a term as Slicer keeps it: scheme, value and meaning of each, empty for none."""
+    parts = [*serialized.split("~"), "", "", ""][1:4]
+    return tuple((*part.split("^"), "", "", "")[:3] for part in parts)
+
+
 def known_names() -> tuple[str, ...]:
     """The names of all terms, in the order of the table."""
     return tuple(entry["name"] for entry in _table()["terms"])

@@ -104,12 +104,15 @@ class TrackedSegment:
         """The state with the present voxels as its seed, which it is nowhere different from then."""
         return replace(self.state.after(SeedStep(masks.put(self.mask()), reason, touched)), reach=EMPTY_BOX)
 
-    def provenance(self, prediction: Prediction, state: SegmentState, policy: str, version: str) -> dict[str, str]:
+    def provenance(
+        self, prediction: Prediction, state: SegmentState, policy: str, version: str, score: float | None
+    ) -> dict[str, str]:
         """The origin of the segment once a prediction led to a state, by the names of :data:`PROVENANCE`."""
         checkpoint = prediction.checkpoint
         options: dict[str, object] = {
             "device": prediction.device,
             "precision": prediction.precision,
+            "score": None if score is None else round(score, 4),
             "overlap": policy,
             "propagation": state.propagation and to_document(state.propagation),
             "region": state.region and to_document(state.region),

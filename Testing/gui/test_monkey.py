@@ -18,6 +18,7 @@ _NOT_FOR_MONKEYS = {
     "diagnosisButton",
     "importPromptsButton",
     "exportPromptsButton",
+    "reportButton",
 }
 
 

@@ -17,7 +17,7 @@ IMAGING, PROMPTS, CATALOG, REQUESTS, SESSION, INSTALLATION = (
 HUB, MODELS, ENGINE, WORKER, IO, MRML = (
     f"{LIBRARY}.{name}" for name in ("hub", "models", "engine", "worker", "io", "mrml")
 )
-GROUND = tuple(f"{LIBRARY}.{name}" for name in ("errors", "progress", "folders", "codec"))
+GROUND = tuple(f"{LIBRARY}.{name}" for name in ("errors", "progress", "folders", "codec", "page"))
 VALUES = (*GROUND, IMAGING, PROMPTS, CATALOG, REQUESTS)
 TORCH = ("torch", "torchvision", "transformers", "monai", "timm")
 TORCH += ("open_clip", "safetensors", "nnInteractive", "voxtell")
@@ -48,6 +48,7 @@ class Rule:
 LAW = {
     LIBRARY: Rule(()),
     **{name: Rule(GROUND, lazily=("numpy",)) for name in GROUND},
+    f"{LIBRARY}.page": Rule(GROUND, lazily=("PIL",)),
     IMAGING: Rule((*GROUND, IMAGING, "numpy")),
     CATALOG: Rule((*GROUND, IMAGING, CATALOG)),
     PROMPTS: Rule((*GROUND, IMAGING, CATALOG, PROMPTS, "numpy")),
@@ -72,7 +73,7 @@ LAW = {
         (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
     ),
     f"{LIBRARY}.cohorts": Rule(
-        (f"{LIBRARY}.__version__", *GROUND, f"{LIBRARY}.cohorts", IO), lazily=("distributed", "dask", "PIL")
+        (f"{LIBRARY}.__version__", *GROUND, f"{LIBRARY}.cohorts", IO), lazily=("distributed", "dask")
     ),
     f"{LIBRARY}.commands": Rule((ANYTHING,)),
     f"{LIBRARY}.api_adaptation": Rule((*VALUES, HUB, f"{WORKER}.client")),

@@ -1,5 +1,6 @@
 """A cluster of two workers for all tests of this folder, and cohorts of small images."""
 
+import argparse
 import csv
 import json
 import sys
@@ -13,9 +14,10 @@ import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib.cohorts.cluster import ClusterSize, open_cluster
-from FoundationSegLib.commands.cli import main
+from FoundationSegLib.commands.cli import build_parser, main
 from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.page import THUMBNAIL_PX
 from Testing.unit.cohorts.cohort_model import connections
 from Testing.unit.fakes import CARD_TOML, fill_store
 
@@ -31,6 +33,26 @@ def write_case(path: Path, brightness: int = 200) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
     return path
+
+
+def write_series(folder: Path, uid: str, side: int = 2) -> Path:
+    """Two square slices of a series."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(2):
+        array = np.arange(side * side, dtype=np.int16).reshape(1, side, side) + k
+        image = sitk.GetImageFromArray(array)
+        tags = {"0008|0060": "CT", "0020|000e": uid, "0020|0032": f"0\\0\\{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+        for name, value in tags.items():
+            image.SetMetaData(name, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{uid}-{k}.dcm"))
+        writer.Execute(image)
+    return folder
+
+
+def masks_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: read_mask_prompt(path, "Block")[0].tobytes() for path in folder.glob("*.seg.nrrd")}
 
 
 @dataclass
@@ -61,8 +83,27 @@ class Cohort:
 
     def masks(self) -> dict[str, bytes]:
         """The voxels of each result."""
-        paths = self.results.glob("*.seg.nrrd")
-        return {path.name: read_mask_prompt(path, "Block")[0].tobytes() for path in paths}
+        return masks_in(self.results)
+
+    def encoded(self) -> int:
+        """How many slices were encoded, in all processes."""
+        path = self.folder / "encoded"
+        return path.stat().st_size if path.exists() else 0
+
+    def serial(self) -> dict[str, bytes]:
+        """The voxels of each case, one after the other in this process, with the files that a case of a cohort has."""
+        connect, catalogue = connections(self.folder)
+        folder = self.folder / "serial"
+        folder.mkdir()
+        for image in sorted(self.images.iterdir()):
+            files = [f"{folder / image.stem}.{kind}" for kind in ("seg.nrrd", "json", "png")]
+            line = ["segment", str(image), "--model", "fake", "--prompts", str(self.folder / "prompts.json")]
+            line += [part for pair in zip(("--output", "--report", "--overview"), files, strict=True) for part in pair]
+            options = argparse.Namespace(connect=connect, catalogue=catalogue)
+            build_parser().parse_args(line, options)
+            options.overview_px = THUMBNAIL_PX
+            options.run(options)
+        return masks_in(folder)
 
     def run(
         self, *inputs: object, prompts: bool = True, scheduler: str | None = None, more: tuple[str, ...] = ()

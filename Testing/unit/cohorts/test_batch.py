@@ -2,20 +2,25 @@
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import dask
+import distributed
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from FoundationSegLib.cohorts.cluster import check_address, choose_size
+from FoundationSegLib.cohorts.cluster import check_address, choose_size, compute
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.io.segmentations import read_mask_prompt
-from Testing.unit.cohorts.conftest import BLOCK, CORNERS, write_case
+from Testing.unit.cohorts.conftest import BLOCK, CORNERS, write_case, write_series
 
 pytestmark = pytest.mark.xdist_group("cohorts")  # one cluster for all of them
 GB = 10**9
@@ -58,29 +63,121 @@ def test_a_second_run_computes_what_is_missing_or_changed_alone(cohort):
     assert run.run(run.folder / "moved", more=("--overlap", "protect")) == 0 and "3 of them now" in run.err
 
 
-def test_workers_that_die_lose_nothing(cohort, full):
+def test_a_cohort_is_its_cases_and_workers_that_die_lose_nothing(cohort, full, bar):
     run = cohort(200 if full else 4)
-    assert run.run() == 0, run.err
-    expected = run.masks()
+    if full:
+        cohort_seconds(run)  # the workers have imported what they need
+    begin = time.perf_counter()
+    expected = run.serial()
+    serial_s = time.perf_counter() - begin
+    seconds = cohort_seconds(run)
+    assert run.masks() == expected and len(expected) == (200 if full else 4)
+    again = run.encoded()
+    bar("cohort: times as fast as one case after the other", serial_s / seconds, ">= 1.0")
+    bar("cohort: a second run, s", cohort_seconds(run, anew=False), "< 5 for 200 cases")
+    assert run.encoded() == again and "0 of them now" in run.err
     shutil.rmtree(run.results)
-    before = (run.folder / "encoded").stat().st_size
     moments = random.Random(5).sample(range(1, 380), 20) if full else (3,)
     for moment in moments:
-        (run.folder / f"kill-{before + moment}").touch()
+        (run.folder / f"kill-{again + moment}").touch()
     assert run.run() == 0, run.err
     assert not list(run.folder.glob("kill-*")), "each was killed"
     assert run.masks() == expected
-    slices = 2 * len(expected)
-    computed_twice = (run.folder / "encoded").stat().st_size - before - slices
-    assert computed_twice <= 2 * len(moments), "nothing but what was under way"
+    assert run.encoded() - again - 2 * len(expected) <= 2 * len(moments), "nothing but what was under way"
 
 
-def test_a_full_disk_fails_the_case_and_the_next_run_goes_on(cohort):
+def cohort_seconds(run, anew=True):
+    if anew:
+        shutil.rmtree(run.results, ignore_errors=True)
+    begin = time.perf_counter()
+    assert run.run() == 0, run.err
+    return time.perf_counter() - begin
+
+
+def test_a_place_that_takes_no_file_fails_its_case_and_the_next_run_goes_on(cohort):
     run = cohort(3)
     (run.results / "case1.seg.nrrd").mkdir(parents=True)  # as a disk does, it takes no file there
     assert run.run() == 1 and run.rows["case1"]["status"] == "failed"
     (run.results / "case1.seg.nrrd").rmdir()
     assert run.run() == 0 and "1 of them now" in run.err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 512 kB, and the function that makes it larger; only the superuser may have one."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder))
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield lambda: subprocess.run(("mount", "-o", "remount,size=64m", str(folder)), check=True)
+    subprocess.run(("umount", "-l", str(folder)), check=True)
+
+
+def test_a_full_disk_loses_nothing_that_was_done(cohort, small_disk, full):
+    run = cohort(200 if full else 40)
+    assert run.run() in (1, 2) and "make room on the disk" in run.err
+    done = {path.name: path.stat().st_mtime_ns for path in run.results.glob("case*.json")}
+    assert 0 < len(done) < 200 and all(json.loads((run.results / name).read_text()) for name in done)
+    before = run.encoded()
+    small_disk()
+    assert run.run() == 0, run.err
+    assert run.encoded() - before <= 2 * (len(run.masks()) - len(done)), "nothing is computed twice"
+    assert len(run.masks()) == (200 if full else 40)
+    assert done.items() <= {path.name: path.stat().st_mtime_ns for path in run.results.glob("case*.json")}.items()
+
+
+@pytest.mark.parametrize("is_series", [False, True])
+def test_a_case_larger_than_the_memory_is_refused_and_the_others_are_done(cohort, is_series):
+    run = cohort(1)
+    images = run.images
+    if is_series:
+        images = write_series(run.folder / "study", "1.2.3", side=1500)
+        write_case(images / "small.nrrd")
+    else:
+        large = np.zeros((300, 200, 100), np.int16)
+        large[0] = 1
+        sitk.WriteImage(sitk.GetImageFromArray(large), str(images / "large.nrrd"))
+    assert run.run(images, more=("--memory-limit", "25MB")) == 1
+    failed = [row for row in run.rows.values() if row["status"] == "failed"]
+    assert len(failed) == 1 and "the image needs about" in failed[0]["error"], run.rows
+
+
+WORKERS = """
+import asyncio, sys, distributed
+
+async def main():
+    workers = [distributed.Worker(sys.argv[1], nthreads=1, dashboard=False) for _ in range(64)]
+    await asyncio.gather(*workers)
+    await asyncio.gather(*(worker.finished() for worker in workers))
+
+asyncio.run(main())
+"""
+
+
+def test_a_large_plan_leaves_the_scheduler_idle(full, bar):
+    """64 workers of one process, and cases that do nothing but take their time."""
+    if not full:
+        pytest.skip("with --full")
+    with contextlib.ExitStack() as stack:
+        scheduler = start(stack, "scheduler", "--host", "127.0.0.1", "--port", "0")
+        address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
+        workers = stack.enter_context(subprocess.Popen((sys.executable, "-c", WORKERS, address)))
+        stack.callback(workers.kill)
+        client = stack.enter_context(distributed.Client(address, timeout=60))
+        client.wait_for_workers(64, timeout=600)
+        used, begin = processor_s(scheduler.pid), time.perf_counter()
+        outcomes = list(compute(client, time.sleep, [10.0] * 640))
+        busy = (processor_s(scheduler.pid) - used) / (time.perf_counter() - begin)
+    assert len(outcomes) == 640 and not any(outcome.error for outcome in outcomes)
+    bar("cohort: how busy the scheduler of 64 workers is, %", 100 * busy, "< 5")
+    assert busy < 0.05
+
+
+def processor_s(pid):
+    """The seconds that a process has computed."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_cluster_that_is_not_there_leaves_what_was_done(cohort):
@@ -100,8 +197,9 @@ def start(stack, program, *arguments):
     return process
 
 
-def test_a_scheduler_that_is_killed_leaves_what_was_done(cohort):
-    run = cohort(8)
+def test_a_scheduler_that_is_killed_leaves_what_was_done(cohort, full):
+    count = 200 if full else 8
+    run = cohort(count)
     with contextlib.ExitStack() as stack:
         scheduler = start(stack, "scheduler", "--host", "127.0.0.1", "--port", "0")
         address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
@@ -115,9 +213,10 @@ def test_a_scheduler_that_is_killed_leaves_what_was_done(cohort):
         threading.Thread(target=kill, daemon=True).start()
         assert run.run(scheduler=address) == 1 and "the cluster is gone" in run.err
     done = [row for row in run.rows.values() if row["status"] == "done"]
-    assert 0 < len(done) < 8
+    assert 0 < len(done) < count
+    before, there = run.encoded(), len(list(run.results.glob("case*.json")))
     assert run.run() == 0, run.err
-    assert len(run.masks()) == 8
+    assert len(run.masks()) == count and run.encoded() - before == 2 * (count - there)
 
 
 def test_a_table_names_cases_with_prompts_and_patients(cohort):

@@ -3,29 +3,14 @@
 import shutil
 
 import pytest
-import SimpleITK as sitk
 
 from FoundationSegLib.cohorts.cases import content_key, find_cases, stamp
 from FoundationSegLib.errors import InputError
-from Testing.unit.cohorts.conftest import write_case
+from Testing.unit.cohorts.conftest import write_case, write_series
 
 
 def names_of(*inputs, leave_out=None):
     return [case.name for case in find_cases(inputs, leave_out=leave_out or inputs[0] / "results")]
-
-
-def write_series(folder, uid):
-    folder.mkdir(parents=True, exist_ok=True)
-    for k in range(2):
-        image = sitk.GetImageFromArray([[[k, 1], [2, 3]]])
-        image = sitk.Cast(image, sitk.sitkInt16)
-        tags = {"0008|0060": "CT", "0020|000e": uid, "0020|0032": f"0\\0\\{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
-        for name, value in tags.items():
-            image.SetMetaData(name, value)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(folder / f"{uid}-{k}.dcm"))
-        writer.Execute(image)
 
 
 @pytest.fixture
@@ -69,7 +54,8 @@ def test_a_bids_data_set_has_subjects(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("picture\na.nrrd\n", "line 2: no image; the table needs a column 'image'"),
+        ("picture\na.nrrd\n", "has no column 'image'; it needs image"),
+        ("image,case\n,x\n", "line 2: no image"),
         ("image,case\na.nrrd,x\nb.nrrd,x\n", "line 3: there is another case 'x'"),
         ("image\n", "no image was found"),
         ('image\n"a', "is no table"),

@@ -61,7 +61,7 @@ def test_what_is_not_better_is_reported_and_not_kept(desk, tmp_path, capsys):
     ("lines", "header", "words"),
     [
         ([], HEADER, "no line below its header"),
-        (ALL, "picture,segmentation,segment,patient", "no column image"),
+        (ALL, "picture,segmentation,segment,patient", "no column 'image'"),
         (["0.nrrd,,,A"], HEADER, "line 2: names no image or no segmentation"),
         (["none.nrrd,0-label.nrrd,,A"], HEADER, "line 2: none.nrrd"),
         (["0.nrrd,0-label.nrrd,liver,A", "1.nrrd,1-label.nrrd,7,B"], HEADER, "line 3: 1-label.nrrd has no label '7'"),

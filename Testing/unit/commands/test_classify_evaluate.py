@@ -116,7 +116,7 @@ def test_tables_that_do_not_fit_are_refused(place, capsys, change, truth, told):
 def test_files_and_folders_that_are_not_there(place, capsys):
     table(place / "scores.csv")
     assert main(["classify-evaluate", "none.csv"]) == 2
-    assert "none.csv: cannot be read" in capsys.readouterr().err
+    assert "none.csv cannot be read" in capsys.readouterr().err
     assert main(["classify-evaluate", "scores.csv", "--truth", "truth.csv", "--plots", "none"]) == 2
     assert "not a folder" in capsys.readouterr().err
     assert main(["classify-evaluate", "scores.csv", "--truth", "truth.csv", "--bootstrap", "-1"]) == 2

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from ..errors import InputError
+from .errors import InputError, OutputError, write_failure
 
 # Light paper and dark screens; cards as wide as a phone, as many beside each other as fit.
 _STYLE = """
@@ -22,9 +22,14 @@ h1 { font-size: 1.35rem; margin: 0 0 .3rem; } h2 { font-size: 1.05rem; margin: 1
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .2rem .6rem .2rem 0; border-bottom: 1px solid var(--soft); vertical-align: top; }
-.card table { font-size: .85rem; } td + td, th + th { text-align: right; } .facts td + td { text-align: left; }
-@media print { body { padding: 0; max-width: none; } a { color: inherit; }
-  .cards { grid-template-columns: repeat(3, 1fr); } }
+.card table { font-size: .85rem; } td + td, th + th { text-align: right; padding-left: .6rem; }
+.facts td + td, .facts th + th { text-align: left; } .facts td { overflow-wrap: anywhere; }
+.facts td:first-child { white-space: nowrap; }
+.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .4em; border: 1px solid var(--line); }
+.picture { border-radius: .4rem; margin: .4rem 0; }
+@media print { body { padding: 0; max-width: none; font-size: 12px; } a { color: inherit; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .cards { grid-template-columns: repeat(3, 1fr); } h2 { break-after: avoid; } tr, .picture { break-inside: avoid; } }
 """
 THUMBNAIL_PX = (640, 480)
 
@@ -50,25 +55,55 @@ class Card:
 
 def contact_sheet(title: str, note: str, cards: Sequence[Card]) -> str:
     """Return a page with a picture and the numbers of every case, in the order given."""
-    return html_page(title, f'<p class="note">{escape(note)}</p><div class="cards">{"".join(map(_card, cards))}</div>')
+    return html_page(title, html_note(note) + html_cards(cards))
+
+
+def html_cards(cards: Sequence[Card]) -> str:
+    """Return cards beside each other; empty without one."""
+    return f'<div class="cards">{"".join(map(_card, cards))}</div>' if cards else ""
+
+
+def html_note(text: str) -> str:
+    """Return a paragraph of less weight; empty without a text."""
+    return f'<p class="note">{escape(text)}</p>' if text else ""
+
+
+def html_section(title: str, *parts: str) -> str:
+    """Return parts below a heading; empty where all of them are."""
+    return f"<h2>{escape(title)}</h2>{''.join(parts)}" if any(parts) else ""
+
+
+def html_picture(picture: bytes, title: str) -> str:
+    """Return a picture as wide as the page."""
+    return f'<img class="picture" src="{picture_source(picture)}" alt="{escape(title)}">'
 
 
 def _card(card: Card) -> str:
     picture = f'<img src="{picture_source(card.picture)}" alt="{escape(card.title)}">' if card.picture else ""
     error = f"<p>{escape(card.error)}</p>" if card.error else ""
-    note = f'<p class="note">{escape(card.note)}</p>' if card.note else ""
     failed = " failed" if card.error else ""
-    body = f"<b>{escape(card.title)}</b>{error}{html_table((), card.rows)}{note}"
+    body = f"<b>{escape(card.title)}</b>{error}{html_table((), card.rows)}{html_note(card.note)}"
     return f'<section class="card{failed}">{picture}<div>{body}</div></section>'
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], style: str = "") -> str:
-    """Return a table; empty without a row."""
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], style: str = "", colours: Sequence[str] = ()) -> str:
+    """Return a table; empty without a row.
+
+    Args:
+        head: the titles of the columns; empty for none.
+        rows: the cells of each line.
+        style: ``"facts"`` for texts, which stand at the left; empty for numbers.
+        colours: a swatch before the first cell of each line, such as ``"#ff8000"``; empty for none.
+    """
     if not rows:
         return ""
     top = f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>" if head else ""
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table class="{style}">{top}{lines}</table></div>'
+    swatches = [f'<i class="swatch" style="background:{escape(colour)}"></i>' for colour in colours] or [""] * len(rows)
+    lines = (
+        f"<tr>{''.join(f'<td>{swatch * (n == 0)}{escape(cell)}</td>' for n, cell in enumerate(row))}</tr>"
+        for row, swatch in zip(rows, swatches, strict=True)
+    )
+    return f'<div class="wide"><table class="{style}">{top}{"".join(lines)}</table></div>'
 
 
 def html_page(title: str, body: str) -> str:
@@ -79,6 +114,21 @@ def html_page(title: str, body: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>{name}</title><style>{_STYLE}</style></head>'
         f"<body><h1>{name}</h1>{body}</body></html>\n"
     )
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page to a file, in place of one that is there.
+
+    Raises:
+        OutputError: the file cannot be written; one that is there stays.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(page, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path.name} cannot be written: {write_failure(error)}") from error
 
 
 def picture_source(picture: bytes) -> str:
