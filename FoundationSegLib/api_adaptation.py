@@ -24,6 +24,7 @@ from .imaging.masks import PackedMask, pack_mask
 from .imaging.volume import Volume
 from .progress import Progress
 from .requests.adaptation import Adaptation, AdaptRequest, CorrectedSegment, KindScores, Training
+from .requests.similar import SimilarObjects, SimilarRequest
 from .requests.worker_settings import WorkerSettings
 from .worker.client import Client, OnProgress, ask
 
@@ -91,6 +92,51 @@ def adapt(
     return ask(client, request, on_progress)
 
 
+def find_similar(
+    volume: Volume,
+    mask: Any,
+    client: Client,
+    model: ModelCard | str,
+    targets: Sequence[Volume] = (),
+    *,
+    intensity: str = "auto",
+    most: int = 12,
+    on_progress: OnProgress | None = None,
+) -> SimilarObjects:
+    """Find more objects like one: proposals, none of which is anything before somebody accepts it.
+
+    ::
+
+        answer = find_similar(volume, session.mask(lesion), client, "lite-medsam", [volume, earlier])
+        boxes = [box_prompt(one.box, volume.geometry) for one in answer.proposals if one.volume_key == volume.key]
+        add_objects(session, boxes, "Lesion", group="Lesions")
+
+    Every slice of the targets is encoded, once. The evidence page says where this is better than thresholds.
+
+    Args:
+        volume: the image of the example.
+        mask: its voxels: (K, J, I), nonzero inside, or a packed mask.
+        client: does the work; a worker's budget has to hold the images, see :func:`settings_for`.
+        model: a model that takes boxes on slices.
+        targets: the images to search; that of the example unless given.
+        intensity: the intensity policy.
+        most: so many proposals of each image at most.
+        on_progress: called with each report.
+
+    Raises:
+        InputError: the example is empty, or the model takes no boxes on slices.
+        FoundationSegError: whatever the request failed with.
+    """
+    targets = targets or (volume,)
+    for image in (volume, *targets):
+        client.send_volume(image)
+    packed = mask if isinstance(mask, PackedMask) else pack_mask(mask)
+    keys = tuple(image.key for image in targets)
+    model_id = model.id if isinstance(model, ModelCard) else model
+    request = SimilarRequest(randbits(48), model_id, volume.key, packed, keys, intensity, most=most)
+    return ask(client, request, on_progress)
+
+
 def require_free(model_id: str, catalogue: Mapping[str, ModelCard]) -> None:
     """Make sure that no model has an id yet.
 
@@ -122,7 +168,8 @@ def discard(result: Adaptation, store: Store | None = None) -> None:
 
 def adaptation_document(result: Adaptation) -> dict[str, Any]:
     """A result as JSON values, with the kinds of prompts that passed."""
-    document = asdict(result) | {"passed": list(result.passed)}
+    document = asdict(replace(result, examples=())) | {"passed": list(result.passed)}
+    del document["examples"]
     for kinds in ("kinds", "elsewhere"):
         scores: tuple[KindScores, ...] = getattr(result, kinds)
         document[kinds] = [asdict(score) | {"passed": score.passed} for score in scores]

@@ -32,6 +32,10 @@ class ToyEmbedding:
     def nbytes(self) -> int:
         return self.levels.nbytes
 
+    @property
+    def grid(self) -> Tensor:
+        return torch.stack([self.levels, 1 - self.levels], -1)
+
 
 class ToyDecoder(nn.Module):
     """Sees a pixel's brightness, and whether it is in the box or near a click for or against."""

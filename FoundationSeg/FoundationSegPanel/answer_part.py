@@ -228,7 +228,8 @@ class ProgressPart(Part):
         self._timer = qt.QTimer()
         self._timer.setInterval(_INTERVAL_MS)
         self._timer.connect("timeout()", self.show)
-        for button in (ui.propagateButton, ui.wordsButton, ui.askAgainButton, ui.classifyButton, ui.whereButton):
+        asking = (ui.propagateButton, ui.wordsButton, ui.askAgainButton, ui.classifyButton, ui.whereButton)
+        for button in (*asking, ui.similarButton):
             self._connect(button, partial(self._begun_by, button))
         for button in (ui.cancelButton, ui.classifyCancelButton):
             self._connect(button, self._controller.stop)
@@ -303,6 +304,7 @@ class ProgressPart(Part):
             "decode": _("Segmenting"),
             "download": _("Downloading"),
             "classify": _("Scoring"),
+            "search": _("Searching slices:"),
         }
         stage = stages.get(report.stage, report.stage)
         if not report.total or report.total == 1:

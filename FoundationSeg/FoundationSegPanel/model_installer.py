@@ -11,6 +11,7 @@ from FoundationSegLib.api import DeviceReport, Installation, PythonReport, Readi
 from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CardError, FoundationSegError
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests import maintenance
 from FoundationSegLib.worker.client import Poller
@@ -245,6 +246,22 @@ class ModelInstaller:
         """Begin to download a checkpoint, or what is missing of it."""
         request = maintenance.DownloadRequest(_NUMBER, model_id, accept_license)
         self._begin(request, self._open_client(self.installation, Timeouts(stop_s=_STOP_S)), callbacks)
+
+    def adapt(self, request: Request, volumes: Sequence[Volume], callbacks: Callbacks) -> None:
+        """Begin to adapt a model to segments of these images; the result is an ``Adaptation`` that waits to be kept."""
+        from FoundationSegLib.api_adaptation import settings_for
+
+        settings = settings_for(volumes, self.installation.settings)
+        client = self._open_client(replace(self.installation, settings=settings), Timeouts(stop_s=_STOP_S))
+        for volume in volumes:
+            client.send_volume(volume)
+        self._begin(request, client, callbacks)
+
+    def add_card(self, card: ModelCard) -> None:
+        """List a model that was just made; the panel's worker is ended, since it reads the cards when it starts."""
+        self.catalogue[card.id] = card
+        self._stop_worker()
+        self.notify()
 
     def cancel(self) -> None:
         """Stop the task; it fails as cancelled. What has arrived of a download is kept."""

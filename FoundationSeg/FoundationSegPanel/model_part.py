@@ -39,8 +39,7 @@ class ModelPart(Part):
         super().__init__(ui, state, report)
         self._installer = state.installer
         self._installer.observe(self.show)
-        cards = [(card.id, card.title) for card in state.cards.values()]
-        self._box = self._choice_box(ui.modelBox, "modelId", cards)
+        self._box = self._choice_box(ui.modelBox, "modelId")
         self._dialogs: dict[str, Dialog] = {}
         self._has_inspected = False
         self._connect(ui.modelsButton, self._show_models)
@@ -59,6 +58,7 @@ class ModelPart(Part):
         if self._parameters is None:
             return
         ui, card = self._ui, self._state.card
+        self._box.fill([(card.id, card.title) for card in self._state.cards.values()])
         self._box.show(card.id if card is not None else "")
         if card is None:
             ui.cardLabel.setText(_("This version can run no model."))

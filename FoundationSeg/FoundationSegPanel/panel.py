@@ -18,6 +18,7 @@ from .answer_part import AnswerPart, ProgressPart
 from .classify_part import ClassifyPart
 from .image_part import ImagePart, InputsPart, RecoveryPart
 from .keys import KeyAction, Keys
+from .learning_part import LearningPart
 from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
@@ -70,7 +71,8 @@ class Panel:
         self.classify = ClassifyPart(ui, state, logic.runnableCards("classify"), self.model.set_up_model)
         self.prompts = PromptsPart(ui, state, report)
         self._segments = SegmentsPart(ui, state, report)
-        self._segment_parts = (self.tools, self._segments, self.answer, self.prompts)
+        self.learning = LearningPart(ui, state, report)
+        self._segment_parts = (self.tools, self._segments, self.answer, self.prompts, self.learning)
         inputs = InputsPart(ui, state, report)
         image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model, inputs)
         self.progress = ProgressPart(ui, state, report)
@@ -125,6 +127,7 @@ class Panel:
         self.keys.close()
         self.progress.stop()
         self.classify.close()
+        self.learning.close()
         self.model.close()
         self.controller.close()
         self._timer.stop()
@@ -169,6 +172,7 @@ class Panel:
         self.answer.show()
         self.progress.show()
         self.prompts.show_busy()
+        self.learning.show()
         self.classify.show_busy()
 
     def report(self, error: FoundationSegError) -> None:

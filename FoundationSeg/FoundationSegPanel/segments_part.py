@@ -71,7 +71,11 @@ class SegmentsPart(Part):
         """Give Slicer's table columns for measures, let it sort, and put our menu in the place of its own."""
         table, model = self._ui.segmentsTable, self._ui.segmentsTable.model()
         self._first_measure = model.columnCount()
-        titles = ((_("ml"), _("Volume in millilitres")), (_("mm"), _("Longest diameter within one slice, in mm")))
+        titles = (
+            (_("ml"), _("Volume in millilitres")),
+            (_("mm"), _("Longest diameter within one slice, in mm")),
+            (_("Slice"), _("The slice with the longest diameter, from 0")),
+        )
         model.setColumnCount(self._first_measure + len(titles))
         for column, (text, explanation) in enumerate(titles, start=self._first_measure):
             item = qt.QStandardItem(text)
@@ -119,7 +123,7 @@ class SegmentsPart(Part):
         rows = {key: proxy.mapToSource(proxy.index(table.rowForSegmentID(key), 0)).row() for key in ids}
         for key, row in rows.items():  # by the rows of the source: those that are shown are sorted meanwhile
             measures = self._measures.measures.get(key)
-            numbers = (measures.volume_ml, measures.diameter_mm) if measures is not None else ()
+            numbers = (measures.volume_ml, measures.diameter_mm, measures.slice_number) if measures is not None else ()
             for column, number in enumerate(numbers, start=self._first_measure):
                 item, shown = table.model().item(row, column), None if number is None else round(number, 2)
                 if item.data(qt.Qt.DisplayRole) != shown:

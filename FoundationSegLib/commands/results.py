@@ -30,7 +30,7 @@ from ..mrml.volumes import add_volume_node
 from ..prompts.kinds import PromptSet
 from ..prompts.prompts_file import prompts_to_document
 from ..requests.segmentation import Prediction, SegmentPrediction
-from ..session.measures import longest_diameter_mm
+from ..session.measures import longest_diameter
 from ..session.segment_store import OverlapPolicy
 from .outputs import FileWriter
 from .segment_report import ResultOptions
@@ -187,7 +187,7 @@ def _row(
 def _measured(mask: NDArray[np.bool_], volume: Volume) -> Measured:
     geometry = volume.geometry
     volume_mm3 = None if volume.voxel_ml is None else np.count_nonzero(mask) * volume.voxel_ml * 1000
-    diameter_mm = longest_diameter_mm(pack_mask(mask), geometry)
+    diameter_mm, _ = longest_diameter(pack_mask(mask), geometry)
     return Measured(volume_mm3, diameter_mm, float(volume.array_kji[mask].mean(dtype=np.float64)))
 
 

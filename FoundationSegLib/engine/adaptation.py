@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..catalog.catalogue import CARD_FILE, DELTA_FILE, adapted_id, make_card
@@ -28,14 +29,16 @@ from ..folders import Locked, locked
 from ..hub.exchange import adaptation_folder
 from ..hub.records import digest_file, write_whole
 from ..imaging.geometry import array_axis
-from ..models.adaptation import AdaptableModel, DeltaOrigin, adapted, is_adaptable, plain, write_delta
+from ..models.adaptation import AdaptableModel, DeltaOrigin, adapted, encoder_rank, is_adaptable, plain, write_delta
+from ..models.protocols import SliceModel
 from ..progress import Progress
-from ..requests.adaptation import Adaptation, AdaptRequest, KindScores
-from .course import Course, Scorer, SliceObject
+from ..requests.adaptation import Adaptation, AdaptRequest, HeldOutExample, KindScores
+from .course import Course, Scorer, SliceObject, box_prompt, click_prompt
 from .slice_inference import LoadedModel, SliceInference
 
 _TESTED = 150  # objects that are scored at most, and as many elsewhere
 _FEWEST_SLICES = 12  # that are encoded in any case, whatever the budget
+_EXAMPLES = 3  # of what was held out, to be looked at
 _STATE_FILE = "state.pt"
 
 
@@ -90,7 +93,9 @@ class AdaptationRun:
         test = _spread([item for item in own if item.slice in split.units and item.slice in self._embeddings], _TESTED)
         elsewhere = _spread([item for item in objects if item.elsewhere and item.slice in self._embeddings], _TESTED)
         fingerprint = _fingerprint(self.request, self.loaded)
-        course = Course(model, training, test, self._embeddings, settings, folder / _STATE_FILE, fingerprint)
+        rank = encoder_rank(model, settings.encoder_rank)
+        pictures = {item: self._picture(item) for item in self._embeddings} if rank else {}
+        course = Course(model, training, test, self._embeddings, pictures, settings, folder / _STATE_FILE, fingerprint)
         with _timed(self.seconds, "train"):
             course.run(self.progress)
         origin = DeltaOrigin(self.card.id, self.loaded.weights.checkpoint.sha256)
@@ -98,9 +103,18 @@ class AdaptationRun:
         radius = float(np.mean([np.sqrt(item.mask.sum() / np.pi) for item in training]))
         changed = adapted(model, course.best)
         with _timed(self.seconds, "score"):
-            scorer = Scorer((model, changed), self._embeddings, radius, settings.seed, self.progress)
+            embeddings = self._embeddings
+            if rank:
+                self.notes.append(f"the image encoder learned, too (LoRA, rank {rank})")
+                tested = {item.slice for item in (*test, *elsewhere)}
+                embeddings = {item: plain(changed.encode(pictures[item], self.progress.check)) for item in tested}
+            pair = (self._embeddings, embeddings)
+            scorer = Scorer((model, changed), pair, radius, settings.seed, self.progress)
             kinds = scorer.score(test, split.units)
             lost = scorer.score(elsewhere, {item.slice: item.slice.patient for item in elsewhere})
+            takes_clicks = any(score.kind == "point" and score.passed for score in kinds)
+            seen = tuple(zip((model, changed), pair, strict=True))
+            examples = [self._example(item, seen, takes_clicks) for item in _spread(test, _EXAMPLES)]
         result = Adaptation(
             model_id=model_id,
             base=self.card.id,
@@ -119,6 +133,7 @@ class AdaptationRun:
             seconds=self.seconds,
             notes=tuple(self.notes),
             settings=settings,
+            examples=tuple(examples),
         )
         self._write_card(result, folder)
         (folder / _STATE_FILE).unlink(missing_ok=True)
@@ -135,6 +150,17 @@ class AdaptationRun:
         learned_from = LearnedFrom(*origin)
         card = make_card(self.card, self.request.name, result.passed, learned_from, result.sha256, result.bytes)
         write_whole(folder / CARD_FILE, toml_text(card))
+
+    def _example(
+        self, item: SliceObject, seen: Sequence[tuple[SliceModel, Mapping[LabelledSlice, Any]]], takes_clicks: bool
+    ) -> HeldOutExample:
+        """The answers of the base and of the adapted model to the same prompt."""
+        prompt = (click_prompt if takes_clicks else box_prompt)(item.mask)
+        before, after = (model.decode(embeddings[item.slice], prompt).mask for model, embeddings in seen)
+        return HeldOutExample(item.name, item.slice.index, self._picture(item.slice), item.mask, before, after)
+
+    def _picture(self, item: LabelledSlice) -> NDArray[np.uint8]:
+        return self.views[self.request.volume_keys[item.case]].picture(self.request.training.axis, item.index)
 
     def _objects(self) -> list[SliceObject]:
         """Every segment's part on every slice, as the model sees it.

@@ -22,7 +22,7 @@ from ..evaluation.simulated_prompts import (
     slice_box,
     slice_click,
 )
-from ..models.adaptation import AdaptableModel, Sample, State, Trainer
+from ..models.adaptation import AdaptableModel, Sample, State, Trainer, encoder_rank
 from ..models.protocols import SliceAnswer, SliceModel, SlicePoint, SlicePrompt
 from ..models.weights import DAMAGED
 from ..progress import Progress
@@ -56,6 +56,7 @@ class Course:
         model: the base.
         training, test: the objects.
         embeddings: the encoded slices.
+        pictures: the slices as the model sees them; none where its image encoder stays as it is.
         settings: of the request.
         state_file: where the state is kept; a state with another ``fingerprint`` is another training's.
         best: the difference to the base after ``best_step``, where the held-out loss was lowest.
@@ -66,6 +67,7 @@ class Course:
     training: Sequence[SliceObject]
     test: Sequence[SliceObject]
     embeddings: Mapping[LabelledSlice, Any]
+    pictures: Mapping[LabelledSlice, NDArray[np.uint8]]
     settings: Training
     state_file: Path
     fingerprint: str
@@ -80,7 +82,8 @@ class Course:
         Raises:
             Cancelled: the user stopped it; another run goes on from the last state.
         """
-        trainer = Trainer(self.model, self.settings.rate)
+        rank = encoder_rank(self.model, self.settings.encoder_rank)
+        trainer = Trainer(self.model, self.settings.rate, rank, self.settings.seed)
         watched = self._watched()
         self._restore(trainer)
         if not self.curve:
@@ -109,7 +112,7 @@ class Course:
         for sample in watched:
             progress.check()
             with torch.no_grad():
-                losses.append(float(trainer.loss(sample, trainer.average)))
+                losses.append(float(trainer.loss(sample, is_average=True)))
         held_out = float(np.mean(losses))
         lowest = min((point.held_out for point in self.curve), default=np.inf)
         mean = float(np.mean(self._losses)) if self._losses else held_out
@@ -127,23 +130,30 @@ class Course:
 
     def _of(self, item: SliceObject, prompt: SlicePrompt, coarse: Tensor | None = None) -> Sample:
         target = torch.from_numpy(item.mask.astype(np.float32)).to(self.model.device)
-        return Sample(self.embeddings[item.slice], prompt, target, coarse)
+        return Sample(self.embeddings[item.slice], prompt, target, coarse, self.pictures.get(item.slice))
 
     def _sample(self, trainer: Trainer, rng: np.random.Generator) -> Sample:
-        """A simulated prompt for any of the objects: a jittered box, a first click, or a correction of an answer."""
+        """A simulated prompt for any of the objects: a jittered box, a first click, or corrections of an answer.
+
+        A correction is for the object or against it, by the largest error of the answer before.
+        """
         item = self.training[rng.integers(len(self.training))]
         kind = rng.random()
-        if kind < _BOXES:
-            return self._of(item, SlicePrompt(slice_box(item.mask, rng)))
-        x, y = random_click(item.mask, rng)
-        prompt = SlicePrompt(points=(SlicePoint(float(x), float(y)),))
-        if kind >= _BOXES + _CORRECTIONS:
-            return self._of(item, prompt)
-        if rng.random() < 0.5:
-            prompt = SlicePrompt(slice_box(item.mask, rng))
-        answer = trainer.answer(self.embeddings[item.slice], prompt)
-        corrected = correction(prompt, item.mask, answer.mask)
-        return self._of(item, corrected or prompt, answer.logits if corrected else None)
+        corrections = rng.integers(1, _TESTED_CLICKS) if kind >= 1 - _CORRECTIONS else 0
+        if kind < _BOXES or (corrections and rng.random() < 0.5):
+            sample = self._of(item, SlicePrompt(slice_box(item.mask, rng)))
+        else:
+            x, y = random_click(item.mask, rng)
+            sample = self._of(item, SlicePrompt(points=(SlicePoint(float(x), float(y)),)))
+        for _ in range(corrections):
+            answer = trainer.answer(sample)
+            corrected = correction(sample.prompt, item.mask, answer.mask)
+            if corrected is None:
+                break
+            # Some models keep nothing of their answer to a box alone.
+            is_kept = bool(sample.prompt.points) or rng.random() < 0.5
+            sample = self._of(item, corrected, answer.logits if is_kept else None)
+        return sample
 
     def _base_sample(self, rng: np.random.Generator) -> Sample:
         """The base's own answer to a box around what it sees in a random box: what must not be forgotten."""
@@ -157,7 +167,7 @@ class Course:
             guesses, scores = self.model.guess(embedding, prompt, None)
             best = int(scores.argmax())
             target = self.model.on_slice(guesses[None, best : best + 1], embedding).sigmoid()
-        return Sample(embedding, prompt, target)
+        return Sample(embedding, prompt, target, picture=self.pictures.get(item.slice))
 
     def _save(self, trainer: Trainer) -> None:
         curve = [[point.step, point.loss, point.held_out] for point in self.curve]
@@ -205,14 +215,14 @@ class Scorer:
 
     Attributes:
         models: the base, and the adapted model.
-        embeddings: the encoded slices.
+        embeddings: the slices as each of them encodes them.
         radius: the mean radius of what was learned from, in pixels.
         seed: of the intervals.
         progress: asked whether to go on.
     """
 
     models: tuple[SliceModel, SliceModel]
-    embeddings: Mapping[LabelledSlice, Any]
+    embeddings: tuple[Mapping[LabelledSlice, Any], Mapping[LabelledSlice, Any]]
     radius: float
     seed: int
     progress: Progress
@@ -235,12 +245,14 @@ class Scorer:
 
     def _row(self, item: SliceObject) -> list[tuple[float, float, float]]:
         """Dice before, after and without a model, for each kind of prompt."""
-        embedding, truth, shape = self.embeddings[item.slice], item.mask, item.mask.shape
+        truth, shape = item.mask, item.mask.shape
         box, click = box_prompt(truth), click_prompt(truth)
-        boxes = [overlap(truth, model.decode(embedding, box).mask) for model in self.models]
+        seen = [(model, of_model[item.slice]) for model, of_model in zip(self.models, self.embeddings, strict=True)]
+        boxes = [overlap(truth, model.decode(embedding, box).mask) for model, embedding in seen]
         guess = overlap(truth, ellipse(box.box, (shape[0], shape[1]))) if box.box else 0.0
         clicks = [
-            [overlap(truth, mask) for mask in self._clicked(model, embedding, click, truth)] for model in self.models
+            [overlap(truth, mask) for mask in self._clicked(model, embedding, click, truth)]
+            for model, embedding in seen
         ]
         point = click.points[0]
         blind = overlap(truth, disc((point.x, point.y), self.radius, (shape[0], shape[1])))

@@ -20,11 +20,13 @@ from ..installation.packages import unusable_package
 from ..models.protocols import SliceModel, VolumeModel, load_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
+from ..prompts.kinds import BoxPrompt, SegmentPrompts
 from ..requests.adaptation import Adaptation, AdaptRequest
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
+from ..requests.similar import SimilarObjects, SimilarRequest
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from . import memory_planning
 from .classification import classify
@@ -78,7 +80,7 @@ def _adapted(model: Any, card: ModelCard, files: Mapping[str, Path], base_sha256
     from ..models.adaptation import DeltaOrigin, adapted, read_delta
 
     path = files[card.source.files[0].path]
-    return adapted(model, read_delta(path, card, DeltaOrigin(card.base, base_sha256), model.decoder))
+    return adapted(model, read_delta(path, card, DeltaOrigin(card.base, base_sha256), model))
 
 
 @dataclass(slots=True)
@@ -334,6 +336,43 @@ class Engine:
         """
         from .adaptation import AdaptationRun
 
+        card, loaded, views = self._views(request, progress)
+        self.slice_cache.answers.clear()
+        run = AdaptationRun(request, card, loaded, views, self.store.folder, self.budget.embeddings, progress)
+        with framework_errors():
+            return run.adapt()
+
+    def similar(self, request: SimilarRequest, progress: Progress) -> SimilarObjects:
+        """Find objects like an example in its image or in others.
+
+        Raises:
+            UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
+            VolumeMissingError: an image was not sent, or made room for others.
+            InputError: the model sees no slices or takes no boxes, or the example is empty.
+            InferenceError: the model failed.
+            Cancelled: the user stopped it.
+        """
+        from .similar import SimilarSearch
+
+        card = find_card(self.catalogue, request.model_id)
+        if card.task != "segment" or card.sees_volumes or not card.takes("box"):
+            raise errors.InputError(f"{card.title} cannot find more objects: choose a model that takes boxes on slices")
+        _, loaded, views = self._views(request, progress)
+
+        def predict(key: str, boxes: Sequence[BoxPrompt]) -> Sequence[SegmentPrediction]:
+            segments = tuple(SegmentPrompts(str(n), (box,)) for n, box in enumerate(boxes))
+            question = PredictRequest(request.request_id, card.id, key, segments, request.intensity)
+            return self.predict(question, progress).segments
+
+        search = SimilarSearch(request, loaded, views, predict, progress)
+        with framework_errors():
+            proposals = search.search()
+        return SimilarObjects(request.request_id, tuple(proposals), loaded.weights.checkpoint, tuple(search.notes))
+
+    def _views(
+        self, request: AdaptRequest | SimilarRequest, progress: Progress
+    ) -> tuple[ModelCard, LoadedModel[SliceModel], dict[str, SliceInference]]:
+        """Load a model of slices, and look at all images of a request through it."""
         self._prefetcher = None
         card = find_card(self.catalogue, request.model_id)
         loaded: LoadedModel[SliceModel] = self._load(card, progress)
@@ -352,10 +391,7 @@ class Engine:
         }
         if len(views) < len(volumes):
             raise errors.VolumeMissingError()
-        self.slice_cache.answers.clear()
-        run = AdaptationRun(request, card, loaded, views, self.store.folder, self.budget.embeddings, progress)
-        with framework_errors():
-            return run.adapt()
+        return card, loaded, views
 
     def encode_ahead(self, progress: Progress) -> bool:
         """Encode one more of the slices around the last prompt; return False where none is left.

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..imaging.geometry import Axis, array_axis
 from ..imaging.intensity import IntensityMapping
 from ..imaging.volume import Volume
@@ -205,6 +208,10 @@ class SliceInference:
         """Return the embedding of a slice, encoded once."""
         return self._embedding(self._key(axis, index), self.check)
 
+    def picture(self, axis: Axis, index: int) -> NDArray[np.uint8]:
+        """Return a slice as the model sees it, (rows, columns) or (rows, columns, 3)."""
+        return self._picture(self._key(axis, index))
+
     def ask(self, axis: Axis, index: int, stages: Sequence[SlicePrompt]) -> SliceAnswer:
         """Return the answer on a slice to a prompt as it grew stage by stage; known answers are taken from the cache.
 
@@ -252,12 +259,14 @@ class SliceInference:
         low, high = self.mapping.low, self.mapping.high
         return EmbeddingKey(self.weights, self.volume.key, axis, index, self.orientation(axis), low, high)
 
+    def _picture(self, key: EmbeddingKey) -> NDArray[np.uint8]:
+        return key.orientation.turn(self.mapping.to_uint8(slice_of(self.volume, key.axis, key.index)))
+
     def _embedding(self, key: EmbeddingKey, check: Check) -> Any:
         embedding = self.cache.embeddings.get(key)
         if embedding is None:
             start = time.perf_counter()
-            plane = key.orientation.turn(self.mapping.to_uint8(slice_of(self.volume, key.axis, key.index)))
-            embedding = self.model.encode(plane, check)
+            embedding = self.model.encode(self._picture(key), check)
             self.counts.encode_s += time.perf_counter() - start
             self.counts.encodes += 1
             self.counts.reencodes += key in self.cache.encoded

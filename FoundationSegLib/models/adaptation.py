@@ -2,11 +2,13 @@
 
 The difference is that to the base, whose weights are never touched.
 
-The image encoder stays as it is, so that a slice is encoded once, whatever is tried. The difference is kept in 16 bits,
+The image encoder stays as it is, so that a slice is encoded once, whatever is tried; with a graphics card, its
+attention learns, too, by matrices of low rank (Hu et al., LoRA, arXiv:2106.09685). The difference is kept in 16 bits,
 half the size of the weights; what is scored and used is the base plus that rounded difference, never anything finer.
 """
 
 import copy
+import importlib.util
 import json
 import struct
 from collections.abc import Mapping
@@ -14,7 +16,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,7 +35,12 @@ _VERSION = 1
 _WARM_UP = 20  # steps over which the rate rises, since AdamW's first steps are as large as any
 _QUALITY_WEIGHT = 0.1  # of the predicted IoU, beside the mask
 _DECAY = 0.01
+_USUAL_RANK = 8
 _MEMORY = 0.97  # of the average of the weights over the last steps, which is less noisy than the last step's
+
+_ENCODER = "image_encoder."  # before the names of its layers, each with two matrices
+_LOW_RANK = ("lora_A", "lora_B")
+_MOST_RANK = 64
 
 State = dict[str, Tensor]
 
@@ -58,6 +67,77 @@ class AdaptableModel(SliceModel, Protocol):
         """Bring logits of the network, (1, 1, rows, columns), to the slice; (rows, columns)."""
 
 
+class AdaptableEncoder(AdaptableModel, Protocol):
+    """A model whose image encoder can be trained, too."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The image encoder."""
+
+    def with_encoder(self, encoder: Any) -> "AdaptableEncoder":
+        """The same model with another image encoder."""
+
+    def embed(self, image: NDArray[np.uint8], encoder: Any) -> Any:
+        """Encode a slice by another encoder; gradients pass."""
+
+
+def encoder_rank(model: Any, rank: int | None) -> int:
+    """The rank of what the image encoder learns; 0 for nothing. Unless one is named, only a graphics card learns it."""
+    can_learn = hasattr(model, "with_encoder") and importlib.util.find_spec("peft") is not None
+    usual = _USUAL_RANK if model.device == "cuda" else 0
+    return (usual if rank is None else rank) if can_learn else 0
+
+
+def low_rank_encoder(model: Any, rank: int, seed: int) -> nn.Module:
+    """Copy a model's image encoder, with matrices of low rank beside its attention; they alone are trained."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    encoder = copy.deepcopy(model.encoder)
+    names = [name for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear) and name.endswith("qkv")]
+    torch.manual_seed(seed)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
+    return inject_adapter_in_model(config, encoder).requires_grad_(False)
+
+
+def low_rank_weights(encoder: nn.Module) -> dict[str, nn.Parameter]:
+    """The matrices of :func:`low_rank_encoder`, by their names in the file."""
+    named = ((name.removesuffix(".default.weight"), weight) for name, weight in encoder.named_parameters())
+    return {_ENCODER + _on_any_device(name): weight for name, weight in named if name.endswith(_LOW_RANK)}
+
+
+def _on_any_device(name: str) -> str:
+    """The name of a layer without the wrapper that an attention has on the CPU alone."""
+    return name.replace(".module.", ".")
+
+
+def _layers(encoder: nn.Module) -> dict[str, nn.Module]:
+    return {_on_any_device(name): layer for name, layer in encoder.named_modules()}
+
+
+def _with_encoder(model: Any, delta: Mapping[str, Tensor]) -> Any:
+    """Add the products of matrices of low rank to an image encoder."""
+    encoder = copy.deepcopy(model.encoder)
+    layers = _layers(encoder)
+    with torch.no_grad():
+        for name, first in delta.items():
+            if name.startswith(_ENCODER) and name.endswith(_LOW_RANK[0]):
+                layer = name.removeprefix(_ENCODER).removesuffix("." + _LOW_RANK[0])
+                second = delta[f"{_ENCODER}{layer}.{_LOW_RANK[1]}"]
+                layers[layer].weight.add_((second.float() @ first.float()).to(layers[layer].weight))
+    return model.with_encoder(encoder)
+
+
+def _fits_encoder(name: str, delta: Mapping[str, Tensor], model: Any) -> bool:
+    """True for one of two matrices whose product has the shape of a layer of the model's image encoder."""
+    layer, _, kind = name.removeprefix(_ENCODER).rpartition(".")
+    pair = [delta.get(f"{_ENCODER}{layer}.{each}") for each in _LOW_RANK]
+    target = _layers(model.encoder).get(layer) if hasattr(model, "with_encoder") else None
+    if kind not in _LOW_RANK or not isinstance(target, nn.Linear) or any(m is None or m.ndim != 2 for m in pair):
+        return False
+    first, second = pair
+    return first.shape[0] == second.shape[1] <= _MOST_RANK and (second.shape[0], first.shape[1]) == target.weight.shape
+
+
 def is_adaptable(model: object) -> TypeGuard[AdaptableModel]:
     """True for a model that can be adapted."""
     return hasattr(model, "with_decoder")
@@ -78,6 +158,8 @@ def copied(decoder: nn.Module) -> nn.Module:
 
 def adapted(model: AdaptableModel, delta: Mapping[str, Tensor]) -> SliceModel:
     """Add a difference to a model's weights; the model itself stays as it is."""
+    if any(name.startswith(_ENCODER) for name in delta):
+        model = _with_encoder(model, delta)
     decoder = copied(model.decoder)
     with torch.no_grad():
         for name, weight in trainable(decoder).items():
@@ -111,14 +193,14 @@ def write_delta(path: Path, delta: Mapping[str, Tensor], origin: DeltaOrigin) ->
         raise OSError(str(error)) from error
 
 
-def read_delta(path: Path, card: ModelCard, origin: DeltaOrigin, decoder: nn.Module) -> State:
+def read_delta(path: Path, card: ModelCard, origin: DeltaOrigin, model: AdaptableModel) -> State:
     """Read a difference for a base.
 
     Args:
         path: the file.
         card: the adapted model's, for the messages.
         origin: the base that is here.
-        decoder: its network.
+        model: its network.
 
     Raises:
         CheckpointError: the file is damaged, belongs to another base, or holds what is no weight of that network.
@@ -133,14 +215,20 @@ def read_delta(path: Path, card: ModelCard, origin: DeltaOrigin, decoder: nn.Mod
         raise CheckpointError(f"{card.id}: {path.name} is not a difference to a base that this version can read")
     if (note.get("base"), note.get("base_sha256")) != (origin.base, origin.base_sha256):
         raise CheckpointError(f"{card.id}: {path.name} belongs to another base than the {origin.base} that is here")
-    weights = trainable(decoder)
+    weights = trainable(model.decoder)
     fits = all(
-        name in weights and value.shape == weights[name].shape and value.is_floating_point() and _is_finite(value)
+        (_fits_encoder(name, delta, model) if name.startswith(_ENCODER) else _has_shape(weights.get(name), value))
+        and value.is_floating_point()
+        and _is_finite(value)
         for name, value in delta.items()
     )
     if not delta or not fits:
         raise CheckpointError(f"{card.id}: {path.name} holds what are no weights of {origin.base}'s decoder")
     return delta
+
+
+def _has_shape(weight: Tensor | None, value: Tensor) -> bool:
+    return weight is not None and weight.shape == value.shape
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -159,12 +247,14 @@ class Sample:
         prompt: the prompt.
         target: (rows, columns) float32 on the model's device, the probability of each pixel.
         coarse: logits of the answer before, for a correction.
+        picture: the slice as the model sees it; needed where the image encoder learns.
     """
 
     embedding: Any
     prompt: SlicePrompt
     target: Tensor
     coarse: Tensor | None = None
+    picture: NDArray[np.uint8] | None = None
 
 
 def plain(embedding: Any) -> Any:
@@ -185,31 +275,46 @@ class Trainer:
     Attributes:
         model: the base, which stays as it is.
         rate: the learning rate.
-        decoder: the copy.
-        average: another one, whose weights are the average over the last steps: what is tested and used.
+        rank: of what the image encoder learns, by :func:`encoder_rank`; ``seed`` is of its first values.
+        decoder: the copy; ``encoder`` is that of the image encoder, if it learns.
+        average: another one, whose weights are the average over the last steps: what is tested and used;
+            ``average_encoder`` likewise.
         steps: how many were made.
     """
 
     model: AdaptableModel
     rate: float
+    rank: int = 0
+    seed: int = 0
     decoder: nn.Module = field(init=False)
     average: nn.Module = field(init=False)
+    encoder: nn.Module | None = None
+    average_encoder: nn.Module | None = None
     steps: int = 0
     _optimiser: torch.optim.AdamW = field(init=False)
 
     def __post_init__(self) -> None:
         self.average = copied(self.model.decoder).requires_grad_(False)
         self.decoder = copied(self.model.decoder).requires_grad_(False)
-        weights = list(trainable(self.decoder).values())
+        if self.rank:
+            self.encoder = low_rank_encoder(self.model, self.rank, self.seed)
+            self.average_encoder = copy.deepcopy(self.encoder)
+        weights = list(self._weights(self.decoder, self.encoder).values())
         for weight in weights:
             weight.requires_grad_(True)
         self._optimiser = torch.optim.AdamW(weights, self.rate, weight_decay=_DECAY)
 
-    def loss(self, sample: Sample, decoder: nn.Module | None = None) -> Tensor:
-        """Cross-entropy plus one less the soft Dice, and the error of the predicted IoU; of the copy unless given."""
-        guesses, scores = self.model.guess(sample.embedding, sample.prompt, sample.coarse, decoder or self.decoder)
+    @staticmethod
+    def _weights(decoder: nn.Module, encoder: nn.Module | None) -> dict[str, nn.Parameter]:
+        return trainable(decoder) | (low_rank_weights(encoder) if encoder is not None else {})
+
+    def loss(self, sample: Sample, *, is_average: bool = False) -> Tensor:
+        """Cross-entropy plus one less the soft Dice, and the error of the predicted IoU; of the copy or the average."""
+        decoder, encoder = (self.average, self.average_encoder) if is_average else (self.decoder, self.encoder)
+        embedding = self._embedding(sample, encoder)
+        guesses, scores = self.model.guess(embedding, sample.prompt, sample.coarse, decoder)
         best = int(scores.argmax())
-        logits = self.model.on_slice(guesses[None, best : best + 1], sample.embedding)
+        logits = self.model.on_slice(guesses[None, best : best + 1], embedding)
         probability, target = logits.sigmoid(), sample.target
         both, either = (probability * target).sum(), (probability**2 + target**2).sum()
         entropy = functional.binary_cross_entropy_with_logits(logits, target)
@@ -226,31 +331,37 @@ class Trainer:
         self._optimiser.step()
         self.steps += 1
         share = 1 - min(_MEMORY, self.steps / (self.steps + 9))
-        pairs = zip(trainable(self.average).values(), trainable(self.decoder).values(), strict=True)
+        average = self._weights(self.average, self.average_encoder)
+        pairs = zip(average.values(), self._weights(self.decoder, self.encoder).values(), strict=True)
         with torch.no_grad():
             for mean, weight in pairs:
                 mean.lerp_(weight, share)
 
     @torch.no_grad()
-    def answer(self, embedding: Any, prompt: SlicePrompt) -> SliceAnswer:
-        """Answer a prompt with the weights of now."""
-        guesses, scores = self.model.guess(embedding, prompt, None, self.decoder)
+    def answer(self, sample: Sample) -> SliceAnswer:
+        """Answer a sample's prompt with the weights of now."""
+        embedding = self._embedding(sample, self.encoder)
+        guesses, scores = self.model.guess(embedding, sample.prompt, sample.coarse, self.decoder)
         best = int(scores.argmax())
         coarse = guesses[None, best : best + 1]
         mask = (self.model.on_slice(coarse, embedding) > 0).cpu().numpy()
         return SliceAnswer(mask, float(scores[best]), coarse)
 
+    def _embedding(self, sample: Sample, encoder: nn.Module | None) -> Any:
+        return sample.embedding if encoder is None else self.model.embed(sample.picture, encoder)
+
     def delta(self) -> State:
         """The difference to the base, rounded to 16 bits, as it is written."""
         base = trainable(self.model.decoder)
-        return {
-            name: (weight.detach() - base[name].detach()).to(torch.float16).cpu()
-            for name, weight in trainable(self.average).items()
-        }
+        changed = {name: weight - base[name] for name, weight in trainable(self.average).items()}
+        if self.average_encoder is not None:
+            changed |= low_rank_weights(self.average_encoder)
+        return {name: weight.detach().to(torch.float16).cpu() for name, weight in changed.items()}
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, in values that ``torch.save`` writes without pickled code."""
-        weights, average = ({n: w.detach() for n, w in trainable(d).items()} for d in (self.decoder, self.average))
+        copies = ((self.decoder, self.encoder), (self.average, self.average_encoder))
+        weights, average = ({name: w.detach() for name, w in self._weights(*parts).items()} for parts in copies)
         optimiser = self._optimiser.state_dict()
         return {"weights": weights, "average": average, "optimiser": optimiser, "steps": self.steps}
 
@@ -261,8 +372,9 @@ class Trainer:
             LookupError, ValueError, RuntimeError: it is another network's.
         """
         with torch.no_grad():
-            for key, decoder in (("weights", self.decoder), ("average", self.average)):
-                for name, weight in trainable(decoder).items():
+            copies = ((self.decoder, self.encoder), (self.average, self.average_encoder))
+            for key, parts in zip(("weights", "average"), copies, strict=True):
+                for name, weight in self._weights(*parts).items():
                     weight.copy_(state[key][name])
         self._optimiser.load_state_dict(state["optimiser"])
         self.steps = int(state["steps"])

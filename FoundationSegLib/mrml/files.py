@@ -1,8 +1,12 @@
-"""Segmentations in `.seg.nrrd` files, through Slicer's own storage node, checked before it reads them."""
+"""Segmentations in `.seg.nrrd` files, through Slicer's own storage node, checked before it reads them.
+
+Also the images of a scene or a folder with segments that are marked completed, from which a model can learn.
+"""
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,13 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
 from ..folders import require_utf8
+from ..imaging.masks import PackedMask, pack_mask
+from ..imaging.volume import Volume
 from .labelmaps import BINARY_LABELMAP, image_to_world, is_empty, place_empty_labelmaps
+from .reference_image import reference_image
+from .segment_tags import is_completed
+from .segments import read_segment
+from .volumes import volume_from_node
 
 SUFFIX = ".seg.nrrd"
 
@@ -214,3 +224,83 @@ def _unpacked_size(packed: bytes, encoding: str, expected: int) -> int:
     if not unpacker.eof:
         raise ValueError("the voxels are not all there")
     return size
+
+
+# What a model can learn from
+
+_IMAGES = (".nrrd", ".nii.gz", ".nii", ".mha", ".mhd")  # beside a segmentation, and called as it is
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedImage:
+    """An image and its segments that are marked completed, by name; ``patient`` tells apart whom images show."""
+
+    volume: Volume
+    masks: Mapping[str, PackedMask]
+    patient: str
+
+
+def corrected_images(scene: Any) -> Iterator[CorrectedImage]:
+    """Collect the images of a scene that have completed segments, with those segments.
+
+    Example::
+
+        for image in corrected_images(slicer.mrmlScene):
+            segments += corrected(image.volume, image.masks, image.patient)
+
+    Raises:
+        InputError, GeometryError: an image of them cannot be read.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    nodes = scene.GetNodesByClass("vtkMRMLSegmentationNode")
+    by_image: dict[Any, list[Any]] = {}
+    for n in range(nodes.GetNumberOfItems()):
+        image = reference_image(nodes.GetItemAsObject(n))
+        if image is not None:
+            by_image.setdefault(image, []).append(nodes.GetItemAsObject(n))
+    for image, segmentations in by_image.items():
+        item = hierarchy.GetItemByDataNode(image) if hierarchy is not None else 0
+        patient = hierarchy.GetItemAncestorAtLevel(item, "Patient") if item else 0
+        yield from _corrected(image, segmentations, f"patient {patient}" if patient else f"image {image.GetID()}")
+
+
+def corrected_files(folder: Path) -> Iterator[CorrectedImage]:
+    """Read the images of a folder that have completed segments: ``case1.nrrd`` beside ``case1.seg.nrrd``.
+
+    Nothing of them comes into the scene.
+
+    Raises:
+        InputError, GeometryError: there is no segmentation with an image, or a file of them cannot be read.
+    """
+    pairs = [(path, _image_of(path)) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    if not any(image for _, image in pairs):
+        raise InputError(f"'{folder.name}' has no image beside a segmentation: name them case.nrrd and case{SUFFIX}")
+    for path, image in pairs:
+        if image is not None:
+            scene = slicer.vtkMRMLScene()
+            yield from _corrected(_read_image(scene, image), [read_segmentation(scene, path)], str(path))
+
+
+def _image_of(path: Path) -> Path | None:
+    name = path.name.removesuffix(SUFFIX)
+    return next((image for end in _IMAGES if (image := path.with_name(name + end)).is_file()), None)
+
+
+def _read_image(scene: Any, path: Path) -> Any:
+    node, storage = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"), slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    if storage.ReadData(node) != 1:
+        raise InputError(f"'{path.name}' is no image that Slicer can read")
+    node.SetName(path.name)
+    return node
+
+
+def _corrected(image: Any, segmentations: list[Any], patient: str) -> Iterator[CorrectedImage]:
+    volume, masks = volume_from_node(image), {}
+    for segmentation in (node.GetSegmentation() for node in segmentations):
+        for segment in map(segmentation.GetSegment, segmentation.GetSegmentIDs()):
+            mask = pack_mask(read_segment(segment, volume.geometry)) if is_completed(segment) else None
+            if mask is not None and not mask.box.is_empty:
+                masks[segment.GetName()] = mask
+    if masks:
+        yield CorrectedImage(volume, masks, patient)

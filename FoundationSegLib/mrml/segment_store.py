@@ -86,6 +86,8 @@ class SceneStore(SegmentWriter):
             terminology=term.serialized if term else None,
             segment_id=new.segment_id,
         )
+        if new.group:
+            segment_tags.set_group(self.segment(segment_id), new.group)
         self._made[segment_id] = _Appearance.of(self.segment(segment_id))
         return segment_id
 

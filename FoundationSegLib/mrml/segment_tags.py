@@ -34,7 +34,7 @@ PREFIX = "FoundationSeg."
 ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 _LONGEST_NAME = 64  # characters of a DICOM long string (LO)
 _WITHOUT_HAND = {"text", "class"}  # kinds of prompts that nobody places on the image
-_LOCKED = "Locked"
+_LOCKED, _GROUP = "Locked", "Group"
 
 # Printable characters that survive Slicer's joining and the NRRD header, which gives the backslash a meaning.
 _SAFE = " !\"#$&'()*+,/:;<=>?@[]^`{}~"
@@ -147,6 +147,19 @@ def lock(segment: Any, locked: bool = True) -> None:
         write_tag(segment, PREFIX + _LOCKED, "1")
     else:
         segment.RemoveTag(PREFIX + _LOCKED)
+
+
+def set_group(segment: Any, name: str) -> None:
+    """Put a segment into a group, or with an empty name into none."""
+    if name:
+        write_tag(segment, PREFIX + _GROUP, name)
+    else:
+        segment.RemoveTag(PREFIX + _GROUP)
+
+
+def group(segment: Any) -> str:
+    """The name of the group that a segment belongs to; empty for none."""
+    return read_tag(segment, PREFIX + _GROUP) or ""
 
 
 def is_locked(segment: Any) -> bool:
@@ -380,3 +393,9 @@ def set_completed(segment: Any, is_completed: bool) -> None:
     status = logic.Completed if is_completed else logic.InProgress
     if logic.GetSegmentStatus(segment) != status:
         logic.SetSegmentStatus(segment, status)
+
+
+def is_completed(segment: Any) -> bool:
+    """True for a segment whose status in Slicer's tables is completed."""
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    return bool(logic.GetSegmentStatus(segment) == logic.Completed)

@@ -46,6 +46,12 @@ def _prompt_in_ras(prompt: kinds.Prompt, geometry: Geometry) -> kinds.Prompt:
     return moved
 
 
+def box_prompt(box: Box, geometry: Geometry) -> kinds.BoxPrompt:
+    """A prompt, RAS in mm, for a box of voxels that is not empty."""
+    first, last = box.start_kji[::-1], np.array(box.stop_kji[::-1]) - 1
+    return kinds.BoxPrompt((as_vector(geometry.to_ras(first)), as_vector(geometry.to_ras(last))))
+
+
 @dataclass(frozen=True, slots=True)
 class PlacedBox:
     """A box prompt in voxels.

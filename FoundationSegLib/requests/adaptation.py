@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..imaging.geometry import Axis
 from ..imaging.masks import PackedMask
 from ..progress import ProgressReport
@@ -43,6 +46,8 @@ class Training:
         rate: the learning rate of AdamW.
         distillation: the weight, in every second step, of the base's answers to boxes of its own, against forgetting.
         least_pixels: objects with fewer pixels on a slice are left out.
+        encoder_rank: the rank of what the image encoder learns (LoRA), 0 for nothing; None for what suits the computer:
+            nothing without a graphics card and the package ``peft``.
         interleaved: test on every third slice instead of blocks with a gap: for comparisons with published figures
             alone, since neighbours of test slices are then learned from. Nothing is offered by such a test.
     """
@@ -54,6 +59,7 @@ class Training:
     distillation: float = 0.5
     least_pixels: int = 50
     interleaved: bool = False
+    encoder_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,25 @@ class CurvePoint:
     held_out: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutExample:
+    """An object on a slice that was not learned from, before and after.
+
+    Attributes:
+        name: the segment's.
+        slice_number: across the axis of the training, from 0.
+        picture: the slice as the model sees it, (rows, columns) or (rows, columns, 3).
+        truth, before, after: the segment, and the answers of the base and of the adapted model; (rows, columns).
+    """
+
+    name: str
+    slice_number: int
+    picture: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
+    before: NDArray[np.bool_]
+    after: NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True)
 class Adaptation:
     """A trained adaptation, and what it is worth.
@@ -163,6 +188,7 @@ class Adaptation:
         seconds: by stage: ``encode``, ``train``, ``score``.
         notes: what was left out, for the user.
         settings: as in the request.
+        examples: a few of what was held out, with one click where that passed, otherwise with a box.
     """
 
     model_id: str
@@ -182,6 +208,7 @@ class Adaptation:
     seconds: Mapping[str, float]
     notes: tuple[str, ...]
     settings: Training
+    examples: tuple[HeldOutExample, ...] = ()
 
     @property
     def passed(self) -> tuple[LearnedKind, ...]:

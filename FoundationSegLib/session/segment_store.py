@@ -46,12 +46,14 @@ class NewSegment:
         kind: what it is, which term and colour go by: the name without a number.
         number: its place among its like, from 1; 0 for one that stands alone. Numbered ones differ in colour.
         segment_id: the id that it is to have again, if none has it; a new one where it is empty.
+        group: the name of the segments that it belongs to; empty for none.
     """
 
     name: str
     kind: str = ""
     number: int = 0
     segment_id: str = ""
+    group: str = ""
 
 
 class SegmentStore(Protocol):

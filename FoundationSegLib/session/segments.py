@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..catalog.model_cards import ModelCard
@@ -143,14 +143,14 @@ def add_to_segments(session: Session, steps: Sequence[tuple[NewSegment | str, se
 
 
 def add_objects(
-    session: Session, prompts: Sequence[Prompt], kind: str = "Lesion", region: Region | None = None
+    session: Session, prompts: Sequence[Prompt], kind: str = "Lesion", region: Region | None = None, group: str = ""
 ) -> tuple[str, ...]:
     """One prompt for each object makes one numbered segment each, in one request: slices are encoded once.
 
-    The segments are there at once, empty, with their prompts, and keep to a region if one is given; undoing takes all
-    of them away again. Returns their ids. Raises as :meth:`.session.Session.add`.
+    The segments are there at once, empty, with their prompts, and keep to a region and belong to a group if one is
+    named; undoing takes all of them away again. Returns their ids. Raises as :meth:`.session.Session.add`.
     """
-    new, limit = _numbered(session, kind, len(prompts)), _limit(None, region)
+    limit, new = _limit(None, region), [replace(new, group=group) for new in _numbered(session, kind, len(prompts))]
     steps = ((*limit, session_steps.PromptAdded("1", prompt)) for prompt in prompts)
     return add_to_segments(session, list(zip(new, steps, strict=True)))
 

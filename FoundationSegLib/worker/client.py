@@ -20,6 +20,7 @@ from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Reque
 
 if TYPE_CHECKING:
     from ..requests.adaptation import Adaptation, AdaptRequest
+    from ..requests.similar import SimilarObjects, SimilarRequest
 
 OnProgress = Callable[[ProgressReport], None]
 _WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them
@@ -103,6 +104,9 @@ class InferenceEngine(Protocol):
     def adapt(self, request: "AdaptRequest", progress: Progress) -> "Adaptation":
         """Adapt a model to corrected segments."""
 
+    def similar(self, request: "SimilarRequest", progress: Progress) -> "SimilarObjects":
+        """Find objects like an example."""
+
     def download(self, request: DownloadRequest, progress: Progress) -> None:
         """Download a model's checkpoint; what has arrived is kept where it is stopped."""
 
@@ -111,7 +115,7 @@ class InferenceEngine(Protocol):
 
 
 # The method of an engine for each request that is answered in line, by name, since adaptation is imported when needed.
-_IN_LINE = {f"{task.capitalize()}Request": task for task in ("predict", "classify", "adapt", "download")}
+_IN_LINE = {f"{task.capitalize()}Request": task for task in ("predict", "classify", "adapt", "similar", "download")}
 
 
 @dataclass(slots=True)

@@ -116,6 +116,12 @@ def _adapt() -> Task:
     return Task(AdaptRequest, Adaptation, is_repeated=True)
 
 
+def _similar() -> Task:
+    from ..requests.similar import SimilarObjects, SimilarRequest
+
+    return Task(SimilarRequest, SimilarObjects, is_repeated=True)
+
+
 # By name. Types that need numpy are imported when their task is looked up.
 TASKS: Mapping[str, Callable[[], Task]] = {
     "inspect": lambda: Task(maintenance.InspectRequest, PythonReport),
@@ -128,6 +134,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "predict": _predict,
     "classify": _classify,
     "adapt": _adapt,
+    "similar": _similar,
 }
 
 

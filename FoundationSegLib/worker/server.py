@@ -117,6 +117,7 @@ FUNCTIONS: Mapping[str, Perform] = {
     "predict": lambda request, workplace, progress: workplace.need_engine().predict(request, progress),
     "classify": lambda request, workplace, progress: workplace.need_engine().classify(request, progress),
     "adapt": lambda request, workplace, progress: workplace.need_engine().adapt(request, progress),
+    "similar": lambda request, workplace, progress: workplace.need_engine().similar(request, progress),
 }
 
 

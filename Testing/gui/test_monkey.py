@@ -19,6 +19,8 @@ _NOT_FOR_MONKEYS = {
     "importPromptsButton",
     "exportPromptsButton",
     "reportButton",
+    "teachButton",
+    "measuresButton",
 }
 
 

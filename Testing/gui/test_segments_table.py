@@ -69,8 +69,8 @@ def test_several_rows_stay_selected_and_are_deleted_together(two):
 
 def test_measures_are_shown_and_sort(two, qt):
     ui, desk = two.ui, two.desk
-    desk.wait_until(lambda: None not in column(two, "mm"))
-    assert column(two, "Name") == ["Segment", "Segment 1"] and column(two, "ml") == [2.4, 1.2]
+    desk.wait_until(lambda: column(two, "ml") == [2.4, 1.2])
+    assert column(two, "Name") == ["Segment", "Segment 1"] and column(two, "Slice") == [4, 4]
     # Voxels of 2 mm: from edge to edge along the longer side, and a voxel across.
     assert column(two, "mm") == [pytest.approx(np.hypot(30, 18), abs=0.1), pytest.approx(np.hypot(30, 8), abs=0.1)]
     ui.segmentsTable.tableWidget().sortByColumn(6, qt.Qt.AscendingOrder)

@@ -7,7 +7,18 @@ import pytest
 import torch
 
 from FoundationSegLib.engine.engine import load_model
-from FoundationSegLib.models.adaptation import Sample, Trainer, adapted, plain, trainable
+from FoundationSegLib.errors import CheckpointError
+from FoundationSegLib.models.adaptation import (
+    DeltaOrigin,
+    Sample,
+    Trainer,
+    adapted,
+    encoder_rank,
+    plain,
+    read_delta,
+    trainable,
+    write_delta,
+)
 from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation.lite_medsam import LiteMedSam, TinyVitEncoder, build_decoder, fold_batch_norms
 from Testing.models.small_models import CATALOGUE, WRITERS
@@ -40,7 +51,7 @@ def test_what_is_trained_is_what_answers(family, tmp_path):
     before = {prompt: model.decode(embedding, prompt).mask for prompt in (BOX, CLICK)}
     trainer = Trainer(model, 1e-3)
     assert {name.split(".")[0] for name in trainable(model.decoder)} == {"prompt_encoder", "mask_decoder"}
-    answers = {prompt: trainer.answer(embedding, prompt) for prompt in before}
+    answers = {prompt: trainer.answer(Sample(embedding, prompt, torch.zeros(image.shape))) for prompt in before}
     for prompt, mask in before.items():
         answer = answers[prompt]
         assert np.mean(answer.mask != mask) < 0.02  # MedSAM stretches probabilities
@@ -56,3 +67,39 @@ def test_what_is_trained_is_what_answers(family, tmp_path):
         assert np.array_equal(adapted(model, nothing).decode(embedding, prompt).mask, mask)
         first = changed.decode(embedding, prompt)
         assert changed.decode(embedding, replace(prompt, points=(*prompt.points, SlicePoint(70.0, 60.0))), first)
+
+
+@pytest.mark.parametrize("family", ["lite-medsam", "sam", "mobile-sam", "medsam"])
+def test_the_image_encoder_learns_by_matrices_of_low_rank(family, tmp_path):
+    pytest.importorskip("peft")
+    model = model_of(family, tmp_path)
+    image = np.random.default_rng(0).integers(0, 255, (64, 80), np.uint8)
+    before = model.encode(image).grid
+    embedding, target = plain(model.encode(image)), torch.zeros(image.shape)
+    target[12:50, 20:60] = 1
+    trainer = Trainer(model, 1e-2, encoder_rank(model, 2), seed=3)
+    for _ in range(3):
+        trainer.step(trainer.loss(Sample(embedding, BOX, target, picture=image)))
+    delta = trainer.delta()
+    learned = [name for name in delta if name.startswith("image_encoder.")]
+    assert learned and all(delta[name].any() for name in learned)
+    origin, card = DeltaOrigin("base", "0" * 64), CATALOGUE["lite-medsam"]
+    write_delta(tmp_path / "delta.safetensors", delta, origin)
+    delta_read = read_delta(tmp_path / "delta.safetensors", card, origin, model)
+    after = adapted(model, delta_read).encode(image).grid
+    expected = trainer.model.embed(image, trainer.average_encoder).grid
+    change, error = ((after - other).abs().mean() for other in (before, expected))  # the file has 16 bits
+    assert change > 1e-4 and error < 0.05 * change
+    assert torch.equal(model.encode(image).grid, before), "the base is never touched"
+    again = Trainer(model, 1e-2, 2, seed=3)
+    again.restore(trainer.state())
+    assert all(torch.equal(value, delta[name]) for name, value in again.delta().items())
+    for spoilt in (delta[learned[0]][:1], delta[learned[0]].repeat(1, 2)):
+        write_delta(tmp_path / "delta.safetensors", {**delta, learned[0]: spoilt}, origin)
+        with pytest.raises(CheckpointError, match="no weights"):
+            read_delta(tmp_path / "delta.safetensors", card, origin, model)
+
+
+def test_without_a_graphics_card_the_image_encoder_stays_as_it_is(tmp_path):
+    model = model_of("lite-medsam", tmp_path)
+    assert encoder_rank(model, None) == 0

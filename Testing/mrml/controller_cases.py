@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.controller import SegmentationController, UserOptions
 from FoundationSegLib.errors import Cancelled, InferenceError
+from FoundationSegLib.imaging.geometry import Box
+from FoundationSegLib.imaging.masks import PackedMask
 from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.progress import Progress, ProgressReport
 from FoundationSegLib.requests.classification import ClassifyRequest
 from FoundationSegLib.requests.segmentation import CheckpointRecord, PartialPrediction, PredictRequest
+from FoundationSegLib.requests.similar import Proposal, SimilarObjects, SimilarRequest
 from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.protocol import Answered, Failed, PartlyAnswered, Progressed
 from Testing.unit.session.session_cases import SLICES, FakeClient
@@ -77,6 +80,15 @@ class FakeWorkerClient:
         elif isinstance(request, ClassifyRequest):
             found = classified(request, self.volumes[request.volume_key])
             self._events.append(Answered(request.request_id, found))
+        elif isinstance(request, SimilarRequest):
+            record = CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64)
+            proposals = tuple(self.propose(key) for key in request.targets)
+            self._events.append(Answered(request.request_id, SimilarObjects(request.request_id, proposals, record)))
+
+    def propose(self, volume_key):
+        """A proposal of 4 x 6 x 5 voxels from slice 7 on."""
+        box = Box((7, 20, 10), (11, 26, 15))
+        return Proposal(volume_key, box, PackedMask(box, b"\xff" * 15), 0.25, 0.9)
 
     def poll(self):
         events = tuple(self._events)

@@ -30,6 +30,7 @@ PANEL_SIDE = (
     f"{LIBRARY}.controller",
     f"{LIBRARY}.api",
     f"{LIBRARY}.api_nodes",
+    f"{LIBRARY}.api_adaptation",
     f"{LIBRARY}.__version__",
     "FoundationSegPanel",
     "FoundationSeg.FoundationSegPanel",
@@ -56,7 +57,7 @@ LAW = {
     SESSION: Rule((*VALUES, SESSION, "numpy")),
     INSTALLATION: Rule((*GROUND, CATALOG, REQUESTS, INSTALLATION), lazily=("packaging", "pip")),
     HUB: Rule((*GROUND, CATALOG, REQUESTS, HUB), lazily=("huggingface_hub",)),
-    MODELS: Rule((*VALUES, INSTALLATION, MODELS, "numpy", "PIL", *TORCH), lazily=("huggingface_hub",)),
+    MODELS: Rule((*VALUES, INSTALLATION, MODELS, "numpy", "PIL", *TORCH), lazily=("huggingface_hub", "peft")),
     ENGINE: Rule((*VALUES, INSTALLATION, HUB, MODELS, ENGINE, "numpy", "torch"), lazily=("scipy",)),
     **{
         # The training draws prompts and splits as the evaluation does.

@@ -118,7 +118,7 @@ class LiteMedSam:
         self.device = device
         if device == "cpu":
             unfuse_attention(encoder)
-        self._encoder = encoder.eval().to(device, memory_format=torch.channels_last)
+        self.encoder = encoder.eval().to(device, memory_format=torch.channels_last)
         self.decoder = decoder.eval().to(device)
         self._strips = StripEncoder(encoder, SIZE) if fast_path_available(device) else None
         self._decode = SamDecoder(decoder, device)
@@ -126,7 +126,7 @@ class LiteMedSam:
     @property
     def nbytes(self) -> int:
         """Memory taken by the weights, in bytes."""
-        return weight_bytes(self._encoder, self.decoder)
+        return weight_bytes(self.encoder, self.decoder)
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> SamEmbedding:
@@ -141,7 +141,7 @@ class LiteMedSam:
         pixels = torch.from_numpy(prepare(image))
         if self._strips:
             return self._strips.colour(pixels[0].permute(1, 2, 0).contiguous(), check)
-        return self._encoder(pixels.to(self.device, memory_format=torch.channels_last))
+        return self.encoder(pixels.to(self.device, memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:
@@ -155,6 +155,15 @@ class LiteMedSam:
         # The official script's sigmoid above 0.5 is a logit above 0.
         mask = self.on_slice(logits[None], embedding) > 0
         return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]), logits[None].clone() if prompt.points else None)
+
+    def with_encoder(self, encoder: TinyVitEncoder) -> "LiteMedSam":
+        """The same model with another image encoder."""
+        return LiteMedSam(encoder, self.decoder, self.device)
+
+    def embed(self, image: NDArray[np.uint8], encoder: TinyVitEncoder) -> SamEmbedding:
+        """Encode a slice by another encoder; gradients pass."""
+        pixels = torch.from_numpy(prepare(image)).to(self.device, memory_format=torch.channels_last)
+        return SamEmbedding(encoder(pixels), image.shape[:2], longest_side_shape(image.shape[:2], SIZE))
 
     def with_decoder(self, decoder: SamModel) -> "LiteMedSam":
         """The same model with another prompt encoder and mask decoder."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import SamModel
 
@@ -75,6 +75,20 @@ class MedSam:
     def decoder(self) -> SamModel:
         """The network with the prompt encoder and the mask decoder."""
         return self.network.model
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The image encoder."""
+        return self.network.encoder
+
+    def with_encoder(self, encoder: nn.Module) -> "MedSam":
+        """The same model with another image encoder."""
+        return MedSam(self.network.with_encoder(encoder))
+
+    def embed(self, image: NDArray[np.uint8], encoder: nn.Module) -> sam.SamEmbedding:
+        """Encode a slice by another encoder; gradients pass."""
+        features = self.network.embed(prepare(image, self.network.size), encoder)
+        return sam.SamEmbedding(features, image.shape[:2], self._square)
 
     def with_decoder(self, decoder: SamModel) -> "MedSam":
         """The same model with another prompt encoder and mask decoder."""

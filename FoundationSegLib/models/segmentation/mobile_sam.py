@@ -41,6 +41,15 @@ class MobileSamNetwork(SamNetwork):
         """Memory taken by the weights, in bytes."""
         return weight_bytes(self._encoder, self.model)
 
+    @property
+    def encoder(self) -> TinyVitEncoder:
+        """The image encoder."""
+        return self._encoder
+
+    def with_encoder(self, encoder: TinyVitEncoder) -> "MobileSamNetwork":
+        """The same decoder with another image encoder."""
+        return MobileSamNetwork(encoder, self.model, self.size, self.device)
+
     def encode(self, pixels: Tensor, check: Check) -> Tensor:
         """Encode (1, 3, size, size) float32; ``check`` is called many times on the way."""
         if self._strips:

@@ -138,6 +138,13 @@ class SamEmbedding:
         """Memory taken, in bytes."""
         return self.features.nbytes
 
+    @property
+    def grid(self) -> Tensor:
+        """The features that lie on the slice, without its padding: (rows, columns, channels)."""
+        cells = self.features.shape[-1] / max(self.resized)
+        rows, columns = (max(1, round(length * cells)) for length in self.resized)
+        return self.features[0, :, :rows, :columns].permute(1, 2, 0)
+
 
 class SamDecoder:
     """The prompt encoder and mask decoder of ``model``, which need no image encoder. Call it in inference mode."""
@@ -218,6 +225,23 @@ class SamNetwork:
         network = copy.copy(self)
         network.model, network.decode = model, SamDecoder(model, self.device)
         return network
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The image encoder; called with pixels it gives features alone, or first."""
+        return self.model.vision_encoder
+
+    def with_encoder(self, encoder: nn.Module) -> "SamNetwork":
+        """The same decoder with another image encoder."""
+        network, network_model = copy.copy(self), copy.copy(self.model)
+        network_model._modules = {**self.model._modules, "vision_encoder": encoder}
+        network.model = network_model
+        return network
+
+    def embed(self, pixels: Tensor, encoder: nn.Module) -> Tensor:
+        """Encode (1, 3, size, size) float32 by another encoder; gradients pass."""
+        features = encoder(pixels.to(self.device))
+        return features if isinstance(features, Tensor) else features[0]
 
     def encode(self, pixels: Tensor, check: Check) -> Tensor:
         """Encode (1, 3, size, size) float32; ``check`` is called many times in every layer of the encoder."""
@@ -313,6 +337,21 @@ class Sam:
     def decoder(self) -> SamModel:
         """The network with the prompt encoder and the mask decoder."""
         return self.network.model
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The image encoder."""
+        return self.network.encoder
+
+    def with_encoder(self, encoder: nn.Module) -> "Sam":
+        """The same model with another image encoder."""
+        return Sam(self.network.with_encoder(encoder), self._normalisation)
+
+    def embed(self, image: NDArray[np.uint8], encoder: nn.Module) -> SamEmbedding:
+        """Encode a slice by another encoder; gradients pass."""
+        size = self.network.size
+        features = self.network.embed(prepare(image, size, self._normalisation), encoder)
+        return SamEmbedding(features, image.shape[:2], longest_side_shape(image.shape[:2], size))
 
     def with_decoder(self, decoder: SamModel) -> "Sam":
         """The same model with another prompt encoder and mask decoder."""

@@ -8,6 +8,7 @@ are prepared as by ``Sam2Processor`` and ``Sam2VideoProcessor``; the tests hold 
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ class Sam2Embedding:
     def nbytes(self) -> int:
         """Memory taken, in bytes: 16 MB at 1024 pixels, 4 MB at 512."""
         return sum(level.nbytes for level in self.maps)
+
+    @property
+    def grid(self) -> Tensor:
+        """The coarsest features, which lie on the slice: (rows, columns, channels)."""
+        return self.maps[-1][:, 0].unflatten(0, (math.isqrt(len(self.maps[-1])), -1))
 
 
 def to_network(xy: Tensor, shape: tuple[int, int], size: int) -> Tensor:

@@ -22,7 +22,7 @@ from ...imaging.volume import Volume
 from ...page import Card, html_cards, html_note, html_page, html_picture, html_section, html_table
 from ...prompts.prompts_file import prompt_to_document
 from ...requests.classification_answer import RESEARCH_USE
-from ...session.measures import longest_diameter_mm
+from ...session.measures import longest_diameter
 from .. import segment_tags
 from ..reference_image import reference_image
 from ..segments import read_segment
@@ -185,7 +185,7 @@ def _segments(stage: Stage, volume: Volume, document: Mapping[str, Any]) -> Iter
             _code_text(segment.GetTerminology()),
             voxels,
             None if volume.voxel_ml is None else voxels * volume.voxel_ml,
-            None if volume.in_pixels or not voxels else longest_diameter_mm(mask, volume.geometry),
+            None if volume.in_pixels or not voxels else longest_diameter(mask, volume.geometry)[0],
             rows.get(name, {}).get("score", options.get("score")),
             origin or _origin_of(document),
             options,
