@@ -17,9 +17,9 @@ h1 { font-size: 1.35rem; margin: 0 0 .3rem; } h2 { font-size: 1.05rem; margin: 1
 .cards { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); }
 .card { border: 1px solid var(--line); border-radius: .4rem; overflow: hidden; break-inside: avoid; }
 .card img, .picture { width: 100%; display: block; background: #000; }
-.card div { padding: .5rem .7rem .6rem; overflow-wrap: anywhere; }
+.card > div { padding: .5rem .7rem .6rem; overflow-wrap: anywhere; }
 .card b { display: block; } .failed { border-color: var(--bad); } .failed b { color: var(--bad); }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin-bottom: .4rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .2rem .6rem .2rem 0; border-bottom: 1px solid var(--soft); vertical-align: top; }
 .card table { font-size: .85rem; } td + td, th + th { text-align: right; padding-left: .6rem; }
