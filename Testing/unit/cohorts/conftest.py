@@ -35,12 +35,11 @@ def write_case(path: Path, brightness: int = 200) -> Path:
     return path
 
 
-def write_series(folder: Path, uid: str, side: int = 2) -> Path:
-    """Two square slices of a series."""
+def write_series(folder: Path, uid: str) -> None:
+    """Two slices of a series."""
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(2):
-        array = np.arange(side * side, dtype=np.int16).reshape(1, side, side) + k
-        image = sitk.GetImageFromArray(array)
+        image = sitk.GetImageFromArray(np.array([[[k, 1], [2, 3]]], np.int16))
         tags = {"0008|0060": "CT", "0020|000e": uid, "0020|0032": f"0\\0\\{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
         for name, value in tags.items():
             image.SetMetaData(name, value)
@@ -48,7 +47,6 @@ def write_series(folder: Path, uid: str, side: int = 2) -> Path:
         writer.KeepOriginalImageUIDOn()
         writer.SetFileName(str(folder / f"{uid}-{k}.dcm"))
         writer.Execute(image)
-    return folder
 
 
 def masks_in(folder: Path) -> dict[str, bytes]:
