@@ -214,7 +214,9 @@ def test_maps_are_read_back(written):
     for name, expected in (("evidence", values), ("uncertainty", abs(values) / 2)):
         document = pydicom.dcmread(paths[name])
         stored = np.frombuffer(document.FloatPixelData, np.float32).reshape(expected.shape)
-        assert np.array_equal(stored, expected)
+        places = [frame.PlanePositionSequence[0] for frame in document.PerFrameFunctionalGroupsSequence]
+        upwards = np.argsort([place.ImagePositionPatient[2] for place in places])  # in an order of their own
+        assert np.array_equal(stored[upwards], expected)
         mapping = document.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
         assert name in mapping.LUTLabel and mapping.MeasurementUnitsCodeSequence[0].CodeValue == "1"
 
