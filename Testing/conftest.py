@@ -1,5 +1,6 @@
 """What every test shares: `--full`, how many examples hypothesis tries, real images, and the table of bars."""
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gui" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group("gui"))
+
+
+def pytest_collection_finish() -> None:
+    """No search for garbage goes through thousands of tests and the libraries: the product searches in earnest."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
