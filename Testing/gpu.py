@@ -18,11 +18,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import SamConfig
 
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.engine.device import LEAST_AGREEMENT, best_precision, example_slice, release_memory, taken_bytes
@@ -31,7 +33,7 @@ from FoundationSegLib.errors import Cancelled, FoundationSegError, MemoryShortag
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.models.protocols import SlicePrompt
+from FoundationSegLib.models.protocols import SlicePrompt, load_model
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, PointPrompt, SegmentPrompts, TextPrompt
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
@@ -39,7 +41,7 @@ from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process import Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient
-from Testing.models import small_models, small_worker
+from Testing.models import small_models, small_sam, small_worker
 
 SHAPE = (6, 48, 64)
 VECTORS_AGREE = 1e-3  # cosines of classifiers, as far as 16-bit units of a card change them
@@ -89,7 +91,7 @@ class Subject:
 
     def engine(self, device: str = "", change: Callable[[Any], Any] = lambda model: model) -> Engine:
         def load(*arguments: Any) -> Any:
-            return change(small_models.load_small(*arguments))
+            return change(small_models.load_small(*arguments))  # what `change` raises was raised at loading
 
         return Engine({self.card.id: self.card}, self.store, device or self.device, load_model=load)
 
@@ -147,9 +149,14 @@ def check_shortage(subject: Subject) -> Iterator[Row]:
     """Memory that runs out at each stage: the request is answered again, with the same mask."""
     expected = subject.mask(subject.predict(subject.engine()))
     on_slices = ("encode", "prompt", "follow") if 3 in subject.card.dimensions else ("encode", "decode")
-    for stage in ("view",) if subject.card.sees_volumes else on_slices:
+
+    def change(model: Any, stages: list[str]) -> Any:
+        failing = Failing(model, stages)
+        return failing._fail() if "load" in stages else failing
+
+    for stage in ("load", *(("view",) if subject.card.sees_volumes else on_slices)):
         stages = [stage]
-        answer = subject.predict(subject.engine(change=lambda model, stages=stages: Failing(model, stages)))
+        answer = subject.predict(subject.engine(change=partial(change, stages=stages)))
         same = not stages and bool((subject.mask(answer) == expected).all())
         yield Row(subject.card.family, f"out of memory: {stage}", "the same mask" if same else "another mask", same)
 
@@ -202,14 +209,26 @@ def check_stops(subject: Subject) -> Iterator[Row]:
     yield Row(subject.card.family, "worker killed, then asked again", "the same mask" if same else "another mask", same)
 
 
+def synchronise(device: str) -> None:
+    """Wait for the device."""
+    if device != "cpu":
+        getattr(torch, device).synchronize()
+
+
+def peak_bytes(device: str) -> int:
+    """The most memory that was taken on a device; on MPS and the CPU, which do not count that, what is taken now."""
+    if device == "mps":
+        return torch.mps.driver_allocated_memory()
+    return torch.cuda.max_memory_allocated() if device == "cuda" else taken_bytes()
+
+
 def seconds(work: Callable[[], Any], device: str) -> float:
     """The median time of a piece of work, once it ran warm."""
     times = []
     for _ in range(2 if device == "cpu" else RUNS + 1):
         start = time.perf_counter()
         work()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        synchronise(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 
@@ -249,10 +268,32 @@ def check_speed(family: str, card: ModelCard, device: str, small: bool) -> Itera
         yield Row(family, f"{name}, against transformers", f"{here:.3f} s, {there:.3f} s: {there / here:.2f} times")
     click = seconds(lambda: adapter.decode(embeddings[0], prompt), device)
     yield Row(family, "a further click", f"{1000 * click:.1f} ms")
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else taken_bytes()
-    forecast = (card.memory_mb or {}).get(device, 0)
+    yield memory_row(family, card, device, small)
+
+
+def memory_row(family: str, card: ModelCard, device: str, small: bool) -> Row:
+    """The memory at the peak against the forecast of the card."""
+    peak, forecast = peak_bytes(device), (card.memory_mb or {}).get(device, 0)
     passed = None if small or device != "cuda" else peak <= forecast * 10**6
-    yield Row(family, "memory at the peak, MB (the card's forecast)", f"{peak // 10**6} ({forecast})", passed)
+    return Row(family, "memory at the peak, MB (the card's forecast)", f"{peak // 10**6} ({forecast})", passed)
+
+
+def check_memory(family: str, card: ModelCard, device: str, small: bool, folder: Path) -> Iterator[Row]:
+    """An encoding and a click of SAM, MedSAM or MobileSAM at their true size, and the memory for it."""
+    if small:
+        return
+    release_memory(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    (folder / "true").mkdir()
+    if family == "mobile-sam":
+        files = small_sam.write_mobile_sam(folder / "true")
+    else:
+        files = small_sam.write_checkpoint(folder / "true", SamConfig())
+    model, (picture, box) = load_model(card, files, device), example_slice()
+    spent = seconds(lambda: model.decode(model.encode(picture), SlicePrompt(box)), device)
+    yield Row(family, "encode a slice and decode a box", f"{spent:.3f} s")
+    yield memory_row(family, card, device, small)
 
 
 def check_family(family: str, device: str, small: bool, folder: Path) -> Iterator[Row]:
@@ -265,6 +306,8 @@ def check_family(family: str, device: str, small: bool, folder: Path) -> Iterato
         yield from check(subject)
     if family in ("sam2", "edgetam"):
         yield from check_speed(family, card, device, small)
+    if family in ("sam", "medsam", "mobile-sam"):
+        yield from check_memory(family, card, device, small, folder / family)
 
 
 def checked_families(families: Sequence[str], device: str, small: bool) -> Iterator[Row]:

@@ -159,6 +159,8 @@ def adapted_id(base: ModelCard, name: str) -> str:
     """
     if base.base:
         raise InputError(f"{base.id} is adapted already; adapt {base.base} to all segments together")
+    if base.resolution:
+        raise InputError(f"{base.id} is a draft: adapt {base.id.partition('@')[0]}")
     if base.task != "segment" or base.sees_volumes:
         raise InputError(f"{base.id} cannot be adapted: only models that segment slices can")
     try:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 
 from ..errors import CardError, InputError, UnknownModelError, did_you_mean
@@ -142,6 +142,9 @@ class ModelCard:
         ct_channels: of a model to classify with that was trained to see CT through three windows, as red, green and
             blue: the lowest and the highest Hounsfield units of each; otherwise empty.
         input_8bit: True where the published recipe has the model see 8 bits.
+        resolutions: the sides in pixels of the images that it may be shown, its own first; empty for no choice. At
+            another one ``<id>@<side>`` names it: a draft that is faster and less exact.
+        resolution: of a card that :func:`find_card` made for such a name, that side.
         light: True for a model made to answer at once on a computer without a graphics card.
         gated: True where the Hub hands the files out only to accounts that accepted its conditions.
         full_pickle: True where the file can only be read by running what is in it, so that it must be trusted.
@@ -181,6 +184,8 @@ class ModelCard:
     intensity: str = "auto"
     ct_channels: tuple[tuple[int, ...], ...] = ()
     input_8bit: bool = False
+    resolutions: tuple[int, ...] = ()
+    resolution: int = 0
     light: bool = False
     gated: bool = False
     full_pickle: bool = False
@@ -218,11 +223,20 @@ class ModelCard:
 
 
 def find_card(catalogue: Mapping[str, ModelCard], model_id: str) -> ModelCard:
-    """The card of a model id.
+    """The card of a model id, or of a model at one of its resolutions, such as ``edgetam@512``.
 
     Raises:
         UnknownModelError: there is none; the message names those there are.
     """
+    name, _, side = model_id.partition("@")
+    if side and name in catalogue:
+        card, sides = catalogue[name], [str(size) for size in catalogue[name].resolutions]
+        if side not in sides:
+            known = f"it sees images of {' or '.join(sides)} pixels" if sides else "it has one resolution only"
+            raise UnknownModelError(f"{card.title} cannot be shown images of {side[:20]!r} pixels; {known}")
+        if side == sides[0]:
+            return card
+        return replace(card, id=model_id, title=f"{card.title}, draft ({side} pixels)", resolution=int(side))
     if model_id not in catalogue:
         near = did_you_mean(model_id, catalogue)
         known = f"{near and f'{near} '}there are: {', '.join(catalogue)}"
@@ -285,7 +299,10 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
     check(is_list, f"{origin}: classes: {card.classes!r} is no name, or the model understands no class names")
     check(card.dimensions and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
     check(card.channels and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
-    for name in ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified"):
+    check(all(64 <= side <= 2048 for side in card.resolutions), f"{origin}: resolutions: must be within 64 and 2048")
+    check(not card.resolution, f"{origin}: resolution: is not for files; name the choices in resolutions")
+    lists = ("prompts", "negative", "dimensions", "channels", "modalities", "packages", "unverified", "resolutions")
+    for name in lists:
         check(len(set(getattr(card, name))) == len(getattr(card, name)), f"{origin}: {name}: names something twice")
     are_windows = all(len(window) == 2 and window[0] < window[1] for window in card.ct_channels)
     fits = not card.ct_channels or (len(card.ct_channels) == 3 and card.task == "classify" and 3 in card.channels)

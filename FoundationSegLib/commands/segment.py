@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("volume", metavar="VOLUME", type=path_argument, help="an image file, or a folder with one DICOM series")
     add("--model", metavar="ID", help="a model of 'foundationseg models list'")
+    add("--resolution", metavar="PIXELS", type=int, help="the image that the model sees, of those of its card")
     add("--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels")
     prompt_options.add_arguments(parser)
     add("--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz, .nrrd or .dcm")
@@ -158,6 +159,8 @@ def _complete(options: argparse.Namespace) -> reports.EarlierReport | None:
         earlier.apply(options)
     elif options.model is None:
         raise InputError("say which model: --model ID, or --from-report FILE")
+    if options.resolution is not None:
+        options.model = f"{options.model.partition('@')[0]}@{options.resolution}"
     for name, usual in (("device", "auto"), ("intensity", "auto"), ("overlap", "allow")):
         setattr(options, name, getattr(options, name) or usual)
     return earlier

@@ -74,8 +74,8 @@ class Store:
     folder: Path
 
     def all_of(self, card: ModelCard) -> Path:
-        """Folder of everything that the store has of a model, whatever the commit."""
-        return self.folder / "models" / record_files.folder_name(card.id)
+        """Folder of everything that the store has of a model, whatever the commit and the resolution."""
+        return self.folder / "models" / record_files.folder_name(card.id.partition("@")[0])
 
     def commit(self, card: ModelCard, repository: str = "", revision: str = "") -> str:
         """Commit that a card's revision stands for in this store; empty if the Hub was never asked."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError
@@ -214,3 +215,19 @@ def resize_by_splines(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArr
     # By torch: numpy's own threads would go on spinning for a while, and slow the encoder that comes next.
     resized = (down @ values @ across.T).clamp(int(image.min()), int(image.max())) + 1e-6
     return np.ascontiguousarray(np.moveaxis(resized.to(torch.uint8).numpy(), (-2, -1), (0, 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sam2Preparation:
+    """A checkpoint's preparation of images: (``size``, ``size``) pixels, then normalised (``Sam2ImageProcessor``)."""
+
+    size: int
+    normalisation: Normalisation = IMAGENET
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """Stretch (rows, columns) or (rows, columns, 3), uint8, to (1, 3, size, size) float32 on the host.
+
+        In 8 bits, bilinear with anti-aliasing.
+        """
+        square = interpolate(channels_first(image), size=(self.size, self.size), mode="bilinear", antialias=True)
+        return self.normalisation(square)

@@ -13,7 +13,7 @@ def test_a_model_of_slices_and_a_classifier_pass_every_check(tmp_path, capsys):
     document, printed = json.loads(report.read_text(encoding="utf-8")), capsys.readouterr().out
     assert document["machine"]["device"] == "cpu"
     checks = {row["check"] for row in document["rows"] if row["passed"]}
-    assert {f"out of memory: {stage}" for stage in ("encode", "prompt", "follow")} < checks
+    assert {f"out of memory: {stage}" for stage in ("load", "encode", "prompt", "follow")} < checks
     assert {"cosines, device against CPU", "worker killed, then asked again", "cancelled, then asked again"} < checks
     assert all(row["check"] in printed for row in document["rows"])
 

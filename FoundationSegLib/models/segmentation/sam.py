@@ -89,7 +89,7 @@ def unpadded(logits: Tensor, size: int, resized: tuple[int, int], shape: tuple[i
     return functional.interpolate(large, shape, mode="bilinear", align_corners=False)[0, 0]
 
 
-def as_score(predicted: Tensor) -> float:
+def as_score(predicted: Tensor | float) -> float:
     """Cut the network's prediction of its own IoU to 0..1, which it may leave."""
     return min(1.0, max(0.0, float(predicted)))
 

@@ -25,7 +25,7 @@ from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoMo
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError, InferenceError
 from .. import weights
-from ..preprocessing import IMAGENET, Normalisation, channels_first, read_normalisation
+from ..preprocessing import Sam2Preparation, read_normalisation
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePrompt, unstoppable
 from .sam import as_score, box_for_neighbour, scale_to
 
@@ -33,23 +33,6 @@ from .sam import as_score, box_for_neighbour, scale_to
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 _BOX_LABELS = (2, 3)  # a box among points: its upper left and its lower right corner
 _OBJECT = 0  # the video session's only object; so is its index there
-
-
-@dataclass(frozen=True, slots=True)
-class Sam2Preparation:
-    """A checkpoint's preparation of images: (``size``, ``size``) pixels, then normalised (``Sam2ImageProcessor``)."""
-
-    size: int
-    normalisation: Normalisation = IMAGENET
-
-    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
-        """Stretch (rows, columns) or (rows, columns, 3), uint8, to (1, 3, size, size) float32 on the host.
-
-        In 8 bits, bilinear with anti-aliasing.
-        """
-        square = interpolate(channels_first(image), size=(self.size, self.size), mode="bilinear", antialias=True)
-        return self.normalisation(square)
-
 
 # Turns a slice, uint8, into the network's image, (1, 3, S, S) float32.
 Prepare = Callable[[NDArray[np.uint8]], Tensor]
@@ -126,12 +109,6 @@ def mask_tensor(mask: SliceMask, size: int) -> Tensor:
 def mask_as_logits(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """A mask of (1, 1, S, S) as if the network had predicted it: (1, 1, *size) logits of -10 to 10."""
     return interpolate(mask * _MASK_SCALE + _MASK_BIAS, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def mask_of(logits: Tensor, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """(1, 1, h, w) logits of the network as a mask (rows, columns) = ``shape``."""
-    full = interpolate(logits, size=shape, mode="bilinear", align_corners=False)
-    return (full[0, 0] > 0).cpu().numpy()
 
 
 class Sam2Memory:
@@ -225,11 +202,11 @@ class Sam2Memory:
         self._session.cache.cache_vision_features(index, features)
         with _predicted_iou(self._network) as scores:
             output = self._network(self._session, frame_idx=index, reverse=reverse)
-        absent = not float(self._output_of(index)["object_score_logits"]) > 0
+        presence = self._output_of(index)["object_score_logits"].flatten()
+        numbers = torch.cat((presence, scores[-1])) if score is None else presence
+        mask, (present, *predicted) = _on_host(output.pred_masks, embedding.shape, numbers)
         self._free_unused(index)
-        return SliceAnswer(
-            mask_of(output.pred_masks, embedding.shape), scores[-1] if score is None else score, absent=absent
-        )
+        return SliceAnswer(mask, as_score(predicted[0]) if score is None else score, absent=not present > 0)
 
     def _free_unused(self, index: int) -> None:
         """Free everything that the session will not look at again after its answer on a slice."""
@@ -265,13 +242,21 @@ class Sam2Memory:
         return next(kind[index] for kind in self._session.output_dict_per_obj[_OBJECT].values() if index in kind)
 
 
+def _on_host(logits: Tensor, shape: tuple[int, int], numbers: Tensor) -> tuple[NDArray[np.bool_], list[float]]:
+    """Fetch a mask of ``shape``, and numbers with it, by one transfer: the device is waited for once a slice."""
+    full = interpolate(logits, size=shape, mode="bilinear", align_corners=False)[0, 0] > 0
+    host = torch.cat((numbers.view(torch.uint8), full.flatten().view(torch.uint8))).cpu().numpy()
+    begin = numbers.nbytes
+    return host[begin:].view(np.bool_).reshape(shape), host[:begin].view(np.float32).tolist()
+
+
 @contextmanager
-def _predicted_iou(network: Sam2VideoModel) -> Iterator[list[float]]:
-    """Collect the predicted IoU of the best mask of every decoding within: the session does not hand it out."""
-    scores: list[float] = []
+def _predicted_iou(network: Sam2VideoModel) -> Iterator[list[Tensor]]:
+    """Collect the predicted IoU of the best mask, (1,), of every decoding within: the session does not hand it out."""
+    scores: list[Tensor] = []
 
     def note(_module: Any, _arguments: Any, output: tuple[Tensor, ...]) -> None:
-        scores.append(as_score(output[1].max()))
+        scores.append(output[1].max().reshape(1))
 
     handle = network.mask_decoder.register_forward_hook(note)
     try:
@@ -331,7 +316,8 @@ class Sam2:
         logits, scores = self.guess(embedding, prompt, None if previous is None else previous.logits)
         best = int(scores.argmax())
         chosen = logits[None, best : best + 1].clone()
-        return SliceAnswer(mask_of(chosen, embedding.shape), as_score(scores[best]), chosen)
+        mask, (score,) = _on_host(chosen, embedding.shape, scores[best : best + 1])
+        return SliceAnswer(mask, as_score(score), chosen)
 
     @property
     def decoder(self) -> Sam2VideoModel:
@@ -444,6 +430,18 @@ def read_config(path: Path, card: ModelCard, kind: type[Any] = Sam2VideoConfig) 
     return config
 
 
+def at_resolution(config: Any, size: int) -> Any:
+    """Return the configuration of the same network for images of ``size`` pixels: no weight depends on it."""
+    config = copy.deepcopy(config)
+    vision, backbone = config.vision_config, config.vision_config.backbone_config
+    if hasattr(backbone, "image_size"):
+        backbone.image_size = [size, size]
+    vision.backbone_feature_sizes = [[size // n] * 2 for n in (4, 8, 16)]
+    config.image_size = config.prompt_encoder_config.image_size = size
+    config.memory_attention_rope_feat_sizes = [size // 16] * 2
+    return config
+
+
 def _configuration_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import StrictDataclassError
 
@@ -479,7 +477,7 @@ def build_network(config: Any, state: Mapping[str, Tensor], card: ModelCard, kin
 def read_checkpoint(
     card: ModelCard, files: Mapping[str, Path], configuration: type[Any], kind: type[Any]
 ) -> tuple[Any, Sam2Preparation]:
-    """Read a checkpoint in transformers' layout: the network with its weights, and the preparation of its images.
+    """Read a checkpoint of transformers: network and preparation of images, at the card's resolution if it has one.
 
     Raises:
         CheckpointError: a file is missing, unreadable, does not fit the others, or holds other weights.
@@ -487,6 +485,8 @@ def read_checkpoint(
     config = read_config(weights.required_file("config.json", files, card), card, configuration)
     size = config.image_size
     normalisation = read_normalisation(files, card, {"size": {"height": size, "width": size}})
+    if card.resolution:
+        config, size = at_resolution(config, card.resolution), card.resolution
     state = weights.read_safetensors(weights.required_file("model.safetensors", files, card), card)
     return build_network(config, weights.share_table(state), card, kind), Sam2Preparation(size, normalisation)
 

@@ -4,15 +4,24 @@ import copy
 import json
 import math
 import tomllib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.catalog.catalogue import card_folder, has_adapter, parse_card, read_card, read_catalogue
+from FoundationSegLib.catalog.catalogue import (
+    adapted_id,
+    card_folder,
+    has_adapter,
+    parse_card,
+    read_card,
+    read_catalogue,
+)
 from FoundationSegLib.catalog.model_cards import ModelCard, find_card
-from FoundationSegLib.errors import CardError, UnknownModelError
+from FoundationSegLib.errors import CardError, InputError, UnknownModelError
 from FoundationSegLib.folders import is_safe_name, is_safe_path
+from FoundationSegLib.hub.store import Store
 from Testing.unit.strategies import paths_of
 
 CARD = """
@@ -272,6 +281,20 @@ def test_a_catalogue_is_the_cards_of_a_folder_in_order(tmp_path):
     assert find_card(catalogue, "ant") is catalogue["ant"]
     with pytest.raises(UnknownModelError, match="'cat'; there are: ant-2, ant, zebra"):
         find_card(catalogue, "cat")
+
+
+def test_a_draft_is_the_same_model_at_another_resolution(tmp_path):
+    whole = replace(parse_card(DOCUMENT), resolutions=(1024, 512))
+    catalogue, store = {whole.id: whole}, Store(tmp_path)
+    assert find_card(catalogue, f"{whole.id}@1024") is whole
+    draft = find_card(catalogue, f"{whole.id}@512")
+    assert (draft.id, draft.resolution, draft.source) == (f"{whole.id}@512", 512, whole.source)
+    assert store.all_of(draft) == store.all_of(whole)
+    for model_id, words in ((f"{whole.id}@256", "1024 or 512 pixels"), ("other@512", "'other@512'")):
+        with pytest.raises(UnknownModelError, match=words):
+            find_card(catalogue, model_id)
+    with pytest.raises(InputError, match="is a draft"):
+        adapted_id(draft, "mine")
 
 
 def test_an_empty_catalogue_is_empty_and_a_missing_one_is_an_error(tmp_path):

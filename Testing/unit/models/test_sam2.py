@@ -1,12 +1,14 @@
 """Slices by themselves: SAM 2 and EdgeTAM against transformers' models of images, from pixels to the mask."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
-from FoundationSegLib.models.segmentation import edgetam
+from FoundationSegLib.models.segmentation import edgetam, sam2
 from FoundationSegLib.models.segmentation.sam2 import Sam2, Sam2Preparation
 from Testing.models.reference_sam2 import image_said
 from Testing.models.small_models import CATALOGUE
@@ -166,6 +168,19 @@ def test_a_slice_at_the_true_size_is_what_sam2model_says(small, full):
         answer, said = model.decode(embedding, prompt), image_said(reference, 1024, image, prompt)
         torch.testing.assert_close(answer.logits, said.coarse, rtol=1e-6, atol=1e-4)
         np.testing.assert_array_equal(answer.mask, said.mask)
+
+
+def test_a_draft_is_the_network_with_images_of_its_resolution(small, tmp_path):
+    """Of a checkpoint for 256 pixels: the same answers as of one for 128."""
+    model_id, family = ("edgetam", edgetam) if small is small_edgetam else ("sam2.1-hiera-tiny", sam2)
+    image, answers = slice_of((48, 64)), []
+    for size, resolution in ((SIZE, 128), (128, 0)):
+        files = write_checkpoint(tmp_path / str(size), small(SEED, size))
+        model = family.load(replace(CATALOGUE[model_id], resolution=resolution), files, "cpu")
+        embedding, memory = model.encode(image), model.remember(3)
+        first = memory.prompt(0, embedding, prompts_on(image.shape)["box"])
+        answers.append((first.mask, memory.follow(1, embedding, True).mask))
+    np.testing.assert_array_equal(*answers)
 
 
 def test_edgetams_joined_convolutions_change_only_what_rounding_does(tmp_path):

@@ -5,6 +5,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from FoundationSegLib.errors import InferenceError
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
@@ -91,6 +92,28 @@ def test_following_is_what_transformers_session_says(model, reference, frames, p
     order = (START, *range(START + 1, SLICES), *range(START - 1, -1, -1))
     for index, coarse in zip(order, logits, strict=True):
         torch.testing.assert_close(coarse, said[index][0].coarse, rtol=0, atol=1e-4)
+
+
+class Waits(TorchFunctionMode):
+    """Counts what makes the host wait for the device, on whatever device it runs."""
+
+    WAITING = ("cpu", "item", "tolist", "nonzero", "__float__", "__int__", "__bool__")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        self.count += getattr(function, "__name__", "") in self.WAITING
+        return function(*arguments, **(named or {}))
+
+
+def test_the_device_is_waited_for_once_a_slice(model, embeddings):
+    memory = model.remember(SLICES)
+    with Waits() as waits:
+        memory.prompt(START, embeddings[START], BOX)
+        both_ways(memory, embeddings)
+    assert waits.count == SLICES
 
 
 def test_prompts_on_several_slices_are_what_transformers_session_says(model, reference, embeddings, frames):
