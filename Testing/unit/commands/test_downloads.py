@@ -5,10 +5,11 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from FoundationSegLib.hub import fetch
-from Testing.unit.commands.conftest import START, add_card
+from Testing.unit.commands.conftest import START, add_card, block_mask
 from Testing.unit.fakes import WEIGHTS
 from Testing.unit.hub.hub_cases import card_text
 
@@ -62,6 +63,20 @@ def test_nothing_is_downloaded_unasked(empty, online, store):
     assert empty.err.splitlines()[0] == ANNOUNCED
     assert empty.segment() == 0
     assert "Downloading" not in empty.err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "batch"])
+def test_no_other_command_downloads_unasked(empty, online, store, command):
+    if command == "batch":
+        pytest.importorskip("distributed", reason="the package distributed is absent")
+    truth = empty.write_image("truth.nrrd", block_mask("Left").astype(np.uint8))
+    options = {
+        "evaluate": (truth, "--protocol", "box"),
+        "batch": ("--prompts", empty.prompts, "--output", empty.folder / "results"),
+    }
+    assert empty.run(command, str(empty.image), *map(str, options[command]), "--model", "fake") == 3
+    assert "run 'foundationseg models download fake', or give --download" in empty.err
+    assert not list(store.rglob("*"))
 
 
 @pytest.mark.parametrize(("text", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 3), ("\n", 3), ("", 3)])
