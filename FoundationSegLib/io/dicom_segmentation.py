@@ -261,9 +261,11 @@ class _Plane:
 
 
 def _frame(document: Any, n: int, names: Mapping[int, str]) -> tuple[str, NDArray[np.float64]]:
-    groups = document.PerFrameFunctionalGroupsSequence[n]
-    number = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-    return names[number], np.asarray(groups.PlanePositionSequence[0].ImagePositionPatient, np.float64)
+    """Read the segment and the position of a frame; what is the same for all frames may be shared."""
+    groups = [document.PerFrameFunctionalGroupsSequence[n], document.SharedFunctionalGroupsSequence[0]]
+    segment = next(g.SegmentIdentificationSequence[0] for g in groups if "SegmentIdentificationSequence" in g)
+    position = next(g.PlanePositionSequence[0] for g in groups if "PlanePositionSequence" in g)
+    return names[segment.ReferencedSegmentNumber], np.asarray(position.ImagePositionPatient, np.float64)
 
 
 def _shared(document: Any) -> _Plane:
