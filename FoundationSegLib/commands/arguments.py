@@ -19,6 +19,7 @@ from .terminal import interrupts_wait
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 _AROUND_PROMPTS = re.compile(r"prompts(?::([0-9]{1,4}(?:\.[0-9]{1,3})?))?")
 _USUAL_MARGIN_MM = 30.0
+ALL_FRAMES, _FRAME_NUMBER = "all", re.compile(r"[0-9]{1,9}")
 OVERVIEW_PX = (1600, 1200)  # width and height of a picture of results
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # of Linux, in bytes
 
@@ -32,7 +33,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, policies: str = "a poli
     parser.add_argument("--intensity", metavar="POLICY", default="auto", help=policies)
     parser.add_argument("--download", action="store_true", help="download the model if it is not here yet")
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder")
-    parser.add_argument("--frame", metavar="N", type=int, help="which frame of a 4-D image, from 0")
+    parser.add_argument("--frame", metavar="N", type=frame_argument, help="which frame of a 4-D image, from 0")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
@@ -45,6 +46,8 @@ def read_image(path: Path, options: argparse.Namespace) -> Volume:
     with interrupts_wait():
         from ..io.images import read_volume
 
+    if options.frame == ALL_FRAMES:
+        raise InputError("--frame all is for 'segment'; choose one frame with --frame N")
     volume = read_volume(path, series=options.series, frame=options.frame)
     require_image(volume)
     return volume
@@ -62,6 +65,22 @@ def path_argument(text: str) -> Path:
     if len(text) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
         raise argparse.ArgumentTypeError("is longer than the name of a file can be")
     return path
+
+
+def frame_argument(text: str) -> int | str:
+    """Parse the value of ``--frame``: a number, or ``all``."""
+    try:
+        return text if text == ALL_FRAMES else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is neither the number of a frame nor all") from error
+
+
+def frame_file_argument(text: str) -> tuple[int, Path]:
+    """Parse a frame with its file: ``N=FILE``."""
+    number, equals, path = text.partition("=")
+    if not equals or not _FRAME_NUMBER.fullmatch(number):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form N=FILE")
+    return int(number), path_argument(path)
 
 
 def size_argument(text: str) -> int:

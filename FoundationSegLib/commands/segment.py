@@ -2,12 +2,15 @@
 
 import argparse
 import contextlib
+import functools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from ..catalog.catalogue import require_adapter
+from ..catalog.class_lists import listed
 from ..catalog.model_cards import ModelCard, find_card
 from ..engine.propagation import choose_hand_over
 from ..engine.propagation_planning import is_stuck, plan_tracks
@@ -15,20 +18,22 @@ from ..engine.slices import place_on_slices
 from ..errors import InputError, OutputError, PromptError
 from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
-from ..imaging.volume import Volume
+from ..imaging.volume import Volume, require_image
 from ..io.output_files import output_format
 from ..prompts.capabilities import require_task, require_understood, translate
 from ..prompts.kinds import PromptSet
 from ..prompts.placement import prompts_in_ras, require_inside
-from ..prompts.prompts_file import prompts_to_document
+from ..prompts.prompts_file import prompts_to_document, read_prompts
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..worker.client import Client, ask
-from . import prompt_options
+from . import prompt_options, segment_frames
 from . import segment_report as reports
 from .arguments import (
+    ALL_FRAMES,
     OVERVIEW_PX,
     add_model_arguments,
+    frame_file_argument,
     path_argument,
     read_image,
     roi_argument,
@@ -36,7 +41,7 @@ from .arguments import (
     slice_range,
 )
 from .downloads import require_checkpoint
-from .outputs import report_text, require_targets, write_text, write_together
+from .outputs import FileWriter, report_text, require_targets, write_text, write_together
 from .terminal import ProgressLine, interrupts_wait, say
 
 
@@ -48,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resolution", metavar="PIXELS", type=int, help="the image that the model sees, of those of its card")
     add("--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels")
     prompt_options.add_arguments(parser)
+    add(
+        "--prompt-frame", metavar="N", type=int, default=0, help="with --frame all: which frame the prompts are for (0)"
+    )
+    text = "with --frame all: prompts of a frame that you corrected; again for another"
+    add("--frame-prompts", metavar="N=FILE", type=frame_file_argument, action="append", default=[], help=text)
     add("--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz, .nrrd or .dcm")
     add("--report", metavar="FILE", type=path_argument, help="write what was done, as JSON")
     add("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
@@ -97,6 +107,11 @@ def _segment(options: argparse.Namespace) -> None:
     budget = MemoryBudget(limit=options.memory_limit)
     box_rule = earlier.options.box_rule if earlier is not None else WorkerSettings().box_rule
     settings = WorkerSettings(options.device, default_store_folder(), box_rule, encode_ahead=False, budget=budget)
+    if options.frame == ALL_FRAMES:
+        _segment_frames(options, card, prompts, settings)
+        return
+    if options.frame_prompts or options.prompt_frame:
+        raise InputError("--prompt-frame and --frame-prompts are for --frame all")
     with contextlib.closing(options.connect(settings)) as client:
         client.prepare(card.id)  # the model is loaded while the image is read
         volume = _read(options, prompts)
@@ -149,6 +164,89 @@ def _segment(options: argparse.Namespace) -> None:
         volume_ml = segment["volume_ml"]
         size = f"{segment['voxels']} pixels" if volume_ml is None else f"{volume_ml:.2f} ml"
         say(f"{segment['name']}: {size}")
+
+
+def _segment_frames(options: argparse.Namespace, card: ModelCard, prompts: PromptSet, settings: WorkerSettings) -> None:
+    """Segment every frame; write a file for each, and the report and the chart of all."""
+    begin = time.perf_counter()
+    segment_frames.require_possible(options, prompts)
+    own = {options.prompt_frame: prompts} | {n: read_prompts(path) for n, path in options.frame_prompts}
+    names = [segment.name for segment in prompts.segments]
+    for n, frame_prompts in own.items():
+        if [segment.name for segment in frame_prompts.segments] != names:
+            raise InputError(f"the prompts of frame {n} must have the segments {listed(names)}, in that order")
+        for k, segment in enumerate(frame_prompts.segments):
+            require_understood(card, segment, f"segments[{k}]")
+    with contextlib.closing(options.connect(settings)) as client:
+        client.prepare(card.id)
+        with interrupts_wait():
+            from ..io.images import read_frames
+        frames = read_frames(options.volume, series=options.series)
+        outside = [n for n in own if not 0 <= n < len(frames)]
+        if outside:
+            raise InputError(f"{options.volume.name} has {len(frames)} frames: there is no frame {outside[0]}")
+        paths = [segment_frames.frame_path(options.output, n, len(frames)) for n in range(len(frames))]
+        require_targets({f"output {n}": path for n, path in enumerate(paths)}, {"the image": options.volume})
+        in_ras = {n: prompts_in_ras(frame_prompts, frames[n].geometry) for n, frame_prompts in own.items()}
+        for n, placed in in_ras.items():
+            _require_inside(placed, frames[n])
+        requests: list[PredictRequest] = []
+
+        def predict(volume: Volume, moved: PromptSet) -> Prediction:
+            require_image(volume)
+            request, prediction = _predict(options, card, moved, volume, client, None)
+            client.remove_volume(volume.key)
+            requests.append(request)
+            return prediction
+
+        answers = segment_frames.follow(frames, in_ras, predict)
+    _write_frames(options, prompts, frames, answers, requests[0], paths, settings, begin)
+
+
+def _write_frames(
+    options: argparse.Namespace,
+    prompts: PromptSet,
+    frames: Sequence[Volume],
+    answers: Sequence[segment_frames.FrameAnswer],
+    request: PredictRequest,
+    paths: Sequence[Path],
+    settings: WorkerSettings,
+    begin: float,
+) -> None:
+    with interrupts_wait():
+        from .results import build_segmentation
+    rows: list[dict[str, Any]] = []
+    names = [segment.name for segment in prompts.segments]
+    curves = segment_frames.consistency(names, answers, frames[0])
+    prompted = [n for n, answer in enumerate(answers) if answer.is_prompted]
+    determined = [
+        reports.ResultOptions(frame.key, n, request.propagation, request.region, (), settings.box_rule, options.overlap)
+        for n, frame in enumerate(frames)
+    ]
+
+    def write_frame(n: int, target: Path) -> None:
+        result = build_segmentation(frames[n], prompts, answers[n].prediction, determined[n])
+        result.writer(target)(target)
+        spacing = frames[n].geometry.spacing_mm[::-1]
+        moved = [[round(s * mm, 2) for s, mm in zip(shift, spacing, strict=True)] for shift in answers[n].shifts]
+        source = {"frame": n, "file": paths[n].name, "prompted": answers[n].is_prompted}
+        rows.append(source | {"moved_kji_mm": dict(zip(names, moved, strict=True)), "segments": result.segments})
+
+    def write_report(target: Path) -> None:
+        timings_s = {"start": 0.0, "write": 0.0, "total": time.perf_counter() - begin}
+        prediction, n = answers[prompted[0]].prediction, prompted[0]
+        rest = (rows[n]["segments"], prediction.notes, timings_s)
+        report = reports.segment_report(prediction, determined[n], prompts_to_document(prompts), *rest)
+        write_text(target, report_text(report | {"frames": rows, "consistency": curves}))
+
+    writers: list[FileWriter] = [(path, functools.partial(write_frame, n)) for n, path in enumerate(paths)]
+    if options.overview:
+        writers.append((options.overview, lambda target: segment_frames.draw_chart(target, curves, prompted)))
+    if options.report:
+        writers.append((options.report, write_report))
+    write_together(writers)
+    for name, row in curves.items():
+        say(f"{name}: {len(frames)} frames, flicker {row['flicker']:.2%}")
 
 
 def _complete(options: argparse.Namespace) -> reports.EarlierReport | None:
@@ -215,10 +313,14 @@ def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
         from ..io.writing import check_grid
 
         check_grid(options.output, volume.geometry)
-    for n, segment in enumerate(prompts_in_ras(prompts, volume.geometry).segments):
+    _require_inside(prompts_in_ras(prompts, volume.geometry), volume)
+    return volume
+
+
+def _require_inside(prompts: PromptSet, volume: Volume) -> None:
+    for n, segment in enumerate(prompts.segments):
         for m, prompt in enumerate(segment.prompts):
             require_inside(prompt, volume.geometry, f"segments[{n}].prompts[{m}]")
-    return volume
 
 
 def _predict(

@@ -305,6 +305,8 @@ def read_report(path: Path) -> EarlierReport:
         raise InputError(f"{path.name} is no report of 'segment'")
     if document.get("version") != 1:
         raise InputError(f"{path.name} is a report of a later version of FoundationSeg: open it with that one")
+    if "frames" in document:
+        raise InputError(f"{path.name} is a report of all frames; give the same command again instead")
     _require_fields(document, path.name)
     values = {field.name: document[field.name] for field in fields(ResultOptions) if field.name in document}
     missing = frozenset(field.name for field in fields(ResultOptions)) - set(values)

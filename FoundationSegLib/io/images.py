@@ -32,7 +32,19 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
             choice, a choice where there is nothing to choose.
         GeometryError: no regular grid: uneven slices, a sheared NIfTI matrix.
     """
+    return _volume(_read(path, series), path, frame)
+
+
+def read_frames(path: Path, *, series: str | None = None) -> tuple[Volume, ...]:
+    """Read all frames of an image with several (4-D), in order. Raises as :func:`read_volume`."""
     raw = _read(path, series)
+    count = raw.voxels.shape[0]
+    if count == 1:
+        raise InputError(f"{path.name} has a single frame (3-D): leave out --frame")
+    return tuple(_volume(raw, path, frame) for frame in range(count))
+
+
+def _volume(raw: RawImage, path: Path, frame: int | None) -> Volume:
     name = image_name(path) if path.is_file() else raw.tags.get(Tag.MODALITY) or "dicom"
     source = path.name if path.is_file() else "the series"
     if is_segmentation(raw.tags):

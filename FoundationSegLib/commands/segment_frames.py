@@ -1,0 +1,299 @@
+"""`segment --frame all`: prompt one frame of an image in time, and follow its segments to all others and back.
+
+Prompts go where the image around each segment goes: the part of the prompted frame that holds the segment is found
+again in every other frame, and the model is asked there. Then each voxel takes the value that most of three frames give
+it, seen along that movement, so that nothing blinks. Frames with prompts of their own stay as the model answered them.
+"""
+
+import argparse
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, OutputError
+from ..imaging.geometry import Box, Geometry, as_shape
+from ..imaging.masks import PackedMask, cut_out, pack_mask
+from ..imaging.volume import Volume
+from ..prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
+from ..requests.segmentation import Prediction
+from ..session.steps import transformed_prompt
+
+Predict = Callable[[Volume, PromptSet], Prediction]
+Shift = tuple[float, float, float]  # in voxels, along k, j and i
+
+_NOTHING: Shift = (0.0, 0.0, 0.0)
+_MARGIN_MM = 6.0  # around a segment, of what is found again
+_REACH_MM = 12.0  # farther than that nothing moves from one frame to the next
+_LARGEST_TEMPLATE = 20**3  # voxels; larger parts are thinned out
+_COARSE, _TRIED = 3, 5  # voxels between the first guesses, and how many of them are followed
+_CHART_PX = (900, 500)
+_COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2", "#b08900", "#444444")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameAnswer:
+    """Segments of one frame.
+
+    Attributes:
+        prediction: the model's answer; its masks are what is written.
+        shifts: by how much each segment's prompts were moved from the prompted frame.
+        is_prompted: the frame has prompts of its own, and stays as it is.
+    """
+
+    prediction: Prediction
+    shifts: tuple[Shift, ...]
+    is_prompted: bool
+
+    @property
+    def masks(self) -> tuple[PackedMask, ...]:
+        """The segments, in order."""
+        return tuple(segment.mask for segment in self.prediction.segments)
+
+
+def follow(frames: Sequence[Volume], prompted: Mapping[int, PromptSet], predict: Predict) -> list[FrameAnswer]:
+    """Segment every frame: those with prompts as they are, the others from the nearest one of those.
+
+    Args:
+        frames: on one grid.
+        prompted: prompts in RAS of one frame at least, by its number; the same segments in all of them.
+        predict: asks the model.
+    """
+    answers = {
+        n: FrameAnswer(predict(frames[n], prompts), (_NOTHING,) * len(prompts.segments), True)
+        for n, prompts in prompted.items()
+    }
+    for start in prompted:
+        for step in (1, -1):
+            shifts, number = answers[start].shifts, start + step
+            while 0 <= number < len(frames) and _nearest(number, prompted) == start:
+                templates = [_template(frames[start], mask) for mask in answers[start].masks]
+                shifts = tuple(
+                    find_shift(frames[start].array_kji, frames[number].array_kji, box, near, frames[start].geometry)
+                    for box, near in zip(templates, shifts, strict=True)
+                )
+                moved = _moved(prompted[start], shifts, frames[start].geometry)
+                answers[number] = FrameAnswer(predict(frames[number], moved), shifts, False)
+                number += step
+    return steady([answers[number] for number in range(len(frames))])
+
+
+def _nearest(number: int, prompted: Mapping[int, PromptSet]) -> int:
+    return min(prompted, key=lambda start: (abs(start - number), start))
+
+
+def _template(volume: Volume, mask: PackedMask) -> Box:
+    """The part of a frame that is found again: a segment and some millimetres around it; empty without a segment."""
+    if mask.box.is_empty:
+        return mask.box
+    margin = [math.ceil(_MARGIN_MM / length) for length in volume.geometry.spacing_mm[::-1]]
+    start = as_shape(n - m for n, m in zip(mask.box.start_kji, margin, strict=True))
+    stop = as_shape(n + m for n, m in zip(mask.box.stop_kji, margin, strict=True))
+    return Box(start, stop).intersection(volume.geometry.box)
+
+
+def find_shift(
+    before: NDArray[np.generic], after: NDArray[np.generic], box: Box, near: Shift, geometry: Geometry
+) -> Shift:
+    """Find where a part of one frame lies in another, by normalized cross-correlation; to a fraction of a voxel.
+
+    Args:
+        before, after: (K, J, I) or (K, J, I, 3) values of the two frames.
+        box: the part of the first one.
+        near: where it was found last; not farther than some millimetres from there it is sought.
+        geometry: the grid of both.
+
+    Returns:
+        The shift; the part stays inside the image.
+    """
+    if box.is_empty:
+        return near
+    lines = []
+    for a, b, at, mm, size in zip(
+        box.start_kji, box.stop_kji, near, geometry.spacing_mm[::-1], geometry.shape_kji, strict=True
+    ):
+        reach = math.ceil(_REACH_MM / mm)
+        lines.append((max(-a, round(at) - reach), min(size - b, round(at) + reach)))
+    match = _Match(_grey(before), _grey(after), box)
+    coarse = [sorted({*range(low, high + 1, _COARSE), *((low + high) // 2,)}) for low, high in lines]
+    candidates = sorted(itertools.product(*coarse), key=match.score)[-_TRIED:]
+    best = max((match.climb(start, lines) for start in candidates), key=match.score)
+    return match.refined(best, lines)
+
+
+def _grey(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    return (array if array.ndim == 3 else array.mean(axis=3)).astype(np.float32, copy=False)
+
+
+class _Match:
+    """How well a part of one frame fits another at whole shifts."""
+
+    def __init__(self, before: NDArray[np.float32], after: NDArray[np.float32], box: Box) -> None:
+        thin = max(1, math.ceil((math.prod(box.shape_kji) / _LARGEST_TEMPLATE) ** (1 / 3)))
+        self._grids = [
+            np.arange(a, b, min(thin, max(1, (b - a) // 8))) for a, b in zip(box.start_kji, box.stop_kji, strict=True)
+        ]
+        self._after, self._known = after, dict[tuple[int, ...], float]()
+        part = before[np.ix_(*self._grids)]
+        self._template = part - part.mean()
+
+    def score(self, shift: tuple[int, ...]) -> float:
+        """The correlation at a shift, -1..1."""
+        if shift not in self._known:
+            part = self._after[np.ix_(*(grid + n for grid, n in zip(self._grids, shift, strict=True)))]
+            part = part - part.mean()
+            energy = float((part**2).sum()) * float((self._template**2).sum())
+            self._known[shift] = float((part * self._template).sum()) / math.sqrt(energy) if energy > 0 else 0.0
+        return self._known[shift]
+
+    def climb(self, shift: tuple[int, ...], lines: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+        """Go to the best neighbour until there is none."""
+        while True:
+            near = [(max(low, n - 1), n, min(high, n + 1)) for n, (low, high) in zip(shift, lines, strict=True)]
+            best = max(itertools.product(*near), key=self.score)
+            if self.score(best) <= self.score(shift):
+                return shift
+            shift = best
+
+    def refined(self, shift: tuple[int, ...], lines: Sequence[tuple[int, int]]) -> Shift:
+        """The top of a parabola through the scores along each axis."""
+        fine = []
+        for axis, (n, (low, high)) in enumerate(zip(shift, lines, strict=True)):
+            if low < n < high:
+                below, here, above = (self.score((*shift[:axis], n + d, *shift[axis + 1 :])) for d in (-1, 0, 1))
+                bend = below - 2 * here + above
+                fine.append(n + (0.5 * (below - above) / bend if bend < 0 else 0.0))
+            else:
+                fine.append(float(n))
+        return fine[0], fine[1], fine[2]
+
+
+def _moved(prompts: PromptSet, shifts: Sequence[Shift], geometry: Geometry) -> PromptSet:
+    """Move each segment's prompts, in RAS, by its shift."""
+    segments = []
+    for segment, shift in zip(prompts.segments, shifts, strict=True):
+        matrix = np.eye(4)
+        matrix[:3, 3] = geometry.ijk_to_ras[:3, :3] @ shift[::-1]
+        moved = tuple(transformed_prompt(prompt, matrix) for prompt in segment.prompts)
+        segments.append(SegmentPrompts(segment.name, moved))
+    return replace(prompts, segments=tuple(segments))
+
+
+def steady(answers: Sequence[FrameAnswer]) -> list[FrameAnswer]:
+    """Give each voxel the value of most of three frames, moved along with the segment; prompted frames stay."""
+    result = [answers[0], *answers[1:-1], *answers[-1:]][: len(answers)]
+    for n in range(1, len(answers) - 1):
+        if answers[n].is_prompted:
+            continue
+        segments = []
+        for k, segment in enumerate(answers[n].prediction.segments):
+            near = [_along(answers[m].masks[k], answers[m].shifts[k], answers[n].shifts[k]) for m in (n - 1, n, n + 1)]
+            segments.append(replace(segment, mask=_majority(near)))
+        result[n] = replace(answers[n], prediction=replace(answers[n].prediction, segments=tuple(segments)))
+    return result
+
+
+def _along(mask: PackedMask, shift: Shift, target: Shift) -> PackedMask:
+    """Move a mask by the whole voxels that its segment moves between two frames."""
+    if mask.box.is_empty:
+        return mask
+    steps = [round(b - a) for a, b in zip(shift, target, strict=True)]
+    start = as_shape(max(0, n + step) for n, step in zip(mask.box.start_kji, steps, strict=True))
+    moved = Box(start, as_shape(n + size for n, size in zip(start, mask.box.shape_kji, strict=True)))
+    return PackedMask(moved, mask.bits)
+
+
+def _majority(masks: Sequence[PackedMask]) -> PackedMask:
+    boxes = [mask.box for mask in masks if not mask.box.is_empty]
+    if len(boxes) < 2:
+        return pack_mask(np.zeros((1, 1, 1), np.bool_))
+    whole = functools.reduce(Box.union, boxes)
+    votes = np.sum([cut_out(mask, whole) for mask in masks], axis=0, dtype=np.uint8)
+    return pack_mask(votes >= 2, whole.start_kji)
+
+
+def flicker(masks: Sequence[PackedMask]) -> float:
+    """The share of a segment that blinks: differs in one frame from both frames beside it, which agree; 0..1."""
+    boxes = [mask.box for mask in masks if not mask.box.is_empty]
+    if len(masks) < 3 or not boxes:
+        return 0.0
+    whole = functools.reduce(Box.union, boxes)
+    before, now, after = (np.stack([cut_out(m, whole) for m in masks[a : len(masks) - 2 + a]]) for a in (0, 1, 2))
+    blinking = np.count_nonzero((before == after) & (now != before))
+    return float(blinking / max(1, sum(mask.voxels for mask in masks[1:-1])))
+
+
+def consistency(names: Sequence[str], answers: Sequence[FrameAnswer], volume: Volume) -> dict[str, Any]:
+    """Compose the part of the report on time: the volume of each segment in each frame, its change, and its flicker."""
+    unit = 1.0 if volume.in_pixels else volume.geometry.voxel_volume_mm3 / 1000
+    rows = {}
+    for k, name in enumerate(names):
+        masks = [answer.masks[k] for answer in answers]
+        curve = [mask.voxels * unit for mask in masks]
+        rows[name] = {
+            "pixels" if volume.in_pixels else "volumes_ml": [round(value, 4) for value in curve],
+            "flicker": round(flicker(masks), 5),
+            "largest_step": round(max((abs(b - a) for a, b in itertools.pairwise(curve)), default=0.0), 4),
+        }
+    return rows
+
+
+def draw_chart(path: Path, rows: Mapping[str, Mapping[str, Any]], prompted: Sequence[int]) -> None:
+    """Draw the volume of each segment over the frames, with the frames that were prompted, as a PNG picture."""
+    from PIL import Image, ImageDraw
+
+    (width, height), left, top, bottom = _CHART_PX, 80, 40, 50
+    picture = Image.new("RGB", _CHART_PX, "white")
+    draw = ImageDraw.Draw(picture)
+    curves = {name: row.get("volumes_ml", row.get("pixels", [])) for name, row in rows.items()}
+    unit = "ml" if all("volumes_ml" in row for row in rows.values()) else "pixels"
+    highest = max((max(curve, default=0) for curve in curves.values()), default=0) or 1.0
+    count = max((len(curve) for curve in curves.values()), default=1)
+
+    def at(n: int, value: float) -> tuple[float, float]:
+        x = left + (width - left - 30) * n / max(1, count - 1)
+        return x, height - bottom - (height - top - bottom) * value / (1.1 * highest)
+
+    draw.line([at(0, 0), at(count - 1, 0)], fill="black")
+    draw.line([at(0, 0), at(0, 1.1 * highest)], fill="black")
+    for value in (0, highest / 2, highest):
+        draw.text((8, at(0, value)[1] - 6), f"{value:.4g} {unit}", fill="black")
+    for n in sorted({0, count - 1, *prompted}):
+        draw.text((at(n, 0)[0] - 4, height - bottom + 8), str(n), fill="black")
+    for k, (name, curve) in enumerate(curves.items()):
+        colour = _COLOURS[k % len(_COLOURS)]
+        points = [at(n, value) for n, value in enumerate(curve)]
+        draw.line(points, fill=colour, width=2)
+        for n in prompted:
+            x, y = points[n]
+            draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
+        text = f"{name}: flicker {rows[name]['flicker']:.2%}"
+        draw.text((left + 10, 8 + 14 * k), text.encode("latin-1", "replace").decode("latin-1"), fill=colour)
+    draw.text((width // 2 - 60, height - 22), "frame (dots: prompted)", fill="black")
+    picture.save(path)
+
+
+def require_possible(options: argparse.Namespace, prompts: PromptSet) -> None:
+    """Make sure that the options go together with all frames.
+
+    Raises:
+        InputError, OutputError: they do not.
+    """
+    if options.from_report is not None:
+        raise InputError("--frame all and --from-report do not go together; repeat one frame with --frame N")
+    if any(isinstance(prompt, MaskPrompt) for segment in prompts.segments for prompt in segment.prompts):
+        raise InputError("--frame all follows points, boxes, scribbles, outlines and words, and no masks of files")
+    if options.output.name.lower().endswith(".dcm"):
+        raise OutputError("--frame all writes .seg.nrrd, .nii.gz or .nrrd, a file for each frame")
+
+
+def frame_path(output: Path, number: int, count: int) -> Path:
+    """Return the file of a frame: ``heart.seg.nrrd`` becomes ``heart-007.seg.nrrd``."""
+    stem, dot, ending = output.name.partition(".")
+    return output.with_name(f"{stem}-{number:0{max(3, len(str(count - 1)))}d}{dot}{ending}")
