@@ -14,7 +14,7 @@ predicts opens a worker first, and closes it at the end::
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from secrets import randbits
@@ -325,6 +325,11 @@ def describe(card: ModelCard, store: Store) -> dict[str, Any]:
         "must_accept": card.license.must_accept,
         "unverified": list(card.unverified),
     }
+
+
+def model_document(card: ModelCard, store: Store) -> dict[str, Any]:
+    """Return all of a card, as ``models show --json`` does: ``license`` is its short name, ``terms`` all of it."""
+    return asdict(card) | {"terms": asdict(card.license)} | describe(card, store)
 
 
 def package_names(catalogue: Mapping[str, ModelCard]) -> tuple[str, ...]:

@@ -76,6 +76,10 @@ class CheckpointError(FoundationSegError):
     exit_code = 3
 
 
+class ArchiveError(FoundationSegError):
+    """An archive (PACS) cannot be reached, refuses, or does not keep what it was sent."""
+
+
 class PackageError(FoundationSegError):
     """A Python package is missing, cannot be installed, or must not be."""
 

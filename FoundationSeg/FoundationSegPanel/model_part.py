@@ -14,7 +14,7 @@ from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegErr
 from FoundationSegLib.progress import ProgressReport, TimeLeft, bytes_text
 from FoundationSegLib.session.segment_store import Refused
 
-from .computer_dialogs import DiagnosisDialog, SettingsDialog
+from .computer_dialogs import AgentsPart, DiagnosisDialog, SettingsDialog
 from .model_installer import Callbacks, ModelInstaller
 from .model_texts import (
     blocking_html,
@@ -37,7 +37,7 @@ class ModelPart(Part):
 
     def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
         super().__init__(ui, state, report)
-        self._installer = state.installer
+        self._installer, self.agents = state.installer, AgentsPart(ui, state, report)
         self._installer.observe(self.show)
         self._box = self._choice_box(ui.modelBox, "modelId")
         self._dialogs: dict[str, Dialog] = {}
@@ -45,7 +45,7 @@ class ModelPart(Part):
         self._connect(ui.modelsButton, self._show_models)
         self._connect(ui.readyButton, self.set_up)
         self._connect(ui.diagnosisButton, lambda: self._open("diagnosis", DiagnosisDialog).show())
-        self._connect(ui.settingsButton, lambda: self._open("settings", SettingsDialog).show())
+        self._connect(ui.settingsButton, lambda: self._open("settings", SettingsDialog, self.agents).show())
 
     def inspect_once(self) -> None:
         """Inspect the worker's Python the first time that the module is entered; nothing is imported for it."""
@@ -85,6 +85,7 @@ class ModelPart(Part):
         for dialog in self._dialogs.values():
             dialog.close()
         self._dialogs.clear()
+        self.agents.stop()
         self._installer.close()
 
     def _open(self, name: str, dialog_class: Callable[..., Any], *arguments: Any) -> Any:

@@ -31,6 +31,8 @@ class Settings:
         memory_mb: what the worker may keep of images, embeddings and models.
         store_folder: where the checkpoints are; empty for the user's usual folder.
         encode_ahead: while idle, the worker prepares the slices next to the last prompt.
+        agent_folder: the only folder that agents may export to; empty for none.
+        agents_agreed: the user has read that agents may send pictures away, and agreed.
     """
 
     worker_python: str = ""
@@ -38,6 +40,8 @@ class Settings:
     memory_mb: int = MemoryBudget().total >> 20
     store_folder: str = ""
     encode_ahead: bool = True
+    agent_folder: str = ""
+    agents_agreed: bool = False
 
     @property
     def is_own_python(self) -> bool:
@@ -59,6 +63,8 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "memory_mb": lambda value: max(LEAST_MEMORY_MB, int(value)),
     "store_folder": str,
     "encode_ahead": _as_bool,
+    "agent_folder": str,
+    "agents_agreed": _as_bool,
 }
 
 

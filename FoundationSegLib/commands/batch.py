@@ -36,20 +36,21 @@ from ..prompts.capabilities import require_task
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, InlineClient
 from ..worker.process_client import ProcessClient
-from . import classify, prompt_options, segment
-from .arguments import add_model_arguments, path_argument
+from . import classify, pacs, prompt_options, segment
+from .arguments import ALL_FRAMES, add_model_arguments, path_argument
 from .downloads import require_checkpoint
 from .outputs import report_text, text_writers, write_together
 from .prompt_options import mask_files, read_options
 from .terminal import ProgressLine, one_line, say
 
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd", "dcm")
-TABLE, PAGE = "cohort.csv", "cohort.html"
+TABLE, PAGE, STUDIES = "cohort.csv", "cohort.html", "studies"
 DONE, FAILED = "done", "failed"
 # Options that change no voxel and no score.
 _WITHOUT_EFFECT = (
     *("inputs", "output", "scheduler", "workers", "insecure", "with_patient", "download", "debug", "device"),
     *("memory_limit", "measurements", "prompts", "run", "connect", "catalogue", "pip", "command"),
+    *("pacs", "study", "send"),
 )
 _SAVE_S = 10.0  # the table is written this often while the cluster computes
 # An image is read, converted and kept in the engine: this many times its voxels' bytes.
@@ -110,10 +111,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         metavar="INPUTS",
-        nargs="+",
+        nargs="*",
         type=path_argument,
         help="folders, images, or a table (column 'image')",
     )
+    parser.add_argument("--pacs", metavar="URL", help="fetch the images of an archive: https://HOST/PATH (DICOMweb)")
+    parser.add_argument("--study", metavar="UID", action="append", default=[], help="of the archive; once for each")
+    parser.add_argument("--send", action="store_true", help="store the segmentations in the archive (--format dcm)")
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'foundationseg models list'")
     prompt_options.add_arguments(parser)
     labels = parser.add_mutually_exclusive_group()
@@ -140,18 +144,30 @@ def run(options: argparse.Namespace) -> None:
     import_distributed()
     card = find_card(options.catalogue(), options.model)
     files, case_options = _check(options, card)
+    archive = pacs.open_archive(options.pacs, insecure=options.insecure) if options.pacs else None
     folder = _make_folder(options.output)
-    with ProgressLine() as line:
-        count = functools.partial(_show_count, line)
-        cases = find_cases(options.inputs, leave_out=folder, report=count)
     require_checkpoint(card, options)
+    with ProgressLine() as line:
+        inputs, leave_out = options.inputs, folder
+        if archive is not None:
+            series = pacs.fetch_studies(archive, options.study, folder / STUDIES, options.series, line)
+            inputs, leave_out = [path.parent for path in series], folder / "none"
+        cases = find_cases(
+            list(dict.fromkeys(inputs)), leave_out=leave_out, report=functools.partial(_show_count, line)
+        )
     settings = _settings(options, card)
     try:
         with locked(folder / ".batch.lock"):
             for path in folder.glob(f"{TEMPORARY}*"):  # of workers that were killed
                 path.unlink(missing_ok=True)
             tasks = [_task(case, case_options, options, folder, settings, files) for case in cases]
-            _run(tasks, options, card)
+            failure = _run(tasks, options, card)
+            if archive is not None and options.send:
+                with ProgressLine() as line:
+                    results = [task.result for task in tasks if task.result is not None and task.is_there]
+                    pacs.send_files(archive, results, line)
+            if failure is not None:
+                raise failure
     except Locked as error:
         raise OutputError(f"another program computes a cohort in {folder.name}; wait for it, or stop it") from error
 
@@ -162,7 +178,13 @@ def _check(options: argparse.Namespace, card: ModelCard) -> tuple[tuple[Path, ..
         raise InputError("--workers must be a whole number from 1 to 256")
     if options.scheduler and options.workers:
         raise InputError("--workers is for a cluster on this machine, not for --scheduler")
+    if options.frame == ALL_FRAMES:
+        raise InputError("--frame all is for 'segment'; choose one frame with --frame N")
+    if bool(options.pacs) == bool(options.inputs) or bool(options.pacs) != bool(options.study):
+        raise InputError("name the images: files and folders, or --pacs URL with --study UID")
     is_classified = bool(options.label_set or options.label)
+    if options.send and (not options.pacs or options.format != "dcm" or is_classified):
+        raise InputError("--send stores DICOM segmentations: it needs --pacs and --format dcm")
     if is_classified and (options.prompts or options.classes or options.text or options.seed_from):
         raise InputError("either labels classify the cases, or prompts, classes and texts segment them")
     require_task(card, "classify" if is_classified else "segment")
@@ -234,7 +256,8 @@ def _batch_part(task: CaseTask) -> Mapping[str, Any]:
     return {}
 
 
-def _run(tasks: Sequence[CaseTask], options: argparse.Namespace, card: ModelCard) -> None:
+def _run(tasks: Sequence[CaseTask], options: argparse.Namespace, card: ModelCard) -> InferenceError | None:
+    """Compute what is missing; return the error that says how many cases failed."""
     begin = time.monotonic()
     rows = {task.case.name: _row(task, Outcome(task, DONE)) for task in tasks if _is_unchanged(task)}
     left = [task for task in tasks if task.case.name not in rows]
@@ -263,17 +286,16 @@ def _run(tasks: Sequence[CaseTask], options: argparse.Namespace, card: ModelCard
         every = _in_order(tasks, rows)
         _write_table(every, options)
         _write_page(tasks, every, options, card)
-    _finish(every, computed, time.monotonic() - begin)
+    return _finish(every, computed, time.monotonic() - begin)
 
 
-def _finish(rows: Sequence[Mapping[str, object]], computed: int, seconds: float) -> None:
+def _finish(rows: Sequence[Mapping[str, object]], computed: int, seconds: float) -> InferenceError | None:
     failed = [row for row in rows if row["status"] != DONE]
     peak = max((float(str(row.get("peak_mb") or 0)) for row in rows), default=0)
     pace = f", {computed / seconds * 60:.1f} a minute" if computed else ""
     memory = f"; the largest worker took {bytes_text(int(peak * 1e6))}" if peak else ""
     say(f"{len(rows) - len(failed)} of {len(rows)} cases are done, {computed} of them now{pace}{memory}")
-    if failed:
-        raise InferenceError(f"{len(failed)} of {len(rows)} cases failed; {TABLE} says why")
+    return InferenceError(f"{len(failed)} of {len(rows)} cases failed; {TABLE} says why") if failed else None
 
 
 def _is_unchanged(task: CaseTask) -> bool:

@@ -17,7 +17,7 @@ from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
-from . import adapt, batch, classify, classify_evaluate, evaluate, label_sets, models, report, segment
+from . import adapt, batch, classify, classify_evaluate, evaluate, label_sets, mcp, models, pacs, report, segment
 from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
@@ -58,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         ("label-sets", label_sets, "list and show the labels to classify with"),
         ("evaluate", evaluate, "compare models on an image with a known truth"),
         ("adapt", adapt, "adapt a model to corrected segments, and keep it if it is better"),
+        ("mcp", mcp, "serve agents on standard streams or on loopback"),
+        ("pacs", pacs, "find, fetch and store studies in an archive over DICOMweb"),
         ("models", models, "list, explain and download models"),
     ):
         command.add_arguments(commands.add_parser(name, help=purpose))

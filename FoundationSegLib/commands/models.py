@@ -3,9 +3,8 @@
 import argparse
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 
-from ..api import describe
+from ..api import describe, model_document
 from ..catalog.catalogue import has_adapter
 from ..catalog.class_lists import classes_of
 from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
@@ -119,10 +118,8 @@ def _line(row: tuple[str, ...], widths: Sequence[int]) -> str:
 
 def _show(options: argparse.Namespace) -> None:
     card, store = find_card(options.catalogue(), options.model), _store()
-    # `license` stays the short name of the list; `terms` has all that is said of it.
-    document = asdict(card) | {"terms": asdict(card.license)} | describe(card, store)
     lines = [f"{card.title} ({card.id})", *(_paragraph(label, text) for label, text in _facts(card, store))]
-    print_result(document, lines, as_json=options.json)
+    print_result(model_document(card, store), lines, as_json=options.json)
 
 
 def _facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:

@@ -35,6 +35,8 @@ _STAGES = {
     "packages": "Asking pip",
     "find": "Looking for images",
     "cases": "Cases",
+    "fetch": "Fetching",
+    "send": "Storing",
     "wait": "Waiting for another program",
 }
 

@@ -73,6 +73,12 @@ class SessionQueries:
         """The segments that the session met, the only ones that it has steps of."""
         return tuple(self.history.segments)
 
+    @property
+    def last_changed(self) -> str:
+        """The id of a segment of the last edit that can be undone; empty where there is none."""
+        done = self.history.undo_stack.done
+        return next(reversed(done[-1].after), "") if done else ""
+
     def segment_name(self, segment_id: str) -> str:
         """The name that the user calls a segment by."""
         return self.store.name(segment_id)

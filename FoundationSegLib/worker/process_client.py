@@ -13,7 +13,7 @@ from ..progress import ProgressReport
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
-from ..requests.segmentation import PartialPrediction, Prediction, PredictRequest
+from ..requests.segmentation import Prediction, PredictRequest
 from ..requests.worker_settings import WorkerSettings
 from . import protocol
 from .frames import Message
@@ -151,6 +151,11 @@ class ProcessClient:
         if work is not None and work.request.request_id == request_id and self._link is not None:
             self._link.send(protocol.message("finish", ticket=work.ticket))
 
+    def reply(self, reply: protocol.ServedReply) -> None:
+        """Reply to a call of an agent, which came as a part of the request that is under way."""
+        if self._work is not None and self._link is not None:
+            self._link.send(protocol.message("reply", reply))
+
     def cancel(self, request_id: int) -> None:
         """Stop the request that is under way. A worker that does not stop in time is killed."""
         work = self._work
@@ -258,9 +263,8 @@ class ProcessClient:
             self._events.append(protocol.Progressed(work.request.request_id, work.point))
         elif kind == "partial":
             work.stirred = time.monotonic()
-            self._events.append(
-                protocol.PartlyAnswered(work.request.request_id, protocol.value_of(frame, PartialPrediction))
-            )
+            part = protocol.value_of(frame, work.task.part)
+            self._events.append(protocol.PartlyAnswered(work.request.request_id, part))
         elif kind == "failure":
             self._take_failure(work, protocol.value_of(frame, protocol.Failure).error())
         elif kind != "answer":

@@ -10,7 +10,7 @@ A client (:mod:`.client`, :mod:`.process_client`) is given a request, and tells 
 
 :data:`TASKS` is the table: the name of each task, the type of its request and of its answer. :mod:`.server` has the
 functions that do them, in the process. The header of a message has the ``type``, and from a request on the ``ticket``
-that names it to the process. From the client come ``request``, ``cancel``, ``prepare``,
+that names it to the process. From the client come ``request``, ``reply``, ``cancel``, ``prepare``,
 ``volume`` and ``remove_volume``; from the process ``hello`` (with the secret), ``alive``, ``progress``, ``answer`` and
 ``failure``. Values in them are those of :mod:`FoundationSegLib.codec`.
 
@@ -29,6 +29,7 @@ from ..installation.inspection import PythonReport
 from ..installation.packages import PackagePlan
 from ..progress import ProgressReport
 from ..requests import maintenance
+from ..requests.agent_calls import AgentAnswer
 from .frames import Message
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class PartlyAnswered:
-    """A part of an answer: a :class:`~FoundationSegLib.requests.segmentation.PartialPrediction`. The whole follows."""
+    """A part of an answer, of the type that the table of tasks names. The whole follows."""
 
     request_id: int
     part: Any
@@ -89,18 +90,20 @@ class Task:
         is_repeated: where the process is lost, the next one is asked the same. What changes a computer's packages or
             checkpoints fails instead, and its cancel is told when it has really stopped.
         cancel_s: of a task that is not repeated, how long it may take to stop before it is killed, in seconds.
+        part: the type of the parts that come before the answer; None where there are none.
     """
 
     request: type
     answer: Any
     is_repeated: bool = False
     cancel_s: float = 2.0
+    part: Any = None
 
 
 def _predict() -> Task:
-    from ..requests.segmentation import Prediction, PredictRequest
+    from ..requests.segmentation import PartialPrediction, Prediction, PredictRequest
 
-    return Task(PredictRequest, Prediction, is_repeated=True)
+    return Task(PredictRequest, Prediction, is_repeated=True, part=PartialPrediction)
 
 
 def _classify() -> Task:
@@ -122,6 +125,12 @@ def _similar() -> Task:
     return Task(SimilarRequest, SimilarObjects, is_repeated=True)
 
 
+def _serve() -> Task:
+    from ..requests.agent_calls import ServedCall, ServeRequest
+
+    return Task(ServeRequest, NoneType, part=ServedCall)
+
+
 # By name. Types that need numpy are imported when their task is looked up.
 TASKS: Mapping[str, Callable[[], Task]] = {
     "inspect": lambda: Task(maintenance.InspectRequest, PythonReport),
@@ -135,6 +144,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "classify": _classify,
     "adapt": _adapt,
     "similar": _similar,
+    "serve": _serve,
 }
 
 
@@ -215,3 +225,12 @@ class Failure:
         if self.detail:
             error.add_note(self.detail)
         return error
+
+
+@dataclass(frozen=True, slots=True)
+class ServedReply:
+    """A reply to a :class:`~FoundationSegLib.requests.agent_calls.ServedCall`: its answer, or why there is none."""
+
+    call_id: int
+    answer: AgentAnswer | None
+    failure: Failure | None = None

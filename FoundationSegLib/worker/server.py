@@ -26,9 +26,10 @@ from ..installation import packages
 from ..installation.inspection import PythonReport, inspect_python
 from ..progress import CancelToken, Progress, ProgressReport
 from ..requests import maintenance
+from ..requests.agent_calls import ServeRequest
 from ..requests.worker_settings import WorkerSettings
 from .frames import FrameError, FrameReader, Message, encode_frame
-from .protocol import TASKS, Failure, message, value_of, volume_keys_of
+from .protocol import TASKS, Failure, ServedReply, message, value_of, volume_keys_of
 
 if TYPE_CHECKING:
     from ..hub.store import Store
@@ -41,6 +42,9 @@ class Workplace(Protocol):
 
     def need_engine(self) -> Any:
         """The engine, made if need be."""
+
+    def next_reply(self, timeout_s: float) -> ServedReply | None:
+        """The next reply to a call of an agent; None where none has come in time."""
 
 
 Perform = Callable[[Any, Workplace, Progress], Any]
@@ -107,6 +111,12 @@ def _remove(
     return maintenance.RemovedCheckpoints(freed)
 
 
+def _serve(request: ServeRequest, workplace: Workplace, progress: Progress) -> None:
+    from ..mcp_server import serve_for_client
+
+    serve_for_client(request, progress, workplace.next_reply)
+
+
 FUNCTIONS: Mapping[str, Perform] = {
     "inspect": _inspect,
     "plan": lambda request, _, progress: packages.plan_packages(request.requirements, packages.PipTool(), progress),
@@ -118,6 +128,7 @@ FUNCTIONS: Mapping[str, Perform] = {
     "classify": lambda request, workplace, progress: workplace.need_engine().classify(request, progress),
     "adapt": lambda request, workplace, progress: workplace.need_engine().adapt(request, progress),
     "similar": lambda request, workplace, progress: workplace.need_engine().similar(request, progress),
+    "serve": _serve,
 }
 
 
@@ -161,12 +172,14 @@ class Inbox:
     Attributes:
         frames: the messages that the main thread has to deal with, in order; None at the end.
         idle_token: cancelled by whatever comes, for work that nobody has asked for.
+        replies: the messages that answer calls of agents.
         grace_s: how long the main thread may take to break off when the client is gone, in seconds.
     """
 
     channel: Channel
     frames: "queue.SimpleQueue[Message | None]" = field(default_factory=queue.SimpleQueue)
     idle_token: CancelToken = field(default_factory=CancelToken)
+    replies: "queue.SimpleQueue[Message]" = field(default_factory=queue.SimpleQueue)
     grace_s: float = _LAST_BREATH_S
     _tokens: dict[int, CancelToken] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -198,6 +211,9 @@ class Inbox:
                 token = self._tokens.get(frame.header["ticket"])
             if token is not None:
                 (token.cancel if frame.header["type"] == "cancel" else token.finish)()
+            return
+        if frame.header["type"] == "reply":
+            self.replies.put(frame)
             return
         if "ticket" in frame.header:  # a request: it can be cancelled before its turn comes
             self.token(frame.header["ticket"])
@@ -262,6 +278,12 @@ class Worker:
         if self._engine is None:
             self._engine = self.make_engine(self.settings)
         return self._engine
+
+    def next_reply(self, timeout_s: float) -> ServedReply | None:
+        """The next reply to a call of an agent; None where none has come in time."""
+        with contextlib.suppress(queue.Empty):
+            return value_of(self.inbox.replies.get(timeout=timeout_s), ServedReply)
+        return None
 
     def _next(self) -> Message | None:
         """The next message; until there is one, work ahead."""

@@ -29,6 +29,9 @@ class FakeWorkerClient:
     asked: list = field(default_factory=list)
     prepared: list = field(default_factory=list)
     volumes: dict = field(default_factory=dict)
+    settings: object = None
+    command: object = None
+    inherited: object = None
     _events: deque = field(default_factory=deque)
     _open: object = None
 

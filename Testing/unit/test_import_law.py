@@ -31,6 +31,7 @@ PANEL_SIDE = (
     f"{LIBRARY}.api",
     f"{LIBRARY}.api_nodes",
     f"{LIBRARY}.api_adaptation",
+    f"{LIBRARY}.agent_session",
     f"{LIBRARY}.__version__",
     "FoundationSegPanel",
     "FoundationSeg.FoundationSegPanel",
@@ -67,7 +68,7 @@ LAW = {
         for name in ("adaptation", "course")
     },
     WORKER: Rule((*VALUES, INSTALLATION, WORKER)),
-    f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE)),
+    f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE, f"{LIBRARY}.mcp_server")),
     IO: Rule((f"{LIBRARY}.__version__", *VALUES, IO, "numpy", "SimpleITK", "nibabel"), lazily=("highdicom", "pydicom")),
     MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule(
@@ -82,6 +83,12 @@ LAW = {
         (f"{LIBRARY}.__version__", f"{LIBRARY}.api_adaptation", *VALUES, SESSION, INSTALLATION, HUB, *CLIENT_SIDE)
     ),
     f"{LIBRARY}.api_nodes": Rule((f"{LIBRARY}.api", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
+    f"{LIBRARY}.agent_session": Rule(
+        (f"{LIBRARY}.api", f"{LIBRARY}.controller", HUB, *VALUES, SESSION, *CLIENT_SIDE, MRML)
+    ),
+    f"{LIBRARY}.mcp_server": Rule(
+        (f"{LIBRARY}.__version__", *VALUES, *CLIENT_SIDE), lazily=("mcp", "mcp_types", "pydantic", "anyio", "uvicorn")
+    ),
     f"{LIBRARY}.scripting": Rule((f"{LIBRARY}.api",)),
     f"{LIBRARY}.controller": Rule((f"{LIBRARY}.__version__", *VALUES, SESSION, *CLIENT_SIDE, MRML)),
     f"{LIBRARY}.__main__": Rule((ANYTHING,)),
