@@ -6,14 +6,21 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from ..catalog.catalogue import require_adapter
-from ..catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
+from ..catalog.label_sets import (
+    Label,
+    LabelSet,
+    find_label_set,
+    label_set_of,
+    read_label_sets,
+    user_label_set_folder,
+)
 from ..catalog.model_cards import ModelCard, find_card
 from ..errors import FoundationSegError, GeometryError, InputError, counted
 from ..hub.store import default_store_folder
@@ -30,7 +37,15 @@ from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
 from .arguments import OVERVIEW_PX, add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
 from .downloads import require_checkpoint
-from .outputs import publish, report_text, require_targets, software_versions, text_writers, write_together
+from .outputs import (
+    print_result,
+    publish,
+    report_text,
+    require_targets,
+    software_versions,
+    text_writers,
+    write_together,
+)
 from .prompt_options import read_mask
 from .terminal import ProgressLine, interrupts_wait, one_line, say
 
@@ -363,3 +378,50 @@ def write_picture(path: Path, volume: Volume, size: tuple[int, int]) -> None:
     node = headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
     node.CreateDefaultDisplayNodes()
     render_overview(volume_node, node, path, size=size, in_pixels=volume.in_pixels, sides=volume.sides)
+
+
+def add_label_set_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `label-sets`."""
+    parser.add_argument("id", metavar="ID", nargs="?", help="the set to show; all are listed without")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=show_label_sets)
+
+
+def show_label_sets(options: argparse.Namespace) -> None:
+    """Print the sets, or one of them with every sentence that a model reads."""
+    sets = read_label_sets()
+    if options.id is not None:
+        labels = find_label_set(sets, options.id)
+        print_result(_set_document(labels), _set_lines(labels), as_json=options.json)
+        return
+    width = max(map(len, sets))
+    documents = [{"id": s.id, "title": s.title, "kind": s.kind, "labels": s.names} for s in sets.values()]
+    lines = [f"{s.id.ljust(width)}  {len(s.labels):4d} labels  {s.title}" for s in sets.values()]
+    print_result(documents, lines, as_json=options.json)
+    if not options.json:
+        say(f"Sets of your own go into a folder called {user_label_set_folder().name} of your settings: see the README")
+
+
+def _set_document(labels: LabelSet) -> dict[str, Any]:
+    return asdict(labels) | {
+        "labels": [
+            asdict(label) | {"texts": labels.texts(label), "negative_texts": labels.negative_texts(label)}
+            for label in labels.labels
+        ]
+    }
+
+
+def _set_lines(labels: LabelSet) -> list[str]:
+    kind = "at most one of these holds" if labels.kind == "exclusive" else "several may hold"
+    head = [f"{labels.title} ({labels.id}): {kind}", f"Source: {labels.source}"]
+    if labels.note:
+        head.append(f"Note: {labels.note}")
+    return [*head, *(line for label in labels.labels for line in _label_lines(labels, label))]
+
+
+def _label_lines(labels: LabelSet, label: Label) -> list[str]:
+    code = f" ({label.code.scheme} {label.code.value} {label.code.meaning})" if label.code else ""
+    lines = ["", f"{label.name}{code}", *(f"  + {text}" for text in labels.texts(label))]
+    lines += [f"  - {text}" for text in labels.negative_texts(label)]
+    return lines + [f"  concept: {text}" for text in label.concepts]

@@ -17,7 +17,7 @@ from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
-from . import adapt, batch, classify, classify_evaluate, evaluate, label_sets, mcp, models, pacs, report, segment
+from . import adapt, batch, classify, classify_evaluate, evaluate, mcp, models, pacs, report, segment
 from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
@@ -49,20 +49,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m FoundationSegLib", description="Segment medical images with foundation models.")
     parser.add_argument("--version", action="version", version=f"FoundationSeg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for name, command, purpose in (
-        ("segment", segment, "segment an image from prompts"),
-        ("batch", batch, "segment or classify many images, on all cores or a cluster"),
-        ("report", report, "write a page about a case or a scene"),
-        ("classify", classify, "score labels in an image, by words"),
-        ("classify-evaluate", classify_evaluate, "how good the scores of 'classify' are"),
-        ("label-sets", label_sets, "list and show the labels to classify with"),
-        ("evaluate", evaluate, "compare models on an image with a known truth"),
-        ("adapt", adapt, "adapt a model to corrected segments, and keep it if it is better"),
-        ("mcp", mcp, "serve agents on standard streams or on loopback"),
-        ("pacs", pacs, "find, fetch and store studies in an archive over DICOMweb"),
-        ("models", models, "list, explain and download models"),
+    for name, add_arguments, purpose in (
+        ("segment", segment.add_arguments, "segment an image from prompts"),
+        ("batch", batch.add_arguments, "segment or classify many images, on all cores or a cluster"),
+        ("report", report.add_arguments, "write a page about a case or a scene"),
+        ("classify", classify.add_arguments, "score labels in an image, by words"),
+        ("classify-evaluate", classify_evaluate.add_arguments, "how good the scores of 'classify' are"),
+        ("label-sets", classify.add_label_set_arguments, "list and show the labels to classify with"),
+        ("evaluate", evaluate.add_arguments, "compare models on an image with a known truth"),
+        ("adapt", adapt.add_arguments, "adapt a model to corrected segments, and keep it if it is better"),
+        ("mcp", mcp.add_arguments, "serve agents on standard streams or on loopback"),
+        ("pacs", pacs.add_arguments, "find, fetch and store studies in an archive over DICOMweb"),
+        ("models", models.add_arguments, "list, explain and download models"),
     ):
-        command.add_arguments(commands.add_parser(name, help=purpose))
+        add_arguments(commands.add_parser(name, help=purpose))
     return parser
 
 
