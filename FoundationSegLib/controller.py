@@ -15,7 +15,7 @@ from .catalog.model_cards import ModelCard
 from .errors import Cancelled, FoundationSegError, InputError
 from .imaging.volume import Volume
 from .mrml import reference_image, segment_tags
-from .mrml.scene_prompts import SessionPrompts, has_prompts
+from .mrml.scene_prompts import Later, SessionPrompts, has_prompts
 from .mrml.segment_store import SceneStore
 from .mrml.volumes import NodeImage, SentImage, require_in_scene
 from .mrml.voxel_preview import VoxelPreview
@@ -49,6 +49,7 @@ class SegmentationController:
         catalogue: every model's card by its id.
         start_timer, stop_timer: of the timer that calls :meth:`tick` while something is under way.
         on_update: called with the part to update.
+        later: calls a function in a later turn of the event loop; prompts are drawn there. Unless given, at once.
         session, segment_id: None until something needs it; the selected segment, empty for none.
         outcome: the last thing that happened.
         error: a failure that is no outcome, such as a markup that cannot be where it was put.
@@ -63,6 +64,7 @@ class SegmentationController:
     start_timer: Callable[[], None]
     stop_timer: Callable[[], None]
     on_update: Callable[[Update], None] = _ignore
+    later: Later | None = None
     options: UserOptions = field(default_factory=UserOptions)
     volume_node: Any = None
     segmentation_node: Any = None
@@ -341,7 +343,6 @@ class SegmentationController:
             self.session.confirm()
         else:
             self.open().accept(self.selected().segment_id)
-            segment_tags.set_completed(self.selected_node_segment, True)
 
     def reject(self) -> None:
         """Reject the last change of the selected segment."""
@@ -419,7 +420,7 @@ class SegmentationController:
         require_in_scene(self.segmentation_node)
         self.require_own()
         store = SceneStore(self.segmentation_node, self.volume_node, defers_surfaces=True)
-        prompts = SessionPrompts(self.segmentation_node, self.volume_node, self._report_refusal)
+        prompts = SessionPrompts(self.segmentation_node, self.volume_node, self._report_refusal, self.later)
         try:
             session = Session(
                 volume,

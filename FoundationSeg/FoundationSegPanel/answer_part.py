@@ -9,15 +9,19 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from FoundationSegLib.catalog.catalogue import light_model_for
+from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
 from FoundationSegLib.mrml.reference_image import ForeignSegmentationError, reference_image
 from FoundationSegLib.progress import TimeLeft
 from FoundationSegLib.session.measures import volume_ml
 from FoundationSegLib.session.segment_store import Confirmation, Refused, SegmentEdited
 
+from .model_texts import size_text
 from .parameters import PanelState
 from .widgets import Part, Report, slot, time_left_text
 
+_SLOW_S = 30.0  # an answer that took longer, the start of the Python and the load of the model included
 _INTERVAL_MS = 500  # the time left goes down between two reports, too
 Answer = tuple[str, Callable[[], object]]  # a button's text and its action
 
@@ -35,6 +39,8 @@ class AnswerPart(Part):
         self._set_up = set_up
         self._error: FoundationSegError | None = None
         self._refused_action: Callable[[], object] | None = None
+        self._light_model: ModelCard | None = None
+        self._offered_for: set[str] = set()
         self._yes: Callable[[], object] = self._dismiss
         self._no: Callable[[], object] = self._dismiss
         controller = self._controller
@@ -61,8 +67,17 @@ class AnswerPart(Part):
             self._refused_action = action
 
     def forget_error(self) -> None:
-        """Show an error no more: something else was done."""
-        self._error = None
+        """Show an error or an offer no more: something else was done."""
+        self._error = self._light_model = None
+
+    def offer_light_model(self, is_slow: bool = False) -> None:
+        """Offer a model that knows clicks, once for each that does not or is slow; only the user changes the model."""
+        card = self._state.card
+        if card is not None and card.id not in self._offered_for:
+            self._light_model = light_model_for("point", card, self._state.cards, is_slow)
+            if self._light_model is not None:
+                self._offered_for.add(card.id)
+                self.show()
 
     def show(self) -> None:
         """Show what is possible and what has happened."""
@@ -75,6 +90,9 @@ class AnswerPart(Part):
         ui.acceptButton.setEnabled(can_judge)
         ui.rejectButton.setEnabled(can_judge)
         self._show_change()
+        outcome, seconds = controller.outcome, controller.answer_s
+        if isinstance(outcome, SegmentEdited) and outcome.kind == "predicted" and (seconds or 0) > _SLOW_S:
+            self.offer_light_model(is_slow=True)
         self._show_message()
 
     def _show_change(self) -> None:
@@ -160,8 +178,22 @@ class AnswerPart(Part):
             is_missing = isinstance(outcome.error, CheckpointError | PackageError) and not self._state.is_model_ready
             again = (_("Set up…"), self._set_up) if is_missing else (_("Try again"), session.retry)
             self._ask(str(outcome.error), again, discard)
+        elif self._light_model is not None and self._state.card is not None:
+            use = (_("Use it"), partial(self._use, self._light_model.id))
+            self._ask(self._offer_text(self._light_model, self._state.card), use, (_("No"), self.forget_error))
         else:
             self._ui.statusStack.setCurrentWidget(self._ui.answerPage)
+
+    def _offer_text(self, light: ModelCard, card: ModelCard) -> str:
+        text = _(
+            "{light} ({size}) understands clicks and is quick without a graphics card. It was not run here with "
+            "trained weights. Use it instead of {model}?"
+        )
+        return text.format(light=light.title, size=size_text(light), model=card.title)
+
+    def _use(self, model_id: str) -> None:
+        self._light_model = None
+        self._parameters.modelId = model_id
 
     def _foreign_text(self) -> str:
         controller = self._controller
@@ -224,10 +256,10 @@ class ProgressPart(Part):
         super().__init__(ui, state, report)
         self._time_left = TimeLeft()
         self._button: Any = None
-        self._button_text = self._status = ""
+        self._button_text = self._status = self._text = ""
         self._timer = qt.QTimer()
         self._timer.setInterval(_INTERVAL_MS)
-        self._timer.connect("timeout()", self.show)
+        self._timer.connect("timeout()", self._show_in_status_bar)
         asking = (ui.propagateButton, ui.wordsButton, ui.askAgainButton, ui.classifyButton, ui.whereButton)
         for button in (*asking, ui.similarButton):
             self._connect(button, partial(self._begun_by, button))
@@ -245,12 +277,13 @@ class ProgressPart(Part):
         if not is_busy:
             self.stop()
             return
-        self._timer.start()
+        if not self._timer.active:
+            self._timer.start()
         texts = [self._stage_text(), time_left_text(self._time_left.seconds())]
         session = self._controller.session
         if session is not None and session.waiting > 0:
             texts.append(_("queued behind it: {count}").format(count=session.waiting))
-        text = " · ".join(texts)
+        self._text = text = " · ".join(texts)
         for bar in (ui.progressBar, ui.classifyProgressBar):
             bar.setRange(
                 0, report.total if report is not None and report.total else 1
@@ -261,10 +294,16 @@ class ProgressPart(Part):
             self._controller.preview.node is not None and self._is_propagating and not self._controller.is_finishing
         )
         ui.cancelButton.setText(_("Stop and keep") if can_keep else _("Cancel"))
-        self._show_status(_("FoundationSeg: {text}").format(text=text))
         if self._button is not None and report is not None and report.total:
             share = round(100 * report.done / report.total)
             self._button.setText(_("{text} ({share} %)").format(text=self._button_text, share=share))
+
+    @slot
+    def _show_in_status_bar(self) -> None:
+        """Show it there, too, where it takes long: to look for the main window takes a moment, each time."""
+        self.show()
+        if self._controller.is_busy:
+            self._show_status(_("FoundationSeg: {text}").format(text=self._text))
 
     def stop(self) -> None:
         """Leave the button and the status bar as they were."""

@@ -26,7 +26,7 @@ from .segments_part import PromptsPart, SegmentsPart, TemplatesPart
 from .slices import is_shown
 from .tools_part import ToolsPart
 from .tour_part import TourPart
-from .widgets import is_image, slot
+from .widgets import Later, is_image, slot
 
 _LOADING_MS = 300  # until an image that was added is shown, too
 _TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes microseconds
@@ -58,15 +58,16 @@ class Panel:
         self._loading = qt.QTimer()  # an image is there before it is shown
         self._loading.setSingleShot(True)
         self._loading.connect("timeout()", self._choose_loaded)
+        self.later = Later(self.report)
         self.controller = SegmentationController(
-            logic.client(), logic.catalogue(), self._timer.start, self._timer.stop, self.update
+            logic.client(), logic.catalogue(), self._timer.start, self._timer.stop, self.update, self.later
         )
         self.installer = installer or ModelInstaller(logic.restartWorker, logic.cards())
         self.state = state = PanelState(self.controller, self.installer, logic.runnableCards("segment"))
         self.answer = AnswerPart(ui, state, lambda: self.model.set_up())
         report = self.answer.report
         self.model = ModelPart(ui, state, report)
-        self.tools = ToolsPart(ui, state, report, icon, self.answer.attempt)
+        self.tools = ToolsPart(ui, state, report, icon, self.answer.attempt, self.answer.offer_light_model)
         self.advanced = AdvancedPart(ui, state, report)
         self.classify = ClassifyPart(ui, state, logic.runnableCards("classify"), self.model.set_up_model)
         self.prompts = PromptsPart(ui, state, report)
@@ -130,8 +131,8 @@ class Panel:
         self.learning.close()
         self.model.close()
         self.controller.close()
-        self._timer.stop()
-        self._soon.stop()
+        for timer in (self._timer, self._soon, self.later):
+            timer.stop()
         self._loading.stop()
         for observers in (self._observers, self._segment_observers, self._parameter_observers):
             observers.remove()

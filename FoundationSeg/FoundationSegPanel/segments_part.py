@@ -1,5 +1,6 @@
 """The segments and the templates of their names, the prompts of the selected one, propagation, and prompts files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from FoundationSegLib.catalog.segment_templates import (
     save_template,
     user_template_folder,
 )
-from FoundationSegLib.errors import InputError
+from FoundationSegLib.errors import InputError, OutputError
+from FoundationSegLib.mrml.segment_tags import group as tagged_group
 from FoundationSegLib.mrml.terminology import known_names
 from FoundationSegLib.mrml.volumes import parent_to_world
 from FoundationSegLib.prompts.kinds import Polarity, Prompt
 from FoundationSegLib.prompts.placement import prompt_positions
 from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
 from FoundationSegLib.requests.segmentation import Propagation
-from FoundationSegLib.session.measures import MeasuresTable
+from FoundationSegLib.session.measures import MeasuresTable, measures_csv
 from FoundationSegLib.session.segment_store import NewSegment
 from FoundationSegLib.session.segments import export_prompts
 
@@ -30,6 +32,7 @@ from .slices import prompt_text, range_text, slice_in_view
 from .widgets import Part, Report, fill_table, selected_rows, set_up_table, slot
 
 _FILTER = "prompts.json (*.json)"
+_NUMBER = re.compile(r"[\s_-]*\d+$")
 _IDLE_MS = 300  # after the last change; a segment is measured in up to a tenth of a second
 
 
@@ -116,12 +119,15 @@ class SegmentsPart(Part):
         session = self._controller.session
         if session is None or self._parameters is None or session.is_gone:
             return
-        if self._controller.is_busy or self._measures.measure_next(session):
-            self._measuring.start(_IDLE_MS if self._controller.is_busy else 0)
+        if self._controller.is_busy:
+            self._measuring.start(_IDLE_MS)
+            return
+        if self._measures.measure_next(session):
+            self._measuring.start(0)
         table, proxy = self._ui.segmentsTable, self._ui.segmentsTable.sortFilterProxyModel()
         ids = list(table.displayedSegmentIDs())
-        rows = {key: proxy.mapToSource(proxy.index(table.rowForSegmentID(key), 0)).row() for key in ids}
-        for key, row in rows.items():  # by the rows of the source: those that are shown are sorted meanwhile
+        rows = [proxy.mapToSource(proxy.index(n, 0)).row() for n in range(len(ids))]
+        for key, row in zip(ids, rows, strict=True):  # rows of the source: those that are shown are sorted meanwhile
             measures = self._measures.measures.get(key)
             numbers = (measures.volume_ml, measures.diameter_mm, measures.slice_number) if measures is not None else ()
             for column, number in enumerate(numbers, start=self._first_measure):
@@ -170,17 +176,45 @@ class SegmentsPart(Part):
             return
         menu = qt.QMenu(table)
         for text, action in (
+            (_("Select its group (the same name, numbered)"), self._select_groups),
             (_("Show or hide"), table.toggleSelectedSegmentsVisibility),
             (_("Show only these"), table.showOnlySelectedSegments),
             (_("Jump to it in the slice views"), table.jumpSlices),
             (_("Move up"), table.moveSelectedSegmentsUp),
             (_("Move down"), table.moveSelectedSegmentsDown),
+            (_("Save their measures as a table…"), self._save_measures),
             (_("Clear (undo brings it back)"), lambda: self._clear(removes=False)),
             (_("Delete (undo brings it back)"), lambda: self._clear(removes=True)),
         ):
             self._connect(menu.addAction(text), action, "triggered()")
         menu.exec_(table.mapToGlobal(position))
         menu.deleteLater()
+
+    def _groups(self) -> dict[str, str]:
+        """The groups of all segments by id: that of their tag, else the name without its number."""
+        segmentation = self._controller.segmentation_node.GetSegmentation()
+        segments = {key: segmentation.GetSegment(key) for key in segmentation.GetSegmentIDs()}
+        return {
+            key: tagged_group(segment) or _NUMBER.sub("", segment.GetName().strip())
+            for key, segment in segments.items()
+        }
+
+    def _select_groups(self) -> None:
+        """Select all segments of the groups that selected ones belong to."""
+        groups, table = self._groups(), self._ui.segmentsTable
+        chosen = {groups[key] for key in table.selectedSegmentIDs()}
+        table.setSelectedSegmentIDs([key for key, group in groups.items() if group in chosen])
+
+    def _save_measures(self) -> None:
+        title, name = _("Save measures"), _("measures.csv")
+        groups, selection = self._groups(), list(self._ui.segmentsTable.selectedSegmentIDs())
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, "CSV (*.csv)")
+        if path:
+            text = measures_csv(self._controller.open(), {key: groups[key] for key in selection})
+            try:
+                Path(path).write_text(text, encoding="utf-8", newline="")
+            except OSError as error:
+                raise OutputError(_("The table could not be written: {reason}").format(reason=error)) from error
 
     def _kind_edited(self, text: str) -> None:
         if not self._is_showing and self._parameters is not None:
@@ -193,6 +227,7 @@ class PromptsPart(Part):
     def __init__(self, ui: Any, state: PanelState, report: Report) -> None:
         super().__init__(ui, state, report)
         self._shown: tuple[tuple[str, Prompt], ...] = ()
+        self._connect(ui.promptsSection, self._unfolded, "contentsCollapsed(bool)")
         ends = (("both", _("Both ways")), ("up", _("Towards higher numbers")), ("down", _("Towards lower numbers")))
         self._direction = self._choice_box(ui.directionBox, "direction", ends)
         set_up_table(ui.promptsTable, [_("Prompt"), _("Sign"), _("Place")])
@@ -214,7 +249,7 @@ class PromptsPart(Part):
         self._show_range()
         summary = controller.summary()
         prompts = tuple(summary.prompts.items()) if summary is not None else ()
-        if prompts != self._shown:
+        if prompts != self._shown and not ui.promptsSection.collapsed:  # what is folded is filled when it is opened
             self._shown = prompts
             node = controller.volume_node
             fill_table(ui.promptsTable, [_row(prompt, node) for _key, prompt in prompts])
@@ -225,6 +260,10 @@ class PromptsPart(Part):
         node = controller.segmentation_node
         has_segments = node is not None and node.GetSegmentation().GetNumberOfSegments() > 0
         ui.exportPromptsButton.setEnabled(controller.volume_node is not None and has_segments)
+
+    def _unfolded(self, is_collapsed: bool) -> None:
+        if not is_collapsed and self._parameters is not None:
+            self.show()
 
     def show_busy(self) -> None:
         """Offer propagation where there are other slices, unless it is under way."""

@@ -29,6 +29,7 @@ class ToolsPart(Part):
         ui, state, report: see :class:`~.widgets.Part`.
         icon: returns the path of an icon by its name.
         attempt: gives prompts; those for another image's segmentation wait until the user has said where they go.
+        on_clicks: called when the user means to click.
 
     Attributes:
         tool: draws in the slice views.
@@ -42,9 +43,11 @@ class ToolsPart(Part):
         report: Report,
         icon: Callable[[str], str],
         attempt: Callable[[Callable[[], object]], None],
+        on_clicks: Callable[[], None],
     ) -> None:
         super().__init__(ui, state, report)
-        self._icon, self._attempt = icon, attempt
+        self._attempt, self._on_clicks = attempt, on_clicks
+        self._sign_icons = {name: qt.QIcon(icon(f"{name}.png")) for name in ("negative", "positive")}
         self._buttons = {
             "point": ui.pointButton,
             "box": ui.boxButton,
@@ -78,7 +81,7 @@ class ToolsPart(Part):
         ui.polarityButton.setEnabled(can_be_negative)
         ui.polarityButton.setChecked(is_negative)
         ui.polarityButton.setText(_("Negative") if is_negative else _("Positive"))
-        ui.polarityButton.setIcon(qt.QIcon(self._icon("negative.png" if is_negative else "positive.png")))
+        ui.polarityButton.setIcon(self._sign_icons["negative" if is_negative else "positive"])
         self._show_words(card)
         ui.hintLabel.setText(self._hint(card))
         self._use(is_negative)
@@ -93,6 +96,8 @@ class ToolsPart(Part):
         parameters = self._parameters
         if parameters is not None and (not kind or self._buttons[kind].isEnabled()):
             parameters.tool = "" if parameters.tool == kind else kind
+            if parameters.tool == "point":
+                self._on_clicks()
 
     def toggle_polarity(self) -> None:
         """Draw the other sign from now on, if the model understands that."""

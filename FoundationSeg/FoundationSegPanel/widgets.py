@@ -61,6 +61,39 @@ def _guard(owner: Reporting, function: Callable[..., object], arguments: Sequenc
         owner.report(FoundationSegError(text))
 
 
+class Later:
+    """Calls functions in later turns of the event loop, one in each, so that the user is not kept waiting in between.
+
+    Args:
+        report: shows the user an error.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._functions: dict[Callable[[], None], None] = {}
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", self._call_next)
+
+    def __call__(self, function: Callable[[], None]) -> None:
+        """Call a function soon, once, however often that is said until then."""
+        self._functions[function] = None
+        self._timer.start(0)
+
+    def stop(self) -> None:
+        """Call nothing more."""
+        self._functions.clear()
+        self._timer.stop()
+
+    @slot
+    def _call_next(self) -> None:
+        function = next(iter(self._functions))
+        del self._functions[function]
+        if self._functions:
+            self._timer.start(0)
+        function()
+
+
 class ChoiceBox:
     """Keeps a combo box and a value in step; signals caused by showing are not reported.
 

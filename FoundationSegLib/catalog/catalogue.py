@@ -127,24 +127,23 @@ def require_adapter(card: ModelCard) -> None:
         raise CardError(f"{card.id}: this version cannot run it: there is no adapter for {card.family!r}; {remedy}")
 
 
-def light_model_for(kind: PromptKind, chosen: ModelCard, catalogue: Mapping[str, ModelCard]) -> ModelCard | None:
+def light_model_for(
+    kind: PromptKind, chosen: ModelCard, catalogue: Mapping[str, ModelCard], is_slow: bool = False
+) -> ModelCard | None:
     """The model to offer where the chosen one of slices only knows a kind of prompt translated, or not at all.
+
+    Or where it ``is_slow``, and no light one itself.
 
     Of the light models that know it themselves, one that also follows objects through volumes, then the smallest. It is
     offered, never switched to or downloaded by itself. None where the chosen model knows the kind, or looks at whole
     volumes, or there is no light model.
     """
-    if kind in chosen.prompts or chosen.sees_volumes or chosen.task != "segment":
+    suits = (is_slow and not chosen.light) or kind not in chosen.prompts
+    if not suits or chosen.sees_volumes or chosen.task != "segment":
         return None
     usable = (card for card in catalogue.values() if card.light and not card.gated and not card.license.must_accept)
     light = [card for card in usable if kind in card.prompts and has_adapter(card)]
     return max(light, key=lambda card: (len(card.dimensions), -card.source.bytes), default=None)
-
-
-def offer_of(card: ModelCard) -> str:
-    """The sentences that offer a light model, with its size and what is not known of it."""
-    size = round(card.source.bytes / 1e6)
-    return f"{card.title} understands clicks. It is a download of {size} MB, and was not run here with trained weights."
 
 
 DELTA_FILE = "delta.safetensors"

@@ -16,6 +16,7 @@ from ..imaging.masks import PackedMask
 from .volumes import geometry_from_node, parent_to_world, share_parent_transform
 
 BINARY_LABELMAP = "Binary labelmap"
+OTHERS = ("Closed surface", "Fractional labelmap", "Planar contour")  # further representations of segments
 
 Labels = NDArray[np.integer]
 
@@ -105,8 +106,12 @@ def place_empty_labelmaps(segmentation: Any, ijk_to_ras: NDArray[np.float64]) ->
         return has_type and np.allclose(image_to_world(labelmap), ijk_to_ras, rtol=0, atol=1e-9)
 
     empty = {item for item in _labelmaps(segmentation) if is_empty(item) and not is_placed(item)}
-    nothing = np.zeros(EMPTY_BOX.shape_kji, np.uint8)
-    replace_labelmaps(segmentation, {item: label_image(nothing, EMPTY_BOX, ijk_to_ras) for item in empty})
+    replace_labelmaps(segmentation, {item: empty_labelmap(ijk_to_ras) for item in empty})
+
+
+def empty_labelmap(ijk_to_ras: NDArray[np.float64]) -> Any:
+    """A label map of that grid without voxels, of a byte a voxel."""
+    return label_image(np.zeros(EMPTY_BOX.shape_kji, np.uint8), EMPTY_BOX, ijk_to_ras)
 
 
 def turned_labelmaps(segmentation: Any, geometry: Geometry) -> dict[Any, Any]:

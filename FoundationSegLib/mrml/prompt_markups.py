@@ -36,21 +36,34 @@ _FOLDER_ATTRIBUTE = "FoundationSeg.Prompts"
 def put_into_folder(segmentation_node: Any, node: Any) -> None:
     """Move a node into the folder, which is made where there is none; a scene without a hierarchy gets one.
 
-    In Slicer's application every node has an item from the start; without it, nobody makes them.
+    In Slicer's application every node has an item from the start; without it, nobody makes them. The folder lies beside
+    the segmentation: of all items below that, Slicer takes those that are no segments for removed ones, and says so in
+    its log whenever it updates them all (qSlicerSubjectHierarchySegmentationsPlugin::updateAllSegmentsFromMRML).
     """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(segmentation_node.GetScene())
     if hierarchy is None:
         return
     root = hierarchy.GetSceneItemID()
     parent = hierarchy.GetItemByDataNode(segmentation_node) or hierarchy.CreateItem(root, segmentation_node)
-    folder = _find_folder(hierarchy, parent)
+    beside = hierarchy.GetItemParent(parent)
+    folder = _find_folder(hierarchy, beside, segmentation_node.GetID())
     if not folder:
-        folder = hierarchy.CreateFolderItem(parent, FOLDER_NAME)
-        hierarchy.SetItemAttribute(folder, _FOLDER_ATTRIBUTE, "1")
+        folder = hierarchy.CreateFolderItem(beside, f"{FOLDER_NAME}: {segmentation_node.GetName()}")
+        hierarchy.SetItemAttribute(folder, _FOLDER_ATTRIBUTE, segmentation_node.GetID())
         hierarchy.SetItemExpanded(folder, False)
     item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(root, node)
     if hierarchy.GetItemParent(item) != folder:
         hierarchy.SetItemParent(item, folder)
+
+
+def lift_folder(segmentation_node: Any) -> None:
+    """Put the folder beside the segmentation that an earlier version put below it."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(segmentation_node.GetScene())
+    parent = hierarchy.GetItemByDataNode(segmentation_node) if hierarchy else 0
+    folder = _find_folder(hierarchy, parent) if parent else 0
+    if folder:
+        hierarchy.SetItemAttribute(folder, _FOLDER_ATTRIBUTE, segmentation_node.GetID())
+        hierarchy.SetItemParent(folder, hierarchy.GetItemParent(parent))
 
 
 def take_from_folder(scene: Any, node: Any) -> None:
@@ -66,23 +79,25 @@ def take_from_folder(scene: Any, node: Any) -> None:
 
 
 def remove_folder(scene: Any, segmentation_node: Any) -> None:
-    """Remove the empty folder of a segmentation that has gone; in Slicer's application it has gone with it."""
+    """Remove the empty folder of a segmentation that has gone."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    parent = hierarchy.GetItemByDataNode(segmentation_node) if hierarchy else 0
-    folder, children = _find_folder(hierarchy, parent) if parent else 0, vtk.vtkIdList()
+    root, children = hierarchy.GetSceneItemID() if hierarchy else 0, vtk.vtkIdList()
+    folder = _find_folder(hierarchy, root, segmentation_node.GetID(), True) if hierarchy else 0
     if folder:
         hierarchy.GetItemChildren(folder, children)
         if not children.GetNumberOfIds():
             hierarchy.RemoveItem(folder)
 
 
-def _find_folder(hierarchy: Any, parent: int) -> int:
-    """The folder by its attribute, so that users may rename it; 0 if there is none."""
+def _find_folder(hierarchy: Any, parent: int, segmentation_id: str = "", is_deep: bool = False) -> int:
+    """The folder by its attribute, so that users may rename it, of any segmentation unless one is named; 0 for none."""
     children = vtk.vtkIdList()
-    hierarchy.GetItemChildren(parent, children)
+    hierarchy.GetItemChildren(parent, children, is_deep)
     for n in range(children.GetNumberOfIds()):
-        if hierarchy.HasItemAttribute(children.GetId(n), _FOLDER_ATTRIBUTE):
-            return int(children.GetId(n))
+        item = children.GetId(n)
+        owner = hierarchy.GetItemAttribute(item, _FOLDER_ATTRIBUTE)
+        if owner and segmentation_id in ("", owner):
+            return int(item)
     return 0
 
 
@@ -137,7 +152,9 @@ class PromptPictures:
         self._on_moved = on_moved
         self.pictures: dict[str, dict[str, _Picture]] = defaultdict(dict)
         self._shown: Collection[str] | None = None
+        self._active: str | None = None
         self._is_drawing = False
+        lift_folder(segmentation_node)
         for owner, node in prompt_nodes(segmentation_node):
             if owner.key in self.pictures[owner.segment_id]:
                 release_node(node)
@@ -175,7 +192,10 @@ class PromptPictures:
 
         Those of other segments than the ``active`` one are dimmed; None: of no segment.
         """
-        self._shown = None if segment_ids is None else frozenset(segment_ids)
+        shown = None if segment_ids is None else frozenset(segment_ids)
+        if (shown, active) == (self._shown, self._active):
+            return
+        self._shown, self._active = shown, active
         for segment_id, pictures in self.pictures.items():
             opacity = 1.0 if active in (None, segment_id) else _DIMMED
             for picture in pictures.values():
@@ -229,6 +249,7 @@ class PromptPictures:
             node = add_prompt_node(self._segmentation_node, owner, prompt, shape, name)
             put_into_folder(self._segmentation_node, node)
             node.SetDisplayVisibility(self._shown is None or owner.segment_id in self._shown)
+            node.GetDisplayNode().SetOpacity(1.0 if self._active in (None, owner.segment_id) else _DIMMED)
             picture = self._adopt(owner, node)
         else:
             if not shape.is_at(drawn_points(picture.node, shape)):

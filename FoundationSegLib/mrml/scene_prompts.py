@@ -38,6 +38,7 @@ from .segments import read_segment
 from .volumes import share_parent_transform
 
 OnChanged = Callable[[str, str, Prompt | None], None]
+Later = Callable[[Callable[[], None]], None]
 
 
 class ScenePrompts:
@@ -47,6 +48,7 @@ class ScenePrompts:
 
     Attributes:
         geometry: the grid of the image in whose RAS the records are.
+        undrawn: the segments whose records are not drawn yet.
         alignment: keeps the segmentation on the image. Whoever writes the segments goes by the same one: both have to
             know when they were aligned last.
 
@@ -59,6 +61,8 @@ class ScenePrompts:
             records were taken along.
         on_error: told of what cannot be done in answer to an event: the volume was put under a transform that is not
             linear, a record is damaged.
+        later: calls a function in a later turn of the event loop. Markups are drawn there, since Slicer takes long to
+            add a node, and before the scene is saved. The records are written at once. Unless given, both are.
 
     Raises:
         GeometryError: the volume is under a transform that is not linear, or its matrix cannot be inverted.
@@ -72,8 +76,10 @@ class ScenePrompts:
         on_changed: OnChanged | None = None,
         on_error: Callable[[FoundationSegError], None] | None = None,
         on_image_moved: Callable[[], None] | None = None,
+        later: Later | None = None,
     ) -> None:
         self._segmentation_node, self._volume_node = segmentation_node, volume_node
+        self._scene = segmentation_node.GetScene()
         self._on_changed = on_changed or (lambda segment_id, key, prompt: None)
         self._on_error = on_error or (lambda error: None)
         self._on_image_moved = on_image_moved or (lambda: None)
@@ -82,6 +88,8 @@ class ScenePrompts:
         self._tags: dict[str, segment_tags.RecordTags] = defaultdict(lambda: segment_tags.RecordTags(self.geometry.box))
         self._observers = Observers()
         self._is_watching, self._is_writing = True, False
+        self.undrawn: dict[str, None] = {}
+        self._later = later
         self.alignment = Alignment(segmentation_node, volume_node)
         self.geometry = self.alignment.geometry
         self._pictures = PromptPictures(segmentation_node, self.geometry, self._changed)
@@ -103,10 +111,28 @@ class ScenePrompts:
 
         Nothing happens where there is no such segment any more, or nobody watches.
         """
-        segment = self._segment(segment_id)
+        segment = self._segmentation_node.GetSegmentation().GetSegment(segment_id)
         if segment is not None and self._is_watching:
             self._write(segment_id, segment, record)
-            self._pictures.draw_segment(segment_id, segment.GetName() or segment_id, record)
+            if self._later is None:
+                self._pictures.draw_segment(segment_id, segment.GetName() or segment_id, record)
+            else:
+                self._draw_soon(segment_id)
+
+    def _draw_soon(self, segment_id: str) -> None:
+        self.undrawn[segment_id] = None
+        if self._later is None:
+            self.draw()
+        else:
+            self._later(self.draw)
+
+    def draw(self) -> None:
+        """Draw the records that are not drawn yet."""
+        undrawn, self.undrawn = self.undrawn, {}
+        for segment_id in undrawn if self._is_watching else ():
+            segment = self._segment(segment_id)
+            name = (segment and segment.GetName()) or segment_id
+            self._pictures.draw_segment(segment_id, name, self.record(segment_id))
 
     def set_aside(self, segment_id: str) -> None:
         """The record of a segment cannot be used as it is: what is kept there now stays beside the next one."""
@@ -114,6 +140,7 @@ class ScenePrompts:
 
     def node(self, segment_id: str, key: str) -> Any:
         """The markups node of a prompt, or None."""
+        self.draw()
         return self._pictures.node(PromptOwner(segment_id, key))
 
     def show(self, segment_ids: Collection[str] | None = None) -> None:
@@ -141,6 +168,8 @@ class ScenePrompts:
 
     def stop(self) -> None:
         """Watch no more; records and markups stay."""
+        if not self._scene.IsClosing():
+            self.draw()
         self._is_watching = False
         self._observers.remove()
         self._pictures.stop()
@@ -154,6 +183,7 @@ class ScenePrompts:
 
     def _node_removed(self, node: Any) -> None:
         if node is self._segmentation_node:
+            self.undrawn = {}
             self._pictures.remove_all()
             self.stop()
             return
@@ -171,7 +201,7 @@ class ScenePrompts:
             self._records.pop(segment_id, None)
             self._texts.pop(segment_id, None)
             self._tags.pop(segment_id, None)
-            self._pictures.draw_segment(segment_id, segment_id, segment_tags.PromptRecord())
+            self._draw_soon(segment_id)
         for segment_id in ids:
             segment = segmentation.GetSegment(segment_id)
             text = segment_tags.raw_tag(segment, segment_tags.RECORD_TAG)
@@ -195,7 +225,7 @@ class ScenePrompts:
         except FoundationSegError as error:
             self._on_error(error)
         else:
-            self._pictures.draw_segment(segment_id, segment.GetName() or segment_id, record)
+            self._draw_soon(segment_id)
 
     def _write(self, segment_id: str, segment: Any, record: segment_tags.PromptRecord) -> None:
         before, self._is_writing = self._is_writing, True
@@ -250,8 +280,9 @@ class ScenePrompts:
         return self._segmentation_node.GetSegmentation().GetSegment(segment_id)
 
     def _watch(self) -> None:
-        scene = self._segmentation_node.GetScene()
+        scene = self._scene
         self._observers.add_for_nodes(scene, slicer.vtkMRMLScene.NodeRemovedEvent, self._node_removed)
+        self._observers.add(scene, slicer.vtkMRMLScene.StartSaveEvent, self.draw)
         self._observers.add(scene, slicer.vtkMRMLScene.StartCloseEvent, self.stop)
         segmentation = slicer.vtkSegmentation
         for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
@@ -307,6 +338,7 @@ class SessionPrompts:
         segmentation_node, volume_node: as :class:`ScenePrompts`, whose errors are raised here.
         on_error: told of what cannot be done in answer to an event, such as a prompt that was moved out of the image,
             or in a segment that is locked: its markup is put back then.
+        later: as :class:`ScenePrompts`; what was answered is drawn before that is told.
     """
 
     def __init__(
@@ -314,12 +346,15 @@ class SessionPrompts:
         segmentation_node: Any,
         volume_node: Any,
         on_error: Callable[[FoundationSegError], None] | None = None,
+        later: Later | None = None,
     ) -> None:
         self._on_error = on_error or (lambda error: None)
         self._session: Session | None = None
         self._being_told: PromptOwner | None = None
         self._texts: dict[str, _Texts] = defaultdict(_Texts)
-        self.scene = ScenePrompts(segmentation_node, volume_node, self._changed, self._on_error, self._image_moved)
+        self.scene = ScenePrompts(
+            segmentation_node, volume_node, self._changed, self._on_error, self._image_moved, later
+        )
         self._grid = segment_tags.grid_setting(self.scene.geometry)
 
     def follow(self, session: Session) -> None:
@@ -373,6 +408,8 @@ class SessionPrompts:
         """Keep a segment's steps in its record, and draw its prompts."""
         if self.scene.alignment.geometry is not self.scene.geometry:
             self.scene.follow_image()
+        if self.scene.undrawn:
+            self.scene.draw()
         before, state, shown = self.scene.record(segment_id), saved.state, saved.state
         if self._session is not None and segment_id in self._session.queued_targets():
             shown = self._session.state(segment_id)

@@ -4,9 +4,12 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import slicer
+
 from ..imaging.geometry import Box
 from ..imaging.masks import Edit, SegmentChange
 from ..session.segment_store import NewSegment, OverlapPolicy, SegmentEdited
+from ..session.steps import AcceptStep
 from . import segment_tags
 from .labelmaps import BINARY_LABELMAP, occupied_box, place_empty_labelmaps
 from .segments import SegmentWriter
@@ -155,9 +158,13 @@ class SceneStore(SegmentWriter):
         return segment_tags.provenance(self.segment(segment_id))
 
     def describe(self, edited: SegmentEdited) -> None:
-        """Keep in the segments' tags where they come from."""
+        """Keep in the segments' tags where they come from, and whether they were accepted as they are now."""
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
         for segment_id, state in edited.states.items():
             segment = self._node.GetSegmentation().GetSegment(segment_id)
             if segment is not None:
                 with segment_tags.tagged_at_once(segment) as draft:  # each event has all views updated
                     segment_tags.set_provenance(draft, state.provenance)
+                    is_accepted = bool(state.steps) and isinstance(state.steps[-1], AcceptStep)
+                    if is_accepted != (logic.GetSegmentStatus(draft) == logic.Completed):
+                        segment_tags.set_completed(draft, is_accepted)

@@ -283,6 +283,8 @@ class SegmentWriter:
             segment.SetTerminology(terminology or term.serialized)
         for tag, value in (tags or {}).items():
             segment_tags.write_tag(segment, tag, value)
+        if not any(map(segmentation.ContainsRepresentation, labelmaps.OTHERS)):  # Slicer would make them of nothing
+            segment.AddRepresentation(labelmaps.BINARY_LABELMAP, labelmaps.empty_labelmap(self.geometry.ijk_to_ras))
         segmentation.AddSegment(segment, "" if segmentation.GetSegment(segment_id) else segment_id)
         labelmaps.place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         return segmentation.GetSegmentIdBySegment(segment)

@@ -244,7 +244,8 @@ def test_progress_and_cancel(at_panel):
     at_panel.box((5, 6, 4), (14, 20, 4))
     desk.wait_until(lambda: ui.progressBar.maximum == 3)
     assert ui.progressRow.visible and ui.progressBar.value == 1 and "1 of 3" in ui.progressBar.format
-    assert "left" in ui.progressBar.format and "left" in unwrap(slicer.util.mainWindow()).statusBar().currentMessage()
+    assert "left" in ui.progressBar.format
+    desk.wait_until(lambda: "left" in unwrap(slicer.util.mainWindow()).statusBar().currentMessage())
     desk.click(ui.cancelButton)
     at_panel.desk.wait_until(lambda: not at_panel.client.is_busy)
     at_panel.let_pass()

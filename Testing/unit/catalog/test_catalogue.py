@@ -99,8 +99,9 @@ def test_a_light_model_is_offered_for_a_click_that_the_chosen_one_only_knows_as_
     cards = catalogue.read_catalogue(catalogue.card_folder())
     card = catalogue.light_model_for(kind, cards[chosen], cards)
     assert (card and card.id) == offered
-    assert card is None or catalogue.offer_of(card) == (
-        "EdgeTAM understands clicks. It is a download of 56 MB, and was not run here with trained weights."
+    slow = catalogue.light_model_for(kind, cards[chosen], cards, is_slow=True)
+    assert (slow is not None) == (
+        cards[chosen].task == "segment" and not cards[chosen].sees_volumes and kind != "class"
     )
     without = {name: other for name, other in cards.items() if name != "edgetam"}
     smaller = catalogue.light_model_for(kind, cards[chosen], without)
