@@ -260,7 +260,32 @@ def test_an_accepted_segment_is_completed(at_panel):
     at_panel.let_pass()
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert ui.changeLabel.text == "<b>Accepted</b>"
-    assert logic.GetSegmentStatus(at_panel.segmentation.GetNthSegment(0)) == logic.Completed
+    segment = at_panel.segmentation.GetNthSegment(0)
+    statuses = [logic.GetSegmentStatus(segment)]
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    statuses.append(logic.GetSegmentStatus(segment))
+    for _undone in range(2):  # the prompt, and that it was accepted
+        desk.click(ui.undoButton)
+        at_panel.let_pass()
+        statuses.append(logic.GetSegmentStatus(segment))
+    assert statuses == [logic.Completed, logic.InProgress, logic.Completed, logic.InProgress]
+
+
+def test_a_light_model_is_offered_once_to_who_wants_to_click_and_chosen_by_the_user_alone(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.model("LiteMedSAM")
+    at_panel.tool(ui.pointButton)
+    assert "EdgeTAM (about 56 MB) understands clicks" in ui.messageLabel.text and "not run here" in ui.messageLabel.text
+    desk.click(ui.messageNoButton)
+    assert not ui.messageFrame.visible and at_panel.panel.state.card.id == "lite-medsam"
+    at_panel.tool(ui.boxButton)
+    at_panel.tool(ui.pointButton)
+    assert not ui.messageFrame.visible
+    at_panel.model("MedSAM")
+    at_panel.tool(ui.boxButton)
+    at_panel.tool(ui.pointButton)
+    desk.click(ui.messageYesButton)
+    assert at_panel.panel.state.card.id == "edgetam" and ui.pointButton.text == "Point" and not at_panel.client.asked
 
 
 def test_prompts_are_listed_removed_and_turned(at_panel):

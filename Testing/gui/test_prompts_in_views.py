@@ -88,7 +88,10 @@ def test_a_scene_that_is_opened_again_shows_its_prompts_at_once(two, tmp_path):
     two.panel.controller.leave()  # as a scene is that comes with segments and prompts, and no session
     two.wanted.segmentId = two.segmentation.GetNthSegmentID(0)
     two.let_pass()
-    assert two.work.session is not None and two.ui.promptsTable.rowCount == 1 and shown() == [True, True]
+    assert two.work.session is not None and two.ui.promptsTable.rowCount == 0 and shown() == [True, True]
+    two.ui.promptsSection.collapsed = False
+    two.let_pass()
+    assert two.ui.promptsTable.rowCount == 1
 
 
 def test_a_corner_is_dragged_with_the_tool_in_hand_and_the_cursor_says_so(two, qt):

@@ -5,7 +5,7 @@ from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import add_volume_node
-from Testing.slicer_standin.dialogs import pick
+from Testing.slicer_standin.dialogs import choose_file, pick
 from Testing.slicer_standin.proxy import unwrap
 
 
@@ -65,6 +65,21 @@ def test_several_rows_stay_selected_and_are_deleted_together(two):
     desk.click(ui.undoButton)
     two.let_pass()
     assert list(two.segmentation.GetSegmentIDs()) == keys and two.voxels("Segment") == 150
+
+
+def test_a_group_is_selected_by_its_name_and_its_measures_saved(two, tmp_path):
+    ui, desk, path = two.ui, two.desk, tmp_path / "measures.csv"
+    ui.kindBox.setEditText("Liver")
+    desk.click(ui.addButton)
+    ui.segmentsTable.setSelectedSegmentIDs([two.segmentation.GetNthSegmentID(0)])
+    two.let_pass()
+    menu(two, "Select its group (the same name, numbered)")
+    assert list(ui.segmentsTable.selectedSegmentIDs()) == list(two.segmentation.GetSegmentIDs())[:2]
+    desk.answer_dialogs(pick("Save their measures as a table…"), choose_file(str(path)))
+    table = unwrap(ui.segmentsTable)
+    table.customContextMenuRequested.emit(table.rect().center())
+    lines = path.read_text("utf-8-sig").splitlines()
+    assert lines[1:] == ["Segment,Segment,150,2.4,34.986", "Segment 1,Segment,75,1.2,31.048"]
 
 
 def test_measures_are_shown_and_sort(two, qt):

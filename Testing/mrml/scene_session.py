@@ -15,10 +15,10 @@ from Testing.unit.session.session_cases import SLICES, FakeClient
 class SceneSession:
     """A session on nodes with its store, prompts and client: what a panel has, without the panel."""
 
-    def __init__(self, segmentation_node, volume_node, choice=SLICES):
+    def __init__(self, segmentation_node, volume_node, choice=SLICES, later=None):
         self.errors, self.outcomes = [], []
         self.store = SceneStore(segmentation_node, volume_node)
-        self.prompts = SessionPrompts(segmentation_node, volume_node, self.errors.append)
+        self.prompts = SessionPrompts(segmentation_node, volume_node, self.errors.append, later)
         self.client = FakeClient(volume_from_node(volume_node))
         self.session = Session(
             self.client.volume,

@@ -76,6 +76,28 @@ def test_prompts_of_the_session_are_markups(scene, desk, segment):
     assert desk.kept(segment)["2"].polarity is Polarity.NEGATIVE and not desk.errors
 
 
+@pytest.mark.parametrize("event", ["turn", "save", "answer", "stop"])
+def test_markups_are_drawn_a_turn_later_and_before_anybody_misses_them(scene, segmentation_node, volume_node, event):
+    turns, seen = [], []
+    desk = SceneSession(segmentation_node, volume_node, later=turns.append)
+    segment = new_segment(desk.session, "Liver")
+    desk.client.is_slow = True
+    desk.session.on_outcome = lambda outcome: seen.append(len(markups(scene)))
+    segment.add(point(3))
+    assert len(desk.kept(segment)) == 1 and markups(scene) == [] and turns
+    if event == "turn":
+        turns[-1]()
+    elif event == "save":
+        scene.InvokeEvent(scene.StartSaveEvent)
+    elif event == "answer":
+        desk.client.reply()
+        assert seen == [1]
+    else:
+        desk.prompts.stop()
+    assert len(markups(scene)) == 1
+    desk.prompts.stop()
+
+
 def test_a_moved_markup_asks_again_and_undo_puts_it_back(desk, segment):
     segment.add(point(3))
     before, steps = mask_of(segment), segment.steps

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -59,6 +60,15 @@ def untranslated(source):
 def test_every_text_is_translated(path):
     found = list(untranslated(path.read_text(encoding="utf-8")))
     assert not found, f"{path.name}\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "FoundationSeg").rglob("*.ui")), ids=lambda path: path.name)
+def test_every_text_of_a_form_is_translated_by_its_loader(path):
+    """`QUiLoader`, by which `slicer.util.loadUI` reads them, translates texts, with the class as their context."""
+    form = ElementTree.parse(path).getroot()
+    assert form.findtext("class") == path.stem
+    texts = [text for name in PROPERTIES for text in form.iterfind(f".//property[@name='{name}']/string")]
+    assert texts and not [text.text for text in texts if text.get("notr") == "true" and WORDS.search(text.text)]
 
 
 @pytest.mark.parametrize(
