@@ -78,8 +78,8 @@ def test_a_group_is_selected_by_its_name_and_its_measures_saved(two, tmp_path):
     desk.answer_dialogs(pick("Save their measures as a table…"), choose_file(str(path)))
     table = unwrap(ui.segmentsTable)
     table.customContextMenuRequested.emit(table.rect().center())
-    lines = path.read_text("utf-8-sig").splitlines()
-    assert lines[1:] == ["Segment,Segment,150,2.4,34.986", "Segment 1,Segment,75,1.2,31.048"]
+    lines = [line.split(",")[:3] for line in path.read_text("utf-8").splitlines()]
+    assert lines[1:] == [["Segment", "Segment", "2.4"], ["Segment 1", "Segment", "1.2"]]
 
 
 def test_measures_are_shown_and_sort(two, qt):
