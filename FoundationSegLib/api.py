@@ -47,6 +47,7 @@ from .prompts.prompts_file import parse_prompts, read_prompts
 from .prompts.regions import Region
 from .requests.classification import ClassifyRequest, EvidenceWish, Subject
 from .requests.classification_answer import Classification
+from .requests.heads import LearnedHead
 from .requests.maintenance import DownloadRequest, InspectRequest
 from .requests.scoring import Aggregation, Scoring
 from .requests.segmentation import Propagation
@@ -216,7 +217,7 @@ def classify(
     volume: Volume,
     client: Client,
     model: ModelCard | str,
-    labels: LabelSet | str | Sequence[str],
+    labels: LabelSet | LearnedHead | str | Sequence[str],
     *,
     subject: Subject | None = None,
     intensity: str = "auto",
@@ -239,7 +240,7 @@ def classify(
         volume: the image.
         client: answers the request.
         model: the model's id or card.
-        labels: a set of labels, the id of one, or the user's own words, of which one holds at most.
+        labels: a set of labels, the id of one, a learned head, or the user's own words, of which one holds at most.
         subject: the part of the image; all slices across k, unless given.
         intensity: the intensity policy.
         scoring, aggregation: how scores are made, and those of several slices joined.
@@ -260,18 +261,19 @@ def classify(
         scoring=scoring or Scoring(),
         aggregation=aggregation or Aggregation(),
         evidence=evidence,
+        head=labels if isinstance(labels, LearnedHead) else None,
     )
     return ask(client, request, on_progress)
 
 
-def choose_labels(labels: LabelSet | str | Sequence[str]) -> LabelSet:
+def choose_labels(labels: LabelSet | LearnedHead | str | Sequence[str]) -> LabelSet:
     """Choose a set of labels by its id, or make one of the user's own words.
 
     Raises:
         InputError: no set has that id, or the words are no labels.
     """
-    if isinstance(labels, LabelSet):
-        return labels
+    if isinstance(labels, LabelSet | LearnedHead):
+        return labels if isinstance(labels, LabelSet) else labels.label_set()
     return find_label_set(read_label_sets(), labels) if isinstance(labels, str) else label_set_of(labels)
 
 

@@ -32,6 +32,7 @@ from ..io.output_files import output_format
 from ..prompts.capabilities import require_task
 from ..requests.classification import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
 from ..requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
+from ..requests.heads import read_head
 from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="ID", required=True, help="a model of 'foundationseg models list' to classify with")
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--label-set", metavar="ID", help="labels that come along, or a set of your own")
+    labels.add_argument("--head", metavar="NAME", help="labels that were learned: see 'foundationseg heads list'")
     labels.add_argument("--label", metavar="TEXT", action="append", help="a label in your words; once for each")
     add("--findings", action="store_true", help="several of your labels may hold; each by itself")
     add("--slices", metavar="RANGE", type=slices_argument, default=(None, None), help="all, N, or START:STOP")
@@ -102,10 +104,12 @@ def run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     """Find what is wrong without the image before it is read; return the request, but for the image and the segment."""
-    require_task(card, "classify")
+    head = None if options.head is None else read_head(options.head)
+    if head is None or head.checkpoint.model_id != card.id:
+        require_task(card, "classify")
     require_adapter(card)
     check_intensity_views(options.intensity)
-    labels = _labels(options)
+    labels = _labels(options) if head is None else head.label_set()
     subject = _subject(options)
     evidence = None
     if options.evidence:
@@ -124,7 +128,7 @@ def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     require_targets(targets, {"the image": options.volume, "the segmentation": options.segment})
     scoring = Scoring(options.scoring, options.temperature, options.margin)
     aggregation = parse_aggregation(options.aggregation)
-    return ClassifyRequest(1, card.id, "", labels, subject, options.intensity, scoring, aggregation, evidence)
+    return ClassifyRequest(1, card.id, "", labels, subject, options.intensity, scoring, aggregation, evidence, head)
 
 
 def _labels(options: argparse.Namespace) -> LabelSet:

@@ -73,9 +73,9 @@ def run(options: argparse.Namespace) -> None:
         from ..evaluation.classification import evaluate_scores
 
     quality = evaluate_scores(scored.labels, scored.truth, scored.scores, scored.is_exclusive, options.bootstrap)
-    document = _document(quality, scored)
+    document = quality_document(quality, scored)
     plots = _plots(options.plots, quality, scored) if options.plots else []
-    publish(document, _lines(quality, scored), scored.notes, plots, options)
+    publish(document, quality_lines(quality, scored), scored.notes, plots, options)
 
 
 def _plots(folder: Path, quality: "ScoreQuality", scored: ScoredTruth) -> list[FileWriter]:
@@ -95,7 +95,8 @@ def _plots(folder: Path, quality: "ScoreQuality", scored: ScoredTruth) -> list[F
     return [(folder / f"{name}.png", draw[name]) for name in _PLOTS]
 
 
-def _document(quality: "ScoreQuality", scored: ScoredTruth) -> dict[str, Any]:
+def quality_document(quality: "ScoreQuality", scored: ScoredTruth) -> dict[str, Any]:
+    """Compose the report of scores that were held against the truth."""
     return {
         "version": 1,
         "command": "classify-evaluate",
@@ -117,7 +118,8 @@ def _rounded(estimate: "Estimate") -> dict[str, float | None]:
     return {name: None if value is None else round(value, 6) for name, value in asdict(estimate).items()}
 
 
-def _lines(quality: "ScoreQuality", scored: ScoredTruth) -> list[str]:
+def quality_lines(quality: "ScoreQuality", scored: ScoredTruth) -> list[str]:
+    """Return the printed table."""
     names = [one_line(label.name) for label in quality.labels]
     width = max(map(len, names))
     rule = "the highest score" if quality.is_exclusive else "scores from one half on"
@@ -127,10 +129,12 @@ def _lines(quality: "ScoreQuality", scored: ScoredTruth) -> list[str]:
         f"accuracy of {rule}     {_estimate_text(quality.accuracy)}",
         f"calibration error      {_estimate_text(quality.calibration_error)}",
         "",
-        f"{'label'.ljust(width)}  yes  no   AUC",
+        f"{'label'.ljust(width)}  yes  no   AUC                     precision beyond chance",
     ]
     for name, label in zip(names, quality.labels, strict=True):
-        lines.append(f"{name.ljust(width)}  {label.positives:3d}  {label.negatives:3d}  {_estimate_text(label.auc)}")
+        gain = "-" if label.precision_gain is None else f"{label.precision_gain:.3f}"
+        counts = f"{name.ljust(width)}  {label.positives:3d}  {label.negatives:3d}"
+        lines.append(f"{counts}  {_estimate_text(label.auc):<22}  {gain}")
     return [*lines, "", *_confusion_lines(quality, names, width), RESEARCH_USE]
 
 
@@ -183,7 +187,7 @@ def read_scored(path: Path, truth_path: Path | None) -> ScoredTruth:
         labels=labels,
         scores=np.array([[scores[image][label] for label in labels] for image in images], np.float64),
         truth=np.array([[label in truth[image] for label in labels] for image in images], np.bool_),
-        is_exclusive={row["scoring"] for row in scored} <= {"softmax", "concepts"},
+        is_exclusive={row["scoring"] for row in scored} <= {"softmax", "concepts", "learned"},
         models=tuple(dict.fromkeys(row.get("model", "") for row in scored)),
         notes=_left_out({row["image"] for row in rows}, scores, truth, images),
     )

@@ -17,7 +17,7 @@ from ..installation.packages import PipTool
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
-from . import adapt, batch, classify, classify_evaluate, evaluate, mcp, models, pacs, report, segment
+from . import adapt, batch, classify, classify_evaluate, evaluate, heads, mcp, models, pacs, report, segment
 from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("report", report.add_arguments, "write a page about a case or a scene"),
         ("classify", classify.add_arguments, "score labels in an image, by words"),
         ("classify-evaluate", classify_evaluate.add_arguments, "how good the scores of 'classify' are"),
+        ("heads", heads.add_arguments, "learn labels from few examples, for 'classify --head'"),
         ("label-sets", classify.add_label_set_arguments, "list and show the labels to classify with"),
         ("evaluate", evaluate.add_arguments, "compare models on an image with a known truth"),
         ("adapt", adapt.add_arguments, "adapt a model to corrected segments, and keep it if it is better"),

@@ -13,8 +13,9 @@ from ..errors import InputError
 from ..imaging.intensity import IntensityView
 from ..imaging.volume import Volume
 from ..requests import scoring
-from ..requests.classification import ClassifyRequest, EvidenceWish
+from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest, EvidenceWish
 from ..requests.classification_answer import LIMITS, Classification, ConceptScore, EvidenceMap, LabelScore
+from ..requests.heads import COVERAGE, LearnedHead
 from .encoding import Encoder, Pictures, TextVector, direction
 
 Floats = NDArray[np.float64]
@@ -52,6 +53,8 @@ def classify(
             the image; or there is nothing to see there.
         Cancelled: the user stopped it.
     """
+    if request.head is not None:
+        return _by_head(request, request.head, volume, views, encoder)
     weights, head = encoder.loaded.weights, encoder.loaded.model.head
     rule = scoring.choose_rule(
         request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None
@@ -98,6 +101,96 @@ def classify(
         timings_s=encoder.timings_s,
         counts=encoder.counts,
     )
+
+
+def embed(request: EmbedRequest, volume: Volume, views: Sequence[IntensityView], encoder: Encoder) -> Embeddings:
+    """Encode the slices of an image, and texts. Raises as :func:`classify`."""
+    if request.texts and not hasattr(encoder.loaded.model, "encode_texts"):
+        raise InputError(f"{request.model_id} does not read: it has no vectors of texts")
+    vectors = encoder.slices(Pictures.of(volume, request.subject), views)
+    if not vectors:
+        raise InputError("there is nothing to see on what was chosen: every pixel is the same")
+    texts = [encoder.texts(request.texts)[text].vector for text in request.texts] if request.texts else []
+    return Embeddings(
+        request_id=request.request_id,
+        slices=tuple(vectors),
+        vectors=np.stack(list(vectors.values())),
+        texts=np.stack(texts) if texts else np.zeros((0, 0), np.float32),
+        checkpoint=encoder.loaded.weights.checkpoint,
+    )
+
+
+def _by_head(
+    request: ClassifyRequest,
+    head: LearnedHead,
+    volume: Volume,
+    views: Sequence[IntensityView],
+    encoder: Encoder,
+) -> Classification:
+    """Score an image by a head: the direction of the mean of its slices' vectors, as the head has learned it."""
+    weights = encoder.loaded.weights
+    head.require_model(weights.checkpoint)
+    pictures = Pictures.of(volume, request.subject)
+    vectors = encoder.slices(pictures, views)
+    if not vectors:
+        raise InputError("there is nothing to see on what was chosen: every pixel is the same")
+    image = direction(list(vectors.values()))[None]
+    scores, by_fold = head.scores(image)[0], head.fold_scores(image)[:, 0]
+    rule: scoring.ScoringRule = "learned" if head.kind == "exclusive" else "learned-findings"
+    knows, holds = head.knows(scores[None])[0], head.remaining(scores[None])[0, :, 1]
+    leading = scoring.margins(scores, rule)
+    label_scores = tuple(
+        LabelScore(
+            name,
+            float(scores[n]),
+            float(by_fold[:, n].std()),
+            float(by_fold[:, n].min()),
+            float(by_fold[:, n].max()),
+            float(leading[n]),
+            bool(knows[n] and holds[n]),
+        )
+        for n, name in enumerate(head.labels)
+    )
+    curves = np.full((len(pictures.slices), len(head.labels)), np.nan, np.float32)
+    curves[[index in vectors for index in pictures.slices]] = head.scores(np.stack(list(vectors.values())))
+    notes = _notes(pictures, views, len(vectors), {}, has_evidence=False)
+    return Classification(
+        request_id=request.request_id,
+        scores=label_scores,
+        rule=rule,
+        temperature=1.0,
+        margin=0.0,
+        aggregation=scoring.Aggregation(),
+        label_set=head.name,
+        axis=request.subject.axis,
+        slices=pictures.slices,
+        curves=curves,
+        looks=tuple(view.to_document() for view in views),
+        checkpoint=weights.checkpoint,
+        device=weights.device,
+        precision=weights.precision,
+        notes=(*notes, *_doubt(head, knows, holds)),
+        timings_s=encoder.timings_s,
+        counts=encoder.counts,
+        head=head.to_document(),
+    )
+
+
+def _doubt(head: LearnedHead, knows: NDArray[np.bool_], holds: NDArray[np.bool_]) -> Iterator[str]:
+    """Say what the head does not know, and if its scores can be read as shares."""
+    if not head.is_calibrated:
+        yield "not calibrated: there were too few examples for its scores to be read as shares"
+    if head.kind == "findings":
+        unsure = [name for name, is_known in zip(head.labels, knows, strict=True) if not is_known]
+        if unsure:
+            yield f"the head does not know, at {COVERAGE:.0%} coverage: {', '.join(unsure)}"
+    elif not knows.all():
+        remain = [name for name, is_left in zip(head.labels, holds, strict=True) if is_left]
+        yield (
+            f"the head does not know: at {COVERAGE:.0%} coverage there remain {', '.join(remain)}"
+            if remain
+            else "the head does not know: the image is like none of its examples"
+        )
 
 
 def _stacked(sentences: Sequence[Sequence[str]], texts: Mapping[str, TextVector]) -> tuple[Floats, ...]:

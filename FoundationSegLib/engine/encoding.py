@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from ..imaging.geometry import Axis, Geometry, array_axis
 from ..imaging.intensity import IntensityView
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
-from ..models.protocols import ImageTextModel
+from ..models.protocols import Check, SliceModel, unstoppable
 from ..progress import Progress
 from ..requests.classification import Frame, Subject, frame_of, slices_of, square, widened
 from .slice_inference import LoadedModel, LruCache, Weights
@@ -150,10 +151,26 @@ class VectorCache:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmenterTower:
+    """The encoder of a model that segments slices, as a tower: what it sees in a picture, as one vector."""
+
+    model: SliceModel
+
+    @property
+    def device(self) -> str:
+        """The device that computes."""
+        return self.model.device
+
+    def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """Encode pictures: (pictures, D), each row of unit length."""
+        return np.stack([self.model.encode(image, check).summary() for image in images])
+
+
+@dataclass(frozen=True, slots=True)
 class Encoder:
     """Encodes pictures and texts for one request, and keeps their vectors."""
 
-    loaded: LoadedModel[ImageTextModel]
+    loaded: LoadedModel[Any]  # an ImageTextModel, or for heads a SegmenterTower
     cache: VectorCache
     progress: Progress
     counts: dict[str, int] = field(

@@ -14,7 +14,7 @@ from ..catalog.model_cards import ModelCard, find_card
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
 from ..imaging.geometry import array_axis
-from ..imaging.intensity import IntensityMapping, resolve_intensity, resolve_intensity_views
+from ..imaging.intensity import IntensityMapping, IntensityView, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
 from ..models.protocols import SliceModel, VolumeModel, load_model
@@ -22,16 +22,16 @@ from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
 from ..prompts.kinds import BoxPrompt, SegmentPrompts
 from ..requests.adaptation import Adaptation, AdaptRequest
-from ..requests.classification import ClassifyRequest
+from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from ..requests.similar import SimilarObjects, SimilarRequest
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from . import memory_planning
-from .classification import classify
+from .classification import classify, embed
 from .device import best_precision, choose_device, choose_precision, limit_threads, release_memory
-from .encoding import Encoder, VectorCache
+from .encoding import Encoder, SegmenterTower, VectorCache
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import plan_tracks, reach_note
 from .slice_inference import LoadedModel, LruCache, Prefetcher, SliceCache, SliceInference, Weights
@@ -315,14 +315,32 @@ class Engine:
             InferenceError: the model failed.
             Cancelled: the user stopped it.
         """
-        card, volume = self._start(request, "classify", progress)
-        views = resolve_intensity_views(request.intensity, volume, card.ct_channels, self._mapping)
-        encoder = Encoder(self._load(card, progress), self.vectors, progress)
-        load_s, load_notes = self._loading.pop(card.id, (0.0, ()))
+        volume, views, encoder, (load_s, load_notes) = self._encoder(request, progress)
         with framework_errors():
             classification = classify(request, volume, views, encoder)
         notes, timings_s = (*load_notes, *classification.notes), {"load": load_s, **classification.timings_s}
         return replace(classification, notes=notes, timings_s=timings_s)
+
+    def embed(self, request: EmbedRequest, progress: Progress) -> Embeddings:
+        """Encode the slices of an image, and texts. Raises as :meth:`classify`."""
+        volume, views, encoder, _ = self._encoder(request, progress)
+        with framework_errors():
+            return embed(request, volume, views, encoder)
+
+    def _encoder(
+        self, request: ClassifyRequest | EmbedRequest, progress: Progress
+    ) -> tuple[Volume, Sequence[IntensityView], Encoder, tuple[float, tuple[str, ...]]]:
+        """Return the image of a request, its intensity views, the loaded model, seconds and notes of loading."""
+        is_learned = isinstance(request, EmbedRequest) or request.head is not None
+        card = find_card(self.catalogue, request.model_id)
+        can_see = card.task == "classify" or (is_learned and not card.sees_volumes)
+        card, volume = self._start(request, card.task if can_see else "classify", progress)
+        views = resolve_intensity_views(request.intensity, volume, card.ct_channels, self._mapping)
+        loaded = self._load(card, progress)
+        loading = self._loading.pop(card.id, (0.0, ()))
+        if card.task == "segment":
+            loaded = replace(loaded, model=SegmenterTower(loaded.model))
+        return volume, views, Encoder(loaded, self.vectors, progress), loading
 
     def adapt(self, request: AdaptRequest, progress: Progress) -> Adaptation:
         """Adapt a model to corrected segments; the result waits in the store until it is kept or discarded.
@@ -403,7 +421,10 @@ class Engine:
             return self._prefetcher is not None and self._prefetcher.encode_next(progress)
 
     def _start(
-        self, request: PredictRequest | ClassifyRequest, task: Literal["segment", "classify"], progress: Progress
+        self,
+        request: PredictRequest | ClassifyRequest | EmbedRequest,
+        task: Literal["segment", "classify"],
+        progress: Progress,
     ) -> tuple[ModelCard, Volume]:
         """Check that a request can be answered at all; return its model's card and its image."""
         self._prefetcher = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_curve
 
 from ..errors import InputError
 from ..requests.classification_answer import RESEARCH_USE
@@ -21,7 +21,7 @@ _MOST_CURVES = 10
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval, from resampling images; None where it does not exist."""
+    """A number with its 95 % interval, from resampling images or patients; None where it does not exist."""
 
     value: float | None
     low: float | None = None
@@ -33,6 +33,8 @@ class LabelQuality:
     """Quality of the scores of one label, and how many images have it.
 
     ``accuracy`` is that of the score above one half; None for exclusive labels, where the highest score counts.
+    ``precision_gain`` is the average precision beyond that of chance, (AP - prevalence) / (1 - prevalence): 0 for
+    scores that say nothing, 1 for perfect ones; None without both kinds of images.
     """
 
     name: str
@@ -40,6 +42,7 @@ class LabelQuality:
     negatives: int
     auc: Estimate
     accuracy: float | None
+    precision_gain: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +110,13 @@ def predictions(truth: Bools, scores: Floats, is_exclusive: bool) -> tuple[Bools
 
 
 def evaluate_scores(
-    names: tuple[str, ...], truth: Bools, scores: Floats, is_exclusive: bool, resamples: int = 1000, seed: int = 42
+    names: tuple[str, ...],
+    truth: Bools,
+    scores: Floats,
+    is_exclusive: bool,
+    resamples: int = 1000,
+    seed: int = 42,
+    patients: Sequence[str] | None = None,
 ) -> ScoreQuality:
     """Compare scores with the truth.
 
@@ -118,6 +127,7 @@ def evaluate_scores(
         is_exclusive: True where the labels were scored against each other; then exactly one holds in each image.
         resamples: how often the images are drawn anew for the intervals; 0 for none.
         seed: of the draws.
+        patients: whose each image is; then patients are drawn with all of their images.
 
     Raises:
         InputError: there is no image, or an exclusive label is missing or not the only one of its image.
@@ -126,18 +136,35 @@ def evaluate_scores(
         raise InputError("there is no image with both a score and a truth")
     if is_exclusive and not (truth.sum(axis=1) == 1).all():
         raise InputError("the labels were scored against each other: every image needs exactly one that holds")
-    draws = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
-    resampled = [_measures(truth[draw], scores[draw], is_exclusive) for draw in draws]
+    groups = np.arange(len(truth)) if patients is None else np.unique(patients, return_inverse=True)[1]
+    images_of = [np.flatnonzero(groups == number) for number in range(int(groups.max()) + 1)]
+    draws = np.random.default_rng(seed).integers(0, len(images_of), (resamples, len(images_of)))
+    rows = (np.concatenate([images_of[number] for number in draw]) for draw in draws)
+    resampled = [_measures(truth[drawn], scores[drawn], is_exclusive) for drawn in rows]
     values = _measures(truth, scores, is_exclusive)
     columns = np.array(resampled).reshape(resamples, len(values)).T
     estimates = [_estimate(value, column) for value, column in zip(values, columns, strict=True)]
     accuracies = [None] * len(names) if is_exclusive else ((scores >= 0.5) == truth).mean(axis=0).tolist()
     positives = truth.sum(axis=0).tolist()
     labels = tuple(
-        LabelQuality(name, positives[n], len(truth) - positives[n], estimates[n], accuracies[n])
+        LabelQuality(
+            name,
+            positives[n],
+            len(truth) - positives[n],
+            estimates[n],
+            accuracies[n],
+            _precision_gain(truth[:, n], scores[:, n]),
+        )
         for n, name in enumerate(names)
     )
     return ScoreQuality(labels, len(truth), is_exclusive, *estimates[-3:], _confusion(truth, scores, is_exclusive))
+
+
+def _precision_gain(truth: Bools, scores: Floats) -> float | None:
+    if truth.all() or not truth.any():
+        return None
+    prevalence = truth.mean()
+    return float((average_precision_score(truth, scores) - prevalence) / (1 - prevalence))
 
 
 def _measures(truth: Bools, scores: Floats, is_exclusive: bool) -> Floats:

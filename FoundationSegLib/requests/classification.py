@@ -12,7 +12,9 @@ from ..catalog.label_sets import LabelSet
 from ..errors import InputError
 from ..imaging.geometry import Axis, Box, Geometry, array_axis
 from ..imaging.masks import PackedMask, touched_slices
+from .heads import LearnedHead
 from .scoring import Aggregation, Scoring
+from .segmentation import CheckpointRecord
 
 _LARGEST_SIDE = 8192  # pixels; a grid of needles would need more to become a square, and is stretched instead
 
@@ -196,6 +198,10 @@ class ClassifyRequest:
         intensity: a policy of :mod:`~.intensity`, or ``"ct-windows"`` or ``"ct-channels"`` of :mod:`~.looks`.
         scoring, aggregation: how scores are made, and those of several slices joined.
         evidence: what to show of why, if anything.
+        head: scores the labels, which are its own, instead of words; evidence is for words.
+
+    Raises:
+        InputError: the labels are not the head's, or evidence is asked of a head.
     """
 
     request_id: int
@@ -207,3 +213,47 @@ class ClassifyRequest:
     scoring: Scoring = field(default_factory=Scoring)
     aggregation: Aggregation = field(default_factory=Aggregation)
     evidence: EvidenceWish | None = None
+    head: LearnedHead | None = None
+
+    def __post_init__(self) -> None:
+        if self.head is not None and self.labels.names != self.head.labels:
+            raise InputError("the labels are not those that the head has learned")
+        if self.head is not None and self.evidence is not None:
+            raise InputError("evidence is shown for words; a head learned whole images")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """A request for the vector of each slice of an image, and of texts.
+
+    Attributes:
+        request_id, model_id, volume_key, subject, intensity: as of
+            :class:`ClassifyRequest`. Models of slices that segment have vectors too: the mean and the
+            spread of their encoder's features over the image.
+        texts: sentences to encode with a model that reads.
+    """
+
+    request_id: int
+    model_id: str
+    volume_key: str
+    subject: Subject = field(default_factory=Subject)
+    intensity: str = "auto"
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """The answer to an :class:`EmbedRequest`.
+
+    Attributes:
+        slices: numbers of the slices with something to see, rising.
+        vectors: (slices, D) float32 of unit length.
+        texts: (texts, D) float32 of unit length.
+        checkpoint: which weights answered.
+    """
+
+    request_id: int
+    slices: tuple[int, ...]
+    vectors: NDArray[np.float32]
+    texts: NDArray[np.float32]
+    checkpoint: CheckpointRecord

@@ -158,6 +158,7 @@ class Classification:
         notes: what was cut short, left out or repeated.
         timings_s: seconds by stage: ``load``, ``text``, ``encode``, ``evidence``.
         counts: how often the model ran: ``images``, ``image_batches``, ``texts``, ``text_batches``.
+        head: the learned head that scored, in the report's form; empty where words did.
 
     Raises:
         InputError: the parts do not agree.
@@ -182,6 +183,7 @@ class Classification:
     notes: tuple[str, ...] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    head: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.curves.shape != (len(self.slices), len(self.scores)):
@@ -197,7 +199,7 @@ class Classification:
     @property
     def is_exclusive(self) -> bool:
         """True where the labels were scored against each other."""
-        return self.rule in ("softmax", "concepts")
+        return self.rule in ("softmax", "concepts", "learned")
 
     @property
     def verdict(self) -> tuple[str, ...]:
@@ -230,7 +232,7 @@ class Classification:
             "notes": list(self.notes),
             "timings_s": {name: round(value, 3) for name, value in self.timings_s.items()},
             "counts": dict(self.counts),
-        }
+        } | ({"head": dict(self.head)} if self.head else {})
 
 
 def _rounded(score: LabelScore | ConceptScore) -> dict[str, Any]:

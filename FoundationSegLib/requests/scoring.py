@@ -12,7 +12,8 @@ from ..catalog.label_sets import LabelSet
 from ..errors import InputError
 
 Floats = NDArray[np.float64]
-ScoringRule = Literal["softmax", "pairs", "sigmoid", "concepts"]
+# The last two are of learned heads, of exclusive labels and of findings.
+ScoringRule = Literal["softmax", "pairs", "sigmoid", "concepts", "learned", "learned-findings"]
 RuleChoice = Literal["auto", "softmax", "pairs", "sigmoid", "concepts"]
 
 
@@ -146,7 +147,7 @@ def logistic(x: Floats) -> Floats:
 
 def margins(aggregated: Floats, rule: ScoringRule) -> Floats:
     """By how much each score leads its rival: the best of the other labels, or the label's absence; (labels,)."""
-    if rule in ("pairs", "sigmoid"):
+    if rule in ("pairs", "sigmoid", "learned-findings"):
         return 2 * aggregated - 1
     best, second = np.sort(aggregated)[[-1, -2]]
     return aggregated - np.where(aggregated == best, second, best)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import Cancelled, FoundationSegError, InputError
 from ..imaging.volume import Volume
 from ..progress import CancelToken, Progress, ProgressReport
-from ..requests.classification import ClassifyRequest
+from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import Prediction, PredictRequest
@@ -101,6 +101,9 @@ class InferenceEngine(Protocol):
     def classify(self, request: ClassifyRequest, progress: Progress) -> Classification:
         """Answer a request to classify."""
 
+    def embed(self, request: EmbedRequest, progress: Progress) -> Embeddings:
+        """Encode slices and texts."""
+
     def adapt(self, request: "AdaptRequest", progress: Progress) -> "Adaptation":
         """Adapt a model to corrected segments."""
 
@@ -115,7 +118,9 @@ class InferenceEngine(Protocol):
 
 
 # The method of an engine for each request that is answered in line, by name, since adaptation is imported when needed.
-_IN_LINE = {f"{task.capitalize()}Request": task for task in ("predict", "classify", "adapt", "similar", "download")}
+_IN_LINE = {
+    f"{task.capitalize()}Request": task for task in ("predict", "classify", "embed", "adapt", "similar", "download")
+}
 
 
 @dataclass(slots=True)

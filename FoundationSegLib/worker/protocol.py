@@ -113,6 +113,12 @@ def _classify() -> Task:
     return Task(ClassifyRequest, Classification, is_repeated=True)
 
 
+def _embed() -> Task:
+    from ..requests.classification import Embeddings, EmbedRequest
+
+    return Task(EmbedRequest, Embeddings, is_repeated=True)
+
+
 def _adapt() -> Task:
     from ..requests.adaptation import Adaptation, AdaptRequest
 
@@ -142,6 +148,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "remove": lambda: Task(maintenance.RemoveRequest, maintenance.RemovedCheckpoints),
     "predict": _predict,
     "classify": _classify,
+    "embed": _embed,
     "adapt": _adapt,
     "similar": _similar,
     "serve": _serve,

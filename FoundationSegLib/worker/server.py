@@ -126,6 +126,7 @@ FUNCTIONS: Mapping[str, Perform] = {
     "remove": _remove,
     "predict": lambda request, workplace, progress: workplace.need_engine().predict(request, progress),
     "classify": lambda request, workplace, progress: workplace.need_engine().classify(request, progress),
+    "embed": lambda request, workplace, progress: workplace.need_engine().embed(request, progress),
     "adapt": lambda request, workplace, progress: workplace.need_engine().adapt(request, progress),
     "similar": lambda request, workplace, progress: workplace.need_engine().similar(request, progress),
     "serve": _serve,
@@ -361,7 +362,7 @@ class Worker:
         traceback.print_exception(error)
         if "ticket" in frame.header:
             task = frame.header.get("task")
-            subjects = {"predict": "the model", "classify": "the model", "download": "the download"}
+            subjects = dict.fromkeys(("predict", "classify", "embed"), "the model") | {"download": "the download"}
             reason = f"{type(error).__name__}: {error}"
             failure = InferenceError(f"{subjects.get(task, task)} failed in a way that was not foreseen ({reason})")
             failed = Failure.of(failure, "".join(traceback.format_exception(error)))

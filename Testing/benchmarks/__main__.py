@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from . import adapt, click_path, hub, lite_medsam, sam, segments, session, worker
+from . import adapt, click_path, heads, hub, lite_medsam, sam, segments, session, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "sam": sam.sam,
     "sam2": sam.sam2,
     "adapt": adapt.adapt_bench,
+    "heads": heads.heads,
     "click-path": click_path.click_path,
 }
 

@@ -72,7 +72,8 @@ LAW = {
     IO: Rule((f"{LIBRARY}.__version__", *VALUES, IO, "numpy", "SimpleITK", "nibabel"), lazily=("highdicom", "pydicom")),
     MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule(
-        (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "monai", "torch"), lazily=("matplotlib",)
+        (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "threadpoolctl", "monai", "torch"),
+        lazily=("matplotlib",),
     ),
     f"{LIBRARY}.cohorts": Rule(
         (f"{LIBRARY}.__version__", *GROUND, f"{LIBRARY}.cohorts", IO), lazily=("distributed", "dask")

@@ -1,0 +1,275 @@
+"""`heads`: learn labels from a table of few examples, on vectors of a model; list, show, evaluate, remove."""
+
+import argparse
+import contextlib
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..catalog.catalogue import require_adapter
+from ..catalog.label_sets import find_label_set, read_label_sets
+from ..catalog.model_cards import ModelCard, find_card
+from ..errors import InputError, counted
+from ..hub.store import default_store_folder
+from ..imaging.geometry import AXES
+from ..imaging.intensity import check_intensity_views
+from ..requests.classification import Embeddings, EmbedRequest, Subject
+from ..requests.heads import COVERAGE, HeadMethod, LearnedHead, head_names, read_head, remove_head, write_head
+from ..requests.scoring import joined
+from ..requests.worker_settings import WorkerSettings
+from ..worker.client import ask
+from .arguments import add_model_arguments, number_within, path_argument, read_image
+from .classify_evaluate import ScoredTruth, quality_document, quality_lines
+from .downloads import require_checkpoint
+from .outputs import print_result, publish, require_targets, software_versions
+from .terminal import ProgressLine, interrupts_wait, say
+
+_COLUMNS = ("image", "label", "patient")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """An image of the table: its path, whose it is, and the labels that hold in it."""
+
+    path: Path
+    patient: str
+    labels: frozenset[str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    table = f"a table with the columns {','.join(_COLUMNS)}, the last of which may be missing"
+    train = actions.add_parser("train", help="learn labels from few examples")
+    train.add_argument("--model", metavar="ID", required=True, help="whose vectors: a classifier, or of SAM's family")
+    train.add_argument("--cases", metavar="CSV", type=path_argument, required=True, help=table)
+    train.add_argument("--name", metavar="NAME", required=True, help="of the head")
+    train.add_argument("--method", choices=get_args(HeadMethod), default="logistic")
+    train.add_argument("--findings", action="store_true", help="several labels may hold in an image, or none")
+    train.add_argument("--concept", metavar="TEXT", action="append", default=[], help="for --method concepts; repeat")
+    train.add_argument("--concepts-of", metavar="ID", help="the concepts of a label set")
+    train.add_argument("--axis", choices=AXES, default="k", help="across which the slices lie (k)")
+    evaluate = actions.add_parser("evaluate", help="how good a head is on other images")
+    evaluate.add_argument("name", metavar="NAME")
+    evaluate.add_argument("--cases", metavar="CSV", type=path_argument, required=True, help=table)
+    for parser_of_work in (train, evaluate):
+        add = parser_of_work.add_argument
+        share = number_within(float, 0.5, 0.999)
+        add("--coverage", metavar="SHARE", type=share, default=COVERAGE, help="of what remains (0.9)")
+        add(
+            "--bootstrap",
+            metavar="N",
+            type=number_within(int, 0, 100_000),
+            default=1000,
+            help="draws (1000)",
+        )
+        add("--report", metavar="FILE", type=path_argument, help="write what was measured, as JSON")
+        add("--json", action="store_true", help="print the report instead of the table")
+        add_model_arguments(parser_of_work)
+    actions.add_parser("list", help="list the heads")
+    for action, purpose in (("show", "show how a head came about"), ("remove", "delete a head")):
+        actions.add_parser(action, help=purpose).add_argument("name", metavar="NAME")
+    for name in ("list", "show", "remove"):
+        actions.choices[name].add_argument("--json", action="store_true", help="print JSON")
+        actions.choices[name].add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run an action."""
+    actions = {"train": _train, "evaluate": _evaluate, "list": _list, "show": _show, "remove": _remove}
+    actions[options.action](options)
+
+
+def _list(options: argparse.Namespace) -> None:
+    heads = [read_head(name) for name in head_names()]
+    lines = [f"{head.name}  {head.checkpoint.model_id}  {head.method}  {', '.join(head.labels)}" for head in heads]
+    print_result([head.to_document() for head in heads], lines or ["no heads yet"], as_json=options.json)
+
+
+def _show(options: argparse.Namespace) -> None:
+    head = read_head(options.name)
+    document = head.to_document()
+    lines = [f"{name}: {value}" for name, value in document.items() if not isinstance(value, dict)]
+    lines += [f"{label}: {counted(count, 'example')}" for label, count in document["of_label"].items()]
+    if head.method == "concepts":
+        with interrupts_wait():
+            from ..evaluation.head_training import concept_weights
+
+        rows = concept_weights(head)
+        document["weights"] = [{"label": label, "concept": text, "weight": round(w, 6)} for label, text, w in rows]
+        lines += [f"{label}  {weight:+.3f}  {text}" for label, text, weight in rows]
+    print_result(document, lines, as_json=options.json)
+
+
+def _remove(options: argparse.Namespace) -> None:
+    remove_head(options.name)
+    print_result({"removed": options.name}, [f"removed {options.name}"], as_json=options.json)
+
+
+def _train(options: argparse.Namespace) -> None:
+    card = _card(options, options.model)
+    cases = read_cases(options.cases)
+    if options.name in head_names():
+        raise InputError(f"there is a head {options.name!r}; choose another name, or remove it first")
+    concepts = _concepts(options)
+    with interrupts_wait():
+        from ..evaluation.head_training import Examples, coverage_of, require_enough, train_head
+
+    labels = tuple(sorted({label for case in cases for label in case.labels}))
+    kind: Any = "findings" if options.findings else "exclusive"
+    if len(labels) < (1 if options.findings else 2):
+        raise InputError(f"{options.cases.name}: names {counted(len(labels), 'label')}; there is nothing to tell apart")
+    truth, patients = _truth(cases, labels), tuple(case.patient for case in cases)
+    require_enough(truth, patients, labels, kind)  # before anything is encoded
+    vectors, first = _encode(options, card, cases, options.axis, concepts)
+    sentences = {"concepts": concepts, "concept_vectors": first.texts} if concepts else {}
+    examples = Examples(
+        vectors, truth, patients, labels, kind, first.checkpoint, options.intensity, options.axis, **sentences
+    )
+    origin = {"made": date.today().isoformat(), "version": __version__}
+    head, scores = train_head(examples, options.name, options.method, origin)
+    write_head(head)
+    share, known = coverage_of(head, scores, truth, options.coverage)
+    _report(options, head, cases, scores, truth, ("each by a head that has not seen its patient", share, known))
+    say(f"use it: foundationseg classify IMAGE --model {card.id} --head {head.name}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    head = read_head(options.name)
+    card = _card(options, head.checkpoint.model_id)
+    cases = read_cases(options.cases)
+    strange = sorted({label for case in cases for label in case.labels} - set(head.labels))
+    if strange:
+        raise InputError(f"{options.cases.name}: {strange[0][:60]!r} is none of the head's: {', '.join(head.labels)}")
+    options.intensity = head.intensity
+    vectors, first = _encode(options, card, cases, head.axis, ())
+    head.require_model(first.checkpoint)
+    with interrupts_wait():
+        from ..evaluation.head_training import coverage_of
+
+    truth, scores = _truth(cases, head.labels), head.scores(vectors)
+    _report(options, head, cases, scores, truth, ("", *coverage_of(head, scores, truth, options.coverage)))
+
+
+def _report(
+    options: argparse.Namespace,
+    head: LearnedHead,
+    cases: Sequence[LabelledImage],
+    scores: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    remaining: tuple[str, float, float],
+) -> None:
+    """Print and write the quality of scores; intervals are over patients."""
+    from ..evaluation.classification import evaluate_scores
+
+    how, share, known = remaining
+    scored = ScoredTruth(
+        images=tuple(case.path.name for case in cases),
+        labels=head.labels,
+        scores=scores,
+        truth=truth,
+        is_exclusive=head.kind == "exclusive",
+        models=(head.checkpoint.model_id,),
+        notes=() if head.is_calibrated else ("not calibrated: too few examples for scores to be read as shares",),
+    )
+    patients = [case.patient for case in cases]
+    quality = evaluate_scores(scored.labels, truth, scores, scored.is_exclusive, options.bootstrap, patients=patients)
+    document = quality_document(quality, scored) | {
+        "command": f"heads {options.action}",
+        "head": head.to_document(),
+        "patients": len(set(patients)),
+        "coverage": {"wanted": options.coverage, "reached": round(share, 6), "known": round(known, 6)},
+        "software": software_versions("scikit-learn"),
+    }
+    lines = [f"{head.name}: {head.method} on {head.checkpoint.model_id}{how and f', {how}'}"]
+    lines += quality_lines(quality, scored)
+    lines.append(
+        f"what remains at {options.coverage:.0%} holds the truth in {share:.1%}, one answer alone in {known:.1%}"
+    )
+    publish(document, lines, scored.notes, (), options)
+
+
+def _card(options: argparse.Namespace, model_id: str) -> ModelCard:
+    card = find_card(options.catalogue(), model_id)
+    require_adapter(card)
+    check_intensity_views(options.intensity)
+    require_targets({"report": options.report}, {"the table": options.cases})
+    return card
+
+
+def _concepts(options: argparse.Namespace) -> tuple[str, ...]:
+    concepts = list(options.concept)
+    if options.concepts_of is not None:
+        labels = find_label_set(read_label_sets(), options.concepts_of)
+        concepts += [text for label in labels.labels for text in label.concepts]
+    concepts = list(dict.fromkeys(concepts))
+    if (options.method == "concepts") != bool(concepts):
+        raise InputError("--method concepts and its sentences go together: --concept TEXT or --concepts-of ID")
+    return tuple(concepts)
+
+
+def _truth(cases: Sequence[LabelledImage], labels: Sequence[str]) -> NDArray[np.bool_]:
+    return np.array([[label in case.labels for label in labels] for case in cases], np.bool_)
+
+
+def _encode(
+    options: argparse.Namespace, card: ModelCard, cases: Sequence[LabelledImage], axis: Any, concepts: tuple[str, ...]
+) -> tuple[NDArray[np.float32], Embeddings]:
+    """Return one vector for each image, the direction of the mean of its slices' vectors, and the first answer."""
+    require_checkpoint(card, options)
+    settings = WorkerSettings(options.device, default_store_folder(), encode_ahead=False)
+    answers: list[Embeddings] = []
+    with ProgressLine() as line, contextlib.closing(options.connect(settings)) as client:
+        client.prepare(card.id)
+        for number, case in enumerate(cases, start=1):
+            try:
+                volume = read_image(case.path, options)
+                client.send_volume(volume)
+                texts = () if answers else concepts
+                request = EmbedRequest(number, card.id, volume.key, Subject(axis), options.intensity, texts)
+                answers.append(ask(client, request, line.show))
+                client.remove_volume(volume.key)
+            except InputError as error:
+                raise InputError(f"{case.path.name}: {error}") from error
+    vectors = [joined(answer.vectors.astype(np.float64)).astype(np.float32) for answer in answers]
+    return np.stack(vectors), answers[0]
+
+
+def read_cases(path: Path) -> tuple[LabelledImage, ...]:
+    """Read a table of examples: a line for each label that holds in an image.
+
+    Paths are relative to the table. An image in which none holds has a line with an empty label. Without a patient, an
+    image is one's own.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, has a line twice, or gives an image to two patients.
+    """
+    labels: dict[str, set[str]] = {}
+    patients: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path.name} cannot be read as a table: {error}") from error
+    if not rows or any(name not in rows[0] for name in _COLUMNS[:2]):
+        raise InputError(f"{path.name} needs a header with {','.join(_COLUMNS)} and a line for each label of an image")
+    for number, row in enumerate(rows, start=2):
+        image, label, patient = ((row.get(name) or "").strip() for name in _COLUMNS)
+        if not image:
+            raise InputError(f"{path.name}, line {number}: names no image")
+        of_image = labels.setdefault(image, set())
+        if label in of_image or patients.setdefault(image, patient or image) != (patient or image):
+            reason = "stands twice" if label in of_image else "is of two patients"
+            raise InputError(f"{path.name}, line {number}: {image} {reason}")
+        of_image |= {label} - {""}
+    return tuple(
+        LabelledImage(path.parent / image, patients[image], frozenset(names)) for image, names in labels.items()
+    )
