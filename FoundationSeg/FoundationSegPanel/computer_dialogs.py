@@ -337,7 +337,8 @@ class SceneImages:
         """Have the panel work on an image, as if the user had chosen it."""
         node, parameters = self._nodes().get(name), self._state.parameters
         if node is None or parameters is None:
-            raise InputError(f"the scene has no image {name[:60]!r}; list_images names the images")
+            text = _("the scene has no image '{name}'; list_images names the images")
+            raise InputError(text.format(name=name[:60]))
         if parameters.volume is not node:
             parameters.volume = node
         if card is not None:
@@ -350,19 +351,23 @@ class SceneImages:
         """Write the segmentation that is worked on into the folder of agents."""
         folder = self._state.installer.settings.agent_folder
         if not folder:
-            raise InputError("the user has named no folder for exports in the settings")
+            raise InputError(_("the user has named no folder for exports in the settings"))
         folders = AllowedFolders.of((Path(folder),))
         path = folders.path(file)
         if not path.name.endswith(SUFFIX):
-            raise OutputError(f"in Slicer, segments are exported to a file that ends in {SUFFIX}")
+            raise OutputError(
+                _("in Slicer, segments are exported to a file that ends in {ending}").format(ending=SUFFIX)
+            )
         if path.exists() and path not in self._written:
-            raise OutputError(f"{path.name} exists, and agents replace only what they wrote; choose another name")
+            text = _("{name} exists, and agents replace only what they wrote; choose another name")
+            raise OutputError(text.format(name=path.name))
         temporary = next(t for n in itertools.count() if not (t := path.with_name(f".fseg-{n}{SUFFIX}")).exists())
         try:
             write_segmentation(self._state.controller.segmentation_node, temporary)
             temporary.replace(path)
         except OSError as error:
-            raise OutputError(f"{path.name} cannot be written: {error.strerror}") from error
+            text = _("{name} cannot be written: {reason}").format(name=path.name, reason=error.strerror)
+            raise OutputError(text) from error
         finally:
             temporary.unlink(missing_ok=True)
         self._written.add(path)

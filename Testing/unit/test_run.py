@@ -195,7 +195,7 @@ def test_every_package_of_a_card_is_in_a_requirements_file(run):
     base = {requirement_name(line) for line in run.REQUIREMENTS[0].read_text().split("\n") if line[:1].isalpha()}
     base |= {"safetensors", "pillow"}  # transformers and torchvision bring them
     asked = {package for card in read_catalogue().values() for package in card.packages}
-    of_commands = {"distributed", "highdicom", "pandas", "peft", "pyarrow"}
+    of_commands = {"dicomweb-client", "distributed", "highdicom", "keyring", "mcp", "pandas", "peft", "pyarrow"}
     listed = {line.partition("  #")[0] for line in optional if line[:1].isalpha()}
     assert {package for package in asked if requirement_name(package) not in base} == {
         line for line in listed if requirement_name(line) not in of_commands
