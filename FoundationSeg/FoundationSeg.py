@@ -324,8 +324,8 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
     def segmentWriter(self, segmentationNode: Any, volumeNode: Any, allowForeign: bool = False) -> Any:
         """The one way of writing segments: it leaves neighbours alone, and every edit can be undone."""
-        from FoundationSegLib.mrml.reference_image import require_own
         from FoundationSegLib.mrml.segments import SegmentWriter
+        from FoundationSegLib.mrml.volumes import require_own
 
         if not allowForeign:
             require_own(segmentationNode, volumeNode)

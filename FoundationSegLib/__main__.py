@@ -14,7 +14,7 @@ if _INTERRUPTIBLE:
 if sys.platform != "win32" and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
 
-from .commands.terminal import report_wrong_python  # noqa: E402 - after the line above, since imports take their time
+from .commands.outputs import report_wrong_python  # noqa: E402 - after the line above, since imports take their time
 
 try:
     from .commands.cli import main

@@ -23,8 +23,15 @@ from .hub.store import Store, default_store_folder
 from .imaging.masks import PackedMask, pack_mask
 from .imaging.volume import Volume
 from .progress import Progress
-from .requests.adaptation import Adaptation, AdaptRequest, CorrectedSegment, KindScores, Training
-from .requests.similar import SimilarObjects, SimilarRequest
+from .requests.adaptation import (
+    Adaptation,
+    AdaptRequest,
+    CorrectedSegment,
+    KindScores,
+    SimilarObjects,
+    SimilarRequest,
+    Training,
+)
 from .requests.worker_settings import WorkerSettings
 from .worker.client import Client, OnProgress, ask
 

@@ -7,11 +7,10 @@ from typing import Any
 from . import __version__
 from .api import Model, Prompts, find_segment, ignore, load_prompts, open_session, propagate
 from .errors import OutputError
-from .mrml.reference_image import require_own
 from .mrml.scene import remove_node
 from .mrml.scene_prompts import SessionPrompts
 from .mrml.segment_store import SceneStore
-from .mrml.volumes import volume_from_node
+from .mrml.volumes import require_own, volume_from_node
 from .requests.segmentation import Propagation
 from .session.segment_store import Outcome
 from .session.segments import SegmentSession, import_prompts

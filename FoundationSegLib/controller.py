@@ -14,7 +14,7 @@ from . import __version__
 from .catalog.model_cards import ModelCard
 from .errors import Cancelled, FoundationSegError, InputError
 from .imaging.volume import Volume
-from .mrml import reference_image, segment_tags
+from .mrml import segment_tags, volumes
 from .mrml.scene_prompts import Later, SessionPrompts, has_prompts
 from .mrml.segment_store import SceneStore
 from .mrml.volumes import NodeImage, SentImage, require_in_scene
@@ -103,8 +103,8 @@ class SegmentationController:
             self._image.drop()
         self.volume_node, self.segmentation_node = volume_node, segmentation_node
         if volume_node is not None and volume_node.GetScene() is not None:
-            reference_image.hide_other_images(volume_node, segmentation_node)
-            if segmentation_node is not None and reference_image.belongs_to(segmentation_node, volume_node):
+            volumes.hide_other_images(volume_node, segmentation_node)
+            if segmentation_node is not None and volumes.belongs_to(segmentation_node, volume_node):
                 self._last_used[volume_node.GetID()] = segmentation_node.GetID()
         self.on_update("nodes")
 
@@ -135,11 +135,11 @@ class SegmentationController:
     def is_foreign(self) -> bool:
         """True where the chosen segmentation belongs to another image, and nobody has said to go on with it."""
         nodes = self.volume_node, self.segmentation_node
-        return None not in nodes and nodes != self._allowed and not reference_image.belongs_to(nodes[1], nodes[0])
+        return None not in nodes and nodes != self._allowed and not volumes.belongs_to(nodes[1], nodes[0])
 
     def own_segmentation(self, volume_node: Any) -> Any:
         """Find an image's segmentation: the one that was worked on last, else the newest; None while there is none."""
-        return reference_image.own_segmentation(volume_node, self._last_used.get(volume_node.GetID(), ""))
+        return volumes.own_segmentation(volume_node, self._last_used.get(volume_node.GetID(), ""))
 
     def allow_foreign(self) -> None:
         """Go on with a segmentation of another image; with the next prompt it belongs to this one."""
@@ -150,7 +150,7 @@ class SegmentationController:
     def require_own(self) -> None:
         """Raise a ForeignSegmentationError where :attr:`is_foreign`."""
         if self.is_foreign:
-            reference_image.require_own(self.segmentation_node, self.volume_node)
+            volumes.require_own(self.segmentation_node, self.volume_node)
 
     @property
     def is_busy(self) -> bool:
@@ -184,7 +184,7 @@ class SegmentationController:
         self.drop_request()
         self._image.drop()
         if self.volume_node is not None and self.volume_node.GetScene() is not None:
-            reference_image.show_all_images(self.volume_node.GetScene())
+            volumes.show_all_images(self.volume_node.GetScene())
         self.volume_node = self.segmentation_node = None
         if self.client.is_busy:  # with the end of what was stopped
             self.start_timer()

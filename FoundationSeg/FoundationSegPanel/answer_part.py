@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from FoundationSegLib.catalog.catalogue import light_model_for
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
-from FoundationSegLib.mrml.reference_image import ForeignSegmentationError, reference_image
+from FoundationSegLib.mrml.volumes import ForeignSegmentationError, reference_image
 from FoundationSegLib.progress import TimeLeft
 from FoundationSegLib.session.measures import volume_ml
 from FoundationSegLib.session.segment_store import Confirmation, Refused, SegmentEdited

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.intensity import check_policy
-from FoundationSegLib.mrml.reference_image import belongs_to
+from FoundationSegLib.mrml.volumes import belongs_to
 
 from .parameters import PanelState
 from .slices import is_shown

@@ -33,8 +33,7 @@ from .widgets import time_left_text as left_text
 
 if TYPE_CHECKING:
     from FoundationSegLib.mrml.files import CorrectedImage
-    from FoundationSegLib.requests.adaptation import Adaptation, CurvePoint, HeldOutExample, KindScores
-    from FoundationSegLib.requests.similar import Proposal
+    from FoundationSegLib.requests.adaptation import Adaptation, CurvePoint, HeldOutExample, KindScores, Proposal
 
 _SECONDS = {"lite-medsam": (0.5, 0.5, 0.8)}  # for a slice, a step and a test object, on two CPU cores
 _TESTED, _EXAMPLE_PX, _CURVE_PX = 90, 200, (360, 110)
@@ -138,7 +137,7 @@ class LearningPart(Part):
 
     def _find(self) -> None:
         """Search the image, and where the user wants it the scene's other images."""
-        from FoundationSegLib.requests.similar import SimilarRequest
+        from FoundationSegLib.requests.adaptation import SimilarRequest
 
         controller, card = self._controller, self._state.card
         segment = controller.selected()

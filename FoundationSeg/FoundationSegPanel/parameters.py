@@ -14,8 +14,7 @@ from FoundationSegLib.api_nodes import make_segmentation
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.controller import SegmentationController, UserOptions
 from FoundationSegLib.errors import FoundationSegError, InputError
-from FoundationSegLib.mrml.reference_image import belongs_to
-from FoundationSegLib.mrml.volumes import box_of_roi
+from FoundationSegLib.mrml.volumes import belongs_to, box_of_roi
 from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, Region, SliceRange
 from FoundationSegLib.session.segment_store import OverlapPolicy
 from FoundationSegLib.session.steps import ModelChoice

@@ -17,9 +17,8 @@ from ..requests.adaptation import Adaptation, CorrectedSegment, KindScores, Trai
 from ..requests.worker_settings import WorkerSettings
 from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .downloads import require_checkpoint
-from .outputs import publish, require_targets, software_versions
+from .outputs import ProgressLine, interrupts_wait, publish, require_targets, software_versions
 from .prompt_options import read_mask
-from .terminal import ProgressLine, interrupts_wait
 
 _COLUMNS = ("image", "segmentation", "segment", "patient")
 _WORDS = {"box": "a box", "point": "one click", "correction": "three clicks"}

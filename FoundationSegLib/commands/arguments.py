@@ -14,7 +14,7 @@ from ..imaging.volume import Volume, require_image
 from ..progress import bytes_of
 from ..prompts.kinds import PromptSet
 from ..prompts.regions import AroundPrompt, InsideBox, seen_box
-from .terminal import interrupts_wait
+from .outputs import interrupts_wait
 
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 _AROUND_PROMPTS = re.compile(r"prompts(?::([0-9]{1,4}(?:\.[0-9]{1,3})?))?")

@@ -39,9 +39,8 @@ from ..worker.process_client import ProcessClient
 from . import classify, pacs, prompt_options, segment
 from .arguments import ALL_FRAMES, add_model_arguments, path_argument
 from .downloads import require_checkpoint
-from .outputs import report_text, text_writers, write_together
+from .outputs import ProgressLine, one_line, report_text, say, text_writers, write_together
 from .prompt_options import mask_files, read_options
-from .terminal import ProgressLine, one_line, say
 
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd", "dcm")
 TABLE, PAGE, STUDIES = "cohort.csv", "cohort.html", "studies"

@@ -39,16 +39,19 @@ from ..worker.client import Client, ask
 from .arguments import OVERVIEW_PX, add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
 from .downloads import require_checkpoint
 from .outputs import (
+    ProgressLine,
+    interrupts_wait,
+    one_line,
     print_result,
     publish,
     report_text,
     require_targets,
+    say,
     software_versions,
     text_writers,
     write_together,
 )
 from .prompt_options import read_mask
-from .terminal import ProgressLine, interrupts_wait, one_line, say
 
 # Endings of files beside images, the command's own results first of all.
 COLUMNS = (

@@ -14,8 +14,7 @@ from ..cohorts.cases import read_table
 from ..errors import InputError, OutputError, PackageError, counted
 from ..requests.classification_answer import RESEARCH_USE
 from .arguments import path_argument
-from .outputs import FileWriter, publish, require_targets, software_versions
-from .terminal import interrupts_wait, one_line
+from .outputs import FileWriter, interrupts_wait, one_line, publish, require_targets, software_versions
 
 if TYPE_CHECKING:
     from ..evaluation.classification import Estimate, ScoreQuality

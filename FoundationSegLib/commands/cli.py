@@ -18,7 +18,7 @@ from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
 from . import adapt, batch, classify, classify_evaluate, evaluate, heads, mcp, models, pacs, report, segment
-from .terminal import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
+from .outputs import BAD_INPUT, FAILED, INTERRUPTED, SUCCESS, one_line, report_wrong_python, say
 
 PROGRAM = "foundationseg"
 

@@ -26,8 +26,7 @@ from ..requests.maintenance import DownloadRequest
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import ask
 from ..worker.process import wants_offline
-from .outputs import print_result
-from .terminal import ProgressLine, say
+from .outputs import ProgressLine, print_result, say
 
 
 def size_text(card: ModelCard) -> str:

@@ -34,8 +34,7 @@ from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .downloads import require_checkpoint
-from .outputs import publish, require_targets, software_versions
-from .terminal import ProgressLine, interrupts_wait, one_line
+from .outputs import ProgressLine, interrupts_wait, one_line, publish, require_targets, software_versions
 
 # Smaller labels are left out unless they are named: they are what a brush leaves behind, and no object.
 FEWEST_VOXELS = 27

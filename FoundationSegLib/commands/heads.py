@@ -28,8 +28,7 @@ from ..worker.client import ask
 from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .classify_evaluate import ScoredTruth, quality_document, quality_lines
 from .downloads import require_checkpoint
-from .outputs import print_result, publish, require_targets, software_versions
-from .terminal import ProgressLine, interrupts_wait, say
+from .outputs import ProgressLine, interrupts_wait, print_result, publish, require_targets, say, software_versions
 
 _COLUMNS = ("image", "label", "patient")
 

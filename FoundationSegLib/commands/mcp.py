@@ -20,8 +20,7 @@ from ..requests.agent_calls import SENDS_PICTURES, AgentAnswer, AgentCall, Allow
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
 from .arguments import number_within, path_argument
-from .outputs import write_together
-from .terminal import interrupts_wait, say
+from .outputs import interrupts_wait, say, write_together
 
 _WAIT_S = 0.1
 _HEADER_BYTES = 2**16

@@ -15,8 +15,7 @@ from ..hub.store import Store, default_store_folder
 from ..progress import Progress, bytes_text
 from .arguments import path_argument
 from .downloads import run_download, run_plan, size_text, source_text
-from .outputs import print_result
-from .terminal import COLUMNS, ProgressLine, fit, say
+from .outputs import COLUMNS, ProgressLine, fit, print_result, say
 
 _HEADER = ("ID", "PROMPTS", "LICENCE", "COMMERCIAL", "SIZE", "STATUS")
 _GAP = "  "
@@ -80,7 +79,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def table(cards: Sequence[ModelCard], store: Store) -> list[str]:
-    """Return the catalogue as lines of at most :data:`~.terminal.COLUMNS` characters, what can be run first."""
+    """Return the catalogue as lines of at most :data:`~.outputs.COLUMNS` characters, what can be run first."""
     rows = {card.id: _row(card, store) for card in cards}
     widths = _widths([_HEADER, *rows.values()])
     lines = [_line(_HEADER, widths), *(_line(rows[card.id], widths) for card in cards if has_adapter(card))]

@@ -19,8 +19,7 @@ from ..errors import ArchiveError, InputError, OutputError, counted, package_mis
 from ..io.output_files import replace_atomically
 from ..progress import ProgressReport
 from .arguments import number_within, path_argument
-from .outputs import print_result
-from .terminal import ProgressLine, say
+from .outputs import ProgressLine, print_result, say
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from ..prompts.kinds import MaskPrompt, PromptSet
 from ..prompts.prompts_file import read_prompts
 from ..requests.segmentation import Prediction, seeded
 from .arguments import path_argument
-from .terminal import interrupts_wait
+from .outputs import interrupts_wait
 
 _SEGMENT_NOTE = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)
 _LOCATION = re.compile(r"segments\[(\d+)\]")

@@ -12,9 +12,8 @@ from ..errors import InputError, OutputError, counted
 from ..imaging.volume import Volume
 from ..io.output_files import image_name
 from .arguments import path_argument, read_image
-from .outputs import require_targets, text_writers, write_together
+from .outputs import interrupts_wait, require_targets, say, text_writers, write_together
 from .prompt_options import read_mask
-from .terminal import interrupts_wait, say
 
 if TYPE_CHECKING:
     from ..mrml.rendering.report import ReportCase

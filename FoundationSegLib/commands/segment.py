@@ -41,8 +41,16 @@ from .arguments import (
     slice_range,
 )
 from .downloads import require_checkpoint
-from .outputs import FileWriter, report_text, require_targets, write_text, write_together
-from .terminal import ProgressLine, interrupts_wait, say
+from .outputs import (
+    FileWriter,
+    ProgressLine,
+    interrupts_wait,
+    report_text,
+    require_targets,
+    say,
+    write_text,
+    write_together,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

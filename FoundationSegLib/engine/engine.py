@@ -21,12 +21,11 @@ from ..models.protocols import SliceModel, VolumeModel, load_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
 from ..prompts.kinds import BoxPrompt, SegmentPrompts
-from ..requests.adaptation import Adaptation, AdaptRequest
+from ..requests.adaptation import Adaptation, AdaptRequest, SimilarObjects, SimilarRequest
 from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
-from ..requests.similar import SimilarObjects, SimilarRequest
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from . import memory_planning
 from .classification import classify, embed

@@ -23,8 +23,8 @@ from ..models.protocols import SliceMask, SlicePrompt
 from ..progress import Progress
 from ..prompts.kinds import BoxPrompt
 from ..prompts.placement import box_prompt
+from ..requests.adaptation import Proposal, SimilarRequest
 from ..requests.segmentation import SegmentPrediction
-from ..requests.similar import Proposal, SimilarRequest
 from .slice_inference import LoadedModel, SliceInference
 
 _OWN, _AROUND = 3, 16  # prototypes of the example and of its surroundings

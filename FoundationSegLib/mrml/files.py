@@ -21,10 +21,9 @@ from ..folders import require_utf8
 from ..imaging.masks import PackedMask, pack_mask
 from ..imaging.volume import Volume
 from .labelmaps import BINARY_LABELMAP, image_to_world, is_empty, place_empty_labelmaps
-from .reference_image import reference_image
 from .segment_tags import is_completed
 from .segments import read_segment
-from .volumes import volume_from_node
+from .volumes import reference_image, volume_from_node
 
 SUFFIX = ".seg.nrrd"
 

@@ -19,11 +19,10 @@ from ..session.recovery import Recovery, RecoveryFile, discard, find_recoveries,
 from ..session.segment_history import SegmentHistory
 from ..session.segment_store import OverlapPolicy
 from ..session.session import Session
-from .reference_image import require_own
 from .scene import remove_node
 from .scene_prompts import SessionPrompts
 from .segment_store import SceneStore
-from .volumes import geometry_from_node, volume_from_node
+from .volumes import geometry_from_node, require_own, volume_from_node
 
 FOLDER_VARIABLE = "FOUNDATIONSEG_RECOVERY"
 

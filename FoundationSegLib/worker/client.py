@@ -19,8 +19,7 @@ from ..requests.segmentation import Prediction, PredictRequest
 from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Request
 
 if TYPE_CHECKING:
-    from ..requests.adaptation import Adaptation, AdaptRequest
-    from ..requests.similar import SimilarObjects, SimilarRequest
+    from ..requests.adaptation import Adaptation, AdaptRequest, SimilarObjects, SimilarRequest
 
 OnProgress = Callable[[ProgressReport], None]
 _WAIT_S = 0.2  # a KeyboardInterrupt is seen between two of them

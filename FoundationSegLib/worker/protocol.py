@@ -126,7 +126,7 @@ def _adapt() -> Task:
 
 
 def _similar() -> Task:
-    from ..requests.similar import SimilarObjects, SimilarRequest
+    from ..requests.adaptation import SimilarObjects, SimilarRequest
 
     return Task(SimilarRequest, SimilarObjects, is_repeated=True)
 

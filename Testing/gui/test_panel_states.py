@@ -6,9 +6,8 @@ import slicer
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.mrml.reference_image import reference_image
 from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
-from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.mrml.volumes import add_volume_node, reference_image
 from Testing.gui.panel_desk import GRID, MODULE
 from Testing.mrml.controller_cases import CATALOGUE
 

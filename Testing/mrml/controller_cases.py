@@ -10,9 +10,9 @@ from FoundationSegLib.imaging.geometry import Box
 from FoundationSegLib.imaging.masks import PackedMask
 from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.progress import Progress, ProgressReport
+from FoundationSegLib.requests.adaptation import Proposal, SimilarObjects, SimilarRequest
 from FoundationSegLib.requests.classification import ClassifyRequest
 from FoundationSegLib.requests.segmentation import CheckpointRecord, PartialPrediction, PredictRequest
-from FoundationSegLib.requests.similar import Proposal, SimilarObjects, SimilarRequest
 from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.protocol import Answered, Failed, PartlyAnswered, Progressed
 from Testing.unit.session.session_cases import SLICES, FakeClient

@@ -7,8 +7,7 @@ from FoundationSegLib.api_nodes import NodeSession, make_segmentation, propagate
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.prompt_nodes import prompt_nodes
-from FoundationSegLib.mrml.reference_image import belongs_to, own_segmentation, reference_image
-from FoundationSegLib.mrml.volumes import add_volume_node
+from FoundationSegLib.mrml.volumes import add_volume_node, belongs_to, own_segmentation, reference_image
 from FoundationSegLib.prompts.kinds import PointPrompt
 from FoundationSegLib.session.segments import next_segment
 from FoundationSegLib.worker.client import InlineClient

@@ -24,10 +24,9 @@ from ...prompts.prompts_file import prompt_to_document
 from ...requests.classification_answer import RESEARCH_USE
 from ...session.measures import longest_diameter
 from .. import segment_tags
-from ..reference_image import reference_image
 from ..segments import read_segment
 from ..terminology import codes_of
-from ..volumes import volume_from_node
+from ..volumes import reference_image, volume_from_node
 from .legend import list_segments
 from .overview import render_overview
 from .stage import Stage, set_stage

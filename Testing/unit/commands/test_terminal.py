@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from FoundationSegLib.commands.terminal import ProgressLine, interrupts_wait, one_line, say
+from FoundationSegLib.commands.outputs import ProgressLine, interrupts_wait, one_line, say
 from FoundationSegLib.progress import ProgressReport
 
 

@@ -12,7 +12,7 @@ from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.models.protocols import SliceAnswer
 from FoundationSegLib.progress import Progress
-from FoundationSegLib.requests.similar import SimilarRequest
+from FoundationSegLib.requests.adaptation import SimilarRequest
 from FoundationSegLib.worker.client import InlineClient
 from Testing.toy_adaptation import ToyModel, toy_engine
 from Testing.unit.fakes import volume_of
