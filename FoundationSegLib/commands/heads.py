@@ -148,6 +148,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     strange = sorted({label for case in cases for label in case.labels} - set(head.labels))
     if strange:
         raise InputError(f"{options.cases.name}: {strange[0][:60]!r} is none of the head's: {', '.join(head.labels)}")
+    if options.intensity not in ("auto", head.intensity):
+        raise InputError(f"the head {head.name!r} has learned images seen by {head.intensity}, not {options.intensity}")
     options.intensity = head.intensity
     vectors, first = _encode(options, card, cases, head.axis, ())
     head.require_model(first.checkpoint)

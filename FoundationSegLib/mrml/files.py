@@ -53,10 +53,19 @@ def write_segmentation(segmentation_node: Any, path: Path) -> None:
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetUseCompression(True)
     storage.SetFileName(str(path))
-    if storage.WriteData(node) != 1 or not path.is_file():
+    if storage.WriteData(node) != 1 or not _is_whole(path):
         raise OutputError(
             f"'{path.name}' cannot be written: may you write to its folder, and is there room on the disk?"
         )
+
+
+def _is_whole(path: Path) -> bool:
+    """True where a file that Slicer has written is all there: on a full disk it may be cut, and Slicer says nothing."""
+    try:
+        require_sound_nrrd(path)
+    except (InputError, OSError):
+        return False
+    return True
 
 
 def read_segmentation(scene: Any, path: Path) -> Any:

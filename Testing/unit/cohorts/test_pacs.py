@@ -165,6 +165,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
             pacs.open_archive(f"https://127.0.0.1:{server.server_port}/x").series("1.2.3")
     finally:
         server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("uid", ["../../x", "1.2.3/..", "", "1..2", ".1", "1" * 65, "1.2\n3"])

@@ -254,7 +254,7 @@ def test_the_page_has_every_option_of_every_command():
     told = {}
     for line in block.split("python -m FoundationSegLib ")[1:]:
         first, second = line.split()[:2]
-        words = (first, second) if first in ("models", "pacs") else (first,)
+        words = (first, second) if first in ("heads", "models", "pacs") else (first,)
         told.setdefault(words, set()).update(re.findall(r"--[a-z][a-z-]*", line))
     usual = {"--help", "--debug"}  # of every command
     assert {words: names - usual for words, names in told.items()} == {
