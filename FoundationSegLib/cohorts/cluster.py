@@ -83,6 +83,7 @@ def open_cluster(size: ClusterSize) -> Iterator["Client"]:
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.comm.timeouts.connect": _START_S,
+        "distributed.worker.profile.enabled": False,  # it looks at the workers a hundred times a second
     }
     with dask.config.set(settings):
         cluster = distributed.SpecCluster(

@@ -289,7 +289,7 @@ def test_numpy_comes_with_the_first_array_alone():
     code = (
         "import sys\nfrom FoundationSegLib import codec\n"
         "from FoundationSegLib.requests import maintenance, worker_settings\n"
-        "from FoundationSegLib.worker import frames, process, protocol, server, tasks\n"
+        "from FoundationSegLib.worker import frames, process, protocol, server\n"
         "codec.to_document(worker_settings.WorkerSettings())\nassert not {'numpy', 'torch'} & set(sys.modules)"
     )
     subprocess.run((sys.executable, "-c", code), check=True, cwd=Path(__file__).resolve().parents[2])

@@ -127,7 +127,7 @@ def store(tmp_path_factory: Any) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its workers take a tenth of a core as long as they live
 def scheduler(store: Path) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STORE_VARIABLE, str(store))
