@@ -14,7 +14,7 @@ from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
 
 # On a machine under load, making examples may be slow.
 PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
-settings.register_profile("reduced", max_examples=40, deadline=None, derandomize=True, suppress_health_check=PATIENT)
+settings.register_profile("reduced", max_examples=25, deadline=None, derandomize=True, suppress_health_check=PATIENT)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True, suppress_health_check=PATIENT)
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -228,16 +228,16 @@ def run(store, request, volume, kill_after_s=None):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_worker_changes_no_voxel(store, shared_data, full, bar):
-    case = CT if full else HEART_MIDDLE
-    volume, labels = case.read(shared_data)
-    request = PredictRequest(
-        1, "lite-medsam", volume.key, (box_prompt(volume, box_of(labels == (4 if full else 1))),), case.intensity
-    )
+    if not full:
+        pytest.skip("models of rules are killed in every run: run with --full")
+    volume, labels = CT.read(shared_data)
+    prompts = (box_prompt(volume, box_of(labels == 4)),)
+    request = PredictRequest(1, "lite-medsam", volume.key, prompts, CT.intensity)
     begin = time.perf_counter()
     wanted, _ = run(store, request, volume)
     took_s = time.perf_counter() - begin
     assert wanted.segments[0].mask.voxels > 100
-    chance, times, same, restarts = random.Random(4), 20 if full else 1, 0, 0
+    chance, times, same, restarts = random.Random(4), 20, 0, 0
     for _ in range(times):
         prediction, died = run(store, request, volume, chance.uniform(0.05, 0.9) * took_s)
         same += prediction.segments == wanted.segments

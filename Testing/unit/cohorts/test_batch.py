@@ -102,10 +102,10 @@ def test_a_place_that_takes_no_file_fails_its_case_and_the_next_run_goes_on(coho
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 512 kB, and the function that makes it larger; only the superuser may have one."""
+    """A disk of 192 kB, and the function that makes it larger; only the superuser may have one."""
     folder = tmp_path / "results"
     folder.mkdir()
-    mount = ("mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder))
+    mount = ("mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(folder))
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no disk can be mounted here")
     yield lambda: subprocess.run(("mount", "-o", "remount,size=64m", str(folder)), check=True)
@@ -113,7 +113,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_loses_nothing_that_was_done(cohort, small_disk, full):
-    run = cohort(200 if full else 40)
+    run = cohort(200 if full else 18)
     assert run.run() in (1, 2) and "make room on the disk" in run.err
     done = {path.name: path.stat().st_mtime_ns for path in run.results.glob("case*.json")}
     assert 0 < len(done) < 200 and all(json.loads((run.results / name).read_text()) for name in done)
@@ -121,7 +121,7 @@ def test_a_full_disk_loses_nothing_that_was_done(cohort, small_disk, full):
     small_disk()
     assert run.run() == 0, run.err
     assert run.encoded() - before <= 2 * (len(run.masks()) - len(done)), "nothing is computed twice"
-    assert len(run.masks()) == (200 if full else 40)
+    assert len(run.masks()) == (200 if full else 18)
     assert done.items() <= {path.name: path.stat().st_mtime_ns for path in run.results.glob("case*.json")}.items()
 
 

@@ -25,6 +25,7 @@ from FoundationSegLib.models.segmentation.lite_medsam import (
     prepare_grey,
 )
 
+pytestmark = pytest.mark.xdist_group("cpu_kernels")  # one process loads the networks
 needs_fused = pytest.mark.skipif(not fast_path_available("cpu"), reason="torch without oneDNN's fused convolutions")
 TOLERANCE = 2e-4  # the embedding has a standard deviation of 1; other orders of summing give 2e-5
 
