@@ -14,7 +14,7 @@ from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
 
 # On a machine under load, making examples may be slow.
 PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
-settings.register_profile("reduced", max_examples=25, deadline=None, derandomize=True, suppress_health_check=PATIENT)
+settings.register_profile("reduced", max_examples=16, deadline=None, derandomize=True, suppress_health_check=PATIENT)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True, suppress_health_check=PATIENT)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +54,13 @@ def nothing_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("recovery")))
         patch.setenv(INSTALLATIONS_VARIABLE, str(tmp_path_factory.mktemp("installations")))
         yield
+
+
+@pytest.fixture
+def only_in_the_full_run(full: bool) -> None:
+    """For what takes long and has a smaller test of its kind beside it."""
+    if not full:
+        pytest.skip("a smaller test of its kind is enough: run with --full")
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from ..io.output_files import TEMPORARY, replace_atomically
 from ..page import THUMBNAIL_PX, Card, contact_sheet, thumbnail
 from ..progress import ProgressReport, bytes_of, bytes_text
 from ..prompts.capabilities import require_task
+from ..requests.heads import head_path, read_head
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, InlineClient
 from ..worker.process_client import ProcessClient
@@ -122,6 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument("--label-set", metavar="ID", help="classify with these labels")
     labels.add_argument("--label", metavar="TEXT", action="append", help="classify with your own labels; once for each")
+    labels.add_argument("--head", metavar="NAME", help="classify with labels that were learned")
     parser.add_argument("--output", metavar="FOLDER", type=path_argument, required=True, help="where the results go")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the segmentations (seg.nrrd)")
     segment.add_method_arguments(parser)
@@ -181,20 +183,25 @@ def _check(options: argparse.Namespace, card: ModelCard) -> tuple[tuple[Path, ..
         raise InputError("--frame all is for 'segment'; choose one frame with --frame N")
     if bool(options.pacs) == bool(options.inputs) or bool(options.pacs) != bool(options.study):
         raise InputError("name the images: files and folders, or --pacs URL with --study UID")
-    is_classified = bool(options.label_set or options.label)
+    head = None if options.head is None else read_head(options.head)
+    is_classified = bool(options.label_set or options.label or head)
     if options.send and (not options.pacs or options.format != "dcm" or is_classified):
         raise InputError("--send stores DICOM segmentations: it needs --pacs and --format dcm")
     if is_classified and (options.prompts or options.classes or options.text or options.seed_from):
         raise InputError("either labels classify the cases, or prompts, classes and texts segment them")
-    require_task(card, "classify" if is_classified else "segment")
+    if head is None or head.checkpoint.model_id != card.id:
+        require_task(card, "classify" if is_classified else "segment")
     require_adapter(card)
     if options.measurements and (is_classified or options.format != "dcm"):
         raise InputError("--measurements is for --format dcm")
+    files: tuple[Path, ...]
     if is_classified:
         least = ["-", "--model", card.id, "--label", "-"]
-        return (), _complete(classify, options, least, label=options.label, format=None)
+        files = () if head is None else (head_path(head.name),)
+        # The head itself goes along: the folder of heads is on this machine.
+        return files, _complete(classify, options, least, label=options.label, head=head, format=None)
     of_each = any(path.suffix.lower() in (".csv", ".tsv") for path in options.inputs) and options.prompts is None
-    files: tuple[Path, ...] = ()
+    files = ()
     if not (of_each and not (options.classes or options.text)):  # a table may name the prompts of each case
         prompts = read_options(options, card)
         own = [path for path in (options.prompts, options.seed_from) if path is not None]

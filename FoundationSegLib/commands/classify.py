@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     """Find what is wrong without the image before it is read; return the request, but for the image and the segment."""
-    head = None if options.head is None else read_head(options.head)
+    head = read_head(options.head) if isinstance(options.head, str) else options.head  # of a cohort it is there already
     if head is None or head.checkpoint.model_id != card.id:
         require_task(card, "classify")
     require_adapter(card)

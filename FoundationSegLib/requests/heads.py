@@ -92,7 +92,7 @@ class LearnedHead:
         else:
             width = len(self.concepts) if self.method == "concepts" else self.weights.shape[-1]
             fits &= self.weights.ndim == 3 and self.weights.shape[1:] == (labels, width)
-            fits &= self.biases.shape == self.weights.shape[:2] and self.weights.size > 0
+            fits &= self.biases.shape == self.weights.shape[:2] and self.weights.size > 0 and len(self.weights) > 1
         fits &= len(self.concept_vectors) == len(self.concepts)
         arrays = (self.weights, self.biases, self.concept_vectors, self.support, self.slopes, self.offsets)
         if not fits or not all(np.isfinite(array).all() for array in (*arrays, self.nonconformity)):
@@ -208,6 +208,11 @@ def head_folder() -> Path:
     names another.
     """
     return user_folder("config", HEADS_VARIABLE, "FoundationSeg/heads")
+
+
+def head_path(name: str) -> Path:
+    """The file of a head of the user's."""
+    return head_folder() / f"{name}{SUFFIX}"
 
 
 def write_head(head: LearnedHead, folder: Path | None = None) -> Path:

@@ -92,6 +92,7 @@ REDUCED = [(HEART_MIDDLE, (1,))]
 FULL = [(case, tuple(case.labels)) for case in CASES]
 
 
+@pytest.mark.usefixtures("only_in_the_full_run")
 def test_the_official_rule_is_followed_slice_by_slice(official_engine, official, shared_data, full, bar):
     """The same script, the same enlarging: only float noise is between the two, as far as it does not tip a slice."""
     agreements = {}
@@ -227,9 +228,8 @@ def run(store, request, volume, kill_after_s=None):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_killed_worker_changes_no_voxel(store, shared_data, full, bar):
-    if not full:
-        pytest.skip("models of rules are killed in every run: run with --full")
+@pytest.mark.usefixtures("only_in_the_full_run")
+def test_a_killed_worker_changes_no_voxel(store, shared_data, bar):
     volume, labels = CT.read(shared_data)
     prompts = (box_prompt(volume, box_of(labels == 4)),)
     request = PredictRequest(1, "lite-medsam", volume.key, prompts, CT.intensity)

@@ -15,6 +15,7 @@ from FoundationSegLib.hub.store import Store, default_store_folder
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.fakes import FakeModel
+from Testing.unit.reader_model import ReaderModel
 
 
 @dataclass(slots=True)
@@ -40,8 +41,8 @@ def cards_of(folder: Path) -> Mapping[str, ModelCard]:
 def connect_in(folder: Path, settings: WorkerSettings) -> InlineClient:
     """A client with the model of rules; ``folder`` has its card and its faults."""
 
-    def load(*_: Any) -> MortalModel:
-        return MortalModel(folder=folder)
+    def load(card: ModelCard, *_: Any) -> MortalModel | ReaderModel:
+        return ReaderModel() if card.task == "classify" else MortalModel(folder=folder)
 
     store = Store(default_store_folder())
     return InlineClient(Engine(cards_of(folder), store, "cpu", settings.box_rule, settings.budget, load_model=load))

@@ -13,12 +13,20 @@ from pathlib import Path
 
 import dask
 import distributed
+import numpy as np
 import pytest
 
 from FoundationSegLib.cohorts.cluster import check_address, choose_size, compute
 from FoundationSegLib.errors import InputError
+from FoundationSegLib.hub.store import Store
 from FoundationSegLib.io.segmentations import read_mask_prompt
+from FoundationSegLib.requests.heads import HEADS_VARIABLE, write_head
+from FoundationSegLib.requests.segmentation import CheckpointRecord
+from Testing.unit.cohorts.cohort_model import cards_of
 from Testing.unit.cohorts.conftest import BLOCK, CORNERS, write_case
+from Testing.unit.fakes import fill_store
+from Testing.unit.reader_model import READER_TOML, WIDTH
+from Testing.unit.requests.test_heads import make_head
 
 pytestmark = pytest.mark.xdist_group("cohorts")  # one cluster for all of them
 GB = 10**9
@@ -123,6 +131,28 @@ def test_a_full_disk_loses_nothing_that_was_done(cohort, small_disk, full):
     assert run.encoded() - before <= 2 * (len(run.masks()) - len(done)), "nothing is computed twice"
     assert len(run.masks()) == (200 if full else 18)
     assert done.items() <= {path.name: path.stat().st_mtime_ns for path in run.results.glob("case*.json")}.items()
+
+
+def test_a_head_goes_to_the_workers_with_the_cases(cohort, store, tmp_path, monkeypatch):
+    """They have no folder of heads: its variable is set in this process alone."""
+    monkeypatch.setenv(HEADS_VARIABLE, str(tmp_path / "heads"))
+    run = cohort(2)
+    (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
+    card = cards_of(tmp_path)["reader"]
+    fill_store(store, card)
+    records = Store(store)
+    origin = (card.source.repository, records.commit(card) or card.source.revision, records.sha256(card))
+    weights = np.stack([np.eye(2, WIDTH) * 20] * 2)
+    write_head(
+        make_head(name="glow", checkpoint=CheckpointRecord("reader", *origin), weights=weights, biases=np.zeros((2, 2)))
+    )
+    more = ("--model", "reader", "--head", "glow")
+    assert run.run(prompts=False, more=more) == 0, run.err
+    for case in ("case0", "case1"):
+        report = json.loads((run.results / f"{case}.json").read_text(encoding="utf-8"))
+        assert report["head"]["name"] == "glow" and {row["name"] for row in report["labels"]} == {"with", "without"}
+    before = (run.results / "case0.json").stat().st_mtime_ns
+    assert run.run(prompts=False, more=more) == 0 and (run.results / "case0.json").stat().st_mtime_ns == before
 
 
 def test_a_case_larger_than_the_memory_is_refused_and_the_others_are_done(cohort):

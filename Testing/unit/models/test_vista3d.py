@@ -162,6 +162,7 @@ def test_segments_of_one_request_do_not_disturb_each_other(model):
     assert all(np.array_equal(a, b) for a, b in zip(together[1::2] + together[4:], [alone[0], *alone[1:]], strict=True))
 
 
+@pytest.mark.usefixtures("only_in_the_full_run")
 def test_what_is_remembered_changes_nothing(model):
     pytest.importorskip("skimage", reason="the package scikit-image is absent")
     volume = noise("RAS", (30, 30, 54))

@@ -91,6 +91,7 @@ def test_a_worker_that_dies_at_the_same_step_again_and_again_is_given_up(client,
     assert np.any(ask(client, scripted(sent)).segments[0].mask.unpack()), "the next request is a new one"
 
 
+@pytest.mark.usefixtures("only_in_the_full_run")
 def test_a_crash_at_one_step_ends_though_the_reports_differ(client, sent):
     client.submit(scripted(sent, "jitter=20 die=3"))
     restarts = [event for event in events_until(client, Failed) if isinstance(event, Progressed)]
