@@ -12,7 +12,7 @@ import pytest
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.maintenance import DownloadRequest, InspectRequest
 from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process import RetryPolicy
@@ -212,6 +212,7 @@ def test_a_second_download_takes_the_place_of_the_first_which_can_go_on(client, 
 def test_two_workers_download_the_same_model_once(new_client, hub, store):
     hub.slow_s = 0.5
     first, second = new_client(), new_client()
+    ask(second, InspectRequest(9, ()))  # its process runs before the first download begins
     begun(first)
     second.submit(far())
     assert events_until(second, Progressed)[-1].report.stage == "wait"
