@@ -5,6 +5,7 @@
 As long as there is a file FULL_DISK, what is downloaded cannot be written.
 """
 
+import dataclasses
 import errno
 import functools
 import os
@@ -16,6 +17,8 @@ from FoundationSegLib.worker import server
 from Testing.unit.hub.hub_cases import QUICK
 
 HEAVY = ("torch", "transformers", "timm", "SimpleITK", "slicer", "vtk")
+# As quick as in this process, but a Hub that is only slow is never taken for a silent one.
+PATIENT = dataclasses.replace(QUICK, timeout_s=60)
 _write = os.write
 
 
@@ -39,6 +42,6 @@ def write(descriptor: int, content: bytes) -> int:
 
 if __name__ == "__main__":
     sys.addaudithook(trap)
-    fetch.FETCHERS["hub"] = functools.partial(download.fetch_from_hub, retries=QUICK)
+    fetch.FETCHERS["hub"] = functools.partial(download.fetch_from_hub, retries=PATIENT)
     os.write = write
     server.main()

@@ -135,7 +135,7 @@ def test_a_silent_hub_holds_up_no_cancel(client, hub):
     hub.api_faults.clear()
     start = time.perf_counter()
     ask(client, far(2))
-    assert time.perf_counter() - start < 3
+    assert time.perf_counter() - start < 20, "the Hub itself lets go only then"
 
 
 @on_posix
