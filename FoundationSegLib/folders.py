@@ -1,4 +1,4 @@
-"""Folders of the user, names that are harmless as files, and locks between processes."""
+"""Folders of the user, names that are harmless as files, damaged archives, and locks between processes."""
 
 import contextlib
 import errno
@@ -46,6 +46,17 @@ _LONGEST_PATH = 180
 _HUB_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _PYPI_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _LONGEST_REPOSITORY = 96  # huggingface_hub.utils.validate_repo_id, for the whole of owner/name
+
+
+def archive_errors() -> tuple[type[Exception], ...]:
+    """Errors of the standard library for archives that are cut off, changed, encrypted, or lack a member.
+
+    Found by fuzzing. ``zipfile`` is imported here, since it takes longer to load than all of this file.
+    """
+    import zipfile
+    import zlib
+
+    return zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, LookupError, OverflowError
 
 
 def is_safe_name(name: str) -> bool:

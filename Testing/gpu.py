@@ -27,8 +27,9 @@ import torch
 from transformers import SamConfig
 
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.engine.device import LEAST_AGREEMENT, best_precision, example_slice, release_memory, taken_bytes
+from FoundationSegLib.engine.device import release_memory, taken_bytes
 from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.engine.slice_inference import LEAST_AGREEMENT, best_precision, example_slice
 from FoundationSegLib.errors import Cancelled, FoundationSegError, MemoryShortageError
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.imaging.geometry import geometry_from_spacing

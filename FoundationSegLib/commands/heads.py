@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +15,7 @@ from .. import __version__
 from ..catalog.catalogue import require_adapter
 from ..catalog.label_sets import find_label_set, read_label_sets
 from ..catalog.model_cards import ModelCard, find_card
+from ..cohorts.cases import read_table
 from ..errors import InputError, counted
 from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES
@@ -255,15 +255,11 @@ def read_cases(path: Path) -> tuple[LabelledImage, ...]:
     """
     labels: dict[str, set[str]] = {}
     patients: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path.name} cannot be read as a table: {error}") from error
-    if not rows or any(name not in rows[0] for name in _COLUMNS[:2]):
+    rows = read_table(path, ())
+    if not rows or any(name not in rows[0][1] for name in _COLUMNS[:2]):
         raise InputError(f"{path.name} needs a header with {','.join(_COLUMNS)} and a line for each label of an image")
-    for number, row in enumerate(rows, start=2):
-        image, label, patient = ((row.get(name) or "").strip() for name in _COLUMNS)
+    for number, row in rows:
+        image, label, patient = (row.get(name, "") for name in _COLUMNS)
         if not image:
             raise InputError(f"{path.name}, line {number}: names no image")
         of_image = labels.setdefault(image, set())

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,13 @@ from ..io.output_files import image_name
 from .arguments import path_argument, read_image
 from .outputs import interrupts_wait, require_targets, say, text_writers, write_together
 from .prompt_options import read_mask
+from .segment_report import report_document
 
 if TYPE_CHECKING:
     from ..mrml.rendering.report import ReportCase
 
 _SCENES = (".mrb", ".mrml")
 _RESULTS = (".seg.nrrd", ".nii.gz", ".nrrd", ".dcm")  # beside a report, by its name
-_LONGEST_REPORT = 64 * 2**20  # bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,14 +96,7 @@ def _read_document(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or is none of `segment` or `classify` for one image.
     """
-    try:
-        if path.stat().st_size > _LONGEST_REPORT:
-            raise InputError(f"{path.name} is too long for a report")
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path.name} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is no report: it is no JSON") from error
+    document = report_document(path)
     is_report = isinstance(document, dict) and isinstance(document.get("model"), dict)
     if not is_report or document.get("version") != 1 or not ("labels" in document or "segments" in document):
         raise InputError(f"{path.name} is no report of 'segment' or 'classify' on one image")

@@ -287,20 +287,29 @@ def _sizes(counts: Mapping[str, int]) -> str:
     return listed(list(map(str, counts.values())))
 
 
+def report_document(path: Path) -> Any:
+    """Read the JSON of a report, whatever it holds.
+
+    Raises:
+        InputError: it cannot be read, is too long, or is no JSON.
+    """
+    try:
+        if path.stat().st_size > _LONGEST_REPORT:
+            raise InputError(f"{path.name} is too long for a report")
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name} is no report: it is no JSON") from error
+
+
 def read_report(path: Path) -> EarlierReport:
     """Read a report of ``segment``, of this version or an earlier one.
 
     Raises:
         InputError: it cannot be read, is no such report, or is of a later version.
     """
-    try:
-        if path.stat().st_size > _LONGEST_REPORT:
-            raise InputError(f"{path.name} is too long for a report")
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path.name} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is no report: it is no JSON") from error
+    document = report_document(path)
     if not isinstance(document, dict) or document.get("command") != "segment":
         raise InputError(f"{path.name} is no report of 'segment'")
     if document.get("version") != 1:

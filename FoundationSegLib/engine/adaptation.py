@@ -35,6 +35,7 @@ from ..progress import Progress
 from ..requests.adaptation import Adaptation, AdaptRequest, HeldOutExample, KindScores
 from .course import Course, Scorer, SliceObject, box_prompt, click_prompt
 from .slice_inference import LoadedModel, SliceInference
+from .slices import spread
 
 _TESTED = 150  # objects that are scored at most, and as many elsewhere
 _FEWEST_SLICES = 12  # that are encoded in any case, whatever the budget
@@ -90,8 +91,8 @@ class AdaptationRun:
         with _timed(self.seconds, "encode"):
             self._encode(split, [item for item in objects if item.elsewhere])
         training = [item for item in own if item.slice in split.training and item.slice in self._embeddings]
-        test = _spread([item for item in own if item.slice in split.units and item.slice in self._embeddings], _TESTED)
-        elsewhere = _spread([item for item in objects if item.elsewhere and item.slice in self._embeddings], _TESTED)
+        test = spread([item for item in own if item.slice in split.units and item.slice in self._embeddings], _TESTED)
+        elsewhere = spread([item for item in objects if item.elsewhere and item.slice in self._embeddings], _TESTED)
         fingerprint = _fingerprint(self.request, self.loaded)
         rank = encoder_rank(model, settings.encoder_rank)
         pictures = {item: self._picture(item) for item in self._embeddings} if rank else {}
@@ -114,7 +115,7 @@ class AdaptationRun:
             lost = scorer.score(elsewhere, {item.slice: item.slice.patient for item in elsewhere})
             takes_clicks = any(score.kind == "point" and score.passed for score in kinds)
             seen = tuple(zip((model, changed), pair, strict=True))
-            examples = [self._example(item, seen, takes_clicks) for item in _spread(test, _EXAMPLES)]
+            examples = [self._example(item, seen, takes_clicks) for item in spread(test, _EXAMPLES)]
         result = Adaptation(
             model_id=model_id,
             base=self.card.id,
@@ -211,7 +212,7 @@ class AdaptationRun:
         ]
         nbytes = max(1, self._embed(groups[0][0]).nbytes)
         most = max(_FEWEST_SLICES, self.budget // nbytes)
-        chosen = [_spread(group, max(2, most * share // 6)) for group, share in zip(groups, (4, 1, 1), strict=True)]
+        chosen = [spread(group, max(2, most * share // 6)) for group, share in zip(groups, (4, 1, 1), strict=True)]
         left_out = sum(map(len, groups)) - sum(map(len, chosen))
         if left_out:
             self.notes.append(f"left out for want of memory: {left_out} slices, evenly spread")
@@ -227,13 +228,6 @@ class AdaptationRun:
 
 def _order(item: LabelledSlice) -> tuple[int, int]:
     return item.case, item.index
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many, evenly spread."""
-    if len(items) <= most:
-        return list(items)
-    return [items[n] for n in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
 def _score_text(scores: KindScores, result: Adaptation) -> str:

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def classify(
     """
     if request.head is not None:
         return _by_head(request, request.head, volume, views, encoder)
-    weights, head = encoder.loaded.weights, encoder.loaded.model.head
+    head = encoder.loaded.model.head
     rule = scoring.choose_rule(
         request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None
     )
@@ -67,8 +68,6 @@ def classify(
     label_vectors = scoring.LabelVectors(_stacked(positive, texts), _stacked(negative, texts))
     question = LabelQuestion(label_vectors, rule, head, request.scoring.temperature)
     vectors = encoder.slices(pictures, views)
-    if not vectors:
-        raise InputError("there is nothing to see on what was chosen: every pixel is the same")
     images = np.stack(list(vectors.values())).astype(np.float64)
     by_slice = scoring.scores(images, question.vectors, rule, head, question.temperature)
     by_wording = scoring.wording_scores(images, question.vectors, rule, head, question.temperature)
@@ -78,28 +77,47 @@ def classify(
         name = request.evidence.label or max(label_scores, key=lambda label: label.score).name
         number = request.labels.names.index(request.labels.label(name).name)
         evidence = (_evidence(request.evidence, (name, number), encoder, pictures, views, question, vectors),)
-    curves = np.full((len(pictures.slices), by_slice.shape[1]), np.nan, np.float32)
-    curves[[index in vectors for index in pictures.slices]] = by_slice
-    return Classification(
-        request_id=request.request_id,
+    return _answer(
+        request,
+        pictures,
+        views,
+        encoder,
+        dict(zip(vectors, by_slice, strict=True)),
         scores=label_scores,
         rule=rule,
         temperature=request.scoring.temperature,
         margin=request.scoring.margin,
         aggregation=request.aggregation,
+        concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
+        evidence=evidence,
+        notes=_notes(pictures, views, len(vectors), texts, bool(evidence)),
+    )
+
+
+def _answer(
+    request: ClassifyRequest,
+    pictures: Pictures,
+    views: Sequence[IntensityView],
+    encoder: Encoder,
+    by_slice: Mapping[int, Floats],
+    **fields: Any,
+) -> Classification:
+    """Return an answer with what words and heads have in common; ``by_slice`` are the scores of visible slices."""
+    blank = np.full(len(request.labels.labels), np.nan, np.float32)
+    weights = encoder.loaded.weights
+    return Classification(
+        request_id=request.request_id,
         label_set=request.labels.id,
         axis=request.subject.axis,
         slices=pictures.slices,
-        curves=curves,
+        curves=np.stack([by_slice.get(index, blank) for index in pictures.slices]).astype(np.float32),
         looks=tuple(view.to_document() for view in views),
         checkpoint=weights.checkpoint,
         device=weights.device,
         precision=weights.precision,
-        concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
-        evidence=evidence,
-        notes=_notes(pictures, views, len(vectors), texts, bool(evidence)),
         timings_s=encoder.timings_s,
         counts=encoder.counts,
+        **fields,
     )
 
 
@@ -108,14 +126,12 @@ def embed(request: EmbedRequest, volume: Volume, views: Sequence[IntensityView],
     if request.texts and not hasattr(encoder.loaded.model, "encode_texts"):
         raise InputError(f"{request.model_id} does not read: it has no vectors of texts")
     vectors = encoder.slices(Pictures.of(volume, request.subject), views)
-    if not vectors:
-        raise InputError("there is nothing to see on what was chosen: every pixel is the same")
-    texts = [encoder.texts(request.texts)[text].vector for text in request.texts] if request.texts else []
+    texts = encoder.texts(request.texts) if request.texts else {}
     return Embeddings(
         request_id=request.request_id,
         slices=tuple(vectors),
         vectors=np.stack(list(vectors.values())),
-        texts=np.stack(texts) if texts else np.zeros((0, 0), np.float32),
+        texts=np.stack([texts[text].vector for text in request.texts]) if texts else np.zeros((0, 0), np.float32),
         checkpoint=encoder.loaded.weights.checkpoint,
     )
 
@@ -128,13 +144,11 @@ def _by_head(
     encoder: Encoder,
 ) -> Classification:
     """Score an image by a head: the direction of the mean of its slices' vectors, as the head has learned it."""
-    weights = encoder.loaded.weights
-    head.require_model(weights.checkpoint)
+    head.require_model(encoder.loaded.weights.checkpoint)
     pictures = Pictures.of(volume, request.subject)
     vectors = encoder.slices(pictures, views)
-    if not vectors:
-        raise InputError("there is nothing to see on what was chosen: every pixel is the same")
-    image = direction(list(vectors.values()))[None]
+    slices = np.stack(list(vectors.values()))
+    image = scoring.joined(slices.astype(np.float64))[None]
     scores, by_fold = head.scores(image)[0], head.fold_scores(image)[:, 0]
     rule: scoring.ScoringRule = "learned" if head.kind == "exclusive" else "learned-findings"
     knows, holds = head.knows(scores[None])[0], head.remaining(scores[None])[0, :, 1]
@@ -151,27 +165,19 @@ def _by_head(
         )
         for n, name in enumerate(head.labels)
     )
-    curves = np.full((len(pictures.slices), len(head.labels)), np.nan, np.float32)
-    curves[[index in vectors for index in pictures.slices]] = head.scores(np.stack(list(vectors.values())))
     notes = _notes(pictures, views, len(vectors), {}, has_evidence=False)
-    return Classification(
-        request_id=request.request_id,
+    return _answer(
+        request,
+        pictures,
+        views,
+        encoder,
+        dict(zip(vectors, head.scores(slices), strict=True)),
         scores=label_scores,
         rule=rule,
         temperature=1.0,
         margin=0.0,
         aggregation=scoring.Aggregation(),
-        label_set=head.name,
-        axis=request.subject.axis,
-        slices=pictures.slices,
-        curves=curves,
-        looks=tuple(view.to_document() for view in views),
-        checkpoint=weights.checkpoint,
-        device=weights.device,
-        precision=weights.precision,
         notes=(*notes, *_doubt(head, knows, holds)),
-        timings_s=encoder.timings_s,
-        counts=encoder.counts,
         head=head.to_document(),
     )
 

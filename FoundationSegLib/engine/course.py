@@ -28,6 +28,7 @@ from ..models.weights import DAMAGED
 from ..progress import Progress
 from ..prompts.kinds import Polarity
 from ..requests.adaptation import KINDS, CurvePoint, KindScores, LabelScores, LearnedKind, Training, curve_report
+from .slices import spread
 
 SAVED_EVERY = 50  # steps between two states on the disk, at each of which the held-out loss is measured, too
 _PATIENCE = 3  # held-out losses in a row without a better one, after which the training ends
@@ -124,9 +125,8 @@ class Course:
 
     def _watched(self) -> list[Sample]:
         """The same prompts at every look: a box and a click in turn, over the test objects."""
-        chosen = np.linspace(0, len(self.test) - 1, min(_WATCHED, len(self.test))).round().astype(int)
         prompts = (box_prompt, click_prompt)
-        return [self._of(self.test[n], prompts[i % 2](self.test[n].mask)) for i, n in enumerate(chosen)]
+        return [self._of(item, prompts[n % 2](item.mask)) for n, item in enumerate(spread(self.test, _WATCHED))]
 
     def _of(self, item: SliceObject, prompt: SlicePrompt, coarse: Tensor | None = None) -> Sample:
         target = torch.from_numpy(item.mask.astype(np.float32)).to(self.model.device)

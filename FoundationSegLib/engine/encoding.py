@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..imaging.geometry import Axis, Geometry, array_axis
 from ..imaging.intensity import IntensityView
 from ..imaging.masks import PackedMask
@@ -162,8 +163,17 @@ class SegmenterTower:
         return self.model.device
 
     def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
-        """Encode pictures: (pictures, D), each row of unit length."""
-        return np.stack([self.model.encode(image, check).summary() for image in images])
+        """Encode pictures: (pictures, 2 channels), the mean and the spread of the features, each row of unit length."""
+        return np.stack([_summary(self.model.encode(image, check).grid) for image in images])
+
+
+def _summary(grid: Any) -> Vector:
+    """Return the mean and the spread of each channel over a slice's features, (rows, columns, channels)."""
+    import torch
+
+    cells = grid.float().flatten(0, 1)
+    summary = torch.cat([cells.mean(dim=0), cells.std(dim=0, unbiased=False)])
+    return (summary / summary.norm()).cpu().numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +222,7 @@ class Encoder:
         That is the direction of the mean over intensity views, of those that show something.
 
         Raises:
+            InputError: there is nothing to see on any of them.
             Cancelled: the user stopped it; what was encoded is kept.
         """
         weights = self.loaded.weights
@@ -224,6 +235,8 @@ class Encoder:
             vectors = [vector for view in views if (vector := cached[view][index]) is not None]
             if vectors:
                 joined[index] = direction(vectors)
+        if not joined:
+            raise InputError("there is nothing to see on what was chosen: every pixel is the same")
         return joined
 
     def _encode_slices(

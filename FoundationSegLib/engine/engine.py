@@ -29,11 +29,20 @@ from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest
 from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from . import memory_planning
 from .classification import classify, embed
-from .device import best_precision, choose_device, choose_precision, limit_threads, release_memory
+from .device import choose_device, limit_threads, release_memory
 from .encoding import Encoder, SegmenterTower, VectorCache
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import plan_tracks, reach_note
-from .slice_inference import LoadedModel, LruCache, Prefetcher, SliceCache, SliceInference, Weights
+from .slice_inference import (
+    LoadedModel,
+    LruCache,
+    Prefetcher,
+    SliceCache,
+    SliceInference,
+    Weights,
+    best_precision,
+    choose_precision,
+)
 from .slices import place_on_slices
 from .volumes import ViewCache, place_in_volume
 

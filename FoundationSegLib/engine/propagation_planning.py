@@ -135,20 +135,25 @@ def plan_tracks(
 
 def is_stuck(tracks: Sequence[Track], propagation: Propagation | None) -> bool:
     """Return True where the range or direction of a propagation leads 2-D prompts to no slice but their own."""
-    if propagation is None or (propagation.direction == "both" and propagation.start is propagation.stop is None):
-        return False
-    flat = [track for track in tracks if track.is_flat]
-    return bool(flat) and all(len(track.reach) == 1 for track in flat)
+    return propagation is not None and _has_limits(propagation) and _stays(tracks)
 
 
 def reach_note(tracks: Sequence[Track], propagation: Propagation) -> str:
     """Return what to say of tracks that a propagation changes nothing of; empty for others."""
-    flat = [track for track in tracks if track.is_flat]
-    if flat and all(len(track.reach) == 1 for track in flat):
+    if _stays(tracks):
         return "carried on to no other slice: none in that range or direction"
-    has_limits = (propagation.start, propagation.stop, propagation.direction) != (None, None, "both")
-    is_deaf = has_limits and tracks and not flat
+    is_deaf = _has_limits(propagation) and tracks and not any(track.is_flat for track in tracks)
     return "a 3-D box is followed within itself: the range or direction changes nothing" if is_deaf else ""
+
+
+def _has_limits(propagation: Propagation) -> bool:
+    return (propagation.start, propagation.stop, propagation.direction) != (None, None, "both")
+
+
+def _stays(tracks: Sequence[Track]) -> bool:
+    """True where there are 2-D prompts, and each reaches its own slice alone."""
+    flat = [track for track in tracks if track.is_flat]
+    return bool(flat) and all(len(track.reach) == 1 for track in flat)
 
 
 @dataclass(slots=True)

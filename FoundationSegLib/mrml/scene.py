@@ -2,7 +2,6 @@
 
 import tempfile
 import types
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import slicer
 import vtk
 
 from ..errors import InputError
-from ..folders import require_utf8
+from ..folders import archive_errors, require_utf8
 
 # The terminologies' logic gets no scene: a scene makes it look for term files that the wheel does not carry, and it
 # prints six errors when it finds none. It parses and serialises terms without one.
@@ -92,7 +91,7 @@ def read_scene(path: Path) -> Iterator[HeadlessScene]:
         headless.scene.SetDataIOManager(manager)
         try:
             file = _unpack(path, Path(folder)) if path.suffix.lower() == ".mrb" else path
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, *archive_errors()) as error:
             raise InputError(f"'{path.name}' is no scene that Slicer can read") from error
         headless.scene.SetURL(str(file))
         if not headless.scene.Import():
@@ -102,6 +101,8 @@ def read_scene(path: Path) -> Iterator[HeadlessScene]:
 
 def _unpack(bundle: Path, folder: Path) -> Path:
     """Unpack a ``.mrb`` and return its scene file."""
+    import zipfile
+
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(folder)
     (file,) = folder.glob("*/*.mrml")

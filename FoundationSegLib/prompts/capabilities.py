@@ -27,7 +27,15 @@ from .kinds import (
     SegmentPrompts,
     TextPrompt,
 )
-from .placement import positions_location, require_inside, require_voxels, slice_axis, slice_number, thin_axes
+from .placement import (
+    box_prompt,
+    positions_location,
+    require_inside,
+    require_voxels,
+    slice_axis,
+    slice_number,
+    thin_axes,
+)
 from .prompts_file import join_location
 
 
@@ -355,11 +363,10 @@ def _flat_box(voxels_ijk: NDArray[np.int64], axis: Axis, geometry: Geometry, loc
 
 def _box_of_mask(prompt: MaskPrompt, geometry: Geometry, location: str) -> BoxPrompt:
     box = require_voxels(prompt, geometry, location).box
-    low, high = box.start_kji[::-1], np.subtract(box.stop_kji, 1)[::-1]
     thin = thin_axes(box)
     if len(thin) > 1:
         raise PromptError(f"the mask is one voxel thick along {' and '.join(thin)}, and a box is needed", location)
-    return BoxPrompt(_corners(np.array(low), high, geometry))
+    return box_prompt(box, geometry)
 
 
 def _corners(low: NDArray[np.int64], high: NDArray[np.int64], geometry: Geometry) -> tuple[Vector, Vector]:

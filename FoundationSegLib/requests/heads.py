@@ -7,7 +7,6 @@ A head takes one vector of an image and gives a score to each label. It is learn
 import hashlib
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from ..catalog.label_sets import Label, LabelSet
 from ..codec import pack, unpack
 from ..errors import FoundationSegError, InputError, OutputError, write_failure
-from ..folders import is_safe_name, user_folder
+from ..folders import archive_errors, is_safe_name, user_folder
 from .scoring import logistic
 from .segmentation import CheckpointRecord
 
@@ -210,9 +209,9 @@ def head_folder() -> Path:
     return user_folder("config", HEADS_VARIABLE, "FoundationSeg/heads")
 
 
-def head_path(name: str) -> Path:
-    """The file of a head of the user's."""
-    return head_folder() / f"{name}{SUFFIX}"
+def head_path(name: str, folder: Path | None = None) -> Path:
+    """The file of a head, in the user's folder unless another is named."""
+    return (head_folder() if folder is None else folder) / f"{name}{SUFFIX}"
 
 
 def write_head(head: LearnedHead, folder: Path | None = None) -> Path:
@@ -222,16 +221,17 @@ def write_head(head: LearnedHead, folder: Path | None = None) -> Path:
         InputError: the name cannot be a file's, or there is a head of that name.
         OutputError: it cannot be written; nothing is left then.
     """
-    folder = head_folder() if folder is None else folder
     if not is_safe_name(head.name):
         raise InputError(f"a head cannot be called {head.name[:60]!r}: use letters, digits, '-', '_' and '.'")
-    path = folder / f"{head.name}{SUFFIX}"
+    path = head_path(head.name, folder)
     if path.exists():
         raise InputError(f"there is a head {head.name!r}; choose another name, or remove it first")
+    import zipfile  # here, since all that asks a worker imports this file
+
     document, parts = pack(head)
     temporary = path.with_suffix(".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("head.json", json.dumps({"version": _VERSION, "head": document}))
             archive.writestr("numbers", b"".join(parts))
@@ -248,8 +248,9 @@ def read_head(name: str, folder: Path | None = None) -> LearnedHead:
     Raises:
         InputError: there is none of that name, or its file is damaged, too large, or of a later version.
     """
-    folder = head_folder() if folder is None else folder
-    path = folder / f"{name}{SUFFIX}"
+    import zipfile
+
+    path = head_path(name, folder)
     if not is_safe_name(name) or not path.is_file():
         known = ", ".join(head_names(folder)) or "none yet"
         raise InputError(f"no head is called {name[:60]!r}; there are: {known}")
@@ -257,11 +258,14 @@ def read_head(name: str, folder: Path | None = None) -> LearnedHead:
         with zipfile.ZipFile(path) as archive:
             texts = [_member(archive, member) for member in ("head.json", "numbers")]
         document = json.loads(texts[0])
-        if document.get("version") != _VERSION:
-            raise InputError(f"{path.name}: was written by a later version of FoundationSeg")
-        head = unpack(LearnedHead, document["head"], texts[1], path.name)
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        if not isinstance(document, dict):
+            raise ValueError("no document")
+    except (OSError, *archive_errors()) as error:
         raise InputError(f"{path.name}: is no head, or is damaged") from error
+    if document.get("version") != _VERSION:
+        raise InputError(f"{path.name}: was written by a later version of FoundationSeg")
+    try:
+        head = unpack(LearnedHead, document.get("head"), texts[1], path.name)
     except FoundationSegError as error:
         raise InputError(str(error)) from error
     if head.name != name:
@@ -269,7 +273,7 @@ def read_head(name: str, folder: Path | None = None) -> LearnedHead:
     return head
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+def _member(archive: Any, name: str) -> bytes:
     """Read a member of an archive, whatever size the archive says that it has."""
     with archive.open(name) as stream:
         content = stream.read(_LARGEST_FILE + 1)
@@ -291,11 +295,10 @@ def remove_head(name: str, folder: Path | None = None) -> None:
         InputError: there is none of that name.
         OutputError: its file cannot be deleted.
     """
-    folder = head_folder() if folder is None else folder
     if name not in head_names(folder):
         read_head(name, folder)  # says which there are
     try:
-        (folder / f"{name}{SUFFIX}").unlink()
+        head_path(name, folder).unlink()
     except OSError as error:
         raise OutputError(f"{name}{SUFFIX} cannot be deleted: {error.strerror or type(error).__name__}") from error
 

@@ -16,7 +16,7 @@ from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import DownloadRequest
 from ..requests.segmentation import Prediction, PredictRequest
-from .protocol import Answered, Event, Failed, PartlyAnswered, Progressed, Request
+from .protocol import ENGINE_TASKS, Answered, Event, Failed, PartlyAnswered, Progressed, Request
 
 if TYPE_CHECKING:
     from ..requests.adaptation import Adaptation, AdaptRequest, SimilarObjects, SimilarRequest
@@ -117,9 +117,7 @@ class InferenceEngine(Protocol):
 
 
 # The method of an engine for each request that is answered in line, by name, since adaptation is imported when needed.
-_IN_LINE = {
-    f"{task.capitalize()}Request": task for task in ("predict", "classify", "embed", "adapt", "similar", "download")
-}
+_IN_LINE = {f"{task.capitalize()}Request": task for task in ENGINE_TASKS}
 
 
 @dataclass(slots=True)

@@ -155,6 +155,10 @@ TASKS: Mapping[str, Callable[[], Task]] = {
 }
 
 
+# Those that are methods of an engine, which answers them in line, too.
+ENGINE_TASKS = ("predict", "classify", "embed", "adapt", "similar", "download")
+
+
 def task_of(request: Request) -> tuple[str, Task]:
     """The name and the task of a request.
 

@@ -29,10 +29,13 @@ from ..requests import maintenance
 from ..requests.agent_calls import ServeRequest
 from ..requests.worker_settings import WorkerSettings
 from .frames import FrameError, FrameReader, Message, encode_frame
-from .protocol import TASKS, Failure, ServedReply, message, value_of, volume_keys_of
+from .protocol import ENGINE_TASKS, TASKS, Failure, ServedReply, message, value_of, volume_keys_of
 
 if TYPE_CHECKING:
     from ..hub.store import Store
+    from .client import InferenceEngine
+
+    MakeEngine = Callable[[WorkerSettings], InferenceEngine]
 
 
 class Workplace(Protocol):
@@ -117,26 +120,20 @@ def _serve(request: ServeRequest, workplace: Workplace, progress: Progress) -> N
     serve_for_client(request, progress, workplace.next_reply)
 
 
+def _by_engine(task: str) -> Perform:
+    return lambda request, workplace, progress: getattr(workplace.need_engine(), task)(request, progress)
+
+
 FUNCTIONS: Mapping[str, Perform] = {
     "inspect": _inspect,
     "plan": lambda request, _, progress: packages.plan_packages(request.requirements, packages.PipTool(), progress),
     "install": _install,
-    "download": lambda request, workplace, progress: workplace.need_engine().download(request, progress),
     "import": _import,
     "remove": _remove,
-    "predict": lambda request, workplace, progress: workplace.need_engine().predict(request, progress),
-    "classify": lambda request, workplace, progress: workplace.need_engine().classify(request, progress),
-    "embed": lambda request, workplace, progress: workplace.need_engine().embed(request, progress),
-    "adapt": lambda request, workplace, progress: workplace.need_engine().adapt(request, progress),
-    "similar": lambda request, workplace, progress: workplace.need_engine().similar(request, progress),
     "serve": _serve,
+    **{task: _by_engine(task) for task in ENGINE_TASKS},
 }
 
-
-if TYPE_CHECKING:
-    from .client import InferenceEngine
-
-    MakeEngine = Callable[[WorkerSettings], InferenceEngine]
 
 _CONNECT_S = 10.0
 _SIGN_OF_LIFE_S = 2.0

@@ -145,12 +145,6 @@ class SamEmbedding:
         rows, columns = (max(1, round(length * cells)) for length in self.resized)
         return self.features[0, :, :rows, :columns].permute(1, 2, 0)
 
-    def summary(self) -> NDArray[np.float32]:
-        """The mean and the spread of each channel over the image without its padding, (2 channels,), of unit length."""
-        cells = self.grid.float().flatten(0, 1)
-        summary = torch.cat([cells.mean(dim=0), cells.std(dim=0, unbiased=False)])
-        return (summary / summary.norm()).cpu().numpy()
-
 
 class SamDecoder:
     """The prompt encoder and mask decoder of ``model``, which need no image encoder. Call it in inference mode."""

@@ -11,7 +11,6 @@ import io
 import pydoc
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError, PromptError
+from ...folders import archive_errors
 from ...imaging.masks import EMPTY_MASK, PackedMask, merge_masks, pack_mask
 from ...imaging.volume import Turn, Volume, towards_ras
 from ...progress import Progress
@@ -211,7 +211,7 @@ def read_bank(card: ModelCard, files: Mapping[str, Path]) -> dict[str, NDArray[n
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             labels, embeddings = arrays["labels"], arrays["embeddings"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *archive_errors()) as error:
         raise CheckpointError(f"{card.title}: {path.name} cannot be read; download it again") from error
     if labels.ndim != 1 or embeddings.ndim != 2 or len(labels) != len(embeddings) or embeddings.dtype.kind != "f":
         raise CheckpointError(f"{card.title}: {path.name} is not a bank of phrases; download it again")

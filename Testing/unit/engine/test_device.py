@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +14,8 @@ import torch
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.engine.device import (
-    LeanModel,
-    agreement_of,
-    best_precision,
     choose_device,
-    choose_precision,
     describe_devices,
-    example_slice,
     free_bytes,
     free_host_bytes,
     limit_threads,
@@ -26,6 +23,13 @@ from FoundationSegLib.engine.device import (
 )
 from FoundationSegLib.engine.engine import framework_errors
 from FoundationSegLib.engine.propagation import has_memory
+from FoundationSegLib.engine.slice_inference import (
+    LeanModel,
+    agreement_of,
+    best_precision,
+    choose_precision,
+    example_slice,
+)
 from FoundationSegLib.errors import DeviceLostError, InferenceError, InputError, MemoryShortageError
 from FoundationSegLib.installation.inspection import Device
 from FoundationSegLib.models.protocols import SliceAnswer, SlicePrompt, unstoppable
@@ -266,3 +270,12 @@ def test_every_embedding_comes_back_in_32_bits(tmp_path, family, numbers):
     if family == "sam2":
         memory = lean.remember(3)
         assert memory.prompt(0, short, prompt).mask.shape == memory.follow(1, short, True).mask.shape == image.shape
+
+
+def test_devices_are_described_without_any_package():
+    """The diagnosis is there for a Python that has none yet."""
+    code = (
+        "import sys\nsys.modules.update(dict.fromkeys(('numpy', 'torch')))\n"
+        "from FoundationSegLib.engine.device import describe_devices\nassert describe_devices().problem"
+    )
+    subprocess.run((sys.executable, "-c", code), check=True, cwd=Path(__file__).resolve().parents[3])
