@@ -20,6 +20,7 @@ from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.prompts import kinds
+from FoundationSegLib.requests import classification
 from FoundationSegLib.requests.segmentation import Prediction, PredictRequest, Propagation
 from Testing.models.cases import SLICES, box_of, dice
 from Testing.models.small_models import CATALOGUE, LIGHTEST, WRITERS, load_small, stock
@@ -210,6 +211,18 @@ def test_it_can_be_stopped_in_the_midst_of_an_encoding_and_goes_on_after(subject
     with pytest.raises(Cancelled):
         engine.predict(request, Progress(token=token))
     assert engine.predict(request, Progress()).segments == ask(subject.engine(), volume, (body_box(volume),)).segments
+
+
+@pytest.mark.usefixtures("needs_small")
+def test_its_encoder_gives_vectors_for_heads(subject, engine):
+    first, second = (volume_of(picture(seed=seed)) for seed in (1, 2))
+    vectors = []
+    for volume in (first, second, first):
+        engine.add_volume(volume)
+        request = classification.EmbedRequest(1, subject.card.id, volume.key, classification.Subject(stop=2))
+        vectors.append(engine.embed(request, Progress()).vectors)
+    assert np.isfinite(vectors[0]).all() and np.allclose(np.linalg.norm(vectors[0], axis=1), 1, atol=1e-5)
+    assert np.array_equal(vectors[0], vectors[2]) and not np.allclose(vectors[0], vectors[1], atol=1e-6)
 
 
 def test_odd_images_are_answered_in_their_own_shape(subject, engine, full):
