@@ -3,10 +3,8 @@
 The command line (:mod:`.commands.mcp`) has a scene of its own and waits, Slicer has the user's and polls.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from .api import choose_labels, describe, model_document
@@ -14,7 +12,8 @@ from .catalog.model_cards import ModelCard, find_card
 from .controller import SegmentationController
 from .errors import FoundationSegError, InferenceError, InputError
 from .hub.store import Store
-from .mrml.rendering.overview import render_overview
+from .mrml.rendering.overview import overview_pixels
+from .mrml.rendering.stage import encoded
 from .prompts.capabilities import require_task, require_understood, segments_by_name
 from .prompts.kinds import MaskPrompt, PromptSet
 from .prompts.prompts_file import parse_prompts
@@ -194,11 +193,9 @@ class AgentSession:
         if max(size) > _LARGEST_PICTURE:
             raise InputError(f"a picture of {size[0]} x {size[1]} pixels is too large; at most {_LARGEST_PICTURE}")
         volume = controller.open().volume
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "picture.png")
-            options = {"size": size, "in_pixels": volume.in_pixels, "sides": volume.sides}
-            render_overview(controller.volume_node, controller.segmentation_node, path, **options)
-            return AgentAnswer({"width": size[0], "height": size[1]}, path.read_bytes())
+        options: dict[str, Any] = {"size": size, "in_pixels": volume.in_pixels, "sides": volume.sides}
+        pixels = overview_pixels(controller.volume_node, controller.segmentation_node, **options)
+        return AgentAnswer({"width": size[0], "height": size[1]}, encoded(pixels))
 
     def _rows(self) -> list[dict[str, Any]]:
         """Measure every segment of the image that is worked on."""

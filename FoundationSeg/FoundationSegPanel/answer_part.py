@@ -143,7 +143,7 @@ class AnswerPart(Part):
         return rest if len(keys) == 1 else f"{escape(self._controller.session.segment_name(keys[int(number)]))}: {rest}"
 
     def _size(self, voxels: int) -> str:
-        volume = volume_ml(self._controller.session, voxels)
+        volume = volume_ml(self._controller.session.volume, voxels)
         return _("{count} pixels").format(count=voxels) if volume is None else _("{ml:.2f} ml").format(ml=volume)
 
     def _withheld_text(self, edited: SegmentEdited) -> str:

@@ -1,10 +1,7 @@
 """More objects like a segment of the user, and a model that learns from completed segments."""
 
-import base64
 import html
 import math
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +16,18 @@ from FoundationSegLib.errors import Cancelled, FoundationSegError, InputError
 from FoundationSegLib.imaging.masks import SegmentChange
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.segment_tags import group, set_group
-from FoundationSegLib.mrml.volumes import parent_to_world, volume_from_node
+from FoundationSegLib.mrml.volumes import volume_from_node
+from FoundationSegLib.page import picture_source
 from FoundationSegLib.progress import ProgressReport, TimeLeft
 from FoundationSegLib.prompts.placement import box_prompt
-from FoundationSegLib.session.measures import longest_diameter, measures_csv
+from FoundationSegLib.session.measures import measure_mask, measures_csv
 from FoundationSegLib.session.segments import add_objects
 from FoundationSegLib.worker.protocol import Answered, Event, Failed
 
 from .model_installer import Callbacks, ModelInstaller
 from .parameters import PanelState
-from .widgets import Dialog, Part, Report, fill_table, is_image, selected_rows, set_up_table, show_fraction
+from .slices import jump_to
+from .widgets import Dialog, Part, Report, fill_table, is_image, save_table, selected_rows, set_up_table, show_fraction
 from .widgets import time_left_text as left_text
 
 if TYPE_CHECKING:
@@ -52,10 +51,8 @@ class _ProposalRow:
 
     @staticmethod
     def of(proposal: "Proposal", node: Any, volume: Volume) -> "_ProposalRow":
-        mm, number = longest_diameter(proposal.mask, volume.geometry)
-        voxel_ml = None if 1 in volume.geometry.shape_kji else volume.voxel_ml
-        ml = None if voxel_ml is None else proposal.mask.voxels * voxel_ml
-        return _ProposalRow(proposal, node, volume, number or 0, ml, None if volume.in_pixels else mm)
+        sizes = measure_mask(proposal.mask, volume)
+        return _ProposalRow(proposal, node, volume, sizes.slice_number or 0, sizes.volume_ml, sizes.diameter_mm)
 
     @property
     def sort_keys(self) -> tuple[Any, ...]:
@@ -206,9 +203,7 @@ class LearningPart(Part):
         box = here[0].proposal.mask.box
         _k, j, i = [(first + stop - 1) / 2 for first, stop in zip(box.start_kji, box.stop_kji, strict=True)]
         middle = here[0].volume.geometry.to_ras((i, j, here[0].slice_number))
-        world = parent_to_world(controller.volume_node) @ (*middle, 1.0)
-        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-            node.JumpSliceByOffsetting(*world[:3])
+        jump_to(controller.volume_node, middle)
 
     def _accept(self, rows: Sequence[_ProposalRow]) -> None:
         """Make segments of proposals: numbered, in the example's group, each from a box that can be corrected."""
@@ -239,11 +234,11 @@ class LearningPart(Part):
         self._controller.preview.settle(self._controller.session)
 
     def _export(self) -> None:
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export measures"), "measures.csv", "*.csv")
-        if path:
+        def table() -> str:
             session, segmentation = self._controller.open(), self._controller.segmentation_node.GetSegmentation()
-            groups = {key: group(segmentation.GetSegment(key)) for key in session.segment_ids}
-            Path(path).write_text(measures_csv(session, groups), encoding="utf-8", newline="")
+            return measures_csv(session, {key: group(segmentation.GetSegment(key)) for key in session.segment_ids})
+
+        save_table(_("Export measures"), table)
 
     def _teach(self) -> None:
         """Open the dialog anew, or show it again while it trains or has a result to decide about."""
@@ -424,17 +419,9 @@ class TeachDialog(Dialog):
 
 def picture_html(rgb: Any) -> str:
     """Return a picture, (rows, columns, 3) uint8, as an image of rich text."""
-    rows, columns = rgb.shape[:2]
-    lines = b"".join(b"\0" + line.tobytes() for line in rgb)
-    chunks = (
-        (b"IHDR", struct.pack(">2I5B", columns, rows, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(lines)),
-        (b"IEND", b""),
-    )
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    from FoundationSegLib.mrml.rendering.stage import encoded
+
+    return f'<img src="{picture_source(encoded(rgb))}">'
 
 
 def curve_html(points: "Sequence[CurvePoint]") -> str:

@@ -15,10 +15,9 @@ from FoundationSegLib.catalog.segment_templates import (
     save_template,
     user_template_folder,
 )
-from FoundationSegLib.errors import InputError, OutputError
+from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import group as tagged_group
 from FoundationSegLib.mrml.terminology import known_names
-from FoundationSegLib.mrml.volumes import parent_to_world
 from FoundationSegLib.prompts.kinds import Polarity, Prompt
 from FoundationSegLib.prompts.placement import prompt_positions
 from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
@@ -28,8 +27,8 @@ from FoundationSegLib.session.segment_store import NewSegment
 from FoundationSegLib.session.segments import export_prompts
 
 from .parameters import PanelState
-from .slices import prompt_text, range_text, slice_in_view
-from .widgets import Part, Report, fill_table, selected_rows, set_up_table, slot
+from .slices import jump_to, prompt_text, range_text, slice_in_view
+from .widgets import Part, Report, fill_table, save_table, selected_rows, set_up_table, slot
 
 _FILTER = "prompts.json (*.json)"
 _NUMBER = re.compile(r"[\s_-]*\d+$")
@@ -206,15 +205,9 @@ class SegmentsPart(Part):
         table.setSelectedSegmentIDs([key for key, group in groups.items() if group in chosen])
 
     def _save_measures(self) -> None:
-        title, name = _("Save measures"), _("measures.csv")
         groups, selection = self._groups(), list(self._ui.segmentsTable.selectedSegmentIDs())
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, "CSV (*.csv)")
-        if path:
-            text = measures_csv(self._controller.open(), {key: groups[key] for key in selection})
-            try:
-                Path(path).write_text(text, encoding="utf-8", newline="")
-            except OSError as error:
-                raise OutputError(_("The table could not be written: {reason}").format(reason=error)) from error
+        chosen = {key: groups[key] for key in selection}
+        save_table(_("Save measures"), lambda: measures_csv(self._controller.open(), chosen))
 
     def _kind_edited(self, text: str) -> None:
         if not self._is_showing and self._parameters is not None:
@@ -282,9 +275,7 @@ class PromptsPart(Part):
     def _jump(self, row: int, column: int) -> None:
         middle = _middle(self._shown[row][1]) if row < len(self._shown) else ()
         if middle:
-            world = parent_to_world(self._controller.volume_node) @ (*middle, 1.0)
-            for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-                node.JumpSliceByOffsetting(*world[:3])
+            jump_to(self._controller.volume_node, middle)
 
     def _range_clicked(self, is_limited: bool) -> None:
         if is_limited and not self._parameters.rangeTo:

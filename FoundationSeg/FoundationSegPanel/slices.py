@@ -1,6 +1,6 @@
 """The slice views of the layout, and the names of slices: plane, number, and the offset that the view shows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import slicer
@@ -99,3 +99,10 @@ def _plane_and_offset(volume_node: Any, axis: Axis, number: int) -> tuple[str, s
     middle[AXES.index(axis)] = number
     offset_mm = (to_world @ (*middle, 1.0))[n]
     return (_("sagittal"), _("coronal"), _("axial"))[n], f"{'RAS'[n]} {offset_mm:.1f} mm"
+
+
+def jump_to(volume_node: Any, position_ras: Sequence[float]) -> None:
+    """Have all slice views show a position of an image, in its own RAS, in mm."""
+    world = parent_to_world(volume_node) @ (*position_ras, 1.0)
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.JumpSliceByOffsetting(*world[:3])

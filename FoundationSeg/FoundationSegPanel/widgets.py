@@ -11,7 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.errors import FoundationSegError
+from FoundationSegLib.errors import FoundationSegError, OutputError, write_failure
 from FoundationSegLib.progress import ProgressReport
 
 from .parameters import PanelState, Parameters
@@ -256,3 +256,18 @@ class Dialog:
         """Take the dialog away for good."""
         self.dialog.close()
         self.dialog.deleteLater()
+
+
+def save_table(title: str, table: Callable[[], str]) -> None:
+    """Ask for a file, and write a table of comma-separated values there, which is made once there is one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, _("measures.csv"), "CSV (*.csv)")
+    if path:
+        try:
+            Path(path).write_text(table(), encoding="utf-8", newline="")
+        except OSError as error:
+            reason = write_failure(error)
+            raise OutputError(_("The table could not be written: {reason}").format(reason=reason)) from error

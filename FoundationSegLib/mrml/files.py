@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import slicer.util
 import vtk
 from numpy.typing import NDArray
 
@@ -23,7 +24,7 @@ from ..imaging.volume import Volume
 from .labelmaps import BINARY_LABELMAP, image_to_world, is_empty, place_empty_labelmaps
 from .segment_tags import is_completed
 from .segments import read_segment
-from .volumes import reference_image, volume_from_node
+from .volumes import patient_item, reference_image, volume_from_node
 
 SUFFIX = ".seg.nrrd"
 
@@ -259,16 +260,13 @@ def corrected_images(scene: Any) -> Iterator[CorrectedImage]:
     Raises:
         InputError, GeometryError: an image of them cannot be read.
     """
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    nodes = scene.GetNodesByClass("vtkMRMLSegmentationNode")
     by_image: dict[Any, list[Any]] = {}
-    for n in range(nodes.GetNumberOfItems()):
-        image = reference_image(nodes.GetItemAsObject(n))
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+        image = reference_image(node)
         if image is not None:
-            by_image.setdefault(image, []).append(nodes.GetItemAsObject(n))
+            by_image.setdefault(image, []).append(node)
     for image, segmentations in by_image.items():
-        item = hierarchy.GetItemByDataNode(image) if hierarchy is not None else 0
-        patient = hierarchy.GetItemAncestorAtLevel(item, "Patient") if item else 0
+        patient = patient_item(image)
         yield from _corrected(image, segmentations, f"patient {patient}" if patient else f"image {image.GetID()}")
 
 

@@ -111,13 +111,10 @@ class ScenePrompts:
 
         Nothing happens where there is no such segment any more, or nobody watches.
         """
-        segment = self._segmentation_node.GetSegmentation().GetSegment(segment_id)
+        segment = self._segment(segment_id)
         if segment is not None and self._is_watching:
             self._write(segment_id, segment, record)
-            if self._later is None:
-                self._pictures.draw_segment(segment_id, segment.GetName() or segment_id, record)
-            else:
-                self._draw_soon(segment_id)
+            self._draw_soon(segment_id)
 
     def _draw_soon(self, segment_id: str) -> None:
         self.undrawn[segment_id] = None
@@ -408,8 +405,7 @@ class SessionPrompts:
         """Keep a segment's steps in its record, and draw its prompts."""
         if self.scene.alignment.geometry is not self.scene.geometry:
             self.scene.follow_image()
-        if self.scene.undrawn:
-            self.scene.draw()
+        self.scene.draw()
         before, state, shown = self.scene.record(segment_id), saved.state, saved.state
         if self._session is not None and segment_id in self._session.queued_targets():
             shown = self._session.state(segment_id)

@@ -4,8 +4,6 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import slicer
-
 from ..imaging.geometry import Box
 from ..imaging.masks import Edit, SegmentChange
 from ..session.segment_store import NewSegment, OverlapPolicy, SegmentEdited
@@ -87,10 +85,9 @@ class SceneStore(SegmentWriter):
             new.name,
             colour=made.colour if made is not None else distinct_colour(usual, self._node.GetSegmentation()),
             terminology=term.serialized if term else None,
+            tags={segment_tags.GROUP_TAG: new.group} if new.group else None,
             segment_id=new.segment_id,
         )
-        if new.group:
-            segment_tags.set_group(self.segment(segment_id), new.group)
         self._made[segment_id] = _Appearance.of(self.segment(segment_id))
         return segment_id
 
@@ -159,12 +156,11 @@ class SceneStore(SegmentWriter):
 
     def describe(self, edited: SegmentEdited) -> None:
         """Keep in the segments' tags where they come from, and whether they were accepted as they are now."""
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
         for segment_id, state in edited.states.items():
             segment = self._node.GetSegmentation().GetSegment(segment_id)
             if segment is not None:
                 with segment_tags.tagged_at_once(segment) as draft:  # each event has all views updated
                     segment_tags.set_provenance(draft, state.provenance)
                     is_accepted = bool(state.steps) and isinstance(state.steps[-1], AcceptStep)
-                    if is_accepted != (logic.GetSegmentStatus(draft) == logic.Completed):
+                    if is_accepted != segment_tags.is_completed(draft):
                         segment_tags.set_completed(draft, is_accepted)

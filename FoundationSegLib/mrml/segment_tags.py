@@ -34,7 +34,8 @@ PREFIX = "FoundationSeg."
 ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 _LONGEST_NAME = 64  # characters of a DICOM long string (LO)
 _WITHOUT_HAND = {"text", "class"}  # kinds of prompts that nobody places on the image
-_LOCKED, _GROUP = "Locked", "Group"
+_LOCKED = "Locked"
+GROUP_TAG = PREFIX + "Group"
 
 # Printable characters that survive Slicer's joining and the NRRD header, which gives the backslash a meaning.
 _SAFE = " !\"#$&'()*+,/:;<=>?@[]^`{}~"
@@ -152,14 +153,14 @@ def lock(segment: Any, locked: bool = True) -> None:
 def set_group(segment: Any, name: str) -> None:
     """Put a segment into a group, or with an empty name into none."""
     if name:
-        write_tag(segment, PREFIX + _GROUP, name)
+        write_tag(segment, GROUP_TAG, name)
     else:
-        segment.RemoveTag(PREFIX + _GROUP)
+        segment.RemoveTag(GROUP_TAG)
 
 
 def group(segment: Any) -> str:
     """The name of the group that a segment belongs to; empty for none."""
-    return read_tag(segment, PREFIX + _GROUP) or ""
+    return read_tag(segment, GROUP_TAG) or ""
 
 
 def is_locked(segment: Any) -> bool:

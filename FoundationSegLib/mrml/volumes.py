@@ -318,6 +318,13 @@ class ForeignSegmentationError(InputError):
     """The segmentation belongs to another image than the one that is worked on; nothing has happened then."""
 
 
+def patient_item(volume_node: Any) -> int:
+    """The patient above an image in the subject hierarchy; 0 for none."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume_node.GetScene())
+    item = hierarchy.GetItemByDataNode(volume_node) if hierarchy is not None else 0
+    return hierarchy.GetItemAncestorAtLevel(item, "Patient") if item else 0
+
+
 def reference_image(segmentation_node: Any) -> Any:
     """The volume node that a segmentation belongs to; None where it is free, or the image was deleted."""
     return segmentation_node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())

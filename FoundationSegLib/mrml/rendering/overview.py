@@ -30,10 +30,17 @@ _BAR_TEXT: Colour = (0.08, 0.08, 0.08)
 _SHOWN = 0.2
 
 
-def render_overview(
+def render_overview(volume_node: Any, segmentation_node: Any, path: Path, **options: Any) -> None:
+    """Write :func:`overview_pixels` as a PNG, which replaces what is at the path.
+
+    Raises: as it, and an OutputError where the file cannot be written.
+    """
+    write_png(path, overview_pixels(volume_node, segmentation_node, **options))
+
+
+def overview_pixels(
     volume_node: Any,
     segmentation_node: Any,
-    path: Path,
     *,
     size: tuple[int, int] = (1600, 1200),
     low: float | None = None,
@@ -41,8 +48,8 @@ def render_overview(
     centre_ras: tuple[float, float, float] | None = None,
     in_pixels: bool = False,
     sides: tuple[str, str] | None = None,
-) -> None:
-    """Write one PNG of a volume with its segments, drawn by Slicer's own views in a scene of their own.
+) -> NDArray[np.uint8]:
+    """Draw a volume with its segments by Slicer's own views in a scene of their own: (height, width, 3) colours.
 
     A volume of several slices is shown in an axial, a coronal and a sagittal view along the patient's axes,
     patient's right on image left, and as surfaces seen from the front, with the segments' volumes. A single slice
@@ -52,7 +59,6 @@ def render_overview(
     Args:
         volume_node: a ``vtkMRMLScalarVolumeNode`` or ``vtkMRMLVectorVolumeNode`` (red, green, blue).
         segmentation_node: a ``vtkMRMLSegmentationNode``; both may have linear parent transforms.
-        path: where the PNG goes; overwritten.
         size: width and height of the picture in pixels, each at least 200.
         low, high: the values drawn black and white; without them, the window of the volume's display.
         centre_ras: the slices go through this point of the world in mm; without it, each goes where most segments
@@ -63,13 +69,13 @@ def render_overview(
     Raises:
         InputError: the picture would be too small, the volume is empty, or the segmentation cannot be drawn.
         GeometryError: a parent transform is not linear.
-        OutputError: this machine offers no OpenGL, or the file cannot be written.
+        OutputError: this machine offers no OpenGL.
     """
     if min(size) < _SMALLEST:
         raise InputError(f"a picture of {size[0]} x {size[1]} pixels is too small; each side needs {_SMALLEST}")
     stage = set_stage(volume_node, segmentation_node, low, high)
     overview = _Overview(stage, list_segments(stage.segmentation_node), size, centre_ras, in_pixels, sides)
-    write_png(path, overview.flat() if min(dimensions_ijk(stage)) == 1 else overview.four_up())
+    return overview.flat() if min(dimensions_ijk(stage)) == 1 else overview.four_up()
 
 
 @dataclass(frozen=True)

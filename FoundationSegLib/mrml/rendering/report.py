@@ -1,11 +1,9 @@
 """The report: a page for a case, with pictures, sizes, codes, prompts, corrections, the model and its licence."""
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import slicer
 import slicer.util
 import vtk
 from numpy.typing import NDArray
-from vtk.util.numpy_support import vtk_to_numpy
 
 from ...catalog.model_cards import ModelCard
 from ...errors import InputError, PromptError
@@ -26,10 +23,10 @@ from ...session.measures import longest_diameter
 from .. import segment_tags
 from ..segments import read_segment
 from ..terminology import codes_of
-from ..volumes import reference_image, volume_from_node
+from ..volumes import patient_item, reference_image, volume_from_node
 from .legend import list_segments
-from .overview import render_overview
-from .stage import Stage, set_stage
+from .overview import overview_pixels
+from .stage import Stage, encoded, set_stage
 
 _OVERVIEW_PX, _CLOSE_PX = (1600, 1200), (800, 600)
 _QUALITY = 85  # of JPEG
@@ -102,10 +99,8 @@ def scene_cases(segmentation_nodes: Sequence[Any] | None, *, with_patient: bool)
 
 def _patient(volume_node: Any) -> dict[str, str]:
     """Return the fields of the patient that the subject hierarchy has above an image."""
-    scene = volume_node.GetScene()
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    item = hierarchy.GetItemByDataNode(volume_node) if hierarchy else 0
-    patient = hierarchy.GetItemAncestorAtLevel(item, "Patient") if item else 0
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume_node.GetScene())
+    patient = patient_item(volume_node)
     values = {title: hierarchy.GetItemAttribute(patient, f"DICOM.{tag}") for tag, title in _PATIENT.items() if patient}
     return {title: value for title, value in values.items() if value}
 
@@ -285,16 +280,9 @@ def _nearest(points_ras: NDArray[np.float64], centre_ras: NDArray[np.float64]) -
 
 def _picture(nodes: tuple[Any, Any], size: tuple[int, int], options: Mapping[str, Any]) -> bytes:
     """Draw an overview as a JPEG, which takes a fifth of the room of a PNG."""
-    with tempfile.TemporaryDirectory(prefix="foundationseg-") as folder:
-        path = Path(folder, "overview.png")
-        render_overview(*nodes, path, size=size, **options)
-        reader, writer = vtk.vtkPNGReader(), vtk.vtkJPEGWriter()
-        reader.SetFileName(str(path))
-        writer.SetInputConnection(reader.GetOutputPort())
-        writer.SetQuality(_QUALITY)
-        writer.WriteToMemoryOn()
-        writer.Write()
-        return vtk_to_numpy(writer.GetResult()).tobytes()
+    writer = vtk.vtkJPEGWriter()
+    writer.SetQuality(_QUALITY)
+    return encoded(overview_pixels(*nodes, size=size, **options), writer)
 
 
 def _size(segment: _ReportedSegment) -> str:

@@ -100,23 +100,29 @@ def shrink(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return ((blocks.sum(axis=(1, 3), dtype=np.uint16) + area // 2) // area).astype(np.uint8)
 
 
+def encoded(pixels: NDArray[np.uint8], writer: Any = None) -> bytes:
+    """Return (height, width, 3) colours, first row at the top, as a PNG's bytes, or as another writer has them."""
+    height, width, colours = pixels.shape
+    image = vtk.vtkImageData()
+    image.SetDimensions(width, height, 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(pixels[::-1]).reshape(-1, colours)))
+    writer = writer or vtk.vtkPNGWriter()
+    writer.WriteToMemoryOn()
+    writer.SetInputData(image)
+    writer.Write()
+    return vtk_to_numpy(writer.GetResult()).tobytes()
+
+
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write (height, width, 3) colours, first row at the top.
 
     Raises:
         OutputError: the folder is missing or cannot be written to.
     """
-    height, width, colours = pixels.shape
-    image = vtk.vtkImageData()
-    image.SetDimensions(width, height, 1)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(pixels[::-1]).reshape(-1, colours)))
-    writer = vtk.vtkPNGWriter()
-    writer.WriteToMemoryOn()
-    writer.SetInputData(image)
-    writer.Write()
+    picture = encoded(pixels)
     # Through Python, because VTK reports a failure on the terminal only.
     try:
-        path.write_bytes(vtk_to_numpy(writer.GetResult()).tobytes())
+        path.write_bytes(picture)
     except OSError as error:
         raise OutputError(f"the picture cannot be written to {path.name}: {write_failure(error)}") from error
 
