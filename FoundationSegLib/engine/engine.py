@@ -50,7 +50,6 @@ from .volumes import ViewCache, place_in_volume
 Answer = tuple[Weights, IntensityMapping, list[SegmentPrediction], list[str], dict[str, float], dict[str, int]]
 LoadModel = Callable[[ModelCard, Mapping[str, Path], str], Any]
 
-
 # What torch says where memory ran out, beside raising a class of its own for CUDA alone.
 _SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
 # What CUDA says where nothing will work any more in this process.
@@ -496,7 +495,6 @@ class Engine:
                 model, precision_notes = choose_precision(model, best_precision(model.device))
             notes = (*notes, *precision_notes)
         revision = self.store.commit(card) or card.source.revision
-        base_sha256 = self.store.sha256(base) if card.base else ""
-        sha256 = self.store.sha256(card)
+        sha256, base_sha256 = self.store.sha256(card), self.store.sha256(base) if card.base else ""
         record = CheckpointRecord(card.id, card.source.repository, revision, sha256, card.base, base_sha256)
         return LoadedModel(model, Weights(record, model.device, model.precision), has_memory(model)), notes
