@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -198,17 +198,16 @@ def _segment_frames(options: argparse.Namespace, card: ModelCard, prompts: Promp
         in_ras = {n: prompts_in_ras(frame_prompts, frames[n].geometry) for n, frame_prompts in own.items()}
         for n, placed in in_ras.items():
             _require_inside(placed, frames[n])
-        requests: list[PredictRequest] = []
+        requests: dict[int, PredictRequest] = {}
 
-        def predict(volume: Volume, moved: PromptSet) -> Prediction:
-            require_image(volume)
-            request, prediction = _predict(options, card, moved, volume, client, None)
-            client.remove_volume(volume.key)
-            requests.append(request)
+        def predict(n: int, moved: PromptSet) -> Prediction:
+            require_image(frames[n])
+            requests[n], prediction = _predict(options, card, moved, frames[n], client, None)
+            client.remove_volume(frames[n].key)
             return prediction
 
         answers = segment_frames.follow(frames, in_ras, predict)
-    _write_frames(options, prompts, frames, answers, requests[0], paths, settings, begin)
+    _write_frames(options, prompts, frames, answers, requests, paths, settings, begin)
 
 
 def _write_frames(
@@ -216,7 +215,7 @@ def _write_frames(
     prompts: PromptSet,
     frames: Sequence[Volume],
     answers: Sequence[segment_frames.FrameAnswer],
-    request: PredictRequest,
+    requests: Mapping[int, PredictRequest],
     paths: Sequence[Path],
     settings: WorkerSettings,
     begin: float,
@@ -228,7 +227,15 @@ def _write_frames(
     curves = segment_frames.consistency(names, answers, frames[0])
     prompted = [n for n, answer in enumerate(answers) if answer.is_prompted]
     determined = [
-        reports.ResultOptions(frame.key, n, request.propagation, request.region, (), settings.box_rule, options.overlap)
+        reports.ResultOptions(
+            frame.key,
+            n,
+            requests[n].propagation,
+            requests[n].region,
+            answers[n].prediction.parts,
+            settings.box_rule,
+            options.overlap,
+        )
         for n, frame in enumerate(frames)
     ]
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
 from ..imaging.geometry import Box, Geometry, as_shape
-from ..imaging.masks import PackedMask, cut_out, pack_mask
+from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask
 from ..imaging.volume import Volume
 from ..prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
 from ..requests.segmentation import Prediction
 from ..session.steps import transformed_prompt
 
-Predict = Callable[[Volume, PromptSet], Prediction]
+Predict = Callable[[int, PromptSet], Prediction]
 Shift = tuple[float, float, float]  # in voxels, along k, j and i
 
 _NOTHING: Shift = (0.0, 0.0, 0.0)
@@ -63,25 +63,25 @@ def follow(frames: Sequence[Volume], prompted: Mapping[int, PromptSet], predict:
     Args:
         frames: on one grid.
         prompted: prompts in RAS of one frame at least, by its number; the same segments in all of them.
-        predict: asks the model.
+        predict: asks the model about a frame, by its number.
     """
     answers = {
-        n: FrameAnswer(predict(frames[n], prompts), (_NOTHING,) * len(prompts.segments), True)
+        n: FrameAnswer(predict(n, prompts), (_NOTHING,) * len(prompts.segments), True)
         for n, prompts in prompted.items()
     }
     for start in prompted:
+        templates = [_template(frames[start], mask) for mask in answers[start].masks]
         for step in (1, -1):
             shifts, number = answers[start].shifts, start + step
             while 0 <= number < len(frames) and _nearest(number, prompted) == start:
-                templates = [_template(frames[start], mask) for mask in answers[start].masks]
                 shifts = tuple(
                     find_shift(frames[start].array_kji, frames[number].array_kji, box, near, frames[start].geometry)
                     for box, near in zip(templates, shifts, strict=True)
                 )
                 moved = _moved(prompted[start], shifts, frames[start].geometry)
-                answers[number] = FrameAnswer(predict(frames[number], moved), shifts, False)
+                answers[number] = FrameAnswer(predict(number, moved), shifts, False)
                 number += step
-    return steady([answers[number] for number in range(len(frames))])
+    return steady([answers[number] for number in range(len(frames))], frames[0].geometry.box)
 
 
 def _nearest(number: int, prompted: Mapping[int, PromptSet]) -> int:
@@ -120,7 +120,7 @@ def find_shift(
     ):
         reach = math.ceil(_REACH_MM / mm)
         lines.append((max(-a, round(at) - reach), min(size - b, round(at) + reach)))
-    match = _Match(_grey(before), _grey(after), box)
+    match = _Match(before, after, box)
     coarse = [sorted({*range(low, high + 1, _COARSE), *((low + high) // 2,)}) for low, high in lines]
     candidates = sorted(itertools.product(*coarse), key=match.score)[-_TRIED:]
     best = max((match.climb(start, lines) for start in candidates), key=match.score)
@@ -134,19 +134,19 @@ def _grey(array: NDArray[np.generic]) -> NDArray[np.float32]:
 class _Match:
     """How well a part of one frame fits another at whole shifts."""
 
-    def __init__(self, before: NDArray[np.float32], after: NDArray[np.float32], box: Box) -> None:
+    def __init__(self, before: NDArray[np.generic], after: NDArray[np.generic], box: Box) -> None:
         thin = max(1, math.ceil((math.prod(box.shape_kji) / _LARGEST_TEMPLATE) ** (1 / 3)))
         self._grids = [
             np.arange(a, b, min(thin, max(1, (b - a) // 8))) for a, b in zip(box.start_kji, box.stop_kji, strict=True)
         ]
         self._after, self._known = after, dict[tuple[int, ...], float]()
-        part = before[np.ix_(*self._grids)]
+        part = _grey(before[np.ix_(*self._grids)])
         self._template = part - part.mean()
 
     def score(self, shift: tuple[int, ...]) -> float:
         """The correlation at a shift, -1..1."""
         if shift not in self._known:
-            part = self._after[np.ix_(*(grid + n for grid, n in zip(self._grids, shift, strict=True)))]
+            part = _grey(self._after[np.ix_(*(grid + n for grid, n in zip(self._grids, shift, strict=True)))])
             part = part - part.mean()
             energy = float((part**2).sum()) * float((self._template**2).sum())
             self._known[shift] = float((part * self._template).sum()) / math.sqrt(energy) if energy > 0 else 0.0
@@ -185,35 +185,35 @@ def _moved(prompts: PromptSet, shifts: Sequence[Shift], geometry: Geometry) -> P
     return replace(prompts, segments=tuple(segments))
 
 
-def steady(answers: Sequence[FrameAnswer]) -> list[FrameAnswer]:
-    """Give each voxel the value of most of three frames, moved along with the segment; prompted frames stay."""
-    result = [answers[0], *answers[1:-1], *answers[-1:]][: len(answers)]
+def steady(answers: Sequence[FrameAnswer], image: Box) -> list[FrameAnswer]:
+    """Give each voxel the value of most of three frames, moved along with the segment; prompted frames stay.
+
+    Args:
+        answers: of all frames, in order.
+        image: the voxels of a frame; what moves out of it is cut off.
+    """
+    result = list(answers)
     for n in range(1, len(answers) - 1):
         if answers[n].is_prompted:
             continue
         segments = []
         for k, segment in enumerate(answers[n].prediction.segments):
             near = [_along(answers[m].masks[k], answers[m].shifts[k], answers[n].shifts[k]) for m in (n - 1, n, n + 1)]
-            segments.append(replace(segment, mask=_majority(near)))
+            segments.append(replace(segment, mask=_majority(near, image)))
         result[n] = replace(answers[n], prediction=replace(answers[n].prediction, segments=tuple(segments)))
     return result
 
 
 def _along(mask: PackedMask, shift: Shift, target: Shift) -> PackedMask:
-    """Move a mask by the whole voxels that its segment moves between two frames."""
-    if mask.box.is_empty:
-        return mask
-    steps = [round(b - a) for a, b in zip(shift, target, strict=True)]
-    start = as_shape(max(0, n + step) for n, step in zip(mask.box.start_kji, steps, strict=True))
-    moved = Box(start, as_shape(n + size for n, size in zip(start, mask.box.shape_kji, strict=True)))
-    return PackedMask(moved, mask.bits)
+    """Move a mask by the whole voxels that its segment moves between two frames; it may leave the image."""
+    steps = as_shape(round(b - a) for a, b in zip(shift, target, strict=True))
+    return PackedMask(mask.box.shifted(steps), mask.bits)
 
 
-def _majority(masks: Sequence[PackedMask]) -> PackedMask:
-    boxes = [mask.box for mask in masks if not mask.box.is_empty]
-    if len(boxes) < 2:
-        return pack_mask(np.zeros((1, 1, 1), np.bool_))
-    whole = functools.reduce(Box.union, boxes)
+def _majority(masks: Sequence[PackedMask], image: Box) -> PackedMask:
+    whole = functools.reduce(Box.union, (mask.box for mask in masks)).intersection(image)
+    if whole.is_empty:
+        return EMPTY_MASK
     votes = np.sum([cut_out(mask, whole) for mask in masks], axis=0, dtype=np.uint8)
     return pack_mask(votes >= 2, whole.start_kji)
 
@@ -231,13 +231,13 @@ def flicker(masks: Sequence[PackedMask]) -> float:
 
 def consistency(names: Sequence[str], answers: Sequence[FrameAnswer], volume: Volume) -> dict[str, Any]:
     """Compose the part of the report on time: the volume of each segment in each frame, its change, and its flicker."""
-    unit = 1.0 if volume.in_pixels else volume.geometry.voxel_volume_mm3 / 1000
+    unit = volume.voxel_ml
     rows = {}
     for k, name in enumerate(names):
         masks = [answer.masks[k] for answer in answers]
-        curve = [mask.voxels * unit for mask in masks]
+        curve = [mask.voxels * (1.0 if unit is None else unit) for mask in masks]
         rows[name] = {
-            "pixels" if volume.in_pixels else "volumes_ml": [round(value, 4) for value in curve],
+            "pixels" if unit is None else "volumes_ml": [round(value, 4) for value in curve],
             "flicker": round(flicker(masks), 5),
             "largest_step": round(max((abs(b - a) for a, b in itertools.pairwise(curve)), default=0.0), 4),
         }

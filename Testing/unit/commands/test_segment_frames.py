@@ -14,11 +14,17 @@ from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_label_map, read_mask_prompt
+from FoundationSegLib.mrml import segment_tags
+from FoundationSegLib.mrml.files import read_segmentation
+from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.prompts.kinds import BoxPrompt, PromptSet, SegmentPrompts
 from FoundationSegLib.prompts.placement import prompts_in_ras
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 
 SHAPE, SIZE = (8, 24, 28), (4, 8, 8)
+
+
+RECORD = CheckpointRecord("fake", "rules", "1", "0" * 64)
 
 
 def block_at(start):
@@ -73,6 +79,32 @@ def test_a_corrected_frame_stays_and_its_neighbours_follow_it(moving):
     assert sizes[4] == 3 * 3 * 2 and sizes[0] == sizes[1] == np.prod(SIZE)
 
 
+def options_of(path):
+    """What a file's segment says of how it was made."""
+    segment = read_segmentation(boot_scene().scene, path).GetSegmentation().GetNthSegment(0)
+    return json.loads(segment_tags.provenance(segment)["Options"])
+
+
+def test_every_frame_says_what_the_model_saw_of_it(desk):
+    """The first two frames are equal and have prompts of their own; the third follows the second."""
+    frames = [sitk.GetImageFromArray(block_at(STARTS[n])) for n in (0, 0, 1)]
+    sitk.WriteImage(sitk.JoinSeries(frames), str(desk.folder / "ct.nii.gz"))
+    for name, corners in (("small.json", [[4, 5, 2], [13, 14, 5]]), ("large.json", [[2, 4, 1], [15, 15, 6]])):
+        desk.write_prompts(
+            {"version": 1, "space": "ijk", "segments": [{"name": "Block", "prompts": [desk.box(corners)]}]}, name
+        )
+    options = {"image": desk.folder / "ct.nii.gz", "prompts": desk.folder / "small.json", "roi": "prompts:1"}
+    own = f"1={desk.folder / 'large.json'}"
+    assert desk.segment(frame="all", report=desk.folder / "r.json", **options, **{"frame-prompts": own}) == 0, desk.err
+    seen = [options_of(desk.folder / f"result-{n:03}.seg.nrrd") for n in range(3)]
+    regions = [[each["region"][side] for side in ("start_kji", "stop_kji")] for each in seen]
+    assert regions[:2] == [[[1, 4, 3], [7, 16, 15]], [[0, 3, 1], [8, 17, 17]]]
+    assert regions[2] not in regions[:2], "it moves along"
+    assert [each["parts"] for each in seen] == [[each["region"]] for each in seen]
+    report = json.loads((desk.folder / "r.json").read_text())
+    assert (report["frame"], report["region"], report["parts"]) == (0, seen[0]["region"], seen[0]["parts"])
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -102,6 +134,29 @@ def test_a_part_is_found_again_to_a_fraction_of_a_voxel(shift):
     assert found == pytest.approx(np.add(shift, (0, 0.3, -0.4)), abs=0.2)
     flat = np.zeros_like(smooth)
     assert all(map(np.isfinite, segment_frames.find_shift(flat, flat, Box((0, 0, 0), (5, 5, 5)), (0, 0, 0), geometry)))
+
+
+def answer(mask, shift=(0.0, 0.0, 0.0)):
+    segment = SegmentPrediction(pack_mask(mask), None)
+    prediction = Prediction(0, (segment,), {"low": 0, "high": 1}, RECORD, "cpu", "float32")
+    return segment_frames.FrameAnswer(prediction, (shift,), False)
+
+
+@pytest.mark.parametrize("by", [2, -2, 4, -4])
+@pytest.mark.parametrize("rows", [slice(0, 4), slice(20, 24), slice(0, 24)])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (0, 2, 1)])
+def test_what_moves_out_of_the_image_is_cut_off(by, rows, axes):
+    """The frames beside it have the segment elsewhere, and outvote the one between them."""
+    mask = np.zeros((8, 24, 28), bool)
+    mask[2:6, rows, 5:9] = True
+    moved = ndimage.shift(mask.astype(np.uint8), (0, by, 0), order=0) > 0
+    mask, moved = mask.transpose(axes), moved.transpose(axes)
+    shift = tuple(np.array((0.0, by, 0.0))[list(axes)])
+    near, image = answer(mask), Box((0, 0, 0), mask.shape)
+    steady = segment_frames.steady([near, answer(mask, shift), near], image)[1].masks[0]
+    assert np.array_equal(steady.expand(mask.shape), moved)
+    nothing = segment_frames.steady([near, answer(mask & False, shift), answer(mask & False)], image)[1].masks[0]
+    assert nothing == EMPTY_MASK
 
 
 def test_flicker_is_what_differs_from_both_neighbours():
@@ -141,8 +196,7 @@ def of_rules(volume, prompts, low, high):
         smooth = ndimage.gaussian_filter(volume.array_kji[inside], 0.6)
         mask[inside] = (smooth >= low) & (smooth <= high)
         segments.append(SegmentPrediction(pack_mask(mask), None))
-    record = CheckpointRecord("fake", "rules", "1", "0" * 64)
-    return Prediction(0, tuple(segments), {"low": 0, "high": 1}, record, "cpu", "float32")
+    return Prediction(0, tuple(segments), {"low": 0, "high": 1}, RECORD, "cpu", "float32")
 
 
 def real_case(shared_data, label=5):
@@ -166,8 +220,12 @@ def real_case(shared_data, label=5):
 def test_a_breathing_ct_is_followed_no_worse_than_each_frame_alone_with_half_the_flicker(shared_data, bar):
     frames, truths, prompts, (low, high) = real_case(shared_data)
     predict = partial(of_rules, low=low, high=high)
+
+    def of_frame(number, moved):
+        return predict(frames[number], moved)
+
     alone = [predict(frame, prompts).segments[0].mask for frame in frames]
-    followed = [answer.masks[0] for answer in segment_frames.follow(frames, {0: prompts}, predict)]
+    followed = [answer.masks[0] for answer in segment_frames.follow(frames, {0: prompts}, of_frame)]
     shape = truths[0].shape
     scores = {
         name: [dice(mask.expand(shape), truth) for mask, truth in zip(masks, truths, strict=True)]
