@@ -101,7 +101,7 @@ def _get(options: argparse.Namespace) -> None:
     archive = open_archive(options.url, insecure=options.insecure)
     with ProgressLine() as line:
         folders = fetch_studies(archive, options.study, options.output, options.series, line)
-    say(f"{counted(len(folders), 'series').removesuffix('s')}s are in {options.output.name}")
+    say(f"{len(folders)} series {'is' if len(folders) == 1 else 'are'} in {options.output.name}")
 
 
 def _send(options: argparse.Namespace) -> None:

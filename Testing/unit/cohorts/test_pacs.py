@@ -96,6 +96,7 @@ def test_find_shows_no_patient_unless_asked(connection, tmp_path, capfd):
     )
     assert run("find", url, "--study", study) == 0 and "CT" in capfd.readouterr().out
     assert run("get", url, "--study", study, "--output", tmp_path / "out") == 0
+    assert "1 series is in out" in capfd.readouterr().err
     assert len(list((tmp_path / "out" / study).glob("*/*.dcm"))) == SHAPE[0]
     assert run("get", url, "--study", "1.2.3", "--output", tmp_path / "out") == 2
     assert "no study 1.2.3" in capfd.readouterr().err
