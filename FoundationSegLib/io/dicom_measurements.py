@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom_segmentation import MAKER, Coded, DicomSegment, coded, identity, import_highdicom, read_headers
+from .dicom_segmentation import MAKER, Coded, DicomSegment, coded, identity, import_highdicom, read_headers, used_slices
 
 _REPORT_NUMBER, _MAP_NUMBER = 301, 302  # of their series, apart from those of a scanner
 _IMAGING = Coded("SCT", "363679005", "Imaging")
@@ -47,13 +47,12 @@ def measurement_report(
 
     Args:
         segmentation: the object that :func:`~.dicom_segmentation.dicom_segmentation` has made.
-        sources: the files of its slices, of which it names those that it has a segment on.
+        sources: the files of the slices, in the order of k; those that it has a segment on are named.
         segments, measured: of the same segments, in its order.
     """
     highdicom = import_highdicom()
     (series,) = segmentation.ReferencedSeriesSequence
-    names = {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence}
-    images = [image for image in read_headers(sources) if image.SOPInstanceUID in names]
+    images = read_headers([sources[k] for k in used_slices(segments)])
     quantity, unit = _QUANTITIES.get(images[0].Modality, _INTENSITY)
     groups = []
     for number, (segment, measures) in enumerate(zip(segments, measured, strict=True), start=1):

@@ -106,7 +106,7 @@ def dicom_segmentation(sources: Sequence[Path], segments: Sequence[DicomSegment]
     empty = [segment.name for segment in segments if not segment.mask.any()]
     if empty:
         raise OutputError(f"{empty[0]!r} is empty, which a .dcm cannot hold; leave it out")
-    used = np.flatnonzero(np.any([segment.mask.any(axis=(1, 2)) for segment in segments], axis=0))
+    used = used_slices(segments)
     return highdicom.seg.Segmentation(
         source_images=read_headers([sources[k] for k in used]),
         pixel_array=np.stack([segment.mask[used] for segment in segments], axis=-1),
@@ -118,6 +118,11 @@ def dicom_segmentation(sources: Sequence[Path], segments: Sequence[DicomSegment]
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **identity(highdicom, _SERIES_NUMBER, is_image=True),
     )
+
+
+def used_slices(segments: Sequence[DicomSegment]) -> NDArray[np.intp]:
+    """Return the numbers of the slices that a segment has a voxel on, from 0, in order."""
+    return np.flatnonzero(np.any([segment.mask.any(axis=(1, 2)) for segment in segments], axis=0))
 
 
 def write_dicom(path: Path, make: Callable[[], Any]) -> None:

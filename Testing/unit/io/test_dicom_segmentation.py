@@ -182,9 +182,10 @@ def written(shared_data, tmp_path):
     measured = Measured(200 * volume.geometry.voxel_volume_mm3, 18.0, float(volume.array_kji[mask].mean()))
     values = np.linspace(-1, 2, 2 * 512 * 512, dtype=np.float32).reshape(2, 512, 512)
     segmentation = functools.cache(lambda: dicom_segmentation(sources, segments))
+    used = [tmp_path / "unread.dcm", sources[1], tmp_path / "unread.dcm"]  # without a segment no slice is read
     objects = {
         "segmentation": segmentation,
-        "measurements": lambda: measurement_report(segmentation(), sources, segments, [measured]),
+        "measurements": lambda: measurement_report(segmentation(), used, segments, [measured]),
         "evidence": lambda: parametric_map(sources[1:], values, evidence_quantity("Liver", "similarity")),
         "uncertainty": lambda: parametric_map(sources[1:], abs(values) / 2, uncertainty_quantity("Left kidney")),
     }
