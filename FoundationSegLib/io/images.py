@@ -38,10 +38,7 @@ def read_volume(path: Path, *, series: str | None = None, frame: int | None = No
 def read_frames(path: Path, *, series: str | None = None) -> tuple[Volume, ...]:
     """Read all frames of an image with several (4-D), in order. Raises as :func:`read_volume`."""
     raw = _read(path, series)
-    count = raw.voxels.shape[0]
-    if count == 1:
-        raise InputError(f"{path.name} has a single frame (3-D): leave out --frame")
-    return tuple(_volume(raw, path, frame) for frame in range(count))
+    return tuple(_volume(raw, path, frame) for frame in range(raw.voxels.shape[0]))
 
 
 def _volume(raw: RawImage, path: Path, frame: int | None) -> Volume:
