@@ -141,12 +141,16 @@ def serve_loopback(
         on_open: called with the port once callers are let in.
 
     Raises:
-        OSError: the port is taken.
+        InferenceError: the port is taken.
     """
     import anyio
     import uvicorn
 
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise InferenceError(f"agents cannot be served on port {port}: {error.strerror}") from error
+    with listener:
         port = listener.getsockname()[1]
         app = _guarded(server.streamable_http_app(streamable_http_path=PATH, host="127.0.0.1"), token)
         config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
@@ -220,8 +224,6 @@ def serve_for_client(
                 lambda port: progress.partial(ServedCall(0, port=port)),
                 lambda: progress.token.cancelled,
             )
-        except OSError as error:
-            raise InferenceError(f"agents cannot be served on port {request.port}: {error.strerror}") from error
         finally:
             progress.token.cancel()
     progress.check()

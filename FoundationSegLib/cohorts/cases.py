@@ -40,21 +40,23 @@ class Case:
     patient: str = ""
 
 
-def find_cases(inputs: Sequence[Path], *, leave_out: Path, report: Callable[[int], object] = id) -> tuple[Case, ...]:
+def find_cases(
+    inputs: Sequence[Path], *, leave_out: Path | None = None, report: Callable[[int], object] = id
+) -> tuple[Case, ...]:
     """List the cases of a cohort, each with a name of its own.
 
     Args:
         inputs: files, folders, globs and tables (.csv, .tsv: ``image``, and where wanted ``case``, ``series``,
             ``prompts``, ``patient``). A folder is searched with those below it; one with a
             ``dataset_description.json`` is read as a BIDS data set.
-        leave_out: the folder of the results, which may lie among the images.
+        leave_out: the folder of the results, which may lie among the images; None for none.
         report: called with the number of cases so far.
 
     Raises:
         InputError: a table that cannot be read, a name twice in it, or no case at all.
     """
     cases: list[Case] = []
-    for case in _unnamed(inputs, leave_out.resolve()):
+    for case in _unnamed(inputs, leave_out and leave_out.resolve()):
         cases.append(case)
         report(len(cases))
     if not cases:
@@ -62,7 +64,7 @@ def find_cases(inputs: Sequence[Path], *, leave_out: Path, report: Callable[[int
     return tuple(_with_own_names(cases))
 
 
-def _unnamed(inputs: Sequence[Path], leave_out: Path) -> Iterator[Case]:
+def _unnamed(inputs: Sequence[Path], leave_out: Path | None) -> Iterator[Case]:
     for path in inputs:
         if path.is_dir():
             yield from (
@@ -84,7 +86,7 @@ def _may_be_case(path: Path) -> bool:
     return path.is_dir() or (bool(_IMAGES.search(path.name)) and not _SEGMENTATIONS.search(path.name))
 
 
-def _folder_cases(root: Path, leave_out: Path) -> Iterator[Case]:
+def _folder_cases(root: Path, leave_out: Path | None) -> Iterator[Case]:
     """Yield the images of a folder and those below it, and each series of DICOM images in one folder."""
     folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
     for folder in folders:

@@ -12,10 +12,9 @@ from typing import Any
 
 from ..catalog.model_cards import ModelCard
 from ..cohorts.cases import files_of, find_cases
-from ..errors import Cancelled, InferenceError, InputError, OutputError
+from ..errors import Cancelled, InputError, OutputError
 from ..hub.store import Store, default_store_folder
 from ..io.output_files import check_writable, output_format
-from ..mcp_server import PATH, import_mcp, make_server, one_thread, serve_loopback, serve_streams
 from ..requests.agent_calls import SENDS_PICTURES, AgentAnswer, AgentCall, AllowedFolders
 from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client
@@ -47,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
         InputError: a folder does not exist.
         InferenceError: the port is taken.
     """
+    from ..mcp_server import PATH, import_mcp, make_server, one_thread, serve_loopback, serve_streams
+
     import_mcp()
     folders = AllowedFolders.of(tuple(options.folder))
     say(SENDS_PICTURES)
@@ -57,15 +58,12 @@ def run(options: argparse.Namespace) -> None:
             serve_streams(server)
             return
         token = secrets.token_urlsafe(32)
-        try:
-            serve_loopback(
-                server,
-                int(options.http),
-                token,
-                lambda port: say(f"serving on http://127.0.0.1:{port}{PATH} (Authorization: Bearer {token})"),
-            )
-        except OSError as error:
-            raise InferenceError(f"agents cannot be served on port {options.http:.0f}: {error.strerror}") from error
+        serve_loopback(
+            server,
+            int(options.http),
+            token,
+            lambda port: say(f"serving on http://127.0.0.1:{port}{PATH} (Authorization: Bearer {token})"),
+        )
 
 
 @dataclass(slots=True)
@@ -153,7 +151,7 @@ class FolderImages:
         names: dict[str, None] = {}
         for folder in self.folders.folders.values():
             try:
-                cases = find_cases([folder], leave_out=folder / ".none")
+                cases = find_cases([folder])
             except InputError:  # there is none
                 continue
             for case in cases:
@@ -207,17 +205,17 @@ class FolderImages:
         path = self.folders.path(base)
         if not path.exists():
             raise InputError(f"{base[:60]!a} does not exist; list_images names the images")
-        self._require_files_inside(path, series or None)
+        self._require_files_inside(path)
         volume = read_volume(path, series=series or None)
         require_image(volume)
         volume_node = add_volume_node(self.headless.scene, volume)
         return volume_node, make_segmentation(volume_node)
 
-    def _require_files_inside(self, path: Path, series: str | None) -> None:
+    def _require_files_inside(self, path: Path) -> None:
         """Make sure that every file of an image is in the folders: links and files named in headers included."""
         from ..cohorts.cases import Case
 
-        beside = list(path.iterdir()) if path.is_dir() else files_of(Case("", path, series))
+        beside = list(path.rglob("*")) if path.is_dir() else files_of(Case("", path))
         for file in (path, *beside):
             self.folders.require_inside(file)
         if path.is_dir():

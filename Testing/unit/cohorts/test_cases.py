@@ -69,9 +69,9 @@ def test_a_table_that_is_wrong_says_where(tmp_path, text, words):
 
 def test_what_is_not_there_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no file fits it as a pattern"):
-        find_cases([tmp_path / "nothing*.nrrd"], leave_out=tmp_path)
+        find_cases([tmp_path / "nothing*.nrrd"])
     with pytest.raises(InputError, match="no image was found"):
-        find_cases([tmp_path], leave_out=tmp_path / "results")
+        find_cases([tmp_path])
 
 
 def test_content_is_what_counts_and_the_stamp_is_cheaper(folder):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import random
+import socket
 import sys
 import threading
 from argparse import Namespace
@@ -140,8 +141,10 @@ def secret(desk):
     nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 12 10 6\nencoding: raw\nendian: little\n"
     (desk.folder / "detached.nhdr").write_text(f"{nrrd}data file: {outside / 'secret.raw'}\n")
     (desk.folder / "detached.nrrd").write_text(f"{nrrd}DATAFILE:  ../outside/secret.raw\n")
-    (desk.folder / "series").mkdir()
-    (desk.folder / "series" / "1.dcm").symlink_to(outside / "secret.nrrd")
+    sitk.WriteImage(sitk.GetImageFromArray(ct_array()[:1]), str(outside / "secret.dcm"))
+    for folder in (desk.folder / "series", desk.folder / "deep" / "below"):
+        folder.mkdir(parents=True)
+        (folder / "1.dcm").symlink_to(outside / "secret.dcm")
     return outside
 
 
@@ -150,6 +153,7 @@ WAYS_OUT = (
     *("desk/absolute.mhd", "desk/relative.mhd", "desk/beside.mhd", "desk/detached.nhdr", "desk/detached.nrrd"),
     *(
         "desk/series",
+        "desk/deep",
         "/etc/passwd",
         "//server/share/ct.nrrd",
         r"\\server\share\ct.nrrd",
@@ -315,3 +319,7 @@ def test_the_command_refuses_what_it_cannot_serve(desk):
     assert desk.run("mcp") == 2
     assert desk.run("mcp", "--folder", str(desk.folder / "none")) == 2
     desk.assert_refused(2, "the folder none does not exist")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert desk.run("mcp", "--folder", str(desk.folder), "--http", str(port)) == 1
+    assert f"agents cannot be served on port {port}: " in desk.err
