@@ -19,14 +19,7 @@ from ..catalog.catalogue import require_adapter
 from ..catalog.model_cards import ModelCard, find_card
 from ..cohorts.cases import Case, content_key, files_of, find_cases, stamp
 from ..cohorts.cluster import ClusterSize, Outcome, choose_size, compute, import_distributed, join_cluster, open_cluster
-from ..errors import (
-    Cancelled,
-    InferenceError,
-    InputError,
-    MemoryShortageError,
-    OutputError,
-    write_failure,
-)
+from ..errors import Cancelled, InferenceError, InputError, MemoryShortageError, OutputError, write_failure
 from ..folders import Locked, locked
 from ..hub.store import Store, default_store_folder
 from ..io.output_files import TEMPORARY, replace_atomically
@@ -150,9 +143,9 @@ def run(options: argparse.Namespace) -> None:
     require_checkpoint(card, options)
     with ProgressLine() as line:
         inputs, leave_out = options.inputs, folder
-        if archive is not None:
+        if archive is not None:  # what was fetched lies in that folder
             series = pacs.fetch_studies(archive, options.study, folder / STUDIES, options.series, line)
-            inputs, leave_out = [path.parent for path in series], folder / "none"
+            inputs, leave_out = [path.parent for path in series], None
         cases = find_cases(
             list(dict.fromkeys(inputs)), leave_out=leave_out, report=functools.partial(_show_count, line)
         )
@@ -253,19 +246,19 @@ def _task(
     return CaseTask(case, of_case, folder, settings, files, options.memory_limit, connect, options.catalogue)
 
 
-def _batch_part(task: CaseTask) -> Mapping[str, Any]:
-    """Return what the report of an earlier run says of itself; empty where a file of the result is missing."""
-    if not task.is_there:
-        return {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return dict(json.loads(task.report.read_text(encoding="utf-8"))["batch"])
-    return {}
+def _earlier_report(task: CaseTask) -> dict[str, Any]:
+    """Read the report of an earlier run; its part ``batch`` is empty where a file of the result is missing."""
+    if task.is_there:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            document = json.loads(task.report.read_text(encoding="utf-8"))
+            return {**document, "batch": dict(document["batch"])}
+    return {"batch": {}}
 
 
 def _run(tasks: Sequence[CaseTask], options: argparse.Namespace, card: ModelCard) -> InferenceError | None:
     """Compute what is missing; return the error that says how many cases failed."""
     begin = time.monotonic()
-    rows = {task.case.name: _row(task, Outcome(task, DONE)) for task in tasks if _is_unchanged(task)}
+    rows = _unchanged_rows(tasks)
     left = [task for task in tasks if task.case.name not in rows]
     say(f"{len(tasks)} cases" + (f", of which {len(rows)} are there" if rows else ""))
     computed, saved = 0, time.monotonic()
@@ -287,8 +280,7 @@ def _run(tasks: Sequence[CaseTask], options: argparse.Namespace, card: ModelCard
         count = f"{len(rows)} of {len(tasks)} cases"
         raise Cancelled(f"interrupted; {count} are done, and the same command goes on with the others") from error
     finally:  # some may be done without a word, where the cluster is gone
-        silent = [task for task in tasks if task.case.name not in rows and _is_unchanged(task)]
-        rows |= {task.case.name: _row(task, Outcome(task, DONE)) for task in silent}
+        rows |= _unchanged_rows([task for task in tasks if task.case.name not in rows])
         every = _in_order(tasks, rows)
         _write_table(every, options)
         _write_page(tasks, every, options, card)
@@ -304,9 +296,14 @@ def _finish(rows: Sequence[Mapping[str, object]], computed: int, seconds: float)
     return InferenceError(f"{len(failed)} of {len(rows)} cases failed; {TABLE} says why") if failed else None
 
 
-def _is_unchanged(task: CaseTask) -> bool:
-    before = _batch_part(task)
-    return bool(before) and before.get("stamp") == stamp(task.case, task.settings, task.files) != ""
+def _unchanged_rows(tasks: Sequence[CaseTask]) -> dict[str, dict[str, object]]:
+    """Make the rows, by the names of the cases, of those whose results are there and whose files are as they were."""
+    rows = {}
+    for task in tasks:
+        before = _earlier_report(task)
+        if before["batch"] and before["batch"].get("stamp") == stamp(task.case, task.settings, task.files) != "":
+            rows[task.case.name] = _row(task, Outcome(task, DONE), before)
+    return rows
 
 
 def _progress(done: int, total: int, pace_s: float) -> ProgressReport:
@@ -360,9 +357,9 @@ def compute_case(task: CaseTask) -> str:
     begin = time.perf_counter()
     key = content_key(task.case, task.settings, task.files)
     batch = {"key": key, "stamp": stamp(task.case, task.settings, task.files)}
-    if key == _batch_part(task).get("key"):  # from an earlier run, or a worker that died before it could say so
-        document = json.loads(task.report.read_text(encoding="utf-8"))
-        _write_report(task, document, document["batch"] | batch)
+    before = _earlier_report(task)
+    if key == before["batch"].get("key"):  # from an earlier run, or a worker that died before it could say so
+        _write_report(task, before, before["batch"] | batch)
         return "there"
     _require_room(task)
     with tempfile.TemporaryDirectory(prefix="foundationseg-") as name:
@@ -423,7 +420,8 @@ def _kept_client(connect: Callable[[WorkerSettings], Client] | None, settings: W
     return InlineClient(open_engine(settings))
 
 
-def _row(task: CaseTask, outcome: Outcome | None) -> dict[str, object]:
+def _row(task: CaseTask, outcome: Outcome | None, report: Mapping[str, Any] | None = None) -> dict[str, object]:
+    """Make the row of a case; ``report`` is its report where that was read before."""
     row: dict[str, object] = {"case": task.case.name, "image": task.case.image.name}
     if task.case.patient:
         row["patient"] = task.case.patient
@@ -431,7 +429,7 @@ def _row(task: CaseTask, outcome: Outcome | None) -> dict[str, object]:
         return row | {"status": "not computed"}
     if outcome.error:
         return row | {"status": FAILED, "error": one_line(outcome.error)}
-    document = json.loads(task.report.read_text(encoding="utf-8"))
+    document = report or json.loads(task.report.read_text(encoding="utf-8"))
     model, batch = document["model"], document["batch"]
     row |= {"status": DONE, "seconds": batch["seconds"], "peak_mb": batch["peak_mb"]}
     row |= {name: model[name] for name in ("id", "revision", "sha256")} | {"notes": "; ".join(document["notes"])}
