@@ -158,11 +158,11 @@ def report_nodes(
         OutputError: the page cannot be written.
     """
     from .catalog.catalogue import read_catalogue
+    from .folders import replace_text
     from .mrml.rendering.report import report_page, scene_cases
-    from .page import write_page
 
     path = Path(path)
     if not path.parent.is_dir():
         raise OutputError(f"{path.name} cannot be written: make the folder first")
     cases = scene_cases(segmentation_nodes, with_patient=with_patient)
-    write_page(path, report_page(cases, read_catalogue(), __version__))
+    replace_text(path, report_page(cases, read_catalogue(), __version__))

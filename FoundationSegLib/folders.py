@@ -1,4 +1,4 @@
-"""Folders of the user, names that are harmless as files, damaged archives, and locks between processes."""
+"""Folders of the user, harmless names, texts that replace files, damaged archives, and locks between processes."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from .errors import FoundationSegError
+from .errors import FoundationSegError, OutputError, write_failure
 from .progress import Progress
 
 Kind = Literal["cache", "config"]
@@ -108,6 +108,22 @@ def require_utf8(path: Path, error: type[FoundationSegError]) -> None:
     if os.fsencode(path) != str(path).encode(errors="replace"):
         name = path.name.encode(errors="replace").decode()
         raise error(f"{name}: its name, or that of a folder, is no UTF-8; rename it, or set PYTHONUTF8=1")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text to a file in UTF-8, in place of one that is there.
+
+    Raises:
+        OutputError: the file cannot be written; one that is there stays.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise OutputError(f"{path.name} cannot be written: {write_failure(error)}") from error
 
 
 _POLL_S = 0.05

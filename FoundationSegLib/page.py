@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from .errors import InputError, OutputError, write_failure
+from .errors import InputError
 
 # Light paper and dark screens; cards as wide as a phone, as many beside each other as fit.
 _STYLE = """
@@ -114,21 +114,6 @@ def html_page(title: str, body: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>{name}</title><style>{_STYLE}</style></head>'
         f"<body><h1>{name}</h1>{body}</body></html>\n"
     )
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page to a file, in place of one that is there.
-
-    Raises:
-        OutputError: the file cannot be written; one that is there stays.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path.name} cannot be written: {write_failure(error)}") from error
 
 
 def picture_source(picture: bytes) -> str:

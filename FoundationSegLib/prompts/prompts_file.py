@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..catalog.model_cards import PromptKind
-from ..errors import InputError, OutputError, PromptError, write_failure
+from ..errors import InputError, PromptError
+from ..folders import replace_text
 from ..imaging.geometry import AXES, Axis, Vector
 from .kinds import PROMPT_TYPES, MaskPrompt, ObliquePlane, Plane, Polarity, Prompt, PromptSet, SegmentPrompts
 
@@ -267,13 +268,7 @@ def write_prompts(path: Path, prompts: PromptSet) -> None:
         OutputError: the file cannot be written; one that is there stays.
     """
     text = json.dumps(prompts_to_document(prompts), indent=2, ensure_ascii=False, allow_nan=False)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path.name}: cannot be written: {write_failure(error)}") from error
+    replace_text(path, text + "\n")
 
 
 def _decode(text: str) -> object:

@@ -259,7 +259,7 @@ def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
 
 def test_what_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
     (tmp_path / "prompts.json").mkdir()
-    with pytest.raises(OutputError, match=r"prompts\.json: cannot be written"):
+    with pytest.raises(OutputError, match=r"prompts\.json cannot be written"):
         write_prompts(tmp_path / "prompts.json", PROMPTS)
     with pytest.raises(OutputError):
         write_prompts(tmp_path / "missing" / "prompts.json", PROMPTS)

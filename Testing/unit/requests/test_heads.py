@@ -87,6 +87,10 @@ def test_damaged_files_are_refused(tmp_path):
         except InputError:
             continue
         assert again.to_document() == make_head().to_document(), "a byte that means nothing was changed"
+    start = whole.index(b"head.json") + len("head.json")
+    path.write_bytes(whole[:start] + b"\xff" + whole[start + 1 :])
+    with pytest.raises(InputError, match="damaged"):  # no block of deflate begins so
+        read_head("contrast", tmp_path)
 
 
 def test_a_file_of_another_name_and_a_bomb_are_refused(tmp_path):
