@@ -1,5 +1,6 @@
 """The scene: one without Slicer's application, observers that are removed together, nodes taken out again."""
 
+import shutil
 import tempfile
 import types
 from collections.abc import Callable, Iterator
@@ -12,12 +13,15 @@ from weakref import WeakMethod
 import slicer
 import vtk
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from ..folders import archive_errors, require_utf8
+from ..progress import bytes_text
 
 # The terminologies' logic gets no scene: a scene makes it look for term files that the wheel does not carry, and it
 # prints six errors when it finds none. It parses and serialises terms without one.
 _WITHOUT_SCENE = "Terminologies"
+
+_MOST_FILES, _MOST_BYTES = 20_000, 2**36  # in a scene's archive: a small one can hold terabytes
 
 _MODULE_LOGICS = {
     "Volumes": "vtkSlicerVolumesLogic",
@@ -77,7 +81,7 @@ def read_scene(path: Path) -> Iterator[HeadlessScene]:
     """Yield a booted scene with what a ``.mrb`` or ``.mrml`` file holds.
 
     Raises:
-        InputError: there is no such file, or it is no scene.
+        InputError: there is no such file, it is no scene, or more than the disk has room for.
     """
     require_utf8(path, InputError)
     if not path.is_file():
@@ -100,10 +104,15 @@ def read_scene(path: Path) -> Iterator[HeadlessScene]:
 
 
 def _unpack(bundle: Path, folder: Path) -> Path:
-    """Unpack a ``.mrb`` and return its scene file."""
+    """Unpack a ``.mrb``, whose lengths are checked before, and return its scene file."""
     import zipfile
 
     with zipfile.ZipFile(bundle) as archive:
+        entries = archive.infolist()
+        size, room = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
+        if len(entries) > _MOST_FILES or size > min(_MOST_BYTES, room):
+            amount = f"{counted(len(entries), 'file')} of {bytes_text(size)}"
+            raise InputError(f"'{bundle.name}' holds {amount}, more than a scene has or the disk has room for")
         archive.extractall(folder)
     (file,) = folder.glob("*/*.mrml")
     return file

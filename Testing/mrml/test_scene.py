@@ -1,11 +1,14 @@
 import gc
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import pytest
 import vtk
 
-from FoundationSegLib.mrml.scene import Observers, boot_scene, remove_node
+from FoundationSegLib.errors import InputError
+from FoundationSegLib.mrml.scene import Observers, boot_scene, read_scene, remove_node
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,6 +22,30 @@ def test_booting_prints_nothing():
 def test_each_boot_makes_an_empty_scene(headless):
     headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     assert boot_scene().scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+
+
+def too_long(archive):
+    archive.filelist[0].file_size = 2**40
+
+
+def too_many(archive):
+    archive.filelist *= 20_001
+
+
+def encrypted(archive):
+    archive.filelist[0].flag_bits |= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(too_long, "1 file of 1099.5 GB, more"), (too_many, "20001 files"), (encrypted, "is no scene that")],
+)
+def test_an_archive_that_holds_more_than_a_scene_is_not_unpacked(tmp_path, change, words):
+    with zipfile.ZipFile(tmp_path / "scene.mrb", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("scene/scene.mrml", "<MRML></MRML>")
+        change(archive)
+    with pytest.raises(InputError, match=words), read_scene(tmp_path / "scene.mrb"):
+        pass
 
 
 def test_display_nodes_go_with_their_node(scene):
