@@ -353,14 +353,11 @@ class SceneImages:
         if not folder:
             raise InputError(_("the user has named no folder for exports in the settings"))
         folders = AllowedFolders.of((Path(folder),))
-        path = folders.path(file)
+        path = folders.path_to_write(file, self._written)
         if not path.name.endswith(SUFFIX):
             raise OutputError(
                 _("in Slicer, segments are exported to a file that ends in {ending}").format(ending=SUFFIX)
             )
-        if path.exists() and path not in self._written:
-            text = _("{name} exists, and agents replace only what they wrote; choose another name")
-            raise OutputError(text.format(name=path.name))
         temporary = next(t for n in itertools.count() if not (t := path.with_name(f".fseg-{n}{SUFFIX}")).exists())
         try:
             write_segmentation(self._state.controller.segmentation_node, temporary)

@@ -178,11 +178,9 @@ class FolderImages:
         from ..mrml.segments import SegmentWriter
         from .results import SegmentResult
 
-        path = self.folders.path(file)
+        path = self.folders.path_to_write(file, self._written)
         if output_format(path) == "dcm":
             raise OutputError("agents write .seg.nrrd, .nii.gz or .nrrd; a DICOM segmentation is made by 'segment'")
-        if path.exists() and path not in self._written:
-            raise OutputError(f"{path.name} exists, and agents replace only what they wrote; choose another name")
         check_writable(path)
         controller = self.controller
         volume, node = controller.open().volume, controller.segmentation_node

@@ -6,13 +6,13 @@ Standard library alone.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..codec import Format, from_document
-from ..errors import DocumentError, InputError
+from ..errors import DocumentError, InputError, OutputError
 
 Rows = tuple[Mapping[str, Any], ...]
 
@@ -244,6 +244,22 @@ class AllowedFolders:
         except (OSError, RuntimeError, ValueError) as error:  # too long a name, a loop of links
             raise InputError(f"{name[:60]!a} cannot be a file") from error
         return whole
+
+    def path_to_write(self, name: str, written: Collection[Path]) -> Path:
+        """Return the file of a name that a result may be written to.
+
+        Args:
+            name: that of the file.
+            written: what was written before, which may be replaced.
+
+        Raises:
+            InputError: as :meth:`path`.
+            OutputError: there is a file that agents did not write.
+        """
+        path = self.path(name)
+        if path.exists() and path not in written:
+            raise OutputError(f"{path.name} exists, and agents replace only what they wrote; choose another name")
+        return path
 
     def require_inside(self, path: Path) -> None:
         """Make sure that a path is in one of the folders once all links are followed.
