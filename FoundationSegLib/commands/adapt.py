@@ -18,7 +18,7 @@ from ..requests.worker_settings import WorkerSettings
 from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .downloads import require_checkpoint
 from .outputs import ProgressLine, interrupts_wait, publish, require_targets, software_versions
-from .prompt_options import read_mask
+from .prompt_options import mask_on
 
 _COLUMNS = ("image", "segmentation", "segment", "patient")
 _WORDS = {"box": "a box", "point": "one click", "correction": "three clicks"}
@@ -119,7 +119,7 @@ def read_cases(
         InputError, GeometryError: the table or a file cannot be read, or a segment is not on the grid of its image.
     """
     with interrupts_wait():
-        from ..io.segmentations import segment_names
+        from ..io.segmentations import open_segments
 
     volumes: dict[Path, Volume] = {}
     segments: list[CorrectedSegment] = []
@@ -127,8 +127,9 @@ def read_cases(
         image, segmentation = (table.parent / row[name] for name in _COLUMNS[:2])
         try:
             volume = volumes.get(image) or read_image(image, options)
-            names = (row["segment"],) if row["segment"] else segment_names(segmentation)
-            masks = {name: read_mask(segmentation, name, volume.geometry) for name in names}
+            file = open_segments(segmentation)
+            names = (row["segment"],) if row["segment"] else file.names()
+            masks = {name: mask_on(volume.geometry, file, name) for name in names}
         except InputError as error:
             raise InputError(f"{table.name}, line {number}: {error}") from error
         volumes[image] = volume

@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..catalog.class_lists import listed
 from ..catalog.model_cards import ModelCard
@@ -18,6 +20,9 @@ from ..prompts.prompts_file import read_prompts
 from ..requests.segmentation import Prediction, seeded
 from .arguments import path_argument
 from .outputs import interrupts_wait
+
+if TYPE_CHECKING:
+    from ..io.segmentations import SegmentFile
 
 _SEGMENT_NOTE = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)
 _LOCATION = re.compile(r"segments\[(\d+)\]")
@@ -139,9 +144,13 @@ def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSe
         PromptError: a mask file cannot be read, has no such segment, or is on another grid.
     """
 
+    from ..io.segmentations import open_segments
+
+    opened = functools.cache(open_segments)  # seeds are many segments of one file
+
     def with_voxels(prompt: MaskPrompt, where: str) -> MaskPrompt:
         try:
-            return replace(prompt, voxels=read_mask(folder / prompt.file, prompt.segment, geometry))
+            return replace(prompt, voxels=mask_on(geometry, opened(folder / prompt.file), prompt.segment))
         except (InputError, GeometryError) as error:
             raise PromptError(str(error), f"{where}.file") from error
 
@@ -149,15 +158,19 @@ def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSe
 
 
 def read_mask(path: Path, segment_name: str, geometry: Geometry) -> PackedMask:
-    """Read a segment of a file on the voxels of an image; what lies outside of the image is left out.
+    """Read a segment of a file on the voxels of an image. Raises as :func:`mask_on`, and where it cannot be read."""
+    from ..io.segmentations import open_segments
+
+    return mask_on(geometry, open_segments(path), segment_name)
+
+
+def mask_on(geometry: Geometry, file: "SegmentFile", segment_name: str) -> PackedMask:
+    """Return a segment of a file on the voxels of an image; what lies outside of the image is left out.
 
     Raises:
-        InputError, GeometryError: the file cannot be read, has no such segment, or is on another grid.
+        InputError, GeometryError: the file has no such segment, or is on another grid.
     """
-    from ..io.segmentations import read_mask_prompt
-
-    mask, grid = read_mask_prompt(path, segment_name)
-    match = geometry.match(grid)
+    mask, match = file.mask(segment_name), geometry.match(file.geometry)
     if match is None:
         raise GeometryError("the mask is not on the grid of the image; resample it to the image first")
     inside = match.box.intersection(geometry.box)  # a segmentation is often saved without its empty margin

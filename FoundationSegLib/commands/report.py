@@ -12,7 +12,7 @@ from ..imaging.volume import Volume
 from ..io.output_files import image_name
 from .arguments import path_argument, read_image
 from .outputs import interrupts_wait, require_targets, say, text_writers, write_together
-from .prompt_options import read_mask
+from .prompt_options import mask_on
 from .segment_report import report_document
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _segments_beside(report: Path) -> Path:
 
 def _segmentation_node(scene: Any, volume_node: Any, volume: Volume, path: Path, document: Mapping[str, Any]) -> Any:
     """Read the segments of a file on the image: with all that a .seg.nrrd keeps, from others names and voxels."""
-    from ..io.segmentations import segment_names
+    from ..io.segmentations import open_segments
     from ..mrml.files import SUFFIX, read_segmentation
     from ..mrml.segments import SegmentWriter
     from ..session.segment_store import OverlapPolicy
@@ -131,10 +131,11 @@ def _segmentation_node(scene: Any, volume_node: Any, volume: Volume, path: Path,
     node.CreateDefaultDisplayNodes()
     writer = SegmentWriter(node, volume_node)
     rows = document.get("segments", ())
-    for name in segment_names(path):
+    file = open_segments(path)
+    for name in file.names():
         is_number = name.isdecimal() and 0 < int(name) <= len(rows)  # a label map numbers what the report names
         segment_id = writer.add_segment(rows[int(name) - 1]["name"] if is_number else name)
-        writer.write(segment_id, read_mask(path, name, volume.geometry), policy=OverlapPolicy.ALLOW)
+        writer.write(segment_id, mask_on(volume.geometry, file, name), policy=OverlapPolicy.ALLOW)
     return node
 
 

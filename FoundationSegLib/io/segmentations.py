@@ -1,8 +1,9 @@
 """Label maps and segmentations in files: telling them from images, and reading their segments as masks."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ..catalog.class_lists import listed
 from ..errors import InputError
 from ..imaging.geometry import Geometry
-from .dicom_segmentation import read_dicom_segmentation
+from .dicom_segmentation import DicomSegmentation, read_dicom_segmentation
 from .raw import RawImage, Tag, read_raw
 
 _SEGMENT_ID = re.compile(r"Segment(\d+)_ID")
@@ -152,11 +153,10 @@ def _dicom_labels(path: Path) -> tuple[NDArray[np.generic], Geometry]:
     return labels, segmentation.geometry
 
 
-def _dicom_segment(path: Path, name: str) -> tuple[NDArray[np.bool_], Geometry]:
-    segmentation = read_dicom_segmentation(path)
+def _dicom_segment(segmentation: DicomSegmentation, path: Path, name: str) -> NDArray[np.bool_]:
     if name not in segmentation.masks:
         raise InputError(f"{path.name} has no segment {name!r}; it has: {listed(list(segmentation.masks))}")
-    return segmentation.masks[name], segmentation.geometry
+    return segmentation.masks[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,54 +168,68 @@ class StoredSegment:
     label: int
 
 
-def read_mask_prompt(path: Path, segment_name: str) -> tuple[NDArray[np.bool_], Geometry]:
-    """Read the voxels of one segment of a file, and the file's grid.
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """A file with segments, which has been read.
 
-    Args:
-        path: a segmentation that Slicer wrote, with shared labels or in overlapping layers; or a label map.
-        segment_name: the segment's name or, in a label map, the label's number. A label map with a single label
-            gives that one under any name that is no number.
+    Attributes:
+        geometry: its grid, which need not be that of the image.
+        names: lists its segments, of a label map the numbers; raises an InputError where there are none, or it is an
+            image.
+        mask: makes the mask (K, J, I) of a segment by its name or, in a label map, its number. A label map with a
+            single label gives that one under any name that is no number. Raises an InputError where there is no such
+            segment; the message names those that there are.
+    """
 
-    Returns:
-        The mask (K, J, I), bool, and the geometry of the file, which need not be that of the image.
+    geometry: Geometry
+    names: Callable[[], tuple[str, ...]]
+    mask: Callable[[str], NDArray[np.bool_]]
+
+
+def open_segments(path: Path) -> SegmentFile:
+    """Read a segmentation that Slicer wrote, with shared labels or in overlapping layers; a DICOM one; or a label map.
 
     Raises:
-        InputError: unreadable, or no such segment; the message names those that there are.
+        InputError: unreadable.
         GeometryError: no regular grid.
     """
     raw = read_raw(path)
     if is_dicom_segmentation(raw):
-        return _dicom_segment(path, segment_name)
+        segmentation = read_dicom_segmentation(path)
+        names = partial(_present, list(segmentation.masks), path)
+        return SegmentFile(segmentation.geometry, names, partial(_dicom_segment, segmentation, path))
     if is_segmentation(raw.tags):
-        return _segment(raw, path, segment_name), raw.geometry
-    return _label(labels_of(raw, path), path, segment_name), raw.geometry
+        stored = [segment.name for segment in stored_segments(raw.tags)]
+        return SegmentFile(raw.geometry, partial(_present, stored, path), partial(_segment, raw, path))
+    labels = labels_of(raw, path)
+    values = np.unique(labels).tolist()
+    return SegmentFile(
+        raw.geometry, partial(_label_numbers, labels, values, path), partial(_label, labels, values, path)
+    )
+
+
+def read_mask_prompt(path: Path, segment_name: str) -> tuple[NDArray[np.bool_], Geometry]:
+    """Read the voxels of one segment of a file, and the file's grid. Raises as :class:`SegmentFile` says."""
+    file = open_segments(path)
+    return file.mask(segment_name), file.geometry
 
 
 def segment_names(path: Path) -> tuple[str, ...]:
-    """List the names of the segments of a file, as :func:`read_mask_prompt` takes them; of a label map, its numbers.
+    """List the names of the segments of a file. Raises as :class:`SegmentFile` says."""
+    return open_segments(path).names()
 
-    Raises:
-        InputError: unreadable, there is no segment in it, or it is an image.
-        GeometryError: no regular grid.
-    """
-    raw = read_raw(path)
-    if is_dicom_segmentation(raw):
-        names = tuple(read_dicom_segmentation(path).masks)
-    elif is_segmentation(raw.tags):
-        names = tuple(segment.name for segment in stored_segments(raw.tags))
-    else:
-        names = tuple(map(str, _label_numbers(labels_of(raw, path), path)))
+
+def _present(names: Sequence[str], path: Path) -> tuple[str, ...]:
     if not names:
         raise InputError(f"{path.name} has no segment")
-    return names
+    return tuple(names)
 
 
-def _label_numbers(labels_kji: NDArray[np.generic], path: Path) -> list[int]:
+def _label_numbers(labels_kji: NDArray[np.generic], values: Sequence[int], path: Path) -> tuple[str, ...]:
     """Return the labels of a label map; an array without negative and with only a few values is taken for one."""
-    values: list[int] = np.unique(labels_kji).tolist()
     if values[0] < 0 or (len(values) > _FEW_VALUES and not looks_like_label_map(labels_kji)):
         raise InputError(f"{path.name} is an image, not a label map; its values are no segments")
-    return [value for value in values if value]
+    return _present([str(value) for value in values if value], path)
 
 
 def _segment(raw: RawImage, path: Path, name: str) -> NDArray[np.bool_]:
@@ -254,8 +268,8 @@ def _number(text: str, otherwise: int) -> int:
     return int(text) if text.isdecimal() else otherwise
 
 
-def _label(labels_kji: NDArray[np.generic], path: Path, name: str) -> NDArray[np.bool_]:
-    present = [int(label) for label in np.unique(labels_kji) if label != 0]
+def _label(labels_kji: NDArray[np.generic], values: Sequence[int], path: Path, name: str) -> NDArray[np.bool_]:
+    present = [label for label in values if label]
     if name.isdecimal() and int(name) in present:
         return labels_kji == int(name)
     if len(present) == 1 and not name.isdecimal():

@@ -8,7 +8,13 @@ import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib.errors import InputError
-from FoundationSegLib.io.segmentations import looks_like_label_map, read_label_map, read_mask_prompt, segment_names
+from FoundationSegLib.io.segmentations import (
+    looks_like_label_map,
+    open_segments,
+    read_label_map,
+    read_mask_prompt,
+    segment_names,
+)
 
 Finder = Callable[[str], Path]
 
@@ -143,11 +149,13 @@ def test_shared_labels(shared_labels, labels):
         assert np.allclose(geometry.ijk_to_ras, [[1, 0, 0, -1], [0, 1, 0, -2], [0, 0, 2, 3], [0, 0, 0, 1]])
 
 
-def test_overlapping_layers(layers, labels):
+def test_overlapping_layers_are_read_once(layers, labels):
     path = layers(*LIVER, *VESSEL, *TUMOUR)
-    assert np.array_equal(read_mask_prompt(path, "Liver")[0], labels == 1)
-    assert np.array_equal(read_mask_prompt(path, "Hepatic vessel")[0], labels == 5)
-    assert np.array_equal(read_mask_prompt(path, "Tumour")[0], labels.T.reshape(labels.shape) == 1)
+    file = open_segments(path)
+    path.unlink()
+    masks = dict(zip(file.names(), (labels == 1, labels == 5, labels.T.reshape(labels.shape) == 1), strict=True))
+    assert list(masks) == ["Liver", "Hepatic vessel", "Tumour"]
+    assert all(np.array_equal(file.mask(name), mask) for name, mask in masks.items())
 
 
 def test_files_of_old_slicers_have_a_layer_for_each_segment(layers, labels):
