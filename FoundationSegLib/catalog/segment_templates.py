@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CardError, InputError
-from ..folders import user_folder
+from ..errors import CardError, InputError, OutputError, write_failure
+from ..folders import replace_text, user_folder
 from .resource_files import build, check, existing_folder, read_toml, resource_folder, toml_files, toml_text
 
 TEMPLATES_VARIABLE = "FOUNDATIONSEG_SEGMENT_TEMPLATES"
@@ -71,7 +71,8 @@ def save_template(title: str, segments: tuple[TemplateSegment, ...]) -> Path:
     """Keep a template of the user's own, in place of one of the same title. Returns its file.
 
     Raises:
-        InputError: the title has no letter, there are no segments, or the folder cannot be written.
+        InputError: the title has no letter, or there are no segments.
+        OutputError: the file cannot be written; one that is there stays.
     """
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60]
     if not name:
@@ -83,7 +84,7 @@ def save_template(title: str, segments: tuple[TemplateSegment, ...]) -> Path:
     path = user_template_folder() / f"{name}.toml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise OutputError(f"the folder {path.parent} cannot be made: {write_failure(error)}") from error
+    replace_text(path, text)
     return path

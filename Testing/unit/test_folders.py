@@ -5,7 +5,7 @@ import time
 import pytest
 
 from FoundationSegLib import folders
-from FoundationSegLib.errors import Cancelled
+from FoundationSegLib.errors import Cancelled, OutputError
 from FoundationSegLib.progress import Progress
 from Testing.unit.hub.hub_cases import cancel_in
 
@@ -135,3 +135,14 @@ def test_a_file_system_without_locks_stops_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with folders.locked(tmp_path / "x.lock"), folders.locked(tmp_path / "x.lock"):
         pass
+
+
+@pytest.mark.parametrize("name", ["folder", "file/below.txt", "missing/below.txt", "x" * 300])
+def test_a_text_that_cannot_be_written_leaves_everything_as_it_was(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    folders.replace_text(tmp_path / "file", "old")
+    folders.replace_text(tmp_path / "file", "Größe\n")
+    with pytest.raises(OutputError, match="cannot be written"):
+        folders.replace_text(tmp_path / name, "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "Größe\n"
