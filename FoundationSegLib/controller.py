@@ -295,6 +295,8 @@ class SegmentationController:
         """Keep the selected segment from being changed by anything that FoundationSeg does, or allow it again."""
         if self.selected_node_segment is None:
             raise InputError("select a segment first")
+        if is_locked and self.session is not None:
+            segments.require_answered(self.session, self.segment_id)
         segment_tags.lock(self.selected_node_segment, is_locked)
         self.on_update("segments")
 

@@ -44,14 +44,15 @@ class PromptError(FoundationSegError):
     """A prompt is malformed, misplaced, or of a kind the model does not understand.
 
     ``location`` names the offending value as a path into the prompts document, for example
-    ``segments[2].prompts[0].corners``; it is empty where the document as a whole is meant.
+    ``segments[2].prompts[0].corners``; it is empty where the document as a whole is meant. ``problem`` is the message
+    without it, for who has drawn a prompt and written no document.
     """
 
     exit_code = 2
 
     def __init__(self, message: str, location: str = "") -> None:
         super().__init__(f"{location}: {message}" if location else message)
-        self.location = location
+        self.problem, self.location = message, location
 
 
 class OutputError(FoundationSegError):

@@ -1,5 +1,6 @@
 """The answer: undo and redo, accept and reject, what waits to be confirmed, what failed; and the progress."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from html import escape
@@ -19,9 +20,11 @@ from FoundationSegLib.session.segment_store import Confirmation, Refused, Segmen
 
 from .model_texts import size_text
 from .parameters import PanelState
-from .widgets import Part, Report, slot, time_left_text
+from .widgets import Part, Report, error_text, slot, time_left_text
 
 _SLOW_S = 30.0  # an answer that took longer, the start of the Python and the load of the model included
+# Of a note of the engine: where in a prompts file it is about, which nobody has written.
+_PLACE = re.compile(r"segments\[(\d+)\][\w.\[\]]*(?: and [\w.\[\]]+)?: ")
 _INTERVAL_MS = 500  # the time left goes down between two reports, too
 Answer = tuple[str, Callable[[], object]]  # a button's text and its action
 
@@ -136,11 +139,11 @@ class AnswerPart(Part):
 
     def _note_text(self, note: str, edited: SegmentEdited) -> str:
         """Name the segment that a note is about where there are several; the engine says ``segments[0]``."""
-        place, _sign, rest = note.partition("]: ")
-        number, keys = place.removeprefix("segments["), list(edited.states)
-        if not rest or not number.isdigit() or int(number) >= len(keys):
+        place, keys = _PLACE.match(note), list(edited.states)
+        if place is None or int(place[1]) >= len(keys):
             return note
-        return rest if len(keys) == 1 else f"{escape(self._controller.session.segment_name(keys[int(number)]))}: {rest}"
+        rest, name = note[place.end() :], self._controller.session.segment_name(keys[int(place[1])])
+        return rest if len(keys) == 1 else f"{escape(name)}: {rest}"
 
     def _size(self, voxels: int) -> str:
         volume = volume_ml(self._controller.session.volume, voxels)
@@ -170,14 +173,14 @@ class AnswerPart(Part):
             use_foreign = (_("Use it for this image"), lambda: self._repeat(controller.allow_foreign))
             self._ask(self._foreign_text(), use_foreign, (_("Use another"), lambda: self._repeat(self._state.use_own)))
         elif error is not None:
-            self._ask(str(error), (_("OK"), self._dismiss))
+            self._ask(error_text(error), (_("OK"), self._dismiss))
         elif isinstance(outcome, Confirmation) and session is not None and session.confirmation is not None:
             self._ask(self._confirmation_text(outcome), (_("Apply"), session.confirm), discard)
         elif isinstance(outcome, Refused) and session is not None and session.is_refused:
             # Where the model or its packages are missing, the way out is to get them, and not another try.
             is_missing = isinstance(outcome.error, CheckpointError | PackageError) and not self._state.is_model_ready
             again = (_("Set up…"), self._set_up) if is_missing else (_("Try again"), session.retry)
-            self._ask(str(outcome.error), again, discard)
+            self._ask(error_text(outcome.error), again, discard)
         elif self._light_model is not None and self._state.card is not None:
             use = (_("Use it"), partial(self._use, self._light_model.id))
             self._ask(self._offer_text(self._light_model, self._state.card), use, (_("No"), self.forget_error))

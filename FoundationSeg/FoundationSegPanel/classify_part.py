@@ -22,7 +22,7 @@ from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 from .model_texts import blocking_html
 from .parameters import PanelState
 from .slices import slice_in_view, slice_text
-from .widgets import ChoiceBox, Part, fill_table, selected_rows, set_up_table, slot
+from .widgets import ChoiceBox, Part, error_text, fill_table, selected_rows, set_up_table, slot
 
 OWN_LABELS = "own"
 _TAB = 1  # the index of this tab
@@ -109,7 +109,7 @@ class ClassifyPart(Part):
     def report(self, error: FoundationSegError) -> None:
         """Show an error until something else is asked."""
         if not isinstance(error, Cancelled):
-            self._say(str(error))
+            self._say(error_text(error))
 
     def show(self) -> None:
         """Show the choices, and whether they make a question."""

@@ -23,7 +23,7 @@ from FoundationSegLib.worker.protocol import Event, Failed, Failure, PartlyAnswe
 from .model_installer import ModelInstaller
 from .parameters import PanelState
 from .settings import DEVICES, LEAST_MEMORY_MB, Settings, software
-from .widgets import Dialog, Part, Report, fill_table, is_image, set_up_table, slot
+from .widgets import Dialog, Part, Report, error_text, fill_table, is_image, set_up_table, slot
 
 Fact = tuple[str, str]  # a label and its text
 _AGENTS_MS = 50
@@ -121,7 +121,7 @@ class DiagnosisDialog(Dialog):
 
     def report(self, error: FoundationSegError) -> None:
         """Show an error."""
-        self.ui.messageLabel.text = str(error)
+        self.ui.messageLabel.text = error_text(error)
         self.ui.refreshButton.enabled = True
 
     @property

@@ -28,6 +28,7 @@ from .model_installer import Callbacks, ModelInstaller
 from .parameters import PanelState
 from .slices import jump_to
 from .widgets import Dialog, Part, Report, fill_table, is_image, save_table, selected_rows, set_up_table, show_fraction
+from .widgets import error_text as shown_text
 from .widgets import time_left_text as left_text
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ class TeachDialog(Dialog):
         """Show an error."""
         self._is_running = False
         stopped = _("Stopped. The same start goes on from the last 50 steps.")
-        self._say(stopped if isinstance(error, Cancelled) else str(error))
+        self._say(stopped if isinstance(error, Cancelled) else shown_text(error))
         self._show_state()
 
     def _say(self, text: str) -> None:

@@ -55,9 +55,15 @@ class SegmentsPart(Part):
         self._connect(ui.segmentsTable, self._open_menu, "customContextMenuRequested(QPoint)")
         self._connect(ui.kindBox, self._kind_edited, "editTextChanged(QString)")
         self._connect(ui.addButton, lambda: state.add_segment())
-        self._connect(ui.lockButton, self._controller.lock, "clicked(bool)")
+        self._connect(ui.lockButton, self._lock, "clicked(bool)")
         self._connect(ui.deleteButton, lambda: self._clear(removes=True))
         self._connect(ui.reportButton, self._write_report)
+
+    def _lock(self, is_locked: bool) -> None:
+        try:
+            self._controller.lock(is_locked)
+        finally:
+            self._show_summary()  # where it was refused, the button is as it was
 
     def _write_report(self) -> None:
         from FoundationSegLib.api_nodes import report_nodes

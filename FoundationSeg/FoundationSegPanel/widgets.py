@@ -11,7 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.errors import FoundationSegError, OutputError, write_failure
+from FoundationSegLib.errors import FoundationSegError, OutputError, PromptError, write_failure
 from FoundationSegLib.progress import ProgressReport
 
 from .parameters import PanelState, Parameters
@@ -216,6 +216,14 @@ def time_left_text(seconds: float | None) -> str:
     return _("about {count} min left").format(count=round(seconds / 60))
 
 
+def error_text(error: FoundationSegError) -> str:
+    """Return the message of an error. Of a prompt that was drawn, without its place in a prompts file.
+
+    The panel shows messages of the library here alone: they are English, as its notes and cards are.
+    """
+    return error.problem if isinstance(error, PromptError) else str(error)
+
+
 class Dialog:
     """A dialog from a ``.ui`` file that belongs to a window and runs no loop of its own.
 
@@ -242,7 +250,7 @@ class Dialog:
 
     def report(self, error: FoundationSegError) -> None:
         """Show an error."""
-        slicer.util.errorDisplay(str(error), parent=self.dialog)
+        slicer.util.errorDisplay(error_text(error), parent=self.dialog)
 
     def _connect(self, sender: Any, function: Callable[..., object], signal: str = "clicked()") -> None:
         connect(self, sender, signal, function)

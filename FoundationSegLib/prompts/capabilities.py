@@ -356,7 +356,7 @@ def _flat_box(voxels_ijk: NDArray[np.int64], axis: Axis, geometry: Geometry, loc
     low, high = voxels_ijk.min(axis=0), voxels_ijk.max(axis=0)
     thin = [opposite for n, opposite in enumerate(AXES) if opposite != axis and low[n] == high[n]]
     if thin:
-        message = f"says nothing of the object's extent along {' and '.join(thin)}, and a box is needed"
+        message = f"what was drawn has no extent along {' and '.join(thin)}, and a box is needed: draw it wider"
         raise PromptError(message, location)
     return BoxPrompt(_corners(low, high, geometry), plane=axis)
 

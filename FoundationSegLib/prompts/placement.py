@@ -91,10 +91,11 @@ def place_box(prompt: kinds.BoxPrompt, geometry: Geometry, location: str = "") -
     try:
         box = Box.around(geometry.to_ijk(prompt.corners))
     except GeometryError as error:
-        raise PromptError("is no position in space", at) from error
+        raise PromptError("the prompt is at no position in space", at) from error
     thin = thin_axes(box)
     if len(thin) > 1:
-        raise PromptError(f"the box is one voxel thick along {' and '.join(thin)}", at)
+        message = f"the box is one voxel thick along {' and '.join(thin)}: it needs two or more in two directions"
+        raise PromptError(message, at)
     if isinstance(prompt.plane, kinds.ObliquePlane):
         raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_location(location, "plane"))
     axis = thin[0] if thin else prompt.plane or "k"
@@ -142,8 +143,8 @@ def slice_number(positions: Sequence[Vector], axis: Axis, geometry: Geometry, lo
     """
     numbers = geometry.nearest_voxel(positions)[:, AXES.index(axis)]
     if (numbers != numbers[0]).any():
-        message = f"lies on the slices {numbers.min()} to {numbers.max()} of {axis}; a prompt belongs to one slice"
-        raise PromptError(f"{message} (say which axis by 'plane')", location)
+        message = f"the prompt lies on the slices {numbers.min()} to {numbers.max()} of {axis}, not on one"
+        raise PromptError(f"{message} (its plane says across which axis)", location)
     return int(numbers[0])
 
 
@@ -166,7 +167,7 @@ def _outside_message(geometry: Geometry) -> str:
     k, j, i = geometry.shape_kji
     low, high = (geometry.to_ras(corner) for corner in ((0, 0, 0), (i - 1, j - 1, k - 1)))
     first, last = (", ".join(f"{n:.1f}" for n in corner) for corner in (low, high))
-    return f"lies wholly outside the image ({i} x {j} x {k} voxels, from RAS {first} to {last} mm)"
+    return f"the prompt lies wholly outside the image ({i} x {j} x {k} voxels, from RAS {first} to {last} mm)"
 
 
 def prompt_positions(prompt: kinds.Prompt) -> tuple[Vector, ...]:
@@ -198,7 +199,7 @@ def require_inside(prompt: kinds.Prompt, geometry: Geometry, location: str = "")
         return False
     positions, at = prompt_positions(prompt), positions_location(prompt, location)
     if not positions or any(len(position) != 3 for position in positions):
-        raise PromptError("needs at least one position, of three numbers each", at)
+        raise PromptError("the prompt needs at least one position, of three numbers each", at)
     if isinstance(prompt, kinds.BoxPrompt):
         return place_box(prompt, geometry, location).clipped
     if isinstance(prompt, kinds.LassoPrompt):
@@ -206,7 +207,7 @@ def require_inside(prompt: kinds.Prompt, geometry: Geometry, location: str = "")
     try:
         box = Box.around(geometry.to_ijk(positions))
     except GeometryError as error:
-        raise PromptError("is no position in space", at) from error
+        raise PromptError("the prompt is at no position in space", at) from error
     inside = box.intersection(geometry.box)
     if inside.is_empty:
         raise PromptError(_outside_message(geometry), at)
@@ -219,7 +220,7 @@ def _require_planar(lasso: kinds.LassoPrompt, geometry: Geometry, location: str)
     with np.errstate(over="ignore", invalid="ignore"):
         points = points - points.mean(axis=0)
     if not np.isfinite(points).all():
-        raise PromptError("is no position in space", location)
+        raise PromptError("the prompt is at no position in space", location)
     normal = np.linalg.svd(points, full_matrices=False)[2][-1]
     furthest = float(np.abs(points @ normal).max())
     if furthest > min(geometry.spacing_mm) / 2:

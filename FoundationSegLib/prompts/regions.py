@@ -218,7 +218,7 @@ def crop_prompts(
 def _cropped_mask(mask: PackedMask, box: Box, location: str, notes: list[str]) -> PackedMask:
     part = pack_mask(cut_out(mask, common := mask.box.intersection(box)), common.relative_to(box).start_kji)
     if part.box.is_empty and not mask.box.is_empty:
-        raise PromptError("lies wholly outside the region of interest", join_location(location, "file"))
+        raise PromptError("the prompt lies wholly outside the region of interest", join_location(location, "file"))
     if part.voxels < mask.voxels:
         notes.append(f"{location}: cut to the region of interest")
     return part
@@ -229,7 +229,8 @@ def _require_in_region(prompt: Prompt, geometry: Geometry, grid: Geometry, locat
         require_inside(prompt, grid, location)
     except PromptError as error:
         require_inside(prompt, geometry, location)
-        raise PromptError("lies wholly outside the region of interest", positions_location(prompt, location)) from error
+        at = positions_location(prompt, location)
+        raise PromptError("the prompt lies wholly outside the region of interest", at) from error
 
 
 def pasted(mask: PackedMask, box: Box) -> PackedMask:

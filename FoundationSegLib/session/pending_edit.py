@@ -1,8 +1,8 @@
 """Pending edits: prompts that no model has answered yet, and answers on their way to the segments."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,11 @@ class PendingEdit:
         for segment_id, more in later.steps.items():
             steps[segment_id] = (*steps.get(segment_id, ()), *more)
         return PendingEdit(steps, self.choice)
+
+    def part(self, segment_ids: Collection[str]) -> "PendingEdit":
+        """The same for some of its segments."""
+        steps = {segment_id: steps for segment_id, steps in self.steps.items() if segment_id in segment_ids}
+        return PendingEdit(steps, self.choice, self.is_replay, self.is_asked_again)
 
     def transformed(self, matrix: NDArray[np.float64]) -> "PendingEdit":
         """The same with its prompts moved by a (4, 4) matrix in RAS mm."""
@@ -195,6 +200,11 @@ def make_request(
     return PredictRequest(
         request_id, choice.model_id, volume_key, segments, choice.intensity, first.propagation, first.seen
     )
+
+
+def nameless(request: PredictRequest | None) -> PredictRequest | None:
+    """A request without the names of its segments, which no answer depends on: a user may rename them meanwhile."""
+    return request and replace(request, segments=tuple(replace(segment, name="") for segment in request.segments))
 
 
 def confirmation_of(

@@ -146,9 +146,8 @@ class SegmentHistory:
         Raises:
             GoneError: there is nothing any more to make it in.
         """
-        segment_id = self._make(new)
-        state = self.segments[segment_id].state
-        self.undo_stack.push(UndoEntry([], {segment_id: state}, {segment_id: state}, {segment_id: new}))
+        segment_id = self.announce(new)
+        self.keep_provisional([segment_id])
         return segment_id
 
     def announce(self, new: NewSegment) -> str:
@@ -161,6 +160,13 @@ class SegmentHistory:
         self.provisional[segment_id] = new
         return segment_id
 
+    def keep_provisional(self, segment_ids: Iterable[str]) -> None:
+        """Let those stay that were made for edits that wait; that they were made is undone by itself then."""
+        for segment_id in segment_ids:
+            if segment_id in self.provisional:
+                states = {segment_id: self.segments[segment_id].state}
+                self.undo_stack.push(UndoEntry([], states, states, {segment_id: self.provisional.pop(segment_id)}))
+
     def withdraw(self, segment_ids: Iterable[str]) -> tuple[str, ...]:
         """Delete those that we made, unless somebody changed them; returns the ids of those that have gone."""
         present = () if self.store.is_gone else self.store.segment_ids
@@ -172,7 +178,7 @@ class SegmentHistory:
     def withdraw_provisional(self, segment_ids: Collection[str]) -> None:
         """Delete what was made for edits that are given up; what somebody locked or changed meanwhile stays."""
         provisional = [key for key in self.provisional if key in segment_ids]
-        self.withdraw(provisional)
+        self._withdrawn.update(self.withdraw(provisional))
         for segment_id in provisional:
             self.provisional.pop(segment_id, None)
 
@@ -190,7 +196,7 @@ class SegmentHistory:
             again = state_of(transformed_steps(state.steps, matrix))
             return replace(again, reach=state.reach, provenance=state.provenance)
 
-        self.undo_stack.change_states(moved)
+        self.undo_stack.change_states(moved, lambda steps: transformed_steps(steps, matrix))
         for segment in self.segments.values():
             segment.state = moved(segment.state)
         self.untold |= self.segments.keys()
@@ -374,7 +380,7 @@ class SegmentHistory:
             raise
         removed = self.withdraw(entry.created)
         self._withdrawn.update(removed)
-        return replace(edited, created=tuple(entry.removed), removed=removed)
+        return replace(edited, created=tuple(entry.removed), removed=removed, unanswered=entry.unanswered_before)
 
     def redo(self, segment_id: str) -> SegmentEdited | None:
         """Do again what was undone last of a segment; None if there is nothing. Raises as :meth:`undo`.
@@ -394,7 +400,11 @@ class SegmentHistory:
                 self._make(replace(entry.created[key], segment_id=key))
             edited = self._carry_out("redone", entry.edits, entry.after)
             self.remove(entry.removed)
-            return replace(edited, created=tuple(returning), removed=tuple(entry.removed))
+            if entry.unanswered_after:  # its answer is another edit
+                self.undo_stack.done.remove(entry)
+                self.provisional.update({key: entry.created[key] for key in returning})
+            unanswered = entry.unanswered_after
+            return replace(edited, created=tuple(returning), removed=tuple(entry.removed), unanswered=unanswered)
         except FoundationSegError:
             self.undo_stack.undo(segment_id)
             self._withdrawn.update(self.withdraw(returning))

@@ -15,7 +15,7 @@ from ..imaging.masks import EMPTY_MASK, Edit, MaskTable, PackedMask, SegmentChan
 from ..imaging.volume import Volume
 from ..prompts.regions import Region
 from ..requests.segmentation import PredictRequest
-from .steps import ModelChoice, SegmentState
+from .steps import ModelChoice, SegmentState, Steps
 
 
 class OverlapPolicy(StrEnum):
@@ -34,6 +34,7 @@ class OverlapPolicy(StrEnum):
     OVERWRITE = "overwrite"
 
 
+Unanswered = tuple[Mapping[str, Steps], ...]  # what waits for answers, by the ids of segments, oldest first
 PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity", "Options")
 
 
@@ -211,6 +212,7 @@ class SegmentEdited:
         notes: what the model had to say.
         forgotten: how many of the oldest actions can no longer be undone, for want of room in the history.
         withheld: how many wanted voxels neighbours kept, by their ids.
+        unanswered: steps that waited for an answer then, and are asked again now.
     """
 
     kind: EditKind
@@ -222,6 +224,7 @@ class SegmentEdited:
     notes: tuple[str, ...] = ()
     forgotten: int = 0
     withheld: Mapping[str, int] = field(default_factory=dict)
+    unanswered: Unanswered = ()
 
 
 @dataclass(frozen=True, slots=True)

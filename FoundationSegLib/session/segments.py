@@ -263,7 +263,7 @@ def _numbered(session: Session, kind: str, count: int) -> tuple[NewSegment, ...]
 def clear_segments(session: Session, segment_ids: Sequence[str], removes: bool = False) -> None:
     """Take all voxels and prompts of segments away, and where it ``removes``, the segments themselves; as one edit.
 
-    What waits for an answer there is taken back first.
+    What waits for an answer there is taken back first; undo asks for it again.
 
     Raises:
         GoneError: a segment was deleted.
@@ -272,23 +272,20 @@ def clear_segments(session: Session, segment_ids: Sequence[str], removes: bool =
     session.detect_external_changes()
     session.history.require_readable()
     session.history.require_unlocked(segment_ids)
+    history = session.history
     for segment_id in segment_ids:
-        session.discard(segment_id)
-    present = [segment_id for segment_id in segment_ids if segment_id in session.segment_ids]  # a new one has gone
-    session.tell_edited(_clear(session.history, present, removes) if present else None)
-
-
-def _clear(history: SegmentHistory, segment_ids: Sequence[str], removes: bool) -> SegmentEdited:
-    masks = {segment_id: history.segment(segment_id).mask() for segment_id in segment_ids}
-    entry = UndoEntry()
-    for segment_id, mask in masks.items():
-        history.follow(history.store.apply(Edit({segment_id: SegmentChange(lost=mask)})), entry)
+        history.segment(segment_id)
+    history.keep_provisional(segment_ids)
+    entry = UndoEntry(unanswered_before=session.set_aside(segment_ids))
+    for segment_id in segment_ids:
+        change = SegmentChange(lost=history.segment(segment_id).mask())
+        history.follow(history.store.apply(Edit({segment_id: change})), entry)
         history.enter(segment_id, SegmentState(), entry)
         if removes:
             entry.removed[segment_id] = NewSegment(history.store.name(segment_id), segment_id=segment_id)
     edited = _finish(history, "deleted" if removes else "cleared", entry)
     history.remove(entry.removed)
-    return edited
+    session.tell_edited(edited)
 
 
 def take_withheld(session: Session, segment_id: str) -> None:
@@ -316,6 +313,13 @@ def take_withheld(session: Session, segment_id: str) -> None:
     for neighbour in edit.changes.keys() - {segment_id}:
         history.enter(neighbour, history.segments[neighbour].seeded(history.masks, "neighbour"), entry)
     session.tell_edited(_finish(history, "taken", entry))
+
+
+def require_answered(session: Session, segment_id: str) -> None:
+    """Raise an InputError where a segment waits for an answer."""
+    if segment_id in session.queued_targets():
+        name = session.segment_name(segment_id)
+        raise InputError(f"'{name}' waits for an answer: wait until it is there, or cancel it, and lock it then")
 
 
 def last_deleted(session: Session) -> str:

@@ -5,7 +5,7 @@ answers over (:func:`FoundationSegLib.worker.client.deliver`); a script waits, a
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import InitVar, dataclass, field, replace
 from operator import attrgetter
@@ -155,6 +155,19 @@ class Session(SessionQueries):
         """
         return self._drop([edit for edit in self._queue if segment_id is None or segment_id in edit.steps])
 
+    def set_aside(self, segment_ids: Collection[str]) -> segment_store.Unanswered:
+        """Take what is not written out of the queue, of these segments alone, and return it; replays are not."""
+        edits = [edit for edit in self._queue if not edit.steps.keys().isdisjoint(segment_ids)]
+        parts = [edit.part(edit.steps.keys() - set(segment_ids)) for edit in edits]
+        self._queue += [part for part in parts if part.steps]
+        self._drop(edits)
+        return tuple(edit.part(segment_ids).steps for edit in edits if not edit.is_replay)
+
+    def _shelve(self, segment_id: str) -> bool:
+        waiting = tuple(edit.steps for edit in self._queue if segment_id in edit.steps and not edit.is_replay)
+        self.history.undo_stack.shelve(waiting, self.history.provisional)
+        return self.discard(segment_id)
+
     def confirm(self) -> None:
         """Write what waits to be confirmed. If its segments have changed meanwhile, it is asked again first.
 
@@ -198,7 +211,7 @@ class Session(SessionQueries):
             if not has_changed:
                 asked.plans = list(map(self._plans, asked.edits))
                 request = pending_edit.make_request(asked.plans, prediction.request_id, self.volume.key, self.store)
-                has_changed = request != asked.request
+                has_changed = pending_edit.nameless(request) != pending_edit.nameless(asked.request)
             if has_changed:
                 self.retry()
             else:
@@ -225,7 +238,7 @@ class Session(SessionQueries):
         What is not written yet is taken back first. Raises as :meth:`.segment_history.SegmentHistory.undo`.
         """
         self.detect_external_changes()
-        return self.discard(segment_id) or self.tell_edited(self.history.undo(segment_id))
+        return self._shelve(segment_id) or self.tell_edited(self.history.undo(segment_id))
 
     def redo(self, segment_id: str) -> bool:
         """Do again what was undone last; False if there is nothing. Raises as :meth:`.SegmentHistory.redo`."""
@@ -240,13 +253,15 @@ class Session(SessionQueries):
     def reject(self, segment_id: str) -> None:
         """Take back the last change of a segment as wrong. Raises as :meth:`.segment_history.SegmentHistory.reject`."""
         self.detect_external_changes()
-        if not self.discard(segment_id):
+        if not self._shelve(segment_id):
             self.tell_edited(self.history.reject(segment_id))
 
     def tell_edited(self, edited: SegmentEdited | None) -> bool:
-        """Tell of an edit; False where there was none."""
+        """Tell of an edit, and ask again what waited for an answer then; False where there was none."""
         if edited is not None:
             self._tell([edited])
+            for steps in edited.unanswered:
+                self.add(pending_edit.PendingEdit(steps, self.options.choice))
         return edited is not None
 
     def detect_external_changes(self) -> frozenset[str]:

@@ -24,8 +24,8 @@ from ..imaging.masks import (
 )
 from ..prompts.prompts_file import prompt_to_document
 from ..requests.segmentation import Prediction
-from .segment_store import NewSegment
-from .steps import ActivePrompt, SeedReason, SeedStep, SegmentState
+from .segment_store import NewSegment, Unanswered
+from .steps import ActivePrompt, SeedReason, SeedStep, SegmentState, Steps
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -169,6 +169,7 @@ class UndoEntry:
         before, after: states, by the ids of segments.
         created: the segments that were made for it, by id.
         removed: the segments that it deleted, by id; their voxels are among the changes.
+        unanswered_before, unanswered_after: steps that waited for an answer: undo, or redo, asks for it again.
         nbytes: the memory that the bits of the changes take.
     """
 
@@ -177,6 +178,8 @@ class UndoEntry:
     after: dict[str, SegmentState] = field(default_factory=dict)
     created: dict[str, NewSegment] = field(default_factory=dict)
     removed: dict[str, NewSegment] = field(default_factory=dict)
+    unanswered_before: Unanswered = ()
+    unanswered_after: Unanswered = ()
     nbytes: int = 0
     _compressed: list[Mapping[str, tuple[Box, bytes, Box, bytes]]] = field(default_factory=list)
 
@@ -259,6 +262,13 @@ class UndoStack:
         self._compress()
         return self._shrink(self.budget_bytes) + self.make_room()
 
+    def shelve(self, unanswered: Unanswered, provisional: Mapping[str, NewSegment]) -> None:
+        """Keep steps that are taken back before their answer is there, and what was made for them, for redo."""
+        states = {key: self.segments[key].state for steps in unanswered for key in steps}
+        created = {key: provisional[key] for key in states if key in provisional}
+        if states:
+            self.undone.append(UndoEntry([], states, states, created, unanswered_after=unanswered))
+
     def last(self, segment_id: str) -> UndoEntry | None:
         """The last edit that touched a segment, written and not undone; None if there is none (any more)."""
         return _last(self.done, segment_id)
@@ -283,11 +293,20 @@ class UndoStack:
         """Drop all edits of a segment, and what cannot be undone without them: somebody else changed it."""
         self.done, self.undone = _without(self.done, {segment_id}), _without(self.undone, {segment_id})
 
-    def change_states(self, changed: Callable[[SegmentState], SegmentState]) -> None:
-        """Put other states in place of those before and after all edits; the changes stay."""
+    def change_states(
+        self, changed: Callable[[SegmentState], SegmentState], changed_steps: Callable[[Steps], Steps]
+    ) -> None:
+        """Put other states and unanswered steps in place of those before and after all edits; the changes stay."""
+
+        def others(unanswered: Unanswered) -> Unanswered:
+            return tuple({key: changed_steps(steps) for key, steps in edit.items()} for edit in unanswered)
+
         for entry in (*self.done, *self.undone):
             entry.before = {key: changed(state) for key, state in entry.before.items()}
             entry.after = {key: changed(state) for key, state in entry.after.items()}
+            entry.unanswered_before, entry.unanswered_after = map(
+                others, (entry.unanswered_before, entry.unanswered_after)
+            )
 
     def _compress(self) -> None:
         """Compress the oldest until few enough are left as they are."""

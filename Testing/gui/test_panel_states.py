@@ -1,11 +1,14 @@
 """What the panel shows and does when things happen in another order than a tutorial's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import slicer
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.segment_tags import lock
 from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
 from FoundationSegLib.mrml.volumes import add_volume_node, reference_image
 from Testing.gui.panel_desk import GRID, MODULE
@@ -69,6 +72,32 @@ def test_a_message_goes_with_what_it_was_about(at_panel, what, how):
     assert at_panel.voxels() == 16 and not ui.messageFrame.visible
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "view", "text"),
+    [
+        ((5, 6, 4), (14, 6, 4), "Red", "the box is one voxel thick along j and k: it needs two or more"),
+        ((5, 6, 0), (14, 6, 0), "Green", "the box is one voxel thick along j and k: it needs two or more"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_without_a_place_in_a_file(at_panel, first, last, view, text):
+    at_panel.box(first, last, view)
+    assert at_panel.ui.messageLabel.text.startswith(text) and not at_panel.client.asked
+
+
+def test_notes_name_no_place_in_a_file(at_panel):
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    edited = at_panel.work.outcome
+    notes = {
+        "segments[0]: the model found nothing": "the model found nothing",
+        "segments[0].prompts[1].corners: clipped to the image": "clipped to the image",
+        "segments[0].prompts[0] and segments[0].prompts[1]: two clicks became a box": "two clicks became a box",
+        "encoded again: 1 of 2 slices": "encoded again: 1 of 2 slices",
+    }
+    at_panel.work.outcome = replace(edited, notes=tuple(notes))
+    at_panel.panel.answer.show()
+    assert at_panel.ui.changeLabel.text.endswith("".join(f"<br>{text}" for text in notes.values()))
+
+
 def test_a_failure_is_not_shown_while_it_is_asked_again(at_panel):
     ui = at_panel.ui
     at_panel.client.fails = True
@@ -86,8 +115,10 @@ def test_a_segment_that_is_locked_while_the_model_works(at_panel):
     at_panel.client.is_slow = True
     at_panel.box((20, 6, 4), (25, 20, 4))
     desk.click(ui.lockButton)
+    assert "'Segment' waits for an answer" in ui.messageLabel.text and not ui.lockButton.checked
+    lock(at_panel.work.selected_node_segment, True)  # as a script does
     at_panel.reply()
-    assert at_panel.voxels() == 150 and "locked" in ui.messageLabel.text
+    assert at_panel.voxels() == 150 and "locked meanwhile" in ui.messageLabel.text
     assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsNode")) == 1 and not ui.progressRow.visible
     desk.click(ui.messageYesButton)
     desk.click(ui.lockButton)
@@ -425,7 +456,7 @@ def test_what_was_given_up_is_said_until_somebody_has_read_it(at_panel):
     at_panel.box((5, 6, 4), (14, 20, 4))
     at_panel.client.is_slow = True
     at_panel.box((20, 6, 4), (25, 20, 4))
-    desk.click(ui.lockButton)
+    lock(at_panel.work.selected_node_segment, True)
     desk.click(ui.addButton)
     at_panel.box((5, 25, 6), (14, 26, 6))
     at_panel.reply()

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -217,3 +218,76 @@ def test_another_model_is_asked_with_the_same_prompts(rig, volume_node):
     run(controller, rig[2])
     request = rig[1].asked[-1]
     assert request.model_id == "seeing" and len(request.segments[0].prompts) == 1
+
+
+# What a user may do while an answer is out, and what brings the prompt back that was out, where it went: none, undo
+# or redo. The answer that came meanwhile is dropped then, and asked for again.
+WHILE_OUT = {
+    "clear": (lambda controller: controller.clear([controller.segment_id]), "undo"),
+    "delete": (lambda controller: controller.clear([controller.segment_id], removes=True), "undo"),
+    "undo": (lambda controller: controller.undo(), "redo"),
+    "reject": (lambda controller: controller.reject(), "redo"),
+    "redo": (lambda controller: controller.redo(), ""),
+    "accept": (lambda controller: controller.accept(), ""),
+    "lock": (lambda controller: controller.lock(True), ""),
+    "rename": (lambda controller: controller.selected_node_segment.SetName("Mine"), ""),
+    "new": (lambda controller: controller.add_segment(), ""),
+    "select another": (lambda controller: controller.select(""), ""),
+    "move": (lambda controller: controller.segmentation_node.GetSegmentation().ReorderSegments(["Other"]), ""),
+}
+
+
+@pytest.mark.parametrize("action", WHILE_OUT)
+@pytest.mark.parametrize("is_new", [True, False])
+def test_nothing_is_lost_by_what_is_done_while_an_answer_is_out(rig, volume_node, segmentation_node, is_new, action):
+    controller, client, timer = rig
+    segmentation_node.GetSegmentation().AddEmptySegment("Other", "Other")
+    if not is_new:
+        answered(rig, click(volume_node, 1, 1))
+    client.is_slow = True
+    controller.add_prompt(click(volume_node))
+    key, asked = controller.segment_id, len(client.asked)
+    act, back = WHILE_OUT[action]
+    with suppress(InputError):
+        act(controller)
+    client.is_slow = False
+    if controller.is_busy:
+        client.reply()
+    run(controller, timer)
+    if back:
+        assert key not in controller.session.segment_ids or controller.session.voxels(key) < 25
+        controller.select(key)
+        assert {"undo": controller.undo, "redo": controller.redo}[back]()
+        run(controller, timer)
+    else:
+        assert len(client.asked) == asked, "the model is not asked twice"
+    assert len(controller.session.steps(key)) and controller.session.voxels(key) == (25 if is_new else 35)
+    assert len(state_of(controller.session.steps(key)).prompts) == (1 if is_new else 2)
+
+
+def test_clearing_a_segment_leaves_the_others_that_were_asked_with_it(rig):
+    controller, client, timer = rig
+    controller.options = replace(controller.options, choice=card_choice("vista3d"))
+    client.is_slow = True
+    controller.add_words(["liver", "spleen"])
+    liver, spleen = controller.session.segment_ids
+    controller.clear([spleen], removes=True)
+    client.is_slow = False
+    client.reply()
+    run(controller, timer)
+    assert names(controller) == ["liver"] and controller.session.voxels(liver) > 0
+    assert controller.session.undo(spleen)
+    run(controller, timer)
+    assert names(controller) == ["liver", "spleen"] and controller.session.voxels(spleen) > 0
+
+
+def test_a_segment_that_waits_for_its_answer_is_locked_afterwards(rig, volume_node):
+    controller, client, timer = rig
+    client.is_slow = True
+    controller.add_prompt(click(volume_node))
+    with pytest.raises(InputError, match="'Segment' waits for an answer"):
+        controller.lock(True)
+    client.reply()
+    run(controller, timer)
+    controller.lock(True)
+    assert controller.summary().voxels == 25 and controller.summary().is_locked

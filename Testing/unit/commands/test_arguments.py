@@ -73,7 +73,7 @@ def test_the_model_sees_no_more_than_the_region_and_the_report_says_so(desk):
     ("roi", "message"),
     [
         ("20:30,:,:", "lies outside the image"),
-        ("8:12,:,:", "segments[0].prompts[0].corners: lies wholly outside"),
+        ("8:12,:,:", "segments[0].prompts[0].corners: the prompt lies wholly outside"),
         ("2:4", "--roi"),
     ],
 )

@@ -155,7 +155,11 @@ def box(*corners):
         ({"k" * 5000: 1}, {}, "unknown field"),
         (box([0, 0, 0], [0, 0, -1e308]), {}, "corners[1][2]: -1e+308 is larger than any image"),
         (box([0, 1], [2, 3, 4]), {}, "corners[0]: needs three numbers, not 2"),
-        (box([90, 0, 0], [99, 9, 9]), {}, ": prompts.json: segments[0].prompts[0].corners: lies wholly outside"),
+        (
+            box([90, 0, 0], [99, 9, 9]),
+            {},
+            ": prompts.json: segments[0].prompts[0].corners: the prompt lies wholly outside",
+        ),
         ({}, {"image": "x" * 5000}, "argument VOLUME: is longer than the name of a file can be"),
         ({}, {"output": "x" * 300 + ".nrrd"}, "argument --output: is longer than the name of a file can be"),
         (

@@ -304,7 +304,7 @@ def test_segments_are_found_together_and_each_slice_is_encoded_once(model, tmp_p
             {},
             (AROUND, BoxPrompt(((100.0, 0.0, 0.0), (110.0, 5.0, 5.0)))),
             PromptError,
-            r"segments\[0\].prompts\[1\].corners: lies wholly outside",
+            r"segments\[0\].prompts\[1\].corners: the prompt lies wholly outside",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_stroke_beside_the_image_says_nothing(points):
 
 
 def test_a_stroke_on_several_slices_is_refused():
-    with pytest.raises(PromptError, match="a prompt belongs to one slice"):
+    with pytest.raises(PromptError, match="lies on the slices 0 to 3 of k, not on one"):
         scribble_voxels(ScribblePrompt(((0.0, 0.0, 0.0), (0.0, 0.0, 9.0))), GEOMETRY)
 
 
