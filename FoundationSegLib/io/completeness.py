@@ -7,8 +7,9 @@ import struct
 import sys
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -22,6 +23,10 @@ from ..folders import require_utf8
 
 _CHUNK_BYTES = 1 << 20
 _BEST_COMPRESSION = 1032  # of deflate, https://zlib.net/zlib_tech.html
+_HARMLESS_BYTES = 1 << 26  # so many need no look at the file: some formats compress better than deflate
+_DETACHED = re.compile(rb"^(?:data ?file:|ElementDataFile *=(?! *LOCAL\b))([^\n\0]+)", re.MULTILINE | re.IGNORECASE)
+_DEFLATED_META_IMAGE = re.compile(rb"^CompressedData *= *T", re.MULTILINE | re.IGNORECASE)
+_META_IMAGE_VOXELS = re.compile(rb"^ElementDataFile *= *LOCAL *\r?\n", re.MULTILINE | re.IGNORECASE)
 _BAD_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
 
 # What the C libraries say on the terminal while ITK reports success.
@@ -151,6 +156,39 @@ def check_plausible(path: Path, needed_bytes: int) -> None:
     """
     if needed_bytes > path.stat().st_size * (_BEST_COMPRESSION if is_compressed(path) else 1):
         raise damaged(path)
+
+
+def check_sizes(path: Path, sizes: Sequence[int], voxel_bytes: int) -> None:
+    """Make sure that a file, or the one beside it that its header names, can hold an image of these sizes.
+
+    ITK takes memory for any of them. A compressed MetaImage is read to its end, which ITK looks for without end.
+
+    Raises:
+        InputError: there is no voxel, or the file is too short for them; it is cut off, or its header is wrong.
+    """
+    if min(sizes) < 1:
+        raise InputError(f"{path.name} holds no voxels: its header gives an axis of length 0")
+    head, needed_bytes = first_bytes(path, 1 << 16), prod(sizes) * voxel_bytes
+    named = _DETACHED.search(head)
+    file = path.parent / named[1].decode(errors="replace").strip() if named else path
+    if not file.is_file():
+        return
+    if needed_bytes > max(_HARMLESS_BYTES, file.stat().st_size * _BEST_COMPRESSION):
+        raise damaged(path)
+    if _DEFLATED_META_IMAGE.search(head):
+        local = _META_IMAGE_VOXELS.search(head)
+        if _inflated_bytes(file, 0 if named or not local else local.end()) < needed_bytes:
+            raise damaged(path)
+
+
+def _inflated_bytes(path: Path, start: int) -> int:
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib's format or gzip's
+    with path.open("rb") as stream:
+        stream.seek(start)
+        try:
+            return sum(len(inflate.decompress(chunk)) for chunk in iter(lambda: stream.read(_CHUNK_BYTES >> 4), b""))
+        except zlib.error:
+            return 0
 
 
 def check_stored_voxels(
@@ -306,7 +344,8 @@ def _least_bytes(path: Path, reader: str, voxel_bytes: int) -> int:
     """Return the smallest whole size of a file in the formats that ITK does not check itself; 0 for all others."""
     head = first_bytes(path, 1024)
     if reader == "BMPImageIO":
-        return int.from_bytes(head[2:6], "little")
+        size, offset, width, height, bits, packing = struct.unpack_from("<2xI4xI4xii2xHI", head)
+        return size if packing else max(size, offset + (abs(width) * bits + 31) // 32 * 4 * abs(height))
     if reader == "GiplImageIO":
         return 256 + voxel_bytes
     if reader == "MRCImageIO":

@@ -1,13 +1,13 @@
 """DICOM folders and multi-frame files: find the series, choose one, and place its slices in space."""
 
 import contextlib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,9 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import GeometryError, InputError, counted
 from ..folders import require_utf8
 from .completeness import damaged, quiet
-from .raw import RawImage, Tag, kept_tags, read_raw, swap_lps_ras, to_raw
+from .raw import (
+    DICOM_READER,
+    RawImage,
+    Tag,
+    check_dicom_values,
+    decimals,
+    dicom_elements,
+    kept_tags,
+    read_raw,
+    swap_lps_ras,
+    to_raw,
+    voxel_bytes,
+)
 
-_READER = "GDCMImageIO"
 _PREAMBLE_BYTES = 128
 _PIXEL_ELEMENT = b"\xe0\x7f\x10\x00"
 _PER_FRAME_GROUPS = b"\x00\x52\x30\x92"  # of enhanced files
@@ -35,7 +46,11 @@ _PATIENT_TAGS = {
     "PatientBirthDate": "0010|0030",
     "PatientSex": "0010|0040",
 }
+# In this order they say which of the images at one position comes first.
+_TIME_TAGS = (Tag.TIME_NUMBER, Tag.ECHO_TIME, Tag.TRIGGER_TIME, Tag.INSTANCE_NUMBER)
 _AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+_SEVERAL_SETS = "several images share a position, as time points, echoes or copies do"
+_ONE_SET = "copy the files of one set into a folder of their own, or export it alone"
 # How far direction cosines, or voxel sizes as a part of themselves, may differ between slices of one volume.
 _SAME = 1e-3
 # Steps between slices count as equal up to this part of the usual step, or up to this length where it is more: two
@@ -69,20 +84,12 @@ class SliceHeader:
     @property
     def position(self) -> tuple[float, ...]:
         """The centre of the first voxel in LPS, in mm; empty where the file names none."""
-        return _decimals(self.tags.get(Tag.POSITION, ""), 3)
+        return decimals(self.tags.get(Tag.POSITION, ""), 3)
 
     @property
     def orientation(self) -> tuple[float, ...]:
         """Directions of the i axis and the j axis in LPS, six numbers; empty where the file names none."""
-        return _decimals(self.tags.get(Tag.ORIENTATION, ""), 6)
-
-
-def _decimals(text: str, count: int) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split("\\"))
-    except ValueError:
-        return ()
-    return values if len(values) == count else ()
+        return decimals(self.tags.get(Tag.ORIENTATION, ""), 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ def _read_headers(paths: Iterable[Path]) -> list[SliceHeader]:
 def _read_header(path: Path, size: int, changed_ns: int) -> SliceHeader | None:
     """Read the header of a file that has this size and time of change; None where it is no image."""
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(_READER)
+    reader.SetImageIO(DICOM_READER)
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -156,8 +163,7 @@ def header_bytes(path: Path) -> int:
     reader = _header_reader(path)
     if reader is None:
         return 0  # what is wrong is said when it is read
-    voxel = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
-    return prod(reader.GetSize()) * voxel.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
+    return prod(reader.GetSize()) * voxel_bytes(reader)
 
 
 def patient_tags(path: Path) -> dict[str, str]:
@@ -207,6 +213,8 @@ def choose_series(series: Sequence[Series], choice: str | None) -> Series:
 def read_series(series: Series) -> RawImage:
     """Read a series of a folder: its slices sorted and placed, or its one file.
 
+    Slices that share positions, as those of dynamic, diffusion and echo series, are frames.
+
     Raises:
         InputError: the slices are of different kinds, or damaged.
         GeometryError: they make no volume.
@@ -215,9 +223,19 @@ def read_series(series: Series) -> RawImage:
     if len(slices) == 1:
         return read_file(slices[0].path)
     _check_alike(slices)
-    stack = place_slices([image.position for image in slices], slices[0].orientation, slices[0].spacing_ij)
-    raw = _read_voxels([slices[n] for n in stack.order])
-    return replace(raw, ijk_to_ras=swap_lps_ras(stack.matrix_lps), notes=stack.notes)
+    times = [tuple(decimals(image.tags.get(tag, ""), 1) for tag in _TIME_TAGS) for image in slices]
+    frames = split_frames([image.position for image in slices], slices[0].orientation, times)
+    if len(frames) > 1 and any(len({times[n][:2] for n in frame}) > 1 for frame in frames):
+        raise GeometryError(f"{_SEVERAL_SETS}: not every position has the same of them; {_ONE_SET}")
+    # Each slice is rescaled by itself (PET: with a slope of its own); the first one's type may not hold the rest.
+    kind = sitk.sitkFloat32 if len({image.pixel_type for image in slices}) > 1 else None
+    raws = [_read_voxels([slices[n] for n in frame], kind) for frame in frames]
+    voxels = raws[0].voxels if len(raws) == 1 else np.concatenate([raw.voxels for raw in raws])
+    if len(frames[0]) == 1:
+        return replace(raws[0], voxels=voxels)
+    positions = [slices[n].position for n in frames[0]]
+    stack = place_slices(positions, slices[0].orientation, slices[0].spacing_ij)
+    return replace(raws[0], voxels=voxels, ijk_to_ras=swap_lps_ras(stack.matrix_lps), notes=stack.notes)
 
 
 def _check_alike(slices: Sequence[SliceHeader]) -> None:
@@ -234,19 +252,23 @@ def _check_alike(slices: Sequence[SliceHeader]) -> None:
         raise GeometryError("the series' slices have voxels of different sizes and make no volume")
 
 
-def _read_voxels(slices: Sequence[SliceHeader]) -> RawImage:
+def _read_voxels(slices: Sequence[SliceHeader], kind: int | None) -> RawImage:
+    for header in slices:
+        check_dicom_values(header.path, prod(header.sizes), header.tags)
     reader = sitk.ImageSeriesReader()
-    reader.SetImageIO(_READER)
+    reader.SetImageIO(DICOM_READER)
     reader.SetFileNames([str(image.path) for image in slices])
-    if len({image.pixel_type for image in slices}) > 1:
-        # Each slice is rescaled by itself (PET: with a slope of its own); the first one's type may not hold the rest.
-        reader.SetOutputPixelType(sitk.sitkFloat32)
+    if kind is not None:
+        reader.SetOutputPixelType(kind)
     with quiet():
         try:
             image = reader.Execute()
         except RuntimeError as error:
+            if "Zero-valued spacing" in str(error):  # slices that name a distance of 0, read one by one
+                alone = [read_raw(header.path) for header in slices]
+                return replace(alone[0], voxels=np.concatenate([raw.voxels for raw in alone], axis=1))
             raise InputError("a slice of the series is damaged and cannot be read; fetch it again") from error
-    return replace(to_raw(image, _READER), tags=slices[0].tags)
+    return replace(to_raw(image, DICOM_READER), tags=slices[0].tags)
 
 
 def read_file(path: Path) -> RawImage:
@@ -266,24 +288,25 @@ def place_frames(path: Path, raw: RawImage) -> RawImage:
 
     GDCM places them by the first two frames, checks nothing, and leaves out the voxel sizes of enhanced files. Frames
     without positions, or with one for all, are frames in time if the file says so, or is an enhanced one with a place
-    for all. Otherwise they are slices at the distance that it names.
+    for all. Otherwise they are slices at the distance that it names. Frames that share positions are frames in time.
 
     Raises:
-        GeometryError: positions are uneven or shared, orientations or voxel sizes differ, or not every frame has one.
+        GeometryError: positions are uneven, orientations or voxel sizes differ, or not every frame has one.
         InputError: the frames' stored values mean different things.
     """
     count = raw.voxels.shape[1]
     content = path.read_bytes()
-    if any(len(set(_elements(content, tag, 1))) > 1 for tag in (Tag.RESCALE_INTERCEPT, Tag.RESCALE_SLOPE)):
+    scales = [dicom_elements(content, tag, 1) for tag in (Tag.RESCALE_INTERCEPT, Tag.RESCALE_SLOPE)]
+    if any(len(set(values)) > 1 or 1 < len(values) < count for values in scales):
         raise InputError(f"{path.name}: its frames are scaled differently, which is not supported; export them singly")
-    positions = _elements(content, Tag.POSITION, 3)
-    orientations = _elements(content, Tag.ORIENTATION, 6)
-    spacings = _elements(content, Tag.PIXEL_SPACING, 2)
+    positions = dicom_elements(content, Tag.POSITION, 3)
+    orientations = dicom_elements(content, Tag.ORIENTATION, 6)
+    spacings = dicom_elements(content, Tag.PIXEL_SPACING, 2)
     if len(spacings) == count and (np.ptp(spacings, axis=0) > _SAME * np.min(spacings, axis=0)).any():
         raise GeometryError(
             f"{path.name}: its frames have voxels of different sizes and make no volume; export it again"
         )
-    if len(set(positions)) < 2:
+    if len(set(positions)) < 2 and len(positions) != count:
         if _is_cine(content, raw) or (positions and _PER_FRAME_GROUPS in content):  # all in one place
             return replace(raw, voxels=raw.voxels.swapaxes(0, 1))
         return _stack_evenly(content, raw, (positions or [(0.0, 0.0, 0.0)])[0], (orientations or [_AXIAL])[0])
@@ -295,16 +318,25 @@ def place_frames(path: Path, raw: RawImage) -> RawImage:
 
 
 def _stacked(
-    content: bytes, raw: RawImage, positions: ArrayLike, orientation: Sequence[float], notes: tuple[str, ...] = ()
+    content: bytes,
+    raw: RawImage,
+    positions: NDArray[np.float64] | Sequence[tuple[float, ...]],
+    orientation: Sequence[float],
+    notes: tuple[str, ...] = (),
 ) -> RawImage:
-    spacings = _elements(content, Tag.PIXEL_SPACING, 2)
+    spacings = dicom_elements(content, Tag.PIXEL_SPACING, 2)
     # DICOM gives the distance of rows, then that of columns: along j, then along i.
     along_j, along_i = spacings[0] if spacings else (1.0, 1.0)
-    stack = place_slices(positions, orientation, (along_i, along_j))
+    frames = split_frames(positions, orientation, range(len(positions)))
+    places = [positions[n] for n in frames[0]]
+    if len(places) == 1:  # ends of a slice as thick as the file says
+        normal = np.cross(orientation[:3], orientation[3:])
+        places.append(places[0] + _unit(normal) * next(iter(_slice_distances(content)), 1.0))
+    stack = place_slices(places, orientation, (along_i, along_j))
     tags = {**raw.tags, Tag.PIXEL_SPACING: f"{along_j}\\{along_i}"} if spacings else raw.tags
     return replace(
         raw,
-        voxels=raw.voxels[:, list(stack.order)],
+        voxels=raw.voxels[0][np.array(frames)],
         ijk_to_ras=swap_lps_ras(stack.matrix_lps),
         tags=tags,
         notes=(*raw.notes, *notes, *stack.notes),
@@ -313,37 +345,56 @@ def _stacked(
 
 def _is_cine(content: bytes, raw: RawImage) -> bool:
     """True where the frames of a file without positions follow each other in time."""
-    times = _elements(content, _FRAME_TIMES_TAG, raw.voxels.shape[1]) or _elements(content, _FRAME_TIME_TAG, 1)
-    has_rate = any(_elements(content, tag, 1) for tag in _CINE_RATE_TAGS)
-    return bool(times) or has_rate or raw.tags.get(Tag.MODALITY) in _MOVING_MODALITIES
+    has_times = bool(dicom_elements(content, _FRAME_TIMES_TAG, raw.voxels.shape[1]))
+    has_rate = any(dicom_elements(content, tag, 1) for tag in (_FRAME_TIME_TAG, *_CINE_RATE_TAGS))
+    return has_times or has_rate or raw.tags.get(Tag.MODALITY) in _MOVING_MODALITIES
 
 
 def _stack_evenly(content: bytes, raw: RawImage, origin: Sequence[float], orientation: Sequence[float]) -> RawImage:
     """Place frames without positions in their order, at the distance that the file names."""
-    distances = [values for tag in _SLICE_DISTANCE_TAGS for values in _elements(content, tag, 1) if values[0] > 0]
-    if not distances or not _elements(content, Tag.PIXEL_SPACING, 2):
+    distances = _slice_distances(content)
+    if not distances or not dicom_elements(content, Tag.PIXEL_SPACING, 2):
         return raw
-    (distance,) = distances[0]
+    distance = distances[0]
     normal = _unit(np.cross(orientation[:3], orientation[3:]))
     positions = np.asarray(origin) + np.outer(np.arange(raw.voxels.shape[1]) * distance, normal)
     note = f"the frames have no positions: they were stacked in their order, {distance:g} mm apart"
     return _stacked(content, raw, positions, orientation, (note,))
 
 
-def _elements(content: bytes, tag: str, count: int) -> list[tuple[float, ...]]:
-    """Return the values of every element with that tag and that many decimals, in the file's order.
+def _slice_distances(content: bytes) -> list[float]:
+    return [mm for tag in _SLICE_DISTANCE_TAGS for (mm,) in dicom_elements(content, tag, 1) if mm > 0]
 
-    The elements lie in nested sequences that ITK does not hand out. They are found by their bytes: little endian
-    (all that DICOM still allows), then either ``DS`` or ``IS`` and two bytes of length, or four bytes of length.
+
+def split_frames(
+    positions_lps: ArrayLike, orientation: Sequence[float], times: Sequence[Any]
+) -> tuple[tuple[int, ...], ...]:
+    """Divide images that share positions into frames: the first image of each position, the second of each, and so on.
+
+    Args:
+        positions_lps: (N, 3), as :func:`place_slices` has them.
+        orientation: likewise.
+        times: something to sort the images of one position by.
+
+    Returns:
+        The images of each frame in their order along the normal; a single frame where no position is shared.
+
+    Raises:
+        GeometryError: it is not clear which images belong together; the message says what to do.
     """
-    name = re.escape(b"".join(int(part, 16).to_bytes(2, "little") for part in tag.split("|")))
-    elements = []
-    for match in re.finditer(name + rb"(?:[DI]S(.)\x00|(.)\x00\x00\x00)", content, re.DOTALL):
-        length = (match[1] or match[2])[0]
-        text = content[match.end() : match.end() + length].decode("latin-1")
-        if values := _decimals(text, count):  # none where these bytes were voxels
-            elements.append(values)
-    return elements
+    positions = np.asarray(positions_lps, np.float64)
+    heights = positions @ _unit(np.cross(orientation[:3], orientation[3:]))
+    order = np.argsort(heights, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(heights[order]) >= _SAME_POSITION_MM) + 1)
+    counts = sorted({len(group) for group in groups})
+    if len(counts) > 1:
+        counts_of = f"{counts[0]} to {counts[-1]} images at each of {counted(len(groups), 'position')}"
+        raise GeometryError(f"{_SEVERAL_SETS}: {counts_of}, a few may be missing or there twice; {_ONE_SET}")
+    if counts != [1] and any(np.ptp(positions[group], axis=0).max() > _STEP_TOLERANCE_MM for group in groups):
+        raise GeometryError(f"{_SEVERAL_SETS}: they lie side by side; {_ONE_SET}")
+    if any(len({times[n] for n in group}) < len(group) for group in groups):
+        raise GeometryError(f"{_SEVERAL_SETS}, and nothing says which comes first: copies of each other? {_ONE_SET}")
+    return tuple(zip(*(sorted(group.tolist(), key=times.__getitem__) for group in groups), strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

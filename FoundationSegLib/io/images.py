@@ -1,6 +1,7 @@
 """Files and DICOM folders to volumes: one image, grey or colour, in RAS."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,8 +113,8 @@ def _can_be_colour(voxels: NDArray[np.generic]) -> bool:
 
 def _names_no_size(raw: RawImage) -> bool:
     """True where nothing in the file says how large a voxel is, as in ultrasound and many 2-D images."""
-    is_silent = Tag.PIXEL_SPACING not in raw.tags if raw.is_dicom else raw.voxels.shape[1] == 1
-    return is_silent and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1))
+    has_size = re.search("[1-9]", raw.tags.get(Tag.PIXEL_SPACING, "")) if raw.is_dicom else raw.voxels.shape[1] > 1
+    return not has_size and np.array_equal(raw.geometry.spacing_mm, (1, 1, 1))
 
 
 def _sides(raw: RawImage) -> tuple[str, str] | None:

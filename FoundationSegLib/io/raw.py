@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
@@ -18,12 +20,14 @@ from . import nifti
 from .completeness import (
     check_complete,
     check_readable,
+    check_sizes,
     check_stored_voxels,
     damaged,
     quiet,
     stores_white_as_zero,
 )
 
+DICOM_READER = "GDCMImageIO"
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
@@ -31,13 +35,20 @@ class Tag(StrEnum):
     """The only header fields that leave this file, beside Slicer's `Segment...`: nothing of a patient can (D9)."""
 
     MODALITY = "0008|0060"
+    ECHO_TIME = "0018|0081"
+    TRIGGER_TIME = "0018|1060"
     SERIES_UID = "0020|000e"
+    INSTANCE_NUMBER = "0020|0013"
     POSITION = "0020|0032"
     ORIENTATION = "0020|0037"
     PATIENT_ORIENTATION = "0020|0020"
+    TIME_NUMBER = "0020|0100"
+    SAMPLES = "0028|0002"
     PHOTOMETRIC = "0028|0004"
     PIXEL_SPACING = "0028|0030"
+    BITS_ALLOCATED = "0028|0100"
     BITS_STORED = "0028|0101"
+    HIGH_BIT = "0028|0102"
     IS_SIGNED = "0028|0103"
     WINDOW_CENTRE = "0028|1050"
     WINDOW_WIDTH = "0028|1051"
@@ -49,6 +60,17 @@ class Tag(StrEnum):
 
 _KEPT = frozenset(Tag)
 _SEGMENT_FIELD = re.compile(r"Segment\w+", re.ASCII)
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_ITEM = rb"(?=(?:SQ\x00\x00)?.{4}\xfe\xff\x00\xe0|SQ\x00\x00.{4}\xff\xfe\xe0\x00)"  # of a sequence that is not empty
+_MODALITY_TABLE = re.compile(rb"(?:\x28\x00\x00\x30|\x00\x28\x30\x00)" + _ITEM, re.DOTALL)
+_FRAME_PLACE = re.compile(rb"\x20\x00\x13\x91" + _ITEM, re.DOTALL)
+_SLICE_DISTANCE = re.compile(rb"\x18\x00\x88\x00(?=DS.\x00|.\x00\x00\x00)", re.DOTALL)
+# What no dictionary names, and ITK passes over.
+_NO_PLACE, _NO_DISTANCE = b"\x20\x00\x13\x9f", b"\x18\x00\x8f\x00"
+_VOXELS_LENGTH = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?(.{4})|\x7f\xe0\x00\x10O[BW]\x00\x00(.{4})", re.DOTALL)
+_ENCAPSULATED = 0xFFFFFFFF  # the length of voxels that are compressed
+_OTHER_COLOURS = ("HSV", "CMYK", "ARGB")  # of DICOM before 2001; ITK takes them for RGB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +94,7 @@ class RawImage:
     @property
     def is_dicom(self) -> bool:
         """True for DICOM."""
-        return self.reader == "GDCMImageIO"
+        return self.reader == DICOM_READER
 
     @property
     def is_picture(self) -> bool:
@@ -131,8 +153,20 @@ def _execute(path: Path) -> tuple[sitk.Image, str]:
         try:
             reader.SetImageIO(sitk.ImageFileReader.GetImageIOFromFileName(str(path)))
             is_turned_over = stores_white_as_zero(path, reader.GetImageIO())
+            tags = {}
+            with suppress(RuntimeError):  # which comes again below
+                reader.ReadImageInformation()
+                check_sizes(path, reader.GetSize(), voxel_bytes(reader))
+                tags = kept_tags(reader)
+            if reader.GetImageIO() == DICOM_READER:
+                check_dicom_values(path, prod(reader.GetSize()) if tags else 0, tags)
             image = reader.Execute()
         except RuntimeError as error:
+            if "Zero-valued spacing" in str(error) and (content := _without_distances(path)):
+                with TemporaryDirectory() as folder:
+                    copy = Path(folder) / path.name
+                    copy.write_bytes(content)
+                    return _execute(copy)
             raise _explained(path, str(error)) from error
     size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     check_complete(path, reader.GetImageIO(), size, complaints)
@@ -140,6 +174,85 @@ def _execute(path: Path) -> tuple[sitk.Image, str]:
         image = sitk.BitwiseNot(image)
         image.SetMetaData(Tag.PHOTOMETRIC, "MONOCHROME1")  # DICOM's word for it
     return image, reader.GetImageIO()
+
+
+def voxel_bytes(reader: sitk.ImageFileReader) -> int:
+    """Return how many bytes a voxel takes in memory, by a header that has been read."""
+    count = reader.GetNumberOfComponents()
+    return sitk.Image([1, 1], reader.GetPixelID(), count).GetSizeOfPixelComponent() * count
+
+
+def check_dicom_values(path: Path, voxels: int, tags: Mapping[str, str]) -> None:
+    """Make sure that ITK, which leaves out some parts of DICOM, reads the values that a file means.
+
+    Args:
+        path: the file.
+        voxels: how many there are by its header.
+        tags: of :func:`kept_tags`.
+
+    Raises:
+        InputError: it would read others without a word, or what is asked of the file's bytes cannot be found in them.
+    """
+    content, colours = path.read_bytes(), tags.get(Tag.PHOTOMETRIC, "")
+    numbers = (tags.get(tag, "") for tag in (Tag.BITS_STORED, Tag.HIGH_BIT, Tag.BITS_ALLOCATED, Tag.SAMPLES))
+    stored, high, allocated, samples = (int(number) if number.isdecimal() else 0 for number in numbers)
+    needed_bits = voxels * allocated * (2 if colours.endswith("_422") else samples)  # which share two of three
+    forms = (match.groups(b"") for match in _VOXELS_LENGTH.finditer(content))
+    lengths = [int.from_bytes(little, "little") or int.from_bytes(big, "big") for little, big in forms]
+    if _ENCAPSULATED not in lengths and max(lengths, default=needed_bits) * 8 < needed_bits:
+        raise damaged(path)  # ITK would fill the rest with stray memory
+    problems = {
+        "it is deflated": _DEFLATED in content[:1024],
+        "its values stand in a table (Modality LUT Sequence)": _MODALITY_TABLE.search(content) is not None,
+        "its values are scaled by 0 (Rescale Slope)": (0.0,) in dicom_elements(content, Tag.RESCALE_SLOPE, 1),
+        f"its values end at bit {high} and have {stored} bits (High Bit, Bits Stored)": high >= stored > 0,
+        f"its colours are {colours[:16]}": colours in _OTHER_COLOURS,
+        "its values are inverted, signed and of a rare size": colours == "MONOCHROME1"
+        and tags.get(Tag.IS_SIGNED) == "1"
+        and stored not in (8, 16, 32),
+    }
+    if problem := next((text for text, holds in problems.items() if holds), None):
+        raise InputError(f"{path.name}: {problem}, which is not supported; export it again with plain values")
+
+
+def dicom_elements(content: bytes, tag: str, count: int) -> list[tuple[float, ...]]:
+    """Return the values of every element with that tag and that many decimals, in the file's order.
+
+    The elements lie in nested sequences that ITK does not hand out. They are found by their bytes: either ``DS`` or
+    ``IS`` and two bytes of length, or four bytes of length; little endian or, as DICOM once allowed, big endian.
+    """
+    group, element = (int(part, 16) for part in tag.split("|"))
+    little, big = (re.escape(b"".join(n.to_bytes(2, order) for n in (group, element))) for order in ("little", "big"))
+    form = little + rb"(?:[DI]S(.)\x00|(.)\x00\x00\x00)|" + big + rb"[DI]S\x00(.)"
+    elements = []
+    for match in re.finditer(form, content, re.DOTALL):
+        length = (match[1] or match[2] or match[3])[0]
+        text = content[match.end() : match.end() + length].decode("latin-1")
+        if values := decimals(text, count):  # none where these bytes were voxels
+            elements.append(values)
+    return elements
+
+
+def decimals(text: str, count: int) -> tuple[float, ...]:
+    """Return the numbers of a DICOM element; empty where there are not so many of them."""
+    try:
+        values = tuple(float(part) for part in text.split("\\"))
+    except ValueError:
+        return ()
+    return values if len(values) == count else ()
+
+
+def _without_distances(path: Path) -> bytes:
+    """Return a DICOM file without a distance of slices and, of frames, all positions but the first; empty if unchanged.
+
+    ITK reads no frames that share one position; they are placed afterwards by the file itself.
+    """
+    content = path.read_bytes()
+    first = _FRAME_PLACE.search(content)
+    start = first.end() if first else len(content)
+    changed = content[:start] + _FRAME_PLACE.sub(_NO_PLACE, content[start:])
+    changed = _SLICE_DISTANCE.sub(_NO_DISTANCE, changed)
+    return b"" if changed == content else changed
 
 
 def _explained(path: Path, message: str) -> FoundationSegError:
@@ -151,7 +264,7 @@ def _explained(path: Path, message: str) -> FoundationSegError:
             f"{path.name}: the image's axes do not span space, or it is a single slice at an angle; save it as 3-D"
         )
     if "Zero-valued spacing" in message:
-        return GeometryError(f"{path.name}: its frames share a position: duplicates, or time points; export one set")
+        return GeometryError(f"{path.name}: its slices are no distance apart; export it again")
     if "size is zero" in message:
         return InputError(f"{path.name} holds no voxels: its header gives an axis of length 0")
     if "determine ImageIO" in message:

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.io.dicom import choose_series, find_series, place_slices, read_series
-from FoundationSegLib.io.images import read_volume
+from FoundationSegLib.io.images import read_frames, read_volume
 
 Writer = Callable[..., Path]
 EVEN = tuple((10.0, 20.0, 3.0 * k) for k in range(4))
@@ -170,10 +175,18 @@ def test_nothing_of_the_patient_leaves(tmp_path, noise, write_series):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"syntax": ImplicitVRLittleEndian}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1"}]
+    "options",
+    [
+        {},
+        {"syntax": ImplicitVRLittleEndian},
+        {"syntax": ExplicitVRBigEndian},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1"},
+    ],
 )
 def test_frames_in_their_places(tmp_path, noise, write_frames, options):
-    volume = read_volume(write_frames(tmp_path / "a.dcm", noise, EVEN, **options))
+    order = [2, 0, 3, 1]
+    pixels = noise[order].astype(">i2" if options.get("syntax") == ExplicitVRBigEndian else "<i2")
+    volume = read_volume(write_frames(tmp_path / "a.dcm", pixels, [EVEN[n] for n in order], **options))
     assert np.array_equal(volume.array_kji, noise)
     expected = [[-0.7, 0, 0, -10], [0, -0.5, 0, -20], [0, 0, 3, 0], [0, 0, 0, 1]]
     assert np.allclose(volume.geometry.ijk_to_ras, expected)
@@ -181,7 +194,11 @@ def test_frames_in_their_places(tmp_path, noise, write_frames, options):
 
 
 @pytest.mark.parametrize(
-    ("heights", "problem"), [((0, 3, 6, 12), "6 mm between slices 3 and 4"), ((0, 0, 3, 3), "share a position")]
+    ("heights", "problem"),
+    [
+        ((0, 3, 6, 12), "6 mm between slices 3 and 4"),
+        ((0, 0, 0, 3), "1 to 3 images at each of 2 .* one set into a fol"),
+    ],
 )
 def test_uneven_and_shared_positions(tmp_path, noise, write_frames, heights, problem):
     path = write_frames(tmp_path / "a.dcm", noise, [(0, 0, z) for z in heights])
@@ -194,9 +211,17 @@ def test_missing_positions(tmp_path, noise, write_frames):
         read_volume(write_frames(tmp_path / "a.dcm", noise, EVEN[:3]))
 
 
-def test_frames_that_are_scaled_differently(tmp_path, noise, write_frames):
-    with pytest.raises(InputError, match="scaled differently"):
-        read_volume(write_frames(tmp_path / "a.dcm", noise, EVEN, slopes=(1, 2, 1, 1)))
+@pytest.mark.parametrize(
+    ("slopes", "problem"),
+    [((1, 2, 1, 1), "differently"), ((2, 2, 2), "differently"), ((0, 0, 0, 0), "by 0"), ((2, 2, 2, 2), None)],
+)
+def test_frames_that_are_scaled(tmp_path, noise, write_frames, slopes, problem):
+    path = write_frames(tmp_path / "a.dcm", noise, EVEN, slopes=slopes)
+    if problem is None:
+        assert np.array_equal(read_volume(path).array_kji, 2 * noise)
+    else:
+        with pytest.raises(InputError, match=f"scaled {problem}"):
+            read_volume(path)
 
 
 @pytest.mark.parametrize("last", [0.5, 0.4])
@@ -259,11 +284,99 @@ def test_frames_that_are_time_are_frames(tmp_path, noise, write_dicom, elements)
     assert np.array_equal(read_volume(path, frame=2).array_kji, noise[2:3])
 
 
-@pytest.mark.parametrize("heights", [(3, 3, 3, 3), (3, 3, 6, 6), (3, 6, 3, 6)])
-def test_frames_that_share_positions_are_no_volume(tmp_path, noise, write_frames, heights):
-    path = write_frames(tmp_path / "a.dcm", noise, [(0, 0, z) for z in heights])
-    with pytest.raises(GeometryError, match="share a position"):
-        read_volume(path)
+@pytest.mark.parametrize(
+    ("heights", "frames"),
+    [
+        ((3, 3, 3, 3), ([0], [1], [2], [3])),
+        ((3, 3, 6, 6), ([0, 2], [1, 3])),
+        ((3, 6, 3, 6), ([0, 1], [2, 3])),
+        ((6, 3, 6, 3), ([1, 0], [3, 2])),
+    ],
+)
+def test_frames_that_share_positions_are_time(tmp_path, noise, write_frames, write_dicom, heights, frames):
+    """In one file by their order, as slices of a series by what tells them apart."""
+    positions = [[10, 20, z] for z in heights]
+    enhanced = write_frames(tmp_path / "a.dcm", noise, positions, measures={"PixelSpacing": [0.5, 0.7]})
+    common = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [0.5, 0.7], "SpacingBetweenSlices": 0}
+    time = {n: frame for frame, slices in enumerate(frames) for n in slices}
+    for n, position in enumerate(positions):
+        by_number = {"InstanceNumber": n + 1, "EchoTime": 5}
+        by_echo = {"InstanceNumber": 9 - n, "EchoTime": 5 + time[n]}
+        for name, told in (("number", by_number), ("echo", by_echo)):
+            write_dicom(tmp_path / name / f"{9 - n}", noise[n], ImagePositionPatient=position, **told, **common)
+    for path in (enhanced, tmp_path / "number", tmp_path / "echo"):
+        volumes = read_frames(path)
+        assert [volume.array_kji.tolist() for volume in volumes] == [noise[slices].tolist() for slices in frames]
+        depth = 3 if len(frames[0]) > 1 else 1
+        assert all(np.allclose(np.diag(v.geometry.ijk_to_ras), (-0.7, -0.5, depth, 1)) for v in volumes)
+        assert np.allclose(volumes[-1].geometry.ijk_to_ras[:3, 3], (-10, -20, 3))
+        assert np.array_equal(read_volume(path, frame=1).array_kji, volumes[1].array_kji)
+
+
+@pytest.mark.parametrize(
+    ("positions", "numbers", "echoes", "problem"),
+    [
+        ((3, 3, 6, 6), (1, 1, 1, 1), (5, 5, 5, 5), "copies of each other"),
+        ((3, 3, 6, 6), (1, 2, 3, 4), (5, 7, 5, 5), "not every position has the same"),
+        ((3, 3, 6, 9), (1, 2, 3, 4), (5, 5, 5, 5), "1 to 2 images at each of 3 positions"),
+    ],
+)
+def test_slices_of_which_it_is_unclear_to_which_frame_they_belong(
+    tmp_path, noise, write_dicom, positions, numbers, echoes, problem
+):
+    common = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+    for n, (z, number, echo) in enumerate(zip(positions, numbers, echoes, strict=True)):
+        told = {"ImagePositionPatient": [0, 0, z], "InstanceNumber": number, "EchoTime": echo}
+        write_dicom(tmp_path / str(n), noise[n], **told, **common)
+    with pytest.raises(GeometryError, match=f"share a position.*{problem}.*folder of their own"):
+        read_volume(tmp_path)
+
+
+def _table():
+    table = Dataset()
+    table.add_new(0x00283002, "US", [256, 0, 16])
+    table.ModalityLUTType = "US"
+    table.add_new(0x00283006, "OW", (7 * np.arange(256)).astype("<u2").tobytes())
+    return [table]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize(
+    ("elements", "problem"),
+    [
+        ({}, None),
+        ({"ModalityLUTSequence": []}, None),
+        ({"ModalityLUTSequence": _table()}, "Modality LUT"),
+        ({"VOILUTSequence": _table()}, None),  # of the display
+        ({"RescaleSlope": 0}, "scaled by 0"),
+        ({"RescaleSlope": "0.0", "RescaleIntercept": 5}, "scaled by 0"),
+        ({"BitsStored": 12, "HighBit": 15}, "end at bit 15 and have 12 bits"),
+        ({"BitsStored": 12, "HighBit": 11}, None),
+        ({"BitsStored": 12, "HighBit": 11, "PhotometricInterpretation": "MONOCHROME1"}, "inverted, signed"),
+        ({"Rows": 7}, "cut off"),
+        ({"NumberOfFrames": 2}, "cut off"),
+        ({"NumberOfFrames": 10**7}, "cut off"),
+        ({"PixelSpacing": [0, 0]}, None),
+    ],
+)
+def test_values_that_itk_would_change_without_a_word(tmp_path, noise, write_dicom, syntax, elements, problem):
+    common = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1], **elements, "syntax": syntax}
+    pixels = noise.astype(">i2" if syntax == ExplicitVRBigEndian else "<i2")
+    for n in range(2):
+        write_dicom(tmp_path / "s" / f"{n}.dcm", pixels[n], ImagePositionPatient=[0, 0, n], **common)
+    for path, count in ((tmp_path / "s" / "0.dcm", 1), (tmp_path / "s", 2)):
+        if problem is None:
+            volume = read_volume(path)
+            assert np.array_equal(volume.array_kji, noise[:count])
+            assert any("1 mm was assumed" in note for note in volume.notes) is (0 in elements.get("PixelSpacing", ()))
+        elif path.is_file() or "NumberOfFrames" not in elements:
+            with pytest.raises(InputError, match=rf"0\.dcm.*{problem}"):
+                read_volume(path)
+
+
+def test_deflated_files_hide_what_has_to_be_looked_up(tmp_path, noise, write_dicom):
+    with pytest.raises(InputError, match="is deflated"):
+        read_volume(write_dicom(tmp_path / "a.dcm", noise[0], syntax=DeflatedExplicitVRLittleEndian))
 
 
 def rotation(seed):

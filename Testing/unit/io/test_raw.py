@@ -1,8 +1,12 @@
 """Files that cannot be read: one clear sentence, the file's name and not its folders, nothing on the terminal."""
 
+import gzip
 import os
 import re
+import resource
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +108,52 @@ def test_altered_bytes_in_a_compressed_nifti(shared_data, tmp_path):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(content)
     assert "damaged" in complaint(path)
+
+
+HUGE = (
+    (10**6,) * 3,
+    (0, 6, 4),
+    (-5, 6, 4),
+    (2**32 + 5, 6, 5),
+    (2**31, 2**31, 4),
+    (10**30, 6, 4),
+    (1, 1, 10**7),
+    (5, 6, 5),
+)
+
+
+@pytest.mark.parametrize("sizes", HUGE, ids=str)
+@pytest.mark.parametrize(
+    "ending", ["nrrd", "gz.nrrd", "mha", "deflated.mha", "nii", "nii.gz", "png", "tif", "bmp", "vtk"]
+)
+def test_sizes_that_a_file_cannot_hold_take_no_memory(tmp_path, noise, ending, sizes):
+    """The header is changed and the voxels stay; what its fields cannot hold is cut to them."""
+    path, flat = tmp_path / f"a.{ending}", ending in ("png", "tif", "bmp")
+    image = sitk.GetImageFromArray(noise[0].astype(np.uint8) if flat else noise)
+    sitk.WriteImage(image, str(path), useCompression=ending in ("gz.nrrd", "deflated.mha"))
+    content = gzip.decompress(path.read_bytes()) if ending == "nii.gz" else path.read_bytes()
+    text = " ".join(map(str, sizes)).encode()
+    i, j, k = (max(-(2**15), min(n, 2**15 - 1)) for n in sizes)
+    if ending.startswith("nii"):
+        content = content[:42] + struct.pack("<3h", i, j, k) + content[48:]
+    elif ending == "png":
+        head = b"IHDR" + struct.pack(">2I", i % 2**31, j + k) + content[24:29]
+        content = content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+    elif ending == "bmp":
+        content = content[:18] + struct.pack("<2i", i, j + k) + content[26:]
+    elif ending == "tif":
+        size = {256: i % 2**31, 257: j + k}
+        at = {tag: content.rindex(struct.pack("<H", tag), int.from_bytes(content[4:8], "little")) for tag in size}
+        for tag, n in size.items():
+            content = content[: at[tag]] + struct.pack("<2H2I", tag, 4, 1, n) + content[at[tag] + 12 :]
+    else:
+        names = rb"(sizes: |DimSize = |DIMENSIONS )[-\d ]+"
+        content = re.sub(names, lambda match: match[1] + text, content, count=1)
+    path.write_bytes(gzip.compress(content) if ending == "nii.gz" else content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    problem = complaint(path)
+    assert re.search(f"cut off or damaged|holds no voxels|{UNREADABLE}", problem)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
 def test_header_without_its_voxels(tmp_path, noise):
