@@ -1,8 +1,10 @@
 """The catalogue: model cards of the extension, of the user and of adapted models: read from TOML, checked, written."""
 
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ def parse_card(document: Mapping[str, Any], origin: str = "card") -> ModelCard:
     return card
 
 
+@lru_cache(maxsize=64)
+def _card_of(text: str, origin: str) -> ModelCard:
+    return parse_card(tomllib.loads(text), origin)
+
+
 def read_card(path: Path, origin: str = "") -> ModelCard:
     """The card in a TOML file, whose name must be the card's id.
 
@@ -41,7 +48,7 @@ def read_card(path: Path, origin: str = "") -> ModelCard:
         CardError: the file cannot be read, is no TOML, or is no card.
     """
     origin = origin or path.name
-    card = parse_card(read_toml(path, origin, "card", LARGEST_CARD), origin)
+    card: ModelCard = read_toml(path, origin, "card", LARGEST_CARD, partial(_card_of, origin=origin))
     check(path.stem == card.id, f"{origin}: the file must be named after its id, {card.id}.toml")
     return card
 

@@ -3,7 +3,7 @@
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def toml_files(folder: Path, noun: str) -> list[Path]:
         raise CardError(f"the folder of {noun}s {folder.name} cannot be read: {error.strerror}") from error
 
 
-def read_toml(path: Path, origin: str, noun: str, most_bytes: int) -> dict[str, Any]:
+def read_toml(path: Path, origin: str, noun: str, most_bytes: int, decode: Callable[[str], Any] = tomllib.loads) -> Any:
     """The decoded document of a file that messages call ``origin``.
 
     Raises:
@@ -76,7 +76,7 @@ def read_toml(path: Path, origin: str, noun: str, most_bytes: int) -> dict[str, 
     """
     try:
         check(path.stat().st_size <= most_bytes, f"{origin}: is too large for a {noun}")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return decode(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or type(error).__name__  # an OSError's own text has the whole path
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, endless numbers, endless nesting

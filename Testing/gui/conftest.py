@@ -77,6 +77,4 @@ def at_panel(desk, monkeypatch):
     """The panel of the module with a fast fake model, on an image that all three views show."""
     from Testing.gui.panel_desk import PanelDesk
 
-    opened = PanelDesk(desk, monkeypatch)
-    yield opened
-    opened.forget()
+    return PanelDesk(desk, monkeypatch)

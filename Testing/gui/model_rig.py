@@ -145,7 +145,7 @@ class ModelRig:
 @contextlib.contextmanager
 def model_rig(desk: Any, folder: Path) -> Iterator[ModelRig]:
     """The rig; what it changed is put back at its end, and nothing goes on."""
-    for name in [name for name in sys.modules if name.startswith(("FoundationSegPanel", "PyTorchUtils"))]:
+    for name in [name for name in sys.modules if name.startswith("PyTorchUtils")]:
         del sys.modules[name]
     with pytest.MonkeyPatch.context() as patch, run_hub() as hub:
         patch.syspath_prepend(str(PANEL))

@@ -1,6 +1,5 @@
 """The module's panel at work, with a model that answers at once or when the test lets it."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +111,3 @@ class PanelDesk:
 
     def model(self, title):
         self.desk.choose(self.ui.modelBox, title)
-
-    def forget(self):
-        for name in [name for name in sys.modules if name.split(".")[0] == "FoundationSegPanel"]:
-            del sys.modules[name]

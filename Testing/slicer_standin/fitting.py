@@ -1,7 +1,9 @@
 """Python's values as arguments of C++ functions, as PythonQt converts them: as they are first, then kindly."""
 
+import functools
 import numbers
 import re
+from collections.abc import Callable
 from typing import Any
 
 from Testing.slicer_standin.enums import enum_of, pyside_class, pyside_enum, to_pyside
@@ -19,38 +21,37 @@ class Misfit(Exception):
     """The value cannot be had as that type."""
 
 
-def fit(value: Any, type_name: str, class_name: str, kindness: int) -> Any:
-    """``value``, already without its proxy, as the C++ type asks for it.
+@functools.cache
+def fitter(type_name: str, class_name: str) -> Callable[[Any, int], Any]:
+    """A function that makes a value, already without its proxy, what the C++ type asks for.
 
-    ``kindness`` 0 takes only values of that type, 1 also other numbers, 2 makes a text or a truth of anything.
-
-    Raises:
-        Misfit: PythonQt would refuse it.
+    Its second argument is the kindness: 0 takes only values of that type, 1 also other numbers, 2 makes a text or a
+    truth of anything. It raises `Misfit` where PythonQt would refuse the value.
     """
     kind = type_name.removesuffix("=?")
     owned = _OWNERSHIP.fullmatch(kind)
     if owned:
         kind = owned[1]
     if kind == "bool":
-        return _as_bool(value, kindness)
+        return _as_bool
     if kind == "QString":
-        return _as_text(value, kindness)
+        return _as_text
     if kind in _REALS:
-        return _as_number(value, float, kindness)
+        return functools.partial(_as_number, float)
     if enum_of(kind, class_name):
-        return _as_enum(value, kind, class_name, kindness)
+        return functools.partial(_as_enum, kind, class_name)
     if _INTEGERS.fullmatch(kind):
-        return _as_number(value, int, kindness)
+        return functools.partial(_as_number, int)
     if kind in ("QStringList", "QVariantList") or kind.startswith("QList<"):
-        return _as_list(value)
-    if kind == "char*" and not isinstance(value, (str, bytes)):
-        raise Misfit
+        return _as_list
+    if kind == "char*":
+        return _as_bytes
     if kind.rstrip("*") in classes():
-        return _as_object(value, kind, kindness)
-    return value
+        return functools.partial(_as_object, kind)
+    return lambda value, _kindness: value
 
 
-def _as_enum(value: Any, kind: str, class_name: str, kindness: int) -> Any:
+def _as_enum(kind: str, class_name: str, value: Any, kindness: int) -> Any:
     """A key of the same enum, or of the one it is combined from; kindly also a number."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise Misfit
@@ -74,7 +75,7 @@ def _as_text(value: Any, kindness: int) -> str:
     return str(value)
 
 
-def _as_number(value: Any, kind: type, kindness: int) -> Any:
+def _as_number(kind: type, value: Any, kindness: int) -> Any:
     if kindness == 0:
         if type(value) is bool or not isinstance(value, kind) or hasattr(type(value), "_owner"):
             raise Misfit
@@ -83,13 +84,19 @@ def _as_number(value: Any, kind: type, kindness: int) -> Any:
     return kind(value)
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_bytes(value: Any, _kindness: int) -> Any:
+    if not isinstance(value, (str, bytes)):
+        raise Misfit
+    return value
+
+
+def _as_list(value: Any, _kindness: int) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise Misfit
     return list(value)
 
 
-def _as_object(value: Any, kind: str, kindness: int) -> Any:
+def _as_object(kind: str, value: Any, kindness: int) -> Any:
     """An object of Qt. PySide6 converts some itself, a colour to a brush for example, as PythonQt does."""
     name = kind.rstrip("*")
     if name == "QByteArray" and isinstance(value, (bytes, str)):

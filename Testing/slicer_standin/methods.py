@@ -1,10 +1,11 @@
 """Methods in PythonQt's manner: no keywords, and arguments by their declared types."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from Testing.slicer_standin.enums import pyside_class
-from Testing.slicer_standin.fitting import Misfit, fit
+from Testing.slicer_standin.fitting import Misfit, fitter
 from Testing.slicer_standin.inventory import Member, argument_types, lineage
 from Testing.slicer_standin.problems import NotModelled
 
@@ -18,11 +19,13 @@ def behaves(class_name: str, *names: str) -> Callable[[Callable], Callable]:
     def keep(function: Callable) -> Callable:
         for name in names:
             BEHAVIOURS[class_name, name] = function
+        behaviour.cache_clear()
         return function
 
     return keep
 
 
+@functools.cache
 def behaviour(class_name: str, name: str) -> Callable | None:
     found = (BEHAVIOURS.get((base, name)) for base in lineage(class_name))
     return next((function for function in found if function is not None), None)
@@ -131,13 +134,21 @@ def call_native(
 
 def fitting_arguments(signatures: tuple[str, ...] | list[str], values: list[Any], class_name: str) -> Any:
     """The arguments for each overload that takes them: first those that take them as they are."""
+    forms = _forms(tuple(signatures), len(values), class_name)
     for kindness in (0, 1, 2):
-        for signature in signatures:
-            types = argument_types(signature)
-            required = sum(not kind.endswith("=?") for kind in types)
-            if not required <= len(values) <= len(types):
-                continue
+        for form in forms:
             try:
-                yield [fit(value, kind, class_name, kindness) for value, kind in zip(values, types, strict=False)]
+                yield [fit(value, kindness) for value, fit in zip(values, form, strict=True)]
             except Misfit:
                 continue
+
+
+@functools.cache
+def _forms(signatures: tuple[str, ...], count: int, class_name: str) -> tuple[tuple[Callable, ...], ...]:
+    """How each overload that takes so many arguments converts them."""
+    forms = []
+    for types in map(argument_types, signatures):
+        required = sum(not kind.endswith("=?") for kind in types)
+        if required <= count <= len(types):
+            forms.append(tuple(fitter(kind, class_name) for kind in types[:count]))
+    return tuple(forms)

@@ -1,5 +1,6 @@
 """The modules `qt` and `ctk`, and the widgets that `slicer` shows."""
 
+import functools
 import sys
 import types
 from typing import Any
@@ -29,10 +30,15 @@ def shown_class(module: str, name: str) -> Any:
     return wrapped_class(name)
 
 
+@functools.cache
+def _flat(name: str) -> QtModule:
+    return QtModule(name)
+
+
 def install() -> None:
     """Make ``import qt, ctk`` work, and ``slicer.qMRMLNodeComboBox``."""
     for name in ("qt", "ctk"):
-        sys.modules[name] = QtModule(name)
+        sys.modules[name] = _flat(name)
     slicer.__getattr__ = lambda name: shown_class("slicer", name)
 
 

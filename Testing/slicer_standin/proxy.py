@@ -10,7 +10,7 @@ import shiboken6
 from PySide6 import QtCore
 
 from Testing.slicer_standin.enums import enum_key, enum_type, from_pyside, pyside_class
-from Testing.slicer_standin.fitting import Misfit, fit, inventory_name
+from Testing.slicer_standin.fitting import Misfit, fitter, inventory_name
 from Testing.slicer_standin.inventory import Member, classes, lineage, members
 from Testing.slicer_standin.methods import BoundMethod, UnboundMethod, call_native
 from Testing.slicer_standin.problems import NotModelled
@@ -31,6 +31,18 @@ class WrappedType(type):
         if member.kind == "method":
             return UnboundMethod(own, member, wrap, unwrap)
         return _constant(member)
+
+
+class _Found:
+    """What `Wrapper.__getattr__` found, kept on the class: Python finds it by itself the next time."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def __get__(self, proxy: Any, _owner: type) -> Any:
+        if proxy is None:
+            raise AttributeError(self._member.name)  # `WrappedType` knows what is on the class
+        return _read(proxy, self._member)
 
 
 class Wrapper(metaclass=WrappedType):
@@ -74,6 +86,7 @@ class Wrapper(metaclass=WrappedType):
         class_name = type(self)._class_name
         member = members(class_name).get(name)
         if member is not None:
+            setattr(wrapped_class(class_name), name, _Found(member))
             return _read(self, member)
         if name in members("PythonQtInstanceWrapper"):
             return functools.partial(_OF_EVERY_OBJECT[name], self)
@@ -132,9 +145,10 @@ def _read(proxy: Wrapper, member: Member) -> Any:
     q = proxy._live(f"read property {member.name!r} from")
     if pyside_class(member.owner) is None:
         return wrap(q.read_property(member.name))
-    if q.metaObject().indexOfProperty(member.name) < 0:
+    value = q.property(member.name)
+    if value is None and q.metaObject().indexOfProperty(member.name) < 0:
         raise NotModelled(f"property {member.owner}.{member.name}: Qt 6 does not have it")
-    return wrap(q.property(member.name))
+    return wrap(value)
 
 
 def _write(proxy: Wrapper, member: Member, value: Any) -> None:
@@ -146,7 +160,7 @@ def _write(proxy: Wrapper, member: Member, value: Any) -> None:
         raise AttributeError(f"Property {name!r} of {class_name} object is not writable")
     q = proxy._live(f"write property {name!r} of")
     try:
-        fitting = fit(unwrap(value), member.types[0], member.owner, kindness=2)
+        fitting = fitter(member.types[0], member.owner)(unwrap(value), 2)
     except Misfit:
         raise AttributeError(
             f"Property {name!r} of type {member.types[0]!r} does not accept an object of type {type(value).__name__}"
@@ -179,11 +193,16 @@ def wrapped_class(name: str) -> WrappedType:
     return WrappedType(name.rpartition("::")[2], (Wrapper,), {"_class_name": name, "__module__": "PythonQt"})
 
 
+_PLAIN = (type(None), bool, int, float, str, bytes)
+
+
 def wrap(value: Any) -> Any:
     """What PySide6 hands out as PythonQt would: proxies, ints for enums, tuples for lists."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, enum.Enum):
         return from_pyside(value)
-    if value is None or isinstance(value, (bool, int, float, str, bytes, Wrapper)):
+    if isinstance(value, (*_PLAIN[1:], Wrapper)):
         return value
     if isinstance(value, (list, tuple)):
         return tuple(wrap(item) for item in value)
@@ -205,6 +224,8 @@ def _proxy_of(q: Any, name: str) -> Wrapper:
 
 def unwrap(value: Any) -> Any:
     """What the product hands in, without proxies."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Wrapper):
         return value._live("use")
     if isinstance(value, (list, tuple)):

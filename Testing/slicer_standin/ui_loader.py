@@ -4,6 +4,7 @@ Qt's loader builds the widgets and their layouts. What it cannot know, because t
 taken out of the file before and done after it: properties that classes of CTK and Slicer declare, and connections.
 """
 
+import functools
 from typing import Any
 from xml.etree import ElementTree
 
@@ -37,12 +38,9 @@ def load(proxy: Wrapper, device: Wrapper, parent: Wrapper | None = None) -> Wrap
     Raises:
         ValueError: the file names a class, property, signal, slot or enum key that does not exist in Slicer.
     """
-    tree = ElementTree.fromstring(bytes(device._live("read").readAll().data()))
-    properties = _take_properties(tree)
-    connections = _take_connections(tree)
-    _check_native(tree)
+    text, properties, connections = _divided(bytes(device._live("read").readAll().data()))
     buffer = QtCore.QBuffer()
-    buffer.setData(ElementTree.tostring(tree))
+    buffer.setData(text)
     buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
     loader = _Loader()
     q = loader.load(buffer, unwrap(parent))
@@ -55,6 +53,15 @@ def load(proxy: Wrapper, device: Wrapper, parent: Wrapper | None = None) -> Wrap
     for sender, signal, receiver, slot in connections:
         find_signal(wrap(found[sender]), signal).connect(slot_named(wrap(found[receiver]), slot))
     return root
+
+
+@functools.cache
+def _divided(text: bytes) -> tuple[bytes, list[tuple[str, str, str, ElementTree.Element]], list[tuple[str, ...]]]:
+    """The part of a file that is for Qt's loader, and the properties and connections that are for this one."""
+    tree = ElementTree.fromstring(text)
+    properties, connections = _take_properties(tree), _take_connections(tree)
+    _check_native(tree)
+    return ElementTree.tostring(tree), properties, connections
 
 
 def _take_properties(tree: ElementTree.Element) -> list[tuple[str, str, str, ElementTree.Element]]:

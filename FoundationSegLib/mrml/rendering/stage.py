@@ -4,6 +4,7 @@ import ctypes.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ def open_window(width: int, height: int) -> Any:
     Raises:
         OutputError: this machine offers no OpenGL. Found out here because VTK itself would crash on the first frame.
     """
-    with _silent_log():
-        window = vtk.vtkRenderWindow()
+    window = _window_class()()
     # VTK tries X, then EGL, and ends with OSMesa whether that library exists or not; it is rarely installed.
     if window.IsA("vtkOSOpenGLRenderWindow") and ctypes.util.find_library("OSMesa") is None:
         raise OutputError(
@@ -38,6 +38,13 @@ def open_window(width: int, height: int) -> Any:
     window.SetSize(width, height)
     window.SetInteractor(vtk.vtkGenericRenderWindowInteractor())  # without one, displayable managers crash
     return window
+
+
+@cache
+def _window_class() -> Any:
+    """VTK's window for this machine; it takes 30 ms to try the display servers."""
+    with _silent_log():
+        return type(vtk.vtkRenderWindow())
 
 
 @contextmanager
