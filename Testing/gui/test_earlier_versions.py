@@ -1,7 +1,6 @@
 """Settings and a parameter node of an earlier version are read as they were meant (`Testing/fixtures/README.md`)."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import slicer
@@ -13,13 +12,13 @@ CHOICES = json.loads((FIXTURES / "choices.json").read_text(encoding="utf-8"))
 
 
 def test_settings_keep_their_keys(rig, qt):
-    from FoundationSegPanel.settings import read_settings, write_settings
+    from FoundationSegPanel.settings import Settings, read_settings, write_settings
 
     kept = qt.QSettings()
     for key, value in CHOICES["settings"].items():
         kept.setValue(key, value)
     settings = read_settings()
-    assert list(asdict(settings).values())[:5] == ["/opt/python", "cuda", 4096, "/data/models", False]
+    assert settings == Settings("/opt/python", "cuda", 4096, "/data/models", False)
     write_settings(settings)
     assert {key: str(kept.value(key)).lower() for key in CHOICES["settings"]} == CHOICES["settings"]
 

@@ -72,7 +72,7 @@ def test_a_bundle_brings_everything_back(watch, saved, writer, segmentation_node
     assert node.GetParentTransformNode() is volume.GetParentTransformNode() is not None
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(kept[0].scene)
     folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
-    assert hierarchy.GetItemName(folder).startswith("Prompts")
+    assert hierarchy.GetItemName(folder) == f"Prompts: {segmentation.GetName()}"
     assert hierarchy.GetItemParent(folder) == hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation))
     node.SetNthControlPointPosition(0, GRID.to_ras((2, 2, 2)))
     assert watched.changes[0][:2] == (liver, "p0")

@@ -84,7 +84,7 @@ def test_a_folder_beside_the_segmentation_has_them_all(scene, watched, segmentat
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folders = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in nodes_in(scene)}
     (folder,) = folders
-    assert hierarchy.GetItemName(folder).startswith("Prompts")
+    assert hierarchy.GetItemName(folder) == f"Prompts: {segmentation_node.GetName()}"
     assert hierarchy.GetItemParent(folder) == hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation_node))
     hierarchy.SetItemName(folder, "My prompts")
     watched.prompts.set_record(liver, PromptRecord((*RECORD.prompts, KeptPrompt("new", POINT))))

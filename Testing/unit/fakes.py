@@ -12,7 +12,7 @@ import numpy as np
 from FoundationSegLib.catalog.catalogue import parse_card
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.imaging.geometry import geometry_from_spacing
+from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models import protocols
@@ -212,3 +212,13 @@ def prompted(prompt: protocols.SlicePrompt, shape: tuple[int, int]) -> np.ndarra
 
 def volume_of(array_kji: np.ndarray, **fields: Any) -> Volume:
     return Volume(array_kji, geometry_from_spacing(array_kji.shape[:3]), **fields)
+
+
+def on_image(volume: Volume, mask: np.ndarray, grid: Geometry) -> np.ndarray:
+    """A mask on the voxels of an image, which has to be on its grid."""
+    match = volume.geometry.match(grid)
+    assert match is not None, "the grid is that of the series"
+    whole, inside = np.zeros(volume.geometry.shape_kji, np.bool_), match.box.intersection(volume.geometry.box)
+    whole[inside.slices] = match.turned(mask)[inside.relative_to(match.box).slices]
+    assert whole.sum() == mask.sum()
+    return whole

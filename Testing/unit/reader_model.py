@@ -8,10 +8,13 @@ import numpy as np
 
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.models.protocols import TextVectors, unstoppable
+from FoundationSegLib.requests.heads import LearnedHead
 from FoundationSegLib.requests.scoring import Head
+from FoundationSegLib.requests.segmentation import CheckpointRecord
 from Testing.unit.fakes import CARD_TOML, fake_card
 
 WIDTH = 12
+CHECKPOINT = CheckpointRecord("reader", "somewhere", "1", "a" * 64)
 LONGEST = 60  # characters that it reads
 READER_TOML = (
     CARD_TOML.replace('"fake"', '"reader"')
@@ -67,6 +70,33 @@ def reader_card(**changes) -> ModelCard:
     return replace(
         fake_card(), id="reader", title="Reader", task="classify", family="clip", prompts=("text",), **changes
     )
+
+
+def make_head(**changes) -> LearnedHead:
+    """A head of two labels and five numbers in a vector, some of its fields changed."""
+    generator = np.random.default_rng(0)
+    fields = {
+        "name": "contrast",
+        "kind": "exclusive",
+        "labels": ("with", "without"),
+        "method": "logistic",
+        "checkpoint": CHECKPOINT,
+        "intensity": "auto",
+        "axis": "k",
+        "weights": generator.normal(size=(3, 2, 5)),
+        "biases": generator.normal(size=(3, 2)),
+        "concepts": (),
+        "concept_vectors": np.zeros((0, 0), np.float32),
+        "support": np.zeros((0, 0), np.float32),
+        "support_labels": np.zeros((0, 0), np.bool_),
+        "support_folds": np.zeros(0, np.int64),
+        "slopes": np.ones(2),
+        "offsets": np.zeros(2),
+        "nonconformity": np.linspace(0.1, 0.4, 20)[:, None],
+        "is_calibrated": True,
+        "origin": {"examples": 20},
+    }
+    return LearnedHead(**fields | changes)
 
 
 def _grey(image):

@@ -85,24 +85,23 @@ def test_what_the_adapters_share_is_no_adapter(task, folder):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "kind", "offered"),
+    ("chosen", "kind", "offered", "when_slow"),
     [
-        ("lite-medsam", "point", "edgetam"),
-        ("medsam2", "point", "edgetam"),
-        ("lite-medsam", "box", None),
-        ("sam2.1-hiera-tiny", "point", None),
-        ("voxtell", "point", None),  # it looks at whole volumes
-        ("biomedclip", "point", None),
+        ("lite-medsam", "point", "edgetam", "edgetam"),
+        ("medsam2", "point", "edgetam", "edgetam"),
+        ("lite-medsam", "box", None, "edgetam"),
+        ("sam2.1-hiera-tiny", "point", None, "edgetam"),
+        ("voxtell", "point", None, None),  # it looks at whole volumes
+        ("biomedclip", "point", None, None),
+        ("edgetam", "box", None, None),  # light itself
     ],
 )
-def test_a_light_model_is_offered_for_a_click_that_the_chosen_one_only_knows_as_a_box(chosen, kind, offered):
+def test_a_light_model_is_offered_for_a_click_that_the_chosen_one_only_knows_as_a_box(chosen, kind, offered, when_slow):
     cards = catalogue.read_catalogue(catalogue.card_folder())
     card = catalogue.light_model_for(kind, cards[chosen], cards)
     assert (card and card.id) == offered
     slow = catalogue.light_model_for(kind, cards[chosen], cards, is_slow=True)
-    assert (slow is not None) == (
-        cards[chosen].task == "segment" and not cards[chosen].sees_volumes and kind != "class"
-    )
+    assert (slow and slow.id) == when_slow
     without = {name: other for name, other in cards.items() if name != "edgetam"}
     smaller = catalogue.light_model_for(kind, cards[chosen], without)
     assert (smaller and smaller.id) == (offered and "mobile-sam")

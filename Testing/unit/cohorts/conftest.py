@@ -35,20 +35,6 @@ def write_case(path: Path, brightness: int = 200) -> Path:
     return path
 
 
-def write_series(folder: Path, uid: str) -> None:
-    """Two slices of a series."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for k in range(2):
-        image = sitk.GetImageFromArray(np.array([[[k, 1], [2, 3]]], np.int16))
-        tags = {"0008|0060": "CT", "0020|000e": uid, "0020|0032": f"0\\0\\{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
-        for name, value in tags.items():
-            image.SetMetaData(name, value)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(folder / f"{uid}-{k}.dcm"))
-        writer.Execute(image)
-
-
 def masks_in(folder: Path) -> dict[str, bytes]:
     return {path.name: read_mask_prompt(path, "Block")[0].tobytes() for path in folder.glob("*.seg.nrrd")}
 

@@ -25,8 +25,7 @@ from FoundationSegLib.requests.segmentation import CheckpointRecord
 from Testing.unit.cohorts.cohort_model import cards_of
 from Testing.unit.cohorts.conftest import BLOCK, CORNERS, write_case
 from Testing.unit.fakes import fill_store
-from Testing.unit.reader_model import READER_TOML, WIDTH
-from Testing.unit.requests.test_heads import make_head
+from Testing.unit.reader_model import READER_TOML, WIDTH, make_head
 
 pytestmark = pytest.mark.xdist_group("cohorts")  # one cluster for all of them
 GB = 10**9
@@ -121,15 +120,16 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_loses_nothing_that_was_done(cohort, small_disk, full):
-    run = cohort(200 if full else 18)
+    count = 200 if full else 18
+    run = cohort(count)
     assert run.run() in (1, 2) and "make room on the disk" in run.err
     done = {path.name: path.stat().st_mtime_ns for path in run.results.glob("case*.json")}
-    assert 0 < len(done) < 200 and all(json.loads((run.results / name).read_text()) for name in done)
+    assert 0 < len(done) < count and all(json.loads((run.results / name).read_text()) for name in done)
     before = run.encoded()
     small_disk()
     assert run.run() == 0, run.err
     assert run.encoded() - before <= 2 * (len(run.masks()) - len(done)), "nothing is computed twice"
-    assert len(run.masks()) == (200 if full else 18)
+    assert len(run.masks()) == count
     assert done.items() <= {path.name: path.stat().st_mtime_ns for path in run.results.glob("case*.json")}.items()
 
 

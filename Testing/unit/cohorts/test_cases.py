@@ -2,11 +2,27 @@
 
 import shutil
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from FoundationSegLib.cohorts.cases import content_key, find_cases, stamp
 from FoundationSegLib.errors import InputError
-from Testing.unit.cohorts.conftest import write_case, write_series
+from Testing.unit.cohorts.conftest import write_case
+
+
+def write_series(folder, uid):
+    """Two slices of a series."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(2):
+        image = sitk.GetImageFromArray(np.array([[[k, 1], [2, 3]]], np.int16))
+        tags = {"0008|0060": "CT", "0020|000e": uid, "0020|0032": f"0\\0\\{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+        for name, value in tags.items():
+            image.SetMetaData(name, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{uid}-{k}.dcm"))
+        writer.Execute(image)
 
 
 def names_of(*inputs, leave_out=None):

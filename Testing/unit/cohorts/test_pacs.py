@@ -16,9 +16,11 @@ import pytest
 from FoundationSegLib.commands import pacs
 from FoundationSegLib.commands.cli import main
 from FoundationSegLib.errors import ArchiveError, InputError
+from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from Testing.unit.cohorts import archive
 from Testing.unit.cohorts.conftest import BLOCK, SHAPE
+from Testing.unit.fakes import on_image
 
 pytest.importorskip("dicomweb_client", reason="the package dicomweb-client is not installed")
 pytest.importorskip("highdicom", reason="the package highdicom is not installed")
@@ -73,10 +75,11 @@ def test_studies_go_in_are_segmented_and_stored_back_once(cohort, connection, ca
         assert images["objects"] == SHAPE[0]
         (uid,) = direct.objects(study, stored[0]["series"])
         direct.fetch(study, stored[0]["series"], uid, desk.folder / f"{uid}.dcm")
-        mask, _ = read_mask_prompt(desk.folder / f"{uid}.dcm", "Block")
+        volume = read_volume(desk.folder / "in" / study)
+        mask = on_image(volume, *read_mask_prompt(desk.folder / f"{uid}.dcm", "Block"))
         expected = np.zeros(SHAPE, bool)
         expected[BLOCK] = True
-        assert mask.sum() == expected.sum()
+        assert np.array_equal(mask, expected)
     bar("archive: studies missing or stored twice", missing + twice, "0")
     bar("archive: times that the connection broke", connection.breaks, str(breaks))
     assert missing + twice == 0 and connection.breaks == breaks

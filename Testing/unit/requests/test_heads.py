@@ -9,42 +9,13 @@ import pytest
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.requests.heads import (
     HEADS_VARIABLE,
-    LearnedHead,
     head_folder,
     head_names,
     read_head,
     remove_head,
     write_head,
 )
-from FoundationSegLib.requests.segmentation import CheckpointRecord
-
-CHECKPOINT = CheckpointRecord("reader", "somewhere", "1", "a" * 64)
-
-
-def make_head(**changes):
-    generator = np.random.default_rng(0)
-    fields = {
-        "name": "contrast",
-        "kind": "exclusive",
-        "labels": ("with", "without"),
-        "method": "logistic",
-        "checkpoint": CHECKPOINT,
-        "intensity": "auto",
-        "axis": "k",
-        "weights": generator.normal(size=(3, 2, 5)),
-        "biases": generator.normal(size=(3, 2)),
-        "concepts": (),
-        "concept_vectors": np.zeros((0, 0), np.float32),
-        "support": np.zeros((0, 0), np.float32),
-        "support_labels": np.zeros((0, 0), np.bool_),
-        "support_folds": np.zeros(0, np.int64),
-        "slopes": np.ones(2),
-        "offsets": np.zeros(2),
-        "nonconformity": np.linspace(0.1, 0.4, 20)[:, None],
-        "is_calibrated": True,
-        "origin": {"examples": 20},
-    }
-    return LearnedHead(**fields | changes)
+from Testing.unit.reader_model import CHECKPOINT, make_head
 
 
 def test_a_head_comes_back_from_its_file_as_it_was(tmp_path):
