@@ -58,9 +58,21 @@ def nothing_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def only_in_the_full_run(full: bool) -> None:
-    """For what takes long and has a smaller test of its kind beside it."""
+    """For what takes too long for every run."""
     if not full:
-        pytest.skip("a smaller test of its kind is enough: run with --full")
+        pytest.skip("takes long: run with --full")
+
+
+@pytest.fixture(scope="session")
+def opengl() -> None:
+    """Windows can be opened off screen; where they cannot, a test that needs one skips."""
+    from FoundationSegLib.errors import OutputError
+    from FoundationSegLib.mrml.rendering.stage import open_window
+
+    try:
+        open_window(64, 64)
+    except OutputError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -25,17 +25,6 @@ def pytest_pycollect_makemodule(module_path, parent):
     return _Unusable.from_parent(parent, path=module_path) if _missing else None
 
 
-@pytest.fixture(scope="session")
-def opengl():
-    from FoundationSegLib.errors import OutputError
-    from FoundationSegLib.mrml.rendering.stage import open_window
-
-    try:
-        open_window(64, 64)
-    except OutputError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
 def make_desk(tmp_path, opengl):
     from Testing.slicer_standin.problems import as_text

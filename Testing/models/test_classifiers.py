@@ -110,8 +110,8 @@ def asked(volume, labels, number=1, **fields):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is known on Linux alone")
 @pytest.mark.usefixtures("only_in_the_full_run")
-def test_many_slices_in_a_worker_take_no_more_memory_than_few(worker, bar, full):
-    count = 300 if full else 60
+def test_many_slices_in_a_worker_take_no_more_memory_than_few(worker, bar):
+    count = 300
     volume, labels = image((count, 64, 64), "MR"), SETS["modality"]
     worker.send_volume(volume)
     ask(worker, asked(volume, labels, subject=Subject(stop=16)))

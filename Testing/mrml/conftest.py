@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import slicer
 
-from FoundationSegLib.errors import OutputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
-from FoundationSegLib.mrml.rendering.stage import open_window
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.scene_prompts import ScenePrompts
 from FoundationSegLib.mrml.segments import SegmentWriter
@@ -42,14 +40,6 @@ def segmentation_node(scene):
 @pytest.fixture
 def writer(segmentation_node, volume_node):
     return SegmentWriter(segmentation_node, volume_node)
-
-
-@pytest.fixture
-def opengl():
-    try:
-        open_window(64, 64)
-    except OutputError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

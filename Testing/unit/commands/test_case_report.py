@@ -8,7 +8,6 @@ import slicer
 
 from FoundationSegLib.api_nodes import report_nodes
 from FoundationSegLib.errors import InputError, OutputError
-from FoundationSegLib.mrml.rendering.stage import open_window
 from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
@@ -18,15 +17,8 @@ from Testing.mrml.scene_session import SceneSession, save_bundle
 from Testing.unit.commands.conftest import ct_array
 from Testing.unit.session.session_cases import point, small_volume
 
+pytestmark = pytest.mark.usefixtures("opengl")
 PICTURE = "data:image/jpeg;base64,"
-
-
-@pytest.fixture(autouse=True)
-def opengl():
-    try:
-        open_window(64, 64)
-    except OutputError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -120,9 +120,11 @@ def test_ctrl_c_keeps_what_has_come(hub, store, bar):
 @on_linux
 def test_a_program_that_is_killed_leaves_no_worker_and_half_a_file(hub, store):
     program, worker = begun(hub)
+    begin = time.perf_counter()
     program.kill()
     program.communicate()
     until(lambda: has_ended(worker))
+    assert time.perf_counter() - begin < 60
     assert partial_bytes(store, card()) > 0
     hub.slow_s = 0
     assert download() == (0, [ANNOUNCED, READY])

@@ -141,19 +141,25 @@ def test_damaged_files_are_refused_with_the_models_name(checkpoint, family, caps
     assert "code was run" not in capsys.readouterr().out
 
 
+CHANGES = {
+    "missing": lambda state: state.pop(max(state)),
+    "another shape": lambda state: state.update({max(state): torch.zeros(3, 1)}),
+    "left over": lambda state: state.update({"of.another.model": torch.zeros(1)}),
+    "another model's": lambda state: state.clear() or state.update(weights=torch.zeros(3)),
+}
+
+
+# Files of each kind: safetensors, a pickle, a pickle with sections.
+OTHERS = [(family, "another model's") for family in ("sam", "clip", "medsam2")]
+
+
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda state: state.pop(max(state)),
-        lambda state: state.update({max(state): torch.zeros(3, 1)}),
-        lambda state: state.update({"of.another.model": torch.zeros(1)}),
-    ],
-    ids=["missing", "another shape", "left over"],
+    ("family", "change"),
+    [*((family, change) for family in FAMILIES for change in list(CHANGES)[:3]), *OTHERS],
 )
-@pytest.mark.parametrize("family", FAMILIES)
 def test_other_weights_are_refused(checkpoint, family, change):
     changed = checkpoint(family)
-    changed.change_weights(change)
+    changed.change_weights(CHANGES[change])
     changed.refused(match="does not hold the weights")
 
 

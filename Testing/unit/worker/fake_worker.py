@@ -146,8 +146,8 @@ class ScriptedEngine:
         sys.stderr.write("x" * int(value))
 
     def do_spawn(self, value: str, request: Request, progress: Progress) -> None:
-        """A child that would live for a minute; its number goes to a file."""
-        child = subprocess.Popen((sys.executable, "-c", "import time; time.sleep(60)"))
+        """A child that would live for minutes; its number goes to a file."""
+        child = subprocess.Popen((sys.executable, "-c", "import time; time.sleep(150)"))
         Path(value).write_text(str(child.pid))
 
     def do_ahead(self, value: str, request: Request, progress: Progress) -> None:

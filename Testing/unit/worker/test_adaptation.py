@@ -20,10 +20,10 @@ from Testing.unit.worker.conftest import events_until
 LONG = 600.0  # seconds, on a machine that does much else
 
 
-def test_a_killed_worker_goes_on_and_a_cancel_is_there_at_once(tmp_path, bar):
+def test_a_killed_worker_goes_on_and_a_cancel_is_there_at_once(tmp_path, full, bar):
     torch.set_num_threads(1)
-    cases = [toy_case(seed, slices=4) for seed in range(9)]
-    training = Training(steps=200, rate=1e-2, least_pixels=5, distillation=0)
+    cases = [toy_case(seed, slices=8 if full else 4) for seed in range(9)]
+    training = Training(steps=300 if full else 200, rate=1e-2, least_pixels=5, distillation=0)
     request = AdaptRequest(1, "fake", "blobs", toy_segments(cases, "ABCDEFGHI"), training=training)
     expected = toy_engine(tmp_path / "line", cases).adapt(request, Progress())
     toy_engine(tmp_path / "worker", [])

@@ -20,6 +20,7 @@ from Testing.unit.worker.fake_worker import positive_mask
 
 ROOT = Path(__file__).resolve().parents[3]
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+MOST_S = 60  # that a process may take to end, on a machine that does much else; by itself it lives for 150
 
 
 def names(place):
@@ -56,11 +57,11 @@ def test_killed_at_random_moments_the_run_ends_in_the_same_mask(make_client, vol
 
 
 @on_linux
-def test_many_kills_in_one_run_do_not_end_it(client, sent):
+def test_many_kills_in_one_run_do_not_end_it(client, sent, full):
     """Some of them in the middle of its work, some as soon as it has started."""
     client.submit(scripted(sent, "steps=30 pause=0.01"))
     chance, events = random.Random(1), []
-    for kill in range(6):
+    for kill in range(12 if full else 6):
         until(lambda: events.extend(client.poll()) or (client._link is not None and client._link.is_connected))
         if kill % 2:
             time.sleep(chance.uniform(0, 0.2))
@@ -107,14 +108,14 @@ client.send_volume(volume)
 client.submit(scripted(volume, sys.argv[1]))
 events_until(client, Progressed)
 if sys.argv[2] == "fork" and os.fork() == 0:
-    time.sleep(60)
+    time.sleep(150)
 print(client.worker_pid, flush=True)
 time.sleep(60)
 """
 
 
 @on_linux
-@pytest.mark.parametrize("script", ["steps=1 answer", "steps=100000", "steps=1 hang=60"])
+@pytest.mark.parametrize("script", ["steps=1 answer", "steps=100000", "steps=1 hang=150"])
 @pytest.mark.parametrize("fork", ["", "fork"])
 def test_the_worker_ends_with_its_parent(script, fork, bar):
     """A fork of the parent still holds the connection, so the worker has to find out in another way."""
@@ -126,9 +127,11 @@ def test_the_worker_ends_with_its_parent(script, fork, bar):
         parent.wait()
         start = time.perf_counter()
         until(lambda: has_ended(pid))
-        bar(f"the worker ends after its parent was killed ({script} {fork}), s", time.perf_counter() - start, "<= 5")
+        took_s = time.perf_counter() - start
+        bar(f"the worker ends after its parent was killed ({script} {fork}), s", took_s, "<= 5")
         if fork:
             os.killpg(parent.pid, signal.SIGKILL)
+    assert took_s < MOST_S
 
 
 @on_linux
@@ -139,9 +142,11 @@ def test_what_a_worker_has_started_ends_with_it(client, volume, tmp_path):
         pid = ask(client, scripted(volume, f"spawn={note}")).counts["pid"]
         child = int(note.read_text())
         assert not has_ended(child)
+        start = time.perf_counter()
         end(pid)
         client.poll()
         until(lambda child=child: client.poll() or has_ended(child))
+        assert time.perf_counter() - start < MOST_S
 
 
 def test_nothing_but_loopback_is_opened(make_client, volume, tmp_path, monkeypatch):
