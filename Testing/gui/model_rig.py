@@ -95,6 +95,7 @@ class ModelRig:
         self.desk, self.folder, self.patch, self.hub = desk, folder, patch, hub
         self.site, self.full_disk, self.stopped = folder / "site", folder / "full", 0
         self.models: list[Any] = []
+        self.dialogs: list[Any] = []
         (self.site / "pip").mkdir(parents=True)
         (self.site / "pip" / "__init__.py").touch()
         (self.site / "pip" / "__main__.py").write_text(_PIP)
@@ -131,6 +132,13 @@ class ModelRig:
         self.models.append(ModelInstaller(self._stop, open_client=self._open_client))
         return self.models[-1]
 
+    def show(self, dialog: Any, *arguments: Any) -> Any:
+        """Open a dialog, which is closed in the end."""
+        self.dialogs.append(dialog)
+        dialog.show(*arguments)
+        self.desk.process_events()
+        return dialog
+
     def _open_client(self, installation: Installation, timeouts: Timeouts) -> ProcessClient:
         command = hub_worker.command(self.full_disk)
         return ProcessClient(installation.settings, command, timeouts, installation.inherited)
@@ -140,6 +148,11 @@ class ModelRig:
 
     def wait(self, condition: Any, seconds: float = 20.0) -> Any:
         return self.desk.wait_until(condition, seconds)
+
+
+def cells(table: Any, columns: int) -> list[tuple[str, ...]]:
+    """The texts of a table's first columns, row by row."""
+    return [tuple(table.item(row, column).text() for column in range(columns)) for row in range(table.rowCount)]
 
 
 @contextlib.contextmanager
@@ -154,6 +167,8 @@ def model_rig(desk: Any, folder: Path) -> Iterator[ModelRig]:
         try:
             yield rig
         finally:
+            for dialog in rig.dialogs:
+                dialog.close()
             for models in rig.models:
                 models.close()
             os.environ.pop("PYTHONPATH", None)

@@ -3,6 +3,7 @@ import slicer
 
 from FoundationSegLib.catalog.label_sets import label_set_of
 from FoundationSegLib.requests.classification_answer import RESEARCH_USE
+from Testing.gui.model_rig import cells
 
 
 @pytest.fixture
@@ -21,8 +22,7 @@ def ask(tab, button=None):
 
 
 def rows(tab):
-    table = tab.ui.scoresTable
-    return [tuple(table.item(row, column).text() for column in range(4)) for row in range(table.rowCount)]
+    return cells(tab.ui.scoresTable, 4)
 
 
 def test_the_slice_in_view(tab):

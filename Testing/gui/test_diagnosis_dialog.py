@@ -4,12 +4,11 @@ from pathlib import Path
 import pytest
 
 from FoundationSegLib import __version__
+from Testing.gui.model_rig import cells
 
 
 @pytest.fixture
 def show(rig):
-    made = []
-
     def make(python=""):
         from FoundationSegPanel.computer_dialogs import DiagnosisDialog
         from FoundationSegPanel.settings import Settings, write_settings
@@ -17,18 +16,13 @@ def show(rig):
         rig.card()
         rig.light_torch()
         write_settings(Settings(worker_python=python))
-        made.append(DiagnosisDialog(rig.open(), None))
-        made[-1].show()
-        return made[-1]
+        return rig.show(DiagnosisDialog(rig.open(), None))
 
-    yield make
-    for dialog in made:
-        dialog.close()
+    return make
 
 
 def shown(dialog):
-    table = dialog.ui.factsTable
-    return {table.item(row, 0).text(): table.item(row, 1).text() for row in range(table.rowCount)}
+    return dict(cells(dialog.ui.factsTable, 2))
 
 
 def test_it_tells_versions_devices_and_the_store(rig, show):

@@ -22,6 +22,7 @@ from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests import adaptation
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
+from Testing.gui.model_rig import cells
 from Testing.slicer_standin.dialogs import choose_file
 from Testing.slicer_standin.proxy import unwrap
 
@@ -41,8 +42,7 @@ def proposed(at_panel):
 
 
 def rows(at_panel):
-    table = at_panel.ui.proposalsTable
-    return [[table.item(row, column).text() for column in range(6)] for row in range(table.rowCount)]
+    return cells(at_panel.ui.proposalsTable, 6)
 
 
 def groups(at_panel):
@@ -53,8 +53,8 @@ def groups(at_panel):
 def test_proposals_are_shown_and_become_segments_of_a_group_that_undo_takes_away(proposed):
     ui, desk = proposed.ui, proposed.desk
     assert sorted(rows(proposed)) == [
-        ["CT", "7", "1.92", "14.42", "0.25", "90 %"],
-        ["Earlier", "7", "1.92", "14.42", "0.25", "90 %"],
+        ("CT", "7", "1.92", "14.42", "0.25", "90 %"),
+        ("Earlier", "7", "1.92", "14.42", "0.25", "90 %"),
     ]
     assert proposed.names() == ["Segment"], "nothing is added before it is accepted"
     ui.proposalsTable.selectRow([row[0] for row in rows(proposed)].index("CT"))
@@ -172,9 +172,8 @@ def completed(scene, name, *, slices=6):
 
 
 @pytest.fixture
-def teach(rig, monkeypatch):
+def teach(rig):
     """Opens the dialog for a client."""
-    made = []
 
     def make(teacher):
         from FoundationSegPanel.learning_part import TeachDialog
@@ -183,19 +182,14 @@ def teach(rig, monkeypatch):
         rig.card()
         rig.models.append(ModelInstaller(open_client=lambda *_: teacher))
         rig.kept = []
-        made.append(TeachDialog(rig.models[-1], rig.models[-1].catalogue["lite-medsam"], "auto", rig.kept.append))
-        made[-1].show()
-        rig.desk.process_events()
-        return made[-1]
+        models = rig.models[-1]
+        return rig.show(TeachDialog(models, models.catalogue["lite-medsam"], "auto", rig.kept.append))
 
-    yield make
-    for dialog in made:
-        dialog.close()
+    return make
 
 
 def cases(dialog):
-    table = dialog.ui.casesTable
-    return [tuple(table.item(row, column).text() for column in range(3)) for row in range(table.rowCount)]
+    return cells(dialog.ui.casesTable, 3)
 
 
 def test_it_learns_from_completed_segments_of_the_scene_and_of_a_folder(rig, teach, tmp_path):

@@ -3,28 +3,21 @@ import pytest
 from FoundationSegLib.catalog.catalogue import has_adapter, read_catalogue
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.installation import readiness
-from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE
+from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, cells
 from Testing.slicer_standin.dialogs import choose_file, press
 from Testing.unit.hub.hub_cases import content_of
 
 
 @pytest.fixture
 def show(rig):
-    made = []
-
     def make(*replacements):
         from FoundationSegPanel.model_part import ModelsDialog
 
         rig.card(*replacements)
         rig.set_up = []
-        made.append(ModelsDialog(rig.open(), rig.set_up.append))
-        made[-1].show("far")
-        rig.desk.process_events()
-        return made[-1]
+        return rig.show(ModelsDialog(rig.open(), rig.set_up.append), "far")
 
-    yield make
-    for dialog in made:
-        dialog.close()
+    return make
 
 
 @pytest.fixture
@@ -38,8 +31,7 @@ def folder(tmp_path):
 
 def row(models, title):
     table = models.ui.modelsTable
-    rows = [[table.item(r, c).text() for c in range(table.columnCount)] for r in range(table.rowCount)]
-    return next(row for row in rows if row[0] == title)
+    return next(row for row in cells(table, table.columnCount) if row[0] == title)
 
 
 def message(models):
@@ -70,8 +62,8 @@ def test_every_model_is_listed_those_that_run_here_first(no_vista3d, rig, show):
     models = show()
     titles = [models.ui.modelsTable.item(r, 0).text() for r in range(models.ui.modelsTable.rowCount)]
     assert sorted(titles) == sorted(card.title for card in read_catalogue().values())
-    assert row(models, "Fake Model") == ["Fake Model", "To download", "segments", "box", "yes", "2 MB", "MIT", "yes"]
-    assert row(models, "MedSAM2")[6:] == ["CC-BY-SA-4.0", "unclear"]
+    assert row(models, "Fake Model") == ("Fake Model", "To download", "segments", "box", "yes", "2 MB", "MIT", "yes")
+    assert row(models, "MedSAM2")[6:] == ("CC-BY-SA-4.0", "unclear")
     beyond = read_catalogue()["vista3d"].title
     assert titles.index("LiteMedSAM") < titles.index(beyond) and row(models, beyond)[1] == "Not in this version"
     assert rig.hub.requests == []

@@ -490,14 +490,3 @@ def test_the_tour_goes_on_with_what_the_user_does(at_panel):
     assert "Step 5 of 5" in ui.tourLabel.text and ui.tourNextButton.text == "Done"
     desk.click(ui.tourNextButton)
     assert not ui.tourFrame.visible
-
-
-def test_a_report_of_the_segments_is_written(at_panel, tmp_path):
-    ui, desk = at_panel.ui, at_panel.desk
-    assert not ui.reportButton.enabled
-    at_panel.box((5, 6, 4), (14, 20, 4))
-    path = tmp_path / "report.html"
-    desk.answer_dialogs(choose_file(str(path)))
-    desk.click(ui.reportButton)
-    page = path.read_text(encoding="utf-8")
-    assert "data:image/jpeg;base64," in page and "2.40 ml" in page and "Research use" in page

@@ -166,3 +166,14 @@ def test_changes_that_wait_to_be_confirmed_are_shown(at_panel):
     at_panel.desk.click(at_panel.ui.messageNoButton)
     at_panel.let_pass()
     assert at_panel.work.preview.node is None and at_panel.voxels() == 150
+
+
+def test_a_report_of_the_segments_is_written(at_panel, tmp_path):
+    ui, desk = at_panel.ui, at_panel.desk
+    assert not ui.reportButton.enabled
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    path = tmp_path / "report.html"
+    desk.answer_dialogs(choose_file(str(path)))
+    desk.click(ui.reportButton)
+    page = path.read_text(encoding="utf-8")
+    assert "data:image/jpeg;base64," in page and "2.40 ml" in page and "Research use" in page

@@ -8,7 +8,7 @@ import pytest
 import slicer
 
 from FoundationSegLib.hub.store import Store
-from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH, PANEL
+from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH, PANEL, cells
 from Testing.unit.hub.hub_cases import content_of
 from Testing.unit.worker.conftest import has_ended
 
@@ -17,27 +17,20 @@ on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no su
 
 @pytest.fixture
 def show(rig):
-    """The dialog for the card ``far``, with some words replaced; closed in the end."""
-    made = []
+    """The dialog for the card ``far``, with some words replaced."""
 
     def make(*replacements):
         from FoundationSegPanel.setup_dialog import SetupDialog
 
         rig.card(*replacements)
         rig.ready = []
-        made.append(SetupDialog(rig.open(), "far", lambda: rig.ready.append(1)))
-        made[-1].show()
-        rig.desk.process_events()
-        return made[-1]
+        return rig.show(SetupDialog(rig.open(), "far", lambda: rig.ready.append(1)))
 
-    yield make
-    for dialog in made:
-        dialog.close()
+    return make
 
 
 def needed(first):
-    table = first.ui.neededTable
-    return [tuple(table.item(row, column).text() for column in range(3)) for row in range(table.rowCount)]
+    return cells(first.ui.neededTable, 3)
 
 
 def idle(first):

@@ -17,6 +17,7 @@ from FoundationSegLib.hub.store import STORE_VARIABLE, Store
 from FoundationSegLib.installation.packages import PipTool
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.fakes import CARD_TOML, FakeModel, fill_store
+from Testing.unit.reader_model import READER_TOML, ReaderModel
 
 SHAPE = (6, 10, 12)
 BLOCKS = {"Left": (slice(1, 5), slice(2, 6), slice(1, 5)), "Right": (slice(2, 4), slice(3, 8), slice(7, 11))}
@@ -57,7 +58,7 @@ class CommandCase:
     capture: Any
     connect: Any = None
     pip: Any = None
-    model: FakeModel = field(default_factory=FakeModel)
+    model: FakeModel | ReaderModel = field(default_factory=FakeModel)
     devices: list[str] = field(default_factory=list)
     out: str = ""
     err: str = ""
@@ -165,3 +166,12 @@ def desk(tmp_path, monkeypatch, capfd):
 
     made.connect = connect
     return made
+
+
+@pytest.fixture
+def booth(desk, tmp_path):
+    """The desk with a model to classify with."""
+    (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
+    fill_store(tmp_path / "store", desk.catalogue()["reader"])
+    desk.model = ReaderModel()
+    return desk

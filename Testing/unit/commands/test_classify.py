@@ -12,17 +12,6 @@ from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.requests.classification_answer import RESEARCH_USE
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.commands.conftest import BLOCKS, SHAPE, START, ct_array
-from Testing.unit.fakes import fill_store
-from Testing.unit.reader_model import READER_TOML, ReaderModel
-
-
-@pytest.fixture
-def booth(desk, tmp_path):
-    """The desk with a model to classify with."""
-    (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
-    fill_store(tmp_path / "store", desk.catalogue()["reader"])
-    desk.model = ReaderModel()
-    return desk
 
 
 def run(booth, *more, image=None, labels=("--label", "bright", "--label", "dark")):

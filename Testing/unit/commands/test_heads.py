@@ -7,29 +7,24 @@ import pytest
 import SimpleITK as sitk
 
 from FoundationSegLib.requests.heads import HEADS_VARIABLE
-from Testing.unit.fakes import fill_store
-from Testing.unit.reader_model import READER_TOML, ReaderModel
 
 LEVELS = {"faint": 60, "strong": 180}
 
 
 @pytest.fixture
-def booth(desk, tmp_path, monkeypatch):
-    """The desk with a model that sees how bright pictures are, images of two kinds, and a table of them."""
+def booth(booth, tmp_path, monkeypatch):
+    """The desk with images of two kinds, and a table of them."""
     monkeypatch.setenv(HEADS_VARIABLE, str(tmp_path / "heads"))
-    (tmp_path / "cards" / "reader.toml").write_text(READER_TOML)
-    fill_store(tmp_path / "store", desk.catalogue()["reader"])
-    desk.model = ReaderModel()
     generator = np.random.default_rng(0)
     lines = ["image,label,patient"]
     for number in range(16):
         label = ("faint", "strong")[number % 2]
         image = generator.normal(LEVELS[label], 12, (2, 12, 12)).clip(0, 255).astype(np.uint8)
         image[:, 0, 0], image[:, 0, 1] = 0, 255
-        sitk.WriteImage(sitk.GetImageFromArray(image), str(desk.folder / f"case{number}.nrrd"))
-        lines.append(f"case{number}.nrrd,{label},p{number // 2 * 2 + number % 2}")
-    (desk.folder / "cases.csv").write_text("\n".join(lines))
-    return desk
+        sitk.WriteImage(sitk.GetImageFromArray(image), str(booth.folder / f"case{number}.nrrd"))
+        lines.append(f"case{number}.nrrd,{label},p{number}")
+    (booth.folder / "cases.csv").write_text("\n".join(lines))
+    return booth
 
 
 def train(booth, *more, name="glow"):
