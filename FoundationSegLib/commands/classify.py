@@ -350,7 +350,7 @@ def evidence_writer(
         return lambda target: write_dicom(target, lambda: parametric_map(seen, whole, quantity))
     values = np.full(volume.geometry.shape_kji, evidence.values.min(), np.float32)
     values[box.slices] = painted
-    return lambda target: write_values(target, values, volume.geometry)
+    return lambda target: write_values(target, values, volume.geometry, volume.in_pixels)
 
 
 def _segment_writer(volume: Volume, answer: Classification) -> Callable[[Path], None]:

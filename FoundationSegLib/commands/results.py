@@ -69,7 +69,7 @@ class SegmentResult:
         if output_format(path) == "seg.nrrd":
             return lambda target: write_segmentation(self.segmentation_node, target)
         labels = self._labels()
-        return lambda target: write_label_map(target, labels, self.segment_writer.geometry)
+        return lambda target: write_label_map(target, labels, self.segment_writer.geometry, self.in_pixels)
 
     def dicom_writers(
         self, path: Path, slices: Sequence[Path], volume: Volume, measurements: Path | None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, GeometryError, InputError, OutputError
 from ..imaging.geometry import Geometry
+from ..imaging.volume import IN_PIXELS
 from .completeness import quiet
 from .nifti import is_sheared
 from .output_files import output_format, replace_atomically
@@ -17,13 +18,14 @@ from .raw import read_raw, swap_lps_ras
 from .segmentations import read_label_map
 
 
-def write_label_map(path: Path, labels_kji: NDArray[np.generic], geometry: Geometry) -> None:
+def write_label_map(path: Path, labels_kji: NDArray[np.generic], geometry: Geometry, in_pixels: bool = False) -> None:
     """Write labels to a .nii.gz or .nrrd file, replacing it atomically, in the smallest unsigned type that fits.
 
     Args:
         path: the file.
         labels_kji: (K, J, I) whole numbers from 0 up.
         geometry: their grid; NIfTI stores it in single precision.
+        in_pixels: True for those of a picture, whose grid is in no millimetres: the file names no unit.
 
     Raises:
         OutputError: the ending is another one, the grid is sheared and the format is NIfTI, or the file cannot be
@@ -37,7 +39,7 @@ def write_label_map(path: Path, labels_kji: NDArray[np.generic], geometry: Geome
         )
     stored = labels_kji.astype(_smallest_type(labels_kji))
     with replace_atomically(path) as temporary:
-        _write(path, temporary, stored, geometry)
+        _write(path, temporary, stored, geometry, in_pixels)
         try:
             written, grid = read_label_map(temporary)
         except FoundationSegError as error:
@@ -46,8 +48,8 @@ def write_label_map(path: Path, labels_kji: NDArray[np.generic], geometry: Geome
             raise OutputError(f"{path.name}: this format cannot hold the label map exactly; write .nrrd instead")
 
 
-def write_values(path: Path, values_kji: NDArray[np.float32], geometry: Geometry) -> None:
-    """Write real numbers (K, J, I) to a .nii.gz or .nrrd file, replacing it atomically.
+def write_values(path: Path, values_kji: NDArray[np.float32], geometry: Geometry, in_pixels: bool = False) -> None:
+    """Write real numbers (K, J, I) to a .nii.gz or .nrrd file as :func:`write_label_map` does, replacing it atomically.
 
     Raises:
         OutputError: the ending is another one, the grid is sheared and the format is NIfTI, or the file cannot be
@@ -55,7 +57,7 @@ def write_values(path: Path, values_kji: NDArray[np.float32], geometry: Geometry
     """
     check_grid(path, geometry)
     with replace_atomically(path) as temporary:
-        _write(path, temporary, np.ascontiguousarray(values_kji, np.float32), geometry)
+        _write(path, temporary, np.ascontiguousarray(values_kji, np.float32), geometry, in_pixels)
 
 
 def check_grid(path: Path, geometry: Geometry) -> None:
@@ -82,7 +84,7 @@ def _fits_nifti(geometry: Geometry) -> bool:
     first = np.zeros([min(size, 2) for size in geometry.shape_kji], np.uint8)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "grid.nii.gz"
-        _write_nifti(path, first, geometry)
+        _write_nifti(path, first, geometry, "mm")
         try:
             stored = read_raw(path)
         except GeometryError:
@@ -90,15 +92,17 @@ def _fits_nifti(geometry: Geometry) -> bool:
     return Geometry(stored.ijk_to_ras, geometry.shape_kji).almost_equals(geometry)
 
 
-def _write(path: Path, temporary: Path, voxels_kji: NDArray[np.generic], geometry: Geometry) -> None:
+def _write(path: Path, temporary: Path, voxels_kji: NDArray[np.generic], geometry: Geometry, in_pixels: bool) -> None:
     if output_format(path) == "nii.gz":
-        _write_nifti(temporary, voxels_kji, geometry)
+        _write_nifti(temporary, voxels_kji, geometry, "unknown" if in_pixels else "mm")
         return
     image = sitk.GetImageFromArray(voxels_kji)
     matrix = swap_lps_ras(geometry.ijk_to_ras)
     image.SetSpacing(geometry.spacing_mm)
     image.SetDirection((matrix[:3, :3] / geometry.spacing_mm).ravel().tolist())
     image.SetOrigin(matrix[:3, 3].tolist())
+    if in_pixels:
+        image.SetMetaData(IN_PIXELS, "1")
     with quiet():
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
@@ -106,12 +110,12 @@ def _write(path: Path, temporary: Path, voxels_kji: NDArray[np.generic], geometr
             raise _unwritable(path) from error
 
 
-def _write_nifti(path: Path, voxels_kji: NDArray[np.generic], geometry: Geometry) -> None:
+def _write_nifti(path: Path, voxels_kji: NDArray[np.generic], geometry: Geometry, unit: str) -> None:
     """Write the grid as it is as the sform; ITK would turn axes that are not quite orthogonal, for the qform's sake."""
     image = nibabel.Nifti1Image(voxels_kji.T, geometry.ijk_to_ras)
     image.set_sform(geometry.ijk_to_ras, code=1)
     image.set_qform(geometry.ijk_to_ras, code=1)
-    image.header.set_xyzt_units("mm")
+    image.header.set_xyzt_units(unit)
     nibabel.save(image, path)
 
 

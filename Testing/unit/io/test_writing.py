@@ -1,5 +1,6 @@
 """Label maps are written exactly, in the smallest type, or not at all."""
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -140,3 +141,19 @@ def test_a_grid_that_nifti_cannot_hold_is_found_out_beforehand(tmp_path, matrix)
     with pytest.raises(OutputError, match=r"a\.nii\.gz.*write \.seg\.nrrd or \.nrrd instead"):
         check_grid(tmp_path / "a.nii.gz", Geometry(matrix, (100, 512, 512)))
     check_grid(tmp_path / "a.nrrd", Geometry(matrix, (100, 512, 512)))
+
+
+@pytest.mark.parametrize("in_pixels", [False, True])
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii.gz"])
+def test_what_belongs_to_a_picture_names_no_millimetres(tmp_path, name, in_pixels):
+    """The grid stays, so that it lies upon the picture, whose file may name the dots of a print."""
+    grid = Geometry(np.diag([-0.35, -0.35, 1, 1]), (1, 6, 5))
+    values = np.random.default_rng(0).normal(size=grid.shape_kji).astype(np.float32)
+    for write, array in ((write_values, values), (write_label_map, labels(3)[:1, :6, :5])):
+        write(tmp_path / name, array, grid, in_pixels)
+        if name == "a.nii.gz":
+            assert nibabel.load(tmp_path / name).header.get_xyzt_units()[0] == ("unknown" if in_pixels else "mm")
+    write_values(tmp_path / name, values, grid, in_pixels)
+    volume = read_volume(tmp_path / name)
+    assert volume.geometry.almost_equals(grid)
+    assert volume.in_pixels is (in_pixels and name == "a.nrrd")  # many NIfTI files in mm name no unit
