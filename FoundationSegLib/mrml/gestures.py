@@ -25,6 +25,9 @@ _CLICK_PX = 3.0
 # A stroke keeps the points without which it would run this far beside the hand's: half a pixel cannot be seen, and
 # Slicer draws a curve of 20 control points at once, one of 500 slowly.
 _STROKE_PX = 0.5
+# A pen sends hundreds of moves a second. As the stroke grows, so many of its points are simplified at a time, finer than
+# the whole at its end, so that each move costs the same.
+_PART_POINTS, _PART_PX = 64, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Drawing:
         repeated: that was the second press of a double click.
         by_corners: a click sets the first corner only.
         is_hovering: the first corner is set, and no button is down.
+        simplified: how many points of the path are simplified already.
     """
 
     gesture: Gesture
@@ -64,6 +68,7 @@ class Drawing:
     repeated: bool = False
     by_corners: bool = False
     is_hovering: bool = False
+    simplified: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,12 @@ def move(state: State, at: Pixel) -> Reaction:
     """The mouse moves; without a gesture, it is none of our business."""
     if not isinstance(state, Drawing):
         return Reaction(state, swallow=False)
-    return Reaction(replace(state, gesture=_drawn_to(state, at)), swallow=not state.is_hovering)
+    gesture, done = _drawn_to(state, at), state.simplified
+    if len(gesture.path) - done > _PART_POINTS:
+        part = simplified(gesture.path[done:], _PART_PX)
+        gesture = replace(gesture, path=(*gesture.path[:done], *part))
+        done = len(gesture.path) - 1
+    return Reaction(replace(state, gesture=gesture, simplified=done), swallow=not state.is_hovering)
 
 
 def release(state: State, at: Pixel) -> Reaction:

@@ -149,6 +149,22 @@ def test_a_long_smooth_stroke_needs_few_points():
     assert 20 < len(gesture.path) < 80
 
 
+@pytest.mark.parametrize("kind", ["scribble", "lasso"])
+def test_the_moves_of_a_pen_cost_the_same_however_many_came_before(kind):
+    """A pen sends hundreds of moves a second, and each draws the stroke so far."""
+
+    def drawn_points(count):
+        state, points = gestures.press(kind, Polarity.POSITIVE, (350.0, 200.0)).state, 0
+        for t in np.linspace(0, 6, count):
+            state = gestures.move(state, (200 + 150 * math.cos(t), 200 + 150 * math.sin(t))).state
+            points += len(state.gesture.path)
+        return points, gestures.release(state, (200 + 150 * math.cos(6), 200 + 150 * math.sin(6))).finished
+
+    (few, _), (many, stroke) = drawn_points(1000), drawn_points(2000)
+    assert many < 3 * few and many < 2000 * 120
+    assert 20 < len(stroke.path) < 80
+
+
 SIZE = (400, 300)
 
 

@@ -190,6 +190,16 @@ def test_a_view_that_moves_under_the_mouse_cancels(rig, used):
     assert not used.prompts
 
 
+def test_a_pen_of_a_tablet_draws_one_stroke(rig, used):
+    """Qt makes mouse events of a pen's, since neither Slicer's views nor CTK or VTK take those; only more of them."""
+    used.tool.kind = "scribble"
+    turns = np.linspace(0, 12, 1000)
+    way = np.column_stack([200 + 6 * turns * np.cos(turns), 150 + 6 * turns * np.sin(turns)])
+    rig.drag(*way, way[-1])
+    (prompt,) = used.prompts
+    assert 30 < len(prompt.points) < 300 and rig.lines() == 0
+
+
 def test_a_tool_switched_in_mid_drag_cancels(rig, used):
     rig.press(A)
     used.tool.kind = "box"
