@@ -32,6 +32,7 @@ from .widgets import Part, Report, fill_table, save_table, selected_rows, set_up
 
 _FILTER = "prompts.json (*.json)"
 _NUMBER = re.compile(r"[\s_-]*\d+$")
+_LOWEST, _HIGHEST = 92, 192  # of the table in pixels: three rows, and eight
 _IDLE_MS = 300  # after the last change; a segment is measured in up to a tenth of a second
 
 
@@ -93,6 +94,14 @@ class SegmentsPart(Part):
         view.horizontalHeader().setSortIndicator(-1, qt.Qt.AscendingOrder)  # in the order of the segmentation
         view.setSortingEnabled(True)
         table.setContextMenuPolicy(qt.Qt.CustomContextMenu)
+        bar = self._ui.segmentsArea.verticalScrollBar()  # its range changes with the height of the panel
+        self._connect(bar, self._fit_table, "rangeChanged(int,int)")
+
+    def _fit_table(self) -> None:
+        """Give the table the height at which the buttons below it are in sight."""
+        table, row = self._ui.segmentsTable, self._ui.propagateButton
+        room = self._ui.segmentsArea.viewport().height - (row.y + row.height - table.height)
+        table.setMinimumHeight(min(_HIGHEST, max(_LOWEST, room)))
 
     def show(self) -> None:
         """Show the segments of the segmentation, and the selected one."""

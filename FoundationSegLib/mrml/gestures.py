@@ -25,8 +25,8 @@ _CLICK_PX = 3.0
 # A stroke keeps the points without which it would run this far beside the hand's: half a pixel cannot be seen, and
 # Slicer draws a curve of 20 control points at once, one of 500 slowly.
 _STROKE_PX = 0.5
-# A pen sends hundreds of moves a second. As the stroke grows, so many of its points are simplified at a time, finer than
-# the whole at its end, so that each move costs the same.
+# A pen sends hundreds of moves a second. As the stroke grows, so many of its points are simplified at a time, finer
+# than the whole at its end, so that each move costs the same.
 _PART_POINTS, _PART_PX = 64, 0.25
 
 

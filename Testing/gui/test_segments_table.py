@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import slicer
 
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.masks import pack_mask
@@ -177,3 +178,14 @@ def test_a_report_of_the_segments_is_written(at_panel, tmp_path):
     desk.click(ui.reportButton)
     page = path.read_text(encoding="utf-8")
     assert "data:image/jpeg;base64," in page and "2.40 ml" in page and "Research use" in page
+
+
+@pytest.mark.parametrize("height", [560, 700, 1000])
+def test_the_buttons_below_the_table_are_in_sight(at_panel, height):
+    """With Slicer's Data Probe open at 800 pixels, the panel has 460 of them."""
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    unwrap(slicer.util.mainWindow()).resize(1400, height)
+    at_panel.let_pass()
+    ui = at_panel.ui
+    assert ui.propagateButton.y + ui.propagateButton.height <= ui.segmentsArea.viewport().height
+    assert ui.segmentsTable.height >= 92
