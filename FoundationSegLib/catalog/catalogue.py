@@ -118,9 +118,14 @@ def has_adapter(card: ModelCard, folder: Path | None = None) -> bool:
     """True where there is an adapter for the card's family, in :func:`adapter_folder` unless another is given."""
     path = (folder or adapter_folder()).joinpath(*adapter_name(card).split(".")).with_suffix(".py")
     try:
-        return bool(_LOAD.search(path.read_text(encoding="utf-8")))
+        return _offers_load(path, path.stat().st_mtime_ns)
     except OSError:
         return False
+
+
+@lru_cache(maxsize=64)
+def _offers_load(path: Path, _changed_ns: int) -> bool:
+    return bool(_LOAD.search(path.read_text(encoding="utf-8")))
 
 
 def require_adapter(card: ModelCard) -> None:

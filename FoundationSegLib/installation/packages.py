@@ -13,6 +13,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +45,7 @@ def requirement_name(requirement: str) -> str:
     return match[0]
 
 
+@lru_cache(maxsize=512)
 def is_satisfied(requirement: str, version: str) -> bool:
     """True for an installed version that a requirement allows; no version, ``""``, never is.
 
@@ -76,6 +78,7 @@ def requirements_of(card: "ModelCard", *, to_download: bool) -> tuple[str, ...]:
     return (*own, *(shipped.get(name, name) for name in extra if name not in names))
 
 
+@cache
 def shipped_requirements() -> tuple[str, ...]:
     """The lines of ``Resources/requirements.txt``, which has the version ranges that this version was tested with."""
     path = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"

@@ -1,5 +1,7 @@
 """The stand-in behaves as Slicer does where that was looked up, and refuses where Slicer keeps silent."""
 
+from pathlib import Path
+
 import pytest
 import slicer
 
@@ -7,6 +9,9 @@ from Testing.slicer_standin import node_stories  # noqa: F401 - it adds its own
 from Testing.slicer_standin.manners import LINES, STRICTER, names, outcome
 from Testing.slicer_standin.problems import NotModelled
 from Testing.slicer_standin.stories import STORIES, slots_get_the_arguments_they_can_take
+from Testing.slicer_standin.user import SLICERS_CHILD_WIDGET_VARIABLES
+
+UI = Path(__file__).resolve().parents[2] / "FoundationSeg" / "Resources" / "UI" / "FoundationSeg.ui"
 
 
 @pytest.mark.parametrize("topic", LINES)
@@ -46,9 +51,16 @@ def test_a_form_of_a_signal_that_went_with_qt6_is_not_modelled(desk, qt):
     assert desk.take_problems()
 
 
+def test_named_widgets_are_those_that_slicer_finds(desk):
+    widget = slicer.util.loadUI(str(UI))
+    named = vars(slicer.util.childWidgetVariables(widget))
+    assert len(named) > 100 and named == vars(SLICERS_CHILD_WIDGET_VARIABLES(widget))
+
+
 def test_the_same_object_has_the_same_proxy(desk, qt):
     import gc
 
+    gc.freeze()  # only what comes now is looked at
     window = qt.QWidget()
     rows = qt.QVBoxLayout(window)
     rows.addWidget(qt.QPushButton("kept by its parent"))
@@ -61,6 +73,7 @@ def test_a_widget_without_a_parent_goes_with_its_name(desk, qt):
     import gc
     import weakref
 
+    gc.freeze()
     button = qt.QPushButton()
     gone = weakref.ref(button._q)
     del button
