@@ -250,6 +250,15 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
         prompts = load_prompts(prompts)
         return [self.segment(node, prompts, modelId, intensity=intensity) for node in volumeNodes]
 
+    def segmentSequence(self, volumeNode: Any, prompts: Any, modelId: str = "lite-medsam", **options: Any) -> Any:
+        """Segment all frames of a sequence by prompts of the one that is shown. Returns segments, chart and numbers.
+
+        Options as ``FoundationSegLib.api_nodes.segment_sequence``'s: an earlier result to go on with, other prompts.
+        """
+        from FoundationSegLib.api_nodes import segment_sequence
+
+        return segment_sequence(volumeNode, prompts, self.client(), modelId, **options)
+
     def session(
         self, volumeNode: Any, segmentationNode: Any = None, modelId: str = "lite-medsam", allowForeign: bool = False
     ) -> Any:

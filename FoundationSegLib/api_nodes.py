@@ -1,21 +1,29 @@
 """Segmentation for scripts in Slicer, on nodes of the scene. Every function returns when its answer is in the scene."""
 
-from collections.abc import Callable, Sequence
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbits
 from typing import Any
 
 from . import __version__
-from .api import Model, Prompts, find_segment, ignore, load_prompts, open_session, propagate
-from .errors import OutputError
+from .api import Model, Prompts, choose, find_segment, ignore, load_prompts, open_session, propagate
+from .errors import InputError, OutputError
 from .mrml.scene import remove_node
 from .mrml.scene_prompts import SessionPrompts
-from .mrml.segment_store import SceneStore
-from .mrml.volumes import require_own, volume_from_node
-from .requests.segmentation import Propagation
+from .mrml.segment_store import SceneStore, SegmentationSequence
+from .mrml.volumes import frames_from_node, plot_over_frames, require_own, volume_from_node
+from .progress import ProgressReport
+from .prompts.kinds import PromptSet
+from .prompts.prompts_file import prompts_to_document
+from .requests.segmentation import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
+from .session import frames_in_time
 from .session.segment_store import Outcome
 from .session.segments import SegmentSession, import_prompts
 from .session.session import Session
-from .worker.client import Client
+from .worker.client import Client, OnProgress, ask
 
 
 def make_segmentation(volume_node: Any) -> Any:
@@ -137,6 +145,94 @@ def propagate_node(
     """
     with NodeSession(volume_node, segmentation_node, client, model, allow_foreign=allow_foreign) as session:
         propagate(session, name, propagation)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedSequence:
+    """The segments of all frames.
+
+    Attributes:
+        segmentation_node: shows those of the frame that the browser shows, and keeps corrections of it.
+        chart_node: draws the volume of each segment over the frames, from a table node (``GetTableNodeID``).
+        consistency: by the names of segments: ``volumes_ml`` (or ``pixels``), ``flicker`` and ``largest_step``.
+        corrected: the numbers of the frames that were corrected before, which stayed as they were.
+    """
+
+    segmentation_node: Any
+    chart_node: Any
+    consistency: Mapping[str, Mapping[str, Any]]
+    corrected: tuple[int, ...]
+
+
+def segment_sequence(
+    volume_node: Any,
+    prompts: Prompts,
+    client: Client,
+    model: Model,
+    segmentation_node: Any = None,
+    frame_prompts: Mapping[int, Prompts] | None = None,
+    on_progress: OnProgress = ignore,
+) -> SegmentedSequence:
+    """Segment all frames of a sequence by prompts of the one that is shown, followed through time and back.
+
+    Frames that were corrected since an earlier run stay as they are. All is written at the end; what is raised before,
+    be it by ``on_progress`` to cancel, changes nothing.
+
+    Example::
+
+        answer = segment_sequence(volume_node, "prompts.json", client, "lite-medsam")
+        print(answer.consistency["Liver"]["flicker"])
+
+    Args:
+        volume_node: the image in which a sequence browser shows its frames.
+        prompts: of the frame that is shown.
+        client: answers the requests.
+        model: a model's id, its card, or a choice by :func:`choose`.
+        segmentation_node: of an earlier run, to go on with; a new one unless given.
+        frame_prompts: prompts of other frames, by their numbers from 0; the same segments in all.
+        on_progress: called with a report before each frame.
+
+    Raises:
+        InputError, GeometryError: the image shows no sequence of images on one grid, or the prompts make no sense.
+        FoundationSegError: whatever the request failed with.
+    """
+    frames, choice = frames_from_node(volume_node), choose(model)
+    if choice.region is not None:
+        raise InputError("segments are followed through time in the whole image: choose the model without a region")
+    sequence, counter = SegmentationSequence(volume_node, segmentation_node), itertools.count()
+    number, others = sequence.shown_frame, frame_prompts or {}
+    prompted = {number: load_prompts(prompts)} | {n: load_prompts(other) for n, other in others.items()}
+    names = [segment.name for segment in prompted[number].segments]
+    corrected = sequence.read(names, only_corrected=True)
+
+    def predict(n: int, moved: PromptSet) -> Prediction:
+        on_progress(ProgressReport("frames", next(counter), len(frames)))
+        if n in corrected:
+            masks = tuple(SegmentPrediction(mask, None) for mask in corrected[n])
+            return Prediction(0, masks, {}, CheckpointRecord("", "", "", ""), "", "")
+        client.send_volume(frames[n])
+        try:
+            request = PredictRequest(randbits(48), choice.model_id, frames[n].key, moved.segments, choice.intensity)
+            return ask(client, request)
+        finally:
+            client.remove_volume(frames[n].key)
+
+    answers = frames_in_time.follow(frames, frames_in_time.place_prompts(prompted, frames), predict, corrected)
+    if sequence.read(names, only_corrected=True) != corrected:
+        raise InputError("segments were changed meanwhile: nothing was written, run it again")
+    text = json.dumps(prompts_to_document(prompted[number]), ensure_ascii=False)
+    new = {n: answer for n, answer in enumerate(answers) if n not in corrected}
+    sequence.write(names, {n: (answer.masks, _origin(answer.prediction, text)) for n, answer in new.items()})
+    consistency = frames_in_time.consistency(names, list(sequence.read(names).values()), frames[0])
+    curves = {name: row.get("volumes_ml") or row["pixels"] for name, row in consistency.items()}
+    return SegmentedSequence(sequence.node, plot_over_frames(sequence.node, curves), consistency, tuple(corrected))
+
+
+def _origin(prediction: Prediction, prompts: str) -> dict[str, str]:
+    options = {"device": prediction.device, "precision": prediction.precision, "frames": "all"}
+    texts = {"Intensity": dict(prediction.intensity), "Options": options | prediction.checkpoint.base_document()}
+    origin = {"Prompts": prompts, "Version": __version__, **{name: json.dumps(value) for name, value in texts.items()}}
+    return prediction.checkpoint.provenance | origin
 
 
 def report_nodes(

@@ -84,7 +84,7 @@ class SegmentationController:
     _poller: Poller = field(init=False)
     _submitted_at: float = 0.0
     _given_up: FoundationSegError | None = None
-    _allowed: tuple[Any, Any] | None = None
+    _allowed: tuple[Any, ...] | None = None
     _last_used: dict[str, str] = field(default_factory=dict)
     _other_request: tuple[int, Callable[[Event], None]] | None = None
 
@@ -115,9 +115,9 @@ class SegmentationController:
             self.use(volume_node, None if node is self.segmentation_node else self.segmentation_node)
 
     def resume(self) -> None:
-        """Open the session where segments have prompts of an earlier one, so that they are shown and known."""
-        node = self.segmentation_node
-        if self.session is None and self.volume_node is not None and node is not None and has_prompts(node):
+        """Open the session where segments have prompts of an earlier one or frame, so that they are shown and known."""
+        node, is_open = self.segmentation_node, self.session is not None and not self.session.is_gone
+        if not is_open and None not in (self.volume_node, node) and has_prompts(node):
             with contextlib.suppress(FoundationSegError):  # the first prompt says so
                 self.open()
                 self.on_update("segments")
@@ -134,8 +134,8 @@ class SegmentationController:
     @property
     def is_foreign(self) -> bool:
         """True where the chosen segmentation belongs to another image, and nobody has said to go on with it."""
-        nodes = self.volume_node, self.segmentation_node
-        return None not in nodes and nodes != self._allowed and not volumes.belongs_to(nodes[1], nodes[0])
+        shown = self.volume_node, self.segmentation_node, self.volume_node and volumes.frame_of(self.volume_node)
+        return None not in shown[:2] and shown != self._allowed and not volumes.belongs_to(shown[1], shown[0])
 
     def own_segmentation(self, volume_node: Any) -> Any:
         """Find an image's segmentation: the one that was worked on last, else the newest; None while there is none."""
@@ -143,8 +143,8 @@ class SegmentationController:
 
     def allow_foreign(self) -> None:
         """Go on with a segmentation of another image; with the next prompt it belongs to this one."""
-        self._allowed = self.volume_node, self.segmentation_node
-        if None not in self._allowed:
+        if None not in (self.volume_node, self.segmentation_node):
+            self._allowed = self.volume_node, self.segmentation_node, volumes.frame_of(self.volume_node)
             self._last_used[self.volume_node.GetID()] = self.segmentation_node.GetID()
 
     def require_own(self) -> None:

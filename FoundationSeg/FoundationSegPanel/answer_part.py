@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from FoundationSegLib.catalog.catalogue import light_model_for
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
-from FoundationSegLib.mrml.volumes import ForeignSegmentationError, reference_image
+from FoundationSegLib.mrml.volumes import ForeignSegmentationError, owner_text
 from FoundationSegLib.progress import TimeLeft
 from FoundationSegLib.session.measures import volume_ml
 from FoundationSegLib.session.segment_store import Confirmation, Refused, SegmentEdited
@@ -201,10 +201,10 @@ class AnswerPart(Part):
     def _foreign_text(self) -> str:
         controller = self._controller
         own = controller.own_segmentation(controller.volume_node)
-        text = _("'{segmentation}' belongs to the image '{image}', and you work on '{volume}'. Use it, or use {other}?")
+        text = _("'{segmentation}' belongs to {image}, and you work on '{volume}'. Use it, or use {other}?")
         return text.format(
             segmentation=controller.segmentation_node.GetName(),
-            image=reference_image(controller.segmentation_node).GetName(),
+            image=owner_text(controller.segmentation_node, controller.volume_node),
             volume=controller.volume_node.GetName(),
             other=f"'{own.GetName()}'" if own is not None else _("a new one"),
         )

@@ -188,13 +188,14 @@ class Panel:
     def _show_segments(self) -> None:
         """Segments have changed: show those parts that are about them."""
         if self.parameters is not None and not slicer.mrmlScene.IsClosing():
+            is_still = self.state.follow_frame()
             self._keep_selection()
             if self.is_entered:
                 self.keys.enable()
             for part in (*self._segment_parts, self.classify, self.tour):
                 part.show()
             self.advanced.surfaces_due()
-            if self.is_entered:
+            if self.is_entered and is_still:
                 self.controller.resume()
             self._show_prompts()
             if self._has_orphans:
@@ -225,7 +226,9 @@ class Panel:
 
     def _observe_segments(self) -> None:
         self._segment_observers.remove()
-        node = self.controller.segmentation_node
+        node, volume_node = self.controller.segmentation_node, self.controller.volume_node
+        if volume_node is not None:  # a sequence shows another frame
+            self._segment_observers.add(volume_node, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self._show_soon)
         if node is not None:
             self._segment_observers.add(node, node.DisplayModifiedEvent, self._show_soon)
             for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified"):

@@ -14,7 +14,7 @@ from FoundationSegLib.api_nodes import make_segmentation
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.controller import SegmentationController, UserOptions
 from FoundationSegLib.errors import FoundationSegError, InputError
-from FoundationSegLib.mrml.volumes import belongs_to, box_of_roi
+from FoundationSegLib.mrml.volumes import belongs_to, box_of_roi, browser_of, reference_image
 from FoundationSegLib.prompts.regions import AroundPrompt, InsideBox, Region, SliceRange
 from FoundationSegLib.session.segment_store import OverlapPolicy
 from FoundationSegLib.session.steps import ModelChoice
@@ -137,6 +137,17 @@ class PanelState:
             parameters.segmentId = ""  # even if there is one of this id: nobody has chosen it
         controller.options = self._options()
         controller.select(parameters.segmentId)
+
+    def follow_frame(self) -> bool:
+        """Once a sequence shows another frame, work on the segmentation of that one, or on a new one.
+
+        Returns False while frames are played, each of which would be read and sent.
+        """
+        parameters, controller = self.parameters, self.controller
+        browser = browser_of(controller.volume_node) if controller.volume_node is not None else None
+        if controller.is_foreign and reference_image(controller.segmentation_node) is controller.volume_node:
+            parameters.segmentation = controller.own_segmentation(controller.volume_node)
+        return browser is None or not browser.GetPlaybackActive()
 
     def keep_selection(self) -> None:
         """Note the segment that the controller has selected."""

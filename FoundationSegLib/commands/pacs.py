@@ -326,6 +326,14 @@ def open_archive(url: str, *, insecure: bool = False, environ: Mapping[str, str]
         session.headers["Authorization"] = f"Bearer {environ[TOKEN]}"
     else:
         session.auth = _credentials(host, environ)
+
+    def require_whole(response: Any, **_: Any) -> None:
+        """Take an answer whose headers were cut off for a broken connection: it would read as "nothing found"."""
+        has_length = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+        if response.status_code == 200 and not has_length and not response.content:
+            raise requests.ConnectionError("the answer was cut off")
+
+    session.hooks["response"].append(require_whole)
     client = DICOMwebClient(url.rstrip("/"), session=session, timeout=_TIMEOUT_S)
     client.set_http_retry_params(retry=False)
     return Archive(host, client)

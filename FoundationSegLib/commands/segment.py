@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..catalog.catalogue import require_adapter
-from ..catalog.class_lists import listed
 from ..catalog.model_cards import ModelCard, find_card
 from ..engine.propagation import choose_hand_over
 from ..engine.propagation_planning import is_stuck, plan_tracks
@@ -26,8 +25,9 @@ from ..prompts.placement import prompts_in_ras, require_inside
 from ..prompts.prompts_file import prompts_to_document, read_prompts
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
+from ..session import frames_in_time
 from ..worker.client import Client, ask
-from . import prompt_options, segment_frames
+from . import prompt_options
 from . import segment_report as reports
 from .arguments import (
     ALL_FRAMES,
@@ -51,6 +51,9 @@ from .outputs import (
     write_text,
     write_together,
 )
+
+_CHART_PX = (900, 500)
+_COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2", "#b08900", "#444444")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,12 +180,9 @@ def _segment(options: argparse.Namespace) -> None:
 def _segment_frames(options: argparse.Namespace, card: ModelCard, prompts: PromptSet, settings: WorkerSettings) -> None:
     """Segment every frame; write a file for each, and the report and the chart of all."""
     begin = time.perf_counter()
-    segment_frames.require_possible(options, prompts)
+    _require_followable(options)
     own = {options.prompt_frame: prompts} | {n: read_prompts(path) for n, path in options.frame_prompts}
-    names = [segment.name for segment in prompts.segments]
-    for n, frame_prompts in own.items():
-        if [segment.name for segment in frame_prompts.segments] != names:
-            raise InputError(f"the prompts of frame {n} must have the segments {listed(names)}, in that order")
+    for frame_prompts in own.values():
         for k, segment in enumerate(frame_prompts.segments):
             require_understood(card, segment, f"segments[{k}]")
     with contextlib.closing(options.connect(settings)) as client:
@@ -190,14 +190,9 @@ def _segment_frames(options: argparse.Namespace, card: ModelCard, prompts: Promp
         with interrupts_wait():
             from ..io.images import read_frames
         frames = read_frames(options.volume, series=options.series)
-        outside = [n for n in own if not 0 <= n < len(frames)]
-        if outside:
-            raise InputError(f"{options.volume.name} has {len(frames)} frames: there is no frame {outside[0]}")
-        paths = [segment_frames.frame_path(options.output, n, len(frames)) for n in range(len(frames))]
+        paths = [_frame_path(options.output, n, len(frames)) for n in range(len(frames))]
         require_targets({f"output {n}": path for n, path in enumerate(paths)}, {"the image": options.volume})
-        in_ras = {n: prompts_in_ras(frame_prompts, frames[n].geometry) for n, frame_prompts in own.items()}
-        for n, placed in in_ras.items():
-            _require_inside(placed, frames[n])
+        in_ras = frames_in_time.place_prompts(own, frames)
         requests: dict[int, PredictRequest] = {}
 
         def predict(n: int, moved: PromptSet) -> Prediction:
@@ -206,7 +201,7 @@ def _segment_frames(options: argparse.Namespace, card: ModelCard, prompts: Promp
             client.remove_volume(frames[n].key)
             return prediction
 
-        answers = segment_frames.follow(frames, in_ras, predict)
+        answers = frames_in_time.follow(frames, in_ras, predict)
     _write_frames(options, prompts, frames, answers, requests, paths, settings, begin)
 
 
@@ -214,7 +209,7 @@ def _write_frames(
     options: argparse.Namespace,
     prompts: PromptSet,
     frames: Sequence[Volume],
-    answers: Sequence[segment_frames.FrameAnswer],
+    answers: Sequence[frames_in_time.FrameAnswer],
     requests: Mapping[int, PredictRequest],
     paths: Sequence[Path],
     settings: WorkerSettings,
@@ -224,7 +219,7 @@ def _write_frames(
         from .results import build_segmentation
     rows: list[dict[str, Any]] = []
     names = [segment.name for segment in prompts.segments]
-    curves = segment_frames.consistency(names, answers, frames[0])
+    curves = frames_in_time.consistency(names, [answer.masks for answer in answers], frames[0])
     prompted = [n for n, answer in enumerate(answers) if answer.is_prompted]
     determined = [
         reports.ResultOptions(
@@ -256,7 +251,7 @@ def _write_frames(
 
     writers: list[FileWriter] = [(path, functools.partial(write_frame, n)) for n, path in enumerate(paths)]
     if options.overview:
-        writers.append((options.overview, lambda target: segment_frames.draw_chart(target, curves, prompted)))
+        writers.append((options.overview, lambda target: _draw_chart(target, curves, prompted)))
     if options.report:
         writers.append((options.report, write_report))
     write_together(writers)
@@ -390,3 +385,56 @@ def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> 
         "nothing can be carried on: from the slices of the prompts no other one is reached in that range or direction; "
         "change --propagate-range or --propagate-direction"
     )
+
+
+def _draw_chart(path: Path, rows: Mapping[str, Mapping[str, Any]], prompted: Sequence[int]) -> None:
+    """Draw the volume of each segment over the frames, with the frames that were prompted, as a PNG picture."""
+    from PIL import Image, ImageDraw
+
+    (width, height), left, top, bottom = _CHART_PX, 80, 40, 50
+    picture = Image.new("RGB", _CHART_PX, "white")
+    draw = ImageDraw.Draw(picture)
+    curves = {name: row.get("volumes_ml", row.get("pixels", [])) for name, row in rows.items()}
+    unit = "ml" if all("volumes_ml" in row for row in rows.values()) else "pixels"
+    highest = max((max(curve, default=0) for curve in curves.values()), default=0) or 1.0
+    count = max((len(curve) for curve in curves.values()), default=1)
+
+    def at(n: int, value: float) -> tuple[float, float]:
+        x = left + (width - left - 30) * n / max(1, count - 1)
+        return x, height - bottom - (height - top - bottom) * value / (1.1 * highest)
+
+    draw.line([at(0, 0), at(count - 1, 0)], fill="black")
+    draw.line([at(0, 0), at(0, 1.1 * highest)], fill="black")
+    for value in (0, highest / 2, highest):
+        draw.text((8, at(0, value)[1] - 6), f"{value:.4g} {unit}", fill="black")
+    for n in sorted({0, count - 1, *prompted}):
+        draw.text((at(n, 0)[0] - 4, height - bottom + 8), str(n), fill="black")
+    for k, (name, curve) in enumerate(curves.items()):
+        colour = _COLOURS[k % len(_COLOURS)]
+        points = [at(n, value) for n, value in enumerate(curve)]
+        draw.line(points, fill=colour, width=2)
+        for n in prompted:
+            x, y = points[n]
+            draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
+        text = f"{name}: flicker {rows[name]['flicker']:.2%}"
+        draw.text((left + 10, 8 + 14 * k), text.encode("latin-1", "replace").decode("latin-1"), fill=colour)
+    draw.text((width // 2 - 60, height - 22), "frame (dots: prompted)", fill="black")
+    picture.save(path)
+
+
+def _require_followable(options: argparse.Namespace) -> None:
+    """Make sure that the options go together with all frames.
+
+    Raises:
+        InputError, OutputError: they do not.
+    """
+    if options.from_report is not None:
+        raise InputError("--frame all and --from-report do not go together; repeat one frame with --frame N")
+    if options.output.name.lower().endswith(".dcm"):
+        raise OutputError("--frame all writes .seg.nrrd, .nii.gz or .nrrd, a file for each frame")
+
+
+def _frame_path(output: Path, number: int, count: int) -> Path:
+    """Return the file of a frame: ``heart.seg.nrrd`` becomes ``heart-007.seg.nrrd``."""
+    stem, dot, ending = output.name.partition(".")
+    return output.with_name(f"{stem}-{number:0{max(3, len(str(count - 1)))}d}{dot}{ending}")

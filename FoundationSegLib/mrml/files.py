@@ -24,7 +24,7 @@ from ..imaging.volume import Volume
 from .labelmaps import BINARY_LABELMAP, image_to_world, is_empty, place_empty_labelmaps
 from .segment_tags import is_completed
 from .segments import read_segment
-from .volumes import patient_item, reference_image, volume_from_node
+from .volumes import belongs_to, patient_item, reference_image, volume_from_node
 
 SUFFIX = ".seg.nrrd"
 
@@ -263,7 +263,7 @@ def corrected_images(scene: Any) -> Iterator[CorrectedImage]:
     by_image: dict[Any, list[Any]] = {}
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
         image = reference_image(node)
-        if image is not None:
+        if image is not None and belongs_to(node, image):
             by_image.setdefault(image, []).append(node)
     for image, segmentations in by_image.items():
         patient = patient_item(image)

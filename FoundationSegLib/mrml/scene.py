@@ -29,6 +29,7 @@ _MODULE_LOGICS = {
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "Markups": "vtkSlicerMarkupsLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "Sequences": "vtkSlicerSequencesLogic",  # without it, scenes with sequences cannot be read
 }
 
 
@@ -48,7 +49,7 @@ class HeadlessScene:
 
 
 def boot_scene() -> HeadlessScene:
-    """A new scene with the logics of Volumes, Segmentations, Markups, Terminologies and subject hierarchy.
+    """A new scene with the logics of Volumes, Segmentations, Markups, Terminologies, Sequences and subject hierarchy.
 
     Makes it ``slicer.mrmlScene`` and fills ``slicer.modules``, because `slicer.util` looks there. Prints nothing.
     """

@@ -35,7 +35,7 @@ from .prompt_nodes import PromptOwner, owner_of
 from .scene import Observers
 from .segment_store import SceneStore
 from .segments import read_segment
-from .volumes import share_parent_transform
+from .volumes import browser_of, frame_of, share_parent_transform
 
 OnChanged = Callable[[str, str, Prompt | None], None]
 Later = Callable[[Callable[[], None]], None]
@@ -44,7 +44,8 @@ Later = Callable[[Callable[[], None]], None]
 class ScenePrompts:
     """Keeps and draws the prompts of one segmentation on one volume.
 
-    One object watches a segmentation; :meth:`stop` it before the scene itself is destroyed.
+    One object watches a segmentation; :meth:`stop` it before the scene itself is destroyed. While a sequence shows
+    another frame of the image, nothing is drawn, read or written.
 
     Attributes:
         geometry: the grid of the image in whose RAS the records are.
@@ -88,6 +89,7 @@ class ScenePrompts:
         self._tags: dict[str, segment_tags.RecordTags] = defaultdict(lambda: segment_tags.RecordTags(self.geometry.box))
         self._observers = Observers()
         self._is_watching, self._is_writing = True, False
+        self._browser, self._frame, self._was_away = browser_of(volume_node), frame_of(volume_node), False
         self.undrawn: dict[str, None] = {}
         self._later = later
         self.alignment = Alignment(segmentation_node, volume_node)
@@ -112,7 +114,7 @@ class ScenePrompts:
         Nothing happens where there is no such segment any more, or nobody watches.
         """
         segment = self._segment(segment_id)
-        if segment is not None and self._is_watching:
+        if segment is not None and self._is_watching and not (self._browser and self._is_away()):
             self._write(segment_id, segment, record)
             self._draw_soon(segment_id)
 
@@ -125,6 +127,8 @@ class ScenePrompts:
 
     def draw(self) -> None:
         """Draw the records that are not drawn yet."""
+        if self._browser and self._is_away():
+            return
         undrawn, self.undrawn = self.undrawn, {}
         for segment_id in undrawn if self._is_watching else ():
             segment = self._segment(segment_id)
@@ -190,7 +194,7 @@ class ScenePrompts:
 
     def _read_segments(self) -> None:
         """Bring records and segments together after somebody added, removed, or changed segments."""
-        if self._is_writing:
+        if self._is_writing or (self._browser and self._is_away()):
             return
         segmentation = self._segmentation_node.GetSegmentation()
         ids = segmentation.GetSegmentIDs()
@@ -204,6 +208,17 @@ class ScenePrompts:
             text = segment_tags.raw_tag(segment, segment_tags.RECORD_TAG)
             if self._texts.get(segment_id) != text:
                 self._read_segment(segment_id, segment, text)
+
+    def _is_away(self) -> bool:
+        """True while another frame is shown; the markups of this one go with it, and come back with it."""
+        is_away = frame_of(self._volume_node) != self._frame
+        if is_away != self._was_away and self._is_watching:
+            self._was_away = is_away
+            if is_away:
+                self._pictures.remove_all()
+            else:  # drawn alone: the segmentation may still be that of the other frame
+                self.undrawn |= dict.fromkeys(self._records)
+        return is_away
 
     def _read_segment(self, segment_id: str, segment: Any, text: str) -> None:
         record = self._records.get(segment_id)
@@ -238,6 +253,8 @@ class ScenePrompts:
 
     def follow_image(self) -> None:
         """Keep segments and markups where they are on the image, whatever was done in the Transforms module."""
+        if self._browser and self._is_away():
+            return
         try:
             self.alignment.settle()
         except FoundationSegError as error:
@@ -286,6 +303,7 @@ class ScenePrompts:
             self._observers.add(self._segmentation_node, event, self._read_segments)
         transformed = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         self._observers.add(self._volume_node, transformed, self.follow_image)
+        self._observers.add(self._volume_node, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self.draw)
         self._observers.add(self._segmentation_node, transformed, self._segmentation_transformed)
 
 

@@ -118,8 +118,6 @@ class LostSession:
         if key != self.recovery.volume_key:
             raise InputError("this recovery is of another image: load the image that it belongs to")
         scene = volume_node.GetScene()
-        if segmentation_node is not None:
-            require_own(segmentation_node, volume_node)
         node, store = _store(segmentation_node or self.find_segmentation(scene), volume_node, segmentation_node is None)
         prompts = SessionPrompts(node, volume_node)
         before = set(store.segment_ids)
@@ -170,6 +168,7 @@ def _store(segmentation_node: Any, volume_node: Any, may_be_new: bool) -> tuple[
     """A segmentation that can be written, and its segments; a new one where it may be and none is given or fits."""
     if segmentation_node is not None:
         try:
+            require_own(segmentation_node, volume_node)
             return segmentation_node, SceneStore(segmentation_node, volume_node)
         except (InputError, GeometryError):
             if not may_be_new:

@@ -1,18 +1,25 @@
 """The segments of a session in the scene: made and deleted as the session says, their surfaces later."""
 
-from collections.abc import Hashable, Mapping
+import json
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import slicer
+
+from ..errors import InputError
 from ..imaging.geometry import Box
-from ..imaging.masks import Edit, SegmentChange
+from ..imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, checksum, pack_mask
 from ..session.segment_store import NewSegment, OverlapPolicy, SegmentEdited
 from ..session.steps import AcceptStep
-from . import segment_tags
+from . import segment_tags, volumes
 from .labelmaps import BINARY_LABELMAP, occupied_box, place_empty_labelmaps
-from .segments import SegmentWriter
+from .scene import remove_node
+from .segments import SegmentWriter, read_segment
 from .surfaces import has_surfaces, make_surface, surfaces_kept
 from .terminology import Colour, distinct_colour, find_term
+
+_FOLLOWED_ATTRIBUTE = "FoundationSeg.Followed"  # on the segmentation of a frame: checksums of what was written, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +171,118 @@ class SceneStore(SegmentWriter):
                     is_accepted = bool(state.steps) and isinstance(state.steps[-1], AcceptStep)
                     if is_accepted != segment_tags.is_completed(draft):
                         segment_tags.set_completed(draft, is_accepted)
+
+
+class SegmentationSequence:
+    """The segmentations of all frames of an image that a sequence browser shows.
+
+    Args:
+        volume_node: the image.
+        node: the segmentation node in which the browser shows them; None until :meth:`write` makes it.
+
+    Attributes:
+        shown_frame: the number of the frame that was shown when this was made.
+
+    Raises:
+        InputError: the segmentation is no sequence of that browser, or its changes are not kept.
+    """
+
+    def __init__(self, volume_node: Any, node: Any = None) -> None:
+        self._volume_node, self.node, self._browser = volume_node, node, volumes.browser_of(volume_node)
+        self._values, self._sequence = volumes.index_values(self._browser), None
+        self.shown_frame = int(self._browser.GetSelectedItemNumber())
+        if node is not None:
+            if volumes.browser_of(node) is not self._browser:
+                raise InputError(f"'{node.GetName()}' is no sequence: choose the result of an earlier run, or none")
+            volumes.require_saved(node)
+            self._sequence = self._browser.GetSequenceNode(node)
+
+    def read(self, names: Sequence[str], *, only_corrected: bool = False) -> dict[int, tuple[PackedMask, ...]]:
+        """Read the segments of these names, by the numbers of frames.
+
+        Args:
+            names: in which order.
+            only_corrected: leave out frames that are as :meth:`write` left them, with no segment locked or accepted.
+        """
+        geometry, frames = volumes.geometry_from_node(self._volume_node), {}
+        for n in range(len(self._values)):
+            if (node := self._data_node(n)) is None:
+                continue
+            segments = [_segment_of(node, name) for name in names]
+            frames[n] = tuple(pack_mask(read_segment(s, geometry)) if s else EMPTY_MASK for s in segments)
+            written = json.loads(node.GetAttribute(_FOLLOWED_ATTRIBUTE) or "{}")
+            is_kept = any(s and (segment_tags.is_locked(s) or segment_tags.is_completed(s)) for s in segments)
+            is_written = not is_kept and [written.get(name, 0) for name in names] == list(map(checksum, frames[n]))
+            if only_corrected and is_written:
+                del frames[n]
+        return frames
+
+    def write(self, names: Sequence[str], frames: Mapping[int, tuple[Sequence[PackedMask], Mapping[str, str]]]) -> None:
+        """Write segments into frames, all or none; other segments and other frames stay as they are.
+
+        Args:
+            names: of the segments.
+            frames: by their numbers, masks in the order of the names and their origin
+                (:func:`.segment_tags.set_provenance`).
+
+        Raises:
+            InputError: frames, image or segmentation were removed meanwhile, or a segment cannot be written.
+        """
+        for node in filter(None, (self._volume_node, self._browser, self.node, self._sequence)):
+            volumes.require_in_scene(node)
+        if volumes.index_values(self._browser) != self._values:
+            raise InputError("frames were added or removed meanwhile: nothing was written, run it again")
+        scene, draft, nodes = self._volume_node.GetScene(), slicer.vtkMRMLSegmentationNode(), {}
+        draft.SetHideFromEditors(True)
+        scene.AddNode(draft)
+        try:
+            for n, (masks, origin) in frames.items():
+                draft.CopyContent(self._data_node(n) or slicer.vtkMRMLSegmentationNode())
+                self._draw(draft, dict(zip(names, masks, strict=True)), origin)
+                draft.SetAttribute(volumes.FRAME_ATTRIBUTE, self._values[n])
+                nodes[n] = slicer.vtkMRMLSegmentationNode()
+                nodes[n].CopyContent(draft)
+        finally:
+            remove_node(draft)
+        name = f"{self._volume_node.GetName()} segmentation"
+        sequence = self._sequence or scene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+        for n, node in nodes.items():
+            sequence.SetDataNodeAtValue(node, self._values[n])
+        if self._sequence is None:
+            self._show(sequence)
+
+    def _draw(self, draft: Any, masks: Mapping[str, PackedMask], origin: Mapping[str, str]) -> None:
+        """Write masks into segments of these names, which have the same ids in all frames, and note what came of it."""
+        writer, ids = SegmentWriter(draft, self._volume_node), {}
+        for name in masks:
+            if _segment_of(draft, name) is None:
+                writer.add_segment(name, segment_id=name)
+            ids[name] = draft.GetSegmentation().GetSegmentIdBySegment(_segment_of(draft, name))
+            writer.write(ids[name], EMPTY_MASK)
+        for name, mask in masks.items():
+            writer.write(ids[name], mask)
+            segment_tags.set_provenance(writer.segment(ids[name]), origin)
+        written = {name: checksum(pack_mask(writer.read(key))) for name, key in ids.items()}
+        draft.SetAttribute(_FOLLOWED_ATTRIBUTE, json.dumps(written))
+
+    def _show(self, sequence: Any) -> None:
+        """Have the browser show a new sequence beside the image, and keep what is changed in it."""
+        browser, master, self._sequence = self._browser, self._browser.GetMasterSequenceNode(), sequence
+        sequence.SetIndexName(master.GetIndexName())
+        sequence.SetIndexUnit(master.GetIndexUnit())
+        sequence.SetIndexType(master.GetIndexType())
+        browser.AddSynchronizedSequenceNode(sequence)
+        browser.SetSaveChanges(sequence, True)
+        self.node = browser.GetProxyNode(sequence)
+        self.node.SetReferenceImageGeometryParameterFromVolumeNode(self._volume_node)
+        volumes.share_parent_transform(self._volume_node, self.node)
+
+    def _data_node(self, number: int) -> Any:
+        return self._sequence and self._sequence.GetDataNodeAtValue(self._values[number], True)
+
+
+def _segment_of(segmentation_node: Any, name: str) -> Any:
+    """The first segment of exactly that name; None where there is none."""
+    segmentation = segmentation_node.GetSegmentation()
+    segments = map(segmentation.GetSegment, segmentation.GetSegmentIDs())
+    return next((segment for segment in segments if segment.GetName() == name), None)

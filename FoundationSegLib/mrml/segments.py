@@ -19,7 +19,7 @@ from ..session.segment_store import OverlapPolicy
 from . import labelmaps, segment_tags
 from .labelmaps import oriented_image, read_labels
 from .terminology import Colour, distinct_colour, find_term
-from .volumes import geometry_from_node, volume_from_node
+from .volumes import FRAME_ATTRIBUTE, browser_of, frame_of, geometry_from_node, require_saved, volume_from_node
 
 EDITOR_TAG = "FoundationSeg"
 
@@ -120,7 +120,8 @@ class SegmentWriter:
     ``FoundationSeg``) in `OverwriteNone` and without masks, so the user's Segment Editor settings neither change nor
     matter. `ModificationModeSet` is never used: with an extent it clears the rest of the segment.
 
-    The segmentation takes the volume's grid as its reference geometry, and the volume's parent transform. Segments
+    The segmentation takes the volume's grid as its reference geometry, and the volume's parent transform. In a sequence
+    it belongs to the frame that is shown; while another one is, there is nothing to read or write here. Segments
     whose voxels are the volume's, but counted in other directions, are turned round (:func:`.turned_labelmaps`).
 
     Attributes:
@@ -128,7 +129,8 @@ class SegmentWriter:
         alignment: keeps the segments where they are on the image.
 
     Raises:
-        InputError: the volume holds no image, or the segmentation is kept as something else than binary label maps.
+        InputError: the volume holds no image, the segmentation is kept as something else than binary label maps, or a
+            sequence shows it that does not keep changes.
         GeometryError: a parent transform of the volume is not linear, or the segmentation has segments that were drawn
             on another grid or under another transform than the volume's. Nothing is changed then.
     """
@@ -136,6 +138,8 @@ class SegmentWriter:
     def __init__(self, segmentation_node: Any, volume_node: Any) -> None:
         self._node, self._volume_node, self._scene = segmentation_node, volume_node, segmentation_node.GetScene()
         self.geometry = geometry_from_node(volume_node)
+        self._browser, self._frame = browser_of(volume_node), frame_of(volume_node)
+        require_saved(segmentation_node)
         segmentation = segmentation_node.GetSegmentation()
         turned = labelmaps.turned_labelmaps(segmentation, self.geometry)
         self._require_labelmaps()
@@ -143,15 +147,18 @@ class SegmentWriter:
         self.alignment = labelmaps.Alignment(segmentation_node, volume_node)
         labelmaps.replace_labelmaps(segmentation, turned)
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+        if self._frame != (segmentation_node.GetAttribute(FRAME_ATTRIBUTE) or ""):
+            segmentation_node.SetAttribute(FRAME_ATTRIBUTE, self._frame)
         self.alignment.remember()
         labelmaps.place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         self._logic = editor_logic(segmentation_node, volume_node)
 
     @property
     def is_gone(self) -> bool:
-        """True once a node was deleted or the scene was closed."""
+        """True once a node was deleted or the scene was closed, and while a sequence shows another frame."""
         scenes = self._node.GetScene(), self._volume_node.GetScene()
-        return self._scene is None or scenes[0] is not self._scene or scenes[1] is not self._scene
+        is_deleted = self._scene is None or scenes[0] is not self._scene or scenes[1] is not self._scene
+        return is_deleted or (self._browser is not None and frame_of(self._volume_node) != self._frame)
 
     @property
     def segment_ids(self) -> tuple[str, ...]:
@@ -238,12 +245,12 @@ class SegmentWriter:
         """Make sure that segments can be read and written where they belong.
 
         Raises:
-            GoneError: a node was deleted.
+            GoneError: a node was deleted, or a sequence shows another frame.
             InputError: they are kept as something else than binary label maps now.
             GeometryError: the user moved them relative to the volume, or the volume relative to them.
         """
         if self.is_gone:
-            raise GoneError("the volume or the segmentation was deleted: nothing was written")
+            raise GoneError("the volume or the segmentation was deleted, or shows another frame: nothing was written")
         self._require_labelmaps()
         self.alignment.settle()
         if self.alignment.geometry is not self.geometry and self.alignment.geometry != self.geometry:

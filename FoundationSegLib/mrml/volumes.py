@@ -1,11 +1,13 @@
 """Volume nodes to volumes and back, their parent transforms, and the segmentations that belong to an image.
 
-Two images on the same lattice are two images. A segmentation without a reference image is free: it belongs to the first
-image that it is worked on with. Masks and prompts of other images are hidden while an image is worked on.
+Two images on the same lattice are two images, and so are two frames of a sequence. A segmentation without a reference
+image is free: it belongs to the first image that it is worked on with. Masks and prompts of other images are hidden
+while an image is worked on.
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +81,7 @@ class NodeImage:
     """
 
     def __init__(self, volume_node: Any) -> None:
-        self._node = volume_node
+        self._node, self._frame = volume_node, frame_of(volume_node)
 
     def stamp(self) -> Hashable:
         """A value that differs after each change of voxels or grid."""
@@ -91,7 +93,9 @@ class NodeImage:
         return address, image and image.GetMTime(), scalars and scalars.GetMTime(), matrix.GetData()
 
     def read(self) -> Volume:
-        """The image now; raises as :func:`volume_from_node`."""
+        """The image now; raises as :func:`volume_from_node`, and an InputError where it is another frame."""
+        if frame_of(self._node) != self._frame:
+            raise InputError(f"'{self._node.GetName()}' shows another frame: begin anew on it, or go back")
         return volume_from_node(self._node)
 
 
@@ -311,6 +315,62 @@ def box_of_roi(roi_node: Any, volume_node: Any) -> Box:
     return box
 
 
+FRAME_ATTRIBUTE = "FoundationSeg.Frame"  # on a segmentation: the index value of its frame in a sequence
+
+
+def browser_of(node: Any) -> Any:
+    """The sequence browser that puts its frames into a node, one after the other; None where there is none."""
+    scene = node.GetScene()
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", scene) if scene is not None else ()
+    return next((browser for browser in browsers if browser.IsProxyNodeID(node.GetID())), None)
+
+
+def frame_of(volume_node: Any) -> str:
+    """The index value of the frame that an image shows now; empty for an image without time."""
+    browser = browser_of(volume_node)
+    values = index_values(browser) if browser is not None else []
+    return values[browser.GetSelectedItemNumber()] if values else ""
+
+
+def index_values(browser: Any) -> list[str]:
+    """The index values of the frames of a sequence browser, in order."""
+    master = browser.GetMasterSequenceNode()
+    return [master.GetNthIndexValue(n) for n in range(browser.GetNumberOfItems())] if master is not None else []
+
+
+def frames_from_node(volume_node: Any) -> tuple[Volume, ...]:
+    """All frames of the sequence that an image node shows, as :func:`volume_from_node`, looked at like the shown one.
+
+    Raises:
+        InputError: the node shows no sequence of two images or more, or an image is missing in it.
+        GeometryError: the images have different grids.
+    """
+    require_in_scene(volume_node)
+    browser = browser_of(volume_node)
+    if browser is None or not volume_node.IsA("vtkMRMLVolumeNode"):
+        raise InputError(f"'{volume_node.GetName()}' is no image of a sequence: choose one that a browser shows")
+    shown, sequence = volume_from_node(volume_node), browser.GetSequenceNode(volume_node)
+    frames = []
+    for value in index_values(browser):
+        node = sequence.GetDataNodeAtValue(value, True)
+        if node is None:
+            raise InputError(f"the sequence '{sequence.GetName()}' has no image at {value}: add it, or leave it out")
+        frame = volume_from_node(node)
+        if not frame.geometry.almost_equals(shown.geometry):
+            raise GeometryError(f"the image of '{sequence.GetName()}' at {value} has another grid: resample it first")
+        frames.append(replace(shown, array_kji=frame.array_kji))
+    if len(frames) < 2:
+        raise InputError(f"the sequence '{sequence.GetName()}' has one frame: segment it as an image")
+    return tuple(frames)
+
+
+def plot_over_frames(segmentation_node: Any, curves: Mapping[str, Sequence[float]]) -> Any:
+    """Add a table and a chart of values over the frames of a sequence; returns the chart node."""
+    columns = np.array([range(len(next(iter(curves.values())))), *curves.values()], np.float64).T
+    title = f"{segmentation_node.GetName()} over time"
+    return slicer.util.plot(columns, 0, ["frame", *curves], title, show=False)
+
+
 HIDDEN_ATTRIBUTE = "FoundationSeg.Hidden"  # on what was visible, and is hidden while another image is worked on
 
 
@@ -331,30 +391,43 @@ def reference_image(segmentation_node: Any) -> Any:
 
 
 def belongs_to(segmentation_node: Any, volume_node: Any) -> bool:
-    """True for a segmentation of this image, and for a free one."""
-    image = reference_image(segmentation_node)
-    return image is None or image is volume_node
+    """True for a segmentation of this image, in a sequence of the frame that is shown, and for a free one."""
+    image, frame = reference_image(segmentation_node), segmentation_node.GetAttribute(FRAME_ATTRIBUTE)
+    return image is None or (image is volume_node and (not frame or frame == frame_of(volume_node)))
 
 
 def own_segmentation(volume_node: Any, preferred_id: str = "") -> Any:
     """The segmentation of an image: the one with the preferred node id, else the newest of the scene; None for none."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", volume_node.GetScene())
-    own = [node for node in nodes if reference_image(node) is volume_node]
+    own = [node for node in nodes if reference_image(node) is volume_node and belongs_to(node, volume_node)]
     return next((node for node in own if node.GetID() == preferred_id), own[-1] if own else None)
 
 
 def require_own(segmentation_node: Any, volume_node: Any) -> None:
-    """Refuse to work on an image in another image's segmentation.
+    """Refuse to work on an image in another image's segmentation, or in that of another frame.
 
     Raises:
-        ForeignSegmentationError: it belongs to another image. The message says what to do.
+        ForeignSegmentationError: it belongs to another image or frame. The message says what to do.
     """
     if not belongs_to(segmentation_node, volume_node):
-        image = reference_image(segmentation_node)
         raise ForeignSegmentationError(
-            f"'{segmentation_node.GetName()}' belongs to the image '{image.GetName()}', not to "
+            f"'{segmentation_node.GetName()}' belongs to {owner_text(segmentation_node, volume_node)}, not to "
             f"'{volume_node.GetName()}': choose a segmentation of this image or a new one, or allow it explicitly"
         )
+
+
+def require_saved(segmentation_node: Any) -> None:
+    """Raise an InputError for a segmentation of a sequence that loses its changes where the frame changes."""
+    browser = browser_of(segmentation_node)
+    if browser is not None and not browser.GetSaveChanges(browser.GetSequenceNode(segmentation_node)):
+        name = segmentation_node.GetName()
+        raise InputError(f"changes of '{name}' end with the frame: check 'Save changes' in the Sequences module first")
+
+
+def owner_text(segmentation_node: Any, volume_node: Any) -> str:
+    """Name the image or the frame of this image that a segmentation belongs to, for a sentence."""
+    image, frame = reference_image(segmentation_node), segmentation_node.GetAttribute(FRAME_ATTRIBUTE)
+    return f"frame {frame}" if image is volume_node else f"the image '{image.GetName()}'"
 
 
 def hide_other_images(volume_node: Any, segmentation_node: Any = None) -> None:

@@ -60,7 +60,10 @@ class SessionQueries:
 
     @property
     def is_gone(self) -> bool:
-        """True once the image or the segmentation was deleted: nothing can be read or written."""
+        """True once the image or the segmentation was deleted, and while a sequence shows another frame.
+
+        Nothing can be read or written then.
+        """
         return self.store.is_gone
 
     @property

@@ -116,7 +116,7 @@ class SegmentHistory:
         """
         if segment_id not in self.segments:
             if self.store.is_gone or segment_id not in self.store.segment_ids:
-                raise GoneError("the volume, the segmentation or the segment was deleted: choose another one")
+                raise GoneError("the volume, the segmentation or the segment was deleted, or shows another frame")
             self.require_readable()
             self.segments[segment_id] = self._opened(segment_id)
         return self.segments[segment_id]

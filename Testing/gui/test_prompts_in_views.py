@@ -127,3 +127,33 @@ def test_an_oblique_view_is_refused_before_anything_is_drawn(two):
     two.desk.mouse("Red").drag((100, 100), (180, 160))
     two.settle()
     assert "at an angle" in two.ui.messageLabel.text and len(prompts()) == 2
+
+
+def test_each_frame_of_a_sequence_has_segments_and_prompts_of_its_own(at_panel):
+    scene, image = at_panel.desk.scene, unwrap(at_panel.volume_node)
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode")
+    for n in range(2):
+        slicer.util.updateVolumeFromArray(image, slicer.util.arrayFromVolume(image) + n)
+        sequence.SetDataNodeAtValue(image, str(n))
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    at_panel.wanted.volume = browser.GetProxyNode(sequence)
+    at_panel.desk.show_volume(at_panel.wanted.volume)
+    at_panel.let_pass()
+    at_panel.volume_node = at_panel.wanted.volume
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    first = at_panel.wanted.segmentation
+    assert at_panel.voxels() == 150 and len(prompts()) == 1
+    browser.SetSelectedItemNumber(1)
+    at_panel.let_pass()
+    assert at_panel.wanted.segmentation is None and not prompts() and not first.GetDisplayVisibility()
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert at_panel.voxels() == 90 and len(prompts()) == 1 and at_panel.wanted.segmentation is not first
+    browser.SetSelectedItemNumber(0)
+    at_panel.let_pass()
+    assert at_panel.wanted.segmentation is first and first.GetDisplayVisibility() and shown() == [True]
+    assert first.GetSegmentation().GetNumberOfSegments() == 1
+    browser.SetPlaybackActive(True)
+    browser.SetSelectedItemNumber(1)
+    at_panel.let_pass()
+    assert not prompts() and at_panel.work.session is None, "what is played is not read"

@@ -23,7 +23,7 @@ from ...session.measures import longest_diameter
 from .. import segment_tags
 from ..segments import read_segment
 from ..terminology import codes_of
-from ..volumes import patient_item, reference_image, volume_from_node
+from ..volumes import belongs_to, patient_item, reference_image, volume_from_node
 from .legend import list_segments
 from .overview import overview_pixels
 from .stage import Stage, encoded, set_stage
@@ -88,12 +88,12 @@ def scene_cases(segmentation_nodes: Sequence[Any] | None, *, with_patient: bool)
     cases = []
     for node in segmentation_nodes:
         image = reference_image(node)
-        if image is not None and node.GetSegmentation().GetNumberOfSegments():
+        if image is not None and belongs_to(node, image) and node.GetSegmentation().GetNumberOfSegments():
             is_named = with_patient or not image.GetAttribute("DICOM.instanceUIDs")
             name = image.GetName() if is_named else volume_from_node(image).modality or "Image"
             cases.append(ReportCase(name, image, node, patient=_patient(image) if with_patient else {}))
     if not cases:
-        raise InputError("there is no segmentation with segments and an image that it belongs to")
+        raise InputError("there is no segmentation with segments and an image, or frame that is shown, of its own")
     return cases
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import types
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_studies_go_in_are_segmented_and_stored_back_once(cohort, connection, ca
     named = [part for study in studies for part in ("--study", study)]
     for is_second in (False, True):
         assert desk.run("--pacs", url, *named, more=("--format", "dcm", "--send")) == 0, desk.err
-        assert ("0 of them were sent now" in desk.err) == is_second and archive.PASSWORD not in desk.err
+        assert (", 0 of them were sent now" in desk.err) == is_second and archive.PASSWORD not in desk.err
     direct = pacs.open_archive(url)
     missing = twice = 0
     for study in studies:
@@ -167,6 +168,31 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
     try:
         with pytest.raises(ArchiveError, match=r"certificate of 127.0.0.1 cannot be verified"):
             pacs.open_archive(f"https://127.0.0.1:{server.server_port}/x").series("1.2.3")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class CutHeaders(BaseHTTPRequestHandler):
+    """Breaks off in the headers of its first answer, and finds a series in the second one."""
+
+    answers: ClassVar = [b"HTTP/1.1 200 OK\r\nContent-Ty", b'[{"0020000E": {"vr": "UI", "Value": ["1.2"]}}]', b"[]"]
+
+    def do_GET(self):
+        answer = self.answers.pop(0)
+        if answer.startswith(b"["):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+        self.wfile.write(answer)
+
+
+def test_an_answer_that_is_cut_off_in_its_headers_is_no_empty_one():
+    server = HTTPServer(("127.0.0.1", 0), CutHeaders)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        (row,) = pacs.open_archive(f"http://127.0.0.1:{server.server_port}/x").series("1.2.3")
+        assert row["series"] == "1.2"
     finally:
         server.shutdown()
         server.server_close()

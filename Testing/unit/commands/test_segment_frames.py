@@ -8,7 +8,6 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from FoundationSegLib.commands import segment_frames
 from FoundationSegLib.evaluation.simulated_user import dice
 from FoundationSegLib.imaging.geometry import Box, Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
@@ -21,6 +20,7 @@ from FoundationSegLib.mrml.scene import boot_scene
 from FoundationSegLib.prompts.kinds import BoxPrompt, PromptSet, SegmentPrompts
 from FoundationSegLib.prompts.placement import prompts_in_ras
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
+from FoundationSegLib.session import frames_in_time
 from Testing.unit.fakes import on_image
 
 SHAPE, SIZE = (8, 24, 28), (4, 8, 8)
@@ -132,16 +132,16 @@ def test_a_part_is_found_again_to_a_fraction_of_a_voxel(shift):
     smooth = ndimage.gaussian_filter(np.random.default_rng(4).normal(size=(24, 40, 44)), 2).astype(np.float32)
     moved = ndimage.shift(smooth, np.add(shift, (0, 0.3, -0.4)), mode="nearest")
     geometry = Geometry(np.eye(4), smooth.shape)
-    found = segment_frames.find_shift(smooth, moved, Box((8, 12, 12), (16, 28, 30)), (0.0, 0.0, 0.0), geometry)
+    found = frames_in_time.find_shift(smooth, moved, Box((8, 12, 12), (16, 28, 30)), (0.0, 0.0, 0.0), geometry)
     assert found == pytest.approx(np.add(shift, (0, 0.3, -0.4)), abs=0.2)
     flat = np.zeros_like(smooth)
-    assert all(map(np.isfinite, segment_frames.find_shift(flat, flat, Box((0, 0, 0), (5, 5, 5)), (0, 0, 0), geometry)))
+    assert all(map(np.isfinite, frames_in_time.find_shift(flat, flat, Box((0, 0, 0), (5, 5, 5)), (0, 0, 0), geometry)))
 
 
 def answer(mask, shift=(0.0, 0.0, 0.0)):
     segment = SegmentPrediction(pack_mask(mask), None)
     prediction = Prediction(0, (segment,), {"low": 0, "high": 1}, RECORD, "cpu", "float32")
-    return segment_frames.FrameAnswer(prediction, (shift,), False)
+    return frames_in_time.FrameAnswer(prediction, (shift,), False)
 
 
 @pytest.mark.parametrize("by", [2, -2, 4, -4])
@@ -155,17 +155,17 @@ def test_what_moves_out_of_the_image_is_cut_off(by, rows, axes):
     mask, moved = mask.transpose(axes), moved.transpose(axes)
     shift = tuple(np.array((0.0, by, 0.0))[list(axes)])
     near, image = answer(mask), Box((0, 0, 0), mask.shape)
-    steady = segment_frames.steady([near, answer(mask, shift), near], image)[1].masks[0]
+    steady = frames_in_time.steady([near, answer(mask, shift), near], image)[1].masks[0]
     assert np.array_equal(steady.expand(mask.shape), moved)
-    nothing = segment_frames.steady([near, answer(mask & False, shift), answer(mask & False)], image)[1].masks[0]
+    nothing = frames_in_time.steady([near, answer(mask & False, shift), answer(mask & False)], image)[1].masks[0]
     assert nothing == EMPTY_MASK
 
 
 def test_flicker_is_what_differs_from_both_neighbours():
     on, off = pack_mask(np.ones((2, 2, 2), bool)), EMPTY_MASK
-    assert segment_frames.flicker([on, off, on]) == 8 and segment_frames.flicker([on, on, on]) == 0
-    assert segment_frames.flicker([off, on, on]) == segment_frames.flicker([off, off, off]) == 0
-    assert segment_frames.flicker([off, on, off, on]) == 2
+    assert frames_in_time.flicker([on, off, on]) == 8 and frames_in_time.flicker([on, on, on]) == 0
+    assert frames_in_time.flicker([off, on, on]) == frames_in_time.flicker([off, off, off]) == 0
+    assert frames_in_time.flicker([off, on, off, on]) == 2
 
 
 # The bar: a real CT under ten known smooth deformations, with a scanner's noise of its own in each frame.
@@ -223,14 +223,14 @@ def test_a_breathing_ct_is_followed_no_worse_than_each_frame_alone_with_half_the
         return predict(frames[number], moved)
 
     alone = [predict(frame, prompts).segments[0].mask for frame in frames]
-    followed = [answer.masks[0] for answer in segment_frames.follow(frames, {0: prompts}, of_frame)]
+    followed = [answer.masks[0] for answer in frames_in_time.follow(frames, {0: prompts}, of_frame)]
     shape = truths[0].shape
     scores = {
         name: [dice(truth, mask.expand(shape)) for mask, truth in zip(masks, truths, strict=True)]
         for name, masks in (("alone", alone), ("followed", followed))
     }
     gains = np.subtract(scores["followed"], scores["alone"])
-    ratio = segment_frames.flicker(followed) / segment_frames.flicker(alone)
+    ratio = frames_in_time.flicker(followed) / frames_in_time.flicker(alone)
     bar("time: least gain in Dice of a frame over that frame alone", gains.min(), ">= 0")
     bar("time: mean Dice followed", np.mean(scores["followed"]), f"alone {np.mean(scores['alone']):.4f}")
     bar("time: flicker, of each frame alone", ratio, "<= 0.5")

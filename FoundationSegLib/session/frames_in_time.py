@@ -1,29 +1,29 @@
-"""`segment --frame all`: prompt one frame of an image in time, and follow its segments to all others and back.
+"""Prompt one frame of an image in time, and follow its segments to all others and back.
 
 Prompts go where the image around each segment goes: the part of the prompted frame that holds the segment is found
 again in every other frame, and the model is asked there. Then each voxel takes the value that most of three frames give
-it, seen along that movement, so that nothing blinks. Frames with prompts of their own stay as the model answered them.
+it, seen along that movement, so that nothing blinks. Frames with prompts of their own stay as the model answered them,
+and frames that somebody corrected as they are.
 """
 
-import argparse
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask
 from ..imaging.volume import Volume
 from ..prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
+from ..prompts.placement import prompts_in_ras, require_inside
 from ..requests.segmentation import Prediction
-from ..session.steps import transformed_prompt
+from .steps import transformed_prompt
 
 Predict = Callable[[int, PromptSet], Prediction]
 Shift = tuple[float, float, float]  # in voxels, along k, j and i
@@ -33,8 +33,6 @@ _MARGIN_MM = 6.0  # around a segment, of what is found again
 _REACH_MM = 12.0  # farther than that nothing moves from one frame to the next
 _LARGEST_TEMPLATE = 20**3  # voxels; larger parts are thinned out
 _COARSE, _TRIED = 3, 5  # voxels between the first guesses, and how many of them are followed
-_CHART_PX = (900, 500)
-_COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2", "#b08900", "#444444")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class FrameAnswer:
     Attributes:
         prediction: the model's answer; its masks are what is written.
         shifts: by how much each segment's prompts were moved from the prompted frame.
-        is_prompted: the frame has prompts of its own, and stays as it is.
+        is_prompted: the frame has prompts of its own or was corrected, and stays as it is.
     """
 
     prediction: Prediction
@@ -57,29 +55,55 @@ class FrameAnswer:
         return tuple(segment.mask for segment in self.prediction.segments)
 
 
-def follow(frames: Sequence[Volume], prompted: Mapping[int, PromptSet], predict: Predict) -> list[FrameAnswer]:
+def place_prompts(prompted: Mapping[int, PromptSet], frames: Sequence[Volume]) -> dict[int, PromptSet]:
+    """Make sure that the prompts of frames can be followed, and bring them into RAS.
+
+    Raises:
+        InputError: a frame is not there, other segments are prompted in it, or a mask is among the prompts.
+        PromptError: a prompt lies outside the image.
+    """
+    names = [segment.name for segment in next(iter(prompted.values())).segments]
+    placed = {}
+    for n, prompts in prompted.items():
+        if not 0 <= n < len(frames):
+            raise InputError(f"there are {len(frames)} frames, counted from 0: there is no frame {n}")
+        if [segment.name for segment in prompts.segments] != names:
+            raise InputError(f"the prompts of frame {n} must have the segments {', '.join(names)}, in that order")
+        placed[n] = prompts_in_ras(prompts, frames[n].geometry)
+        for k, segment in enumerate(placed[n].segments):
+            for m, prompt in enumerate(segment.prompts):
+                if isinstance(prompt, MaskPrompt):
+                    raise InputError("points, boxes, scribbles, outlines and words are followed in time, and no masks")
+                require_inside(prompt, frames[n].geometry, f"segments[{k}].prompts[{m}]")
+    return placed
+
+
+def follow(
+    frames: Sequence[Volume], prompted: Mapping[int, PromptSet], predict: Predict, corrected: Collection[int] = ()
+) -> list[FrameAnswer]:
     """Segment every frame: those with prompts as they are, the others from the nearest one of those.
 
     Args:
         frames: on one grid.
-        prompted: prompts in RAS of one frame at least, by its number; the same segments in all of them.
+        prompted: prompts of one frame at least, by its number (:func:`place_prompts`).
         predict: asks the model about a frame, by its number.
+        corrected: the numbers of frames whose answers are somebody's corrections, and stay.
     """
     answers = {
         n: FrameAnswer(predict(n, prompts), (_NOTHING,) * len(prompts.segments), True)
         for n, prompts in prompted.items()
     }
     for start in prompted:
-        templates = [_template(frames[start], mask) for mask in answers[start].masks]
         for step in (1, -1):
             shifts, number = answers[start].shifts, start + step
             while 0 <= number < len(frames) and _nearest(number, prompted) == start:
+                templates = [_template(frames[start], mask) for mask in answers[start].masks]
                 shifts = tuple(
                     find_shift(frames[start].array_kji, frames[number].array_kji, box, near, frames[start].geometry)
                     for box, near in zip(templates, shifts, strict=True)
                 )
                 moved = _moved(prompted[start], shifts, frames[start].geometry)
-                answers[number] = FrameAnswer(predict(number, moved), shifts, False)
+                answers[number] = FrameAnswer(predict(number, moved), shifts, number in corrected)
                 number += step
     return steady([answers[number] for number in range(len(frames))], frames[0].geometry.box)
 
@@ -186,10 +210,10 @@ def _moved(prompts: PromptSet, shifts: Sequence[Shift], geometry: Geometry) -> P
 
 
 def steady(answers: Sequence[FrameAnswer], image: Box) -> list[FrameAnswer]:
-    """Give each voxel the value of most of three frames, moved along with the segment; prompted frames stay.
+    """Give each voxel the value of most of three frames, moved along with the segment.
 
     Args:
-        answers: of all frames, in order.
+        answers: of all frames, in order; those that were prompted or corrected stay.
         image: the voxels of a frame; what moves out of it is cut off.
     """
     result = list(answers)
@@ -229,12 +253,18 @@ def flicker(masks: Sequence[PackedMask]) -> float:
     return float(blinking / max(1, sum(mask.voxels for mask in masks[1:-1])))
 
 
-def consistency(names: Sequence[str], answers: Sequence[FrameAnswer], volume: Volume) -> dict[str, Any]:
-    """Compose the part of the report on time: the volume of each segment in each frame, its change, and its flicker."""
+def consistency(names: Sequence[str], frames: Sequence[Sequence[PackedMask]], volume: Volume) -> dict[str, Any]:
+    """Compose the part of the report on time: the volume of each segment in each frame, its change, and its flicker.
+
+    Args:
+        names: of the segments.
+        frames: the masks of the segments, frame by frame.
+        volume: an image of the frames.
+    """
     unit = volume.voxel_ml
     rows = {}
     for k, name in enumerate(names):
-        masks = [answer.masks[k] for answer in answers]
+        masks = [frame[k] for frame in frames]
         curve = [mask.voxels * (1.0 if unit is None else unit) for mask in masks]
         rows[name] = {
             "pixels" if unit is None else "volumes_ml": [round(value, 4) for value in curve],
@@ -242,58 +272,3 @@ def consistency(names: Sequence[str], answers: Sequence[FrameAnswer], volume: Vo
             "largest_step": round(max((abs(b - a) for a, b in itertools.pairwise(curve)), default=0.0), 4),
         }
     return rows
-
-
-def draw_chart(path: Path, rows: Mapping[str, Mapping[str, Any]], prompted: Sequence[int]) -> None:
-    """Draw the volume of each segment over the frames, with the frames that were prompted, as a PNG picture."""
-    from PIL import Image, ImageDraw
-
-    (width, height), left, top, bottom = _CHART_PX, 80, 40, 50
-    picture = Image.new("RGB", _CHART_PX, "white")
-    draw = ImageDraw.Draw(picture)
-    curves = {name: row.get("volumes_ml", row.get("pixels", [])) for name, row in rows.items()}
-    unit = "ml" if all("volumes_ml" in row for row in rows.values()) else "pixels"
-    highest = max((max(curve, default=0) for curve in curves.values()), default=0) or 1.0
-    count = max((len(curve) for curve in curves.values()), default=1)
-
-    def at(n: int, value: float) -> tuple[float, float]:
-        x = left + (width - left - 30) * n / max(1, count - 1)
-        return x, height - bottom - (height - top - bottom) * value / (1.1 * highest)
-
-    draw.line([at(0, 0), at(count - 1, 0)], fill="black")
-    draw.line([at(0, 0), at(0, 1.1 * highest)], fill="black")
-    for value in (0, highest / 2, highest):
-        draw.text((8, at(0, value)[1] - 6), f"{value:.4g} {unit}", fill="black")
-    for n in sorted({0, count - 1, *prompted}):
-        draw.text((at(n, 0)[0] - 4, height - bottom + 8), str(n), fill="black")
-    for k, (name, curve) in enumerate(curves.items()):
-        colour = _COLOURS[k % len(_COLOURS)]
-        points = [at(n, value) for n, value in enumerate(curve)]
-        draw.line(points, fill=colour, width=2)
-        for n in prompted:
-            x, y = points[n]
-            draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
-        text = f"{name}: flicker {rows[name]['flicker']:.2%}"
-        draw.text((left + 10, 8 + 14 * k), text.encode("latin-1", "replace").decode("latin-1"), fill=colour)
-    draw.text((width // 2 - 60, height - 22), "frame (dots: prompted)", fill="black")
-    picture.save(path)
-
-
-def require_possible(options: argparse.Namespace, prompts: PromptSet) -> None:
-    """Make sure that the options go together with all frames.
-
-    Raises:
-        InputError, OutputError: they do not.
-    """
-    if options.from_report is not None:
-        raise InputError("--frame all and --from-report do not go together; repeat one frame with --frame N")
-    if any(isinstance(prompt, MaskPrompt) for segment in prompts.segments for prompt in segment.prompts):
-        raise InputError("--frame all follows points, boxes, scribbles, outlines and words, and no masks of files")
-    if options.output.name.lower().endswith(".dcm"):
-        raise OutputError("--frame all writes .seg.nrrd, .nii.gz or .nrrd, a file for each frame")
-
-
-def frame_path(output: Path, number: int, count: int) -> Path:
-    """Return the file of a frame: ``heart.seg.nrrd`` becomes ``heart-007.seg.nrrd``."""
-    stem, dot, ending = output.name.partition(".")
-    return output.with_name(f"{stem}-{number:0{max(3, len(str(count - 1)))}d}{dot}{ending}")
