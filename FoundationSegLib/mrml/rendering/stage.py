@@ -1,6 +1,7 @@
 """The stage: an off-screen window and the scene set up for a picture."""
 
 import ctypes.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ def open_window(width: int, height: int) -> Any:
     Raises:
         OutputError: this machine offers no OpenGL. Found out here because VTK itself would crash on the first frame.
     """
-    window = _window_class()()
+    window = _window_class(os.environ.get("VTK_DEFAULT_OPENGL_WINDOW"))()
     # VTK tries X, then EGL, and ends with OSMesa whether that library exists or not; it is rarely installed.
     if window.IsA("vtkOSOpenGLRenderWindow") and ctypes.util.find_library("OSMesa") is None:
         raise OutputError(
@@ -41,8 +42,8 @@ def open_window(width: int, height: int) -> Any:
 
 
 @cache
-def _window_class() -> Any:
-    """VTK's window for this machine; it takes 30 ms to try the display servers."""
+def _window_class(_chosen: str | None) -> Any:
+    """VTK's window for this machine, or of the class that the user chose; trying the display servers takes 30 ms."""
     with _silent_log():
         return type(vtk.vtkRenderWindow())
 
