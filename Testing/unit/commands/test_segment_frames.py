@@ -22,6 +22,7 @@ from FoundationSegLib.prompts.placement import prompts_in_ras
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.session import frames_in_time
 from Testing.unit.fakes import on_image
+from Testing.unit.io.conftest import dicom_image
 
 SHAPE, SIZE = (8, 24, 28), (4, 8, 8)
 
@@ -65,6 +66,23 @@ def test_a_moving_object_is_followed_from_one_frame_to_all(moving):
     assert (desk.folder / "o.png").read_bytes().startswith(b"\x89PNG")
     assert desk.segment(**{"from-report": desk.folder / "r.json", "model": False, "prompts": False}) == 2
     assert "is a report of all frames" in desk.err
+
+
+def test_slices_of_a_series_that_share_positions_are_frames(moving):
+    """As of dynamic series, numbered set by set; of one of them, a DICOM segmentation cannot be written."""
+    desk, folder = moving, moving.folder / "series"
+    folder.mkdir()
+    where = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+    for n, (frame, k) in enumerate(np.ndindex(3, SHAPE[0])):
+        image = dicom_image(block_at(STARTS[frame])[k], ImagePositionPatient=[0, 0, k], InstanceNumber=n, **where)
+        image.save_as(folder / f"{99 - n}.dcm", enforce_file_format=True)
+    assert desk.segment(image=folder) == 2 and "3 frames (4-D); choose one with --frame N" in desk.err
+    assert desk.segment(image=folder, frame=2, output=desk.folder / "x.dcm") == 2 and ".seg.nrrd" in desk.err
+    options = {"image": folder, "frame": "all", "prompt-frame": 2, "output": desk.folder / "x.nrrd"}
+    assert desk.segment(**options) == 0, desk.err
+    labels = [read_label_map(desk.folder / f"x-{n:03}.nrrd")[0] for n in range(3)]
+    assert [int(array.sum()) for array in labels] == [np.prod(SIZE)] * 3
+    assert np.array_equal(np.argwhere(labels[2]).min(axis=0), STARTS[2])
 
 
 def test_a_corrected_frame_stays_and_its_neighbours_follow_it(moving):
