@@ -460,10 +460,11 @@ def _drawn_nodes(segmentation_node: Any) -> Iterator[Any]:
 def _hide(node: Any) -> None:
     if node.GetDisplayNode() is not None and node.GetDisplayVisibility():
         node.SetDisplayVisibility(False)
-        node.SetAttribute(HIDDEN_ATTRIBUTE, "1")
+        node.GetDisplayNode().SetAttribute(HIDDEN_ATTRIBUTE, "1")  # a sequence changes the node's own with each frame
 
 
 def _show_again(node: Any) -> None:
-    if node.GetAttribute(HIDDEN_ATTRIBUTE):
-        node.RemoveAttribute(HIDDEN_ATTRIBUTE)
-        node.SetDisplayVisibility(True)
+    for holder in (node.GetDisplayNode(), node):  # earlier versions noted it on the node
+        if holder is not None and holder.GetAttribute(HIDDEN_ATTRIBUTE):
+            holder.RemoveAttribute(HIDDEN_ATTRIBUTE)
+            node.SetDisplayVisibility(True)

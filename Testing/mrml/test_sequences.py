@@ -17,6 +17,7 @@ from FoundationSegLib.mrml.volumes import (
     FRAME_ATTRIBUTE,
     ForeignSegmentationError,
     add_volume_node,
+    hide_other_images,
     own_segmentation,
 )
 from FoundationSegLib.prompts.kinds import BoxPrompt
@@ -257,6 +258,15 @@ def test_a_scene_that_is_opened_again_goes_on_where_it_was_saved(moving, tmp_pat
     assert kept and answer.corrected == (3,) and answer.consistency["Block"]["volumes_ml"][3] == 0
     with read_scene(path) as headless:
         assert headless.scene.GetNumberOfNodesByClass("vtkMRMLSequenceNode") == 2
+
+
+def test_segments_that_another_image_hides_come_back_on_whatever_frame(moving, volume_node):
+    node = moving.segment().segmentation_node
+    hide_other_images(volume_node)
+    assert not node.GetDisplayVisibility()
+    moving.show(2)
+    hide_other_images(moving.node)
+    assert node.GetDisplayVisibility()
 
 
 # A frame is an image: what belongs to one never goes into another.
