@@ -121,6 +121,7 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Begin anew after a scene was closed, and show the choices that came with an imported one."""
         if self.parent.isEntered:
             self.initializeParameterNode()
+            self.panel.follow()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeRemoved(self, caller: Any, event: Any, node: Any) -> None:
@@ -141,7 +142,8 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
             images = (node for node in nodes if not node.IsA("vtkMRMLLabelMapVolumeNode"))
             parameters.volume = next(images, None)
-        self.setParameterNode(parameters)
+        if self._parameters is None or parameters.parameterNode is not self._parameters.parameterNode:
+            self.setParameterNode(parameters)
 
     def setParameterNode(self, parameters: Any) -> None:
         """Follow a parameter node; None for none."""

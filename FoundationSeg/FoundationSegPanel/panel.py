@@ -51,7 +51,8 @@ class Panel:
         self._timer.connect("timeout()", self._tick)
         self._soon = qt.QTimer()  # scene events come in swarms; all of one turn of the event loop are shown together
         self._soon.setSingleShot(True)
-        self._soon.connect("timeout()", self._show_segments)
+        self._soon.connect("timeout()", self._show_due)
+        self._are_segments_due = False
         self._observers, self._segment_observers, self._parameter_observers = Observers(), Observers(), Observers()
         self._is_showing = False
         self._has_orphans = False  # prompts whose segmentation has gone
@@ -170,11 +171,7 @@ class Panel:
             self._show_soon()
         if what == "outcome":
             self.answer.forget_error()
-        self.answer.show()
-        self.progress.show()
-        self.prompts.show_busy()
-        self.learning.show()
-        self.classify.show_busy()
+        self._soon.start(0)  # once, after the mouse or the answer: several updates come in one turn
 
     def report(self, error: FoundationSegError) -> None:
         """Show an error."""
@@ -185,22 +182,32 @@ class Panel:
         self.controller.tick()
 
     @slot
+    def _show_due(self) -> None:
+        """Show a request that is under way; and where segments have changed, those parts that are about them."""
+        if self.parameters is None or slicer.mrmlScene.IsClosing():
+            return
+        self.progress.show()
+        if self._are_segments_due:
+            self._are_segments_due = False
+            self._show_segments()
+            return
+        for show in (self.answer.show, self.prompts.show_busy, self.learning.show, self.classify.show_busy):
+            show()
+
     def _show_segments(self) -> None:
-        """Segments have changed: show those parts that are about them."""
-        if self.parameters is not None and not slicer.mrmlScene.IsClosing():
-            is_still = self.state.follow_frame()
-            self._keep_selection()
-            if self.is_entered:
-                self.keys.enable()
-            for part in (*self._segment_parts, self.classify, self.tour):
-                part.show()
-            self.advanced.surfaces_due()
-            if self.is_entered and is_still:
-                self.controller.resume()
-            self._show_prompts()
-            if self._has_orphans:
-                self._has_orphans = False
-                remove_orphans(slicer.mrmlScene)
+        is_still = self.state.follow_frame()
+        self._keep_selection()
+        if self.is_entered:
+            self.keys.enable()
+        for part in (*self._segment_parts, self.classify, self.tour):
+            part.show()
+        self.advanced.surfaces_due()
+        if self.is_entered and is_still:
+            self.controller.resume()
+        self._show_prompts()
+        if self._has_orphans:
+            self._has_orphans = False
+            remove_orphans(slicer.mrmlScene)
 
     def _show_prompts(self) -> None:
         """Show prompts while the module is entered and the user wants to see them."""
@@ -240,6 +247,7 @@ class Panel:
         self._show_soon()
 
     def _show_soon(self) -> None:
+        self._are_segments_due = True
         self._soon.start(0)
 
     def _node_added(self, node: Any) -> None:

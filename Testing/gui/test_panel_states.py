@@ -98,6 +98,23 @@ def test_notes_name_no_place_in_a_file(at_panel):
     assert at_panel.ui.changeLabel.text.endswith("".join(f"<br>{text}" for text in notes.values()))
 
 
+def test_nothing_is_shown_within_the_turn_of_the_mouse_or_of_the_answer(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.client.is_slow = True
+    at_panel.look_at(5, 6, 4)
+    at_panel.tool(ui.boxButton)
+    mouse, rig = desk.mouse("Red"), desk.slice_widget("Red").rig
+    rig.drag(mouse.pixels(at_panel.at(5, 6, 4)), mouse.pixels(at_panel.at(14, 20, 4)))
+    assert at_panel.work.is_busy and not ui.progressRow.visible
+    at_panel.let_pass()
+    assert ui.progressRow.visible
+    at_panel.client.reply()
+    at_panel.work.tick()
+    assert at_panel.voxels() == 150 and not ui.changeLabel.visible and ui.progressRow.visible
+    at_panel.let_pass()
+    assert ui.changeLabel.visible and not ui.progressRow.visible
+
+
 def test_a_failure_is_not_shown_while_it_is_asked_again(at_panel):
     ui = at_panel.ui
     at_panel.client.fails = True

@@ -143,6 +143,7 @@ def test_a_propagation_is_seen_as_it_goes_and_what_waits_says_so(at_panel):
     desk.wait_until(lambda: at_panel.work.preview.node is not None)
     shown = at_panel.work.preview.node.GetSegmentation().GetNthSegment(0)
     assert shown.GetColor() == at_panel.segmentation.GetNthSegment(0).GetColor() and at_panel.voxels() == 150
+    at_panel.let_pass()
     assert ui.cancelButton.text == "Stop and keep"
     at_panel.box((20, 22, 4), (25, 30, 4))
     assert "queued behind it: 1" in ui.progressBar.format

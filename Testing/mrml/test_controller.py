@@ -3,13 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import slicer
 import vtk
 
 from FoundationSegLib.errors import GeometryError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.volumes import add_volume_node
-from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
+from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
 from FoundationSegLib.prompts.regions import AroundPrompt
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from FoundationSegLib.session.segment_store import OverlapPolicy, SegmentEdited
@@ -291,3 +292,45 @@ def test_a_segment_that_waits_for_its_answer_is_locked_afterwards(rig, volume_no
     run(controller, timer)
     controller.lock(True)
     assert controller.summary().voxels == 25 and controller.summary().is_locked
+
+
+def smooth(node, key):
+    """As the Segment Editor's Smoothing does it: a median of 3 x 3 x 3 voxels over the whole label map."""
+    labelmap, smoothed = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    node.GetBinaryLabelmapRepresentation(key, labelmap)
+    padded, median = vtk.vtkImageConstantPad(), vtk.vtkImageMedian3D()
+    padded.SetInputData(labelmap)
+    padded.SetOutputWholeExtent([n + (1 if at % 2 else -1) for at, n in enumerate(labelmap.GetExtent())])
+    median.SetInputConnection(padded.GetOutputPort())
+    median.SetKernelSize(3, 3, 3)
+    median.Update()
+    smoothed.ShallowCopy(median.GetOutput())
+    smoothed.CopyDirections(labelmap)
+    slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(smoothed, node, key)
+
+
+def test_after_smoothing_a_prompt_asks_only_where_it_takes_much_of_it_back(scene, segmentation_node):
+    shape = (20, 40, 40)
+    image = Volume(np.arange(np.prod(shape), dtype=np.int32).reshape(shape), Geometry(np.eye(4), shape))
+    node = add_volume_node(scene, image)
+    rig = controller, _client, timer = make_controller(node, segmentation_node)
+    whole, beside = BoxPrompt(((4, 4, 4), (35, 35, 15))), BoxPrompt(((33, 20, 10), (37, 24, 10)))
+    key = answered(rig, whole).segment_id
+    before = controller.session.voxels(key)
+    smooth(segmentation_node, key)
+    by_hand = before - controller.session.voxels(key)
+    assert by_hand > 200, "edges and corners of the box"
+    answered(rig, beside)
+    near = controller.session.voxels(key) - (before - by_hand)
+    assert controller.session.confirmation is None and near == 10 + 4, "and the corners of the first box on that slice"
+    controller.add_prompt(replace(whole, corners=((4, 4, 4), (35, 35, 4))))
+    run(controller, timer)
+    asked = controller.session.confirmation
+    assert asked.by_hand == asked.changes[key].gained.voxels == 124, "the rim of its first slice"
+    (shown,) = segments_of(controller.preview.node)
+    assert shown.GetName() and controller.session.voxels(key) == before - by_hand + near
+    controller.accept()
+    assert controller.session.voxels(key) == before - by_hand + near + 124
+    answered(rig, replace(beside, corners=((33, 27, 10), (37, 30, 10))))
+    assert controller.session.confirmation is None
+    controller.close()
