@@ -29,7 +29,7 @@ from .model_texts import (
 )
 from .parameters import PanelState
 from .setup_dialog import LicenseDialog, SetupDialog
-from .widgets import Dialog, Part, Report, fill_row, set_up_table, show_fraction, time_left_text
+from .widgets import Dialog, Part, Report, error_text, fill_row, set_up_table, show_fraction, time_left_text
 
 
 class ModelPart(Part):
@@ -343,7 +343,7 @@ class ModelsDialog(Dialog):
     def report(self, error: FoundationSegError) -> None:
         """Show an error."""
         stopped = _("Stopped. What has arrived is kept; the next download goes on from there.")
-        failed = _("This did not work: {reason}").format(reason=error)
+        failed = _("This did not work: {reason}").format(reason=error_text(error))
         self._say(stopped if isinstance(error, Cancelled) else failed)
 
 

@@ -20,7 +20,7 @@ from FoundationSegLib.progress import ProgressReport, TimeLeft, bytes_text
 
 from .model_installer import Callbacks, ModelInstaller
 from .model_texts import package_title, progress_text, requirement_text, size_text, terms_html
-from .widgets import Dialog, fill_table, set_up_table, show_fraction, slot, time_left_text
+from .widgets import Dialog, error_text, fill_table, set_up_table, show_fraction, slot, time_left_text
 
 _PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
 # Bytes that pip downloaded for each into an environment with nothing but PyTorch, with what they need in turn
@@ -447,7 +447,7 @@ class SetupDialog(Dialog):
         """Show that nothing is under way any more."""
         if error is not None:
             stopped = _("Stopped. What has arrived is kept; Continue goes on from there.")
-            failed = _("This did not work: {reason}").format(reason=error)
+            failed = _("This did not work: {reason}").format(reason=error_text(error))
             self._note = stopped if isinstance(error, Cancelled) else failed
             self._log(self._note)
             self._installer.refresh()

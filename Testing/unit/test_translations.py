@@ -51,7 +51,7 @@ def untranslated(source):
                 texts = node.args[-1:]
                 if not isinstance(texts[0], ast.Constant):
                     yield f"{node.lineno}: {ast.unparse(node)} is no literal"
-            elif ast.unparse(node) == "str(error)" and "def error_text" not in source:
+            elif re.search(r"(str\(|=)error\)$", ast.unparse(node)) and "def error_text" not in source:
                 yield f"{node.lineno}: a message of the library that is not shown by `error_text`"
             elif name in SHOWS:
                 yield from (f"{node.lineno}: {text}" for argument in node.args for text in literals(argument))
@@ -84,6 +84,7 @@ def test_every_text_of_a_form_is_translated_by_its_loader(path):
         ("ui.label.setText(_('{n} segments here').format(n=3))", 0),
         ("ui.box.addItem('1, 2')", 0),
         ("ui.label.setText(str(error))", 1),
+        ("ui.label.text = _('It failed: {reason}').format(reason=error)", 1),
     ],
 )
 def test_texts_without_it_are_found(source, count):
