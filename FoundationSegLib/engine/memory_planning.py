@@ -262,7 +262,8 @@ def unsure_notes(segments: Sequence[SegmentPrediction], first: int) -> list[str]
                 else:
                     runs.append([index])
             texts = [f"{run[0] + first} to {run[-1] + first}" if len(run) > 1 else str(run[0] + first) for run in runs]
-            notes.append(f"segments[{n}]: the model is not sure of the slices {', '.join(texts)}: check them")
+            ending, them = ("s", "them") if len(segment.unsure) > 1 else ("", "it")
+            notes.append(f"segments[{n}]: the model is not sure of the slice{ending} {', '.join(texts)}: check {them}")
     return notes
 
 
