@@ -113,10 +113,13 @@ class ScenePrompts:
 
         Nothing happens where there is no such segment any more, or nobody watches.
         """
-        segment = self._segment(segment_id)
+        segment = self._segmentation_node.GetSegmentation().GetSegment(segment_id)
         if segment is not None and self._is_watching and not (self._browser and self._is_away()):
             self._write(segment_id, segment, record)
-            self._draw_soon(segment_id)
+            if self._later is None:
+                self._pictures.draw_segment(segment_id, segment.GetName() or segment_id, record)
+            else:
+                self._draw_soon(segment_id)
 
     def _draw_soon(self, segment_id: str) -> None:
         self.undrawn[segment_id] = None
@@ -159,10 +162,8 @@ class ScenePrompts:
 
     def show_visible(self, is_shown: bool, active: str) -> None:
         """Show the prompts of segments that are visible, dimmed but for the ``active`` one; or none of them."""
-        display, ids = (
-            self._segmentation_node.GetDisplayNode(),
-            self._segmentation_node.GetSegmentation().GetSegmentIDs(),
-        )
+        display = self._segmentation_node.GetDisplayNode()
+        ids = self._segmentation_node.GetSegmentation().GetSegmentIDs()
         is_shown = is_shown and (display is None or bool(display.GetVisibility()))
         visible = [key for key in ids if is_shown and (display is None or display.GetSegmentVisibility(key))]
         self._pictures.show(visible, active)
@@ -423,7 +424,8 @@ class SessionPrompts:
         """Keep a segment's steps in its record, and draw its prompts."""
         if self.scene.alignment.geometry is not self.scene.geometry:
             self.scene.follow_image()
-        self.scene.draw()
+        if self.scene.undrawn:
+            self.scene.draw()
         before, state, shown = self.scene.record(segment_id), saved.state, saved.state
         if self._session is not None and segment_id in self._session.queued_targets():
             shown = self._session.state(segment_id)

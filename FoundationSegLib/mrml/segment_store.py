@@ -163,13 +163,14 @@ class SceneStore(SegmentWriter):
 
     def describe(self, edited: SegmentEdited) -> None:
         """Keep in the segments' tags where they come from, and whether they were accepted as they are now."""
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
         for segment_id, state in edited.states.items():
             segment = self._node.GetSegmentation().GetSegment(segment_id)
             if segment is not None:
                 with segment_tags.tagged_at_once(segment) as draft:  # each event has all views updated
                     segment_tags.set_provenance(draft, state.provenance)
                     is_accepted = bool(state.steps) and isinstance(state.steps[-1], AcceptStep)
-                    if is_accepted != segment_tags.is_completed(draft):
+                    if is_accepted != (logic.GetSegmentStatus(draft) == logic.Completed):
                         segment_tags.set_completed(draft, is_accepted)
 
 

@@ -393,7 +393,12 @@ class SegmentWriter:
 
     def _carry_out(self, possible: Mapping[str, SegmentChange]) -> Edit:
         """Make changes, and return what of them is there afterwards, voxel by voxel."""
-        self._require_grid(possible)
+        try:
+            self._require_grid(possible)
+        except GeometryError:  # of a fractional label map Slicer makes one that counts in other directions
+            segmentation = self._node.GetSegmentation()
+            labelmaps.replace_labelmaps(segmentation, labelmaps.turned_labelmaps(segmentation, self.geometry))
+            self._require_grid(possible)
         # All removing comes first: Slicer opens a new layer where a gained voxel still belongs to a layer's neighbour.
         for segment_id, change in possible.items():
             self._modify(segment_id, change.lost, self._logic.ModificationModeRemove)
@@ -432,8 +437,7 @@ class SegmentWriter:
         Raises:
             GeometryError: one lies on another grid than the volume.
         """
-        for segment_id in segment_ids:
-            segment = self.segment(segment_id)
+        for segment in map(self.segment, segment_ids):
             if not labelmaps.is_on_grid(segment.GetRepresentation(labelmaps.BINARY_LABELMAP), self.geometry):
                 raise GeometryError(
                     f"the segment '{segment.GetName()}' was drawn on another grid than the volume: "

@@ -211,7 +211,8 @@ class Session(SessionQueries):
             if not has_changed:
                 asked.plans = list(map(self._plans, asked.edits))
                 request = pending_edit.make_request(asked.plans, prediction.request_id, self.volume.key, self.store)
-                has_changed = pending_edit.nameless(request) != pending_edit.nameless(asked.request)
+                nameless, old = pending_edit.nameless, asked.request
+                has_changed = request != old and nameless(request) != nameless(old)
             if has_changed:
                 self.retry()
             else:

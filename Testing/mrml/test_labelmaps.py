@@ -7,18 +7,22 @@ import slicer.util
 from vtk.util import numpy_support
 
 from FoundationSegLib.errors import GeometryError, InputError
-from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, geometry_from_spacing
+from FoundationSegLib.imaging.geometry import EMPTY_BOX, Box, Geometry, geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import (
     BINARY_LABELMAP,
     image_to_world,
+    is_on_grid,
     label_image,
     mask_image,
     occupied_box,
     read_labels,
 )
 from FoundationSegLib.mrml.segments import SegmentWriter
+from FoundationSegLib.mrml.volumes import add_volume_node
 from Testing.mrml.conftest import AWKWARD as GRID
+from Testing.mrml.test_source_representations import make_source
 
 LABELS = np.arange(1, 25, dtype=np.uint8).reshape(2, 3, 4)
 
@@ -115,6 +119,25 @@ def test_a_label_map_that_counts_in_other_directions_is_turned_and_written(
     assert sorted(everything.ravel()) == sorted(LABELS.ravel())
     writer.write("a", np.ones(GRID.shape_kji, bool))
     assert np.array_equal(writer.read("a"), before != 9) and np.array_equal(writer.read("b"), before == 9)
+
+
+def test_what_slicer_turns_in_the_midst_of_work_is_turned_back(scene, segmentation_node):
+    """After a fractional label map was the source, all are on the grid of the first, which has no voxels here."""
+    grid = Geometry(np.array([[0, -1, 0, 7], [1, 0, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1.0]]), (8, 10, 12))
+    writer = SegmentWriter(segmentation_node, add_volume_node(scene, Volume(np.arange(960.0).reshape(8, 10, 12), grid)))
+    _first, *keys = (writer.add_segment(name) for name in "ABC")
+    for n, key in enumerate(keys):
+        mask = np.zeros(grid.shape_kji, bool)
+        mask[2 + 3 * n : 5 + 3 * n, 2:8, 3:9] = True
+        writer.write(key, mask)
+    for source in ("Fractional labelmap", BINARY_LABELMAP):
+        make_source(segmentation_node, source)
+    assert not any(is_on_grid(writer.labelmap(key), grid) for key in keys)
+    wider, other = writer.read(keys[0]), writer.read(keys[1])
+    assert wider.any() and other.any()
+    wider[:2] = True
+    writer.write(keys[0], wider)
+    assert np.array_equal(writer.read(keys[0]), wider) and np.array_equal(writer.read(keys[1]), other)
 
 
 @pytest.mark.parametrize("change", [np.diag([1, 1, -1.2, 1]), moved(np.diag([1.0, 1, -1, 1]), (0, 0, 0.5))])

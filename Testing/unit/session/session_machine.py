@@ -210,9 +210,21 @@ class Machine:
         if pending is not None:
             self.counts["pending"] = self.counts.get("pending", 0) + 1
             if self.rng.random() < 0.5:
-                self.session.confirm()
+                self.confirm()
             elif self.rng.random() < 0.7:
                 self.session.discard()
+
+    def confirm(self):
+        """What cannot be written any more is refused in words, and nothing of it is there."""
+        before = self.masks()
+        try:
+            self.session.confirm()
+        except GoneError:
+            raise
+        except FoundationSegError:
+            assert same(self.masks(), before)
+            self.counts["refused"] = self.counts.get("refused", 0) + 1
+            self.session.discard()
 
     def accept(self):
         self.session.accept(self.active)
