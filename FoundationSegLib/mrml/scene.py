@@ -61,7 +61,11 @@ def boot_scene() -> HeadlessScene:
     application_logic.GetColorLogic().SetMRMLScene(scene)
     application_logic.GetColorLogic().AddDefaultColorNodes()
     application_logic.SetModuleLogic("Colors", application_logic.GetColorLogic())
+    factory = slicer.vtkSegmentationConverterFactory.GetInstance()
+    rules = factory.converter_rules
     logics = {name: _add_logic(name, application_logic, scene) for name in _MODULE_LOGICS}
+    for rule in factory.converter_rules[len(rules) :] if rules else ():
+        factory.UnregisterConverterRule(rule)  # each logic brings the same ones, and every copy goes through them all
     slicer.modules = types.SimpleNamespace(
         **{name.lower(): types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in logics.items()}
     )

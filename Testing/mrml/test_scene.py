@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import slicer
 import vtk
 
 from FoundationSegLib.errors import InputError
@@ -22,6 +23,15 @@ def test_booting_prints_nothing():
 def test_each_boot_makes_an_empty_scene(headless):
     headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     assert boot_scene().scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+
+
+def test_a_boot_leaves_nothing_behind_that_makes_the_next_ones_slower(headless):
+    """Slicer registers its conversions once more with each logic, and goes through all of them for each copy."""
+    factory = slicer.vtkSegmentationConverterFactory.GetInstance()
+    before = factory.converter_rules
+    for _ in range(3):
+        boot_scene()
+    assert before and factory.converter_rules == before
 
 
 def too_long(archive):
