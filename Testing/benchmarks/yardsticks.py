@@ -25,4 +25,5 @@ def _wheel_folder() -> tempfile.TemporaryDirectory[str]:
 
 def run_yardstick(script: Path, *arguments: str) -> None:
     """Run one of the scripts, which get the unpacked wheel's folder first."""
-    subprocess.run((sys.executable, "-W", "ignore", str(script), _wheel_folder().name, *arguments), check=True)
+    line = (sys.executable, "-W", "ignore", str(script), _wheel_folder().name, *arguments)
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
