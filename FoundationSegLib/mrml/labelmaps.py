@@ -58,9 +58,11 @@ def match_grid(labelmap: Any, geometry: Geometry) -> GridMatch | None:
         return GridMatch(EMPTY_BOX, (0, 1, 2), ())
     i0, i1, j0, j1, k0, k1 = labelmap.GetExtent()
     box = Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1))
-    matrix = image_to_world(labelmap)
-    if np.array_equal(matrix, geometry.ijk_to_ras):
+    stored = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(stored)
+    if stored.GetData() == tuple(geometry.ijk_to_ras.flat):  # several times in each edit, so it has to be quick
         return GridMatch(box, (0, 1, 2), ())
+    matrix = image_to_world(labelmap)
     matrix[:3, 3] += matrix[:3, :3] @ (i0, j0, k0)
     return geometry.match(Geometry(matrix, box.shape_kji))
 
@@ -88,7 +90,12 @@ def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
         first = match.box.start_kji
         i, j, k = labelmap.GetExtent()[::2]
         box, matrix = box.shifted((k - first[0], j - first[1], i - first[2])), image_to_world(labelmap)
-    return label_image(mask.unpack().view(np.uint8), box, matrix)
+    image = oriented_image(box, matrix)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    if mask.bits:
+        flat = _array(image).reshape(-1)
+        flat[:] = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=flat.size)
+    return image
 
 
 def place_empty_labelmaps(segmentation: Any, ijk_to_ras: NDArray[np.float64]) -> None:
@@ -175,7 +182,7 @@ def image_to_world(labelmap: Any) -> NDArray[np.float64]:
     """The (4, 4) matrix from voxel indices (i, j, k) of a label map to RAS in mm."""
     matrix = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(matrix)
-    return np.reshape(matrix.GetData(), (4, 4))
+    return np.array(matrix.GetData()).reshape(4, 4)
 
 
 _REFERENCE_GEOMETRY = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
