@@ -63,12 +63,14 @@ _SEGMENT_FIELD = re.compile(r"Segment\w+", re.ASCII)
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _ITEM = rb"(?=(?:SQ\x00\x00)?.{4}\xfe\xff\x00\xe0|SQ\x00\x00.{4}\xff\xfe\xe0\x00)"  # of a sequence that is not empty
-_MODALITY_TABLE = re.compile(rb"(?:\x28\x00\x00\x30|\x00\x28\x30\x00)" + _ITEM, re.DOTALL)
+# A pattern for each order of bytes: `re` skips to the bytes that begin one, three times as fast as one for both.
+_MODALITY_TABLE = tuple(re.compile(tag + _ITEM, re.DOTALL) for tag in (rb"\x28\x00\x00\x30", rb"\x00\x28\x30\x00"))
 _FRAME_PLACE = re.compile(rb"\x20\x00\x13\x91" + _ITEM, re.DOTALL)
 _SLICE_DISTANCE = re.compile(rb"\x18\x00\x88\x00(?=DS.\x00|.\x00\x00\x00)", re.DOTALL)
 # What no dictionary names, and ITK passes over.
 _NO_PLACE, _NO_DISTANCE = b"\x20\x00\x13\x9f", b"\x18\x00\x8f\x00"
-_VOXELS_LENGTH = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?(.{4})|\x7f\xe0\x00\x10O[BW]\x00\x00(.{4})", re.DOTALL)
+_VOXELS_LENGTH = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?(.{4})", re.DOTALL)
+_VOXELS_LENGTH_BIG = re.compile(rb"\x7f\xe0\x00\x10O[BW]\x00\x00(.{4})", re.DOTALL)
 _ENCAPSULATED = 0xFFFFFFFF  # the length of voxels that are compressed
 _OTHER_COLOURS = ("HSV", "CMYK", "ARGB")  # of DICOM before 2001; ITK takes them for RGB
 
@@ -197,13 +199,13 @@ def check_dicom_values(path: Path, voxels: int, tags: Mapping[str, str]) -> None
     numbers = (tags.get(tag, "") for tag in (Tag.BITS_STORED, Tag.HIGH_BIT, Tag.BITS_ALLOCATED, Tag.SAMPLES))
     stored, high, allocated, samples = (int(number) if number.isdecimal() else 0 for number in numbers)
     needed_bits = voxels * allocated * (2 if colours.endswith("_422") else samples)  # which share two of three
-    forms = (match.groups(b"") for match in _VOXELS_LENGTH.finditer(content))
-    lengths = [int.from_bytes(little, "little") or int.from_bytes(big, "big") for little, big in forms]
+    lengths = [int.from_bytes(match[1], "little") for match in _VOXELS_LENGTH.finditer(content)]
+    lengths += [int.from_bytes(match[1], "big") for match in _VOXELS_LENGTH_BIG.finditer(content)]
     if _ENCAPSULATED not in lengths and max(lengths, default=needed_bits) * 8 < needed_bits:
         raise damaged(path)  # ITK would fill the rest with stray memory
     problems = {
         "it is deflated": _DEFLATED in content[:1024],
-        "its values stand in a table (Modality LUT Sequence)": _MODALITY_TABLE.search(content) is not None,
+        "its values stand in a table (Modality LUT Sequence)": any(form.search(content) for form in _MODALITY_TABLE),
         "its values are scaled by 0 (Rescale Slope)": (0.0,) in dicom_elements(content, Tag.RESCALE_SLOPE, 1),
         f"its values end at bit {high} and have {stored} bits (High Bit, Bits Stored)": high >= stored > 0,
         f"its colours are {colours[:16]}": colours in _OTHER_COLOURS,
@@ -223,10 +225,10 @@ def dicom_elements(content: bytes, tag: str, count: int) -> list[tuple[float, ..
     """
     group, element = (int(part, 16) for part in tag.split("|"))
     little, big = (re.escape(b"".join(n.to_bytes(2, order) for n in (group, element))) for order in ("little", "big"))
-    form = little + rb"(?:[DI]S(.)\x00|(.)\x00\x00\x00)|" + big + rb"[DI]S\x00(.)"
+    forms = (little + rb"(?:[DI]S(.)\x00|(.)\x00\x00\x00)", big + rb"[DI]S\x00(.)()")
     elements = []
-    for match in re.finditer(form, content, re.DOTALL):
-        length = (match[1] or match[2] or match[3])[0]
+    for match in (match for form in forms for match in re.finditer(form, content, re.DOTALL)):
+        length = (match[1] or match[2])[0]
         text = content[match.end() : match.end() + length].decode("latin-1")
         if values := decimals(text, count):  # none where these bytes were voxels
             elements.append(values)
