@@ -21,7 +21,7 @@ from ..imaging.volume import Volume, require_image
 from ..io.output_files import output_format
 from ..prompts.capabilities import require_task, require_understood, translate
 from ..prompts.kinds import PromptSet
-from ..prompts.placement import prompts_in_ras, require_inside
+from ..prompts.placement import prompts_in_ras, require_all_inside
 from ..prompts.prompts_file import prompts_to_document, read_prompts
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
 from ..requests.worker_settings import MemoryBudget, WorkerSettings
@@ -323,14 +323,8 @@ def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
         from ..io.writing import check_grid
 
         check_grid(options.output, volume.geometry)
-    _require_inside(prompts_in_ras(prompts, volume.geometry), volume)
+    require_all_inside(prompts_in_ras(prompts, volume.geometry), volume.geometry)
     return volume
-
-
-def _require_inside(prompts: PromptSet, volume: Volume) -> None:
-    for n, segment in enumerate(prompts.segments):
-        for m, prompt in enumerate(segment.prompts):
-            require_inside(prompt, volume.geometry, f"segments[{n}].prompts[{m}]")
 
 
 def _predict(

@@ -58,11 +58,9 @@ def match_grid(labelmap: Any, geometry: Geometry) -> GridMatch | None:
         return GridMatch(EMPTY_BOX, (0, 1, 2), ())
     i0, i1, j0, j1, k0, k1 = labelmap.GetExtent()
     box = Box((k0, j0, i0), (k1 + 1, j1 + 1, i1 + 1))
-    stored = vtk.vtkMatrix4x4()
-    labelmap.GetImageToWorldMatrix(stored)
-    if stored.GetData() == tuple(geometry.ijk_to_ras.flat):  # several times in each edit, so it has to be quick
-        return GridMatch(box, (0, 1, 2), ())
     matrix = image_to_world(labelmap)
+    if matrix.tolist() == geometry.ijk_to_ras.tolist():  # several times in each edit: quicker than numpy's own
+        return GridMatch(box, (0, 1, 2), ())
     matrix[:3, 3] += matrix[:3, :3] @ (i0, j0, k0)
     return geometry.match(Geometry(matrix, box.shape_kji))
 

@@ -214,6 +214,13 @@ def require_inside(prompt: kinds.Prompt, geometry: Geometry, location: str = "")
     return inside != box
 
 
+def require_all_inside(prompts: kinds.PromptSet, geometry: Geometry) -> None:
+    """Make sure that each prompt, in RAS, touches the image. Raises as :func:`require_inside`, with its location."""
+    for n, segment in enumerate(prompts.segments):
+        for m, prompt in enumerate(segment.prompts):
+            require_inside(prompt, geometry, f"segments[{n}].prompts[{m}]")
+
+
 def _require_planar(lasso: kinds.LassoPrompt, geometry: Geometry, location: str) -> None:
     """No point of a lasso may be further from the plane through all of them than half the smallest spacing."""
     points = np.asarray(lasso.points)

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.class_lists import listed
 from ..errors import InputError
 from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask
 from ..imaging.volume import Volume
 from ..prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
-from ..prompts.placement import prompts_in_ras, require_inside
+from ..prompts.placement import prompts_in_ras, require_all_inside
 from ..requests.segmentation import Prediction
 from .steps import transformed_prompt
 
@@ -68,13 +69,11 @@ def place_prompts(prompted: Mapping[int, PromptSet], frames: Sequence[Volume]) -
         if not 0 <= n < len(frames):
             raise InputError(f"there are {len(frames)} frames, counted from 0: there is no frame {n}")
         if [segment.name for segment in prompts.segments] != names:
-            raise InputError(f"the prompts of frame {n} must have the segments {', '.join(names)}, in that order")
+            raise InputError(f"the prompts of frame {n} must have the segments {listed(names)}, in that order")
+        if any(isinstance(prompt, MaskPrompt) for segment in prompts.segments for prompt in segment.prompts):
+            raise InputError("points, boxes, scribbles, outlines and words are followed in time, and no masks")
         placed[n] = prompts_in_ras(prompts, frames[n].geometry)
-        for k, segment in enumerate(placed[n].segments):
-            for m, prompt in enumerate(segment.prompts):
-                if isinstance(prompt, MaskPrompt):
-                    raise InputError("points, boxes, scribbles, outlines and words are followed in time, and no masks")
-                require_inside(prompt, frames[n].geometry, f"segments[{k}].prompts[{m}]")
+        require_all_inside(placed[n], frames[n].geometry)
     return placed
 
 
