@@ -221,7 +221,7 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
     def classNames(self, modelId: str) -> tuple[str, ...]:
         """The class names that a model knows; none for one that takes texts, or no words at all."""
-        from FoundationSegLib.catalog.class_lists import classes_of
+        from FoundationSegLib.catalog.label_sets import classes_of
 
         card = self.catalogue()[modelId]
         return tuple(one.name for one in classes_of(card).classes) if "class" in card.prompts else ()

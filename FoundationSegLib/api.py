@@ -48,10 +48,9 @@ from .prompts.regions import Region
 from .requests.classification import ClassifyRequest, EvidenceWish, Subject
 from .requests.classification_answer import Classification
 from .requests.heads import LearnedHead
-from .requests.maintenance import DownloadRequest, InspectRequest
+from .requests.maintenance import DownloadRequest, InspectRequest, WorkerSettings
 from .requests.scoring import Aggregation, Scoring
 from .requests.segmentation import Propagation
-from .requests.worker_settings import WorkerSettings
 from .session.segment_store import ArrayStore, Options, Outcome, PromptStore, SegmentStore
 from .session.segments import SegmentSession, import_prompts
 from .session.session import Session

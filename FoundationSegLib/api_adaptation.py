@@ -32,7 +32,7 @@ from .requests.adaptation import (
     SimilarRequest,
     Training,
 )
-from .requests.worker_settings import WorkerSettings
+from .requests.maintenance import WorkerSettings
 from .worker.client import Client, OnProgress, ask
 
 

@@ -17,8 +17,8 @@ from .imaging.volume import Volume
 from .mrml import segment_tags, volumes
 from .mrml.scene_prompts import Later, SessionPrompts, has_prompts
 from .mrml.segment_store import SceneStore
+from .mrml.surfaces import VoxelPreview
 from .mrml.volumes import NodeImage, SentImage, require_in_scene
-from .mrml.voxel_preview import VoxelPreview
 from .progress import ProgressReport
 from .prompts.kinds import Prompt, PromptSet
 from .requests.segmentation import Propagation

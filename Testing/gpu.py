@@ -37,8 +37,8 @@ from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.models.protocols import SlicePrompt, load_model
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, ClassPrompt, PointPrompt, SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process import Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient

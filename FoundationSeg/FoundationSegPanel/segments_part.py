@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.catalog.segment_templates import (
+from FoundationSegLib.catalog.label_sets import (
     SegmentTemplate,
     TemplateSegment,
     read_templates,

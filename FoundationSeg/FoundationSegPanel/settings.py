@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.api import Installation
-from FoundationSegLib.requests.worker_settings import DeviceChoice, MemoryBudget, WorkerSettings
+from FoundationSegLib.requests.maintenance import DeviceChoice, MemoryBudget, WorkerSettings
 
 _GROUP = "FoundationSeg"
 DEVICES: tuple[DeviceChoice, ...] = ("auto", "cuda", "mps", "cpu")

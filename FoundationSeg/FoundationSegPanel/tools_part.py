@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.catalog.class_lists import classes_of
+from FoundationSegLib.catalog.label_sets import classes_of
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.mrml.gestures import ToolKind
 from FoundationSegLib.mrml.slice_tool import SliceTool, SliceView

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..folders import is_safe_name
-from ..io.output_files import image_name
+from ..folders import image_name, is_safe_name
 
 _TABLES = (".csv", ".tsv")
 _IMAGES = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd|hdr|img\.gz|gipl|gipl\.gz|png|jpe?g|bmp|tiff?)$", re.IGNORECASE)

@@ -14,11 +14,10 @@ from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume
 from ..progress import ProgressReport
 from ..requests.adaptation import Adaptation, CorrectedSegment, KindScores, Training, curve_point
-from ..requests.worker_settings import WorkerSettings
-from .arguments import add_model_arguments, number_within, path_argument, read_image
-from .downloads import require_checkpoint
+from ..requests.maintenance import WorkerSettings
+from .arguments import add_model_arguments, mask_on, number_within, path_argument, read_image
+from .models import require_checkpoint
 from .outputs import ProgressLine, interrupts_wait, publish, require_targets, software_versions
-from .prompt_options import mask_on
 
 _COLUMNS = ("image", "segmentation", "segment", "patient")
 _WORDS = {"box": "a box", "point": "one click", "correction": "three clicks"}

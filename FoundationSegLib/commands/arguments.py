@@ -1,19 +1,28 @@
-"""Arguments that several commands take: files, sizes, numbers within limits, ranges of slices, boxes, regions."""
+"""Arguments that several commands take: files, sizes, ranges and regions; prompts, seeds and mask prompts."""
 
 import argparse
+import contextlib
+import functools
 import math
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..catalog.label_sets import listed
+from ..catalog.model_cards import ModelCard
+from ..errors import GeometryError, InferenceError, InputError, PromptError
 from ..imaging.geometry import Box, Geometry
+from ..imaging.masks import PackedMask, pack_mask
 from ..imaging.volume import Volume, require_image
 from ..progress import bytes_of
-from ..prompts.kinds import PromptSet
+from ..prompts.capabilities import asks_for_everything, segments_by_name
+from ..prompts.kinds import MaskPrompt, PromptSet
+from ..prompts.prompts_file import read_prompts
 from ..prompts.regions import AroundPrompt, InsideBox, seen_box
+from ..requests.segmentation import Prediction, seeded
 from .outputs import interrupts_wait
 
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
@@ -183,3 +192,189 @@ def roi_argument(text: str) -> RoiArgument:
         return RoiArgument(box_ranges(text))
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}; or prompts:MM, for what lies around the prompts") from error
+
+
+if TYPE_CHECKING:
+    from ..io.segmentations import SegmentFile
+
+_SEGMENT_NOTE = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)
+_LOCATION = re.compile(r"segments\[(\d+)\]")
+_OPTIONS = {"class": "--classes", "text": "--text", "mask": "--seed-from"}  # by the kind of a prompt
+_NAMES_IN_A_NOTE = 200  # characters; a note is one line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what to segment."""
+    add = parser.add_argument
+    add("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
+    add("--classes", metavar="NAME,…", help="classes of the model by name or number, a segment each, or 'everything'")
+    add("--text", metavar="PHRASE", action="append", default=[], help="a phrase; again for another segment")
+    add("--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names")
+
+
+def read_options(options: argparse.Namespace, card: ModelCard) -> PromptSet:
+    """Read the prompts of the file, those by classes and texts, and the seeds of the other file.
+
+    Raises:
+        InputError, PromptError: a file is wrong, a name is of no class, a segment comes twice, or there is no segment.
+    """
+    prompts = read_prompts(options.prompts) if options.prompts is not None else PromptSet(())
+    options.sources = [f"{options.prompts.name}: segments[{n}]" for n in range(len(prompts.segments))]
+    named = segments_by_name(card, _class_names(options), options.text)
+    for segment in named:
+        if any(segment.name == other.name for other in prompts.segments):
+            raise PromptError(
+                f"the prompts file has a segment {segment.name!r} already, which --classes or --text name"
+            )
+    prompts = replace(prompts, segments=(*prompts.segments, *named))
+    if options.seed_from is not None:
+        prompts = _with_seeds(prompts, options.seed_from)
+    if not prompts.segments:
+        raise InputError("say what to segment: --prompts FILE, --classes NAMES, --text PHRASE or --seed-from FILE")
+    for segment in prompts.segments[len(options.sources) :]:
+        options.sources.append(f"{_OPTIONS[segment.prompts[0].kind]} {segment.name[:60]}")
+    return prompts
+
+
+@contextlib.contextmanager
+def naming_sources(options: argparse.Namespace) -> Iterator[None]:
+    """Say in errors where a prompt was written: its place in the file, or the option that it is from."""
+    try:
+        yield
+    except PromptError as error:
+        match = _LOCATION.match(error.location)
+        if match is None or int(match[1]) >= len(options.sources):
+            raise
+        source, text = options.sources[int(match[1])], str(error).removeprefix(f"{error.location}: ")
+        rest = error.location[match.end() :] if source.endswith("]") else ""
+        raise PromptError(text, source + rest) from error
+
+
+def _class_names(options: argparse.Namespace) -> Sequence[str]:
+    return [name.strip() for name in options.classes.split(",")] if options.classes else []
+
+
+def _with_seeds(prompts: PromptSet, path: Path) -> PromptSet:
+    """Add the segments of a file as seeds, whose voxels are still to be read.
+
+    Raises:
+        InputError: the file cannot be read, or none of its segments is prompted.
+    """
+    with interrupts_wait():
+        from ..io.segmentations import segment_names
+
+    names = segment_names(path)
+    with_seeds = seeded(prompts, [MaskPrompt(str(path.absolute()), name) for name in names])
+    if prompts.segments and with_seeds == prompts:
+        prompted = listed([segment.name for segment in prompts.segments])
+        raise InputError(f"{path.name} has no segment that is prompted; it has: {listed(names)}; not: {prompted}")
+    return with_seeds
+
+
+def prompts_folder(options: argparse.Namespace) -> Path:
+    """Return the folder that the files of mask prompts are relative to: that of the prompts file, or of the report."""
+    file: Path | None = options.prompts or options.from_report
+    return file.parent if file is not None else Path()
+
+
+def asked_for_everything(options: argparse.Namespace) -> bool:
+    """True where every class of the model was asked for."""
+    return asks_for_everything(_class_names(options))
+
+
+def mask_files(prompts: PromptSet, folder: Path) -> tuple[Path, ...]:
+    """List the files of the mask prompts, each once; ``folder`` is that of the prompts file."""
+    every = (prompt for segment in prompts.segments for prompt in segment.prompts)
+    return tuple(dict.fromkeys(folder / prompt.file for prompt in every if isinstance(prompt, MaskPrompt)))
+
+
+def without_folders(prompts: PromptSet) -> PromptSet:
+    """Return the prompts for reports, which name the files of mask prompts without their folders."""
+    return change_masks(prompts, lambda prompt, _: replace(prompt, file=re.split(r"[/\\]", prompt.file)[-1]))
+
+
+def change_masks(prompts: PromptSet, change: Callable[[MaskPrompt, str], MaskPrompt]) -> PromptSet:
+    """Return the same prompts with each mask prompt changed by a function, which also gets its location."""
+    segments = []
+    for n, segment in enumerate(prompts.segments):
+        changed = (
+            change(prompt, f"segments[{n}].prompts[{m}]") if isinstance(prompt, MaskPrompt) else prompt
+            for m, prompt in enumerate(segment.prompts)
+        )
+        segments.append(replace(segment, prompts=tuple(changed)))
+    return replace(prompts, segments=tuple(segments))
+
+
+def read_masks(prompts: PromptSet, folder: Path, geometry: Geometry) -> PromptSet:
+    """Read the voxels of each mask prompt.
+
+    Args:
+        prompts: the prompts.
+        folder: that of the prompts file, which the mask files are relative to.
+        geometry: the image; a mask must be on its grid, but may be a crop of it or reach beyond.
+
+    Raises:
+        PromptError: a mask file cannot be read, has no such segment, or is on another grid.
+    """
+
+    from ..io.segmentations import open_segments
+
+    opened = functools.cache(open_segments)  # seeds are many segments of one file
+
+    def with_voxels(prompt: MaskPrompt, where: str) -> MaskPrompt:
+        try:
+            return replace(prompt, voxels=mask_on(geometry, opened(folder / prompt.file), prompt.segment))
+        except (InputError, GeometryError) as error:
+            raise PromptError(str(error), f"{where}.file") from error
+
+    return change_masks(prompts, with_voxels)
+
+
+def read_mask(path: Path, segment_name: str, geometry: Geometry) -> PackedMask:
+    """Read a segment of a file on the voxels of an image. Raises as :func:`mask_on`, and where it cannot be read."""
+    from ..io.segmentations import open_segments
+
+    return mask_on(geometry, open_segments(path), segment_name)
+
+
+def mask_on(geometry: Geometry, file: "SegmentFile", segment_name: str) -> PackedMask:
+    """Return a segment of a file on the voxels of an image; what lies outside of the image is left out.
+
+    Raises:
+        InputError, GeometryError: the file has no such segment, or is on another grid.
+    """
+    mask, match = file.mask(segment_name), geometry.match(file.geometry)
+    if match is None:
+        raise GeometryError("the mask is not on the grid of the image; resample it to the image first")
+    inside = match.box.intersection(geometry.box)  # a segmentation is often saved without its empty margin
+    return pack_mask(match.turned(mask)[inside.relative_to(match.box).slices], inside.start_kji)
+
+
+def without_absent(prompts: PromptSet, prediction: Prediction) -> tuple[PromptSet, Prediction]:
+    """Leave out the segments that were not found.
+
+    Raises:
+        InferenceError: nothing was found.
+    """
+    numbers = [n for n, segment in enumerate(prediction.segments) if not segment.mask.box.is_empty]
+    if not numbers:
+        raise InferenceError("the model found none of its classes in the image")
+    absent = [segment.name for n, segment in enumerate(prompts.segments) if n not in numbers]
+    notes = [renumbered for note in prediction.notes if (renumbered := _renumbered(note, numbers))]
+    if absent:
+        names = ", ".join(absent)
+        short = names if len(names) <= _NAMES_IN_A_NOTE else f"{names[:_NAMES_IN_A_NOTE]}…"
+        notes.append(f"not found, and left out: {len(absent)} of {len(prompts.segments)}: {short}")
+    present = replace(prediction, segments=tuple(prediction.segments[n] for n in numbers), notes=tuple(notes))
+    return replace(prompts, segments=tuple(prompts.segments[n] for n in numbers)), present
+
+
+def _renumbered(note: str, numbers: Sequence[int]) -> str:
+    """Renumber the segment in a note; of one that was left out, keep the note without a number unless it says so."""
+    match = _SEGMENT_NOTE.fullmatch(note)
+    if match is None:
+        return note
+    number, joint, text = int(match[1]), match[2], match[3]
+    if number in numbers:
+        return f"segments[{numbers.index(number)}]{joint}{text}"
+    return "" if text == "the model found nothing" else text.lstrip(".: ")

@@ -20,21 +20,19 @@ from ..catalog.model_cards import ModelCard, find_card
 from ..cohorts.cases import Case, content_key, files_of, find_cases, stamp
 from ..cohorts.cluster import ClusterSize, Outcome, choose_size, compute, import_distributed, join_cluster, open_cluster
 from ..errors import Cancelled, InferenceError, InputError, MemoryShortageError, OutputError, write_failure
-from ..folders import Locked, locked
+from ..folders import TEMPORARY, Locked, locked, replace_atomically
 from ..hub.store import Store, default_store_folder
-from ..io.output_files import TEMPORARY, replace_atomically
 from ..page import THUMBNAIL_PX, Card, contact_sheet, thumbnail
 from ..progress import ProgressReport, bytes_of, bytes_text
 from ..prompts.capabilities import require_task
 from ..requests.heads import head_path, read_head
-from ..requests.worker_settings import WorkerSettings
+from ..requests.maintenance import WorkerSettings
 from ..worker.client import Client, InlineClient
 from ..worker.process_client import ProcessClient
-from . import classify, pacs, prompt_options, segment
-from .arguments import ALL_FRAMES, add_model_arguments, path_argument
-from .downloads import require_checkpoint
+from . import arguments, classify, pacs, segment
+from .arguments import ALL_FRAMES, add_model_arguments, mask_files, path_argument, read_options
+from .models import require_checkpoint
 from .outputs import ProgressLine, one_line, report_text, say, text_writers, write_together
-from .prompt_options import mask_files, read_options
 
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd", "dcm")
 TABLE, PAGE, STUDIES = "cohort.csv", "cohort.html", "studies"
@@ -112,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study", metavar="UID", action="append", default=[], help="of the archive; once for each")
     parser.add_argument("--send", action="store_true", help="store the segmentations in the archive (--format dcm)")
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'foundationseg models list'")
-    prompt_options.add_arguments(parser)
+    arguments.add_arguments(parser)
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument("--label-set", metavar="ID", help="classify with these labels")
     labels.add_argument("--label", metavar="TEXT", action="append", help="classify with your own labels; once for each")

@@ -23,21 +23,30 @@ from ..catalog.label_sets import (
 )
 from ..catalog.model_cards import ModelCard, find_card
 from ..errors import FoundationSegError, GeometryError, InputError, counted
+from ..folders import output_format
 from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES
 from ..imaging.intensity import check_intensity_views
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
-from ..io.output_files import output_format
 from ..prompts.capabilities import require_task
 from ..requests.classification import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
 from ..requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
 from ..requests.heads import read_head
+from ..requests.maintenance import WorkerSettings
 from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
-from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
-from .arguments import OVERVIEW_PX, add_model_arguments, box_of, box_ranges, path_argument, read_image, slices_argument
-from .downloads import require_checkpoint
+from .arguments import (
+    OVERVIEW_PX,
+    add_model_arguments,
+    box_of,
+    box_ranges,
+    path_argument,
+    read_image,
+    read_mask,
+    slices_argument,
+)
+from .models import require_checkpoint
 from .outputs import (
     ProgressLine,
     interrupts_wait,
@@ -51,7 +60,6 @@ from .outputs import (
     text_writers,
     write_together,
 )
-from .prompt_options import read_mask
 
 # Endings of files beside images, the command's own results first of all.
 COLUMNS = (

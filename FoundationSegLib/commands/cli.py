@@ -14,7 +14,7 @@ from ..catalog.catalogue import read_catalogue
 from ..catalog.model_cards import ModelCard
 from ..errors import FoundationSegError, did_you_mean
 from ..installation.packages import PipTool
-from ..requests.worker_settings import WorkerSettings
+from ..requests.maintenance import WorkerSettings
 from ..worker.client import Client
 from ..worker.process_client import ProcessClient
 from . import adapt, batch, classify, classify_evaluate, evaluate, heads, mcp, models, pacs, report, segment

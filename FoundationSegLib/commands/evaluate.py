@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.catalogue import require_adapter
-from ..catalog.class_lists import listed
+from ..catalog.label_sets import listed
 from ..catalog.model_cards import ModelCard, find_card
 from ..errors import Cancelled, FoundationSegError, InputError, PackageError, counted
 from ..evaluation.protocol import (
@@ -28,12 +28,12 @@ from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume
 from ..progress import ProgressReport
 from ..prompts.capabilities import require_task
+from ..requests.maintenance import WorkerSettings
 from ..requests.segmentation import Prediction, PredictRequest
-from ..requests.worker_settings import WorkerSettings
 from ..worker.client import Client, ask
 from ..worker.process_client import ProcessClient
 from .arguments import add_model_arguments, number_within, path_argument, read_image
-from .downloads import require_checkpoint
+from .models import require_checkpoint
 from .outputs import ProgressLine, interrupts_wait, one_line, publish, require_targets, software_versions
 
 # Smaller labels are left out unless they are named: they are what a brush leaves behind, and no object.
@@ -236,7 +236,7 @@ def _evaluate(
     """
     try:
         with interrupts_wait():
-            from ..evaluation import simulated_user  # noqa: F401 - only to see that its packages are here
+            from ..evaluation import simulated_prompts  # noqa: F401 - only to see that its packages are here
     except ModuleNotFoundError as error:
         raise PackageError(f"evaluate needs the package {error.name}, which is not installed") from error
     able = sum(refusal is None for _, refusal in refusals)
@@ -276,7 +276,7 @@ def _evaluate_model(
 def _evaluate_objects(
     client: Client, card: ModelCard, truth: GroundTruth, settings: ProtocolSettings, watch: _Watch
 ) -> dict[int, ObjectScores]:
-    from ..evaluation.simulated_user import evaluate_object
+    from ..evaluation.simulated_prompts import evaluate_object
 
     def answer(request: PredictRequest) -> Prediction:
         return ask(client, request, watch.show)

@@ -22,12 +22,12 @@ from ..imaging.geometry import AXES
 from ..imaging.intensity import check_intensity_views
 from ..requests.classification import Embeddings, EmbedRequest, Subject
 from ..requests.heads import COVERAGE, HeadMethod, LearnedHead, head_names, read_head, remove_head, write_head
+from ..requests.maintenance import WorkerSettings
 from ..requests.scoring import joined
-from ..requests.worker_settings import WorkerSettings
 from ..worker.client import ask
 from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .classify_evaluate import ScoredTruth, quality_document, quality_lines
-from .downloads import require_checkpoint
+from .models import require_checkpoint
 from .outputs import ProgressLine, interrupts_wait, print_result, publish, require_targets, say, software_versions
 
 _COLUMNS = ("image", "label", "patient")

@@ -13,10 +13,10 @@ from typing import Any
 from ..catalog.model_cards import ModelCard
 from ..cohorts.cases import files_of, find_cases
 from ..errors import Cancelled, InputError, OutputError
+from ..folders import check_writable, output_format
 from ..hub.store import Store, default_store_folder
-from ..io.output_files import check_writable, output_format
 from ..requests.agent_calls import SENDS_PICTURES, AgentAnswer, AgentCall, AllowedFolders
-from ..requests.worker_settings import WorkerSettings
+from ..requests.maintenance import WorkerSettings
 from ..worker.client import Client
 from .arguments import number_within, path_argument
 from .outputs import interrupts_wait, say, write_together

@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import OutputError, write_failure
-from ..io.output_files import check_writable, replace_atomically
+from ..folders import check_writable, replace_atomically
 from ..progress import ProgressReport
 
 _ABSURD = re.compile(r"\S{150,}")  # longer than any name or path that is of use in a message

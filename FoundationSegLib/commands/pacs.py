@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import ArchiveError, InputError, OutputError, counted, package_missing, write_failure
-from ..io.output_files import replace_atomically
+from ..folders import replace_atomically
 from ..progress import ProgressReport
 from .arguments import number_within, path_argument
 from .outputs import ProgressLine, print_result, say

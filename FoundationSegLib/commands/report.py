@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError, OutputError, counted
+from ..folders import image_name
 from ..imaging.volume import Volume
-from ..io.output_files import image_name
-from .arguments import path_argument, read_image
+from .arguments import mask_on, path_argument, read_image
 from .outputs import interrupts_wait, require_targets, say, text_writers, write_together
-from .prompt_options import mask_on
 from .segment_report import report_document
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..codec import to_document
 from ..errors import OutputError
+from ..folders import output_format
 from ..imaging.masks import pack_mask
 from ..imaging.volume import Volume
 from ..io.dicom_measurements import Measured, measurement_report
 from ..io.dicom_segmentation import TISSUE, Coded, DicomSegment, dicom_segmentation, write_dicom
-from ..io.output_files import output_format
 from ..io.writing import write_label_map
 from ..mrml import segment_tags
 from ..mrml.files import write_segmentation

@@ -15,19 +15,19 @@ from ..engine.propagation import choose_hand_over
 from ..engine.propagation_planning import is_stuck, plan_tracks
 from ..engine.slices import place_on_slices
 from ..errors import InputError, OutputError, PromptError
+from ..folders import output_format
 from ..hub.store import default_store_folder
 from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume, require_image
-from ..io.output_files import output_format
 from ..prompts.capabilities import require_task, require_understood, translate
 from ..prompts.kinds import PromptSet
 from ..prompts.placement import prompts_in_ras, require_all_inside
 from ..prompts.prompts_file import prompts_to_document, read_prompts
+from ..requests.maintenance import MemoryBudget, WorkerSettings
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
-from ..requests.worker_settings import MemoryBudget, WorkerSettings
 from ..session import frames_in_time
 from ..worker.client import Client, ask
-from . import prompt_options
+from . import arguments
 from . import segment_report as reports
 from .arguments import (
     ALL_FRAMES,
@@ -40,7 +40,7 @@ from .arguments import (
     size_argument,
     slice_range,
 )
-from .downloads import require_checkpoint
+from .models import require_checkpoint
 from .outputs import (
     FileWriter,
     ProgressLine,
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="ID", help="a model of 'foundationseg models list'")
     add("--resolution", metavar="PIXELS", type=int, help="the image that the model sees, of those of its card")
     add("--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels")
-    prompt_options.add_arguments(parser)
+    arguments.add_arguments(parser)
     add(
         "--prompt-frame", metavar="N", type=int, default=0, help="with --frame all: which frame the prompts are for (0)"
     )
@@ -106,7 +106,7 @@ def measurements_path(output: Path) -> Path:
 
 def run(options: argparse.Namespace) -> None:
     """Segment, then write; nothing is written unless everything went well."""
-    with prompt_options.naming_sources(options):
+    with arguments.naming_sources(options):
         _segment(options)
 
 
@@ -130,9 +130,9 @@ def _segment(options: argparse.Namespace) -> None:
         request, prediction = _predict(options, card, prompts, volume, client, earlier)
     write_begin = time.perf_counter()
     present, left_out = prompts, None
-    if prompt_options.asked_for_everything(options) or (earlier is not None and earlier.options.left_out is not None):
-        present, prediction = prompt_options.without_absent(prompts, prediction)
-        left_out = reports.left_out_document(prompt_options.without_folders(prompts), present)
+    if arguments.asked_for_everything(options) or (earlier is not None and earlier.options.left_out is not None):
+        present, prediction = arguments.without_absent(prompts, prediction)
+        left_out = reports.left_out_document(arguments.without_folders(prompts), present)
     with interrupts_wait():
         from .results import build_segmentation
 
@@ -148,7 +148,7 @@ def _segment(options: argparse.Namespace) -> None:
         left_out,
     )
     # The result holds the scene, which has to live until the files are written.
-    result = build_segmentation(volume, prompt_options.without_folders(present), prediction, determined)
+    result = build_segmentation(volume, arguments.without_folders(present), prediction, determined)
     changes = earlier.compare(prediction, determined, result.segments) if earlier is not None else []
     notes = (*volume.notes, *prediction.notes, *changes)
     if options.slices:
@@ -162,7 +162,7 @@ def _segment(options: argparse.Namespace) -> None:
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
         timings_s = {"start": start_s, "write": now - write_begin, "total": now - begin}
-        document = prompts_to_document(prompt_options.without_folders(present))
+        document = prompts_to_document(arguments.without_folders(present))
         report = reports.segment_report(prediction, determined, document, result.segments, notes, timings_s)
         write_text(path, report_text(report))
 
@@ -304,8 +304,8 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.Earlie
     require_targets(targets, sources | {"the report to repeat": options.from_report})
     if earlier is not None:
         earlier.require_model(card)
-    prompts = earlier.prompts(options, card) if earlier is not None else prompt_options.read_options(options, card)
-    masks = prompt_options.mask_files(prompts, prompt_options.prompts_folder(options))
+    prompts = earlier.prompts(options, card) if earlier is not None else arguments.read_options(options, card)
+    masks = arguments.mask_files(prompts, arguments.prompts_folder(options))
     require_targets(targets, {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):
         require_understood(card, segment, f"segments[{n}]")
@@ -335,8 +335,8 @@ def _predict(
     client: Client,
     earlier: reports.EarlierReport | None,
 ) -> tuple[PredictRequest, Prediction]:
-    placed = prompt_options.read_masks(
-        prompts_in_ras(prompts, volume.geometry), prompt_options.prompts_folder(options), volume.geometry
+    placed = arguments.read_masks(
+        prompts_in_ras(prompts, volume.geometry), arguments.prompts_folder(options), volume.geometry
     )
     region = None if options.roi is None else options.roi.box(placed, volume.geometry)
     if earlier is not None:

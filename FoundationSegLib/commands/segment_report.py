@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..catalog.class_lists import listed
+from ..catalog.label_sets import listed
 from ..catalog.model_cards import ModelCard
 from ..codec import from_document, to_document
 from ..errors import CheckpointError, DocumentError, InputError, PromptError
@@ -16,10 +16,10 @@ from ..hub.store import Store, default_store_folder
 from ..imaging.geometry import Box
 from ..prompts.kinds import MaskPrompt, PromptSet
 from ..prompts.prompts_file import parse_prompts, prompts_to_document
+from ..requests.maintenance import BoxRule
 from ..requests.segmentation import Prediction, Propagation
-from ..requests.worker_settings import BoxRule
+from .arguments import change_masks, read_options, without_folders
 from .outputs import software_versions
-from .prompt_options import change_masks, read_options, without_folders
 
 _LONGEST_REPORT = 64 * 2**20  # bytes; scribbles of a thousand segments take a hundredth
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..installation.inspection import Device, DeviceReport, cpu, memory_bytes
-from ..requests.worker_settings import DeviceChoice
+from ..requests.maintenance import DeviceChoice
 
 # https://docs.kernel.org/admin-guide/cgroup-v2.html
 CGROUP = Path("/sys/fs/cgroup")

@@ -24,9 +24,8 @@ from ..prompts.kinds import BoxPrompt, SegmentPrompts
 from ..requests.adaptation import Adaptation, AdaptRequest, SimilarObjects, SimilarRequest
 from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest
 from ..requests.classification_answer import Classification
-from ..requests.maintenance import DownloadRequest
+from ..requests.maintenance import BoxRule, DeviceChoice, DownloadRequest, MemoryBudget
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
-from ..requests.worker_settings import BoxRule, DeviceChoice, MemoryBudget
 from . import memory_planning
 from .classification import classify, embed
 from .device import choose_device, limit_threads, release_memory

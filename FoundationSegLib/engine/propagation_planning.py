@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import PromptError
 from ..imaging.geometry import Axis, Shape, array_axis
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
+from ..requests.maintenance import BoxRule
 from ..requests.segmentation import Direction, Propagation
-from ..requests.worker_settings import BoxRule
 from .slices import (
     PartOnSlice,
     PromptPart,

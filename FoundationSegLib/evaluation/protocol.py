@@ -24,9 +24,9 @@ class ProtocolSettings:
     Attributes:
         protocol: the prompts: a box, clicks alone, or a box and clicks.
         clicks: how many; at least 1.
-        nsd_tolerance_mm: as in :func:`~.simulated_user.surface_dice`.
+        nsd_tolerance_mm: as in :func:`~.simulated_prompts.surface_dice`.
         intensity: the policy, :mod:`FoundationSegLib.imaging.intensity`.
-        seed: as in :func:`~.simulated_user.next_click`.
+        seed: as in :func:`~.simulated_prompts.next_click`.
     """
 
     protocol: ProtocolName

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..catalog.catalogue import has_adapter
 from ..catalog.model_cards import ModelCard
-from ..requests.worker_settings import DeviceChoice
+from ..requests.maintenance import DeviceChoice
 from .inspection import OLDEST_PYTHON, Device, PythonReport
 from .packages import FROM_EXTENSION, canonical, missing_packages, requirement_name, requirements_of
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..folders import image_name
 from ..imaging.volume import Volume
 from .dicom import choose_series, find_series, read_file, read_series
-from .output_files import image_name
 from .raw import RawImage, Tag
 from .segmentations import is_segmentation, looks_like_label_map
 

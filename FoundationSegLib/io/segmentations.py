@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.class_lists import listed
+from ..catalog.label_sets import listed
 from ..errors import InputError
 from ..imaging.geometry import Geometry
 from .dicom_segmentation import DicomSegmentation, read_dicom_segmentation

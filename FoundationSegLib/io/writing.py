@@ -9,11 +9,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, GeometryError, InputError, OutputError
+from ..folders import output_format, replace_atomically
 from ..imaging.geometry import Geometry
 from ..imaging.volume import IN_PIXELS
 from .completeness import quiet
 from .nifti import is_sheared
-from .output_files import output_format, replace_atomically
 from .raw import read_raw, swap_lps_ras
 from .segmentations import read_label_map
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..catalog.class_lists import name_key
+from ..catalog.label_sets import name_key
 
 Colour = tuple[float, float, float]
 

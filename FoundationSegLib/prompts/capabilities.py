@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.class_lists import EVERYTHING, ClassList, classes_of, expand_classes, name_key
+from ..catalog.label_sets import EVERYTHING, ClassList, classes_of, expand_classes, name_key
 from ..catalog.model_cards import TRANSLATIONS, ModelCard, PromptKind
 from ..errors import InputError, PromptError
 from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.class_lists import listed
+from ..catalog.label_sets import listed
 from ..errors import InputError
 from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask

@@ -26,8 +26,8 @@ from typing import IO, Any
 
 from ..codec import to_document
 from ..folders import user_folder
-from ..requests.worker_settings import WorkerSettings
-from .frames import FrameError, FrameReader, Message, encode_frame
+from ..requests.maintenance import WorkerSettings
+from .protocol import FrameError, FrameReader, Message, encode_frame
 
 _HELLO = 2**12  # of a stranger, no more than this is read
 _FLUSH = 2**23  # what one call sends at most: some milliseconds

@@ -12,12 +12,11 @@ from ..imaging.volume import Volume, require_image
 from ..progress import ProgressReport
 from ..requests.classification import ClassifyRequest
 from ..requests.classification_answer import Classification
-from ..requests.maintenance import DownloadRequest
+from ..requests.maintenance import DownloadRequest, WorkerSettings
 from ..requests.segmentation import Prediction, PredictRequest
-from ..requests.worker_settings import WorkerSettings
 from . import protocol
-from .frames import Message
 from .process import Link, LinkLost, RetryPolicy, Timeouts, worker_command
+from .protocol import Message
 
 _SIGKILL = 9
 _REAP_S = 0.2  # a launcher passes on the exit code of the worker, if it is let

@@ -27,9 +27,20 @@ from ..installation.inspection import PythonReport, inspect_python
 from ..progress import CancelToken, Progress, ProgressReport
 from ..requests import maintenance
 from ..requests.agent_calls import ServeRequest
-from ..requests.worker_settings import WorkerSettings
-from .frames import FrameError, FrameReader, Message, encode_frame
-from .protocol import ENGINE_TASKS, TASKS, Failure, ServedReply, message, value_of, volume_keys_of
+from ..requests.maintenance import WorkerSettings
+from .protocol import (
+    ENGINE_TASKS,
+    TASKS,
+    Failure,
+    FrameError,
+    FrameReader,
+    Message,
+    ServedReply,
+    encode_frame,
+    message,
+    value_of,
+    volume_keys_of,
+)
 
 if TYPE_CHECKING:
     from ..hub.store import Store

@@ -16,7 +16,7 @@ from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.io.segmentations import read_label_map
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.adaptation import Adaptation, CorrectedSegment, Gain, KindScores, Training
-from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.conftest import SHARED
 from Testing.toy_adaptation import null_request, toy_case, toy_engine

@@ -12,9 +12,9 @@ from FoundationSegLib.hub.fetch import ensure_checkpoint
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.classification import EmbedRequest, Subject
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.scoring import joined
 from FoundationSegLib.requests.segmentation import CheckpointRecord
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.conftest import SHARED

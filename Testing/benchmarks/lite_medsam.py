@@ -14,8 +14,8 @@ from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import SliceModel, SlicePrompt, load_model
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.segmentation import PredictRequest
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import Client, ask
 from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.conftest import SHARED

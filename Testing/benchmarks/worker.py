@@ -25,8 +25,8 @@ from FoundationSegLib.mrml.segments import SegmentWriter
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, SegmentPrompts
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.segmentation import PredictRequest
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import Client, InlineClient, ask
 from FoundationSegLib.worker.process_client import ProcessClient
 

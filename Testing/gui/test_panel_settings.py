@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from FoundationSegLib.requests.worker_settings import MemoryBudget
+from FoundationSegLib.requests.maintenance import MemoryBudget
 
 
 @pytest.fixture

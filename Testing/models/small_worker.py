@@ -4,7 +4,7 @@ import sys
 
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.worker import server
 from Testing.models.small_models import card_in, load_small
 

@@ -15,8 +15,8 @@ from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.installation.inspection import peak_memory_mb
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.scoring import Scoring
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.protocol import Failed, Progressed

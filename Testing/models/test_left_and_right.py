@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
-from FoundationSegLib.catalog.class_lists import classes_of
+from FoundationSegLib.catalog.label_sets import classes_of
 from FoundationSegLib.engine.volumes import place_in_volume
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.progress import Progress

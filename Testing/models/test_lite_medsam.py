@@ -22,8 +22,8 @@ from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.protocols import SlicePrompt, load_model
 from FoundationSegLib.models.segmentation import lite_medsam
 from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.segmentation import PredictRequest
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.models.cases import (

@@ -12,7 +12,7 @@ from FoundationSegLib.api import open_session
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity
-from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.session.segment_store import ArrayStore
 from FoundationSegLib.session.segments import next_segment
 from FoundationSegLib.session.steps import ModelChoice

@@ -16,8 +16,8 @@ from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.io.segmentations import read_mask_prompt
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import ClassPrompt, PointPrompt, Polarity, SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.segmentation import PredictRequest
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.session.segment_store import ArrayStore, Options, Refused
 from FoundationSegLib.session.segments import SegmentSession, add_named
 from FoundationSegLib.session.session import Session

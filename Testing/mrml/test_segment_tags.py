@@ -9,7 +9,7 @@ import vtk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.catalog.class_lists import read_class_list
+from FoundationSegLib.catalog.label_sets import read_class_list
 from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.segment_tags import (

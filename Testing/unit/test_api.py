@@ -23,8 +23,8 @@ from FoundationSegLib.hub.store import STORE_VARIABLE
 from FoundationSegLib.installation.inspection import Device, DeviceReport, PythonReport
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.requests.classification import EvidenceWish, Subject
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.scoring import Aggregation
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.session.segments import SegmentSession, next_segment
 from FoundationSegLib.worker import process_client
 from FoundationSegLib.worker.client import InlineClient

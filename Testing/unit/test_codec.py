@@ -25,7 +25,13 @@ from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.prompts.kinds import LassoPrompt, MaskPrompt, SegmentPrompts
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.classification_answer import Classification
-from FoundationSegLib.requests.maintenance import DownloadRequest, ImportRequest, InspectRequest
+from FoundationSegLib.requests.maintenance import (
+    DownloadRequest,
+    ImportRequest,
+    InspectRequest,
+    MemoryBudget,
+    WorkerSettings,
+)
 from FoundationSegLib.requests.scoring import Aggregation, Scoring
 from FoundationSegLib.requests.segmentation import (
     CheckpointRecord,
@@ -34,7 +40,6 @@ from FoundationSegLib.requests.segmentation import (
     Propagation,
     SegmentPrediction,
 )
-from FoundationSegLib.requests.worker_settings import MemoryBudget, WorkerSettings
 from Testing.unit.requests.classification_cases import answer
 from Testing.unit.strategies import boxes, geometries, prompts
 

@@ -27,7 +27,7 @@ from transformers.models.sam.modeling_sam import (
     SamVisionAttention,
 )
 
-from .fused_convolution import PackedConv
+from .tiny_vit import PackedConv
 
 STRIP_ROWS = 2  # 128 locations, whose bias takes 25 MB in a ViT-B; with one row it is slower, with eight too
 

@@ -19,8 +19,7 @@ from transformers import SamConfig, SamModel
 from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 
 from ...catalog.model_cards import ModelCard
-from ..cpu_kernels.fused_convolution import fast_path_available
-from ..cpu_kernels.tiny_vit import StripEncoder
+from ..cpu_kernels.tiny_vit import StripEncoder, fast_path_available
 from ..preprocessing import longest_side_shape, resize_longest_side
 from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 from ..weights import DECODER_RULES, load_strictly, only_file, read_pickle, renamed, share_table, weight_bytes

@@ -13,8 +13,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from ...catalog.model_cards import ModelCard
-from ..cpu_kernels.fused_convolution import fast_path_available
-from ..cpu_kernels.tiny_vit import StripEncoder
+from ..cpu_kernels.tiny_vit import StripEncoder, fast_path_available
 from ..preprocessing import IMAGENET
 from ..protocols import Check
 from ..weights import checked, load_strictly, only_file, read_pickle, weight_bytes

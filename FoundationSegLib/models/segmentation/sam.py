@@ -24,8 +24,8 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamP
 from ...catalog.model_cards import ModelCard
 from ...errors import PromptError
 from .. import weights
-from ..cpu_kernels.fused_convolution import fast_path_available
 from ..cpu_kernels.sam import AttentionStrip, SamCpuDecoder, attend_in_strips
+from ..cpu_kernels.tiny_vit import fast_path_available
 from ..preprocessing import Normalisation, channels_first, longest_side_shape, read_normalisation
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePoint, SlicePrompt, unstoppable
 

@@ -26,7 +26,7 @@ from monai.transforms.utils import keep_components_with_positive_points
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from ...catalog.class_lists import ClassList, classes_of
+from ...catalog.label_sets import ClassList, classes_of
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError
 from ...imaging.geometry import Geometry, Shape

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.catalog.class_lists import (
+from FoundationSegLib.catalog.label_sets import (
     classes_of,
     expand_classes,
     listed,

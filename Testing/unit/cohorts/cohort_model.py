@@ -12,7 +12,7 @@ from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.hub.store import Store, default_store_folder
-from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.worker.client import InlineClient
 from Testing.unit.fakes import FakeModel
 from Testing.unit.reader_model import ReaderModel

@@ -19,7 +19,7 @@ from FoundationSegLib.commands.cli import main
 from FoundationSegLib.engine import engine
 from FoundationSegLib.models import protocols
 from FoundationSegLib.models.protocols import unstoppable
-from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.worker import server as worker_main
 from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.unit.fakes import FakeModel

@@ -339,8 +339,8 @@ def test_a_sheared_grid_is_told(bench):
 
 
 def test_a_missing_package_is_named(bench, monkeypatch):
-    monkeypatch.delattr("FoundationSegLib.evaluation.simulated_user", raising=False)
-    monkeypatch.setitem(sys.modules, "FoundationSegLib.evaluation.simulated_user", None)
+    monkeypatch.delattr("FoundationSegLib.evaluation.simulated_prompts", raising=False)
+    monkeypatch.setitem(sys.modules, "FoundationSegLib.evaluation.simulated_prompts", None)
     bench.evaluate("--label", 1)
     bench.assert_refused(1, "evaluate needs the package", files=FILES)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.commands.prompt_options import read_mask, read_masks
+from FoundationSegLib.commands.arguments import read_mask, read_masks
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from FoundationSegLib.evaluation.simulated_user import dice
+from FoundationSegLib.evaluation.simulated_prompts import dice
 from FoundationSegLib.imaging.geometry import Box, Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
 from FoundationSegLib.imaging.volume import Volume

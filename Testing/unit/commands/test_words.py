@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from FoundationSegLib.catalog.class_lists import read_class_list
+from FoundationSegLib.catalog.label_sets import read_class_list
 from FoundationSegLib.catalog.resource_files import resource_folder
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.io.segmentations import read_mask_prompt

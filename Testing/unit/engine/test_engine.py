@@ -21,9 +21,8 @@ from FoundationSegLib.hub.store import Store
 from FoundationSegLib.imaging.masks import EMPTY_MASK
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, Polarity, ScribblePrompt, SegmentPrompts
-from FoundationSegLib.requests.maintenance import DownloadRequest
+from FoundationSegLib.requests.maintenance import DownloadRequest, MemoryBudget
 from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
-from FoundationSegLib.requests.worker_settings import MemoryBudget
 from Testing.unit.engine.engine_cases import AROUND, BRIGHT, SHAPE, ct, new_engine, predict, request
 from Testing.unit.fakes import SHA256, WEIGHTS, FakeModel, fake_card, fill_store, volume_of
 

@@ -12,8 +12,8 @@ from FoundationSegLib.imaging.geometry import Box, geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt, SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.maintenance import MemoryBudget
 from FoundationSegLib.requests.segmentation import PredictRequest
-from FoundationSegLib.requests.worker_settings import MemoryBudget
 from Testing.unit.engine.engine_cases import new_engine
 from Testing.unit.fakes import FakeModel, FakeVolumeModel, fake_card, volume_of
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.evaluation.simulated_user import dice, surface_dice
+from FoundationSegLib.evaluation.simulated_prompts import dice, surface_dice
 from FoundationSegLib.installation.inspection import peak_memory_mb
 from Testing.unit.evaluation.masks import block, pairs, spacings
 

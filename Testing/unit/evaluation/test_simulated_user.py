@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError, InputError, PromptError
 from FoundationSegLib.evaluation.protocol import ProtocolSettings
-from FoundationSegLib.evaluation.simulated_user import box_around, evaluate_object, next_click
+from FoundationSegLib.evaluation.simulated_prompts import box_around, evaluate_object, next_click
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.masks import pack_mask
 from FoundationSegLib.imaging.volume import Volume

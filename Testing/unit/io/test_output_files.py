@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from FoundationSegLib.errors import InputError, OutputError
+from FoundationSegLib.folders import check_writable, output_format, replace_atomically
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.io.output_files import check_writable, output_format, replace_atomically
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from transformers.models.sam.configuration_sam import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionLayer
 
 from FoundationSegLib.errors import Cancelled
-from FoundationSegLib.models.cpu_kernels.fused_convolution import fast_path_available
 from FoundationSegLib.models.cpu_kernels.sam import AttentionStrip, SamCpuDecoder, StripAttention, attend_in_strips
-from FoundationSegLib.models.cpu_kernels.tiny_vit import StripEncoder
+from FoundationSegLib.models.cpu_kernels.tiny_vit import StripEncoder, fast_path_available
 from FoundationSegLib.models.protocols import SlicePrompt
 from FoundationSegLib.models.segmentation.lite_medsam import (
     LiteMedSam,

@@ -11,7 +11,7 @@ pytest.importorskip("monai", reason="the package monai is absent")
 from safetensors.torch import save_file
 
 from FoundationSegLib.catalog.catalogue import read_catalogue
-from FoundationSegLib.catalog.class_lists import classes_of
+from FoundationSegLib.catalog.label_sets import classes_of
 from FoundationSegLib.engine.memory_planning import crop_request
 from FoundationSegLib.errors import Cancelled, CheckpointError, PromptError
 from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing

@@ -2,8 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.prompts.kinds import MaskPrompt, PointPrompt, PromptSet, SegmentPrompts
+from FoundationSegLib.requests.maintenance import MemoryBudget
 from FoundationSegLib.requests.segmentation import CheckpointRecord, seeded
-from FoundationSegLib.requests.worker_settings import MemoryBudget
 
 
 def test_the_report_names_the_checkpoint_as_the_interface_says():

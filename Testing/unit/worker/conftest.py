@@ -12,8 +12,8 @@ import pytest
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.prompts.kinds import SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from FoundationSegLib.requests.segmentation import PredictRequest
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.process import RetryPolicy, Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient
 from Testing.unit.worker.fake_worker import COMMAND

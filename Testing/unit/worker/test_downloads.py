@@ -12,8 +12,7 @@ import pytest
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
 from FoundationSegLib.errors import Cancelled, CheckpointError, InferenceError
 from FoundationSegLib.hub.store import Store
-from FoundationSegLib.requests.maintenance import DownloadRequest, InspectRequest
-from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.requests.maintenance import DownloadRequest, InspectRequest, WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process import RetryPolicy
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed

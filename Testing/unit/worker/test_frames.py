@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FoundationSegLib.worker.frames import FrameError, FrameReader, Message, encode_frame
+from FoundationSegLib.worker.protocol import FrameError, FrameReader, Message, encode_frame
 
 HEADERS = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=4)
 FRAMES = st.lists(st.builds(Message, HEADERS, st.lists(st.binary(max_size=300), max_size=3)), max_size=5)

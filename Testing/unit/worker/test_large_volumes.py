@@ -14,7 +14,7 @@ from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process_client import ProcessClient
-from FoundationSegLib.requests.worker_settings import WorkerSettings
+from FoundationSegLib.requests.maintenance import WorkerSettings
 from Testing.unit.worker.conftest import scripted
 from Testing.unit.worker.fake_worker import COMMAND
 

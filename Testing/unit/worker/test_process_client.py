@@ -17,8 +17,7 @@ from FoundationSegLib.errors import (
 from FoundationSegLib.imaging.geometry import geometry_from_spacing
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.requests.classification import ClassifyRequest
-from FoundationSegLib.requests.maintenance import DownloadRequest
-from FoundationSegLib.requests.worker_settings import MemoryBudget, WorkerSettings
+from FoundationSegLib.requests.maintenance import DownloadRequest, MemoryBudget, WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.protocol import Answered, Failed, PartlyAnswered, Progressed
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until

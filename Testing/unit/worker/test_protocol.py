@@ -11,8 +11,16 @@ from FoundationSegLib.errors import FoundationSegError, InferenceError, InputErr
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.maintenance import DownloadRequest, ImportRequest, InspectRequest, RemoveRequest
 from FoundationSegLib.requests.segmentation import Propagation
-from FoundationSegLib.worker.frames import Message
-from FoundationSegLib.worker.protocol import TASKS, Failure, message, request_message, task_of, value_of, volume_message
+from FoundationSegLib.worker.protocol import (
+    TASKS,
+    Failure,
+    Message,
+    message,
+    request_message,
+    task_of,
+    value_of,
+    volume_message,
+)
 from FoundationSegLib.worker.server import FUNCTIONS, Channel, Inbox
 from Testing.unit.worker.conftest import scripted
 

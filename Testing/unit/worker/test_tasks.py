@@ -20,8 +20,8 @@ from FoundationSegLib.requests.maintenance import (
     PlanPackagesRequest,
     RemovedCheckpoints,
     RemoveRequest,
+    WorkerSettings,
 )
-from FoundationSegLib.requests.worker_settings import WorkerSettings
 from FoundationSegLib.worker.client import ask
 from FoundationSegLib.worker.process import worker_command
 from FoundationSegLib.worker.process_client import ProcessClient

@@ -20,9 +20,8 @@ from FoundationSegLib.requests.classification import ClassifyRequest, Subject
 from FoundationSegLib.requests.maintenance import DownloadRequest
 from FoundationSegLib.requests.segmentation import CheckpointRecord, Prediction, SegmentPrediction
 from FoundationSegLib.worker.client import ask
-from FoundationSegLib.worker.frames import Message
 from FoundationSegLib.worker.process import RetryPolicy
-from FoundationSegLib.worker.protocol import Answered, Failed, Progressed, message
+from FoundationSegLib.worker.protocol import Answered, Failed, Message, Progressed, message
 from Testing.unit.requests.classification_cases import answer
 from Testing.unit.worker.conftest import events_until, has_ended, scripted, until
 from Testing.unit.worker.fake_worker import COMMAND, positive_mask
@@ -197,7 +196,7 @@ def test_a_long_answer_with_signs_of_life_is_waited_for(make_client, volume):
 # A worker that knows the secret, and answers its first request with these messages.
 _TALKER = """
 import json, socket, sys, time
-from FoundationSegLib.worker.frames import Message
+from FoundationSegLib.worker.protocol import Message
 from FoundationSegLib.worker.server import Channel
 first_words = json.load(sys.stdin)
 channel = Channel(socket.create_connection(("127.0.0.1", first_words["port"])))
