@@ -293,8 +293,8 @@ def test_noise_is_refused_with_an_error_of_ours(document):
 def test_numpy_comes_with_the_first_array_alone():
     code = (
         "import sys\nfrom FoundationSegLib import codec\n"
-        "from FoundationSegLib.requests import maintenance, worker_settings\n"
-        "from FoundationSegLib.worker import frames, process, protocol, server\n"
-        "codec.to_document(worker_settings.WorkerSettings())\nassert not {'numpy', 'torch'} & set(sys.modules)"
+        "from FoundationSegLib.requests import maintenance\n"
+        "from FoundationSegLib.worker import process, protocol, server\n"
+        "codec.to_document(maintenance.WorkerSettings())\nassert not {'numpy', 'torch'} & set(sys.modules)"
     )
     subprocess.run((sys.executable, "-c", code), check=True, cwd=Path(__file__).resolve().parents[2])

@@ -1,1 +1,1 @@
-"""Parts of networks rewritten for a CPU; `fused_convolution.fast_path_available` tells where they are faster."""
+"""Parts of networks rewritten for a CPU; `tiny_vit.fast_path_available` tells where they are faster."""
