@@ -1,6 +1,5 @@
 """Segmentation for scripts in Slicer, on nodes of the scene. Every function returns when its answer is in the scene."""
 
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import Any
 from . import __version__
 from .api import Model, Prompts, choose, find_segment, ignore, load_prompts, open_session, propagate
 from .errors import InputError, OutputError
+from .imaging.volume import Volume
 from .mrml.scene import remove_node
 from .mrml.scene_prompts import SessionPrompts
 from .mrml.segment_store import SceneStore, SegmentationSequence
-from .mrml.volumes import frames_from_node, plot_over_frames, require_own, volume_from_node
+from .mrml.volumes import frames_from_node, plot_over_frames, remove_plot, require_own, volume_from_node
 from .progress import ProgressReport
-from .prompts.kinds import PromptSet
 from .prompts.prompts_file import prompts_to_document
 from .requests.segmentation import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
 from .session import frames_in_time
@@ -156,12 +155,89 @@ class SegmentedSequence:
         chart_node: draws the volume of each segment over the frames, from a table node (``GetTableNodeID``).
         consistency: by the names of segments: ``volumes_ml`` (or ``pixels``), ``flicker`` and ``largest_step``.
         corrected: the numbers of the frames that were corrected before, which stayed as they were.
+        undo: takes all of it back, where nobody has changed it since (:meth:`.SegmentationSequence.take_back`).
     """
 
     segmentation_node: Any
     chart_node: Any
     consistency: Mapping[str, Mapping[str, Any]]
     corrected: tuple[int, ...]
+    undo: Callable[[], None]
+
+
+class SequenceRun:
+    """One run through all frames of a sequence, a request after the other, for those who cannot wait.
+
+    Args:
+        volume_node, prompts, model, segmentation_node, frame_prompts: see :func:`segment_sequence`.
+
+    Raises:
+        InputError, GeometryError: the image shows no sequence of images on one grid, or the prompts make no sense.
+    """
+
+    def __init__(
+        self,
+        volume_node: Any,
+        prompts: Prompts,
+        model: Model,
+        segmentation_node: Any = None,
+        frame_prompts: Mapping[int, Prompts] | None = None,
+    ) -> None:
+        self._frames, self._choice, self._asked = frames_from_node(volume_node), choose(model), 0
+        if self._choice.region is not None:
+            raise InputError("segments are followed through time in the whole image: choose the model without a region")
+        self._sequence = SegmentationSequence(volume_node, segmentation_node)
+        number, others = self._sequence.shown_frame, frame_prompts or {}
+        prompted = {number: load_prompts(prompts)} | {n: load_prompts(other) for n, other in others.items()}
+        self._names = [segment.name for segment in prompted[number].segments]
+        self._prompts = json.dumps(prompts_to_document(prompted[number]), ensure_ascii=False)
+        self._corrected = self._sequence.read(self._names, only_corrected=True)
+        placed = frames_in_time.place_prompts(prompted, self._frames)
+        self._questions = frames_in_time.questions_in_time(self._frames, placed, self._corrected)
+        self._answers: list[frames_in_time.FrameAnswer] = []
+
+    @property
+    def report(self) -> ProgressReport:
+        """How many frames were asked about before the last one."""
+        return ProgressReport("frames", max(0, self._asked - 1), len(self._frames))
+
+    def next_request(self, answer: Prediction | None = None) -> tuple[Volume, PredictRequest] | None:
+        """Take in the answer to the request before, and return the next one with its image; None after the last."""
+        while True:
+            try:
+                n, moved = self._questions.send(answer)
+            except StopIteration as end:
+                self._answers = end.value
+                return None
+            self._asked += 1
+            if n not in self._corrected:
+                key, choice = self._frames[n].key, self._choice
+                request = PredictRequest(randbits(48), choice.model_id, key, moved.segments, choice.intensity)
+                return self._frames[n], request
+            masks = tuple(SegmentPrediction(mask, None) for mask in self._corrected[n])
+            answer = Prediction(0, masks, {}, CheckpointRecord("", "", "", ""), "", "")
+
+    def write(self) -> SegmentedSequence:
+        """Write the answers into the scene, after the last one.
+
+        Raises:
+            InputError: image, frames or segments were changed meanwhile; nothing is written then.
+        """
+        sequence, names = self._sequence, self._names
+        if sequence.read(names, only_corrected=True) != self._corrected:
+            raise InputError("segments were changed meanwhile: nothing was written, run it again")
+        new = {n: answer for n, answer in enumerate(self._answers) if n not in self._corrected}
+        origins = {n: (answer.masks, _origin(answer.prediction, self._prompts)) for n, answer in new.items()}
+        take_back = sequence.write(names, origins)
+        consistency = frames_in_time.consistency(names, list(sequence.read(names).values()), self._frames[0])
+        curves = {name: row.get("volumes_ml") or row["pixels"] for name, row in consistency.items()}
+        chart = plot_over_frames(sequence.node, curves)
+
+        def undo() -> None:
+            take_back()
+            remove_plot(chart)
+
+        return SegmentedSequence(sequence.node, chart, consistency, tuple(self._corrected), undo)
 
 
 def segment_sequence(
@@ -190,42 +266,24 @@ def segment_sequence(
         model: a model's id, its card, or a choice by :func:`choose`.
         segmentation_node: of an earlier run, to go on with; a new one unless given.
         frame_prompts: prompts of other frames, by their numbers from 0; the same segments in all.
-        on_progress: called with a report before each frame.
+        on_progress: called with a report before each request.
 
     Raises:
         InputError, GeometryError: the image shows no sequence of images on one grid, or the prompts make no sense.
         FoundationSegError: whatever the request failed with.
     """
-    frames, choice = frames_from_node(volume_node), choose(model)
-    if choice.region is not None:
-        raise InputError("segments are followed through time in the whole image: choose the model without a region")
-    sequence, counter = SegmentationSequence(volume_node, segmentation_node), itertools.count()
-    number, others = sequence.shown_frame, frame_prompts or {}
-    prompted = {number: load_prompts(prompts)} | {n: load_prompts(other) for n, other in others.items()}
-    names = [segment.name for segment in prompted[number].segments]
-    corrected = sequence.read(names, only_corrected=True)
-
-    def predict(n: int, moved: PromptSet) -> Prediction:
-        on_progress(ProgressReport("frames", next(counter), len(frames)))
-        if n in corrected:
-            masks = tuple(SegmentPrediction(mask, None) for mask in corrected[n])
-            return Prediction(0, masks, {}, CheckpointRecord("", "", "", ""), "", "")
-        client.send_volume(frames[n])
+    run = SequenceRun(volume_node, prompts, model, segmentation_node, frame_prompts)
+    following = run.next_request()
+    while following is not None:
+        frame, request = following
+        on_progress(run.report)
+        client.send_volume(frame)
         try:
-            request = PredictRequest(randbits(48), choice.model_id, frames[n].key, moved.segments, choice.intensity)
-            return ask(client, request)
+            answer = ask(client, request)
         finally:
-            client.remove_volume(frames[n].key)
-
-    answers = frames_in_time.follow(frames, frames_in_time.place_prompts(prompted, frames), predict, corrected)
-    if sequence.read(names, only_corrected=True) != corrected:
-        raise InputError("segments were changed meanwhile: nothing was written, run it again")
-    text = json.dumps(prompts_to_document(prompted[number]), ensure_ascii=False)
-    new = {n: answer for n, answer in enumerate(answers) if n not in corrected}
-    sequence.write(names, {n: (answer.masks, _origin(answer.prediction, text)) for n, answer in new.items()})
-    consistency = frames_in_time.consistency(names, list(sequence.read(names).values()), frames[0])
-    curves = {name: row.get("volumes_ml") or row["pixels"] for name, row in consistency.items()}
-    return SegmentedSequence(sequence.node, plot_over_frames(sequence.node, curves), consistency, tuple(corrected))
+            client.remove_volume(frame.key)
+        following = run.next_request(answer)
+    return run.write()
 
 
 def _origin(prediction: Prediction, prompts: str) -> dict[str, str]:

@@ -44,6 +44,7 @@ class AnswerPart(Part):
         self._refused_action: Callable[[], object] | None = None
         self._light_model: ModelCard | None = None
         self._offered_for: set[str] = set()
+        self._text: tuple[str, str, Callable[[], object]] | None = None
         self._yes: Callable[[], object] = self._dismiss
         self._no: Callable[[], object] = self._dismiss
         controller = self._controller
@@ -70,8 +71,13 @@ class AnswerPart(Part):
             self._refused_action = action
 
     def forget_error(self) -> None:
-        """Show an error or an offer no more: something else was done."""
-        self._error = self._light_model = None
+        """Show an error, an offer or a text no more: something else was done."""
+        self._error = self._light_model = self._text = None
+
+    def tell(self, text: str, answer: str, action: Callable[[], object]) -> None:
+        """Show a text with two buttons, "OK" and another with its action, until something else is done."""
+        self._text = text, answer, action
+        self.show()
 
     def offer_light_model(self, is_slow: bool = False) -> None:
         """Offer a model that knows clicks, once for each that does not or is slow; only the user changes the model."""
@@ -184,6 +190,9 @@ class AnswerPart(Part):
         elif self._light_model is not None and self._state.card is not None:
             use = (_("Use it"), partial(self._use, self._light_model.id))
             self._ask(self._offer_text(self._light_model, self._state.card), use, (_("No"), self.forget_error))
+        elif self._text is not None:
+            text, answer, action = self._text
+            self._ask(text, (_("OK"), self.forget_error), (answer, lambda: (self.forget_error(), action())))
         else:
             self._ui.statusStack.setCurrentWidget(self._ui.answerPage)
 
@@ -263,8 +272,8 @@ class ProgressPart(Part):
         self._timer = qt.QTimer()
         self._timer.setInterval(_INTERVAL_MS)
         self._timer.connect("timeout()", self._show_in_status_bar)
-        asking = (ui.propagateButton, ui.wordsButton, ui.askAgainButton, ui.classifyButton, ui.whereButton)
-        for button in (*asking, ui.similarButton):
+        asking = (ui.propagateButton, ui.timeButton, ui.wordsButton, ui.askAgainButton, ui.similarButton)
+        for button in (*asking, ui.classifyButton, ui.whereButton):
             self._connect(button, partial(self._begun_by, button))
         for button in (ui.cancelButton, ui.classifyCancelButton):
             self._connect(button, self._controller.stop)
@@ -347,6 +356,7 @@ class ProgressPart(Part):
             "download": _("Downloading"),
             "classify": _("Scoring"),
             "search": _("Searching slices:"),
+            "frames": _("Following through time:"),
         }
         stage = stages.get(report.stage, report.stage)
         if not report.total or report.total == 1:

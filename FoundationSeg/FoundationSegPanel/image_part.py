@@ -1,21 +1,27 @@
-"""The image, how its values are read, the line that names the choices, and work that a crash has left."""
+"""The image: how its values are read, the line of choices, its frames in time, and work that a crash has left."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.errors import InputError
+from FoundationSegLib.errors import Cancelled, InputError
 from FoundationSegLib.imaging.intensity import check_policy
-from FoundationSegLib.mrml.volumes import belongs_to
+from FoundationSegLib.imaging.volume import Volume
+from FoundationSegLib.mrml.volumes import belongs_to, browser_of
+from FoundationSegLib.requests.segmentation import Prediction
+from FoundationSegLib.session.segments import export_prompts
+from FoundationSegLib.worker.protocol import Answered, Event, Failed
 
 from .parameters import PanelState
 from .slices import is_shown
 from .widgets import ChoiceBox, Part, Report, slot
 
 if TYPE_CHECKING:
+    from FoundationSegLib.api_nodes import SegmentedSequence, SequenceRun
     from FoundationSegLib.mrml.scene_recovery import LostSession
 
 _CUSTOM = "custom"
@@ -178,3 +184,105 @@ class RecoveryPart(Part):
         lost, self._lost = self._lost, None
         if lost is not None:
             lost.discard()
+
+
+class TimePart(Part):
+    """The button that follows the prompts of the frame that is shown through all frames of a sequence, and back.
+
+    Args:
+        ui, state, report: see :class:`~.widgets.Part`.
+        tell: shows the user a text, and a button with its action.
+    """
+
+    def __init__(
+        self, ui: Any, state: PanelState, report: Report, tell: Callable[[str, str, Callable[[], object]], None]
+    ) -> None:
+        super().__init__(ui, state, report)
+        self._tell = tell
+        self._run: SequenceRun | None = None
+        self._frame: Volume | None = None
+        self._connect(ui.timeButton, self._start)
+
+    def show(self) -> None:
+        """Offer it where a sequence browser shows the image in frames."""
+        node, button = self._parameters.volume, self._ui.timeButton
+        browser = browser_of(node) if node is not None else None
+        button.setVisible(browser is not None and browser.GetNumberOfItems() > 1)
+        button.setEnabled(not self._controller.is_busy)
+
+    def _start(self) -> None:
+        from FoundationSegLib.api_nodes import SequenceRun
+
+        self._state.prepare()
+        controller, prompts = self._controller, export_prompts(self._controller.open())
+        if not prompts.segments:
+            raise InputError(_("Give a segment a prompt in this frame first: it is followed to the others."))
+        if controller.options.choice is None:
+            raise InputError(_("choose a model first"))
+        volume_node, node = controller.volume_node, controller.segmentation_node
+        earlier = node if browser_of(node) is browser_of(volume_node) else None
+        self._run = SequenceRun(volume_node, prompts, controller.options.choice, earlier)
+        self._ask(None)
+
+    def _ask(self, answer: Prediction | None) -> None:
+        """Ask about the next frame; after the last, write all of them."""
+        controller, run = self._controller, self._run
+        following = run.next_request(answer)
+        if following is not None:
+            self._frame = following[0]
+            controller.client.send_volume(self._frame)
+            controller.submit(following[1], self._take)
+            controller.report = run.report
+            return
+        self._run, before, selected = None, controller.segmentation_node, controller.selected_node_segment
+        name = selected.GetName() if selected is not None else ""
+        result = run.write()
+        self._choose(result.segmentation_node, before, name)
+
+        def undo() -> None:
+            result.undo()
+            self._choose(before, result.segmentation_node, name)
+
+        self._tell(_time_text(result), _("Undo"), undo)
+
+    @slot
+    def _take(self, event: Event) -> None:
+        run = self._run
+        if run is None or not isinstance(event, Answered | Failed):
+            if run is not None:
+                self._controller.report = run.report
+            return
+        session = self._controller.session
+        if session is None or session.volume.key != self._frame.key:
+            self._controller.client.remove_volume(self._frame.key)
+        if isinstance(event, Answered):
+            self._ask(event.answer)
+        else:
+            self._run = None
+            if not isinstance(event.error, Cancelled):
+                self.report(event.error)
+
+    def _choose(self, node: Any, other: Any, name: str) -> None:
+        """Work on one segmentation, on its segment of that name, from now on; hide the other of these frames."""
+        if node is other:
+            return
+        for segmentation_node, is_visible in ((other, False), (node, True)):
+            if segmentation_node is not None and segmentation_node.GetDisplayNode() is not None:
+                segmentation_node.GetDisplayNode().SetVisibility(is_visible)
+        self._parameters.segmentation = node
+        self._parameters.segmentId = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+
+
+def _time_text(result: "SegmentedSequence") -> str:
+    """Say how many frames there are, and how much each segment changes and blinks."""
+    rows = []
+    for name, row in result.consistency.items():
+        sizes, unit = (row["volumes_ml"], _("ml")) if "volumes_ml" in row else (row["pixels"], _("pixels"))
+        text = _("{name}: {least:.4g} to {most:.4g} {unit}, flicker {share:.1f} %")
+        share = 100 * row["flicker"]
+        rows.append(text.format(name=name, least=min(sizes), most=max(sizes), unit=unit, share=share))
+    count = len(next(iter(next(iter(result.consistency.values())).values())))
+    text = _("Followed through {count} frames. {segments}. A chart of the volumes is in the scene.")
+    if result.corrected:
+        text += " " + _("{count} corrected frames stayed as they were.").format(count=len(result.corrected))
+    return text.format(count=count, segments="; ".join(rows))

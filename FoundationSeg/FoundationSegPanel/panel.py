@@ -16,7 +16,7 @@ from FoundationSegLib.mrml.scene import Observers
 from .advanced_part import AdvancedPart
 from .answer_part import AnswerPart, ProgressPart
 from .classify_part import ClassifyPart
-from .image_part import ImagePart, InputsPart, RecoveryPart
+from .image_part import ImagePart, InputsPart, RecoveryPart, TimePart
 from .keys import KeyAction, Keys
 from .learning_part import LearningPart
 from .model_installer import ModelInstaller
@@ -74,7 +74,8 @@ class Panel:
         self.prompts = PromptsPart(ui, state, report)
         self._segments = SegmentsPart(ui, state, report)
         self.learning = LearningPart(ui, state, report)
-        self._segment_parts = (self.tools, self._segments, self.answer, self.prompts, self.learning)
+        self.time = TimePart(ui, state, report, self.answer.tell)
+        self._segment_parts = (self.tools, self._segments, self.answer, self.prompts, self.learning, self.time)
         inputs = InputsPart(ui, state, report)
         image_parts = (RecoveryPart(ui, state, report), ImagePart(ui, state, report), self.model, inputs)
         self.progress = ProgressPart(ui, state, report)
@@ -191,8 +192,10 @@ class Panel:
             self._are_segments_due = False
             self._show_segments()
             return
-        for show in (self.answer.show, self.prompts.show_busy, self.learning.show, self.classify.show_busy):
-            show()
+        for part in (self.answer, self.time, self.learning):
+            part.show()
+        self.prompts.show_busy()
+        self.classify.show_busy()
 
     def _show_segments(self) -> None:
         is_still = self.state.follow_frame()

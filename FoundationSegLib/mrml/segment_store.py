@@ -1,7 +1,7 @@
 """The segments of a session in the scene: made and deleted as the session says, their surfaces later."""
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,7 +218,9 @@ class SegmentationSequence:
                 del frames[n]
         return frames
 
-    def write(self, names: Sequence[str], frames: Mapping[int, tuple[Sequence[PackedMask], Mapping[str, str]]]) -> None:
+    def write(
+        self, names: Sequence[str], frames: Mapping[int, tuple[Sequence[PackedMask], Mapping[str, str]]]
+    ) -> Callable[[], None]:
         """Write segments into frames, all or none; other segments and other frames stay as they are.
 
         Args:
@@ -226,13 +228,14 @@ class SegmentationSequence:
             frames: by their numbers, masks in the order of the names and their origin
                 (:func:`.segment_tags.set_provenance`).
 
+        Returns:
+            Takes it back: every frame is as it was, and a new sequence goes. It raises an InputError, and changes
+            nothing, where frames, image or these segments were changed or removed since.
+
         Raises:
             InputError: frames, image or segmentation were removed meanwhile, or a segment cannot be written.
         """
-        for node in filter(None, (self._volume_node, self._browser, self.node, self._sequence)):
-            volumes.require_in_scene(node)
-        if volumes.index_values(self._browser) != self._values:
-            raise InputError("frames were added or removed meanwhile: nothing was written, run it again")
+        self._require_unchanged_frames("nothing was written, run it again")
         scene, draft, nodes = self._volume_node.GetScene(), slicer.vtkMRMLSegmentationNode(), {}
         draft.SetHideFromEditors(True)
         scene.AddNode(draft)
@@ -246,11 +249,40 @@ class SegmentationSequence:
         finally:
             remove_node(draft)
         name = f"{self._volume_node.GetName()} segmentation"
+        is_new = self._sequence is None
         sequence = self._sequence or scene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+        before = {n: _copy_of(self._data_node(n)) for n in nodes}
         for n, node in nodes.items():
             sequence.SetDataNodeAtValue(node, self._values[n])
-        if self._sequence is None:
+        if is_new:
             self._show(sequence)
+        written = self.read(names)
+
+        def take_back() -> None:
+            self._require_unchanged_frames("nothing was undone")
+            if self.read(names) != written:
+                raise InputError("segments were changed since: nothing was undone")
+            if is_new:
+                node, self.node, self._sequence = self.node, None, None
+                self._browser.RemoveSynchronizedSequenceNode(sequence.GetID())
+                storage_nodes = node.GetStorageNode(), sequence.GetStorageNode()
+                remove_node(node)
+                for other in filter(None, (*storage_nodes, sequence)):
+                    scene.RemoveNode(other)
+                return
+            for n, node in before.items():
+                if node is None:
+                    sequence.RemoveDataNodeAtValue(self._values[n])
+                else:
+                    sequence.SetDataNodeAtValue(node, self._values[n])
+
+        return take_back
+
+    def _require_unchanged_frames(self, consequence: str) -> None:
+        for node in filter(None, (self._volume_node, self._browser, self.node, self._sequence)):
+            volumes.require_in_scene(node)
+        if volumes.index_values(self._browser) != self._values:
+            raise InputError(f"frames were added or removed meanwhile: {consequence}")
 
     def _draw(self, draft: Any, masks: Mapping[str, PackedMask], origin: Mapping[str, str]) -> None:
         """Write masks into segments of these names, which have the same ids in all frames, and note what came of it."""
@@ -280,6 +312,14 @@ class SegmentationSequence:
 
     def _data_node(self, number: int) -> Any:
         return self._sequence and self._sequence.GetDataNodeAtValue(self._values[number], True)
+
+
+def _copy_of(segmentation_node: Any) -> Any:
+    if segmentation_node is None:
+        return None
+    copy = slicer.vtkMRMLSegmentationNode()
+    copy.CopyContent(segmentation_node)
+    return copy
 
 
 def _segment_of(segmentation_node: Any, name: str) -> Any:

@@ -371,6 +371,15 @@ def plot_over_frames(segmentation_node: Any, curves: Mapping[str, Sequence[float
     return slicer.util.plot(columns, 0, ["frame", *curves], title, show=False)
 
 
+def remove_plot(chart_node: Any) -> None:
+    """Remove a chart with its series and their tables."""
+    series = [chart_node.GetNthPlotSeriesNode(n) for n in range(chart_node.GetNumberOfPlotSeriesNodes())]
+    tables = {one.GetTableNodeID(): one.GetTableNode() for one in series}
+    for node in (*series, *tables.values(), chart_node):
+        if node is not None and node.GetScene() is not None:
+            node.GetScene().RemoveNode(node)
+
+
 HIDDEN_ATTRIBUTE = "FoundationSeg.Hidden"  # on what was visible, and is hidden while another image is worked on
 
 

@@ -9,7 +9,7 @@ and frames that somebody corrected as they are.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..prompts.placement import prompts_in_ras, require_all_inside
 from ..requests.segmentation import Prediction
 from .steps import transformed_prompt
 
+Question = tuple[int, PromptSet]  # what the model is asked of a frame, by its number
 Predict = Callable[[int, PromptSet], Prediction]
 Shift = tuple[float, float, float]  # in voxels, along k, j and i
 
@@ -88,10 +89,22 @@ def follow(
         predict: asks the model about a frame, by its number.
         corrected: the numbers of frames whose answers are somebody's corrections, and stay.
     """
-    answers = {
-        n: FrameAnswer(predict(n, prompts), (_NOTHING,) * len(prompts.segments), True)
-        for n, prompts in prompted.items()
-    }
+    questions, answer = questions_in_time(frames, prompted, corrected), None
+    while True:
+        try:
+            number, prompts = questions.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = predict(number, prompts)
+
+
+def questions_in_time(
+    frames: Sequence[Volume], prompted: Mapping[int, PromptSet], corrected: Collection[int] = ()
+) -> Generator[Question, Prediction, list[FrameAnswer]]:
+    """Ask about one frame after the other, as :func:`follow`, whose answers it returns; for those who cannot wait."""
+    answers = {}
+    for n, prompts in prompted.items():
+        answers[n] = FrameAnswer((yield n, prompts), (_NOTHING,) * len(prompts.segments), True)
     for start in prompted:
         for step in (1, -1):
             shifts, number = answers[start].shifts, start + step
@@ -102,7 +115,7 @@ def follow(
                     for box, near in zip(templates, shifts, strict=True)
                 )
                 moved = _moved(prompted[start], shifts, frames[start].geometry)
-                answers[number] = FrameAnswer(predict(number, moved), shifts, number in corrected)
+                answers[number] = FrameAnswer((yield number, moved), shifts, number in corrected)
                 number += step
     return steady([answers[number] for number in range(len(frames))], frames[0].geometry.box)
 

@@ -129,7 +129,9 @@ def test_an_oblique_view_is_refused_before_anything_is_drawn(two):
     assert "at an angle" in two.ui.messageLabel.text and len(prompts()) == 2
 
 
-def test_each_frame_of_a_sequence_has_segments_and_prompts_of_its_own(at_panel):
+@pytest.fixture
+def frames(at_panel):
+    """The panel on an image in two frames; the browser."""
     scene, image = at_panel.desk.scene, unwrap(at_panel.volume_node)
     sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode")
     for n in range(2):
@@ -141,6 +143,41 @@ def test_each_frame_of_a_sequence_has_segments_and_prompts_of_its_own(at_panel):
     at_panel.desk.show_volume(at_panel.wanted.volume)
     at_panel.let_pass()
     at_panel.volume_node = at_panel.wanted.volume
+    return browser
+
+
+def test_segments_are_followed_through_all_frames_and_back(at_panel, frames):
+    ui, desk = at_panel.ui, at_panel.desk
+    desk.click(ui.timeButton)
+    assert "Give a segment a prompt" in ui.messageLabel.text
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    drawn = at_panel.wanted.segmentation
+    desk.click(ui.timeButton)
+    at_panel.settle()
+    desk.click(ui.messageNoButton)
+    assert at_panel.wanted.segmentation is drawn and drawn.GetDisplayVisibility() and at_panel.voxels() == 150
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1, "the run was undone"
+    desk.click(ui.timeButton)
+    at_panel.settle()
+    followed = at_panel.wanted.segmentation
+    assert followed is not drawn and "Followed through 2 frames" in ui.messageLabel.text
+    assert followed.GetDisplayVisibility() and not drawn.GetDisplayVisibility()
+    frames.SetSelectedItemNumber(1)
+    at_panel.let_pass()
+    assert at_panel.wanted.segmentation is followed and at_panel.voxels() == 150
+    frames.SetSelectedItemNumber(0)
+    at_panel.let_pass()
+    at_panel.box((5, 6, 5), (14, 20, 5))  # the image of the session is still there
+    assert at_panel.voxels() == 300
+    desk.click(ui.timeButton)
+    at_panel.settle()
+    assert "1 corrected frames stayed" in ui.messageLabel.text
+    desk.click(ui.messageNoButton)
+    assert at_panel.wanted.segmentation is followed and at_panel.voxels() == 300, "a correction is no part of a run"
+
+
+def test_each_frame_of_a_sequence_has_segments_and_prompts_of_its_own(at_panel, frames):
+    browser = frames
     at_panel.box((5, 6, 4), (14, 20, 4))
     first = at_panel.wanted.segmentation
     assert at_panel.voxels() == 150 and len(prompts()) == 1

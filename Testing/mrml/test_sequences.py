@@ -133,6 +133,29 @@ def test_segments_follow_the_image_from_the_frame_that_is_shown_to_all(moving):
     assert last_frame.GetConversionParameter("Reference image geometry")
 
 
+def test_a_run_is_taken_back_as_long_as_nobody_has_changed_what_it_wrote(moving):
+    kinds = ("vtkMRMLStorableNode", "vtkMRMLStorageNode", "vtkMRMLDisplayNode", "vtkMRMLPlotSeriesNode")
+    before = [slicer.util.getNodesByClass(kind, moving.scene) for kind in kinds]
+    moving.segment().undo()
+    assert [slicer.util.getNodesByClass(kind, moving.scene) for kind in kinds] == before, "sequence and chart go"
+    first = moving.segment()
+    before = all_masks(moving, first.segmentation_node)
+    moving.show(1)
+    again = moving.segment(prompts_at(STARTS[2]), first.segmentation_node)
+    after = all_masks(moving, first.segmentation_node)
+    assert not np.array_equal(before, after)
+    again.undo()
+    assert np.array_equal(all_masks(moving, first.segmentation_node), before)
+    with pytest.raises(InputError, match="changed since: nothing was undone"):
+        again.undo()
+    moving.show(3)
+    writer = SegmentWriter(first.segmentation_node, moving.node)
+    writer.write(first.segmentation_node.GetSegmentation().GetSegmentIDs()[0], pack_mask(np.ones((2, 2, 2), bool)))
+    with pytest.raises(InputError, match="changed since: nothing was undone"):
+        first.undo()
+    assert len(all_masks(moving, first.segmentation_node)) == 5
+
+
 def test_frames_that_the_user_corrected_stay(moving):
     node = moving.segment().segmentation_node
     before = all_masks(moving, node)
