@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from transformers import Sam2Model, Sam2VideoModel
+from transformers import Sam2VideoModel
 
 from FoundationSegLib.models.protocols import SlicePrompt
-from Testing.models.sam_reference import as_rgb, nested
+from Testing.models.sam_reference import Embeddings, as_rgb, nested
 from Testing.models.small_sam2 import image_processor, video_processor
 
 
@@ -28,14 +28,14 @@ class Said:
         return self.logits > 0
 
 
-def image_said(network: Sam2Model, size: int, image: np.ndarray, prompt: SlicePrompt, coarse=None) -> Said:
+def image_said(network: Embeddings, size: int, image: np.ndarray, prompt: SlicePrompt, coarse=None) -> Said:
     """``Sam2Processor``, ``Sam2Model`` and its post-processing, from raw pixels to a mask."""
     processor = image_processor(size)
     inputs = processor(images=as_rgb(image), **nested(prompt), return_tensors="pt", input_data_format="channels_last")
-    sizes = inputs.pop("original_sizes")
+    sizes, embeddings = inputs.pop("original_sizes"), network.of(inputs.pop("pixel_values"))
     several = len(prompt.points) == 1 and prompt.box is None and coarse is None
     with torch.inference_mode():
-        output = network(**inputs, input_masks=coarse, multimask_output=several)
+        output = network.model(**inputs, image_embeddings=embeddings, input_masks=coarse, multimask_output=several)
     best = int(output.iou_scores[0, 0].argmax())
     logits = processor.post_process_masks(output.pred_masks, sizes, binarize=False)[0][0, best]
     return Said(
@@ -47,14 +47,21 @@ def image_said(network: Sam2Model, size: int, image: np.ndarray, prompt: SlicePr
 
 
 class Video:
-    """transformers' video session on raw frames, which it encodes itself; objects are numbered from 1."""
+    """transformers' video session on raw frames, which it encodes itself; objects are numbered from 1.
 
-    def __init__(self, network: Sam2VideoModel, frames: list[np.ndarray], size: int, device: str = "cpu"):
+    It keeps the embeddings of ``kept`` frames, also when it is reset.
+    """
+
+    def __init__(
+        self, network: Sam2VideoModel, frames: list[np.ndarray], size: int, device: str = "cpu", kept: int = 1
+    ):
         self.network = network
         self.processor = video_processor(size)
         self.shape = frames[0].shape[:2]
         self.session = self.processor.init_video_session(
-            video=np.stack([as_rgb(frame) for frame in frames]), inference_device=device
+            video=np.stack([as_rgb(frame) for frame in frames]),
+            inference_device=device,
+            max_vision_features_cache_size=kept,
         )
 
     def prompt(self, index, *prompts, reverse=False) -> list[Said]:

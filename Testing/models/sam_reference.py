@@ -95,6 +95,20 @@ class Reference(Protocol):
     def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None) -> Expected: ...
 
 
+class Embeddings:
+    """The embeddings of transformers' network; those of the last image are kept for its next prompt."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.pixels, self.last = torch.empty(0), None
+
+    @torch.inference_mode()
+    def of(self, pixels: torch.Tensor) -> Any:
+        if not torch.equal(self.pixels, pixels):
+            self.pixels, self.last = pixels, self.model.get_image_embeddings(pixels)
+        return self.last
+
+
 class TransformersSam:
     """SamProcessor and SamModel on the checkpoint's folder; ``known`` are logits that go in as a mask.
 
@@ -104,6 +118,7 @@ class TransformersSam:
     def __init__(self, folder: Path, model: SamModel | None = None) -> None:
         self.processor = SamProcessor.from_pretrained(folder, local_files_only=True)
         self.model = model or SamModel.from_pretrained(folder, local_files_only=True).eval()
+        self.embeddings = Embeddings(self.model)
 
     @torch.inference_mode()
     def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None = None) -> Expected:
@@ -111,7 +126,7 @@ class TransformersSam:
             images=as_rgb(image), **nested(prompt), input_data_format="channels_last", return_tensors="pt"
         )
         single = prompt.box is None and len(prompt.points) == 1 and prompt.points[0].positive and known is None
-        features = self.model.get_image_embeddings(inputs["pixel_values"])
+        features = self.embeddings.of(inputs["pixel_values"])
         output = self.model(
             image_embeddings=features,
             input_points=inputs["input_points"].float() if prompt.points else None,
@@ -134,13 +149,14 @@ class AuthorsMedSam:
     def __init__(self, folder: Path, resize: Any) -> None:
         self.model = SamModel.from_pretrained(folder, local_files_only=True).eval()
         self.size, self.resize = self.model.config.vision_config.image_size, resize
+        self.embeddings = Embeddings(self.model)
 
     @torch.inference_mode()
     def answer(self, image: np.ndarray, prompt: SlicePrompt, known: torch.Tensor | None = None) -> Expected:
         rows, columns = image.shape[:2]
         square = self.resize(as_rgb(image), self.size).astype(np.uint8)
         square = (square - square.min()) / np.clip(float(square.max() - square.min()), a_min=1e-8, a_max=None)
-        features = self.model.get_image_embeddings(torch.tensor(square).float().permute(2, 0, 1).unsqueeze(0))
+        features = self.embeddings.of(torch.tensor(square).float().permute(2, 0, 1).unsqueeze(0))
         box = np.array([prompt.box]) / np.array([columns, rows, columns, rows]) * self.size
         boxes = torch.as_tensor(box, dtype=torch.float)[:, None, :]
         output = self.model(image_embeddings=features, input_boxes=boxes, multimask_output=False)
@@ -159,13 +175,15 @@ def assert_parity(
     previous: SliceAnswer | None = None,
     known: torch.Tensor | None = None,
     asked: SlicePrompt | None = None,
+    embedding: Any = None,
 ) -> SliceAnswer:
     """The adapter's answer, if features, logits (where it gives any), mask and score are the reference's.
 
-    ``asked`` is what the reference is given instead of the prompt, and ``known`` the logits that go with it.
+    ``asked`` is what the reference is given instead of the prompt, ``known`` the logits that go with it, and
+    ``embedding`` the adapter's of the image, where there is one.
     """
     expected = reference.answer(image, asked or prompt, known)
-    embedding = adapter.encode(image)
+    embedding = embedding or adapter.encode(image)
     answer = adapter.decode(embedding, prompt, previous)
     torch.testing.assert_close(embedding.features, expected.features, rtol=0, atol=TOLERANCE)
     if answer.logits is not None:

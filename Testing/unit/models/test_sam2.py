@@ -11,6 +11,7 @@ from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation import edgetam, sam2
 from FoundationSegLib.models.segmentation.sam2 import Sam2, Sam2Preparation
 from Testing.models.reference_sam2 import image_said
+from Testing.models.sam_reference import Embeddings
 from Testing.models.small_models import CATALOGUE
 from Testing.models.small_sam2 import (
     SIZE,
@@ -62,7 +63,7 @@ def model(small):
 
 @pytest.fixture(scope="module")
 def reference(small):
-    return image_part(small(SEED))
+    return Embeddings(image_part(small(SEED)))
 
 
 def check_answer(answer, said):
@@ -125,7 +126,7 @@ def test_an_unstable_single_mask_gives_way_to_the_best_of_three(small):
     for network in networks:
         # A single mask about zero: 0.05 more or less, and its area changes by more than 2 %.
         network.mask_decoder.output_hypernetworks_mlps[0].proj_out.weight.mul_(0.005)
-    model, reference = Sam2(networks[0], Sam2Preparation(SIZE), "cpu"), image_part(networks[1])
+    model, reference = Sam2(networks[0], Sam2Preparation(SIZE), "cpu"), Embeddings(image_part(networks[1]))
     image = slice_of((48, 64))
     check_slice(model, reference, image)
     prompt = prompts_on(image.shape)["box"]
@@ -161,7 +162,7 @@ def test_a_slice_at_the_true_size_is_what_sam2model_says(small, full):
         for network in networks:
             enliven(network, SEED)
     image = slice_of((37, 501))
-    model, reference = Sam2(networks[0], Sam2Preparation(1024), "cpu"), image_part(networks[1])
+    model, reference = Sam2(networks[0], Sam2Preparation(1024), "cpu"), Embeddings(image_part(networks[1]))
     embedding = model.encode(image)
     for name in ("box", "point"):
         prompt = prompts_on(image.shape)[name]

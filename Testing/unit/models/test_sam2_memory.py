@@ -46,6 +46,18 @@ def embeddings(model, frames):
     return [model.encode(frame) for frame in frames]
 
 
+@pytest.fixture(scope="module")
+def session(reference, frames):
+    return Video(reference, frames, SIZE, kept=SLICES)
+
+
+@pytest.fixture
+def video(session):
+    """transformers' session without prompts; it has its own embeddings of the frames."""
+    session.reset()
+    return session
+
+
 @pytest.fixture
 def logits(model):
     """What a memory's masks are made of, in the order of its answers."""
@@ -76,9 +88,8 @@ def check_answers(answers, said, atol=1e-5):
             assert answer.score == pytest.approx(min(max(one.score, 0), 1), abs=atol)
 
 
-def check_following(model, reference, frames, prompt):
-    embeddings = [model.encode(frame) for frame in frames]
-    memory, video = model.remember(len(frames)), Video(reference, frames, SIZE)
+def check_following(model, video, embeddings, prompt):
+    memory = model.remember(len(embeddings))
     answers, said = {START: memory.prompt(START, embeddings[START], prompt)}, {START: video.prompt(START, prompt)}
     check_answers(answers, said)
     said |= both_ways_said(video)
@@ -87,8 +98,8 @@ def check_following(model, reference, frames, prompt):
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_following_is_what_transformers_session_says(model, reference, frames, prompt, logits):
-    said = check_following(model, reference, frames, prompt)
+def test_following_is_what_transformers_session_says(model, video, embeddings, prompt, logits):
+    said = check_following(model, video, embeddings, prompt)
     order = (START, *range(START + 1, SLICES), *range(START - 1, -1, -1))
     for index, coarse in zip(order, logits, strict=True):
         torch.testing.assert_close(coarse, said[index][0].coarse, rtol=0, atol=1e-4)
@@ -116,8 +127,8 @@ def test_the_device_is_waited_for_once_a_slice(model, embeddings):
     assert waits.count == SLICES
 
 
-def test_prompts_on_several_slices_are_what_transformers_session_says(model, reference, embeddings, frames):
-    memory, video = model.remember(SLICES), Video(reference, frames, SIZE)
+def test_prompts_on_several_slices_are_what_transformers_session_says(model, video, embeddings):
+    memory = model.remember(SLICES)
     prompts = {1: BOX, 4: POINTS, 5: MASK}
     answers = {i: memory.prompt(i, embeddings[i], prompt) for i, prompt in prompts.items()}
     said = {i: video.prompt(i, prompt) for i, prompt in prompts.items()}
@@ -139,9 +150,8 @@ def test_the_order_of_prompts_does_not_matter(model, embeddings):
         assert answer.score == answers[1][index].score
 
 
-def test_several_objects_are_what_one_session_with_all_of_them_says(model, reference, embeddings, frames):
+def test_several_objects_are_what_one_session_with_all_of_them_says(model, video, embeddings):
     prompts = (POINT, SlicePrompt(points=(SlicePoint(10, 30),)), SlicePrompt(points=(SlicePoint(50, 8, False),)))
-    video = Video(reference, frames, SIZE)
     first = video.prompt(START, *prompts)
     said = both_ways_said(video)
     memories = [model.remember(SLICES) for _ in prompts]
@@ -156,8 +166,8 @@ def test_several_objects_are_what_one_session_with_all_of_them_says(model, refer
 
 
 @pytest.mark.parametrize("upwards", [True, False])
-def test_a_correction_sees_what_is_remembered(model, reference, embeddings, frames, upwards):
-    memory, video = model.remember(SLICES), Video(reference, frames, SIZE)
+def test_a_correction_sees_what_is_remembered(model, video, embeddings, upwards):
+    memory = model.remember(SLICES)
     memory.prompt(START, embeddings[START], BOX)
     video.prompt(START, BOX)
     both_ways(memory, embeddings)
@@ -216,7 +226,7 @@ def test_a_long_way_needs_no_more_memory_and_changes_no_answer(model, reference)
     """More slices than the network looks back at, with two prompts; transformers' session keeps everything."""
     frames = volume_of_slices(26)
     embeddings = [model.encode(frame) for frame in frames]
-    memory, video = model.remember(len(frames)), Video(reference, frames, SIZE)
+    memory, video = model.remember(len(frames)), Video(reference, frames, SIZE, kept=len(frames))
     for index in (9, 12):
         memory.prompt(index, embeddings[index], BOX)
         video.prompt(index, BOX)
