@@ -115,9 +115,9 @@ class SegmentationController:
             self.use(volume_node, None if node is self.segmentation_node else self.segmentation_node)
 
     def resume(self) -> None:
-        """Open the session where segments have prompts of an earlier one or frame, so that they are shown and known."""
+        """Open the session where segments have earlier prompts, or frames, so that they are shown and known."""
         node, is_open = self.segmentation_node, self.session is not None and not self.session.is_gone
-        if not is_open and None not in (self.volume_node, node) and has_prompts(node):
+        if not is_open and None not in (self.volume_node, node) and (has_prompts(node) or volumes.browser_of(node)):
             with contextlib.suppress(FoundationSegError):  # the first prompt says so
                 self.open()
                 self.on_update("segments")

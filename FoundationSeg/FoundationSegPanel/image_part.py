@@ -237,11 +237,11 @@ class TimePart(Part):
         self._run, before, selected = None, controller.segmentation_node, controller.selected_node_segment
         name = selected.GetName() if selected is not None else ""
         result = run.write()
-        self._choose(result.segmentation_node, before, name)
+        self._choose(result.segmentation_node, name)
 
         def undo() -> None:
             result.undo()
-            self._choose(before, result.segmentation_node, name)
+            self._choose(before, name)
 
         self._tell(_time_text(result), _("Undo"), undo)
 
@@ -262,13 +262,8 @@ class TimePart(Part):
             if not isinstance(event.error, Cancelled):
                 self.report(event.error)
 
-    def _choose(self, node: Any, other: Any, name: str) -> None:
-        """Work on one segmentation, on its segment of that name, from now on; hide the other of these frames."""
-        if node is other:
-            return
-        for segmentation_node, is_visible in ((other, False), (node, True)):
-            if segmentation_node is not None and segmentation_node.GetDisplayNode() is not None:
-                segmentation_node.GetDisplayNode().SetVisibility(is_visible)
+    def _choose(self, node: Any, name: str) -> None:
+        """Work on a segmentation, and on its segment of that name, from now on."""
         self._parameters.segmentation = node
         self._parameters.segmentId = node.GetSegmentation().GetSegmentIdBySegmentName(name)
 

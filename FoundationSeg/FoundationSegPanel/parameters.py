@@ -145,7 +145,8 @@ class PanelState:
         """
         parameters, controller = self.parameters, self.controller
         browser = browser_of(controller.volume_node) if controller.volume_node is not None else None
-        if controller.is_foreign and reference_image(controller.segmentation_node) is controller.volume_node:
+        is_left = controller.is_foreign and reference_image(controller.segmentation_node) is controller.volume_node
+        if is_left or (browser is not None and parameters.segmentation is None):
             parameters.segmentation = controller.own_segmentation(controller.volume_node)
         return browser is None or not browser.GetPlaybackActive()
 

@@ -99,7 +99,8 @@ class SegmentsPart(Part):
 
     def _fit_table(self) -> None:
         """Give the table the height at which the buttons below it are in sight."""
-        table, row = self._ui.segmentsTable, self._ui.propagateButton
+        ui, table = self._ui, self._ui.segmentsTable
+        row = ui.timeButton if ui.timeButton.isVisible() else ui.propagateButton
         room = self._ui.segmentsArea.viewport().height - (row.y + row.height - table.height)
         table.setMinimumHeight(min(_HIGHEST, max(_LOWEST, room)))
 

@@ -237,7 +237,6 @@ class SegmentationSequence:
         """
         self._require_unchanged_frames("nothing was written, run it again")
         scene, draft, nodes = self._volume_node.GetScene(), slicer.vtkMRMLSegmentationNode(), {}
-        draft.SetHideFromEditors(True)
         scene.AddNode(draft)
         try:
             for n, (masks, origin) in frames.items():

@@ -444,10 +444,12 @@ def hide_other_images(volume_node: Any, segmentation_node: Any = None) -> None:
 
     Args:
         volume_node: the image that is worked on.
-        segmentation_node: the segmentation that is worked on, shown whosever it is; None for none.
+        segmentation_node: the segmentation that is worked on, shown whosever it is; None for none. Where it is a
+            sequence, those of single frames are hidden, too: it shows the same segments.
     """
+    in_time = segmentation_node is not None and browser_of(segmentation_node) is not None
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", volume_node.GetScene()):
-        is_shown = node is segmentation_node or belongs_to(node, volume_node)
+        is_shown = node is segmentation_node or (not in_time and belongs_to(node, volume_node))
         for drawn_node in _drawn_nodes(node):
             _show_again(drawn_node) if is_shown else _hide(drawn_node)
 

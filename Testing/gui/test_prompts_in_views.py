@@ -159,6 +159,17 @@ def test_segments_are_followed_through_all_frames_and_back(at_panel, frames):
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1, "the run was undone"
     desk.click(ui.timeButton)
     at_panel.settle()
+    frames.SetSelectedItemNumber(1)
+    at_panel.let_pass()
+    assert at_panel.voxels() == 150
+    desk.click(ui.messageNoButton)
+    assert at_panel.wanted.segmentation is None, "undone in a frame that has no segments of its own"
+    frames.SetSelectedItemNumber(0)
+    at_panel.let_pass()
+    assert at_panel.wanted.segmentation is drawn
+    at_panel.wanted.segmentId = drawn.GetSegmentation().GetNthSegmentID(0)
+    desk.click(ui.timeButton)
+    at_panel.settle()
     followed = at_panel.wanted.segmentation
     assert followed is not drawn and "Followed through 2 frames" in ui.messageLabel.text
     assert followed.GetDisplayVisibility() and not drawn.GetDisplayVisibility()
