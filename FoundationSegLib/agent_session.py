@@ -20,6 +20,7 @@ from .prompts.prompts_file import parse_prompts
 from .requests import agent_calls as calls
 from .requests.agent_calls import AgentAnswer, AgentCall
 from .requests.classification import ClassifyRequest, Subject
+from .requests.heads import LearnedHead
 from .session.measures import MeasuresTable
 from .session.segment_store import Confirmation, Refused, SegmentEdited
 from .worker.protocol import Answered, Event, Failed
@@ -157,12 +158,22 @@ class AgentSession:
 
     def _classify(self, call: calls.ClassifyImage) -> None:
         card = find_card(self.controller.catalogue, call.model)
-        require_task(card, "classify")
         labels = choose_labels(call.labels)
+        head = labels if isinstance(labels, LearnedHead) else None
+        if head is None or head.checkpoint.model_id != card.id:
+            require_task(card, "classify")
         self.images.use(call.image, None, "auto")
         volume = self.controller.send_image()
         self._failure = self._document = None
-        request = ClassifyRequest(0, card.id, volume.key, labels, Subject(), call.intensity)
+        request = ClassifyRequest(
+            0,
+            card.id,
+            volume.key,
+            head.label_set() if head is not None else labels,
+            Subject(head.axis if head is not None else "k"),
+            head.intensity if head is not None else call.intensity,
+            head=head,
+        )
         self.controller.submit(request, self._take)
         self._under_way = self._classified
 

@@ -47,7 +47,7 @@ from .prompts.prompts_file import parse_prompts, read_prompts
 from .prompts.regions import Region
 from .requests.classification import ClassifyRequest, EvidenceWish, Subject
 from .requests.classification_answer import Classification
-from .requests.heads import LearnedHead
+from .requests.heads import PREFIX, LearnedHead, read_head
 from .requests.maintenance import DownloadRequest, InspectRequest, WorkerSettings
 from .requests.scoring import Aggregation, Scoring
 from .requests.segmentation import Propagation
@@ -238,8 +238,8 @@ def classify(
     Args:
         volume: the image.
         client: answers the request.
-        model: the model's id or card.
-        labels: a set of labels, the id of one, a learned head, or the user's own words, of which one holds at most.
+        model: the model's id or card; a head has its own.
+        labels: a set of labels, its id, a learned head, ``head:NAME``, or own words, of which one holds at most.
         subject: the part of the image; all slices across k, unless given.
         intensity: the intensity policy.
         scoring, aggregation: how scores are made, and those of several slices joined.
@@ -250,29 +250,29 @@ def classify(
         FoundationSegError: whatever the request failed with.
     """
     client.send_volume(volume)
+    chosen = choose_labels(labels)
+    head = chosen if isinstance(chosen, LearnedHead) else None
     request = ClassifyRequest(
         request_id=randbits(48),
-        model_id=_card(model).id,
+        model_id=head.checkpoint.model_id if head else _card(model).id,
         volume_key=volume.key,
-        labels=choose_labels(labels),
-        subject=subject or Subject(),
-        intensity=intensity,
+        labels=head.label_set() if head else chosen,
+        subject=subject or Subject(head.axis if head else "k"),
+        intensity=head.intensity if head and intensity == "auto" else intensity,
         scoring=scoring or Scoring(),
         aggregation=aggregation or Aggregation(),
         evidence=evidence,
-        head=labels if isinstance(labels, LearnedHead) else None,
+        head=head,
     )
     return ask(client, request, on_progress)
 
 
-def choose_labels(labels: LabelSet | LearnedHead | str | Sequence[str]) -> LabelSet:
-    """Choose a set of labels by its id, or make one of the user's own words.
-
-    Raises:
-        InputError: no set has that id, or the words are no labels.
-    """
+def choose_labels(labels: LabelSet | LearnedHead | str | Sequence[str]) -> Any:
+    """Choose a label set by its id or a head as ``head:NAME``, or make a set of own words; raises an InputError."""
     if isinstance(labels, LabelSet | LearnedHead):
-        return labels if isinstance(labels, LabelSet) else labels.label_set()
+        return labels
+    if isinstance(labels, str) and labels.startswith(PREFIX):
+        return read_head(labels.removeprefix(PREFIX))
     return find_label_set(read_label_sets(), labels) if isinstance(labels, str) else label_set_of(labels)
 
 

@@ -1,4 +1,4 @@
-"""Adaptation for scripts: a model learns from corrected segments, and the result is kept only if it is better.
+"""Learning for scripts: models from corrected segments, which are kept only if they are better, and labels.
 
 ::
 
@@ -8,10 +8,13 @@
         result = adapt([volume], segments, client, "lite-medsam", "abdomen")
     if result.passed:
         keep(result)  # from now on there is a model "lite-medsam+abdomen"
+
+Labels are learned from a table of images by :func:`learn_head`, and used by ``classify(..., "head:NAME")``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from secrets import randbits
 from typing import Any
 
@@ -32,6 +35,7 @@ from .requests.adaptation import (
     SimilarRequest,
     Training,
 )
+from .requests.heads import LearnedHead, LearnHeadRequest, require_new, write_head
 from .requests.maintenance import WorkerSettings
 from .worker.client import Client, OnProgress, ask
 
@@ -97,6 +101,40 @@ def adapt(
         client.send_volume(volume)
     request = AdaptRequest(randbits(48), base.id, name, tuple(segments), intensity, training or Training())
     return ask(client, request, on_progress)
+
+
+def learn_head(
+    table: Path,
+    client: Client,
+    model: str,
+    name: str,
+    *,
+    on_progress: OnProgress | None = None,
+    **choices: Any,
+) -> LearnedHead:
+    """Learn labels from a table of images (``image,label[,patient]``), and keep them as ``head:NAME``.
+
+    ::
+
+        head = learn_head(Path("cases.csv"), client, "lite-medsam", "contrast", kind="findings")
+        print(head.origin["measured"]["auc"])  # on held-out patients: value, and 95 % interval
+
+    Args:
+        table: its paths are relative to it.
+        client: a worker's, whose Python has scikit-learn.
+        model: whose vectors.
+        name: of the head; there is none of that name yet.
+        on_progress: called with each report.
+        choices: the other attributes of :class:`~.requests.heads.LearnHeadRequest`.
+
+    Raises:
+        InputError: there is too little to learn from, or a head of that name.
+        FoundationSegError: whatever the request failed with.
+    """
+    require_new(name)
+    head: LearnedHead = ask(client, LearnHeadRequest(randbits(48), model, table, name, **choices), on_progress)
+    write_head(head)
+    return head
 
 
 def find_similar(

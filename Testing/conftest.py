@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.installation.packages import INSTALLATIONS_VARIABLE
+from FoundationSegLib.monitoring import MONITORING_VARIABLE
 from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
+from FoundationSegLib.requests.heads import HEADS_VARIABLE
 
 # On a machine under load, making examples may be slow.
 PATIENT = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -48,11 +50,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests see the cards that come along, and no recoveries; a process that a test starts does so too."""
+    """Tests see the cards that come along and nothing of the user; a process that a test starts does so too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CARDS_VARIABLE, str(tmp_path_factory.mktemp("cards")))
         patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("recovery")))
         patch.setenv(INSTALLATIONS_VARIABLE, str(tmp_path_factory.mktemp("installations")))
+        patch.setenv(HEADS_VARIABLE, str(tmp_path_factory.mktemp("heads")))
+        patch.setenv(MONITORING_VARIABLE, str(tmp_path_factory.mktemp("monitoring")))
         yield
 
 

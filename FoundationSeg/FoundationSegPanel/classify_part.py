@@ -1,7 +1,10 @@
 """The tab "Findings": labels in words, scored by a model, with where and why."""
 
+import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import slicer
@@ -11,18 +14,32 @@ from slicer.i18n import tr as _
 from FoundationSegLib.catalog.label_sets import LabelSet, label_set_of, read_label_sets
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, FoundationSegError, InputError
-from FoundationSegLib.mrml.classification import accept_label, add_evidence_segment, show_classification, show_evidence
+from FoundationSegLib.mrml.classification import (
+    accept_label,
+    add_evidence_segment,
+    comparable_images,
+    show_classification,
+    show_evidence,
+)
 from FoundationSegLib.mrml.scene import Observers
-from FoundationSegLib.mrml.volumes import box_of_roi
+from FoundationSegLib.mrml.volumes import box_of_roi, geometry_from_node, modality_of, volume_from_node
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
-from FoundationSegLib.requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
+from FoundationSegLib.requests.classification_answer import (
+    NONE_OF_THESE,
+    RESEARCH_USE,
+    Classification,
+    csv_text,
+    rows_of,
+)
+from FoundationSegLib.requests.heads import PREFIX, LearnedHead, head_names, head_path, read_head, remove_head
 from FoundationSegLib.requests.scoring import parse_aggregation
 from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 
-from .model_texts import blocking_html
+from .model_texts import RADIOGRAPHS, findings_html, fitting_card
 from .parameters import PanelState
+from .scores_part import LearnDialog, ScoresPart, head_text
 from .slices import slice_in_view, slice_text
-from .widgets import ChoiceBox, Part, error_text, fill_table, selected_rows, set_up_table, slot
+from .widgets import ChoiceBox, Part, error_text, save_table, slot
 
 OWN_LABELS = "own"
 _TAB = 1  # the index of this tab
@@ -35,17 +52,27 @@ class ClassifyPart(Part):
         ui, state: see :class:`~.widgets.Part`.
         cards: the models that can classify, by their ids.
         set_up: shows what is missing for a model, by its id.
+        count_image: notes an image that was asked about, for the counts.
     """
 
     def __init__(
-        self, ui: Any, state: PanelState, cards: Mapping[str, ModelCard], set_up: Callable[[str], None]
+        self,
+        ui: Any,
+        state: PanelState,
+        cards: Mapping[str, ModelCard],
+        set_up: Callable[[str], None],
+        count_image: Callable[[ClassifyRequest], None],
     ) -> None:
         super().__init__(ui, state, self.report)
-        self._cards = cards
+        self._cards, self._count_image = cards, count_image
         self._answer: Classification | None = None
         self._labels: LabelSet | None = None
-        self._evidence: EvidenceWish | None = None
+        self._question: ClassifyRequest | None = None  # that the answer is to
+        self._prior: Classification | None = None
+        self._prior_node: Any = None  # the earlier image that was chosen; None for none
         self._volume_node: Any = None  # the image that the answer is about
+        self._heads: dict[tuple[str, int], LearnedHead] = {}  # that were read, by name and time of the file
+        self._dialog: LearnDialog | None = None
         self._can_ask = False
         self._message = self._reason = ""
         self._views = Observers()
@@ -56,14 +83,20 @@ class ClassifyPart(Part):
         self._connect(ui.classifyToHereButton, lambda: self._limit_here("classifyTo"))
         self._label_set_box = self._choice_box(ui.labelSetBox, "labelSet")
         self._boxes = self._make_boxes()
-        set_up_table(ui.scoresTable, [_("Label"), _("Score"), _("Spread"), _("Stands out")])
-        self._connect(ui.scoresTable, self._show_actions, "itemSelectionChanged()")
+        self._prior_box = ChoiceBox(
+            ui.priorBox, lambda key: self._choose_prior(slicer.mrmlScene.GetNodeByID(key) if key else None)
+        )
+        self._scores = ScoresPart(ui, state, self.report)
         self._connect(ui.tabs, self._tab_changed, "currentChanged(int)")
         self._connect(ui.ownLabelsEdit, self._labels_edited, "textChanged()")
         self._connect(ui.classifyReadyButton, lambda: set_up(self._card_id()))
         self._connect(ui.classifyButton, lambda: self._ask(None))
+        self._connect(ui.learnHeadButton, self._learn)
+        self._connect(ui.removeHeadButton, self._remove_head)
         self._connect(ui.keepButton, self._keep)
+        self._connect(ui.exportScoresButton, self._export)
         self._connect(ui.whereButton, self._show_where)
+        self._connect(ui.evidenceSegmentButton, self._add_evidence_segment)
         self._connect(ui.nameButton, self._name_segment)
 
     def _make_boxes(self) -> dict[str, ChoiceBox]:
@@ -120,22 +153,30 @@ class ClassifyPart(Part):
             return  # the tab behind the other one is shown when it comes to the front
         for name, box in self._boxes.items():
             box.show(getattr(parameters, name))
-        card_id = self._card_id()
+        card_id, is_learned = self._card_id(), parameters.labelSet.startswith(PREFIX)
+        cards = [*self._cards.values(), *([self._card(card_id)] if card_id and card_id not in self._cards else ())]
+        self._boxes["classifyModelId"].fill([(card.id, card.title) for card in cards])
         self._boxes["classifyModelId"].show(card_id)
         titles = [(labels.id, labels.title) for labels in self._label_sets.values()]
-        self._label_set_box.fill([*titles, (OWN_LABELS, _("Own labels"))])
+        learned = [(f"{PREFIX}{name}", _("{name} (learned)").format(name=name)) for name in head_names()]
+        self._label_set_box.fill([*titles, *learned, (OWN_LABELS, _("Own labels"))])
         self._label_set_box.show(parameters.labelSet)
+        ui.removeHeadButton.setVisible(is_learned)
+        for widget in (ui.classifyModelBox, ui.looksBox, ui.aggregationBox):
+            widget.setEnabled(not is_learned)  # they are the head's own
         for widget in (ui.ownLabelsLabel, ui.ownLabelsEdit):
             widget.setVisible(parameters.labelSet == OWN_LABELS)
         if ui.ownLabelsEdit.plainText != parameters.ownLabels:
             ui.ownLabelsEdit.setPlainText(parameters.ownLabels)
         for widget in self._range:
             widget.setVisible(parameters.subject == "range")
-        ui.aggregationBox.setEnabled(parameters.subject != "slice")
+        ui.aggregationBox.setEnabled(parameters.subject != "slice" and not is_learned)
+        self._show_priors()
         self._reason = self._obstacle(card_id)
         self._can_ask = not self._reason
         self._show_subject()
         self.show_busy()
+        self._scores.show()
         self._show_actions()
 
     def show_busy(self) -> None:
@@ -144,11 +185,14 @@ class ClassifyPart(Part):
         self._ui.classifyButton.setEnabled(self._can_ask and not is_busy)
         reason = self._reason or (_("Another request is under way.") if is_busy else "")
         self._ui.classifyButton.setToolTip(reason or _("Score the labels on the chosen part of the image."))
-        self._ui.whereButton.setEnabled(self._answer is not None and not is_busy)
+        self._ui.whereButton.setEnabled(self._answer is not None and not self._answer.head and not is_busy)
 
     def close(self) -> None:
-        """Follow the slices in view no more."""
+        """Follow the slices in view no more, and close the dialog."""
         self._views.remove()
+        if self._dialog is not None:
+            self._dialog.close()
+            self._dialog = None
 
     def _obstacle(self, card_id: str) -> str:
         """Say why nothing can be asked now, as rich text; empty where it can."""
@@ -158,7 +202,9 @@ class ClassifyPart(Part):
             return _("This version can run no model that scores labels.")
         readiness = self._state.installer.readiness(card_id)
         self._ui.classifyReadyButton.setVisible(not readiness.is_ready)
-        return blocking_html(readiness, self._cards[card_id])
+        if readiness.is_ready:
+            return ""
+        return findings_html(self._card(card_id), readiness, self._modality())
 
     def _show_subject(self) -> None:
         """Name the image and, where it is the slice in view, the slice; follow the views for that."""
@@ -184,13 +230,62 @@ class ClassifyPart(Part):
 
     def _forget_answer(self, volume_node: Any) -> None:
         """Another image is worked on: scores of the last one are not to be kept, shown or named on it."""
-        self._volume_node, self._answer, self._labels = volume_node, None, None
-        self._ui.scoresTable.setRowCount(0)
+        self._volume_node, self._answer, self._prior, self._prior_node = volume_node, None, None, None
+        self._scores.clear()
         self._say("")
 
+    def _modality(self) -> str:
+        """Return the modality of the image as cards call it; empty where it is not known."""
+        node = self._parameters.volume
+        code = (modality_of(node) if node is not None else None) or ""
+        return RADIOGRAPHS.get(code, code)
+
+    def _card(self, card_id: str) -> ModelCard:
+        return self._cards.get(card_id) or self._state.installer.catalogue[card_id]
+
+    def _head(self) -> LearnedHead | None:
+        """Return the learned labels that are chosen; None for labels in words.
+
+        Raises:
+            InputError: they are gone, or their file is damaged.
+        """
+        name = self._parameters.labelSet.removeprefix(PREFIX)
+        if name == self._parameters.labelSet:
+            return None
+        path = head_path(name)
+        key = name, path.stat().st_mtime_ns if path.is_file() else 0
+        if key not in self._heads:
+            self._heads = {key: read_head(name)}
+        return self._heads[key]
+
     def _card_id(self) -> str:
+        with contextlib.suppress(FoundationSegError):  # the question says so
+            head = self._head()
+            if head is not None and head.checkpoint.model_id in self._state.installer.catalogue:
+                return head.checkpoint.model_id
         chosen = self._parameters.classifyModelId
-        return chosen if chosen in self._cards else next(iter(self._cards), "")
+        if chosen in self._cards:
+            return chosen
+        card = fitting_card(self._cards, self._modality())
+        return card.id if card is not None else ""
+
+    def _show_priors(self) -> None:
+        """Offer the other images of the patient; without one, the row is not there."""
+        node = self._parameters.volume
+        nodes = comparable_images(node) if node is not None else []
+        if self._prior_node is not None and self._prior_node not in nodes:
+            self._choose_prior(None)
+        self._prior_box.fill([("", _("none")), *((other.GetID(), other.GetName()) for other in nodes)])
+        self._prior_box.show(self._prior_node.GetID() if self._prior_node is not None else "")
+        for widget in (self._ui.priorLabel, self._ui.priorBox):
+            widget.setVisible(bool(nodes))
+
+    def _choose_prior(self, node: Any) -> None:
+        """Compare with another image from the next answer on; scores of the last one go."""
+        self._prior_node = node
+        if self._prior is not None and self._answer is not None:
+            self._prior = None
+            self._show_answer(self._answer)
 
     def _subject(self) -> Subject:
         """Return the part of the image that is to be classified.
@@ -215,23 +310,32 @@ class ClassifyPart(Part):
 
     def _ask(self, evidence: EvidenceWish | None) -> None:
         parameters = self._parameters
-        labels = self._label_sets.get(parameters.labelSet)
-        if labels is None:
+        head, labels, subject = self._head(), self._label_sets.get(parameters.labelSet), self._subject()
+        if head is not None:
+            labels = head.label_set()
+            if parameters.subject == "slice" and subject.axis != head.axis:
+                raise InputError(_("These labels were learned on other slices: show the image along them."))
+            subject = replace(subject, axis=head.axis)
+        elif labels is None:
             labels = label_set_of([line for line in parameters.ownLabels.splitlines() if line.strip()])
-        subject, volume = self._subject(), self._controller.send_image()
+        has_more = geometry_from_node(parameters.volume).shape_kji[0] > 1
+        if evidence is None and self._prior_node is not None and parameters.subject != "volume" and has_more:
+            raise InputError(_("A prior is compared as a whole: choose 'The whole image', or no prior."))
+        volume = self._controller.send_image()
         self._say("")
-        self._labels, self._evidence = labels, evidence
-        request = ClassifyRequest(
+        self._labels = labels
+        self._question = ClassifyRequest(
             0,
             self._card_id(),
             volume.key,
             labels,
             subject,
-            parameters.looks,
+            parameters.looks if head is None else head.intensity,
             aggregation=parse_aggregation(parameters.aggregation),
             evidence=evidence,
+            head=head,
         )
-        self._controller.submit(request, self._take)
+        self._controller.submit(self._question, self._take)
         self.show()
 
     def _take(self, event: Event) -> None:
@@ -240,51 +344,85 @@ class ClassifyPart(Part):
         if isinstance(event, Failed):
             self.report(event.error)
         elif isinstance(event, Answered) and isinstance(event.answer, Classification):
+            has_evidence = self._question is not None and self._question.evidence is not None
             self._answer = event.answer
+            if not has_evidence:
+                self._prior = None
             self._show_answer(event.answer)
-            if self._evidence is not None:
+            if has_evidence:
                 self._show_evidence(event.answer)
-        self._evidence = None
+            elif self._prior_node is not None:
+                self._ask_of_prior(self._prior_node)
+            elif self._question is not None:
+                self._count_image(self._question)
         self.show()
+
+    def _ask_of_prior(self, node: Any) -> None:
+        """Ask the same of the earlier image, as a whole."""
+        volume = volume_from_node(node)
+        self._controller.client.send_volume(volume)
+
+        def take(event: Event) -> None:
+            if isinstance(event, Progressed):
+                return
+            self._controller.client.remove_volume(volume.key)
+            if isinstance(event, Failed):
+                self.report(event.error)
+            elif isinstance(event, Answered) and self._answer is not None and node is self._prior_node:
+                self._prior = event.answer
+                self._show_answer(self._answer)
+                self._count_image(self._question)
+            self.show()
+
+        subject = Subject(self._question.subject.axis)
+        self._controller.submit(replace(self._question, volume_key=volume.key, subject=subject), take)
 
     def _show_answer(self, answer: Classification) -> None:
         ui, verdict = self._ui, ", ".join(answer.verdict) or NONE_OF_THESE
-        notes = "".join(f"<br><small>{note}</small>" for note in answer.notes)
-        text = _("<b>{verdict}</b> (slices: {count})").format(verdict=verdict, count=len(answer.slices))
-        ui.verdictLabel.setText(text + notes)
-        rows = [
-            (score.name, f"{score.score:.3f}", f"{score.spread:.3f}", _("yes") if score.stands_out else "")
-            for score in answer.ranked
-        ]
-        fill_table(ui.scoresTable, rows)
-        ui.scoresTable.selectRow(0)
+        lines = [_("<b>{verdict}</b> (slices: {count})").format(verdict=escape(verdict), count=len(answer.slices))]
+        if not answer.is_calibrated:
+            lines.append(_("Not calibrated: rank, margin and spread say how sure the ranking is, and no more."))
+        figures = self._card(answer.checkpoint.model_id).figures
+        if figures and not answer.head:
+            lines.append(f"<small>{_('Published')}: {escape(' '.join(figures))}</small>")
+        if self._question is not None and self._question.head is not None:
+            lines.append(escape(head_text(self._question.head)))
+        if self._prior is not None:
+            verdict = ", ".join(self._prior.verdict) or NONE_OF_THESE
+            text = _("Prior, {image}: <b>{verdict}</b>")
+            lines.append(text.format(image=escape(self._prior_node.GetName()), verdict=escape(verdict)))
+        notes = "".join(f"<br><small>{escape(note)}</small>" for note in answer.notes)
+        ui.verdictLabel.setText("<br>".join(lines) + notes)
+        self._scores.show_answer(answer, self._prior)
 
     def _show_actions(self) -> None:
         ui, has_answer = self._ui, self._answer is not None
         ui.keepButton.setEnabled(has_answer)
-        ui.whereButton.setEnabled(has_answer and not self._controller.is_busy)
+        ui.exportScoresButton.setEnabled(has_answer)
+        ui.whereButton.setEnabled(has_answer and not self._answer.head and not self._controller.is_busy)
+        ui.evidenceSegmentButton.setEnabled(has_answer and bool(self._answer.evidence))
         ui.nameButton.setEnabled(has_answer and self._controller.selected_node_segment is not None)
-        ui.verdictLabel.setVisible(has_answer)
-        ui.scoresTable.setVisible(has_answer)
-
-    def _selected_label(self) -> str:
-        rows = selected_rows(self._ui.scoresTable)
-        if self._answer is None or not rows:
-            raise InputError(_("select a label in the table first"))
-        return self._answer.ranked[rows[0]].name
+        for widget in (ui.verdictLabel, ui.scoresTable):
+            widget.setVisible(has_answer)
 
     def _show_evidence(self, answer: Classification) -> None:
+        """Lay the evidence over the image, as values in a colour scale of their own."""
         if not answer.evidence:
             self._say(_("The model shows nothing that speaks for this label."))
+        for evidence in answer.evidence:
+            overlay = show_evidence(slicer.mrmlScene, evidence, answer, self._controller.volume_node)
+            slicer.util.setSliceViewerLayers(foreground=overlay, foregroundOpacity=0.5)
+
+    def _add_evidence_segment(self) -> None:
+        """Add a segment of where the evidence is above half of its range."""
+        controller, answer = self._controller, self._answer
+        if answer is None:
             return
-        controller = self._controller
         self._state.ensure_segmentation()
         controller.on_update("choices")
         controller.require_own()
         for evidence in answer.evidence:
-            overlay = show_evidence(slicer.mrmlScene, evidence, answer, controller.volume_node)
             add_evidence_segment(controller.segmentation_node, evidence, answer, controller.volume_node)
-            slicer.util.setSliceViewerLayers(foreground=overlay, foregroundOpacity=0.5)
 
     def _say(self, text: str) -> None:
         self._message = text
@@ -304,15 +442,45 @@ class ClassifyPart(Part):
         if self._answer is None:
             return
         nodes = show_classification(slicer.mrmlScene, self._answer, self._controller.volume_node)
+        if self._prior is not None:
+            show_classification(slicer.mrmlScene, self._prior, self._prior_node)
         chart = nodes.curves if nodes.curves is not None else nodes.bars
         if slicer.app.layoutManager() is not None:
             slicer.modules.plots.logic().ShowChartInLayout(chart)
 
+    def _learn(self) -> None:
+        """Open the dialog anew; it learns on the model that is chosen, unless another one is chosen there."""
+        if self._dialog is not None:
+            self._dialog.close()
+        window = slicer.util.mainWindow()
+        self._dialog = LearnDialog(self._state.installer, self._card_id(), self._choose_head, window)
+        self._dialog.raise_dialog()
+
+    def _choose_head(self, name: str) -> None:
+        if self._parameters is not None:
+            self._parameters.labelSet = f"{PREFIX}{name}"
+            self.show()
+
+    def _remove_head(self) -> None:
+        name = self._parameters.labelSet.removeprefix(PREFIX)
+        text = _("Delete the learned labels '{name}'? This cannot be undone.").format(name=name)
+        if slicer.util.confirmOkCancelDisplay(text, _("Delete learned labels")):
+            if name in head_names():
+                remove_head(name)
+            self._parameters.labelSet = next(iter(self._label_sets), OWN_LABELS)
+
+    def _export(self) -> None:
+        def table() -> str:
+            answers = [(self._volume_node, self._answer), (self._prior_node, self._prior)]
+            return csv_text(row for node, answer in answers if answer for row in rows_of(node.GetName(), answer))
+
+        save_table(_("Export scores"), table, _("scores.csv"))
+
     def _show_where(self) -> None:
-        self._ask(EvidenceWish(self._selected_label(), self._parameters.evidence))
+        self._ask(EvidenceWish(self._scores.selected_label(), self._parameters.evidence))
 
     def _name_segment(self) -> None:
-        label, segment = self._selected_label(), self._controller.selected_node_segment
+        label, segment = self._scores.selected_label(), self._controller.selected_node_segment
         if segment is None or self._labels is None or self._answer is None:
             raise InputError(_("select a segment first"))
         accept_label(segment, self._labels.label(label), self._answer)

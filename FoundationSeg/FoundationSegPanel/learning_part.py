@@ -17,7 +17,6 @@ from FoundationSegLib.imaging.masks import SegmentChange
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.segment_tags import group, set_group
 from FoundationSegLib.mrml.volumes import volume_from_node
-from FoundationSegLib.page import picture_source
 from FoundationSegLib.progress import ProgressReport, TimeLeft
 from FoundationSegLib.prompts.placement import box_prompt
 from FoundationSegLib.session.measures import measure_mask, measures_csv
@@ -25,6 +24,7 @@ from FoundationSegLib.session.segments import add_objects
 from FoundationSegLib.worker.protocol import Answered, Event, Failed
 
 from .model_installer import Callbacks, ModelInstaller
+from .model_texts import picture_html
 from .parameters import PanelState
 from .slices import jump_to
 from .widgets import Dialog, Part, Report, fill_table, is_image, save_table, selected_rows, set_up_table, show_fraction
@@ -239,7 +239,7 @@ class LearningPart(Part):
             session, segmentation = self._controller.open(), self._controller.segmentation_node.GetSegmentation()
             return measures_csv(session, {key: group(segmentation.GetSegment(key)) for key in session.segment_ids})
 
-        save_table(_("Export measures"), table)
+        save_table(_("Export measures"), table, _("measures.csv"))
 
     def _teach(self) -> None:
         """Open the dialog anew, or show it again while it trains or has a result to decide about."""
@@ -416,13 +416,6 @@ class TeachDialog(Dialog):
 
 
 # Pictures as rich text
-
-
-def picture_html(rgb: Any) -> str:
-    """Return a picture, (rows, columns, 3) uint8, as an image of rich text."""
-    from FoundationSegLib.mrml.rendering.stage import encoded
-
-    return f'<img src="{picture_source(encoded(rgb))}">'
 
 
 def curve_html(points: "Sequence[CurvePoint]") -> str:

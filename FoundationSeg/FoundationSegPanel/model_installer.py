@@ -257,6 +257,10 @@ class ModelInstaller:
             client.send_volume(volume)
         self._begin(request, client, callbacks)
 
+    def learn_head(self, request: Request, callbacks: Callbacks) -> None:
+        """Begin to learn labels from a table of images; the result is a ``LearnedHead`` that is not kept yet."""
+        self._begin(request, self._open_client(self.installation, Timeouts(stop_s=_STOP_S)), callbacks)
+
     def add_card(self, card: ModelCard) -> None:
         """List a model that was just made; the panel's worker is ended, since it reads the cards when it starts."""
         self.catalogue[card.id] = card

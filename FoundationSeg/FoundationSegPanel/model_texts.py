@@ -1,12 +1,20 @@
-"""Models and their states in words for a radiologist."""
+"""Models, their states and their answers in words and pictures for a radiologist."""
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from slicer.i18n import tr as _
 
 from FoundationSegLib.api import MissingRequirement, Readiness, requirement_name
 from FoundationSegLib.catalog.model_cards import License, ModelCard
+from FoundationSegLib.page import picture_source
 from FoundationSegLib.progress import ProgressReport, bytes_text
+from FoundationSegLib.requests.classification_answer import LabelScore
+
+RADIOGRAPHS = {"CR": "XR", "DX": "XR", "MG": "XR", "RG": "XR"}  # what cards call X-ray images, by DICOM's codes
 
 
 def state_text(readiness: Readiness, *, with_packages: bool = True) -> str:
@@ -159,6 +167,7 @@ def card_html(card: ModelCard, readiness: Readiness) -> str:
         _row(_("Terms"), card.license.note) if card.license.note else "",
         f"<p><b>{_('Full text')}:</b> {_link(card.license.url)}</p>" if card.license.url else "",
         _row(_("Cite"), card.citation),
+        *(_row(_("Published"), figure) for figure in card.figures),
         *(_row(_("Note"), note) for note in card.notes),
         _row(_("Not certain"), ", ".join(card.unverified)) if card.unverified else "",
     ]
@@ -180,3 +189,89 @@ def _row(label: str, text: str) -> str:
 
 def _link(address: str) -> str:
     return f'<a href="{escape(address, quote=True)}">{escape(address)}</a>'
+
+
+def findings_html(card: ModelCard, readiness: Readiness, modality: str) -> str:
+    """Return what the tab "Findings" can do, which model fits the image, and what is missing for it, as rich text."""
+    purpose = _(
+        "Findings ranks labels, in words or learned from images of your own, for a slice, a region or the whole image, "
+        "and shows what speaks for them. It answers for research: nothing was trained or tested on your images."
+    )
+    fits = _("For this image{modality}: <b>{title}</b>, {size}, licence {licence}.").format(
+        modality=f" ({escape(modality)})" if modality else "",
+        title=escape(card.title),
+        size=escape(size_text(card)),
+        licence=escape(card.license.name),
+    )
+    return f"{purpose}<br>{fits}<br>{blocking_html(readiness, card)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """A row of the table: a label of the answer, its rank from 1 on, and its score in an earlier image, if any."""
+
+    rank: int
+    label: LabelScore
+    prior: LabelScore | None
+    is_calibrated: bool
+
+    def _comparable(self, score: LabelScore | None) -> float:
+        return -math.inf if score is None else score.score if self.is_calibrated else score.margin
+
+    @property
+    def sort_keys(self) -> tuple[Any, ...]:
+        """The values of the table's columns, the greatest first where the least is the best."""
+        label = self.label
+        numbers = (label.score, label.margin, label.spread, label.stands_out)
+        return (-self.rank, label.name.casefold(), *numbers, self._comparable(self.prior))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of the table's columns: of scores that mean no share, the margin and never the score."""
+        label = self.label
+        stands_out = _("yes") if label.stands_out else ""
+        numbers = (f"{label.score:.2f}", f"{label.margin:+.2f}", f"{label.spread:.2f}")
+        prior = "" if self.prior is None else f"{self._comparable(self.prior):{'' if self.is_calibrated else '+'}.2f}"
+        return (str(self.rank), label.name, *numbers, stands_out, prior)
+
+
+def fitting_card(cards: Mapping[str, ModelCard], modality: str) -> ModelCard | None:
+    """Choose the model that fits an image: no terms to accept, trained on its modality and on many others, small."""
+
+    def rank(card: ModelCard) -> tuple[Any, ...]:
+        is_barred = card.gated or card.license.must_accept
+        is_other = bool(modality) and modality not in card.modalities
+        return is_barred, is_other, -len(card.modalities), card.source.bytes
+
+    return min(cards.values(), key=rank, default=None)
+
+
+# Pictures as rich text
+
+
+_BARS, _BAR_PX = 56, (6, 40)  # that many fit the panel at 400 pixels
+
+
+def picture_html(rgb: Any) -> str:
+    """Return a picture, (rows, columns, 3) uint8, as an image of rich text."""
+    from FoundationSegLib.mrml.rendering.stage import encoded
+
+    return f'<img src="{picture_source(encoded(rgb))}">'
+
+
+def bars_html(values: Sequence[float], numbers: Sequence[int]) -> str:
+    """Draw values as bars, each a link to its number; of very many, the highest of its neighbours stands for them.
+
+    The highest bar fills the height: it is about where, and not about how much.
+    """
+    import numpy as np
+
+    heights, (width, height) = np.nan_to_num(np.array(values, np.float64)), _BAR_PX
+    top = max(float(heights.max()), 1e-9)
+    bars = []
+    for group in np.array_split(np.arange(len(heights)), min(_BARS, len(heights))):
+        best = group[heights[group].argmax()]
+        rgb = np.full((height, width, 3), 235, np.uint8)
+        rgb[height - max(1, round(height * float(heights[best]) / top)) :, : width - 1] = (30, 90, 200)
+        bars.append(f'<a href="{numbers[best]}">{picture_html(rgb)}</a>')
+    return f'<p style="white-space:pre">{"".join(bars)}</p>'

@@ -22,10 +22,10 @@ from .learning_part import LearningPart
 from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
+from .scores_part import MonitoringPart
 from .segments_part import PromptsPart, SegmentsPart, TemplatesPart
 from .slices import is_shown
-from .tools_part import ToolsPart
-from .tour_part import TourPart
+from .tools_part import ToolsPart, TourPart
 from .widgets import Later, is_image, slot
 
 _LOADING_MS = 300  # until an image that was added is shown, too
@@ -70,7 +70,9 @@ class Panel:
         self.model = ModelPart(ui, state, report)
         self.tools = ToolsPart(ui, state, report, icon, self.answer.attempt, self.answer.offer_light_model)
         self.advanced = AdvancedPart(ui, state, report)
-        self.classify = ClassifyPart(ui, state, logic.runnableCards("classify"), self.model.set_up_model)
+        self.monitoring = MonitoringPart(ui, state, report)
+        count_image = self.monitoring.count_image
+        self.classify = ClassifyPart(ui, state, logic.runnableCards("classify"), self.model.set_up_model, count_image)
         self.prompts = PromptsPart(ui, state, report)
         self._segments = SegmentsPart(ui, state, report)
         self.learning = LearningPart(ui, state, report)
@@ -81,7 +83,7 @@ class Panel:
         self.progress = ProgressPart(ui, state, report)
         self.tour = TourPart(ui, state, report)
         self.templates = TemplatesPart(ui, state, report)
-        others = (self.advanced, self.classify, self.progress, self.templates, self.tour)
+        others = (self.advanced, self.classify, self.monitoring, self.progress, self.templates, self.tour)
         self._parts = (*image_parts, *self._segment_parts, *others)
         self.keys = Keys(ui, report, self._key_actions())
         for area in (ui.segmentsArea, ui.answerPage, ui.messageArea):
@@ -172,6 +174,7 @@ class Panel:
             self._show_soon()
         if what == "outcome":
             self.answer.forget_error()
+            self.monitoring.note_outcome(self.controller.outcome)
         self._soon.start(0)  # once, after the mouse or the answer: several updates come in one turn
 
     def report(self, error: FoundationSegError) -> None:

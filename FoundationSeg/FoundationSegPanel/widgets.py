@@ -266,13 +266,13 @@ class Dialog:
         self.dialog.deleteLater()
 
 
-def save_table(title: str, table: Callable[[], str]) -> None:
-    """Ask for a file, and write a table of comma-separated values there, which is made once there is one.
+def save_table(title: str, table: Callable[[], str], name: str) -> None:
+    """Ask for a file, called so unless another name is chosen, and write a table of comma-separated values there.
 
     Raises:
         OutputError: it cannot be written.
     """
-    path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, _("measures.csv"), "CSV (*.csv)")
+    path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, "CSV (*.csv)")
     if path:
         try:
             Path(path).write_text(table(), encoding="utf-8", newline="")

@@ -162,6 +162,7 @@ class ModelCard:
             their source, e.g. ``source.files[0].bytes`` or ``license``; a field stands for all that is inside it. What
             the source can tell of them is asked before a download.
         replaces: the id of the shipped card in whose place a user's own card of the same id stands.
+        figures: published figures of how good its answers are, a sentence for each with its source.
         base: of an adapted model the id of the card whose weights it changes; its own id is ``<base>+<name>``.
         learned_from: of an adapted model, its origin.
     """
@@ -199,6 +200,7 @@ class ModelCard:
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
     replaces: str = ""
+    figures: tuple[str, ...] = ()
     base: str = ""
     learned_from: LearnedFrom | None = None
 

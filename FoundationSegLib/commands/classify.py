@@ -2,10 +2,8 @@
 
 import argparse
 import contextlib
-import csv
-import io
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -31,7 +29,14 @@ from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..prompts.capabilities import require_task
 from ..requests.classification import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
-from ..requests.classification_answer import NONE_OF_THESE, RESEARCH_USE, Classification
+from ..requests.classification_answer import (
+    NONE_OF_THESE,
+    RESEARCH_USE,
+    Classification,
+    csv_text,
+    failure_rows,
+    rows_of,
+)
 from ..requests.heads import read_head
 from ..requests.maintenance import WorkerSettings
 from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
@@ -62,10 +67,6 @@ from .outputs import (
 )
 
 # Endings of files beside images, the command's own results first of all.
-COLUMNS = (
-    *("image", "label", "score", "spread", "lowest", "highest", "margin", "stands_out", "scoring", "aggregation"),
-    *("slices", "model", "revision", "sha256", "error", "note"),
-)
 _NO_IMAGES = {".csv", ".json", ".txt", ".md", ".toml", ".pdf", ".xlsx", ".py", ".zip"}
 
 
@@ -121,6 +122,8 @@ def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     require_adapter(card)
     check_intensity_views(options.intensity)
     labels = _labels(options) if head is None else head.label_set()
+    if head is not None and options.intensity == "auto":
+        options.intensity = head.intensity
     subject = _subject(options)
     evidence = None
     if options.evidence:
@@ -298,34 +301,6 @@ def classify_report(
     stages = {name: round(value, 3) for name, value in timings_s.items()}
     document |= {"notes": [*notes, *document["notes"]], "timings_s": {**document["timings_s"], **stages}}
     return {"version": 1, "command": "classify", "subject": dict(subject), **document, "software": software_versions()}
-
-
-def rows_of(image: str, answer: Classification) -> list[dict[str, object]]:
-    """Return the rows of a table for an image: one for each label, by rank."""
-    how = {"scoring": answer.rule, "aggregation": str(answer.aggregation), "slices": len(answer.slices)}
-    checkpoint = answer.checkpoint
-    origin = {"model": checkpoint.model_id, "revision": checkpoint.revision, "sha256": checkpoint.sha256}
-    shared = {"image": image, **how, **origin, "note": RESEARCH_USE}
-    numbers = {"score": "score", "spread": "spread", "lowest": "low", "highest": "high", "margin": "margin"}
-    return [
-        {column: f"{getattr(label, name):.6f}" for column, name in numbers.items()}
-        | {"label": label.name, "stands_out": int(label.stands_out), **shared}
-        for label in answer.ranked
-    ]
-
-
-def failure_rows(image: str, model_id: str, reason: str) -> list[dict[str, object]]:
-    """Return the row of an image that could not be classified."""
-    return [{"image": image, "model": model_id, "error": one_line(reason), "note": RESEARCH_USE}]
-
-
-def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
-    """Format rows as a table of comma-separated values (RFC 4180), with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def evidence_writer(

@@ -61,11 +61,7 @@ def run(options: argparse.Namespace) -> None:
     """Evaluate, then print and write."""
     if not 0 <= options.bootstrap <= 100_000:
         raise InputError("--bootstrap is a number from 0 to 100000")
-    targets: dict[str, Path | None] = {"report": options.report}
-    if options.plots:
-        if not options.plots.is_dir():
-            raise OutputError(f"--plots {options.plots.name} is not a folder; make it first")
-        targets |= {f"plots {name}": options.plots / f"{name}.png" for name in _PLOTS}
+    targets: dict[str, Path | None] = {"report": options.report} | plot_paths(options.plots)
     require_targets(targets, {"the table": options.table, "the truth": options.truth})
     scored = read_scored(options.table, options.truth)
     with interrupts_wait():
@@ -73,11 +69,23 @@ def run(options: argparse.Namespace) -> None:
 
     quality = evaluate_scores(scored.labels, scored.truth, scored.scores, scored.is_exclusive, options.bootstrap)
     document = quality_document(quality, scored)
-    plots = _plots(options.plots, quality, scored) if options.plots else []
+    plots = drawn(options.plots, quality, scored) if options.plots else []
     publish(document, quality_lines(quality, scored), scored.notes, plots, options)
 
 
-def _plots(folder: Path, quality: "ScoreQuality", scored: ScoredTruth) -> list[FileWriter]:
+def plot_paths(folder: Path | None) -> dict[str, Path | None]:
+    """Name the pictures of ``--plots``; none without a folder.
+
+    Raises:
+        OutputError: it is no folder.
+    """
+    if folder is not None and not folder.is_dir():
+        raise OutputError(f"--plots {folder.name} is not a folder; make it first")
+    return {f"plots {name}": folder / f"{name}.png" for name in _PLOTS} if folder is not None else {}
+
+
+def drawn(folder: Path, quality: "ScoreQuality", scored: ScoredTruth) -> list[FileWriter]:
+    """Return the writers of the pictures: ROC curves, calibration and confusion."""
     try:
         with interrupts_wait():
             import matplotlib  # noqa: F401 - the plots need it, and it may be missing

@@ -3,10 +3,9 @@
 import argparse
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,37 +14,38 @@ from .. import __version__
 from ..catalog.catalogue import require_adapter
 from ..catalog.label_sets import find_label_set, read_label_sets
 from ..catalog.model_cards import ModelCard, find_card
-from ..cohorts.cases import read_table
 from ..errors import InputError, counted
 from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES
 from ..imaging.intensity import check_intensity_views
 from ..requests.classification import Embeddings, EmbedRequest, Subject
-from ..requests.heads import COVERAGE, HeadMethod, LearnedHead, head_names, read_head, remove_head, write_head
+from ..requests.heads import (
+    COVERAGE,
+    HeadMethod,
+    LearnedHead,
+    head_names,
+    read_head,
+    remove_head,
+    require_new,
+    write_head,
+)
 from ..requests.maintenance import WorkerSettings
 from ..requests.scoring import joined
 from ..worker.client import ask
 from .arguments import add_model_arguments, number_within, path_argument, read_image
-from .classify_evaluate import ScoredTruth, quality_document, quality_lines
+from .classify_evaluate import ScoredTruth, drawn, plot_paths, quality_document, quality_lines
 from .models import require_checkpoint
 from .outputs import ProgressLine, interrupts_wait, print_result, publish, require_targets, say, software_versions
 
-_COLUMNS = ("image", "label", "patient")
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """An image of the table: its path, whose it is, and the labels that hold in it."""
-
-    path: Path
-    patient: str
-    labels: frozenset[str]
+if TYPE_CHECKING:
+    from ..evaluation.classification import ScoreQuality
+    from ..evaluation.head_training import LabelledImage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    table = f"a table with the columns {','.join(_COLUMNS)}, the last of which may be missing"
+    table = "a table with the columns image,label,patient, the last of which may be missing"
     train = actions.add_parser("train", help="learn labels from few examples")
     train.add_argument("--model", metavar="ID", required=True, help="whose vectors: a classifier, or of SAM's family")
     train.add_argument("--cases", metavar="CSV", type=path_argument, required=True, help=table)
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=1000,
             help="draws (1000)",
         )
+        add("--plots", metavar="FOLDER", type=path_argument, help="save pictures there (.png), the calibration too")
         add("--report", metavar="FILE", type=path_argument, help="write what was measured, as JSON")
         add("--json", action="store_true", help="print the report instead of the table")
         add_model_arguments(parser_of_work)
@@ -115,35 +116,32 @@ def _remove(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     card = _card(options, options.model)
-    cases = read_cases(options.cases)
-    if options.name in head_names():
-        raise InputError(f"there is a head {options.name!r}; choose another name, or remove it first")
-    concepts = _concepts(options)
     with interrupts_wait():
-        from ..evaluation.head_training import Examples, coverage_of, require_enough, train_head
+        from ..evaluation.head_training import Table, coverage_of, measured, train_head
 
-    labels = tuple(sorted({label for case in cases for label in case.labels}))
     kind: Any = "findings" if options.findings else "exclusive"
-    if len(labels) < (1 if options.findings else 2):
-        raise InputError(f"{options.cases.name}: names {counted(len(labels), 'label')}; there is nothing to tell apart")
-    truth, patients = _truth(cases, labels), tuple(case.patient for case in cases)
-    require_enough(truth, patients, labels, kind)  # before anything is encoded
-    vectors, first = _encode(options, card, cases, options.axis, concepts)
-    sentences = {"concepts": concepts, "concept_vectors": first.texts} if concepts else {}
-    examples = Examples(
-        vectors, truth, patients, labels, kind, first.checkpoint, options.intensity, options.axis, **sentences
-    )
+    table = Table.read(options.cases, kind)
+    require_new(options.name)
+    concepts = _concepts(options)
+    vectors, first = _encode(options, card, table.cases, options.axis, concepts)
+    examples = replace(table.examples(vectors, first, options.axis, concepts), intensity=options.intensity)
     origin = {"made": date.today().isoformat(), "version": __version__}
     head, scores = train_head(examples, options.name, options.method, origin)
+    head, quality = measured(head, scores, examples, options.bootstrap)
     write_head(head)
-    share, known = coverage_of(head, scores, truth, options.coverage)
-    _report(options, head, cases, scores, truth, ("each by a head that has not seen its patient", share, known))
+    share, known = coverage_of(head, scores, examples.truth, options.coverage)
+    how = ("each by a head that has not seen its patient", share, known)
+    _report(options, head, table.cases, scores, examples.truth, how, quality)
     say(f"use it: foundationseg classify IMAGE --model {card.id} --head {head.name}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     head = read_head(options.name)
     card = _card(options, head.checkpoint.model_id)
+    with interrupts_wait():
+        from ..evaluation.classification import evaluate_scores
+        from ..evaluation.head_training import coverage_of, read_cases, truth_of
+
     cases = read_cases(options.cases)
     strange = sorted({label for case in cases for label in case.labels} - set(head.labels))
     if strange:
@@ -153,24 +151,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     options.intensity = head.intensity
     vectors, first = _encode(options, card, cases, head.axis, ())
     head.require_model(first.checkpoint)
-    with interrupts_wait():
-        from ..evaluation.head_training import coverage_of
-
-    truth, scores = _truth(cases, head.labels), head.scores(vectors)
-    _report(options, head, cases, scores, truth, ("", *coverage_of(head, scores, truth, options.coverage)))
+    truth, scores = truth_of(cases, head.labels), head.scores(vectors)
+    patients, is_exclusive = [case.patient for case in cases], head.kind == "exclusive"
+    quality = evaluate_scores(head.labels, truth, scores, is_exclusive, options.bootstrap, patients=patients)
+    _report(options, head, cases, scores, truth, ("", *coverage_of(head, scores, truth, options.coverage)), quality)
 
 
 def _report(
     options: argparse.Namespace,
     head: LearnedHead,
-    cases: Sequence[LabelledImage],
+    cases: "Sequence[LabelledImage]",
     scores: NDArray[np.float64],
     truth: NDArray[np.bool_],
     remaining: tuple[str, float, float],
+    quality: "ScoreQuality",
 ) -> None:
     """Print and write the quality of scores; intervals are over patients."""
-    from ..evaluation.classification import evaluate_scores
-
     how, share, known = remaining
     scored = ScoredTruth(
         images=tuple(case.path.name for case in cases),
@@ -181,12 +177,10 @@ def _report(
         models=(head.checkpoint.model_id,),
         notes=() if head.is_calibrated else ("not calibrated: too few examples for scores to be read as shares",),
     )
-    patients = [case.patient for case in cases]
-    quality = evaluate_scores(scored.labels, truth, scores, scored.is_exclusive, options.bootstrap, patients=patients)
     document = quality_document(quality, scored) | {
         "command": f"heads {options.action}",
         "head": head.to_document(),
-        "patients": len(set(patients)),
+        "patients": len({case.patient for case in cases}),
         "coverage": {"wanted": options.coverage, "reached": round(share, 6), "known": round(known, 6)},
         "software": software_versions("scikit-learn"),
     }
@@ -195,14 +189,14 @@ def _report(
     lines.append(
         f"what remains at {options.coverage:.0%} holds the truth in {share:.1%}, one answer alone in {known:.1%}"
     )
-    publish(document, lines, scored.notes, (), options)
+    publish(document, lines, scored.notes, drawn(options.plots, quality, scored) if options.plots else (), options)
 
 
 def _card(options: argparse.Namespace, model_id: str) -> ModelCard:
     card = find_card(options.catalogue(), model_id)
     require_adapter(card)
     check_intensity_views(options.intensity)
-    require_targets({"report": options.report}, {"the table": options.cases})
+    require_targets({"report": options.report} | plot_paths(options.plots), {"the table": options.cases})
     return card
 
 
@@ -217,12 +211,8 @@ def _concepts(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(concepts)
 
 
-def _truth(cases: Sequence[LabelledImage], labels: Sequence[str]) -> NDArray[np.bool_]:
-    return np.array([[label in case.labels for label in labels] for case in cases], np.bool_)
-
-
 def _encode(
-    options: argparse.Namespace, card: ModelCard, cases: Sequence[LabelledImage], axis: Any, concepts: tuple[str, ...]
+    options: argparse.Namespace, card: ModelCard, cases: "Sequence[LabelledImage]", axis: Any, concepts: tuple[str, ...]
 ) -> tuple[NDArray[np.float32], Embeddings]:
     """Return one vector for each image, the direction of the mean of its slices' vectors, and the first answer."""
     require_checkpoint(card, options)
@@ -242,31 +232,3 @@ def _encode(
                 raise InputError(f"{case.path.name}: {error}") from error
     vectors = [joined(answer.vectors.astype(np.float64)).astype(np.float32) for answer in answers]
     return np.stack(vectors), answers[0]
-
-
-def read_cases(path: Path) -> tuple[LabelledImage, ...]:
-    """Read a table of examples: a line for each label that holds in an image.
-
-    Paths are relative to the table. An image in which none holds has a line with an empty label. Without a patient, an
-    image is one's own.
-
-    Raises:
-        InputError: it cannot be read, lacks a column, has a line twice, or gives an image to two patients.
-    """
-    labels: dict[str, set[str]] = {}
-    patients: dict[str, str] = {}
-    rows = read_table(path, ())
-    if not rows or any(name not in rows[0][1] for name in _COLUMNS[:2]):
-        raise InputError(f"{path.name} needs a header with {','.join(_COLUMNS)} and a line for each label of an image")
-    for number, row in rows:
-        image, label, patient = (row.get(name, "") for name in _COLUMNS)
-        if not image:
-            raise InputError(f"{path.name}, line {number}: names no image")
-        of_image = labels.setdefault(image, set())
-        if label in of_image or patients.setdefault(image, patient or image) != (patient or image):
-            reason = "stands twice" if label in of_image else "is of two patients"
-            raise InputError(f"{path.name}, line {number}: {image} {reason}")
-        of_image |= {label} - {""}
-    return tuple(
-        LabelledImage(path.parent / image, patients[image], frozenset(names)) for image, names in labels.items()
-    )

@@ -347,6 +347,7 @@ def _facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:
     gate = "its conditions must be accepted on the Hub, with an account" if card.gated else "open to everybody"
     yield "Gate", gate
     yield "Cite", card.citation
+    yield from (("Published", figure) for figure in card.figures)
     for note in card.notes:
         yield "Note", note
     if card.unverified:

@@ -91,6 +91,7 @@ def classify(
         concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
         evidence=evidence,
         notes=_notes(pictures, views, len(vectors), texts, bool(evidence)),
+        wording=dict(zip(labels.names, itertools.zip_longest(positive, negative, fillvalue=()), strict=True)),
     )
 
 

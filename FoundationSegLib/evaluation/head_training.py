@@ -3,22 +3,34 @@
 Everything that is measured here is measured on patients that were held out; of the examples themselves nothing is said.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
+from .. import __version__
+from ..cohorts.cases import read_table
 from ..errors import InputError, counted
-from ..requests.heads import HeadMethod, LearnedHead, calibrated, neighbour_logits
+from ..imaging.volume import Volume, require_image
+from ..io.images import read_volume
+from ..progress import Progress
+from ..requests.classification import Embeddings
+from ..requests.heads import HeadMethod, LearnedHead, LearnHeadRequest, calibrated, neighbour_logits
+from ..requests.scoring import joined
 from ..requests.segmentation import CheckpointRecord
+from .classification import ScoreQuality, evaluate_scores
 
 Floats = NDArray[np.float64]
+Kind = Literal["exclusive", "findings"]
 MOST_FOLDS = 5
+_COLUMNS = ("image", "label", "patient")
 FEWEST_PATIENTS = 3  # with and without a label, so that one can be held out and two are left
 # From so many examples on, with so many for each label, scores are called calibrated. On made-up vectors the expected
 # calibration error was below 0.03 at 200.
@@ -37,6 +49,7 @@ class Examples:
         labels, kind: the labels.
         checkpoint, intensity, axis: how the vectors came about.
         concepts, concept_vectors: for a head of concepts.
+        leaves_one_out: a fold for each patient, instead of five of several.
     """
 
     vectors: NDArray[np.float32]
@@ -49,6 +62,7 @@ class Examples:
     axis: Literal["i", "j", "k"] = "k"
     concepts: tuple[str, ...] = ()
     concept_vectors: NDArray[np.float32] | None = None
+    leaves_one_out: bool = False
 
     def __post_init__(self) -> None:
         require_enough(self.truth, self.patients, self.labels, self.kind)
@@ -180,6 +194,8 @@ def _folds(examples: Examples) -> NDArray[np.int64]:
     count = min(MOST_FOLDS, fewest)
     is_exclusive = examples.kind == "exclusive"
     splitter: Any = StratifiedGroupKFold(count, shuffle=True, random_state=0) if is_exclusive else GroupKFold(count)
+    if examples.leaves_one_out:
+        count, splitter = int(groups.max()) + 1, LeaveOneGroupOut()
     folds = np.zeros(len(groups), np.int64)
     for number, (_, held_out) in enumerate(splitter.split(examples.vectors, examples.truth.argmax(axis=1), groups)):
         folds[held_out] = number
@@ -244,3 +260,128 @@ def coverage_of(head: LearnedHead, scores: Floats, truth: NDArray[np.bool_], cov
     holds = np.where(truth, remaining[..., 1], head.kind == "exclusive" or remaining[..., 0])
     share = holds.all(axis=1).mean() if head.kind == "exclusive" else holds.mean()
     return float(share), float(head.knows(scores, coverage).mean())
+
+
+def measured(
+    head: LearnedHead, scores: Floats, examples: Examples, resamples: int = 1000
+) -> tuple[LearnedHead, ScoreQuality]:
+    """Note in a head's origin how good it is on held-out patients: the mean AUC, the accuracy, the calibration error.
+
+    Returns the head, and the whole quality with intervals over patients.
+    """
+    is_exclusive = examples.kind == "exclusive"
+    quality = evaluate_scores(
+        head.labels, examples.truth, scores, is_exclusive, resamples, patients=list(examples.patients)
+    )
+    numbers = {name: getattr(quality, name) for name in ("auc", "accuracy", "calibration_error")}
+    figures = {name: [estimate.value, estimate.low, estimate.high] for name, estimate in numbers.items()}
+    return replace(head, origin={**head.origin, "measured": figures}), quality
+
+
+# Tables
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """An image of the table: its path, whose it is, and the labels that hold in it."""
+
+    path: Path
+    patient: str
+    labels: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of labelled images that is enough to learn from, and to test on."""
+
+    cases: tuple[LabelledImage, ...]
+    labels: tuple[str, ...]
+    kind: Kind
+
+    @classmethod
+    def read(cls, path: Path, kind: Kind) -> "Table":
+        """Read a table, before anything is encoded.
+
+        Raises:
+            InputError: as :func:`read_cases`, and there is too little in it.
+        """
+        cases = read_cases(path)
+        labels = tuple(sorted({label for case in cases for label in case.labels}))
+        if len(labels) < (1 if kind == "findings" else 2):
+            raise InputError(f"{path.name}: names {counted(len(labels), 'label')}; there is nothing to tell apart")
+        require_enough(truth_of(cases, labels), [case.patient for case in cases], labels, kind)
+        return cls(cases, labels, kind)
+
+    def examples(
+        self, vectors: NDArray[np.float32], first: Embeddings, axis: Literal["i", "j", "k"], concepts: tuple[str, ...]
+    ) -> Examples:
+        """Join the images with their vectors; ``first`` is the answer that has those of the sentences."""
+        patients = tuple(case.patient for case in self.cases)
+        truth, sentences = truth_of(self.cases, self.labels), {}
+        if concepts:
+            sentences = {"concepts": concepts, "concept_vectors": first.texts}
+        return Examples(vectors, truth, patients, self.labels, self.kind, first.checkpoint, axis=axis, **sentences)
+
+
+def truth_of(cases: Sequence[LabelledImage], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which labels hold in which images, (images, labels)."""
+    return np.array([[label in case.labels for label in labels] for case in cases], np.bool_)
+
+
+def learn_from_table(
+    request: LearnHeadRequest, embed: Callable[[Volume, tuple[str, ...]], Embeddings], progress: Progress
+) -> LearnedHead:
+    """Learn a head from a table: its images are read and encoded one after the other.
+
+    Args:
+        request: the table and the head.
+        embed: returns the vectors of an image, and of sentences.
+        progress: told of each image.
+
+    Raises:
+        InputError: the table, an image or the sentences are not enough to learn from.
+        Cancelled: the user stopped it.
+    """
+    table = Table.read(request.table, request.kind)
+    answers: list[Embeddings] = []
+    for number, case in enumerate(table.cases):
+        progress.step("images", number, len(table.cases))
+        try:
+            volume = read_volume(case.path)
+            require_image(volume)
+            answers.append(embed(volume, () if answers else request.concepts))
+        except InputError as error:
+            raise InputError(f"{case.path.name}: {error}") from error
+    vectors = np.stack([joined(answer.vectors.astype(np.float64)).astype(np.float32) for answer in answers])
+    examples = table.examples(vectors, answers[0], request.axis, request.concepts)
+    examples = replace(examples, intensity=request.intensity)
+    origin = {"made": date.today().isoformat(), "version": __version__}
+    return measured(*train_head(examples, request.name, request.method, origin), examples)[0]
+
+
+def read_cases(path: Path) -> tuple[LabelledImage, ...]:
+    """Read a table of examples: a line for each label that holds in an image.
+
+    Paths are relative to the table. An image in which none holds has a line with an empty label. Without a patient, an
+    image is one's own.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, has a line twice, or gives an image to two patients.
+    """
+    labels: dict[str, set[str]] = {}
+    patients: dict[str, str] = {}
+    rows = read_table(path, ())
+    if not rows or any(name not in rows[0][1] for name in _COLUMNS[:2]):
+        raise InputError(f"{path.name} needs a header with {','.join(_COLUMNS)} and a line for each label of an image")
+    for number, row in rows:
+        image, label, patient = (row.get(name, "") for name in _COLUMNS)
+        if not image:
+            raise InputError(f"{path.name}, line {number}: names no image")
+        of_image = labels.setdefault(image, set())
+        if label in of_image or patients.setdefault(image, patient or image) != (patient or image):
+            reason = "stands twice" if label in of_image else "is of two patients"
+            raise InputError(f"{path.name}, line {number}: {image} {reason}")
+        of_image |= {label} - {""}
+    return tuple(
+        LabelledImage(path.parent / image, patients[image], frozenset(names)) for image, names in labels.items()
+    )

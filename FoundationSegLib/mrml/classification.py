@@ -19,10 +19,11 @@ from ..session.segment_store import OverlapPolicy
 from . import segment_tags
 from .segments import SegmentWriter
 from .terminology import Code, Colour, Term, find_term, generic_colour
-from .volumes import add_volume_node, geometry_from_node, share_parent_transform
+from .volumes import add_volume_node, geometry_from_node, patient_item, share_parent_transform
 
 REPORT = "FoundationSeg.Classification"  # the attribute with the answer, as JSON
 VOLUME = "FoundationSeg.ClassifiedVolume"  # the reference to the image
+_IMAGE = "vtkMRMLScalarVolumeNode"
 _MOST_CURVES = 8  # more lines than that cannot be told apart
 _LABEL, _SCORE, _SLICE = "Label", "Score", "Slice"
 
@@ -72,6 +73,20 @@ def read_report(node: Any) -> dict[str, Any] | None:
     """The answer that a node was made for, in the report's form; None for any other node."""
     text = node.GetAttribute(REPORT)
     return None if text is None else json.loads(text)
+
+
+def comparable_images(volume_node: Any) -> list[Any]:
+    """List the scene's other images of the same patient; where the hierarchy knows none, those without a patient."""
+    patient, scene = patient_item(volume_node), volume_node.GetScene()
+    nodes = [scene.GetNthNodeByClass(n, _IMAGE) for n in range(scene.GetNumberOfNodesByClass(_IMAGE))]
+    return [
+        node
+        for node in nodes
+        if node is not volume_node
+        and not node.IsA("vtkMRMLLabelMapVolumeNode")
+        and node.GetAttribute(REPORT) is None  # a map of evidence
+        and patient_item(node) == patient
+    ]
 
 
 def _table(scene: Any, name: str, answer: Classification, volume_node: Any | None) -> Any:
@@ -127,7 +142,8 @@ def _show_concepts(scene: Any, name: str, answer: Classification, volume_node: A
 
 
 def _summary(answer: Classification) -> str:
-    return f"{', '.join(answer.verdict) or NONE_OF_THESE}. {RESEARCH_USE}"
+    how = "" if answer.is_calibrated else " (not calibrated)"
+    return f"{', '.join(answer.verdict) or NONE_OF_THESE}{how}. {RESEARCH_USE}"
 
 
 def _chart(scene: Any, name: str, title: str, axes: tuple[str, str], has_range: bool = False) -> Any:

@@ -63,11 +63,10 @@ def volume_from_node(volume_node: Any) -> Volume:
         GeometryError: the node's matrix cannot be inverted.
     """
     geometry = geometry_from_node(volume_node)
-    modality = volume_node.GetAttribute(_MODALITY) or _modality_of_series(volume_node) or _modality_of_unit(volume_node)
     return Volume(
         _voxels(volume_node, geometry),
         geometry,
-        modality=modality,
+        modality=modality_of(volume_node),
         window_level=_window_level(volume_node),
         name=volume_node.GetName() or "",
         in_pixels=_is_in_pixels(volume_node, geometry),
@@ -248,6 +247,11 @@ def _is_in_pixels(volume_node: Any, geometry: Geometry) -> bool:
     if storage is not None and (storage.GetFileName() or "").lower().endswith(_PICTURES):
         volume_node.SetAttribute(IN_PIXELS, "1")
     return geometry.is_picture(named=volume_node.GetAttribute(IN_PIXELS) is not None)
+
+
+def modality_of(volume_node: Any) -> str | None:
+    """The DICOM code of an image's modality; None where nothing says it."""
+    return volume_node.GetAttribute(_MODALITY) or _modality_of_series(volume_node) or _modality_of_unit(volume_node)
 
 
 def _modality_of_series(volume_node: Any) -> str | None:

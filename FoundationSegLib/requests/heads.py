@@ -197,7 +197,35 @@ def neighbour_logits(vectors: Floats, support: NDArray[np.float32], labels: NDAr
     return np.log(share / (1 - share))
 
 
+@dataclass(frozen=True, slots=True)
+class LearnHeadRequest:
+    """A head to learn from a table of labelled images. Answered by the :class:`LearnedHead`, which nobody keeps yet.
+
+    Attributes:
+        request_id: a number that the answer repeats.
+        model_id: whose vectors.
+        table: its columns are ``image,label`` and, if images belong together, ``patient``.
+        name, method, kind: of the head.
+        intensity: the policy.
+        axis: the slices lie across it.
+        concepts: sentences, for a head of concepts.
+    """
+
+    request_id: int
+    model_id: str
+    table: Path
+    name: str
+    method: HeadMethod = "logistic"
+    kind: Literal["exclusive", "findings"] = "exclusive"
+    intensity: str = "auto"
+    axis: Literal["i", "j", "k"] = "k"
+    concepts: tuple[str, ...] = ()
+
+
 # Files
+
+
+PREFIX = "head:"  # of a head where a label set could be named, too
 
 
 def head_folder() -> Path:
@@ -214,6 +242,18 @@ def head_path(name: str, folder: Path | None = None) -> Path:
     return (head_folder() if folder is None else folder) / f"{name}{SUFFIX}"
 
 
+def require_new(name: str, folder: Path | None = None) -> None:
+    """Make sure that a head can be kept under a name.
+
+    Raises:
+        InputError: the name cannot be a file's, or there is a head of that name.
+    """
+    if not is_safe_name(name):
+        raise InputError(f"a head cannot be called {name[:60]!r}: use letters, digits, '-', '_' and '.'")
+    if head_path(name, folder).exists():
+        raise InputError(f"there is a head {name!r}; choose another name, or remove it first")
+
+
 def write_head(head: LearnedHead, folder: Path | None = None) -> Path:
     """Write a head as NAME.head, a zip of one JSON document and the numbers beside it; return the path.
 
@@ -221,11 +261,8 @@ def write_head(head: LearnedHead, folder: Path | None = None) -> Path:
         InputError: the name cannot be a file's, or there is a head of that name.
         OutputError: it cannot be written; nothing is left then.
     """
-    if not is_safe_name(head.name):
-        raise InputError(f"a head cannot be called {head.name[:60]!r}: use letters, digits, '-', '_' and '.'")
+    require_new(head.name, folder)
     path = head_path(head.name, folder)
-    if path.exists():
-        raise InputError(f"there is a head {head.name!r}; choose another name, or remove it first")
     import zipfile  # here, since all that asks a worker imports this file
 
     document, parts = pack(head)

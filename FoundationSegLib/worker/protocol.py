@@ -237,6 +237,12 @@ def _embed() -> Task:
     return Task(EmbedRequest, Embeddings, is_repeated=True)
 
 
+def _learn_head() -> Task:
+    from ..requests.heads import LearnedHead, LearnHeadRequest
+
+    return Task(LearnHeadRequest, LearnedHead, is_repeated=True)
+
+
 def _adapt() -> Task:
     from ..requests.adaptation import Adaptation, AdaptRequest
 
@@ -267,6 +273,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "predict": _predict,
     "classify": _classify,
     "embed": _embed,
+    "learn_head": _learn_head,
     "adapt": _adapt,
     "similar": _similar,
     "serve": _serve,

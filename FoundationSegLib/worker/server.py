@@ -131,6 +131,27 @@ def _serve(request: ServeRequest, workplace: Workplace, progress: Progress) -> N
     serve_for_client(request, progress, workplace.next_reply)
 
 
+def _learn_head(request: Any, workplace: Workplace, progress: Progress) -> Any:
+    try:
+        from ..evaluation.head_training import learn_from_table
+    except ModuleNotFoundError as error:
+        raise PackageError(f"labels are learned with the package {error.name}, which this Python lacks") from error
+    from ..requests.classification import EmbedRequest, Subject
+
+    engine = workplace.need_engine()
+
+    def embed(volume: Any, texts: tuple[str, ...]) -> Any:
+        engine.add_volume(volume)
+        try:
+            subject = Subject(request.axis)
+            question = EmbedRequest(0, request.model_id, volume.key, subject, request.intensity, texts)
+            return engine.embed(question, Progress(token=progress.token))
+        finally:
+            engine.remove_volume(volume.key)
+
+    return learn_from_table(request, embed, progress)
+
+
 def _by_engine(task: str) -> Perform:
     return lambda request, workplace, progress: getattr(workplace.need_engine(), task)(request, progress)
 
@@ -142,6 +163,7 @@ FUNCTIONS: Mapping[str, Perform] = {
     "import": _import,
     "remove": _remove,
     "serve": _serve,
+    "learn_head": _learn_head,
     **{task: _by_engine(task) for task in ENGINE_TASKS},
 }
 

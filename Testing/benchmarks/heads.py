@@ -90,7 +90,7 @@ def measured(vectors: np.ndarray, column: int, title: str, method: str) -> str:
     truth = names[rows, None] == np.array(labels)
     groups = tuple(sources[rows])
     record = CheckpointRecord(CARD.id, "", "", "")
-    examples = Examples(vectors[rows], truth, groups, tuple(labels), "exclusive", record)
+    examples = Examples(vectors[rows], truth, groups, tuple(labels), "exclusive", record, leaves_one_out=True)
     head, scores = train_head(examples, "bench", method, {})
     quality = evaluate_scores(tuple(labels), truth, scores, True, 1000, patients=groups)
     share, known = coverage_of(head, scores, truth, 0.9)

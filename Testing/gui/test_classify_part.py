@@ -1,9 +1,21 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import slicer
 
 from FoundationSegLib.catalog.label_sets import label_set_of
+from FoundationSegLib.errors import PackageError
+from FoundationSegLib.monitoring import MONITORING_VARIABLE, read_counts
+from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.classification_answer import RESEARCH_USE
+from FoundationSegLib.requests.heads import HEADS_VARIABLE, head_names, write_head
+from FoundationSegLib.requests.segmentation import CheckpointRecord
+from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.gui.model_rig import cells
+from Testing.slicer_standin.dialogs import choose_file, press
+from Testing.slicer_standin.proxy import unwrap
+from Testing.unit.reader_model import WIDTH, make_head
 
 
 @pytest.fixture
@@ -22,7 +34,11 @@ def ask(tab, button=None):
 
 
 def rows(tab):
-    return cells(tab.ui.scoresTable, 4)
+    return cells(tab.ui.scoresTable, 7)
+
+
+def column(tab, number):
+    return [row[number] for row in rows(tab)]
 
 
 def test_the_slice_in_view(tab):
@@ -33,11 +49,11 @@ def test_the_slice_in_view(tab):
     (request,) = tab.client.asked
     assert request.labels == label_set_of(["bright", "dark"])
     assert (request.subject.axis, request.subject.start, request.subject.stop) == ("k", 7, 8)
-    found = rows(tab)
-    assert {name for name, *_ in found} == {"bright", "dark"}
-    assert float(found[0][1]) >= float(found[1][1]) and sum(float(one[1]) for one in found) == pytest.approx(
-        1, abs=2e-3
-    )
+    assert set(column(tab, 1)) == {"bright", "dark"} and column(tab, 0) == ["1", "2"]
+    assert float(column(tab, 3)[0]) >= 0 >= float(column(tab, 3)[1])
+    assert tab.ui.scoresTable.isColumnHidden(2) and "Not calibrated" in tab.ui.verdictLabel.text, "no bare percentage"
+    assert tab.ui.scoresTable.item(0, 1).toolTip() == f"+ {column(tab, 1)[0]}", "the wording that was used"
+    assert not tab.ui.chartLabel.visible, "one slice is no chart"
     assert RESEARCH_USE in tab.ui.researchLabel.text and "slices: 1" in tab.ui.verdictLabel.text
 
 
@@ -52,13 +68,52 @@ def test_the_whole_image_and_its_charts(tab):
     assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 2
 
 
-def test_evidence_becomes_an_overlay_and_a_segment(tab):
+def test_the_chart_leads_to_its_slice_and_the_table_sorts(tab):
+    tab.desk.choose(tab.ui.subjectBox, "The whole image")
+    ask(tab)
+    assert tab.ui.chartLabel.visible and tab.ui.chartLabel.text.count("<a href=") == 12
+    unwrap(tab.ui.chartLabel).linkActivated.emit("9")
+    assert tab.desk.slice_widget("Red").mrmlSliceNode().GetSliceOffset() == pytest.approx(tab.at(0, 0, 9)[2])
+    header, names = unwrap(tab.ui.scoresTable.horizontalHeader()), column(tab, 1)
+    for number in (0, 1, 1):
+        header.sectionClicked.emit(number)
+    assert column(tab, 1) == sorted(names, reverse=True)
+
+
+def test_a_prior_is_scored_beside_it_and_both_are_exported(tab, tmp_path):
+    assert not tab.ui.priorBox.visible
+    earlier = tab.add_volume("Earlier", slices=6)
+    tab.panel.follow()
+    tab.desk.choose(tab.ui.priorBox, "Earlier")
+    tab.desk.click(tab.ui.classifyButton)
+    assert "compared as a whole" in tab.ui.classifyMessageLabel.text and tab.client.asked == []
+    tab.desk.choose(tab.ui.subjectBox, "The whole image")
+    ask(tab)
+    first, second = tab.client.asked
+    assert first.labels == second.labels and first.volume_key != second.volume_key
+    assert first.volume_key in tab.client.volumes and second.volume_key not in tab.client.volumes, "let go of"
+    assert not tab.ui.scoresTable.isColumnHidden(6) and all(column(tab, 6))
+    assert "Prior, Earlier" in tab.ui.verdictLabel.text
+    tab.desk.answer_dialogs(choose_file(tmp_path / "scores.csv"))
+    tab.desk.click(tab.ui.exportScoresButton)
+    lines = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["image", "CT", "CT", "Earlier", "Earlier"]
+    tab.desk.scene.RemoveNode(earlier)
+    tab.panel.follow()
+    assert not tab.ui.priorBox.visible
+
+
+def test_evidence_becomes_an_overlay_and_a_segment_on_wish(tab):
     ask(tab)
     ask(tab, tab.ui.whereButton)
-    assert tab.client.asked[-1].evidence.label == rows(tab)[0][0]
-    assert any(name.startswith("Evidence: ") for name in tab.names())
+    assert tab.client.asked[-1].evidence.label == column(tab, 1)[0]
     overlays = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "evidence" in node.GetName()]
-    assert len(overlays) == 1
+    assert len(overlays) == 1 and tab.wanted.segmentation is None
+    assert "0.005 to 0.065" in tab.ui.verdictLabel.text, "how good such maps are"
+    assert not tab.ui.priorBox.visible, "a map is no earlier image"
+    tab.desk.click(tab.ui.evidenceSegmentButton)
+    tab.let_pass()
+    assert any(name.startswith("Evidence: ") for name in tab.names())
 
 
 def test_a_segment_is_classified_and_named(tab):
@@ -69,7 +124,7 @@ def test_a_segment_is_classified_and_named(tab):
     ask(tab)
     assert tab.client.asked[-1].subject.segment.voxels == 150
     tab.desk.click(tab.ui.nameButton)
-    assert tab.names() == [rows(tab)[0][0]] and tab.voxels() == 150
+    assert tab.names() == [column(tab, 1)[0]] and tab.voxels() == 150
 
 
 @pytest.mark.parametrize("subject", ["The region of interest", "The selected segment"])
@@ -111,3 +166,139 @@ def test_label_sets_come_along_and_are_remembered(tab):
     request = tab.client.asked[-1]
     assert request.labels.id == "modality" and (request.subject.start, request.subject.stop) == (2, 7)
     assert len(rows(tab)) == len(request.labels.labels)
+
+
+@pytest.fixture
+def head(tmp_path, monkeypatch):
+    """Labels that were learned on vectors of the rig's model."""
+    monkeypatch.setenv(HEADS_VARIABLE, str(tmp_path / "heads"))
+    measured = {"auc": [0.9, 0.8, 0.95], "accuracy": [0.85, None, None], "calibration_error": [0.02, None, None]}
+    record = CheckpointRecord("biomedclip", "owner/name", "abc", "f" * 64)
+    weights = np.zeros((3, 2, WIDTH)) + np.array([1.0, -1.0])[None, :, None]
+    origin = {"examples": 60, "patients": 30, "measured": measured}
+    head = make_head(checkpoint=record, weights=weights, intensity="percentile", origin=origin)
+    write_head(head)
+    return head
+
+
+def test_learned_labels_are_used_like_any_set_and_deleted(head, tab):
+    tab.panel.follow()
+    tab.desk.choose(tab.ui.labelSetBox, "contrast (learned)")
+    assert not tab.ui.looksBox.enabled and tab.ui.removeHeadButton.visible
+    ask(tab)
+    request = tab.client.asked[-1]
+    assert request.head.name == "contrast" and request.intensity == "percentile"
+    assert not tab.ui.scoresTable.isColumnHidden(2) and "Not calibrated" not in tab.ui.verdictLabel.text
+    text = tab.ui.verdictLabel.text
+    assert "60 images of 30 patients" in text and "AUC 0.90 (0.80 to 0.95)" in text
+    assert not tab.ui.whereButton.enabled, "evidence is for words"
+    tab.desk.answer_dialogs(press("Ok", containing="cannot be undone"))
+    tab.desk.click(tab.ui.removeHeadButton)
+    tab.let_pass()
+    assert head_names() == () and tab.wanted.labelSet != "head:contrast" and tab.ui.looksBox.enabled
+
+
+class Learner:
+    """A client that learns at once, or fails for want of a package."""
+
+    def __init__(self, head, error=None):
+        self.head, self.error, self.requests, self.events, self.worker_pid = head, error, [], [], 0
+
+    def submit(self, request):
+        self.requests.append(request)
+        last = Failed(1, self.error) if self.error else Answered(1, replace(self.head, name=request.name))
+        self.events += [Progressed(1, ProgressReport("images", 1, 2)), last]
+
+    def poll(self):
+        events, self.events = tuple(self.events), []
+        return events
+
+    @property
+    def is_busy(self):
+        return bool(self.events)
+
+    def cancel(self, request_id):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("error", [None, PackageError("labels are learned with the package sklearn")])
+def test_labels_are_learned_from_a_table(rig, head, error, tmp_path):
+    from FoundationSegPanel.model_installer import ModelInstaller
+    from FoundationSegPanel.scores_part import LearnDialog
+
+    from FoundationSegLib.installation.readiness import Readiness
+
+    class Ready(ModelInstaller):
+        def readiness(self, model_id):
+            return Readiness(model_id, ())
+
+    client, kept = Learner(head, error), []
+    rig.models.append(Ready(open_client=lambda *_: client))
+    dialog = LearnDialog(rig.models[-1], "lite-medsam", kept.append)
+    rig.dialogs.append(dialog)
+    dialog.raise_dialog()
+    assert not dialog.ui.startButton.enabled and not dialog.ui.conceptsEdit.visible
+    rig.desk.answer_dialogs(choose_file(tmp_path / "cases.csv"))
+    rig.desk.click(dialog.ui.tableButton)
+    dialog.ui.nameEdit.text = "contrast"
+    rig.desk.click(dialog.ui.startButton)
+    assert "there is a head 'contrast'" in dialog.ui.messageLabel.text and client.requests == []
+    dialog.ui.nameEdit.text = "glow"
+    rig.desk.click(dialog.ui.severalBox)
+    rig.desk.click(dialog.ui.startButton)
+    rig.wait(lambda: dialog.ui.startButton.enabled)
+    (request,) = client.requests
+    assert (request.table, request.model_id, request.kind) == (tmp_path / "cases.csv", "lite-medsam", "findings")
+    assert dialog.ui.installButton.visible == bool(error) and kept == ([] if error else ["glow"])
+    assert ("glow" in head_names()) == (not error)
+    assert ("sklearn" if error else "On held-out patients: AUC 0.90") in dialog.ui.messageLabel.text
+
+
+def test_answers_are_counted_only_if_the_user_wants_it(tab, tmp_path, monkeypatch):
+    monkeypatch.setenv(MONITORING_VARIABLE, str(tmp_path / "counts"))
+    tab.desk.choose(tab.ui.subjectBox, "The whole image")
+    ask(tab)
+    assert not tab.ui.agreeButton.visible and not tab.ui.monitoringPageButton.visible
+    assert len(tab.client.asked) == 1 and not (tmp_path / "counts").exists()
+    tab.desk.click(tab.ui.monitoringBox)
+    ask(tab)
+    assert type(tab.client.asked[-1]).__name__ == "EmbedRequest", "the image is compared with earlier ones"
+    tab.desk.click(tab.ui.agreeButton)
+    assert not tab.ui.agreeButton.visible, "an answer counts once"
+    ask(tab)
+    assert type(tab.client.asked[-1]).__name__ == "ClassifyRequest", "an image counts once"
+    tab.ui.scoresTable.selectRow(1)
+    tab.desk.click(tab.ui.agreeButton)
+    ask(tab)
+    tab.desk.click(tab.ui.disagreeButton)
+    tab.ui.tabs.setCurrentIndex(0)
+    tab.box((5, 6, 4), (14, 20, 4))
+    tab.desk.click(tab.ui.acceptButton)
+    tab.let_pass()
+    counts = read_counts()
+    assert [list(weeks.values()) for weeks in counts.answers.values()] == [[(1, 1, 1)], [(1, 0, 0)]]
+    assert [len(drift.vectors) for drift in counts.images.values()] == [1]
+    text = (tmp_path / "counts" / "counts.json").read_text(encoding="utf-8")
+    assert "CT" not in text and tab.client.asked[0].volume_key not in text
+    tab.ui.tabs.setCurrentIndex(1)
+    tab.desk.click(tab.ui.monitoringPageButton)
+    assert tab.desk.opened_urls[-1].endswith("overview.html")
+    tab.desk.answer_dialogs(press("Ok", containing="Delete all counts"))
+    tab.desk.click(tab.ui.monitoringDeleteButton)
+    tab.let_pass()
+    assert not list((tmp_path / "counts").iterdir()) and not tab.ui.monitoringBox.checked
+
+
+def test_without_weights_it_says_what_it_can_do_and_which_model_fits(tab):
+    from FoundationSegLib.installation.readiness import MissingRequirement, Readiness
+
+    lacks = Readiness("x", (MissingRequirement("weights", 785_000_000),))
+    tab.panel.installer.readiness = lambda _model_id: lacks
+    tab.volume_node.SetAttribute("DICOM.Modality", "CT")
+    tab.panel.follow()
+    text = tab.ui.classifyMessageLabel.text
+    assert "For this image (CT): <b>BiomedCLIP</b>, 785 MB, licence MIT" in text or "about 785 MB" in text
+    assert tab.ui.classifyReadyButton.visible and not tab.ui.classifyButton.enabled

@@ -3,6 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.controller import SegmentationController, UserOptions
 from FoundationSegLib.errors import Cancelled, InferenceError
@@ -11,7 +13,7 @@ from FoundationSegLib.imaging.masks import PackedMask
 from FoundationSegLib.imaging.volume import require_image
 from FoundationSegLib.progress import Progress, ProgressReport
 from FoundationSegLib.requests.adaptation import Proposal, SimilarObjects, SimilarRequest
-from FoundationSegLib.requests.classification import ClassifyRequest
+from FoundationSegLib.requests.classification import ClassifyRequest, Embeddings, EmbedRequest
 from FoundationSegLib.requests.segmentation import CheckpointRecord, PartialPrediction, PredictRequest
 from FoundationSegLib.session.steps import ModelChoice
 from FoundationSegLib.worker.protocol import Answered, Failed, PartlyAnswered, Progressed
@@ -82,6 +84,13 @@ class FakeWorkerClient:
             self._events.append(Answered(request.request_id, answer))
         elif isinstance(request, ClassifyRequest):
             found = classified(request, self.volumes[request.volume_key])
+            self._events.append(Answered(request.request_id, found))
+        elif isinstance(request, EmbedRequest):
+            record, vectors = (
+                CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64),
+                np.eye(2, 4, dtype="f4"),
+            )
+            found = Embeddings(request.request_id, (0, 1), vectors, np.zeros((0, 0), "f4"), record)
             self._events.append(Answered(request.request_id, found))
         elif isinstance(request, SimilarRequest):
             record = CheckpointRecord(request.model_id, "owner/name", "abc", "f" * 64)

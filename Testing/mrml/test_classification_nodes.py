@@ -67,7 +67,7 @@ def test_every_table_and_chart_says_what_it_is_for(nodes):
         assert RESEARCH_USE in node.GetDescription()
     for chart in (nodes.bars, nodes.curves, nodes.concept_bars):
         assert RESEARCH_USE in chart.GetTitle()
-    assert nodes.bars.GetTitle().startswith("Spleen.")
+    assert nodes.bars.GetTitle().startswith("Spleen (not calibrated).")
 
 
 def test_the_answer_is_kept_whole(nodes, volume_node):

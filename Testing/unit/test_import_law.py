@@ -32,6 +32,7 @@ PANEL_SIDE = (
     f"{LIBRARY}.api_nodes",
     f"{LIBRARY}.api_adaptation",
     f"{LIBRARY}.agent_session",
+    f"{LIBRARY}.monitoring",
     f"{LIBRARY}.__version__",
     "FoundationSegPanel",
     "FoundationSeg.FoundationSegPanel",
@@ -51,6 +52,7 @@ LAW = {
     LIBRARY: Rule(()),
     **{name: Rule(GROUND, lazily=("numpy",)) for name in GROUND},
     f"{LIBRARY}.page": Rule(GROUND, lazily=("PIL",)),
+    f"{LIBRARY}.monitoring": Rule(GROUND),
     IMAGING: Rule((*GROUND, IMAGING, "numpy")),
     CATALOG: Rule((*GROUND, IMAGING, CATALOG)),
     PROMPTS: Rule((*GROUND, IMAGING, CATALOG, PROMPTS, "numpy")),
@@ -68,11 +70,24 @@ LAW = {
         for name in ("adaptation", "course")
     },
     WORKER: Rule((*VALUES, INSTALLATION, WORKER)),
-    f"{WORKER}.server": Rule((*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE, f"{LIBRARY}.mcp_server")),
+    f"{WORKER}.server": Rule(
+        (*VALUES, INSTALLATION, WORKER), lazily=(HUB, ENGINE, f"{LIBRARY}.evaluation", f"{LIBRARY}.mcp_server")
+    ),
     IO: Rule((f"{LIBRARY}.__version__", *VALUES, IO, "numpy", "SimpleITK", "nibabel"), lazily=("highdicom", "pydicom")),
     MRML: Rule((*VALUES, SESSION, MRML, "numpy", "slicer", "vtk")),
     f"{LIBRARY}.evaluation": Rule(
-        (*VALUES, f"{LIBRARY}.evaluation", IO, "numpy", "scipy", "sklearn", "threadpoolctl", "monai", "torch"),
+        (
+            *VALUES,
+            f"{LIBRARY}.evaluation",
+            f"{LIBRARY}.cohorts",
+            IO,
+            "numpy",
+            "scipy",
+            "sklearn",
+            "threadpoolctl",
+            "monai",
+            "torch",
+        ),
         lazily=("matplotlib",),
     ),
     f"{LIBRARY}.cohorts": Rule(

@@ -318,7 +318,9 @@ def _labels_section(document: Mapping[str, Any]) -> str:
     ]
     verdict = document["verdict"] if isinstance(document["verdict"], str) else ", ".join(document["verdict"])
     table = html_table(("Label", "Score", "By wording", "Lead"), rows)
-    return html_section(f"Labels: {verdict}", table, html_note("A score that moves with the wording is uncertain."))
+    notes = ["A score that moves with the wording is uncertain."]
+    notes += [] if document.get("calibrated") else ["The scores are not calibrated: they rank, and are no shares."]
+    return html_section(f"Labels: {verdict}", table, *map(html_note, notes))
 
 
 def _prompts_section(segments: Sequence[_ReportedSegment]) -> str:

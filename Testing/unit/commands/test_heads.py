@@ -1,12 +1,17 @@
 """`heads` and `classify --head`, in process: learned from a table, listed, shown, used, measured, removed."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from FoundationSegLib.requests.heads import HEADS_VARIABLE
+from FoundationSegLib.api import choose_labels
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.heads import HEADS_VARIABLE, LearnHeadRequest, head_names, read_head
+from FoundationSegLib.requests.maintenance import WorkerSettings
+from FoundationSegLib.worker.server import FUNCTIONS
 
 LEVELS = {"faint": 60, "strong": 180}
 
@@ -37,13 +42,14 @@ def train(booth, *more, name="glow"):
 
 def test_from_a_table_to_an_answer(booth):
     report = booth.folder / "report.json"
-    assert train(booth, "--report", report) == 0, booth.err
+    assert train(booth, "--report", report, "--plots", booth.folder) == 0, booth.err
+    assert (booth.folder / "calibration.png").stat().st_size > 1000
     document = json.loads(report.read_text(encoding="utf-8"))
     assert document["command"] == "heads train" and document["accuracy"]["value"] == 1.0
     assert document["patients"] == 16 and document["head"]["of_label"] == {"faint": 8, "strong": 8}
     assert "not calibrated" in booth.err and str(booth.folder) not in report.read_text(encoding="utf-8")
     image = str(booth.folder / "case3.nrrd")
-    use = ("classify", image, "--model", "reader", "--head", "glow", "--intensity", "256,128")
+    use = ("classify", image, "--model", "reader", "--head", "glow")  # seen as it has learned
     assert booth.run(*use, "--json") == 0, booth.err
     answer = json.loads(booth.out)
     assert answer["labels"][0]["name"] == "strong" and answer["scoring"]["rule"] == "learned"
@@ -56,6 +62,19 @@ def test_from_a_table_to_an_answer(booth):
     assert booth.run("heads", "remove", "glow") == 0
     assert booth.run("heads", "list") == 0 and booth.out == "no heads yet\n"
     assert booth.run(*use) == 2 and "no head is called 'glow'" in booth.err
+
+
+def test_a_worker_learns_the_same_from_the_table(booth):
+    assert train(booth) == 0, booth.err
+    engine = booth.connect(WorkerSettings()).engine
+    request = LearnHeadRequest(1, "reader", booth.folder / "cases.csv", "again", intensity="256,128")
+    reports = []
+    workplace = SimpleNamespace(need_engine=lambda: engine)
+    head = FUNCTIONS["learn_head"](request, workplace, Progress(reports.append))
+    glow = read_head("glow")
+    assert np.array_equal(head.weights, glow.weights) and head.origin["measured"] == glow.origin["measured"]
+    assert head.origin["measured"]["accuracy"][0] == 1.0 and [report.total for report in reports] == [16] * 16
+    assert head_names() == ("glow",) and choose_labels("head:glow").name == "glow"
 
 
 def test_concepts_explain(booth):
