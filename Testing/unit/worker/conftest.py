@@ -85,6 +85,27 @@ def client(make_client) -> ProcessClient:
     return make_client()
 
 
+@pytest.fixture(scope="session")
+def running() -> Iterator[list[ProcessClient]]:
+    """At most one client, as the last test left it."""
+    clients: list[ProcessClient] = []
+    yield clients
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def running_client(running: list[ProcessClient], volume: Volume) -> Iterator[ProcessClient]:
+    """A client that may have a worker already, for tests to which that does not matter."""
+    client = running.pop() if running else ProcessClient(WorkerSettings(), COMMAND, Timeouts(), retries=RetryPolicy())
+    yield client
+    client.remove_volume(volume.key)
+    if client.is_busy or client.poll():
+        client.close()
+    else:
+        running.append(client)
+
+
 @pytest.fixture
 def sent(client: ProcessClient, volume: Volume) -> Volume:
     """An image that the client was handed."""

@@ -24,7 +24,14 @@ from Testing.unit.worker.conftest import events_until, has_ended, scripted, unti
 from Testing.unit.worker.fake_worker import positive_mask
 
 
-def test_nothing_is_started_before_it_is_needed(client):
+@pytest.fixture
+def client(running_client):
+    """Tests that need one without a worker call `make_client`."""
+    return running_client
+
+
+def test_nothing_is_started_before_it_is_needed(make_client):
+    client = make_client()
     assert client.worker_pid is None
     assert not client.is_busy
     assert client.poll() == ()
@@ -154,13 +161,14 @@ def test_a_cancel_leaves_a_worker_alone_that_is_only_starting(make_client, volum
 def test_the_newest_request_does_not_wait_for_ever_for_a_deaf_one(make_client, volume):
     client = make_client(supersede_s=0.2)
     client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1 hang=60", 1))
+    client.submit(scripted(volume, "steps=1 hang=600", 1))
     events_until(client, Progressed)
     pid = client.worker_pid
     assert ask(client, scripted(volume, "answer", 2)).counts["pid"] != pid
 
 
-def test_more_files_may_be_open_than_select_knows(client, volume):
+def test_more_files_may_be_open_than_select_knows(make_client, volume):
+    client = make_client()
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, limits[1]))
@@ -194,7 +202,8 @@ def test_a_worker_gets_the_environment_that_it_is_given(make_client, volume, mon
     assert ask(client, scripted(volume)).segments
 
 
-def test_a_request_to_classify_and_one_to_download_are_requests_like_others(client):
+def test_a_request_to_classify_and_one_to_download_are_requests_like_others(make_client):
+    client = make_client()
     voxels = np.arange(240, dtype=np.int16).reshape(5, 6, 8)
     image = Volume(voxels, geometry_from_spacing(voxels.shape), "CT", (np.float32(400), np.float32(40)))
     labels = replace(label_set_of(["Liver", "Spleen", "Kidney"]), title="steps=3 pause=0")

@@ -32,10 +32,16 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 has_sigstop = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
 
 
+@pytest.fixture
+def client(running_client):
+    """Tests that need one without a worker call `make_client`."""
+    return running_client
+
+
 def test_a_worker_that_is_deaf_to_cancel_is_replaced(make_client, volume, bar):
     client = make_client(cancel_s=0.3)
     client.send_volume(volume)
-    client.submit(scripted(volume, "steps=1 hang=60", 5))
+    client.submit(scripted(volume, "steps=1 hang=600", 5))
     events_until(client, Progressed)
     pid, start = client.worker_pid, time.perf_counter()
     client.cancel(5)
@@ -60,7 +66,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(client, sent, tmp_pa
 
 def test_a_download_that_is_deaf_to_cancel_is_ended_with_its_worker(make_client):
     client = make_client(cancel_s=0.3)
-    client.submit(DownloadRequest(5, "steps=1 hang=60"))
+    client.submit(DownloadRequest(5, "steps=1 hang=600"))
     events_until(client, Progressed)
     pid = client.worker_pid
     client.cancel(5)
@@ -177,7 +183,7 @@ def test_a_worker_that_never_calls_back_is_given_up(make_client, volume):
     ("timeouts", "script", "message"),
     [
         pytest.param({"silence_s": 0.3}, "freeze", "no sign of life", marks=has_sigstop, id="frozen"),
-        pytest.param({"stall_s": 0.3}, "hang=60", "no progress", id="without progress"),
+        pytest.param({"stall_s": 0.3}, "hang=600", "no progress", id="without progress"),
     ],
 )
 def test_a_worker_that_hangs_is_given_up(make_client, volume, timeouts, script, message):
