@@ -232,6 +232,7 @@ class ClassifyPart(Part):
         """Another image is worked on: scores of the last one are not to be kept, shown or named on it."""
         self._volume_node, self._answer, self._prior, self._prior_node = volume_node, None, None, None
         self._scores.clear()
+        self._show_actions()
         self._say("")
 
     def _modality(self) -> str:
