@@ -1,10 +1,11 @@
 """A cluster of two workers for all tests of this folder, and cohorts of small images."""
 
 import argparse
+import contextlib
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from Testing.unit.fakes import CARD_TOML, fill_store
 SHAPE = (3, 20, 24)
 BLOCK = (slice(1, 3), slice(4, 14), slice(5, 15))
 CORNERS = [[5, 4, 1], [14, 13, 2]]
+CLUSTER = pytest.StashKey[tuple[str, contextlib.ExitStack]]()
 
 
 def write_case(path: Path, brightness: int = 200) -> Path:
@@ -113,12 +115,25 @@ def store(tmp_path_factory: Any) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")  # its workers take a tenth of a core as long as they live
-def scheduler(store: Path) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(STORE_VARIABLE, str(store))
-        with open_cluster(ClusterSize(2, 1, 4 * 10**9)) as client:
-            yield client.scheduler.address
+@pytest.fixture
+def scheduler(request: pytest.FixtureRequest, store: Path) -> str:
+    """The cluster of this folder's tests, started for the first that needs it."""
+    stash = request.session.stash
+    if CLUSTER not in stash:
+        ends = contextlib.ExitStack()
+        ends.enter_context(pytest.MonkeyPatch.context()).setenv(STORE_VARIABLE, str(store))
+        client = ends.enter_context(open_cluster(ClusterSize(2, 1, 4 * 10**9)))
+        stash[CLUSTER] = (client.scheduler.address, ends)
+    return stash[CLUSTER][0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the cluster with the last test of this folder: idle workers take a tenth of a core each."""
+    is_last = nextitem is None or "cohorts" not in nextitem.path.parts
+    if is_last and (cluster := item.session.stash.get(CLUSTER, None)):
+        del item.session.stash[CLUSTER]
+        cluster[1].close()
 
 
 @pytest.fixture
