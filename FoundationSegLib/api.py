@@ -14,21 +14,22 @@ predicts opens a worker first, and closes it at the end::
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from secrets import randbits
 from typing import Any
 
 from . import __version__
-from .catalog.catalogue import has_adapter, read_catalogue
+from .catalog.catalogue import read_catalogue
 from .catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
 from .catalog.model_cards import ModelCard, find_card
 from .codec import to_document
 from .errors import FoundationSegError, InputError
 from .hub.fetch import has_login, is_accepted, must_accept, require_fetchable
 from .hub.plan import plan_removal, remove
-from .hub.store import Store, default_store_folder, free_bytes
+from .hub.store import Store, default_store_folder, describe, free_bytes
+from .hub.store import model_document as model_document
 from .imaging.volume import Volume
 from .installation.inspection import DeviceReport as DeviceReport  # "as": also for the panel, which imports no package
 from .installation.inspection import PythonReport, inspect_python, without_paths
@@ -51,6 +52,8 @@ from .requests.heads import PREFIX, LearnedHead, read_head
 from .requests.maintenance import DownloadRequest, InspectRequest, WorkerSettings
 from .requests.scoring import Aggregation, Scoring
 from .requests.segmentation import Propagation
+from .requests.uncertainty import ANSWERS, UncertaintyMap, uncertainty, uncertainty_request
+from .session.measures import repeated_request
 from .session.segment_store import ArrayStore, Options, Outcome, PromptStore, SegmentStore
 from .session.segments import SegmentSession, import_prompts
 from .session.session import Session
@@ -209,6 +212,21 @@ def propagate(session: Session, name: str, propagation: Propagation | None = Non
     find_segment(session, name).propagate(propagation)
 
 
+def map_uncertainty(session: Session, name: str, client: Client, answers: int = ANSWERS) -> UncertaintyMap:
+    """Map how far the answers to jittered prompts of a segment disagree; nothing is changed.
+
+    Example::
+
+        uncertain = map_uncertainty(session, "Liver", client)
+        print(uncertain.slices.doubtful)
+
+    Raises as :func:`~.requests.uncertainty.uncertainty_request`, :func:`propagate` and the request itself.
+    """
+    request = repeated_request(session, find_segment(session, name).segment_id)
+    request = uncertainty_request(request, session.volume.geometry, answers)
+    return uncertainty(ask(client, replace(request, request_id=next(session.numbers))), answers)
+
+
 # Classification
 
 
@@ -301,36 +319,6 @@ def download(
     Raises: as :meth:`Installation.download`.
     """
     Installation().download(model_id, accept_license=accept_license, on_progress=on_progress)
-
-
-def describe(card: ModelCard, store: Store) -> dict[str, Any]:
-    """Return a card's line in ``models list --json``.
-
-    ``runnable`` says whether this version can run it. ``bytes`` counts what is known of the download: ``bytes_known``
-    is false where a file is missing from it. ``unverified`` names the fields that are not certain.
-    """
-    return {
-        "id": card.id,
-        "title": card.title,
-        "task": card.task,
-        "family": card.family,
-        "prompts": list(card.prompts),
-        "dimensions": list(card.dimensions),
-        "license": card.license.name,
-        "commercial_use": card.license.commercial_use,
-        "gated": card.gated,
-        "status": store.status(card),
-        "bytes": card.source.bytes,
-        "bytes_known": card.source.bytes_known,
-        "runnable": has_adapter(card),
-        "must_accept": card.license.must_accept,
-        "unverified": list(card.unverified),
-    }
-
-
-def model_document(card: ModelCard, store: Store) -> dict[str, Any]:
-    """Return all of a card, as ``models show --json`` does: ``license`` is its short name, ``terms`` all of it."""
-    return asdict(card) | {"terms": asdict(card.license)} | describe(card, store)
 
 
 def package_names(catalogue: Mapping[str, ModelCard]) -> tuple[str, ...]:

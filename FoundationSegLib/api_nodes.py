@@ -8,9 +8,10 @@ from secrets import randbits
 from typing import Any
 
 from . import __version__
-from .api import Model, Prompts, choose, find_segment, ignore, load_prompts, open_session, propagate
+from .api import Model, Prompts, choose, find_segment, ignore, load_prompts, map_uncertainty, open_session, propagate
 from .errors import InputError, OutputError
 from .imaging.volume import Volume
+from .mrml.classification import show_uncertainty
 from .mrml.scene import remove_node
 from .mrml.scene_prompts import SessionPrompts
 from .mrml.segment_store import SceneStore, SegmentationSequence
@@ -18,6 +19,7 @@ from .mrml.volumes import frames_from_node, plot_over_frames, remove_plot, requi
 from .progress import ProgressReport
 from .prompts.prompts_file import prompts_to_document
 from .requests.segmentation import CheckpointRecord, Prediction, PredictRequest, Propagation, SegmentPrediction
+from .requests.uncertainty import ANSWERS
 from .session import frames_in_time
 from .session.segment_store import Outcome
 from .session.segments import SegmentSession, import_prompts
@@ -144,6 +146,30 @@ def propagate_node(
     """
     with NodeSession(volume_node, segmentation_node, client, model, allow_foreign=allow_foreign) as session:
         propagate(session, name, propagation)
+
+
+def uncertainty_node(
+    volume_node: Any,
+    segmentation_node: Any,
+    name: str,
+    client: Client,
+    model: Model,
+    answers: int = ANSWERS,
+    allow_foreign: bool = False,
+) -> Any:
+    """Map how far the answers to jittered prompts of a segment disagree. Returns a new scalar volume node, 0 to 1 bit.
+
+    Example::
+
+        map_node = uncertainty_node(volume_node, segmentation_node, "Liver", client, "lite-medsam")
+
+    Raises:
+        InputError, PromptError: there is no such segment, it has no prompt with a position, or nothing was found.
+        FoundationSegError: whatever the request failed with.
+    """
+    with NodeSession(volume_node, segmentation_node, client, model, allow_foreign=allow_foreign) as session:
+        found = map_uncertainty(session, name, client, answers)
+    return show_uncertainty(volume_node.GetScene(), found, name, volume_node)
 
 
 @dataclass(frozen=True, slots=True)

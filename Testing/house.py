@@ -28,7 +28,7 @@ SHARE_OF_FINDINGS = 1_557  # heads from few examples, the tab with its table and
 SHARE_OF_VOLUME_CLASSIFIERS = 0  # models that read whole volumes, specialists, a model's domain
 SHARE_OF_EDITOR_EFFECT = 0  # prompts in Slicer's Segment Editor
 SHARE_OF_OBLIQUE_VIEWS = 0  # answers in any plane that a slice view shows
-SHARE_OF_DOUBT = 0  # doubtful slices, maps of uncertainty, interpolation between slices
+SHARE_OF_DOUBT = 497  # doubtful slices, maps of uncertainty, interpolation between slices
 SHARE_OF_ENVIRONMENT = 0  # a Python environment of the worker's own
 SHARE_OF_SPEED = 0  # precisions of the processor, work of a volume done once
 # The limit of each measure, and its value then: of commit 5973c8a, before the folders were rebuilt. Of the

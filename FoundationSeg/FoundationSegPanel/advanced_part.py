@@ -6,7 +6,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.mrml.surfaces import begin_surfaces, drop_surfaces, has_surfaces, make_surface
+from FoundationSegLib.mrml.surfaces import (
+    begin_surfaces,
+    drop_surfaces,
+    has_surfaces,
+    make_surface,
+    set_smoothing,
+    smoothing,
+)
 
 from .parameters import PanelState
 from .slices import slice_in_view
@@ -39,6 +46,7 @@ class AdvancedPart(Part):
             ("overwrite", _("Are overwritten")),
         )
         self._overlap = self._choice_box(ui.overlapBox, "overlap", policies)
+        self._connect(ui.smoothingBox, self._smooth, "valueChanged(double)")
         self._shows_surfaces = False
         self._shown_node: Any = None
         self._missing: tuple[str, ...] = ()
@@ -62,6 +70,9 @@ class AdvancedPart(Part):
             for widget in widgets:
                 widget.setVisible(parameters.region == kind)
         node = self._controller.segmentation_node
+        ui.smoothingBox.setEnabled(node is not None)
+        if node is not None and node is not self._shown_node:
+            ui.smoothingBox.setValue(smoothing(node))
         if parameters.showSurfaces != self._shows_surfaces:
             self._shows_surfaces = parameters.showSurfaces
             self._toggle_surfaces(node)
@@ -73,6 +84,13 @@ class AdvancedPart(Part):
         """Make surfaces anew once nothing else goes on: segments have changed."""
         if self._shows_surfaces or self._controller.has_stale_surfaces:
             self._idle.start(_IDLE_MS)
+
+    def _smooth(self, factor: float) -> None:
+        """Smooth the surfaces of the segmentation otherwise, one by one while nothing else goes on."""
+        node = self._controller.segmentation_node
+        if node is not None and factor != smoothing(node):
+            self._missing = set_smoothing(node, factor)
+            self._idle.start(_NEXT_MS)
 
     def _toggle_surfaces(self, node: Any) -> None:
         self._missing = ()

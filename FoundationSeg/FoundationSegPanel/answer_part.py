@@ -1,5 +1,7 @@
 """The answer: undo and redo, accept and reject, what waits to be confirmed, what failed; and the progress."""
 
+import contextlib
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -12,19 +14,26 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.catalog.catalogue import light_model_for
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, PackageError
+from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegError, InputError, PackageError
 from FoundationSegLib.mrml.volumes import ForeignSegmentationError, owner_text
 from FoundationSegLib.progress import TimeLeft
-from FoundationSegLib.session.measures import volume_ml
+from FoundationSegLib.requests.segmentation import SURE
+from FoundationSegLib.requests.uncertainty import SliceDoubts
+from FoundationSegLib.session.measures import slice_doubts, volume_ml
 from FoundationSegLib.session.segment_store import Confirmation, Refused, SegmentEdited
+from FoundationSegLib.session.steps import SegmentState
 
 from .model_texts import size_text
 from .parameters import PanelState
+from .slices import show_slice, slice_in_view
 from .widgets import Part, Report, error_text, slot, time_left_text
 
 _SLOW_S = 30.0  # an answer that took longer, the start of the Python and the load of the model included
 # Of a note of the engine: where in a prompts file it is about, which nobody has written.
 _PLACE = re.compile(r"segments\[(\d+)\][\w.\[\]]*(?: and [\w.\[\]]+)?: ")
+_BARS = 32  # of the doubt of slices, at most: a panel of 400 pixels has room for them
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+_DOUBTFUL, _CERTAIN = "#d9822b", "#8a8a8a"  # read on light and on dark
 _INTERVAL_MS = 500  # the time left goes down between two reports, too
 Answer = tuple[str, Callable[[], object]]  # a button's text and its action
 
@@ -53,6 +62,9 @@ class AnswerPart(Part):
         self._connect(ui.acceptButton, lambda: self._act(controller.accept))
         self._connect(ui.rejectButton, lambda: self._act(controller.reject))
         self._connect(ui.changeLabel, self._link_clicked, "linkActivated(QString)")
+        self._connect(ui.doubtLabel, self._doubt_clicked, "linkActivated(QString)")
+        self._doubts: SliceDoubts | None = None
+        self._doubted_state: SegmentState | None = None
         self._connect(ui.messageYesButton, lambda: self._answer(self._yes))
         self._connect(ui.messageNoButton, lambda: self._answer(self._no))
 
@@ -99,10 +111,48 @@ class AnswerPart(Part):
         ui.acceptButton.setEnabled(can_judge)
         ui.rejectButton.setEnabled(can_judge)
         self._show_change()
+        self._show_doubts()
         outcome, seconds = controller.outcome, controller.answer_s
         if isinstance(outcome, SegmentEdited) and outcome.kind == "predicted" and (seconds or 0) > _SLOW_S:
             self.offer_light_model(is_slow=True)
         self._show_message()
+
+    def _show_doubts(self) -> None:
+        """Show the doubt of each slice where several were answered, as bars to click on."""
+        doubts = self._slice_doubts() if self._parameters is not None and self._parameters.showDoubt else None
+        is_shown = doubts is not None and len(doubts.doubts) > 1
+        self._ui.doubtLabel.setVisible(is_shown)
+        if is_shown:
+            link = _('<a href="next">next doubtful slice</a>')
+            self._ui.doubtLabel.setText(f"{_('Doubt')} {doubt_bars(doubts)} {link}")
+
+    def _slice_doubts(self) -> SliceDoubts | None:
+        """The doubts of the selected segment, worked out once for each of its states."""
+        session, key = self._controller.session, self._controller.segment_id
+        state = session.history.segments[key].state if session is not None and key in session.known_ids else None
+        if state is not self._doubted_state:
+            self._doubted_state = state
+            self._doubts = slice_doubts(session, key) if state is not None and session.can_read(key) else None
+        return self._doubts
+
+    def _doubt_clicked(self, link: str) -> None:
+        if link == "next":
+            self.show_next_doubtful()
+        elif self._doubts is not None:
+            show_slice(self._controller.volume_node, self._doubts.axis, int(link))
+
+    def show_next_doubtful(self) -> None:
+        """Have the views show the next slice that the model doubts.
+
+        Raises an InputError where it told nothing of the selected segment.
+        """
+        doubts = self._slice_doubts()
+        if doubts is None:
+            raise InputError(_("The model has told no doubt of this segment: prompt or propagate it first."))
+        number = None
+        with contextlib.suppress(FoundationSegError):  # no view shows a slice of it
+            number = slice_in_view(self._controller.volume_node, doubts.axis).start
+        show_slice(self._controller.volume_node, doubts.axis, doubts.next_doubtful(number))
 
     def _show_change(self) -> None:
         outcome = self._controller.outcome
@@ -259,6 +309,19 @@ class AnswerPart(Part):
         self._error = self._controller.error = None
         action()
         self.show()
+
+
+def doubt_bars(doubts: SliceDoubts) -> str:
+    """Draw the doubts as a row of bars, each a link to the most doubtful slice of those that it stands for."""
+    numbers, doubtful = sorted(doubts.doubts), set(doubts.doubtful)
+    step, most = math.ceil(len(numbers) / _BARS), max(1 - SURE, *doubts.doubts.values())
+    bars = []
+    for start in range(0, len(numbers), step):
+        number = max(numbers[start : start + step], key=doubts.doubts.__getitem__)
+        height = min(len(_HEIGHTS) - 1, int(doubts.doubts[number] / most * len(_HEIGHTS)))
+        colour = _DOUBTFUL if number in doubtful else _CERTAIN
+        bars.append(f'<a href="{number}" style="color:{colour};text-decoration:none">{_HEIGHTS[height]}</a>')
+    return "".join(bars)
 
 
 class ProgressPart(Part):

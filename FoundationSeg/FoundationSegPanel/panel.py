@@ -294,6 +294,7 @@ class Panel:
             KeyAction("new", "N", _("new segment"), self.state.add_segment),
             KeyAction("undo", "Ctrl+Z", _("undo"), controller.undo),
             KeyAction("redo", "Ctrl+Y", _("redo"), controller.redo),
+            KeyAction("doubtful", "D", _("next doubtful slice"), self.answer.show_next_doubtful),
             KeyAction("removePrompt", "Backspace", _("take the last prompt back"), controller.remove_prompts),
             KeyAction(
                 "accept", "Return", _("accept the last change, or what waits to be confirmed"), controller.accept

@@ -24,6 +24,7 @@ from .model_installer import ModelInstaller
 TOOLS = ("", "point", "box", "scribble", "lasso")
 OVERLAPS = ("protect", "protect-locked", "allow", "overwrite")
 DIRECTIONS = ("both", "up", "down")
+BETWEEN = ("model", "interpolate")
 REGIONS = ("none", "around", "slices", "roi")
 SUBJECTS = ("slice", "range", "volume", "roi", "segment")
 
@@ -41,6 +42,8 @@ class Parameters:
         kind: the name of new segments.
         manyObjects: each prompt makes a segment of its own.
         direction, rangeLimited, rangeFrom, rangeTo: of propagation; the last slice is included.
+        between: propagation asks the model, or interpolates between the user's slices.
+        showDoubt: the model's own doubt of each slice is shown below its answer.
         region: the limit of changes; regionRadius in mm, regionFrom, regionTo (included) and roi are for it.
         seesRegionOnly: the model sees nothing else of the image.
         overlap: who keeps voxels that two segments want.
@@ -63,6 +66,8 @@ class Parameters:
     kind: Annotated[str, Default("Segment")]
     manyObjects: bool
     direction: Annotated[str, Choice(DIRECTIONS), Default("both")]
+    between: Annotated[str, Choice(BETWEEN), Default("model")]
+    showDoubt: bool
     rangeLimited: bool
     # The wrapper gives a spin box the range of its parameter, and that of all integers where it has none.
     rangeFrom: Annotated[int, WithinRange(0, 99999), Default(0)]

@@ -16,15 +16,18 @@ from FoundationSegLib.catalog.label_sets import (
     user_template_folder,
 )
 from FoundationSegLib.errors import InputError
+from FoundationSegLib.mrml.classification import show_uncertainty
 from FoundationSegLib.mrml.segment_tags import group as tagged_group
 from FoundationSegLib.mrml.terminology import known_names
 from FoundationSegLib.prompts.kinds import Polarity, Prompt
 from FoundationSegLib.prompts.placement import prompt_positions
 from FoundationSegLib.prompts.prompts_file import read_prompts, write_prompts
-from FoundationSegLib.requests.segmentation import Propagation
-from FoundationSegLib.session.measures import MeasuresTable, measures_csv
+from FoundationSegLib.requests.segmentation import HandOver, Propagation
+from FoundationSegLib.requests.uncertainty import uncertainty, uncertainty_request
+from FoundationSegLib.session.measures import MeasuresTable, measures_csv, repeated_request
 from FoundationSegLib.session.segment_store import NewSegment
 from FoundationSegLib.session.segments import export_prompts
+from FoundationSegLib.worker.protocol import Answered, Event, Failed
 
 from .parameters import PanelState
 from .slices import jump_to, prompt_text, range_text, slice_in_view
@@ -239,6 +242,9 @@ class PromptsPart(Part):
         self._connect(ui.promptsSection, self._unfolded, "contentsCollapsed(bool)")
         ends = (("both", _("Both ways")), ("up", _("Towards higher numbers")), ("down", _("Towards lower numbers")))
         self._direction = self._choice_box(ui.directionBox, "direction", ends)
+        between = (("model", _("Ask the model")), ("interpolate", _("Interpolate between mine")))
+        self._between = self._choice_box(ui.betweenBox, "between", between)
+        self._connect(ui.uncertaintyButton, self._ask_uncertainty)
         set_up_table(ui.promptsTable, [_("Prompt"), _("Sign"), _("Place")])
         self._connect(ui.promptsTable, self._jump, "cellDoubleClicked(int,int)")
         self._connect(ui.removePromptButton, lambda: self._controller.remove_prompts(self._selected_keys()))
@@ -255,6 +261,7 @@ class PromptsPart(Part):
         """Show the prompts of the selected segment."""
         controller, ui = self._controller, self._ui
         self._direction.show(self._parameters.direction)
+        self._between.show(self._parameters.between)
         self._show_range()
         summary = controller.summary()
         prompts = tuple(summary.prompts.items()) if summary is not None else ()
@@ -262,7 +269,7 @@ class PromptsPart(Part):
             self._shown = prompts
             node = controller.volume_node
             fill_table(ui.promptsTable, [_row(prompt, node) for _key, prompt in prompts])
-        for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton):
+        for button in (ui.removePromptButton, ui.flipPromptButton, ui.askAgainButton, ui.uncertaintyButton):
             button.setEnabled(bool(prompts))
         self.show_busy()
         ui.importPromptsButton.setEnabled(self._parameters.volume is not None)
@@ -315,7 +322,26 @@ class PromptsPart(Part):
         self._state.prepare()
         parameters = self._parameters
         limits = (parameters.rangeFrom, parameters.rangeTo + 1) if parameters.rangeLimited else (None, None)
-        self._controller.propagate(Propagation(*limits, parameters.direction))
+        hand_over: HandOver = "interpolate" if parameters.between == "interpolate" else "auto"
+        self._controller.propagate(Propagation(*limits, parameters.direction, hand_over))
+
+    def _ask_uncertainty(self) -> None:
+        """Ask several times with jittered prompts; what comes of it is a volume, and no segment changes."""
+        self._state.prepare()
+        controller, segment = self._controller, self._controller.selected()
+        name = segment.session.segment_name(segment.segment_id)
+        request = repeated_request(segment.session, segment.segment_id)
+        request = uncertainty_request(request, segment.session.volume.geometry)
+        controller.send_image()
+        controller.submit(request, lambda event: self._take_uncertainty(event, name))
+
+    def _take_uncertainty(self, event: Event, name: str) -> None:
+        volume_node = self._controller.volume_node
+        if isinstance(event, Failed):
+            self.report(event.error)
+        elif isinstance(event, Answered) and volume_node is not None:
+            node = show_uncertainty(slicer.mrmlScene, uncertainty(event.answer), name, volume_node)
+            slicer.util.setSliceViewerLayers(foreground=node, foregroundOpacity=0.6)
 
     def _import(self) -> None:
         path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Import prompts"), "", _FILTER)

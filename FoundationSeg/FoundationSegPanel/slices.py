@@ -101,6 +101,18 @@ def _plane_and_offset(volume_node: Any, axis: Axis, number: int) -> tuple[str, s
     return (_("sagittal"), _("coronal"), _("axial"))[n], f"{'RAS'[n]} {offset_mm:.1f} mm"
 
 
+def show_slice(volume_node: Any, axis: Axis, number: int) -> None:
+    """Have the views that show slices across an axis show this one."""
+    geometry = geometry_from_node(volume_node)
+    index_ijk = [(size - 1) / 2 for size in reversed(geometry.shape_kji)]
+    index_ijk[AXES.index(axis)] = number
+    world = parent_to_world(volume_node) @ geometry.ijk_to_ras @ (*index_ijk, 1.0)
+    for view in slice_views():
+        plane = view.plane(volume_node) if view.shows(volume_node) else None
+        if plane is not None and plane.axis == axis:
+            view.slice_node.JumpSliceByOffsetting(*world[:3])
+
+
 def jump_to(volume_node: Any, position_ras: Sequence[float]) -> None:
     """Have all slice views show a position of an image, in its own RAS, in mm."""
     world = parent_to_world(volume_node) @ (*position_ras, 1.0)

@@ -4,10 +4,12 @@ import argparse
 import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
 
 from ..catalog.catalogue import require_adapter
 from ..catalog.model_cards import ModelCard, find_card
@@ -25,6 +27,7 @@ from ..prompts.placement import prompts_in_ras, require_all_inside
 from ..prompts.prompts_file import prompts_to_document, read_prompts
 from ..requests.maintenance import MemoryBudget, WorkerSettings
 from ..requests.segmentation import Direction, HandOver, Prediction, PredictRequest, Propagation
+from ..requests.uncertainty import ANSWERS, UncertaintyMap, uncertainty, uncertainty_request
 from ..session import frames_in_time
 from ..worker.client import Client, ask
 from . import arguments
@@ -72,6 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", metavar="OUT", type=path_argument, required=True, help=".seg.nrrd, .nii.gz, .nrrd or .dcm")
     add("--report", metavar="FILE", type=path_argument, help="write what was done, as JSON")
     add("--overview", metavar="FILE", type=path_argument, help="write a picture of the result (.png)")
+    add("--uncertainty", metavar="FILE", type=path_argument, help="a map of uncertainty: .nrrd, .nii.gz or .dcm")
+    text = f"with --uncertainty: how many answers to jittered prompts are compared ({ANSWERS})"
+    add("--uncertainty-answers", metavar="N", type=int, default=ANSWERS, help=text)
     add_method_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(
@@ -86,7 +92,8 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         "--propagate-range", metavar="START:STOP", type=slice_range, help="the slices that may be reached, from 0"
     )
     parser.add_argument("--propagate-direction", choices=get_args(Direction), help="towards which slice numbers")
-    parser.add_argument("--hand-over", choices=get_args(HandOver), help="what a slice's mask becomes for the next one")
+    text = "what a slice's mask becomes for the next one; interpolate: from the outlines of the prompted slices"
+    parser.add_argument("--hand-over", choices=get_args(HandOver), help=text)
     parser.add_argument(
         "--memory-limit", metavar="SIZE", type=size_argument, help="what the model may take, for example 6GB"
     )
@@ -128,6 +135,7 @@ def _segment(options: argparse.Namespace) -> None:
         volume = _read(options, prompts)
         start_s = time.perf_counter() - begin
         request, prediction = _predict(options, card, prompts, volume, client, earlier)
+        uncertain = _map_uncertainty(options, request, volume, client)
     write_begin = time.perf_counter()
     present, left_out = prompts, None
     if arguments.asked_for_everything(options) or (earlier is not None and earlier.options.left_out is not None):
@@ -158,12 +166,19 @@ def _segment(options: argparse.Namespace) -> None:
         writers = [(options.output, result.writer(options.output))]
     if options.overview:
         writers.append((options.overview, lambda path: result.render(path, options.overview_px)))
+    if uncertain is not None:
+        names = ", ".join(segment.name for segment in present.segments)
+        writers.append((options.uncertainty, _uncertainty_writer(options, uncertain, volume, names)))
 
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
         timings_s = {"start": start_s, "write": now - write_begin, "total": now - begin}
         document = prompts_to_document(arguments.without_folders(present))
         report = reports.segment_report(prediction, determined, document, result.segments, notes, timings_s)
+        if uncertain is not None:
+            doubts = {number: round(doubt, 4) for number, doubt in uncertain.slices.doubts.items()}
+            about = {"file": options.uncertainty.name, "answers": uncertain.answers, "axis": uncertain.slices.axis}
+            report |= {"uncertainty": about | {"slices": doubts}}
         write_text(path, report_text(report))
 
     if options.report:
@@ -290,15 +305,17 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.Earlie
     if options.propagation is not None:
         hand_over = choose_hand_over(options.propagation.hand_over, card.prompts)
         options.propagation = replace(options.propagation, hand_over=hand_over)
-    if output_format(options.output) == "dcm":
+    if "dcm" in {output_format(path) for path in (options.output, options.uncertainty) if path}:
         from ..io.dicom_segmentation import import_highdicom
 
         import_highdicom()
-    elif options.measurements:
+    if options.measurements and output_format(options.output) != "dcm":
         raise InputError("--measurements is for a .dcm: DICOM measurements refer to a DICOM segmentation")
     if options.overview and options.overview.suffix.lower() != ".png":
         raise OutputError(f"{options.overview.name}: the name of a picture must end in .png")
-    targets = {name: getattr(options, name) for name in ("output", "report", "overview")}
+    if options.uncertainty and output_format(options.uncertainty) == "seg.nrrd":
+        raise OutputError("--uncertainty: write real numbers to .nrrd or .nii.gz, or with a DICOM image to .dcm")
+    targets = {name: getattr(options, name) for name in ("output", "report", "overview", "uncertainty")}
     targets["measurements"] = measurements_path(options.output) if options.measurements else None
     sources = {"the image": options.volume, "the prompts file": options.prompts}
     require_targets(targets, sources | {"the report to repeat": options.from_report})
@@ -323,6 +340,10 @@ def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
         from ..io.writing import check_grid
 
         check_grid(options.output, volume.geometry)
+    if options.uncertainty and output_format(options.uncertainty) != "dcm":
+        from ..io.writing import check_grid
+
+        check_grid(options.uncertainty, volume.geometry)
     require_all_inside(prompts_in_ras(prompts, volume.geometry), volume.geometry)
     return volume
 
@@ -360,13 +381,43 @@ def _predict(
         return request, ask(client, request, line.show)
 
 
+def _map_uncertainty(
+    options: argparse.Namespace, request: PredictRequest, volume: Volume, client: Client
+) -> UncertaintyMap | None:
+    """Ask again with jittered prompts, where that is wished; the worker has the slices encoded already."""
+    if options.uncertainty is None:
+        return None
+    with ProgressLine() as line:
+        several = uncertainty_request(request, volume.geometry, options.uncertainty_answers)
+        return uncertainty(ask(client, several, line.show), options.uncertainty_answers)
+
+
+def _uncertainty_writer(
+    options: argparse.Namespace, uncertain: UncertaintyMap, volume: Volume, names: str
+) -> Callable[[Path], None]:
+    """Return the writer of a map: a Parametric Map of the slices that have values, or all of the image's grid."""
+    box = uncertain.box
+    whole = np.zeros(volume.geometry.shape_kji, np.float32)
+    whole[box.slices] = uncertain.values_kji
+    if output_format(options.uncertainty) == "dcm":
+        from ..io.dicom_measurements import parametric_map, uncertainty_quantity
+        from ..io.dicom_segmentation import source_files, write_dicom
+
+        slices = source_files(options.volume, options.series, volume.geometry)[box.slices[0]]
+        quantity = uncertainty_quantity(names)
+        return lambda target: write_dicom(target, lambda: parametric_map(slices, whole[box.slices[0]], quantity))
+    from ..io.writing import write_values
+
+    return lambda target: write_values(target, whole, volume.geometry, volume.in_pixels)
+
+
 def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> None:
     """Make sure that the range and direction of a propagation lead at least one segment to another slice.
 
     Raises:
         PromptError: they do not.
     """
-    if request.propagation is None or card.sees_volumes:
+    if request.propagation is None or request.propagation.hand_over == "interpolate" or card.sees_volumes:
         return
     for n, segment in enumerate(request.segments):
         prompts = translate(card, segment, volume.geometry, f"segments[{n}]").segment.prompts
@@ -422,6 +473,8 @@ def _require_followable(options: argparse.Namespace) -> None:
     Raises:
         InputError, OutputError: they do not.
     """
+    if options.uncertainty is not None:
+        raise InputError("--uncertainty is for one frame; choose it with --frame N")
     if options.from_report is not None:
         raise InputError("--frame all and --from-report do not go together; repeat one frame with --frame N")
     if options.output.name.lower().endswith(".dcm"):

@@ -1,9 +1,9 @@
 """The engine: volumes and requests in, predictions out. One engine owns one device."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +28,9 @@ from ..requests.maintenance import BoxRule, DeviceChoice, DownloadRequest, Memor
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from . import memory_planning
 from .classification import classify, embed
-from .device import choose_device, limit_threads, release_memory
+from .device import choose_device, framework_errors, limit_threads, release_memory
 from .encoding import Encoder, SegmenterTower, VectorCache
+from .interpolation import predict_between
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import plan_tracks, reach_note
 from .slice_inference import (
@@ -48,33 +49,6 @@ from .volumes import ViewCache, place_in_volume
 # Weights, intensity mapping, segments, notes, seconds by stage, and how often the model ran.
 Answer = tuple[Weights, IntensityMapping, list[SegmentPrediction], list[str], dict[str, float], dict[str, int]]
 LoadModel = Callable[[ModelCard, Mapping[str, Path], str], Any]
-
-# What torch says where memory ran out, beside raising a class of its own for CUDA alone.
-_SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
-# What CUDA says where nothing will work any more in this process.
-_LOST = ("cuda error:", "device-side assert", "unspecified launch failure")
-
-
-@contextmanager
-def framework_errors() -> Iterator[None]:
-    """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours.
-
-    Raises:
-        MemoryShortageError: memory ran out.
-        DeviceLostError: the device does not answer any more.
-        InferenceError: anything else went wrong.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        lines = str(error).strip().splitlines()
-        message = f"the model could not answer: {lines[0] if lines else type(error).__name__}"
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in text for words in _SHORTAGES):
-            raise errors.MemoryShortageError(message) from error
-        if any(words in text for words in _LOST):
-            raise errors.DeviceLostError(message) from error
-        raise errors.InferenceError(message) from error
 
 
 def _adapted(model: Any, card: ModelCard, files: Mapping[str, Path], base_sha256: str) -> Any:
@@ -200,6 +174,8 @@ class Engine:
         card, volume = self._start(request, "segment", progress)
         if not request.segments or not all(map(attrgetter("prompts"), request.segments)):
             raise errors.PromptError("there is a segment without a prompt, or no segment at all", "segments")
+        if request.propagation is not None and request.propagation.hand_over == "interpolate":
+            return predict_between(request, volume.geometry, partial(self.predict, progress=progress), progress)
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
         part = memory_planning.crop_request(card, request, volume, request.region)

@@ -157,7 +157,8 @@ class CroppedRequest:
             if self.counted is not None:
                 common = mask.box.intersection(self.counted)
                 mask = EMPTY_MASK if common.is_empty else pack_mask(cut_out(mask, common), common.start_kji)
-            segments.append(SegmentPrediction(mask, segment.score))
+            slices = segment.slices and segment.slices.shifted(box.start_kji[array_axis(segment.slices.axis)])
+            segments.append(SegmentPrediction(mask, segment.score, slices))
         return replace(prediction, segments=tuple(segments))
 
 
@@ -254,15 +255,16 @@ def unsure_notes(segments: Sequence[SegmentPrediction], first: int) -> list[str]
     """Return notes on the slices of which the model is not sure; ``first`` is the number of the first one it saw."""
     notes = []
     for n, segment in enumerate(segments):
-        if segment.unsure:
+        unsure = segment.slices.unsure if segment.slices is not None else ()
+        if unsure:
             runs: list[list[int]] = []
-            for index in segment.unsure:
+            for index in unsure:
                 if runs and index == runs[-1][-1] + 1:
                     runs[-1].append(index)
                 else:
                     runs.append([index])
             texts = [f"{run[0] + first} to {run[-1] + first}" if len(run) > 1 else str(run[0] + first) for run in runs]
-            ending, them = ("s", "them") if len(segment.unsure) > 1 else ("", "it")
+            ending, them = ("s", "them") if len(unsure) > 1 else ("", "it")
             notes.append(f"segments[{n}]: the model is not sure of the slice{ending} {', '.join(texts)}: check {them}")
     return notes
 

@@ -16,7 +16,7 @@ from ..imaging.geometry import Axis, array_axis
 from ..imaging.masks import EMPTY_MASK, merge_masks
 from ..models.protocols import MemoryModel, SliceAnswer, SliceMask, SliceModel, SlicePoint, SlicePrompt
 from ..progress import Progress
-from ..requests.segmentation import HandOver, PartialPrediction, Propagation, SegmentPrediction
+from ..requests.segmentation import HandOver, PartialPrediction, Propagation, SegmentPrediction, SliceScores
 from .propagation_planning import Track, confined, refined
 from .slice_inference import SliceInference
 from .slices import prompt_stages, slice_of, stack_slices
@@ -27,8 +27,6 @@ from .video_memory import MemorySequence, Visit, join_tracks, visit
 _KINDS = {"box": "box", "mask": "mask", "points": "point"}
 # Parts of a mask that are smaller than this part of the largest get no point of their own.
 _SMALLEST_PART = 0.1
-# A slice whose overlap with the object the model itself puts below this should be looked at.
-_SURE = 0.7
 
 
 def has_memory(model: SliceModel) -> TypeGuard[MemoryModel]:
@@ -239,7 +237,8 @@ def _sequences(
 
 def _join(inference: SliceInference, sequences: Sequences) -> SegmentPrediction:
     """Return the union of the masks of all slices, and the mean of the model's scores where it found something."""
-    masks, scores, unsure = [], [], set()
+    masks, scores = [], []
+    by_axis: dict[Axis, dict[int, float]] = {}
     slices: dict[Axis, dict[int, NDArray[np.bool_]]] = {}
     for sequence in sequences:
         axis = sequence.track.axis
@@ -250,14 +249,19 @@ def _join(inference: SliceInference, sequences: Sequences) -> SegmentPrediction:
             stored[index] = stored[index] | mask if index in stored else mask
             if answer.mask.any():
                 scores.append(answer.score)
-                if answer.score < _SURE:
-                    unsure.add(index)
+                lowest = by_axis.setdefault(axis, {})
+                lowest[index] = min(float(answer.score), lowest.get(index, 1.0))
         if is_object:
             masks.append(sequence.finished(stack_slices(axis, stored)))
     for axis, stored in slices.items():
         masks.append(stack_slices(axis, stored))
     mask = masks[0] if len(masks) == 1 else merge_masks(masks)
-    return SegmentPrediction(mask, sum(scores) / len(scores) if scores else None, tuple(sorted(unsure)))
+    score = sum(scores) / len(scores) if scores else None
+    if len(by_axis) != 1:
+        return SegmentPrediction(mask, score)
+    ((axis, lowest),) = by_axis.items()
+    numbers = tuple(sorted(lowest))
+    return SegmentPrediction(mask, score, SliceScores(axis, numbers, tuple(map(lowest.__getitem__, numbers))))
 
 
 def choose_hand_over(choice: HandOver, prompt_kinds: Sequence[str]) -> HandOver:
@@ -267,6 +271,8 @@ def choose_hand_over(choice: HandOver, prompt_kinds: Sequence[str]) -> HandOver:
         InputError: the choice is none that the model understands.
     """
     usable = [way for way in get_args(HandOver) if _KINDS.get(way) in prompt_kinds]
+    if choice == "interpolate":
+        return choice  # nothing is handed over
     if choice == "auto" and usable:
         return usable[0]
     if choice not in usable:

@@ -24,6 +24,7 @@ from ..imaging.volume import Volume
 from ..prompts.kinds import BoxPrompt, PointPrompt, Polarity, Prompt, SegmentPrompts
 from ..prompts.placement import box_prompt
 from ..requests.segmentation import Prediction, PredictRequest, Propagation
+from ..requests.uncertainty import BOX_JITTER
 from .protocol import CHALLENGE_SEED, ObjectScores, ProtocolSettings, ProtocolStep, StepPrompt
 
 # 26 neighbours, as the challenge has it: errors that touch at a corner are one to the eye, and one click is for them.
@@ -33,7 +34,6 @@ _SAME_DEPTH = 1e-9
 # Of a slice by itself: beyond it there is nothing that a click could be near to.
 _ALONE = (1.0, 1.0, 1e6)
 _BOX_MARGIN = 1  # pixels that a person leaves around an object
-_BOX_JITTER = 0.08  # of a side, by which each edge of a box in training moves at most
 _INNER_DEPTH = 0.5  # of the largest depth: the part of an object that a person clicks into
 
 Xyxy = tuple[float, float, float, float]
@@ -121,7 +121,7 @@ def slice_box(mask: NDArray[np.bool_], rng: np.random.Generator | None = None) -
     corners = np.concatenate([np.maximum(low, 0), np.minimum(high, limit)]).astype(np.float64)
     if rng is not None:
         sides = np.tile(corners[2:] - corners[:2], 2)
-        corners += rng.uniform(-_BOX_JITTER, _BOX_JITTER, 4) * sides
+        corners += rng.uniform(-BOX_JITTER, BOX_JITTER, 4) * sides
         corners = np.clip(corners, 0, np.tile(limit, 2))
     x0, y0, x1, y1 = corners.tolist()
     return x0, y0, x1, y1

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ..catalog.catalogue import has_adapter
 from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError, write_failure
 from ..folders import Locked, locked, user_folder
@@ -291,3 +292,33 @@ def _check_file(
     if known_bytes(card, file) not in (None, status.st_size) or (expected and sha256 != expected):
         raise CheckpointError(f"the checkpoint file {file.name} of {card.id} is damaged: its hash is wrong; {remedy}")
     return record_files.FileRecord(file.path, status.st_size, sha256, status.st_mtime_ns)
+
+
+def describe(card: ModelCard, store: Store) -> dict[str, Any]:
+    """Return a card's line in ``models list --json``.
+
+    ``runnable`` says whether this version can run it. ``bytes`` counts what is known of the download: ``bytes_known``
+    is false where a file is missing from it. ``unverified`` names the fields that are not certain.
+    """
+    return {
+        "id": card.id,
+        "title": card.title,
+        "task": card.task,
+        "family": card.family,
+        "prompts": list(card.prompts),
+        "dimensions": list(card.dimensions),
+        "license": card.license.name,
+        "commercial_use": card.license.commercial_use,
+        "gated": card.gated,
+        "status": store.status(card),
+        "bytes": card.source.bytes,
+        "bytes_known": card.source.bytes_known,
+        "runnable": has_adapter(card),
+        "must_accept": card.license.must_accept,
+        "unverified": list(card.unverified),
+    }
+
+
+def model_document(card: ModelCard, store: Store) -> dict[str, Any]:
+    """Return all of a card, as ``models show --json`` does: ``license`` is its short name, ``terms`` all of it."""
+    return asdict(card) | {"terms": asdict(card.license)} | describe(card, store)

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..catalog.label_sets import Label
 from ..errors import InputError
-from ..imaging.geometry import Geometry
+from ..imaging.geometry import Box, Geometry
 from ..imaging.volume import Volume
 from ..requests.classification_answer import LIMITS, NONE_OF_THESE, RESEARCH_USE, Classification, EvidenceMap
+from ..requests.uncertainty import UncertaintyMap
 from ..session.segment_store import OverlapPolicy
 from . import segment_tags
 from .segments import SegmentWriter
@@ -191,23 +193,44 @@ def show_evidence(scene: Any, evidence: EvidenceMap, answer: Classification, vol
 
     What is below the middle of all values is not shown.
     """
+    box, painted = evidence.paint(geometry_from_node(volume_node))
+    name = f"{volume_node.GetName()}: evidence for {evidence.label} ({evidence.method})"
+    low, high = evidence.threshold(0.0), evidence.threshold(1.0)
+    node = _show_values(scene, name, box, painted, (low, high if high > low else low + 1.0), volume_node)
+    node.SetDescription(f"{RESEARCH_USE} {LIMITS}")
+    node.SetAttribute(REPORT, json.dumps(answer.to_document(), ensure_ascii=False))
+    return node
+
+
+def show_uncertainty(scene: Any, uncertain: UncertaintyMap, name: str, volume_node: Any) -> Any:
+    """A new volume node with a map of uncertainty, voxel on voxel with the image, cut to what some answer has.
+
+    It is shown with its true range, 0 to 1 bit; where all answers agree, nothing is shown.
+    """
+    title = f"{volume_node.GetName()}: uncertainty of {name}"
+    node = _show_values(scene, title, uncertain.box, uncertain.values_kji, (0.0, 1.0), volume_node)
+    text = f"Entropy (bits) of the vote of {uncertain.answers} answers to jittered prompts: 0 where all agree."
+    node.SetDescription(f"{text} {RESEARCH_USE}")
+    return node
+
+
+def _show_values(
+    scene: Any, name: str, box: Box, values_kji: NDArray[np.float32], limits: tuple[float, float], volume_node: Any
+) -> Any:
+    """A new volume node with values in a box of an image; those at the lower limit are not shown."""
     geometry = geometry_from_node(volume_node)
-    box, painted = evidence.paint(geometry)
     k, j, i = box.start_kji
     matrix = np.array(geometry.ijk_to_ras)
     matrix[:3, 3] = geometry.to_ras((i, j, k))
-    name = f"{volume_node.GetName()}: evidence for {evidence.label} ({evidence.method})"
-    node = add_volume_node(scene, Volume(painted, Geometry(matrix, box.shape_kji), name=name))
+    node = add_volume_node(scene, Volume(values_kji, Geometry(matrix, box.shape_kji), name=name))
     share_parent_transform(volume_node, node)
-    node.SetDescription(f"{RESEARCH_USE} {LIMITS}")
-    node.SetAttribute(REPORT, json.dumps(answer.to_document(), ensure_ascii=False))
-    low, high = evidence.threshold(0.0), evidence.threshold(1.0)
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(low, high if high > low else low + 1.0)
+    display.SetWindowLevelMinMax(*limits)
     display.AutoThresholdOff()
-    display.SetThreshold(float(np.nextafter(np.float32(low), np.float32(np.inf))), max(high, low + 1.0))
+    least = float(np.nextafter(np.float32(limits[0]), np.float32(np.inf)))
+    display.SetThreshold(least, max(limits[1], limits[0] + 1.0))
     display.SetApplyThreshold(True)
     return node
 

@@ -33,6 +33,22 @@ def has_surfaces(segmentation_node: Any) -> bool:
     return bool(segmentation_node.GetSegmentation().ContainsRepresentation(CLOSED_SURFACE))
 
 
+def smoothing(segmentation_node: Any) -> float:
+    """The smoothing factor of a segmentation's surfaces: 0 for the edges of the voxels, to 1."""
+    return float(segmentation_node.GetSegmentation().GetConversionParameter(_smoothing_name()) or _SMOOTHING)
+
+
+def set_smoothing(segmentation_node: Any, factor: float) -> tuple[str, ...]:
+    """Smooth surfaces otherwise; voxels stay. Returns the segments that have one, for :func:`make_surface`."""
+    segmentation = segmentation_node.GetSegmentation()
+    segmentation.SetConversionParameter(_smoothing_name(), f"{factor:g}")
+    return tuple(segmentation.GetSegmentIDs()) if has_surfaces(segmentation_node) else ()
+
+
+def _smoothing_name() -> str:
+    return slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule.GetSmoothingFactorParameterName()
+
+
 def make_surfaces(segmentation_node: Any) -> None:
     """Give every segment a surface, those that have one keep it, and show them; takes up to seconds."""
     for segment_id in begin_surfaces(segmentation_node):
@@ -124,9 +140,9 @@ def add_coarse_surface(segment: Any, most_voxels: int = _MOST_VOXELS) -> Any:
     to_ras[:3, 3] += to_ras[:3, :3] @ (np.array(labelmap.GetExtent()[::2]) + box.start_kji[::-1])
     to_ras[:3, :3] *= steps
     coarse = mask[box.slices][:: steps[2], :: steps[1], :: steps[0]]
-    smoothing = _SMOOTHING if np.count_nonzero(mask) > _FEW_VOXELS else 0.0
+    factor = _SMOOTHING if np.count_nonzero(mask) > _FEW_VOXELS else 0.0
     image = label_image(coarse.astype(np.uint8), Box((0, 0, 0), coarse.shape), to_ras)
-    surface = _to_surface(image, 1, smoothing=smoothing)
+    surface = _to_surface(image, 1, factor=factor)
     segment.AddRepresentation(CLOSED_SURFACE, surface)
     return surface
 
@@ -139,7 +155,7 @@ def _steps(shape_ijk: Sequence[int], spacing_mm: NDArray[np.float64], most_voxel
     return steps
 
 
-def _to_surface(labelmap: Any, label: int, parameters: str = "", smoothing: float | None = None) -> Any:
+def _to_surface(labelmap: Any, label: int, parameters: str = "", factor: float | None = None) -> Any:
     """The surface of a label in a label map, with serialized conversion parameters or a smoothing factor."""
     segment, segmentation = slicer.vtkSegment(), slicer.vtkSegmentation()
     segment.AddRepresentation(BINARY_LABELMAP, labelmap)
@@ -148,9 +164,8 @@ def _to_surface(labelmap: Any, label: int, parameters: str = "", smoothing: floa
     segmentation.AddSegment(segment, "1")
     if parameters:
         segmentation.DeserializeConversionParameters(parameters)
-    if smoothing is not None:
-        rule = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule
-        segmentation.SetConversionParameter(rule.GetSmoothingFactorParameterName(), str(smoothing))
+    if factor is not None:
+        segmentation.SetConversionParameter(_smoothing_name(), str(factor))
     segmentation.CreateRepresentation(CLOSED_SURFACE, True)
     return segment.GetRepresentation(CLOSED_SURFACE)
 

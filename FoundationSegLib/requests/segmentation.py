@@ -1,16 +1,21 @@
 """Requests for segmentation and downloads and their answers: plain values that can cross a process boundary."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..imaging.geometry import Box
+from ..imaging.geometry import Axis, Box
 from ..imaging.masks import PackedMask
 from ..prompts.kinds import MaskPrompt, PromptSet, SegmentPrompts
 
 Direction = Literal["both", "up", "down"]
-HandOver = Literal["auto", "box", "mask", "points"]
+HandOver = Literal["auto", "box", "mask", "points", "interpolate"]
+SURE = 0.7  # a slice whose overlap with the object the model itself puts below this should be looked at
+NOTHING_BETWEEN = (
+    "there is nothing to interpolate: the segment has to be on two slices that were prompted, corrected or drawn, with "
+    "others between them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,8 @@ class Propagation:
         direction: towards higher slice numbers, lower ones, or both.
         hand_over: what a 2-D model is asked with on the next slice: the box around this slice's mask, the mask, or
             points inside it; ``"auto"`` takes the first of these that it understands. A model with a memory of its own
-            needs none of them.
+            needs none of them. With ``"interpolate"`` no model is asked: the slices between those that were prompted
+            or corrected follow from the outlines on both sides, whatever the direction.
         least_agreement: the object has ended where less than this part of two neighbouring masks (their intersection
             over union, 0..1) agrees: what follows is another object. Of a model with a memory, its own word for
             "not here" decides instead.
@@ -98,6 +104,24 @@ class CheckpointRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceScores:
+    """The model's own estimates of the overlap with the object, 0..1, by slice: the numbers rise."""
+
+    axis: Axis
+    numbers: tuple[int, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def unsure(self) -> tuple[int, ...]:
+        """The slices to look at: the estimate is below :data:`SURE`."""
+        return tuple(number for number, score in zip(self.numbers, self.scores, strict=True) if score < SURE)
+
+    def shifted(self, count: int) -> "SliceScores":
+        """The same on a grid that begins so many slices earlier."""
+        return replace(self, numbers=tuple(number + count for number in self.numbers))
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentPrediction:
     """One segment as it should be now.
 
@@ -105,12 +129,12 @@ class SegmentPrediction:
         mask: the segment's voxels.
         score: the model's own estimate of the overlap (IoU) with the object, 0..1, averaged over the slices that
             it decoded; None where it gave none.
-        unsure: the slices that were reached on which that estimate is low, across the axis of its prompts.
+        slices: that estimate of each slice with voxels, across the axis of its prompts; None where there is none.
     """
 
     mask: PackedMask
     score: float | None
-    unsure: tuple[int, ...] = ()
+    slices: SliceScores | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""Measures of segments as tables and panels show them: voxels, millilitres, the longest diameter, and a summary."""
+"""Measures of segments as tables and panels show them: voxels, millilitres, the longest diameter, doubt, a summary."""
 
 import csv
 import io
+import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.model_cards import ModelCard
+from ..errors import InputError
 from ..imaging.geometry import Geometry
-from ..imaging.masks import PackedMask
+from ..imaging.masks import PackedMask, touched_slices
 from ..imaging.volume import Volume
-from ..prompts.kinds import Prompt
+from ..prompts.kinds import Prompt, SegmentPrompts
+from ..prompts.regions import seen_box
+from ..requests.segmentation import PredictRequest
+from ..requests.uncertainty import SliceDoubts
 from .segments import SegmentSession
 from .session import Session
+from .steps import restated, state_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +151,39 @@ def _edges(flat: NDArray[np.bool_]) -> NDArray[np.float64]:
     first = flat[rows].argmax(axis=1) - 0.5
     last = flat.shape[1] - 0.5 - flat[rows, ::-1].argmax(axis=1)
     return np.column_stack([np.concatenate([first, last]), np.concatenate([rows, rows])])
+
+
+def slice_doubts(session: Session, segment_id: str) -> SliceDoubts | None:
+    """The model's doubt of the slices that it answered and nobody has corrected since; None where it told none.
+
+    Raises as :meth:`.segment_history.SegmentHistory.segment`.
+    """
+    state = session.history.segment(segment_id).state
+    slices = json.loads(state.provenance.get("Options") or "{}").get("slices")
+    if slices is None:
+        return None
+    masks, axis = session.history.masks, slices["axis"]
+    drawn = {number for key in state.hand for number in touched_slices(masks.get(key), axis)}
+    scores = zip(slices["numbers"], slices["scores"], strict=True)
+    doubts = {number: 1 - score for number, score in scores if number not in drawn}
+    return SliceDoubts(axis, doubts) if doubts else None
+
+
+def repeated_request(session: Session, segment_id: str) -> PredictRequest:
+    """The request that asks the chosen model again with all prompts of a segment, propagated as they were last.
+
+    Raises:
+        InputError: no model was chosen, or the segment has no prompts. And as
+            :meth:`.queries.SessionQueries.written_state`.
+    """
+    choice = session.options.choice
+    if choice is None:
+        raise InputError("choose a model first")
+    state = state_of(restated(session.written_state(segment_id).steps, choice))
+    prompts = state.all_prompts
+    if not prompts:
+        raise InputError("the segment has no prompts: draw one first")
+    seen = seen_box(choice.region, prompts, session.volume.geometry) if choice.region is not None else None
+    segments = (SegmentPrompts(session.segment_name(segment_id) or "Segment", prompts),)
+    key = session.volume.key
+    return PredictRequest(0, choice.model_id, key, segments, choice.intensity, state.propagation, seen)

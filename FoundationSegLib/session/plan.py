@@ -1,7 +1,9 @@
 """The plan of an edit: what a model is asked, and how its answer is put together with the voxels that are there."""
 
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from operator import attrgetter
 
 import numpy as np
@@ -26,7 +28,7 @@ from ..imaging.masks import (
 from ..prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 from ..prompts.placement import place_box, prompt_positions, slice_axis, slice_number
 from ..prompts.regions import Region, inside_region, is_within_reach, seen_box, slab
-from ..requests.segmentation import Propagation, SegmentPrediction
+from ..requests.segmentation import NOTHING_BETWEEN, Propagation, SegmentPrediction
 from .steps import ModelChoice, SegmentState, WithheldStep
 
 
@@ -330,6 +332,11 @@ def _propagating(
     flat = {key: _flat_slices(part, axis) for key, part in parts.items()}
     fresh = {index for active in state.prompts if active.is_live for index in flat[active.key]}
     settled = {index for active in state.prompts if not active.is_live for index in flat[active.key]}
+    if propagation.hand_over == "interpolate":
+        if not state.prompts:  # drawn by hand alone, in whichever view
+            touched = {axis: {n for key in state.hand for n in touched_slices(masks.get(key), axis)} for axis in AXES}
+            axis = min(reversed(AXES), key=lambda axis: len(touched[axis]) or sys.maxsize)
+        return _interpolating(plan, state, propagation, masks, axis, fresh, settled)
     drawn = {index for key in state.hand for index in touched_slices(masks.get(key), axis)} - fresh
     span = range(propagation.start or 0, propagation.stop or geometry.shape_kji[array_axis(axis)])
     anchors: list[Prompt] = []
@@ -346,6 +353,39 @@ def _propagating(
     kept = tuple(slab(axis, index, index + 1, geometry) for index in sorted(drawn | (settled - fresh)))
     zone = slab(axis, span.start, span.stop, geometry)
     merge = replace(plan.merge, around=axis, zone=zone, kept=kept)
+    return replace(plan, prompts=(*anchors, *prompts), propagation=propagation, merge=merge)
+
+
+def _interpolating(
+    plan: SegmentPlan,
+    state: SegmentState,
+    propagation: Propagation,
+    masks: MaskTable,
+    axis: Axis,
+    fresh: set[int],
+    settled: set[int],
+) -> SegmentPlan:
+    """Slices that were prompted or corrected stay as they are; those between them are to be interpolated.
+
+    A segment without such slices, as one that came with a scene, has all that it has voxels on. Beside a slice that
+    was emptied nothing is filled: the object ends there.
+    """
+    geometry, seed = plan.merge.geometry, plan.merge.seed
+    filled = set(touched_slices(seed, axis))
+    drawn = {index for key in state.hand for index in touched_slices(masks.get(key), axis)}
+    own = (drawn | settled) - fresh
+    own = own if len(own | fresh) > 1 else filled - fresh
+    ends = sorted((own & filled) | fresh)
+    if not any(high > low + 1 for low, high in pairwise(ends)):
+        raise PromptError(NOTHING_BETWEEN)
+    slabs = {index: slab(axis, index, index + 1, geometry) for index in own}
+    anchors = [_seed_prompt(plan, _cut(seed, slabs[index])) for index in sorted(own & filled)]
+    prompts = tuple(active.prompt for active in state.prompts if active.is_live)
+    emptied = own - filled
+    kept = [slab(axis, low, high, geometry) for low, high in pairwise(ends) if emptied & {*range(low, high)}]
+    first, last = max(ends[0], propagation.start or 0), min(ends[-1] + 1, propagation.stop or sys.maxsize)
+    zone = slab(axis, first, max(first, last), geometry)
+    merge = replace(plan.merge, around=axis, zone=zone, kept=(*kept, *slabs.values()))
     return replace(plan, prompts=(*anchors, *prompts), propagation=propagation, merge=merge)
 
 

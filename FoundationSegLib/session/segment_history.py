@@ -291,8 +291,8 @@ class SegmentHistory:
         state = plan.after.after(withheld) if withheld is not None else plan.after
         provenance = self.segments[segment_id].state.provenance
         if prediction is not None and plan.prompts:
-            score = answered.answer.score
-            provenance = self.segments[segment_id].provenance(prediction, state, policy, self.version, score)
+            known = self.segments[segment_id]
+            provenance = known.provenance(prediction, state, policy, self.version, answered.answer)
         self.enter(segment_id, replace(state, reach=answered.reach, provenance=provenance), entry)
         for other in edit.changes:
             if other != segment_id and other in self.segments:

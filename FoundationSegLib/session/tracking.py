@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..imaging.masks import (
     pack_mask,
 )
 from ..prompts.prompts_file import prompt_to_document
-from ..requests.segmentation import Prediction
+from ..requests.segmentation import Prediction, SegmentPrediction
 from .segment_store import NewSegment, Unanswered
 from .steps import ActivePrompt, SeedReason, SeedStep, SegmentState, Steps
 
@@ -105,10 +106,24 @@ class TrackedSegment:
         return replace(self.state.after(SeedStep(masks.put(self.mask()), reason, touched)), reach=EMPTY_BOX)
 
     def provenance(
-        self, prediction: Prediction, state: SegmentState, policy: str, version: str, score: float | None
+        self, prediction: Prediction, state: SegmentState, policy: str, version: str, answer: SegmentPrediction
     ) -> dict[str, str]:
-        """The origin of the segment once a prediction led to a state, by the names of :data:`PROVENANCE`."""
-        checkpoint = prediction.checkpoint
+        """The origin of the segment once a prediction led to a state, by the names of :data:`PROVENANCE`.
+
+        The model's estimates of slices that are not among those of the answer stay what they were, unless slices were
+        interpolated.
+        """
+        checkpoint, score, slices = prediction.checkpoint, answer.score, answer.slices
+        before = json.loads(self.state.provenance.get("Options") or "{}").get("slices")
+        if state.propagation is not None and state.propagation.hand_over == "interpolate":
+            before = None
+        if slices is not None:
+            known = dict(zip(slices.numbers, slices.scores, strict=True))
+            if before is not None and before["axis"] == slices.axis:
+                known = dict(zip(before["numbers"], before["scores"], strict=True)) | known
+            numbers = sorted(known)
+            scores = list(map(round, map(known.__getitem__, numbers), repeat(3)))
+            before = {"axis": slices.axis, "numbers": numbers, "scores": scores}
         options: dict[str, object] = {
             "device": prediction.device,
             "precision": prediction.precision,
@@ -117,13 +132,19 @@ class TrackedSegment:
             "propagation": state.propagation and to_document(state.propagation),
             "region": state.region and to_document(state.region),
             "parts": list(map(to_document, prediction.parts)),
+            **({"slices": before} if before is not None else {}),
             **(checkpoint.base_document() if checkpoint.base else {}),
         }
-        provenance = {
+        origin = {
             "Model": checkpoint.model_id,
             "Repository": checkpoint.source,
             "Revision": checkpoint.revision,
             "SHA256": checkpoint.sha256,
+        }
+        if not prediction.device:  # no model was asked: slices were interpolated
+            origin = {name: self.state.provenance[name] for name in origin if name in self.state.provenance}
+        provenance = {
+            **origin,
             "Prompts": f"[{', '.join(self._prompt_texts.of(state.prompts))}]",
             "Intensity": json.dumps(dict(prediction.intensity)),
             "Options": json.dumps(options),

@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from . import adapt, click_path, heads, hub, lite_medsam, sam, segments, session, worker
+from . import adapt, click_path, doubt, heads, hub, lite_medsam, sam, segments, session, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
@@ -22,6 +22,8 @@ BENCHMARKS = {
     "sam2": sam.sam2,
     "adapt": adapt.adapt_bench,
     "heads": heads.heads,
+    "doubt": doubt.doubt,
+    "interpolation": doubt.interpolation,
     "click-path": click_path.click_path,
 }
 

@@ -1,5 +1,6 @@
 """What the panel shows and does when things happen in another order than a tutorial's."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,11 @@ import slicer
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.segment_tags import lock
-from FoundationSegLib.mrml.surfaces import has_surfaces, make_surfaces
+from FoundationSegLib.mrml.surfaces import CLOSED_SURFACE, has_surfaces, make_surfaces, smoothing
 from FoundationSegLib.mrml.volumes import add_volume_node, reference_image
 from Testing.gui.panel_desk import GRID, MODULE
 from Testing.mrml.controller_cases import CATALOGUE
+from Testing.slicer_standin.proxy import unwrap
 
 
 def roi(at_panel, center=(0.0, 0.0, 14.0), size=(20.0, 20.0, 20.0)):
@@ -284,6 +286,57 @@ def test_scores_go_with_their_image(at_panel, when):
     assert not ui.keepButton.enabled and not ui.whereButton.enabled and ui.scoresTable.rowCount == 0
     ui.tabs.setCurrentIndex(1)
     assert not ui.verdictLabel.visible and not ui.classifyProgressRow.visible
+
+
+def test_doubt_is_shown_on_wish_jumps_and_is_mapped_and_slices_between_are_asked_for(at_panel):
+    ui, desk, work = at_panel.ui, at_panel.desk, at_panel.work
+    ui.propagateSection.collapsed = False
+    assert not ui.uncertaintyButton.enabled and not ui.doubtLabel.visible
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    state = work.session.history.segments[work.segment_id].state
+    scores = {"axis": "k", "numbers": [3, 4, 5, 6], "scores": [0.95, 0.9, 0.4, 0.9]}
+    options = json.dumps(json.loads(state.provenance["Options"]) | {"slices": scores})
+    told = replace(state, provenance={**state.provenance, "Options": options})
+    work.session.history.segments[work.segment_id].state = told
+    ui.doubtBox.checked = True
+    at_panel.let_pass()
+    assert ui.doubtLabel.visible and ui.doubtLabel.text.count('href="') == 5
+    slice_node = desk.slice_widget("Red").mrmlSliceNode()
+    for link, k in (("3", 3), ("next", 5), ("next", 5)):
+        unwrap(ui.doubtLabel).linkActivated.emit(link)
+        assert slice_node.GetSliceOffset() == pytest.approx(at_panel.at(0, 0, k)[2])
+    ui.doubtBox.checked = False
+    at_panel.let_pass()
+    assert not ui.doubtLabel.visible
+    before = at_panel.voxels()
+    desk.click(ui.uncertaintyButton)
+    at_panel.settle()
+    assert len(at_panel.client.asked[-1].segments) == 8 and at_panel.voxels() == before
+    (node,) = [
+        node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "uncertainty" in node.GetName()
+    ]
+    display = node.GetDisplayNode()
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1)
+    assert 0 < slicer.util.arrayFromVolume(node).max() <= 1
+    at_panel.box((5, 6, 8), (14, 20, 8))
+    desk.choose(ui.betweenBox, "Interpolate between mine")
+    desk.click(ui.propagateButton)
+    at_panel.settle()
+    assert at_panel.client.asked[-1].propagation.hand_over == "interpolate"
+    assert [prompt.kind for prompt in at_panel.client.asked[-1].segments[0].prompts] == ["mask", "mask"]
+
+
+def test_surfaces_are_smoothed_for_display_alone(at_panel):
+    ui = at_panel.ui
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    before, node = at_panel.voxels(), at_panel.wanted.segmentation
+    make_surfaces(node)
+    surface = node.GetSegmentation().GetNthSegment(0).GetRepresentation(CLOSED_SURFACE)
+    smooth = surface.GetPoint(0)
+    assert ui.smoothingBox.value == smoothing(node) == 0.5
+    ui.smoothingBox.value = 0.0
+    at_panel.desk.wait_until(lambda: surface.GetPoint(0) != smooth)
+    assert smoothing(node) == 0.0 and at_panel.voxels() == before
 
 
 def test_what_is_drawn_by_hand_can_be_propagated(at_panel):

@@ -182,6 +182,34 @@ def test_limits_of_a_propagation_that_change_nothing_are_noted(desk, corners, op
     assert desk.err.count("note: segments[0]: ") == bool(note) and note in desk.err
 
 
+def test_slices_between_the_prompted_ones_are_interpolated(desk):
+    document = desk.document("Left")
+    ends, between = [desk.box([[0, 1, k], [5, 6, k]]) for k in (1, 4)], {"hand-over": "interpolate"}
+    document["segments"][0]["prompts"] = ends
+    report = desk.folder / "report.json"
+    assert desk.segment(prompts=desk.write_prompts(document), report=report, **between) == 0, desk.err
+    assert np.array_equal(read_mask_prompt(desk.output, "Left")[0], block_mask("Left"))
+    assert report_of(report)["counts"] == {"encodes": 2, "decodes": 2}
+    document["segments"][0]["prompts"] = ends[:1]
+    assert desk.segment(prompts=desk.write_prompts(document), **between) == 2
+    assert "nothing to interpolate" in desk.err
+
+
+def test_a_map_of_uncertainty_is_written_without_encoding_again(desk):
+    report = desk.folder / "report.json"
+    for ending in ("nrrd", "nii.gz"):
+        target = desk.folder / f"map.{ending}"
+        options = {"uncertainty": target, "uncertainty-answers": 4, "report": report}
+        assert desk.segment(**options) == 0, desk.err
+        values = sitk.GetArrayFromImage(sitk.ReadImage(str(target)))
+        assert values.dtype == np.float32 and values.shape == block_mask("Left").shape and 0 <= values.max() <= 1
+    told = report_of(report)["uncertainty"]
+    assert told["answers"] == 4 and told["axis"] == "k" and set(told["slices"]) == {"1", "2", "3", "4"}
+    assert len(desk.model.encoded) == 2 * 4
+    assert desk.segment(uncertainty=desk.folder / "map.seg.nrrd") == 2
+    assert desk.segment(uncertainty=desk.image) == 2
+
+
 def test_a_picture_cannot_be_carried_on_and_says_so(desk):
     picture = desk.write_image("one.nrrd", np.random.default_rng(0).integers(0, 250, (1, 10, 12), np.uint8))
     document = desk.document("Left")
