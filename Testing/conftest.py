@@ -35,11 +35,21 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "reduced")
 
 
+# Long files of the folder that comes last: at the end the processes have short ones.
+LONG_FILES = ("test_conformance.py", "test_lite_medsam.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with Qt stay in one process, and nothing of Slicer's views comes after them in it: it would crash."""
+    """Keep each file in one process, which makes what its tests share once.
+
+    All tests with Qt stay in one process, and nothing of Slicer's views comes after them in it: it would crash.
+    """
+    models = ROOT / "Testing" / "models"
+    items.sort(key=lambda item: (item.path.parent == models) * (1 + (item.path.name not in LONG_FILES)))
     for item in items:
-        if "gui" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group("gui"))
+        if item.get_closest_marker("xdist_group") is None:
+            own = f"{item.path.parent.name}-{item.path.stem}"
+            item.add_marker(pytest.mark.xdist_group("gui" if "gui" in item.path.parts else own))
 
 
 def pytest_collection_finish() -> None:
