@@ -249,7 +249,7 @@ def fitting_card(cards: Mapping[str, ModelCard], modality: str) -> ModelCard | N
 # Pictures as rich text
 
 
-_BARS, _BAR_PX = 56, (6, 40)  # that many fit the panel at 400 pixels
+_BARS, _WIDEST_PX, _CHART_PX = 56, 24, (336, 40)  # fits the panel at 400 pixels
 
 
 def picture_html(rgb: Any) -> str:
@@ -266,10 +266,12 @@ def bars_html(values: Sequence[float], numbers: Sequence[int]) -> str:
     """
     import numpy as np
 
-    heights, (width, height) = np.nan_to_num(np.array(values, np.float64)), _BAR_PX
+    heights, height = np.nan_to_num(np.array(values, np.float64)), _CHART_PX[1]
+    count = min(_BARS, len(heights))
+    width = min(_WIDEST_PX, _CHART_PX[0] // count)
     top = max(float(heights.max()), 1e-9)
     bars = []
-    for group in np.array_split(np.arange(len(heights)), min(_BARS, len(heights))):
+    for group in np.array_split(np.arange(len(heights)), count):
         best = group[heights[group].argmax()]
         rgb = np.full((height, width, 3), 235, np.uint8)
         rgb[height - max(1, round(height * float(heights[best]) / top)) :, : width - 1] = (30, 90, 200)
