@@ -39,7 +39,7 @@ from .model_texts import RADIOGRAPHS, findings_html, fitting_card
 from .parameters import PanelState
 from .scores_part import LearnDialog, ScoresPart, head_text
 from .slices import slice_in_view, slice_text
-from .widgets import ChoiceBox, Part, error_text, save_table, slot
+from .widgets import ChoiceBox, Part, error_text, offer, save_table, slot
 
 OWN_LABELS = "own"
 _TAB = 1  # the index of this tab
@@ -73,8 +73,8 @@ class ClassifyPart(Part):
         self._volume_node: Any = None  # the image that the answer is about
         self._heads: dict[tuple[str, int], LearnedHead] = {}  # that were read, by name and time of the file
         self._dialog: LearnDialog | None = None
-        self._can_ask = False
-        self._message = self._reason = ""
+        self._message = self._no_answer = ""
+        self._reason = _("Choose an image in the tab 'Segment' first.")
         self._views = Observers()
         ui.researchLabel.setText(f"<small>{RESEARCH_USE}</small>")
         self._range = (ui.classifyRangeLabel, ui.classifyFromBox, ui.classifyToLabel, ui.classifyToBox)
@@ -173,19 +173,16 @@ class ClassifyPart(Part):
         ui.aggregationBox.setEnabled(parameters.subject != "slice" and not is_learned)
         self._show_priors()
         self._reason = self._obstacle(card_id)
-        self._can_ask = not self._reason
         self._show_subject()
-        self.show_busy()
         self._scores.show()
         self._show_actions()
 
     def show_busy(self) -> None:
         """Show whether something is under way, by whomever it was asked."""
-        is_busy = self._controller.is_busy
-        self._ui.classifyButton.setEnabled(self._can_ask and not is_busy)
-        reason = self._reason or (_("Another request is under way.") if is_busy else "")
-        self._ui.classifyButton.setToolTip(reason or _("Score the labels on the chosen part of the image."))
-        self._ui.whereButton.setEnabled(self._answer is not None and not self._answer.head and not is_busy)
+        busy = _("Another request is under way.") if self._controller.is_busy else ""
+        is_learned = self._answer is not None and self._answer.head
+        offer(self._ui.classifyButton, self._reason or busy)
+        offer(self._ui.whereButton, self._no_answer or (_("Learned labels do not say where.") if is_learned else busy))
 
     def close(self) -> None:
         """Follow the slices in view no more, and close the dialog."""
@@ -398,11 +395,14 @@ class ClassifyPart(Part):
 
     def _show_actions(self) -> None:
         ui, has_answer = self._ui, self._answer is not None
-        ui.keepButton.setEnabled(has_answer)
-        ui.exportScoresButton.setEnabled(has_answer)
-        ui.whereButton.setEnabled(has_answer and not self._answer.head and not self._controller.is_busy)
-        ui.evidenceSegmentButton.setEnabled(has_answer and bool(self._answer.evidence))
-        ui.nameButton.setEnabled(has_answer and self._controller.selected_node_segment is not None)
+        self._no_answer = "" if has_answer else _("Nothing was scored yet: score the labels first.")
+        is_selected = self._controller.selected_node_segment is not None
+        for button in (ui.keepButton, ui.exportScoresButton):
+            offer(button, self._no_answer)
+        evidence = has_answer and self._answer.evidence
+        offer(ui.evidenceSegmentButton, "" if evidence else _("Show first where a label is."))
+        offer(ui.nameButton, self._no_answer or ("" if is_selected else _("Select a segment first.")))
+        self.show_busy()
         for widget in (ui.verdictLabel, ui.scoresTable):
             widget.setVisible(has_answer)
 

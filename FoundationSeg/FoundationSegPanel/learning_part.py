@@ -29,6 +29,7 @@ from .parameters import PanelState
 from .slices import jump_to
 from .widgets import Dialog, Part, Report, fill_table, is_image, save_table, selected_rows, set_up_table, show_fraction
 from .widgets import error_text as shown_text
+from .widgets import offer as offer_button
 from .widgets import time_left_text as left_text
 
 if TYPE_CHECKING:
@@ -340,7 +341,10 @@ class TeachDialog(Dialog):
         ui.folderButton.enabled = ui.nameEdit.enabled = not self.is_busy
         ui.startButton.enabled = bool(self._images) and not self.is_busy
         ui.stopButton.enabled = ui.progressBar.visible = self._is_running
-        ui.keepButton.enabled = result is not None and bool(result.passed)
+        if result is None:
+            offer_button(ui.keepButton, _("There is nothing to keep yet: train first."))
+        else:
+            offer_button(ui.keepButton, "" if result.passed else _("It is not better than before, beyond chance."))
         ui.discardButton.enabled = result is not None
         ui.estimateLabel.text = self._estimate()
 

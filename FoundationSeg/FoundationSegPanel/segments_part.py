@@ -31,7 +31,7 @@ from FoundationSegLib.worker.protocol import Answered, Event, Failed
 
 from .parameters import PanelState
 from .slices import jump_to, prompt_text, range_text, slice_in_view
-from .widgets import Part, Report, fill_table, save_table, selected_rows, set_up_table, slot
+from .widgets import Part, Report, fill_table, offer, save_table, selected_rows, set_up_table, slot
 
 _FILTER = "prompts.json (*.json)"
 _NUMBER = re.compile(r"[\s_-]*\d+$")
@@ -283,10 +283,16 @@ class PromptsPart(Part):
 
     def show_busy(self) -> None:
         """Offer propagation where there are other slices, unless it is under way."""
-        controller = self._controller
-        can_propagate = controller.selected_node_segment is not None and self._state.last_slice() > 0
-        can_propagate &= controller.session is None or not controller.session.is_propagating
-        self._ui.propagateButton.setEnabled(can_propagate)  # also what was drawn by hand
+        controller, reason = self._controller, ""
+        if self._parameters.volume is None:
+            reason = _("Choose an image first.")
+        elif self._state.last_slice() == 0:
+            reason = _("The image is flat: there is no other slice to carry a segment on to.")
+        elif controller.selected_node_segment is None:  # also what was drawn by hand is carried on
+            reason = _("Select a segment in the table first.")
+        elif controller.session is not None and controller.session.is_propagating:
+            reason = _("A propagation is under way.")
+        offer(self._ui.propagateButton, reason)
 
     def _selected_keys(self) -> tuple[str, ...]:
         rows = selected_rows(self._ui.promptsTable)

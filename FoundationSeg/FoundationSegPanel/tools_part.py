@@ -21,7 +21,7 @@ from FoundationSegLib.prompts.kinds import Polarity, Prompt
 
 from .parameters import PanelState
 from .slices import is_shown, show_cursor, slice_views, view_names
-from .widgets import Part, Report, slot
+from .widgets import Part, Report, offer, slot
 
 _LONGEST_NAME = 28
 
@@ -77,7 +77,8 @@ class ToolsPart(Part):
         """Show which tools there are for the model, and use the chosen one."""
         parameters, ui, card = self._parameters, self._ui, self._state.card
         for kind, button in self._buttons.items():
-            button.setEnabled(parameters.volume is not None and card is not None and card.takes(kind))
+            reason = "" if card is not None and card.takes(kind) else _("The chosen model does not understand this.")
+            offer(button, reason if parameters.volume is not None else _("Choose an image first."))
             button.setChecked(parameters.tool == kind and button.isEnabled())
         ui.pointButton.setText(_("Two clicks") if _clicks_make_boxes(card) else _("Point"))
         can_be_negative = card is not None and bool(parameters.tool) and parameters.tool in negative_kinds(card)

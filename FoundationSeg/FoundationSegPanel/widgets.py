@@ -94,6 +94,14 @@ class Later:
         function()
 
 
+def offer(button: Any, reason: str) -> None:
+    """Enable a button unless there is a reason against it. Its tooltip is that reason, or says what the button does."""
+    if not button.whatsThis:
+        button.whatsThis = button.toolTip
+    button.setEnabled(not reason)
+    button.setToolTip(reason or button.whatsThis)
+
+
 class ChoiceBox:
     """Keeps a combo box and a value in step; signals caused by showing are not reported.
 

@@ -222,6 +222,7 @@ def test_a_result_is_shown_before_and_after_and_discarded(rig, teach):
     rig.desk.click(dialog.ui.startButton)
     rig.wait(lambda: dialog.ui.discardButton.enabled)
     assert "not better" in dialog.ui.messageLabel.text and not dialog.ui.keepButton.enabled
+    assert "not better" in dialog.ui.keepButton.toolTip
     text = dialog.ui.resultLabel.text
     assert text.count("<img") == 3 and "0.01 to 0.78" in text and "a note" in text
     assert "after 100 steps" in dialog.ui.curveLabel.text and "<img" in dialog.ui.curveLabel.text

@@ -226,12 +226,17 @@ def test_a_selection_goes_with_its_segmentation(at_panel):
 
 def test_without_a_segmentation_no_segment_can_be_named(at_panel):
     at_panel.box((5, 6, 4), (14, 20, 4))
-    at_panel.ui.tabs.setCurrentIndex(1)
-    at_panel.desk.click(at_panel.ui.classifyButton)
+    ui = at_panel.ui
+    ui.tabs.setCurrentIndex(1)
+    greyed = (ui.keepButton, ui.nameButton, ui.whereButton)
+    assert all(not button.enabled and "score the labels first" in button.toolTip for button in greyed)
+    at_panel.desk.click(ui.classifyButton)
     at_panel.settle()
+    assert all(button.enabled and button.toolTip == button.whatsThis for button in greyed)
     at_panel.desk.scene.RemoveNode(at_panel.wanted.segmentation)
     at_panel.let_pass()
-    assert not at_panel.ui.nameButton.enabled and not at_panel.ui.lockButton.enabled
+    assert not ui.nameButton.enabled and "Select a segment" in ui.nameButton.toolTip and not ui.lockButton.enabled
+    assert not ui.propagateButton.enabled and "Select a segment" in ui.propagateButton.toolTip
 
 
 def test_a_segment_that_is_unselected_is_shown_as_selected_while_it_is(at_panel):

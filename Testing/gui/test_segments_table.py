@@ -127,7 +127,7 @@ def test_a_flat_image_has_neither_millilitres_nor_other_slices(at_panel):
     at_panel.settle()
     assert at_panel.names() == ["Segment"]
     assert "ml" not in at_panel.ui.segmentLabel.text + at_panel.ui.changeLabel.text
-    assert not at_panel.ui.propagateButton.enabled
+    assert not at_panel.ui.propagateButton.enabled and "is flat" in at_panel.ui.propagateButton.toolTip
 
 
 def test_a_propagation_is_seen_as_it_goes_and_what_waits_says_so(at_panel):
