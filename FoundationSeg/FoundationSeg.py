@@ -45,6 +45,14 @@ class FoundationSeg(ScriptedLoadableModule):
             'See the <a href="https://github.com/FoundationSeg/SlicerFoundationSeg">documentation</a>.'
         )
         self.parent.acknowledgementText = _("Each model's own citation and licence are on its card.")
+        slicer.app.connect("startupCompleted()", self.registerEffect)
+
+    def registerEffect(self) -> None:
+        """Offer the effect "Foundation prompt" in the Segment Editor."""
+        if (slicer.app.majorVersion, slicer.app.minorVersion) >= _OLDEST_SLICER:
+            from FoundationSegEffect.segment_editor_effect import make_effect
+
+            make_effect().self().register()
 
 
 class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -119,7 +127,7 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEnd(self, caller: Any, event: Any) -> None:
         """Begin anew after a scene was closed, and show the choices that came with an imported one."""
-        if self.parent.isEntered:
+        if self.parent.isEntered or (self.panel is not None and self.panel.effect is not None):
             self.initializeParameterNode()
             self.panel.follow()
 

@@ -170,7 +170,7 @@ class SegmentationController:
             session, store = self._open()
         session.options.choice, session.options.policy = self.options.choice, self.options.policy
         session.options.ask_above = self.options.ask_above
-        store.masking_node = self.options.masking_node
+        store.masking_node, store.save_state = self.options.masking_node, self.options.save_state
         return session
 
     def leave(self) -> None:

@@ -335,17 +335,21 @@ class ProgressPart(Part):
         self._timer = qt.QTimer()
         self._timer.setInterval(_INTERVAL_MS)
         self._timer.connect("timeout()", self._show_in_status_bar)
-        asking = (ui.propagateButton, ui.timeButton, ui.wordsButton, ui.askAgainButton, ui.similarButton)
-        for button in (*asking, ui.classifyButton, ui.whereButton):
+        asking = ("propagateButton", "timeButton", "wordsButton", "askAgainButton", "similarButton")
+        for button in self._widgets(*asking, "classifyButton", "whereButton"):
             self._connect(button, partial(self._begun_by, button))
-        for button in (ui.cancelButton, ui.classifyCancelButton):
+        for button in self._widgets("cancelButton", "classifyCancelButton"):
             self._connect(button, self._controller.stop)
+
+    def _widgets(self, *names: str) -> list[Any]:
+        """The widgets of these names, as far as there are any: the Segment Editor's effect has a few of them."""
+        return [getattr(self._ui, name) for name in names if hasattr(self._ui, name)]
 
     @slot
     def show(self) -> None:
         """Show what is under way, and nothing else once it has ended."""
         ui, is_busy = self._ui, self._controller.is_busy
-        for row in (ui.progressRow, ui.classifyProgressRow):
+        for row in self._widgets("progressRow", "classifyProgressRow"):
             row.setVisible(is_busy)
         report = self._controller.report
         self._time_left.note(report)
@@ -359,7 +363,7 @@ class ProgressPart(Part):
         if session is not None and session.waiting > 0:
             texts.append(_("queued behind it: {count}").format(count=session.waiting))
         self._text = text = " · ".join(texts)
-        for bar in (ui.progressBar, ui.classifyProgressBar):
+        for bar in self._widgets("progressBar", "classifyProgressBar"):
             bar.setRange(
                 0, report.total if report is not None and report.total else 1
             )  # without an end, it has no text

@@ -1,6 +1,7 @@
 """The panel: brings its parts together, follows the parameter node and the controller, and shows what has changed."""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import qt
@@ -26,7 +27,7 @@ from .scores_part import MonitoringPart
 from .segments_part import PromptsPart, SegmentsPart, TemplatesPart
 from .slices import is_shown
 from .tools_part import ToolsPart, TourPart
-from .widgets import Later, is_image, slot
+from .widgets import UI_FOLDER, Later, connect, is_image, slot
 
 _LOADING_MS = 300  # until an image that was added is shown, too
 _TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes microseconds
@@ -46,6 +47,8 @@ class Panel:
         self, ui: Any, logic: Any, icon: Callable[[str], str], installer: ModelInstaller | None = None
     ) -> None:
         self.is_entered = False
+        self.icon = icon
+        self.effect: EffectPanel | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(_TICK_MS)
         self._timer.connect("timeout()", self._tick)
@@ -115,6 +118,7 @@ class Panel:
     def enter(self) -> None:
         """Let tools and keys work: the user has come to the module."""
         self.is_entered = True
+        self.lend(None)
         self.model.inspect_once()
         self.follow()
 
@@ -126,9 +130,20 @@ class Panel:
         if self.parameters is not None:
             self._show_prompts()
 
+    def lend(self, effect: "EffectPanel | None") -> None:
+        """Let a Segment Editor's effect draw and show answers in place of the panel's own parts; None: no more."""
+        if self.effect is not None and self.effect is not effect:
+            self.effect.stop()
+        self.effect, self.state.effect = effect, effect.effect if effect is not None else None
+        if effect is not None:
+            self.model.inspect_once()
+        self.follow()
+
     def close(self) -> None:
         """End everything: the module is closed or reloaded."""
         self.leave()
+        self.lend(None)
+        self.tools.close()
         self.keys.close()
         self.progress.stop()
         self.classify.close()
@@ -149,12 +164,16 @@ class Panel:
             return
         self._is_showing = True
         try:
+            if self.effect is not None:
+                self.effect.follow_editor()
             self.state.sync()
             self.tools.is_active = self.is_entered
             if self.is_entered:
                 self.keys.enable()
             for part in self._parts:
                 part.show()
+            if self.effect is not None:
+                self.effect.show()
             self._show_prompts()
         finally:
             self._is_showing = False
@@ -173,13 +192,13 @@ class Panel:
         if what != "busy":
             self._show_soon()
         if what == "outcome":
-            self.answer.forget_error()
+            (self.effect or self).answer.forget_error()
             self.monitoring.note_outcome(self.controller.outcome)
         self._soon.start(0)  # once, after the mouse or the answer: several updates come in one turn
 
     def report(self, error: FoundationSegError) -> None:
         """Show an error."""
-        self.answer.report(error)
+        (self.effect or self).answer.report(error)
 
     @slot
     def _tick(self) -> None:
@@ -199,16 +218,22 @@ class Panel:
             part.show()
         self.prompts.show_busy()
         self.classify.show_busy()
+        if self.effect is not None:
+            self.effect.show_busy()
 
     def _show_segments(self) -> None:
         is_still = self.state.follow_frame()
         self._keep_selection()
+        is_used = self.is_entered or self.effect is not None
+        if self.effect is not None:
+            self.effect.follow_editor()
+            self.effect.show()
         if self.is_entered:
             self.keys.enable()
         for part in (*self._segment_parts, self.classify, self.tour):
             part.show()
         self.advanced.surfaces_due()
-        if self.is_entered and is_still:
+        if is_used and is_still:
             self.controller.resume()
         self._show_prompts()
         if self._has_orphans:
@@ -216,8 +241,9 @@ class Panel:
             remove_orphans(slicer.mrmlScene)
 
     def _show_prompts(self) -> None:
-        """Show prompts while the module is entered and the user wants to see them."""
-        self.controller.show_prompts(self.is_entered and self.parameters.showPrompts)
+        """Show prompts while the module is entered, or its effect chosen, and the user wants to see them."""
+        is_used = self.is_entered or self.effect is not None
+        self.controller.show_prompts(is_used and self.parameters.showPrompts)
 
     def _keep_selection(self) -> None:
         """Note the selected segment; what follows from it is shown soon, and not within the change."""
@@ -235,6 +261,8 @@ class Panel:
 
     def _release_views(self) -> None:
         self.tools.stop()
+        if self.effect is not None:
+            self.effect.tools.stop()
         self.keys.disable()
 
     def _observe_segments(self) -> None:
@@ -300,3 +328,105 @@ class Panel:
                 "accept", "Return", _("accept the last change, or what waits to be confirmed"), controller.accept
             ),
         )
+
+
+class EffectPanel:
+    """The panel's tools, answers and progress once more, in the options of a Segment Editor's effect.
+
+    Args:
+        panel: its state is shared: controller, session, history and parameters.
+        effect: the `qSlicerSegmentEditorScriptedEffect`, whose parameter node says what is worked on.
+
+    Attributes:
+        effect: as above.
+        tools, answer, progress: the parts.
+    """
+
+    def __init__(self, panel: Panel, effect: Any) -> None:
+        self.panel, self.effect, self._state = panel, effect, panel.state
+        widget = slicer.util.loadUI(str(UI_FOLDER / "Effect.ui"))
+        effect.addOptionsWidget(widget)
+        self._ui = ui = slicer.util.childWidgetVariables(widget)
+        self.answer = AnswerPart(ui, self._state, panel.model.set_up)
+        report, offer_light_model = self.answer.report, self.answer.offer_light_model
+        self.tools = ToolsPart(ui, self._state, report, panel.icon, self._attempt, offer_light_model)
+        self.progress = ProgressPart(ui, self._state, report)
+        self.report = report
+        connect(self, ui.modelLabel, "linkActivated(QString)", lambda: slicer.util.selectModule("FoundationSeg"))
+        self._observers = Observers()
+        self._chosen: tuple[Any, Any, str] | None = None
+
+    def start(self) -> None:
+        """Work on what is chosen in the editor, with a tool in hand: the effect was chosen."""
+        self._chosen = None
+        parameters, card = self._state.parameters, self._state.card
+        if parameters is not None and not parameters.tool and card is not None:
+            kinds = [kind for kind in ("box", "point", "scribble", "lasso") if card.takes(kind)]
+            parameters.tool = kinds[0] if kinds else ""
+        node = self.effect.parameterSetNode()
+        if node is not None and not self._observers:
+            self._observers.add(node, vtk.vtkCommand.ModifiedEvent, self._editor_changed)
+        self.panel.lend(self)
+
+    def stop(self) -> None:
+        """Leave the views to Slicer: another effect was chosen, or none. What was asked is still answered."""
+        self._observers.remove()
+        self.tools.stop()
+        self.progress.stop()
+
+    def close(self) -> None:
+        """End for good: the editor is about to be destroyed."""
+        self.stop()
+        self.tools.close()
+
+    def show(self) -> None:
+        """Show what is possible and what has happened; what the editor's undo has done is found out first."""
+        session, card = self._state.controller.session, self._state.card
+        if session is not None:
+            session.detect_external_changes()
+        self.tools.is_active = True
+        self.tools.show()
+        self.show_busy()
+        text = _("Model: <a href='model'>{title}</a>").format(title=escape(card.title) if card else _("none"))
+        is_ready = card is None or self._state.is_model_ready
+        self._ui.modelLabel.setText(text if is_ready else f"{text} · <b>{_('not set up yet')}</b>")
+
+    def show_busy(self) -> None:
+        """Show what is under way and what has come of it."""
+        self.answer.show()
+        self.progress.show()
+
+    def follow_editor(self) -> None:
+        """Take over what was chosen in the editor since; otherwise have it show what was chosen here."""
+        node, parameters = self.effect.parameterSetNode(), self._state.parameters
+        if node is None or parameters is None:
+            return
+        volume, segmentation, segment_id = chosen = _chosen_in(node)
+        if chosen != self._chosen or parameters.volume is not volume:
+            parameters.volume, parameters.segmentation = volume, segmentation
+            self._state.sync()
+            if parameters.segmentation is not segmentation:  # the image's own was taken in its place
+                parameters.segmentation = segmentation
+                self._state.sync()
+            parameters.segmentId = segment_id
+        else:
+            if parameters.segmentation not in (None, segmentation):
+                node.SetAndObserveSegmentationNode(parameters.segmentation)
+            if parameters.segmentId not in ("", segment_id):
+                node.SetSelectedSegmentID(parameters.segmentId)
+        self._chosen = _chosen_in(node)
+
+    @slot
+    def _editor_changed(self) -> None:
+        if _chosen_in(self.effect.parameterSetNode()) != self._chosen:
+            self.panel.follow()
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        """Give a prompt, unless the segment is hidden and the user does not want that, as with any effect."""
+        if self.effect.confirmCurrentSegmentVisible() != self.effect.NotConfirmed:
+            self.answer.attempt(action)
+
+
+def _chosen_in(editor_node: Any) -> tuple[Any, Any, str]:
+    volume, segmentation = editor_node.GetSourceVolumeNode(), editor_node.GetSegmentationNode()
+    return volume, segmentation, editor_node.GetSelectedSegmentID() or ""

@@ -103,6 +103,7 @@ class PanelState:
         installer: the models on this computer.
         cards: the models that can segment, by their ids.
         parameters: the parameter node; None while a scene is closed.
+        effect: the Segment Editor's effect in whose place things are done, and whose masking and undo are kept to.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class PanelState:
     ) -> None:
         self.controller, self.installer, self.cards = controller, installer, cards
         self.parameters: Any = None
+        self.effect: Any = None
         # Without loading torch nobody can say more; the diagnosis does.
         self._suitable_model = "sam2.1-hiera-tiny" if has_nvidia_driver() else "lite-medsam"
 
@@ -168,7 +170,7 @@ class PanelState:
         """
         if self.parameters is None:
             return
-        if self.parameters.region == "roi" and self.parameters.volume is not None:
+        if self.parameters.region == "roi" and self.parameters.volume is not None and self.effect is None:
             self._roi_box()
         self.ensure_segmentation()
         self.controller.options = self._options()  # a region may have been moved, of which no parameter tells
@@ -201,21 +203,26 @@ class PanelState:
             parameters.segmentation = self.controller.own_segmentation(parameters.volume)
 
     def _options(self) -> UserOptions:
-        parameters, region = self.parameters, self._region()
-        masking_node, choice = None, None
-        if parameters.sameAsSegmentEditor:
+        parameters, effect = self.parameters, self.effect
+        region = self._region() if effect is None else None
+        policy, masking_node, choice = OverlapPolicy(parameters.overlap), None, None
+        if effect is not None:
+            masking_node = effect.parameterSetNode()
+            policy = _policy(masking_node)
+        elif parameters.sameAsSegmentEditor:
             masking_node = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
         if self.card is not None:
             seen_region = region if parameters.seesRegionOnly else None
             choice = ModelChoice.of(self.card, parameters.intensity or "auto", seen_region)
         return UserOptions(
             choice,
-            OverlapPolicy(parameters.overlap),
+            policy,
             None if parameters.askAbovePercent >= 100 else parameters.askAbovePercent / 100,
             region,
             masking_node,
-            parameters.manyObjects,
+            parameters.manyObjects and effect is None,
             parameters.kind,
+            effect.saveStateForUndo if effect is not None else None,
         )
 
     def _region(self) -> Region | None:
@@ -237,3 +244,12 @@ class PanelState:
         if self.parameters.volume is None:
             raise InputError(_("choose an image first"))
         return InsideBox(box_of_roi(self.parameters.roi, self.parameters.volume))
+
+
+def _policy(editor_node: Any) -> OverlapPolicy:
+    """The policy that a Segment Editor's choice of what is overwritten means; locked segments keep their voxels."""
+    modes = slicer.vtkMRMLSegmentEditorNode
+    return {
+        modes.OverwriteNone: OverlapPolicy.ALLOW,
+        modes.OverwriteVisibleSegments: OverlapPolicy.OVERWRITE_VISIBLE,
+    }.get(editor_node.GetOverwriteMode(), OverlapPolicy.PROTECT_LOCKED)

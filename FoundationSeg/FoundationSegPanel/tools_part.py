@@ -69,9 +69,9 @@ class ToolsPart(Part):
         self._cursor_text: str | None = None
         self._in_use: tuple[Any, ToolKind, tuple[str, ...]] | None = None
         self._words_of = ""
-        manager = slicer.app.layoutManager()
-        if manager is not None:
-            self._connect(manager, self._layout_changed, "layoutChanged(int)")
+        self._layout_manager = slicer.app.layoutManager()
+        if self._layout_manager is not None:
+            self._layout_manager.connect("layoutChanged(int)", self._layout_changed)
 
     def show(self) -> None:
         """Show which tools there are for the model, and use the chosen one."""
@@ -95,6 +95,17 @@ class ToolsPart(Part):
         """Leave the mouse to Slicer."""
         self.is_active = False
         self._put_away()
+
+    def close(self) -> None:
+        """Follow the layout no more."""
+        self.stop()
+        if self._layout_manager is not None:
+            self._layout_manager.disconnect("layoutChanged(int)", self._layout_changed)
+
+    @property
+    def cursor(self) -> Any:
+        """The cursor of the slice views: with the name of a segment while a tool is in use."""
+        return qt.QCursor() if self._cursor_text is None else _named_cursor(self._cursor_text)
 
     def toggle(self, kind: str) -> None:
         """Take a tool in hand, or put it away; nothing where the model does not understand what it draws."""
@@ -197,7 +208,8 @@ class ToolsPart(Part):
         self._state.prepare()
         self._attempt(lambda: self._controller.add_words(words))
 
-    def _layout_changed(self) -> None:
+    @slot
+    def _layout_changed(self, _layout: int) -> None:
         if self._parameters is not None:
             self.show()
 

@@ -16,7 +16,7 @@ from FoundationSegLib.progress import ProgressReport
 
 from .parameters import PanelState, Parameters
 
-_UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
+UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
 Report = Callable[[FoundationSegError], None]
 
 
@@ -250,7 +250,7 @@ class Dialog:
         """
         self.dialog = qt.QDialog(parent)
         self.dialog.setWindowTitle(title)
-        content = slicer.util.loadUI(str(_UI_FOLDER / f"{name}.ui"))
+        content = slicer.util.loadUI(str(UI_FOLDER / f"{name}.ui"))
         layout = qt.QVBoxLayout(self.dialog)
         layout.addWidget(content)
         self.dialog.resize(content.width, content.height)

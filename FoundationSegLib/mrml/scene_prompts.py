@@ -225,7 +225,8 @@ class ScenePrompts:
         record = self._records.get(segment_id)
         if record is not None:
             # Slicer's undo puts a segment's tags back, too; what the user said since is not undone with it.
-            self._write(segment_id, segment, record)
+            with segment_tags.unnoticed(self._segmentation_node.GetSegmentation()):
+                self._write(segment_id, segment, record)
             return
         self._texts[segment_id], record = text, segment_tags.PromptRecord()
         try:
@@ -247,10 +248,8 @@ class ScenePrompts:
                 self._tags[segment_id].write(draft, record)
         finally:
             self._is_writing = before
-        self._records[segment_id], self._texts[segment_id] = (
-            record,
-            segment_tags.raw_tag(segment, segment_tags.RECORD_TAG),
-        )
+        self._records[segment_id] = record
+        self._texts[segment_id] = segment_tags.raw_tag(segment, segment_tags.RECORD_TAG)
 
     def follow_image(self) -> None:
         """Keep segments and markups where they are on the image, whatever was done in the Transforms module."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,9 @@ class SceneStore(SegmentWriter):
         defers_surfaces: surfaces are not made anew within a write, which takes up to seconds; who says so calls
             :meth:`make_next_surface` when there is time.
         stale_surfaces: the segments whose surfaces are out of date for that.
+        save_state: called before the first change of each edit, so that the Segment Editor's undo has the segments as
+            they are; None for nobody.
+        has_foreign_undo: it was called.
     """
 
     def __init__(
@@ -53,6 +57,9 @@ class SceneStore(SegmentWriter):
         self.masking_node = masking_node
         self.defers_surfaces = defers_surfaces
         self.stale_surfaces: set[str] = set()
+        self.save_state: Callable[[], None] | None = None
+        self.has_foreign_undo = False
+        self._left: Mapping[str, Hashable] | None = None  # the stamps after the last change of an edit under way
         self._made: dict[str, _Appearance] = {}
         self._removed: dict[str, tuple[Any, str, bool]] = {}
 
@@ -83,6 +90,7 @@ class SceneStore(SegmentWriter):
 
         One that :meth:`remove` has deleted comes back with all that it was, at its place in the list.
         """
+        self._save_first()
         if new.segment_id in self._removed:
             return self._bring_back(new.segment_id)
         term = find_term(new.kind or new.name)
@@ -96,6 +104,7 @@ class SceneStore(SegmentWriter):
             segment_id=new.segment_id,
         )
         self._made[segment_id] = _Appearance.of(self.segment(segment_id))
+        self._note_change()
         return segment_id
 
     def withdraw(self, segment_id: str) -> bool:
@@ -106,7 +115,9 @@ class SceneStore(SegmentWriter):
         is_as_made = self._made.get(segment_id) == _Appearance.of(segment)
         if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
             return False
+        self._save_first()
         self._node.GetSegmentation().RemoveSegment(segment_id)
+        self._note_change()
         return True
 
     def remove(self, segment_id: str) -> None:
@@ -116,7 +127,9 @@ class SceneStore(SegmentWriter):
         display = self._node.GetDisplayNode()
         is_visible = display is None or bool(display.GetSegmentVisibility(segment_id))
         self._removed[segment_id] = segment, ids[ids.index(segment_id) + 1], is_visible
+        self._save_first()
         self._node.GetSegmentation().RemoveSegment(segment_id)
+        self._note_change()
 
     def _bring_back(self, segment_id: str) -> str:
         self.require_writable()
@@ -129,7 +142,21 @@ class SceneStore(SegmentWriter):
         place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         if not is_visible and self._node.GetDisplayNode() is not None:
             self._node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
+        self._note_change()
         return segment_id
+
+    def _save_first(self) -> None:
+        if self.save_state is not None and self._left != self.stamps():
+            self.has_foreign_undo = True
+            self.save_state()
+
+    def _note_change(self) -> None:
+        if self.save_state is not None:
+            self._left = self.stamps()
+
+    def unnoticed(self) -> AbstractContextManager[None]:
+        """Return a context in which nobody takes notice of tags, where the Segment Editor's undo would."""
+        return segment_tags.unnoticed(self._node.GetSegmentation()) if self.has_foreign_undo else nullcontext()
 
     def write_change(
         self, segment_id: str, change: SegmentChange, policy: OverlapPolicy, masking_node: Any | None = None
@@ -143,11 +170,16 @@ class SceneStore(SegmentWriter):
         return self._carry_out(edit.changes)
 
     def _carry_out(self, possible: Mapping[str, SegmentChange]) -> Edit:
+        if self.save_state is not None:
+            self._save_first()
         if not self.defers_surfaces or not has_surfaces(self._node):
-            return super()._carry_out(possible)
-        with surfaces_kept(self._node):
             edit = super()._carry_out(possible)
-        self.stale_surfaces |= edit.changes.keys()
+        else:
+            with surfaces_kept(self._node):
+                edit = super()._carry_out(possible)
+            self.stale_surfaces |= edit.changes.keys()
+        if self.save_state is not None:
+            self._note_change()
         return edit
 
     def make_next_surface(self) -> bool:
@@ -163,6 +195,7 @@ class SceneStore(SegmentWriter):
 
     def describe(self, edited: SegmentEdited) -> None:
         """Keep in the segments' tags where they come from, and whether they were accepted as they are now."""
+        self._left = None  # the edit has ended
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         for segment_id, state in edited.states.items():
             segment = self._node.GetSegmentation().GetSegment(segment_id)

@@ -74,6 +74,23 @@ def tagged_at_once(segment: Any) -> Iterator[Any]:
         segment.Modified()
 
 
+@contextmanager
+def unnoticed(segmentation: Any) -> Iterator[None]:
+    """Keep from a segmentation's observers that segments are modified, while only tags are written.
+
+    Slicer's undo, one of them, could redo nothing any more.
+    """
+
+    def stop(*_: Any) -> None:
+        segmentation.GetCommand(tag).SetAbortFlag(1)
+
+    tag = segmentation.AddObserver(slicer.vtkSegmentation.SegmentModified, stop, 10.0)
+    try:
+        yield
+    finally:
+        segmentation.RemoveObserver(tag)
+
+
 def set_provenance(segment: Any, origin: Mapping[str, str]) -> None:
     """Write where a segment came from, and what its export to DICOM needs: algorithm and terminology.
 

@@ -180,6 +180,11 @@ class SegmentWriter:
         """True for a segment that may not be written."""
         return segment_tags.is_locked(self.segment(segment_id))
 
+    def is_visible(self, segment_id: str) -> bool:
+        """True for a segment that is shown, as Slicer's segment editor logic sees it."""
+        display = self._node.GetDisplayNode()
+        return display is None or bool(display.GetSegmentVisibility(segment_id))
+
     def name(self, segment_id: str) -> str:
         """The name that the user calls the segment by."""
         return self.segment(segment_id).GetName() or ""
@@ -349,9 +354,11 @@ class SegmentWriter:
         keeping: list[str] = []
         losing: list[str] = []
         for other in self.segment_ids if policy is not OverlapPolicy.ALLOW else ():
-            if other != segment_id:
-                is_kept = policy is OverlapPolicy.PROTECT_LOCKED and self.is_locked(other)
-                (keeping if is_kept or policy is OverlapPolicy.PROTECT else losing).append(other)
+            if other == segment_id or (policy is OverlapPolicy.OVERWRITE_VISIBLE and not self.is_visible(other)):
+                continue
+            is_protected = policy is OverlapPolicy.PROTECT
+            is_kept = is_protected or (policy is not OverlapPolicy.OVERWRITE and self.is_locked(other))
+            (keeping if is_kept else losing).append(other)
         gained = self.without(change.gained, keeping)
         changes = self.losses(gained, losing) if losing else {}
         return self._carry_out(changes | {segment_id: SegmentChange(gained, change.lost)})

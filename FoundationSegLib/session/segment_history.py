@@ -7,13 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FoundationSegError, GoneError, InputError
-from ..imaging.masks import (
-    Edit,
-    MaskTable,
-    PackedMask,
-    SegmentChange,
-    change_between,
-)
+from ..imaging.masks import Edit, MaskTable, PackedMask, SegmentChange, change_between, checksum
 from ..requests.segmentation import Prediction, SegmentPrediction
 from .plan import AnsweredPlan, SegmentPlan
 from .segment_store import (
@@ -26,16 +20,8 @@ from .segment_store import (
     SegmentStore,
     read_segment,
 )
-from .steps import (
-    AcceptStep,
-    RejectStep,
-    SegmentState,
-    effective,
-    parse_steps,
-    state_of,
-    transformed_steps,
-)
-from .tracking import TrackedSegment, UndoEntry, UndoStack, difference
+from .steps import AcceptStep, RejectStep, SegmentState, parse_steps, state_of, transformed_steps
+from .tracking import TrackedSegment, UndoEntry, UndoStack, changes_of, difference, rejected_state
 
 
 @dataclass(slots=True)
@@ -64,6 +50,7 @@ class SegmentHistory:
     stamps: dict[str, Hashable] = field(default_factory=dict)
     untold: set[str] = field(default_factory=set)
     _withdrawn: set[str] = field(default_factory=set)  # by undoing that they were made
+    _untold_kind: EditKind = "others"
 
     def __post_init__(self) -> None:
         self.masks.within = self.store.geometry.box
@@ -74,11 +61,13 @@ class SegmentHistory:
 
         Segments that were changed take their present voxels as their seed, and what was done to them before cannot be
         undone any more. With the volume or the segmentation gone, everything is forgotten. While the segments cannot
-        be read, nothing is compared.
+        be read, nothing is compared. Where somebody else's undo took our edits back, they are undone here, too, and can
+        be redone.
         """
         stamps = self.store.stamps()
         if stamps and stamps == self.stamps:
             return frozenset()
+        retraced = self._retrace(stamps) if self.store.has_foreign_undo else frozenset()
         gone = self.segments.keys() - stamps.keys()
         for segment_id in gone:
             del self.segments[segment_id]
@@ -92,8 +81,30 @@ class SegmentHistory:
             self.undo_stack.forget(segment_id)
         if changed:
             self.undo_stack.make_room()
-        self.untold |= changed
-        return frozenset(changed | gone)
+        self.untold |= changed | retraced
+        return frozenset(changed | gone | retraced)
+
+    def _retrace(self, stamps: Mapping[str, Hashable]) -> frozenset[str]:
+        """Follow somebody else's undo or redo of our edits; returns the segments of those edits, none if it was not."""
+        present, before = {}, {key: segment.checksum() for key, segment in self.segments.items()}
+        for key in (*self.segments, *self._withdrawn):
+            if stamps.get(key) not in (None, self.stamps.get(key)):
+                present[key] = read_segment(self.store, key)
+        after = {key: before[key] for key in before.keys() & stamps.keys()}
+        kind, states = self.undo_stack.retrace(before, after | {key: checksum(mask) for key, mask in present.items()})
+        for key, state in states.items():
+            if key in stamps:
+                segment = self.segments.setdefault(key, TrackedSegment())
+                segment.state = state
+                if key in present:
+                    segment.see(present[key])
+            else:
+                self._forget(key)
+                self._withdrawn.add(key)
+        if states:
+            self._withdrawn -= stamps.keys()
+            self._untold_kind = kind
+        return frozenset(states)
 
     def _reseed(self, segment_id: str, stamp: Hashable) -> bool:
         """Take the voxels of a segment as its seed if somebody else changed them; True if so."""
@@ -279,7 +290,7 @@ class SegmentHistory:
         if self.segments[segment_id].state is not plan.before:
             # A neighbour, written just before, took voxels of the segment: they are wanted back.
             answered = self.answered(plan, answered.answer)
-        if policy in (OverlapPolicy.OVERWRITE, OverlapPolicy.PROTECT_LOCKED):
+        if policy not in (OverlapPolicy.PROTECT, OverlapPolicy.ALLOW):
             # The segments that may lose voxels get them back when that is undone, so they have to be met before.
             for neighbour in self.store.segment_ids:
                 if not self.store.occupied(neighbour).intersection(answered.change.gained.box).is_empty:
@@ -299,13 +310,14 @@ class SegmentHistory:
                 self.enter(other, self.segments[other].seeded(self.masks, "neighbour"), entry)
         if segment_id in self.provisional:
             entry.created[segment_id] = self.provisional.pop(segment_id)
-        return self._withheld_by(segment_id, self.masks.get(withheld.denied)) if withheld is not None else {}
+        return self._withheld_by(segment_id, self.masks.get(withheld.denied), policy) if withheld is not None else {}
 
-    def _withheld_by(self, segment_id: str, denied: PackedMask) -> Mapping[str, int]:
-        """How many voxels of those that a segment was denied each neighbour has."""
+    def _withheld_by(self, segment_id: str, denied: PackedMask, policy: OverlapPolicy) -> Mapping[str, int]:
+        """How many voxels of those that a segment was denied each neighbour has, if it keeps what it has."""
         voxels, counts = denied.unpack(), {}
         for other in self.store.segment_ids:
-            if other != segment_id and not self.store.occupied(other).intersection(denied.box).is_empty:
+            is_kept = policy is OverlapPolicy.PROTECT or self.store.is_locked(other)
+            if other != segment_id and is_kept and not self.store.occupied(other).intersection(denied.box).is_empty:
                 count = int(np.count_nonzero(self.store.read(other, denied.box) & voxels))
                 if count:
                     counts[other] = count
@@ -432,7 +444,7 @@ class SegmentHistory:
             raise InputError("there is no change to reject: it was accepted, or nothing was done yet")
         self._require_free("undo", self.undo_stack.blocking_undo(segment_id))
         before = {key: self.segments[key].state for key in entry.after}
-        after = {key: _rejected(entry, key) for key in entry.after}
+        after = {key: rejected_state(entry, key) for key in entry.after}
         edited = self._carry_out("rejected", entry.inverse, after)
         edits = [Edit({key: change}) for key, changes in edited.changes.items() for change in changes]
         return replace(edited, forgotten=self.undo_stack.push(UndoEntry(edits, before, after)))
@@ -472,7 +484,8 @@ class SegmentHistory:
     def take_untold(self) -> SegmentEdited:
         """The event of what happened to segments without an edit, which is told once."""
         untold, self.untold = self.untold, set()
-        return SegmentEdited("others", {key: known.state for key, known in self.segments.items() if key in untold})
+        kind, self._untold_kind = self._untold_kind, "others"
+        return SegmentEdited(kind, {key: known.state for key, known in self.segments.items() if key in untold})
 
     def keep_steps(self, edited: SegmentEdited) -> None:
         """Keep the steps of the segments of an edit in the prompt store; a listener."""
@@ -480,20 +493,3 @@ class SegmentHistory:
             for key in edited.states:
                 if key in self.segments:
                     self.prompt_store.write(key, self.saved(key))
-
-
-def changes_of(edits: Iterable[Edit]) -> dict[str, tuple[SegmentChange, ...]]:
-    """The changes of edits by segment, one after the other."""
-    changes: dict[str, tuple[SegmentChange, ...]] = {}
-    for edit in edits:
-        for segment_id, change in edit.changes.items():
-            changes[segment_id] = (*changes.get(segment_id, ()), change)
-    return changes
-
-
-def _rejected(entry: UndoEntry, segment_id: str) -> SegmentState:
-    before, after = entry.before[segment_id], entry.after[segment_id]
-    count = len(effective(after.steps)) - len(effective(before.steps))
-    if count <= 0 or after.steps[: len(before.steps)] != before.steps:
-        return before  # the steps were replaced as a whole, and so they are now
-    return replace(before, steps=(*after.steps, RejectStep(count)))

@@ -1,6 +1,7 @@
 """Stores of segments and of prompts, predictors, and the events of a session; with segments as plain arrays."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -26,12 +27,14 @@ class OverlapPolicy(StrEnum):
         PROTECT_LOCKED: the other segment if it is locked; unlocked ones lose the voxel.
         ALLOW: both.
         OVERWRITE: the new one; every other segment, locked or not, loses the voxel.
+        OVERWRITE_VISIBLE: as PROTECT_LOCKED among segments that are shown; a hidden one keeps it beside the new one.
     """
 
     PROTECT = "protect"
     PROTECT_LOCKED = "protect-locked"
     ALLOW = "allow"
     OVERWRITE = "overwrite"
+    OVERWRITE_VISIBLE = "overwrite-visible"
 
 
 Unanswered = tuple[Mapping[str, Steps], ...]  # what waits for answers, by the ids of segments, oldest first
@@ -128,6 +131,13 @@ class SegmentStore(Protocol):
 
     def describe(self, edited: "SegmentEdited") -> None:
         """Keep with the segments of an edit where they come from, by the names of :data:`PROVENANCE`; a listener."""
+
+    @property
+    def has_foreign_undo(self) -> bool:
+        """True once somebody else's undo, such as the Segment Editor's, may take back what was written here."""
+
+    def unnoticed(self) -> AbstractContextManager[None]:
+        """Return a context in which that undo takes no notice of tags: after a change nothing could be redone there."""
 
 
 class Predictor(Protocol):
@@ -289,7 +299,8 @@ class UserOptions:
     """The user's choices, which hold for what comes after; the first three as in :class:`Options`.
 
     ``region`` limits changes, ``masking_node`` has the editable area that is kept to, ``kind`` names new segments. With
-    ``many_objects`` each prompt makes a segment of its own.
+    ``many_objects`` each prompt makes a segment of its own. ``save_state`` is called before each edit, so that somebody
+    else's undo has the segments as they are.
     """
 
     choice: ModelChoice | None = None
@@ -299,6 +310,7 @@ class UserOptions:
     masking_node: Any | None = None
     many_objects: bool = False
     kind: str = "Segment"
+    save_state: Callable[[], None] | None = None
 
     @property
     def new_name(self) -> str:
@@ -333,12 +345,17 @@ class ArrayStore:
     geometry: Geometry
     is_gone: bool = False
     is_readable: bool = True
+    has_foreign_undo: bool = False
     _segments: _Segments = field(default_factory=_Segments)
     _removed: dict[str, _Segment] = field(default_factory=dict)
     _made: int = 0
 
     def require_writable(self) -> None:
         """Do nothing: arrays can always be written."""
+
+    def unnoticed(self) -> AbstractContextManager[None]:
+        """Return a context of no effect: nobody else has an undo of arrays."""
+        return nullcontext()
 
     @property
     def segment_ids(self) -> tuple[str, ...]:
@@ -423,7 +440,7 @@ class ArrayStore:
             there = other.voxels[box.slices]
             if other is own or policy == OverlapPolicy.ALLOW or not there.any():
                 continue
-            is_kept = other.is_locked and policy == OverlapPolicy.PROTECT_LOCKED
+            is_kept = other.is_locked and policy != OverlapPolicy.OVERWRITE
             if is_kept or policy == OverlapPolicy.PROTECT:
                 gained = pack_mask(cut_out(gained, box) & ~there, box.start_kji)
             else:

@@ -15,11 +15,11 @@ from ..prompts.regions import AroundPrompt, Region
 from ..requests.segmentation import Propagation
 from . import steps as session_steps
 from .pending_edit import PendingEdit
-from .segment_history import SegmentHistory, changes_of
+from .segment_history import SegmentHistory
 from .segment_store import EditKind, NewSegment, OverlapPolicy, SegmentEdited, UserOptions
 from .session import Session
 from .steps import SegmentState, WithheldStep
-from .tracking import UndoEntry
+from .tracking import UndoEntry, changes_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,7 +282,8 @@ class Session(SessionQueries):
         if gone:
             self._drop(gone)
         if self.history.untold:
-            self._tell([self.history.take_untold()])
+            with self.store.unnoticed():
+                self._tell([self.history.take_untold()])
         return changed
 
     def _read_changed_image(self, source: segment_store.ImageSource) -> bool:

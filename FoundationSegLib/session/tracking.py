@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Generic, TypeVar
@@ -25,8 +25,8 @@ from ..imaging.masks import (
 )
 from ..prompts.prompts_file import prompt_to_document
 from ..requests.segmentation import Prediction, SegmentPrediction
-from .segment_store import NewSegment, Unanswered
-from .steps import ActivePrompt, SeedReason, SeedStep, SegmentState, Steps
+from .segment_store import EditKind, NewSegment, Unanswered
+from .steps import ActivePrompt, RejectStep, SeedReason, SeedStep, SegmentState, Steps, effective
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -179,6 +179,7 @@ BUDGET = 200 * 10**6
 # The share that may stay as it is: compressing takes time, and most of what is undone is new.
 _PLAIN_SHARE = 1 / 4
 _LEVEL = 1
+_FOREIGN_STATES = 10  # so many does the Segment Editor keep
 
 
 @dataclass(slots=True, eq=False)
@@ -310,6 +311,33 @@ class UndoStack:
         """Take the edit of a segment that was undone last, which is to be applied again; None if there is none."""
         return _move(self.undone, self.done, segment_id)
 
+    def retrace(self, before: Mapping[str, int], after: Mapping[str, int]) -> tuple[EditKind, dict[str, SegmentState]]:
+        """Move the edits that somebody else took back, or made again: those that lead from one to the other.
+
+        Args:
+            before, after: the checksums of segments, by id. One that is missing is empty.
+
+        Returns whether they were undone or redone, and the states of their segments now; none where no edits do.
+        """
+        goal = {key: value for key, value in after.items() if value}
+        is_same = goal == {key: value for key, value in before.items() if value}
+        kinds: tuple[EditKind, ...] = () if is_same else ("undone", "redone")
+        for kind in kinds:
+            source, target = (self.done, self.undone) if kind == "undone" else (self.undone, self.done)
+            sums, states = dict(before), {}
+            for count, entry in enumerate(reversed(source[-_FOREIGN_STATES:]), 1):
+                if entry.unanswered_before or entry.unanswered_after:
+                    break  # they would have to be asked again
+                for key, changes in changes_of(entry.inverse if kind == "undone" else entry.edits).items():
+                    for change in changes:
+                        sums[key] = changed_checksum(sums.get(key, 0), change)
+                states |= entry.before if kind == "undone" else entry.after
+                if {key: value for key, value in sums.items() if value} == goal:
+                    target += reversed(source[-count:])
+                    del source[-count:]
+                    return kind, states
+        return "others", {}
+
     def forget(self, segment_id: str) -> None:
         """Drop all edits of a segment, and what cannot be undone without them: somebody else changed it."""
         self.done, self.undone = _without(self.done, {segment_id}), _without(self.undone, {segment_id})
@@ -398,3 +426,21 @@ def _without(entries: list[UndoEntry], segment_ids: Collection[str]) -> list[Und
         else:
             lost |= entry.after.keys()
     return kept[::-1]
+
+
+def changes_of(edits: Iterable[Edit]) -> dict[str, tuple[SegmentChange, ...]]:
+    """The changes of edits by segment, one after the other."""
+    changes: dict[str, tuple[SegmentChange, ...]] = {}
+    for edit in edits:
+        for segment_id, change in edit.changes.items():
+            changes[segment_id] = (*changes.get(segment_id, ()), change)
+    return changes
+
+
+def rejected_state(entry: UndoEntry, segment_id: str) -> SegmentState:
+    """The state of a segment once an edit of it is rejected."""
+    before, after = entry.before[segment_id], entry.after[segment_id]
+    count = len(effective(after.steps)) - len(effective(before.steps))
+    if count <= 0 or after.steps[: len(before.steps)] != before.steps:
+        return before  # the steps were replaced as a whole, and so they are now
+    return replace(before, steps=(*after.steps, RejectStep(count)))

@@ -8,6 +8,9 @@ import slicer
 
 from FoundationSegLib.mrml.segments import read_segment
 from Testing.gui.panel_desk import GRID
+from Testing.gui.test_effect import NAME, SEGMENT_EDITOR
+
+EDITS = ("undo", "undo", "redo", "effect", "area", "range", "select", "button")
 
 # They open dialogs; those have tests of their own.
 _NOT_FOR_MONKEYS = {
@@ -30,11 +33,14 @@ class Monkey:
     def __init__(self, at_panel, seed):
         self.at, self.random = at_panel, random.Random(seed)
         self.done = []
+        self.editor = None  # of the Segment Editor, while that is entered and not the panel
+        at_panel.desk.complete_startup()
+        at_panel.desk.load_module(SEGMENT_EDITOR)
 
     def act(self):
         name = self.random.choices(
-            ("click", "combo", "draw", "key", "spin", "segment", "foreign", "scene", "slow"),
-            (10, 4, 10, 4, 2, 3, 1, 1, 1),
+            ("click", "combo", "draw", "key", "spin", "segment", "foreign", "scene", "slow", "visit", "edit"),
+            (10, 4, 10, 4, 2, 3, 1, 1, 1, 2, 6),
         )[0]
         self.done.append(name)
         getattr(self, name)()
@@ -57,8 +63,8 @@ class Monkey:
             self.at.desk.click(button)
 
     def combo(self):
-        combo = self.random.choice(self.widgets("QComboBox"))
-        if combo.count and combo.objectName not in ("overlapBox", "kindBox"):
+        combo = self.random.choice(self.widgets("QComboBox") or [None])
+        if combo is not None and combo.count and combo.objectName not in ("overlapBox", "kindBox"):
             text = combo.itemText(self.random.randrange(combo.count))
             self.done[-1] = f"{combo.objectName} {text}"
             self.at.desk.choose(combo, text)
@@ -68,7 +74,8 @@ class Monkey:
 
     def draw(self):
         # Without a tool the mouse is Slicer's own business, whose widgets are not what is tested here.
-        if self.at.volume_node.GetScene() is None or not self.at.panel.tools.tool.is_enabled:
+        drawing = self.at.panel.effect or self.at.panel
+        if self.at.volume_node.GetScene() is None or not drawing.tools.tool.is_enabled:
             return
         view = self.random.choice(("Red", "Green", "Yellow"))
         first, last = self.place(), list(self.place())
@@ -92,6 +99,44 @@ class Monkey:
             keys = self.at.segmentation.GetSegmentIDs()
             if keys:
                 self.at.ui.segmentsTable.setSelectedSegmentIDs([self.random.choice(keys)])
+
+    def visit(self):
+        """Go to the Segment Editor and its effect, or back to the panel."""
+        if self.editor is not None:
+            self.editor = None
+            self.at.desk.select_module("FoundationSeg")
+        else:
+            self.at.desk.select_module("SegmentEditor")
+            self.editor = slicer.modules.SegmentEditorWidget.editor
+            node = self.editor.mrmlSegmentEditorNode()
+            node.SetOverwriteMode(node.OverwriteNone)
+            self.editor.setActiveEffectByName(NAME)
+
+    def edit(self):
+        """Do something in the Segment Editor."""
+        if self.editor is None:
+            return
+        node, what = self.editor.mrmlSegmentEditorNode(), self.random.choice(EDITS)
+        self.done[-1] = f"edit {what}"
+        segmentation = node.GetSegmentationNode()
+        keys = segmentation.GetSegmentation().GetSegmentIDs() if segmentation is not None else ()
+        if what in ("undo", "redo"):
+            getattr(self.editor, what)()
+        elif what == "effect":
+            self.editor.setActiveEffectByName(self.random.choice(("", NAME, NAME)))
+        elif what == "area":
+            node.SetMaskMode(self.random.randrange(5))
+        elif what == "range":
+            node.SetSourceVolumeIntensityMask(self.random.random() < 0.5)
+            node.SetSourceVolumeIntensityMaskRange(self.random.randrange(9000), 12000)
+        elif what == "select":
+            node.SetSelectedSegmentID(self.random.choice(("", *keys)))
+        elif what == "button" and self.at.panel.effect is not None:
+            ui = self.at.panel.effect._ui
+            names = ("undoButton", "redoButton", "acceptButton", "boxButton", "lassoButton", "messageNoButton")
+            button = getattr(ui, self.random.choice(names))
+            if button.enabled and button.visible:
+                self.at.desk.click(button)
 
     def foreign(self):
         """Somebody else paints, or deletes a segment."""
@@ -123,11 +168,13 @@ class Monkey:
             node = desk.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
             node.CreateDefaultDisplayNodes()
             at.wanted.segmentation = node
-        elif what == "leave":
+        elif what == "leave" and self.editor is None:
             at.widget.exit()
             at.let_pass()
             at.widget.enter()
         at.let_pass()
+        if what == "close" and self.editor is not None:
+            self.visit()
         if at.volume_node.GetScene() is None:
             at.volume_node = at.add_volume("CT")
             desk.show_volume(at.volume_node)
@@ -158,14 +205,14 @@ def test_whatever_a_monkey_does(at_panel, seed, full):
     for section in ("propagateSection", "promptsSection", "advancedSection"):
         getattr(at_panel.ui, section).collapsed = False
     at_panel.let_pass()
-    for _ in range(1250 if full else 60):
+    for _ in range(2500 if full else 70):
         before, touched = segments(at_panel), {at_panel.work.segment_id}
         if at_panel.work.session is not None:  # an answer may come for what was asked before another was selected
             touched |= at_panel.work.session.queued_targets()
         monkey.act()
         touched.add(at_panel.work.segment_id)
         what = monkey.done[-1]
-        if what.startswith(("foreign", "scene")):
+        if what.startswith(("foreign", "scene", "edit undo", "edit redo", "edit button")):
             continue
         after = segments(at_panel)
         for key, mask in before.items():

@@ -74,8 +74,10 @@ def boxed(one, two):
 def expect(model, ids, locked, segment_id, mask, box, policy):
     """The same write on plain arrays."""
     others = [other for other in ids if other != segment_id]
-    keep = {OverlapPolicy.PROTECT: others, OverlapPolicy.PROTECT_LOCKED: [n for n in others if n == locked]}
-    lose = {OverlapPolicy.OVERWRITE: others, OverlapPolicy.PROTECT_LOCKED: [n for n in others if n != locked]}
+    of_locked = {True: [n for n in others if n == locked], False: [n for n in others if n != locked]}
+    keep, lose = {OverlapPolicy.PROTECT: others}, {OverlapPolicy.OVERWRITE: others}
+    for by_lock in (OverlapPolicy.PROTECT_LOCKED, OverlapPolicy.OVERWRITE_VISIBLE):  # nobody is hidden here
+        keep[by_lock], lose[by_lock] = of_locked[True], of_locked[False]
     wanted = mask.copy()
     for other in keep.get(policy, ()):
         wanted &= ~model[other][box.slices] | model[segment_id][box.slices]
@@ -136,6 +138,7 @@ def test_a_mask_across_two_neighbours(writer, policy):
     expected = {
         OverlapPolicy.PROTECT: (2, 0, 0),
         OverlapPolicy.PROTECT_LOCKED: (4, 2, 0),
+        OverlapPolicy.OVERWRITE_VISIBLE: (4, 2, 0),
         OverlapPolicy.ALLOW: (6, 0, 0),
         OverlapPolicy.OVERWRITE: (6, 2, 2),
     }[policy]

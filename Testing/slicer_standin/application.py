@@ -43,8 +43,12 @@ class ScriptedModule(Standin, QtCore.QObject):
         "path": "",
     }
     representation: Any = None
+    make: Any = None
 
     def widgetRepresentation(self) -> Any:
+        """The module's widget, which is made when it is first asked for."""
+        if self.representation is None and self.make is not None:
+            self.make()
         return self.representation
 
     def logic(self) -> None:
@@ -130,6 +134,7 @@ class Application(Standin, QtWidgets.QApplication):
     """One for the process; each desk puts its own scene, views and modules into it."""
 
     mrmlSceneChanged = Signal(object)
+    startupCompleted = Signal()
     desk: Any = None
 
     def __init__(self) -> None:

@@ -22,6 +22,7 @@ from Testing.slicer_standin import (
     slicer_python,
     ui_loader,
     widgets_ctk,
+    widgets_editor,
     widgets_nodes,
     widgets_segments,
     widgets_views,
@@ -49,6 +50,8 @@ class SlicerUser(Hands):
         app = application.the_application()
         app.desk = self
         modules.install()
+        widgets_editor.install()
+        self.effect_factory = widgets_editor.EffectFactory()
         self.headless = boot_scene()
         self.scene = self.headless.scene
         crosshair = slicer.vtkMRMLCrosshairNode()
@@ -65,6 +68,7 @@ class SlicerUser(Hands):
         self.layout_manager = widgets_views.LayoutManager(self.headless, self.main_window and self.main_window.views)
         self._loaded: dict[str, Any] = {}
         self._left = False
+        self._hidden: list[Any] = []
         self._paths: list[str] = []
         self._sources = {name: module for name, module in sys.modules.items() if name.startswith("FoundationSegLib")}
         sys.excepthook = problems.note_uncaught
@@ -90,8 +94,22 @@ class SlicerUser(Hands):
 
     def open_module(self, path: Path, entered: bool = True) -> Any:
         """Load a scripted module's file as Slicer does, build its panel, and enter it; returns the Python widget."""
-        module = self.load_module(path)
-        name = path.stem
+        self.load_module(path)
+        self._make_widget(path.stem)
+        representation = self._loaded[path.stem][2]._q
+        if entered:
+            self._show(representation)
+            representation.enter()
+        self.process_events()
+        return representation.python
+
+    def complete_startup(self) -> None:
+        """What Slicer tells once its modules are loaded."""
+        slicer.app._q.startupCompleted.emit()
+
+    def _make_widget(self, name: str) -> None:
+        """Build a module's widget; other modules may want it before it is entered."""
+        module = self._loaded[name][0]
         representation = application.ScriptedModuleWidget()
         representation.setObjectName(f"{name}ModuleWidget")
         QtWidgets.QVBoxLayout(representation)
@@ -108,15 +126,15 @@ class SlicerUser(Hands):
         representation.made = make
         make()
         representation.setMRMLScene(self.scene)
-        if self.main_window is not None:
-            self.main_window.panel.setWidget(representation)
-        else:
+
+    def _show(self, representation: QtWidgets.QWidget) -> None:
+        """Put a module's widget where the one before was, which stays as it is."""
+        if self.main_window is None:
             representation.resize(420, 860)
-            representation.show()
-        if entered:
-            representation.enter()
-        self.process_events()
-        return representation.python
+        elif self.main_window.panel.widget() is not representation:
+            self._hidden.append(self.main_window.panel.takeWidget())
+            self.main_window.panel.setWidget(representation)
+        representation.show()
 
     def load_module(self, path: Path) -> Wrapper:
         """The module without its panel: what happens at Slicer's start."""
@@ -132,18 +150,24 @@ class SlicerUser(Hands):
         module = wrap(q)
         q.write_property("name", name)
         q.write_property("path", str(path))
+        q.make = lambda: self._make_widget(name)
         self.module_manager.modules[name] = q
         setattr(slicer.modules, name.lower(), module)
         self._loaded[name] = [module, getattr(source, name)(module)]
         return module
 
     def select_module(self, name: str) -> None:
-        """Go to another module, as by the main window's list: the one that is entered is left."""
+        """Go to another module, as by the main window's list: the one that is entered is left first."""
         self.opened_modules.append(name)
-        for other, (_module, _python, *widgets) in self._loaded.items():
-            for widget in widgets:
-                if widget._q.isEntered != (other == name):
-                    widget._q.enter() if other == name else widget._q.exit()
+        for widget in [widget for other, loaded in self._loaded.items() if other != name for widget in loaded[2:]]:
+            if widget._q.isEntered:
+                widget._q.exit()
+        if name in self._loaded and not self._loaded[name][2:]:
+            self._make_widget(name)
+        for widget in self._loaded.get(name, ())[2:]:
+            if not widget._q.isEntered:
+                self._show(widget._q)
+                widget._q.enter()
 
     def close_module(self, name: str) -> None:
         """What Slicer does when it ends, or before it loads the module anew."""
@@ -237,7 +261,8 @@ class SlicerUser(Hands):
                 del sys.modules[name]
             sys.modules.update(self._sources)
         for folder in self._paths:
-            sys.path.remove(folder)
+            if folder in sys.path:  # a test may have put the path back
+                sys.path.remove(folder)
             for name, module in list(sys.modules.items()):
                 is_own = str(getattr(module, "__file__", None) or "").startswith(folder + os.sep)
                 if is_own and not name.startswith("FoundationSegPanel"):
@@ -274,6 +299,8 @@ class SlicerUser(Hands):
         sys.excepthook = sys.__excepthook__
         slicer.util.delayDisplay = _SLICERS_DELAY_DISPLAY
         slicer.util.childWidgetVariables = SLICERS_CHILD_WIDGET_VARIABLES
+        slicer.app.disconnect("startupCompleted()")
+        widgets_editor.uninstall()
         slicer_python.uninstall()
         modules.uninstall()
         del slicer.app

@@ -36,6 +36,7 @@ PANEL_SIDE = (
     f"{LIBRARY}.__version__",
     "FoundationSegPanel",
     "FoundationSeg.FoundationSegPanel",
+    "FoundationSegEffect",
 )
 
 
@@ -111,6 +112,11 @@ LAW = {
     "FoundationSeg": Rule(
         (*VALUES, SESSION, *CLIENT_SIDE, MRML, *PANEL_SIDE, "slicer", "vtk", "qt", "ctk"),
         lazily=("numpy", "PyTorchUtils"),
+    ),
+    # Imported at Slicer's start: nothing of the panel and the library before somebody chooses the effect.
+    "FoundationSeg.FoundationSegEffect": Rule(
+        ("slicer", "qt", "SegmentEditorEffects"),
+        lazily=("FoundationSegPanel", "qSlicerSegmentationsEditorEffectsPythonQt"),
     ),
 }
 # What importing these modules may load beside the standard library, however many steps away.
