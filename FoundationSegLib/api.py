@@ -38,6 +38,7 @@ from .installation.packages import FROM_EXTENSION as FROM_EXTENSION
 from .installation.packages import PackagePlan as PackagePlan
 from .installation.packages import canonical as canonical
 from .installation.packages import requirement_name, requirements_of
+from .installation.private_environment import private_root as private_root
 from .installation.readiness import MissingRequirement as MissingRequirement
 from .installation.readiness import Readiness, Stored, assess
 from .installation.readiness import Step as Step
@@ -365,7 +366,7 @@ class Installation:
         """
         names = package_names(read_catalogue())
         if not self.python and not devices:
-            return inspect_python(names)
+            return inspect_python(names, self.settings.packages_folder)
         with closing(self.open_client()) as client:
             report: PythonReport = ask(client, InspectRequest(1, names, devices))
         return report

@@ -24,6 +24,15 @@ _MACOS = {"cache": ("", "Library/Caches"), "config": ("", "Library/Application S
 _OTHERS = {"cache": ("XDG_CACHE_HOME", ".cache"), "config": ("XDG_CONFIG_HOME", ".config")}
 
 
+PACKAGES_VARIABLE = "FOUNDATIONSEG_PACKAGES"  # names the folder of private packages
+
+
+def chosen_folder(variable: str) -> Path | None:
+    """The folder that a variable of the environment names; None where it names none."""
+    chosen = os.environ.get(variable)
+    return Path(chosen).expanduser() if chosen else None
+
+
 def user_folder(kind: Kind, chosen_by: str, below: str) -> Path:
     """A folder of ours, whether it exists or not.
 
@@ -32,9 +41,9 @@ def user_folder(kind: Kind, chosen_by: str, below: str) -> Path:
         chosen_by: the variable of ours that names another folder.
         below: the path of ours below the system's folder, with forward slashes.
     """
-    chosen = os.environ.get(chosen_by)
-    if chosen:
-        return Path(chosen).expanduser()
+    chosen = chosen_folder(chosen_by)
+    if chosen is not None:
+        return chosen
     variable, usual = {"win32": _WINDOWS, "darwin": _MACOS}.get(sys.platform, _OTHERS)[kind]
     return Path(os.environ.get(variable) or Path.home() / usual) / below
 

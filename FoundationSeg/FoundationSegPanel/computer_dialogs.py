@@ -44,6 +44,7 @@ class SettingsDialog(Dialog):
         ui.memoryBox.minimum = LEAST_MEMORY_MB
         self._connect(ui.pythonButton, self._choose_python)
         self._connect(ui.folderButton, lambda: self._choose_folder(ui.folderEdit, _("Folder of the models")))
+        self._connect(ui.packagesButton, lambda: self._choose_folder(ui.packagesEdit, _("Folder of private packages")))
         self._connect(ui.agentFolderButton, lambda: self._choose_folder(ui.agentFolderEdit, _("Folder of agents")))
         self._connect(ui.saveButton, self._save)
         self._connect(ui.cancelButton, self.dialog.reject)
@@ -60,6 +61,7 @@ class SettingsDialog(Dialog):
         ui.deviceBox.currentIndex = DEVICES.index(settings.device)
         ui.memoryBox.value = settings.memory_mb
         ui.folderEdit.text = settings.store_folder
+        ui.packagesEdit.text = settings.packages_folder
         ui.encodeAheadBox.checked = settings.encode_ahead
         ui.agentFolderEdit.text = settings.agent_folder
         ui.agentsBox.checked = self._agents.is_serving
@@ -72,6 +74,7 @@ class SettingsDialog(Dialog):
             device=DEVICES[ui.deviceBox.currentIndex],
             memory_mb=ui.memoryBox.value,
             store_folder=ui.folderEdit.text.strip(),
+            packages_folder=ui.packagesEdit.text.strip(),
             encode_ahead=ui.encodeAheadBox.checked,
             agent_folder=ui.agentFolderEdit.text.strip(),
         )

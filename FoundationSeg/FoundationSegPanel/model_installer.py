@@ -171,7 +171,10 @@ class ModelInstaller:
         """Keep other settings; workers are ended, and start again as they say when they are needed."""
         if settings == self.settings:
             return
-        has_other_python = settings.worker_python != self.settings.worker_python
+        has_other_python = (settings.worker_python, settings.packages_root) != (
+            self.settings.worker_python,
+            self.settings.packages_root,
+        )
         self.settings = settings
         write_settings(settings)
         self.stop_workers()
@@ -209,7 +212,7 @@ class ModelInstaller:
         names = package_names(self.catalogue)
         if self.settings.is_own_python and not devices:
             self._inspection.close()
-            take(inspect_python(names))
+            take(inspect_python(names, self.settings.packages_root))
         else:
             request = maintenance.InspectRequest(_NUMBER, names, devices)
             self._inspection.run(self._package_client(), request, Callbacks(take, fail))
@@ -228,6 +231,11 @@ class ModelInstaller:
         self.stop_workers()
         request = maintenance.InstallPackagesRequest(_NUMBER, tuple(requirements), tuple(from_elsewhere))
         self._begin(request, self._package_client(), callbacks)
+
+    def remove_packages(self, callbacks: Callbacks) -> None:
+        """Begin to remove the private packages; workers are ended first. The result is a ``RemovedCheckpoints``."""
+        self.stop_workers()
+        self._begin(maintenance.RemovePackagesRequest(_NUMBER), self._package_client(), callbacks)
 
     def import_checkpoint(self, model_id: str, source: str, callbacks: Callbacks, *, accept_license: bool) -> None:
         """Begin to bring a checkpoint in from a folder or an archive."""

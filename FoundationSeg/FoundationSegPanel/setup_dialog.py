@@ -1,10 +1,8 @@
 """The set-up of a model: what it still needs, and the steps that get it after a click. It never opens by itself."""
 
 import importlib.util
-import platform
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,10 @@ from FoundationSegLib.errors import Cancelled, FoundationSegError, PackageError
 from FoundationSegLib.progress import ProgressReport, TimeLeft, bytes_text
 
 from .model_installer import Callbacks, ModelInstaller
-from .model_texts import package_title, progress_text, requirement_text, size_text, terms_html
+from .model_texts import effort_text, needed_rows, planned_rows, progress_text, requirement_text, terms_html
 from .widgets import Dialog, error_text, fill_table, set_up_table, show_fraction, slot, time_left_text
 
 _PAINT_MS = 200  # what is said before Slicer stands still has to be on the screen by then
-# Bytes that pip downloaded for each into an environment with nothing but PyTorch, with what they need in turn
-# (Linux, 2026); pip is asked for the exact numbers on request.
-_ABOUT_BYTES: Mapping[str, int] = {
-    "numpy": 17_000_000,
-    "huggingface-hub": 8_000_000,
-    "transformers": 30_000_000,
-    "timm": 3_000_000,
-    "scipy": 36_000_000,
-    "pillow": 7_000_000,
-    "monai": 2_000_000,
-}
 
 
 def install_torch(requirements: Sequence[str]) -> None:
@@ -120,7 +107,7 @@ class ModelSetup:
     @property
     def step(self) -> Step:
         """The next step."""
-        is_own = self._installer.settings.is_own_python
+        is_own = self._installer.settings.uses_extension
         step = next_step(self.readiness, is_own_python=is_own, with_weights=self.with_weights)
         return "weights" if step == "license" and self._accepts_license else step
 
@@ -173,6 +160,24 @@ class ModelSetup:
         self._begin_step(_("Asking the Python Package Index..."))
         self._installer.plan_packages(self.readiness.missing_packages, self._callbacks(take))
 
+    @slot
+    def repair(self) -> None:
+        """Bring back what is missing of the private packages that were installed."""
+        self.has_begun, self._is_left = True, False
+        self._begin_step(_("Repairing the private packages..."))
+        self._installer.install_packages((), self._callbacks(self._end))
+
+    @slot
+    def remove(self) -> None:
+        """Remove the private packages."""
+        self._is_left = False
+        self._begin_step(_("Removing the private packages..."))
+        self._installer.remove_packages(self._callbacks(self._end))
+
+    def _end(self, _result: Any) -> None:
+        self.is_working = False
+        self._installer.refresh(on_end=lambda: self._view.show_end(None))
+
     def report(self, error: FoundationSegError) -> None:
         """End with an error, be it a defect."""
         self.is_working = False
@@ -209,7 +214,7 @@ class ModelSetup:
     def _install_packages(self) -> None:
         from slicer.packaging import isPipInstallInProgress  # not there before somebody imports it
 
-        is_own = self._installer.settings.is_own_python
+        is_own = self._installer.settings.uses_extension
         if is_own and isPipInstallInProgress():
             raise PackageError(_("another extension is installing packages; try again when it is done"))
         self._begin_step(_("Installing Python packages..."))
@@ -297,6 +302,11 @@ class SetupDialog(Dialog):
         ui.ownPythonButton.connect("toggled(bool)", self._python_toggled)
         ui.usePythonButton.connect("clicked()", self._use_other)
         ui.weightsCheckBox.connect("toggled(bool)", self._weights_toggled)
+        ui.privateCheckBox.connect("clicked(bool)", lambda on: self._change(packages_in="private" if on else "python"))
+        ui.wheelsEdit.currentPath = settings.wheels_folder
+        ui.wheelsEdit.connect("currentPathChanged(QString)", self._wheels_changed)
+        ui.repairButton.connect("clicked()", self._repair)
+        ui.removeButton.connect("clicked()", self._remove)
         ui.sizesButton.connect("clicked()", self._ask_sizes)
         ui.extensionsButton.connect("clicked()", lambda: slicer.app.openExtensionsManagerDialog())
         ui.installButton.connect("clicked()", self._begin)
@@ -307,12 +317,15 @@ class SetupDialog(Dialog):
     def _show_state(self) -> None:
         """Show what is missing now, and which buttons make sense."""
         ui, installer, setup = self.ui, self._installer, self.setup
-        is_own, step = installer.settings.is_own_python, setup.step
-        self._fill(needed_rows(self._card, setup.readiness, is_own_python=is_own, with_weights=setup.with_weights))
+        settings, step, root = installer.settings, setup.step, installer.settings.packages_root
+        origin = {"is_own_python": settings.uses_extension, "is_private": root is not None}
+        self._fill(needed_rows(self._card, setup.readiness, with_weights=setup.with_weights, **origin))
         ui.placesLabel.text = self._places()
+        ui.privateCheckBox.checked = root is not None
+        ui.repairButton.enabled = ui.removeButton.enabled = root is not None and root.is_dir() and not installer.task
         chooses_other = bool(ui.otherPythonButton.checked)
         can_begin = installer.python is not None and step not in ("blocked", "gate", "done")
-        is_free = not installer.task and not setup.is_working and not (chooses_other and is_own)
+        is_free = not installer.task and not setup.is_working and not (chooses_other and settings.is_own_python)
         ui.installButton.enabled = can_begin and is_free and not setup.lacks_extension
         ui.installButton.text = _("Continue") if setup.has_begun else _("Install")
         ui.sizesButton.enabled = ui.installButton.enabled and step == "packages"
@@ -355,15 +368,20 @@ class SetupDialog(Dialog):
     def _places(self) -> str:
         settings, folder = self._installer.settings, self._installer.installation.store.folder
         python = _("Slicer's own Python") if settings.is_own_python else settings.worker_python
-        text = _("Packages go into {python}, models into {folder}.").format(python=python, folder=folder)
-        if settings.is_own_python:
+        root = settings.packages_root
+        if root is not None:
+            text = _("Packages go into {packages}, which nothing else uses, for {python}; models into {folder}.")
+            text += " " + _("Slicer's own packages stay as they are.")
+        else:
+            text = _("Packages go into {python}, models into {folder}.")
+        text = text.format(packages=root, python=python, folder=folder)
+        if settings.uses_extension:
             text += " " + _(
                 "What Slicer itself needs is left as it is. While the PyTorch extension installs PyTorch, which takes "
                 "some minutes, Slicer does not react."
             )
-            if sys.platform == "darwin" and platform.machine() == "x86_64":
-                text += " " + _("For this kind of Slicer on a Mac there is no current PyTorch: choose another Python.")
-        return text
+        setup = self.setup
+        return f"{effort_text(self._card, setup.readiness, with_weights=setup.with_weights)} {text}".strip()
 
     def _say(self, text: str) -> None:
         self.ui.messageLabel.text = text
@@ -390,9 +408,26 @@ class SetupDialog(Dialog):
             self._show_state()
 
     def _use(self, path: str) -> None:
+        self._change(worker_python=path, packages_in="")
+
+    def _change(self, **choices: str) -> None:
         self._note = ""
-        self._installer.change_settings(replace(self._installer.settings, worker_python=path))
+        self._installer.change_settings(replace(self._installer.settings, **choices))
         self._show_state()
+
+    def _wheels_changed(self, path: str) -> None:
+        if not path or Path(path).is_dir():  # it is called at each letter
+            self._change(wheels_folder=str(path))
+
+    def _repair(self) -> None:
+        self._note = _("The private packages are whole.")
+        self.setup.repair()
+
+    def _remove(self) -> None:
+        text = _("Remove the private packages for this kind of Python? Models stay; packages can be installed again.")
+        if slicer.util.confirmOkCancelDisplay(text, _("Remove the private packages"), self.dialog):
+            self._note = _("The private packages were removed.")
+            self.setup.remove()
 
     def _weights_toggled(self, with_weights: bool) -> None:
         self.setup.with_weights = with_weights
@@ -433,6 +468,8 @@ class SetupDialog(Dialog):
         """Show that a step goes on."""
         if report.stage == "packages":
             self._log(report.item)
+            if report.total:
+                show_fraction(self.ui.progressBar, report)
             return
         show_fraction(self.ui.progressBar, report)
         self._time_left.note(report)
@@ -455,37 +492,3 @@ class SetupDialog(Dialog):
         if is_ready:
             self._log(_("{title} is ready.").format(title=self._card.title))
             self._on_ready()
-
-
-def needed_rows(
-    card: ModelCard, readiness: Readiness, *, is_own_python: bool, with_weights: bool
-) -> list[tuple[str, str, str]]:
-    """Return what has to be installed and downloaded, with size and origin, as far as they are known here."""
-    torch_size = _("0.2 GB (NVIDIA: up to 3.5 GB)")  # depends on the graphics card
-    rows: list[tuple[str, str, str]] = []
-    for requirement in readiness.missing_packages:
-        name, title = canonical(requirement_name(requirement)), package_title(requirement)
-        if is_own_python and name in FROM_EXTENSION:
-            row = (title, torch_size, _("the PyTorch extension"))
-        else:
-            about = _ABOUT_BYTES.get(name)
-            size = _("about {size}").format(size=bytes_text(about)) if about else _("small")
-            row = (title, torch_size if name == "torch" else size, _("the Python Package Index"))
-        if title not in [before[0] for before in rows]:  # torchvision comes with PyTorch
-            rows.append(row)
-    if with_weights and readiness.requirement("weights") is not None:
-        origin = _("the Hugging Face Hub") if card.source.kind == "hub" else _("the Python Package Index")
-        rows.append((_("{title}, the model itself").format(title=card.title), size_text(card), origin))
-    return rows
-
-
-def planned_rows(plan: PackagePlan) -> list[tuple[str, str, str]]:
-    """Return the packages that pip would install, one a row."""
-    rows = []
-    for package in plan.packages:
-        name = f"{package.name} {package.version}"
-        if package.installed:
-            name = _("{name}, replaces {old}").format(name=name, old=package.installed)
-        size = bytes_text(package.bytes) if package.bytes else _("unknown")
-        rows.append((name, size, _("the Python Package Index")))
-    return rows

@@ -13,6 +13,7 @@ from ..catalog.catalogue import has_adapter
 from ..catalog.label_sets import classes_of
 from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
 from ..errors import Cancelled, CheckpointError, InputError, PackageMissingError, counted
+from ..folders import PACKAGES_VARIABLE, chosen_folder
 from ..hub.exchange import export_checkpoint, import_adapted, import_checkpoint
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.hugging_face import offline_mode
@@ -26,9 +27,17 @@ from ..installation.packages import (
     missing_packages,
     plan_packages,
     requirement_name,
+    requirements_of,
 )
+from ..installation.private_environment import PrivateFolder, effort_text, folder_bytes, packages_root
 from ..progress import Progress, bytes_text
-from ..requests.maintenance import DownloadRequest, WorkerSettings
+from ..requests.maintenance import (
+    DownloadRequest,
+    InstallPackagesRequest,
+    PlanPackagesRequest,
+    RemovePackagesRequest,
+    WorkerSettings,
+)
 from ..worker.client import ask
 from ..worker.process import wants_offline
 from .arguments import path_argument
@@ -77,7 +86,9 @@ def require_checkpoint(card: ModelCard, options: argparse.Namespace) -> None:
 
 
 def _require_packages(card: ModelCard) -> None:
-    missing = [text for text in card.packages if not installed_version(requirement_name(text))]
+    root = chosen_folder(PACKAGES_VARIABLE)
+    private = root and PrivateFolder(root).packages
+    missing = [text for text in card.packages if not installed_version(requirement_name(text), private)]
     if missing:
         remedy = f"'foundationseg models download {card.id} --with-packages' brings them with the model"
         raise PackageMissingError(
@@ -179,6 +190,34 @@ def _amount_text(card: ModelCard, plan: DownloadPlan) -> str:
     return f"{size_text(card)} in all" if card.source.bytes else "of unknown size"
 
 
+def run_packages(options: argparse.Namespace) -> None:
+    """Show the private packages and what models still need, or change them; what is to come is said before."""
+    root, plan = options.folder or packages_root(), None
+    private = PrivateFolder(root)
+    settings = WorkerSettings(packages_folder=root, wheels_folder=options.wheels, encode_ahead=False)
+    cards = [find_card(options.catalogue(), model) for model in options.model]
+    texts = tuple(dict.fromkeys(text for card in cards for text in requirements_of(card, to_download=True)))
+    document: dict[str, Any] = {"folder": str(private.packages)}
+    with ProgressLine() as line, contextlib.closing(options.connect(settings)) as client:
+        if options.remove:
+            document["bytes_freed"] = ask(client, RemovePackagesRequest(1), line.show).bytes_freed
+        elif texts or options.repair:
+            plan = ask(client, PlanPackagesRequest(1, texts), line.show)
+            line.clear()
+            say(f"{effort_text(plan)}, into {private.packages}; packages of this Python itself stay as they are")
+            if plan.packages and (options.install or options.repair):
+                plan = ask(client, InstallPackagesRequest(2, texts), line.show)
+    is_plan = plan is not None and not (options.install or options.repair)
+    missing = [asdict(package) for package in plan.packages] if plan and is_plan else []
+    document |= {"bytes": folder_bytes(private.packages), "packages": private.versions(), "missing": missing}
+    lines = [f"{name} {version}" for name, version in sorted(document["packages"].items())]
+    lines += [f"{package['name']} {package['version']} is missing" for package in missing]
+    count = counted(len(document["packages"]), "package")
+    print_result(document, [f"{count}, {bytes_text(document['bytes'])}", *lines], as_json=options.json)
+    if missing:
+        say("nothing was installed; --install does it")
+
+
 def run_download(options: argparse.Namespace) -> None:
     """Download a model's checkpoint in a worker, and its packages if asked to."""
     card, store = find_card(options.catalogue(), options.model), Store(default_store_folder())
@@ -237,6 +276,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     download = add("download", run_download, "download a model's checkpoint, or what is damaged of it", json=False)
     download.add_argument("model", metavar="ID")
     download.add_argument("--with-packages", action="store_true", help="also install the model's Python packages")
+    packages = add("packages", run_packages, "show, install, repair or remove private packages of the worker")
+    packages.add_argument("model", metavar="ID", nargs="*", help="models whose packages are needed")
+    packages.add_argument("--folder", type=path_argument, help="the folder; FOUNDATIONSEG_PACKAGES, or the usual one")
+    packages.add_argument("--wheels", type=path_argument, help="install from this folder of wheels, without a network")
+    action = packages.add_mutually_exclusive_group()
+    action.add_argument("--install", action="store_true", help="install what is missing")
+    action.add_argument("--repair", action="store_true", help="bring back what is missing of what was installed")
+    action.add_argument("--remove", action="store_true", help="remove the packages for this kind of Python")
     verify = add("verify", _verify, "hash a downloaded model's files again, or those of all")
     verify.add_argument("model", metavar="ID", nargs="?")
     removal = add("remove", _remove, "show what removing a model frees, and remove it with --yes")

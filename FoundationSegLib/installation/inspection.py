@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .packages import installed_version
+from .private_environment import PrivateFolder
 
 OLDEST_PYTHON = (3, 11)
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -72,15 +73,21 @@ class PythonReport:
     devices: DeviceReport | None = None
 
 
-def inspect_python(packages: Iterable[str]) -> PythonReport:
-    """Inspect the running Python: its version, and the versions of these packages, none of which is imported."""
+def inspect_python(packages: Iterable[str], private_root: Path | None = None) -> PythonReport:
+    """Inspect the running Python: its version, and the versions of these packages, none of which is imported.
+
+    Where ``private_root`` has the private packages of each kind of Python, those of the Python itself do not count.
+    """
+    folder = None if private_root is None else PrivateFolder(private_root).packages
     importlib.invalidate_caches()  # something may have been installed a moment ago
-    versions = {name: installed_version(name) for name in packages}
+    versions = {name: installed_version(name, folder) for name in packages}
     system = f"{platform.system()} {platform.release()} ({platform.machine()})"
     if sys.platform == "darwin":
         system = f"macOS {platform.mac_ver()[0]} ({platform.machine()})"
     is_environment = sys.prefix != sys.base_prefix
-    is_managed = not is_environment and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
+    is_managed = (
+        not is_environment and folder is None and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
+    )
     return PythonReport(platform.python_version(), system, versions, is_managed)
 
 

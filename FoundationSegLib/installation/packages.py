@@ -5,12 +5,14 @@ import csv
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -51,6 +53,8 @@ def is_satisfied(requirement: str, version: str) -> bool:
     What is before a release, after it or local to a computer (``2.9.1rc1``, ``2.8.0+cu128``) counts as the release.
     Read by the package ``packaging``, or by pip's own copy of it where a Python has nothing else.
     """
+    if not version:
+        return False
     try:
         from packaging.requirements import Requirement
         from packaging.version import InvalidVersion, Version
@@ -96,6 +100,8 @@ _PLACING = "Installing collected packages"  # pip's word when it begins to chang
 _PLACING_S = 50.0  # torch, from a slow disk
 _INTERRUPT_S = 5.0
 _SIZE_TIMEOUT_S = 5.0
+_EXTRA_INDEXES = re.compile(r"^(?:global|install|:env:)\.extra-index-url='(.*)'$", re.MULTILINE)
+_PIP_PLACES = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +151,11 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def installed_version(name: str) -> str:
-    """The installed version of a package; empty where it is not installed."""
-    try:
-        package = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
+def installed_version(name: str, folder: Path | None = None) -> str:
+    """The installed version of a package, of this Python or of a folder; empty where it is not installed."""
+    path = sys.path if folder is None else [str(folder)]
+    package = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
+    if package is None:
         return ""
     # Python's own `version` parses the whole record, long descriptions too, which takes five times as long.
     found = _VERSION.search((package.read_text("METADATA") or "").partition("\n\n")[0])
@@ -208,19 +214,29 @@ def plan_packages(
         requirement_name(requirement)  # an option of pip's in a card is none
     constraints = tuple(f"{name}=={version}" for name in KEPT if (version := version_of(name)))
     report = tool.report(requirements, constraints, progress)
+    planned = planned_packages(report, version_of, size_of or file_bytes, progress)
+    return PackagePlan(tuple(requirements), constraints, planned)
+
+
+def planned_packages(
+    report: Any, version_of: Callable[[str], str], size_of: Callable[[str], int], progress: Progress
+) -> tuple[PlannedPackage, ...]:
+    """Read the packages in pip's report of an installation; those that are there in the same version are left out.
+
+    Raises:
+        PackageError: it is no such report.
+    """
+    planned = []
     try:
-        planned = [_planned(entry, version_of, size_of or file_bytes, progress) for entry in report["install"]]
+        for entry in report["install"]:
+            progress.check()
+            name, version = str(entry["metadata"]["name"]), str(entry["metadata"]["version"])
+            installed, url = version_of(name), str(entry["download_info"]["url"])
+            if installed != version:
+                planned.append(PlannedPackage(name, version, installed, size_of(url)))
     except (KeyError, TypeError, AttributeError) as error:
         raise PackageError("pip's report is not one that this version understands; update pip") from error
-    return PackagePlan(tuple(requirements), constraints, tuple(planned))
-
-
-def _planned(
-    entry: Any, version_of: Callable[[str], str], size_of: Callable[[str], int], progress: Progress
-) -> PlannedPackage:
-    progress.check()
-    name, version = str(entry["metadata"]["name"]), str(entry["metadata"]["version"])
-    return PlannedPackage(name, version, version_of(name), size_of(str(entry["download_info"]["url"])))
+    return tuple(planned)
 
 
 def install_packages(plan: PackagePlan, tool: PackageTool, progress: Progress) -> None:
@@ -294,12 +310,25 @@ def repair_installation(
 def has_all_files(name: str) -> bool:
     """True where a package is installed, with all the files that its record names."""
     try:
-        distribution = importlib.metadata.distribution(name)
+        return has_whole_record(importlib.metadata.distribution(name))
     except importlib.metadata.PackageNotFoundError:
         return False
+
+
+def has_whole_record(distribution: importlib.metadata.Distribution) -> bool:
+    """True where all the files are there that a distribution's record names, beside programs and compiled code."""
     # Its ``files`` leave out what is missing, from Python 3.12 on.
     names = [row[0] for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row]
-    return all(Path(str(distribution.locate_file(name))).exists() for name in names if not name.endswith(".pyc"))
+    return all(Path(str(distribution.locate_file(name))).exists() for name in names if not _is_optional(name))
+
+
+def bundled_pip() -> list[Path]:
+    """List the wheels of pip that the running Python brings along, one or none; they are usable as they are."""
+    return list(Path(sysconfig.get_path("stdlib")).glob("ensurepip/_bundled/pip-*.whl"))
+
+
+def _is_optional(name: str) -> bool:
+    return name.endswith(".pyc") or ".." in name.split("/")
 
 
 def file_bytes(url: str) -> int:
@@ -318,9 +347,19 @@ def file_bytes(url: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PipTool:
-    """pip, of a given Python. What it prints while it works is the item of the progress reports, line by line."""
+    """pip, of a given Python. What it prints while it works is the item of the progress reports, line by line.
+
+    Attributes:
+        python: the program.
+        options: options of every run, such as those that name an index.
+        temporary: the folder that pip works in, and nothing else decides where it installs; None for the usual.
+        extra_index: the address of an index beside those that the user has configured; empty for none.
+    """
 
     python: str = sys.executable
+    options: tuple[str, ...] = ()
+    temporary: Path | None = None
+    extra_index: str = ""
 
     def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
         """Plan the installation with pip.
@@ -354,31 +393,57 @@ class PipTool:
     def _run(
         self, options: Sequence[str], requirements: Sequence[str], constraints: Sequence[str], progress: Progress
     ) -> None:
-        usual = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+        usual = ("pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off")
         with tempfile.TemporaryDirectory() as name:
             constraints_file, log = Path(name) / "constraints.txt", Path(name) / "log.txt"
             constraints_file.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
             log.touch()
-            command = (self.python, *usual, *options, "--constraint", str(constraints_file), "--", *requirements)
-            if _wait(command, log, progress) != 0:
+            last = (*self.options, *options, "--constraint", str(constraints_file), "--", *requirements)
+            code = _wait((self.python, "-m", *usual, *last), log, progress, self._environment())
+            if code and "No module named pip" in log.read_text(encoding="utf-8", errors="replace"):
+                # An environment of uv has none; Python itself brings a copy, which runs without being installed.
+                for wheel in bundled_pip():
+                    code = _wait((self.python, f"{wheel}/pip", *usual[1:], *last), log, progress, self._environment())
+            if code:
                 raise PackageError(_reason(log.read_text(encoding="utf-8", errors="replace")))
 
+    def _environment(self) -> dict[str, str]:
+        if self.temporary is None:
+            return dict(os.environ)
+        kept = {name: text for name, text in os.environ.items() if name not in _PIP_PLACES}
+        kept |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary))
+        return kept | ({"PIP_EXTRA_INDEX_URL": " ".join(self._indexes())} if self.extra_index else {})
 
-def _wait(command: Sequence[str], log: Path, progress: Progress) -> int:
+    def _indexes(self) -> list[str]:
+        """List the indexes beside the first one: an option would take the place of those that are configured."""
+        command = (self.python, "-m", "pip", "config", "list")
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        configured = _EXTRA_INDEXES.findall(answer.stdout)
+        return [*(url for urls in configured for url in urls.replace("\\n", " ").split()), self.extra_index]
+
+
+def _wait(command: Sequence[str], log: Path, progress: Progress, environment: Mapping[str, str]) -> int:
     no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open a console
     # Opened twice: a place that both processes share would be moved by reading.
     with log.open("wb") as writing, log.open("rb") as reading:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.STDOUT, creationflags=no_window
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.STDOUT,
+            creationflags=no_window,
+            env=environment,
         )
-        reported, line, rest = None, "", b""
+        reported, line, rest, collected = None, "", b"", 0
+        total = sum("==" in text for text in command)  # the packages that are named with their versions
         try:
             while process.poll() is None:
                 *whole, rest = (rest + reading.read()).split(b"\n")
                 line = next((text.decode(errors="replace").strip() for text in reversed(whole) if text.strip()), line)
+                collected += sum(text.startswith(b"Collecting ") for text in whole)
                 progress.check()
                 if line != reported:
-                    progress.report(ProgressReport("packages", 0, 0, line))
+                    progress.report(ProgressReport("packages", min(collected, total), total, line))
                     reported = line
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_S)

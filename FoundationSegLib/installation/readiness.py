@@ -11,9 +11,10 @@ from .inspection import OLDEST_PYTHON, Device, PythonReport
 from .packages import FROM_EXTENSION, canonical, missing_packages, requirement_name, requirements_of
 
 # In the order in which a user has to deal with them. "adapter": this version cannot run the family. "python": the
-# chosen Python is too old. "packages": some are missing there. "license": terms to accept. "gate": the Hub wants a
+# chosen Python is too old. "native": on a Mac, it is for Intel processors. "packages": some are missing there.
+# "license": terms to accept. "gate": the Hub wants a
 # login. "room": the disk is too full. "weights": to download. "memory": the device may have too little; only a warning.
-Need = Literal["adapter", "python", "packages", "license", "gate", "room", "weights", "memory"]
+Need = Literal["adapter", "python", "native", "packages", "license", "gate", "room", "weights", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,8 @@ def _of_python(card: ModelCard, python: PythonReport, *, to_download: bool) -> l
     missing = []
     if tuple(int(part) for part in python.version.split(".")[:2]) < OLDEST_PYTHON:
         missing.append(MissingRequirement("python", items=(python.version,)))
+    if python.system.startswith("macOS") and python.system.endswith("(x86_64)"):
+        missing.append(MissingRequirement("native"))  # PyTorch 2.2 was the last for such a Python
     required = requirements_of(card, to_download=to_download)
     if packages := missing_packages(required, lambda name: python.packages.get(name, "")):
         missing.append(MissingRequirement("packages", items=tuple(packages)))
@@ -152,10 +155,10 @@ def next_step(readiness: Readiness, *, is_own_python: bool, with_weights: bool =
 
     Args:
         readiness: of the model, with the worker's Python asked.
-        is_own_python: models run in Slicer's own Python, in which pip must not touch PyTorch.
+        is_own_python: models use Slicer's own packages, of which pip must not touch PyTorch.
         with_weights: the checkpoint is wanted, too.
     """
-    if readiness.requirement("adapter") or readiness.requirement("python"):
+    if any(readiness.requirement(need) for need in ("adapter", "python", "native")):
         return "blocked"
     if is_own_python and lacks_torch(readiness):
         return "torch"

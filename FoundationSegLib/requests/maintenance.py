@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..folders import PACKAGES_VARIABLE, chosen_folder
+
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 
 # How a 3-D box is followed from slice to slice. "official": from the middle slice as it is stored, the box around the
@@ -57,6 +59,10 @@ class WorkerSettings:
         box_rule: how 3-D boxes are followed; see :data:`BoxRule`.
         encode_ahead: while idle, encode the slices next to the last prompt.
         budget: memory.
+        packages_folder: the folder with private packages for each kind of Python, see
+            :mod:`FoundationSegLib.installation.private_environment`; None for those of the Python itself. Commands and
+            scripts take it from ``FOUNDATIONSEG_PACKAGES``.
+        wheels_folder: a folder of wheels to install from, without any index; None for the indexes.
     """
 
     device: DeviceChoice = "auto"
@@ -64,6 +70,8 @@ class WorkerSettings:
     box_rule: BoxRule = "surest"
     encode_ahead: bool = True
     budget: MemoryBudget = field(default_factory=MemoryBudget)
+    packages_folder: Path | None = field(default_factory=lambda: chosen_folder(PACKAGES_VARIABLE))
+    wheels_folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,8 @@ class PlanPackagesRequest:
 @dataclass(frozen=True, slots=True)
 class InstallPackagesRequest:
     """Have pip install some requirements, unless that would replace a package that has to stay.
+
+    Into a private folder also what is missing or broken of earlier ones: without any requirement, it is repaired.
 
     ``from_elsewhere`` names packages that pip must not install, since they have another source.
     Answered by the :class:`~FoundationSegLib.installation.packages.PackagePlan` that was carried out.
@@ -133,7 +143,14 @@ class RemoveRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RemovePackagesRequest:
+    """Remove the private packages of this kind of Python. Answered by :class:`RemovedCheckpoints`."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemovedCheckpoints:
-    """The room on the disk that removing checkpoints has freed, in bytes."""
+    """The room on the disk that removing checkpoints or packages has freed, in bytes."""
 
     bytes_freed: int

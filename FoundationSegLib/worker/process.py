@@ -9,6 +9,7 @@ import contextlib
 import hmac
 import json
 import os
+import platform
 import secrets
 import selectors
 import shutil
@@ -92,10 +93,13 @@ def worker_command(python: Path | str = "") -> tuple[str, ...]:
     """The command that starts a process of ours with a Python, or with the running one; in Slicer that is PythonSlicer.
 
     Some builds of Slicer do not know their own Python's path: there PythonSlicer is looked for, as a command.
-    ``-P``: modules are not looked for in the working folder.
+    ``-P``: modules are not looked for in the working folder. A Mac's program for both kinds of processor runs as the
+    native one, which Slicer, being translated itself, would not choose.
     """
     program = str(python) or sys.executable or shutil.which("PythonSlicer") or "PythonSlicer"
-    return program, "-P", "-m", f"{__package__}.server"
+    is_translated = bool(python) and sys.platform == "darwin" and platform.machine() == "x86_64"
+    native = ("/usr/bin/arch", "-arm64") if is_translated else ()
+    return (*native, program, "-P", "-m", f"{__package__}.server")
 
 
 def wants_offline(inherited: Mapping[str, str] | None = None) -> bool:

@@ -270,6 +270,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "download": lambda: Task(maintenance.DownloadRequest, NoneType, is_repeated=True),
     "import": lambda: Task(maintenance.ImportRequest, NoneType),
     "remove": lambda: Task(maintenance.RemoveRequest, maintenance.RemovedCheckpoints),
+    "remove_packages": lambda: Task(maintenance.RemovePackagesRequest, maintenance.RemovedCheckpoints, cancel_s=60.0),
     "predict": _predict,
     "classify": _classify,
     "embed": _embed,

@@ -24,6 +24,7 @@ from ..codec import from_document
 from ..errors import DeviceLostError, FoundationSegError, InferenceError, PackageError
 from ..installation import packages
 from ..installation.inspection import PythonReport, inspect_python
+from ..installation.private_environment import private_folder, search_path
 from ..progress import CancelToken, Progress, ProgressReport
 from ..requests import maintenance
 from ..requests.agent_calls import ServeRequest
@@ -71,9 +72,9 @@ def open_store(settings: WorkerSettings) -> "Store":
     return Store(settings.store_folder or default_store_folder())
 
 
-def _inspect(request: maintenance.InspectRequest, _: Workplace, progress: Progress) -> PythonReport:
+def _inspect(request: maintenance.InspectRequest, workplace: Workplace, progress: Progress) -> PythonReport:
     """Look up the packages, and with them the devices, for which alone PyTorch is imported."""
-    report = inspect_python(request.packages)
+    report = inspect_python(request.packages, workplace.settings.packages_folder)
     if not request.devices:
         return report
     progress.report(ProgressReport("devices", 0, 0))
@@ -82,7 +83,17 @@ def _inspect(request: maintenance.InspectRequest, _: Workplace, progress: Progre
     return replace(report, devices=describe_devices())
 
 
-def _install(request: maintenance.InstallPackagesRequest, _: Workplace, progress: Progress) -> packages.PackagePlan:
+def _plan(request: maintenance.PlanPackagesRequest, workplace: Workplace, progress: Progress) -> packages.PackagePlan:
+    if private := private_folder(workplace.settings):
+        return private.change(request.requirements, progress, is_plan=True)
+    return packages.plan_packages(request.requirements, packages.PipTool(), progress)
+
+
+def _install(
+    request: maintenance.InstallPackagesRequest, workplace: Workplace, progress: Progress
+) -> packages.PackagePlan:
+    if private := private_folder(workplace.settings):
+        return private.change(request.requirements, progress)
     note = packages.interrupted_installation()
     packages.repair_installation(note, packages.PipTool().reinstall, progress)
     plan = packages.plan_packages(request.requirements, packages.PipTool(), progress, size_of=lambda _: 0)
@@ -125,6 +136,13 @@ def _remove(
     return maintenance.RemovedCheckpoints(freed)
 
 
+def _remove_packages(
+    _: maintenance.RemovePackagesRequest, workplace: Workplace, progress: Progress
+) -> maintenance.RemovedCheckpoints:
+    private = private_folder(workplace.settings)
+    return maintenance.RemovedCheckpoints(0 if private is None else private.remove(progress))
+
+
 def _serve(request: ServeRequest, workplace: Workplace, progress: Progress) -> None:
     from ..mcp_server import serve_for_client
 
@@ -158,10 +176,11 @@ def _by_engine(task: str) -> Perform:
 
 FUNCTIONS: Mapping[str, Perform] = {
     "inspect": _inspect,
-    "plan": lambda request, _, progress: packages.plan_packages(request.requirements, packages.PipTool(), progress),
+    "plan": _plan,
     "install": _install,
     "import": _import,
     "remove": _remove,
+    "remove_packages": _remove_packages,
     "serve": _serve,
     "learn_head": _learn_head,
     **{task: _by_engine(task) for task in ENGINE_TASKS},
@@ -458,6 +477,9 @@ def main(make_engine: "MakeEngine" = open_engine) -> NoReturn:
     first_words = json.load(sys.stdin)
     channel = _connect(first_words["port"], first_words["secret"])
     settings = from_document(WorkerSettings, first_words["settings"], "settings")
+    private = private_folder(settings)
+    if private is not None:
+        sys.path[:] = search_path(private.packages, sys.path)
     inbox = Inbox(channel)
     threading.Thread(target=inbox.read, daemon=True).start()
     Worker(channel, inbox, settings, make_engine, first_words["parent"]).run()

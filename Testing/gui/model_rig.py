@@ -31,27 +31,34 @@ NEEDS_NOTHING = ('packages = ["fakelib"]', "packages = []")
 NEEDS_TORCH = ('packages = ["fakelib"]', 'packages = ["torch>=99", "foundationseg_sample>=1"]')
 
 _PIP = """
-import json, os, sys, time
+import json, os, re, sys, time
 from pathlib import Path
+if "config" in sys.argv:
+    raise SystemExit
 site, mode = Path(__file__).resolve().parents[1], Path(__file__).with_name("mode").read_text()
 if mode == "fails":
     print("ERROR: [Errno 28] No space left on device")
     raise SystemExit(1)
 wanted = sys.argv[sys.argv.index("--") + 1:]
-names = [text.partition(">")[0] for text in wanted if not text.startswith("torch")]
+is_private = "--ignore-installed" in sys.argv or "--target" in sys.argv
+names = [re.split("[=!<>]", text)[0] for text in wanted if is_private or not text.startswith("torch")]
 if mode == "brings torch":
     names.append("torch")
 if "--dry-run" in sys.argv:
-    found = [{"metadata": {"name": n, "version": "1.5"}, "download_info": {"url": "file:///x"}} for n in names]
+    found = [{"metadata": {"name": n, "version": "99.5" if n in ("torch", "numpy") else "1.5"},
+              "download_info": {"url": "file:///x"}} for n in names]
     Path(sys.argv[sys.argv.index("--report") + 1]).write_text(json.dumps({"install": found}))
     raise SystemExit
 for name in names:
     print("Collecting", name, flush=True)
     time.sleep(60 if mode == "hangs" else 0.3)
     if mode != "forgets":
-        record = site / f"{name}-1.5.dist-info"
-        record.mkdir(exist_ok=True)
-        (record / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.5\\n")
+        version = "99.5" if name in ("torch", "numpy") else "1.5"
+        folder = Path(sys.argv[sys.argv.index("--target") + 1]) if is_private else site
+        record = folder / f"{name}-{version}.dist-info"
+        record.mkdir(exist_ok=True, parents=True)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        (record / "RECORD").write_text(f"{record.name}/METADATA,,\\n")
 print("Successfully installed", flush=True)
 time.sleep(0.3)
 """

@@ -85,7 +85,7 @@ def test_every_stage_has_words(texts, stage):
 
 
 def test_a_package_that_pip_would_replace_is_told(rig):
-    from FoundationSegPanel.setup_dialog import planned_rows
+    from FoundationSegPanel.model_texts import planned_rows
 
     packages = (PlannedPackage("timm", "1.0.22", "0.9", 2_500_000), PlannedPackage("scipy", "1.0.22", "", 0))
     rows = planned_rows(PackagePlan((), (), packages))
@@ -93,7 +93,7 @@ def test_a_package_that_pip_would_replace_is_told(rig):
 
 
 def test_what_pip_needs_is_told_about(rig):
-    from FoundationSegPanel.setup_dialog import needed_rows
+    from FoundationSegPanel.model_texts import needed_rows
 
     missing = Readiness(
         TINY.id, (MissingRequirement("packages", items=("torch>=2.4", "transformers>=4.57,<6", "sentencepiece")),)

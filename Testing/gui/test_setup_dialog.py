@@ -3,12 +3,16 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 import slicer
 
+from FoundationSegLib.folders import PACKAGES_VARIABLE
 from FoundationSegLib.hub.store import Store
+from FoundationSegLib.installation.private_environment import PrivateFolder
 from Testing.gui.model_rig import FILES, MUST_ACCEPT, NEEDS_NOTHING, NEEDS_SAMPLE, NEEDS_TORCH, PANEL, cells
+from Testing.slicer_standin.dialogs import press
 from Testing.unit.hub.hub_cases import content_of
 from Testing.unit.worker.conftest import has_ended
 
@@ -250,6 +254,47 @@ def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
     assert read_settings().worker_python == sys.executable and first.ui.installButton.enabled and message(first) == ""
     rig.desk.click(first.ui.ownPythonButton)
     assert read_settings().is_own_python and first.ui.installButton.enabled and not first.ui.usePythonButton.enabled
+
+
+def test_private_packages_are_installed_repaired_and_removed(rig, show, tmp_path):
+    from FoundationSegPanel.settings import Settings, read_settings
+
+    rig.patch.setenv(PACKAGES_VARIABLE, str(tmp_path / "FSeg"))
+    first = show(NEEDS_TORCH)
+    ui, before = first.ui, sorted(rig.site.rglob("*"))
+    assert not ui.privateCheckBox.checked, "Slicer's Python has PyTorch already, and goes on with it"
+    ui.weightsCheckBox.checked = False
+    rig.desk.click(ui.privateCheckBox)
+    assert needed(first)[0] == ("PyTorch", "0.2 GB (NVIDIA: up to 3.5 GB)", "PyTorch's own index")
+    text = ui.placesLabel.text
+    assert f"go into {tmp_path / 'FSeg'}," in text and "stay as they are" in text and "min at 50 Mbit/s" in text
+    assert not ui.repairButton.enabled and not (tmp_path / "FSeg").exists() and ui.installButton.enabled
+    rig.desk.click(ui.installButton)
+    rig.wait(lambda: idle(first), 120)
+    assert rig.ready, message(first)
+    folder = PrivateFolder(tmp_path / "FSeg")
+    assert {"torch", "numpy", "foundationseg-sample", "packaging"} <= set(folder.versions())
+    assert sorted(rig.site.rglob("*")) == before and str(folder.packages) not in sys.path
+    assert replace(read_settings(), packages_in="").packages_root == tmp_path / "FSeg", "from now on it is the usual"
+    assert Settings(worker_python="/usr/bin/python3").packages_root is None, "another Python has its own"
+    (folder.packages / "torch-99.5.dist-info" / "METADATA").unlink()
+    rig.desk.click(ui.repairButton)
+    rig.wait(lambda: idle(first) and not first._installer.task, 60)
+    assert message(first) == "The private packages are whole." and folder.versions()["torch"] == "99.5"
+    rig.desk.answer_dialogs(press("Ok", containing="Models stay"))
+    rig.desk.click(ui.removeButton)
+    rig.wait(lambda: idle(first) and not first._installer.task, 60)
+    assert "were removed" in message(first) and folder.versions() == {} and ui.installButton.enabled
+
+
+def test_on_a_mac_a_native_python_is_asked_for_before_anything_is_installed(rig, show):
+    first = show(NEEDS_SAMPLE)
+    first._installer.python = replace(first._installer.python, system="macOS 15.1 (x86_64)")
+    first._installer.notify()
+    assert "native (arm64) Python" in message(first) and not first.ui.installButton.enabled
+    first._installer.python = replace(first._installer.python, system="macOS 15.1 (arm64)")
+    first._installer.notify()
+    assert message(first) == "" and first.ui.installButton.enabled
 
 
 def test_nothing_is_started_while_somebody_types(rig, show, tmp_path):

@@ -6,6 +6,7 @@ sources is in ``source_checks.py``.
 """
 
 import json
+import os
 import re
 import struct
 import subprocess
@@ -50,6 +51,18 @@ UNWANTED = (
     *(".nrrd", ".nii", ".mha", ".dcm", ".mrb", ".cxx", ".h"),
 )
 _GITHUB = re.compile(r"https://(?:raw\.githubusercontent|github)\.com/([\w.-]+)/SlicerFoundationSeg")
+_CONNECTION = re.compile(
+    r"(?m)^\s*(?:import|from) (?:urllib\.request|http|requests|httpx|aiohttp|huggingface_hub|dicomweb_client)\b"
+    r"|import distributed|create_connection|create_server"
+)
+# Downloads that the user asks for, archives and clusters that he names, and the worker on loopback.
+CONNECTING = frozenset(
+    f"{NAME}Lib/{name}.py"
+    for name in (
+        *("hub/hugging_face", "hub/download", "models/weights", "models/segmentation/sam2", "installation/packages"),
+        *("cohorts/cluster", "commands/pacs", "mcp_server", "worker/process", "worker/server"),
+    )
+)
 _IMAGE_LINK = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -204,6 +217,48 @@ def wrong_size(root: Path) -> list[str]:
     return complaints
 
 
+def wrong_summary(root: Path) -> list[str]:
+    """The first page says at its top, in a short sentence, what the one module is for."""
+    text = (root / "README.md").read_text(encoding="utf-8").split("\n\n")[1].replace("\n", " ")
+    sentence = text.partition(". ")[0]
+    modules = re.findall(
+        r"add_subdirectory\((FoundationSeg\w*)\)", (root / "CMakeLists.txt").read_text(encoding="utf-8")
+    )
+    complaints = [] if 5 < len(sentence.split()) < 40 else ["README.md does not begin with a sentence on what it is"]
+    return complaints if modules == [NAME] else [*complaints, "a module is not described"]
+
+
+def wrong_tutorial(root: Path) -> list[str]:
+    """The first page leads to a tutorial with numbered steps, pictures that are there, and the source of its images."""
+    name = "Resources/Documentation/tutorial.md"
+    text = (root / name).read_text(encoding="utf-8")
+    images = [root / name / ".." / image for image in _IMAGE_LINK.findall(text)]
+    facts = {
+        "is not linked on the first page": f"]({name})" in (root / "README.md").read_text(encoding="utf-8"),
+        "has no steps": len(re.findall(r"(?m)^\d+\. \*\*", text)) >= 5,
+        "does not say where its images come from": "Sample Data" in text,
+        "lacks a picture": len(images) > 1 and all(Path(os.path.normpath(image)).is_file() for image in images),
+    }
+    return [f"the tutorial {fault}" for fault, is_fine in facts.items() if not is_fine]
+
+
+def wrong_transfers(root: Path) -> list[str]:
+    """Connections are opened by the files that are known to, and the first page says what leaves the computer."""
+    names = [name for name in project_files(root) if name.startswith(NAME) and name.endswith(".py")]
+    found = {name for name in names if _CONNECTION.search((root / name).read_text(encoding="utf-8"))}
+    complaints = [f"{name} opens connections, which nobody has looked at" for name in sorted(found - CONNECTING)]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    return complaints if "## Privacy\n" in readme else [*complaints, "README.md does not say what leaves the computer"]
+
+
+def wrong_removal(root: Path) -> list[str]:
+    """What is kept on the disk, models and private packages, has a button that removes it, and a page that names it."""
+    folder = root / NAME / "Resources" / "UI"
+    windows = [name for name in ("Models.ui", "Setup.ui") if 'name="removeButton"' not in (folder / name).read_text()]
+    page = (root / "Resources" / "Documentation" / "installation.md").read_text(encoding="utf-8")
+    return [f"{name} has no button that removes" for name in windows] + ["no page says how"] * ("**Remove" not in page)
+
+
 CHECKS = (
     wrong_entry,
     wrong_tier,
@@ -215,6 +270,10 @@ CHECKS = (
     wrong_license,
     wrong_readme,
     wrong_size,
+    wrong_summary,
+    wrong_tutorial,
+    wrong_transfers,
+    wrong_removal,
 )
 
 

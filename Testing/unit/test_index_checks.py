@@ -7,6 +7,7 @@ With EXTENSIONS_INDEX_SOURCE naming a checkout of Slicer/ExtensionsIndex, the in
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from Testing.unit.index_checks import ENTRY, NAME, PROPERTIES, SCHEMA, checklist
 from Testing.unit.project_files import ROOT, copy_of_project
 
 CHECKS = {check.__name__: check for check in index_checks.CHECKS + source_checks.CHECKS}
-# Check, file, what stands there, and what is planted in its place; at the end where nothing is said.
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,33 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_project_passes(check):
     assert CHECKS[check](ROOT) == []
+
+
+def test_the_eleven_questions_of_the_index_are_answered():
+    """Each answer names checks that pass, by the test above; and they would notice."""
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = text.partition("| the index's program asks | answer | held by |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    table = [[cell.strip() for cell in row.strip("| ").split("|")] for row in rows.strip().splitlines()]
+    assert len(table) == 11 and all(question.endswith("?") and answer for question, answer, _ in table)
+    assert {name for row in table for name in re.findall(r"`(\w+)`", row[2])} <= set(CHECKS)
+    assert all("`" in row[2] for row in table)
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "old", "new"),
+    [
+        ("wrong_summary", "README.md", "Segment medical images in", "It."),
+        ("wrong_tutorial", "Resources/Documentation/tutorial.md", "Sample Data", "somewhere"),
+        ("wrong_transfers", "FoundationSegLib/progress.py", "import re", "import http.client"),
+        ("wrong_removal", "FoundationSeg/Resources/UI/Setup.ui", "removeButton", "otherButton"),
+    ],
+)
+def test_each_new_check_finds_what_is_planted(project, check, name, old, new):
+    path = project / name
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert CHECKS[check](project)
+    path.write_text(text, encoding="utf-8")
 
 
 def test_the_schema_is_the_newest_and_as_the_table_has_it():

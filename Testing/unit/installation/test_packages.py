@@ -147,6 +147,31 @@ def test_pip_can_be_stopped():
         PipTool().report(("x",), (), Progress(token=token))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the Python of this test is a script")
+def test_a_pip_with_a_folder_and_an_index_of_its_own(tmp_path, monkeypatch):
+    """An environment without pip, as uv makes it; what the user has configured holds, but not where to install."""
+    program, log = tmp_path / "python", tmp_path / "log"
+    program.write_text(
+        f"""#!/bin/sh
+if [ "$4" = list ]; then echo "global.extra-index-url='https://one https://two'"; exit; fi
+if [ "$1" = -m ]; then echo "No module named pip"; exit 1; fi
+echo "$1|$PIP_EXTRA_INDEX_URL|$PIP_TARGET|$TMPDIR" >>{log}
+"""
+    )
+    program.chmod(0o755)
+    without = tmp_path / "without"
+    without.write_text("#!/bin/sh\necho No module named pip; exit 1\n")
+    without.chmod(0o755)
+    with pytest.raises(PackageError, match="this Python has no pip"):
+        PipTool(str(without)).install(("x",), (), Progress())
+    monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    PipTool(str(program)).install(("x",), (), Progress())
+    PipTool(str(program), (), tmp_path, "https://torch/cpu").install(("x",), (), Progress())
+    usual, private = (line.split("|") for line in log.read_text().splitlines())
+    assert usual[0].endswith(".whl/pip") and "_bundled" in usual[0] and usual[1:3] == ["", "/elsewhere"]
+    assert private[1:] == ["https://one https://two https://torch/cpu", "", str(tmp_path)]
+
+
 def test_sizes_of_files_that_nobody_serves():
     assert file_bytes("file:///etc/passwd") == 0
     assert file_bytes("http://127.0.0.1:1/x.whl") == 0

@@ -1,5 +1,6 @@
 """Tasks about packages and checkpoints in real processes; and everything that can happen to one."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from FoundationSegLib.requests.maintenance import (
     InstallPackagesRequest,
     PlanPackagesRequest,
     RemovedCheckpoints,
+    RemovePackagesRequest,
     RemoveRequest,
     WorkerSettings,
 )
@@ -32,6 +34,7 @@ from Testing.unit.worker.conftest import events_until, has_ended, until
 COMMAND = worker_command()
 INSPECT = InspectRequest(1, ("numpy",))
 PLAN = PlanPackagesRequest(1, ("timm",))
+PART = ("foundationseg_part",)
 INSTALL = InstallPackagesRequest(1, ("timm",))
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals between processes")
 
@@ -63,6 +66,14 @@ def bare_python(place: Path) -> Path:
     """A Python without any package; on Windows with pip."""
     venv.create(place, with_pip=sys.platform == "win32", symlinks=sys.platform != "win32")
     return place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def lend_pip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give workers this Python's pip, which is much faster than to install it; on Windows they have it."""
+    if sys.platform != "win32":
+        (folder / "tool").mkdir()
+        (folder / "tool" / "pip").symlink_to(Path(pip.__file__).parent)
+        monkeypatch.setenv("PYTHONPATH", str(folder / "tool"))
 
 
 def test_a_python_says_what_it_has(do):
@@ -146,7 +157,6 @@ def test_what_has_another_source_does_not_come_from_pip(do, fake_pip):
         ("print('ERROR: Could not install: [Errno 28] No space left on device'); raise SystemExit(1)", "No space left"),
         ("print('ERROR: No matching distribution found for timm'); raise SystemExit(1)", "No matching distribution"),
         ("raise SystemExit(1)", "the packages cannot be installed; nothing"),
-        ("raise SystemExit(f'{__file__}: No module named pip')", "this Python has no pip"),
         ("print('error: externally-managed-environment'); raise SystemExit(1)", "python3 -m venv"),
         ("pass", "update pip"),
     ],
@@ -258,10 +268,7 @@ def test_the_real_pip_installs_into_another_python(do, tmp_path, monkeypatch):
         wheel(index, "torch", version)
         wheel(index, "foundationseg_sample", version)
     command = worker_command(bare_python(place))
-    if sys.platform != "win32":  # much faster than to install it
-        (tmp_path / "tool").mkdir()
-        (tmp_path / "tool" / "pip").symlink_to(Path(pip.__file__).parent)
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "tool"))
+    lend_pip(tmp_path, monkeypatch)
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}.items():
         monkeypatch.setenv(name, value)
 
@@ -276,6 +283,30 @@ def test_the_real_pip_installs_into_another_python(do, tmp_path, monkeypatch):
     with pytest.raises(PackageError, match="cannot be installed"):
         do(InstallPackagesRequest(1, ("torch>=2",)), command)
     assert installed()["torch"] == "1.0"
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of all paths below a folder, with what is in the files."""
+    parts = ((path, path.read_bytes() if path.is_file() else b"") for path in sorted(folder.rglob("*")))
+    return hashlib.sha256(repr([(str(path), content) for path, content in parts]).encode()).hexdigest()
+
+
+def test_private_packages_leave_those_of_the_python_as_they_are(do, tmp_path, monkeypatch):
+    """The real pip, from a folder of wheels: nothing of Slicer's own is changed, and Slicer imports nothing of it."""
+    wheels, root, place = tmp_path / "Räder 1", tmp_path / "Jürgen M" / "FSeg", tmp_path / "slicer"
+    wheels.mkdir()
+    for name, requires in (("packaging", ()), ("foundationseg_part", ()), ("foundationseg_sample", PART)):
+        wheel(wheels, name, "26.0", requires)
+    command = worker_command(bare_python(place))
+    settings = WorkerSettings(packages_folder=root, wheels_folder=wheels)
+    lend_pip(tmp_path, monkeypatch)
+    before, names = fingerprint(place), ("foundationseg_sample", "foundationseg_part")
+    do(InstallPackagesRequest(1, names[:1]), command, settings)
+    assert do(InspectRequest(1, names), command, settings).packages == dict.fromkeys(names, "26.0")
+    assert do(InspectRequest(1, names), command).packages == dict.fromkeys(names, "")
+    assert fingerprint(place) == before
+    assert not any(str(root) in path for path in sys.path) and not set(names) & set(sys.modules)
+    assert do(RemovePackagesRequest(1), command, settings).bytes_freed > 0 and list(root.iterdir()) == []
 
 
 CARD = (Path(__file__).resolve().parents[3] / "Resources" / "ModelCards" / "slimsam-77.toml").stem
