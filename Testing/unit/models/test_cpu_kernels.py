@@ -24,7 +24,6 @@ from FoundationSegLib.models.segmentation.lite_medsam import (
     prepare_grey,
 )
 
-pytestmark = pytest.mark.xdist_group("cpu_kernels")  # one process loads the networks
 needs_fused = pytest.mark.skipif(not fast_path_available("cpu"), reason="torch without oneDNN's fused convolutions")
 TOLERANCE = 2e-4  # the embedding has a standard deviation of 1; other orders of summing give 2e-5
 
@@ -252,12 +251,18 @@ def networks():
     return encoder, decoder
 
 
+@pytest.fixture(scope="module")
+def encoded(networks, image):
+    """The image as the kernels encode it."""
+    return LiteMedSam(*networks, "cpu").encode(image)
+
+
 def without_fused_convolutions(patch):
     patch.setattr(torch.ops, "mkldnn", object())
 
 
-def test_without_fused_convolutions_the_modules_encode(networks, image, monkeypatch):
-    fast = LiteMedSam(*networks, "cpu").encode(image)
+def test_without_fused_convolutions_the_modules_encode(networks, image, encoded, monkeypatch):
+    fast = encoded
     without_fused_convolutions(monkeypatch)
     plain = LiteMedSam(*networks, "cpu").encode(image)
     assert (fast.shape, fast.resized) == (plain.shape, plain.resized) == ((150, 201), (191, 256))
@@ -265,9 +270,9 @@ def test_without_fused_convolutions_the_modules_encode(networks, image, monkeypa
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_an_embedding_is_float32_in_the_decoders_layout(networks, image, colour):
-    seen = np.stack([image] * 3, axis=-1) if colour else image
-    features = LiteMedSam(*networks, "cpu").encode(seen).features
+def test_an_embedding_is_float32_in_the_decoders_layout(networks, image, encoded, colour):
+    in_colour = np.stack([image] * 3, axis=-1)
+    features = (LiteMedSam(*networks, "cpu").encode(in_colour) if colour else encoded).features
     assert (features.shape, features.dtype) == ((1, 256, 64, 64), torch.float32)
     assert features.is_contiguous(
         memory_format=torch.channels_last if fast_path_available("cpu") else torch.contiguous_format
@@ -275,11 +280,10 @@ def test_an_embedding_is_float32_in_the_decoders_layout(networks, image, colour)
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_decoded_box_is_what_transformers_says(networks, image, fused, monkeypatch):
+def test_a_decoded_box_is_what_transformers_says(networks, image, encoded, fused, monkeypatch):
     if not fused:
         without_fused_convolutions(monkeypatch)
-    model = LiteMedSam(*networks, "cpu")
-    embedding = model.encode(image)
+    model, embedding = LiteMedSam(*networks, "cpu"), encoded
     with torch.inference_mode():
         boxes = torch.tensor([[box_to_network(BOXES[0], image.shape)]])
         expected = model.decoder(image_embeddings=embedding.features, input_boxes=boxes, multimask_output=False)

@@ -20,16 +20,22 @@ TOY = Path(__file__).with_name("toy_family")
 BLOCK = (slice(1, 4), slice(3, 7), slice(4, 9))
 
 
-@pytest.fixture
-def library(tmp_path, monkeypatch):
-    """A copy of the library with the toy's file and card; returns how to run Python with it."""
-    hidden = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "FoundationSegLib", tmp_path / "FoundationSegLib", ignore=hidden)
-    shutil.copytree(ROOT / "Resources", tmp_path / "Resources", ignore=hidden)
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """A copy of the library with the toy's file and card, and with the bytecode that is there already."""
+    copied = tmp_path_factory.mktemp("library")
+    for name in ("FoundationSegLib", "Resources"):
+        shutil.copytree(ROOT / name, copied / name)
     for path in TOY.iterdir():
         folder = "FoundationSegLib/models/segmentation" if path.suffix == ".py" else "Resources/ModelCards"
-        shutil.copy(path, tmp_path / folder)
-    own = {STORE_VARIABLE: str(tmp_path / "store"), "PYTHONPATH": str(tmp_path)}
+        shutil.copy(path, copied / folder)
+    return copied
+
+
+@pytest.fixture
+def library(copied, tmp_path):
+    """How to run Python with the copy, in a folder with a store of its own."""
+    own = {STORE_VARIABLE: str(tmp_path / "store"), "PYTHONPATH": str(copied)}
     environment = {name: value for name, value in os.environ.items() if name != CARDS_VARIABLE} | own
 
     def run(*arguments: str) -> str:
