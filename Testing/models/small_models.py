@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.engine.engine import load_model
 from FoundationSegLib.hub.records import digest_file
 from FoundationSegLib.hub.store import Store
-from Testing.models import small_image_text, small_sam, small_sam2
 
 MEDSAM2_SIZE = 128
 CATALOGUE = read_catalogue(card_folder())
@@ -22,19 +22,39 @@ NEEDED = {"nninteractive": "nnInteractive", "vista3d": "monai", "voxtell": "voxt
 
 
 def _sam(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_sam
+
     return small_sam.write_checkpoint(folder, small_sam.small_config(256))
 
 
+def _mobile_sam(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_sam
+
+    return small_sam.write_mobile_sam(folder)
+
+
 def _sam2(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_sam2
+
     return small_sam2.write_checkpoint(folder, small_sam2.small_network(size=128))
 
 
 def _edgetam(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_sam2
+
     return small_sam2.write_checkpoint(folder, small_sam2.small_edgetam(size=128))
 
 
 def _medsam2(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_sam2
+
     return small_sam2.write_medsam2(folder / "MedSAM2_latest.pt", small_sam2.small_network(size=MEDSAM2_SIZE))
+
+
+def _image_text(folder: Path, family: str) -> Mapping[str, Path]:
+    from Testing.models import small_image_text
+
+    return getattr(small_image_text, f"write_{family}")(folder)
 
 
 def _nninteractive(folder: Path) -> Mapping[str, Path]:
@@ -59,13 +79,13 @@ def _voxtell(folder: Path) -> Mapping[str, Path]:
 WRITERS: Mapping[str, Callable[[Path], Mapping[str, Path]]] = {
     "sam": _sam,
     "medsam": _sam,
-    "mobile-sam": small_sam.write_mobile_sam,
+    "mobile-sam": _mobile_sam,
     "sam2": _sam2,
     "medsam2": _medsam2,
     "edgetam": _edgetam,
-    "clip": small_image_text.write_clip,
-    "siglip": small_image_text.write_siglip,
-    "biomedclip": small_image_text.write_biomedclip,
+    "clip": partial(_image_text, family="clip"),
+    "siglip": partial(_image_text, family="siglip"),
+    "biomedclip": partial(_image_text, family="biomedclip"),
     "nninteractive": _nninteractive,
     "vista3d": _vista3d,
     "voxtell": _voxtell,
@@ -81,6 +101,7 @@ def load_small(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
     """Load a small checkpoint; some networks have sizes that no file of theirs names."""
     if card.family == "medsam2":
         from FoundationSegLib.models.segmentation import medsam2
+        from Testing.models import small_sam2
 
         return medsam2.load(card, files, device, small_sam2.small_config(MEDSAM2_SIZE))
     if card.family == "mobile-sam":
@@ -89,6 +110,7 @@ def load_small(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
         return mobile_sam.load(card, files, device, size=256)
     if card.family == "biomedclip":
         from FoundationSegLib.models.classification import biomedclip
+        from Testing.models import small_image_text
 
         return biomedclip.load(card, files, device, small_image_text.SMALL_TRUNK)
     if card.family == "voxtell":

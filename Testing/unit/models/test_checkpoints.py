@@ -157,7 +157,11 @@ OTHERS = [(family, "another model's") for family in ("sam", "clip", "medsam2")]
     ("family", "change"),
     [*((family, change) for family in FAMILIES for change in list(CHANGES)[:3]), *OTHERS],
 )
-def test_other_weights_are_refused(checkpoint, family, change):
+def test_other_weights_are_refused(checkpoint, family, change, full):
+    """One loader finds out about all of them: the reduced run takes one change of each family, in turn."""
+    in_turn = list(CHANGES)[FAMILIES.index(family) % 3]
+    if not full and change not in (in_turn, "another model's"):
+        pytest.skip("one change of each family is enough: run with --full")
     changed = checkpoint(family)
     changed.change_weights(CHANGES[change])
     changed.refused(match="does not hold the weights")
