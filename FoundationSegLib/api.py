@@ -242,6 +242,7 @@ def classify(
     scoring: Scoring | None = None,
     aggregation: Aggregation | None = None,
     evidence: EvidenceWish | None = None,
+    any_domain: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Classification:
     """Score labels in words on a volume, some of its slices, a region or a segment.
@@ -255,14 +256,13 @@ def classify(
         print(answer.verdict)
 
     Args:
-        volume: the image.
-        client: answers the request.
+        volume, client: the image, and what answers the request.
         model: the model's id or card; a head has its own.
         labels: a set of labels, its id, a learned head, ``head:NAME``, or own words, of which one holds at most.
         subject: the part of the image; all slices across k, unless given.
-        intensity: the intensity policy.
+        intensity, evidence: the intensity policy, and the label to show evidence for, if any.
         scoring, aggregation: how scores are made, and those of several slices joined.
-        evidence: the label to show evidence for, if any.
+        any_domain: score an image of a kind that the model was not trained on, too; the answer says so.
         on_progress: called with each report.
 
     Raises:
@@ -282,6 +282,7 @@ def classify(
         aggregation=aggregation or Aggregation(),
         evidence=evidence,
         head=head,
+        any_domain=any_domain,
     )
     return ask(client, request, on_progress)
 

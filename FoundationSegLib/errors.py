@@ -26,6 +26,10 @@ class VolumeMissingError(InputError):
         super().__init__(message)
 
 
+class DomainError(InputError):
+    """The image is not of the kind that the model was trained on, and nobody asked for scores all the same."""
+
+
 class GoneError(InputError):
     """The target does not exist any more: the volume, the segmentation or the segment was deleted."""
 

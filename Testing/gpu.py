@@ -124,7 +124,13 @@ def check_vectors(subject: Subject) -> Iterator[Row]:
     """A classifier's vectors on the device against the CPU's: the largest difference of a cosine."""
     files, pictures = subject.store.checkpoint_files(subject.card), [example_slice()[0]]
     models = [small_models.load_small(subject.card, files, device) for device in (subject.device, "cpu")]
-    pairs = [model.encode_images(pictures) @ model.encode_texts(["a liver", "a lung"]).vectors.T for model in models]
+
+    def vectors(model: Any) -> Any:
+        if subject.card.sees_volumes:
+            return model.encode_volume(image(), Progress()).vector[None]
+        return model.encode_images(pictures)
+
+    pairs = [vectors(model) @ model.encode_texts(["a liver", "a lung"]).vectors.T for model in models]
     change = float(np.abs(pairs[0] - pairs[1]).max())
     yield Row(subject.card.family, "cosines, device against CPU", f"{change:.1e}", change <= VECTORS_AGREE)
 

@@ -376,8 +376,8 @@ class ClassifyPart(Part):
         self._controller.submit(replace(self._question, volume_key=volume.key, subject=subject), take)
 
     def _show_answer(self, answer: Classification) -> None:
-        ui, verdict = self._ui, ", ".join(answer.verdict) or NONE_OF_THESE
-        lines = [_("<b>{verdict}</b> (slices: {count})").format(verdict=escape(verdict), count=len(answer.slices))]
+        ui, verdict, count = self._ui, ", ".join(answer.verdict) or NONE_OF_THESE, len(answer.slices) or _("all")
+        lines = [_("<b>{verdict}</b> (slices: {count})").format(verdict=escape(verdict), count=count)]
         if not answer.is_calibrated:
             lines.append(_("Not calibrated: rank, margin and spread say how sure the ranking is, and no more."))
         figures = self._card(answer.checkpoint.model_id).figures

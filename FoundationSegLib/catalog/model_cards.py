@@ -124,6 +124,26 @@ class LearnedFrom:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingDomain:
+    """Images that a model was trained on, beside which its scores mean nothing; see :mod:`~.requests.domain`.
+
+    Attributes:
+        modalities: DICOM codes.
+        regions: parts of the body of which one has to be seen: head, chest, abdomen; empty for any.
+        least_mm: how much of one of them has to be seen along the body, and of the image along each axis.
+        sees_mm: the extent to the right, the front and the head about the image's middle that the model sees; empty for
+            all of it.
+        is_colour: True where images are in colour, False where they are grey; left out where both are taken.
+    """
+
+    modalities: tuple[str, ...]
+    regions: tuple[str, ...] = ()
+    least_mm: float = 0.0
+    sees_mm: tuple[float, ...] = ()
+    is_colour: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """One model.
 
@@ -165,6 +185,7 @@ class ModelCard:
         figures: published figures of how good its answers are, a sentence for each with its source.
         base: of an adapted model the id of the card whose weights it changes; its own id is ``<base>+<name>``.
         learned_from: of an adapted model, its origin.
+        domain: of a model to classify with that was trained on one kind of image, that kind.
     """
 
     id: str
@@ -203,6 +224,7 @@ class ModelCard:
     figures: tuple[str, ...] = ()
     base: str = ""
     learned_from: LearnedFrom | None = None
+    domain: TrainingDomain | None = None
 
     @property
     def sees_volumes(self) -> bool:
@@ -258,6 +280,7 @@ _PACKAGE = re.compile(
 _FIELD_STEP = re.compile(r"(?:^|\.)([a-z0-9_]+)|\[([0-9]{1,4})\]")
 _LONGEST_ID = 64
 _DEVICES = {"cpu", "cuda", "mps"}
+REGIONS = {"head", "chest", "abdomen"}  # of the body, as :mod:`~.requests.domain` tells them apart
 
 
 def check_card(card: ModelCard, origin: str) -> None:
@@ -297,6 +320,12 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
     check(card.prompts or card.task == "classify", f"{origin}: prompts: a model to segment with needs one")
     check(set(card.negative) <= set(card.prompts), f"{origin}: negative: names kinds that prompts does not")
     _check_translations(card, origin)
+    if card.domain is not None:
+        check(card.task == "classify", f"{origin}: domain: is for models to classify with")
+        check(card.domain.modalities, f"{origin}: domain.modalities: is empty")
+        check(set(card.domain.regions) <= REGIONS, f"{origin}: domain.regions: must be of {', '.join(sorted(REGIONS))}")
+        check(len(card.domain.sees_mm) in (0, 3), f"{origin}: domain.sees_mm: must be to the right, front and head")
+        check(0 <= card.domain.least_mm < 2000, f"{origin}: domain.least_mm: must be 0 or above, and below 2 m")
     is_list = not card.classes or (_FAMILY.fullmatch(card.classes) and "class" in card.prompts)
     check(is_list, f"{origin}: classes: {card.classes!r} is no name, or the model understands no class names")
     check(card.dimensions and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")

@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", metavar="T", type=float, default=1.0, help="above 1: more even scores (1)")
     add("--margin", metavar="M", type=float, default=0.1, help="what a label has to lead by (0.1)")
     add("--aggregation", metavar="RULE", default="mean", help="of slices: mean, max or top-K (mean)")
+    add("--any-domain", action="store_true", help="score an image of a kind that the model was not trained on, too")
     add("--evidence", metavar="OUT", type=path_argument, help="where: .seg.nrrd, or values in .nrrd or .dcm")
     add("--evidence-label", metavar="NAME", default="", help="for which label (the highest)")
     add("--evidence-method", choices=get_args(EvidenceMethod), default="similarity")
@@ -142,7 +143,8 @@ def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     require_targets(targets, {"the image": options.volume, "the segmentation": options.segment})
     scoring = Scoring(options.scoring, options.temperature, options.margin)
     aggregation = parse_aggregation(options.aggregation)
-    return ClassifyRequest(1, card.id, "", labels, subject, options.intensity, scoring, aggregation, evidence, head)
+    policy, anything = options.intensity, options.any_domain
+    return ClassifyRequest(1, card.id, "", labels, subject, policy, scoring, aggregation, evidence, head, anything)
 
 
 def _labels(options: argparse.Namespace) -> LabelSet:
@@ -281,7 +283,8 @@ def answer_lines(answer: Classification) -> list[str]:
         f"{one_line(label.name).ljust(width)}  {label.score:6.3f}  wording {label.low:.3f} to {label.high:.3f}"
         for label in answer.ranked
     ]
-    count = "one slice" if len(answer.slices) == 1 else f"{answer.aggregation} of {len(answer.slices)} slices"
+    several = f"{answer.aggregation} of {len(answer.slices)} slices" if answer.slices else "whole volume"
+    count = "one slice" if len(answer.slices) == 1 else several
     verdict = ", ".join(map(one_line, answer.verdict)) or NONE_OF_THESE
     return [f"{verdict} ({answer.rule}, {count}, {answer.checkpoint.model_id})", *lines, RESEARCH_USE]
 

@@ -3,21 +3,30 @@
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.label_sets import LabelSet
+from ..catalog.model_cards import ModelCard
 from ..errors import InputError
 from ..imaging.intensity import IntensityView
 from ..imaging.volume import Volume
 from ..requests import scoring
-from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest, EvidenceWish
+from ..requests.classification import (
+    ClassifyRequest,
+    Embeddings,
+    EmbedRequest,
+    EvidenceWish,
+    Subject,
+    box_of_subject,
+)
 from ..requests.classification_answer import LIMITS, Classification, ConceptScore, EvidenceMap, LabelScore
+from ..requests.domain import DomainCheck, require_domain
 from ..requests.heads import COVERAGE, LearnedHead
-from .encoding import Encoder, Pictures, TextVector, direction
+from .encoding import Encoder, Pictures, TextVector, direction, part_of
 
 Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]
@@ -60,15 +69,15 @@ def classify(
     rule = scoring.choose_rule(
         request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None
     )
-    pictures = Pictures.of(volume, request.subject)
     labels = request.labels
     positive = [label.concepts if rule == "concepts" else labels.texts(label) for label in labels.labels]
     negative = [labels.negative_texts(label) for label in labels.labels] if rule == "pairs" else []
     texts = encoder.texts(list(itertools.chain(*positive, *negative)))
     label_vectors = scoring.LabelVectors(_stacked(positive, texts), _stacked(negative, texts))
     question = LabelQuestion(label_vectors, rule, head, request.scoring.temperature)
-    vectors = encoder.slices(pictures, views)
+    slices, vectors = _vectors(request.subject, volume, views, encoder)
     images = np.stack(list(vectors.values())).astype(np.float64)
+    encoder = _asked_for_region(encoder, images)
     by_slice = scoring.scores(images, question.vectors, rule, head, question.temperature)
     by_wording = scoring.wording_scores(images, question.vectors, rule, head, question.temperature)
     label_scores = _label_scores(request, by_slice, by_wording, rule)
@@ -76,10 +85,14 @@ def classify(
     if request.evidence is not None:
         name = request.evidence.label or max(label_scores, key=lambda label: label.score).name
         number = request.labels.names.index(request.labels.label(name).name)
-        evidence = (_evidence(request.evidence, (name, number), encoder, pictures, views, question, vectors),)
+        if encoder.sees_volumes:
+            evidence = (_volume_evidence(request, (name, number), encoder, volume, question),)
+        else:
+            pictures = Pictures.of(volume, request.subject)
+            evidence = (_evidence(request.evidence, (name, number), encoder, pictures, views, question, vectors),)
     return _answer(
         request,
-        pictures,
+        slices,
         views,
         encoder,
         dict(zip(vectors, by_slice, strict=True)),
@@ -90,14 +103,48 @@ def classify(
         aggregation=request.aggregation,
         concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
         evidence=evidence,
-        notes=_notes(pictures, views, len(vectors), texts, bool(evidence)),
+        notes=_notes(slices, views, len(vectors), texts, bool(evidence)),
         wording=dict(zip(labels.names, itertools.zip_longest(positive, negative, fillvalue=()), strict=True)),
     )
 
 
+def domain_of(request: ClassifyRequest | EmbedRequest, card: ModelCard, volume: Volume) -> DomainCheck | None:
+    """Hold the part of an image that is asked about against what a model was trained on, before anything is loaded.
+
+    Raises:
+        DomainError: it is outside, and the request does not ask to go on.
+        InputError: the subject is not in the image.
+    """
+    if card.domain is None or isinstance(request, EmbedRequest):
+        return None
+    subject = request.subject if card.sees_volumes else Subject()
+    return require_domain(card, part_of(volume, replace(subject, view="crop")), request.any_domain)
+
+
+def _vectors(
+    subject: Subject, volume: Volume, views: Sequence[IntensityView], encoder: Encoder
+) -> tuple[tuple[int, ...], Mapping[int, NDArray[np.float32]]]:
+    """Return the slices of a subject and the vectors of those that show something; of a whole volume none and one."""
+    if encoder.sees_volumes:
+        return (), {0: encoder.volume(volume, subject).vector}
+    pictures = Pictures.of(volume, subject)
+    return pictures.slices, encoder.slices(pictures, views)
+
+
+def _asked_for_region(encoder: Encoder, images: Floats) -> Encoder:
+    """Return the encoder with what the model itself finds the image nearest to, of the parts of the body, noted."""
+    if encoder.domain is None or not encoder.domain.regions_mm:
+        return encoder
+    texts = {region: f"CT of the {region}" for region in encoder.domain.regions_mm}
+    vectors = encoder.texts(list(texts.values()))
+    mean = images.mean(axis=0)
+    nearest = max(texts, key=lambda region: float(mean @ vectors[texts[region]].vector))
+    return replace(encoder, domain=replace(encoder.domain, nearest=nearest))
+
+
 def _answer(
     request: ClassifyRequest,
-    pictures: Pictures,
+    slices: tuple[int, ...],
     views: Sequence[IntensityView],
     encoder: Encoder,
     by_slice: Mapping[int, Floats],
@@ -105,28 +152,32 @@ def _answer(
 ) -> Classification:
     """Return an answer with what words and heads have in common; ``by_slice`` are the scores of visible slices."""
     blank = np.full(len(request.labels.labels), np.nan, np.float32)
-    weights = encoder.loaded.weights
+    weights, domain = encoder.loaded.weights, encoder.domain
+    curves = np.array([by_slice.get(index, blank) for index in slices], np.float32).reshape(-1, len(blank))
+    if domain is not None:
+        fields["notes"] = (*domain.notes(weights.checkpoint.model_id), *fields["notes"])
     return Classification(
         request_id=request.request_id,
         label_set=request.labels.id,
         axis=request.subject.axis,
-        slices=pictures.slices,
-        curves=np.stack([by_slice.get(index, blank) for index in pictures.slices]).astype(np.float32),
+        slices=slices,
+        curves=curves,
         looks=tuple(view.to_document() for view in views),
         checkpoint=weights.checkpoint,
         device=weights.device,
         precision=weights.precision,
         timings_s=encoder.timings_s,
         counts=encoder.counts,
+        domain=domain,
         **fields,
     )
 
 
 def embed(request: EmbedRequest, volume: Volume, views: Sequence[IntensityView], encoder: Encoder) -> Embeddings:
-    """Encode the slices of an image, and texts. Raises as :func:`classify`."""
+    """Encode an image or its slices, and texts. Raises as :func:`classify`."""
     if request.texts and not hasattr(encoder.loaded.model, "encode_texts"):
         raise InputError(f"{request.model_id} does not read: it has no vectors of texts")
-    vectors = encoder.slices(Pictures.of(volume, request.subject), views)
+    _, vectors = _vectors(request.subject, volume, views, encoder)
     texts = encoder.texts(request.texts) if request.texts else {}
     return Embeddings(
         request_id=request.request_id,
@@ -146,8 +197,7 @@ def _by_head(
 ) -> Classification:
     """Score an image by a head: the direction of the mean of its slices' vectors, as the head has learned it."""
     head.require_model(encoder.loaded.weights.checkpoint)
-    pictures = Pictures.of(volume, request.subject)
-    vectors = encoder.slices(pictures, views)
+    numbers, vectors = _vectors(request.subject, volume, views, encoder)
     slices = np.stack(list(vectors.values()))
     image = scoring.joined(slices.astype(np.float64))[None]
     scores, by_fold = head.scores(image)[0], head.fold_scores(image)[:, 0]
@@ -166,10 +216,10 @@ def _by_head(
         )
         for n, name in enumerate(head.labels)
     )
-    notes = _notes(pictures, views, len(vectors), {}, has_evidence=False)
+    notes = _notes(numbers, views, len(vectors), {}, has_evidence=False)
     return _answer(
         request,
-        pictures,
+        numbers,
         views,
         encoder,
         dict(zip(vectors, head.scores(slices), strict=True)),
@@ -230,14 +280,14 @@ def _concepts(labels: LabelSet, images: Floats, texts: Mapping[str, TextVector])
 
 
 def _notes(
-    pictures: Pictures,
+    numbers: Sequence[int],
     views: Sequence[IntensityView],
     visible: int,
     texts: Mapping[str, TextVector],
     has_evidence: bool,
 ) -> tuple[str, ...]:
     notes = []
-    slices = len(pictures.slices)
+    slices = len(numbers)
     if visible < slices:
         notes.append(f"{slices - visible} of {slices} slices show nothing, every pixel being the same: no evidence")
     if len(views) > 1:
@@ -277,6 +327,25 @@ def _evidence(
     encoder.timings_s["evidence"] += time.perf_counter() - begin
     values = np.stack(grids).astype(np.float32)
     return EvidenceMap(name, options.method, pictures.key.axis, slices, pictures.key.frame, values)
+
+
+def _volume_evidence(
+    request: ClassifyRequest, label: tuple[str, int], encoder: Encoder, volume: Volume, question: LabelQuestion
+) -> EvidenceMap:
+    """Return the evidence of a model of whole volumes for a label, given by name and number, by its parts' similarity.
+
+    Raises:
+        InputError: occlusion is asked for, which would take a run for each part.
+    """
+    if request.evidence is not None and request.evidence.method != "similarity":
+        raise InputError("a model of whole volumes shows evidence by similarity alone: covering parts would take hours")
+    encoded, (name, number) = encoder.volume(volume, request.subject), label
+    width = encoded.cells_kji.shape[-1]
+    cells = encoded.cells_kji.reshape(-1, width).astype(np.float64)
+    values = scoring.contrast(cells, question.vectors, question.rule, number).reshape(encoded.cells_kji.shape[:3])
+    first = box_of_subject(request.subject, volume.geometry).start_kji
+    spans = [(start + n, stop + n) for (start, stop), n in zip(encoded.spans_kji, first, strict=True)]
+    return EvidenceMap.of_cells(name, request.subject.axis, values, spans, volume.geometry)
 
 
 def _similarity(encoder: Encoder, slice_pictures: Sequence[Picture], question: LabelQuestion, label: int) -> Floats:

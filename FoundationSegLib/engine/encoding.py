@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..imaging.geometry import Axis, Geometry, array_axis
 from ..imaging.intensity import IntensityView
-from ..imaging.masks import PackedMask
+from ..imaging.masks import PackedMask, cut_out
 from ..imaging.volume import Volume
-from ..models.protocols import Check, SliceModel, unstoppable
+from ..models.protocols import Check, SliceModel, VolumeVectors, unstoppable
 from ..progress import Progress
-from ..requests.classification import Frame, Subject, frame_of, slices_of, square, widened
+from ..prompts.regions import crop_volume
+from ..requests.classification import Frame, Subject, box_of_subject, frame_of, slices_of, square, widened
+from ..requests.domain import DomainCheck
 from .slice_inference import LoadedModel, LruCache, Weights
 from .slices import SliceOrientation, radiological, slice_of
 
@@ -122,6 +124,20 @@ def _frames(geometry: Geometry, subject: Subject) -> tuple[Frame, Frame]:
     return whole, square(whole, geometry, subject.axis)
 
 
+def part_of(volume: Volume, subject: Subject) -> Volume:
+    """Return what a model of whole volumes sees of a subject; around a silhouette the lowest value there is.
+
+    Raises:
+        InputError: the subject is not in the image, or every voxel of it is the same.
+    """
+    box = box_of_subject(subject, volume.geometry)
+    part = volume if box == volume.geometry.box else crop_volume(volume, box)
+    if subject.segment is None or subject.view == "crop":
+        return part
+    inside = cut_out(subject.segment, box)
+    return replace(part, array_kji=np.where(inside, part.array_kji, part.array_kji.min()))
+
+
 @dataclass(frozen=True, slots=True)
 class TextVector:
     """The vector of a text; ``truncated`` where the text was too long for the model."""
@@ -132,7 +148,7 @@ class TextVector:
 
 @dataclass(slots=True)
 class VectorCache:
-    """The vectors of slices by picture, intensity view and weights; those of texts by the text and the weights."""
+    """The vectors of slices by picture, intensity view and weights; of texts and volumes by these and the weights."""
 
     slices: LruCache[tuple[Weights, PictureKey, IntensityView], SliceVectors] = field(
         default_factory=lambda: LruCache(_BUDGET_BYTES, _nbytes)
@@ -140,15 +156,20 @@ class VectorCache:
     texts: LruCache[tuple[Weights, str], TextVector] = field(
         default_factory=lambda: LruCache(_BUDGET_BYTES, lambda text: text.vector.nbytes)
     )
+    volumes: LruCache[tuple[Weights, str, Subject], VolumeVectors] = field(
+        default_factory=lambda: LruCache(_BUDGET_BYTES, lambda vectors: vectors.nbytes)
+    )
 
     def drop_volume(self, volume_key: str) -> None:
         """Drop the vectors of an image."""
         self.slices.drop_where(lambda key: key[1].volume_key == volume_key)
+        self.volumes.drop_where(lambda key: key[1] == volume_key)
 
     def drop_model(self, model_id: str) -> None:
         """Drop the vectors that a model computed."""
         self.slices.drop_where(lambda key: key[0].checkpoint.model_id == model_id)
         self.texts.drop_where(lambda key: key[0].checkpoint.model_id == model_id)
+        self.volumes.drop_where(lambda key: key[0].checkpoint.model_id == model_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +201,10 @@ def _summary(grid: Any) -> Vector:
 class Encoder:
     """Encodes pictures and texts for one request, and keeps their vectors."""
 
-    loaded: LoadedModel[Any]  # an ImageTextModel, or for heads a SegmenterTower
+    loaded: LoadedModel[Any]  # an ImageTextModel or a VolumeTextModel, or for heads a SegmenterTower
     cache: VectorCache
     progress: Progress
+    domain: DomainCheck | None = None
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("images", "image_batches", "texts", "text_batches"), 0)
     )
@@ -215,6 +237,29 @@ class Encoder:
             self.progress.step("text", len(missing), len(missing))
             self.timings_s["text"] += time.perf_counter() - begin
         return {text: vector for text, vector in vectors.items() if vector is not None}
+
+    @property
+    def sees_volumes(self) -> bool:
+        """True where the model looks at whole volumes, not at slices."""
+        return hasattr(self.loaded.model, "encode_volume")
+
+    def volume(self, volume: Volume, subject: Subject) -> VolumeVectors:
+        """Return the vectors of an image, or of the part of it around a subject; the last ones are kept.
+
+        Raises:
+            InputError: the model cannot look at it, or every voxel is the same.
+            Cancelled: the user stopped it.
+        """
+        key = (self.loaded.weights, volume.key, subject)
+        vectors = self.cache.volumes.get(key)
+        if vectors is None:
+            begin = time.perf_counter()
+            self.count_batch("image", 1)
+            vectors = self.loaded.model.encode_volume(part_of(volume, subject), self.progress)
+            self.cache.volumes.put(key, vectors)
+            self.progress.step("classify", 1, 1)
+            self.timings_s["encode"] += time.perf_counter() - begin
+        return vectors
 
     def slices(self, pictures: Pictures, views: Sequence[IntensityView]) -> dict[int, Vector]:
         """Return one unit vector for each slice on which there is something to see, by its number.

@@ -27,7 +27,7 @@ from ..requests.classification_answer import Classification
 from ..requests.maintenance import BoxRule, DeviceChoice, DownloadRequest, MemoryBudget
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from . import memory_planning
-from .classification import classify, embed
+from .classification import classify, domain_of, embed
 from .device import choose_device, framework_errors, limit_threads, release_memory
 from .encoding import Encoder, SegmenterTower, VectorCache
 from .interpolation import predict_between
@@ -293,7 +293,7 @@ class Engine:
         Raises:
             UnknownModelError, CardError, CheckpointError, PackageMissingError: the model cannot be used.
             VolumeMissingError: the volume was not added, or made room for others.
-            InputError: labels, model, image and policy do not fit each other, or there is nothing to see.
+            InputError, DomainError: labels, model, image and policy do not fit, or there is nothing to see.
             InferenceError: the model failed.
             Cancelled: the user stopped it.
         """
@@ -304,7 +304,7 @@ class Engine:
         return replace(classification, notes=notes, timings_s=timings_s)
 
     def embed(self, request: EmbedRequest, progress: Progress) -> Embeddings:
-        """Encode the slices of an image, and texts. Raises as :meth:`classify`."""
+        """Encode an image or its slices, and texts. Raises as :meth:`classify`."""
         volume, views, encoder, _ = self._encoder(request, progress)
         with framework_errors():
             return embed(request, volume, views, encoder)
@@ -317,12 +317,13 @@ class Engine:
         card = find_card(self.catalogue, request.model_id)
         can_see = card.task == "classify" or (is_learned and not card.sees_volumes)
         card, volume = self._start(request, card.task if can_see else "classify", progress)
-        views = resolve_intensity_views(request.intensity, volume, card.ct_channels, self._mapping)
+        domain, policy = domain_of(request, card, volume), request.intensity
+        views = () if card.sees_volumes else resolve_intensity_views(policy, volume, card.ct_channels, self._mapping)
         loaded = self._load(card, progress)
         loading = self._loading.pop(card.id, (0.0, ()))
         if card.task == "segment":
             loaded = replace(loaded, model=SegmenterTower(loaded.model))
-        return volume, views, Encoder(loaded, self.vectors, progress), loading
+        return volume, views, Encoder(loaded, self.vectors, progress, domain), loading
 
     def adapt(self, request: AdaptRequest, progress: Progress) -> Adaptation:
         """Adapt a model to corrected segments; the result waits in the store until it is kept or discarded.

@@ -31,6 +31,7 @@ class Volume:
         in_pixels: True for an image of unknown size, as PNG and JPEG: it is measured in pixels.
         sides: of a slice whose place in the patient is unknown, as an X-ray's: the letters of the patient's sides where
             i and j end, empty where these are unknown, too. None for an image with directions.
+        body_part: the DICOM Body Part Examined, where the source names one.
 
     Raises:
         InputError: the array's shape or type does not fit.
@@ -44,6 +45,7 @@ class Volume:
     notes: tuple[str, ...] = ()
     in_pixels: bool = False
     sides: tuple[str, str] | None = None
+    body_part: str = ""
 
     def __post_init__(self) -> None:
         array = self.array_kji
@@ -115,9 +117,9 @@ class Turn:
         return self._reversed(stored_kji.transpose(self.axes))
 
     def turn_back(self, turned_kji: NDArray[Any]) -> NDArray[Any]:
-        """The (K, J, I) array that turns into this one; a view."""
+        """The (K, J, I) array that turns into this one, further axes as they are; a view."""
         k, j, i = np.argsort(self.axes).tolist()
-        return self._reversed(turned_kji).transpose((k, j, i))
+        return self._reversed(turned_kji).transpose((k, j, i, *range(3, turned_kji.ndim)))
 
     def geometry(self, stored: Geometry) -> Geometry:
         """The grid of the turned volume: every voxel is where it was."""

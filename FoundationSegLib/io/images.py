@@ -57,7 +57,8 @@ def _volume(raw: RawImage, path: Path, frame: int | None) -> Volume:
     inversion = ("MONOCHROME1: the values are inverted, so that high is bright",) if is_inverted(raw.tags) else ()
     notes = (*raw.notes, *frame_notes, *colour_notes, *inversion, *_spacing_notes(raw))
     modality, window = raw.tags.get(Tag.MODALITY) or None, display_window(raw.tags)
-    return Volume(array, raw.geometry, modality, window, name, notes, _is_in_pixels(raw), _sides(raw))
+    sides, part = _sides(raw), raw.tags.get(Tag.BODY_PART, "").strip()
+    return Volume(array, raw.geometry, modality, window, name, notes, _is_in_pixels(raw), sides, part)
 
 
 def _read(path: Path, series: str | None) -> RawImage:

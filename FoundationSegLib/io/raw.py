@@ -35,6 +35,7 @@ class Tag(StrEnum):
     """The only header fields that leave this file, beside Slicer's `Segment...`: nothing of a patient can (D9)."""
 
     MODALITY = "0008|0060"
+    BODY_PART = "0018|0015"
     ECHO_TIME = "0018|0081"
     TRIGGER_TIME = "0018|1060"
     SERIES_UID = "0020|000e"

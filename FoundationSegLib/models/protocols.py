@@ -349,3 +349,49 @@ class ImageTextModel(Protocol):
 
     def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
         """Encode texts, one vector for each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VolumeVectors:
+    """An encoded image.
+
+    Attributes:
+        vector: (D,) float32 of unit length: the image as a whole.
+        cells_kji: (K, J, I, D) float32 of unit length: its parts, along the axes of the stored array.
+        spans_kji: for each axis the voxels that the parts cover, from edge to edge; they may reach out of the image.
+    """
+
+    vector: NDArray[np.float32]
+    cells_kji: NDArray[np.float32]
+    spans_kji: tuple[tuple[float, float], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken, in bytes."""
+        return self.vector.nbytes + self.cells_kji.nbytes
+
+
+class VolumeTextModel(Protocol):
+    """A model with a tower for whole volumes and one for texts, whose vectors are compared by their cosine.
+
+    Volumes come in the voxels and values that they are stored in: turning, resampling and scaling are the model's.
+    """
+
+    device: str
+    precision: str
+    head: Head
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+
+    def encode_volume(self, volume: Volume, progress: Progress) -> VolumeVectors:
+        """Encode an image; steps of the stage ``"classify"`` are reported.
+
+        Raises:
+            InputError: the model cannot look at the image.
+            Cancelled: ``progress`` was told to stop.
+        """
+
+    def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
+        """Encode texts, one vector for each."""

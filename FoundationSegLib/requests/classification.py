@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..catalog.label_sets import LabelSet
 from ..errors import InputError
-from ..imaging.geometry import Axis, Box, Geometry, array_axis
+from ..imaging.geometry import Axis, Box, Geometry, array_axis, as_shape
 from ..imaging.masks import PackedMask, touched_slices
 from .heads import LearnedHead
 from .scoring import Aggregation, Scoring
@@ -134,6 +134,24 @@ class Subject:
             raise InputError(f"the margin around a segment lies within 0 and 10, not at {self.margin}")
 
 
+def box_of_subject(subject: Subject, geometry: Geometry) -> Box:
+    """The voxels of an image that a model of whole volumes sees of a subject.
+
+    Raises:
+        InputError: as :func:`slices_of`.
+    """
+    slices, axis, part = slices_of(subject, geometry), array_axis(subject.axis), subject.box
+    if subject.segment is not None:
+        mm, around = geometry.spacing_mm[::-1], subject.segment.box
+        margin_mm = subject.margin * max(n * m for n, m in zip(around.shape_kji, mm, strict=True))
+        part = around.grown(as_shape(math.ceil(margin_mm / m) for m in mm))
+    bounds = list(zip(geometry.box.start_kji, geometry.box.stop_kji, strict=True))
+    if subject.segment is None:
+        bounds[axis] = min(slices), max(slices) + 1
+    whole = Box(as_shape(a for a, _ in bounds), as_shape(b for _, b in bounds))
+    return whole if part is None else part.intersection(whole)
+
+
 def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
     """The numbers of the slices of an image that a subject is on, rising.
 
@@ -199,6 +217,7 @@ class ClassifyRequest:
         scoring, aggregation: how scores are made, and those of several slices joined.
         evidence: what to show of why, if anything.
         head: scores the labels, which are its own, instead of words; evidence is for words.
+        any_domain: go on where the image is not of the kind that the model was trained on; the answer says so.
 
     Raises:
         InputError: the labels are not the head's, or evidence is asked of a head.
@@ -214,6 +233,7 @@ class ClassifyRequest:
     aggregation: Aggregation = field(default_factory=Aggregation)
     evidence: EvidenceWish | None = None
     head: LearnedHead | None = None
+    any_domain: bool = False
 
     def __post_init__(self) -> None:
         if self.head is not None and self.labels.names != self.head.labels:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..imaging.geometry import Axis, Box, Geometry, array_axis, as_shape
 from .classification import EvidenceMethod, Frame
+from .domain import DomainCheck
 from .scoring import Aggregation, ScoringRule
 from .segmentation import CheckpointRecord
 
@@ -52,6 +53,38 @@ class EvidenceMap:
             raise InputError("evidence needs one grid of values for each slice")
         if not np.isfinite(self.values).all():
             raise InputError("the evidence holds values that are not finite")
+
+    @classmethod
+    def of_cells(
+        cls,
+        label: str,
+        axis: Axis,
+        cells_kji: NDArray[np.floating[Any]],
+        spans_kji: Sequence[tuple[float, float]],
+        geometry: Geometry,
+    ) -> "EvidenceMap":
+        """The evidence of a model of whole volumes, by similarity, on every slice that it saw.
+
+        Args:
+            label: its name.
+            axis: the slices lie across it.
+            cells_kji: (K, J, I) values of parts of the image.
+            spans_kji: for each axis the voxels of the image that the parts cover, from edge to edge.
+            geometry: the image.
+
+        Raises:
+            InputError: the parts lie outside of the image.
+        """
+        across = array_axis(axis)
+        start, stop = spans_kji[across]
+        first, end = max(0, round(start)), min(geometry.shape_kji[across], round(stop))
+        if end <= first:
+            raise InputError("the model saw nothing of the image that evidence could be shown on")
+        cells = np.moveaxis(np.asarray(cells_kji, np.float32), across, 0)
+        values = np.tensordot(_weights((start, stop), len(cells), first, end - first), cells, axes=1)
+        (r0, r1), (c0, c1) = (span for number, span in enumerate(spans_kji) if number != across)
+        frame = Frame((round(r0), round(r1)), (round(c0), round(c1)))
+        return cls(label, "similarity", axis, tuple(range(first, end)), frame, values)
 
     def box(self, geometry: Geometry) -> Box:
         """The voxels from the first to the last slice, inside the frame and the image."""
@@ -95,7 +128,7 @@ class EvidenceMap:
         return box, painted >= self.threshold(share)
 
 
-def _weights(line: tuple[int, int], cells: int, start: int, count: int) -> NDArray[np.float32]:
+def _weights(line: tuple[float, float], cells: int, start: int, count: int) -> NDArray[np.float32]:
     """Weights of cells in voxels, (count, cells): linear between the middles of cells, flat outside them."""
     size = (line[1] - line[0]) / cells
     at = np.clip((np.arange(start, start + count) + 0.5 - line[0]) / size - 0.5, 0, cells - 1)
@@ -151,7 +184,7 @@ class Classification:
         scores: one for each label, in the request's order; :attr:`ranked` sorts them.
         rule: how the labels were scored; ``temperature``, ``margin`` and ``aggregation`` go with it.
         label_set: the id of the labels' set.
-        axis, slices: which slices were seen.
+        axis, slices: which slices were seen; none by a model that looks at a volume as a whole.
         curves: (slices, labels) float32: the score of each slice; NaN where there was nothing to see on it.
         looks: how the image was seen, in the report's form.
         checkpoint: which weights answered.
@@ -163,6 +196,7 @@ class Classification:
         counts: how often the model ran: ``images``, ``image_batches``, ``texts``, ``text_batches``.
         head: the learned head that scored, in the report's form; empty where words did.
         wording: for each label the sentences that the model read for it, and those against it; empty with a head.
+        domain: the image held against what the model was trained on; None for a model of no certain domain.
 
     Raises:
         InputError: the parts do not agree.
@@ -189,6 +223,7 @@ class Classification:
     counts: Mapping[str, int] = field(default_factory=dict)
     head: Mapping[str, Any] = field(default_factory=dict)
     wording: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
+    domain: DomainCheck | None = None
 
     def __post_init__(self) -> None:
         if self.curves.shape != (len(self.slices), len(self.scores)):
@@ -246,7 +281,9 @@ class Classification:
             "wording": {
                 label: {"for": list(texts[0]), "against": list(texts[1])} for label, texts in self.wording.items()
             },
-        } | ({"head": dict(self.head)} if self.head else {})
+            **({"head": dict(self.head)} if self.head else {}),
+            **({"domain": self.domain.to_document()} if self.domain else {}),
+        }
 
 
 def _rounded(score: LabelScore | ConceptScore) -> dict[str, Any]:

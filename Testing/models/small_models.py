@@ -57,6 +57,12 @@ def _image_text(folder: Path, family: str) -> Mapping[str, Path]:
     return getattr(small_image_text, f"write_{family}")(folder)
 
 
+def _colipri(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_volume_text
+
+    return small_volume_text.write_colipri(folder)
+
+
 def _nninteractive(folder: Path) -> Mapping[str, Path]:
     from Testing.models import small_nninteractive
 
@@ -86,6 +92,7 @@ WRITERS: Mapping[str, Callable[[Path], Mapping[str, Path]]] = {
     "clip": partial(_image_text, family="clip"),
     "siglip": partial(_image_text, family="siglip"),
     "biomedclip": partial(_image_text, family="biomedclip"),
+    "colipri": _colipri,
     "nninteractive": _nninteractive,
     "vista3d": _vista3d,
     "voxtell": _voxtell,
@@ -113,6 +120,11 @@ def load_small(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
         from Testing.models import small_image_text
 
         return biomedclip.load(card, files, device, small_image_text.SMALL_TRUNK)
+    if card.family == "colipri":
+        from FoundationSegLib.models.classification import colipri
+        from Testing.models import small_volume_text
+
+        return colipri.load(card, files, device, small_volume_text.COLIPRI_SIZE)
     if card.family == "voxtell":
         from Testing.models import small_voxtell
 

@@ -25,7 +25,8 @@ from Testing.models.small_models import CATALOGUE, WRITERS, load_small, stock
 
 CLASSIFIERS = [card.id for card in CATALOGUE.values() if card.task == "classify"]
 # MedSigLIP's tokenizer is in a format that only its own packages write; test_classifier_families.py has one.
-SMALL = [model_id for model_id in CLASSIFIERS if model_id != "medsiglip"]
+# Models of whole volumes have Testing/unit/engine/test_whole_volumes.py.
+SMALL = [name for name in CLASSIFIERS if name != "medsiglip" and not CATALOGUE[name].sees_volumes]
 SETS = read_label_sets(resource_folder("LabelSets"))
 
 

@@ -61,7 +61,9 @@ LAW = {
     SESSION: Rule((*VALUES, SESSION, "numpy")),
     INSTALLATION: Rule((*GROUND, CATALOG, REQUESTS, INSTALLATION), lazily=("packaging", "pip")),
     HUB: Rule((*GROUND, CATALOG, REQUESTS, HUB), lazily=("huggingface_hub",)),
-    MODELS: Rule((*VALUES, INSTALLATION, MODELS, "numpy", "PIL", *TORCH), lazily=("huggingface_hub", "peft")),
+    MODELS: Rule(
+        (*VALUES, INSTALLATION, MODELS, "numpy", "PIL", "SimpleITK", *TORCH), lazily=("huggingface_hub", "peft")
+    ),
     ENGINE: Rule((*VALUES, INSTALLATION, HUB, MODELS, ENGINE, "numpy", "torch"), lazily=("scipy",)),
     **{
         # The training draws prompts and splits as the evaluation does.

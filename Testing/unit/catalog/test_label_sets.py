@@ -110,6 +110,7 @@ def test_what_comes_along():
         "modality",
         "body-part",
         "chest-xray-findings",
+        "chest-ct-findings",
         "ct-abdomen-organs",
         "ultrasound-views",
         "endoscopy-views",
