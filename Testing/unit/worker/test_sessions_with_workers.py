@@ -104,7 +104,7 @@ class KilledMachine(Machine):
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no signal that only ends one process")
 def test_random_operations_while_the_worker_is_killed(make_client, full, bar):
     machine = KilledMachine(7, make_client(command=COMMAND))
-    for _ in range(400 if full else 30):
+    for _ in range(400 if full else 20):
         machine.step()
     while machine.killed < (20 if full else 2):  # where the machine is busy, a worker may be gone before its time
         machine.kill()

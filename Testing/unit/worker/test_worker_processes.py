@@ -42,7 +42,7 @@ def children():
 
 @on_linux
 def test_killed_at_random_moments_the_run_ends_in_the_same_mask(make_client, volume, full, bar):
-    chance, same, times = random.Random(0), 0, 20 if full else 6
+    chance, same, times = random.Random(0), 0, 20 if full else 4
     for _ in range(times):
         client = make_client()
         timer = threading.Timer(chance.uniform(0.0, 0.5), lambda c=client: os.kill(c.worker_pid, signal.SIGKILL))
@@ -61,7 +61,7 @@ def test_many_kills_in_one_run_do_not_end_it(client, sent, full):
     """Some of them in the middle of its work, some as soon as it has started."""
     client.submit(scripted(sent, "steps=30 pause=0.01"))
     chance, events = random.Random(1), []
-    for kill in range(12 if full else 6):
+    for kill in range(12 if full else 4):
         until(lambda: events.extend(client.poll()) or (client._link is not None and client._link.is_connected))
         if kill % 2:
             time.sleep(chance.uniform(0, 0.2))
@@ -80,7 +80,7 @@ def test_starts_and_stops_leave_nothing_behind(make_client, volume, full, tmp_pa
     def traces():
         return *(names(place) for place in ("/proc/self/fd", tmp_path, "/dev/shm")), children()
 
-    before, chance, times = traces(), random.Random(2), 100 if full else 9
+    before, chance, times = traces(), random.Random(2), 100 if full else 6
     for n in range(times):
         client = make_client(stop_s=0.3)
         client.send_volume(volume)
@@ -115,8 +115,10 @@ time.sleep(60)
 
 
 @on_linux
-@pytest.mark.parametrize("script", ["steps=1 answer", "steps=100000", "steps=1 hang=150"])
-@pytest.mark.parametrize("fork", ["", "fork"])
+@pytest.mark.parametrize(
+    ("script", "fork"),
+    [("steps=1 answer", "fork"), ("steps=100000", ""), ("steps=1 hang=150", ""), ("steps=1 hang=150", "fork")],
+)
 def test_the_worker_ends_with_its_parent(script, fork, bar):
     """A fork of the parent still holds the connection, so the worker has to find out in another way."""
     command = (sys.executable, "-c", _PARENT, script, fork)
