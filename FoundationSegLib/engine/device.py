@@ -8,11 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import DeviceLostError, InferenceError, InputError, MemoryShortageError
+from ..errors import InputError
 from ..installation.inspection import Device, DeviceReport, cpu, memory_bytes
 from ..requests.maintenance import DeviceChoice
 
@@ -20,32 +18,6 @@ from ..requests.maintenance import DeviceChoice
 CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _DRIVER_S = 5.0
-# What torch says where memory ran out, beside raising a class of its own for CUDA alone.
-_SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
-# What CUDA says where nothing will work any more in this process.
-_LOST = ("cuda error:", "device-side assert", "unspecified launch failure")
-
-
-@contextmanager
-def framework_errors() -> Iterator[None]:
-    """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours.
-
-    Raises:
-        MemoryShortageError: memory ran out.
-        DeviceLostError: the device does not answer any more.
-        InferenceError: anything else went wrong.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        lines = str(error).strip().splitlines()
-        message = f"the model could not answer: {lines[0] if lines else type(error).__name__}"
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in text for words in _SHORTAGES):
-            raise MemoryShortageError(message) from error
-        if any(words in text for words in _LOST):
-            raise DeviceLostError(message) from error
-        raise InferenceError(message) from error
 
 
 def choose_device(choice: DeviceChoice) -> str:

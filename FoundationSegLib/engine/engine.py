@@ -28,7 +28,7 @@ from ..requests.maintenance import BoxRule, DeviceChoice, DownloadRequest, Memor
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
 from . import memory_planning
 from .classification import classify, domain_of, embed
-from .device import choose_device, framework_errors, limit_threads, release_memory
+from .device import choose_device, limit_threads, release_memory
 from .encoding import Encoder, SegmenterTower, VectorCache
 from .interpolation import predict_between
 from .propagation import choose_hand_over, has_memory, segment
@@ -249,7 +249,7 @@ class Engine:
             tracks.append(plan_tracks(on_slices, volume.geometry.shape_kji, propagation, rule))
             if propagation is not None and (note := reach_note(tracks[n], propagation)):
                 notes.append(f"segments[{n}]: {note}")
-        with framework_errors():
+        with memory_planning.framework_errors():
             on_whole = progress if part.box is None else part.progress_of(progress, part.box)
             segments = segment(inference, tracks, propagation, card.prompts, on_whole)
         if propagation is not None:
@@ -277,7 +277,7 @@ class Engine:
         mapping = replace(self._mapping(policy, part.whole), policy=request.intensity)
         loaded: LoadedModel[VolumeModel] = self._load(card, progress)
         start = time.perf_counter()
-        with framework_errors():
+        with memory_planning.framework_errors():
             view, is_new = self.views.view(loaded, volume, mapping, progress)
             viewed = time.perf_counter()
             answers = view.answer(prompts, progress)
@@ -298,7 +298,7 @@ class Engine:
             Cancelled: the user stopped it.
         """
         volume, views, encoder, (load_s, load_notes) = self._encoder(request, progress)
-        with framework_errors():
+        with memory_planning.framework_errors():
             classification = classify(request, volume, views, encoder)
         notes, timings_s = (*load_notes, *classification.notes), {"load": load_s, **classification.timings_s}
         return replace(classification, notes=notes, timings_s=timings_s)
@@ -306,7 +306,7 @@ class Engine:
     def embed(self, request: EmbedRequest, progress: Progress) -> Embeddings:
         """Encode an image or its slices, and texts. Raises as :meth:`classify`."""
         volume, views, encoder, _ = self._encoder(request, progress)
-        with framework_errors():
+        with memory_planning.framework_errors():
             return embed(request, volume, views, encoder)
 
     def _encoder(
@@ -340,7 +340,7 @@ class Engine:
         card, loaded, views = self._views(request, progress)
         self.slice_cache.answers.clear()
         run = AdaptationRun(request, card, loaded, views, self.store.folder, self.budget.embeddings, progress)
-        with framework_errors():
+        with memory_planning.framework_errors():
             return run.adapt()
 
     def similar(self, request: SimilarRequest, progress: Progress) -> SimilarObjects:
@@ -366,7 +366,7 @@ class Engine:
             return self.predict(question, progress).segments
 
         search = SimilarSearch(request, loaded, views, predict, progress)
-        with framework_errors():
+        with memory_planning.framework_errors():
             proposals = search.search()
         return SimilarObjects(request.request_id, tuple(proposals), loaded.weights.checkpoint, tuple(search.notes))
 
@@ -400,7 +400,7 @@ class Engine:
         Raises:
             Cancelled: a request has come.
         """
-        with framework_errors():
+        with memory_planning.framework_errors():
             return self._prefetcher is not None and self._prefetcher.encode_next(progress)
 
     def _start(
@@ -461,13 +461,13 @@ class Engine:
         files = ensure_checkpoint(self.store, base, progress)
         delta = ensure_checkpoint(self.store, card, progress) if card.base else {}
         notes = self.planner.forecast_load(base, device)
-        with framework_errors():
+        with memory_planning.framework_errors():
             model = self.load_model(base, files, device)
             if card.base:
                 model = _adapted(model, card, delta, self.store.sha256(base))
         limit_threads()  # torch is loaded by now, if the model needs it
         if card.task == "segment" and not card.sees_volumes:  # others have a recipe of their own
-            with framework_errors():
+            with memory_planning.framework_errors():
                 model, precision_notes = choose_precision(model, best_precision(model.device))
             notes = (*notes, *precision_notes)
         revision = self.store.commit(card) or card.source.revision

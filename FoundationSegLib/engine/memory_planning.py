@@ -1,14 +1,15 @@
 """Decide what a model sees of an image for a request: the user's region, and as much of it as fits into memory."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 
 from ..catalog.model_cards import ModelCard
-from ..errors import GeometryError, InputError, MemoryShortageError
+from ..errors import DeviceLostError, GeometryError, InferenceError, InputError, MemoryShortageError
 from ..imaging.geometry import Axis, Box, Geometry, Shape, array_axis
 from ..imaging.masks import EMPTY_MASK, cut_out, merge_masks, pack_mask
 from ..imaging.volume import Volume
@@ -23,6 +24,10 @@ from .device import free_bytes, free_host_bytes, taken_bytes
 PlacedT = TypeVar("PlacedT")
 Placing = Callable[[Sequence[Prompt], Sequence[str], Geometry], tuple[PlacedT, Sequence[int]]]
 
+# What torch says where memory ran out, beside raising a class of its own for CUDA alone.
+_SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+# What CUDA says where nothing will work any more in this process.
+_LOST = ("cuda error:", "device-side assert", "unspecified launch failure")
 # The least that a model sees around the prompts, in mm: without surroundings, its answer is of no use.
 _LEAST_MARGIN_MM = 10.0
 # Of what is free, this much may be planned with: other programs need some, and forecasts are not exact.
@@ -32,6 +37,28 @@ _SMALLER = 4
 # A model cannot tell a shape from fewer voxels across; more along one axis are metres, and too many for MONAI's int16.
 _FEWEST_ACROSS, _MOST_ALONG = 4, 2**15 - 1
 _TILE_OVERLAP = 32  # half of the window that models which can be tiled look through, in voxels
+
+
+@contextmanager
+def framework_errors() -> Iterator[None]:
+    """Turn what the framework throws at run time (out of memory, a driver's fault) into an error of ours.
+
+    Raises:
+        MemoryShortageError: memory ran out.
+        DeviceLostError: the device does not answer any more.
+        InferenceError: anything else went wrong.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lines = str(error).strip().splitlines()
+        message = f"the model could not answer: {lines[0] if lines else type(error).__name__}"
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in text for words in _SHORTAGES):
+            raise MemoryShortageError(message) from error
+        if any(words in text for words in _LOST):
+            raise DeviceLostError(message) from error
+        raise InferenceError(message) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from FoundationSegLib.catalog.catalogue import read_catalogue
 from FoundationSegLib.engine.device import (
     choose_device,
     describe_devices,
-    framework_errors,
     free_bytes,
     free_host_bytes,
     limit_threads,
     taken_bytes,
 )
+from FoundationSegLib.engine.memory_planning import framework_errors
 from FoundationSegLib.engine.propagation import has_memory
 from FoundationSegLib.engine.slice_inference import (
     LeanModel,
