@@ -100,7 +100,6 @@ _PLACING = "Installing collected packages"  # pip's word when it begins to chang
 _PLACING_S = 50.0  # torch, from a slow disk
 _INTERRUPT_S = 5.0
 _SIZE_TIMEOUT_S = 5.0
-_EXTRA_INDEXES = re.compile(r"^(?:global|install|:env:)\.extra-index-url='(.*)'$", re.MULTILINE)
 _PIP_PLACES = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER")
 
 
@@ -354,12 +353,14 @@ class PipTool:
         options: options of every run, such as those that name an index.
         temporary: the folder that pip works in, and nothing else decides where it installs; None for the usual.
         extra_index: the address of an index beside those that the user has configured; empty for none.
+        is_alone: that index is used alone.
     """
 
     python: str = sys.executable
     options: tuple[str, ...] = ()
     temporary: Path | None = None
     extra_index: str = ""
+    is_alone: bool = False
 
     def report(self, requirements: Sequence[str], constraints: Sequence[str], progress: Progress) -> Any:
         """Plan the installation with pip.
@@ -398,7 +399,8 @@ class PipTool:
             constraints_file, log = Path(name) / "constraints.txt", Path(name) / "log.txt"
             constraints_file.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
             log.touch()
-            last = (*self.options, *options, "--constraint", str(constraints_file), "--", *requirements)
+            extra = ("--extra-index-url", self.extra_index) if self.extra_index and not self.is_alone else ()
+            last = (*self.options, *extra, *options, "--constraint", str(constraints_file), "--", *requirements)
             code = _wait((self.python, "-m", *usual, *last), log, progress, self._environment())
             if code and "No module named pip" in log.read_text(encoding="utf-8", errors="replace"):
                 # An environment of uv has none; Python itself brings a copy, which runs without being installed.
@@ -412,14 +414,8 @@ class PipTool:
             return dict(os.environ)
         kept = {name: text for name, text in os.environ.items() if name not in _PIP_PLACES}
         kept |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary))
-        return kept | ({"PIP_EXTRA_INDEX_URL": " ".join(self._indexes())} if self.extra_index else {})
-
-    def _indexes(self) -> list[str]:
-        """List the indexes beside the first one: an option would take the place of those that are configured."""
-        command = (self.python, "-m", "pip", "config", "list")
-        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        configured = _EXTRA_INDEXES.findall(answer.stdout)
-        return [*(url for urls in configured for url in urls.replace("\\n", " ").split()), self.extra_index]
+        # A variable takes the place of what a file configures; an option is only added to it.
+        return kept | dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL") if self.is_alone else (), self.extra_index)
 
 
 def _wait(command: Sequence[str], log: Path, progress: Progress, environment: Mapping[str, str]) -> int:

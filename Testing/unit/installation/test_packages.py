@@ -2,6 +2,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -153,9 +154,8 @@ def test_a_pip_with_a_folder_and_an_index_of_its_own(tmp_path, monkeypatch):
     program, log = tmp_path / "python", tmp_path / "log"
     program.write_text(
         f"""#!/bin/sh
-if [ "$4" = list ]; then echo "global.extra-index-url='https://one https://two'"; exit; fi
 if [ "$1" = -m ]; then echo "No module named pip"; exit 1; fi
-echo "$1|$PIP_EXTRA_INDEX_URL|$PIP_TARGET|$TMPDIR" >>{log}
+echo "$*|$PIP_INDEX_URL|$PIP_EXTRA_INDEX_URL|$PIP_TARGET|$TMPDIR" >>{log}
 """
     )
     program.chmod(0o755)
@@ -166,10 +166,20 @@ echo "$1|$PIP_EXTRA_INDEX_URL|$PIP_TARGET|$TMPDIR" >>{log}
         PipTool(str(without)).install(("x",), (), Progress())
     monkeypatch.setenv("PIP_TARGET", "/elsewhere")
     PipTool(str(program)).install(("x",), (), Progress())
-    PipTool(str(program), (), tmp_path, "https://torch/cpu").install(("x",), (), Progress())
-    usual, private = (line.split("|") for line in log.read_text().splitlines())
-    assert usual[0].endswith(".whl/pip") and "_bundled" in usual[0] and usual[1:3] == ["", "/elsewhere"]
-    assert private[1:] == ["https://one https://two https://torch/cpu", "", str(tmp_path)]
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://mine")
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    private = PipTool(str(program), (), tmp_path, "https://torch/cpu")
+    private.install(("x",), (), Progress())
+    replace(private, is_alone=True).install(("x",), (), Progress())
+    usual, private, alone = (line.split("|") for line in log.read_text().splitlines())
+    assert ".whl/pip install" in usual[0] and "_bundled" in usual[0] and usual[3] == "/elsewhere"
+    assert "--extra-index-url https://torch/cpu" in private[0] and private[1:] == [
+        "",
+        "https://mine",
+        "",
+        str(tmp_path),
+    ]
+    assert "--extra-index-url" not in alone[0] and alone[1:3] == ["https://torch/cpu"] * 2
 
 
 def test_sizes_of_files_that_nobody_serves():

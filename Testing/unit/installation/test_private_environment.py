@@ -36,17 +36,18 @@ class FakePip:
     options: tuple[str, ...] = ()
     temporary: Path | None = None
     extra_index: str = ""
+    is_alone: bool = False
 
     def report(self, requirements, constraints, progress):
         progress.check()
-        self.rig.calls.append((self.options, self.extra_index, tuple(requirements)))
+        self.rig.calls.append((self.options, self.extra_index, self.is_alone, tuple(requirements)))
         names = [re.split("[=<>]", text)[0] for text in requirements]
         versions = {name: "2.8.0+cu126" if name == "torch" else self.rig.version for name in names}
         entries = [{"metadata": {"name": n, "version": v}, "download_info": {"url": ""}} for n, v in versions.items()]
         return {"install": entries}
 
     def install(self, requirements, constraints, progress):
-        self.rig.calls.append((self.options, self.extra_index, tuple(requirements)))
+        self.rig.calls.append((self.options, self.extra_index, self.is_alone, tuple(requirements)))
         if self.rig.mode == "full":
             raise PackageError("the packages cannot be installed (pip: No space left on device; make room on the disk)")
         target = Path(self.options[self.options.index("--target") + 1])
@@ -97,7 +98,7 @@ def test_what_is_missing_comes_once_and_stays(rig):
     assert rig.files() == {"packaging_1.0.py", "alpha_1.0.py", "beta_1.0.py"}
     assert rig.private.requirements() == ("packaging", "alpha>=1", "beta")
     assert {path.name for path in rig.root.iterdir()} == {python_tag(), f"{python_tag()}.json"}
-    assert "--no-deps" in rig.calls[-1][0] and rig.calls[-1][2] == ("beta==1.0",)
+    assert "--no-deps" in rig.calls[-1][0] and rig.calls[-1][3] == ("beta==1.0",)
     assert inspect_python(["alpha", "numpy"], rig.root).packages == {"alpha": "1.0", "numpy": ""}
     other = replace(rig.private, tag="cp399-x86_64")
     assert not other.has_packages and other.packages.parent == rig.root, "another Python has a folder of its own"
@@ -116,18 +117,18 @@ def test_torch_comes_from_the_index_for_the_driver_and_its_build_is_kept(rig):
     rig.install("torch>=2.4", "alpha", driver="535.104.05, 8.6")
     index = "https://download.pytorch.org/whl/cu126"
     first, rest, last = rig.calls
-    assert first == (("--ignore-installed", "--index-url", index), "", ("torch>=2.4",)), "of this index alone"
-    assert rest[1] == last[1] == index and "--index-url" not in rest[0]
+    assert first == (("--ignore-installed", "--no-deps"), index, True, ("torch>=2.4",)), "of this index alone"
+    assert rest[1:3] == last[1:3] == (index, False)
     assert rig.private.versions()["torch"] == "2.8.0+cu126"
     rig.install("beta", driver="580.65.06, 8.6")
-    assert all("--index-url" not in options and extra == index for options, extra, _ in rig.calls[3:])
+    assert all(extra == index and not is_alone for _, extra, is_alone, _ in rig.calls[3:])
 
 
 def test_without_a_network_a_folder_of_wheels_is_enough(rig, tmp_path):
     rig.private = replace(rig.private, wheels=tmp_path / "wheels")
     rig.install("torch>=2.4", driver="580.65.06, 8.6")
     assert len(rig.calls) == 2
-    for options, extra, _ in rig.calls:
+    for options, extra, *_ in rig.calls:
         assert options[:3] == ("--no-index", "--find-links", str(tmp_path / "wheels")) and extra == ""
 
 
