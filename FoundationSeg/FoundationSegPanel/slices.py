@@ -10,7 +10,7 @@ from FoundationSegLib.errors import InputError
 from FoundationSegLib.imaging.geometry import AXES, Axis, array_axis, round_index
 from FoundationSegLib.mrml.slice_tool import SliceView, slice_view
 from FoundationSegLib.mrml.volumes import geometry_from_node, parent_to_world
-from FoundationSegLib.prompts.kinds import WORDS, Prompt
+from FoundationSegLib.prompts.kinds import WORDS, ObliquePlane, Prompt
 from FoundationSegLib.prompts.placement import prompt_positions
 from FoundationSegLib.requests.classification import Subject
 
@@ -79,9 +79,12 @@ def prompt_text(prompt: Prompt, volume_node: Any) -> str:
     positions = prompt_positions(prompt)
     if not positions:
         return ""
+    plane = getattr(prompt, "plane", None)
+    if isinstance(plane, ObliquePlane):
+        x, y, z, _scale = parent_to_world(volume_node) @ (*positions[0], 1.0)
+        return _("oblique, at R {x} A {y} S {z} mm").format(x=f"{x:.0f}", y=f"{y:.0f}", z=f"{z:.0f}")
     index_ijk = round_index(geometry_from_node(volume_node).to_ijk(positions))
     first, last = index_ijk.min(axis=0), index_ijk.max(axis=0)
-    plane = getattr(prompt, "plane", None)
     thin = [axis for n, axis in enumerate(AXES) if first[n] == last[n]]
     axis: Axis = plane if plane in AXES else "k" if "k" in thin or not thin else thin[0]
     n = AXES.index(axis)

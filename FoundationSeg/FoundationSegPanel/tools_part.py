@@ -159,8 +159,6 @@ class ToolsPart(Part):
             self._put_away()
             return
         self.tool.polarity = Polarity.NEGATIVE if is_negative else Polarity.POSITIVE
-        card = self._state.card
-        self.tool.draws_oblique = kind != "box" and card is not None and card.sees_volumes
         self.tool.radius_mm = parameters.scribbleRadius or None
         drawn: ToolKind = "corners" if kind == "point" and _clicks_make_boxes(self._state.card) else kind
         in_use = (parameters.volume, drawn, tuple(view_names()))

@@ -23,6 +23,7 @@ from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume, require_image
 from ..prompts.capabilities import require_task, require_understood, translate
 from ..prompts.kinds import PromptSet
+from ..prompts.oblique import views_of
 from ..prompts.placement import prompts_in_ras, require_all_inside
 from ..prompts.prompts_file import prompts_to_document, read_prompts
 from ..requests.maintenance import MemoryBudget, WorkerSettings
@@ -419,13 +420,18 @@ def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> 
     """
     if request.propagation is None or request.propagation.hand_over == "interpolate" or card.sees_volumes:
         return
-    for n, segment in enumerate(request.segments):
-        prompts = translate(card, segment, volume.geometry, f"segments[{n}]").segment.prompts
-        locations = [f"segments[{n}].prompts[{m}]" for m in range(len(prompts))]
-        on_slices, _ = place_on_slices(prompts, locations, volume.geometry)
-        tracks = plan_tracks(on_slices, volume.geometry.shape_kji, request.propagation)
-        if not is_stuck(tracks, request.propagation):
-            return
+    for view in views_of(request.segments, volume.geometry):
+        geometry = volume.geometry
+        if view.grid is not None:
+            request.propagation.require_along_normal()
+            geometry = view.grid.geometry
+        for (n, _), segment in zip(view.numbers, view.segments, strict=True):
+            prompts = translate(card, segment, geometry, f"segments[{n}]").segment.prompts
+            locations = [f"segments[{n}].prompts[{m}]" for m in range(len(prompts))]
+            on_slices, _ = place_on_slices(prompts, locations, geometry)
+            tracks = plan_tracks(on_slices, geometry.shape_kji, request.propagation)
+            if not is_stuck(tracks, request.propagation):
+                return
     raise PromptError(
         "nothing can be carried on: from the slices of the prompts no other one is reached in that range or direction; "
         "change --propagate-range or --propagate-direction"

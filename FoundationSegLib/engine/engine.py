@@ -20,7 +20,7 @@ from ..installation.packages import unusable_package
 from ..models.protocols import SliceModel, VolumeModel, load_model
 from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
-from ..prompts.kinds import BoxPrompt, SegmentPrompts
+from ..prompts.kinds import BoxPrompt, ObliquePlane, SegmentPrompts
 from ..requests.adaptation import Adaptation, AdaptRequest, SimilarObjects, SimilarRequest
 from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest
 from ..requests.classification_answer import Classification
@@ -34,20 +34,20 @@ from .interpolation import predict_between
 from .propagation import choose_hand_over, has_memory, segment
 from .propagation_planning import plan_tracks, reach_note
 from .slice_inference import (
+    Answer,
     LoadedModel,
     LruCache,
     Prefetcher,
     SliceCache,
     SliceInference,
     Weights,
+    answer_in_views,
     best_precision,
     choose_precision,
 )
-from .slices import place_on_slices
+from .slices import ReformattedVolume, place_on_slices
 from .volumes import ViewCache, place_in_volume
 
-# Weights, intensity mapping, segments, notes, seconds by stage, and how often the model ran.
-Answer = tuple[Weights, IntensityMapping, list[SegmentPrediction], list[str], dict[str, float], dict[str, int]]
 LoadModel = Callable[[ModelCard, Mapping[str, Path], str], Any]
 
 
@@ -123,7 +123,7 @@ class Engine:
         self._mappings = {key: mapping for key, mapping in self._mappings.items() if key[0] != volume_key}
         for key in self._cropper.forget(volume_key):
             self.slice_cache.drop_volume(key)
-            if self._prefetcher is not None and self._prefetcher.inference.volume.key == key:
+            if self._prefetcher is not None and self._prefetcher.inference.volume.key.startswith(key):
                 self._prefetcher = None
             if self.views.volume_key == key:
                 self.views.clear()
@@ -204,6 +204,10 @@ class Engine:
         predictions = []
         for part in parts:
             answer = self._answer_in_volume if part.card.sees_volumes else self._answer_on_slices
+            for segment_prompts in part.segments if not part.card.sees_volumes else ():
+                for prompt in segment_prompts.prompts:
+                    if isinstance(getattr(prompt, "plane", None), ObliquePlane):
+                        answer = self._answer_in_views
             weights, mapping, segments, notes, timings_s, counts = answer(
                 part, part.whole if part.box is None else self._cropper.crop(part), progress
             )
@@ -252,7 +256,7 @@ class Engine:
         with memory_planning.framework_errors():
             on_whole = progress if part.box is None else part.progress_of(progress, part.box)
             segments = segment(inference, tracks, propagation, card.prompts, on_whole)
-        if propagation is not None:
+        if propagation is not None and not isinstance(volume, ReformattedVolume):
             axes = set().union(*[on_slices.axes for on_slices in prompts])
             starts = part.box.start_kji if part.box is not None else (0, 0, 0)
             notes += memory_planning.unsure_notes(segments, starts[array_axis(axes.pop())] if len(axes) == 1 else 0)
@@ -265,6 +269,10 @@ class Engine:
         timings_s = {"encode": counts.encode_s, "decode": counts.decode_s}
         runs = {"encodes": counts.encodes, "decodes": counts.decodes}
         return loaded.weights, mapping, segments, notes, timings_s, runs
+
+    def _answer_in_views(self, part: memory_planning.CroppedRequest, volume: Volume, progress: Progress) -> Answer:
+        """Answer prompts in planes at an angle to the image's axes."""
+        return answer_in_views(part, volume, progress, self._answer_on_slices)
 
     def _answer_in_volume(self, part: memory_planning.CroppedRequest, volume: Volume, progress: Progress) -> Answer:
         """Place the prompts in the volume, and ask the model's view of it."""

@@ -17,9 +17,19 @@ from ..errors import PromptError
 from ..imaging.geometry import AXES, Axis, Geometry, Vector, array_axis
 from ..imaging.masks import PackedMask, merge_masks, pack_mask, touched_slices
 from ..progress import Progress
-from ..prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt, SegmentPrompts
+from ..prompts.kinds import (
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    ObliquePlane,
+    PointPrompt,
+    Prompt,
+    ScribblePrompt,
+    SegmentPrompts,
+)
 from ..prompts.placement import place_box, prompt_positions, slice_axis, slice_number, thin_axes
 from ..requests.segmentation import (
+    NOT_BETWEEN_OBLIQUE,
     NOTHING_BETWEEN,
     CheckpointRecord,
     Prediction,
@@ -74,6 +84,8 @@ def _by_slice(prompts: Sequence[Prompt], geometry: Geometry) -> Iterable[tuple[P
     groups: dict[tuple[Axis, int, int] | None, tuple[Prompt, ...]] = {}
     for prompt in prompts:
         key = None
+        if isinstance(getattr(prompt, "plane", None), ObliquePlane):
+            raise PromptError(NOT_BETWEEN_OBLIQUE)
         if isinstance(prompt, BoxPrompt):
             placed = place_box(prompt, geometry)
             key = placed.axis, placed.slices.start, placed.slices.stop

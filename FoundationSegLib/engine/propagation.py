@@ -19,7 +19,7 @@ from ..progress import Progress
 from ..requests.segmentation import HandOver, PartialPrediction, Propagation, SegmentPrediction, SliceScores
 from .propagation_planning import Track, confined, refined
 from .slice_inference import SliceInference
-from .slices import prompt_stages, slice_of, stack_slices
+from .slices import prompt_stages, stack_slices
 from .video_memory import MemorySequence, Visit, join_tracks, visit
 
 # The prompt kind that each way to hand a mask over needs, the best first: a box says where the object ends, and nearly
@@ -229,7 +229,7 @@ def _sequences(
         objects, tracks = join_tracks(tracks)
         sequences += [MemorySequence.of(tracked, model, inference) for tracked in objects]
     for track in tracks:
-        rows, columns = slice_of(inference.volume, track.axis, 0).shape[:2]
+        rows, columns = np.delete(inference.volume.geometry.shape_kji, array_axis(track.axis)).tolist()
         turned = track.turned(inference.orientation(track.axis), (rows, columns))
         sequences.append(SliceSequence(turned, inference, propagation))
     return sequences

@@ -15,13 +15,17 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import PromptError, counted
 from ..imaging.geometry import Axis, array_axis
 from ..imaging.intensity import IntensityMapping
+from ..imaging.masks import merge_masks
 from ..imaging.volume import Volume
 from ..models.protocols import BoxXyxy, Check, ObjectMemory, SliceAnswer, SliceModel, SlicePrompt, unstoppable
 from ..progress import Progress
-from ..requests.segmentation import CheckpointRecord
-from .slices import AS_STORED, SliceOrientation, SlicePrompts, radiological, slice_of
+from ..prompts.oblique import ViewPart, views_of
+from ..requests.segmentation import CheckpointRecord, PartialPrediction, SegmentPrediction
+from .memory_planning import CroppedRequest
+from .slices import AS_STORED, ReformattedVolume, SliceOrientation, SlicePrompts, radiological, slice_of
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
@@ -112,6 +116,10 @@ class Weights:
     precision: str
 
 
+# Weights, intensity mapping, segments, notes, seconds by stage, and how often the model ran.
+Answer = tuple[Weights, IntensityMapping, list[SegmentPrediction], list[str], dict[str, float], dict[str, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel(Generic[ModelT]):
     """A model that is ready to answer, and its weights; with a memory, it follows objects through slices by itself."""
@@ -154,11 +162,11 @@ class SliceCache:
         return cls(LruCache(budget_bytes), LruCache(int(budget_bytes * answers_share), _answer_nbytes))
 
     def drop_volume(self, volume_key: str) -> None:
-        """Remove everything about an image."""
-        self.embeddings.drop_where(lambda key: key.volume_key == volume_key)
-        self.answers.drop_where(lambda key: key[0].volume_key == volume_key)
-        self.encoded = {key for key in self.encoded if key.volume_key != volume_key}
-        self.orientations = {key: turn for key, turn in self.orientations.items() if key[0] != volume_key}
+        """Remove everything about an image and its oblique views, whose keys begin with its own."""
+        self.embeddings.drop_where(lambda key: key.volume_key.startswith(volume_key))
+        self.answers.drop_where(lambda key: key[0].volume_key.startswith(volume_key))
+        self.encoded = {key for key in self.encoded if not key.volume_key.startswith(volume_key)}
+        self.orientations = {key: turn for key, turn in self.orientations.items() if not key[0].startswith(volume_key)}
 
     def clear(self) -> None:
         """Remove all embeddings and answers."""
@@ -283,6 +291,63 @@ class SliceInference:
             self.cache.encoded.add(key)
             self.cache.embeddings.put(key, embedding)
         return embedding
+
+
+def answer_in_views(
+    part: CroppedRequest,
+    volume: Volume,
+    progress: Progress,
+    answer: Callable[[CroppedRequest, Volume, Progress], Answer],
+) -> Answer:
+    """Answer prompts in oblique planes on the grids of their views, and bring the masks back to the image's grid.
+
+    Args:
+        part: its prompts along the image's axes are answered on its own slices.
+        volume: the part of the image.
+        progress: told of all of it.
+        answer: answers about the slices of a volume.
+
+    Raises:
+        PromptError: a plane shows nothing, or a prompt is not understood.
+        InputError: slices are numbered in a propagation, or a view is too large.
+    """
+    if part.request.propagation is not None:
+        part.request.propagation.require_along_normal()
+    segments: list[list[SegmentPrediction]] = [[] for _ in part.segments]
+    answers, notes = [], list(part.notes)
+    for view in views_of(part.segments, volume.geometry):
+        own, seen = replace(part, segments=view.segments, notes=()), volume
+        if view.grid is not None:
+            own, seen = replace(own, box=None), ReformattedVolume.of(volume, view.grid)
+            notes.append(f"the model saw the image in an oblique view, {view.grid.description}")
+        try:
+            answers.append(answer(own, seen, _in_view(part, view, progress)))
+        except PromptError as error:
+            raise PromptError(view.in_request(error.problem), view.in_request(error.location)) from error
+        notes += map(view.in_request, answers[-1][3])
+        masks = view.masks([segment.mask for segment in answers[-1][2]], len(segments))
+        for (n, _), segment in zip(view.numbers, answers[-1][2], strict=True):
+            if view.grid is not None and segment.slices is not None and segment.slices.unsure:
+                slices = counted(len(segment.slices.unsure), "slice")
+                notes.append(f"segments[{n}]: the model is not sure of {slices} along the view's normal: check there")
+            known = segment.slices if view.grid is None else None  # a user knows no numbers of those of a view
+            segments[n].append(replace(segment, mask=masks[n], slices=known))
+    joined = [
+        each[0] if len(each) == 1 else SegmentPrediction(merge_masks([segment.mask for segment in each]), None)
+        for each in segments
+    ]
+    timings, counts = ({name: sum(each[n][name] for each in answers) for name in answers[0][n]} for n in (4, 5))
+    return (*answers[-1][:2], joined, notes, timings, counts)
+
+
+def _in_view(part: CroppedRequest, view: ViewPart, progress: Progress) -> Progress:
+    """Return a progress that puts parts of an answer in a view on the grid of the image."""
+    whole = progress if part.box is None or view.grid is None else part.progress_of(progress, part.box)
+
+    def tell(partial: PartialPrediction) -> None:
+        whole.partial(PartialPrediction(view.masks(partial.masks, len(part.segments))))
+
+    return replace(progress, partial=tell)
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from ..imaging.masks import EMPTY_MASK, PackedMask, pack_mask
 from ..imaging.volume import Volume
 from ..models.protocols import BoxXyxy, SliceMask, SlicePoint, SlicePrompt
 from ..prompts.kinds import BoxPrompt, MaskPrompt, PointPrompt, Polarity, Prompt
+from ..prompts.oblique import ViewGrid
 from ..prompts.placement import mask_axis, place_box, require_inside, require_voxels, slice_axis
 
 T = TypeVar("T")
@@ -244,6 +245,61 @@ def radiological(geometry: Geometry, axis: Axis) -> SliceOrientation:
 def slice_of(volume: Volume, axis: Axis, index: int) -> NDArray[np.generic]:
     """Return a view of one slice, (rows, columns) or (rows, columns, 3): the remaining axes in array order."""
     return volume.array_kji[(*(slice(None),) * array_axis(axis), index)]
+
+
+class ReformattedVolume(Volume):
+    """An image in the grid of an oblique view: each slice is reformatted when it is looked at, and not kept."""
+
+    array_kji: Any
+
+    @classmethod
+    def of(cls, volume: Volume, grid: ViewGrid) -> "ReformattedVolume":
+        """Return an image as it looks in an oblique view."""
+        return cls(_ReformattedSlices(volume, grid), grid.geometry)
+
+    @property
+    def key(self) -> str:
+        """The key of the image, and the grid."""
+        return self.array_kji.key
+
+
+@dataclass(frozen=True, slots=True)
+class _ReformattedSlices:
+    """The voxels of an image at the places of another grid, slice by slice: linear between voxels, dark outside."""
+
+    volume: Volume
+    grid: ViewGrid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return *self.grid.geometry.shape_kji, *self.volume.array_kji.shape[3:]
+
+    @property
+    def ndim(self) -> int:
+        return self.volume.array_kji.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.volume.array_kji.dtype
+
+    @property
+    def key(self) -> str:
+        return f"{self.volume.key}/{self.grid.geometry.ijk_to_ras[:3].tobytes().hex()}"
+
+    def __getitem__(self, index: tuple[int]) -> NDArray[np.generic]:
+        from scipy import ndimage
+
+        (number,), array = index, self.volume.array_kji
+        to_image = self.grid.to_image
+        matrix, shift = to_image[2::-1, 2::-1], to_image[2::-1, 2] * number + to_image[2::-1, 3]
+        seen = np.empty(self.shape[1:], array.dtype)
+        for colour in np.ndindex(array.shape[3:]):
+            seen[(..., *colour)] = ndimage.affine_transform(
+                array[(..., *colour)], matrix, shift, (1, *self.shape[1:3]), order=1, mode="nearest"
+            )[0]
+        lowest = np.iinfo(array.dtype).min if array.dtype.kind in "iu" else np.finfo(array.dtype).min
+        seen[~self.grid.in_image(number)] = lowest
+        return seen
 
 
 def stack_slices(axis: Axis, slices: Mapping[int, NDArray[np.bool_]]) -> PackedMask:

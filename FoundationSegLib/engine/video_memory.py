@@ -10,7 +10,7 @@ from ..imaging.masks import PackedMask, pack_mask
 from ..models.protocols import BoxXyxy, MemoryModel, ObjectMemory, SliceAnswer, SlicePoint, SlicePrompt
 from .propagation_planning import Track, distance_to, turned_points
 from .slice_inference import SliceInference
-from .slices import extent, has_positive, is_rising, slice_of
+from .slices import extent, has_positive, is_rising
 
 # Beyond the outermost prompts an object has ended where the model says so on this many slices one after another: on a
 # single one it may only be blurred.
@@ -170,7 +170,7 @@ class MemorySequence:
     def of(cls, tracked: TrackedObject, model: MemoryModel, inference: SliceInference) -> "MemorySequence":
         """Return the sequence of an object in the pixels of the stored slices."""
         axis = tracked.axis
-        rows, columns = slice_of(inference.volume, axis, 0).shape[:2]
+        rows, columns = np.delete(inference.volume.geometry.shape_kji, array_axis(axis)).tolist()
         shape, orientation = (rows, columns), inference.orientation(axis)
         prompts = {index: orientation.turn_prompt(prompt, shape) for index, prompt in tracked.prompts.items()}
         turned = TrackedObject(axis, prompts, turned_points(tracked.points, orientation, shape), tracked.reach)

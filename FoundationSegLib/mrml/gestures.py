@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
 from ..prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, Plane, PointPrompt, Polarity, Prompt, ScribblePrompt
+from ..prompts.oblique import parallel_axis
 from ..prompts.placement import require_inside
 
 Pixel = tuple[float, float]
@@ -203,11 +204,6 @@ def _encloses_something(path: Sequence[Pixel]) -> bool:
     return min(extent) >= _CLICK_PX and (area >= _CLICK_PX**2 or len(path) > 3)
 
 
-# A view shows the slices of an axis where, from one end of the volume to the other, it leaves a slice by at most this
-# part of the distance to the next. Directions rounded to six decimals, as in DICOM, leave it by 0.005 at most in a
-# thousand voxels; a view turned by a tenth of a degree shows other voxels than the slice (0.9 in 512 cubic ones).
-PARALLEL_VOXELS = 0.01
-
 # A pixel can lie exactly between two voxels: in a view fitted to its volume at full zoom every pixel does. Rounding
 # errors of the matrices (below 1e-9 voxels) must not choose, differently each time: such a place belongs to the higher
 # voxel, as the rule for prompts says, and is moved there by this part of a voxel.
@@ -243,14 +239,9 @@ class ViewPlane:
 
     @cached_property
     def axis(self) -> Axis | None:
-        """The axis whose slices the view shows, to :data:`PARALLEL_VOXELS`; None for an oblique view."""
+        """The axis whose slices the view shows; None for an oblique view."""
         right, up = (self.geometry.ras_to_ijk[:3, :3] @ self.xy_to_ras[:3, :2]).T
-        normal = np.abs(np.cross(right, up))  # of the view, in voxel indices
-        n = int(np.argmax(normal))
-        others = [m for m in range(3) if m != n]
-        # From one end of the volume to the other along both other axes, the index along this one changes by that much.
-        deviation = normal[others] / normal[n] @ np.array(self.geometry.shape_kji[::-1])[others]
-        return AXES[n] if deviation <= PARALLEL_VOXELS else None
+        return parallel_axis(np.cross(right, up), self.geometry)
 
     @cached_property
     def plane(self) -> Plane:
@@ -318,10 +309,7 @@ def prompt_of(gesture: Gesture, view: ViewPlane, radius_mm: float | None = None)
         prompt = ScribblePrompt(positions, radius_mm, polarity, plane)
     else:
         prompt = LassoPrompt(positions, polarity, plane)
-    # A box in an oblique plane is a rectangle, not a box of voxels: it is looked for like a lasso.
-    oblique_box = gesture.kind == "box" and view.axis is None
-    outline = LassoPrompt(view.positions(rectangle(gesture.path))) if oblique_box else prompt
-    require_inside(outline, view.geometry)
+    require_inside(prompt, view.geometry)
     return prompt
 
 

@@ -1,6 +1,6 @@
 """Prompts as Slicer's own markups nodes and back, and the shapes that stand for them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,8 +10,9 @@ import slicer.util
 import vtk
 from numpy.typing import ArrayLike, NDArray
 
-from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
+from ..imaging.geometry import AXES, Axis, Geometry, as_vector, round_index
 from ..prompts import kinds
+from ..prompts.placement import rectangle_corners
 from .terminology import Colour
 
 # Bright on grey images, and apart in lightness for those who see no difference between red and green.
@@ -104,7 +105,7 @@ def shape_of(prompt: kinds.Prompt, geometry: Geometry) -> Shape | None:
     if not isinstance(prompt, kinds.BoxPrompt):
         return None
     if isinstance(prompt.plane, kinds.ObliquePlane):
-        return Shape("loop", _rectangle(prompt.corners, prompt.plane))
+        return Shape("loop", rectangle_corners(prompt.corners, prompt.plane))
     ends = geometry.nearest_voxel(prompt.corners)
     low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
     corners, flat = np.where(_IS_HIGH, high, low), _flat_axis(prompt, ends)
@@ -224,15 +225,6 @@ def _onto_plane(points: Points, plane: kinds.ObliquePlane) -> Points:
 def _plane_through(plane: kinds.ObliquePlane, position: Points) -> kinds.ObliquePlane:
     normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
     return replace(plane, origin=as_vector(plane.origin + normal * ((position - plane.origin) @ normal)))
-
-
-def _rectangle(corners: Sequence[Vector], plane: kinds.ObliquePlane) -> Points:
-    """The four corners in turn of a rectangle whose sides run along ``up`` and across it."""
-    first, last = np.array(corners)
-    normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
-    up = np.array(plane.up) - normal * (normal @ plane.up)
-    rise = up * ((last - first) @ up / (up @ up))
-    return np.array([first, last - rise, last, first + rise])
 
 
 def _flat_axis(prompt: kinds.BoxPrompt, ends: NDArray[np.int64]) -> int | None:

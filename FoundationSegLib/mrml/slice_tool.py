@@ -164,10 +164,6 @@ class Preview:
 # As near as a mouse has to come to a control point; who starts a box beside a corner means a new one.
 _HANDLE_PX = 5.0
 _ON_SLICE_MM = 0.5
-_OBLIQUE = (
-    "this view cuts the image at an angle, and the model sees the slices of the image: draw in a view along them "
-    "(menu of the view, 'Rotate to volume plane')"
-)
 _INTERACTION = "vtkMRMLInteractionNodeSingleton"
 
 
@@ -181,7 +177,6 @@ class SliceTool:
     Attributes:
         handles: returns the points of prompts that may be dragged, (N, 3), RAS mm: a press there is Slicer's.
         on_hover: told when the mouse comes to one of them in a view, or leaves it.
-        draws_oblique: views that cut the volume at an angle may be drawn in, too; elsewhere that is refused in words.
 
     Args:
         on_prompt: gets each prompt: RAS in mm of the volume before its parent transforms, with polarity and plane.
@@ -201,7 +196,6 @@ class SliceTool:
         self._scene: Any = None
         self.polarity = Polarity.POSITIVE
         self.radius_mm: float | None = None
-        self.draws_oblique = True
         self.handles: Callable[[], ArrayLike] = tuple
         self.on_hover: Callable[[SliceView, bool], None] = lambda view, is_over: None
 
@@ -335,10 +329,6 @@ class _ListeningView:
         if not interactor.GetControlKey() and self._is_over_handle(self._pixel()):
             self._plane = self._renderer = None
             return False  # Slicer moves it
-        if self._plane.axis is None and not self._tool.draws_oblique:
-            self._plane = self._renderer = None
-            self._tool.refuse(InputError(_OBLIQUE))
-            return True
         polarity = self._tool.polarity_for(bool(interactor.GetControlKey()))
         return self._apply(gestures.press(self._tool.kind, polarity, self._pixel(), repeated))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GeometryError, PromptError
 from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, as_vector, round_index
@@ -78,8 +79,10 @@ class PlacedBox:
 def place_box(prompt: kinds.BoxPrompt, geometry: Geometry, location: str = "") -> PlacedBox:
     """The voxels of a box prompt: corners rounded to the nearest voxel, then cut to the image.
 
+    Of a rectangle in an oblique plane these are the voxels of the box around it.
+
     Args:
-        prompt: a box whose corners are RAS in mm and whose plane is a volume axis or not given.
+        prompt: a box whose corners are RAS in mm.
         geometry: the image.
         place: where the prompt stands in its document, for messages.
 
@@ -87,25 +90,35 @@ def place_box(prompt: kinds.BoxPrompt, geometry: Geometry, location: str = "") -
         PromptError: the box is one voxel thick in two or three axes, lies wholly outside, or names a plane
             that is not the axis it is thin in.
     """
-    at = f"{location}.corners" if location else "corners"
+    at, plane = f"{location}.corners" if location else "corners", prompt.plane
+    corners: ArrayLike = prompt.corners
+    if isinstance(plane, kinds.ObliquePlane):
+        corners, plane = rectangle_corners(prompt.corners, plane), None
     try:
-        box = Box.around(geometry.to_ijk(prompt.corners))
+        box = Box.around(geometry.to_ijk(corners))
     except GeometryError as error:
         raise PromptError("the prompt is at no position in space", at) from error
     thin = thin_axes(box)
     if len(thin) > 1:
         message = f"the box is one voxel thick along {' and '.join(thin)}: it needs two or more in two directions"
         raise PromptError(message, at)
-    if isinstance(prompt.plane, kinds.ObliquePlane):
-        raise PromptError("a box along the voxel axes cannot lie in an oblique plane", join_location(location, "plane"))
-    axis = thin[0] if thin else prompt.plane or "k"
-    if prompt.plane not in (None, axis):
-        message = f"the box is thin along {axis}, so it is on no slice of {prompt.plane}"
+    axis = thin[0] if thin else plane or "k"
+    if plane not in (None, axis):
+        message = f"the box is thin along {axis}, so it is on no slice of {plane}"
         raise PromptError(message, join_location(location, "plane"))
     inside = box.intersection(geometry.box)
     if inside.is_empty:
         raise PromptError(_outside_message(geometry), at)
     return PlacedBox(inside, axis, is_2d=bool(thin), clipped=inside != box)
+
+
+def rectangle_corners(corners: Sequence[Vector], plane: kinds.ObliquePlane) -> NDArray[np.float64]:
+    """The four corners in turn, (4, 3), of a rectangle whose sides run along ``up`` of its plane and across it."""
+    first, last = np.array(corners)
+    normal = np.array(plane.normal) / np.linalg.norm(plane.normal)
+    up = np.array(plane.up) - normal * (normal @ plane.up)
+    rise = up * ((last - first) @ up / (up @ up))
+    return np.array([first, last - rise, last, first + rise])
 
 
 def thin_axes(box: Box) -> list[Axis]:
@@ -130,7 +143,7 @@ def slice_axis(prompt: kinds.PointPrompt | kinds.ScribblePrompt | kinds.LassoPro
         PromptError: the plane is oblique, and so no slice of the volume.
     """
     if isinstance(prompt.plane, kinds.ObliquePlane):
-        message = "this version looks at the slices of the volume only, not at oblique planes; name an axis"
+        message = "an oblique plane is no slice of the image; name an axis"
         raise PromptError(message, join_location(location, "plane"))
     return prompt.plane or "k"
 

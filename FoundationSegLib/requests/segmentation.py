@@ -16,6 +16,9 @@ NOTHING_BETWEEN = (
     "there is nothing to interpolate: the segment has to be on two slices that were prompted, corrected or drawn, with "
     "others between them"
 )
+NOT_BETWEEN_OBLIQUE = (
+    "slices are interpolated along the image's axes, and these prompts lie in an oblique view: propagate"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,18 @@ class Propagation:
             raise InputError(f"the range {self.start or 0}:{self.stop} holds no slice; its end must be above its start")
         if not 0 <= self.least_agreement <= 1:
             raise InputError(f"an agreement lies within 0 and 1, not at {self.least_agreement}")
+
+    def require_along_normal(self) -> None:
+        """Make sure that this can be done along the normal of an oblique view, whose slices have no known numbers.
+
+        Raises:
+            InputError: slices are numbered, or interpolated.
+        """
+        if self.hand_over == "interpolate":
+            raise InputError(NOT_BETWEEN_OBLIQUE)
+        if self.start is not None or self.stop is not None:
+            message = "a range counts the slices of the image, and these prompts lie in an oblique view: leave it out"
+            raise InputError(message)
 
 
 @dataclass(frozen=True, slots=True)

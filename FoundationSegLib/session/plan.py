@@ -25,7 +25,8 @@ from ..imaging.masks import (
     touched_slices,
     without_mask,
 )
-from ..prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
+from ..prompts.kinds import BoxPrompt, LassoPrompt, MaskPrompt, ObliquePlane, PointPrompt, Prompt, ScribblePrompt
+from ..prompts.oblique import ViewGrid, place_in_view
 from ..prompts.placement import place_box, prompt_positions, slice_axis, slice_number
 from ..prompts.regions import Region, inside_region, is_within_reach, seen_box, slab
 from ..requests.segmentation import NOTHING_BETWEEN, Propagation, SegmentPrediction
@@ -167,9 +168,12 @@ class AnsweredPlan:
 
 @dataclass(frozen=True, slots=True)
 class _SlicePart:
-    """Slices across an axis, and the part of them that a prompt names."""
+    """Slices across an axis or of an oblique view, and the part of them that a prompt names.
 
-    axis: Axis
+    In an oblique view ``box`` is on the grid of the view.
+    """
+
+    axis: Axis | ViewGrid
     slices: range
     box: Box
     is_flat: bool
@@ -183,7 +187,7 @@ class _SlicePart:
 class SliceParts(dict[Prompt, _SlicePart | None]):
     """The slices of prompts in an image: each is placed once, however often it is asked again with others.
 
-    None for texts, masks, oblique planes, and what lies outside, as after cropping.
+    None for texts, masks, and what lies outside, as after cropping.
 
     Attributes:
         geometry: the image.
@@ -194,8 +198,10 @@ class SliceParts(dict[Prompt, _SlicePart | None]):
 
     def __missing__(self, prompt: Prompt) -> _SlicePart | None:
         self[prompt] = None
-        with suppress(PromptError):
-            if isinstance(prompt, BoxPrompt):
+        with suppress(PromptError, InputError):
+            if isinstance(getattr(prompt, "plane", None), ObliquePlane):
+                self[prompt] = self._in_view(prompt)
+            elif isinstance(prompt, BoxPrompt):
                 placed = place_box(prompt, self.geometry)
                 self[prompt] = _SlicePart(placed.axis, placed.slices, placed.box, placed.is_2d, is_box=True)
             elif isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
@@ -204,6 +210,14 @@ class SliceParts(dict[Prompt, _SlicePart | None]):
                 box = slab(axis, index, index + 1, self.geometry)
                 self[prompt] = _SlicePart(axis, range(index, index + 1), box, is_flat=True)
         return self[prompt]
+
+    def _in_view(self, prompt: Prompt) -> _SlicePart | None:
+        """The slice of a prompt in an oblique plane."""
+        grid, on_grid = place_in_view(prompt, self.geometry)
+        if grid is None:
+            return self[on_grid]
+        box = Box.around(grid.geometry.to_ijk(prompt_positions(on_grid)))
+        return _SlicePart(grid, range(box.start_kji[0], box.stop_kji[0]), box, is_flat=True)
 
 
 def plan_segment(
@@ -308,10 +322,14 @@ def _on_slices(
     pointed_at = [] if seed is EMPTY_MASK else _pointed_at(fresh, seed, placed)
     if choice.sees_seed and (shown := [part for part, axis in pointed_at if axis == "k"]):
         prompts.insert(0, _seed_prompt(plan, merge_masks(shown)))
+    erased_parts = [*next(zip(*pointed_at, strict=True), ())]
+    for prompt in () if seed is EMPTY_MASK else fresh:
+        if isinstance(prompt, BoxPrompt) and (part := placed[prompt]) and isinstance(part.axis, ViewGrid):
+            erased_parts.append(part.axis.rectangle(part.box))
     merge = replace(
         plan.merge,
         erased=tuple(map(attrgetter("box"), filter(attrgetter("is_box"), parts))),
-        erased_parts=tuple(next(zip(*pointed_at, strict=True), ())),
+        erased_parts=tuple(erased_parts),
         kept=_kept(state, masks, geometry, parts) if state.hand else (),
     )
     return replace(plan, prompts=tuple(prompts), merge=merge)
@@ -328,7 +346,11 @@ def _propagating(
     """All prompts are carried on; slices that were corrected stay, and where masks are taken, start the walk, too."""
     geometry = plan.merge.geometry
     parts = {active.key: placed[active.prompt] for active in state.prompts}
-    axis = next((part.axis for part in parts.values() if part is not None), "k")
+    along = next((part.axis for part in parts.values() if part is not None), "k")
+    if isinstance(along, ViewGrid):
+        propagation.require_along_normal()
+        return _along_normal(plan, state, propagation, masks, along)
+    axis = along
     flat = {key: _flat_slices(part, axis) for key, part in parts.items()}
     fresh = {index for active in state.prompts if active.is_live for index in flat[active.key]}
     settled = {index for active in state.prompts if not active.is_live for index in flat[active.key]}
@@ -389,11 +411,22 @@ def _interpolating(
     return replace(plan, prompts=(*anchors, *prompts), propagation=propagation, merge=merge)
 
 
+def _along_normal(
+    plan: SegmentPlan, state: SegmentState, propagation: Propagation, masks: MaskTable, view: ViewGrid
+) -> SegmentPlan:
+    """Prompts of an oblique view are carried along its normal; what was corrected by hand stays."""
+    kept = tuple(masks.get(key).box for key in state.hand)
+    merge = replace(plan.merge, around=view.nearest_axis, kept=kept)
+    return replace(plan, prompts=state.all_prompts, propagation=propagation, merge=merge)
+
+
 def _flat_slices(part: _SlicePart | None, axis: Axis) -> tuple[int, ...]:
     return tuple(part.slices) if part is not None and part.is_flat and part.axis == axis else ()
 
 
-def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, placed: SliceParts) -> list[tuple[PackedMask, Axis]]:
+def _pointed_at(
+    prompts: tuple[Prompt, ...], seed: PackedMask, placed: SliceParts
+) -> list[tuple[PackedMask, Axis | ViewGrid]]:
     """The parts of the seed, each on one slice, that points, strokes and lassos have a position in.
 
     A prompt beside all that is there says nothing against it: its answer adds.
@@ -405,7 +438,11 @@ def _pointed_at(prompts: tuple[Prompt, ...], seed: PackedMask, placed: SlicePart
             positions = [
                 tuple(index[::-1]) for index in placed.geometry.nearest_voxel(prompt_positions(prompt)).tolist()
             ]
-            part = connected_part(seed, on_slice.box, positions)
+            box, on_view = on_slice.box, seed
+            if isinstance(on_slice.axis, ViewGrid):
+                cut = seed.unpack() & on_slice.axis.near(on_slice.slices.start, seed.box)
+                box, on_view = seed.box, pack_mask(cut, seed.box.start_kji)
+            part = connected_part(on_view, box, positions)
             if not part.box.is_empty:
                 parts.append((part, on_slice.axis))
     return parts

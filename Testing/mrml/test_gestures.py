@@ -12,6 +12,7 @@ from FoundationSegLib.imaging.geometry import AXES, Geometry, geometry_from_spac
 from FoundationSegLib.mrml import gestures
 from FoundationSegLib.mrml.slice_tool import preview_lines
 from FoundationSegLib.prompts.kinds import ObliquePlane, Polarity
+from FoundationSegLib.prompts.oblique import PARALLEL_VOXELS
 from FoundationSegLib.prompts.placement import place_box, slice_number
 from Testing.mrml.random_geometries import geometries
 
@@ -202,7 +203,7 @@ def test_all_places_in_a_view_of_slices_are_on_one_slice(geometry, axis, index, 
 
 def test_the_tolerance_is_kept():
     geometry = geometry_from_spacing((100, 100, 100))
-    limit = np.arctan(gestures.PARALLEL_VOXELS / 100)
+    limit = np.arctan(PARALLEL_VOXELS / 100)
     assert slice_view_of(geometry, "k", 50, tilt=0.99 * limit).axis == "k"
     assert slice_view_of(geometry, "k", 50, tilt=1.01 * limit).axis is None
 

@@ -96,11 +96,13 @@ def test_a_thick_box_is_cut_along_its_plane(axis):
     assert len(placed.slices) == placed.box.shape_kji[array_axis(axis)]
 
 
-def test_a_box_cannot_lie_in_an_oblique_plane():
-    plane = kinds.ObliquePlane((0.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.0, 1.0, -1.0))
-    with pytest.raises(PromptError, match="oblique") as caught:
-        placement.place_box(box_ijk((1, 2, 3), (4, 6, 8), plane=plane), GRID, PLACE)
-    assert caught.value.location == f"{PLACE}.plane"
+def test_of_a_rectangle_in_an_oblique_plane_the_box_around_it_counts():
+    corners = np.array([(1.0, 2.0, 3.0), (4.0, 6.0, 8.0)])
+    across, up = np.array([4.0, 0.0, 3.0]) / 5, np.array([0.0, 1.0, 0.0])
+    plane = kinds.ObliquePlane(tuple(corners[0]), tuple(np.cross(across, up)), tuple(up))
+    corners[1] = corners[0] + 5 * across + 4 * up
+    placed = placement.place_box(box_ijk(*map(tuple, corners), plane=plane), GRID, PLACE)
+    assert placed.box == placement.place_box(box_ijk((1, 2, 3), (5, 6, 6)), GRID).box and not placed.is_2d
 
 
 @pytest.mark.parametrize(
