@@ -151,7 +151,7 @@ def test_masking_overwriting_and_choices_are_the_editors(at_editor):
 
     node.SetSelectedSegmentID(first)  # a hidden segment is asked for, as by any effect
     node.GetSegmentationNode().GetDisplayNode().SetSegmentVisibility(first, False)
-    at_editor.desk.answer_dialogs(press("No", containing="hidden"), press("Yes", containing="hidden"))
+    at_editor.desk.answer_dialogs(press("Cancel", containing="hidden"), press("Yes", containing="hidden"))
     for count in (150, 300):
         at_editor.box((5, 6, 6), (14, 20, 6))
         assert at_editor.voxels() == {"Segment": count}

@@ -114,11 +114,13 @@ class ScriptedEffect(Standin, QtCore.QObject):
         if not segment_id or display is None or (display.GetVisibility() and display.GetSegmentVisibility(segment_id)):
             return 1
         text = "The currently selected segment is hidden. Would you like to make it visible?"
-        yes, no = 0x4000, 0x10000
-        answer = shown_class("qt", "QMessageBox").question(None, "Operate on invisible segment?", text, yes | no)
+        yes, no, cancel = 0x4000, 0x10000, 0x400000
+        buttons, title = yes | no | cancel, "Operate on invisible segment?"
+        answer = shown_class("qt", "QMessageBox").question(None, title, text, buttons)
         if answer == yes:
+            display.SetVisibility(True)
             display.SetSegmentVisibility(segment_id, True)
-        return 2 if answer == yes else 0
+        return 0 if answer == cancel else 2
 
 
 @standin("qSlicerSegmentEditorEffectFactory")
