@@ -15,7 +15,6 @@ from .segmentation import SURE, Prediction, PredictRequest
 
 ANSWERS = 8
 BOX_JITTER = 0.08  # of a side, by which each edge of a box moves at most; a voxel at least
-# Quoted below, as `numpy.random` takes long to load.
 _SHIFT = 2.0  # voxels, by which clicks and lines move at most along each axis of their slice
 _DOUBTFUL_SHARE = 0.25  # of the slices: those with the highest doubt
 _MOST_ANSWERS = 64
@@ -112,6 +111,7 @@ def uncertainty(prediction: Prediction, answers: int = ANSWERS) -> UncertaintyMa
     return UncertaintyMap(box, values, answers, SliceDoubts(axis, doubts))
 
 
+# The generator is quoted: to name it loads `numpy.random`, which takes long.
 def _jittered(prompt: Prompt, geometry: Geometry, rng: "np.random.Generator") -> Prompt:
     """Return a prompt moved a little within its slice; one without a position, or that would leave the image, as it is.
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from FoundationSegLib.api_nodes import NodeSession, make_segmentation, propagate_node, segment_node
+from FoundationSegLib.api_nodes import NodeSession, make_segmentation, propagate_node, segment_node, uncertainty_node
 from FoundationSegLib.errors import InferenceError, InputError, PromptError
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.requests.segmentation import Propagation
@@ -74,6 +74,17 @@ def test_propagation_by_name(volume_node, client):
     assert voxels(node, volume_node, "Liver", client) == 36
     with pytest.raises(InputError, match="0 segments"):
         propagate_node(volume_node, node, "Spleen", client, SLICES)
+
+
+def test_a_map_of_uncertainty_is_a_volume_with_its_true_range(scene, volume_node, client):
+    node = segment_node(volume_node, PROMPTS, client, SLICES)
+    before = voxels(node, volume_node, "Liver", client)
+    uncertain = uncertainty_node(volume_node, node, "Liver", client, SLICES)
+    display, low_high = uncertain.GetDisplayNode(), uncertain.GetImageData().GetScalarRange()
+    assert uncertain.IsA("vtkMRMLScalarVolumeNode") and uncertain.GetName() == "CT: uncertainty of Liver"
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1) and 0 <= low_high[0] < low_high[1] <= 1
+    assert uncertain.GetImageData().GetScalarTypeAsString() == "float"
+    assert not client.engine.volumes and voxels(node, volume_node, "Liver", client) == before
 
 
 def test_prompts_are_markups_with_the_segmentation(scene, volume_node, client):

@@ -152,7 +152,11 @@ def test_a_dicom_series_gets_a_dicom_segmentation_that_is_a_seed_again(desk, sha
     segments = [{"name": name, "prompts": [desk.box(corners)]} for name, corners in boxes.items()]
     prompts = desk.write_prompts({"version": 1, "space": "ijk", "segments": segments}, "organs.json")
     written = desk.folder / "organs.dcm"
-    assert desk.segment(image=series, prompts=prompts, output=written, report=desk.folder / "r.json") == 0, desk.err
+    files = {"output": written, "report": desk.folder / "r.json", "uncertainty": desk.folder / "map.dcm"}
+    assert desk.segment(image=series, prompts=prompts, **files) == 0, desk.err
+    parametric = pytest.importorskip("pydicom").dcmread(files["uncertainty"])
+    (mapping,) = parametric.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
+    assert mapping.LUTLabel == "uncertainty" and "Liver, Left kidney" in parametric.ContentDescription
     counts = {
         row["name"]: row["voxels"]
         for row in json.loads((desk.folder / "r.json").read_text(encoding="utf-8"))["segments"]
