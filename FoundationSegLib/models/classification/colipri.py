@@ -5,7 +5,7 @@ text tower from code of the Hub. The picture tower is Primus (arXiv:2503.01835),
 positions in three dimensions; the text tower is a BERT. Source: arXiv:2510.15042.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ _LOWEST_HU, _HIGHEST_HU = -1000, 1000
 _PATCH = 8  # voxels, the side of a part
 _HEADS = 12  # of the picture tower, of the text tower and of both poolings
 _LONGEST_TEXT = 512  # tokens
-_TOKENS = 512  # computed at once; cancel waits for them
+_TOKENS = 256  # computed at once; cancel waits for them
 _PIXEL_TYPES = {"u2": np.int32, "u4": np.int64, "f2": np.float32}  # those that torchio or SimpleITK do not take
 
 
@@ -116,7 +116,7 @@ class _Attention(nn.Module):
 
     def forward(self, tokens: Tensor, turns: Tensor, check: Check) -> Tensor:
         q, k, v = (
-            layer(tokens).unflatten(-1, (_HEADS, -1)).transpose(1, 2)
+            _in_parts(layer, tokens, check).unflatten(-1, (_HEADS, -1)).transpose(1, 2)
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = _turned(q, turns), _turned(k, turns)
@@ -135,11 +135,19 @@ class _Mlp(nn.Module):
         self.norm, self.fc2 = nn.LayerNorm(hidden), nn.Linear(hidden, width)
 
     def forward(self, tokens: Tensor, check: Check) -> Tensor:
-        parts = []
-        for part in tokens.split(_TOKENS, dim=1):
-            check()
-            parts.append(self.fc2(self.norm(functional.silu(self.fc1_g(part)) * self.fc1_x(part))))
-        return torch.cat(parts, dim=1)
+        return _in_parts(self._each, tokens, check)
+
+    def _each(self, tokens: Tensor) -> Tensor:
+        return self.fc2(self.norm(functional.silu(self.fc1_g(tokens)) * self.fc1_x(tokens)))
+
+
+def _in_parts(work: Callable[[Tensor], Tensor], tokens: Tensor, check: Check) -> Tensor:
+    """Compute what is done to each token by itself, so many at once that the work can be stopped in between."""
+    parts = []
+    for part in tokens.split(_TOKENS, dim=1):
+        check()
+        parts.append(work(part))
+    return torch.cat(parts, dim=1)
 
 
 class _RotaryBlock(nn.Module):
@@ -291,7 +299,11 @@ class Colipri:
         cube, encoder = prepare(volume, self.size), self.network.image_encoder
         tokens = encoder(cube.voxels.to(self.device), self.turns, progress)
         side, turn = self.size // _PATCH, towards_ras(volume.geometry)
-        cells_zyx = unit(encoder.pooler.of_each(tokens))[0].reshape(side, side, side, -1).transpose(2, 1, 0, 3)
+        cells_zyx = (
+            unit(_in_parts(encoder.pooler.of_each, tokens, progress.check))[0]
+            .reshape(side, side, side, -1)
+            .transpose(2, 1, 0, 3)
+        )
         cells_kji = np.ascontiguousarray(turn.turn_back(cells_zyx))
         return VolumeVectors(unit(encoder.pooler(tokens))[0], cells_kji, cube.spans_kji)
 
@@ -322,5 +334,9 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, size: int = SI
         raise CheckpointError(f"{card.title}: {vocabulary.name} cannot be read; download it again") from error
     width = network.image_encoder.backbone.eva.norm.weight.shape[0] // _HEADS
     turns = _position_turns(size // _PATCH, width).to(device)
-    head = Head(1 / float(network.softmax_temperature))
-    return Colipri(network, device, head, TextReader(tokenizer, _LONGEST_TEXT, is_padded=False), turns, size)
+    temperature = float(network.softmax_temperature)
+    if not temperature > 0:
+        raise weights.unusable("model.safetensors", card)
+    return Colipri(
+        network, device, Head(1 / temperature), TextReader(tokenizer, _LONGEST_TEXT, is_padded=False), turns, size
+    )

@@ -105,7 +105,7 @@ def reference(package, files):
     )
     bert = BertModel(config, add_pooling_layer=False)
     image = ImageEncoder(primus, torch.nn.Conv3d(72, 48, 1), AttentionPool1D(48, 12))
-    model = Model(image, TextEncoder(bert, AttentionPool1D(48, 12)))
+    model = Model(image, TextEncoder(bert, AttentionPool1D(48, 12)), temperature=1.0)
     model.load_state_dict(load_file(files["model.safetensors"]), strict=True)
     return model.eval()
 
