@@ -26,6 +26,7 @@ from ..folders import PACKAGES_VARIABLE, locked, replace_text, user_folder
 from ..progress import Progress, bytes_text
 from ..requests.maintenance import WorkerSettings
 from .packages import (
+    FROM_EXTENSION,
     PackagePlan,
     PipTool,
     PlannedPackage,
@@ -211,13 +212,15 @@ class PrivateFolder:
         # A range of the shipped list holds for what comes indirectly, too.
         ranges = tuple(text for text in shipped_requirements() if not text.startswith("slicer-core"))
         constraints = (*ranges, *(f"{name}=={version}" for name, version in versions.items() if name not in refused))
-        torch = [text for text in every if canonical(requirement_name(text)) == "torch"]
+        torch = [text for text in every if canonical(requirement_name(text)) in FROM_EXTENSION]
         dry = replace(pip, options=(*pip.options, "--ignore-installed"))
         if pip.extra_index and "torch" in refused:
-            # Of PyTorch's index alone, since a newer release elsewhere would be for another driver.
-            only = replace(dry, options=(*dry.options, "--no-deps"), is_alone=True)
-            coming = planned_packages(only.report(torch, constraints, progress), lambda _: "", lambda _: 0, progress)
-            constraints = (*constraints, *(f"{package.name}=={package.version}" for package in coming))
+            # Of PyTorch's index alone, since a newer release elsewhere would be for another driver; with torchvision,
+            # which loads with the same build only.
+            report = replace(dry, is_alone=True).report((*torch, "torchvision"), constraints, progress)
+            coming = planned_packages(report, lambda _: "", lambda _: 0, progress)
+            pins = (f"{p.name}=={p.version}" for p in coming if canonical(p.name) in FROM_EXTENSION)
+            constraints = (*constraints, *pins)
         report = dry.report(every, constraints, progress)
         planned = planned_packages(report, lambda name: versions.get(canonical(name), ""), file_bytes, progress)
         return PackagePlan(every, constraints, planned)

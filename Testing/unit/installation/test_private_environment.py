@@ -117,7 +117,7 @@ def test_torch_comes_from_the_index_for_the_driver_and_its_build_is_kept(rig):
     rig.install("torch>=2.4", "alpha", driver="535.104.05, 8.6")
     index = "https://download.pytorch.org/whl/cu126"
     first, rest, last = rig.calls
-    assert first == (("--ignore-installed", "--no-deps"), index, True, ("torch>=2.4",)), "of this index alone"
+    assert first == (("--ignore-installed",), index, True, ("torch>=2.4", "torchvision")), "of this index alone"
     assert rest[1:3] == last[1:3] == (index, False)
     assert rig.private.versions()["torch"] == "2.8.0+cu126"
     rig.install("beta", driver="580.65.06, 8.6")
