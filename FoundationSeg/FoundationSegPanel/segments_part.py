@@ -226,7 +226,7 @@ class SegmentsPart(Part):
     def _save_measures(self) -> None:
         groups, selection = self._groups(), list(self._ui.segmentsTable.selectedSegmentIDs())
         chosen = {key: groups[key] for key in selection}
-        save_table(_("Save measures"), lambda: measures_csv(self._controller.open(), chosen))
+        save_table(_("Save measures"), lambda: measures_csv(self._controller.open(), chosen), _("measures.csv"))
 
     def _kind_edited(self, text: str) -> None:
         if not self._is_showing and self._parameters is not None:
