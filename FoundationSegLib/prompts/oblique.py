@@ -234,10 +234,10 @@ def view_grid(plane: ObliquePlane, image: Geometry) -> ViewGrid:
         InputError: a slice of it would be too large.
     """
     normal, up = (np.asarray(vector) / np.linalg.norm(vector) for vector in (plane.normal, plane.up))
-    normal = np.round(normal, _DIRECTION_DECIMALS)
-    normal /= np.linalg.norm(normal)
     up = up - normal * (normal @ up)
     up = np.round(up / np.linalg.norm(up), _DIRECTION_DECIMALS)
+    normal = np.round(normal, _DIRECTION_DECIMALS)
+    normal /= np.linalg.norm(normal)
     up -= normal * (normal @ up)
     up /= np.linalg.norm(up)
     right = np.cross(up, normal)

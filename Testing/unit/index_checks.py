@@ -254,7 +254,8 @@ def wrong_transfers(root: Path) -> list[str]:
 def wrong_removal(root: Path) -> list[str]:
     """What is kept on the disk, models and private packages, has a button that removes it, and a page that names it."""
     folder = root / NAME / "Resources" / "UI"
-    windows = [name for name in ("Models.ui", "Setup.ui") if 'name="removeButton"' not in (folder / name).read_text()]
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("Models.ui", "Setup.ui")}
+    windows = [name for name, text in texts.items() if 'name="removeButton"' not in text]
     page = (root / "Resources" / "Documentation" / "installation.md").read_text(encoding="utf-8")
     return [f"{name} has no button that removes" for name in windows] + ["no page says how"] * ("**Remove" not in page)
 

@@ -13,7 +13,7 @@ from Testing.unit.project_files import project_files
 from Testing.unit.test_import_law import imports_of
 
 # What Slicer itself brings along.
-ALLOWED = {"numpy", "vtk", "SimpleITK", "slicer", "qt", "ctk"}
+ALLOWED = {"numpy", "vtk", "SimpleITK", "slicer", "qt", "ctk", "SegmentEditorEffects"}
 MODULE, LIBRARY = "FoundationSeg", "FoundationSegLib"
 # Calls that make a constant of the module's files.
 MAKERS = {"Path", "Path(__file__).resolve", "frozenset", "tuple", "dict.fromkeys", "re.compile", "TypeVar", "ParamSpec"}
