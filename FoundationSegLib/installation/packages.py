@@ -414,6 +414,7 @@ class PipTool:
             return dict(os.environ)
         kept = {name: text for name, text in os.environ.items() if name not in _PIP_PLACES}
         kept |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary))
+        kept["PYTHONDONTWRITEBYTECODE"] = "1"  # pip's own would go into the packages of the Python that runs it
         # A variable takes the place of what a file configures; an option is only added to it.
         return kept | dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL") if self.is_alone else (), self.extra_index)
 
