@@ -1,14 +1,14 @@
 """Oblique views: the grid of planes at an angle to the image's axes, prompts on it, and masks back on the image."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, PromptError
-from ..imaging.geometry import AXES, EMPTY_BOX, Axis, Box, Geometry, Shape, as_vector, round_index
+from ..imaging.geometry import AXES, EMPTY_BOX, Axis, Box, Geometry, Vector, as_vector, round_index
 from ..imaging.masks import EMPTY_MASK, PackedMask, connected_part, pack_mask
 from .kinds import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, Prompt, ScribblePrompt, SegmentPrompts
 from .placement import positions_location, prompt_positions, require_inside
@@ -82,9 +82,23 @@ class ViewGrid:
         """The (4, 4) matrix from pixels and slices of the view to voxels of the image."""
         return np.round(self.image.ras_to_ijk @ self.geometry.ijk_to_ras, _MATRIX_DECIMALS)
 
+    def depth(self, plane: ObliquePlane) -> float:
+        """Where a plane lies along the normal, in slices."""
+        return float(self.geometry.to_ijk(plane.origin)[2])
+
     def slice_number(self, plane: ObliquePlane) -> int:
         """The slice nearest to a plane."""
-        return int(round_index(self.geometry.to_ijk(plane.origin)[2] + _ROUNDING))
+        return int(round_index(self.depth(plane) + _ROUNDING))
+
+    def reach(self, *planes: ObliquePlane) -> dict[int, tuple[float, float]]:
+        """How far planes lie off their slices: the lowest and the highest, in slices, by the numbers of these."""
+        reach: dict[int, tuple[float, float]] = {}
+        for plane in planes:
+            number = self.slice_number(plane)
+            off = self.depth(plane) - number
+            low, high = reach.get(number, (off, off))
+            reach[number] = min(low, off), max(high, off)
+        return reach
 
     def on_slice(self, prompt: Prompt, plane: ObliquePlane, location: str = "") -> Prompt:
         """A prompt that lies in a plane, on the slice of this grid that is nearest to it.
@@ -94,7 +108,7 @@ class ViewGrid:
         """
         require_inside(prompt, self.image, location)
         index_ijk = self.geometry.to_ijk(prompt_positions(prompt))
-        furthest = float(np.abs(index_ijk[:, 2] - self.geometry.to_ijk(plane.origin)[2]).max())
+        furthest = float(np.abs(index_ijk[:, 2] - self.depth(plane)).max())
         if furthest > 0.5 + _ROUNDING:
             away = f"{furthest * self.geometry.spacing_mm[2]:.1f} mm"
             raise PromptError(f"a position lies {away} off the plane", join_location(location, "plane"))
@@ -133,16 +147,21 @@ class ViewGrid:
             message = f"the plane cuts only a narrow strip out of the image ({width} x {height} mm), in which no model"
             raise PromptError(f"{message} can see a shape: draw in a view that shows more of it", location)
 
-    def near(self, number: int, box: Box) -> NDArray[np.bool_]:
-        """The voxels of a box of the image that a slice goes through, (K, J, I)."""
-        return np.abs(self._depth(box) - number) <= self._half_voxel
+    def near(self, plane: ObliquePlane, box: Box) -> NDArray[np.bool_]:
+        """The voxels of a box of the image that a plane goes through, (K, J, I)."""
+        return np.abs(self._depth(box) - self.depth(plane)) <= self._half_voxel
 
-    def written_back(self, mask: PackedMask) -> PackedMask:
+    def written_back(self, mask: PackedMask, reach: Mapping[int, tuple[float, float]] | None = None) -> PackedMask:
         """The voxels of the image whose centres lie nearest to the pixels of a mask on this grid.
 
         Seen along the normal: a slice reaches half a voxel to either side, unless another one with pixels is nearer, so
         that nothing is left out that it goes through. Holes that the mask of a single slice has not are closed, and one
         that is smaller than the distance between voxels gets those that its pixels lie in.
+
+        Args:
+            mask: on this grid.
+            reach: of slices beside which somebody drew (:meth:`reach`): they are written where those planes go through,
+                which else would show holes; and in between, where the next slice has pixels, too.
         """
         box = self._reach(mask.box) if not mask.box.is_empty else EMPTY_BOX
         if box.is_empty:
@@ -150,29 +169,34 @@ class ViewGrid:
         pixels, start_k = mask.unpack(), mask.box.start_kji[0]
         filled = np.flatnonzero(pixels.any(axis=(1, 2))) + start_k
         between = (filled[1:] + filled[:-1]) / 2
+        offsets = np.array([(reach or {}).get(number, (0.0, 0.0)) for number in filled.tolist()])
+        is_alone = ~(np.isin(filled - 1, filled) | np.isin(filled + 1, filled))
+        offsets[~is_alone] = np.sort(np.column_stack([offsets, np.zeros(len(filled))]))[~is_alone][:, [0, 2]]
         to_view, half = self.to_view, self._half_voxel
+        lowest, highest = filled + offsets[:, 0] - half, filled + offsets[:, 1] + half
         voxels = np.zeros(box.shape_kji, np.bool_)
         for k in range(box.start_kji[0], box.stop_kji[0]):  # all at once would take gigabytes
             depth = self._depth(Box((k, *box.start_kji[1:]), (k + 1, *box.stop_kji[1:])))[0]
-            j, i = np.nonzero((depth >= filled[0] - half) & (depth <= filled[-1] + half))
-            numbers = filled[np.searchsorted(between, depth[j, i])]
+            j, i = np.nonzero((depth >= lowest[0]) & (depth <= highest[-1]))
+            nearest = np.searchsorted(between, depth[j, i])
+            is_reached = (depth[j, i] >= lowest[nearest]) & (depth[j, i] <= highest[nearest])
             index_kji = np.stack([np.full(len(j), k), j + box.start_kji[1], i + box.start_kji[2]], axis=1)
             columns, rows = round_index(index_kji[:, ::-1] @ to_view[:2, :3].T + to_view[:2, 3]).T
-            at = np.stack([numbers, rows, columns], axis=1) - mask.box.start_kji
-            is_set = _inside(at, pixels.shape) & (np.abs(depth[j, i] - numbers) <= half)
+            at = np.stack([filled[nearest], rows, columns], axis=1) - mask.box.start_kji
+            is_set = _inside(at, pixels.shape) & is_reached
             is_set[is_set] = pixels[tuple(at[is_set].T)]
             voxels[tuple((index_kji[is_set] - box.start_kji).T)] = True
         is_empty = not voxels.any()
-        for number in filled.tolist():
-            if is_empty or not {number - 1, number + 1} & {*filled}:
-                start = (number, *mask.box.start_kji[1:])
+        for number, off, alone in zip(filled.tolist(), offsets.tolist(), is_alone, strict=True):
+            for distance in {*off} if is_empty or alone else ():
+                start = (number + distance, *mask.box.start_kji[1:])
                 self._close(voxels, box, pixels[number - start_k], start, is_empty)
         return pack_mask(voxels, box.start_kji)
 
     def _close(
-        self, voxels: NDArray[np.bool_], box: Box, pixels: NDArray[np.bool_], first_kji: Shape, everything: bool
+        self, voxels: NDArray[np.bool_], box: Box, pixels: NDArray[np.bool_], first_kji: Vector, everything: bool
     ) -> None:
-        """Set the voxels of a box where a slice shows holes that its pixels have not, or all that have a pixel."""
+        """Set the voxels of a box where a view shows holes that its pixels have not, or all that have a pixel."""
         to_image = self.to_image
         margin = int(np.ceil(np.abs(np.linalg.inv(to_image[:3, :3])).sum(axis=1).max())) + 1
         drawn = np.pad(pixels, margin)
@@ -186,9 +210,9 @@ class ViewGrid:
         missing = drawn if everything else _enclosed(shown.reshape(drawn.shape)) & ~_enclosed(drawn)
         voxels[tuple(index_kji[is_inside & missing.reshape(-1)].T)] = True
 
-    def rectangle(self, box: Box) -> PackedMask:
-        """The voxels of the image in a box of pixels of this grid."""
-        return self.written_back(pack_mask(np.ones(box.shape_kji, np.bool_), box.start_kji))
+    def rectangle(self, box: Box, plane: ObliquePlane) -> PackedMask:
+        """The voxels of the image in a box of pixels of this grid that was drawn in a plane."""
+        return self.written_back(pack_mask(np.ones(box.shape_kji, np.bool_), box.start_kji), self.reach(plane))
 
     @property
     def _half_voxel(self) -> float:
@@ -206,8 +230,8 @@ class ViewGrid:
     def _reach(self, box: Box) -> Box:
         """The box of the image around a box of this grid, with what lies within half a voxel of its slices."""
         low, high = np.array(box.start_kji[::-1]) - 0.5, np.array(box.stop_kji[::-1]) - 0.5
-        low[2] -= self._half_voxel
-        high[2] += self._half_voxel
+        low[2] -= self._half_voxel + 0.5  # a plane lies half a slice off its own at most
+        high[2] += self._half_voxel + 0.5
         reach = Box.around(self.image.to_ijk(self.geometry.to_ras(_corners(low, high))))
         return reach.grown((1, 1, 1)).intersection(self.image.box)
 
@@ -289,11 +313,13 @@ class ViewPart:
         grid: the grid of these planes; None for the image's own.
         segments: the segments with such prompts, on that grid.
         numbers: of each of these segments its number in the request, and those of its prompts there.
+        planes: of each of these segments, the planes in which its prompts were drawn.
     """
 
     grid: ViewGrid | None
     segments: tuple[SegmentPrompts, ...]
     numbers: tuple[tuple[int, tuple[int, ...]], ...]
+    planes: tuple[tuple[ObliquePlane, ...], ...] = ()
 
     def in_request(self, text: str) -> str:
         """A message about these segments, with the numbers that segments and prompts have in the request."""
@@ -307,8 +333,9 @@ class ViewPart:
     def masks(self, masks: Sequence[PackedMask], count: int) -> tuple[PackedMask, ...]:
         """Masks of these segments on the image's grid, among those of all the ``count`` segments of the request."""
         whole = [EMPTY_MASK] * count
-        for mask, (number, _) in zip(masks, self.numbers, strict=True):
-            whole[number] = mask if self.grid is None else self.grid.written_back(mask)
+        for n, (mask, (number, _)) in enumerate(zip(masks, self.numbers, strict=True)):
+            known = mask if self.grid is None else self.grid.written_back(mask, self.grid.reach(*self.planes[n]))
+            whole[number] = known
         return tuple(whole)
 
 
@@ -334,9 +361,11 @@ def views_of(segments: Sequence[SegmentPrompts], image: Geometry) -> list[ViewPa
             views[grid].setdefault(n, []).append((m, on_grid))
     parts = []
     for grid, by_segment in views.items():
-        numbers, on_view = [], []
+        numbers, on_view, planes = [], [], []
         for n, prompts in by_segment.items():
             numbers.append((n, tuple(m for m, _ in prompts)))
+            drawn = [getattr(segments[n].prompts[m], "plane", None) for m, _ in prompts]
+            planes.append(tuple(plane for plane in drawn if isinstance(plane, ObliquePlane)))
             on_view.append(SegmentPrompts(segments[n].name, tuple(prompt for _, prompt in prompts)))
-        parts.append(ViewPart(grid, tuple(on_view), tuple(numbers)))
+        parts.append(ViewPart(grid, tuple(on_view), tuple(numbers), tuple(planes)))
     return parts

@@ -324,8 +324,9 @@ def _on_slices(
         prompts.insert(0, _seed_prompt(plan, merge_masks(shown)))
     erased_parts = [*next(zip(*pointed_at, strict=True), ())]
     for prompt in () if seed is EMPTY_MASK else fresh:
-        if isinstance(prompt, BoxPrompt) and (part := placed[prompt]) and isinstance(part.axis, ViewGrid):
-            erased_parts.append(part.axis.rectangle(part.box))
+        part = placed[prompt] if isinstance(prompt, BoxPrompt) and isinstance(prompt.plane, ObliquePlane) else None
+        if part is not None and isinstance(part.axis, ViewGrid):
+            erased_parts.append(part.axis.rectangle(part.box, prompt.plane))
     merge = replace(
         plan.merge,
         erased=tuple(map(attrgetter("box"), filter(attrgetter("is_box"), parts))),
@@ -439,8 +440,8 @@ def _pointed_at(
                 tuple(index[::-1]) for index in placed.geometry.nearest_voxel(prompt_positions(prompt)).tolist()
             ]
             box, on_view = on_slice.box, seed
-            if isinstance(on_slice.axis, ViewGrid):
-                cut = seed.unpack() & on_slice.axis.near(on_slice.slices.start, seed.box)
+            if isinstance(on_slice.axis, ViewGrid) and isinstance(prompt.plane, ObliquePlane):
+                cut = seed.unpack() & on_slice.axis.near(prompt.plane, seed.box)
                 box, on_view = seed.box, pack_mask(cut, seed.box.start_kji)
             part = connected_part(on_view, box, positions)
             if not part.box.is_empty:

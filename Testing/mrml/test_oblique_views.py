@@ -67,7 +67,7 @@ def test_a_box_in_an_oblique_view(scene, rig, image, segmentation_node, client, 
         assert isinstance(prompt, BoxPrompt) and isinstance(prompt.plane, ObliquePlane)
         assert np.allclose(np.cross(prompt.plane.up, prompt.plane.normal), TURN[:, 0], atol=1e-6)
         grid = view_grid(prompt.plane, GRID)
-        expected = ball() & grid.near(grid.slice_number(prompt.plane), GRID.box)
+        expected = ball() & grid.near(prompt.plane, GRID.box)
         first = voxels(segmentation_node, segment, image)
         assert 2 * (first & expected).sum() / (first.sum() + expected.sum()) > 0.93, "the ball, where the view cuts it"
 

@@ -70,7 +70,7 @@ class View:
 
     def cut(self, volume):
         """The voxels that the view goes through."""
-        return self.grid.near(self.grid.slice_number(self.plane), volume.geometry.box)
+        return self.grid.near(self.plane, volume.geometry.box)
 
 
 def mask_of(prediction, volume, n=0):

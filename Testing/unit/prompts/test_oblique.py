@@ -40,7 +40,7 @@ def plane_through(position, turn):
 def shown(grid, number, mask_kji):
     """A slice of the view of a mask on the image, without interpolation; the area around the image is empty."""
     rows, columns = np.indices(grid.geometry.shape_kji[1:])
-    index_ijk = np.stack([columns, rows, np.full_like(rows, number)], axis=-1)
+    index_ijk = np.stack([columns, rows, np.full(rows.shape, number)], axis=-1)
     voxels = grid.image.nearest_voxel(grid.geometry.to_ras(index_ijk))[..., ::-1]
     inside = ((voxels >= 0) & (voxels < mask_kji.shape)).all(axis=-1)
     pixels = np.zeros(rows.shape, bool)
@@ -61,10 +61,14 @@ def test_a_disc_in_any_plane_comes_back_without_holes(image, turn, radius, aside
     grid = view_grid(plane, image)
     number, pixel_mm = grid.slice_number(plane), grid.geometry.spacing_mm[0]
     drawn = disc(grid, number, radius * max(image.spacing_mm) / pixel_mm)
-    voxels = grid.written_back(pack_mask(drawn[None], (number, 0, 0))).expand(image.shape_kji)
+    mask, reach = pack_mask(drawn[None], (number, 0, 0)), grid.reach(plane)
+    voxels = grid.written_back(mask).expand(image.shape_kji)
     assert ndimage.label(voxels, np.ones((3, 3, 3)))[1] == 1, "connected"
     seen = shown(grid, number, voxels)
     assert (ndimage.binary_fill_holes(seen) == seen).all(), "no holes"
+    further = grid.written_back(mask, reach).expand(image.shape_kji)
+    seen_there = shown(grid, number + reach[number][0], further)
+    assert (ndimage.binary_fill_holes(seen_there) == seen_there).all(), "no holes in the view that was drawn in"
     drawn &= grid.in_image(number)
     edge = ndimage.distance_transform_edt(~(drawn ^ ndimage.binary_erosion(drawn, border_value=1)))
     assert (edge[seen != drawn] * pixel_mm <= np.linalg.norm(image.spacing_mm)).all(), "within a voxel"
