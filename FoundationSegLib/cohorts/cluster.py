@@ -201,7 +201,11 @@ def compute(client: "Client", function: Callable[[Any], Any], items: Sequence[An
     distributed = import_distributed()
     run = f"{time.time_ns():x}"
     futures = {client.submit(function, item, key=f"case-{run}-{n}", pure=False): item for n, item in enumerate(items)}
-    for future in distributed.as_completed(futures):
+    done = distributed.as_completed(futures)
+    for future in done:
+        if future.status in ("lost", "pending"):  # its worker died with the result: it is computed again
+            done.add(future)
+            continue
         item = futures.pop(future)
         if future.status == "finished":
             with contextlib.suppress(distributed.client.FutureCancelledError):

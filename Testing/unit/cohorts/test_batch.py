@@ -5,12 +5,14 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 
@@ -91,6 +93,22 @@ def cohort_seconds(run, anew=True):
     begin = time.perf_counter()
     assert run.run() == 0, run.err
     return time.perf_counter() - begin
+
+
+def test_results_that_die_with_their_workers_are_computed_again(scheduler):
+    with distributed.Client(scheduler, timeout=60) as client:
+        outcomes = compute(client, time.sleep, [0.01, 0.3, 0.31, 0.32])
+        next(outcomes)
+
+        def wait_until(is_done: bool) -> None:
+            while any((state.status == "finished") is not is_done for state in client.futures.values()):
+                time.sleep(0.005)
+
+        wait_until(True)  # and nobody has read them
+        for process in client.run(os.getpid).values():
+            os.kill(process, signal.SIGKILL)
+        wait_until(False)
+        assert {outcome.item for outcome in outcomes if not outcome.error} == {0.3, 0.31, 0.32}
 
 
 def test_a_place_that_takes_no_file_fails_its_case_and_the_next_run_goes_on(cohort):
