@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from .records import CHUNK, Digest, FileRecord, Hasher, digest_file, require_ins
 from .store import INCOMING, Store, clear_left_behind, require_room, store_errors
 
 _MAX_RESTARTS = 2
+_JOINED_BYTES, _JOINED_S = 1 << 18, 0.02  # pieces of an answer that come within this time are one
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
@@ -345,7 +347,27 @@ def _read(url: str, start: int, timeout_s: float) -> Iterator[_Headers | bytes]:
     with get_session().stream("GET", url, headers=headers, timeout=timeout_s) as response:
         first = response.history[0] if response.history else response
         yield _Headers(response.status_code, dict(response.headers), dict(first.headers))
-        yield from response.iter_bytes()
+        yield from _joined(response.iter_bytes())
+
+
+def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Join pieces that come in quick succession: each is handed to another thread, hashed and written by itself.
+
+    What has come is yielded before an error of the connection is raised.
+    """
+    body, since = bytearray(), 0.0
+    try:
+        for piece in pieces:
+            body += piece
+            if len(body) >= _JOINED_BYTES or time.monotonic() - since > _JOINED_S:
+                yield bytes(body)
+                body, since = bytearray(), time.monotonic()
+    except Exception:
+        if body:
+            yield bytes(body)
+        raise
+    if body:
+        yield bytes(body)
 
 
 def _check_headers(headers: _Headers, file: HubFile, partial: _PartialFile) -> None:

@@ -28,7 +28,7 @@ BAD_ANSWER = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 # Status of a server that may give a better answer a little later.
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _POLL_S = 0.05  # a cancel takes effect within this time, whatever the network does
-_AHEAD = 16  # pieces of an answer, of at most 64 KiB each, that are read before they are used
+_AHEAD = 16  # pieces of an answer, of about 256 KiB each, that are read before they are used
 _URL = re.compile(r"\S*://\S*")
 _NO_LENGTH = Digest(-1)
 
