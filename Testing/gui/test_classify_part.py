@@ -302,3 +302,56 @@ def test_without_weights_it_says_what_it_can_do_and_which_model_fits(tab):
     text = tab.ui.classifyMessageLabel.text
     assert "For this image (CT): <b>BiomedCLIP</b>, 785 MB, licence MIT" in text or "about 785 MB" in text
     assert tab.ui.classifyReadyButton.visible and not tab.ui.classifyButton.enabled
+
+
+def test_without_a_segmentation_no_segment_can_be_named(at_panel):
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui = at_panel.ui
+    ui.tabs.setCurrentIndex(1)
+    greyed = (ui.keepButton, ui.nameButton, ui.whereButton)
+    assert all(not button.enabled and "score the labels first" in button.toolTip for button in greyed)
+    at_panel.desk.click(ui.classifyButton)
+    at_panel.settle()
+    assert all(button.enabled and button.toolTip == button.whatsThis for button in greyed)
+    at_panel.desk.scene.RemoveNode(at_panel.wanted.segmentation)
+    at_panel.let_pass()
+    assert not ui.nameButton.enabled and "Select a segment" in ui.nameButton.toolTip and not ui.lockButton.enabled
+    assert not ui.propagateButton.enabled and "Select a segment" in ui.propagateButton.toolTip
+
+
+def test_nothing_is_classified_while_a_prompt_is_answered(at_panel):
+    ui = at_panel.ui
+    at_panel.client.is_slow = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.tabs.setCurrentIndex(1)
+    assert at_panel.work.is_busy and not ui.classifyButton.enabled
+    at_panel.reply()
+    assert ui.classifyButton.enabled and not ui.classifyProgressRow.visible
+
+
+@pytest.mark.parametrize("when", ["while asked", "answered"])
+def test_scores_go_with_their_image(at_panel, when):
+    ui, desk = at_panel.ui, at_panel.desk
+    ui.tabs.setCurrentIndex(1)
+    at_panel.client.is_slow = when == "while asked"
+    desk.click(ui.classifyButton)
+    at_panel.settle()
+    assert ui.keepButton.enabled == (when == "answered")
+    ui.tabs.setCurrentIndex(0)
+    desk.choose(ui.volumeSelector, at_panel.add_volume("MR"))
+    at_panel.client.is_slow = False
+    at_panel.settle()
+    assert not ui.keepButton.enabled and not ui.whereButton.enabled and ui.scoresTable.rowCount == 0
+    ui.tabs.setCurrentIndex(1)
+    assert not ui.verdictLabel.visible and not ui.classifyProgressRow.visible
+
+
+def test_cancel_beside_the_scores_stops_whatever_is_under_way(at_panel):
+    ui, desk = at_panel.ui, at_panel.desk
+    at_panel.client.is_slow = True
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    ui.tabs.setCurrentIndex(1)
+    at_panel.let_pass()
+    desk.click(ui.classifyCancelButton)
+    desk.wait_until(lambda: not at_panel.client.is_busy)
+    assert not at_panel.work.is_busy and not ui.classifyProgressRow.visible
