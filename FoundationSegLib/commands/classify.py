@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from ..catalog.catalogue import require_adapter
 from ..catalog.label_sets import (
     Label,
@@ -53,8 +51,10 @@ from .arguments import (
 )
 from .models import require_checkpoint
 from .outputs import (
+    FileWriter,
     ProgressLine,
     interrupts_wait,
+    map_writer,
     one_line,
     print_result,
     publish,
@@ -62,6 +62,7 @@ from .outputs import (
     require_targets,
     say,
     software_versions,
+    source_slices,
     text_writers,
     write_together,
 )
@@ -198,22 +199,13 @@ def _ask(
 def _classify_image(options: argparse.Namespace, card: ModelCard, request: ClassifyRequest, client: Client) -> None:
     begin = time.perf_counter()
     volume = read_image(options.volume, options)
-    kind = output_format(options.evidence) if options.evidence else ""
-    slices: tuple[Path, ...] = ()
-    if kind == "dcm":
-        from ..io.dicom_segmentation import source_files
-
-        slices = source_files(options.volume, options.series, volume.geometry)
-    elif kind not in ("", "seg.nrrd"):
-        from ..io.writing import check_grid
-
-        check_grid(options.evidence, volume.geometry)
+    slices = source_slices(options, (options.evidence,), volume.geometry)
     segment = read_mask(options.segment, options.segment_name, volume.geometry) if options.segment else None
     start_s = time.perf_counter() - begin
     answer = _ask(options, card, request, volume, client, segment)
     timings_s = {"start": start_s, "total": time.perf_counter() - begin}
     report = classify_report(answer, volume.notes, timings_s, subject=_subject_document(options, volume))
-    writers = [(options.evidence, evidence_writer(options.evidence, volume, answer, slices))] if kind else []
+    writers = [evidence_writer(options.evidence, volume, answer, slices)] if options.evidence else []
     if options.overview:
         writers.append((options.overview, lambda path: write_picture(path, volume, options.overview_px)))
     table = csv_text(rows_of(options.volume.name, answer))
@@ -306,9 +298,7 @@ def classify_report(
     return {"version": 1, "command": "classify", "subject": dict(subject), **document, "software": software_versions()}
 
 
-def evidence_writer(
-    path: Path, volume: Volume, answer: Classification, slices: Sequence[Path] = ()
-) -> Callable[[Path], None]:
+def evidence_writer(path: Path, volume: Volume, answer: Classification, slices: Sequence[Path] = ()) -> FileWriter:
     """Return the writer of the evidence: a segment in a .seg.nrrd, values on the image's grid in other formats.
 
     Args:
@@ -321,22 +311,12 @@ def evidence_writer(
     """
     (evidence,) = answer.evidence
     if output_format(path) == "seg.nrrd":
-        return _segment_writer(volume, answer)
-    from ..io.writing import write_values
+        return path, _segment_writer(volume, answer)
+    from ..io.dicom_measurements import evidence_quantity
 
     box, painted = evidence.paint(volume.geometry)
-    if slices:
-        from ..io.dicom_measurements import evidence_quantity, parametric_map
-        from ..io.dicom_segmentation import write_dicom
-
-        whole = np.full((len(painted), *volume.geometry.shape_kji[1:]), evidence.values.min(), np.float32)
-        whole[:, box.slices[1], box.slices[2]] = painted
-        quantity = evidence_quantity(evidence.label, evidence.method)
-        seen = slices[box.slices[0]]
-        return lambda target: write_dicom(target, lambda: parametric_map(seen, whole, quantity))
-    values = np.full(volume.geometry.shape_kji, evidence.values.min(), np.float32)
-    values[box.slices] = painted
-    return lambda target: write_values(target, values, volume.geometry, volume.in_pixels)
+    quantity = evidence_quantity(evidence.label, evidence.method)
+    return map_writer(path, volume, box, painted, quantity, slices, outside=float(evidence.values.min()))
 
 
 def _segment_writer(volume: Volume, answer: Classification) -> Callable[[Path], None]:

@@ -14,12 +14,20 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import OutputError, write_failure
-from ..folders import check_writable, replace_atomically
+from ..folders import check_writable, output_format, replace_atomically
+from ..imaging.geometry import Box, Geometry
+from ..imaging.volume import Volume
 from ..progress import ProgressReport
+
+if TYPE_CHECKING:
+    from ..io.dicom_measurements import MapQuantity
 
 _ABSURD = re.compile(r"\S{150,}")  # longer than any name or path that is of use in a message
 _LONGEST_LINE = 2000
@@ -232,3 +240,54 @@ def print_result(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
     text = report_text(document).rstrip() if as_json else "\n".join(lines)
     if text:
         print(text)
+
+
+def source_slices(options: Namespace, paths: Sequence[Path | None], geometry: Geometry) -> tuple[Path, ...]:
+    """Make sure that files can hold an image's grid; where one is a .dcm, list the DICOM files of the image along k.
+
+    Raises:
+        OutputError: NIfTI cannot hold the grid, or the image is no DICOM series of one slice a file.
+    """
+    kinds = {path: output_format(path) for path in paths if path is not None}
+    for path, kind in kinds.items():
+        if kind in ("nii.gz", "nrrd"):
+            from ..io.writing import check_grid
+
+            check_grid(path, geometry)
+    if "dcm" not in kinds.values():
+        return ()
+    from ..io.dicom_segmentation import source_files
+
+    return source_files(options.volume, options.series, geometry)
+
+
+def map_writer(
+    path: Path,
+    volume: Volume,
+    box: Box,
+    values_kji: NDArray[np.float32],
+    quantity: "MapQuantity",
+    slices: Sequence[Path],
+    outside: float = 0.0,
+) -> FileWriter:
+    """Return the writer of a map: a Parametric Map of the slices that have values, or all of the image's grid.
+
+    Args:
+        path: a .dcm, .nrrd or .nii.gz.
+        volume: the image.
+        box, values_kji: the voxels that have values, and those.
+        quantity: of the values.
+        slices: for a .dcm, the DICOM files of the image, as :func:`source_slices` lists them.
+        outside: the value of all other voxels.
+    """
+    whole = np.full(volume.geometry.shape_kji, outside, np.float32)
+    whole[box.slices] = values_kji
+    if output_format(path) == "dcm":
+        from ..io.dicom_measurements import parametric_map
+        from ..io.dicom_segmentation import write_dicom
+
+        seen, values = slices[box.slices[0]], whole[box.slices[0]]
+        return path, lambda target: write_dicom(target, lambda: parametric_map(seen, values, quantity))
+    from ..io.writing import write_values
+
+    return path, lambda target: write_values(target, whole, volume.geometry, volume.in_pixels)

@@ -4,12 +4,10 @@ import argparse
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
-
-import numpy as np
 
 from ..catalog.catalogue import require_adapter
 from ..catalog.model_cards import ModelCard, find_card
@@ -49,9 +47,11 @@ from .outputs import (
     FileWriter,
     ProgressLine,
     interrupts_wait,
+    map_writer,
     report_text,
     require_targets,
     say,
+    source_slices,
     write_text,
     write_together,
 )
@@ -160,7 +160,7 @@ def _segment(options: argparse.Namespace) -> None:
     result = build_segmentation(volume, arguments.without_folders(present), prediction, determined)
     changes = earlier.compare(prediction, determined, result.segments) if earlier is not None else []
     notes = (*volume.notes, *prediction.notes, *changes)
-    if options.slices:
+    if output_format(options.output) == "dcm":
         measurements = measurements_path(options.output) if options.measurements else None
         writers = result.dicom_writers(options.output, options.slices, volume, measurements)
     else:
@@ -168,8 +168,11 @@ def _segment(options: argparse.Namespace) -> None:
     if options.overview:
         writers.append((options.overview, lambda path: result.render(path, options.overview_px)))
     if uncertain is not None:
-        names = ", ".join(segment.name for segment in present.segments)
-        writers.append((options.uncertainty, _uncertainty_writer(options, uncertain, volume, names)))
+        from ..io.dicom_measurements import uncertainty_quantity
+
+        quantity = uncertainty_quantity(", ".join(segment.name for segment in present.segments))
+        box, values_kji = uncertain.box, uncertain.values_kji
+        writers.append(map_writer(options.uncertainty, volume, box, values_kji, quantity, options.slices))
 
     def write_report(path: Path) -> None:
         now = time.perf_counter()  # the other files have been written by now
@@ -332,19 +335,7 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.Earlie
 
 def _read(options: argparse.Namespace, prompts: PromptSet) -> Volume:
     volume = read_image(options.volume, options)
-    kind = output_format(options.output)
-    if kind == "dcm":
-        from ..io.dicom_segmentation import source_files
-
-        options.slices = source_files(options.volume, options.series, volume.geometry)
-    elif kind != "seg.nrrd":
-        from ..io.writing import check_grid
-
-        check_grid(options.output, volume.geometry)
-    if options.uncertainty and output_format(options.uncertainty) != "dcm":
-        from ..io.writing import check_grid
-
-        check_grid(options.uncertainty, volume.geometry)
+    options.slices = source_slices(options, (options.output, options.uncertainty), volume.geometry)
     require_all_inside(prompts_in_ras(prompts, volume.geometry), volume.geometry)
     return volume
 
@@ -391,25 +382,6 @@ def _map_uncertainty(
     with ProgressLine() as line:
         several = uncertainty_request(request, volume.geometry, options.uncertainty_answers)
         return uncertainty(ask(client, several, line.show), options.uncertainty_answers)
-
-
-def _uncertainty_writer(
-    options: argparse.Namespace, uncertain: UncertaintyMap, volume: Volume, names: str
-) -> Callable[[Path], None]:
-    """Return the writer of a map: a Parametric Map of the slices that have values, or all of the image's grid."""
-    box = uncertain.box
-    whole = np.zeros(volume.geometry.shape_kji, np.float32)
-    whole[box.slices] = uncertain.values_kji
-    if output_format(options.uncertainty) == "dcm":
-        from ..io.dicom_measurements import parametric_map, uncertainty_quantity
-        from ..io.dicom_segmentation import source_files, write_dicom
-
-        slices = source_files(options.volume, options.series, volume.geometry)[box.slices[0]]
-        quantity = uncertainty_quantity(names)
-        return lambda target: write_dicom(target, lambda: parametric_map(slices, whole[box.slices[0]], quantity))
-    from ..io.writing import write_values
-
-    return lambda target: write_values(target, whole, volume.geometry, volume.in_pixels)
 
 
 def _require_reach(request: PredictRequest, card: ModelCard, volume: Volume) -> None:

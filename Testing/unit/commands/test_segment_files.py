@@ -135,6 +135,13 @@ def test_a_grid_that_nifti_cannot_hold_is_refused_before_the_model_is_asked(desk
     assert desk.model.encoded == []
 
 
+def test_a_map_in_dicom_of_an_image_without_it_is_refused_before_the_model_is_asked(desk):
+    pytest.importorskip("highdicom")
+    desk.segment(uncertainty=desk.folder / "map.dcm")
+    desk.assert_refused(2, "a .dcm can be written of a DICOM series", files=START)
+    assert desk.model.encoded == []
+
+
 def test_a_drive_that_is_not_there_is_looked_at_once(tmp_path):
     class MissingDrive(type(tmp_path)):
         """A path on a drive that Windows does not find, such as ``Q:``: not even its root is there."""
