@@ -3,14 +3,12 @@
 import argparse
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..catalog.catalogue import require_adapter
 from ..catalog.label_sets import find_label_set, read_label_sets
 from ..catalog.model_cards import ModelCard, find_card
@@ -18,6 +16,7 @@ from ..errors import InputError, counted
 from ..hub.store import default_store_folder
 from ..imaging.geometry import AXES
 from ..imaging.intensity import check_intensity_views
+from ..progress import Progress
 from ..requests.classification import Embeddings, EmbedRequest, Subject
 from ..requests.heads import (
     COVERAGE,
@@ -30,7 +29,6 @@ from ..requests.heads import (
     write_head,
 )
 from ..requests.maintenance import WorkerSettings
-from ..requests.scoring import joined
 from ..worker.client import ask
 from .arguments import add_model_arguments, number_within, path_argument, read_image
 from .classify_evaluate import ScoredTruth, drawn, plot_paths, quality_document, quality_lines
@@ -117,17 +115,15 @@ def _remove(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     card = _card(options, options.model)
     with interrupts_wait():
-        from ..evaluation.head_training import Table, coverage_of, measured, train_head
+        from ..evaluation.head_training import Table, coverage_of, learn
 
     kind: Any = "findings" if options.findings else "exclusive"
     table = Table.read(options.cases, kind)
     require_new(options.name)
     concepts = _concepts(options)
-    vectors, first = _encode(options, card, table.cases, options.axis, concepts)
-    examples = replace(table.examples(vectors, first, options.axis, concepts), intensity=options.intensity)
-    origin = {"made": date.today().isoformat(), "version": __version__}
-    head, scores = train_head(examples, options.name, options.method, origin)
-    head, quality = measured(head, scores, examples, options.bootstrap)
+    answers = _encode(options, card, table.cases, options.axis, concepts)
+    examples = table.examples(answers, options.intensity, options.axis, concepts)
+    head, scores, quality = learn(examples, options.name, options.method, options.bootstrap)
     write_head(head)
     share, known = coverage_of(head, scores, examples.truth, options.coverage)
     how = ("each by a head that has not seen its patient", share, known)
@@ -140,7 +136,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     card = _card(options, head.checkpoint.model_id)
     with interrupts_wait():
         from ..evaluation.classification import evaluate_scores
-        from ..evaluation.head_training import coverage_of, read_cases, truth_of
+        from ..evaluation.head_training import coverage_of, image_vectors, read_cases, truth_of
 
     cases = read_cases(options.cases)
     strange = sorted({label for case in cases for label in case.labels} - set(head.labels))
@@ -149,9 +145,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.intensity not in ("auto", head.intensity):
         raise InputError(f"the head {head.name!r} has learned images seen by {head.intensity}, not {options.intensity}")
     options.intensity = head.intensity
-    vectors, first = _encode(options, card, cases, head.axis, ())
-    head.require_model(first.checkpoint)
-    truth, scores = truth_of(cases, head.labels), head.scores(vectors)
+    answers = _encode(options, card, cases, head.axis, ())
+    head.require_model(answers[0].checkpoint)
+    truth, scores = truth_of(cases, head.labels), head.scores(image_vectors(answers))
     patients, is_exclusive = [case.patient for case in cases], head.kind == "exclusive"
     quality = evaluate_scores(head.labels, truth, scores, is_exclusive, options.bootstrap, patients=patients)
     _report(options, head, cases, scores, truth, ("", *coverage_of(head, scores, truth, options.coverage)), quality)
@@ -213,22 +209,21 @@ def _concepts(options: argparse.Namespace) -> tuple[str, ...]:
 
 def _encode(
     options: argparse.Namespace, card: ModelCard, cases: "Sequence[LabelledImage]", axis: Any, concepts: tuple[str, ...]
-) -> tuple[NDArray[np.float32], Embeddings]:
-    """Return one vector for each image, the direction of the mean of its slices' vectors, and the first answer."""
+) -> list[Embeddings]:
+    """Encode the images; the sentences go with the first."""
+    from ..evaluation.head_training import encode_images
+
     require_checkpoint(card, options)
     settings = WorkerSettings(options.device, default_store_folder(), encode_ahead=False)
-    answers: list[Embeddings] = []
     with ProgressLine() as line, contextlib.closing(options.connect(settings)) as client:
         client.prepare(card.id)
-        for number, case in enumerate(cases, start=1):
-            try:
-                volume = read_image(case.path, options)
-                client.send_volume(volume)
-                texts = () if answers else concepts
-                request = EmbedRequest(number, card.id, volume.key, Subject(axis), options.intensity, texts)
-                answers.append(ask(client, request, line.show))
-                client.remove_volume(volume.key)
-            except InputError as error:
-                raise InputError(f"{case.path.name}: {error}") from error
-    vectors = [joined(answer.vectors.astype(np.float64)).astype(np.float32) for answer in answers]
-    return np.stack(vectors), answers[0]
+
+        def encode(path: Path, texts: tuple[str, ...]) -> Embeddings:
+            volume = read_image(path, options)
+            client.send_volume(volume)
+            request = EmbedRequest(1, card.id, volume.key, Subject(axis), options.intensity, texts)
+            answer: Embeddings = ask(client, request, line.show)
+            client.remove_volume(volume.key)
+            return answer
+
+        return encode_images(cases, concepts, encode, Progress())

@@ -29,6 +29,7 @@ from .classification import ScoreQuality, evaluate_scores
 
 Floats = NDArray[np.float64]
 Kind = Literal["exclusive", "findings"]
+Encode = Callable[[Path, tuple[str, ...]], Embeddings]  # an image and sentences to their vectors
 MOST_FOLDS = 5
 _COLUMNS = ("image", "label", "patient")
 FEWEST_PATIENTS = 3  # with and without a label, so that one can be held out and two are left
@@ -262,20 +263,22 @@ def coverage_of(head: LearnedHead, scores: Floats, truth: NDArray[np.bool_], cov
     return float(share), float(head.knows(scores, coverage).mean())
 
 
-def measured(
-    head: LearnedHead, scores: Floats, examples: Examples, resamples: int = 1000
-) -> tuple[LearnedHead, ScoreQuality]:
-    """Note in a head's origin how good it is on held-out patients: the mean AUC, the accuracy, the calibration error.
+def learn(
+    examples: Examples, name: str, method: HeadMethod, resamples: int = 1000
+) -> tuple[LearnedHead, Floats, ScoreQuality]:
+    """Learn a head as :func:`train_head` does, and measure it.
 
-    Returns the head, and the whole quality with intervals over patients.
+    Its origin has the day, the version, and how good it is on held-out patients: the mean AUC, the accuracy, the
+    calibration error. The whole quality has intervals over patients.
     """
+    head, scores = train_head(examples, name, method, {"made": date.today().isoformat(), "version": __version__})
     is_exclusive = examples.kind == "exclusive"
     quality = evaluate_scores(
         head.labels, examples.truth, scores, is_exclusive, resamples, patients=list(examples.patients)
     )
     numbers = {name: getattr(quality, name) for name in ("auc", "accuracy", "calibration_error")}
     figures = {name: [estimate.value, estimate.low, estimate.high] for name, estimate in numbers.items()}
-    return replace(head, origin={**head.origin, "measured": figures}), quality
+    return replace(head, origin={**head.origin, "measured": figures}), scores, quality
 
 
 # Tables
@@ -313,19 +316,44 @@ class Table:
         return cls(cases, labels, kind)
 
     def examples(
-        self, vectors: NDArray[np.float32], first: Embeddings, axis: Literal["i", "j", "k"], concepts: tuple[str, ...]
+        self, answers: Sequence[Embeddings], intensity: str, axis: Literal["i", "j", "k"], concepts: tuple[str, ...]
     ) -> Examples:
-        """Join the images with their vectors; ``first`` is the answer that has those of the sentences."""
+        """Join the images with the answers about them, the first of which has the vectors of the sentences."""
         patients = tuple(case.patient for case in self.cases)
-        truth, sentences = truth_of(self.cases, self.labels), {}
+        truth, vectors, sentences = truth_of(self.cases, self.labels), image_vectors(answers), {}
         if concepts:
-            sentences = {"concepts": concepts, "concept_vectors": first.texts}
-        return Examples(vectors, truth, patients, self.labels, self.kind, first.checkpoint, axis=axis, **sentences)
+            sentences = {"concepts": concepts, "concept_vectors": answers[0].texts}
+        how = (answers[0].checkpoint, intensity, axis)
+        return Examples(vectors, truth, patients, self.labels, self.kind, *how, **sentences)
 
 
 def truth_of(cases: Sequence[LabelledImage], labels: Sequence[str]) -> NDArray[np.bool_]:
     """Return which labels hold in which images, (images, labels)."""
     return np.array([[label in case.labels for label in labels] for case in cases], np.bool_)
+
+
+def image_vectors(answers: Sequence[Embeddings]) -> NDArray[np.float32]:
+    """Return a vector for each image, (images, D): the direction of the mean of its slices' vectors."""
+    return np.stack([joined(answer.vectors.astype(np.float64)).astype(np.float32) for answer in answers])
+
+
+def encode_images(
+    cases: Sequence[LabelledImage], concepts: tuple[str, ...], encode: Encode, progress: Progress
+) -> list[Embeddings]:
+    """Encode the images of a table in turn; the sentences go with the first.
+
+    Raises:
+        InputError: an image cannot be read or encoded; the message names it.
+        Cancelled: the user stopped it.
+    """
+    answers: list[Embeddings] = []
+    for number, case in enumerate(cases):
+        progress.step("images", number, len(cases))
+        try:
+            answers.append(encode(case.path, () if answers else concepts))
+        except InputError as error:
+            raise InputError(f"{case.path.name}: {error}") from error
+    return answers
 
 
 def learn_from_table(
@@ -343,20 +371,15 @@ def learn_from_table(
         Cancelled: the user stopped it.
     """
     table = Table.read(request.table, request.kind)
-    answers: list[Embeddings] = []
-    for number, case in enumerate(table.cases):
-        progress.step("images", number, len(table.cases))
-        try:
-            volume = read_volume(case.path)
-            require_image(volume)
-            answers.append(embed(volume, () if answers else request.concepts))
-        except InputError as error:
-            raise InputError(f"{case.path.name}: {error}") from error
-    vectors = np.stack([joined(answer.vectors.astype(np.float64)).astype(np.float32) for answer in answers])
-    examples = table.examples(vectors, answers[0], request.axis, request.concepts)
-    examples = replace(examples, intensity=request.intensity)
-    origin = {"made": date.today().isoformat(), "version": __version__}
-    return measured(*train_head(examples, request.name, request.method, origin), examples)[0]
+
+    def encode(path: Path, texts: tuple[str, ...]) -> Embeddings:
+        volume = read_volume(path)
+        require_image(volume)
+        return embed(volume, texts)
+
+    answers = encode_images(table.cases, request.concepts, encode, progress)
+    examples = table.examples(answers, request.intensity, request.axis, request.concepts)
+    return learn(examples, request.name, request.method)[0]
 
 
 def read_cases(path: Path) -> tuple[LabelledImage, ...]:
