@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -115,9 +116,16 @@ def read_counts() -> Counts:
 
 def is_counting() -> bool:
     """Return True where the user wants answers to be counted, and what was counted can be read."""
-    with suppress(InputError):
-        return read_counts().is_counting
+    path = _path("counts.json")
+    with suppress(OSError, InputError):
+        file = path.stat()
+        return _is_counting((path, file.st_ino, file.st_mtime_ns, file.st_size))
     return False
+
+
+@lru_cache(maxsize=1)  # a panel asks at each update, and with the vectors of images the file takes 50 ms to read
+def _is_counting(_stamp: tuple[Path, int, int, int]) -> bool:
+    return read_counts().is_counting
 
 
 def has_counts() -> bool:

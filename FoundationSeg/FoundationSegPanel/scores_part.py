@@ -290,8 +290,7 @@ class MonitoringPart(Part):
     def show(self) -> None:
         """Show whether anything is counted, and the buttons where anything is kept."""
         ui, has_any = self._ui, monitoring.has_counts()
-        is_counting = has_any and monitoring.is_counting()
-        ui.monitoringBox.checked = is_counting
+        ui.monitoringBox.checked = monitoring.is_counting()
         for button in (ui.monitoringPageButton, ui.monitoringDeleteButton):
             button.setVisible(has_any)
 

@@ -26,9 +26,11 @@ def test_nothing_is_kept_before_it_is_wanted_and_all_of_it_goes(folder):
     monitoring.count_image("a", [1.0, 0.0])
     assert not folder.exists() and not monitoring.is_counting()
     monitoring.set_counting(True)
+    assert monitoring.is_counting()
     for verdict in ("accepted", "accepted", "rejected"):
         monitoring.count_answer("a", verdict, MONDAY)
     monitoring.set_counting(False)
+    assert not monitoring.is_counting()
     monitoring.count_answer("a", "accepted", MONDAY)
     assert monitoring.read_counts().answers == {"a": {"2026-W49": (2, 0, 1)}}
     page = monitoring.write_overview().read_text(encoding="utf-8")
