@@ -25,7 +25,7 @@ from FoundationSegLib.worker.protocol import Answered, Event
 from .model_installer import Callbacks, ModelInstaller
 from .model_texts import ScoreRow, bars_html
 from .parameters import PanelState
-from .slices import jump_to
+from .slices import jump_to, slice_middle
 from .widgets import ChoiceBox, Dialog, Part, Report, error_text, fill_table, selected_rows, set_up_table, show_fraction
 
 _NEEDED = ("scikit-learn>=1.5", "scipy>=1.10")  # what learning takes beside the model's own packages
@@ -134,9 +134,8 @@ class ScoresPart(Part):
         if self._answer is None:
             return
         geometry = geometry_from_node(self._controller.volume_node)
-        middle = dict(zip("ijk", ((size - 1) / 2 for size in reversed(geometry.shape_kji)), strict=True))
-        index_ijk = middle | {self._answer.axis: int(number)}
-        jump_to(self._controller.volume_node, geometry.to_ras(tuple(index_ijk.values())))
+        index_ijk = slice_middle(geometry, self._answer.axis, int(number))
+        jump_to(self._controller.volume_node, geometry.to_ras(index_ijk))
 
 
 def models_to_learn_on(catalogue: Mapping[str, ModelCard]) -> dict[str, ModelCard]:

@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.errors import InputError
-from FoundationSegLib.imaging.geometry import AXES, Axis, array_axis, round_index
+from FoundationSegLib.imaging.geometry import AXES, Axis, Geometry, array_axis, round_index
 from FoundationSegLib.mrml.slice_tool import SliceView, slice_view
 from FoundationSegLib.mrml.volumes import geometry_from_node, parent_to_world
 from FoundationSegLib.prompts.kinds import WORDS, ObliquePlane, Prompt
@@ -98,18 +98,20 @@ def _plane_and_offset(volume_node: Any, axis: Axis, number: int) -> tuple[str, s
     geometry = geometry_from_node(volume_node)
     to_world = parent_to_world(volume_node) @ geometry.ijk_to_ras
     n = max(range(3), key=lambda row: abs(to_world[row, AXES.index(axis)]))
-    middle = [(size - 1) / 2 for size in reversed(geometry.shape_kji)]
-    middle[AXES.index(axis)] = number
-    offset_mm = (to_world @ (*middle, 1.0))[n]
+    offset_mm = (to_world @ (*slice_middle(geometry, axis, number), 1.0))[n]
     return (_("sagittal"), _("coronal"), _("axial"))[n], f"{'RAS'[n]} {offset_mm:.1f} mm"
+
+
+def slice_middle(geometry: Geometry, axis: Axis, number: int) -> tuple[float, ...]:
+    """Return the middle of a slice, as an index IJK in voxels."""
+    sizes = dict(zip(AXES, reversed(geometry.shape_kji), strict=True))
+    return tuple(number if other == axis else (size - 1) / 2 for other, size in sizes.items())
 
 
 def show_slice(volume_node: Any, axis: Axis, number: int) -> None:
     """Have the views that show slices across an axis show this one."""
     geometry = geometry_from_node(volume_node)
-    index_ijk = [(size - 1) / 2 for size in reversed(geometry.shape_kji)]
-    index_ijk[AXES.index(axis)] = number
-    world = parent_to_world(volume_node) @ geometry.ijk_to_ras @ (*index_ijk, 1.0)
+    world = parent_to_world(volume_node) @ geometry.ijk_to_ras @ (*slice_middle(geometry, axis, number), 1.0)
     for view in slice_views():
         plane = view.plane(volume_node) if view.shows(volume_node) else None
         if plane is not None and plane.axis == axis:
