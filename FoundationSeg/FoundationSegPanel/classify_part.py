@@ -82,6 +82,7 @@ class ClassifyPart(Part):
         self._connect(ui.classifyFromHereButton, lambda: self._limit_here("classifyFrom"))
         self._connect(ui.classifyToHereButton, lambda: self._limit_here("classifyTo"))
         self._label_set_box = self._choice_box(ui.labelSetBox, "labelSet")
+        self._model_box = self._choice_box(ui.classifyModelBox, "classifyModelId")
         self._boxes = self._make_boxes()
         self._prior_box = ChoiceBox(
             ui.priorBox, lambda key: self._choose_prior(slicer.mrmlScene.GetNodeByID(key) if key else None)
@@ -103,7 +104,6 @@ class ClassifyPart(Part):
         """Make the boxes whose entries never change, by their parameters."""
         ui = self._ui
         entries = {
-            "classifyModelId": (ui.classifyModelBox, [(card.id, card.title) for card in self._cards.values()]),
             "subject": (
                 ui.subjectBox,
                 [
@@ -155,14 +155,14 @@ class ClassifyPart(Part):
             box.show(getattr(parameters, name))
         card_id, is_learned = self._card_id(), parameters.labelSet.startswith(PREFIX)
         cards = [*self._cards.values(), *([self._card(card_id)] if card_id and card_id not in self._cards else ())]
-        self._boxes["classifyModelId"].fill([(card.id, card.title) for card in cards])
-        self._boxes["classifyModelId"].show(card_id)
+        self._model_box.fill([(card.id, card.title) for card in cards])
+        self._model_box.show(card_id)
         titles = [(labels.id, labels.title) for labels in self._label_sets.values()]
         learned = [(f"{PREFIX}{name}", _("{name} (learned)").format(name=name)) for name in head_names()]
         self._label_set_box.fill([*titles, *learned, (OWN_LABELS, _("Own labels"))])
         self._label_set_box.show(parameters.labelSet)
         ui.removeHeadButton.setVisible(is_learned)
-        for widget in (ui.classifyModelBox, ui.looksBox, ui.aggregationBox):
+        for widget in (ui.classifyModelBox, ui.looksBox):
             widget.setEnabled(not is_learned)  # they are the head's own
         for widget in (ui.ownLabelsLabel, ui.ownLabelsEdit):
             widget.setVisible(parameters.labelSet == OWN_LABELS)
@@ -217,8 +217,7 @@ class ClassifyPart(Part):
             except FoundationSegError:
                 texts.append(_("no slice in view"))
         ui.classifyImageLabel.setText(", ".join(texts))
-        ui.classifyMessageLabel.setText(self._message or self._reason)
-        ui.classifyMessageLabel.setVisible(bool(self._message or self._reason))
+        self._say(self._message)
 
     @slot
     def _view_changed(self) -> None:
