@@ -103,6 +103,11 @@ class Panel:
         """The parameter node; None while a scene is closed."""
         return self.state.parameters
 
+    @property
+    def _is_used(self) -> bool:
+        """True while the module is entered, or its effect chosen."""
+        return self.is_entered or self.effect is not None
+
     def set_parameters(self, parameters: Parameters | None) -> None:
         """Follow another parameter node, or none while a scene is closed."""
         self._parameter_observers.remove()
@@ -224,7 +229,6 @@ class Panel:
     def _show_segments(self) -> None:
         is_still = self.state.follow_frame()
         self._keep_selection()
-        is_used = self.is_entered or self.effect is not None
         if self.effect is not None:
             self.effect.follow_editor()
             self.effect.show()
@@ -233,7 +237,7 @@ class Panel:
         for part in (*self._segment_parts, self.classify, self.tour):
             part.show()
         self.advanced.surfaces_due()
-        if is_used and is_still:
+        if self._is_used and is_still:
             self.controller.resume()
         self._show_prompts()
         if self._has_orphans:
@@ -241,9 +245,8 @@ class Panel:
             remove_orphans(slicer.mrmlScene)
 
     def _show_prompts(self) -> None:
-        """Show prompts while the module is entered, or its effect chosen, and the user wants to see them."""
-        is_used = self.is_entered or self.effect is not None
-        self.controller.show_prompts(is_used and self.parameters.showPrompts)
+        """Show prompts while there is somebody to use them who wants to see them."""
+        self.controller.show_prompts(self._is_used and self.parameters.showPrompts)
 
     def _keep_selection(self) -> None:
         """Note the selected segment; what follows from it is shown soon, and not within the change."""
@@ -361,8 +364,7 @@ class EffectPanel:
         self._chosen = None
         parameters, card = self._state.parameters, self._state.card
         if parameters is not None and not parameters.tool and card is not None:
-            kinds = [kind for kind in ("box", "point", "scribble", "lasso") if card.takes(kind)]
-            parameters.tool = kinds[0] if kinds else ""
+            parameters.tool = next(filter(card.takes, ("box", "point", "scribble", "lasso")), "")
         node = self.effect.parameterSetNode()
         if node is not None and not self._observers:
             self._observers.add(node, vtk.vtkCommand.ModifiedEvent, self._editor_changed)
