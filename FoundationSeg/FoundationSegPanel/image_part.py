@@ -247,10 +247,8 @@ class TimePart(Part):
 
     @slot
     def _take(self, event: Event) -> None:
-        run = self._run
-        if run is None or not isinstance(event, Answered | Failed):
-            if run is not None:
-                self._controller.report = run.report
+        if not isinstance(event, Answered | Failed):
+            self._controller.report = self._run.report  # in frames, and not in the slices of this one
             return
         session = self._controller.session
         if session is None or session.volume.key != self._frame.key:
