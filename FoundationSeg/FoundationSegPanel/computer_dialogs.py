@@ -17,6 +17,7 @@ from FoundationSegLib.errors import FoundationSegError, InferenceError, InputErr
 from FoundationSegLib.mrml.files import SUFFIX, write_segmentation
 from FoundationSegLib.progress import bytes_text
 from FoundationSegLib.requests.agent_calls import AgentAnswer, AllowedFolders, ServedCall, ServeRequest
+from FoundationSegLib.worker.client import Poller
 from FoundationSegLib.worker.process_client import ProcessClient
 from FoundationSegLib.worker.protocol import Event, Failed, Failure, PartlyAnswered, ServedReply
 
@@ -233,6 +234,7 @@ class AgentsPart(Part):
         self._timer.setInterval(_AGENTS_MS)
         self._timer.connect("timeout()", self._tick)
         self._client: ProcessClient | None = None
+        self._poller: Poller | None = None
         self._session: Any = None
         self._call: ServedCall | None = None
         self._address = self._token = ""
@@ -252,16 +254,16 @@ class AgentsPart(Part):
         store = self._state.installer.installation.store
         self._session = AgentSession(self._controller, SceneImages(self._state), store)
         self._client, self._token = self._open_client(), secrets.token_urlsafe(32)
-        self._shown = []
+        self._poller, self._shown = Poller(self._client, self._apply, self._timer.stop), []
         self._client.submit(ServeRequest(1, 0, self._token))
         self._timer.start()
         self.show()
 
     def stop(self) -> None:
         """Let no agent in any more; a call that is under way is taken back."""
-        self._timer.stop()
         client, self._client, self._address, self._call = self._client, None, "", None
         if client is not None:
+            self._poller.stop()
             self._session.stop()
             client.close()
         self.show()
@@ -281,8 +283,7 @@ class AgentsPart(Part):
 
     @slot
     def _tick(self) -> None:
-        for event in self._client.poll() if self._client is not None else ():
-            self._apply(event)
+        self._poller.tick()
         if self._call is not None:
             self._answer(self._session.poll)
 
