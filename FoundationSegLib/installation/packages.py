@@ -314,20 +314,21 @@ def has_all_files(name: str) -> bool:
         return False
 
 
+def recorded_files(distribution: importlib.metadata.Distribution) -> list[str]:
+    """List the files that a distribution's record names, those that are missing, too."""
+    # Its ``files`` leave these out, from Python 3.12 on.
+    return [row[0] for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row]
+
+
 def has_whole_record(distribution: importlib.metadata.Distribution) -> bool:
     """True where all the files are there that a distribution's record names, beside programs and compiled code."""
-    # Its ``files`` leave out what is missing, from Python 3.12 on.
-    names = [row[0] for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row]
-    return all(Path(str(distribution.locate_file(name))).exists() for name in names if not _is_optional(name))
+    names = (name for name in recorded_files(distribution) if not name.endswith(".pyc") and ".." not in name.split("/"))
+    return all(Path(str(distribution.locate_file(name))).exists() for name in names)
 
 
 def bundled_pip() -> list[Path]:
     """List the wheels of pip that the running Python brings along, one or none; they are usable as they are."""
     return list(Path(sysconfig.get_path("stdlib")).glob("ensurepip/_bundled/pip-*.whl"))
-
-
-def _is_optional(name: str) -> bool:
-    return name.endswith(".pyc") or ".." in name.split("/")
 
 
 def file_bytes(url: str) -> int:

@@ -7,7 +7,6 @@ there whole or not at all, whenever something is stopped.
 """
 
 import contextlib
-import csv
 import json
 import os
 import platform
@@ -37,6 +36,7 @@ from .packages import (
     installed_version,
     missing_packages,
     planned_packages,
+    recorded_files,
     requirement_name,
     shipped_requirements,
 )
@@ -306,9 +306,9 @@ class PrivateFolder:
 
     def _discard(self, record: Path) -> None:
         """Take a package away, its record first: from then on it does not count as installed."""
-        rows = csv.reader((Distribution.at(record).read_text("RECORD") or "").splitlines())
+        names = recorded_files(Distribution.at(record))
         record.replace(self._staging / record.name)
-        for name in (row[0] for row in rows if row):
+        for name in names:
             path = self.packages / name
             if ".." not in path.parts and path.is_relative_to(self.packages):  # scripts are noted as if elsewhere
                 path.unlink(missing_ok=True)
