@@ -5,19 +5,17 @@ It is asked about before any package is there, so that nothing here needs one.
 
 import gc
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from ..errors import InputError
 from ..installation.inspection import Device, DeviceReport, cpu, memory_bytes
+from ..installation.private_environment import driver_text
 from ..requests.maintenance import DeviceChoice
 
 # https://docs.kernel.org/admin-guide/cgroup-v2.html
 CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
-_DRIVER_S = 5.0
 
 
 def choose_device(choice: DeviceChoice) -> str:
@@ -47,7 +45,8 @@ def describe_devices() -> DeviceReport:
     if torch.backends.mps.is_available():
         limit = getattr(torch.mps, "recommended_max_memory", None)
         devices.append(Device("mps", "Apple GPU", limit() if limit else memory_bytes()))
-    return DeviceReport((*devices, cpu()), _driver(), torch.version.cuda or "")
+    driver = next(iter(driver_text("driver_version").split()), "")  # that of the first card: all have the same
+    return DeviceReport((*devices, cpu()), driver, torch.version.cuda or "")
 
 
 def _cuda_device(number: int) -> Device:
@@ -59,22 +58,6 @@ def _cuda_device(number: int) -> Device:
     except RuntimeError:  # other programs have taken all of it
         free = 0
     return Device("cuda", name, int(total), int(free))
-
-
-def _driver() -> str:
-    """Return the version of NVIDIA's driver; empty where its own program is missing or gives no answer."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ""
-    no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)
-    command = (program, "--query-gpu=driver_version", "--format=csv,noheader")
-    try:
-        run = subprocess.run(
-            command, capture_output=True, text=True, timeout=_DRIVER_S, check=True, creationflags=no_window
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return next(iter(run.stdout.split()), "")
 
 
 def limit_threads(cgroup: Path = CGROUP) -> None:

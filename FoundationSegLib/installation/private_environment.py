@@ -113,10 +113,13 @@ def torch_build(driver: str) -> str:
     return next((build for build in usable if build == "cu126" or not is_older), "cpu")
 
 
-def driver_text() -> str:
-    """Ask NVIDIA's driver for its version and the capability of each card; empty where there is none."""
+def driver_text(fields: str = "driver_version,compute_cap") -> str:
+    """Ask NVIDIA's driver for its version and the capability of each card, or for others of its fields.
+
+    A line has the fields of a card, with commas between them. Empty where there is no driver, or no answer.
+    """
     program = shutil.which("nvidia-smi") or "nvidia-smi"
-    query = (program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader")
+    query = (program, f"--query-gpu={fields}", "--format=csv,noheader")
     try:
         answer = subprocess.run(
             query,
