@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..api import describe, model_document
 from ..catalog.catalogue import has_adapter
 from ..catalog.label_sets import classes_of
 from ..catalog.model_cards import CheckpointFile, ModelCard, find_card
@@ -18,7 +17,7 @@ from ..hub.exchange import export_checkpoint, import_adapted, import_checkpoint
 from ..hub.fetch import needs_download, require_fetchable
 from ..hub.hugging_face import offline_mode
 from ..hub.plan import DownloadPlan, plan_download, plan_partial_removal, plan_removal, remove
-from ..hub.store import Store, default_store_folder
+from ..hub.store import Store, default_store_folder, describe, model_document
 from ..installation.packages import (
     PackagePlan,
     PlannedPackage,
