@@ -193,8 +193,6 @@ def test_a_large_plan_leaves_the_scheduler_idle(full, bar):
     """64 workers of one process, and cases that do nothing but take their time."""
     if not full:
         pytest.skip("with --full")
-    import distributed
-
     with contextlib.ExitStack() as stack:
         scheduler = start(stack, "scheduler", "--host", "127.0.0.1", "--port", "0")
         address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
