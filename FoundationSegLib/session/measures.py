@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from ..catalog.model_cards import ModelCard
 from ..errors import InputError
 from ..imaging.geometry import Geometry
-from ..imaging.masks import PackedMask, touched_slices
+from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..prompts.kinds import Prompt, SegmentPrompts
 from ..prompts.regions import seen_box
 from ..requests.segmentation import PredictRequest
 from ..requests.uncertainty import SliceDoubts
+from .plan import hand_slices
 from .segments import SegmentSession
 from .session import Session
 from .steps import restated, state_of
@@ -162,8 +163,8 @@ def slice_doubts(session: Session, segment_id: str) -> SliceDoubts | None:
     slices = json.loads(state.provenance.get("Options") or "{}").get("slices")
     if slices is None:
         return None
-    masks, axis = session.history.masks, slices["axis"]
-    drawn = {number for key in state.hand for number in touched_slices(masks.get(key), axis)}
+    axis = slices["axis"]
+    drawn = hand_slices(state, session.history.masks, axis)
     scores = zip(slices["numbers"], slices["scores"], strict=True)
     doubts = {number: 1 - score for number, score in scores if number not in drawn}
     return SliceDoubts(axis, doubts) if doubts else None

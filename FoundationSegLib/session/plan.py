@@ -322,15 +322,10 @@ def _on_slices(
     pointed_at = [] if seed is EMPTY_MASK else _pointed_at(fresh, seed, placed)
     if choice.sees_seed and (shown := [part for part, axis in pointed_at if axis == "k"]):
         prompts.insert(0, _seed_prompt(plan, merge_masks(shown)))
-    erased_parts = [*next(zip(*pointed_at, strict=True), ())]
-    for prompt in () if seed is EMPTY_MASK else fresh:
-        part = placed[prompt] if isinstance(prompt, BoxPrompt) and isinstance(prompt.plane, ObliquePlane) else None
-        if part is not None and isinstance(part.axis, ViewGrid):
-            erased_parts.append(part.axis.rectangle(part.box, prompt.plane))
     merge = replace(
         plan.merge,
         erased=tuple(map(attrgetter("box"), filter(attrgetter("is_box"), parts))),
-        erased_parts=tuple(erased_parts),
+        erased_parts=tuple(next(zip(*pointed_at, strict=True), ())),
         kept=_kept(state, masks, geometry, parts) if state.hand else (),
     )
     return replace(plan, prompts=tuple(prompts), merge=merge)
@@ -347,20 +342,18 @@ def _propagating(
     """All prompts are carried on; slices that were corrected stay, and where masks are taken, start the walk, too."""
     geometry = plan.merge.geometry
     parts = {active.key: placed[active.prompt] for active in state.prompts}
-    along = next((part.axis for part in parts.values() if part is not None), "k")
-    if isinstance(along, ViewGrid):
+    axis = next((part.axis for part in parts.values() if part is not None), "k")
+    if isinstance(axis, ViewGrid):
         propagation.require_along_normal()
-        return _along_normal(plan, state, propagation, masks, along)
-    axis = along
+        return _along_normal(plan, state, propagation, masks, axis)
     flat = {key: _flat_slices(part, axis) for key, part in parts.items()}
     fresh = {index for active in state.prompts if active.is_live for index in flat[active.key]}
     settled = {index for active in state.prompts if not active.is_live for index in flat[active.key]}
     if propagation.hand_over == "interpolate":
         if not state.prompts:  # drawn by hand alone, in whichever view
-            touched = {axis: {n for key in state.hand for n in touched_slices(masks.get(key), axis)} for axis in AXES}
-            axis = min(reversed(AXES), key=lambda axis: len(touched[axis]) or sys.maxsize)
+            axis = min(reversed(AXES), key=lambda axis: len(hand_slices(state, masks, axis)) or sys.maxsize)
         return _interpolating(plan, state, propagation, masks, axis, fresh, settled)
-    drawn = {index for key in state.hand for index in touched_slices(masks.get(key), axis)} - fresh
+    drawn = hand_slices(state, masks, axis) - fresh
     span = range(propagation.start or 0, propagation.stop or geometry.shape_kji[array_axis(axis)])
     anchors: list[Prompt] = []
     if choice.takes_masks and axis == "k":
@@ -395,8 +388,7 @@ def _interpolating(
     """
     geometry, seed = plan.merge.geometry, plan.merge.seed
     filled = set(touched_slices(seed, axis))
-    drawn = {index for key in state.hand for index in touched_slices(masks.get(key), axis)}
-    own = (drawn | settled) - fresh
+    own = (hand_slices(state, masks, axis) | settled) - fresh
     own = own if len(own | fresh) > 1 else filled - fresh
     ends = sorted((own & filled) | fresh)
     if not any(high > low + 1 for low, high in pairwise(ends)):
@@ -421,6 +413,11 @@ def _along_normal(
     return replace(plan, prompts=state.all_prompts, propagation=propagation, merge=merge)
 
 
+def hand_slices(state: SegmentState, masks: MaskTable, axis: Axis) -> set[int]:
+    """The slices across an axis that were corrected by hand."""
+    return {index for key in state.hand for index in touched_slices(masks.get(key), axis)}
+
+
 def _flat_slices(part: _SlicePart | None, axis: Axis) -> tuple[int, ...]:
     return tuple(part.slices) if part is not None and part.is_flat and part.axis == axis else ()
 
@@ -430,17 +427,21 @@ def _pointed_at(
 ) -> list[tuple[PackedMask, Axis | ViewGrid]]:
     """The parts of the seed, each on one slice, that points, strokes and lassos have a position in.
 
-    A prompt beside all that is there says nothing against it: its answer adds.
+    A prompt beside all that is there says nothing against it: its answer adds. A box in an oblique view points at all
+    that it holds there.
     """
     parts = []
     for prompt in prompts:
-        on_slice = None if isinstance(prompt, BoxPrompt) else placed[prompt]
-        if on_slice is not None:
+        on_slice = placed[prompt]
+        if isinstance(prompt, BoxPrompt):
+            if on_slice is not None and isinstance(on_slice.axis, ViewGrid):
+                parts.append((on_slice.axis.rectangle(on_slice.box, prompt.plane), on_slice.axis))
+        elif on_slice is not None:
             positions = [
                 tuple(index[::-1]) for index in placed.geometry.nearest_voxel(prompt_positions(prompt)).tolist()
             ]
             box, on_view = on_slice.box, seed
-            if isinstance(on_slice.axis, ViewGrid) and isinstance(prompt.plane, ObliquePlane):
+            if isinstance(on_slice.axis, ViewGrid):
                 cut = seed.unpack() & on_slice.axis.near(prompt.plane, seed.box)
                 box, on_view = seed.box, pack_mask(cut, seed.box.start_kji)
             part = connected_part(on_view, box, positions)
@@ -455,8 +456,8 @@ def _kept(state: SegmentState, masks: MaskTable, geometry: Geometry, parts: list
     for axis in AXES:
         if any(part.is_box and part.axis == axis for part in parts):
             prompted = {index for part in parts for index in _flat_slices(part, axis)}
-            drawn = {index for key in state.hand for index in touched_slices(masks.get(key), axis)}
-            kept += [slab(axis, index, index + 1, geometry) for index in sorted(drawn - prompted)]
+            drawn = hand_slices(state, masks, axis) - prompted
+            kept += [slab(axis, index, index + 1, geometry) for index in sorted(drawn)]
     return tuple(kept)
 
 
