@@ -67,7 +67,10 @@ class SegmentHistory:
         stamps = self.store.stamps()
         if stamps and stamps == self.stamps:
             return frozenset()
-        retraced = self._retrace(stamps) if self.store.has_foreign_undo else frozenset()
+        keys = (*self.segments, *self._withdrawn)
+        stamped = [key for key in keys if stamps.get(key) not in (None, self.stamps.get(key))]
+        present = {key: read_segment(self.store, key) for key in stamped}
+        retraced = self._retrace(stamps, present) if self.store.has_foreign_undo else frozenset()
         gone = self.segments.keys() - stamps.keys()
         for segment_id in gone:
             del self.segments[segment_id]
@@ -75,7 +78,7 @@ class SegmentHistory:
         # Those that somebody else brought back are somebody else's; and nothing comes back where all has gone.
         returned = self._withdrawn & stamps.keys() if not self.store.is_gone else set(self._withdrawn)
         self._withdrawn -= returned
-        changed = {key for key, stamp in stamps.items() if stamp != self.stamps.get(key) and self._reseed(key, stamp)}
+        changed = {key for key, mask in present.items() if self._reseed(key, mask)}
         self.stamps = {key: self.stamps.get(key) if stamp is None else stamp for key, stamp in stamps.items()}
         for segment_id in changed | gone | returned:
             self.undo_stack.forget(segment_id)
@@ -84,12 +87,9 @@ class SegmentHistory:
         self.untold |= changed | retraced
         return frozenset(changed | gone | retraced)
 
-    def _retrace(self, stamps: Mapping[str, Hashable]) -> frozenset[str]:
+    def _retrace(self, stamps: Mapping[str, Hashable], present: Mapping[str, PackedMask]) -> frozenset[str]:
         """Follow somebody else's undo or redo of our edits; returns the segments of those edits, none if it was not."""
-        present, before = {}, {key: segment.checksum() for key, segment in self.segments.items()}
-        for key in (*self.segments, *self._withdrawn):
-            if stamps.get(key) not in (None, self.stamps.get(key)):
-                present[key] = read_segment(self.store, key)
+        before = {key: segment.checksum() for key, segment in self.segments.items()}
         after = {key: before[key] for key in before.keys() & stamps.keys()}
         kind, states = self.undo_stack.retrace(before, after | {key: checksum(mask) for key, mask in present.items()})
         for key, state in states.items():
@@ -106,13 +106,10 @@ class SegmentHistory:
             self._untold_kind = kind
         return frozenset(states)
 
-    def _reseed(self, segment_id: str, stamp: Hashable) -> bool:
+    def _reseed(self, segment_id: str, present: PackedMask) -> bool:
         """Take the voxels of a segment as its seed if somebody else changed them; True if so."""
         segment = self.segments.get(segment_id)
-        if segment is None or stamp is None:
-            return False
-        known, present = segment.mask(), read_segment(self.store, segment_id)
-        if present == known:
+        if segment is None or present == (known := segment.mask()):
             return False
         segment.see(present)
         segment.state = segment.seeded(self.masks, "hand", self.masks.put(difference(known, present)))
