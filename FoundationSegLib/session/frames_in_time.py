@@ -78,18 +78,15 @@ def place_prompts(prompted: Mapping[int, PromptSet], frames: Sequence[Volume]) -
     return placed
 
 
-def follow(
-    frames: Sequence[Volume], prompted: Mapping[int, PromptSet], predict: Predict, corrected: Collection[int] = ()
-) -> list[FrameAnswer]:
+def follow(frames: Sequence[Volume], prompted: Mapping[int, PromptSet], predict: Predict) -> list[FrameAnswer]:
     """Segment every frame: those with prompts as they are, the others from the nearest one of those.
 
     Args:
         frames: on one grid.
         prompted: prompts of one frame at least, by its number (:func:`place_prompts`).
         predict: asks the model about a frame, by its number.
-        corrected: the numbers of frames whose answers are somebody's corrections, and stay.
     """
-    questions, answer = questions_in_time(frames, prompted, corrected), None
+    questions, answer = questions_in_time(frames, prompted), None
     while True:
         try:
             number, prompts = questions.send(answer)
@@ -101,7 +98,10 @@ def follow(
 def questions_in_time(
     frames: Sequence[Volume], prompted: Mapping[int, PromptSet], corrected: Collection[int] = ()
 ) -> Generator[Question, Prediction, list[FrameAnswer]]:
-    """Ask about one frame after the other, as :func:`follow`, whose answers it returns; for those who cannot wait."""
+    """Ask about one frame after the other, as :func:`follow`, whose answers it returns; for those who cannot wait.
+
+    The answers of the frames that are ``corrected``, by their numbers, are somebody's corrections, and stay.
+    """
     answers = {}
     for n, prompts in prompted.items():
         answers[n] = FrameAnswer((yield n, prompts), (_NOTHING,) * len(prompts.segments), True)
