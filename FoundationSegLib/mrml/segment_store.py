@@ -1,8 +1,8 @@
 """The segments of a session in the scene: made and deleted as the session says, their surfaces later."""
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +90,10 @@ class SceneStore(SegmentWriter):
 
         One that :meth:`remove` has deleted comes back with all that it was, at its place in the list.
         """
-        self._save_first()
-        if new.segment_id in self._removed:
-            return self._bring_back(new.segment_id)
+        with self._undoable():
+            return self._bring_back(new.segment_id) if new.segment_id in self._removed else self._make(new)
+
+    def _make(self, new: NewSegment) -> str:
         term = find_term(new.kind or new.name)
         usual = None if new.number else term and term.colour
         made = self._made.get(new.segment_id)
@@ -104,7 +105,6 @@ class SceneStore(SegmentWriter):
             segment_id=new.segment_id,
         )
         self._made[segment_id] = _Appearance.of(self.segment(segment_id))
-        self._note_change()
         return segment_id
 
     def withdraw(self, segment_id: str) -> bool:
@@ -115,21 +115,17 @@ class SceneStore(SegmentWriter):
         is_as_made = self._made.get(segment_id) == _Appearance.of(segment)
         if not is_as_made or self.is_locked(segment_id) or self.read(segment_id, self.occupied(segment_id)).any():
             return False
-        self._save_first()
-        self._node.GetSegmentation().RemoveSegment(segment_id)
-        self._note_change()
+        with self._undoable():
+            self._node.GetSegmentation().RemoveSegment(segment_id)
         return True
 
     def remove(self, segment_id: str) -> None:
         """Delete a segment whose voxels were taken away, and keep what else it is for :meth:`add`."""
         self.require_writable()
         segment, ids = self.segment(segment_id), (*self.segment_ids, "")
-        display = self._node.GetDisplayNode()
-        is_visible = display is None or bool(display.GetSegmentVisibility(segment_id))
-        self._removed[segment_id] = segment, ids[ids.index(segment_id) + 1], is_visible
-        self._save_first()
-        self._node.GetSegmentation().RemoveSegment(segment_id)
-        self._note_change()
+        self._removed[segment_id] = segment, ids[ids.index(segment_id) + 1], self.is_visible(segment_id)
+        with self._undoable():
+            self._node.GetSegmentation().RemoveSegment(segment_id)
 
     def _bring_back(self, segment_id: str) -> str:
         self.require_writable()
@@ -142,15 +138,15 @@ class SceneStore(SegmentWriter):
         place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
         if not is_visible and self._node.GetDisplayNode() is not None:
             self._node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
-        self._note_change()
         return segment_id
 
-    def _save_first(self) -> None:
+    @contextmanager
+    def _undoable(self) -> Iterator[None]:
+        """Have the state before the first change of an edit saved for the Segment Editor's undo."""
         if self.save_state is not None and self._left != self.stamps():
             self.has_foreign_undo = True
             self.save_state()
-
-    def _note_change(self) -> None:
+        yield
         if self.save_state is not None:
             self._left = self.stamps()
 
@@ -170,16 +166,11 @@ class SceneStore(SegmentWriter):
         return self._carry_out(edit.changes)
 
     def _carry_out(self, possible: Mapping[str, SegmentChange]) -> Edit:
-        if self.save_state is not None:
-            self._save_first()
-        if not self.defers_surfaces or not has_surfaces(self._node):
+        keeps_surfaces = self.defers_surfaces and has_surfaces(self._node)
+        with self._undoable(), surfaces_kept(self._node) if keeps_surfaces else nullcontext():
             edit = super()._carry_out(possible)
-        else:
-            with surfaces_kept(self._node):
-                edit = super()._carry_out(possible)
+        if keeps_surfaces:
             self.stale_surfaces |= edit.changes.keys()
-        if self.save_state is not None:
-            self._note_change()
         return edit
 
     def make_next_surface(self) -> bool:
