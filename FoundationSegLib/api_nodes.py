@@ -181,7 +181,7 @@ class SegmentedSequence:
         chart_node: draws the volume of each segment over the frames, from a table node (``GetTableNodeID``).
         consistency: by the names of segments: ``volumes_ml`` (or ``pixels``), ``flicker`` and ``largest_step``.
         corrected: the numbers of the frames that were corrected before, which stayed as they were.
-        undo: takes all of it back, where nobody has changed it since (:meth:`.SegmentationSequence.take_back`).
+        undo: takes all of it back, where nobody has changed it since (:meth:`.SegmentationSequence.write`).
     """
 
     segmentation_node: Any
@@ -254,8 +254,8 @@ class SequenceRun:
             raise InputError("segments were changed meanwhile: nothing was written, run it again")
         new = {n: answer for n, answer in enumerate(self._answers) if n not in self._corrected}
         origins = {n: (answer.masks, _origin(answer.prediction, self._prompts)) for n, answer in new.items()}
-        take_back = sequence.write(names, origins)
-        consistency = frames_in_time.consistency(names, list(sequence.read(names).values()), self._frames[0])
+        written, take_back = sequence.write(names, origins)
+        consistency = frames_in_time.consistency(names, list(written.values()), self._frames[0])
         curves = {name: row.get("volumes_ml") or row["pixels"] for name, row in consistency.items()}
         chart = plot_over_frames(sequence.node, curves)
 

@@ -235,16 +235,16 @@ class SegmentationSequence:
                 continue
             segments = [_segment_of(node, name) for name in names]
             frames[n] = tuple(pack_mask(read_segment(s, geometry)) if s else EMPTY_MASK for s in segments)
-            written = json.loads(node.GetAttribute(_FOLLOWED_ATTRIBUTE) or "{}")
             is_kept = any(s and (segment_tags.is_locked(s) or segment_tags.is_completed(s)) for s in segments)
-            is_written = not is_kept and [written.get(name, 0) for name in names] == list(map(checksum, frames[n]))
-            if only_corrected and is_written:
-                del frames[n]
+            if only_corrected and not is_kept:
+                written = json.loads(node.GetAttribute(_FOLLOWED_ATTRIBUTE) or "{}")
+                if [written.get(name, 0) for name in names] == list(map(checksum, frames[n])):
+                    del frames[n]
         return frames
 
     def write(
         self, names: Sequence[str], frames: Mapping[int, tuple[Sequence[PackedMask], Mapping[str, str]]]
-    ) -> Callable[[], None]:
+    ) -> tuple[dict[int, tuple[PackedMask, ...]], Callable[[], None]]:
         """Write segments into frames, all or none; other segments and other frames stay as they are.
 
         Args:
@@ -253,8 +253,9 @@ class SegmentationSequence:
                 (:func:`.segment_tags.set_provenance`).
 
         Returns:
-            Takes it back: every frame is as it was, and a new sequence goes. It raises an InputError, and changes
-            nothing, where frames, image or these segments were changed or removed since.
+            These segments as they are now (:meth:`read`), and what takes it back: every frame is as it was, and a new
+            sequence goes. That raises an InputError, and changes nothing, where frames, image or these segments were
+            changed or removed since.
 
         Raises:
             InputError: frames, image or segmentation were removed meanwhile, or a segment cannot be written.
@@ -267,8 +268,7 @@ class SegmentationSequence:
                 draft.CopyContent(self._data_node(n) or slicer.vtkMRMLSegmentationNode())
                 self._draw(draft, dict(zip(names, masks, strict=True)), origin)
                 draft.SetAttribute(volumes.FRAME_ATTRIBUTE, self._values[n])
-                nodes[n] = slicer.vtkMRMLSegmentationNode()
-                nodes[n].CopyContent(draft)
+                nodes[n] = _copy_of(draft)
         finally:
             remove_node(draft)
         name = f"{self._volume_node.GetName()} segmentation"
@@ -299,7 +299,7 @@ class SegmentationSequence:
                 else:
                     sequence.SetDataNodeAtValue(node, self._values[n])
 
-        return take_back
+        return written, take_back
 
     def _require_unchanged_frames(self, consequence: str) -> None:
         for node in filter(None, (self._volume_node, self._browser, self.node, self._sequence)):
