@@ -25,6 +25,7 @@ from .volumes import add_volume_node, geometry_from_node, patient_item, share_pa
 
 REPORT = "FoundationSeg.Classification"  # the attribute with the answer, as JSON
 VOLUME = "FoundationSeg.ClassifiedVolume"  # the reference to the image
+_MAP = "FoundationSeg.Map"  # the attribute of a volume of values that were computed: it is no image of the patient
 _IMAGE = "vtkMRMLScalarVolumeNode"
 _MOST_CURVES = 8  # more lines than that cannot be told apart
 _LABEL, _SCORE, _SLICE = "Label", "Score", "Slice"
@@ -86,7 +87,7 @@ def comparable_images(volume_node: Any) -> list[Any]:
         for node in nodes
         if node is not volume_node
         and not node.IsA("vtkMRMLLabelMapVolumeNode")
-        and node.GetAttribute(REPORT) is None  # a map of evidence
+        and not (node.GetAttribute(_MAP) or node.GetAttribute(REPORT))  # the latter: a map of an earlier version
         and patient_item(node) == patient
     ]
 
@@ -223,6 +224,7 @@ def _show_values(
     matrix = np.array(geometry.ijk_to_ras)
     matrix[:3, 3] = geometry.to_ras((i, j, k))
     node = add_volume_node(scene, Volume(values_kji, Geometry(matrix, box.shape_kji), name=name))
+    node.SetAttribute(_MAP, "true")
     share_parent_transform(volume_node, node)
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")

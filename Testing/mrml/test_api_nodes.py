@@ -4,6 +4,7 @@ import pytest
 
 from FoundationSegLib.api_nodes import NodeSession, make_segmentation, propagate_node, segment_node, uncertainty_node
 from FoundationSegLib.errors import InferenceError, InputError, PromptError
+from FoundationSegLib.mrml.classification import comparable_images
 from FoundationSegLib.prompts.kinds import BoxPrompt, PointPrompt
 from FoundationSegLib.requests.segmentation import Propagation
 from FoundationSegLib.session.segments import new_segment
@@ -84,6 +85,7 @@ def test_a_map_of_uncertainty_is_a_volume_with_its_true_range(scene, volume_node
     assert uncertain.IsA("vtkMRMLScalarVolumeNode") and uncertain.GetName() == "CT: uncertainty of Liver"
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1) and 0 <= low_high[0] < low_high[1] <= 1
     assert uncertain.GetImageData().GetScalarTypeAsString() == "float"
+    assert comparable_images(volume_node) == [], "a map is no earlier image"
     assert not client.engine.volumes and voxels(node, volume_node, "Liver", client) == before
 
 
