@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
+from FoundationSegLib.folders import PACKAGES_VARIABLE
 from FoundationSegLib.installation.packages import INSTALLATIONS_VARIABLE
 from FoundationSegLib.monitoring import MONITORING_VARIABLE
 from FoundationSegLib.mrml.scene_recovery import FOLDER_VARIABLE
@@ -67,6 +68,7 @@ def nothing_of_the_developers_own(tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setenv(INSTALLATIONS_VARIABLE, str(tmp_path_factory.mktemp("installations")))
         patch.setenv(HEADS_VARIABLE, str(tmp_path_factory.mktemp("heads")))
         patch.setenv(MONITORING_VARIABLE, str(tmp_path_factory.mktemp("monitoring")))
+        patch.delenv(PACKAGES_VARIABLE, raising=False)
         yield
 
 

@@ -84,12 +84,18 @@ def require_checkpoint(card: ModelCard, options: argparse.Namespace) -> None:
     _announce(card)
 
 
-def _require_packages(card: ModelCard) -> None:
+def _usable_version(name: str) -> str:
+    """The version of a package that commands use, which is a private one where the environment names their folder."""
     root = chosen_folder(PACKAGES_VARIABLE)
-    private = root and PrivateFolder(root).packages
-    missing = [text for text in card.packages if not installed_version(requirement_name(text), private)]
+    return installed_version(name, root and PrivateFolder(root).packages)
+
+
+def _require_packages(card: ModelCard) -> None:
+    missing = [text for text in card.packages if not _usable_version(requirement_name(text))]
     if missing:
         remedy = f"'foundationseg models download {card.id} --with-packages' brings them with the model"
+        if chosen_folder(PACKAGES_VARIABLE):
+            remedy = f"'foundationseg models packages {card.id} --install' brings them"
         raise PackageMissingError(
             f"{card.title} needs packages that are not installed ({', '.join(missing)}); {remedy}"
         )
@@ -132,7 +138,7 @@ def run_plan(options: argparse.Namespace) -> None:
 
 def _package_document(card: ModelCard, plan: PackagePlan | None) -> dict[str, Any]:
     return {
-        "packages_missing": missing_packages(card.packages),
+        "packages_missing": missing_packages(card.packages, _usable_version),
         "packages_to_install": plan and [asdict(package) for package in plan.packages],
         "packages_that_would_harm": plan and [package.name for package in plan.harms],
     }
@@ -140,8 +146,9 @@ def _package_document(card: ModelCard, plan: PackagePlan | None) -> dict[str, An
 
 def _package_lines(card: ModelCard, plan: PackagePlan | None) -> list[str]:
     if plan is None:
-        missing = missing_packages(card.packages)
-        hint = f"'foundationseg models plan {card.id} --packages' shows what they would bring"
+        missing = missing_packages(card.packages, _usable_version)
+        command = f"packages {card.id}" if chosen_folder(PACKAGES_VARIABLE) else f"plan {card.id} --packages"
+        hint = f"'foundationseg models {command}' shows what they would bring"
         return [f"  packages {', '.join(missing)} missing; {hint}"] if missing else []
     lines = [f"  package  {_package_text(package)}" for package in plan.packages] or ["  packages all are here"]
     if plan.harms:

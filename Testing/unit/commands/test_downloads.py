@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from FoundationSegLib.folders import PACKAGES_VARIABLE
 from FoundationSegLib.hub import fetch
 from Testing.unit.commands.conftest import START, add_card, block_mask
 from Testing.unit.fakes import WEIGHTS
@@ -95,6 +96,12 @@ def test_what_cannot_be_used_is_not_downloaded(empty, online, monkeypatch):
     empty.segment(model="lacking", download=True)
     remedy = "'foundationseg models download lacking --with-packages'"
     empty.assert_refused(3, f"Fake Model needs packages that are not installed (fakelib); {remedy}")
+    with monkeypatch.context() as private:  # this Python's own packages are not used then, and would not help
+        private.setenv(PACKAGES_VARIABLE, str(empty.folder / "FSeg"))
+        empty.segment(model="lacking", download=True)
+        empty.assert_refused(3, "(numpy, fakelib); 'foundationseg models packages lacking --install' brings them")
+        assert empty.run("models", "plan", "lacking") == 0
+        assert "numpy, fakelib missing; 'foundationseg models packages lacking' shows" in empty.out
     add_card(empty, "closed", ('commercial_use = "yes"', 'commercial_use = "no"\nmust_accept = true'))
     empty.segment(model="closed", download=True)
     empty.assert_refused(3, "a licence to accept", "models download closed --accept-license")
