@@ -39,6 +39,7 @@ from .installation.packages import PackagePlan as PackagePlan
 from .installation.packages import canonical as canonical
 from .installation.packages import requirement_name, requirements_of
 from .installation.private_environment import private_root as private_root
+from .installation.private_environment import room_and_minutes as room_and_minutes
 from .installation.readiness import MissingRequirement as MissingRequirement
 from .installation.readiness import Readiness, Stored, assess
 from .installation.readiness import Step as Step

@@ -16,6 +16,7 @@ from FoundationSegLib.api import (
     canonical,
     has_nvidia_driver,
     requirement_name,
+    room_and_minutes,
 )
 from FoundationSegLib.catalog.model_cards import License, ModelCard
 from FoundationSegLib.page import picture_source
@@ -36,7 +37,6 @@ _ABOUT_BYTES: Mapping[str, int] = {
     "monai": 2_000_000,
 }
 _TORCH_BYTES = (200_000_000, 3_500_000_000)  # for the processor; for NVIDIA's cards
-_UNPACKED = 3.5  # times what is downloaded
 
 
 def state_text(readiness: Readiness, *, with_packages: bool = True) -> str:
@@ -208,14 +208,12 @@ def effort_text(card: ModelCard, readiness: Readiness, *, with_weights: bool) ->
     names = {canonical(requirement_name(text)) for text in readiness.missing_packages}
     total = sum(_ABOUT_BYTES.get(name, 0) for name in names)
     total += _TORCH_BYTES[has_nvidia_driver()] if "torch" in names else 0
-    room = int(_UNPACKED * total)
-    if with_weights and readiness.requirement("weights") is not None:
-        total, room = total + card.source.bytes, room + card.source.bytes
-    if not total:
+    weights = card.source.bytes if with_weights and readiness.requirement("weights") is not None else 0
+    if not total + weights:
         return ""
-    minutes = max(1, round((8 * total + room) / 3e9))  # and 3 GB a minute to unpack
+    room, minutes = room_and_minutes(total, weights)
     text = _("About {size} to download and {room} on the disk, {minutes} min at 50 Mbit/s.")
-    return text.format(size=bytes_text(total), room=bytes_text(room), minutes=minutes)
+    return text.format(size=bytes_text(total + weights), room=bytes_text(room), minutes=minutes)
 
 
 def needed_rows(

@@ -283,7 +283,7 @@ class PrivateFolder:
         return plan
 
     def _require_room(self, plan: PackagePlan) -> None:
-        needed = int(_UNPACKED * sum(package.bytes for package in plan.packages))
+        needed, _ = room_and_minutes(sum(package.bytes for package in plan.packages))
         free = shutil.disk_usage(self.root).free
         if needed > free:
             raise PackageError(
@@ -350,9 +350,15 @@ def effort_text(plan: PackagePlan) -> str:
     total, count = sum(package.bytes for package in plan.packages), counted(len(plan.packages), "package")
     if not total:
         return f"{count} to install"
-    minutes = max(1, round(total * 8 / 50e6 / 60 + total / 1e9))  # a minute or so for a gigabyte to be unpacked
-    room = bytes_text(int(_UNPACKED * total))
-    return f"{count}, {bytes_text(total)} to download, {room} on the disk, {counted(minutes, 'minute')} at 50 Mbit/s"
+    room, minutes = room_and_minutes(total)
+    time = f"{counted(minutes, 'minute')} at 50 Mbit/s"
+    return f"{count}, {bytes_text(total)} to download, {bytes_text(room)} on the disk, {time}"
+
+
+def room_and_minutes(packages: int, weights: int = 0) -> tuple[int, int]:
+    """Estimate the bytes on the disk, and the minutes at 50 Mbit/s, of packages and weights of so many bytes."""
+    room = int(_UNPACKED * packages) + weights
+    return room, max(1, round((8 * (packages + weights) + room) / 3e9))  # and 3 GB a minute to unpack
 
 
 def folder_bytes(folder: Path) -> int:
