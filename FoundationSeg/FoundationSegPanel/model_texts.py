@@ -252,7 +252,9 @@ def planned_rows(plan: PackagePlan) -> list[tuple[str, str, str]]:
         if package.installed:
             name = _("{name}, replaces {old}").format(name=name, old=package.installed)
         size = bytes_text(package.bytes) if package.bytes else _("unknown")
-        rows.append((name, size, _("the Python Package Index")))
+        # Builds for a driver have a name after the plus, which the Python Package Index does not take.
+        origin = _("PyTorch's own index") if "+" in package.version else _("the Python Package Index")
+        rows.append((name, size, origin))
     return rows
 
 

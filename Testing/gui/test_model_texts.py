@@ -89,7 +89,10 @@ def test_a_package_that_pip_would_replace_is_told(rig):
 
     packages = (PlannedPackage("timm", "1.0.22", "0.9", 2_500_000), PlannedPackage("scipy", "1.0.22", "", 0))
     rows = planned_rows(PackagePlan((), (), packages))
-    assert [row[:2] for row in rows] == [("timm 1.0.22, replaces 0.9", "2 MB"), ("scipy 1.0.22", "unknown")]
+    index = "the Python Package Index"
+    assert rows == [("timm 1.0.22, replaces 0.9", "2 MB", index), ("scipy 1.0.22", "unknown", index)]
+    builds = PackagePlan((), (), (PlannedPackage("torch", "2.8.0+cu126", "", 888_000_000),))
+    assert planned_rows(builds) == [("torch 2.8.0+cu126", "888 MB", "PyTorch's own index")]
 
 
 def test_what_pip_needs_is_told_about(rig):
