@@ -236,7 +236,9 @@ def _evaluate(
     """
     try:
         with interrupts_wait():
-            from ..evaluation import simulated_prompts  # noqa: F401 - only to see that its packages are here
+            import monai.metrics  # noqa: F401 - only to see that the packages of the scores are here
+
+            from ..evaluation import simulated_prompts  # noqa: F401
     except ModuleNotFoundError as error:
         raise PackageError(f"evaluate needs the package {error.name}, which is not installed") from error
     able = sum(refusal is None for _, refusal in refusals)

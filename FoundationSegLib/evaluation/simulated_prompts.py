@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_surface_dice
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
@@ -33,7 +32,9 @@ _NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
 _SAME_DEPTH = 1e-9
 # Of a slice by itself: beyond it there is nothing that a click could be near to.
 _ALONE = (1.0, 1.0, 1e6)
-_BOX_MARGIN = 1  # pixels that a person leaves around an object
+# Pixels that a person leaves around an object: tight boxes cut off what a person would leave room for. The challenge's
+# boxes are wider by a random part; one voxel is what this project's other figures are measured with.
+_BOX_MARGIN = 1
 _INNER_DEPTH = 0.5  # of the largest depth: the part of an object that a person clicks into
 
 Xyxy = tuple[float, float, float, float]
@@ -163,6 +164,8 @@ def dice(truth_kji: NDArray[np.bool_], mask_kji: NDArray[np.bool_]) -> float:
     """Return the Dice coefficient, 0..1, of two masks (K, J, I), by MONAI; 1 where both are empty, 0 where one is."""
     if not (truth_kji.any() and mask_kji.any()):
         return _of_empty(truth_kji, mask_kji)
+    from monai.metrics import compute_dice  # here, and below: an adaptation needs no MONAI, which takes seconds to load
+
     truth, mask = _cropped(truth_kji, mask_kji)
     return float(compute_dice(mask, truth, include_background=True).item())
 
@@ -183,6 +186,8 @@ def surface_dice(
     """
     if not (truth_kji.any() and mask_kji.any()):
         return _of_empty(truth_kji, mask_kji)
+    from monai.metrics import compute_surface_dice
+
     truth, mask = _cropped(truth_kji, mask_kji)
     spacing = tuple(float(n) for n in spacing_mm[::-1])
     score = compute_surface_dice(
@@ -200,10 +205,6 @@ def _cropped(truth_kji: NDArray[np.bool_], mask_kji: NDArray[np.bool_]) -> tuple
     region = bounding_box(truth_kji | mask_kji)
     truth, mask = (torch.from_numpy(np.pad(array[region.slices], _MARGIN)) for array in (truth_kji, mask_kji))
     return truth[None, None], mask[None, None]
-
-
-# Tight boxes cut off what a person would leave room for. The challenge's boxes are wider by a random part; one voxel is
-# what this project's other figures are measured with.
 
 
 def box_around(mask_kji: NDArray[np.bool_], geometry: Geometry) -> BoxPrompt:

@@ -247,6 +247,10 @@ def test_importing_the_light_parts_loads_nothing_heavy():
         pytest.fail("\n".join(f"importing {name} loads {', '.join(sorted(of))}" for name, of in heavy.items() if of))
 
 
+def test_an_adaptation_loads_none_of_the_packages_that_measure_segments():
+    assert "monai" not in load(f"{ENGINE}.adaptation")[1]
+
+
 def test_nothing_on_slicers_side_loads_torch():
     _, loaded = load(
         *(name for part in (*VALUES, SESSION) for name in modules_of(part)), *modules_of(MRML), *modules_of(WORKER)
