@@ -13,7 +13,6 @@ from ..catalog.catalogue import require_adapter
 from ..catalog.model_cards import ModelCard, find_card
 from ..hub.fetch import download_checkpoint, ensure_checkpoint, needs_download
 from ..hub.store import Store
-from ..imaging.geometry import array_axis
 from ..imaging.intensity import IntensityMapping, IntensityView, resolve_intensity, resolve_intensity_views
 from ..imaging.volume import Volume, require_image
 from ..installation.packages import unusable_package
@@ -257,9 +256,7 @@ class Engine:
             on_whole = progress if part.box is None else part.progress_of(progress, part.box)
             segments = segment(inference, tracks, propagation, card.prompts, on_whole)
         if propagation is not None and not isinstance(volume, ReformattedVolume):
-            axes = set().union(*[on_slices.axes for on_slices in prompts])
-            starts = part.box.start_kji if part.box is not None else (0, 0, 0)
-            notes += memory_planning.unsure_notes(segments, starts[array_axis(axes.pop())] if len(axes) == 1 else 0)
+            notes += memory_planning.unsure_notes(segments, part.box.start_kji if part.box is not None else (0, 0, 0))
         if progress.token.is_finishing:
             notes.append("stopped on request: what was found until then is kept")
         self._prefetcher = Prefetcher(inference, prompts[-1])

@@ -278,19 +278,19 @@ def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
     return replace(first, segments=segments, notes=tuple(notes), timings_s=timings, counts=counts, parts=boxes)
 
 
-def unsure_notes(segments: Sequence[SegmentPrediction], first: int) -> list[str]:
-    """Return notes on the slices of which the model is not sure; ``first`` is the number of the first one it saw."""
+def unsure_notes(segments: Sequence[SegmentPrediction], start_kji: Shape) -> list[str]:
+    """Return notes on the slices of which the model is not sure; it saw the image from the voxel ``start_kji`` on."""
     notes = []
     for n, segment in enumerate(segments):
-        unsure = segment.slices.unsure if segment.slices is not None else ()
-        if unsure:
+        slices = segment.slices and segment.slices.shifted(start_kji[array_axis(segment.slices.axis)])
+        if slices is not None and (unsure := slices.unsure):
             runs: list[list[int]] = []
             for index in unsure:
                 if runs and index == runs[-1][-1] + 1:
                     runs[-1].append(index)
                 else:
                     runs.append([index])
-            texts = [f"{run[0] + first} to {run[-1] + first}" if len(run) > 1 else str(run[0] + first) for run in runs]
+            texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
             ending, them = ("s", "them") if len(unsure) > 1 else ("", "it")
             notes.append(f"segments[{n}]: the model is not sure of the slice{ending} {', '.join(texts)}: check {them}")
     return notes

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,8 +7,9 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.api import map_uncertainty, open_session
 from FoundationSegLib.errors import InputError, PromptError
-from FoundationSegLib.imaging.geometry import Geometry
+from FoundationSegLib.imaging.geometry import Box, Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, pack_mask
+from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import (
     BoxPrompt,
     LassoPrompt,
@@ -150,3 +153,20 @@ def test_a_session_keeps_the_estimates_of_slices_through_undo_and_forgets_correc
 def test_estimates_of_a_part_are_told_on_the_whole_image():
     scores = SliceScores("j", (0, 3), (0.9, 0.4))
     assert scores.shifted(5) == SliceScores("j", (5, 8), (0.9, 0.4)) and scores.unsure == (3,)
+
+
+class UnsureModel(FakeModel):
+    def decode(self, *arguments):
+        return replace(super().decode(*arguments), score=0.5)
+
+
+def test_slices_of_a_region_that_the_model_is_not_sure_of_are_named_by_their_numbers_in_the_image(tmp_path):
+    engine, volume = new_engine(tmp_path, UnsureModel()), ct()
+    boxes = [((3.0, 2.0, 2.0), (9.0, 7.0, 2.0)), ((3.0, 3.0, 1.0), (9.0, 3.0, 4.0))]
+    segments = tuple(SegmentPrompts(str(n), (BoxPrompt(corners),)) for n, corners in enumerate(boxes))
+    region = Box((1, 2, 3), volume.geometry.shape_kji)
+    engine.add_volume(volume)
+    question = PredictRequest(1, "fake", volume.key, segments, propagation=Propagation(), region=region)
+    notes = engine.predict(question, Progress()).notes
+    for n, numbers in enumerate(("1 to 4", "3 to 6")):
+        assert f"segments[{n}]: the model is not sure of the slices {numbers}: check them" in notes
