@@ -12,6 +12,7 @@ from ..catalog.label_sets import LabelSet
 from ..errors import InputError
 from ..imaging.geometry import Axis, Box, Geometry, array_axis, as_shape
 from ..imaging.masks import PackedMask, touched_slices
+from ..prompts.regions import slab
 from .heads import LearnedHead
 from .scoring import Aggregation, Scoring
 from .segmentation import CheckpointRecord
@@ -140,16 +141,13 @@ def box_of_subject(subject: Subject, geometry: Geometry) -> Box:
     Raises:
         InputError: as :func:`slices_of`.
     """
-    slices, axis, part = slices_of(subject, geometry), array_axis(subject.axis), subject.box
-    if subject.segment is not None:
-        mm, around = geometry.spacing_mm[::-1], subject.segment.box
-        margin_mm = subject.margin * max(n * m for n, m in zip(around.shape_kji, mm, strict=True))
-        part = around.grown(as_shape(math.ceil(margin_mm / m) for m in mm))
-    bounds = list(zip(geometry.box.start_kji, geometry.box.stop_kji, strict=True))
+    slices = slices_of(subject, geometry)
     if subject.segment is None:
-        bounds[axis] = min(slices), max(slices) + 1
-    whole = Box(as_shape(a for a, _ in bounds), as_shape(b for _, b in bounds))
-    return whole if part is None else part.intersection(whole)
+        whole = slab(subject.axis, slices[0], slices[-1] + 1, geometry)
+        return whole if subject.box is None else subject.box.intersection(whole)
+    mm, around = geometry.spacing_mm[::-1], subject.segment.box
+    margin_mm = subject.margin * max(n * m for n, m in zip(around.shape_kji, mm, strict=True))
+    return around.grown(as_shape(math.ceil(margin_mm / m) for m in mm)).intersection(geometry.box)
 
 
 def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
