@@ -39,7 +39,7 @@ def listed(names: Sequence[object]) -> str:
 
 
 EVERYTHING = "everything"
-_LARGEST_LIST = 1_000_000  # bytes
+_LARGEST_FILE = 1_000_000  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def read_class_list(path: Path) -> ClassList:
     Raises:
         CardError: it cannot be read, or names a number twice, or parts that there are not.
     """
-    class_list: ClassList = build(ClassList, read_toml(path, path.name, "list of classes", _LARGEST_LIST), path.name)
+    class_list: ClassList = build(ClassList, read_toml(path, path.name, "list of classes", _LARGEST_FILE), path.name)
     keys = [name_key(name) for entry in class_list.classes for name in (entry.name, *entry.also)]
     check(len(class_list.by_number) == len(class_list.classes), f"{path.name}: a number stands twice")
     check(len(set(keys)) == len(keys), f"{path.name}: a name stands twice")
@@ -289,7 +289,6 @@ def _require_words(label: Label) -> None:
 
 
 LABEL_SETS_VARIABLE = "FOUNDATIONSEG_LABEL_SETS"
-_LARGEST_FILE = 1_000_000  # bytes
 
 
 def user_label_set_folder() -> Path:

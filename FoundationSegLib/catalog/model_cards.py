@@ -11,6 +11,8 @@ from ..imaging.intensity import check_policy
 from .resource_files import check
 
 PromptKind = Literal["point", "box", "scribble", "lasso", "mask", "text", "class"]
+BodyRegion = Literal["head", "chest", "abdomen"]  # of the body, as :mod:`~.requests.domain` tells them apart
+BODY_REGIONS: tuple[BodyRegion, ...] = get_args(BodyRegion)
 
 # What a card may promise: by kind, the words for it, and the kinds that each word leads to.
 TRANSLATIONS: Mapping[str, Mapping[str, tuple[PromptKind, ...]]] = {
@@ -280,7 +282,6 @@ _PACKAGE = re.compile(
 _FIELD_STEP = re.compile(r"(?:^|\.)([a-z0-9_]+)|\[([0-9]{1,4})\]")
 _LONGEST_ID = 64
 _DEVICES = {"cpu", "cuda", "mps"}
-REGIONS = {"head", "chest", "abdomen"}  # of the body, as :mod:`~.requests.domain` tells them apart
 
 
 def check_card(card: ModelCard, origin: str) -> None:
@@ -323,7 +324,8 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
     if card.domain is not None:
         check(card.task == "classify", f"{origin}: domain: is for models to classify with")
         check(card.domain.modalities, f"{origin}: domain.modalities: is empty")
-        check(set(card.domain.regions) <= REGIONS, f"{origin}: domain.regions: must be of {', '.join(sorted(REGIONS))}")
+        regions = ", ".join(sorted(BODY_REGIONS))
+        check(set(card.domain.regions) <= set(BODY_REGIONS), f"{origin}: domain.regions: must be of {regions}")
         check(len(card.domain.sees_mm) in (0, 3), f"{origin}: domain.sees_mm: must be to the right, front and head")
         check(0 <= card.domain.least_mm < 2000, f"{origin}: domain.least_mm: must be 0 or above, and below 2 m")
     is_list = not card.classes or (_FAMILY.fullmatch(card.classes) and "class" in card.prompts)

@@ -4,22 +4,20 @@ Modality, grid, field of view and the part of the body are told from the header 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.model_cards import ModelCard, TrainingDomain
+from ..catalog.model_cards import BODY_REGIONS, BodyRegion, ModelCard, TrainingDomain
 from ..errors import DomainError
 from ..imaging.intensity import automatic_rule
 from ..imaging.volume import Volume, towards_ras
 
 DomainVerdict = Literal["inside", "outside", "unknown"]
-Region = Literal["head", "chest", "abdomen"]
-REGIONS: tuple[Region, ...] = ("head", "chest", "abdomen")
 # Words of the DICOM attribute Body Part Examined (CID 4031 and what scanners write), by region.
-_HEADER_WORDS: Mapping[Region, tuple[str, ...]] = {
+_HEADER_WORDS: Mapping[BodyRegion, tuple[str, ...]] = {
     "head": ("HEAD", "BRAIN", "SKULL", "SINUS", "ORBIT"),
     "chest": ("CHEST", "THORAX", "LUNG", "TAP"),
     "abdomen": ("ABD", "LIVER", "PELVIS", "KIDNEY", "TAP"),
@@ -112,7 +110,7 @@ def require_domain(card: ModelCard, volume: Volume, is_overridden: bool) -> Doma
             f"the image is not of the domain of {card.title}, so that its scores would mean nothing: "
             f"{'; '.join(check.reasons)}. To score it all the same, say so (--any-domain)"
         )
-    return DomainCheck(check.verdict, check.reasons, check.regions_mm, is_overridden=True)
+    return replace(check, is_overridden=True)
 
 
 def _wrong_kind(card: ModelCard, domain: TrainingDomain, volume: Volume) -> Iterator[str]:
@@ -134,13 +132,13 @@ def _wrong_kind(card: ModelCard, domain: TrainingDomain, volume: Volume) -> Iter
         yield f"its field of view is {min(lengths):.0f} mm at the narrowest, and {domain.least_mm:.0f} mm are needed"
 
 
-def header_regions(body_part: str) -> set[Region]:
+def header_regions(body_part: str) -> set[BodyRegion]:
     """Parts of the body that a DICOM Body Part Examined names; empty where it is none of them."""
     text = body_part.upper()
-    return {region for region in REGIONS if any(word in text for word in _HEADER_WORDS[region])}
+    return {region for region in BODY_REGIONS if any(word in text for word in _HEADER_WORDS[region])}
 
 
-def body_regions(volume: Volume, sees_mm: tuple[float, ...] = ()) -> dict[Region, float]:
+def body_regions(volume: Volume, sees_mm: tuple[float, ...] = ()) -> dict[BodyRegion, float]:
     """Measure how much of head, chest and abdomen a CT shows along the body, in mm.
 
     By sections across the body, on voxels about 6 mm apart: a chest by the share of aerated lung, a head by a small
@@ -159,7 +157,7 @@ def body_regions(volume: Volume, sees_mm: tuple[float, ...] = ()) -> dict[Region
         tuple(slice(min(step, count) // 2, None, step) for step, count in zip(steps, array.shape, strict=True))
     ]
     length_mm, row_mm, column_mm = (step * mm for step, mm in zip(steps, spacing_mm, strict=True))
-    regions: dict[Region, float] = dict.fromkeys(REGIONS, 0.0)
+    regions: dict[BodyRegion, float] = dict.fromkeys(BODY_REGIONS, 0.0)
     for section in sample:
         region = _region_of(section, row_mm * column_mm / 100)
         if region is not None:
@@ -172,7 +170,7 @@ def _middle(count: int, spacing_mm: float, length_mm: float) -> slice:
     return slice((count - kept) // 2, (count - kept) // 2 + kept)
 
 
-def _region_of(section: NDArray[np.generic], voxel_cm2: float) -> Region | None:
+def _region_of(section: NDArray[np.generic], voxel_cm2: float) -> BodyRegion | None:
     """Tell the part of the body by a section across it."""
     tissue = section > _TISSUE
     aerated = (section > _LUNG[0]) & (section < _LUNG[1])
