@@ -5,9 +5,9 @@ interpolated linearly, and the object is where they are positive. No model is as
 """
 
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from operator import attrgetter
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..prompts.kinds import (
     ScribblePrompt,
     SegmentPrompts,
 )
+from ..prompts.oblique import ViewPart
 from ..prompts.placement import place_box, prompt_positions, slice_axis, slice_number, thin_axes
 from ..requests.segmentation import (
     NOT_BETWEEN_OBLIQUE,
@@ -59,16 +60,14 @@ def predict_between(
         PromptError: a segment has less than two slices, or none between them.
         FoundationSegError: whatever the model failed with.
     """
-    parts = [list(_by_slice(segment.prompts, geometry)) for segment in request.segments]
-    asked = [SegmentPrompts(f"{n}.{m}", prompts) for n, part in enumerate(parts) for m, prompts in enumerate(part)]
+    question = _on_slices(request.segments, geometry)
     answer = Prediction(request.request_id, (), {}, CheckpointRecord(request.model_id, "", "", ""), "", "")
-    if asked:
-        answer = ask(replace(request, segments=tuple(asked), propagation=None))
-    answers, limits = iter(answer.segments), request.propagation or Propagation()
-    segments = []
+    if question.segments:
+        answer = _answer(request, question, ask)
+    limits, segments = request.propagation or Propagation(), []
     for n, segment in enumerate(request.segments):
         progress.step("segments", n, len(request.segments))
-        predicted = list(islice(answers, len(parts[n])))
+        predicted = [part for part, (m, _) in zip(answer.segments, question.numbers, strict=True) if m == n]
         masks = [prompt.voxels for prompt in segment.prompts if isinstance(prompt, MaskPrompt) and prompt.voxels]
         axis = _axis(segment.prompts, masks, geometry)
         whole = merge_masks([*map(attrgetter("mask"), predicted), *masks])
@@ -79,23 +78,34 @@ def predict_between(
     return replace(answer, segments=tuple(segments))
 
 
-def _by_slice(prompts: Sequence[Prompt], geometry: Geometry) -> Iterable[tuple[Prompt, ...]]:
-    """Return the prompts without the masks, those of one slice together: a model would follow several by itself."""
-    groups: dict[tuple[Axis, int, int] | None, tuple[Prompt, ...]] = {}
-    for prompt in prompts:
-        key = None
-        if isinstance(getattr(prompt, "plane", None), ObliquePlane):
-            raise PromptError(NOT_BETWEEN_OBLIQUE)
-        if isinstance(prompt, BoxPrompt):
-            placed = place_box(prompt, geometry)
-            key = placed.axis, placed.slices.start, placed.slices.stop
-        elif isinstance(prompt, _DRAWN):
-            axis = slice_axis(prompt)
-            number = slice_number(prompt_positions(prompt), axis, geometry)
-            key = axis, number, number + 1
-        if not isinstance(prompt, MaskPrompt):
-            groups[key] = (*groups.get(key, ()), prompt)
-    return groups.values()
+def _answer(request: PredictRequest, question: ViewPart, ask: Callable[[PredictRequest], Prediction]) -> Prediction:
+    """Ask about the prompted slices, each as a segment; messages have the numbers of the request."""
+    try:
+        answer = ask(replace(request, segments=question.segments, propagation=None))
+    except PromptError as error:
+        raise PromptError(question.in_request(error.problem), question.in_request(error.location)) from error
+    return replace(answer, notes=tuple(dict.fromkeys(map(question.in_request, answer.notes))))
+
+
+def _on_slices(segments: Sequence[SegmentPrompts], geometry: Geometry) -> ViewPart:
+    """Return the prompts without the masks, those of one slice as a segment: a model would follow several by itself."""
+    groups: dict[tuple[int, tuple[Axis, int, int] | None], dict[int, Prompt]] = {}
+    for n, segment in enumerate(segments):
+        for m, prompt in enumerate(segment.prompts):
+            location, key = f"segments[{n}].prompts[{m}]", None
+            if isinstance(getattr(prompt, "plane", None), ObliquePlane):
+                raise PromptError(NOT_BETWEEN_OBLIQUE)
+            if isinstance(prompt, BoxPrompt):
+                placed = place_box(prompt, geometry, location)
+                key = placed.axis, placed.slices.start, placed.slices.stop
+            elif isinstance(prompt, _DRAWN):
+                axis = slice_axis(prompt)
+                number = slice_number(prompt_positions(prompt), axis, geometry, location)
+                key = axis, number, number + 1
+            if not isinstance(prompt, MaskPrompt):
+                groups.setdefault((n, key), {})[m] = prompt
+    on_slices = tuple(SegmentPrompts(str(m), tuple(group.values())) for m, group in enumerate(groups.values()))
+    return ViewPart(None, on_slices, tuple((n, tuple(group)) for (n, _), group in groups.items()))
 
 
 def _joined(mask: PackedMask, predicted: Sequence[SegmentPrediction], axis: Axis) -> SegmentPrediction:

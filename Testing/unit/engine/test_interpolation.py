@@ -9,8 +9,8 @@ from FoundationSegLib.engine.interpolation import interpolate, predict_between
 from FoundationSegLib.errors import PromptError
 from FoundationSegLib.imaging.masks import merge_masks, pack_mask
 from FoundationSegLib.progress import Progress
-from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt
-from FoundationSegLib.requests.segmentation import Propagation
+from FoundationSegLib.prompts.kinds import BoxPrompt, MaskPrompt, SegmentPrompts, TextPrompt
+from FoundationSegLib.requests.segmentation import PredictRequest, Propagation
 from Testing.unit.engine.engine_cases import BRIGHT, ct, new_engine, predict
 from Testing.unit.session.session_cases import FakeClient, make_session, mask_of, point, segment_of
 
@@ -96,6 +96,25 @@ def test_the_engine_asks_the_model_for_prompted_slices_alone_and_needs_none_for_
     assert by_hand.segments[0].mask == segment.mask and by_hand.device == "" and not by_hand.counts
     with pytest.raises(PromptError, match=r"segments\[0\]: there is nothing to interpolate"):
         predict(engine, volume, boxes[0], propagation=BETWEEN)
+
+
+def test_what_is_said_of_a_prompted_slice_has_the_numbers_of_the_request(tmp_path):
+    engine, volume = new_engine(tmp_path), ct()
+    boxes = [BoxPrompt(((3.0, 2.0, k), (9.0, 7.0, k))) for k in (1.0, 4.0)]
+    clipped, beside = BoxPrompt(((3.0, 2.0, 3.0), (99.0, 7.0, 3.0))), BoxPrompt(((0.0, 0.0, 3.0), (2.0, 2.0, 3.0)))
+    outside, word = BoxPrompt(((3.0, 2.0, 99.0), (9.0, 7.0, 99.0))), TextPrompt("liver")
+    engine.add_volume(volume)
+
+    def notes_of(*prompts):
+        segments = SegmentPrompts("A", tuple(boxes)), SegmentPrompts("B", (*boxes, *prompts))
+        question = PredictRequest(1, "fake", volume.key, segments, propagation=BETWEEN)
+        return engine.predict(question, Progress()).notes
+
+    assert notes_of(clipped) == ("segments[1].prompts[2].corners: clipped to the image",)
+    assert notes_of(beside) == ("segments[1]: the model found nothing",)
+    for prompt, message in ((outside, "corners: .* outside the image"), (word, "type: .* text")):
+        with pytest.raises(PromptError, match=rf"^segments\[1\].prompts\[2\].{message}"):
+            notes_of(prompt)
 
 
 class Interpolating(FakeClient):
