@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import copy
-import csv
 import functools
 import hashlib
 import io
@@ -25,6 +24,7 @@ from ..hub.store import Store, default_store_folder
 from ..page import THUMBNAIL_PX, Card, contact_sheet, thumbnail
 from ..progress import ProgressReport, bytes_of, bytes_text
 from ..prompts.capabilities import require_task
+from ..requests.classification_answer import csv_text
 from ..requests.heads import head_path, read_head
 from ..requests.maintenance import WorkerSettings
 from ..worker.client import Client, InlineClient
@@ -447,11 +447,7 @@ def _write_table(rows: Sequence[Mapping[str, object]], options: argparse.Namespa
     columns = dict.fromkeys(("case", "image", "status", "error"))
     for row in rows:
         columns |= dict.fromkeys(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, tuple(columns), restval="", lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_together(text_writers([(options.output / TABLE, text.getvalue())]))
+    write_together(text_writers([(options.output / TABLE, csv_text(rows, columns))]))
     with contextlib.suppress(ImportError):  # beside the table, for those who have pandas and pyarrow
         import pandas
         import pyarrow  # noqa: F401

@@ -236,7 +236,7 @@ def _classify_folder(options: argparse.Namespace, card: ModelCard, request: Clas
             answer = _ask(options, card, request, volume, client)
         except (InputError, GeometryError) as error:  # of this image; the next one may do better
             failures.append(error)
-            rows += failure_rows(path.name, card.id, str(error))
+            rows += failure_rows(path.name, card.id, one_line(str(error)))
             reports.append({"image": path.name, "error": str(error)})
             say(f"{path.name}: not classified: {error}")
             continue

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -314,15 +314,14 @@ def rows_of(image: str, answer: Classification) -> list[dict[str, object]]:
 
 
 def failure_rows(image: str, model_id: str, reason: str) -> list[dict[str, object]]:
-    """Return the row of an image that could not be classified."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in reason).split())
-    return [{"image": image, "model": model_id, "error": line, "note": RESEARCH_USE}]
+    """Return the row of an image that could not be classified; the reason is one line."""
+    return [{"image": image, "model": model_id, "error": reason, "note": RESEARCH_USE}]
 
 
-def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
+def csv_text(rows: Iterable[Mapping[str, object]], columns: Collection[str] = COLUMNS) -> str:
     """Format rows as a table of comma-separated values (RFC 4180), with a header."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\r\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
