@@ -174,7 +174,8 @@ class Engine:
         if not request.segments or not all(map(attrgetter("prompts"), request.segments)):
             raise errors.PromptError("there is a segment without a prompt, or no segment at all", "segments")
         if request.propagation is not None and request.propagation.hand_over == "interpolate":
-            return predict_between(request, volume.geometry, partial(self.predict, progress=progress), progress)
+            silent = Progress(progress.report, progress.token)  # parts of that answer are none of this one
+            return predict_between(request, volume.geometry, partial(self.predict, progress=silent), progress)
         for n, prompts in enumerate(request.segments):
             require_understood(card, prompts, f"segments[{n}]")
         part = memory_planning.crop_request(card, request, volume, request.region)
@@ -368,7 +369,7 @@ class Engine:
         def predict(key: str, boxes: Sequence[BoxPrompt]) -> Sequence[SegmentPrediction]:
             segments = tuple(SegmentPrompts(str(n), (box,)) for n, box in enumerate(boxes))
             question = PredictRequest(request.request_id, card.id, key, segments, request.intensity)
-            return self.predict(question, progress).segments
+            return self.predict(question, Progress(progress.report, progress.token)).segments
 
         search = SimilarSearch(request, loaded, views, predict, progress)
         with memory_planning.framework_errors():

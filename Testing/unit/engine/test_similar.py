@@ -112,3 +112,11 @@ def test_a_model_without_boxes_is_refused(engine):
     engine.catalogue = {**engine.catalogue, "fake": card}
     with pytest.raises(InputError, match="takes boxes"):
         find_similar(volume, masks[0], InlineClient(engine), "fake")
+
+
+def test_no_part_of_a_question_to_the_model_is_told_as_a_part_of_the_answer(engine):
+    (volume, masks), parts = image(((1, 2, 2), 4), ((6, 12, 3), 4)), []
+    engine.add_volume(volume)
+    question = SimilarRequest(1, "fake", volume.key, pack_mask(masks[0]), (volume.key,))
+    assert found(engine.similar(question, Progress(partial=parts.append, part_s=0)), volume.key, masks) == [1]
+    assert not parts
