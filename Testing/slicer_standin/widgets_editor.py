@@ -47,7 +47,6 @@ class ScriptedEffect(Standin, QtCore.QObject):
         super().__init__(parent)
         self._python: Any = None
         self._node: Any = None
-        self._active = False
         self.editor: Any = None
         self._frame = QtWidgets.QFrame()
         QtWidgets.QFormLayout(self._frame)
@@ -87,18 +86,13 @@ class ScriptedEffect(Standin, QtCore.QObject):
         self._frame.layout().addRow(widget)
         widget.show()
 
-    def active(self) -> bool:
-        return self._active
-
     def activate(self) -> None:
         self._frame.setVisible(True)
-        self._active = True
         self.call("updateGUIFromMRML")
         self.call("activate")
 
     def deactivate(self) -> None:
         self._frame.setVisible(False)
-        self._active = False
         self.call("deactivate")
 
     def cleanup(self) -> None:
@@ -188,9 +182,6 @@ class SegmentEditorWidget(SceneUser):
     def effectByName(self, name: str) -> ScriptedEffect | None:
         return next((effect for effect in self.effects if effect.read_property("name") == name), None)
 
-    def activeEffect(self) -> ScriptedEffect | None:
-        return self._active
-
     def setActiveEffect(self, effect: ScriptedEffect | None) -> None:
         if self._node is not None:
             self._node.SetActiveEffectName(effect.read_property("name") if effect is not None else "")
@@ -225,10 +216,6 @@ class SegmentEditorWidget(SceneUser):
     def setSourceVolumeNode(self, node: Any) -> None:
         if self._node is not None:
             self._node.SetAndObserveSourceVolumeNode(node)
-
-    def setCurrentSegmentID(self, segment_id: str) -> None:
-        if self._node is not None:
-            self._node.SetSelectedSegmentID(segment_id)
 
     def setMaximumNumberOfUndoStates(self, count: int) -> None:
         self.logic.SetMaximumNumberOfUndoStates(count)
