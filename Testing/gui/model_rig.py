@@ -8,7 +8,7 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ import pytest
 
 from FoundationSegLib.api import Installation
 from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE
+from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.hub.store import STORE_VARIABLE
+from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.worker.process import Timeouts
 from FoundationSegLib.worker.process_client import ProcessClient
+from FoundationSegLib.worker.protocol import Event, Failed
 from Testing.unit.hub.hub_cases import REPOSITORY, card_text, tell_processes
 from Testing.unit.hub.loopback_hub import LoopbackHub, run_hub
 from Testing.unit.worker import hub_worker
@@ -153,6 +156,38 @@ class ModelRig:
 
     def wait(self, condition: Any, seconds: float = 20.0) -> Any:
         return self.desk.wait_until(condition, seconds)
+
+
+class TaskClient:
+    """A client of a task: it replies at once with the events that a test makes of the request; until then it goes on.
+
+    Attributes:
+        requests, volumes: that were submitted and sent.
+    """
+
+    worker_pid, is_busy = 0, True
+
+    def __init__(self, reply: Callable[[Any], Iterable[Event]]) -> None:
+        self._reply, self._events = reply, list[Event]()
+        self.requests: list[Any] = []
+        self.volumes: dict[str, Volume] = {}
+
+    def send_volume(self, volume: Volume) -> None:
+        self.volumes[volume.key] = volume
+
+    def submit(self, request: Any) -> None:
+        self.requests.append(request)
+        self._events += self._reply(request)
+
+    def cancel(self, request_id: int) -> None:
+        self._events.append(Failed(request_id, Cancelled("stopped")))
+
+    def poll(self) -> tuple[Event, ...]:
+        events, self._events = tuple(self._events), []
+        return events
+
+    def close(self) -> None:
+        pass
 
 
 def cells(table: Any, columns: int) -> list[tuple[str, ...]]:

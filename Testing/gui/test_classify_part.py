@@ -12,7 +12,7 @@ from FoundationSegLib.requests.classification_answer import RESEARCH_USE
 from FoundationSegLib.requests.heads import HEADS_VARIABLE, head_names, write_head
 from FoundationSegLib.requests.segmentation import CheckpointRecord
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
-from Testing.gui.model_rig import cells
+from Testing.gui.model_rig import TaskClient, cells
 from Testing.slicer_standin.dialogs import choose_file, press
 from Testing.slicer_standin.proxy import unwrap
 from Testing.unit.reader_model import WIDTH, make_head
@@ -198,30 +198,14 @@ def test_learned_labels_are_used_like_any_set_and_deleted(head, tab):
     assert head_names() == () and tab.wanted.labelSet != "head:contrast" and tab.ui.looksBox.enabled
 
 
-class Learner:
+def learner(head, error):
     """A client that learns at once, or fails for want of a package."""
 
-    def __init__(self, head, error=None):
-        self.head, self.error, self.requests, self.events, self.worker_pid = head, error, [], [], 0
+    def reply(request):
+        last = Failed(1, error) if error else Answered(1, replace(head, name=request.name))
+        return Progressed(1, ProgressReport("images", 1, 2)), last
 
-    def submit(self, request):
-        self.requests.append(request)
-        last = Failed(1, self.error) if self.error else Answered(1, replace(self.head, name=request.name))
-        self.events += [Progressed(1, ProgressReport("images", 1, 2)), last]
-
-    def poll(self):
-        events, self.events = tuple(self.events), []
-        return events
-
-    @property
-    def is_busy(self):
-        return bool(self.events)
-
-    def cancel(self, request_id):
-        pass
-
-    def close(self):
-        pass
+    return TaskClient(reply)
 
 
 @pytest.mark.parametrize("error", [None, PackageError("labels are learned with the package sklearn")])
@@ -235,7 +219,7 @@ def test_labels_are_learned_from_a_table(rig, head, error, tmp_path):
         def readiness(self, model_id):
             return Readiness(model_id, ())
 
-    client, kept = Learner(head, error), []
+    client, kept = learner(head, error), []
     rig.models.append(Ready(open_client=lambda *_: client))
     dialog = LearnDialog(rig.models[-1], "lite-medsam", kept.append)
     rig.dialogs.append(dialog)

@@ -2,8 +2,6 @@
 
 import csv
 import hashlib
-from collections import deque
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ import slicer
 from FoundationSegLib.catalog.catalogue import CARD_FILE, DELTA_FILE, make_card
 from FoundationSegLib.catalog.model_cards import LearnedFrom
 from FoundationSegLib.catalog.resource_files import toml_text
-from FoundationSegLib.errors import Cancelled
 from FoundationSegLib.hub.exchange import adaptation_folder
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume
@@ -21,8 +18,8 @@ from FoundationSegLib.mrml.segment_tags import group, set_completed
 from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests import adaptation
-from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
-from Testing.gui.model_rig import cells
+from FoundationSegLib.worker.protocol import Answered, Progressed
+from Testing.gui.model_rig import TaskClient, cells
 from Testing.slicer_standin.dialogs import choose_file
 from Testing.slicer_standin.proxy import unwrap
 
@@ -106,54 +103,31 @@ def test_measures_are_exported(proposed, tmp_path):
 # Teaching
 
 
-@dataclass
-class Teacher:
+def teacher(passes=True, ends=True):
     """A client that trains at once, or until it is cancelled."""
 
-    passes: bool = True
-    ends: bool = True
-    volumes: dict = field(default_factory=dict)
-    requests: list = field(default_factory=list)
-    worker_pid: int = 0
-    _events: deque = field(default_factory=deque)
-
-    @property
-    def is_busy(self):
-        return True
-
-    def send_volume(self, volume):
-        self.volumes[volume.key] = volume
-
-    def submit(self, request):
-        self.requests.append(request)
+    def reply(request):
         for step in (0, 50, 100):
             point = adaptation.CurvePoint(step, 1.0 - step / 200, 1.1 - step / 200)
-            self._events.append(Progressed(1, adaptation.curve_report(point, 300)))
-        self._events.append(Progressed(1, ProgressReport("train", 120, 300)))
-        if self.ends:
-            self._events.append(Answered(1, self.result(request)))
+            yield Progressed(1, adaptation.curve_report(point, 300))
+        yield Progressed(1, ProgressReport("train", 120, 300))
+        if ends:
+            yield Answered(1, taught(request, passes))
 
-    def result(self, request):
-        gain = adaptation.Gain(0.5, 0.3 if self.passes else -0.1, 0.7)
-        kind = adaptation.KindScores("point", 9, 0.01, 0.78, 0.6, gain, gain)
-        mask = np.zeros((20, 24), np.bool_)
-        mask[5:12, 6:15] = True
-        example = adaptation.HeldOutExample("Liver", 3, np.full((20, 24), 90, np.uint8), mask, mask & False, mask)
-        return adaptation.Adaptation(
-            f"{request.model_id}+{request.name}", request.model_id, "0" * 64, "1" * 64, 9, (kind,), (), "blocks", 3,
-            1, 1, 300, 300, (), {}, ("a note",), request.training, (example,) * 3,
-        )  # fmt: skip
+    return TaskClient(reply)
 
-    def cancel(self, request_id):
-        self._events.append(Failed(request_id, Cancelled("stopped")))
 
-    def poll(self):
-        events = tuple(self._events)
-        self._events.clear()
-        return events
-
-    def close(self):
-        pass
+def taught(request, passes):
+    """The result of a training."""
+    gain = adaptation.Gain(0.5, 0.3 if passes else -0.1, 0.7)
+    kind = adaptation.KindScores("point", 9, 0.01, 0.78, 0.6, gain, gain)
+    mask = np.zeros((20, 24), np.bool_)
+    mask[5:12, 6:15] = True
+    example = adaptation.HeldOutExample("Liver", 3, np.full((20, 24), 90, np.uint8), mask, mask & False, mask)
+    return adaptation.Adaptation(
+        f"{request.model_id}+{request.name}", request.model_id, "0" * 64, "1" * 64, 9, (kind,), (), "blocks", 3,
+        1, 1, 300, 300, (), {}, ("a note",), request.training, (example,) * 3,
+    )  # fmt: skip
 
 
 def completed(scene, name, *, slices=6):
@@ -175,12 +149,12 @@ def completed(scene, name, *, slices=6):
 def teach(rig):
     """Opens the dialog for a client."""
 
-    def make(teacher):
+    def make(client):
         from FoundationSegPanel.learning_part import TeachDialog
         from FoundationSegPanel.model_installer import ModelInstaller
 
         rig.card()
-        rig.models.append(ModelInstaller(open_client=lambda *_: teacher))
+        rig.models.append(ModelInstaller(open_client=lambda *_: client))
         rig.kept = []
         models = rig.models[-1]
         return rig.show(TeachDialog(models, models.catalogue["lite-medsam"], "auto", rig.kept.append))
@@ -202,23 +176,23 @@ def test_it_learns_from_completed_segments_of_the_scene_and_of_a_folder(rig, tea
     write_segmentation(node, tmp_path / "cases" / "there.seg.nrrd")
     for each in (image, node):
         rig.desk.scene.RemoveNode(each)
-    teacher = Teacher()
-    dialog = teach(teacher)
+    client = teacher()
+    dialog = teach(client)
     assert cases(dialog) == [("Here", "Liver", "3")] and "min" in dialog.ui.estimateLabel.text
     rig.desk.answer_dialogs(choose_file(tmp_path / "cases"))
     rig.desk.click(dialog.ui.folderButton)
     assert cases(dialog) == [("Here", "Liver", "3"), ("there.nrrd", "Liver", "3")]
     rig.desk.click(dialog.ui.startButton)
     rig.wait(lambda: "beyond chance" in dialog.ui.messageLabel.text)
-    segments = teacher.requests[0].segments
+    segments = client.requests[0].segments
     assert [(part.name, part.mask.voxels) for part in segments] == [("Liver", 24)] * 2
-    assert len(teacher.volumes) == len({part.patient for part in segments}) == 2
+    assert len(client.volumes) == len({part.patient for part in segments}) == 2
     assert rig.desk.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
 
 def test_a_result_is_shown_before_and_after_and_discarded(rig, teach):
     completed(rig.desk.scene, "Here")
-    dialog = teach(Teacher(passes=False))
+    dialog = teach(teacher(passes=False))
     rig.desk.click(dialog.ui.startButton)
     rig.wait(lambda: dialog.ui.discardButton.enabled)
     assert "not better" in dialog.ui.messageLabel.text and not dialog.ui.keepButton.enabled
@@ -232,7 +206,7 @@ def test_a_result_is_shown_before_and_after_and_discarded(rig, teach):
 
 def test_a_result_that_is_kept_is_a_model_like_any_other(rig, teach):
     completed(rig.desk.scene, "Here")
-    dialog = teach(Teacher())
+    dialog = teach(teacher())
     rig.desk.click(dialog.ui.startButton)
     rig.wait(lambda: dialog.ui.keepButton.enabled)
     installer, content = rig.models[-1], b"the difference"
@@ -252,7 +226,7 @@ def test_a_result_that_is_kept_is_a_model_like_any_other(rig, teach):
 
 def test_it_can_be_stopped_and_closed_at_any_time(rig, teach):
     completed(rig.desk.scene, "Here")
-    dialog = teach(Teacher(ends=False))
+    dialog = teach(teacher(ends=False))
     rig.desk.click(dialog.ui.startButton)
     rig.wait(lambda: "Training: 120 of 300" in dialog.ui.messageLabel.text)
     assert not dialog.ui.startButton.enabled
@@ -263,5 +237,5 @@ def test_it_can_be_stopped_and_closed_at_any_time(rig, teach):
 
 
 def test_without_a_completed_segment_it_says_what_to_do(rig, teach):
-    dialog = teach(Teacher())
+    dialog = teach(teacher())
     assert "Accept one" in dialog.ui.messageLabel.text and not dialog.ui.startButton.enabled
