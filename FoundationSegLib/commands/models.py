@@ -198,7 +198,7 @@ def _amount_text(card: ModelCard, plan: DownloadPlan) -> str:
 
 def run_packages(options: argparse.Namespace) -> None:
     """Show the private packages and what models still need, or change them; what is to come is said before."""
-    root, plan = options.folder or packages_root(), None
+    root, plan, changes = options.folder or packages_root(), None, options.install or options.repair
     private = PrivateFolder(root)
     settings = WorkerSettings(packages_folder=root, wheels_folder=options.wheels, encode_ahead=False)
     cards = [find_card(options.catalogue(), model) for model in options.model]
@@ -211,10 +211,9 @@ def run_packages(options: argparse.Namespace) -> None:
             plan = ask(client, PlanPackagesRequest(1, texts), line.show)
             line.clear()
             say(f"{effort_text(plan)}, into {private.packages}; packages of this Python itself stay as they are")
-            if plan.packages and (options.install or options.repair):
+            if plan.packages and changes:
                 plan = ask(client, InstallPackagesRequest(2, texts), line.show)
-    is_plan = plan is not None and not (options.install or options.repair)
-    missing = [asdict(package) for package in plan.packages] if plan and is_plan else []
+    missing = [asdict(package) for package in plan.packages] if plan is not None and not changes else []
     document |= {"bytes": folder_bytes(private.packages), "packages": private.versions(), "missing": missing}
     lines = [f"{name} {version}" for name, version in sorted(document["packages"].items())]
     lines += [f"{package['name']} {package['version']} is missing" for package in missing]

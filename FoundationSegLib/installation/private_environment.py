@@ -193,10 +193,11 @@ class PrivateFolder:
         """
         if self.wheels is not None:
             return replace(pip, options=("--no-index", "--find-links", str(self.wheels)), temporary=self._staging)
-        build = self.versions().get("torch", "").partition("+")[2]
-        if sys.platform != "darwin":
-            build = f"{os.environ.get(TORCH_INDEX_VARIABLE) or _TORCH_INDEX}/{build or torch_build(driver())}"
-        return replace(pip, temporary=self._staging, extra_index=build)
+        if sys.platform == "darwin":
+            return replace(pip, temporary=self._staging)
+        build = self.versions().get("torch", "").partition("+")[2] or torch_build(driver())
+        index = os.environ.get(TORCH_INDEX_VARIABLE) or _TORCH_INDEX
+        return replace(pip, temporary=self._staging, extra_index=f"{index}/{build}")
 
     def plan(self, requirements: Sequence[str], pip: PipTool, progress: Progress) -> PackagePlan:
         """Find out what has to be installed so that all requirements are fulfilled, the earlier ones, too.
@@ -210,8 +211,11 @@ class PrivateFolder:
         """
         every = tuple(dict.fromkeys((*_ALWAYS, *self.requirements(), *requirements)))
         versions = self.versions()
-        missing = missing_packages(every, lambda name: versions.get(canonical(name), ""))
-        refused = {canonical(requirement_name(text)) for text in missing}
+
+        def version_of(name: str) -> str:
+            return versions.get(canonical(name), "")
+
+        refused = {canonical(requirement_name(text)) for text in missing_packages(every, version_of)}
         # A range of the shipped list holds for what comes indirectly, too.
         ranges = tuple(text for text in shipped_requirements() if not text.startswith("slicer-core"))
         constraints = (*ranges, *(f"{name}=={version}" for name, version in versions.items() if name not in refused))
@@ -225,8 +229,7 @@ class PrivateFolder:
             pins = (f"{p.name}=={p.version}" for p in coming if canonical(p.name) in FROM_EXTENSION)
             constraints = (*constraints, *pins)
         report = dry.report(every, constraints, progress)
-        planned = planned_packages(report, lambda name: versions.get(canonical(name), ""), file_bytes, progress)
-        return PackagePlan(every, constraints, planned)
+        return PackagePlan(every, constraints, planned_packages(report, version_of, file_bytes, progress))
 
     @contextlib.contextmanager
     def open(self, progress: Progress) -> Iterator[None]:
