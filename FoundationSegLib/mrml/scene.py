@@ -178,8 +178,12 @@ class Observers:
 
 
 def remove_node(node: Any) -> None:
-    """Remove a displayable node and its display nodes, which Slicer's scene would leave behind."""
-    scene, display_nodes = node.GetScene(), [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
-    for own_node in (node, *display_nodes) if scene is not None else ():
+    """Remove a node with its display and storage nodes, which Slicer's scene would leave behind."""
+    scene, own_nodes = node.GetScene(), [node]
+    if node.IsA("vtkMRMLStorableNode"):
+        own_nodes += [node.GetNthStorageNode(n) for n in range(node.GetNumberOfStorageNodes())]
+    if node.IsA("vtkMRMLDisplayableNode"):
+        own_nodes += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+    for own_node in own_nodes if scene is not None else ():
         if own_node is not None and own_node.GetScene() is scene:
             scene.RemoveNode(own_node)

@@ -288,10 +288,8 @@ class SegmentationSequence:
             if is_new:
                 node, self.node, self._sequence = self.node, None, None
                 self._browser.RemoveSynchronizedSequenceNode(sequence.GetID())
-                storage_nodes = node.GetStorageNode(), sequence.GetStorageNode()
                 remove_node(node)
-                for other in filter(None, (*storage_nodes, sequence)):
-                    scene.RemoveNode(other)
+                remove_node(sequence)
                 return
             for n, node in before.items():
                 if node is None:

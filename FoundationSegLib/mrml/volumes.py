@@ -22,6 +22,7 @@ from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.intensity import automatic_rule
 from ..imaging.volume import IN_PIXELS, Volume
 from .prompt_nodes import prompt_nodes
+from .scene import remove_node
 
 _MODALITY = "DICOM.Modality"
 
@@ -378,10 +379,9 @@ def plot_over_frames(segmentation_node: Any, curves: Mapping[str, Sequence[float
 def remove_plot(chart_node: Any) -> None:
     """Remove a chart with its series and their tables."""
     series = [chart_node.GetNthPlotSeriesNode(n) for n in range(chart_node.GetNumberOfPlotSeriesNodes())]
-    tables = {one.GetTableNodeID(): one.GetTableNode() for one in series}
-    for node in (*series, *tables.values(), chart_node):
-        if node is not None and node.GetScene() is not None:
-            node.GetScene().RemoveNode(node)
+    tables = {each.GetTableNodeID(): each.GetTableNode() for each in series}
+    for node in filter(None, (*series, *tables.values(), chart_node)):
+        remove_node(node)
 
 
 HIDDEN_ATTRIBUTE = "FoundationSeg.Hidden"  # on what was visible, and is hidden while another image is worked on

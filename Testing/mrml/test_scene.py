@@ -58,12 +58,14 @@ def test_an_archive_that_holds_more_than_a_scene_is_not_unpacked(tmp_path, chang
         pass
 
 
-def test_display_nodes_go_with_their_node(scene):
+def test_display_and_storage_nodes_go_with_their_node(scene):
     before = scene.GetNumberOfNodes()
-    for kind in ("vtkMRMLMarkupsFiducialNode", "vtkMRMLSegmentationNode"):
+    for kind in ("vtkMRMLMarkupsFiducialNode", "vtkMRMLSegmentationNode", "vtkMRMLTableNode"):
         node = scene.AddNewNodeByClass(kind)
-        node.CreateDefaultDisplayNodes()
-        assert scene.GetNumberOfNodes() >= before + 2
+        assert node.AddDefaultStorageNode()
+        if node.IsA("vtkMRMLDisplayableNode"):
+            node.CreateDefaultDisplayNodes()
+        assert scene.GetNumberOfNodes() >= before + 2 + node.IsA("vtkMRMLDisplayableNode")
         remove_node(node)
         assert scene.GetNumberOfNodes() == before
         remove_node(node)  # that it has gone already is no error
