@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, PromptError
 from ..imaging.geometry import AXES, EMPTY_BOX, Axis, Box, Geometry, Vector, as_vector, round_index
 from ..imaging.masks import EMPTY_MASK, PackedMask, connected_part, pack_mask
-from .kinds import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, Prompt, ScribblePrompt, SegmentPrompts
+from .kinds import BoxPrompt, ObliquePlane, PointPrompt, Prompt, SegmentPrompts
 from .placement import positions_location, prompt_positions, require_inside
 from .prompts_file import join_location
 
@@ -293,9 +293,7 @@ def place_in_view(prompt: Prompt, image: Geometry, location: str = "") -> tuple[
         PromptError: it lies outside the image or off its plane.
         InputError: a slice of the grid would be too large.
     """
-    if not isinstance(prompt, PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt):
-        return None, prompt
-    plane = prompt.plane
+    plane = getattr(prompt, "plane", None)
     if not isinstance(plane, ObliquePlane):
         return None, prompt
     axis = image_axis(plane, image)
@@ -313,13 +311,13 @@ class ViewPart:
         grid: the grid of these planes; None for the image's own.
         segments: the segments with such prompts, on that grid.
         numbers: of each of these segments its number in the request, and those of its prompts there.
-        planes: of each of these segments, the planes in which its prompts were drawn.
+        reaches: of each of these segments, how far its prompts were drawn off their slices (:meth:`ViewGrid.reach`).
     """
 
     grid: ViewGrid | None
     segments: tuple[SegmentPrompts, ...]
     numbers: tuple[tuple[int, tuple[int, ...]], ...]
-    planes: tuple[tuple[ObliquePlane, ...], ...] = ()
+    reaches: tuple[Mapping[int, tuple[float, float]], ...] = ()
 
     def in_request(self, text: str) -> str:
         """A message about these segments, with the numbers that segments and prompts have in the request."""
@@ -334,8 +332,7 @@ class ViewPart:
         """Masks of these segments on the image's grid, among those of all the ``count`` segments of the request."""
         whole = [EMPTY_MASK] * count
         for n, (mask, (number, _)) in enumerate(zip(masks, self.numbers, strict=True)):
-            known = mask if self.grid is None else self.grid.written_back(mask, self.grid.reach(*self.planes[n]))
-            whole[number] = known
+            whole[number] = mask if self.grid is None else self.grid.written_back(mask, self.reaches[n])
         return tuple(whole)
 
 
@@ -353,7 +350,7 @@ def views_of(segments: Sequence[SegmentPrompts], image: Geometry) -> list[ViewPa
             location = f"segments[{n}].prompts[{m}]"
             grid, on_grid = place_in_view(prompt, image, location)
             if grid is not None:
-                number = int(grid.geometry.nearest_voxel(prompt_positions(on_grid)[0])[2])
+                number = grid.slice_number(prompt.plane)
                 if (grid, number) not in visible:
                     grid.require_visible(number, positions_location(prompt, location))
                     visible.add((grid, number))
@@ -361,11 +358,11 @@ def views_of(segments: Sequence[SegmentPrompts], image: Geometry) -> list[ViewPa
             views[grid].setdefault(n, []).append((m, on_grid))
     parts = []
     for grid, by_segment in views.items():
-        numbers, on_view, planes = [], [], []
+        numbers, on_view, reaches = [], [], []
         for n, prompts in by_segment.items():
             numbers.append((n, tuple(m for m, _ in prompts)))
-            drawn = [getattr(segments[n].prompts[m], "plane", None) for m, _ in prompts]
-            planes.append(tuple(plane for plane in drawn if isinstance(plane, ObliquePlane)))
+            if grid is not None:
+                reaches.append(grid.reach(*(segments[n].prompts[m].plane for m, _ in prompts)))
             on_view.append(SegmentPrompts(segments[n].name, tuple(prompt for _, prompt in prompts)))
-        parts.append(ViewPart(grid, tuple(on_view), tuple(numbers), tuple(planes)))
+        parts.append(ViewPart(grid, tuple(on_view), tuple(numbers), tuple(reaches)))
     return parts
