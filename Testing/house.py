@@ -26,9 +26,9 @@ SHARE_OF_ADAPTATION = 2_277  # training and its test, cards of results, the comm
 SHARE_OF_ARCHIVES_AND_AGENTS = 1_710  # `pacs`, `mcp` and agents in Slicer, `--frame all`, sequences in Slicer
 SHARE_OF_FINDINGS = 1_559  # heads from few examples, the tab with its table and chart, priors, counts of answers
 SHARE_OF_VOLUME_CLASSIFIERS = 523  # models that read whole volumes, specialists, a model's domain
-SHARE_OF_EDITOR_EFFECT = 279  # prompts in Slicer's Segment Editor
-SHARE_OF_OBLIQUE_VIEWS = 374  # answers in any plane that a slice view shows
-SHARE_OF_DOUBT = 497  # doubtful slices, maps of uncertainty, interpolation between slices
+SHARE_OF_EDITOR_EFFECT = 270  # prompts in Slicer's Segment Editor
+SHARE_OF_OBLIQUE_VIEWS = 366  # answers in any plane that a slice view shows
+SHARE_OF_DOUBT = 494  # doubtful slices, maps of uncertainty, interpolation between slices
 SHARE_OF_ENVIRONMENT = 438  # a Python environment of the worker's own
 SHARE_OF_SPEED = 16  # precisions of the processor, work of a volume done once
 # The limit of each measure, and its value then: of commit 5973c8a, before the folders were rebuilt. Of the
