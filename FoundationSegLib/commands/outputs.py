@@ -16,17 +16,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .. import __version__
 from ..errors import OutputError, write_failure
 from ..folders import check_writable, output_format, replace_atomically
-from ..imaging.geometry import Box, Geometry
-from ..imaging.volume import Volume
 from ..progress import ProgressReport
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a Python without NumPy is told so by this file
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..imaging.geometry import Box, Geometry
+    from ..imaging.volume import Volume
     from ..io.dicom_measurements import MapQuantity
 
 _ABSURD = re.compile(r"\S{150,}")  # longer than any name or path that is of use in a message
@@ -242,7 +242,7 @@ def print_result(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
         print(text)
 
 
-def source_slices(options: Namespace, paths: Sequence[Path | None], geometry: Geometry) -> tuple[Path, ...]:
+def source_slices(options: Namespace, paths: Sequence[Path | None], geometry: "Geometry") -> tuple[Path, ...]:
     """Make sure that files can hold an image's grid; where one is a .dcm, list the DICOM files of the image along k.
 
     Raises:
@@ -263,9 +263,9 @@ def source_slices(options: Namespace, paths: Sequence[Path | None], geometry: Ge
 
 def map_writer(
     path: Path,
-    volume: Volume,
-    box: Box,
-    values_kji: NDArray[np.float32],
+    volume: "Volume",
+    box: "Box",
+    values_kji: "NDArray[np.float32]",
     quantity: "MapQuantity",
     slices: Sequence[Path],
     outside: float = 0.0,
@@ -280,6 +280,8 @@ def map_writer(
         slices: for a .dcm, the DICOM files of the image, as :func:`source_slices` lists them.
         outside: the value of all other voxels.
     """
+    import numpy as np
+
     whole = np.full(volume.geometry.shape_kji, outside, np.float32)
     whole[box.slices] = values_kji
     if output_format(path) == "dcm":
