@@ -1,4 +1,4 @@
-"""Folders of the user, harmless names, texts that replace files, damaged archives, and locks between processes."""
+"""Folders of the user, harmless names, outputs that replace files, damaged archives, and locks between processes."""
 
 import contextlib
 import errno
@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,14 +16,12 @@ from .errors import FoundationSegError, OutputError, write_failure
 from .progress import Progress
 
 Kind = Literal["cache", "config"]
+PACKAGES_VARIABLE = "FOUNDATIONSEG_PACKAGES"  # names the folder of private packages
 
 # By system: the variable that names the folder, if there is one, and where it is below the user's home otherwise.
 _WINDOWS = {"cache": ("LOCALAPPDATA", "AppData/Local"), "config": ("APPDATA", "AppData/Roaming")}
 _MACOS = {"cache": ("", "Library/Caches"), "config": ("", "Library/Application Support")}
 _OTHERS = {"cache": ("XDG_CACHE_HOME", ".cache"), "config": ("XDG_CONFIG_HOME", ".config")}
-
-
-PACKAGES_VARIABLE = "FOUNDATIONSEG_PACKAGES"  # names the folder of private packages
 
 
 def chosen_folder(variable: str) -> Path | None:
@@ -228,8 +225,8 @@ def _try_lock(descriptor: int) -> bool:
 
 
 OutputFormat = Literal["seg.nrrd", "nii.gz", "nrrd", "dcm"]
-# Endings of two parts, which decide the format that a writer chooses.
 TEMPORARY = ".fseg-"  # how the names of files begin that are not whole yet
+# Endings of two parts, which decide the format that a writer chooses.
 _DOUBLE_ENDINGS = (".seg.nrrd", ".nii.gz")
 _ENDINGS = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.seg\.nhdr|\.img\.gz|\.gipl\.gz|\.[^.]*)$", re.IGNORECASE)
 
@@ -252,7 +249,7 @@ def output_format(path: Path) -> OutputFormat:
     raise OutputError(f"{path.name}: the name of a result must end in one of {endings}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a new path beside ``path``; the file written there replaces ``path`` when the block ends without an error.
 

@@ -25,6 +25,13 @@ from ..prompts.regions import AroundPrompt, InsideBox, seen_box
 from ..requests.segmentation import Prediction, seeded
 from .outputs import interrupts_wait
 
+if TYPE_CHECKING:
+    from ..io.segmentations import SegmentFile
+
+_SEGMENT_NOTE = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)
+_LOCATION = re.compile(r"segments\[(\d+)\]")
+_OPTIONS = {"class": "--classes", "text": "--text", "mask": "--seed-from"}  # by the kind of a prompt
+_NAMES_IN_A_NOTE = 200  # characters; a note is one line
 _SLICE_NUMBER = re.compile(r"[0-9]{0,9}")
 _AROUND_PROMPTS = re.compile(r"prompts(?::([0-9]{1,4}(?:\.[0-9]{1,3})?))?")
 _USUAL_MARGIN_MM = 30.0
@@ -194,16 +201,7 @@ def roi_argument(text: str) -> RoiArgument:
         raise argparse.ArgumentTypeError(f"{error}; or prompts:MM, for what lies around the prompts") from error
 
 
-if TYPE_CHECKING:
-    from ..io.segmentations import SegmentFile
-
-_SEGMENT_NOTE = re.compile(r"segments\[(\d+)\](:? ?)(.*)", re.DOTALL)
-_LOCATION = re.compile(r"segments\[(\d+)\]")
-_OPTIONS = {"class": "--classes", "text": "--text", "mask": "--seed-from"}  # by the kind of a prompt
-_NAMES_IN_A_NOTE = 200  # characters; a note is one line
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what to segment."""
     add = parser.add_argument
     add("--prompts", metavar="FILE", type=path_argument, help="what to segment (JSON)")
@@ -212,7 +210,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed-from", metavar="FILE", type=path_argument, help="what to start from: segments of the same names")
 
 
-def read_options(options: argparse.Namespace, card: ModelCard) -> PromptSet:
+def read_prompt_options(options: argparse.Namespace, card: ModelCard) -> PromptSet:
     """Read the prompts of the file, those by classes and texts, and the seeds of the other file.
 
     Raises:

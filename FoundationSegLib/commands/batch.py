@@ -29,8 +29,15 @@ from ..requests.heads import head_path, read_head
 from ..requests.maintenance import WorkerSettings
 from ..worker.client import Client, InlineClient
 from ..worker.process_client import ProcessClient
-from . import arguments, classify, pacs, segment
-from .arguments import ALL_FRAMES, add_model_arguments, mask_files, path_argument, read_options
+from . import classify, pacs, segment
+from .arguments import (
+    ALL_FRAMES,
+    add_model_arguments,
+    add_prompt_arguments,
+    mask_files,
+    path_argument,
+    read_prompt_options,
+)
 from .models import require_checkpoint
 from .outputs import ProgressLine, one_line, report_text, say, text_writers, write_together
 
@@ -110,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study", metavar="UID", action="append", default=[], help="of the archive; once for each")
     parser.add_argument("--send", action="store_true", help="store the segmentations in the archive (--format dcm)")
     parser.add_argument("--model", metavar="ID", required=True, help="a model of 'foundationseg models list'")
-    arguments.add_arguments(parser)
+    add_prompt_arguments(parser)
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument("--label-set", metavar="ID", help="classify with these labels")
     labels.add_argument("--label", metavar="TEXT", action="append", help="classify with your own labels; once for each")
@@ -194,7 +201,7 @@ def _check(options: argparse.Namespace, card: ModelCard) -> tuple[tuple[Path, ..
     of_each = any(path.suffix.lower() in (".csv", ".tsv") for path in options.inputs) and options.prompts is None
     files = ()
     if not (of_each and not (options.classes or options.text)):  # a table may name the prompts of each case
-        prompts = read_options(options, card)
+        prompts = read_prompt_options(options, card)
         own = [path for path in (options.prompts, options.seed_from) if path is not None]
         files = (
             *own,

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="ID", help="a model of 'foundationseg models list'")
     add("--resolution", metavar="PIXELS", type=int, help="the image that the model sees, of those of its card")
     add("--from-report", metavar="FILE", type=path_argument, help="repeat what a report says, for the same voxels")
-    arguments.add_arguments(parser)
+    arguments.add_prompt_arguments(parser)
     add(
         "--prompt-frame", metavar="N", type=int, default=0, help="with --frame all: which frame the prompts are for (0)"
     )
@@ -325,7 +325,7 @@ def _check(options: argparse.Namespace, card: ModelCard, earlier: reports.Earlie
     require_targets(targets, sources | {"the report to repeat": options.from_report})
     if earlier is not None:
         earlier.require_model(card)
-    prompts = earlier.prompts(options, card) if earlier is not None else arguments.read_options(options, card)
+    prompts = earlier.prompts(options, card) if earlier is not None else arguments.read_prompt_options(options, card)
     masks = arguments.mask_files(prompts, arguments.prompts_folder(options))
     require_targets(targets, {f"the mask {path.name}": path for path in masks})
     for n, segment in enumerate(prompts.segments):

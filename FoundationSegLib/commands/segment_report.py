@@ -18,7 +18,7 @@ from ..prompts.kinds import MaskPrompt, PromptSet
 from ..prompts.prompts_file import parse_prompts, prompts_to_document
 from ..requests.maintenance import BoxRule
 from ..requests.segmentation import Prediction, Propagation
-from .arguments import change_masks, read_options, without_folders
+from .arguments import change_masks, read_prompt_options, without_folders
 from .outputs import software_versions
 
 _LONGEST_REPORT = 64 * 2**20  # bytes; scribbles of a thousand segments take a hundredth
@@ -187,7 +187,7 @@ class EarlierReport:
         prompts = parse_prompts(document)
         options.sources = [f"{self.path.name}: prompts.segments[{n}]" for n in range(len(prompts.segments))]
         if options.prompts is not None or options.classes or options.text:
-            choice = read_options(options, card)
+            choice = read_prompt_options(options, card)
             if without_folders(choice) != prompts:
                 names = ("prompts", "classes", "text", "seed_from")
                 self._refuse([name for name in names if getattr(options, name)])

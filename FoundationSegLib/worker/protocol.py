@@ -36,6 +36,9 @@ from ..progress import ProgressReport
 from ..requests import maintenance
 from ..requests.agent_calls import AgentAnswer
 
+if TYPE_CHECKING:
+    from ..imaging.volume import Volume
+
 # "FSW" and the version of the frames; length of the header, length of the payload.
 _PREFIX = struct.Struct("<4sIQ")
 _MAGIC = b"FSW2"
@@ -149,9 +152,6 @@ def _read_header(raw: bytearray) -> dict[str, Any]:
         raise FrameError("a header is not a JSON object")
     return header
 
-
-if TYPE_CHECKING:
-    from ..imaging.volume import Volume
 
 T = TypeVar("T")
 
