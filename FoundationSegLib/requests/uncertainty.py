@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, PromptError
-from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, array_axis, as_vector
+from ..imaging.geometry import AXES, Axis, Box, Geometry, array_axis, as_vector
 from ..prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, Prompt, ScribblePrompt
-from ..prompts.placement import place_box
+from ..prompts.placement import place_box, rectangle_corners
 from .segmentation import SURE, Prediction, PredictRequest
 
 ANSWERS = 8
@@ -119,13 +119,14 @@ def _jittered(prompt: Prompt, geometry: Geometry, rng: "np.random.Generator") ->
         PromptError: it lies outside the image.
     """
     if isinstance(prompt, BoxPrompt):
-        return _jittered_box(prompt, geometry, rng)
+        is_oblique = isinstance(prompt.plane, ObliquePlane)
+        return (_jittered_rectangle if is_oblique else _jittered_box)(prompt, geometry, rng)
     if not isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
         return prompt
     across, down = rng.uniform(-_SHIFT, _SHIFT, 2)
     if isinstance(prompt.plane, ObliquePlane):
-        normal, up = np.array(prompt.plane.normal), np.array(prompt.plane.up)
-        right = np.cross(up, normal)
+        normal, right = np.array(prompt.plane.normal), np.cross(prompt.plane.up, prompt.plane.normal)
+        up = np.cross(normal, right)  # without its part along the normal
         shift = across * right / np.linalg.norm(right) + down * up / np.linalg.norm(up)
         shift = shift * min(geometry.spacing_mm)
     else:
@@ -133,7 +134,7 @@ def _jittered(prompt: Prompt, geometry: Geometry, rng: "np.random.Generator") ->
         shift = across * geometry.ijk_to_ras[:3, first] + down * geometry.ijk_to_ras[:3, second]
     positions = [prompt.position] if isinstance(prompt, PointPrompt) else prompt.points
     moved = [as_vector(position + shift) for position in np.asarray(positions)]
-    if not _are_inside(moved, geometry):
+    if not geometry.box.contains(Box.around(geometry.to_ijk(moved))):
         return prompt
     if isinstance(prompt, PointPrompt):
         return replace(prompt, position=moved[0])
@@ -156,6 +157,19 @@ def _jittered_box(prompt: BoxPrompt, geometry: Geometry, rng: "np.random.Generat
     return replace(prompt, corners=(first, second))
 
 
-def _are_inside(positions: list[Vector], geometry: Geometry) -> bool:
-    index_ijk = geometry.to_ijk(positions)
-    return bool(np.all((index_ijk >= -0.5) & (index_ijk < np.array(geometry.shape_kji[::-1]) - 0.5)))
+def _jittered_rectangle(prompt: BoxPrompt, geometry: Geometry, rng: "np.random.Generator") -> BoxPrompt:
+    """Move each edge of a box that was drawn in an oblique view, within that view."""
+    place_box(prompt, geometry)
+    first, right, last, top = rectangle_corners(prompt.corners, prompt.plane)
+    edges, voxel_mm = np.stack([right - first, top - first]), min(geometry.spacing_mm)
+    lengths = np.linalg.norm(edges, axis=1)
+    shifts = rng.uniform(-1, 1, (2, 2)) * np.maximum(BOX_JITTER * lengths, voxel_mm)
+    if np.minimum(lengths, lengths + shifts[1] - shifts[0]).min() < voxel_mm:
+        return prompt
+    first, last = np.stack([first, last]) + shifts @ (edges / lengths[:, None])
+    moved = replace(prompt, corners=(as_vector(first), as_vector(last)))
+    try:
+        place_box(moved, geometry)
+    except PromptError:
+        return prompt
+    return moved

@@ -19,6 +19,7 @@ from FoundationSegLib.prompts.kinds import (
     SegmentPrompts,
     TextPrompt,
 )
+from FoundationSegLib.prompts.oblique import place_in_view
 from FoundationSegLib.prompts.placement import place_box, prompt_positions
 from FoundationSegLib.requests.segmentation import (
     CheckpointRecord,
@@ -75,6 +76,25 @@ def test_jittered_prompts_stay_in_the_image_and_on_their_slices(seed, answers):
                 index = GRID.to_ijk(prompt_positions(after))
                 assert np.all(index > -0.5) and np.all(index < np.array(GRID.shape_kji[::-1]) - 0.5)
                 assert before.plane or np.allclose(index[:, 2], GRID.to_ijk(prompt_positions(before))[:, 2])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-0.7, 0.7), st.floats(-0.7, 0.7))
+def test_what_was_drawn_in_an_oblique_view_is_jittered_within_it(seed, tilt, lean):
+    normal, up = np.array((0.4, tilt, 1.0)), np.array((0.0, 1.0, lean))  # which need not be at right angles
+    across, centre = np.cross(up, normal), np.array(at(25, 30, 4))
+    up_in_view = np.cross(normal, across)
+    right_mm, up_mm = (6 * line / np.linalg.norm(line) for line in (across, up_in_view))
+    plane = ObliquePlane(*map(tuple, (centre.tolist(), normal.tolist(), up.tolist())))
+    corners = tuple(tuple(corner.tolist()) for corner in (centre - right_mm + up_mm, centre + right_mm - up_mm))
+    prompts = (BoxPrompt(corners, plane=plane), PointPrompt(corners[0], plane=plane))
+    for segment in uncertainty_request(request(*prompts), GRID, 6, seed).segments[1:]:
+        assert all(before != after for before, after in zip(prompts, segment.prompts, strict=True))
+        for prompt in segment.prompts:
+            place_in_view(prompt, GRID)
+            positions = np.array(prompt_positions(prompt)) - centre
+            assert np.abs(positions @ normal).max() < 1e-9
+            assert (np.abs(positions @ across / np.linalg.norm(across)) <= 6 + 1.41).all()
 
 
 @pytest.mark.parametrize(
