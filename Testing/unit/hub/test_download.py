@@ -14,6 +14,7 @@ from huggingface_hub import constants, hf_hub_download
 
 from FoundationSegLib.catalog.model_cards import CheckpointFile
 from FoundationSegLib.errors import Cancelled, CheckpointError
+from FoundationSegLib.hub.exchange import export_checkpoint, import_checkpoint
 from FoundationSegLib.hub.fetch import download_checkpoint, ensure_checkpoint
 from FoundationSegLib.hub.hugging_face import ALLOW_VARIABLE
 from FoundationSegLib.hub.plan import plan_download, plan_removal, remove
@@ -28,6 +29,7 @@ from Testing.unit.hub.hub_cases import (
     fetch,
     hub_card,
     partial_bytes,
+    release_card,
     require_whole,
     strays,
 )
@@ -85,10 +87,15 @@ MENDED = [
 ]
 
 
+def card_of(kind, hub):
+    return release_card(hub) if kind == "release" else hub_card(hashes=True)
+
+
+@pytest.mark.parametrize("kind", ["hub", "release"])
 @pytest.mark.parametrize("faults", MENDED, ids=lambda faults: "-".join(f"{f.kind}{f.code}" for f in faults))
-def test_faults_that_pass_are_overcome(hub, store, commit, faults):
+def test_faults_that_pass_are_overcome(hub, store, commit, faults, kind):
     hub.faults.extend(faults)
-    fetch_whole(store, hub_card(hashes=True))
+    fetch_whole(store, card_of(kind, hub))
 
 
 FATAL = [
@@ -105,9 +112,10 @@ FATAL = [
 ]
 
 
+@pytest.mark.parametrize("kind", ["hub", "release"])
 @pytest.mark.parametrize(("faults", "message", "may_keep"), FATAL, ids=lambda value: str(value)[:40])
-def test_faults_that_stay_are_told_and_the_next_download_succeeds(hub, store, commit, faults, message, may_keep):
-    card, settings = hub_card(hashes=True), (constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY)
+def test_faults_that_stay_are_told_and_the_next_download_succeeds(hub, store, commit, faults, message, may_keep, kind):
+    card, settings = card_of(kind, hub), (constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY)
     hub.faults.extend(faults)
     with pytest.raises(CheckpointError, match=message) as caught:
         fetch(store, card)
@@ -117,6 +125,49 @@ def test_faults_that_stay_are_told_and_the_next_download_succeeds(hub, store, co
     assert may_keep or partial_bytes(store, card) == 0
     hub.faults.clear()
     fetch_whole(store, card)
+
+
+def test_a_release_comes_whole_resumed_and_without_the_login(hub, store, commit, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    card = release_card(hub)
+    assert plan_download(store, card, Progress()).bytes_to_fetch == TOTAL
+    hub.faults.extend([Fault("cut", 100_000), *DOWN])
+    with pytest.raises(CheckpointError, match="HTTPS_PROXY") as caught:
+        fetch(store, card)
+    assert "HF_ENDPOINT" not in str(caught.value), "a mirror of the Hub has no releases"
+    hub.faults.clear()
+    plan = plan_download(store, card, Progress())
+    assert (plan.bytes_to_fetch, plan.asked_hub, plan.notes) == (TOTAL - 100_000, False, ())
+    assert ensure_checkpoint(store, card, Progress())
+    require_whole(store, card)
+    assert (store.status(card), store.model_folder(card).name) == ("ready", "v1")
+    assert {login for *_, login in hub.requests} == {""}
+    assert hub.asked("/api") == []
+    export_checkpoint(store, card, tmp_path / "release.zip", Progress())
+    remove(store, card, plan_removal(store, card))
+    assert store.status(card) == "absent"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="offline mode"):
+        fetch(store, card)
+    import_checkpoint(store, card, tmp_path / "release.zip", Progress())
+    require_whole(store, card)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("{endpoint}/nothing", "127.0.0.1 answered with error 404 .*models import"),
+        ("http://127.1:{port}/org/model/resolve/main", "without encryption"),
+    ],
+)
+def test_a_release_that_is_gone_or_leads_astray_is_told(hub, store, commit, address, words):
+    hub.storage = hub.storage.replace("127.0.0.1", "127.1")  # to which the server redirects
+    card = release_card(hub, by=address.format(endpoint=hub.endpoint, port=hub.endpoint.rpartition(":")[2]))
+    with pytest.raises(CheckpointError, match=words):
+        fetch(store, card)
+    assert partial_bytes(store, card) == 0
+    with pytest.raises(CheckpointError, match="without encryption"):
+        fetch(store, release_card(hub))
 
 
 def test_a_changed_etag_starts_the_file_again(hub, store):

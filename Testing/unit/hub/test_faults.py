@@ -21,6 +21,7 @@ from Testing.unit.hub.hub_cases import (
     fetch,
     hub_card,
     partial_bytes,
+    release_card,
     require_whole,
 )
 from Testing.unit.hub.loopback_hub import Fault
@@ -57,6 +58,8 @@ def test_random_faults_cancels_and_restarts(hub, tmp_path, full, bar, monkeypatc
         files = random_files(source)
         hub.add(repository, files)
         card = hub_card(files, repository=repository, hashes=source.random() < 0.5)
+        if round_ % 4 == 3:
+            card = release_card(hub, files, repository=repository)
         for _ in range(source.randrange(1, 4)):
             hub.faults.clear()
             hub.faults.extend(random_fault(source) for _ in range(source.randrange(1, 8)))

@@ -42,6 +42,6 @@ def write(descriptor: int, content: bytes) -> int:
 
 if __name__ == "__main__":
     sys.addaudithook(trap)
-    fetch.FETCHERS["hub"] = functools.partial(download.fetch_from_hub, retries=PATIENT)
+    fetch.FETCHERS["hub"] = functools.partial(download.fetch_files, retries=PATIENT)
     os.write = write
     server.main()
