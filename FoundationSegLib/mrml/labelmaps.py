@@ -71,8 +71,8 @@ def is_on_grid(labelmap: Any, geometry: Geometry) -> bool:
     return match is not None and match.is_same_order
 
 
-def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
-    """The mask as an oriented image that Slicer merges into the label map without resampling it.
+def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry, is_inverse: bool = False) -> Any:
+    """The mask, or the rest of its box, as an oriented image that Slicer merges into a label map as it is.
 
     Slicer compares matrices to within 1e-4 and resamples the *existing* label map where they differ more: the image
     therefore takes the label map's own matrix and voxel numbers, and the volume's only where it is still empty.
@@ -93,6 +93,7 @@ def mask_image(mask: PackedMask, labelmap: Any, geometry: Geometry) -> Any:
     if mask.bits:
         flat = _array(image).reshape(-1)
         flat[:] = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=flat.size)
+        flat ^= is_inverse
     return image
 
 

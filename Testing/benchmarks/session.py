@@ -74,6 +74,7 @@ class Bench:
     segment: SegmentSession
     twin: SegmentWriter
     twin_id: str
+    logic: Any
     prompts: SessionPrompts | None = None
     edits: list[Edit] = field(default_factory=list)
     calls: list[float] = field(default_factory=lambda: [0.0])
@@ -99,7 +100,7 @@ class Bench:
     def bare(self) -> float:
         """The same voxels as the last change by the two bare calls, in seconds, their images included."""
         change = next(iter(self.edits[-1].changes.values()))
-        logic, node = self.twin._logic, self.twin._node  # what the writer itself calls
+        logic, node = self.logic, self.twin._node
         start = time.perf_counter()
         for mask, mode in ((change.lost, logic.ModificationModeRemove), (change.gained, logic.ModificationModeAdd)):
             if mask.box.is_empty:
@@ -136,8 +137,19 @@ def bench(with_prompts: bool = False) -> Bench:
     session.listeners += [store.describe, session.history.keep_steps]
     if prompts is not None:
         prompts.follow(session)
-    made.append(Bench(headless, next_segment(session, "Organ"), twin, twin.add_segment("Organ"), prompts))
+    organs = next_segment(session, "Organ"), twin, twin.add_segment("Organ")
+    made.append(Bench(headless, *organs, _editor_logic(headless.scene), prompts))
     return made[0]
+
+
+def _editor_logic(scene: Any) -> Any:
+    """Slicer's way to write a segment: the logic of the Segment Editor, which masks and overwrites nothing."""
+    logic, node = slicer.vtkSlicerSegmentEditorLogic(), scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    logic.SetMRMLApplicationLogic(slicer.modules.segmentations.logic().GetMRMLApplicationLogic())
+    logic.SetMRMLScene(scene)
+    node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+    logic.SetSegmentEditorNode(node)
+    return logic
 
 
 def session() -> list[Comparison | str]:

@@ -12,7 +12,7 @@ from FoundationSegLib.imaging.masks import EMPTY_MASK, Edit, PackedMask, Segment
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.labelmaps import BINARY_LABELMAP
 from FoundationSegLib.mrml.segment_tags import lock
-from FoundationSegLib.mrml.segments import EDITOR_TAG, SegmentWriter, read_segment
+from FoundationSegLib.mrml.segments import SegmentWriter, read_segment
 from FoundationSegLib.mrml.terminology import find_term
 from FoundationSegLib.mrml.volumes import add_volume_node, parent_to_world, volume_from_node
 from FoundationSegLib.session.segment_store import OverlapPolicy
@@ -182,6 +182,8 @@ def test_packed_masks(writer):
     mask = masks(writer.geometry, 4)
     writer.write(segment_id, pack_mask(mask))
     assert np.array_equal(writer.read(segment_id), mask)
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.GetSegmentStatus(writer.segment(segment_id)) == logic.InProgress
     writer.write(segment_id, EMPTY_MASK, Box((0, 0, 0), (1, 7, 8)))
     mask[0] = False
     assert np.array_equal(writer.read(segment_id), mask)
@@ -285,13 +287,6 @@ def test_what_is_given_wins(writer):
     )
     assert np.allclose(segment.GetColor(), (0.1, 0.2, 0.3)) and segment.GetTerminology() == term
     assert segment.HasTag("FoundationSeg.Model")
-
-
-def test_our_editor_node_is_one_and_stays_out_of_saved_scenes(scene, writer, segmentation_node, volume_node):
-    SegmentWriter(segmentation_node, volume_node)
-    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode") == 1
-    editor = scene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-    assert editor.GetOverwriteMode() == editor.OverwriteNone and not editor.GetSaveWithScene()
 
 
 def another_volume(scene, geometry):
