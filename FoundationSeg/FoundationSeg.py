@@ -87,7 +87,7 @@ class FoundationSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         from FoundationSegPanel.panel import Panel
 
-        self.logic = FoundationSegLogic()
+        self.logic = self.logic or FoundationSegLogic()
         widget = slicer.util.loadUI(self.resourcePath("UI/FoundationSeg.ui"))
         self.layout.addWidget(widget)
         self.ui = slicer.util.childWidgetVariables(widget)
@@ -210,6 +210,12 @@ class FoundationSegLogic(ScriptedLoadableModuleLogic):
 
             self._cards = read_cards()
         return self._cards
+
+    def modelInstaller(self) -> Any:
+        """Return a ``ModelInstaller`` of its own: the models on this computer, and how they come and go."""
+        from FoundationSegPanel.model_installer import ModelInstaller
+
+        return ModelInstaller(self.restartWorker, self.cards())
 
     def catalogue(self) -> dict[str, Any]:
         """Every model's card by its id."""

@@ -20,7 +20,6 @@ from .classify_part import ClassifyPart
 from .image_part import ImagePart, InputsPart, RecoveryPart, TimePart
 from .keys import KeyAction, Keys
 from .learning_part import LearningPart
-from .model_installer import ModelInstaller
 from .model_part import ModelPart
 from .parameters import PanelState, Parameters
 from .scores_part import MonitoringPart
@@ -40,12 +39,9 @@ class Panel:
         ui: the widgets of ``FoundationSeg.ui`` by their names.
         logic: the module's logic: models and the worker.
         icon: returns the path of an icon of the module by its name.
-        installer: the models on this computer; the logic's unless given.
     """
 
-    def __init__(
-        self, ui: Any, logic: Any, icon: Callable[[str], str], installer: ModelInstaller | None = None
-    ) -> None:
+    def __init__(self, ui: Any, logic: Any, icon: Callable[[str], str]) -> None:
         self.is_entered = False
         self.icon = icon
         self.effect: EffectPanel | None = None
@@ -66,7 +62,7 @@ class Panel:
         self.controller = SegmentationController(
             logic.client(), logic.catalogue(), self._timer.start, self._timer.stop, self.update, self.later
         )
-        self.installer = installer or ModelInstaller(logic.restartWorker, logic.cards())
+        self.installer = logic.modelInstaller()
         self.state = state = PanelState(self.controller, self.installer, logic.runnableCards("segment"))
         self.answer = AnswerPart(ui, state, lambda: self.model.set_up())
         report = self.answer.report

@@ -1,6 +1,7 @@
 """CMakeLists.txt, read as text: every file of the project is installed, and finds the others in its place."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,9 @@ def test_every_file_is_installed_where_it_belongs():
 
 
 def test_the_module_gets_slicers_generic_tests_and_its_own():
-    assert read_project(ROOT).tests == ["FoundationSeg", "FoundationSeg.py"]
+    *tests, tutorial = read_project(ROOT).tests
+    assert tests == ["FoundationSeg", "FoundationSeg.py"]
+    assert Path(tutorial).is_file() and Path(tutorial).name == "FoundationSegTutorialTest.py"
 
 
 @pytest.mark.parametrize(
